@@ -1,0 +1,373 @@
+"""What federation needs of the homeserver that it is part of, as Protocols.
+
+`homeserver.app` hands the implementations over; nothing here imports `homeserver`.
+
+Rules:
+1. A method that stores something returns after the commit: what it returned survives `kill -9`.
+2. Nothing here waits for the network; only `federation.transport` does.
+3. Identifiers are valid ones (parsed); events have passed the format checks of `parse_pdu`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import (
+    DeviceId,
+    EventId,
+    KeyId,
+    RoomAlias,
+    RoomId,
+    ServerName,
+    StateKey,
+    UserId,
+)
+from federation.events.room_versions import RoomVersion
+from federation.graph.admission import Accepted, Rejected, SoftFailed
+from federation.graph.auth_rules import AuthState
+from federation.graph.building import EventDraft
+
+
+class Clock(Protocol):
+    """The time; a test's clock jumps."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, for what others read (`origin_server_ts`)."""
+
+    def monotonic_s(self) -> float:
+        """Seconds that never go back, for time-outs and back-off."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEvent:
+    """An event that is stored here, with what became of it."""
+
+    event: Event
+    rejected: bool = False
+    soft_failed: bool = False
+    outlier: bool = False
+
+
+class EventStore(Protocol):
+    """Reads of rooms and events: only what is committed."""
+
+    async def room_version(self, room_id: RoomId) -> RoomVersion | None:
+        """The version of a room that is known here, else None."""
+
+    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+        """Those of `event_ids` that are stored, outliers and rejected ones included."""
+
+    async def heads(self, room_id: RoomId) -> tuple[EventId, ...]:
+        """The room's forward extremities."""
+
+    async def state_ids_before(self, event_id: EventId) -> Mapping[StateKey, EventId] | None:
+        """The state before a stored event; None where it isn't known (unknown event, outlier)."""
+
+    async def state_before(self, event: Event) -> AuthState | None:
+        """The state resolved over `event.prev_events`; None when one of them isn't known
+        (missing, or an outlier). The event itself need not be stored."""
+
+    async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
+        """The room's current state; empty for an unknown room."""
+
+    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
+        """All events that are reached from `event_ids` by auth_events, these not included
+        (unless reached too)."""
+
+    async def backfill(
+        self, room_id: RoomId, event_ids: Collection[EventId], limit: int
+    ) -> list[Event]:
+        """`event_ids` and what came before them, newest first, at most `limit`."""
+
+    async def missing_events(
+        self,
+        room_id: RoomId,
+        *,
+        earliest: Collection[EventId],
+        latest: Collection[EventId],
+        limit: int,
+        min_depth: int,
+    ) -> list[Event]:
+        """A breadth-first walk from `latest` by prev_events that stops at `earliest`; `latest`
+        themselves are left out; oldest first (spec: get_missing_events)."""
+
+    async def is_server_joined(self, room_id: RoomId, server: ServerName) -> bool:
+        """Is a user of `server` joined to the room now?"""
+
+    async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
+        """The servers with a joined user, ours included if so."""
+
+    async def visible_to_server(
+        self, server: ServerName, events: Sequence[Event]
+    ) -> dict[EventId, Event]:
+        """The form in which `server` may get each of `events` of one room by
+        `m.room.history_visibility`: whole, or redacted where it may not see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """An unsigned event for make_join, make_leave or make_knock."""
+
+    version: RoomVersion
+    event: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentAnswer:
+    """What a resident server tells one whose user joins: the event as accepted, the state before
+    it and the auth chain of that state, as raw PDUs; and the servers in the room."""
+
+    event: bytes
+    state: Sequence[bytes]
+    auth_chain: Sequence[bytes]
+    servers: Sequence[ServerName]
+
+
+class Refused(Exception):
+    """A request of another server that can't be granted: a Matrix error code and a status."""
+
+    def __init__(
+        self,
+        status: int,
+        errcode: str,
+        error: str,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {errcode}: {error}")
+        self.status, self.errcode, self.error = status, errcode, error
+        self.extra: Mapping[str, object] = extra or {}
+
+
+class RoomWriter(Protocol):
+    """The one door into a room's history (design: the writer)."""
+
+    async def accept(
+        self, event: Event, verdict: Accepted | SoftFailed | Rejected
+    ) -> Accepted | SoftFailed | Rejected:
+        """Hands in an event whose prev_events are all known, with the verdict of `admit`; the
+        writer makes the last check (`settle`) against the heads of the moment. Returns the final
+        verdict after the commit. An event that is stored already (no outlier) changes nothing."""
+
+    async def accept_with_state(
+        self,
+        event: Event,
+        verdict: Accepted | SoftFailed | Rejected,
+        state_before: Mapping[StateKey, EventId],
+    ) -> Accepted | SoftFailed | Rejected:
+        """As `accept`, for an event after a gap: the state before it is another server's word
+        (all its events stored before, by `store_outliers`), and is marked so."""
+
+    async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> None:
+        """Keeps events that have no known place in the room: state and auth events. Signatures,
+        hashes and auth-event checks were made; `rejected` lists those that failed."""
+
+    async def store_backfill(
+        self, events: Sequence[Event], state_before: Mapping[StateKey, EventId]
+    ) -> None:
+        """Keeps history before what is known: oldest first, signatures checked; `state_before` is
+        the state before the oldest (its events stored). They get places before the gap's end."""
+
+    async def import_join(self, joined: JoinedRoom) -> None:
+        """Makes a room ours that a user of ours joined by another server: bulk outliers, then one
+        small unit that makes the state current, with `joined.event` as the head. For a room that
+        we are in already it hands the event in."""
+
+    async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
+        """Keeps an invite to a user of ours, whether the room is known here or not."""
+
+    async def import_departure(self, event: Event) -> None:
+        """Keeps the leave of a user of ours from a room that we aren't in (a refused invite)."""
+
+    async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
+        """For make_join, make_leave, make_knock: an event that `settle` would allow now; raises
+        Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND, 400 M_UNABLE_TO_AUTHORISE_JOIN ...)."""
+
+    async def accept_handshake(self, event: Event) -> ResidentAnswer:
+        """For send_join, send_leave, send_knock: signatures checked; checks authorisation against
+        the state before and the current state, commits, federates it on, then answers. Raises
+        Refused (403) where it isn't allowed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedRoom:
+    """The result of send_join: everything checked (signatures, hashes, auth events). `state` has
+    the state *before* `event`; `rejected` the events that failed their auth-event checks."""
+
+    room_id: RoomId
+    version: RoomVersion
+    event: Event
+    state: Sequence[Event]
+    auth_chain: Sequence[Event]
+    rejected: frozenset[EventId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredServerKey:
+    """One published key of a server. `expired_ts` is set for an old key."""
+
+    server: ServerName
+    key_id: KeyId
+    key: str  # unpadded base64
+    valid_until_ms: int
+    expired_ms: int | None = None
+
+
+class KeyStore(Protocol):
+    """Other servers' signing keys."""
+
+    async def load_keys(
+        self, wanted: Collection[tuple[ServerName, KeyId]]
+    ) -> list[StoredServerKey]: ...
+
+    async def store_keys(self, keys: Sequence[StoredServerKey]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A received PDU that can't be decided yet, or was received while much was waiting."""
+
+    event_id: EventId
+    room_id: RoomId
+    origin: ServerName
+    pdu: bytes
+    version: str
+    received_ms: int
+    attempts: int = 0
+
+
+class InboxStore(Protocol):
+    """Received PDUs that wait for what is missing; durable, one queue for each room."""
+
+    async def keep(self, waiting: Sequence[Waiting]) -> None: ...
+
+    async def rooms(self) -> list[RoomId]: ...
+
+    async def next(self, room_id: RoomId, limit: int) -> list[Waiting]: ...
+
+    async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None: ...
+
+    async def postpone(self, room_id: RoomId, event_ids: Collection[EventId]) -> None:
+        """Counts one more attempt and puts them at the end of the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """How far another server is served, and how it answers. Cursor -1: nothing was ever owed."""
+
+    server: ServerName
+    cursor: int
+    failing_since_ms: int | None = None
+    retry_at_ms: int | None = None
+    interval_ms: int = 0
+    last_error: str = ""
+
+
+class DestinationStore(Protocol):
+    """The outbox's cursors and back-off."""
+
+    async def load_destination(self, server: ServerName) -> Destination: ...
+
+    async def lagging(self) -> list[Destination]:
+        """Those that are owed something or are in back-off: to be taken up at a start."""
+
+    async def save_destination(self, destination: Destination) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a destination gets next. `upto` is the cursor once it was taken; `more` says that
+    there is more behind it."""
+
+    pdus: Sequence[bytes]
+    edus: Sequence[JsonObject]
+    upto: int
+    more: bool = False
+
+
+class OutboundFeed(Protocol):
+    """A cursor over the log, as one destination sees it."""
+
+    async def owed(
+        self, destination: ServerName, after: int, *, pdu_limit: int, edu_limit: int
+    ) -> Owed: ...
+
+    async def latest_of_each_room(self, destination: ServerName, after: int) -> Owed:
+        """After a long outage: the newest of our events in each shared room."""
+
+    def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
+        """`on_owed` is called after each commit that concerns other servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserDevices:
+    """Answer of /user/devices (spec: server-server, device management)."""
+
+    user_id: UserId
+    stream_id: int
+    devices: Sequence[JsonObject]
+    master_key: JsonObject | None = None
+    self_signing_key: JsonObject | None = None
+
+
+class UserQueries(Protocol):
+    """What other servers may ask of our users. `origin` asks; raises Refused where it may not."""
+
+    async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject: ...
+
+    async def directory(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]: ...
+
+    async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices: ...
+
+    async def keys_query(
+        self, origin: ServerName, device_keys: Mapping[UserId, Sequence[DeviceId]]
+    ) -> JsonObject: ...
+
+    async def keys_claim(
+        self, origin: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
+    ) -> JsonObject: ...
+
+
+class EduSink(Protocol):
+    """What received EDUs become. `origin` was authenticated; each method refuses, by ignoring,
+    what names users of other servers."""
+
+    async def typing(
+        self, origin: ServerName, room_id: RoomId, user_id: UserId, typing: bool
+    ) -> None: ...
+
+    async def receipts(self, origin: ServerName, content: JsonObject) -> None: ...
+
+    async def to_device(self, origin: ServerName, content: JsonObject) -> None:
+        """Durable; deduplicated by (origin, message_id)."""
+
+    async def device_list_update(self, origin: ServerName, content: JsonObject) -> None: ...
+
+    async def signing_key_update(self, origin: ServerName, content: JsonObject) -> None: ...
+
+    async def presence(self, origin: ServerName, content: JsonObject) -> None: ...
+
+
+class Metrics(Protocol):
+    """Counters and timers, by name and labels."""
+
+    def count(self, name: str, amount: int = 1, **labels: str) -> None: ...
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FederationSettings:
+    """The `[federation]` table of the configuration, and what else transport must know."""
+
+    server_name: ServerName
+    ca_paths: Sequence[str] = ()
+    address_overrides: Mapping[str, str] = field(default_factory=dict)
+    allow_private_addresses: bool = False
+    trusted_key_servers: Sequence[ServerName] = ()
+    verify_tls: bool = True

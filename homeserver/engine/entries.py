@@ -1,0 +1,147 @@
+"""What the log holds: everything that a client can sync and that must last.
+
+Each entry gets one position, in commit order, without gaps. A `Unit` commits whole: its entries
+and the rows that its `work` writes, or nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import DeviceId, EventId, RoomId, ServerName, StateKey, UserId
+from homeserver.storage.database import Connection
+
+
+class TransactionKey(msgspec.Struct, frozen=True):
+    """Names a client's request for idempotency: device, endpoint and path, and its own ID.
+
+    Spec: client-server API, "Transaction identifiers".
+    """
+
+    user_id: UserId
+    device_id: DeviceId
+    path: str
+    transaction_id: str
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    """One key of a room's current state now has another event (None: no event any more)."""
+
+    key: StateKey
+    event_id: EventId | None
+    membership: str | None = None  # of the new event, for m.room.member
+
+
+class EventEntry(msgspec.Struct, frozen=True):
+    """An event released to clients. `changes` are those of current state that came with it: its
+    own key for an ordinary state event, others after a merge of heads."""
+
+    room_id: RoomId
+    event: Event
+    nid: int
+    order: tuple[int, int]  # room order (n, fill)
+    client: bytes  # JSON for clients without `unsigned`; ends with b"}"
+    changes: tuple[StateChange, ...] = ()
+    transaction: TransactionKey | None = None
+    replaces: EventId | None = None  # the state event that this one replaced
+    redacts: EventId | None = None  # the target, if this redaction was applied with it
+    to_federate: bool = False  # ours, or accepted for another server: we owe it to the others
+
+
+class StateEntry(msgspec.Struct, frozen=True):
+    """Current state changed without a timeline event of its own (a merge, an import)."""
+
+    room_id: RoomId
+    changes: tuple[StateChange, ...]
+
+
+class MembershipEntry(msgspec.Struct, frozen=True):
+    """The membership of a user of ours in a room that we aren't in: an invite or knock from
+    afar, its refusal. `stripped` is a JSON array of stripped state events."""
+
+    user_id: UserId
+    room_id: RoomId
+    membership: str
+    event_id: EventId
+    sender: UserId
+    stripped: bytes = b"[]"
+    event: bytes = b""  # the raw PDU
+    version: str = ""
+
+
+class AccountDataEntry(msgspec.Struct, frozen=True):
+    """Account data of a user, global (`room_id` "") or of a room. Content is JSON."""
+
+    user_id: UserId
+    room_id: RoomId | str
+    type: str
+    content: bytes
+
+
+class ReceiptEntry(msgspec.Struct, frozen=True):
+    """A receipt: `kind` is m.read or m.read.private; thread "" is an unthreaded one."""
+
+    room_id: RoomId
+    user_id: UserId
+    kind: str
+    thread: str
+    event_id: EventId
+    ts: int
+
+
+class ToDeviceEntry(msgspec.Struct, frozen=True):
+    """A to-device message for a device of ours: JSON with type, sender and content."""
+
+    user_id: UserId
+    device_id: DeviceId
+    message: bytes
+
+
+class RemoteEduEntry(msgspec.Struct, frozen=True):
+    """A durable EDU for another server (to-device messages): the EDU's JSON."""
+
+    destination: ServerName
+    edu: bytes
+
+
+class DeviceListEntry(msgspec.Struct, frozen=True):
+    """The devices or cross-signing keys of a user, ours or remote, changed."""
+
+    user_id: UserId
+
+
+Entry: TypeAlias = (
+    EventEntry
+    | StateEntry
+    | MembershipEntry
+    | AccountDataEntry
+    | ReceiptEntry
+    | ToDeviceEntry
+    | RemoteEduEntry
+    | DeviceListEntry
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What commits whole. `work` runs first, in the batch's transaction under a savepoint, and
+    returns further entries; an exception that it raises (a MatrixError, say) undoes this unit
+    alone and reaches its submitter. Rooms' events are submitted by the writer only."""
+
+    entries: Sequence[Entry] = ()
+    work: Callable[[Connection], Awaitable[Sequence[Entry]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """`first` to `last` are the positions of a unit's entries (equal to the log's end before and
+    `last` < `first` if it had none)."""
+
+    first: int
+    last: int
+    entries: Sequence[Entry]

@@ -1,0 +1,77 @@
+"""The error that becomes an answer to a client: a status, an `errcode` and a text.
+
+Spec: client-server API, "Standard error response". A `MatrixError` is an ordinary result of bad
+input or of missing rights; bugs are other exceptions and become 500 `M_UNKNOWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class MatrixError(Exception):
+    """A refusal with the spec's code. `extra` has further keys of the answer's body."""
+
+    def __init__(
+        self,
+        status: int,
+        errcode: str,
+        error: str,
+        *,
+        extra: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {errcode}: {error}")
+        self.status, self.errcode, self.error = status, errcode, error
+        self.extra: Mapping[str, object] = extra or {}
+        self.headers: Mapping[str, str] = headers or {}
+
+    def body(self) -> dict[str, object]:
+        """The answer's JSON body."""
+        return {"errcode": self.errcode, "error": self.error, **self.extra}
+
+
+def bad_json(error: str) -> MatrixError:
+    """400 M_BAD_JSON: JSON, but not of the shape that is asked for."""
+    return MatrixError(400, "M_BAD_JSON", error)
+
+
+def not_json(error: str) -> MatrixError:
+    """400 M_NOT_JSON: no JSON at all."""
+    return MatrixError(400, "M_NOT_JSON", error)
+
+
+def invalid_param(error: str) -> MatrixError:
+    """400 M_INVALID_PARAM: a parameter has a value that it can't have."""
+    return MatrixError(400, "M_INVALID_PARAM", error)
+
+
+def missing_param(error: str) -> MatrixError:
+    """400 M_MISSING_PARAM: a required parameter isn't there."""
+    return MatrixError(400, "M_MISSING_PARAM", error)
+
+
+def forbidden(error: str) -> MatrixError:
+    """403 M_FORBIDDEN."""
+    return MatrixError(403, "M_FORBIDDEN", error)
+
+
+def not_found(error: str) -> MatrixError:
+    """404 M_NOT_FOUND."""
+    return MatrixError(404, "M_NOT_FOUND", error)
+
+
+def too_large(error: str) -> MatrixError:
+    """413 M_TOO_LARGE: the request, or the event it would make, is too large."""
+    return MatrixError(413, "M_TOO_LARGE", error)
+
+
+def unavailable(error: str, *, retry_after_s: int = 2) -> MatrixError:
+    """503: the database or the room can't be reached now; nothing was stored."""
+    return MatrixError(
+        503,
+        "M_UNKNOWN",
+        error,
+        extra={"retry_after_ms": retry_after_s * 1000},
+        headers={"Retry-After": str(retry_after_s)},
+    )

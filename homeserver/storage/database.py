@@ -1,0 +1,103 @@
+"""The pool of connections to PostgreSQL, and what its errors mean to us.
+
+Rules:
+1. `asyncpg` is imported in `homeserver.storage` alone; other layers see `Connection`, `Database`
+   and the two errors below.
+2. Storage functions take an open connection; who calls them owns the transaction.
+3. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. Data
+   that PostgreSQL refuses is `DataRefused`: trying again would not help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from homeserver import limits
+
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+Row: TypeAlias = "asyncpg.Record"
+
+
+class DatabaseUnavailable(Exception):
+    """The database can't be reached, or the connection was lost; it may be back soon."""
+
+
+class DataRefused(Exception):
+    """The database refused the data (a constraint, a type): repeating it would not help."""
+
+
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    ConnectionError,
+    OSError,
+    TimeoutError,
+)
+
+
+def translated(error: BaseException) -> Exception | None:
+    """Our error for one of the driver's, else None."""
+    if isinstance(error, _LOST):
+        return DatabaseUnavailable(f"{type(error).__name__}: {error}")
+    if isinstance(error, asyncpg.PostgresError):
+        return DataRefused(f"{type(error).__name__}: {error}")
+    return None
+
+
+class Database:
+    """A pool with a bounded number of connections and bounded waits."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], url: str) -> None:
+        self._pool = pool
+        self.url = url
+
+    @classmethod
+    async def open(cls, url: str, *, connections: int = limits.DATABASE_CONNECTIONS) -> Database:
+        """Connects; raises DatabaseUnavailable when that fails."""
+        try:
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=connections,
+                command_timeout=limits.DATABASE_COMMAND_S,
+                max_inactive_connection_lifetime=300,
+                server_settings={"application_name": "freehold", "jit": "off"},
+            )
+        except (*_LOST, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
+        return cls(pool, url)
+
+    async def close(self) -> None:
+        """Waits a short while for connections in use, then ends them all."""
+        try:
+            await asyncio.wait_for(self._pool.close(), limits.DATABASE_CLOSE_S)
+        except (TimeoutError, *_LOST):
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for reads. Raises DatabaseUnavailable or DataRefused."""
+        try:
+            async with self._pool.acquire(timeout=limits.DATABASE_WAIT_S) as connection:
+                yield connection  # type: ignore[misc]  # the proxy has a connection's methods
+        except Exception as error:
+            ours = translated(error)
+            if ours is None:
+                raise
+            raise ours from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection with an open transaction that commits at the end of the block."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
