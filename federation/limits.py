@@ -1,0 +1,114 @@
+"""Every number that bounds what another server can make us do.
+
+Rules:
+1. Each limit stands here with its unit in its name and, where the spec sets it, the section.
+2. What happens past a limit is written in the module that uses it, and tested on both sides.
+"""
+
+from __future__ import annotations
+
+# --- transport: requests that come in -----------------------------------------------------------
+PDUS_PER_TRANSACTION_MAX = 50  # spec: server-server API, "Transactions"
+EDUS_PER_TRANSACTION_MAX = 100  # spec: as above
+TRANSACTION_BYTES_MAX = 10_000_000  # 50 PDUs of 64 KiB and 100 EDUs of 64 KiB fit
+EVENT_REQUEST_BYTES_MAX = 400_000  # send_join, invite (with its stripped state) and the like
+QUERY_REQUEST_BYTES_MAX = 1_000_000  # keys/query, keys/claim, get_missing_events
+BODY_READ_S_MAX = 30.0  # a body that takes longer is refused with 408
+AUTHORIZATION_HEADERS_MAX = 4  # X-Matrix headers that are looked at in one request
+AUTHORIZATION_HEADER_BYTES_MAX = 4_096
+TRANSACTION_ID_BYTES_MAX = 255
+TRANSACTIONS_REMEMBERED_MAX = 4_096  # answers kept for repeats; a forgotten repeat is harmless
+TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX = 4  # further ones get 429; a peer sends one at a time
+BACKFILL_EVENTS_SERVED_MAX = 100
+MISSING_EVENTS_SERVED_MAX = 20
+EVENT_IDS_PER_REQUEST_MAX = 100  # `v` of backfill, earliest and latest of get_missing_events
+USERS_PER_KEYS_REQUEST_MAX = 2_000
+DEVICES_PER_USER_REQUEST_MAX = 1_000
+NOTARY_SERVERS_PER_REQUEST_MAX = 50
+STRIPPED_STATE_EVENTS_MAX = 100
+
+# --- transport: what waits ----------------------------------------------------------------------
+INBOX_WAITING_PER_ROOM_MAX = 2_000  # past it the origin gets 429 for the transaction, and retries
+INBOX_WAITING_PER_ORIGIN_MAX = 5_000  # as above
+INBOX_BATCH = 50
+INBOX_ATTEMPTS_MAX = 40  # with the waits below: about a week; then the event is given up, logged
+INBOX_RETRY_S_MIN = 2.0
+INBOX_RETRY_S_MAX = 6 * 3_600.0
+
+# --- transport: filling gaps --------------------------------------------------------------------
+GAP_EVENTS_MAX = 500  # events fetched between what is known and one received event
+GAP_ROUNDS_MAX = 12  # get_missing_events requests for one received event
+GAP_EVENTS_PER_ROUND = 50
+STATE_EVENTS_MAX = 100_000  # of one state_ids answer, and of its auth chain
+SINGLE_EVENT_FETCHES_MAX = 200  # /event requests for one need; past it /state is asked for at once
+SINGLE_EVENT_FETCHES_AT_ONCE = 10
+SERVERS_ASKED_MAX = 5  # for one need
+NEEDS_PER_EVENT_MAX = 50  # of one run of `admit`
+AUTH_EVENTS_FETCHED_MAX = 20_000
+
+# --- transport: answers of other servers --------------------------------------------------------
+ANSWER_BYTES_MAX = 1_000_000  # what isn't named below
+EVENT_ANSWER_BYTES_MAX = 200_000
+TRANSACTION_ANSWER_BYTES_MAX = 1_000_000
+BACKFILL_ANSWER_BYTES_MAX = 50_000_000
+STATE_ANSWER_BYTES_MAX = 300_000_000
+STATE_IDS_ANSWER_BYTES_MAX = 50_000_000
+KEYS_ANSWER_BYTES_MAX = 10_000_000
+KEY_DOCUMENT_BYTES_MAX = 65_536
+WELL_KNOWN_BYTES_MAX = 51_200
+REQUEST_S_MAX = 30.0
+TRANSACTION_S_MAX = 60.0
+STATE_REQUEST_S_MAX = 120.0
+JOIN_REQUEST_S_MAX = 180.0
+CONNECT_S_MAX = 10.0
+CONNECTIONS_MAX = 500
+CONNECTIONS_PER_HOST_MAX = 8
+IDLE_CONNECTION_S_MAX = 60.0
+ADDRESSES_TRIED_MAX = 4
+
+# --- transport: resolving -----------------------------------------------------------------------
+WELL_KNOWN_REDIRECTS_MAX = 5
+WELL_KNOWN_CACHE_S_DEFAULT = 24 * 3_600.0  # spec: "Resolving server names", 3
+WELL_KNOWN_CACHE_S_MIN = 300.0
+WELL_KNOWN_CACHE_S_MAX = 48 * 3_600.0  # spec: as above
+WELL_KNOWN_ERROR_S_MIN = 60.0
+WELL_KNOWN_ERROR_S_MAX = 3_600.0  # spec: "errors are recommended to be cached for up to an hour"
+WELL_KNOWN_S_MAX = 10.0
+ADDRESS_CACHE_S = 60.0
+DNS_S_MAX = 10.0
+SRV_RECORDS_MAX = 8
+RESOLVE_CACHE_ENTRIES_MAX = 10_000
+
+# --- transport: keys ----------------------------------------------------------------------------
+KEY_VALIDITY_MS_MAX = 7 * 24 * 3_600_000  # spec: "Publishing keys", valid_until_ts
+OWN_KEY_VALIDITY_MS = 24 * 3_600_000
+KEYS_PER_DOCUMENT_MAX = 100
+KEYS_CACHED_MAX = 50_000
+KEY_DOCUMENTS_CACHED_MAX = 2_000
+KEY_REFETCH_S_MIN = 60.0  # one server's document isn't fetched more often
+KEY_FAILURES_REMEMBERED_MAX = 10_000
+KEY_REQUEST_S_MAX = 10.0
+KEY_FETCHES_AT_ONCE_MAX = 20
+SIGNATURES_PER_BATCH = 50  # one job of the thread pool
+
+# --- transport: back-off and the outbox ---------------------------------------------------------
+BACKOFF_S_MIN = 1.0
+BACKOFF_S_MAX = 3_600.0
+BACKOFF_RETRY_AFTER_S_MAX = 3_600.0  # of a peer's Retry-After
+BACKOFFS_REMEMBERED_MAX = 50_000
+OUTBOX_SAVE_S = 1.0  # a cursor is saved at most this often
+OUTBOX_IDLE_S = 60.0  # a destination's task ends after so long without work
+OUTBOX_CATCH_UP_AFTER_S = 3_600.0  # after a longer outage: the latest event of each room only
+
+# --- transport: EDUs (larger ones are ignored, one by one) --------------------------------------
+EDU_TYPE_BYTES_MAX = 255
+RECEIPTS_PER_EDU_MAX = 2_000
+TO_DEVICE_MESSAGES_PER_EDU_MAX = 2_000
+TO_DEVICE_MESSAGE_ID_BYTES_MAX = 128  # spec: 32 code points
+PRESENCE_UPDATES_PER_EDU_MAX = 1_000
+IDENTIFIER_BYTES_MAX = 255
+
+# --- transport: handshakes ----------------------------------------------------------------------
+JOIN_SERVERS_TRIED_MAX = 10
+JOIN_STATE_EVENTS_MAX = 500_000
+SERVERS_IN_ROOM_MAX = 100_000
