@@ -15,7 +15,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 BIN := .venv/bin
 JOBS ?= 2
 ARGS ?=
-PACKAGES := federation homeserver e2ee lab tests .ci/environment
 
 .DEFAULT_GOAL := help
 .PHONY: help environment lab test check long bench format lock clean
