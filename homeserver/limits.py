@@ -41,3 +41,9 @@ HEADS_PER_EVENT = 10
 
 CREATE_ROOM_EVENTS = 20_000
 """Events that one createRoom may make, initial state and invites included."""
+
+CLIENT_JSON_DEPTH = 100
+"""Nesting of a client's JSON; orjson writes 253 levels, and an event wraps its content."""
+
+QUERY_FIELDS = 200
+"""Parameters in a query string."""

@@ -1,0 +1,65 @@
+"""The query string of a request.
+
+Keys and values are percent-decoded strictly: what isn't UTF-8, and NUL, is 400 M_INVALID_PARAM.
+The first value of a key counts where one is asked for.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from homeserver import limits
+from homeserver.errors import invalid_param
+
+
+class Query:
+    """The decoded query. Made only when a handler asks for it."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, raw: str) -> None:
+        try:
+            self._pairs = parse_qsl(
+                raw,
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=limits.QUERY_FIELDS,
+            )
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise invalid_param("The query isn't valid, or has too many parameters") from error
+        if "%00" in raw or "\0" in raw:
+            raise invalid_param("The query has a NUL character")
+
+    def get(self, name: str) -> str | None:
+        """The first value of a key, or None."""
+        for key, value in self._pairs:
+            if key == name:
+                return value
+        return None
+
+    def all(self, name: str) -> list[str]:
+        """All values of a key, in order."""
+        return [value for key, value in self._pairs if key == name]
+
+    def integer(self, name: str, default: int, *, least: int, most: int) -> int:
+        """A whole number, brought down to `most` (servers may cap); 400 M_INVALID_PARAM for what
+        isn't a number or is below `least`."""
+        text = self.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 20):
+            raise invalid_param(f"{name} must be a whole number")
+        if (value := int(text)) < least:
+            raise invalid_param(f"{name} must be at least {least}")
+        return min(value, most)
+
+    def flag(self, name: str) -> bool | None:
+        """`true` or `false`, or None when it isn't there; 400 M_INVALID_PARAM for other values."""
+        match self.get(name):
+            case None:
+                return None
+            case "true":
+                return True
+            case "false":
+                return False
+        raise invalid_param(f"{name} must be true or false")

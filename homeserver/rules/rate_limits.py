@@ -1,0 +1,81 @@
+"""Token buckets: how often a user or an address may do a thing.
+
+A bucket holds up to `burst` tokens and gains `per_second`; a request takes one. The wait that a
+refusal names is exactly the time until the next token.
+
+Spec: client-server API, "Rate limiting".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Limit(Enum):
+    """What is limited. The name is the key in `[rate_limits]`."""
+
+    LOGIN = "login"
+    """Log-ins, by address: each costs a password hash."""
+    REGISTRATION = "registration"
+    """Registrations, by address."""
+    MESSAGES = "messages"
+    """Events that a user sends, state and redactions included."""
+    JOINS = "joins"
+    """Joins and knocks of a user: over federation one costs much."""
+    INVITES = "invites"
+    """Invites by a user."""
+    ROOMS = "rooms"
+    """Rooms that a user makes."""
+    WRITES = "writes"
+    """Other writes of a user: account data, profile, keys, to-device messages."""
+    READS = "reads"
+    """Costly reads of a user: search, directories, context."""
+
+
+class Rate(NamedTuple):
+    """Tokens gained each second, and how many a bucket holds at most."""
+
+    per_second: float
+    burst: float
+
+
+DEFAULT_RATES: Mapping[Limit, Rate] = MappingProxyType(
+    {
+        Limit.LOGIN: Rate(0.2, 10),
+        Limit.REGISTRATION: Rate(0.2, 5),
+        Limit.MESSAGES: Rate(5, 50),
+        Limit.JOINS: Rate(0.5, 20),
+        Limit.INVITES: Rate(0.5, 30),
+        Limit.ROOMS: Rate(0.2, 10),
+        Limit.WRITES: Rate(10, 100),
+        Limit.READS: Rate(5, 50),
+    }
+)
+
+
+class Bucket(NamedTuple):
+    """How many tokens there were at a time."""
+
+    tokens: float
+    at_s: float
+
+
+class Taken(NamedTuple):
+    """The bucket afterwards; `wait_s` is 0 if a token was taken, else the time until there is one."""
+
+    bucket: Bucket
+    wait_s: float
+
+
+def take(bucket: Bucket | None, rate: Rate, now_s: float) -> Taken:
+    """Takes a token from a bucket (None: one that was never used, so full)."""
+    if bucket is None:
+        return Taken(Bucket(rate.burst - 1, now_s), 0.0)
+    gained = max(0.0, now_s - bucket.at_s) * rate.per_second
+    tokens = min(rate.burst, bucket.tokens + gained)
+    if tokens >= 1:
+        return Taken(Bucket(tokens - 1, now_s), 0.0)
+    return Taken(Bucket(tokens, now_s), (1 - tokens) / rate.per_second)

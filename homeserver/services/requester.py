@@ -1,0 +1,17 @@
+"""Who asks: the user and device that an access token stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from federation.events.ids import DeviceId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """A logged-in user on one device. `token_id` numbers the access token."""
+
+    user_id: UserId
+    device_id: DeviceId
+    token_id: int
+    is_guest: bool = False
