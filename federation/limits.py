@@ -85,7 +85,8 @@ OWN_KEY_VALIDITY_MS = 24 * 3_600_000
 KEYS_PER_DOCUMENT_MAX = 100
 KEYS_CACHED_MAX = 50_000
 KEY_DOCUMENTS_CACHED_MAX = 2_000
-KEY_REFETCH_S_MIN = 60.0  # one server's document isn't fetched more often
+KEY_REFETCH_S_MIN = 10.0  # one server's document isn't fetched more often
+KEY_RETRY_S_MAX = 600.0  # the longest wait after failures, doubling from 2 s
 KEY_FAILURES_REMEMBERED_MAX = 10_000
 KEY_REQUEST_S_MAX = 10.0
 KEY_FETCHES_AT_ONCE_MAX = 20
@@ -112,3 +113,11 @@ IDENTIFIER_BYTES_MAX = 255
 JOIN_SERVERS_TRIED_MAX = 10
 JOIN_STATE_EVENTS_MAX = 500_000
 SERVERS_IN_ROOM_MAX = 100_000
+
+# --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------
+INTEGER_MAX = 2**53 - 1  # appendices, "Canonical JSON"
+EVENT_BYTES_MAX = 65_536  # canonical JSON with signatures, without `unsigned`
+PREV_EVENTS_MAX = 20
+AUTH_EVENTS_MAX = 10
+EVENT_DEPTH_MAX = 2**53 - 1  # room version 6
+EVENT_DEPTH_MAX_LENIENT = 2**63 - 1  # room versions 1 to 5

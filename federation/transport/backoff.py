@@ -1,0 +1,88 @@
+"""How long each failing server is left alone: one state for all who would call it.
+
+Rules:
+1. A failure makes the wait random between the least and three times the last one (decorrelated
+   jitter), so that servers which failed together don't return together; a peer's Retry-After
+   counts when it is longer.
+2. A success, or an authenticated request from the peer, ends the wait at once and tells listeners.
+3. The table is bounded: past it the oldest entry is dropped, which costs one more try.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from federation.events.ids import ServerName
+from federation.limits import (
+    BACKOFF_RETRY_AFTER_S_MAX,
+    BACKOFF_S_MAX,
+    BACKOFF_S_MIN,
+    BACKOFFS_REMEMBERED_MAX,
+)
+from federation.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """One server's state; times in milliseconds since 1970."""
+
+    failing_since_ms: int
+    retry_at_ms: int
+    interval_ms: int
+    last_error: str
+
+
+class Backoffs:
+    """The table. `random` returns floats in [0, 1)."""
+
+    def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
+        self._clock, self._random = clock, random
+        self._failing: OrderedDict[ServerName, Backoff] = OrderedDict()
+        self._listeners: list[Callable[[ServerName], None]] = []
+
+    def of(self, server: ServerName) -> Backoff | None:
+        """The state of a failing server; None when nothing is wrong."""
+        return self._failing.get(server)
+
+    def wait_s(self, server: ServerName) -> float:
+        """How long the server is still left alone; 0.0 when it may be tried."""
+        state = self._failing.get(server)
+        if state is None:
+            return 0.0
+        return max(0.0, (state.retry_at_ms - self._clock.now_ms()) / 1000)
+
+    def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
+        """Counts a failure and returns the new state."""
+        now_ms = self._clock.now_ms()
+        state = self._failing.pop(server, None) or Backoff(now_ms, now_ms, 0, error)
+        base_ms = BACKOFF_S_MIN * 1000
+        upper_ms = max(base_ms, state.interval_ms * 3)
+        interval_ms = min(BACKOFF_S_MAX * 1000, base_ms + self._random() * (upper_ms - base_ms))
+        asked_ms = min(retry_after_s, BACKOFF_RETRY_AFTER_S_MAX) * 1000
+        wait_ms = int(max(interval_ms, asked_ms))
+        state = replace(
+            state,
+            interval_ms=int(interval_ms),
+            retry_at_ms=now_ms + wait_ms,
+            last_error=error[:500],
+        )
+        self._failing[server] = state
+        while len(self._failing) > BACKOFFS_REMEMBERED_MAX:
+            self._failing.popitem(last=False)
+        return state
+
+    def restore(self, server: ServerName, state: Backoff) -> None:
+        """Takes a state up that was kept over a restart."""
+        self._failing.setdefault(server, state)
+
+    def succeeded(self, server: ServerName) -> None:
+        """The server answered a request of ours, or made one itself (authenticated)."""
+        if self._failing.pop(server, None) is not None:
+            for listener in self._listeners:
+                listener(server)
+
+    def on_recovered(self, listener: Callable[[ServerName], None]) -> None:
+        """`listener` is called whenever a failing server is heard from again."""
+        self._listeners.append(listener)

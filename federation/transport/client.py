@@ -1,0 +1,284 @@
+"""Requests to other homeservers: resolved, signed, bounded, with one back-off for all callers.
+
+Rules:
+1. A body is written once, as canonical JSON: these bytes are signed and sent.
+2. Every failure is one FederationError; `is_retryable` is the retry decision beside it.
+3. What shows that a server is down (no connection, time-out, bad certificate, 429, 5xx) counts
+   for its back-off; any other answer ends it. While a server is left alone requests fail at once,
+   unless a user waits for it (`despite_backoff`).
+
+Spec: server-server API, "API standards" and "Request authentication".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import quote, urlencode
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import ServerName
+from federation.events.signing import SigningKey
+from federation.ports import FederationSettings
+from federation.transport.backoff import Backoffs
+from federation.transport.dialer import (
+    Answer,
+    Bounds,
+    Dialer,
+    DialError,
+    DialFailure,
+    Outgoing,
+)
+from federation.transport.resolve import ResolutionFailed, Resolver
+from federation.transport.x_matrix import SignedRequest, build_authorization
+
+_DEFAULT_BOUNDS = Bounds()
+_JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+class FailureKind(Enum):
+    """Why a request to another server has no result."""
+
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    """No connection, or it broke."""
+    CERTIFICATE = "certificate"
+    ADDRESS = "address"
+    """A private address without permission."""
+    UNRESOLVED = "unresolved"
+    """The name leads nowhere."""
+    BACKING_OFF = "backing_off"
+    """Not tried: it failed lately."""
+    STATUS = "status"
+    """An answer other than 200; see `status` and `errcode`."""
+    TOO_LARGE = "too_large"
+    BAD_JSON = "bad_json"
+    """An answer that isn't the JSON object it should be."""
+
+
+_DOWN = frozenset(
+    {
+        FailureKind.TIMEOUT,
+        FailureKind.REFUSED,
+        FailureKind.CERTIFICATE,
+        FailureKind.ADDRESS,
+        FailureKind.UNRESOLVED,
+    }
+)
+
+
+class FederationError(Exception):
+    """A request to another server that has no result."""
+
+    def __init__(
+        self,
+        server: ServerName,
+        kind: FailureKind,
+        detail: str,
+        *,
+        status: int | None = None,
+        body: JsonObject | None = None,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(f"{server}: {kind.value}: {detail}")
+        self.server, self.kind, self.detail = server, kind, detail
+        self.status, self.retry_after_s = status, retry_after_s
+        self.body: JsonObject = body or {}
+
+    @property
+    def errcode(self) -> str:
+        """The `errcode` of the answer; empty where there is none."""
+        code = self.body.get("errcode")
+        return code if isinstance(code, str) else ""
+
+    @property
+    def is_down(self) -> bool:
+        """Does this speak of the server as a whole rather than of this request?"""
+        if self.kind is FailureKind.STATUS and self.status is not None:
+            return self.status == 429 or self.status >= 500
+        return self.kind in _DOWN
+
+    @property
+    def is_retryable(self) -> bool:
+        """May the same request succeed later?"""
+        return self.is_down or self.kind is FailureKind.BACKING_OFF
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to `server`. `target` is percent-encoded (see `build_target`)."""
+
+    server: ServerName
+    method: str
+    target: str
+    content: JsonObject | None = None
+    bounds: Bounds = _DEFAULT_BOUNDS
+    despite_backoff: bool = False
+
+
+def build_target(prefix: str, *parts: str, query: Iterable[tuple[str, str]] = ()) -> str:
+    """`prefix` with path parts and a query, percent-encoded."""
+    path = prefix + "".join("/" + quote(part, safe="") for part in parts)
+    pairs = urlencode(list(query), quote_via=quote, safe="")
+    return f"{path}?{pairs}" if pairs else path
+
+
+class FederationClient:
+    """Signs and sends. All of federation's requests go through one of these."""
+
+    def __init__(
+        self,
+        settings: FederationSettings,
+        key: SigningKey,
+        *,
+        dialer: Dialer,
+        resolver: Resolver,
+        backoffs: Backoffs,
+    ) -> None:
+        self._name, self._key = settings.server_name, key
+        self._dialer, self._resolver, self._backoffs = dialer, resolver, backoffs
+
+    @property
+    def backoffs(self) -> Backoffs:
+        """The shared table of failing servers."""
+        return self._backoffs
+
+    async def get(
+        self,
+        server: ServerName,
+        target: str,
+        *,
+        bounds: Bounds = _DEFAULT_BOUNDS,
+        despite_backoff: bool = False,
+    ) -> JsonObject:
+        """A signed GET; see `request`."""
+        return await self.request(
+            Request(server, "GET", target, None, bounds, despite_backoff=despite_backoff)
+        )
+
+    async def request(self, request: Request) -> JsonObject:
+        """The JSON object that the server answers with status 200. Raises FederationError."""
+        body = await self.request_bytes(request)
+        try:
+            value = canonical_json.decode_lenient(body)
+        except ValueError as error:
+            raise FederationError(
+                request.server, FailureKind.BAD_JSON, str(error), status=200
+            ) from None
+        if not isinstance(value, dict):
+            raise FederationError(request.server, FailureKind.BAD_JSON, "no object", status=200)
+        return value
+
+    async def request_bytes(self, request: Request) -> bytes:
+        """As `request`, for a caller that parses the body itself."""
+        content = None
+        if request.content is not None:
+            content = encode_content(request.content)
+        return await self.send(request, content)
+
+    async def send(self, request: Request, content: bytes | None) -> bytes:
+        """As `request_bytes`, with the body written already, as canonical JSON."""
+        authorization = build_authorization(
+            SignedRequest(request.method, request.target, content),
+            origin=self._name,
+            destination=request.server,
+            key=self._key,
+        )
+        headers = {"Authorization": authorization}
+        if content is not None:
+            headers |= _JSON_HEADERS
+        return await self._exchange(
+            request, Outgoing(request.method, request.target, headers, content)
+        )
+
+    async def request_unsigned(self, request: Request) -> JsonObject:
+        """A GET without signature, for published keys. Raises FederationError."""
+        body = await self._exchange(request, Outgoing("GET", request.target, {}))
+        try:
+            value = canonical_json.decode(body)
+        except ValueError as error:
+            raise FederationError(request.server, FailureKind.BAD_JSON, str(error)) from None
+        if not isinstance(value, dict):
+            raise FederationError(request.server, FailureKind.BAD_JSON, "no object")
+        return value
+
+    async def _exchange(self, request: Request, outgoing: Outgoing) -> bytes:
+        server = request.server
+        if not request.despite_backoff and self._backoffs.wait_s(server) > 0:
+            state = self._backoffs.of(server)
+            detail = state.last_error if state is not None else ""
+            raise FederationError(server, FailureKind.BACKING_OFF, detail)
+        try:
+            endpoint = await self._resolver.resolve(server)
+            answer = await self._dialer.exchange(endpoint, outgoing, request.bounds)
+            if answer.status != 200:
+                raise _status_error(server, answer)
+        except (FederationError, ResolutionFailed, DialError) as error:
+            failure = _as_federation_error(server, error)
+            self._count(failure)
+            raise failure from None
+        self._backoffs.succeeded(server)
+        return answer.body
+
+    def _count(self, failure: FederationError) -> None:
+        if failure.is_down:
+            self._backoffs.failed(failure.server, str(failure), retry_after_s=failure.retry_after_s)
+        elif failure.kind is FailureKind.STATUS:
+            self._backoffs.succeeded(failure.server)
+
+
+def encode_content(content: JsonObject) -> bytes:
+    """A request's body as canonical JSON; with floats (EDUs may have them) as lenient as needed."""
+    try:
+        return canonical_json.encode(content)
+    except canonical_json.NotCanonical:
+        return canonical_json.encode_lenient(content)
+
+
+def _as_federation_error(
+    server: ServerName, error: FederationError | ResolutionFailed | DialError
+) -> FederationError:
+    if isinstance(error, FederationError):
+        return error
+    if isinstance(error, ResolutionFailed):
+        return FederationError(server, FailureKind.UNRESOLVED, str(error))
+    return FederationError(server, _KIND_OF_DIAL[error.kind], error.detail)
+
+
+_KIND_OF_DIAL = {
+    DialFailure.TIMEOUT: FailureKind.TIMEOUT,
+    DialFailure.REFUSED: FailureKind.REFUSED,
+    DialFailure.CERTIFICATE: FailureKind.CERTIFICATE,
+    DialFailure.ADDRESS: FailureKind.ADDRESS,
+    DialFailure.TOO_LARGE: FailureKind.TOO_LARGE,
+}
+
+
+def _status_error(server: ServerName, answer: Answer) -> FederationError:
+    body: JsonObject = {}
+    try:
+        value = canonical_json.decode(answer.body)
+    except ValueError:
+        value = None  # an error page of a proxy; the status says enough
+    if isinstance(value, dict):
+        body = value
+    retry_after_s = _retry_after_s(answer, body)
+    detail = f"{answer.status} {body.get('errcode', '')} {body.get('error', '')}"[:300]
+    return FederationError(
+        server,
+        FailureKind.STATUS,
+        detail,
+        status=answer.status,
+        body=body,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _retry_after_s(answer: Answer, body: JsonObject) -> float:
+    header = answer.headers.get("retry-after", "")
+    if header.isdecimal() and len(header) < 9:
+        return float(header)
+    after_ms = body.get("retry_after_ms")
+    return after_ms / 1000 if isinstance(after_ms, int) and after_ms > 0 else 0.0

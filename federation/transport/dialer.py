@@ -1,0 +1,228 @@
+"""The one dialer of federation: connects to an address that was checked, with a name to prove.
+
+Rules:
+1. It connects to the very address that was checked; the name goes into SNI, the certificate check
+   and the Host header. So nothing resolves twice (DNS rebinding).
+2. Private, loopback and other special addresses are refused unless the configuration allows them
+   all, or the endpoint says that an override gave permission for this name.
+3. No redirects, no cookies, no proxies from the environment, no compression (a small answer must
+   not become a large one), and the request target goes out byte for byte.
+4. An answer is read up to a limit, within a time limit for the whole exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import aiohttp
+import yarl
+
+from federation.limits import (
+    ADDRESSES_TRIED_MAX,
+    ANSWER_BYTES_MAX,
+    CONNECT_S_MAX,
+    CONNECTIONS_MAX,
+    CONNECTIONS_PER_HOST_MAX,
+    IDLE_CONNECTION_S_MAX,
+    REQUEST_S_MAX,
+)
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_CHUNK = 65_536
+
+
+class DialFailure(Enum):
+    """Why no answer came."""
+
+    TIMEOUT = "timeout"
+    """Too slow to connect, or to answer in full."""
+    REFUSED = "refused"
+    """No connection, or it broke."""
+    CERTIFICATE = "certificate"
+    """TLS failed: no valid certificate for the name."""
+    ADDRESS = "address"
+    """All addresses are private or special ones, without permission."""
+    TOO_LARGE = "too_large"
+    """The answer is larger than the limit for it."""
+
+
+class DialError(Exception):
+    """No usable answer; `kind` says why."""
+
+    def __init__(self, kind: DialFailure, detail: str) -> None:
+        super().__init__(f"{kind.value}: {detail}")
+        self.kind, self.detail = kind, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom to connect. `may_be_private`: an override permits private addresses."""
+
+    addresses: tuple[str, ...]
+    port: int
+    host_header: str
+    tls_name: str
+    may_be_private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one exchange may cost."""
+
+    timeout_s: float = REQUEST_S_MAX
+    bytes_max: int = ANSWER_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read in full. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An HTTP request; `target` is sent as it stands."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+def is_public_address(address: str) -> bool:
+    """May we connect there without permission? False for private, loopback, link-local,
+    multicast, reserved and unspecified ones, also when wrapped in IPv6."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public_address(str(inner))
+        if ip.teredo is not None or ip.is_site_local:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def build_tls_context(ca_paths: Sequence[str], *, verify: bool) -> ssl.SSLContext:
+    """The system's authorities and those at `ca_paths` (PEM files)."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in ca_paths:
+        context.load_verify_locations(cafile=path)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Dialer:
+    """Pooled connections to other servers. Make it inside a running event loop; `close` it."""
+
+    def __init__(self, tls: ssl.SSLContext, *, allow_private: bool = False) -> None:
+        self._tls = tls
+        self._allow_private = allow_private
+        connector = aiohttp.TCPConnector(
+            ssl=tls,
+            limit=CONNECTIONS_MAX,
+            limit_per_host=CONNECTIONS_PER_HOST_MAX,
+            keepalive_timeout=IDLE_CONNECTION_S_MAX,
+            use_dns_cache=False,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._session.close()
+
+    async def exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> Answer:
+        """Sends and reads the answer, trying the addresses in turn until one connects. Raises
+        DialError."""
+        permitted = self._permitted(endpoint)
+        failure: DialError | None = None
+        try:
+            async with asyncio.timeout(bounds.timeout_s):
+                for address in permitted[:ADDRESSES_TRIED_MAX]:
+                    try:
+                        return await self._exchange_with(address, endpoint, request, bounds)
+                    except aiohttp.ClientConnectorCertificateError as error:
+                        raise DialError(DialFailure.CERTIFICATE, str(error)) from None
+                    except aiohttp.ClientConnectorError as error:
+                        kind = _kind_of(error)
+                        failure = DialError(kind, str(error))
+                    except aiohttp.ConnectionTimeoutError:
+                        failure = DialError(DialFailure.TIMEOUT, f"connecting to {address}")
+        except TimeoutError:
+            raise DialError(DialFailure.TIMEOUT, f"no answer in {bounds.timeout_s} s") from None
+        except (aiohttp.ClientError, ssl.SSLError, ConnectionError, ValueError) as error:
+            # ValueError: aiohttp's word for a malformed status line, header or chunk
+            raise DialError(DialFailure.REFUSED, f"{type(error).__name__}: {error}") from None
+        assert failure is not None, "no address was tried"
+        raise failure
+
+    def _permitted(self, endpoint: Endpoint) -> list[str]:
+        free = self._allow_private or endpoint.may_be_private
+        permitted = [a for a in endpoint.addresses if free or is_public_address(a)]
+        if not permitted:
+            raise DialError(DialFailure.ADDRESS, f"no public address for {endpoint.tls_name}")
+        return permitted
+
+    async def _exchange_with(
+        self, address: str, endpoint: Endpoint, request: Outgoing, bounds: Bounds
+    ) -> Answer:
+        host = f"[{address}]" if ":" in address else address
+        url = yarl.URL(f"https://{host}:{endpoint.port}{request.target}", encoded=True)
+        async with self._session.request(
+            request.method,
+            url,
+            data=request.body,
+            headers={
+                "Host": endpoint.host_header,
+                "User-Agent": "Freehold",
+                "Accept-Encoding": "identity",
+                **request.headers,
+            },
+            ssl=self._tls,
+            server_hostname=endpoint.tls_name,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX),
+        ) as response:
+            body = await _read(response, bounds.bytes_max)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, headers, body)
+
+
+def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:
+    if isinstance(error, aiohttp.ClientSSLError):
+        return DialFailure.CERTIFICATE
+    return DialFailure.REFUSED
+
+
+async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """The body; raises DialError as soon as it is seen to be too large."""
+    if response.content_length is not None and response.content_length > bytes_max:
+        response.close()
+        raise DialError(DialFailure.TOO_LARGE, f"{response.content_length} bytes")
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(_CHUNK):
+        size += len(part)
+        if size > bytes_max:
+            response.close()
+            raise DialError(DialFailure.TOO_LARGE, f"more than {bytes_max} bytes")
+        parts.append(part)
+    return b"".join(parts)
