@@ -1,0 +1,90 @@
+"""Account data: the latest content for each user, room ("" for global) and type.
+
+Spec: client-server API, "Client config".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from federation.events.ids import UserId
+from homeserver.storage.database import Connection
+
+
+class AccountData(msgspec.Struct, frozen=True):
+    """One item, with the position of its last change. `content` is JSON."""
+
+    room_id: str
+    type: str
+    content: bytes
+    position: int
+
+
+class AccountDataRow(Protocol):
+    """What `append` reads of a log entry."""
+
+    @property
+    def user_id(self) -> UserId: ...
+
+    @property
+    def room_id(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def content(self) -> bytes: ...
+
+
+async def append(connection: Connection, rows: Sequence[tuple[int, AccountDataRow]]) -> None:
+    """Stores what a batch of the log says; the last of equal keys wins."""
+    latest = {(e.user_id, e.room_id, e.type): (position, e.content) for position, e in rows}
+    await connection.execute(
+        "INSERT INTO account_data (user_id, room_id, type, content, position)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[])"
+        " ON CONFLICT (user_id, room_id, type)"
+        " DO UPDATE SET content = excluded.content, position = excluded.position",
+        [key[0] for key in latest],
+        [key[1] for key in latest],
+        [key[2] for key in latest],
+        [content for _, content in latest.values()],
+        [position for position, _ in latest.values()],
+    )
+
+
+async def load(
+    connection: Connection, user_id: UserId, room_id: str, data_type: str
+) -> bytes | None:
+    """The content of one item as JSON, or None."""
+    content: bytes | None = await connection.fetchval(
+        "SELECT content FROM account_data WHERE user_id = $1 AND room_id = $2 AND type = $3",
+        user_id,
+        room_id,
+        data_type,
+    )
+    return content
+
+
+async def load_between(
+    connection: Connection, user_id: UserId, *, after: int, upto: int
+) -> list[AccountData]:
+    """A user's items whose last change has after < position <= upto, in order."""
+    rows = await connection.fetch(
+        "SELECT room_id, type, content, position FROM account_data"
+        " WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
+        user_id,
+        after,
+        upto,
+    )
+    return [AccountData(*row) for row in rows]
+
+
+async def count(connection: Connection, user_id: UserId) -> int:
+    """How many items a user has."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM account_data WHERE user_id = $1", user_id
+    )
+    return found

@@ -1,0 +1,136 @@
+"""When whose devices or cross-signing keys changed, for sync and for other servers.
+
+Rules:
+1. Who changes a device or key of a user of ours calls `touch` in the same unit of work that
+   submits the DeviceListEntry; `append` then moves what was touched to the entry's position. Both
+   are in one transaction, so the helping table is always empty outside of one.
+2. A change that nobody touched for (`devices` empty, no cross-signing) says "fetch it all again".
+
+Spec: server-server API, "Device Management".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import msgspec
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.storage.database import Connection
+
+CROSS_SIGNING = DeviceId("")
+"""Stands for the cross-signing keys in `touch`."""
+
+
+class DeviceListChange(msgspec.Struct, frozen=True):
+    """One change: `previous` is the position of the user's change before it."""
+
+    position: int
+    user_id: UserId
+    devices: tuple[DeviceId, ...]
+    cross_signing: bool
+    previous: int | None
+
+
+class DeviceListRow(Protocol):
+    """What `append` reads of a log entry."""
+
+    @property
+    def user_id(self) -> UserId: ...
+
+
+async def touch(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]) -> None:
+    """Notes which devices of a user of ours this unit of work adds, changes or removes."""
+    await connection.execute(
+        "INSERT INTO device_list_touched (user_id, device_id)"
+        " SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING",
+        user_id,
+        sorted(device_ids),
+    )
+
+
+async def append(connection: Connection, rows: Sequence[tuple[int, DeviceListRow]]) -> None:
+    """Stores what a batch of the log says, with what was touched in the batch."""
+    users = list({entry.user_id for _, entry in rows})
+    touched = await connection.fetch(
+        "DELETE FROM device_list_touched WHERE user_id = ANY($1::text[])"
+        " RETURNING user_id, device_id",
+        users,
+    )
+    by_user: dict[str, list[str]] = {}
+    for row in touched:
+        by_user.setdefault(row["user_id"], []).append(row["device_id"])
+    previous: dict[str, int | None] = {
+        row[0]: row[1]
+        for row in await connection.fetch(
+            "SELECT user_id, max(position) FROM device_list_changes"
+            " WHERE user_id = ANY($1::text[]) GROUP BY user_id",
+            users,
+        )
+    }
+    records = []
+    for position, entry in rows:
+        devices = by_user.get(entry.user_id, [])
+        records.append(
+            (
+                position,
+                entry.user_id,
+                [device for device in devices if device != CROSS_SIGNING],
+                CROSS_SIGNING in devices,
+                previous.get(entry.user_id),
+            )
+        )
+        previous[entry.user_id] = position
+    await connection.executemany(
+        "INSERT INTO device_list_changes (position, user_id, devices, cross_signing, previous)"
+        " VALUES ($1, $2, $3::text[], $4, $5)",
+        records,
+    )
+
+
+async def changed_between(
+    connection: Connection, users: Collection[UserId] | None, *, after: int, upto: int
+) -> set[UserId]:
+    """Users (of `users`, or all) with a change at after < position <= upto."""
+    if users is None:
+        rows = await connection.fetch(
+            "SELECT DISTINCT user_id FROM device_list_changes"
+            " WHERE position > $1 AND position <= $2",
+            after,
+            upto,
+        )
+    else:
+        rows = await connection.fetch(
+            "SELECT DISTINCT user_id FROM device_list_changes"
+            " WHERE user_id = ANY($1::text[]) AND position > $2 AND position <= $3",
+            list(users),
+            after,
+            upto,
+        )
+    return {UserId(row[0]) for row in rows}
+
+
+async def load_changes(connection: Connection, *, after: int, upto: int) -> list[DeviceListChange]:
+    """All changes with after < position <= upto, in order."""
+    rows = await connection.fetch(
+        "SELECT position, user_id, devices, cross_signing, previous FROM device_list_changes"
+        " WHERE position > $1 AND position <= $2 ORDER BY position",
+        after,
+        upto,
+    )
+    return [DeviceListChange(row[0], UserId(row[1]), tuple(row[2]), row[3], row[4]) for row in rows]
+
+
+async def load_change(connection: Connection, position: int) -> DeviceListChange | None:
+    """The change at a position."""
+    found = await load_changes(connection, after=position - 1, upto=position)
+    return found[0] if found else None
+
+
+async def latest_position(connection: Connection, user_id: UserId) -> int:
+    """The position of a user's latest change, or 0."""
+    position: int | None = await connection.fetchval(
+        "SELECT max(position) FROM device_list_changes WHERE user_id = $1", user_id
+    )
+    return position or 0

@@ -1,0 +1,119 @@
+"""Messages that wait for devices of ours, and what keeps a repeated request from sending twice.
+
+A message stays until its device acknowledged a later sync position; deletion is lazy (design,
+"What keeps it right", rule 11). Spec: client-server API, "Send-to-Device messaging".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from federation.events.ids import DeviceId, ServerName, UserId
+from homeserver.storage.database import Connection
+
+
+class ToDeviceRow(Protocol):
+    """What `append` reads of a log entry."""
+
+    @property
+    def user_id(self) -> UserId: ...
+
+    @property
+    def device_id(self) -> DeviceId: ...
+
+    @property
+    def message(self) -> bytes: ...
+
+
+async def append(connection: Connection, rows: Sequence[tuple[int, ToDeviceRow]]) -> None:
+    """Stores what a batch of the log says."""
+    await connection.execute(
+        "INSERT INTO to_device_messages (user_id, device_id, position, message)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])",
+        [entry.user_id for _, entry in rows],
+        [entry.device_id for _, entry in rows],
+        [position for position, _ in rows],
+        [entry.message for _, entry in rows],
+    )
+
+
+async def load(
+    connection: Connection, user_id: UserId, device_id: DeviceId, after: int, upto: int, limit: int
+) -> list[tuple[int, bytes]]:
+    """The oldest `limit` messages of a device with after < position <= upto."""
+    rows = await connection.fetch(
+        "SELECT position, message FROM to_device_messages WHERE user_id = $1 AND device_id = $2"
+        " AND position > $3 AND position <= $4 ORDER BY position LIMIT $5",
+        user_id,
+        device_id,
+        after,
+        upto,
+        limit,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def newest(connection: Connection) -> dict[tuple[UserId, DeviceId], int]:
+    """The position of the newest message of each device that has any."""
+    rows = await connection.fetch(
+        "SELECT user_id, device_id, max(position) FROM to_device_messages"
+        " GROUP BY user_id, device_id"
+    )
+    return {(UserId(row[0]), DeviceId(row[1])): row[2] for row in rows}
+
+
+async def delete(connection: Connection, user_id: UserId, device_id: DeviceId, upto: int) -> None:
+    """Forgets a device's messages up to a position."""
+    await connection.execute(
+        "DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = $2 AND position <= $3",
+        user_id,
+        device_id,
+        upto,
+    )
+
+
+async def remember_transaction(
+    connection: Connection, key: tuple[UserId, DeviceId, str, str], *, now_ms: int
+) -> bool:
+    """Notes a request (user, device, event type, transaction ID); False if it was made before."""
+    done: str = await connection.execute(
+        "INSERT INTO to_device_transactions"
+        " (user_id, device_id, event_type, transaction_id, sent_ms)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        *key,
+        now_ms,
+    )
+    return done.endswith(" 1")
+
+
+async def remember_remote(
+    connection: Connection, origin: ServerName, message_id: str, *, now_ms: int
+) -> bool:
+    """Notes an EDU of another server; False if it came before."""
+    done: str = await connection.execute(
+        "INSERT INTO remote_to_device_seen (origin, message_id, received_ms)"
+        " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        origin,
+        message_id,
+        now_ms,
+    )
+    return done.endswith(" 1")
+
+
+async def forget_transactions(connection: Connection, *, before_ms: int) -> None:
+    """Drops what guards against repeats and is older than `before_ms`."""
+    await connection.execute("DELETE FROM to_device_transactions WHERE sent_ms < $1", before_ms)
+    await connection.execute("DELETE FROM remote_to_device_seen WHERE received_ms < $1", before_ms)
+
+
+async def delete_devices(
+    connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
+) -> None:
+    """Forgets all that waits for devices which are removed."""
+    for table in ("to_device_messages", "to_device_transactions"):
+        await connection.execute(
+            f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",
+            user_id,
+            list(device_ids),
+        )
