@@ -1,0 +1,255 @@
+"""Filters of clients: what a sync, or a page of messages, should have in it.
+
+Rules:
+1. A filter is checked when it is made (or given inline) and then is a frozen value; unknown keys
+   are ignored.
+2. An absent list restricts nothing; an empty one lets nothing through. `not_...` wins.
+3. A `*` in `types` and `not_types` stands for any characters; other lists are exact.
+
+Spec: client-server API, "Filtering"; `definitions/sync_filter.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from federation.events.canonical_json import JsonObject
+from homeserver import limits
+from homeserver.errors import MatrixError, bad_json, invalid_param
+
+
+class EventFilter(msgspec.Struct, frozen=True):
+    """The part of a filter for one kind of events. `types` patterns are compiled."""
+
+    limit: int | None = None
+    types: re.Pattern[str] | None = None
+    not_types: re.Pattern[str] | None = None
+    senders: frozenset[str] | None = None
+    not_senders: frozenset[str] = frozenset()
+    rooms: frozenset[str] | None = None
+    not_rooms: frozenset[str] = frozenset()
+    contains_url: bool | None = None
+    lazy_load_members: bool = False
+    include_redundant_members: bool = False
+    unread_thread_notifications: bool = False
+
+    @property
+    def allows_all(self) -> bool:
+        """True if no event of any room is kept out."""
+        return (
+            self.types is None
+            and self.not_types is None
+            and self.senders is None
+            and not self.not_senders
+            and self.rooms is None
+            and not self.not_rooms
+            and self.contains_url is None
+        )
+
+    def allows_type(self, event_type: str) -> bool:
+        """May events of this type be in the answer?"""
+        if self.not_types is not None and self.not_types.fullmatch(event_type):
+            return False
+        return self.types is None or self.types.fullmatch(event_type) is not None
+
+    def allows_room(self, room_id: str) -> bool:
+        """May this room be in the answer?"""
+        return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
+
+    def allows(self, event_type: str, sender: str, has_url: bool = False) -> bool:
+        """May an event be in the answer? `has_url`: its content has the key `url`."""
+        if sender in self.not_senders:
+            return False
+        if self.senders is not None and sender not in self.senders:
+            return False
+        if self.contains_url is not None and self.contains_url != has_url:
+            return False
+        return self.allows_type(event_type)
+
+
+class RoomFilter(msgspec.Struct, frozen=True):
+    """The part of a filter for rooms."""
+
+    rooms: frozenset[str] | None = None
+    not_rooms: frozenset[str] = frozenset()
+    include_leave: bool = False
+    timeline: EventFilter = EventFilter()
+    state: EventFilter = EventFilter()
+    ephemeral: EventFilter = EventFilter()
+    account_data: EventFilter = EventFilter()
+
+    def allows_room(self, room_id: str) -> bool:
+        """May this room be in the answer at all?"""
+        return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
+
+
+class SyncFilter(msgspec.Struct, frozen=True):
+    """A whole filter. `event_fields` are paths, each a tuple of keys; None for all fields."""
+
+    room: RoomFilter = RoomFilter()
+    account_data: EventFilter = EventFilter()
+    presence: EventFilter = EventFilter()
+    event_fields: tuple[tuple[str, ...], ...] | None = None
+    event_format: str = "client"
+
+
+NO_FILTER = SyncFilter()
+
+
+def parse_filter(value: JsonObject) -> SyncFilter:
+    """A filter from its JSON; raises MatrixError (400 M_BAD_JSON, M_INVALID_PARAM)."""
+    event_format = value.get("event_format", "client")
+    if event_format not in ("client", "federation"):
+        raise invalid_param("event_format must be client or federation")
+    fields = _strings(value, "event_fields")
+    return SyncFilter(
+        room=_parse_room_filter(_object(value, "room")),
+        account_data=parse_event_filter(_object(value, "account_data")),
+        presence=parse_event_filter(_object(value, "presence")),
+        event_fields=None if fields is None else tuple(split_path(field) for field in fields),
+        event_format=event_format,
+    )
+
+
+def parse_event_filter(value: JsonObject) -> EventFilter:
+    """A RoomEventFilter (also the `filter` parameter of /messages); raises as `parse_filter`."""
+    return EventFilter(
+        limit=_limit(value),
+        types=_patterns(value, "types"),
+        not_types=_patterns(value, "not_types"),
+        senders=_identifiers(value, "senders", "@"),
+        not_senders=_identifiers(value, "not_senders", "@") or frozenset(),
+        rooms=_identifiers(value, "rooms", "!"),
+        not_rooms=_identifiers(value, "not_rooms", "!") or frozenset(),
+        contains_url=_flag(value, "contains_url"),
+        lazy_load_members=_flag(value, "lazy_load_members") or False,
+        include_redundant_members=_flag(value, "include_redundant_members") or False,
+        unread_thread_notifications=_flag(value, "unread_thread_notifications") or False,
+    )
+
+
+def _parse_room_filter(value: JsonObject) -> RoomFilter:
+    return RoomFilter(
+        rooms=_identifiers(value, "rooms", "!"),
+        not_rooms=_identifiers(value, "not_rooms", "!") or frozenset(),
+        include_leave=_flag(value, "include_leave") or False,
+        timeline=parse_event_filter(_object(value, "timeline")),
+        state=parse_event_filter(_object(value, "state")),
+        ephemeral=parse_event_filter(_object(value, "ephemeral")),
+        account_data=parse_event_filter(_object(value, "account_data")),
+    )
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """The keys of a dot-separated path (spec appendices): a backslash escapes `.` and itself."""
+    keys, key, position = [], "", 0
+    while position < len(path):
+        char = path[position]
+        following = path[position + 1 : position + 2]
+        if char == "\\" and following and following in ".\\":
+            key += following
+            position += 1
+        elif char == ".":
+            keys.append(key)
+            key = ""
+        else:
+            key += char
+        position += 1
+    return (*keys, key)
+
+
+def select_fields(event: JsonObject, paths: tuple[tuple[str, ...], ...]) -> JsonObject:
+    """A copy of `event` with nothing but what `paths` name."""
+    selected: JsonObject = {}
+    for path in paths:
+        _copy_path(event, selected, path)
+    return selected
+
+
+def _copy_path(source: JsonObject, target: JsonObject, path: tuple[str, ...]) -> None:
+    for key in path[:-1]:
+        below = source.get(key)
+        if not isinstance(below, dict):
+            return
+        into = target.get(key)
+        if into is below:  # all of it was selected by a shorter path
+            return
+        if into is None:
+            into = target[key] = {}
+        source, target = below, into
+    if path[-1] in source:
+        target[path[-1]] = source[path[-1]]
+
+
+def _object(value: JsonObject, key: str) -> JsonObject:
+    found = value.get(key, {})
+    if not isinstance(found, dict):
+        raise bad_json(f"{key} must be an object")
+    return found
+
+
+def _flag(value: JsonObject, key: str) -> bool | None:
+    found = value.get(key)
+    if found is not None and not isinstance(found, bool):
+        raise bad_json(f"{key} must be a boolean")
+    return found
+
+
+def _limit(value: JsonObject) -> int | None:
+    found = value.get("limit")
+    if found is None:
+        return None
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise bad_json("limit must be an integer")
+    if found < 0:
+        raise invalid_param("limit must not be negative")
+    return min(found, limits.FILTER_LIMIT_EVENTS)
+
+
+def _strings(value: JsonObject, key: str) -> list[str] | None:
+    found: Any = value.get(key)
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise bad_json(f"{key} must be a list of strings")
+    _check_size(key, found)
+    return found
+
+
+def _check_size(key: str, found: list[str]) -> None:
+    problem: Callable[[str], MatrixError] = invalid_param
+    if len(found) > limits.FILTER_LIST_ITEMS:
+        raise problem(f"{key} has more than {limits.FILTER_LIST_ITEMS} items")
+    if any(len(item) > limits.FILTER_ITEM_CHARACTERS for item in found):
+        raise problem(f"{key} has an item of more than {limits.FILTER_ITEM_CHARACTERS} characters")
+
+
+def _identifiers(value: JsonObject, key: str, sigil: str) -> frozenset[str] | None:
+    found = _strings(value, key)
+    if found is None:
+        return None
+    for item in found:
+        if not item.startswith(sigil):
+            raise invalid_param(f"{key} must have identifiers that start with {sigil}")
+    return frozenset(found)
+
+
+def _patterns(value: JsonObject, key: str) -> re.Pattern[str] | None:
+    """One pattern for a list of types. Runs of `*` are one: `**` would backtrack for long."""
+    found = _strings(value, key)
+    if found is None:
+        return None
+    for item in found:
+        if item.count("*") > limits.FILTER_WILDCARDS:
+            raise invalid_param(f"{key} has an item with more than {limits.FILTER_WILDCARDS} `*`")
+    if not found:
+        return re.compile(r"(?!)")
+    return re.compile("|".join(_pattern(item) for item in found), re.DOTALL)
+
+
+def _pattern(item: str) -> str:
+    return ".*".join(re.escape(part) for part in re.sub(r"\*+", "*", item).split("*"))
