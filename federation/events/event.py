@@ -1,0 +1,349 @@
+"""One event: its form inside, parsing PDUs, loading stored ones, the form for clients.
+
+Rules:
+1. An event is parsed once. `raw` is its canonical JSON without `unsigned`: what is stored and
+   what is federated; nothing dumps an event a second time.
+2. `parse_pdu` is check 1 and the hash half of check 3 of "Checks performed on receipt of a PDU":
+   what breaks the format is InvalidEvent (dropped); what lacks its content is redacted.
+3. `load_event` trusts our own store and checks nothing.
+4. Two events are equal when their IDs are.
+
+Spec: server-server API, "PDUs"; room versions, "Event format"; client-server API, "Size limits".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from federation import limits
+from federation.events import canonical_json, hashes, ids
+from federation.events.canonical_json import JsonObject, NotCanonical
+from federation.events.ids import EventId, InvalidIdentifier, RoomId, StateKey, UserId
+from federation.events.redaction_rules import redact
+from federation.events.room_versions import RoomVersion
+from federation.events.signing import decode_base64
+
+
+class InvalidEvent(ValueError):
+    """A PDU that breaks the event format of its room version; `reason` says how."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class EventTooLarge(InvalidEvent):
+    """A PDU beyond 65,536 bytes, or with a field beyond 255 bytes."""
+
+
+class Event(msgspec.Struct, frozen=True, eq=False, gc=False, weakref=True):
+    """One event, immutable; equal and hashed by its ID.
+
+    Kept out of the garbage collector (`gc=False`): an event holds JSON only, so never a cycle.
+    """
+
+    event_id: EventId
+    room_id: RoomId
+    type: str
+    sender: UserId
+    state_key: str | None
+    content: JsonObject
+    prev_events: tuple[EventId, ...]
+    auth_events: tuple[EventId, ...]
+    depth: int
+    origin_server_ts: int
+    redacts: EventId | None
+    version: RoomVersion
+    raw: bytes
+    """Canonical JSON of the whole PDU without `unsigned`."""
+    content_redacted: bool = False
+    """Was the content hash wrong, so that this is the redacted form of what was sent?"""
+
+    def __hash__(self) -> int:
+        return hash(self.event_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and self.event_id == other.event_id
+
+    def __repr__(self) -> str:
+        return f"<Event {self.event_id} {self.type} by {self.sender}>"
+
+    @property
+    def is_state(self) -> bool:
+        """Has it a `state_key`?"""
+        return self.state_key is not None
+
+    @property
+    def key(self) -> StateKey:
+        """(type, state_key); state events only."""
+        assert self.state_key is not None, f"{self.event_id} is no state event"
+        return (self.type, self.state_key)
+
+    @property
+    def membership(self) -> str | None:
+        """`content.membership` of an `m.room.member` event, when it is a string."""
+        if self.type != "m.room.member":
+            return None
+        membership = self.content.get("membership")
+        return membership if isinstance(membership, str) else None
+
+
+def _string(pdu: JsonObject, name: str) -> str:
+    value = pdu.get(name)
+    if type(value) is not str:
+        raise InvalidEvent(f"{name} is no string")
+    if len(value) > limits.IDENTIFIER_BYTES_MAX or (
+        not value.isascii() and len(value.encode()) > limits.IDENTIFIER_BYTES_MAX
+    ):
+        raise EventTooLarge(f"{name} is longer than 255 bytes")
+    return value
+
+
+def _integer(pdu: JsonObject, name: str) -> int:
+    value = pdu.get(name)
+    if type(value) is not int:
+        raise InvalidEvent(f"{name} is no integer")
+    return value
+
+
+def _object(pdu: JsonObject, name: str) -> JsonObject:
+    value = pdu.get(name)
+    if type(value) is not dict:
+        raise InvalidEvent(f"{name} is no object")
+    return value
+
+
+def _event_ids(pdu: JsonObject, name: str, size_max: int, version: RoomVersion) -> Sequence[str]:
+    value = pdu.get(name)
+    if type(value) is not list:
+        raise InvalidEvent(f"{name} is no list")
+    if len(value) > size_max:
+        raise InvalidEvent(f"{name} has more than {size_max} entries")
+    if version.event_id_format == "server_made":
+        value = [_referenced_id(entry, name) for entry in value]
+    for event_id in value:
+        if type(event_id) is not str:
+            raise InvalidEvent(f"{name} has an entry that is no event ID")
+        ids.parse_event_id(event_id)
+    return value
+
+
+def _referenced_id(entry: Any, name: str) -> str:
+    """The ID of an `[id, {"sha256": hash}]` pair (room versions 1 and 2)."""
+    if type(entry) is not list or len(entry) != 2 or type(entry[0]) is not str:
+        raise InvalidEvent(f"{name} has an entry that is no pair of ID and hash")
+    return entry[0]
+
+
+def _room_id(pdu: JsonObject, event_type: str, event_id: EventId, version: RoomVersion) -> RoomId:
+    if version.room_id_is_create_hash:
+        if event_type == "m.room.create":
+            # A `room_id` given all the same is an auth rule's matter (rule 1.2), not the format's.
+            return RoomId("!" + event_id[1:])
+        return ids.parse_hash_room_id(_string(pdu, "room_id"))
+    room_id = _string(pdu, "room_id")
+    if ":" not in room_id:
+        raise InvalidEvent("room_id has no domain")
+    return ids.parse_room_id(room_id)
+
+
+def _redacts(event_type: str, pdu: JsonObject, version: RoomVersion) -> EventId | None:
+    if event_type != "m.room.redaction":
+        return None
+    holder = pdu["content"] if version.redacts_in_content else pdu
+    redacts = holder.get("redacts")
+    return EventId(redacts) if type(redacts) is str else None
+
+
+def _check_signatures(pdu: JsonObject) -> None:
+    for made in _object(pdu, "signatures").values():
+        if type(made) is not dict or not all(type(text) is str for text in made.values()):
+            raise InvalidEvent("signatures is no object of objects of strings")
+
+
+def _given_digest(pdu: JsonObject) -> bytes:
+    given = _object(pdu, "hashes").get("sha256")
+    if type(given) is not str:
+        raise InvalidEvent("hashes has no sha256")
+    try:
+        return decode_base64(given)
+    except ValueError:
+        return b""  # matches nothing, so the event is redacted like any with a wrong hash
+
+
+def _check_numbers(pdu: JsonObject, version: RoomVersion) -> None:
+    _integer(pdu, "origin_server_ts")
+    depth_max = (
+        limits.EVENT_DEPTH_MAX
+        if version.strict_canonical_json
+        else limits.EVENT_DEPTH_MAX_LENIENT
+    )
+    if not 0 <= _integer(pdu, "depth") <= depth_max:
+        raise InvalidEvent("depth is out of range")
+
+
+def _check_size(raw: bytes) -> None:
+    if len(raw) > limits.EVENT_BYTES_MAX:
+        raise EventTooLarge(f"the event is larger than {limits.EVENT_BYTES_MAX} bytes")
+
+
+def parse_pdu(pdu: JsonObject, version: RoomVersion) -> Event:
+    """Check a received PDU against its version's format and hash, and make an Event of it.
+
+    Returns the *redacted* event, with `content_redacted`, when the content hash doesn't match.
+    Raises InvalidEvent (EventTooLarge for sizes). `unsigned` is dropped; signatures are not
+    verified here. The PDU is not changed; its `content` is shared with the Event.
+    """
+    try:
+        return _parse(pdu, version)
+    except (InvalidIdentifier, NotCanonical) as error:
+        raise InvalidEvent(str(error)) from error
+    except UnicodeEncodeError as error:
+        raise InvalidEvent("a lone surrogate") from error
+
+
+def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
+    sendable = pdu
+    if "unsigned" in pdu:
+        sendable = {name: value for name, value in pdu.items() if name != "unsigned"}
+    if version.strict_canonical_json:
+        canonical_json.check(sendable)
+    _string(sendable, "type")
+    ids.parse_user_id(_string(sendable, "sender"))
+    if "state_key" in sendable:
+        _string(sendable, "state_key")
+    _object(sendable, "content")
+    _check_numbers(sendable, version)
+    _check_signatures(sendable)
+    given = _given_digest(sendable)
+    redacts = sendable.get("redacts")
+    if redacts is not None and not version.redacts_in_content and type(redacts) is not str:
+        raise InvalidEvent("redacts is no string")
+    if version.event_id_format == "server_made":
+        ids.parse_event_id(_string(sendable, "event_id"))
+    raw = hashes.encode_checked_for(version, sendable)
+    _check_size(raw)
+    if given == hashes.content_digest_checked(sendable, version):
+        return _make(sendable, raw, version)
+    redacted = redact(sendable, version)
+    return _make(
+        redacted, hashes.encode_checked_for(version, redacted), version, content_redacted=True
+    )
+
+
+def _make(
+    pdu: JsonObject, raw: bytes, version: RoomVersion, *, content_redacted: bool = False
+) -> Event:
+    event_id = hashes.event_id_of(pdu, version)
+    event_type = pdu["type"]
+    room_id = _room_id(pdu, event_type, event_id, version)
+    prev_events = _event_ids(pdu, "prev_events", limits.PREV_EVENTS_MAX, version)
+    auth_events = _event_ids(pdu, "auth_events", limits.AUTH_EVENTS_MAX, version)
+    return Event(
+        event_id,
+        room_id,
+        event_type,
+        pdu["sender"],
+        pdu.get("state_key"),
+        pdu["content"],
+        tuple(map(EventId, prev_events)),
+        tuple(map(EventId, auth_events)),
+        pdu["depth"],
+        pdu["origin_server_ts"],
+        _redacts(event_type, pdu, version),
+        version,
+        raw,
+        content_redacted,
+    )
+
+
+class _Stored(msgspec.Struct, gc=False):
+    """The fields of a stored PDU; the quickest form for the decoder."""
+
+    type: str
+    sender: str
+    content: dict[str, Any]
+    prev_events: tuple[Any, ...]
+    auth_events: tuple[Any, ...]
+    depth: int
+    origin_server_ts: int
+    room_id: str = ""
+    state_key: str | None = None
+    redacts: Any = None
+
+
+_STORED: Final = msgspec.json.Decoder(_Stored)
+_STORED_FIELDS: Final = _Stored.__struct_fields__
+
+
+def _decode_stored(raw: bytes) -> _Stored:
+    try:
+        return _STORED.decode(raw)
+    except RecursionError:
+        pdu: Mapping[str, Any] = canonical_json.decode_lenient(raw)
+        known = {name: pdu[name] for name in _STORED_FIELDS if name in pdu}
+        known["prev_events"] = tuple(known["prev_events"])
+        known["auth_events"] = tuple(known["auth_events"])
+        return _Stored(**known)
+
+
+def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
+    """The event of our own store: `raw` and `event_id` are what `parse_pdu` or `build_event` made.
+
+    No hash is computed and nothing checked.
+    """
+    stored = _decode_stored(raw)
+    prev_events, auth_events = stored.prev_events, stored.auth_events
+    if version.event_id_format == "server_made":
+        prev_events = tuple(entry[0] for entry in prev_events)
+        auth_events = tuple(entry[0] for entry in auth_events)
+    redacts: EventId | None = None
+    if stored.type == "m.room.redaction":
+        found = stored.content.get("redacts") if version.redacts_in_content else stored.redacts
+        redacts = EventId(found) if type(found) is str else None
+    return Event(
+        event_id,
+        # Only a create event whose ID is the room's has none.
+        RoomId(
+            "!" + event_id[1:]
+            if version.room_id_is_create_hash and stored.type == "m.room.create"
+            else stored.room_id
+        ),
+        stored.type,
+        UserId(stored.sender),
+        stored.state_key,
+        stored.content,
+        prev_events,
+        auth_events,
+        stored.depth,
+        stored.origin_server_ts,
+        redacts,
+        version,
+        raw,
+    )
+
+
+def client_event(event: Event) -> JsonObject:
+    """The event as clients get it, without `unsigned`; `content` is shared, so don't change it.
+
+    A redaction has `redacts` both at the top level and in `content`, whatever the version
+    (spec: room version 11, "Moving the redacts property"; client-server API, m.room.redaction).
+    """
+    shown: JsonObject = {
+        "content": event.content,
+        "event_id": event.event_id,
+        "origin_server_ts": event.origin_server_ts,
+        "room_id": event.room_id,
+        "sender": event.sender,
+        "type": event.type,
+    }
+    if event.state_key is not None:
+        shown["state_key"] = event.state_key
+    if event.redacts is not None:
+        shown["redacts"] = event.redacts
+        if not event.version.redacts_in_content:
+            shown["content"] = {**event.content, "redacts": event.redacts}
+    return shown

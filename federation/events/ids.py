@@ -1,0 +1,150 @@
+"""Identifiers of the protocol (spec: appendices, "Identifier Grammar").
+
+Rules:
+1. An identifier is parsed once, at the edge; inside, its type says that it is well formed.
+2. Received user IDs follow the *historical* grammar: servers must accept them in events.
+3. Lengths are counted in bytes of UTF-8, sigil and domain included.
+4. Room and event IDs are opaque; only `server_of` looks behind the colon, and never for
+   room IDs of versions whose room ID is a hash.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from federation.limits import IDENTIFIER_BYTES_MAX
+
+EventId = NewType("EventId", str)
+RoomId = NewType("RoomId", str)
+UserId = NewType("UserId", str)
+RoomAlias = NewType("RoomAlias", str)
+ServerName = NewType("ServerName", str)
+DeviceId = NewType("DeviceId", str)
+KeyId = NewType("KeyId", str)
+
+StateKey = tuple[str, str]
+"""The key of an entry of room state: (type, state_key)."""
+
+_IPV4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+_SERVER_NAME = re.compile(
+    rf"(?:(?P<v4>{_IPV4})|\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9.-]{{1,255}})(?::[0-9]{{1,5}})?"
+)
+_LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
+_HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class InvalidIdentifier(ValueError):
+    """A text that isn't an identifier of the kind asked for."""
+
+
+def parse_server_name(text: str) -> ServerName:
+    """A server name: DNS name, IPv4 or bracketed IPv6, with an optional port.
+
+    Raises InvalidIdentifier. Spec: appendices, "Server Name"; case is kept.
+    """
+    match = _SERVER_NAME.fullmatch(text)
+    if match is None or len(text) > IDENTIFIER_BYTES_MAX:
+        raise InvalidIdentifier("not a server name")
+    address = match["v4"]
+    if address is not None and any(int(part) > 255 for part in address.split(".")):
+        raise InvalidIdentifier("not an IPv4 address")
+    return ServerName(text)
+
+
+def _check_size(text: str) -> None:
+    if not text.isascii():
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise InvalidIdentifier("contains a lone surrogate") from None
+        if size > IDENTIFIER_BYTES_MAX:
+            raise InvalidIdentifier("longer than 255 bytes")
+    elif len(text) > IDENTIFIER_BYTES_MAX:
+        raise InvalidIdentifier("longer than 255 bytes")
+
+
+def _check_with_domain(text: str, sigil: str, kind: str) -> None:
+    if text[:1] != sigil:
+        raise InvalidIdentifier(f"{kind} does not start with {sigil}")
+    localpart, colon, domain = text.partition(":")
+    if not colon:
+        raise InvalidIdentifier(f"{kind} has no domain")
+    if "\0" in localpart:
+        raise InvalidIdentifier(f"{kind} contains NUL")
+    _check_size(text)
+    parse_server_name(domain)
+
+
+def parse_user_id(text: str) -> UserId:
+    """A user ID as received in events: any localpart without ':' and NUL, even an empty one.
+
+    Raises InvalidIdentifier. Spec: appendices, "Historical User IDs".
+    """
+    _check_with_domain(text, "@", "user ID")
+    return UserId(text)
+
+
+def parse_localpart(text: str) -> str:
+    """A localpart that may be registered here: a-z, 0-9 and `._=-/+`, not empty.
+
+    Raises InvalidIdentifier. Spec: appendices, "User Identifiers".
+    """
+    if len(text) > IDENTIFIER_BYTES_MAX or not _LOCALPART.fullmatch(text):
+        raise InvalidIdentifier("a localpart has only the characters a-z, 0-9 and ._=-/+")
+    return text
+
+
+def is_compliant_user_id(user_id: str) -> bool:
+    """Does a well formed user ID keep to the range U+0021 to U+007E, with a localpart?
+
+    Others must not be forwarded to clients outside of events (spec: "Historical User IDs").
+    """
+    localpart = user_id[1:].partition(":")[0]
+    return bool(localpart) and all("!" <= char <= "~" for char in localpart)
+
+
+def parse_room_id(text: str) -> RoomId:
+    """A room ID of any version: `!opaque:domain`, or `!` and the hash of the create event.
+
+    Raises InvalidIdentifier. Spec: appendices, "Room IDs".
+    """
+    if ":" not in text:
+        return parse_hash_room_id(text)
+    _check_with_domain(text, "!", "room ID")
+    return RoomId(text)
+
+
+def parse_hash_room_id(text: str) -> RoomId:
+    """A room ID without a domain (version 12): `!` and 43 characters of URL-safe Base64.
+
+    Raises InvalidIdentifier.
+    """
+    if text[:1] != "!" or not _HASH_ID.fullmatch(text, 1):
+        raise InvalidIdentifier("not a room ID")
+    return RoomId(text)
+
+
+def parse_event_id(text: str) -> EventId:
+    """An event ID of any version: `$` and at least one character, 255 bytes at most.
+
+    Raises InvalidIdentifier. Spec: appendices, "Event IDs" (opaque).
+    """
+    if text[:1] != "$" or len(text) < 2 or "\0" in text:
+        raise InvalidIdentifier("not an event ID")
+    _check_size(text)
+    return EventId(text)
+
+
+def parse_room_alias(text: str) -> RoomAlias:
+    """A room alias `#localpart:domain`.
+
+    Raises InvalidIdentifier. Spec: appendices, "Room Aliases".
+    """
+    _check_with_domain(text, "#", "room alias")
+    return RoomAlias(text)
+
+
+def server_of(identifier: str) -> ServerName:
+    """What follows the first ':' of a well formed user ID, alias, or room ID with a domain."""
+    return ServerName(identifier[identifier.index(":") + 1 :])

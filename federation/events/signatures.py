@@ -1,0 +1,70 @@
+"""Whose signatures an event needs and over which bytes (spec: server-server API,
+"Validating hashes and signatures on received events").
+
+Rules:
+1. The sender's server signs, except invites that follow from a third-party invite.
+2. The server of `join_authorised_via_users_server` signs too (auth rule of `m.room.member`).
+3. Where servers make event IDs, the ID's server signs if it is another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from federation.events import canonical_json, hashes, ids
+from federation.events.event import Event
+from federation.events.ids import InvalidIdentifier, KeyId, ServerName, server_of
+
+
+def authorising_server(event: Event) -> ServerName | None:
+    """The server of the user who authorised a restricted join, if the content names one.
+
+    A value that isn't a user ID gives None; the auth rules reject it.
+    """
+    if event.type != "m.room.member" or not event.version.restricted_joins:
+        return None
+    user_id = event.content.get("join_authorised_via_users_server")
+    if type(user_id) is not str:
+        return None
+    try:
+        return server_of(ids.parse_user_id(user_id))
+    except InvalidIdentifier:
+        return None
+
+
+def is_third_party_invite(event: Event) -> bool:
+    """Is it an invite made from a third-party invite, which another server may send?"""
+    return event.membership == "invite" and "third_party_invite" in event.content
+
+
+def originating_servers(event: Event) -> frozenset[ServerName]:
+    """The servers without whose signature the event is dropped (check 2)."""
+    servers = set()
+    if not is_third_party_invite(event):
+        servers.add(server_of(event.sender))
+    if event.version.event_id_format == "server_made":
+        servers.add(server_of(event.event_id))
+    return frozenset(servers)
+
+
+def required_signers(event: Event) -> frozenset[ServerName]:
+    """All servers whose valid signature the event needs."""
+    authorising = authorising_server(event)
+    if authorising is None:
+        return originating_servers(event)
+    return originating_servers(event) | {authorising}
+
+
+def signature_payload(event: Event) -> bytes:
+    """The bytes that its signers signed: the redacted event without signatures and unsigned."""
+    pdu = canonical_json.decode_lenient(event.raw)
+    return hashes.reference_payload(pdu, event.version)
+
+
+def signatures_of(event: Event) -> dict[ServerName, dict[KeyId, str]]:
+    """The signatures that the event bears, per server and key; not verified."""
+    found: dict[str, Any] = canonical_json.decode_lenient(event.raw).get("signatures", {})
+    return {
+        ServerName(server): {KeyId(key_id): text for key_id, text in made.items()}
+        for server, made in found.items()
+    }

@@ -1,0 +1,1 @@
+"""Events TOGETHER: auth rules, state resolution, building and admission. Pure."""
