@@ -57,9 +57,6 @@ FILTER_LIST_ITEMS = 1_000
 FILTER_ITEM_CHARACTERS = 512
 """Of one item of a filter's list: identifiers have 255 bytes, paths of fields may be longer."""
 
-FILTER_WILDCARDS = 4
-"""`*` in one type of a filter: matching costs length to the power of their number."""
-
 FILTERS_PER_USER = 1_000
 """Stored filters; equal ones are stored once, so a client needs a few."""
 
