@@ -131,3 +131,27 @@ TYPING_USERS_PER_ROOM = 500
 
 RECEIPTS_PER_REQUEST = 3
 """Kinds in one /read_markers."""
+
+CREATE_ROOM_INVITES = 1_000
+"""Users in `invite` of one createRoom; those of other servers cost a request each."""
+
+INVITES_AT_ONCE = 10
+"""Invites of one createRoom that are under way to other servers at the same time."""
+
+JOIN_SERVERS = 20
+"""Servers that one join, knock or refusal over federation tries."""
+
+TRANSACTION_ID_BYTES = 255
+"""A client's transaction ID: it is kept with the event."""
+
+ALIASES_PER_ROOM = 500
+"""Aliases of ours that one room can have."""
+
+CANONICAL_ALIASES_NEW = 50
+"""Aliases that one m.room.canonical_alias may add: each is looked up, maybe over federation."""
+
+MEMBERSHIP_STEPS = 16
+"""How far back we look for the time when a user, banned by now, was joined."""
+
+RESTRICTED_JOIN_ROOMS = 200
+"""Conditions of a join rule that are looked at."""
