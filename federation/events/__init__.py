@@ -1,1 +1,1 @@
-"""ONE event: identifiers, canonical JSON, signing, room versions, format, redaction, hashes. Pure."""
+"""ONE event: identifiers, JSON, signing, room versions, format, redaction, hashes. Pure."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from json.decoder import scanstring
 from typing import Any, Final
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]*".decode())
 _NUMBER: Final = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_STRING: Final = re.compile(r'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"')
 _WORDS: Final = (("true", True), ("false", False), ("null", None))
 _END: Final = object()
 
@@ -53,7 +53,7 @@ def encode(value: object) -> bytes:
     first = True
     while frames:
         rest, is_object, close = frames[-1]
-        item = next(rest, _END)
+        item: Any = next(rest, _END)
         if item is _END:
             out.append(close)
             frames.pop()
@@ -135,8 +135,13 @@ class _Reader:
             raise NotCanonical(f"malformed JSON: no {char!r} at {self._at}")
 
     def _string(self) -> str:
+        """The string whose opening quote has just been read."""
+        match = _STRING.match(self._text, self._at)
+        if match is None:
+            raise NotCanonical(f"malformed JSON: a string without end at {self._at}")
+        self._at = match.end()
         try:
-            text, self._at = scanstring(self._text, self._at, True)
+            text: str = json.loads('"' + match[0])
             text.encode()
         except ValueError as error:
             raise NotCanonical(f"malformed JSON: {error}") from error

@@ -39,7 +39,7 @@ class EventTooLarge(InvalidEvent):
     """A PDU beyond 65,536 bytes, or with a field beyond 255 bytes."""
 
 
-class Event(msgspec.Struct, frozen=True, eq=False, gc=False, weakref=True):
+class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One event, immutable; equal and hashed by its ID.
 
     Kept out of the garbage collector (`gc=False`): an event holds JSON only, so never a cycle.
@@ -177,9 +177,7 @@ def _given_digest(pdu: JsonObject) -> bytes:
 def _check_numbers(pdu: JsonObject, version: RoomVersion) -> None:
     _integer(pdu, "origin_server_ts")
     depth_max = (
-        limits.EVENT_DEPTH_MAX
-        if version.strict_canonical_json
-        else limits.EVENT_DEPTH_MAX_LENIENT
+        limits.EVENT_DEPTH_MAX if version.strict_canonical_json else limits.EVENT_DEPTH_MAX_LENIENT
     )
     if not 0 <= _integer(pdu, "depth") <= depth_max:
         raise InvalidEvent("depth is out of range")

@@ -101,9 +101,7 @@ _V6 = replace(
 _V7 = replace(_V6, name="7", knock=True)
 _V8 = replace(_V7, name="8", restricted_joins=True, redaction_keeps_allow=True)
 _V9 = replace(_V8, name="9", redaction_keeps_join_authorised=True)
-_V10 = replace(
-    _V9, name="10", supported=True, knock_restricted=True, integer_power_levels=True
-)
+_V10 = replace(_V9, name="10", supported=True, knock_restricted=True, integer_power_levels=True)
 _V11 = replace(
     _V10,
     name="11",
@@ -126,10 +124,7 @@ _V12 = replace(
 )
 
 ROOM_VERSIONS: Final[Mapping[str, RoomVersion]] = MappingProxyType(
-    {
-        row.name: row
-        for row in (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)
-    }
+    {row.name: row for row in (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)}
 )
 """All versions that are known, by name."""
 
