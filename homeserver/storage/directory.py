@@ -1,0 +1,95 @@
+"""Aliases of this server and its published rooms. Owns `aliases` and `published_rooms`.
+
+Rules:
+1. That an alias names one room only is held by the primary key, whoever asks at the same time.
+2. Functions work over an open connection; who calls them owns the transaction.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from federation.events.ids import RoomAlias, RoomId, UserId
+from homeserver.storage.database import Connection
+
+
+class AliasRow(msgspec.Struct, frozen=True):
+    """An alias of ours, the room that it names and who made it."""
+
+    alias: RoomAlias
+    room_id: RoomId
+    creator: UserId
+    created_ms: int
+
+
+async def insert_alias(connection: Connection, row: AliasRow) -> bool:
+    """Adds an alias; False when there is one with that name."""
+    status: str = await connection.execute(
+        "INSERT INTO aliases (alias, room_id, creator, created_ms) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (alias) DO NOTHING",
+        row.alias,
+        row.room_id,
+        row.creator,
+        row.created_ms,
+    )
+    return status.endswith(" 1")
+
+
+async def load_alias(connection: Connection, alias: RoomAlias) -> AliasRow | None:
+    """The row of an alias, or None."""
+    found = await connection.fetchrow(
+        "SELECT alias, room_id, creator, created_ms FROM aliases WHERE alias = $1", alias
+    )
+    return None if found is None else AliasRow(*found)
+
+
+async def delete_alias(connection: Connection, alias: RoomAlias, room_id: RoomId) -> bool:
+    """Removes an alias if it still names that room; False if not."""
+    status: str = await connection.execute(
+        "DELETE FROM aliases WHERE alias = $1 AND room_id = $2", alias, room_id
+    )
+    return status.endswith(" 1")
+
+
+async def load_aliases(connection: Connection, room_id: RoomId) -> list[RoomAlias]:
+    """A room's aliases on this server, oldest first."""
+    rows = await connection.fetch(
+        "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY created_ms, alias", room_id
+    )
+    return [row["alias"] for row in rows]
+
+
+async def move_aliases(connection: Connection, old: RoomId, new: RoomId) -> None:
+    """Makes all aliases of one room those of another (a room upgrade), its publication too."""
+    await connection.execute("UPDATE aliases SET room_id = $2 WHERE room_id = $1", old, new)
+    await connection.execute(
+        "INSERT INTO published_rooms (room_id, published_by, published_ms)"
+        " SELECT $2, published_by, published_ms FROM published_rooms WHERE room_id = $1"
+        " ON CONFLICT (room_id) DO NOTHING",
+        old,
+        new,
+    )
+    await connection.execute("DELETE FROM published_rooms WHERE room_id = $1", old)
+
+
+async def publish(connection: Connection, room_id: RoomId, user_id: UserId, now_ms: int) -> None:
+    """Puts a room into the published directory; no change if it is there."""
+    await connection.execute(
+        "INSERT INTO published_rooms (room_id, published_by, published_ms) VALUES ($1, $2, $3)"
+        " ON CONFLICT (room_id) DO NOTHING",
+        room_id,
+        user_id,
+        now_ms,
+    )
+
+
+async def unpublish(connection: Connection, room_id: RoomId) -> None:
+    """Takes a room out of the published directory; no change if it isn't there."""
+    await connection.execute("DELETE FROM published_rooms WHERE room_id = $1", room_id)
+
+
+async def is_published(connection: Connection, room_id: RoomId) -> bool:
+    """Is the room in the published directory?"""
+    return bool(
+        await connection.fetchval("SELECT true FROM published_rooms WHERE room_id = $1", room_id)
+    )
