@@ -155,3 +155,30 @@ MEMBERSHIP_STEPS = 16
 
 RESTRICTED_JOIN_ROOMS = 200
 """Conditions of a join rule that are looked at."""
+
+METRIC_SERIES = 20_000
+"""Series of counters and timers; a label with values from outside must not fill the memory."""
+
+SUPERVISOR_STOP_S = 2
+"""How long a stop waits for cancelled tasks; a stop takes under 5 s in all."""
+
+RESTART_WAIT_S_LEAST = 0.5
+"""Wait before a failed task is started again; doubles with each failure."""
+
+RESTART_WAIT_S_MOST = 60.0
+"""Longest wait before a failed task is started again."""
+
+SERVER_STOP_S = 1.0
+"""How long a stop waits for requests that are being answered."""
+
+RATE_LIMIT_BUCKETS = 100_000
+"""Token buckets kept; beyond it the longest unused go."""
+
+TOKEN_CACHE_ENTRIES = 20_000
+"""Access tokens whose user is kept in memory."""
+
+KEEP_ALIVE_S = 75
+"""How long an idle connection is kept: longer than a sync's usual time-out."""
+
+LISTEN_BACKLOG = 1024
+"""Connections that wait to be accepted."""

@@ -1,0 +1,45 @@
+"""Keeps the token buckets of users and addresses, in memory and bounded.
+
+A restart fills all buckets. Beyond `RATE_LIMIT_BUCKETS` the bucket that was made first goes: who
+fills the table must come from as many addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.errors import MatrixError
+from homeserver.rules.rate_limits import Bucket, Limit, Rate, take
+
+
+class RateLimiter:
+    """Refuses what comes too often. `rates` has no entry for what isn't limited."""
+
+    def __init__(self, clock: Clock, rates: Mapping[Limit, Rate]) -> None:
+        self._clock, self._rates = clock, rates
+        self._buckets: dict[tuple[Limit, str], Bucket] = {}
+
+    def check(self, limit: Limit, key: str) -> None:
+        """Takes a token of a user's or address's bucket. Raises 429 M_LIMIT_EXCEEDED with
+        `retry_after_ms` and Retry-After when there is none."""
+        if (rate := self._rates.get(limit)) is None:
+            return
+        taken = take(self._buckets.get((limit, key)), rate, self._clock.monotonic_s())
+        if len(self._buckets) >= limits.RATE_LIMIT_BUCKETS and (limit, key) not in self._buckets:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[limit, key] = taken.bucket
+        if taken.wait_s > 0:
+            raise limit_exceeded(taken.wait_s)
+
+
+def limit_exceeded(wait_s: float) -> MatrixError:
+    """429 M_LIMIT_EXCEEDED (spec: "Rate limiting"), in milliseconds and in whole seconds."""
+    return MatrixError(
+        429,
+        "M_LIMIT_EXCEEDED",
+        "Too many requests",
+        extra={"retry_after_ms": int(wait_s * 1000) + 1},
+        headers={"Retry-After": str(int(wait_s) + 1)},
+    )

@@ -1,0 +1,80 @@
+"""The parent of every long-lived task, and the only place that makes tasks.
+
+Rules:
+1. A task that fails is logged, counted and started again after a back-off that doubles up to a
+   minute and starts over once the task ran for that long; its siblings go on.
+2. A task that returns is done, and isn't started again.
+3. `stop` cancels all tasks and waits for them, for a bounded time; after it nothing is spawned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from federation.ports import Clock, Metrics
+from homeserver import limits
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs coroutines as named tasks until `stop`."""
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self._clock, self._metrics = clock, metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    def spawn(self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Starts a long-lived task; `factory` makes its coroutine, once for each (re)start."""
+        self._start(name, self._keep_running(name, factory))
+
+    def run_once(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Starts a task that isn't started again when it fails: logged and counted only."""
+        self._start(name, self._run_once(name, coroutine))
+
+    async def stop(self) -> None:
+        """Cancels every task and waits until they ended, at most `SUPERVISOR_STOP_S`."""
+        self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=limits.SUPERVISOR_STOP_S)
+            for task in pending:
+                _log.error("task %s doesn't end", task.get_name())
+
+    def _start(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._is_stopping:
+            coroutine.close()
+            return
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep_running(
+        self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        wait_s = limits.RESTART_WAIT_S_LEAST
+        while True:
+            started_s = self._clock.monotonic_s()
+            if await self._is_done(name, factory()):
+                return
+            if self._clock.monotonic_s() - started_s > limits.RESTART_WAIT_S_MOST:
+                wait_s = limits.RESTART_WAIT_S_LEAST
+            await self._clock.sleep(wait_s)
+            wait_s = min(wait_s * 2, limits.RESTART_WAIT_S_MOST)
+
+    async def _run_once(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        await self._is_done(name, coroutine)
+
+    async def _is_done(self, name: str, coroutine: Coroutine[Any, Any, None]) -> bool:
+        try:
+            await coroutine
+        except Exception:
+            _log.exception("task %s failed", name)
+            self._metrics.count("task_failures", task=name)
+            return False
+        return True
