@@ -2,8 +2,8 @@
 
 1. One embedded cluster for each test process (worker), made on first use, in a temporary folder; it
    runs with `fsync = off`, which no test can tell from on unless it cuts the machine's power.
-2. `postgres_url` is an empty database of its own for each test, with its own role (no superuser), as a
-   server has it. It is dropped afterwards.
+2. `postgres_url` is an empty database of its own for each test, with its own role (no superuser),
+   as a server has it. It is dropped afterwards.
 """
 
 import asyncio
