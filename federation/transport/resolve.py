@@ -107,7 +107,9 @@ class SystemNames:
         except dns.exception.DNSException as error:
             raise OSError(f"SRV {name}: {error}") from None
         else:
-            ttl_s = min(_SRV_TTL_S_MAX, max(_SRV_TTL_S_MIN, float(answer.rrset.ttl)))
+            ttl_s = min(
+                _SRV_TTL_S_MAX, max(_SRV_TTL_S_MIN, float(answer.rrset.ttl if answer.rrset else 0))
+            )
             records = tuple(
                 sorted(
                     (
@@ -146,7 +148,7 @@ class Resolver:
             raise ResolutionFailed(f"{server}: {error}") from None
 
     async def _resolve(self, server: ServerName) -> Endpoint:
-        host, port = split_port(server)
+        host, _ = split_port(server)
         override = self._overrides.get(server) or self._overrides.get(host)
         if override is not None:
             return await self._overridden(server, override)
