@@ -30,8 +30,20 @@ HOT_ROOMS_BYTES = 96 * 1024 * 1024
 ROOM_RING_EVENTS = 128
 """Newest events of a hot room that are kept as client JSON."""
 
-EVENT_CACHE_EVENTS = 20_000
+HOT_ROOMS_MIN = 64
+"""So few rooms are not worth an eviction, however large."""
+
+ROOM_LOAD_EVENTS = 20
+"""Newest events read when a room is loaded: enough for most clients' first look."""
+
+EVENT_CACHE_BYTES = 32 * 1024 * 1024
 """Parsed events kept in memory, of all rooms."""
+
+CLIENT_JSON_CACHE_BYTES = 24 * 1024 * 1024
+"""Events as JSON for clients kept in memory, of all rooms."""
+
+STATE_CACHE_BYTES = 16 * 1024 * 1024
+"""Older states kept in memory, of all rooms."""
 
 CLIENT_BODY_BYTES = 1024 * 1024
 """A client's JSON body: 16 times the largest event, for key uploads and to-device batches."""
@@ -182,3 +194,30 @@ KEEP_ALIVE_S = 75
 
 LISTEN_BACKLOG = 1024
 """Connections that wait to be accepted."""
+
+SYNC_TIMEOUT_MS = 120_000
+"""The longest a sync waits; clients ask for 30 s."""
+
+SYNC_TIMELINE_EVENTS = 10
+"""Events of a room's timeline when the filter names no limit (what other servers give)."""
+
+SYNC_TAIL_SCAN_ENTRIES = 5_000
+"""A sync that is further behind asks the database room by room instead of reading the log."""
+
+SYNC_ROOMS_AT_ONCE = 8
+"""Cold rooms that one initial sync loads at a time: as many as there are connections."""
+
+LAZY_MEMBERS_DEVICES = 2_000
+"""Devices for which we remember the members already sent; for others they are sent again."""
+
+LAZY_MEMBERS_PER_DEVICE = 4_000
+"""Members remembered for one device; when it is full, it starts anew."""
+
+PAGE_EVENTS = 1_000
+"""Events in one page of messages or around an event."""
+
+BACKFILL_WAIT_S = 10
+"""How long a page of messages waits for history from other servers; then it has what is here."""
+
+MEMBERSHIP_STEPS = 20
+"""How many of a user's own membership events are looked at to find out when they last joined."""

@@ -1,0 +1,114 @@
+"""What of a room's state a sync sends, from changes of current state in log order.
+
+Rules:
+1. Without `since` (or for a room joined since, or full_state) `state` is the whole state at the
+   start of the timeline: current state, with each key that changed later put back.
+2. With `since`, `state` has the last value of each key that changed between `since` and the
+   timeline's start. A change that came without an event in the timeline (a merge) is sent too,
+   wherever it lies: nothing else would tell the client.
+3. `state_after` has the last value of each changed key at the end, in the timeline or not.
+4. A key that lost its event can't be told to a client, so it is left out.
+
+Spec: client-server API, "Syncing"; /sync, `state`, `state_after`, RoomSummary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from heapq import nsmallest
+from typing import Protocol
+
+import msgspec
+
+from federation.events.ids import EventId, StateKey, UserId
+
+HEROES = 5
+"""Members that name a room without a name (spec: `m.heroes`)."""
+
+
+class Member(Protocol):
+    """What current state holds under a key: the event, its number (they grow), a membership."""
+
+    @property
+    def event_id(self) -> EventId: ...
+    @property
+    def nid(self) -> int: ...
+    @property
+    def membership(self) -> str | None: ...
+
+
+class Change(Protocol):
+    """One key of current state has another event, or none."""
+
+    @property
+    def key(self) -> StateKey: ...
+    @property
+    def event_id(self) -> EventId | None: ...
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A key changed by other than its own event: its former value has to be looked up."""
+
+    key: StateKey
+
+
+def put_back(
+    changes: Sequence[tuple[int, Change]], replaced: Mapping[EventId, EventId | None]
+) -> dict[StateKey, EventId | None] | Unknown:
+    """The values, before all of `changes` (in order of position), of the keys they change.
+
+    `replaced` gives for the state events of the timeline which event each replaced. Returns
+    Unknown when the first change of a key isn't by one of those.
+    """
+    before: dict[StateKey, EventId | None] = {}
+    for _, change in changes:
+        if change.key in before:
+            continue
+        if change.event_id is None or change.event_id not in replaced:
+            return Unknown(change.key)
+        before[change.key] = replaced[change.event_id]
+    return before
+
+
+def state_delta(
+    changes: Sequence[tuple[int, Change]], *, start: int, timeline: Collection[EventId]
+) -> dict[StateKey, EventId]:
+    """`state` of an incremental sync. `changes` are those after `since`, in order; `start` is the
+    position of the timeline's first event (or past the end), `timeline` has its events."""
+    delta: dict[StateKey, EventId] = {}
+    for position, change in changes:
+        if change.event_id is None:
+            delta.pop(change.key, None)
+        elif position < start or change.event_id not in timeline:
+            delta[change.key] = change.event_id
+    return delta
+
+
+def state_after(changes: Sequence[tuple[int, Change]]) -> dict[StateKey, EventId]:
+    """`state_after` of an incremental sync: the last value of each key."""
+    last = {change.key: change.event_id for _, change in changes}
+    return {key: event_id for key, event_id in last.items() if event_id is not None}
+
+
+def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[UserId]:
+    """The first `count` members of a room by the order in which their membership came: joined or
+    invited ones, or if there are none those who left. One more than is sent, since the reader is
+    left out."""
+    present: list[tuple[int, str]] = []
+    gone: list[tuple[int, str]] = []
+    for key, ref in state.items():
+        if key[0] == "m.room.member":
+            there = ref.membership == "join" or ref.membership == "invite"
+            (present if there else gone).append((ref.nid, key[1]))
+    chosen = nsmallest(count, present)
+    if len(chosen) < 2:
+        chosen += nsmallest(count - len(chosen), gone)
+    return [UserId(user_id) for _, user_id in chosen]
+
+
+def changes_summary(changes: Iterable[tuple[int, Change]]) -> bool:
+    """Do any of these changes concern a room's summary?"""
+    return any(
+        change.key[0] in ("m.room.member", "m.room.name", "m.room.canonical_alias")
+        for _, change in changes
+    )

@@ -1,0 +1,77 @@
+"""Who may see an event: `m.room.history_visibility` against a membership, at the event.
+
+Rules:
+1. What counts is the state at the event, before it or after it: so an event that changes the
+   visibility, or the reader's own membership, is seen if either side allows it.
+2. `shared` lets those in who joined at any point after the event.
+3. A visibility that isn't set or not understood is `shared`; a membership that isn't set or not
+   understood is `leave`.
+
+Spec: client-server API, "Room history visibility", "Server behaviour"; the same for all versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+VISIBILITY_KEY = ("m.room.history_visibility", "")
+WORLD_READABLE, SHARED, INVITED, JOINED = "world_readable", "shared", "invited", "joined"
+
+_VISIBILITIES = frozenset((WORLD_READABLE, SHARED, INVITED, JOINED))
+_MEMBERSHIPS = frozenset(("join", "invite", "leave", "ban", "knock"))
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """The part of a room's state that decides, on one side of an event."""
+
+    visibility: str
+    membership: str
+
+
+def visibility_of(content: Mapping[str, Any] | None) -> str:
+    """The visibility that the content of an m.room.history_visibility event sets (None: no event
+    in the state)."""
+    value = content.get("history_visibility") if content is not None else None
+    return value if isinstance(value, str) and value in _VISIBILITIES else SHARED
+
+
+def membership_of(membership: object) -> str:
+    """A membership as it counts: what isn't one is `leave`."""
+    known = isinstance(membership, str) and membership in _MEMBERSHIPS
+    return str(membership) if known else "leave"
+
+
+def may_see(before: Moment, after: Moment, *, joined_later: bool) -> bool:
+    """May a user see an event with this state before and after it? `joined_later`: did they join
+    at any point after it was sent?"""
+    return _allows(before, joined_later) or (after != before and _allows(after, joined_later))
+
+
+def _allows(moment: Moment, joined_later: bool) -> bool:
+    visibility, membership = moment.visibility, moment.membership
+    return (
+        visibility == WORLD_READABLE  # 1
+        or membership == "join"  # 2
+        or (visibility == SHARED and joined_later)  # 3
+        or (visibility == INVITED and membership == "invite")  # 4
+    )  # 5: otherwise, deny
+
+
+def is_open_to_members(visibility: str) -> bool:
+    """Is everything sent under this visibility seen by whoever is joined now?"""
+    return visibility in (SHARED, WORLD_READABLE)
+
+
+def server_may_see(visibility: str, memberships: Collection[str]) -> bool:
+    """May a server in the room get an event whole? `memberships` are those of its users at the
+    event. Spec: server-server API leaves it to the visibility of its users; under `shared` any of
+    them may have joined later, so a server in the room may.
+    """
+    if is_open_to_members(visibility):
+        return True
+    if "join" in memberships:
+        return True
+    return visibility == INVITED and "invite" in memberships
