@@ -1,0 +1,57 @@
+"""Cross-signing keys of users of ours: master, self_signing and user_signing.
+
+Spec: client-server API, "Cross-signing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from federation.events.ids import UserId
+from homeserver.storage.database import Connection
+
+
+class CrossSigningKey(msgspec.Struct, frozen=True):
+    """One key: `public_key` is unpadded base64, `key` the JSON as uploaded."""
+
+    usage: str
+    public_key: str
+    key: bytes
+
+
+async def store(connection: Connection, user_id: UserId, key: CrossSigningKey) -> None:
+    """Sets a user's key of one usage; signatures on a master key that is replaced go with it."""
+    await connection.execute(
+        "DELETE FROM key_signatures WHERE user_id = $1 AND target IN"
+        " (SELECT public_key FROM cross_signing_keys"
+        "  WHERE user_id = $1 AND usage = $2 AND public_key <> $3)",
+        user_id,
+        key.usage,
+        key.public_key,
+    )
+    await connection.execute(
+        "INSERT INTO cross_signing_keys (user_id, usage, public_key, key) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (user_id, usage)"
+        " DO UPDATE SET public_key = excluded.public_key, key = excluded.key",
+        user_id,
+        key.usage,
+        key.public_key,
+        key.key,
+    )
+
+
+async def load(
+    connection: Connection, user_ids: Collection[UserId]
+) -> dict[UserId, dict[str, CrossSigningKey]]:
+    """The keys of users by usage."""
+    rows = await connection.fetch(
+        "SELECT user_id, usage, public_key, key FROM cross_signing_keys"
+        " WHERE user_id = ANY($1::text[])",
+        list(user_ids),
+    )
+    found: dict[UserId, dict[str, CrossSigningKey]] = {}
+    for row in rows:
+        found.setdefault(UserId(row[0]), {})[row[1]] = CrossSigningKey(row[1], row[2], row[3])
+    return found

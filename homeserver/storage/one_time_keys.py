@@ -1,0 +1,149 @@
+"""One-time keys and fallback keys of devices of ours.
+
+Rules:
+1. A one-time key is handed out once: `claim` deletes what it returns, in one statement.
+2. Oldest first, by order of upload.
+3. A fallback key is handed out where no one-time key is left, and then is marked as used.
+
+Spec: client-server API, "One-time and fallback keys".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.storage.database import Connection
+
+
+class UploadedKey(msgspec.Struct, frozen=True):
+    """A key that a device uploaded: JSON of a string or an object."""
+
+    algorithm: str
+    key_id: str
+    key: bytes
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What is asked for: one key of a device."""
+
+    user_id: UserId
+    device_id: DeviceId
+    algorithm: str
+
+
+async def load_same(
+    connection: Connection, user_id: UserId, device_id: DeviceId, keys: Sequence[UploadedKey]
+) -> dict[tuple[str, str], bytes]:
+    """Those keys that are stored under the same algorithm and ID: (algorithm, ID) to JSON."""
+    rows = await connection.fetch(
+        "SELECT k.algorithm, k.key_id, k.key FROM one_time_keys k"
+        " JOIN unnest($3::text[], $4::text[]) AS w (algorithm, key_id)"
+        " ON w.algorithm = k.algorithm AND w.key_id = k.key_id"
+        " WHERE k.user_id = $1 AND k.device_id = $2",
+        user_id,
+        device_id,
+        [key.algorithm for key in keys],
+        [key.key_id for key in keys],
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def store(
+    connection: Connection, user_id: UserId, device_id: DeviceId, keys: Sequence[UploadedKey]
+) -> None:
+    """Adds one-time keys, in order; IDs must be new."""
+    await connection.execute(
+        "INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, key)"
+        " SELECT $1, $2, k.algorithm, k.key_id, k.key FROM"
+        " unnest($3::text[], $4::text[], $5::bytea[]) WITH ORDINALITY"
+        " AS k (algorithm, key_id, key, number) ORDER BY k.number",
+        user_id,
+        device_id,
+        [key.algorithm for key in keys],
+        [key.key_id for key in keys],
+        [key.key for key in keys],
+    )
+
+
+async def store_fallback(
+    connection: Connection, user_id: UserId, device_id: DeviceId, keys: Sequence[UploadedKey]
+) -> None:
+    """Sets a device's fallback keys, unused; the same key again keeps its mark."""
+    await connection.executemany(
+        "INSERT INTO fallback_keys (user_id, device_id, algorithm, key_id, key)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, device_id, algorithm) DO UPDATE"
+        " SET key_id = excluded.key_id, key = excluded.key,"
+        " used = fallback_keys.used AND fallback_keys.key = excluded.key",
+        [(user_id, device_id, key.algorithm, key.key_id, key.key) for key in keys],
+    )
+
+
+async def counts(connection: Connection, user_id: UserId, device_id: DeviceId) -> dict[str, int]:
+    """Unclaimed one-time keys of a device by algorithm."""
+    rows = await connection.fetch(
+        "SELECT algorithm, count(*) FROM one_time_keys"
+        " WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm",
+        user_id,
+        device_id,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def unused_fallback_types(
+    connection: Connection, user_id: UserId, device_id: DeviceId
+) -> list[str]:
+    """Algorithms of which a device has a fallback key that was not handed out."""
+    rows = await connection.fetch(
+        "SELECT algorithm FROM fallback_keys WHERE user_id = $1 AND device_id = $2 AND NOT used"
+        " ORDER BY algorithm",
+        user_id,
+        device_id,
+    )
+    return [row[0] for row in rows]
+
+
+async def claim(connection: Connection, claims: Collection[Claim]) -> dict[Claim, UploadedKey]:
+    """Hands out one key for each claim where there is one. Claims are taken in one order by all,
+    so that two requests can't wait for each other."""
+    found: dict[Claim, UploadedKey] = {}
+    for wanted in sorted(set(claims), key=lambda c: (c.user_id, c.device_id, c.algorithm)):
+        row = await connection.fetchrow(_CLAIM, wanted.user_id, wanted.device_id, wanted.algorithm)
+        if row is None:
+            row = await connection.fetchrow(
+                _CLAIM_FALLBACK, wanted.user_id, wanted.device_id, wanted.algorithm
+            )
+        if row is not None:
+            found[wanted] = UploadedKey(wanted.algorithm, row["key_id"], row["key"])
+    return found
+
+
+_CLAIM = """
+DELETE FROM one_time_keys
+WHERE (user_id, device_id, algorithm, key_id) IN (
+    SELECT user_id, device_id, algorithm, key_id FROM one_time_keys
+    WHERE user_id = $1 AND device_id = $2 AND algorithm = $3
+    ORDER BY sequence LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING key_id, key
+"""
+
+_CLAIM_FALLBACK = """
+UPDATE fallback_keys SET used = true
+WHERE user_id = $1 AND device_id = $2 AND algorithm = $3
+RETURNING key_id, key
+"""
+
+
+async def delete_devices(
+    connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
+) -> None:
+    """Forgets the keys of devices."""
+    for table in ("one_time_keys", "fallback_keys"):
+        await connection.execute(
+            f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",
+            user_id,
+            list(device_ids),
+        )

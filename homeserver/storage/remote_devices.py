@@ -1,0 +1,211 @@
+"""Device lists of remote users that we keep, and which of them must be fetched again.
+
+Rules:
+1. A list is kept only while its user shares a room with a user of ours: no updates come after.
+2. `seen` has the newest stream IDs of the list; an update that refers to another one shows a gap.
+3. A fetch that is due is a row, until it succeeded: a restart forgets none.
+
+Spec: server-server API, "Device Management".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.storage.database import Connection
+
+_SEEN_KEPT = 32
+
+
+class RemoteDevice(msgspec.Struct, frozen=True):
+    """A device of a remote user; `keys` is JSON, None where it has none."""
+
+    device_id: DeviceId
+    keys: bytes | None
+    display_name: str | None = None
+
+
+class RemoteList(msgspec.Struct, frozen=True):
+    """A remote user's devices and cross-signing keys (JSON)."""
+
+    devices: Mapping[DeviceId, RemoteDevice]
+    master_key: bytes | None = None
+    self_signing_key: bytes | None = None
+
+
+class Resync(msgspec.Struct, frozen=True):
+    """A list that must be fetched again."""
+
+    user_id: UserId
+    attempts: int
+    retry_at_ms: int
+
+
+async def load(connection: Connection, user_ids: Collection[UserId]) -> dict[UserId, RemoteList]:
+    """The kept lists of these users."""
+    wanted = list(user_ids)
+    lists = await connection.fetch(
+        "SELECT user_id, master_key, self_signing_key FROM remote_device_lists"
+        " WHERE user_id = ANY($1::text[])",
+        wanted,
+    )
+    devices: dict[str, dict[DeviceId, RemoteDevice]] = {row[0]: {} for row in lists}
+    for row in await connection.fetch(
+        "SELECT user_id, device_id, keys, display_name FROM remote_devices"
+        " WHERE user_id = ANY($1::text[])",
+        wanted,
+    ):
+        if row[0] in devices:
+            device = RemoteDevice(DeviceId(row[1]), row[2], row[3])
+            devices[row[0]][device.device_id] = device
+    return {UserId(row[0]): RemoteList(devices[row[0]], row[1], row[2]) for row in lists}
+
+
+async def seen(connection: Connection, user_id: UserId) -> list[int] | None:
+    """The newest stream IDs of a kept list; None if it isn't kept. Locks the list's row."""
+    found: list[int] | None = await connection.fetchval(
+        "SELECT seen FROM remote_device_lists WHERE user_id = $1 FOR UPDATE", user_id
+    )
+    return found
+
+
+async def replace(
+    connection: Connection, user_id: UserId, stream_id: int, fetched: RemoteList
+) -> None:
+    """Keeps a list as it was fetched; updates that came meanwhile and are newer stay known."""
+    await connection.execute(
+        "INSERT INTO remote_device_lists (user_id, seen, master_key, self_signing_key)"
+        " VALUES ($1, ARRAY[$2::bigint], $3, $4) ON CONFLICT (user_id) DO UPDATE"
+        " SET seen = excluded.seen, master_key = excluded.master_key,"
+        " self_signing_key = excluded.self_signing_key",
+        user_id,
+        stream_id,
+        fetched.master_key,
+        fetched.self_signing_key,
+    )
+    await connection.execute("DELETE FROM remote_devices WHERE user_id = $1", user_id)
+    await connection.executemany(
+        "INSERT INTO remote_devices (user_id, device_id, keys, display_name)"
+        " VALUES ($1, $2, $3, $4)",
+        [(user_id, d.device_id, d.keys, d.display_name) for d in fetched.devices.values()],
+    )
+
+
+async def apply_update(
+    connection: Connection, user_id: UserId, stream_id: int, device: RemoteDevice | DeviceId
+) -> None:
+    """One update of a kept list: a device as it is now, or the ID of a removed one."""
+    await connection.execute(
+        "UPDATE remote_device_lists SET seen = (array_append(seen, $2))"
+        "[greatest(1, cardinality(seen) + 2 - $3) :] WHERE user_id = $1",
+        user_id,
+        stream_id,
+        _SEEN_KEPT,
+    )
+    if isinstance(device, str):
+        await connection.execute(
+            "DELETE FROM remote_devices WHERE user_id = $1 AND device_id = $2", user_id, device
+        )
+        return
+    await connection.execute(
+        "INSERT INTO remote_devices (user_id, device_id, keys, display_name)"
+        " VALUES ($1, $2, $3, $4) ON CONFLICT (user_id, device_id)"
+        " DO UPDATE SET keys = excluded.keys, display_name = excluded.display_name",
+        user_id,
+        device.device_id,
+        device.keys,
+        device.display_name,
+    )
+
+
+async def count_devices(connection: Connection, user_id: UserId) -> int:
+    """How many devices we keep of a user."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM remote_devices WHERE user_id = $1", user_id
+    )
+    return found
+
+
+async def set_cross_signing(
+    connection: Connection,
+    user_id: UserId,
+    *,
+    master_key: bytes | None,
+    self_signing_key: bytes | None,
+) -> None:
+    """Sets the keys of a kept list that are given."""
+    await connection.execute(
+        "UPDATE remote_device_lists SET master_key = coalesce($2, master_key),"
+        " self_signing_key = coalesce($3, self_signing_key) WHERE user_id = $1",
+        user_id,
+        master_key,
+        self_signing_key,
+    )
+
+
+async def forget(connection: Connection, user_ids: Collection[UserId]) -> None:
+    """Drops lists, with the fetches that are due for them."""
+    for table in ("remote_device_lists", "remote_devices", "device_list_resyncs"):
+        await connection.execute(
+            f"DELETE FROM {table} WHERE user_id = ANY($1::text[])", list(user_ids)
+        )
+
+
+async def kept(connection: Connection) -> list[UserId]:
+    """The users whose lists are kept."""
+    return [UserId(r[0]) for r in await connection.fetch("SELECT user_id FROM remote_device_lists")]
+
+
+async def mark_resyncs(
+    connection: Connection, user_ids: Collection[UserId], *, retry_at_ms: int
+) -> None:
+    """Notes that lists must be fetched again."""
+    await connection.execute(
+        "INSERT INTO device_list_resyncs (user_id, retry_at_ms)"
+        " SELECT unnest($1::text[]), $2 ON CONFLICT (user_id) DO UPDATE"
+        " SET retry_at_ms = least(device_list_resyncs.retry_at_ms, excluded.retry_at_ms)",
+        sorted(set(user_ids)),
+        retry_at_ms,
+    )
+
+
+async def due_resyncs(
+    connection: Connection, *, now_ms: int, limit: int
+) -> tuple[list[Resync], int | None]:
+    """Fetches that are due, oldest first; and when the next one is, if none is due."""
+    rows = await connection.fetch(
+        "SELECT user_id, attempts, retry_at_ms FROM device_list_resyncs"
+        " ORDER BY retry_at_ms LIMIT $1",
+        limit,
+    )
+    found = [Resync(UserId(row[0]), row[1], row[2]) for row in rows]
+    due = [resync for resync in found if resync.retry_at_ms <= now_ms]
+    return due, None if due or not found else found[0].retry_at_ms
+
+
+async def pending_resyncs(connection: Connection, user_ids: Sequence[UserId]) -> set[UserId]:
+    """Those of the users whose list must be fetched again."""
+    rows = await connection.fetch(
+        "SELECT user_id FROM device_list_resyncs WHERE user_id = ANY($1::text[])", user_ids
+    )
+    return {UserId(row[0]) for row in rows}
+
+
+async def postpone_resync(
+    connection: Connection, user_id: UserId, *, attempts: int, retry_at_ms: int
+) -> None:
+    """A fetch failed: tries again later."""
+    await connection.execute(
+        "UPDATE device_list_resyncs SET attempts = $2, retry_at_ms = $3 WHERE user_id = $1",
+        user_id,
+        attempts,
+        retry_at_ms,
+    )
+
+
+async def finish_resync(connection: Connection, user_id: UserId) -> None:
+    """A fetch succeeded, or isn't wanted any more."""
+    await connection.execute("DELETE FROM device_list_resyncs WHERE user_id = $1", user_id)
