@@ -67,7 +67,7 @@ class MetricsStore:
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type]  # any object with collect() will do
+        registry.register(self)
         return generate_latest(registry)
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:

@@ -73,7 +73,7 @@ class Supervisor:
     async def _is_done(self, name: str, coroutine: Coroutine[Any, Any, None]) -> bool:
         try:
             await coroutine
-        except Exception:
+        except Exception:  # noqa: BLE001 - the one place where bugs of tasks end
             _log.exception("task %s failed", name)
             self._metrics.count("task_failures", task=name)
             return False

@@ -89,7 +89,7 @@ class Edge:
                 response = await match.value(http, match.params)
         except MatrixError as error:
             response = self._refusal(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - logged, and answered with 500
             response = self._failure(error, http.method, path)
         self._record(http, path, template, response.status, started_s)
         return response

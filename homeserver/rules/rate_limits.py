@@ -64,7 +64,7 @@ class Bucket(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """The bucket afterwards; `wait_s` is 0 if a token was taken, else the time until there is one."""
+    """The bucket afterwards; `wait_s` is 0 if a token was taken, else how long until there is."""
 
     bucket: Bucket
     wait_s: float

@@ -1,0 +1,257 @@
+"""The configuration: a TOML file, environment variables over it, frozen values out.
+
+Rules:
+1. A key that doesn't exist is an error that names the nearest one; a wrong type is an error that
+   says what is expected. All problems of a file are reported together.
+2. `FREEHOLD_<KEY>` overrides a key, `FREEHOLD_<TABLE>__<KEY>` one of a table:
+   `FREEHOLD_SERVER_NAME=example.org`, `FREEHOLD_DATABASE__URL=postgresql://…`. Texts stand as they
+   are; all else is written as in TOML: `FREEHOLD_FEDERATION__CA_PATHS='["ca.pem"]'`. A variable
+   with no such key is an error, but for `FREEHOLD_CONFIG` and names that begin with
+   `FREEHOLD_TEST_` or `FREEHOLD_LAB_`.
+3. Relative paths are relative to the folder of the configuration file. `signing_key_path` is
+   `<data_dir>/signing.key` when it isn't given.
+
+What the values mean in the world (files, ports, certificates) is `homeserver.config_check`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
+from federation.events.room_versions import SUPPORTED
+from federation.ports import FederationSettings
+from homeserver.config_values import convert_table, override
+from homeserver.rules.rate_limits import DEFAULT_RATES, Limit, Rate
+
+
+class ConfigInvalid(Exception):
+    """The configuration can't be used; `problems` has a sentence for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[database]`: `url` is "embedded" or `postgresql://…`."""
+
+    url: str = "embedded"
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """`[[listeners]]`: client and federation API on `host:port`, by TLS with a certificate.
+    `behind_proxy` takes a client's address from the last entry of X-Forwarded-For."""
+
+    address: str
+    tls_cert_path: str = ""
+    tls_key_path: str = ""
+    behind_proxy: bool = False
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it has a certificate."""
+        return bool(self.tls_cert_path)
+
+    def host_and_port(self) -> tuple[str, int]:
+        """The address in parts, without an IPv6 address's brackets. Raises ValueError."""
+        host, colon, port = self.address.rpartition(":")
+        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError(f'"{self.address}" isn\'t host:port')
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[registration]`: who may make an account. "token" asks for a registration token."""
+
+    enabled: bool = False
+    verification: Literal["none", "token"] = "token"
+    guests: bool = False
+
+
+class RateSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[rate_limits.<name>]`: a token bucket; what isn't given is as by default."""
+
+    per_second: float | None = None
+    burst: float | None = None
+
+
+class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[rate_limits]`: one table for each of `homeserver.rules.rate_limits.Limit`."""
+
+    enabled: bool = True
+    login: RateSettings = RateSettings()
+    registration: RateSettings = RateSettings()
+    messages: RateSettings = RateSettings()
+    joins: RateSettings = RateSettings()
+    invites: RateSettings = RateSettings()
+    rooms: RateSettings = RateSettings()
+    writes: RateSettings = RateSettings()
+    reads: RateSettings = RateSettings()
+
+    def rates(self) -> dict[Limit, Rate]:
+        """The rates to hold; empty when limits are off."""
+        return {limit: self._rate(limit) for limit in Limit} if self.enabled else {}
+
+    def _rate(self, limit: Limit) -> Rate:
+        given: RateSettings = getattr(self, limit.value)
+        default = DEFAULT_RATES[limit]
+        return Rate(
+            default.per_second if given.per_second is None else given.per_second,
+            default.burst if given.burst is None else given.burst,
+        )
+
+
+class FederationTable(msgspec.Struct, frozen=True, kw_only=True):
+    """`[federation]`: how other servers are found and trusted. `address_overrides` leads a server
+    name to an address and stands for its DNS, `.well-known` and SRV."""
+
+    ca_paths: tuple[str, ...] = ()
+    address_overrides: dict[str, str] = {}
+    allow_private_addresses: bool = False
+    trusted_key_servers: tuple[str, ...] = ()
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[log]`: to standard error. `access` adds a line for each request."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    access: bool = False
+
+
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[metrics]`: `address` (host:port) serves Prometheus' text at `/metrics`, when given."""
+
+    address: str = ""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration; paths are absolute."""
+
+    server_name: str
+    public_baseurl: str = ""
+    data_dir: str = "data"
+    signing_key_path: str = ""
+    default_room_version: str = "12"
+    database: DatabaseSettings = DatabaseSettings()
+    listeners: tuple[Listener, ...] = (Listener(address="127.0.0.1:8008"),)
+    registration: RegistrationSettings = RegistrationSettings()
+    rate_limits: RateLimitSettings = RateLimitSettings()
+    federation: FederationTable = FederationTable()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    def federation_settings(self) -> FederationSettings:
+        """What `federation.transport` is told."""
+        return FederationSettings(
+            server_name=ServerName(self.server_name),
+            ca_paths=self.federation.ca_paths,
+            address_overrides=self.federation.address_overrides,
+            allow_private_addresses=self.federation.allow_private_addresses,
+            trusted_key_servers=tuple(map(ServerName, self.federation.trusted_key_servers)),
+        )
+
+
+def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """The configuration of a file and the environment. Raises ConfigInvalid."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid([f"{path} can't be read: {error}"]) from error
+    return parse_config(text, folder=path.absolute().parent, environment=environment)
+
+
+def parse_config(text: str, *, folder: Path, environment: Mapping[str, str]) -> Config:
+    """As `load_config`, from the file's text."""
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid([f"The file isn't valid TOML: {error}"]) from error
+    problems = override(table, Config, environment)
+    config, more = convert_table(table, Config)
+    problems += more
+    if config is not None:
+        problems += _value_problems(config)
+    if problems or config is None:
+        raise ConfigInvalid(problems)
+    return _with_paths(config, folder)
+
+
+def _value_problems(config: Config) -> list[str]:
+    """What is wrong with single values, whatever the world is like."""
+    problems = []
+    try:
+        parse_server_name(config.server_name)
+    except InvalidIdentifier as error:
+        problems.append(f'server_name "{config.server_name}": {error}')
+    if config.default_room_version not in SUPPORTED:
+        versions = ", ".join(SUPPORTED)
+        problems.append(
+            f'default_room_version "{config.default_room_version}" isn\'t one of {versions}'
+        )
+    if config.public_baseurl and not config.public_baseurl.startswith(("http://", "https://")):
+        problems.append("public_baseurl must begin with https:// or http://")
+    url = config.database.url
+    if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
+        problems.append('database.url must be "embedded" or begin with postgresql://')
+    return problems + _listener_problems(config) + _rate_problems(config)
+
+
+def _listener_problems(config: Config) -> list[str]:
+    problems = []
+    if not config.listeners:
+        problems.append("listeners: at least one is needed")
+    for index, listener in enumerate(config.listeners):
+        try:
+            listener.host_and_port()
+        except ValueError as error:
+            problems.append(f"listeners[{index}].address: {error}")
+        if bool(listener.tls_cert_path) != bool(listener.tls_key_path):
+            problems.append(f"listeners[{index}]: tls_cert_path and tls_key_path belong together")
+    if config.metrics.address:
+        try:
+            Listener(address=config.metrics.address).host_and_port()
+        except ValueError as error:
+            problems.append(f"metrics.address: {error}")
+    return problems
+
+
+def _rate_problems(config: Config) -> list[str]:
+    return [
+        f"rate_limits.{limit.value}: per_second must be above 0, burst at least 1"
+        for limit, rate in config.rate_limits.rates().items()
+        if rate.per_second <= 0 or rate.burst < 1
+    ]
+
+
+def _with_paths(config: Config, folder: Path) -> Config:
+    """The same with absolute paths."""
+    data_dir = folder / config.data_dir
+    signing_key = folder / config.signing_key_path if config.signing_key_path else None
+    return msgspec.structs.replace(
+        config,
+        data_dir=str(data_dir),
+        signing_key_path=str(signing_key or data_dir / "signing.key"),
+        public_baseurl=config.public_baseurl.rstrip("/"),
+        listeners=tuple(_absolute(listener, folder) for listener in config.listeners),
+        federation=msgspec.structs.replace(
+            config.federation,
+            ca_paths=tuple(str(folder / path) for path in config.federation.ca_paths),
+        ),
+    )
+
+
+def _absolute(listener: Listener, folder: Path) -> Listener:
+    if not listener.is_tls:
+        return listener
+    return msgspec.structs.replace(
+        listener,
+        tls_cert_path=str(folder / listener.tls_cert_path),
+        tls_key_path=str(folder / listener.tls_key_path),
+    )
