@@ -54,6 +54,10 @@ def translated(error: BaseException) -> Exception | None:
     return None
 
 
+async def _keep_session(connection: Connection) -> None:
+    """Nothing here changes a session's settings, so a release needs no round trip to undo it."""
+
+
 class Database:
     """A pool with a bounded number of connections and bounded waits."""
 
@@ -71,6 +75,7 @@ class Database:
                 max_size=connections,
                 command_timeout=limits.DATABASE_COMMAND_S,
                 max_inactive_connection_lifetime=300,
+                reset=_keep_session,
                 server_settings={"application_name": "freehold", "jit": "off"},
             )
         except (*_LOST, asyncpg.PostgresError) as error:
@@ -83,6 +88,18 @@ class Database:
             await asyncio.wait_for(self._pool.close(), limits.DATABASE_CLOSE_S)
         except (TimeoutError, *_LOST):
             self._pool.terminate()
+
+    async def dedicated(self) -> Connection:
+        """A connection outside of the pool, for one owner. Raises DatabaseUnavailable."""
+        try:
+            return await asyncpg.connect(
+                self.url,
+                timeout=limits.DATABASE_WAIT_S,
+                command_timeout=limits.DATABASE_COMMAND_S,
+                server_settings={"application_name": "freehold log", "jit": "off"},
+            )
+        except (*_LOST, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -2,12 +2,12 @@
 
 Rules:
 1. No TCP. The socket's folder and the data are 0700; roles have passwords (SCRAM); see
-   `embedded_roles`.
-2. The postmaster never outlives this process, even after `kill -9`; see `embedded_process`.
+   `roles`.
+2. The postmaster never outlives this process, even after `kill -9`; see `process`.
 3. One supervisor for one cluster, held by a file lock; what a killed predecessor left is cleared
    first.
 4. As root it runs under another account, and where that account can't reach the folder asked for,
-   data and programs go below `/var/lib/freehold`, said loudly; see `embedded_accounts`.
+   data and programs go below `/var/lib/freehold`, said loudly; see `accounts`.
 5. Data of another major version is refused, never touched.
 6. A postmaster that dies is started again, with growing delays, for as long as we run.
 7. Locale and encoding are pinned (PostgreSQL's builtin C.UTF-8), pages have checksums, fsync is on.
@@ -24,14 +24,14 @@ from typing import BinaryIO
 
 import asyncpg
 
-from homeserver.storage.embedded_accounts import Account, choose_account
-from homeserver.storage.embedded_binaries import (
+from homeserver.storage.embedded.accounts import Account, choose_account
+from homeserver.storage.embedded.binaries import (
     Binaries,
     BinariesMissing,
     find_binaries,
     make_reachable,
 )
-from homeserver.storage.embedded_layout import (
+from homeserver.storage.embedded.layout import (
     EmbeddedError,
     Layout,
     check_major,
@@ -45,14 +45,14 @@ from homeserver.storage.embedded_layout import (
     rotate,
     write_access_rules,
 )
-from homeserver.storage.embedded_process import (
+from homeserver.storage.embedded.process import (
     POLL_S,
     clear_stale,
     launch,
     read_pid_file,
     wait_for_exit,
 )
-from homeserver.storage.embedded_roles import (
+from homeserver.storage.embedded.roles import (
     SUPERUSER,
     Passwords,
     check_name,
@@ -60,9 +60,7 @@ from homeserver.storage.embedded_roles import (
     dsn,
     ensure_role_and_database,
 )
-from homeserver.storage.embedded_settings import arguments, dangers
-
-__all__ = ["EmbeddedCluster", "EmbeddedError"]
+from homeserver.storage.embedded.settings import arguments, dangers
 
 FALLBACK_ROOT = Path("/var/lib/freehold")
 CONNECT_TIMEOUT_S = 10.0
