@@ -1,0 +1,282 @@
+"""The log: everything queued while the last commit was on its way becomes one transaction.
+
+Rules:
+1. One commit at a time, in the order of the queue; positions follow it, without gaps.
+2. A batch of messages is one statement. Any other batch is a transaction: units' own work first,
+   each under a savepoint, then positions are given, then rows, then the log's row moves.
+3. Nobody is answered before the outcome is known. After a lost connection the log's row tells
+   whether the batch is in; until it can be read, everybody waits.
+4. A batch that failed is undone: rooms drop what they staged and raise their generation, so that
+   what was queued on top is refused (`Superseded`). Where the data was at fault, units are tried
+   one by one, and the culprit alone fails.
+5. When the log isn't ours any more (another process took it over), this one stops serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from homeserver import limits
+from homeserver.engine.batch import Batch, write_batch
+from homeserver.engine.entries import Committed, Unit
+from homeserver.engine.log import LogTail, Placed
+from homeserver.engine.staging import RoomUnit
+from homeserver.errors import MatrixError, unavailable
+from homeserver.storage import logs
+from homeserver.storage.database import Connection, Database, DatabaseUnavailable, translated
+
+log = logging.getLogger(__name__)
+
+
+class Superseded(Exception):
+    """What this was staged on came to nothing: stage it again."""
+
+
+class LogLost(Exception):
+    """Another process owns the log now; this one must not serve any more."""
+
+
+@dataclass(slots=True)
+class _Plain:
+    """A unit without room events."""
+
+    unit: Unit
+    done: asyncio.Future[Committed]
+
+
+_Pending = RoomUnit | _Plain
+Published = Callable[[Sequence[Placed]], None]
+
+
+class Committer:
+    """Owns the log and the connection that writes it."""
+
+    def __init__(self, database: Database, owned: logs.OwnedLog) -> None:
+        self._database = database
+        self.history = owned.history
+        self._epoch = owned.epoch
+        self.position = owned.position
+        self.tail = LogTail(owned.position, limits.LOG_TAIL_ENTRIES)
+        self._queue: deque[_Pending] = deque()
+        self._filled = asyncio.Event()
+        self._room_left = asyncio.Event()
+        self._room_left.set()
+        self._connection: Connection | None = None
+        self._followers: list[Published] = []
+        self._nids: deque[range] = deque()
+        self._next_nid = 0
+        self._nid_end = 0
+        self._closing = False
+        self.on_lost: Callable[[], None] | None = None
+        self.fault: Callable[[str], Awaitable[None]] | None = None  # tests cut the line here
+
+    # Submitting
+
+    def subscribe(self, published: Published) -> None:
+        """`published` is called with each batch right after its commit."""
+        self._followers.append(published)
+
+    async def submit(self, unit: Unit) -> Committed:
+        """Commits a unit without room events; returns after the commit. Raises what its work
+        raised, or 503."""
+        await self._wait_for_room()
+        done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Plain(unit, done))
+        self._filled.set()
+        return await done
+
+    def enqueue(self, room_unit: RoomUnit) -> None:
+        """Queues staged events; for the writer, which holds the room's turn."""
+        room_unit.room.unsettled += 1
+        self._queue.append(room_unit)
+        self._filled.set()
+
+    async def wait_for_space(self) -> None:
+        """Back-pressure: returns once the queue has room."""
+        await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        if self._closing:
+            raise unavailable("the server is stopping")
+        if len(self._queue) >= limits.COMMIT_QUEUE_UNITS:
+            self._room_left.clear()
+            try:
+                await asyncio.wait_for(self._room_left.wait(), limits.COMMIT_WAIT_S)
+            except TimeoutError:
+                raise unavailable("too much is waiting to be stored") from None
+
+    def take_nid(self) -> int:
+        """A row number that nobody else has. The caller made sure of some by `nids_ready`."""
+        if self._next_nid >= self._nid_end:
+            block = self._nids.popleft()
+            self._next_nid, self._nid_end = block.start, block.stop
+        self._next_nid += 1
+        return self._next_nid - 1
+
+    @property
+    def nids_left(self) -> int:
+        """Row numbers at hand."""
+        return self._nid_end - self._next_nid + sum(len(block) for block in self._nids)
+
+    async def nids_ready(self, count: int) -> None:
+        """Takes blocks of row numbers until `count` are at hand."""
+        while self.nids_left < count:
+            async with self._database.connection() as connection:
+                self._nids.append(await logs.take_nids(connection))
+
+    # The loop
+
+    async def run(self) -> None:
+        """Commits what is queued until `close`; for the supervisor."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                count = min(len(self._queue), limits.COMMIT_BATCH_UNITS)
+                batch = [self._queue.popleft() for _ in range(count)]
+                if len(self._queue) < limits.COMMIT_QUEUE_UNITS:
+                    self._room_left.set()
+                await self._commit(batch)
+            if self._closing:
+                return
+
+    async def close(self) -> None:
+        """Refuses new units; the loop ends once the queue is empty."""
+        self._closing = True
+        self._filled.set()
+
+    async def disconnect(self) -> None:
+        """Closes the log's own connection."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.terminate()
+
+    async def _commit(self, pending: list[_Pending]) -> None:
+        current = self._still_current(pending)
+        if not current:
+            return
+        batch = Batch(current, self.position)
+        try:
+            await self._write(batch)
+        except asyncio.CancelledError:
+            self._fail(current, unavailable("the server is stopping"))
+            raise
+        except DatabaseUnavailable as error:
+            if await self._is_in(batch):
+                self._publish(batch)
+                return
+            log.warning("a commit failed, the database is away: %s", error)
+            self._fail(current, unavailable("the database can't be reached"))
+        except LogLost:
+            self._fail(current, unavailable("another process has taken over"))
+            if self.on_lost is not None:
+                self.on_lost()
+            raise
+        except Exception as error:
+            await self._one_by_one(current, error)
+        else:
+            self._publish(batch)
+
+    def _still_current(self, pending: list[_Pending]) -> list[_Pending]:
+        """Without room units that were staged on something that failed since."""
+        current = []
+        for one in pending:
+            if isinstance(one, RoomUnit) and one.generation != one.room.generation:
+                self._settle(one, Superseded())
+            else:
+                current.append(one)
+        return current
+
+    async def _one_by_one(self, pending: list[_Pending], error: Exception) -> None:
+        if len(pending) == 1:
+            log.error("a unit can't be stored: %s: %s", type(error).__name__, error)
+            refusal = error if isinstance(error, MatrixError) else unavailable("can't be stored")
+            self._fail(pending, refusal)
+            return
+        for one in pending:
+            await self._commit([one])
+
+    async def _write(self, batch: Batch) -> None:
+        connection = await self._connected()
+        try:
+            if self.fault is not None:
+                await self.fault("before")
+            moved = await write_batch(connection, batch, self._epoch)
+            if self.fault is not None:
+                await self.fault("after")
+        except Exception as error:
+            ours = translated(error)
+            if ours is None:
+                raise
+            raise ours from error
+        if not moved:
+            raise LogLost
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._database.dedicated()
+        return self._connection
+
+    async def _is_in(self, batch: Batch) -> bool:
+        """After a lost connection: did the batch commit? Waits until the database can say."""
+        await self.disconnect()
+        if not batch.sent:
+            return False
+        delay_s = 0.05
+        while True:
+            try:
+                connection = await self._connected()
+                async with connection.transaction():
+                    position = await logs.position_once_settled(connection, self._epoch)
+                break
+            except Exception as error:
+                if translated(error) is None and not isinstance(error, DatabaseUnavailable):
+                    raise
+                await self.disconnect()
+                if self._closing:
+                    return False
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, limits.RECONNECT_S_MAX)
+        if position is None:
+            raise LogLost
+        assert position in (self.position, batch.upto), "the log moves from batch to batch"
+        return bool(position == batch.upto and batch.upto > self.position)
+
+    # Outcomes
+
+    def _publish(self, batch: Batch) -> None:
+        self.position = batch.upto
+        placed = batch.placed()
+        self.tail.append(placed)
+        for one in batch.units:
+            if isinstance(one.pending, RoomUnit):
+                one.publish_room()
+        for follower in self._followers:
+            follower(placed)
+        for one in batch.units:
+            if one.error is not None:
+                self._settle(one.pending, one.error)
+            else:
+                self._settle(one.pending, one.committed)
+
+    def _fail(self, pending: Sequence[_Pending], error: Exception) -> None:
+        for one in pending:
+            if isinstance(one, RoomUnit) and one.generation == one.room.generation:
+                one.room.discard_staged()
+        for one in pending:
+            self._settle(one, error)
+
+    def _settle(self, pending: _Pending, outcome: Committed | Exception) -> None:
+        if isinstance(pending, RoomUnit):
+            pending.room.unsettled -= 1
+        if pending.done.done():
+            return  # whoever waited has gone
+        if isinstance(outcome, Exception):
+            pending.done.set_exception(outcome)
+            pending.done.exception()  # nobody may be waiting any more
+        else:
+            pending.done.set_result(outcome)

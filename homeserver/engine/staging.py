@@ -1,0 +1,289 @@
+"""An event that has its place in a room but isn't committed yet.
+
+`place_live` works out what an accepted event changes: the new view, the rows to write, the log
+entry. `keep_aside` is for what is stored without a place (soft-failed, rejected). Both are pure:
+the caller resolved the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import immutables
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, StateKey, server_of
+from homeserver.engine.entries import Committed, EventEntry, StateChange, TransactionKey, Unit
+from homeserver.engine.rooms import Head, Room, RoomView, client_json
+from homeserver.engine.snapshots import Chain, Delta, StateMap, StateRef, extend
+from homeserver.storage import events as event_rows
+from homeserver.storage.events import EventRow
+from homeserver.storage.snapshots import SnapshotRow
+
+
+class Redacting(msgspec.Struct, frozen=True):
+    """A stored event that a redaction empties: its new bytes."""
+
+    target: Event  # the redacted form
+    redaction: EventId
+
+
+class Staged(msgspec.Struct):
+    """One event with what its commit writes. Positions are filled in by the committer."""
+
+    event: Event
+    row: EventRow
+    entry: EventEntry | None = None  # None: not released to clients
+    view: RoomView | None = None  # the room after it; None: unchanged
+    snapshots: tuple[SnapshotRow, ...] = ()
+    changes: tuple[StateChange, ...] = ()
+    servers_came: tuple[ServerName, ...] = ()
+    servers_went: tuple[ServerName, ...] = ()
+    transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
+    redacting: Redacting | None = None
+    waits_for_target: EventId | None = None
+    missing_parents: tuple[EventId, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Does it change neither state nor other rows (a message)?"""
+        return not (
+            self.snapshots
+            or self.changes
+            or self.redacting
+            or self.waits_for_target
+            or self.missing_parents
+        )
+
+
+@dataclass(slots=True)
+class RoomUnit:
+    """Staged events of one room, and what commits with them."""
+
+    room: Room
+    generation: int
+    staged: Sequence[Staged]
+    unit: Unit
+    done: asyncio.Future[Committed]
+    is_new: bool = False  # the room's rows are made by this unit
+    committed: Callable[[], None] | None = None
+    heads: bool = field(default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The state before an event, with the snapshot it is stored as."""
+
+    state: StateMap
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How an event came, as far as its row tells."""
+
+    to_federate: bool
+    unproven: bool = False
+    transaction: tuple[TransactionKey, bytes] | None = None
+    verdict: int = event_rows.ACCEPTED
+    reason: str | None = None
+
+
+def state_ref(event: Event, nid: int) -> StateRef:
+    """What state maps hold of a state event."""
+    return StateRef(event.event_id, nid, event.membership)
+
+
+def _row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> EventRow:
+    transaction = origin.transaction[0] if origin.transaction else None
+    snapshot = before.chain[-1].nid
+    return EventRow(
+        room_nid=room.nid,
+        event_nid=nid,
+        event_id=event.event_id,
+        type=event.type,
+        state_key=event.state_key,
+        sender=event.sender,
+        membership=event.membership,
+        position=None,
+        n=None,
+        fill=None,
+        verdict=origin.verdict,
+        reason=origin.reason,
+        outlier=False,
+        unproven=origin.unproven,
+        to_federate=origin.to_federate,
+        snapshot_before=snapshot,
+        snapshot_after=snapshot,
+        replaces=None,
+        redacted_by=None,
+        transaction_of=transaction
+        and f"{transaction.device_id}\n{transaction.transaction_id}",
+        json=event.raw,
+    )
+
+
+def keep_aside(
+    event: Event, nid: int, room: Room, before: Before, origin: Origin
+) -> tuple[Staged, Before]:
+    """A soft-failed or rejected event: stored with its verdict, without a place. A soft-failed
+    state event has a state after it, which counts once it is referenced."""
+    row = _row(event, nid, room, before, origin)
+    staged = Staged(event, row)
+    after = before
+    if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
+        after, staged.snapshots = after_state_event(event, nid, room, before)
+        row.snapshot_after = after.chain[-1].nid
+    return staged, after
+
+
+def after_state_event(
+    event: Event, nid: int, room: Room, before: Before
+) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    """The state after an accepted state event, and the snapshot to write. The event's own row
+    number serves as the snapshot's."""
+    change: Delta = {event.key: state_ref(event, nid)}
+    return extended(room, before, change, nid)
+
+
+def extended(
+    room: Room, before: Before, change: Delta, nid: int
+) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    """A state with some keys changed, as a new snapshot `nid`."""
+    chain = extend(before.chain, nid, change, before.state)
+    mutation = before.state.mutate()
+    for key, ref in change.items():
+        if ref is None:
+            mutation.pop(key, None)
+        else:
+            mutation[key] = ref
+    return Before(mutation.finish(), chain), (snapshot_row(room, chain),)
+
+
+def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
+    """The row of a chain's last link."""
+    link = chain[-1]
+    base = chain[-2].nid if len(chain) > 1 else None
+    return SnapshotRow(
+        room.nid, link.nid, base, link.ordinal, link.added, link.removed, incomplete
+    )
+
+
+def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
+    """The log's form of a change of current state, without what stays as it was."""
+    return tuple(
+        StateChange(key, ref.event_id if ref else None, ref.membership if ref else None)
+        for key, ref in change.items()
+        if old.get(key) != ref
+    )
+
+
+class _Counts:
+    """Members and servers of a room as a change is applied."""
+
+    def __init__(self, view: RoomView) -> None:
+        self.joined, self.invited, self.servers = view.joined, view.invited, view.servers
+        self.came: list[ServerName] = []
+        self.went: list[ServerName] = []
+
+    def apply(self, old: StateMap, changes: Sequence[StateChange]) -> None:
+        for change in changes:
+            if change.key[0] != "m.room.member":
+                continue
+            before = old.get(change.key)
+            was = before.membership if before else None
+            self.joined += (change.membership == "join") - (was == "join")
+            self.invited += (change.membership == "invite") - (was == "invite")
+            if (was == "join") != (change.membership == "join"):
+                self._server(server_of(change.key[1]), 1 if was != "join" else -1)
+
+    def _server(self, server: ServerName, step: int) -> None:
+        count = self.servers.get(server, 0) + step
+        if count == 1 and step == 1:
+            self.came.append(server)
+        if count > 0:
+            self.servers = self.servers.set(server, count)
+        else:
+            self.servers = self.servers.delete(server)
+            self.went.append(server)
+
+
+def place_live(
+    event: Event,
+    nid: int,
+    room: Room,
+    *,
+    before: Before,
+    after: Before,
+    current: Before,
+    change: Delta,
+    origin: Origin,
+    snapshots: tuple[SnapshotRow, ...] = (),
+) -> Staged:
+    """An accepted event at the room's newest place. `after` is the state after it, `current` the
+    room's from now on, `change` what turns the staged current state into it."""
+    old = room.staged
+    changes = state_changes(old.state, change)
+    row = _row(event, nid, room, before, origin)
+    row.snapshot_after = after.chain[-1].nid
+    row.n, row.fill = old.n + 1, 0
+    prev = before.state.get(event.key) if event.state_key is not None else None
+    row.replaces = prev.event_id if prev else None
+    head = Head(event.event_id, nid, event.depth, after.state, after.chain)
+    kept = tuple(one for one in old.heads if one.event_id not in event.prev_events)
+    counts = _Counts(old)
+    if changes:
+        counts.apply(old.state, changes)
+    view = RoomView(
+        current.state,
+        current.chain,
+        (*kept, head),
+        row.n,
+        counts.joined,
+        counts.invited,
+        counts.servers,
+    )
+    entry = EventEntry(
+        room_id=room.room_id,
+        event=event,
+        nid=nid,
+        order=(row.n, 0),
+        client=client_json(event),
+        changes=changes,
+        transaction=origin.transaction[0] if origin.transaction else None,
+        replaces=EventId(row.replaces) if row.replaces else None,
+        to_federate=origin.to_federate,
+    )
+    return Staged(
+        event,
+        row,
+        entry,
+        view,
+        snapshots,
+        changes,
+        tuple(counts.came),
+        tuple(counts.went),
+        origin.transaction,
+    )
+
+
+def empty_view(first_nid: int) -> RoomView:
+    """The view of a room before its create event."""
+    from homeserver.engine.snapshots import first_chain
+
+    empty: StateMap = immutables.Map()
+    no_servers: immutables.Map[ServerName, int] = immutables.Map()
+    return RoomView(empty, first_chain(first_nid, {}), (), 0, 0, 0, no_servers)
+
+
+def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:
+    """The row of `storage.rooms.set_heads`."""
+    return (room.nid, [head.nid for head in view.heads], view.chain[-1].nid, view.n, position)
+
+
+def key_of(event: Event) -> StateKey | None:
+    """The state key that an event sets; None for a message."""
+    return event.key if event.state_key is not None else None

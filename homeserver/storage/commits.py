@@ -1,0 +1,57 @@
+"""A group commit of messages as one statement: one round trip, one transaction.
+
+It touches `logs`, `events`, `room_heads` and `client_transactions`, through the column lists that
+their owning modules give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeserver.storage import events as event_rows
+from homeserver.storage.database import Connection
+from homeserver.storage.logs import LOG
+
+_TYPES = event_rows.COLUMN_TYPES
+_EVENTS = ", ".join(f"${i + 5}::{name}[]" for i, name in enumerate(_TYPES))
+_NEXT = 5 + len(_TYPES)
+_HEADS = ", ".join(f"${_NEXT + i}::bigint[]" for i in range(4))
+_SENT = ", ".join(
+    f"${_NEXT + 4 + i}::{name}[]" for i, name in enumerate(("text", "text", "bytea", "text", "bigint"))
+)
+_MESSAGES = f"""
+WITH moved AS (
+    UPDATE logs SET position = $4 WHERE log = $1 AND epoch = $2 AND position = $3 RETURNING log
+), e AS (
+    INSERT INTO events ({event_rows.COLUMN_NAMES})
+    SELECT u.* FROM moved, unnest({_EVENTS}) AS u
+), h AS (
+    UPDATE room_heads SET heads = ARRAY[u.head], n = u.n, position = u.position
+    FROM moved, unnest({_HEADS}) AS u (room_nid, head, n, position)
+    WHERE room_heads.room_nid = u.room_nid
+), t AS (
+    INSERT INTO client_transactions (user_id, device_id, key, event_id, position)
+    SELECT u.* FROM moved, unnest({_SENT}) AS u
+)
+SELECT count(*) FROM moved
+"""
+
+
+async def messages(
+    connection: Connection,
+    moved: tuple[int, int, int],
+    rows: Sequence[event_rows.EventRow],
+    heads: Sequence[tuple[int, int, int, int]],
+    sent: Sequence[tuple[str, str, bytes, str, int]],
+) -> bool:
+    """Commits events that change no state. `moved` is (epoch, old position, new position);
+    `heads` rows are (room_nid, head, n, position). False: the log isn't ours any more."""
+    count = await connection.fetchval(
+        _MESSAGES,
+        LOG,
+        *moved,
+        *event_rows.columns(rows),
+        *([row[i] for row in heads] for i in range(4)),
+        *([row[i] for row in sent] for i in range(5)),
+    )
+    return bool(count == 1)

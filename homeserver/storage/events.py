@@ -1,0 +1,209 @@
+"""Events as rows. Owns the table `events`.
+
+An event's place is `(n, fill)`: live ones `(n, 0)`, history fetched before them `(n, -1)`, ...
+Rows without `n` have no place: outliers, rejected and soft-failed events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from homeserver.storage.database import Connection, Row
+
+ACCEPTED, SOFT_FAILED, REJECTED = 0, 1, 2
+
+_COLUMNS = (
+    "room_nid",
+    "event_nid",
+    "event_id",
+    "type",
+    "state_key",
+    "sender",
+    "membership",
+    "position",
+    "n",
+    "fill",
+    "verdict",
+    "reason",
+    "outlier",
+    "unproven",
+    "to_federate",
+    "snapshot_before",
+    "snapshot_after",
+    "replaces",
+    "redacted_by",
+    "transaction_of",
+    "json",
+)
+COLUMN_TYPES = (
+    "bigint bigint text text text text text bigint bigint bigint smallint text boolean boolean"
+    " boolean bigint bigint text text text bytea"
+).split()
+_UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(COLUMN_TYPES))
+COLUMN_NAMES = ", ".join(_COLUMNS)
+_INSERT = f"INSERT INTO events ({COLUMN_NAMES}) SELECT * FROM unnest({_UNNEST})"
+_PLACE = (
+    "UPDATE SET position = excluded.position, n = excluded.n, fill = excluded.fill,"
+    " verdict = excluded.verdict, reason = excluded.reason, outlier = excluded.outlier,"
+    " unproven = excluded.unproven, to_federate = excluded.to_federate,"
+    " snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,"
+    " replaces = excluded.replaces"
+)
+
+
+class EventRow(msgspec.Struct):
+    """One row to write; the order of fields is the order of columns."""
+
+    room_nid: int
+    event_nid: int
+    event_id: str
+    type: str
+    state_key: str | None
+    sender: str
+    membership: str | None
+    position: int | None
+    n: int | None
+    fill: int | None
+    verdict: int
+    reason: str | None
+    outlier: bool
+    unproven: bool
+    to_federate: bool
+    snapshot_before: int | None
+    snapshot_after: int | None
+    replaces: str | None
+    redacted_by: str | None
+    transaction_of: str | None
+    json: bytes
+
+
+def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
+    """The rows turned into one array for each column."""
+    return [[getattr(row, name) for row in rows] for name in _COLUMNS]
+
+
+async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
+    """New events; one that was an outlier gets its place."""
+    await connection.execute(
+        f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE} WHERE events.outlier", *columns(rows)
+    )
+
+
+async def insert_outliers(connection: Connection, rows: Sequence[EventRow]) -> None:
+    """Events without a place; those that are here already stay as they are."""
+    await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", *columns(rows))
+
+
+async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
+    """The rows of these events, in no order; `room_id` and `version` beside their columns."""
+    return await connection.fetch(
+        "SELECT e.*, r.room_id, r.version FROM events e JOIN rooms r USING (room_nid)"
+        " WHERE e.event_id = ANY($1::text[])",
+        list(event_ids),
+    )
+
+
+async def refs(connection: Connection, room_nid: int, event_nids: Collection[int]) -> list[Row]:
+    """What state holds of these events: nid, ID, type, state_key, membership."""
+    return await connection.fetch(
+        "SELECT event_nid, event_id, type, state_key, membership FROM events"
+        " WHERE room_nid = $1 AND event_nid = ANY($2::bigint[])",
+        room_nid,
+        list(event_nids),
+    )
+
+
+async def newest(
+    connection: Connection, room_nid: int, *, after: int, upto: int, limit: int
+) -> list[Row]:
+    """Live events with after < position <= upto, newest first. Within a room, `n` and `position`
+    of live events grow together, so the walk down the order index stops at `limit`."""
+    return await connection.fetch(
+        "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
+        " AND position > $2 AND position <= $3 ORDER BY n DESC LIMIT $4",
+        room_nid,
+        after,
+        upto,
+        limit,
+    )
+
+
+async def before(
+    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+) -> list[Row]:
+    """Events before a place, newest first."""
+    return await connection.fetch(
+        "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND (n, fill) < ($2, $3)"
+        " ORDER BY n DESC, fill DESC LIMIT $4",
+        room_nid,
+        *order,
+        limit,
+    )
+
+
+async def behind(
+    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+) -> list[Row]:
+    """Events after a place, oldest first."""
+    return await connection.fetch(
+        "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND (n, fill) > ($2, $3)"
+        " ORDER BY n, fill LIMIT $4",
+        room_nid,
+        *order,
+        limit,
+    )
+
+
+async def order_at(connection: Connection, room_nid: int, position: int) -> tuple[int, int] | None:
+    """The place of the newest live event at or before a log position."""
+    row = await connection.fetchrow(
+        "SELECT n, fill FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
+        " AND position <= $2 ORDER BY n DESC LIMIT 1",
+        room_nid,
+        position,
+    )
+    return (row["n"], row["fill"]) if row else None
+
+
+async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:
+    """The lowest `fill` below live event `n` (0: no history was fetched there)."""
+    value: int | None = await connection.fetchval(
+        "SELECT min(fill) FROM events WHERE room_nid = $1 AND n = $2", room_nid, n
+    )
+    return value or 0
+
+
+async def redact(
+    connection: Connection, room_nid: int, event_id: str, *, json: bytes, redacted_by: str
+) -> None:
+    """Replaces an event's bytes by its redacted form."""
+    await connection.execute(
+        "UPDATE events SET json = $3, redacted_by = $4 WHERE room_nid = $1 AND event_id = $2",
+        room_nid,
+        event_id,
+        json,
+        redacted_by,
+    )
+
+
+async def owed(
+    connection: Connection, server: str, *, after: int, limit: int, suffix: str
+) -> list[Row]:
+    """Our events that `server` has not been sent: in rooms where it was when they came, or where
+    they made it leave. `suffix` is its name behind a colon: events of its own are left out."""
+    return await connection.fetch(
+        "SELECT e.position, e.json, e.sender, r.version FROM room_servers s"
+        " JOIN rooms r USING (room_nid) JOIN room_heads h USING (room_nid)"
+        " JOIN events e ON e.room_nid = s.room_nid AND e.n IS NOT NULL AND e.fill = 0"
+        "  AND e.position > $2 AND e.position >= s.joined_position"
+        "  AND (s.left_position IS NULL OR e.position <= s.left_position)"
+        " WHERE s.server = $1 AND h.position > $2 AND e.to_federate"
+        "  AND right(e.sender, length($4)) <> $4 ORDER BY e.position LIMIT $3",
+        server,
+        after,
+        limit,
+        suffix,
+    )

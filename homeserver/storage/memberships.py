@@ -1,0 +1,116 @@
+"""Who is what in which room, for users of all servers. Owns `memberships` and `room_servers`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from homeserver.storage.database import Connection, Row
+
+
+class MembershipRow(msgspec.Struct, frozen=True):
+    """One user's membership of one room, to write."""
+
+    room_nid: int
+    user_id: str
+    membership: str
+    event_id: str
+    sender: str
+    position: int
+    stripped: bytes | None = None
+    event: bytes | None = None
+
+
+_FIELDS = ("room_nid", "user_id", "membership", "event_id", "sender", "position")
+
+
+async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
+    """The newest membership counts; a new one is not forgotten."""
+    newest = {(row.room_nid, row.user_id): row for row in rows}
+    values = list(newest.values())
+    await connection.execute(
+        "INSERT INTO memberships (room_nid, user_id, membership, event_id, sender, position,"
+        " stripped, event) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[],"
+        " $5::text[], $6::bigint[], $7::bytea[], $8::bytea[])"
+        " ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership,"
+        " event_id = excluded.event_id, sender = excluded.sender, position = excluded.position,"
+        " stripped = excluded.stripped, event = excluded.event, forgotten = false",
+        *([getattr(row, name) for row in values] for name in (*_FIELDS, "stripped", "event")),
+    )
+
+
+async def of_user(connection: Connection, user_id: str) -> list[Row]:
+    """All memberships of a user, with `room_id`."""
+    return await connection.fetch(
+        "SELECT r.room_id, m.membership, m.event_id, m.sender, m.position, m.forgotten,"
+        " m.stripped FROM memberships m JOIN rooms r USING (room_nid) WHERE m.user_id = $1",
+        user_id,
+    )
+
+
+async def of_users(
+    connection: Connection, user_ids: Sequence[str], membership: str
+) -> list[Row]:
+    """(user_id, room_id) where users have a membership."""
+    return await connection.fetch(
+        "SELECT m.user_id, r.room_id FROM memberships m JOIN rooms r USING (room_nid)"
+        " WHERE m.user_id = ANY($1::text[]) AND m.membership = $2",
+        list(user_ids),
+        membership,
+    )
+
+
+async def sharing(connection: Connection, user_id: str) -> list[str]:
+    """The users who are joined to a room that `user_id` is joined to."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT o.user_id FROM memberships m JOIN memberships o USING (room_nid)"
+        " WHERE m.user_id = $1 AND m.membership = 'join' AND o.membership = 'join'",
+        user_id,
+    )
+    return [row["user_id"] for row in rows]
+
+
+async def forget(connection: Connection, user_id: str, room_id: str) -> None:
+    """Marks a left room as forgotten."""
+    await connection.execute(
+        "UPDATE memberships SET forgotten = true FROM rooms r"
+        " WHERE memberships.room_nid = r.room_nid AND r.room_id = $2"
+        " AND memberships.user_id = $1 AND memberships.membership IN ('leave', 'ban')",
+        user_id,
+        room_id,
+    )
+
+
+async def servers_came(
+    connection: Connection, rows: Sequence[tuple[int, str, int]]
+) -> None:
+    """Rows of (room_nid, server, position): the server's first user joined."""
+    await connection.execute(
+        "INSERT INTO room_servers (room_nid, server, joined_position)"
+        " SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[]) ON CONFLICT DO NOTHING",
+        *([row[i] for row in rows] for i in range(3)),
+    )
+
+
+async def servers_went(
+    connection: Connection, rows: Sequence[tuple[int, str, int]]
+) -> None:
+    """Rows of (room_nid, server, position): the server's last user left."""
+    await connection.execute(
+        "UPDATE room_servers s SET left_position = u.position FROM unnest($1::bigint[],"
+        " $2::text[], $3::bigint[]) AS u (room_nid, server, position)"
+        " WHERE s.room_nid = u.room_nid AND s.server = u.server AND s.left_position IS NULL",
+        *([row[i] for row in rows] for i in range(3)),
+    )
+
+
+async def lagging_servers(connection: Connection, own: str) -> list[Row]:
+    """Servers that share or shared a room with us, and the newest position that may concern
+    them."""
+    return await connection.fetch(
+        "SELECT s.server, max(least(coalesce(s.left_position, h.position), h.position))"
+        " AS position FROM room_servers s JOIN room_heads h USING (room_nid)"
+        " WHERE s.server <> $1 GROUP BY s.server",
+        own,
+    )

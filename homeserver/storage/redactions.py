@@ -1,0 +1,65 @@
+"""Redactions that came before their target, and gaps in history.
+
+Owns the tables `pending_redactions` and `gaps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeserver.storage.database import Connection, Row
+
+
+async def keep(connection: Connection, room_nid: int, target: str, redaction: str) -> None:
+    """Remembers a redaction until its target comes."""
+    await connection.execute(
+        "INSERT INTO pending_redactions VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        room_nid,
+        target,
+        redaction,
+    )
+
+
+async def waiting(
+    connection: Connection, room_nid: int, targets: Sequence[str]
+) -> list[Row]:
+    """(target, redaction) of those that wait for one of `targets`."""
+    return await connection.fetch(
+        "SELECT target, redaction FROM pending_redactions"
+        " WHERE room_nid = $1 AND target = ANY($2::text[])",
+        room_nid,
+        list(targets),
+    )
+
+
+async def open_gaps(
+    connection: Connection, rows: Sequence[tuple[int, str, int, int]]
+) -> None:
+    """Rows of (room_nid, missing event, n, fill of the event that names it)."""
+    await connection.execute(
+        "INSERT INTO gaps SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[],"
+        " $4::bigint[]) ON CONFLICT DO NOTHING",
+        *([row[i] for row in rows] for i in range(4)),
+    )
+
+
+async def gaps_before(
+    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+) -> list[Row]:
+    """Missing events at or below a place, nearest first."""
+    return await connection.fetch(
+        "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND (n, fill) <= ($2, $3)"
+        " ORDER BY n DESC, fill DESC LIMIT $4",
+        room_nid,
+        *order,
+        limit,
+    )
+
+
+async def close_gaps(connection: Connection, room_nid: int, missing: Sequence[str]) -> None:
+    """These events are here now."""
+    await connection.execute(
+        "DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])",
+        room_nid,
+        list(missing),
+    )

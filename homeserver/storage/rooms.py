@@ -1,0 +1,61 @@
+"""Rooms and their heads. Owns the tables `rooms` and `room_heads`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeserver.storage.database import Connection, Row
+
+
+async def by_room_id(connection: Connection, room_id: str) -> Row | None:
+    """The room with its heads; `snapshot_nid` is null for one known by its ID alone."""
+    return await connection.fetchrow(
+        "SELECT r.room_nid, r.room_id, r.version, h.heads, h.snapshot_nid, h.n, h.position"
+        " FROM rooms r LEFT JOIN room_heads h USING (room_nid) WHERE r.room_id = $1",
+        room_id,
+    )
+
+
+async def ensure(connection: Connection, room_nid: int, room_id: str, version: str) -> int:
+    """The room's number; `room_nid` if the room is new here."""
+    number: int = await connection.fetchval(
+        "INSERT INTO rooms (room_nid, room_id, version) VALUES ($1, $2, $3)"
+        " ON CONFLICT (room_id) DO UPDATE SET version = CASE WHEN rooms.version = ''"
+        " THEN excluded.version ELSE rooms.version END RETURNING room_nid",
+        room_nid,
+        room_id,
+        version,
+    )
+    return number
+
+
+async def set_heads(
+    connection: Connection, rows: Sequence[tuple[int, Sequence[int], int, int, int]]
+) -> None:
+    """Rows of (room_nid, heads, snapshot_nid, n, position)."""
+    await connection.execute(
+        "INSERT INTO room_heads (room_nid, heads, snapshot_nid, n, position)"
+        " SELECT room_nid, heads::bigint[], snapshot, n, position FROM unnest("
+        "$1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])"
+        " AS u (room_nid, heads, snapshot, n, position)"
+        " ON CONFLICT (room_nid) DO UPDATE SET heads = excluded.heads,"
+        " snapshot_nid = excluded.snapshot_nid, n = excluded.n, position = excluded.position",
+        [row[0] for row in rows],
+        ["{" + ",".join(map(str, row[1])) + "}" for row in rows],
+        [row[2] for row in rows],
+        [row[3] for row in rows],
+        [row[4] for row in rows],
+    )
+
+
+async def changed_since(
+    connection: Connection, room_ids: Sequence[str], position: int
+) -> list[str]:
+    """Those of the rooms with an event after a log position."""
+    rows = await connection.fetch(
+        "SELECT r.room_id FROM rooms r JOIN room_heads h USING (room_nid)"
+        " WHERE r.room_id = ANY($1::text[]) AND h.position > $2",
+        list(room_ids),
+        position,
+    )
+    return [row["room_id"] for row in rows]
