@@ -1,0 +1,102 @@
+"""Received events of other servers that wait for what they lack; one queue for each room.
+
+Rules:
+1. An event waits once, however often it is received; the first one's place and origin stay.
+2. The queue's order is that of receipt; a postponed event goes to its end.
+
+This is the InboxStore of `federation.ports`. Owns the table `inbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from federation.events.ids import EventId, RoomId
+from federation.ports import Waiting
+from homeserver.storage.database import Connection, Database
+
+
+async def keep(connection: Connection, waiting: Sequence[Waiting]) -> None:
+    """Adds events to their rooms' queues, in order; those that wait already stay as they are."""
+    await connection.execute(
+        "INSERT INTO inbox (room_id, event_id, origin, pdu, version, received_ms, attempts)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[],"
+        " $6::bigint[], $7::integer[]) ON CONFLICT DO NOTHING",
+        [one.room_id for one in waiting],
+        [one.event_id for one in waiting],
+        [one.origin for one in waiting],
+        [one.pdu for one in waiting],
+        [one.version for one in waiting],
+        [one.received_ms for one in waiting],
+        [one.attempts for one in waiting],
+    )
+
+
+async def rooms(connection: Connection) -> list[RoomId]:
+    """The rooms in which something waits."""
+    return [row[0] for row in await connection.fetch("SELECT DISTINCT room_id FROM inbox")]
+
+
+async def load_next(connection: Connection, room_id: RoomId, limit: int) -> list[Waiting]:
+    """The first `limit` of a room's queue."""
+    rows = await connection.fetch(
+        "SELECT event_id, room_id, origin, pdu, version, received_ms, attempts FROM inbox"
+        " WHERE room_id = $1 ORDER BY place LIMIT $2",
+        room_id,
+        limit,
+    )
+    return [Waiting(*row) for row in rows]
+
+
+async def remove(connection: Connection, room_id: RoomId, event_ids: Collection[EventId]) -> None:
+    """Takes events out of the queue; unknown ones are ignored."""
+    await connection.execute(
+        "DELETE FROM inbox WHERE room_id = $1 AND event_id = ANY($2::text[])",
+        room_id,
+        list(event_ids),
+    )
+
+
+async def postpone(connection: Connection, room_id: RoomId, event_ids: Collection[EventId]) -> None:
+    """Counts one more attempt and moves the events to the queue's end, in their order."""
+    await connection.execute(
+        "UPDATE inbox SET attempts = attempts + 1, place = moved.place FROM"
+        " (SELECT event_id, nextval('inbox_places') AS place FROM"
+        "  (SELECT event_id FROM inbox WHERE room_id = $1 AND event_id = ANY($2::text[])"
+        "   ORDER BY place) AS ordered) AS moved"
+        " WHERE inbox.room_id = $1 AND inbox.event_id = moved.event_id",
+        room_id,
+        list(event_ids),
+    )
+
+
+class Inbox:
+    """The InboxStore over a pool."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, waiting: Sequence[Waiting]) -> None:
+        """See `keep`; durable when it returns."""
+        async with self._database.connection() as connection:
+            await keep(connection, waiting)
+
+    async def rooms(self) -> list[RoomId]:
+        """See `rooms`."""
+        async with self._database.connection() as connection:
+            return await rooms(connection)
+
+    async def next(self, room_id: RoomId, limit: int) -> list[Waiting]:
+        """See `load_next`."""
+        async with self._database.connection() as connection:
+            return await load_next(connection, room_id, limit)
+
+    async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None:
+        """See `remove`."""
+        async with self._database.connection() as connection:
+            await remove(connection, room_id, event_ids)
+
+    async def postpone(self, room_id: RoomId, event_ids: Collection[EventId]) -> None:
+        """See `postpone`."""
+        async with self._database.connection() as connection:
+            await postpone(connection, room_id, event_ids)
