@@ -30,7 +30,6 @@ _WORDS = {
     "bool": "true or false",
     "array": "a list",
     "object": "a table",
-    "null": "nothing",
 }
 
 
@@ -123,7 +122,8 @@ def _type_problems(value: Any, kind: Any, name: str) -> list[str]:
 
 def _in_words(message: str, name: str, value: Any) -> str:
     if match := _EXPECTED.match(message):
-        expected = " or ".join(_WORDS.get(word, word) for word in match[1].split(" | "))
+        words = [word for word in match[1].split(" | ") if word != "null"]
+        expected = " or ".join(_WORDS.get(word, word) for word in words)
         return (
             f"{name}{match[3] or ''}: expected {expected}, found {_WORDS.get(match[2], match[2])}"
         )

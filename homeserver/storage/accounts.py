@@ -1,0 +1,103 @@
+"""The table `accounts`, and the statement that makes an account with all that belongs to it.
+
+A user ID is never given out twice: deactivated accounts keep their row.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.storage.database import Connection
+
+
+class Account(msgspec.Struct, frozen=True):
+    """An account of ours. `password_hash` is None for guests and deactivated accounts."""
+
+    user_id: UserId
+    password_hash: str | None
+    is_guest: bool
+    is_deactivated: bool
+
+
+class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """What `create` stores. Without `device_id` there is no device and no token."""
+
+    user_id: UserId
+    password_hash: str | None
+    is_guest: bool
+    display_name: bytes  # JSON
+    created_ms: int
+    device_id: DeviceId | None
+    device_name: str | None
+    token_hash: bytes
+    address: str
+
+
+_CREATE = """
+WITH account AS (
+    INSERT INTO accounts (user_id, password_hash, is_guest, created_ms) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (user_id) DO NOTHING RETURNING user_id
+), profile AS (
+    INSERT INTO profiles (user_id, key, value) SELECT user_id, 'displayname', $5 FROM account
+), device AS (
+    INSERT INTO devices
+        (user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_address)
+    SELECT user_id, $6::text, $7, $4, $4, $9 FROM account WHERE $6::text IS NOT NULL
+), token AS (
+    INSERT INTO access_tokens (hash, user_id, device_id)
+    SELECT $8, user_id, $6::text FROM account WHERE $6::text IS NOT NULL
+)
+SELECT count(*) FROM account
+"""
+
+
+async def create(connection: Connection, new: NewAccount) -> bool:
+    """Makes an account, its profile, device and token in one statement. False: the name is
+    taken, and nothing was stored."""
+    created = await connection.fetchval(
+        _CREATE,
+        new.user_id,
+        new.password_hash,
+        new.is_guest,
+        new.created_ms,
+        new.display_name,
+        new.device_id,
+        new.device_name,
+        new.token_hash,
+        new.address,
+    )
+    return bool(created)
+
+
+async def load(connection: Connection, user_id: UserId) -> Account | None:
+    """The account of a user, None if there is none."""
+    row = await connection.fetchrow(
+        "SELECT password_hash, is_guest, is_deactivated FROM accounts WHERE user_id = $1", user_id
+    )
+    return None if row is None else Account(user_id, *row)
+
+
+async def change_password(
+    connection: Connection, user_id: UserId, password_hash: str, *, previous: str | None = None
+) -> bool:
+    """Sets the hash of an active account; with `previous`, only where that is still the hash."""
+    result = await connection.fetchval(
+        "UPDATE accounts SET password_hash = $2"
+        " WHERE user_id = $1 AND NOT is_deactivated AND ($3::text IS NULL OR password_hash = $3)"
+        " RETURNING true",
+        user_id,
+        password_hash,
+        previous,
+    )
+    return bool(result)
+
+
+async def deactivate(connection: Connection, user_id: UserId) -> bool:
+    """Marks an account as deactivated and forgets its password. False: it was so already."""
+    result = await connection.fetchval(
+        "UPDATE accounts SET is_deactivated = true, password_hash = NULL"
+        " WHERE user_id = $1 AND NOT is_deactivated RETURNING true",
+        user_id,
+    )
+    return bool(result)

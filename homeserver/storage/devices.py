@@ -1,0 +1,99 @@
+"""The table `devices`: what a user calls them and when they were last seen.
+
+A device's keys are in other tables; who deletes a device sees to them in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.storage.database import Connection
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A device of a user of ours."""
+
+    device_id: DeviceId
+    display_name: str | None
+    last_seen_ms: int
+    last_seen_address: str
+
+
+_COLUMNS = "device_id, display_name, last_seen_ms, last_seen_address"
+
+
+async def load_all(connection: Connection, user_id: UserId) -> list[Device]:
+    """All devices of a user, in order of their IDs."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 ORDER BY device_id", user_id
+    )
+    return [Device(*row) for row in rows]
+
+
+async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> Device | None:
+    """One device, None if the user has no such."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 AND device_id = $2", user_id, device_id
+    )
+    return None if row is None else Device(*row)
+
+
+async def rename(
+    connection: Connection, user_id: UserId, device_id: DeviceId, display_name: str
+) -> bool:
+    """Sets a device's display name. False: the user has no such device."""
+    result = await connection.fetchval(
+        "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2 RETURNING true",
+        user_id,
+        device_id,
+        display_name,
+    )
+    return bool(result)
+
+
+_DELETE = """
+WITH device AS (
+    DELETE FROM devices
+    WHERE user_id = $1 AND ($2::text[] IS NULL OR device_id = ANY($2))
+        AND ($3::text IS NULL OR device_id <> $3)
+    RETURNING device_id
+), token AS (
+    DELETE FROM access_tokens
+    WHERE user_id = $1 AND ($2::text[] IS NULL OR device_id = ANY($2))
+        AND ($3::text IS NULL OR device_id <> $3)
+)
+SELECT device_id FROM device ORDER BY device_id
+"""
+
+
+async def delete(
+    connection: Connection,
+    user_id: UserId,
+    device_ids: Sequence[DeviceId] | None,
+    *,
+    spare: DeviceId | None = None,
+) -> list[DeviceId]:
+    """Deletes devices (None: all, but `spare`) with their access tokens; returns those that
+    there were."""
+    rows = await connection.fetch(_DELETE, user_id, device_ids, spare)
+    return [row["device_id"] for row in rows]
+
+
+async def note_seen(
+    connection: Connection, seen: Sequence[tuple[UserId, DeviceId, int, str]]
+) -> None:
+    """Stores when and from which address devices were last seen."""
+    users, devices, times, addresses = zip(*seen, strict=True)
+    await connection.execute(
+        "UPDATE devices SET last_seen_ms = seen.ms, last_seen_address = seen.address"
+        " FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[])"
+        " AS seen (user_id, device_id, ms, address)"
+        " WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id",
+        users,
+        devices,
+        times,
+        addresses,
+    )

@@ -1,0 +1,44 @@
+"""The table `registration_tokens`: what someone must know to make an account here."""
+
+from __future__ import annotations
+
+from homeserver.storage.database import Connection
+
+_USABLE = (
+    "token = $1 AND (uses_allowed IS NULL OR uses < uses_allowed)"
+    " AND (expires_ms IS NULL OR expires_ms > $2)"
+)
+
+
+async def is_usable(connection: Connection, token: str, now_ms: int) -> bool:
+    """Whether a token exists, isn't used up and hasn't expired."""
+    found = await connection.fetchval(
+        f"SELECT true FROM registration_tokens WHERE {_USABLE}", token, now_ms
+    )
+    return bool(found)
+
+
+async def use(connection: Connection, token: str, now_ms: int) -> bool:
+    """Counts one use. False: the token isn't usable (any more)."""
+    found = await connection.fetchval(
+        f"UPDATE registration_tokens SET uses = uses + 1 WHERE {_USABLE} RETURNING true",
+        token,
+        now_ms,
+    )
+    return bool(found)
+
+
+async def create(
+    connection: Connection,
+    token: str,
+    *,
+    uses_allowed: int | None = None,
+    expires_ms: int | None = None,
+) -> None:
+    """Makes a token; DataRefused when there is one with this name."""
+    await connection.execute(
+        "INSERT INTO registration_tokens (token, uses_allowed, expires_ms) VALUES ($1, $2, $3)",
+        token,
+        uses_allowed,
+        expires_ms,
+    )

@@ -1,0 +1,77 @@
+"""The table `access_tokens`: SHA-256 hashes, each of one device of a user."""
+
+from __future__ import annotations
+
+import msgspec
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.storage.database import Connection
+
+
+class TokenOwner(msgspec.Struct, frozen=True):
+    """Whom a token stands for."""
+
+    token_id: int
+    user_id: UserId
+    device_id: DeviceId
+    is_guest: bool
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """What `log_in` stores: `password_hash` is the one that the password was checked against."""
+
+    user_id: UserId
+    password_hash: str
+    device_id: DeviceId
+    device_name: str | None
+    token_hash: bytes
+    now_ms: int
+    address: str
+
+
+_LOG_IN = """
+WITH account AS (
+    SELECT user_id FROM accounts
+    WHERE user_id = $1 AND password_hash = $2 AND NOT is_deactivated FOR SHARE
+), device AS (
+    INSERT INTO devices
+        (user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_address)
+    SELECT user_id, $3, $4, $6, $6, $7 FROM account
+    ON CONFLICT (user_id, device_id)
+    DO UPDATE SET last_seen_ms = $6, last_seen_address = $7
+    RETURNING (xmax = 0) AS is_new
+), former AS (
+    DELETE FROM access_tokens USING account
+    WHERE access_tokens.user_id = account.user_id AND device_id = $3
+), token AS (
+    INSERT INTO access_tokens (hash, user_id, device_id) SELECT $5, user_id, $3 FROM account
+)
+SELECT is_new FROM device
+"""
+
+
+async def log_in(connection: Connection, login: Login) -> bool | None:
+    """Gives a device a new token, which ends its former ones. Returns whether the device is new;
+    None when the account has another password by now, or is deactivated."""
+    result: bool | None = await connection.fetchval(
+        _LOG_IN,
+        login.user_id,
+        login.password_hash,
+        login.device_id,
+        login.device_name,
+        login.token_hash,
+        login.now_ms,
+        login.address,
+    )
+    return result
+
+
+async def load(connection: Connection, token_hash: bytes) -> TokenOwner | None:
+    """Whom a token stands for, by its hash."""
+    row = await connection.fetchrow(
+        "SELECT token_id, user_id, device_id, is_guest"
+        " FROM access_tokens JOIN accounts USING (user_id)"
+        " WHERE hash = $1 AND NOT is_deactivated",
+        token_hash,
+    )
+    return None if row is None else TokenOwner(*row)
