@@ -221,3 +221,27 @@ BACKFILL_WAIT_S = 10
 
 MEMBERSHIP_STEPS = 20
 """How many of a user's own membership events are looked at to find out when they last joined."""
+
+ROOM_STATES_AFTER = 64
+"""States after the newest events of a hot room, for events that name one of them as parent."""
+
+COMMIT_WAIT_S = 10
+"""How long a submitter waits for space in the log's queue before it is answered with 503."""
+
+RECONNECT_S_MAX = 1
+"""Between tries to reach a database that went away."""
+
+TRANSACTION_DEVICES = 5_000
+"""Devices whose transaction IDs are in memory."""
+
+TRANSACTIONS_PER_DEVICE = 500
+"""Newest transaction IDs of a device in memory; older ones are looked up in the database."""
+
+MEMBERSHIP_CACHE_USERS = 20_000
+"""Users of ours whose rooms are in memory."""
+
+STAGING_LOADS = 200
+"""Events that staging one event may have to load, one after another: auth events of a draft."""
+
+SYNC_STATE_INDEXES = 2_000
+"""Rooms whose non-member state and heroes are kept for syncs; others are looked through again."""
