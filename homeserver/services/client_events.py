@@ -1,0 +1,125 @@
+"""Events as one reader gets them: the shared JSON with `unsigned` spliced in behind.
+
+Rules:
+1. An event's bytes are never parsed or dumped again, unless the reader's filter asks for chosen
+   fields (`event_fields`) or for the form of federation.
+2. `transaction_id` is for the device that sent the event; `membership` is the reader's own, at the
+   event; `prev_content` is for those who could see the event that was replaced.
+
+Spec: client-server API, "Room event format"; definitions/client_event_without_room_id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import orjson
+
+from federation.events.ids import DeviceId, EventId, UserId
+from homeserver.engine.entries import EventEntry
+from homeserver.engine.log import Placed
+from homeserver.engine.rooms import Rooms
+from homeserver.rules.filters import select_fields
+
+
+class Seen(NamedTuple):
+    """An event that a reader may see, with their membership at it and whether they could see the
+    state before it (so `prev_content` too)."""
+
+    placed: Placed
+    membership: str | None
+    knew_state: bool = False
+
+    @property
+    def entry(self) -> EventEntry:
+        """The event's log entry."""
+        entry = self.placed.entry
+        assert isinstance(entry, EventEntry), "timelines hold events"
+        return entry
+
+
+class Viewer(msgspec.Struct, frozen=True):
+    """For whom events are rendered, and how."""
+
+    user_id: UserId
+    device_id: DeviceId
+    now_ms: int
+    fields: tuple[tuple[str, ...], ...] | None = None
+    federation_format: bool = False
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What `unsigned` needs beside the event: contents of replaced events, and redactions."""
+
+    contents: Mapping[EventId, bytes]
+    redactions: Mapping[EventId, bytes]
+
+
+NO_EXTRAS = Extras({}, {})
+
+
+def needed(events: Sequence[Seen]) -> tuple[set[EventId], set[EventId]]:
+    """The replaced events and the redactions that rendering these events needs."""
+    replaced: set[EventId] = set()
+    redactions: set[EventId] = set()
+    for seen in events:
+        entry = seen.entry
+        if entry.replaces is not None and seen.knew_state:
+            replaced.add(entry.replaces)
+        if entry.redacted_by is not None:
+            redactions.add(entry.redacted_by)
+    return replaced, redactions
+
+
+async def load_extras(
+    rooms: Rooms, replaced: Collection[EventId], redactions: Collection[EventId]
+) -> Extras:
+    """Loads what `needed` names, in at most two queries."""
+    if not replaced and not redactions:
+        return NO_EXTRAS
+    known = await rooms.events(replaced) if replaced else {}
+    contents = {event_id: orjson.dumps(one.event.content) for event_id, one in known.items()}
+    return Extras(contents, await rooms.client_events(redactions) if redactions else {})
+
+
+def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
+    """The event's JSON for this reader."""
+    entry = seen.entry
+    event = entry.event
+    parts = [b'"age":%d' % (viewer.now_ms - event.origin_server_ts)]
+    if seen.membership is not None:
+        parts.append(b'"membership":"%b"' % seen.membership.encode())
+    if entry.replaces is not None:
+        parts.append(b'"replaces_state":%b' % orjson.dumps(entry.replaces))
+        content = extras.contents.get(entry.replaces) if seen.knew_state else None
+        if content is not None:
+            parts.append(b'"prev_content":%b' % content)
+    if entry.redacted_by is not None and entry.redacted_by in extras.redactions:
+        parts.append(b'"redacted_because":%b' % extras.redactions[entry.redacted_by])
+    sent = entry.transaction
+    if sent and sent.device_id == viewer.device_id and sent.user_id == viewer.user_id:
+        parts.append(b'"transaction_id":%b' % orjson.dumps(sent.transaction_id))
+    shared = event.raw if viewer.federation_format else entry.client
+    whole = b'%b,"unsigned":{%b}}' % (shared[:-1], b",".join(parts))
+    return whole if viewer.fields is None else _selected(whole, viewer.fields)
+
+
+def render_state(client: bytes, viewer: Viewer) -> bytes:
+    """An event of a `state` list: as it is, for it has no place in time for the reader."""
+    return client if viewer.fields is None else _selected(client, viewer.fields)
+
+
+def _selected(whole: bytes, fields: tuple[tuple[str, ...], ...]) -> bytes:
+    return orjson.dumps(select_fields(orjson.loads(whole), fields))
+
+
+def json_list(parts: Sequence[bytes]) -> bytes:
+    """A JSON array of values that are JSON already."""
+    return b"[%b]" % b",".join(parts)
+
+
+def json_object(members: Sequence[tuple[str, bytes]]) -> bytes:
+    """A JSON object of values that are JSON already."""
+    return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(key), value) for key, value in members)

@@ -1,0 +1,65 @@
+"""Which members' events a device was sent already, so that lazy loading sends none twice.
+
+Rules:
+1. What was sent counts from the position of the answer that had it on: a client that comes with an
+   older token may have lost that answer, and gets it again.
+2. It is only a saving: what is forgotten (a bound, a restart) is sent once more.
+
+Spec: client-server API, "Lazy-loading room members".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from homeserver import limits
+
+_Sent: TypeAlias = dict[tuple[RoomId, str], tuple[EventId, int]]
+
+
+class LazyMembers:
+    """A bounded memory, for each device."""
+
+    def __init__(self) -> None:
+        self._devices: OrderedDict[tuple[UserId, DeviceId], _Sent] = OrderedDict()
+
+    def has(
+        self,
+        device: tuple[UserId, DeviceId],
+        member: tuple[RoomId, str],
+        event_id: EventId,
+        *,
+        since: int,
+    ) -> bool:
+        """Was this membership event in an answer that a client with position `since` has?"""
+        sent = self._devices.get(device)
+        if sent is None:
+            return False
+        known = sent.get(member)
+        return known is not None and known[0] == event_id and known[1] <= since
+
+    def remember(
+        self,
+        device: tuple[UserId, DeviceId],
+        members: Iterable[tuple[tuple[RoomId, str], EventId]],
+        *,
+        position: int,
+    ) -> None:
+        """Notes what an answer at `position` has."""
+        sent = self._devices.setdefault(device, {})
+        self._devices.move_to_end(device)
+        for member, event_id in members:
+            known = sent.get(member)
+            if known is None or known[0] != event_id:
+                sent[member] = (event_id, position)
+        if len(sent) > limits.LAZY_MEMBERS_PER_DEVICE:
+            sent.clear()
+        if len(self._devices) > limits.LAZY_MEMBERS_DEVICES:
+            self._devices.popitem(last=False)
+
+    def forget(self, device: tuple[UserId, DeviceId]) -> None:
+        """A device that starts anew has nothing."""
+        self._devices.pop(device, None)

@@ -1,0 +1,134 @@
+"""What in a stretch of the log concerns one reader: found in memory, in one pass.
+
+Rules:
+1. Only what is in the log's tail is looked at; a reader further behind asks the stores instead.
+2. Events are named by their room, not taken from the log: what a reader gets comes from the room,
+   where redactions have been applied.
+3. In a room that the reader isn't in any more, nothing after their leave concerns them.
+
+Spec: client-server API, "Syncing"; design, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from federation.events.ids import DeviceId, RoomId, UserId
+from homeserver.engine.entries import (
+    AccountDataEntry,
+    DeviceListEntry,
+    EventEntry,
+    MembershipEntry,
+    ReceiptEntry,
+    StateChange,
+    StateEntry,
+    ToDeviceEntry,
+)
+from homeserver.engine.log import Placed
+from homeserver.engine.memberships import UserRoom
+
+
+class RoomNews(msgspec.Struct):
+    """What is new in one room. `events`: are there timeline events? `members`: did a member's
+    state change?"""
+
+    events: bool = False
+    members: bool = False
+    changes: list[tuple[int, StateChange]] = []
+    receipts: list[ReceiptEntry] = []
+    account_data: dict[str, bytes] = {}
+
+
+class News(msgspec.Struct):
+    """What is new for one reader. `device_users` are users whose device list changed, whether the
+    reader shares a room with them or not."""
+
+    rooms: dict[RoomId, RoomNews] = {}
+    account_data: dict[str, bytes] = {}
+    to_device: bool = False
+    device_users: set[UserId] = set()
+
+    @property
+    def concerns_members(self) -> bool:
+        """Did somebody's membership change in a room of the reader?"""
+        return any(news.members for news in self.rooms.values())
+
+    def __bool__(self) -> bool:
+        return bool(self.rooms or self.account_data or self.to_device or self.device_users)
+
+
+def scan(
+    entries: Sequence[Placed],
+    user_id: UserId,
+    device_id: DeviceId,
+    rooms: Mapping[RoomId, UserRoom],
+) -> News:
+    """Looks through `entries`; `rooms` are the memberships of the user now."""
+    news = News()
+    for placed in entries:
+        entry = placed.entry
+        kind = type(entry)
+        if kind is EventEntry or kind is StateEntry:
+            user_room = rooms.get(entry.room_id)  # type: ignore[union-attr]
+            if user_room is not None and _concerns(user_room, placed.position):
+                _note_change(_room(news, user_room_id=entry.room_id), placed)  # type: ignore[union-attr]
+        elif kind is ReceiptEntry:
+            _note_receipt(news, entry, user_id, rooms)  # type: ignore[arg-type]
+        else:
+            _note_own(news, entry, user_id, device_id)
+    return news
+
+
+def _concerns(user_room: UserRoom, position: int) -> bool:
+    if user_room.forgotten:
+        return False
+    return user_room.membership == "join" or position <= user_room.position
+
+
+def _room(news: News, user_room_id: RoomId) -> RoomNews:
+    found = news.rooms.get(user_room_id)
+    if found is None:
+        found = news.rooms[user_room_id] = RoomNews()
+    return found
+
+
+def _note_change(room: RoomNews, placed: Placed) -> None:
+    entry = placed.entry
+    assert isinstance(entry, EventEntry | StateEntry)
+    if isinstance(entry, EventEntry):
+        room.events = True
+    for change in entry.changes:
+        room.changes.append((placed.position, change))
+        if change.key[0] == "m.room.member":
+            room.members = True
+
+
+def _note_receipt(
+    news: News, entry: ReceiptEntry, user_id: UserId, rooms: Mapping[RoomId, UserRoom]
+) -> None:
+    user_room = rooms.get(entry.room_id)
+    if user_room is None or user_room.membership != "join":
+        return
+    if entry.kind == "m.read.private" and entry.user_id != user_id:
+        return
+    _room(news, entry.room_id).receipts.append(entry)
+
+
+def _note_own(news: News, entry: object, user_id: UserId, device_id: DeviceId) -> None:
+    if isinstance(entry, DeviceListEntry):
+        news.device_users.add(entry.user_id)
+    elif isinstance(entry, ToDeviceEntry):
+        if entry.user_id == user_id and entry.device_id == device_id:
+            news.to_device = True
+    elif isinstance(entry, AccountDataEntry):
+        if entry.user_id != user_id:
+            return
+        if entry.room_id:
+            _room(news, RoomId(entry.room_id)).account_data[entry.type] = entry.content
+        else:
+            news.account_data[entry.type] = entry.content
+    elif isinstance(entry, MembershipEntry) and entry.user_id == user_id:
+        room = _room(news, entry.room_id)
+        room.events = room.members = True
