@@ -34,6 +34,13 @@ class Claim(msgspec.Struct, frozen=True):
     algorithm: str
 
 
+async def lock(connection: Connection, user_id: UserId, device_id: DeviceId) -> None:
+    """Uploads of one device take turns until the end of the transaction."""
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 4))", user_id, device_id
+    )
+
+
 async def load_same(
     connection: Connection, user_id: UserId, device_id: DeviceId, keys: Sequence[UploadedKey]
 ) -> dict[tuple[str, str], bytes]:

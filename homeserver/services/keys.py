@@ -1,0 +1,302 @@
+"""One-time keys and identity keys of devices of ours: upload, claim, counts.
+
+Rules:
+1. Identity keys of a device never change after their first upload; the same again is no error.
+2. A one-time key under a known ID must be the same key, else nothing of the upload is stored.
+3. A claim deletes what it hands out, in one transaction (`storage.one_time_keys`).
+4. Counts are cached for each device; every change here forgets them, and a read that was under way
+   while something changed isn't cached.
+
+Spec: client-server API, "End-to-end encryption".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import (
+    DeviceId,
+    InvalidIdentifier,
+    ServerName,
+    UserId,
+    parse_user_id,
+    server_of,
+)
+from federation.transport.client import FederationError
+from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.errors import MatrixError, invalid_param
+from homeserver.rules.device_keys import (
+    check_text,
+    encode_key,
+    parse_device_keys,
+    parse_one_time_key,
+    without_signatures,
+)
+from homeserver.services.engine_ports import RemoteQueries, UnitLog
+from homeserver.storage import cross_signing, device_lists, keys, one_time_keys
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.one_time_keys import Claim, UploadedKey
+
+_COUNTS_CACHED = 50_000
+
+
+class KeyCounts(msgspec.Struct, frozen=True):
+    """Unclaimed one-time keys by algorithm, and algorithms with an unused fallback key."""
+
+    one_time: Mapping[str, int]
+    unused_fallback: tuple[str, ...]
+
+
+class KeyUpload(msgspec.Struct, frozen=True):
+    """What a device uploads, checked."""
+
+    device_keys: JsonObject | None
+    one_time: tuple[UploadedKey, ...]
+    fallback: tuple[UploadedKey, ...]
+
+
+class Keys:
+    """Keys of devices of ours, and claims from other servers."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        committer: UnitLog,
+        server_name: ServerName,
+        remote: RemoteQueries,
+    ) -> None:
+        self._database, self._committer = database, committer
+        self._server_name, self._remote = server_name, remote
+        self._counts: dict[tuple[UserId, DeviceId], KeyCounts] = {}
+        self._changes = 0
+
+    async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts:
+        """For sync: from memory unless something changed. `signed_curve25519` is always there."""
+        cached = self._counts.get((user_id, device_id))
+        if cached is not None:
+            return cached
+        changes = self._changes
+        async with self._database.connection() as connection:
+            found = await one_time_keys.counts(connection, user_id, device_id)
+            unused = await one_time_keys.unused_fallback_types(connection, user_id, device_id)
+        loaded = KeyCounts({"signed_curve25519": 0, **found}, tuple(unused))
+        if changes == self._changes:
+            if len(self._counts) >= _COUNTS_CACHED:
+                self._counts.pop(next(iter(self._counts)))
+            self._counts[user_id, device_id] = loaded
+        return loaded
+
+    def forget_counts(self, user_id: UserId, device_id: DeviceId) -> None:
+        """A device's keys changed, or it was deleted."""
+        self._changes += 1
+        self._counts.pop((user_id, device_id), None)
+
+    async def upload(
+        self, user_id: UserId, device_id: DeviceId, body: JsonObject
+    ) -> Mapping[str, int]:
+        """POST /keys/upload; returns the counts of one-time keys. 400 for keys that aren't sound,
+        that change identity keys, or that give a known ID another key."""
+        upload = _parse_upload(user_id, device_id, body)
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            await one_time_keys.lock(connection, user_id, device_id)
+            is_new = upload.device_keys is not None and await _store_identity(
+                connection, user_id, device_id, upload.device_keys
+            )
+            await _store_one_time(connection, user_id, device_id, upload.one_time)
+            await one_time_keys.store_fallback(connection, user_id, device_id, upload.fallback)
+            return [DeviceListEntry(user_id)] if is_new else []
+
+        if upload.device_keys or upload.one_time or upload.fallback:
+            try:
+                await self._run(work, is_logged=upload.device_keys is not None)
+            finally:  # also where the outcome is unknown
+                self.forget_counts(user_id, device_id)
+        return (await self.counts(user_id, device_id)).one_time
+
+    async def _run(self, work: Any, *, is_logged: bool) -> None:
+        """One-time keys aren't in the log: they need no place in a batch."""
+        if is_logged:
+            await self._committer.submit(Unit(work=work))
+            return
+        async with self._database.transaction() as connection:
+            await work(connection)
+
+    async def claim(self, wanted: JsonObject, *, timeout_s: float) -> JsonObject:
+        """POST /keys/claim: `one_time_keys` and `failures`; one request for each other server."""
+        claims = parse_claims(wanted)
+        own = [claim for claim in claims if server_of(claim.user_id) == self._server_name]
+        by_server: dict[ServerName, dict[UserId, dict[DeviceId, str]]] = {}
+        for claim in claims:
+            if (server := server_of(claim.user_id)) != self._server_name:
+                by_user = by_server.setdefault(server, {})
+                by_user.setdefault(claim.user_id, {})[claim.device_id] = claim.algorithm
+        found, answers = await asyncio.gather(
+            self.claim_own(own),
+            asyncio.gather(
+                *(self._claim_remote(server, ask, timeout_s) for server, ask in by_server.items())
+            ),
+        )
+        failures: JsonObject = {}
+        for server, answer in zip(by_server, answers, strict=True):
+            if isinstance(answer, MatrixError):
+                failures[server] = answer.body()
+            else:
+                found.update(answer)
+        return {"one_time_keys": found, "failures": failures}
+
+    async def claim_own(self, claims: Collection[Claim]) -> JsonObject:
+        """User ID to device ID to key ID to key, for devices of ours."""
+        if not claims:
+            return {}
+        try:
+            async with self._database.transaction() as connection:
+                found = await one_time_keys.claim(connection, claims)
+        finally:
+            for claim in claims:
+                self.forget_counts(claim.user_id, claim.device_id)
+        result: JsonObject = {}
+        for claim, key in found.items():
+            devices = result.setdefault(claim.user_id, {})
+            devices[claim.device_id] = {
+                f"{key.algorithm}:{key.key_id}": canonical_json.decode(key.key)
+            }
+        return result
+
+    async def _claim_remote(
+        self, server: ServerName, wanted: dict[UserId, dict[DeviceId, str]], timeout_s: float
+    ) -> JsonObject | MatrixError:
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._remote.keys_claim(server, wanted)
+        except (FederationError, TimeoutError):
+            return unreachable(server)
+        return {user: _sound_keys(devices) for user, devices in answer.items()}
+
+
+def unreachable(server: ServerName) -> MatrixError:
+    """What `failures` says of a server that gave no answer."""
+    return MatrixError(503, "M_UNAVAILABLE", f"{server} can't be reached now")
+
+
+def parse_claims(wanted: object) -> list[Claim]:
+    """`one_time_keys` of a claim: user ID to device ID to algorithm."""
+    if not isinstance(wanted, dict) or not all(isinstance(d, dict) for d in wanted.values()):
+        raise invalid_param("one_time_keys must map users to devices to algorithms")
+    if len(wanted) > limits.KEYS_USERS_PER_REQUEST:
+        raise invalid_param(f"More than {limits.KEYS_USERS_PER_REQUEST} users in one request")
+    return [
+        Claim(parse_user(user), DeviceId(_text(device)), _text(algorithm))
+        for user, devices in wanted.items()
+        for device, algorithm in devices.items()
+    ]
+
+
+def parse_user(text: object) -> UserId:
+    """A user ID of a request's body; 400 M_INVALID_PARAM."""
+    try:
+        return parse_user_id(_text(text))
+    except InvalidIdentifier as error:
+        raise invalid_param(str(error)) from error
+
+
+def _parse_upload(user_id: UserId, device_id: DeviceId, body: JsonObject) -> KeyUpload:
+    device_keys = body.get("device_keys")
+    return KeyUpload(
+        None
+        if not device_keys
+        else parse_device_keys(device_keys, user_id=user_id, device_id=device_id),
+        _parse_keys(body.get("one_time_keys"), "one_time_keys"),
+        _parse_keys(body.get("fallback_keys"), "fallback_keys"),
+    )
+
+
+def _parse_keys(value: object, name: str) -> tuple[UploadedKey, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise invalid_param(f"{name} must be an object")
+    if len(value) > limits.ONE_TIME_KEYS_PER_UPLOAD:
+        raise invalid_param(f"{name} has more than {limits.ONE_TIME_KEYS_PER_UPLOAD} keys")
+    found = tuple(UploadedKey(*parse_one_time_key(key_id, key)) for key_id, key in value.items())
+    if name == "fallback_keys" and len({key.algorithm for key in found}) < len(found):
+        raise invalid_param("There can be one fallback key of each algorithm")
+    return found
+
+
+async def _store_identity(
+    connection: Connection, user_id: UserId, device_id: DeviceId, uploaded: JsonObject
+) -> bool:
+    """True if these are the device's first keys. A device ID that is a cross-signing key of the
+    user is refused: signatures on the two could be taken for each other."""
+    own = (await cross_signing.load(connection, [user_id])).get(user_id, {})
+    if any(key.public_key == device_id for key in own.values()):
+        raise invalid_param("The device ID is the ID of a cross-signing key")
+    encoded = encode_key(uploaded, "device_keys")
+    if await keys.store_device_keys(connection, user_id, device_id, encoded):
+        await device_lists.touch(connection, user_id, [device_id])
+        return True
+    stored = await keys.load_keys_of_device(connection, user_id, device_id)
+    assert stored is not None
+    before: Any = canonical_json.decode(stored)
+    if without_signatures(before) != without_signatures(uploaded):
+        raise invalid_param("The keys of a device can't be changed")
+    return False
+
+
+async def _store_one_time(
+    connection: Connection,
+    user_id: UserId,
+    device_id: DeviceId,
+    uploaded: Sequence[UploadedKey],
+) -> None:
+    if not uploaded:
+        return
+    known = await one_time_keys.load_same(connection, user_id, device_id, uploaded)
+    for key in uploaded:
+        before = known.get((key.algorithm, key.key_id))
+        if before is not None and not _is_same_key(before, key.key):
+            raise invalid_param(
+                f"One time key {key.algorithm}:{key.key_id} already exists with another value"
+            )
+    new = [key for key in uploaded if (key.algorithm, key.key_id) not in known]
+    held = sum((await one_time_keys.counts(connection, user_id, device_id)).values())
+    if held + len(new) > limits.ONE_TIME_KEYS_PER_DEVICE:
+        raise invalid_param(f"More than {limits.ONE_TIME_KEYS_PER_DEVICE} one-time keys")
+    await one_time_keys.store(connection, user_id, device_id, new)
+
+
+def _is_same_key(before: bytes, now: bytes) -> bool:
+    """Signatures may be made anew: Ed25519 is deterministic, yet clients may sign differently."""
+    if before == now:
+        return True
+    first: Any = canonical_json.decode(before)
+    second: Any = canonical_json.decode(now)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return without_signatures(first) == without_signatures(second)
+    return False
+
+
+def _sound_keys(devices: object) -> JsonObject:
+    """Keys of another server that pass our checks; a client would refuse the others anyway."""
+    kept: JsonObject = {}
+    for device, by_id in devices.items() if isinstance(devices, dict) else ():
+        for key_id, key in by_id.items() if isinstance(by_id, dict) else ():
+            try:
+                parse_one_time_key(key_id, key)
+            except MatrixError:
+                continue
+            kept.setdefault(device, {})[key_id] = key
+    return kept
+
+
+def _text(value: object) -> str:
+    return check_text(value, "An identifier")
