@@ -245,3 +245,36 @@ STAGING_LOADS = 200
 
 SYNC_STATE_INDEXES = 2_000
 """Rooms whose non-member state and heroes are kept for syncs; others are looked through again."""
+
+PASSWORD_THREADS = 2
+"""Password hashes at once: each takes a core and 64 MiB."""
+
+PASSWORD_QUEUE = 64
+"""Password hashes that wait or run; some seconds of work. Beyond it 429."""
+
+PASSWORD_BYTES = 512
+"""The longest password; Argon2's cost hardly follows the length, memory for bodies does."""
+
+UIA_SESSION_S = 600
+"""How long an interactive authentication may take."""
+
+UIA_SESSIONS = 10_000
+"""Interactive authentications under way; anybody can begin one."""
+
+DEVICE_ID_BYTES = 255
+"""A device ID that a client chooses."""
+
+DEVICE_NAME_CHARACTERS = 100
+"""A device's display name: it goes to other servers."""
+
+PROFILE_BYTES = 65_536
+"""A whole profile (spec: 64 KiB)."""
+
+PROFILE_KEY_BYTES = 255
+"""A key of a profile (spec)."""
+
+DISPLAYNAME_CHARACTERS = 256
+"""A display name is in each m.room.member event of its user."""
+
+AVATAR_URL_CHARACTERS = 1000
+"""Likewise."""

@@ -1,0 +1,75 @@
+"""User-interactive authentication, the part that decides: flows, stages, and when it is done.
+
+Rules:
+1. A flow is done when all of its stages are; one flow is enough.
+2. A session belongs to one operation of one user; a stage that was passed for one operation counts
+   for no other.
+
+Spec: client-server API, "User-Interactive Authentication API".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+DUMMY: Final = "m.login.dummy"
+PASSWORD: Final = "m.login.password"
+REGISTRATION_TOKEN: Final = "m.login.registration_token"
+
+Flow: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An authentication under way. `passed` has each passed stage with what was proved by it."""
+
+    session_id: str
+    operation: str
+    user_id: str | None
+    flows: tuple[Flow, ...]
+    started_s: float
+    passed: Mapping[str, str] = field(default_factory=dict)
+
+    def is_for(self, operation: str, user_id: str | None) -> bool:
+        """Whether it was begun for this operation by this user."""
+        return self.operation == operation and self.user_id == user_id
+
+    def is_done(self) -> bool:
+        """Whether a flow is complete."""
+        return any(all(stage in self.passed for stage in flow) for flow in self.flows)
+
+    def offers(self, stage: str) -> bool:
+        """Whether a stage is part of a flow."""
+        return any(stage in flow for flow in self.flows)
+
+    def body(self) -> dict[str, Any]:
+        """The body of a 401 that tells the client what is left to do."""
+        return {
+            "flows": [{"stages": list(flow)} for flow in self.flows],
+            "params": {},
+            "session": self.session_id,
+            "completed": sorted(self.passed),
+        }
+
+
+def registration_flows(verification: str) -> tuple[Flow, ...]:
+    """The flows of an account's making, by `[registration] verification`."""
+    return ((REGISTRATION_TOKEN,),) if verification == "token" else ((DUMMY,),)
+
+
+def claimed_user(auth: Mapping[str, Any]) -> str | None:
+    """The user that a password stage or log-in names, by `identifier` or the older `user`; None
+    for another kind of identifier or a malformed one."""
+    identifier = auth.get("identifier")
+    if isinstance(identifier, dict):
+        user = identifier.get("user") if identifier.get("type") == "m.id.user" else None
+    else:
+        user = auth.get("user")
+    return user if isinstance(user, str) else None
+
+
+def login_flows() -> Sequence[Mapping[str, str]]:
+    """What GET /login offers."""
+    return ({"type": PASSWORD},)
