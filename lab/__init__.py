@@ -1,4 +1,5 @@
-"""The lab: several homeservers on one machine, federating over verified TLS, and what one sees there.
+"""The lab: several homeservers on one machine, federating over verified TLS, and what one sees
+there.
 
 It imports all other packages; nothing imports it.
 """
