@@ -1,0 +1,124 @@
+"""What a client asks for with createRoom, and whether it makes sense by itself.
+
+Rules:
+1. A request is refused here for what can be seen without the room or the database.
+2. Third-party invites are refused: no identity server stands behind this server.
+3. `null` counts as not given, since many clients send it.
+
+Spec: client-server API, "Creation" (data/api/client-server/create_room.yaml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import (
+    InvalidIdentifier,
+    RoomAlias,
+    ServerName,
+    UserId,
+    parse_room_alias,
+    parse_user_id,
+)
+from federation.events.room_versions import SUPPORTED, RoomVersion
+from homeserver import errors, limits
+from homeserver.errors import MatrixError
+
+Preset = Literal["private_chat", "trusted_private_chat", "public_chat"]
+
+
+class InitialState(msgspec.Struct, frozen=True):
+    """One state event that the client wants in the new room."""
+
+    type: str
+    content: dict[str, Any]
+    state_key: str = ""
+
+
+class RoomRequest(msgspec.Struct, frozen=True):
+    """The body of createRoom, of the right shape but not yet checked."""
+
+    visibility: Literal["public", "private"] | None = None
+    room_alias_name: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    invite: tuple[str, ...] | None = None
+    invite_3pid: tuple[dict[str, Any], ...] | None = None
+    room_version: str | None = None
+    creation_content: dict[str, Any] | None = None
+    initial_state: tuple[InitialState, ...] | None = None
+    preset: Preset | None = None
+    is_direct: bool | None = None
+    power_level_content_override: dict[str, Any] | None = None
+
+
+def parse_room_request(body: JsonObject) -> RoomRequest:
+    """The request, from a body of canonical JSON. Raises 400 M_BAD_JSON for a wrong shape, 403
+    M_THREEPID_DENIED for third-party invites, 400 M_INVALID_PARAM for too many invites."""
+    try:
+        request = msgspec.convert(body, RoomRequest)
+    except msgspec.ValidationError as error:
+        raise errors.bad_json(str(error)) from error
+    if request.invite_3pid:
+        raise MatrixError(
+            403, "M_THREEPID_DENIED", "This server can't invite by e-mail address or phone number"
+        )
+    if len(request.invite or ()) > limits.CREATE_ROOM_INVITES:
+        raise errors.invalid_param(
+            f"At most {limits.CREATE_ROOM_INVITES} users can be invited with createRoom"
+        )
+    return request
+
+
+def preset_of(request: RoomRequest) -> Preset:
+    """The preset asked for, or the one that the visibility stands for."""
+    if request.preset is not None:
+        return request.preset
+    return "public_chat" if request.visibility == "public" else "private_chat"
+
+
+def choose_version(name: str | None, default: RoomVersion) -> RoomVersion:
+    """The room version asked for. Raises 400 M_UNSUPPORTED_ROOM_VERSION."""
+    if name is None:
+        return default
+    version = SUPPORTED.get(name)
+    if version is None:
+        raise MatrixError(
+            400, "M_UNSUPPORTED_ROOM_VERSION", f"Room version {name[:40]!r} isn't supported here"
+        )
+    return version
+
+
+def parse_invitees(request: RoomRequest, creator: UserId) -> Sequence[UserId]:
+    """The users to invite, each once, in order, without the creator. Raises 400
+    M_INVALID_PARAM for what is no user ID."""
+    return parse_users(request.invite or (), without=creator)
+
+
+def parse_users(texts: Sequence[object], *, without: UserId) -> Sequence[UserId]:
+    """User IDs, each once, in order, `without` left out. Raises 400 M_INVALID_PARAM."""
+    users: dict[UserId, None] = {}
+    for text in texts:
+        try:
+            if not isinstance(text, str):
+                raise InvalidIdentifier("not a string")
+            users[parse_user_id(text)] = None
+        except InvalidIdentifier as error:
+            raise errors.invalid_param(f"{str(text)[:300]!r} is no user ID: {error}") from error
+    users.pop(without, None)
+    return tuple(users)
+
+
+def build_alias(localpart: str, server_name: ServerName) -> RoomAlias:
+    """The alias `#localpart:server_name`. Raises 400 M_INVALID_PARAM where the grammar or good
+    sense forbids it (empty, white space, a colon)."""
+    if not localpart or ":" in localpart or any(char.isspace() for char in localpart):
+        raise errors.invalid_param("A room alias has no empty name, no white space and no ':'")
+    try:
+        return parse_room_alias(f"#{localpart}:{server_name}")
+    except InvalidIdentifier as error:
+        raise errors.invalid_param(f"Room alias invalid: {error}") from error

@@ -1,0 +1,167 @@
+"""What a room upgrade carries over: the events of the new room, and what closes the old one.
+
+Rules:
+1. The state that the spec recommends is carried over; members are not.
+2. Power levels come last, so that the upgrader, all-powerful until then, can set the rest
+   whatever level they have.
+3. Where creators are privileged (version 12) they are dropped from `users`; where they aren't,
+   the upgrader is listed with at least the level that they had, 100 for a former creator.
+
+Spec: client-server API, "Room Upgrades".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey, UserId, server_of
+from federation.events.room_versions import RoomVersion
+from federation.graph.building import EventDraft
+from federation.graph.power_levels import LEVEL_DEFAULTS, PowerLevels, read_level
+from homeserver.rules.room_presets import CREATOR_LEVEL, TOMBSTONE_LEVEL_PRIVILEGED
+
+_CARRIED = (
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+)
+_CREATE = ("m.room.create", "")
+_POWER_LEVELS = ("m.room.power_levels", "")
+_CANONICAL_ALIAS = ("m.room.canonical_alias", "")
+
+CARRIED_KEYS: Sequence[StateKey] = (
+    *((name, "") for name in _CARRIED),
+    _CREATE,
+    _POWER_LEVELS,
+    _CANONICAL_ALIAS,
+)
+"""The state of the old room that the new one follows from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """An upgrade: who does it to what. `state` has the old room's events for `CARRIED_KEYS`, its
+    create event surely; `member` is the content of the upgrader's join; `last` an event of the
+    old room that nothing follows yet."""
+
+    user_id: UserId
+    state: Mapping[StateKey, Event]
+    old_version: RoomVersion
+    version: RoomVersion
+    additional_creators: Sequence[UserId]
+    member: JsonObject
+    last: EventId
+
+
+def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
+    """The events of the new room, in order."""
+    drafts = [
+        _draft(upgrade, "m.room.create", _create_content(upgrade)),
+        EventDraft("m.room.member", upgrade.user_id, upgrade.member, state_key=upgrade.user_id),
+    ]
+    drafts += [
+        _draft(upgrade, name, upgrade.state[(name, "")].content)
+        for name in _CARRIED
+        if (name, "") in upgrade.state
+    ]
+    if alias := _local_alias(upgrade):
+        drafts.append(_draft(upgrade, "m.room.canonical_alias", alias))
+    drafts.append(_draft(upgrade, "m.room.power_levels", _power_levels(upgrade)))
+    return drafts
+
+
+def build_closed_levels(power_levels: JsonObject) -> JsonObject:
+    """Power levels that leave an upgraded room readable only: sending and inviting take 50, or
+    more than members have."""
+    default = power_levels.get("users_default", 0)
+    needed = max(50, (default if isinstance(default, int) else 0) + 1)
+
+    def raised(name: str) -> int:
+        level = power_levels.get(name, LEVEL_DEFAULTS[name])
+        return max(level if isinstance(level, int) else 0, needed)
+
+    return {
+        **power_levels,
+        "events_default": raised("events_default"),
+        "invite": raised("invite"),
+    }
+
+
+def _create_content(upgrade: Upgrade) -> JsonObject:
+    old = upgrade.state[_CREATE]
+    predecessor: JsonObject = {"room_id": old.room_id}
+    if not upgrade.version.room_id_is_create_hash:
+        predecessor["event_id"] = upgrade.last
+    content: JsonObject = {"room_version": upgrade.version.name, "predecessor": predecessor}
+    for name in ("type", "m.federate"):
+        if name in old.content:
+            content[name] = old.content[name]
+    if upgrade.version.creator_in_content:
+        content["creator"] = upgrade.user_id
+    if upgrade.version.additional_creators and upgrade.additional_creators:
+        content["additional_creators"] = list(upgrade.additional_creators)
+    return content
+
+
+def _power_levels(upgrade: Upgrade) -> JsonObject:
+    event = upgrade.state.get(_POWER_LEVELS)
+    old = {} if event is None else event.content
+    content = _read(old, upgrade.old_version)
+    users: dict[str, int] = dict(content.get("users", {}))
+    if upgrade.version.creators_are_privileged:
+        for creator in (upgrade.user_id, *upgrade.additional_creators):
+            users.pop(creator, None)
+        events = dict(content.get("events", {}))
+        least = content.get("state_default", LEVEL_DEFAULTS["state_default"]) + 1
+        tombstone = max(events.get("m.room.tombstone", 0), TOMBSTONE_LEVEL_PRIVILEGED, least)
+        content["events"] = {**events, "m.room.tombstone": tombstone}
+    else:
+        power = PowerLevels(upgrade.state[_CREATE], event, upgrade.old_version)
+        level = power.user(upgrade.user_id)
+        users[upgrade.user_id] = level if isinstance(level, int) else CREATOR_LEVEL
+        users |= {
+            creator: CREATOR_LEVEL
+            for creator in power.creators
+            if upgrade.old_version.creators_are_privileged
+        }
+    content["users"] = users
+    return content
+
+
+def _read(old: JsonObject, version: RoomVersion) -> JsonObject:
+    """Power levels with all levels as integers; what can't be read is left out."""
+    content = dict(old)
+    for name in LEVEL_DEFAULTS:
+        if name in content and (level := read_level(content[name], version)) is not None:
+            content[name] = level
+        else:
+            content.pop(name, None)
+    for name in ("users", "events", "notifications"):
+        given = content.get(name)
+        if isinstance(given, dict):
+            read = ((key, read_level(value, version)) for key, value in given.items())
+            content[name] = {key: level for key, level in read if level is not None}
+        else:
+            content.pop(name, None)
+    return content
+
+
+def _local_alias(upgrade: Upgrade) -> JsonObject | None:
+    """The canonical alias, if it is one of ours, since ours move with the room."""
+    event = upgrade.state.get(_CANONICAL_ALIAS)
+    alias = None if event is None else event.content.get("alias")
+    if isinstance(alias, str) and alias.endswith(f":{server_of(upgrade.user_id)}"):
+        return {"alias": alias}
+    return None
+
+
+def _draft(upgrade: Upgrade, event_type: str, content: JsonObject) -> EventDraft:
+    return EventDraft(event_type, upgrade.user_id, content, state_key="")

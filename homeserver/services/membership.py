@@ -1,0 +1,363 @@
+"""Membership of rooms: invite, join, knock, leave, kick, ban, unban, forget.
+
+Rules:
+1. Where this server holds the room's current state, a membership change is an ordinary event for
+   the writer, whose auth check decides; checks here only give better errors and refuse what the
+   auth rules would turn into something else (a kick that is an unban).
+2. Where it doesn't, another server of the room takes part (`RemoteRooms`).
+3. An invite of a user of another server is signed by their server first.
+4. A refusal of an invite always succeeds for the user: if the inviting server can't be reached or
+   objects, the invite ends here.
+5. Joins, knocks and invites of users of ours carry their display name and avatar.
+
+Spec: client-server API, "Room membership", "Restricted rooms", "Invite permission"; design 5.9.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import (
+    EventId,
+    InvalidIdentifier,
+    RoomId,
+    ServerName,
+    UserId,
+    parse_server_name,
+    parse_user_id,
+    server_of,
+)
+from federation.graph.building import EventDraft
+from federation.graph.power_levels import PowerLevels
+from homeserver import errors, limits
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.memberships import UserRoom
+from homeserver.engine.rooms import Room
+from homeserver.errors import MatrixError
+from homeserver.rules.restricted_joins import allowed_rooms, find_authorising_user
+from homeserver.services.directory import Directory, parse_alias, parse_room
+from homeserver.services.remote_rooms import RemoteRooms
+from homeserver.services.room_access import (
+    CREATE,
+    JOIN_RULES,
+    POWER_LEVELS,
+    RoomAccess,
+    RoomEngine,
+    is_resident,
+)
+
+log = logging.getLogger("freehold.membership")
+
+MEMBER = "m.room.member"
+_PROFILE_KEYS = ("displayname", "avatar_url")
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What membership needs to know of users. `profile_of` gives `displayname` and `avatar_url`,
+    as far as set, of a user of ours; `is_invite_blocked` whether one wants no invites."""
+
+    server_name: ServerName
+    profile_of: Callable[[UserId], Awaitable[JsonObject]]
+    is_invite_blocked: Callable[[UserId], Awaitable[bool]]
+
+    def is_ours(self, user_id: UserId) -> bool:
+        """Is this a user of this server?"""
+        return server_of(user_id) == self.server_name
+
+    async def profile_keys(self, user_id: UserId) -> JsonObject:
+        """The profile's part of a membership event; {} for users of other servers."""
+        if not self.is_ours(user_id):
+            return {}
+        profile = await self.profile_of(user_id)
+        return {key: profile[key] for key in _PROFILE_KEYS if profile.get(key) is not None}
+
+    async def check_invitable(self, user_id: UserId) -> None:
+        """Raises 403 M_INVITE_BLOCKED for a user of ours who wants no invites."""
+        if self.is_ours(user_id) and await self.is_invite_blocked(user_id):
+            raise MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} doesn't take invites")
+
+
+def parse_user(text: str) -> UserId:
+    """A user ID; raises 400 M_INVALID_PARAM."""
+    try:
+        return parse_user_id(text)
+    except InvalidIdentifier as error:
+        raise errors.invalid_param(f"{text[:300]!r} is no user ID: {error}") from error
+
+
+def parse_servers(texts: Sequence[str]) -> Sequence[ServerName]:
+    """Server names to go through, each once, what is no server name left out."""
+    servers: dict[ServerName, None] = {}
+    for text in texts[: limits.JOIN_SERVERS]:
+        try:
+            servers[parse_server_name(text)] = None
+        except InvalidIdentifier:
+            continue  # a hint that is of no use; others may do
+    return tuple(servers)
+
+
+class Membership:
+    """Changes who is in which room."""
+
+    def __init__(
+        self,
+        engine: RoomEngine,
+        committer: Committer,
+        people: People,
+        directory: Directory,
+        remote: RemoteRooms,
+    ) -> None:
+        self._engine = engine
+        self._access = RoomAccess(engine)
+        self._committer = committer
+        self._people = people
+        self._directory = directory
+        self._remote = remote
+
+    async def joined_rooms(self, user_id: UserId) -> list[RoomId]:
+        """The rooms that a user is joined to."""
+        mine = await self._engine.memberships.of(user_id)
+        return [room_id for room_id, row in mine.items() if row.membership == "join"]
+
+    async def target(self, text: str, via: Sequence[str]) -> tuple[RoomId, Sequence[ServerName]]:
+        """The room that an ID or alias names, and servers to reach it by: the client's first."""
+        servers = parse_servers(via)
+        if not text.startswith("#"):
+            return parse_room(text), servers
+        found = await self._directory.resolve(parse_alias(text))
+        return found.room_id, tuple(dict.fromkeys((*servers, *found.servers)))
+
+    # invite
+
+    async def invite(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: JsonObject
+    ) -> EventId:
+        """Invites a user; `extra` is further content (reason). Raises 403 M_FORBIDDEN,
+        M_INVITE_BLOCKED, or what the invitee's server answered."""
+        await self._access.joined(sender, room_id)
+        content = {
+            **await self._people.profile_keys(target),
+            **extra,
+            "membership": "invite",
+        }
+        return await self.send_invite(
+            room_id, EventDraft(MEMBER, sender, content, state_key=target)
+        )
+
+    async def send_invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """Sends an invite whose content is made; the invitee's server signs it first."""
+        target = UserId(draft.state_key or "")
+        await self._people.check_invitable(target)
+        if self._people.is_ours(target):
+            return (await self._engine.writer.send(room_id, draft)).event_id
+        return await self._remote.invite(room_id, draft)
+
+    # join and knock
+
+    async def join(
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        servers: Sequence[ServerName] = (),
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        """Joins a room; nothing happens to who is in. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND when
+        no server of the room is known."""
+        room = await self._engine.rooms.get(room_id)
+        if room is not None and user_id in room.joined_local:
+            return
+        content: JsonObject = {
+            **await self._people.profile_keys(user_id),
+            **(extra or {}),
+            "membership": "join",
+        }
+        if room is None or not is_resident(room):
+            await self._join_by_others(user_id, room_id, servers, content)
+            return
+        await self._join_here(user_id, room, content, servers)
+
+    async def _join_by_others(
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        servers: Sequence[ServerName],
+        content: JsonObject,
+    ) -> None:
+        candidates = await self._candidates(user_id, room_id, servers)
+        await self._remote.join(room_id, user_id, candidates, content)
+
+    async def _join_here(
+        self, user_id: UserId, room: Room, content: JsonObject, servers: Sequence[ServerName]
+    ) -> None:
+        if await self._needs_authoriser(user_id, room):
+            authoriser = await self._authoriser(room)
+            if authoriser is None and set(room.joined_servers) - {self._people.server_name}:
+                await self._join_by_others(user_id, room.room_id, servers, content)
+                return
+            if authoriser is None:
+                raise errors.forbidden("Nobody in this room can let you in without an invite")
+            content["join_authorised_via_users_server"] = authoriser
+        draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+        await self._engine.writer.send(room.room_id, draft)
+
+    async def _needs_authoriser(self, user_id: UserId, room: Room) -> bool:
+        """Does the user join by a restricted rule? Raises 403 M_FORBIDDEN where they meet none of
+        its conditions."""
+        mine = room.view.state.get((MEMBER, user_id))
+        if mine is not None and mine.membership in ("invite", "join", "ban"):
+            return False
+        if not room.version.restricted_joins:
+            return False
+        found = await self._engine.rooms.state_events(room.view.state, [JOIN_RULES])
+        rules = found.get(JOIN_RULES)
+        allowed = None if rules is None else allowed_rooms(rules.content)
+        if allowed is None:
+            return False
+        memberships = await self._engine.memberships.of(user_id)
+        if any(
+            (row := memberships.get(room_id)) is not None and row.membership == "join"
+            for room_id in allowed
+        ):
+            return True
+        raise errors.forbidden("You aren't in any of the rooms whose members may join this one")
+
+    async def _authoriser(self, room: Room) -> UserId | None:
+        found = await self._engine.rooms.state_events(room.view.state, [CREATE, POWER_LEVELS])
+        levels = found.get(POWER_LEVELS)
+        power = PowerLevels(found.get(CREATE), levels, room.version)
+        listed = {} if levels is None else levels.content.get("users")
+        return find_authorising_user(
+            power, listed if isinstance(listed, dict) else (), room.joined_local
+        )
+
+    async def _candidates(
+        self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
+    ) -> Sequence[ServerName]:
+        """Servers that may be in a room which we aren't in: the client's, the inviter's, those
+        that were in it when we last knew, the one that the room ID names. Raises 404."""
+        wanted = dict.fromkeys(servers)
+        mine = (await self._engine.memberships.of(user_id)).get(room_id)
+        if mine is not None and mine.membership == "invite":
+            wanted[server_of(mine.sender)] = None
+        room = await self._engine.rooms.get(room_id)
+        if room is not None:
+            counts = room.joined_servers
+            wanted.update(dict.fromkeys(sorted(counts, key=lambda name: (-counts[name], name))))
+        if ":" in room_id:
+            wanted[server_of(room_id)] = None
+        wanted.pop(self._people.server_name, None)
+        if not wanted:
+            raise errors.not_found("No server that is in this room is known")
+        return tuple(wanted)[: limits.JOIN_SERVERS]
+
+    async def knock(
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        servers: Sequence[ServerName],
+        extra: Mapping[str, object],
+    ) -> None:
+        """Asks to be let in. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        content: JsonObject = {
+            **await self._people.profile_keys(user_id),
+            **extra,
+            "membership": "knock",
+        }
+        room = await self._engine.rooms.get(room_id)
+        if is_resident(room):
+            draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+            await self._engine.writer.send(room_id, draft)
+            return
+        candidates = await self._candidates(user_id, room_id, servers)
+        await self._remote.knock(room_id, user_id, candidates, content)
+
+    # leave and forget
+
+    async def leave(self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object]) -> None:
+        """Leaves a room, refuses an invite or takes back a knock; nothing happens to who left
+        already. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        room = await self._engine.rooms.get(room_id)
+        mine = (await self._engine.memberships.of(user_id)).get(room_id)
+        if mine is None:
+            if room is None:
+                raise errors.not_found("This room isn't known here")
+            raise errors.forbidden("You aren't in this room")
+        if mine.membership == "leave":
+            return
+        if mine.membership == "ban":
+            raise errors.forbidden("You are banned from this room")
+        content: JsonObject = {**extra, "membership": "leave"}
+        if is_resident(room):
+            draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+            await self._engine.writer.send(room_id, draft)
+            return
+        await self._refuse(user_id, room_id, mine, content)
+
+    async def _refuse(
+        self, user_id: UserId, room_id: RoomId, mine: UserRoom, content: JsonObject
+    ) -> None:
+        try:
+            servers = await self._candidates(user_id, room_id, ())
+            await self._remote.leave(room_id, user_id, servers, content)
+        except MatrixError as error:
+            log.info("%s refuses %s without its servers: %s", user_id, room_id, error)
+            entry = MembershipEntry(
+                user_id=user_id,
+                room_id=room_id,
+                membership="leave",
+                event_id=mine.event_id,
+                sender=user_id,
+            )
+            await self._committer.submit(Unit([entry]))
+
+    async def forget(self, user_id: UserId, room_id: RoomId) -> None:
+        """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,
+        404 M_NOT_FOUND when they never were."""
+        mine = (await self._engine.memberships.of(user_id)).get(room_id)
+        if mine is None:
+            raise errors.not_found("You were never in this room")
+        if mine.membership not in ("leave", "ban"):
+            raise MatrixError(400, "M_UNKNOWN", "You must leave this room before you forget it")
+        await self._engine.memberships.forget(user_id, room_id)
+
+    # kick, ban, unban
+
+    async def kick(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
+    ) -> None:
+        """Makes another user leave. Raises 403 M_FORBIDDEN, also for a user who isn't there."""
+        current = await self._membership_of(sender, room_id, target)
+        if current not in ("join", "invite", "knock"):
+            raise errors.forbidden("The user isn't in this room")
+        await self._set_other(sender, room_id, target, {**extra, "membership": "leave"})
+
+    async def ban(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
+    ) -> None:
+        """Bans a user, in the room or not. Raises 403 M_FORBIDDEN."""
+        await self._access.joined(sender, room_id)
+        await self._set_other(sender, room_id, target, {**extra, "membership": "ban"})
+
+    async def unban(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
+    ) -> None:
+        """Lifts a ban. Raises 403 M_FORBIDDEN, 403 M_BAD_STATE for who isn't banned."""
+        if await self._membership_of(sender, room_id, target) != "ban":
+            raise MatrixError(403, "M_BAD_STATE", "The user isn't banned")
+        await self._set_other(sender, room_id, target, {**extra, "membership": "leave"})
+
+    async def _membership_of(self, sender: UserId, room_id: RoomId, target: UserId) -> str | None:
+        room = await self._access.joined(sender, room_id)
+        found = room.view.state.get((MEMBER, target))
+        return None if found is None else found.membership
+
+    async def _set_other(
+        self, sender: UserId, room_id: RoomId, target: UserId, content: JsonObject
+    ) -> None:
+        draft = EventDraft(MEMBER, sender, content, state_key=target)
+        await self._engine.writer.send(room_id, draft)

@@ -1,0 +1,37 @@
+"""What the services about rooms need of other servers: handshakes, as a Protocol.
+
+`app` hands over the implementation (over `federation.transport.handshakes`). All methods return
+after the result is committed here, and raise MatrixError: the other server's refusal with its
+code, or 502/504 when none of the servers could be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import EventId, RoomId, ServerName, UserId
+from federation.graph.building import EventDraft
+
+
+class RemoteRooms(Protocol):
+    """Membership changes that need another server's signature or its word for the state."""
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Joins a room of which we hold no current state; `content` is the membership event's."""
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Knocks on such a room."""
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Refuses an invite to such a room, or takes a knock back."""
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """Invites a user of another server to a room that we are in: their server signs first."""

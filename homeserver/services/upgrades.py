@@ -1,0 +1,104 @@
+"""Room upgrades: a new room of another version, and a tombstone in the old one.
+
+Rules:
+1. The new room, and the move of this server's aliases to it, are one unit.
+2. Then the tombstone is sent, then the old room is closed; closing is a courtesy.
+
+Spec: client-server API, "Room Upgrades".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import EventId, RoomId, UserId
+from federation.graph.building import EventDraft
+from federation.graph.power_levels import PowerLevels
+from homeserver import errors
+from homeserver.engine.entries import Entry
+from homeserver.engine.rooms import Room
+from homeserver.errors import MatrixError
+from homeserver.rules.room_requests import choose_version, parse_users
+from homeserver.rules.room_upgrades import (
+    CARRIED_KEYS,
+    Upgrade,
+    build_closed_levels,
+    build_upgrade_drafts,
+)
+from homeserver.services.membership import People
+from homeserver.services.room_access import CREATE, POWER_LEVELS, RoomAccess, RoomEngine
+from homeserver.storage import directory as aliases
+from homeserver.storage.database import Connection
+
+log = logging.getLogger("freehold.upgrades")
+
+_TOMBSTONE = "m.room.tombstone"
+
+
+class Upgrades:
+    """Replaces rooms."""
+
+    def __init__(self, engine: RoomEngine, people: People) -> None:
+        self._engine = engine
+        self._access = RoomAccess(engine)
+        self._people = people
+
+    async def upgrade(
+        self, user_id: UserId, room_id: RoomId, new_version: str, creators: Sequence[str]
+    ) -> RoomId:
+        """Makes the replacement; returns its ID. Raises 400 M_UNSUPPORTED_ROOM_VERSION or
+        M_INVALID_PARAM, 403 M_FORBIDDEN for who may not send the tombstone."""
+        room = await self._access.joined(user_id, room_id)
+        version = choose_version(new_version, room.version)
+        state = await self._engine.rooms.state_events(room.view.state, CARRIED_KEYS)
+        power = PowerLevels(state[CREATE], state.get(POWER_LEVELS), room.version)
+        if power.user(user_id) < power.event(_TOMBSTONE, is_state=True):
+            raise errors.forbidden("You can't upgrade this room")
+        upgrade = Upgrade(
+            user_id,
+            state,
+            room.version,
+            version,
+            parse_users(creators, without=user_id) if version.additional_creators else (),
+            {**await self._people.profile_keys(user_id), "membership": "join"},
+            _newest(room),
+        )
+        replacement = await self._create(upgrade, room_id)
+        await self._close(upgrade, room_id, replacement)
+        return replacement
+
+    async def _create(self, upgrade: Upgrade, old: RoomId) -> RoomId:
+        async def move(connection: Connection, new: RoomId) -> Sequence[Entry]:
+            await aliases.move_aliases(connection, old, new)
+            return ()
+
+        replacement, _ = await self._engine.writer.create(
+            upgrade.version, build_upgrade_drafts(upgrade), work=move
+        )
+        return replacement
+
+    async def _close(self, upgrade: Upgrade, old: RoomId, replacement: RoomId) -> None:
+        content: JsonObject = {
+            "body": "This room has been replaced",
+            "replacement_room": replacement,
+        }
+        await self._send(upgrade, old, _TOMBSTONE, content)
+        levels = upgrade.state.get(POWER_LEVELS)
+        try:
+            closed = build_closed_levels({} if levels is None else levels.content)
+            await self._send(upgrade, old, POWER_LEVELS[0], closed)
+        except MatrixError as error:
+            log.info("power levels of the upgraded room %s stay: %s", old, error)
+
+    async def _send(
+        self, upgrade: Upgrade, room_id: RoomId, event_type: str, content: JsonObject
+    ) -> None:
+        draft = EventDraft(event_type, upgrade.user_id, content, state_key="")
+        await self._engine.writer.send(room_id, draft)
+
+
+def _newest(room: Room) -> EventId:
+    """The newest event, or any of the newest where the room has forked."""
+    return room.view.heads[-1].event_id
