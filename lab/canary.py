@@ -13,6 +13,7 @@ import base64
 import binascii
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +23,10 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 PREFIX_LETTERS = 16  # 80 random bits
 WORD_LETTERS = 8
 CHUNK_BYTES = 8 * 1024 * 1024
-STREAM_BYTES_MAX = 64 * 1024 * 1024
-SHORT_STREAM_BYTES = 16
+STREAM_INPUT_BYTES_MAX = 1024 * 1024
+STREAM_BYTES_MAX = 16 * 1024 * 1024
 GZIP_MAGIC = b"\x1f\x8b\x08"
-ZLIB_MAGICS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+MAGICS = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +176,10 @@ def is_gzip(path: Path) -> bool:
 
 
 def compressed_streams(data: bytes) -> Iterator[bytes]:
-    """Yield what gzip and zlib streams at the start of the data hold, bounded."""
-    if data[:3] == GZIP_MAGIC:
-        yield from unpack(data, 31)
-    elif len(data) >= SHORT_STREAM_BYTES and data[:2] in ZLIB_MAGICS:
-        yield from unpack(data, 15)
+    """Yield what gzip and zlib streams anywhere in the data hold, bounded."""
+    for start in MAGICS.finditer(data):
+        window = 31 if start[0] == GZIP_MAGIC else 15
+        yield from unpack(data[start.start() : start.start() + STREAM_INPUT_BYTES_MAX], window)
 
 
 def unpack(data: bytes, window: int) -> Iterator[bytes]:

@@ -73,8 +73,9 @@ class OperatorView:
 
     def blind_spots(self, control: str) -> list[str]:
         """Return the places whose search did not find the control, so that it proves nothing."""
-        spots = [f"{view.server}'s tables" for view in self.servers if not
-        view.tables.found(control)] if self.raw is not None and not self.raw.found(control):
+        views = self.servers
+        spots = [f"{view.server}'s tables" for view in views if not view.tables.found(control)]
+        if self.raw is not None and not self.raw.found(control):
             spots.append("PostgreSQL's raw files")
         return spots
 
@@ -109,9 +110,7 @@ async def search_tables(address: str, searcher: Searcher, view: ServerView) -> N
             async def keep(piece: bytes, into: bytearray = content) -> None:
                 into += piece
 
-            await connection.copy_from_query(
-                f"SELECT * FROM {table}", output=keep, format="binary"
-            )
+            await connection.copy_from_query(f"SELECT * FROM {table}", output=keep, format="binary")
             view.table_count += 1
             searcher.search_bytes(bytes(content), f"{view.server}: table {table}", view.tables)
             found = CIPHERTEXT.findall(content)
