@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-import orjson
 from aiohttp import web
 
 from federation.events import canonical_json
@@ -100,21 +99,6 @@ def parse_object(body: bytes) -> JsonObject:
     if not isinstance(value, dict):
         raise Refused(400, "M_BAD_JSON", "the body isn't a JSON object")
     return value
-
-
-def refusal(refused: Refused) -> web.Response:
-    """The answer to a refused request."""
-    body = {"errcode": refused.errcode, "error": refused.error, **refused.extra}
-    return json_response(body, status=refused.status)
-
-
-def json_response(value: object, *, status: int = 200) -> web.Response:
-    """An answer; `orjson.Fragment` parts go in as they are. Deep values take the slow path."""
-    try:
-        body = orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        body = canonical_json.encode_lenient(value)
-    return web.Response(status=status, body=body, content_type="application/json")
 
 
 class Authenticator:

@@ -117,8 +117,8 @@ class Queries:
     async def keys_claim(
         self, server: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
     ) -> JsonObject:
-        """One-time keys: user ID -> device ID -> key ID -> key, of the asked devices and
-        algorithms alone."""
+        """One-time keys of the asked devices and algorithms alone: `one_time_keys`, by user ID,
+        device ID and key ID."""
         asked = {user: dict(devices) for user, devices in one_time_keys.items()}
         answer = await self._post(server, "/user/keys/claim", {"one_time_keys": asked})
         claimed: JsonObject = {}
@@ -131,7 +131,7 @@ class Queries:
                 for device_id, algorithm in devices.items()
             }
             claimed[user] = {device_id: keys for device_id, keys in kept.items() if keys}
-        return claimed
+        return {"one_time_keys": claimed}
 
     async def _post(self, server: ServerName, path: str, content: JsonObject) -> JsonObject:
         request = Request(server, "POST", f"{_V1}{path}", content, _KEYS_BOUNDS)

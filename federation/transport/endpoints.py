@@ -1,0 +1,85 @@
+"""What all of federation's endpoints share: from an HTTP request to a handler and back.
+
+Rules:
+1. Every endpoint authenticates, but those that publish (keys, version).
+2. A refusal becomes its status and `errcode`; what isn't a refusal is a bug and goes up.
+3. A handler gets a PeerRequest and returns JSON; parts that are JSON already are
+   `orjson.Fragment`s and are never parsed or dumped again.
+
+Spec: server-server API, "API standards".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import orjson
+from aiohttp import web
+
+from federation.events import canonical_json
+from federation.events.event import Event
+from federation.ports import Clock, Metrics, Refused
+from federation.transport.authentication import Authenticator, PeerRequest
+
+Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
+PeerHandler = Callable[[PeerRequest], Awaitable[object]]
+Route = tuple[str, str, Handler]
+
+
+def json_response(value: object, *, status: int = 200) -> web.Response:
+    """An answer. Values too deep for the fast encoder take the slow path."""
+    try:
+        body = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        body = canonical_json.encode_lenient(value)
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def refusal(refused: Refused) -> web.Response:
+    """The answer to a refused request."""
+    body = {"errcode": refused.errcode, "error": refused.error, **refused.extra}
+    return json_response(body, status=refused.status)
+
+
+def fragments(raws: Iterable[bytes]) -> list[orjson.Fragment]:
+    """PDUs for an answer."""
+    return [orjson.Fragment(raw) for raw in raws]
+
+
+def pdus(events: Iterable[Event]) -> list[orjson.Fragment]:
+    """Events for an answer."""
+    return [orjson.Fragment(event.raw) for event in events]
+
+
+class Endpoints:
+    """Makes handlers for HTTP of handlers for peers."""
+
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, clock: Clock) -> None:
+        self._authenticator, self._metrics, self._clock = authenticator, metrics, clock
+
+    def signed(self, name: str, handler: PeerHandler, *, bytes_max: int = 0) -> Handler:
+        """An authenticated endpoint; its body has at most `bytes_max` bytes."""
+
+        async def handle(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
+            peer = await self._authenticator.authenticate(request, params, bytes_max)
+            return json_response(await handler(peer))
+
+        return self._measured(name, handle)
+
+    def public(self, name: str, handler: Handler) -> Handler:
+        """An endpoint for anybody."""
+        return self._measured(name, handler)
+
+    def _measured(self, name: str, handle: Handler) -> Handler:
+        async def measure(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
+            started_s = self._clock.monotonic_s()
+            try:
+                response = await handle(request, params)
+            except Refused as refused:
+                response = refusal(refused)
+                self._metrics.count("federation_refusals", endpoint=name, code=refused.errcode)
+            elapsed_s = self._clock.monotonic_s() - started_s
+            self._metrics.observe("federation_requests", elapsed_s, endpoint=name)
+            return response
+
+        return measure

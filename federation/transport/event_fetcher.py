@@ -1,0 +1,240 @@
+"""Events from other servers: asked for, parsed, verified, checked by their auth events, kept.
+
+Rules:
+1. What a server returns counts only if it is of the room and version that was asked for, has
+   the ID that was asked for, and is signed as it must be. Anything else is left out.
+2. Every answer is bounded in bytes and in number; there is no recursion.
+3. What is kept without a place in the room is kept as an outlier, rejected ones marked.
+
+Spec: server-server API, "Backfilling and retrieving missing events", "Retrieving events",
+"Retrieving event authorisation information".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event, InvalidEvent, parse_pdu
+from federation.events.ids import EventId, RoomId, ServerName, StateKey
+from federation.events.room_versions import RoomVersion
+from federation.graph.admission import (
+    Accepted,
+    DropReason,
+    KnownEvent,
+    Rejected,
+    check_auth_chain,
+    needed_auth_events,
+)
+from federation.limits import (
+    AUTH_EVENTS_FETCHED_MAX,
+    EVENT_ANSWER_BYTES_MAX,
+    SINGLE_EVENT_FETCHES_AT_ONCE,
+    SINGLE_EVENT_FETCHES_MAX,
+    STATE_ANSWER_BYTES_MAX,
+    STATE_EVENTS_MAX,
+    STATE_IDS_ANSWER_BYTES_MAX,
+    STATE_REQUEST_S_MAX,
+)
+from federation.ports import EventStore, RoomWriter
+from federation.transport.client import FederationClient, FederationError, Request, build_target
+from federation.transport.dialer import Bounds
+from federation.transport.signature_checks import SignatureChecker
+
+_V1 = "/_matrix/federation/v1"
+_EVENT_BOUNDS = Bounds(bytes_max=EVENT_ANSWER_BYTES_MAX)
+_IDS_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_IDS_ANSWER_BYTES_MAX)
+_STATE_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
+_CHECKED_ON_THE_LOOP_MAX = 200  # more go to a thread, so that others aren't held up
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRef:
+    """A room and its version."""
+
+    room_id: RoomId
+    version: RoomVersion
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedEvents:
+    """Events that passed their signatures, by what their auth events say. The undecided lack
+    auth events, or were dropped."""
+
+    accepted: Sequence[Event]
+    rejected: Sequence[Event]
+    undecided: frozenset[EventId]
+
+
+def parse_events(values: object, room: RoomRef, most: int) -> list[Event]:
+    """The valid events of a list of PDUs, each once, at most `most`; malformed ones and those of
+    other rooms are left out."""
+    if not isinstance(values, list):
+        return []
+    found: dict[EventId, Event] = {}
+    for value in values[:most]:
+        event = _parse(value, room)
+        if event is not None:
+            found[event.event_id] = event
+    return list(found.values())
+
+
+def _parse(value: object, room: RoomRef) -> Event | None:
+    if not isinstance(value, dict):
+        return None
+    try:
+        event = parse_pdu(value, room.version)
+    except InvalidEvent:
+        return None
+    return event if event.room_id == room.room_id else None
+
+
+class EventFetcher:
+    """Questions about events, and the checks of what comes back."""
+
+    def __init__(
+        self,
+        client: FederationClient,
+        *,
+        store: EventStore,
+        writer: RoomWriter,
+        signatures: SignatureChecker,
+    ) -> None:
+        self._client, self._store, self._writer = client, store, writer
+        self._signatures = signatures
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def fetch_event(
+        self, server: ServerName, event_id: EventId, room: RoomRef
+    ) -> Event | None:
+        """One event by its ID; None when the server doesn't give it. Raises FederationError when
+        the server is down."""
+        target = build_target(f"{_V1}/event", event_id)
+        try:
+            answer = await self._client.get(server, target, bounds=_EVENT_BOUNDS)
+        except FederationError as error:
+            if error.is_retryable:
+                raise
+            return None
+        events = parse_events(answer.get("pdus"), room, 1)
+        return events[0] if events and events[0].event_id == event_id else None
+
+    async def fetch_events(
+        self, server: ServerName, event_ids: Collection[EventId], room: RoomRef
+    ) -> list[Event]:
+        """Several events, one request each, a few at once; stops when the server is down."""
+        slots = asyncio.Semaphore(SINGLE_EVENT_FETCHES_AT_ONCE)
+
+        async def fetch(event_id: EventId) -> Event | None:
+            async with slots:
+                try:
+                    return await self.fetch_event(server, event_id, room)
+                except FederationError:
+                    return None  # the back-off makes the remaining ones fail at once
+
+        wanted = list(event_ids)[:SINGLE_EVENT_FETCHES_MAX]
+        found = await asyncio.gather(*(fetch(event_id) for event_id in wanted))
+        return [event for event in found if event is not None]
+
+    async def fetch_auth_chain(
+        self, server: ServerName, event_id: EventId, room: RoomRef
+    ) -> list[Event]:
+        """The auth chain of an event, unchecked. Raises FederationError."""
+        target = build_target(f"{_V1}/event_auth", room.room_id, event_id)
+        answer = await self._client.get(server, target, bounds=_STATE_BOUNDS)
+        return parse_events(answer.get("auth_chain"), room, AUTH_EVENTS_FETCHED_MAX)
+
+    async def post(self, server: ServerName, target: str, content: JsonObject) -> JsonObject:
+        """A POST with the bounds of bulk answers. Raises FederationError."""
+        return await self._client.request(Request(server, "POST", target, content, _IDS_BOUNDS))
+
+    async def fetch_state(
+        self, server: ServerName, event_id: EventId, room: RoomRef
+    ) -> Mapping[StateKey, EventId] | None:
+        """The state before an event by another server's word, its events checked and kept; None
+        when the answer isn't complete. Raises FederationError."""
+        query = [("event_id", str(event_id))]
+        target = build_target(f"{_V1}/state_ids", room.room_id, query=query)
+        answer = await self._client.get(server, target, bounds=_IDS_BOUNDS)
+        state_ids, chain_ids = _ids(answer.get("pdu_ids")), _ids(answer.get("auth_chain_ids"))
+        if state_ids is None or chain_ids is None:
+            return None
+        wanted = dict.fromkeys([*state_ids, *chain_ids])
+        stored = await self._store.load_events(list(wanted))
+        missing = [one for one in wanted if one not in stored]
+        if len(missing) > SINGLE_EVENT_FETCHES_MAX:
+            target = build_target(f"{_V1}/state", room.room_id, query=query)
+            whole = await self._client.get(server, target, bounds=_STATE_BOUNDS)
+            most = 2 * STATE_EVENTS_MAX
+            events = parse_events(whole.get("pdus"), room, most)
+            events += parse_events(whole.get("auth_chain"), room, most)
+            events = [event for event in events if event.event_id in wanted]
+        else:
+            events = await self.fetch_events(server, missing, room)
+        fetched = {event.event_id for event in events}
+        if not fetched.issuperset(missing):
+            return None
+        await self.keep_outliers(events)
+        return await self._state_of(state_ids)
+
+    async def _state_of(self, state_ids: Collection[EventId]) -> Mapping[StateKey, EventId] | None:
+        """The state that stored events make; None without a create event, or with two for a key.
+        Rejected events aren't in a state, nor are those that failed their checks."""
+        stored = await self._store.load_events(state_ids)
+        state: dict[StateKey, EventId] = {}
+        for event_id, known in stored.items():
+            if known.rejected or not known.event.is_state:
+                continue
+            if known.event.key in state:
+                return None
+            state[known.event.key] = event_id
+        return state if ("m.room.create", "") in state else None
+
+    # --- checking ---------------------------------------------------------------------------------
+
+    async def check(self, events: Sequence[Event]) -> CheckedEvents:
+        """Checks signatures, and authorisation by auth events, which are among `events` or
+        stored."""
+        signers = await self._signatures.check_many(events)
+        signed = [one for one in events if not isinstance(signers[one.event_id], DropReason)]
+        inside = {event.event_id for event in signed}
+        cited = {one for event in signed for one in needed_auth_events(event)} - inside
+        stored = await self._store.load_events(cited)
+        known = {one: KnownEvent(found.event, found.rejected) for one, found in stored.items()}
+
+        def is_signed(event: Event, server: ServerName) -> bool:
+            found = signers[event.event_id]
+            return not isinstance(found, DropReason) and server in found
+
+        if len(signed) <= _CHECKED_ON_THE_LOOP_MAX:
+            verdicts = check_auth_chain(signed, is_signed=is_signed, known=known)
+        else:
+            verdicts = await asyncio.to_thread(
+                check_auth_chain, signed, is_signed=is_signed, known=known
+            )
+        accepted = [one for one in signed if isinstance(verdicts[one.event_id], Accepted)]
+        rejected = [one for one in signed if isinstance(verdicts[one.event_id], Rejected)]
+        decided = {one.event_id for one in (*accepted, *rejected)}
+        undecided = frozenset(one.event_id for one in events if one.event_id not in decided)
+        return CheckedEvents(accepted, rejected, undecided)
+
+    async def keep_outliers(self, events: Sequence[Event]) -> CheckedEvents:
+        """Checks events and keeps those that could be decided, as outliers; stored ones stay."""
+        stored = await self._store.load_events([event.event_id for event in events])
+        checked = await self.check([one for one in events if one.event_id not in stored])
+        keep = [*checked.accepted, *checked.rejected]
+        if keep:
+            rejected = {event.event_id for event in checked.rejected}
+            await self._writer.store_outliers(keep, rejected)
+        return checked
+
+
+def _ids(values: object) -> list[EventId] | None:
+    if not isinstance(values, list) or len(values) > STATE_EVENTS_MAX:
+        return None
+    if not all(isinstance(value, str) for value in values):
+        return None
+    return [EventId(value) for value in values]

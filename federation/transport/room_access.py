@@ -1,0 +1,103 @@
+"""May this peer do that in this room? The checks that come before any room endpoint's work.
+
+Rules:
+1. An unknown room is 404 M_NOT_FOUND; a peer that the room's ACL denies gets 403 M_FORBIDDEN.
+2. State and history are for servers with a joined user; what of history such a server may see,
+   `EventStore.visible_to_server` says event by event.
+
+Spec: server-server API, "Server access control lists"; the endpoints' 403 and 404 answers.
+"""
+
+from __future__ import annotations
+
+from federation.events.ids import (
+    EventId,
+    InvalidIdentifier,
+    RoomId,
+    ServerName,
+    UserId,
+    parse_event_id,
+    parse_room_id,
+    parse_user_id,
+    server_of,
+)
+from federation.events.room_versions import RoomVersion
+from federation.ports import EventStore, KnownEvent, Refused
+from federation.transport.acl import ServerAcls
+from federation.transport.authentication import PeerRequest
+
+
+def parse_room(text: str) -> RoomId:
+    """The room ID; raises Refused."""
+    try:
+        return parse_room_id(text)
+    except InvalidIdentifier:
+        raise Refused(400, "M_INVALID_PARAM", "not a room ID") from None
+
+
+def parse_event(text: object) -> EventId:
+    """The event ID; raises Refused."""
+    try:
+        if isinstance(text, str):
+            return parse_event_id(text)
+    except InvalidIdentifier:
+        pass  # refused below, like what isn't a string
+    raise Refused(400, "M_INVALID_PARAM", "not an event ID")
+
+
+def parse_user(text: object) -> UserId:
+    """The user ID; raises Refused."""
+    try:
+        if isinstance(text, str):
+            return parse_user_id(text)
+    except InvalidIdentifier:
+        pass  # refused below, like what isn't a string
+    raise Refused(400, "M_INVALID_PARAM", "not a user ID")
+
+
+def parse_own_user(text: object, server: ServerName) -> UserId:
+    """The ID of a user of `server`; raises Refused 403 for another server's."""
+    user_id = parse_user(text)
+    if server_of(user_id) != server:
+        raise Refused(403, "M_FORBIDDEN", f"not a user of {server}")
+    return user_id
+
+
+class RoomAccess:
+    """The checks, over the store."""
+
+    def __init__(self, store: EventStore, acls: ServerAcls) -> None:
+        self._store, self._acls = store, acls
+
+    async def version_of(self, room_id: RoomId) -> RoomVersion:
+        """The version of a room that is known here. Raises Refused 404."""
+        version = await self._store.room_version(room_id)
+        if version is None:
+            raise Refused(404, "M_NOT_FOUND", "Unknown room")
+        return version
+
+    async def check_acl(self, room_id: RoomId, origin: ServerName) -> None:
+        """Raises Refused 403 where the room's ACL denies the origin."""
+        if not await self._acls.allows(room_id, origin):
+            raise Refused(403, "M_FORBIDDEN", "This server is denied access to the room")
+
+    async def enter(self, peer: PeerRequest) -> tuple[RoomId, RoomVersion]:
+        """The room of the path, which is known and doesn't deny the peer."""
+        room_id = parse_room(peer.params["roomId"])
+        version = await self.version_of(room_id)
+        await self.check_acl(room_id, peer.origin)
+        return room_id, version
+
+    async def enter_joined(self, peer: PeerRequest) -> RoomId:
+        """As `enter`, and the peer has a user in the room."""
+        room_id, _ = await self.enter(peer)
+        if not await self._store.is_server_joined(room_id, peer.origin):
+            raise Refused(403, "M_FORBIDDEN", "This server isn't in the room")
+        return room_id
+
+    async def known_event(self, room_id: RoomId, event_id: EventId) -> KnownEvent:
+        """A stored event of that room. Raises Refused 404."""
+        known = (await self._store.load_events([event_id])).get(event_id)
+        if known is None or known.event.room_id != room_id:
+            raise Refused(404, "M_NOT_FOUND", f"Could not find event {event_id}")
+        return known

@@ -1,0 +1,284 @@
+"""Endpoints by which other servers join, leave and knock through us, and invite our users.
+
+Rules:
+1. A template is only made for a user of the origin; what comes back signed must be just that kind
+   of event, by that user, in that room, with the ID of the path and a valid signature.
+2. We commit first, then answer (the writer's `accept_handshake`).
+3. We add our signature where it is needed: to a restricted join that one of our users authorises,
+   and to an invite of a user of ours.
+
+Spec: server-server API, "Joining rooms", "Knocking upon a room", "Inviting to a room", "Leaving
+rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event, InvalidEvent, parse_pdu
+from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
+from federation.events.room_versions import SUPPORTED, RoomVersion
+from federation.events.signatures import authorising_server
+from federation.events.signing import SigningKey
+from federation.graph.admission import DropReason
+from federation.graph.building import EventDraft, sign_event
+from federation.limits import EVENT_REQUEST_BYTES_MAX, STRIPPED_STATE_EVENTS_MAX
+from federation.ports import EventStore, Refused, RoomWriter
+from federation.transport.authentication import PeerRequest
+from federation.transport.endpoints import Endpoints, Route, fragments, pdus
+from federation.transport.room_access import RoomAccess, parse_own_user, parse_room
+from federation.transport.signature_checks import SignatureChecker
+
+_V1 = "/_matrix/federation/v1"
+_V2 = "/_matrix/federation/v2"
+_KNOCK_STATE: tuple[StateKey, ...] = tuple(
+    (name, "")
+    for name in (
+        "m.room.create",
+        "m.room.join_rules",
+        "m.room.name",
+        "m.room.avatar",
+        "m.room.topic",
+        "m.room.canonical_alias",
+        "m.room.encryption",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakePorts:
+    """What the handlers work with."""
+
+    store: EventStore
+    writer: RoomWriter
+    access: RoomAccess
+    signatures: SignatureChecker
+
+
+class HandshakeRoutes:
+    """The handlers."""
+
+    def __init__(self, name: ServerName, key: SigningKey, ports: HandshakePorts) -> None:
+        self._name, self._key = name, key
+        self._store, self._writer = ports.store, ports.writer
+        self._access, self._signatures = ports.access, ports.signatures
+
+    def table(self, endpoints: Endpoints) -> list[Route]:
+        """Method, path template and handler of each endpoint."""
+
+        def make(kind: str) -> Route:
+            path = f"{_V1}/make_{kind}/{{roomId}}/{{userId}}"
+
+            async def handle(peer: PeerRequest) -> object:
+                return await self.make(peer, kind)
+
+            return ("GET", path, endpoints.signed(f"make_{kind}", handle))
+
+        most = EVENT_REQUEST_BYTES_MAX
+        puts = [
+            (f"{_V2}/send_join/{{roomId}}/{{eventId}}", self.send_join),
+            (f"{_V2}/send_leave/{{roomId}}/{{eventId}}", self.send_leave),
+            (f"{_V1}/send_knock/{{roomId}}/{{eventId}}", self.send_knock),
+            (f"{_V2}/invite/{{roomId}}/{{eventId}}", self.invite),
+            (f"{_V1}/invite/{{roomId}}/{{eventId}}", self.invite_v1),
+        ]
+        sends: list[Route] = [
+            ("PUT", path, endpoints.signed(handler.__name__, handler, bytes_max=most))
+            for path, handler in puts
+        ]
+        return [make("join"), make("leave"), make("knock"), *sends]
+
+    # --- templates --------------------------------------------------------------------------------
+
+    async def make(self, peer: PeerRequest, membership: str) -> object:
+        """GET /make_join, /make_leave and /make_knock."""
+        room_id, version = await self._access.enter(peer)
+        user_id = parse_own_user(peer.params["userId"], peer.origin)
+        if membership != "leave" and version.name not in (peer.every("ver") or ["1"]):
+            raise _incompatible(version.name)
+        draft = EventDraft(
+            type="m.room.member",
+            sender=user_id,
+            content={"membership": membership},
+            state_key=user_id,
+        )
+        template = await self._writer.template(draft, room_id)
+        return {"room_version": template.version.name, "event": template.event}
+
+    # --- signed events ----------------------------------------------------------------------------
+
+    async def send_join(self, peer: PeerRequest) -> object:
+        """PUT /send_join."""
+        event = await self._membership_event(peer, "join")
+        answer = await self._writer.accept_handshake(event)
+        return {
+            "event": orjson.Fragment(answer.event),
+            "state": fragments(answer.state),
+            "auth_chain": fragments(answer.auth_chain),
+            "members_omitted": False,
+            "servers_in_room": list(answer.servers),
+        }
+
+    async def send_leave(self, peer: PeerRequest) -> object:
+        """PUT /send_leave."""
+        await self._writer.accept_handshake(await self._membership_event(peer, "leave"))
+        return {}
+
+    async def send_knock(self, peer: PeerRequest) -> object:
+        """PUT /send_knock: answered with what helps to recognise the room."""
+        event = await self._membership_event(peer, "knock")
+        await self._writer.accept_handshake(event)
+        return {"knock_room_state": await self._recognisable_state(event.room_id)}
+
+    async def _recognisable_state(self, room_id: RoomId) -> list[orjson.Fragment]:
+        state = await self._store.current_state_ids(room_id)
+        wanted = [state[key] for key in _KNOCK_STATE if key in state]
+        known = await self._store.load_events(wanted)
+        return pdus(known[one].event for one in wanted if one in known)
+
+    async def _membership_event(self, peer: PeerRequest, membership: str) -> Event:
+        """The signed event of the body, checked; raises Refused."""
+        room_id, version = await self._access.enter(peer)
+        pdu = _without_unsigned(peer.content)
+        event = _parse(pdu, version)
+        if event.event_id != peer.params["eventId"] or event.room_id != room_id:
+            raise _invalid("the event isn't the one of the path")
+        if event.membership != membership or event.state_key != event.sender:
+            raise _invalid(f"not a {membership} of its sender")
+        if server_of(event.sender) != peer.origin:
+            raise _invalid("not of a user of the origin")
+        await self._check_signatures(event)
+        authorising = authorising_server(event)
+        if authorising is None or authorising == peer.origin:
+            return event
+        if authorising != self._name:
+            raise _invalid("to be authorised by a user of another server")
+        return sign_event(pdu, version, self._name, self._key)
+
+    async def _check_signatures(self, event: Event) -> None:
+        if isinstance(await self._signatures.check(event), DropReason):
+            raise _invalid("the event isn't signed as it must be")
+
+    # --- invites ----------------------------------------------------------------------------------
+
+    async def invite(self, peer: PeerRequest) -> object:
+        """PUT /v2/invite."""
+        version = peer.content.get("room_version")
+        pdu = peer.content.get("event")
+        if not isinstance(version, str) or not isinstance(pdu, dict):
+            raise Refused(400, "M_MISSING_PARAM", "room_version or event is missing")
+        state = peer.content.get("invite_room_state", [])
+        event = await self._take_invite(peer, version, pdu, state)
+        return {"event": orjson.Fragment(event.raw)}
+
+    async def invite_v1(self, peer: PeerRequest) -> object:
+        """PUT /v1/invite: the body is the event; the version is that of a room known here, or 1."""
+        room_id = parse_room(peer.params["roomId"])
+        known = await self._store.room_version(room_id)
+        unsigned = peer.content.get("unsigned")
+        state = unsigned.get("invite_room_state", []) if isinstance(unsigned, dict) else []
+        event = await self._take_invite(
+            peer, known.name if known is not None else "1", peer.content, state
+        )
+        return [200, {"event": orjson.Fragment(event.raw)}]
+
+    async def _take_invite(
+        self, peer: PeerRequest, version_name: str, pdu: JsonObject, state: object
+    ) -> Event:
+        room_id = parse_room(peer.params["roomId"])
+        await self._access.check_acl(room_id, peer.origin)
+        version = SUPPORTED.get(version_name)
+        if version is None:
+            raise _incompatible(version_name)
+        pdu = _without_unsigned(pdu)
+        event = _parse(pdu, version)
+        if event.event_id != peer.params["eventId"] or event.room_id != room_id:
+            raise _invalid("the event isn't the one of the path")
+        if event.membership != "invite" or server_of(event.sender) != peer.origin:
+            raise _invalid("not an invite by a user of the origin")
+        self._invited(event)
+        await self._check_signatures(event)
+        stripped = await self._stripped(state, event, version)
+        signed = sign_event(pdu, version, self._name, self._key)
+        await self._writer.import_invite(signed, stripped)
+        return signed
+
+    def _invited(self, event: Event) -> UserId:
+        try:
+            return parse_own_user(event.state_key, self._name)
+        except Refused:
+            raise _invalid("the invited user isn't of this server") from None
+
+    async def _stripped(
+        self, state: object, invite: Event, version: RoomVersion
+    ) -> list[JsonObject]:
+        """The state for the invited user's eyes. Where the room ID is the create event's hash, each
+        entry must be a signed event of the room and the create event among them; before, entries
+        that are stripped already are taken as they are, as the spec allows."""
+        if not isinstance(state, list) or len(state) > STRIPPED_STATE_EVENTS_MAX:
+            raise _invalid("invite_room_state is no list, or too long")
+        entries = [entry for entry in state if isinstance(entry, dict)]
+        if version.room_id_is_create_hash:
+            return await self._verified_state(entries, invite, version)
+        return [_strip(entry) for entry in entries if _is_state(entry)]
+
+    async def _verified_state(
+        self, entries: Sequence[JsonObject], invite: Event, version: RoomVersion
+    ) -> list[JsonObject]:
+        events = [_parse(_without_unsigned(entry), version) for entry in entries]
+        if not any(event.type == "m.room.create" for event in events):
+            raise Refused(400, "M_MISSING_PARAM", "m.room.create is missing")
+        if any(event.room_id != invite.room_id or not event.is_state for event in events):
+            raise _invalid("invite_room_state has what isn't state of the room")
+        verdicts = await self._signatures.check_many(events)
+        wrong = (DropReason.SIGNATURE_WRONG, DropReason.UNSIGNED)
+        if any(verdict in wrong for verdict in verdicts.values()):
+            raise _invalid("invite_room_state has an event that isn't signed as it must be")
+        # an event whose key can't be had now is left out: it can't be shown as the room's
+        return [
+            _strip(canonical_json.decode(event.raw))
+            for event in events
+            if not isinstance(verdicts[event.event_id], DropReason)
+        ]
+
+
+def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
+    try:
+        event = parse_pdu(pdu, version)
+    except InvalidEvent as invalid:
+        raise _invalid(invalid.reason) from None
+    if event.content_redacted:
+        raise _invalid("the content hash doesn't match")
+    return event
+
+
+def _without_unsigned(pdu: JsonObject) -> JsonObject:
+    return {name: value for name, value in pdu.items() if name != "unsigned"}
+
+
+def _is_state(entry: JsonObject) -> bool:
+    return all(
+        isinstance(entry.get(name), str) for name in ("type", "state_key", "sender")
+    ) and isinstance(entry.get("content"), dict)
+
+
+def _strip(entry: JsonObject) -> JsonObject:
+    return {name: entry[name] for name in ("type", "state_key", "sender", "content")}
+
+
+def _invalid(detail: str) -> Refused:
+    return Refused(400, "M_INVALID_PARAM", detail)
+
+
+def _incompatible(version: str) -> Refused:
+    return Refused(
+        400,
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "Your homeserver does not support the features required to join this room",
+        {"room_version": version},
+    )

@@ -1,0 +1,168 @@
+"""Endpoints that give a room's events, state and history to servers that are in it.
+
+Rules:
+1. Only servers with a joined user read; history is cut to what history visibility shows them.
+2. What is asked for is bounded: more event IDs are refused, a larger `limit` is lowered.
+
+Spec: server-server API, "Retrieving events", "Backfilling and retrieving missing events",
+"Retrieving event authorisation information".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName
+from federation.limits import (
+    BACKFILL_EVENTS_SERVED_MAX,
+    EVENT_IDS_PER_REQUEST_MAX,
+    MISSING_EVENTS_SERVED_MAX,
+    QUERY_REQUEST_BYTES_MAX,
+)
+from federation.ports import Clock, EventStore, Refused
+from federation.transport.authentication import PeerRequest
+from federation.transport.endpoints import Endpoints, Route, pdus
+from federation.transport.room_access import RoomAccess, parse_event
+
+_V1 = "/_matrix/federation/v1"
+
+
+class RoomRoutes:
+    """The handlers."""
+
+    def __init__(
+        self, name: ServerName, *, store: EventStore, access: RoomAccess, clock: Clock
+    ) -> None:
+        self._name, self._store, self._access, self._clock = name, store, access, clock
+
+    def table(self, endpoints: Endpoints) -> list[Route]:
+        """Method, path template and handler of each endpoint."""
+        signed = endpoints.signed
+        return [
+            ("GET", f"{_V1}/event/{{eventId}}", signed("event", self.event)),
+            ("GET", f"{_V1}/state/{{roomId}}", signed("state", self.state)),
+            ("GET", f"{_V1}/state_ids/{{roomId}}", signed("state_ids", self.state_ids)),
+            (
+                "GET",
+                f"{_V1}/event_auth/{{roomId}}/{{eventId}}",
+                signed("event_auth", self.event_auth),
+            ),
+            ("GET", f"{_V1}/backfill/{{roomId}}", signed("backfill", self.backfill)),
+            (
+                "POST",
+                f"{_V1}/get_missing_events/{{roomId}}",
+                signed(
+                    "get_missing_events", self.missing_events, bytes_max=QUERY_REQUEST_BYTES_MAX
+                ),
+            ),
+        ]
+
+    async def event(self, peer: PeerRequest) -> object:
+        """GET /event/{eventId}: whole or redacted for a server in the room; to one that isn't,
+        only what it may see whole."""
+        event_id = parse_event(peer.params["eventId"])
+        missing = Refused(404, "M_NOT_FOUND", "Event not found")
+        known = (await self._store.load_events([event_id])).get(event_id)
+        if known is None:
+            raise missing
+        event = known.event
+        await self._access.check_acl(event.room_id, peer.origin)
+        is_joined = await self._store.is_server_joined(event.room_id, peer.origin)
+        if known.outlier:
+            shown = event if is_joined else None  # its place, so its visibility, isn't known
+        else:
+            shown = (await self._store.visible_to_server(peer.origin, [event])).get(event_id)
+        if shown is None or (not is_joined and shown.raw != event.raw):
+            raise missing
+        return self._transaction([shown])
+
+    async def state(self, peer: PeerRequest) -> object:
+        """GET /state/{roomId}: the state before an event, with its auth chain."""
+        room_id = await self._access.enter_joined(peer)
+        state_ids = await self._state_ids(room_id, peer.required("event_id"))
+        state = await self._store.load_events(state_ids)
+        chain = await self._store.auth_chain(state_ids)
+        return {
+            "pdus": pdus(known.event for known in state.values()),
+            "auth_chain": pdus(chain.values()),
+        }
+
+    async def state_ids(self, peer: PeerRequest) -> object:
+        """GET /state_ids/{roomId}: as `state`, IDs alone."""
+        room_id = await self._access.enter_joined(peer)
+        state_ids = await self._state_ids(room_id, peer.required("event_id"))
+        chain = await self._store.auth_chain(state_ids)
+        return {"pdu_ids": list(state_ids), "auth_chain_ids": list(chain)}
+
+    async def _state_ids(self, room_id: RoomId, event_id_text: str) -> Collection[EventId]:
+        event_id = parse_event(event_id_text)
+        await self._access.known_event(room_id, event_id)
+        state = await self._store.state_ids_before(event_id)
+        if state is None:
+            raise Refused(404, "M_NOT_FOUND", f"The state at {event_id} isn't known")
+        return list(state.values())
+
+    async def event_auth(self, peer: PeerRequest) -> object:
+        """GET /event_auth/{roomId}/{eventId}: the auth chain of an event."""
+        room_id = await self._access.enter_joined(peer)
+        known = await self._access.known_event(room_id, parse_event(peer.params["eventId"]))
+        chain = await self._store.auth_chain([known.event.event_id])
+        return {"auth_chain": pdus(chain.values())}
+
+    async def backfill(self, peer: PeerRequest) -> object:
+        """GET /backfill/{roomId}: events `v` and what came before them, newest first."""
+        room_id = await self._access.enter_joined(peer)
+        event_ids = _event_ids(peer.every("v"))
+        limit = _bounded(peer.required("limit"), BACKFILL_EVENTS_SERVED_MAX)
+        stored = await self._store.load_events(event_ids)
+        here = [one for one in event_ids if one in stored and stored[one].event.room_id == room_id]
+        events = await self._store.backfill(room_id, here, limit) if here else []
+        return self._transaction(await self._visible(peer.origin, events))
+
+    async def missing_events(self, peer: PeerRequest) -> object:
+        """POST /get_missing_events/{roomId}: between what the peer has and what it got."""
+        room_id = await self._access.enter_joined(peer)
+        content = peer.content
+        latest = _event_ids(content.get("latest_events"))
+        stored = await self._store.load_events(latest)
+        here = [one for one in latest if one in stored and stored[one].event.room_id == room_id]
+        events = await self._store.missing_events(
+            room_id,
+            earliest=_event_ids(content.get("earliest_events")),
+            latest=here,
+            limit=_bounded(content.get("limit", 10), MISSING_EVENTS_SERVED_MAX),
+            min_depth=_integer(content.get("min_depth", 0)),
+        )
+        return {"events": pdus(await self._visible(peer.origin, events))}
+
+    async def _visible(self, origin: ServerName, events: Sequence[Event]) -> list[Event]:
+        if not events:
+            return []
+        shown = await self._store.visible_to_server(origin, events)
+        return [shown[event.event_id] for event in events if event.event_id in shown]
+
+    def _transaction(self, events: Sequence[Event]) -> JsonObject:
+        found: list[orjson.Fragment] = pdus(events)
+        return {"origin": self._name, "origin_server_ts": self._clock.now_ms(), "pdus": found}
+
+
+def _event_ids(values: object) -> list[EventId]:
+    if not isinstance(values, list) or len(values) > EVENT_IDS_PER_REQUEST_MAX:
+        raise Refused(400, "M_INVALID_PARAM", "no list of event IDs, or too many")
+    return [parse_event(value) for value in values]
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 17:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise Refused(400, "M_INVALID_PARAM", "not an integer")
+
+
+def _bounded(value: object, most: int) -> int:
+    return max(0, min(most, _integer(value)))
