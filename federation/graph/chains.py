@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from federation.events.event import Event
@@ -69,21 +69,22 @@ def auth_chain(
 
 
 def auth_difference(
-    conflicted: Iterable[Collection[EventId]],
+    conflicted: Sequence[Collection[EventId]],
     unconflicted: Collection[EventId],
     event: LoadEvent,
 ) -> set[EventId]:
-    """The events that are in some of the states' auth sets, but not in all (rule 3 above).
+    """The events beside the states' own that are in some of their auth sets, but not in all.
 
-    `conflicted`: per state, its conflicted events; `unconflicted`: the events of all states.
-    The chains of `unconflicted` are walked only while there are events left that they decide.
+    `conflicted`: per state, its conflicted events, which belong to the full conflicted set
+    anyway and are left out; `unconflicted`: the events of all states (rule 3 above). The chains
+    of `unconflicted` are walked only while there are events left that they decide.
     """
     auth_sets = [auth_chain(ids, event) | set(ids) for ids in conflicted]
     if len(auth_sets) < 2:
         return set()
     everywhere = auth_sets[0].intersection(*auth_sets[1:])
     candidates = auth_sets[0].union(*auth_sets[1:]) - everywhere
-    candidates.difference_update(unconflicted)
+    candidates.difference_update(unconflicted, *conflicted)
     if not candidates:
         return candidates
     return _without_reached(candidates, unconflicted, event)

@@ -125,7 +125,7 @@ def resolve_steps(
     if not conflicted_events:
         return Resolution(unconflicted, unconflicted, frozenset(), (), ())
     load_all(conflicted_events, event)
-    full = conflicted_events | auth_difference(conflicted, unconflicted.values(), event)
+    full = conflicted_events | auth_difference(conflicted, set(unconflicted.values()), event)
     if is_v2_1:
         full |= conflicted_subgraph(conflicted_events, event)
     replay = _Replay(version, event, is_rejected)
@@ -210,12 +210,12 @@ def _power_ordering(full: set[EventId], replay: _Replay) -> list[EventId]:
     reverse topological power ordering."""
     event = replay.event
     selected = {event_id for event_id in full if is_power_event(event(event_id))}
-    edges: dict[EventId, frozenset[EventId]] = {}
+    if not selected:
+        return []
+    edges = nearest_members(full, full, event)
     added = selected
     while added:
-        found = nearest_members(added, full, event)
-        edges.update(found)
-        added = {parent for parents in found.values() for parent in parents} - selected
+        added = {parent for event_id in added for parent in edges[event_id]} - selected
         selected |= added
 
     def sort_key(event_id: EventId) -> tuple[int | float, int, EventId]:
