@@ -13,23 +13,20 @@ Spec: client-server API, "Creation".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from federation.events.ids import RoomAlias, RoomId, UserId
 from federation.events.room_versions import RoomVersion
 from homeserver import limits
 from homeserver.engine.entries import Entry
-from homeserver.engine.writer import Writer
+from homeserver.engine.writer import RoomWork, Writer
 from homeserver.errors import MatrixError
 from homeserver.rules.room_presets import NewRoom, build_membership_draft, build_room_drafts
 from homeserver.rules.room_requests import RoomRequest, choose_version, parse_invitees
 from homeserver.services.directory import Directory
 from homeserver.services.membership import Membership, People
 from homeserver.storage.database import Connection
-
-Work: TypeAlias = Callable[[Connection, RoomId], Awaitable[Sequence[Entry]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +96,13 @@ class RoomCreation:
             raise MatrixError(400, "M_INVALID_ROOM_STATE", error.error) from error
         return room_id
 
-    def _rows(self, room: NewRoom) -> Work | None:
-        """What else is written with the room's events; None for nothing."""
+    def _rows(self, room: NewRoom) -> RoomWork | None:
+        """What else is written with the room's events: its alias, its publication."""
         alias, is_published = room.alias, room.request.visibility == "public"
         if alias is None and not is_published:
             return None
 
-        async def write(connection: Connection, room_id: RoomId) -> Sequence[Entry]:
+        async def write(room_id: RoomId, connection: Connection) -> Sequence[Entry]:
             if alias is not None:
                 await self._directory.claim(connection, alias, room_id, room.creator)
             if is_published:

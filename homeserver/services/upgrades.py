@@ -70,7 +70,7 @@ class Upgrades:
         return replacement
 
     async def _create(self, upgrade: Upgrade, old: RoomId) -> RoomId:
-        async def move(connection: Connection, new: RoomId) -> Sequence[Entry]:
+        async def move(new: RoomId, connection: Connection) -> Sequence[Entry]:
             await aliases.move_aliases(connection, old, new)
             return ()
 
