@@ -110,12 +110,14 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class FederationTable(msgspec.Struct, frozen=True, kw_only=True):
     """`[federation]`: how other servers are found and trusted. `address_overrides` leads a server
-    name to an address and stands for its DNS, `.well-known` and SRV."""
+    name to an address and stands for its DNS, `.well-known` and SRV. `delegated_name` (host:port)
+    is served at `/.well-known/matrix/server`, when given."""
 
     ca_paths: tuple[str, ...] = ()
     address_overrides: dict[str, str] = {}
     allow_private_addresses: bool = False
     trusted_key_servers: tuple[str, ...] = ()
+    delegated_name: str = ""
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):

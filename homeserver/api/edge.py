@@ -80,6 +80,7 @@ class Edge:
         path, _, raw_query = _target(http).partition("?")
         template = "none"
         try:
+            _check_encoding(path, raw_query)
             match = self._dispatch.find(http.method, path)
             template = match.template
             if isinstance(match.value, Route):
@@ -198,6 +199,15 @@ def _target(http: web.BaseRequest) -> str:
         return target
     rest = target.partition("://")[2]
     return rest[slash:] if (slash := rest.find("/")) >= 0 else "/"
+
+
+def _check_encoding(path: str, raw_query: str) -> None:
+    """Raw bytes above 127 must be UTF-8 (they should have been percent-encoded)."""
+    if not (path.isascii() and raw_query.isascii()):
+        try:
+            (path + raw_query).encode()
+        except UnicodeEncodeError as error:
+            raise invalid_param("The request's target isn't UTF-8") from error
 
 
 def _address(http: web.BaseRequest, *, is_behind_proxy: bool) -> str:

@@ -36,6 +36,17 @@ PASSWORD_FLOW: tuple[Flow, ...] = ((PASSWORD,),)
 """What operations on an account ask for."""
 
 
+class AuthenticationNeeded(MatrixError):
+    """401 with the flows. No `errcode`: clients show one as a failure, and nothing failed yet."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(401, "M_UNKNOWN", "Authentication is needed", extra=session.body())
+
+    def body(self) -> dict[str, object]:
+        """The flows and the session alone."""
+        return dict(self.extra)
+
+
 class Uia:
     """Guards operations. `is_password_right` and `is_token_usable` check the two stages that ask
     for a secret."""
@@ -73,13 +84,11 @@ class Uia:
         if session is None:
             session = self._begin(operation, user_id, tuple(flows))
             if auth is None or auth.get("session") is not None:
-                raise MatrixError(
-                    401, "M_UNKNOWN", "Authentication is needed", extra=session.body()
-                )
+                raise AuthenticationNeeded(session)
         if auth is not None and auth.get("type") is not None:
             session = await self._attempt(session, auth, user_id)
         if not session.is_done():
-            raise MatrixError(401, "M_UNKNOWN", "More stages are needed", extra=session.body())
+            raise AuthenticationNeeded(session)
         self._sessions.pop(session.session_id, None)
         return session.passed
 

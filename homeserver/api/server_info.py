@@ -1,0 +1,83 @@
+"""What this server is and can: versions, capabilities, discovery, and what it has none of.
+
+Rules:
+1. `/versions` names the versions of the specification whose endpoints clients may count on. A
+   client takes v1.4 for threads and v1.11 for authenticated media, so a version is listed when
+   what clients conclude from it is there.
+2. An empty answer is given only where it is true: no TURN server, no bridged networks.
+
+Spec: client-server API, "API Versions", "Well-known URIs", "Capabilities negotiation".
+"""
+
+from __future__ import annotations
+
+from federation.events.canonical_json import JsonObject
+from federation.events.room_versions import SUPPORTED
+from homeserver.api.request import Request
+from homeserver.api.routes import Auth, Route, v3
+from homeserver.errors import not_found
+
+SPEC_VERSIONS = ("v1.1", "v1.2")
+
+
+class ServerInfoApi:
+    """Handlers that tell what the configuration says."""
+
+    def __init__(
+        self, *, public_baseurl: str, default_room_version: str, delegated_name: str = ""
+    ) -> None:
+        self._public_baseurl, self._delegated_name = public_baseurl, delegated_name
+        self._default_room_version = default_room_version
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [
+            Route("GET", "/_matrix/client/versions", self.versions, Auth.NONE),
+            Route("GET", "/.well-known/matrix/client", self.discovery, Auth.NONE),
+            Route("GET", "/.well-known/matrix/server", self.delegation, Auth.NONE),
+            Route("GET", v3("/capabilities"), self.capabilities, guests=True),
+            Route("GET", v3("/voip/turnServer"), self.turn_server, guests=True),
+            Route("GET", v3("/thirdparty/protocols"), self.protocols, guests=True),
+        ]
+
+    async def versions(self, _request: Request) -> JsonObject:
+        """GET /versions"""
+        return {"versions": SPEC_VERSIONS, "unstable_features": {}}
+
+    async def discovery(self, _request: Request) -> JsonObject:
+        """GET /.well-known/matrix/client"""
+        if not self._public_baseurl:
+            raise not_found("public_baseurl isn't configured")
+        return {"m.homeserver": {"base_url": self._public_baseurl}}
+
+    async def delegation(self, _request: Request) -> JsonObject:
+        """GET /.well-known/matrix/server"""
+        if not self._delegated_name:
+            raise not_found("This server name isn't delegated")
+        return {"m.server": self._delegated_name}
+
+    async def capabilities(self, _request: Request) -> JsonObject:
+        """GET /capabilities"""
+        versions = {name: "stable" for name, row in SUPPORTED.items() if row.stable}
+        return {
+            "capabilities": {
+                "m.change_password": {"enabled": True},
+                "m.room_versions": {
+                    "default": self._default_room_version,
+                    "available": versions,
+                },
+                "m.set_displayname": {"enabled": True},
+                "m.set_avatar_url": {"enabled": True},
+                "m.profile_fields": {"enabled": True},
+                "m.3pid_changes": {"enabled": False},
+                "m.get_login_token": {"enabled": False},
+            }
+        }
+
+    async def turn_server(self, _request: Request) -> JsonObject:
+        """GET /voip/turnServer"""
+        return {}
+
+    async def protocols(self, _request: Request) -> JsonObject:
+        """GET /thirdparty/protocols"""
+        return {}
