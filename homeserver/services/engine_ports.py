@@ -13,6 +13,8 @@ from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId
 from federation.ports import KnownEvent, UserDevices
 from homeserver.engine.entries import Committed, Unit
 from homeserver.engine.log import Placed
+from homeserver.engine.memberships import UserRoom
+from homeserver.engine.rooms import Room
 
 OnCommit: TypeAlias = Callable[[Sequence[Placed]], None]
 
@@ -50,6 +52,18 @@ class MemberRooms(Protocol):
     """Rooms that are known here, by ID."""
 
     async def get(self, room_id: RoomId) -> MemberRoom | None: ...
+
+
+class UserRooms(SharedRooms, Protocol):
+    """The same, with all rooms of a user of ours."""
+
+    async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]: ...
+
+
+class StateRooms(Protocol):
+    """Rooms that are known here, with their current state."""
+
+    async def get(self, room_id: RoomId) -> Room | None: ...
 
 
 class EventLookup(Protocol):

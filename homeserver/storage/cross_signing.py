@@ -55,3 +55,12 @@ async def load(
     for row in rows:
         found.setdefault(UserId(row[0]), {})[row[1]] = CrossSigningKey(row[1], row[2], row[3])
     return found
+
+
+async def delete(connection: Connection, user_id: UserId, usages: Collection[str]) -> None:
+    """Removes a user's keys of these usages."""
+    await connection.execute(
+        "DELETE FROM cross_signing_keys WHERE user_id = $1 AND usage = ANY($2::text[])",
+        user_id,
+        list(usages),
+    )

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from federation.events.ids import DeviceId, UserId
+from federation.events.ids import DeviceId, RoomId, UserId
 from homeserver.storage.database import Connection
 
 CROSS_SIGNING = DeviceId("")
@@ -134,3 +134,19 @@ async def latest_position(connection: Connection, user_id: UserId) -> int:
         "SELECT max(position) FROM device_list_changes WHERE user_id = $1", user_id
     )
     return position or 0
+
+
+async def members_between(
+    connection: Connection, room_ids: Collection[RoomId], *, after: int, upto: int
+) -> list[tuple[RoomId, UserId, str | None]]:
+    """Changes of members (room, user, new membership) of rooms in a stretch of the log. Reads what
+    `rooms` and `state_changes` own: one query for all rooms of a reader."""
+    rows = await connection.fetch(
+        "SELECT r.room_id, c.state_key, c.membership FROM rooms r JOIN state_changes c"
+        " USING (room_nid) WHERE r.room_id = ANY($1::text[]) AND c.type = 'm.room.member'"
+        " AND c.position > $2 AND c.position <= $3 ORDER BY c.position",
+        list(room_ids),
+        after,
+        upto,
+    )
+    return [(RoomId(row[0]), UserId(row[1]), row[2]) for row in rows]

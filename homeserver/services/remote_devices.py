@@ -1,0 +1,343 @@
+"""Device lists of remote users: kept from the first question on, by updates, and fetched again
+after a gap.
+
+Rules:
+1. A list is kept only while its user shares a room with a user of ours: then the other server
+   sends updates. `run` drops lists of users with whom no room is shared any more, at a start too.
+2. An update that refers to one which we don't know shows a gap: the list must be fetched again.
+   That is a row in the database until it succeeded, retried with growing waits.
+3. An update that comes while its list is being fetched makes the fetch be repeated: which of the
+   two is newer can't be told.
+4. Keys are checked before they are kept (`rules.device_keys`); a device whose keys aren't sound has
+   none.
+5. Each change is committed together with its DeviceListEntry.
+
+Spec: server-server API, "Device Management".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, UserId
+from federation.ports import Clock, UserDevices
+from federation.transport.client import FederationError
+from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
+from homeserver.engine.log import Placed
+from homeserver.errors import MatrixError
+from homeserver.rules.device_keys import (
+    MASTER,
+    SELF_SIGNING,
+    check_text,
+    encode_key,
+    parse_cross_signing_key,
+    parse_device_keys,
+    public_key_of,
+    verify_by_master,
+)
+from homeserver.services.engine_ports import MemberRooms, RemoteQueries, SharedRooms, UnitLog
+from homeserver.storage import remote_devices as store
+from homeserver.storage.database import Connection, Database, DatabaseUnavailable
+from homeserver.storage.remote_devices import RemoteDevice, RemoteList, Resync
+
+log = logging.getLogger(__name__)
+
+
+class RemoteDevices:
+    """The kept lists, and the work that keeps them right."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        committer: UnitLog,
+        rooms: MemberRooms,
+        shared: SharedRooms,
+        remote: RemoteQueries,
+        clock: Clock,
+    ) -> None:
+        self._database, self._committer = database, committer
+        self._rooms, self._shared = rooms, shared
+        self._remote, self._clock = remote, clock
+        self._fetching: dict[UserId, int] = {}
+        self._updated_meanwhile: set[UserId] = set()
+        self._departed: set[UserId] = set()
+        self._check_all = True
+        self._wake = asyncio.Event()
+
+    # Reading
+
+    async def load(
+        self, user_ids: Collection[UserId]
+    ) -> tuple[dict[UserId, RemoteList], set[UserId]]:
+        """The kept lists of these users, and those of them that are known to be out of date."""
+        async with self._database.connection() as connection:
+            lists = await store.load(connection, user_ids)
+            stale = await store.pending_resyncs(connection, list(lists))
+        return lists, stale
+
+    async def is_tracked(self, user_id: UserId) -> bool:
+        """Does the user share a room with a user of ours, so that we hear of changes?"""
+        for room_id in await self._shared.rooms_of(user_id):
+            room = await self._rooms.get(room_id)
+            if room is not None and room.joined_local:
+                return True
+        return False
+
+    async def fetch(self, user_id: UserId) -> RemoteList:
+        """Fetches a list and keeps it. Raises FederationError."""
+        self._fetching[user_id] = self._fetching.get(user_id, 0) + 1
+        try:
+            answer = await self._remote.devices(user_id)
+            fetched = parse_list(answer)
+            await self._keep(user_id, answer.stream_id, fetched)
+            return fetched
+        finally:
+            self._fetching[user_id] -= 1
+            if not self._fetching[user_id]:
+                del self._fetching[user_id]
+                self._updated_meanwhile.discard(user_id)
+
+    async def _keep(self, user_id: UserId, stream_id: int, fetched: RemoteList) -> None:
+        async def work(connection: Connection) -> Sequence[Entry]:
+            before = (await store.load(connection, [user_id])).get(user_id)
+            await store.replace(connection, user_id, stream_id, fetched)
+            await store.finish_resync(connection, user_id)
+            if user_id in self._updated_meanwhile:  # rule 3
+                now_ms = self._clock.now_ms()
+                await store.mark_resyncs(connection, [user_id], retry_at_ms=now_ms)
+                self._wake.set()
+            is_news = before is not None and before != fetched
+            return [DeviceListEntry(user_id)] if is_news else []
+
+        await self._committer.submit(Unit(work=work))
+
+    # What other servers say
+
+    async def update(self, content: JsonObject) -> None:
+        """An m.device_list_update of a user of the server that sent it. Ignores what isn't
+        sound."""
+        user_id = UserId(content["user_id"])
+        stream_id = int(content["stream_id"])
+        before = [int(one) for one in content.get("prev_id", [])]
+        device = parse_update(content)
+        if not -(2**63) <= stream_id < 2**63 or not await self.is_tracked(user_id):
+            return  # nobody here may know the list
+        if user_id in self._fetching:
+            self._updated_meanwhile.add(user_id)
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            seen = await store.seen(connection, user_id)
+            if seen is not None and stream_id in seen:
+                return []  # a repeat
+            if seen is not None:
+                await store.apply_update(connection, user_id, stream_id, device)
+                count = await store.count_devices(connection, user_id)
+                if not before or not set(before) <= set(seen):
+                    now_ms = self._clock.now_ms()
+                    await store.mark_resyncs(connection, [user_id], retry_at_ms=now_ms)
+                elif count > limits.REMOTE_DEVICES_PER_USER:
+                    await store.forget(connection, [user_id])
+            return [DeviceListEntry(user_id)]
+
+        await self._committer.submit(Unit(work=work))
+        self._wake.set()
+
+    async def update_signing_keys(self, content: JsonObject) -> None:
+        """An m.signing_key_update: new cross-signing keys. Keys that aren't sound are ignored."""
+        user_id = UserId(content["user_id"])
+        if not await self.is_tracked(user_id):
+            return
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            kept = (await store.load(connection, [user_id])).get(user_id)
+            given, given_signing = content.get("master_key"), content.get("self_signing_key")
+            if kept is not None:
+                old: JsonObject | None = (
+                    canonical_json.decode(kept.master_key) if kept.master_key else None
+                )
+                master, self_signing = parse_signing_keys(user_id, given or old, given_signing)
+                await store.set_cross_signing(
+                    connection,
+                    user_id,
+                    master_key=master if given else None,
+                    self_signing_key=self_signing,
+                )
+            return [DeviceListEntry(user_id)]
+
+        await self._committer.submit(Unit(work=work))
+
+    # Work of our own
+
+    def on_commit(self, batch: Sequence[Placed]) -> None:
+        """A follower of the log: notes who left a room, for `run`."""
+        for placed in batch:
+            entry = placed.entry
+            if not isinstance(entry, EventEntry | StateEntry):
+                continue
+            for change in entry.changes:
+                if change.key[0] == "m.room.member" and change.membership != "join":
+                    self._departed.add(UserId(change.key[1]))
+                    self._wake.set()
+
+    async def run(self) -> None:
+        """For the supervisor: fetches what is due and drops what is no longer kept, for ever."""
+        while True:
+            self._wake.clear()
+            try:
+                wait_s = await self.work_once()
+            except DatabaseUnavailable as error:
+                log.warning("Device lists wait for the database: %s", error)
+                wait_s = limits.RESYNC_RETRY_MS_MIN / 1000
+            if not self._wake.is_set():
+                await self._sleep(wait_s)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until something happens, or for so long."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._clock.sleep(seconds)),
+                group.create_task(_wait(self._wake)),
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+    async def work_once(self) -> float:
+        """Does all that is due now; returns the seconds until more is."""
+        await self._drop_untracked()
+        while True:
+            now_ms = self._clock.now_ms()
+            async with self._database.connection() as connection:
+                due, next_ms = await store.due_resyncs(
+                    connection, now_ms=now_ms, limit=limits.RESYNC_AT_ONCE
+                )
+            if not due:
+                wait_ms = limits.RESYNC_RETRY_MS_MAX if next_ms is None else next_ms - now_ms
+                return max(wait_ms, 0) / 1000
+            async with asyncio.TaskGroup() as group:
+                for resync in due:
+                    group.create_task(self._resync(resync))
+
+    async def _resync(self, resync: Resync) -> None:
+        user_id = resync.user_id
+        if not await self.is_tracked(user_id):
+            async with self._database.transaction() as connection:
+                await store.forget(connection, [user_id])
+            return
+        try:
+            await self.fetch(user_id)
+        except (FederationError, MatrixError) as error:
+            log.info("The device list of %s can't be fetched yet: %s", user_id, error)
+            wait_ms = min(
+                limits.RESYNC_RETRY_MS_MIN * 2 ** min(resync.attempts, 20),
+                limits.RESYNC_RETRY_MS_MAX,
+            )
+            async with self._database.transaction() as connection:
+                await store.postpone_resync(
+                    connection,
+                    user_id,
+                    attempts=resync.attempts + 1,
+                    retry_at_ms=self._clock.now_ms() + wait_ms,
+                )
+
+    async def _drop_untracked(self) -> None:
+        """Rule 1. When a user of ours left, any remote user may be the one who isn't shared with
+        any more, so all kept lists are looked at."""
+        departed, self._departed = self._departed, set()
+        check_all, self._check_all = self._check_all, False
+        try:
+            async with self._database.connection() as connection:
+                kept = set(await store.kept(connection))
+            if not check_all and departed <= kept:
+                kept &= departed
+            gone = [user_id for user_id in sorted(kept) if not await self.is_tracked(user_id)]
+            if gone:
+                async with self._database.transaction() as connection:
+                    await store.forget(connection, gone)
+        except BaseException:
+            self._departed |= departed
+            self._check_all = self._check_all or check_all
+            raise
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def parse_list(answer: UserDevices) -> RemoteList:
+    """What is sound of another server's list."""
+    devices: dict[DeviceId, RemoteDevice] = {}
+    for one in answer.devices[: limits.REMOTE_DEVICES_PER_USER]:
+        device = parse_update({**one, "user_id": answer.user_id})
+        if isinstance(device, RemoteDevice):
+            devices[device.device_id] = device
+    master, self_signing = parse_signing_keys(
+        answer.user_id, answer.master_key, answer.self_signing_key
+    )
+    return RemoteList(devices, master, self_signing)
+
+
+def parse_update(content: JsonObject) -> RemoteDevice | DeviceId:
+    """A device from an update or a list: the ID alone if it was deleted, or if the ID is one that
+    no device can have here."""
+    device_id = DeviceId(content["device_id"])
+    name = content.get("device_display_name")
+    try:
+        check_text(device_id, "device_id")
+        if content.get("deleted") is True:
+            return device_id
+        keys = parse_remote_keys(content.get("keys"), str(content["user_id"]), device_id)
+    except MatrixError:
+        return DeviceId(device_id.replace("\0", "")[: limits.IDENTIFIER_BYTES])
+    return RemoteDevice(device_id, keys, _display_name(name))
+
+
+def parse_remote_keys(value: object, user_id: str, device_id: str) -> bytes | None:
+    """A remote device's keys as JSON: with the signatures of its user (cross-signing), or None
+    where there are none that are sound."""
+    if not isinstance(value, dict) or not value:
+        return None
+    try:
+        keys = parse_device_keys(value, user_id=user_id, device_id=device_id)
+        signatures = value["signatures"][user_id]
+        kept = {name: text for name, text in signatures.items() if isinstance(text, str)}
+        return encode_key({**keys, "signatures": {user_id: kept}}, "keys")
+    except MatrixError as error:
+        log.info("Keys of %s %s are not sound: %s", user_id, device_id, error)
+        return None
+
+
+def parse_signing_keys(
+    user_id: UserId, master: JsonObject | None, self_signing: JsonObject | None
+) -> tuple[bytes | None, bytes | None]:
+    """A remote user's cross-signing keys as JSON, as far as they are sound; a self-signing key
+    counts with the master key that signed it."""
+    try:
+        if master is None:
+            return None, None
+        key = parse_cross_signing_key(master, user_id=user_id, usage=MASTER)
+        encoded = encode_key(key, "master key")
+    except MatrixError as error:
+        log.info("The master key of %s is not sound: %s", user_id, error)
+        return None, None
+    try:
+        if self_signing is None:
+            return encoded, None
+        signing = parse_cross_signing_key(self_signing, user_id=user_id, usage=SELF_SIGNING)
+        verify_by_master(signing, user_id=user_id, master_public_key=public_key_of(key))
+        return encoded, encode_key(signing, "self-signing key")
+    except MatrixError as error:
+        log.info("The self-signing key of %s is not sound: %s", user_id, error)
+        return encoded, None
+
+
+def _display_name(name: object) -> str | None:
+    if not isinstance(name, str) or "\0" in name:
+        return None
+    return name.encode(errors="replace")[:256].decode(errors="ignore")
