@@ -30,7 +30,7 @@ STRIPPED_STATE_EVENTS_MAX = 100
 # --- transport: what waits ----------------------------------------------------------------------
 INBOX_WAITING_PER_ROOM_MAX = 2_000  # past it the origin gets 429 for the transaction, and retries
 INBOX_WAITING_PER_ORIGIN_MAX = 5_000  # as above
-INBOX_BATCH = 50
+INBOX_BATCH = 200
 INBOX_ATTEMPTS_MAX = 40  # with the waits below: about a week; then the event is given up, logged
 INBOX_RETRY_S_MIN = 2.0
 INBOX_RETRY_S_MAX = 6 * 3_600.0
@@ -39,6 +39,7 @@ INBOX_RETRY_S_MAX = 6 * 3_600.0
 GAP_EVENTS_MAX = 500  # events fetched between what is known and one received event
 GAP_ROUNDS_MAX = 12  # get_missing_events requests for one received event
 GAP_EVENTS_PER_ROUND = 50
+GAP_STATES_MAX = 10  # states fetched for the events of one gap
 STATE_EVENTS_MAX = 100_000  # of one state_ids answer, and of its auth chain
 SINGLE_EVENT_FETCHES_MAX = 200  # /event requests for one need; past it /state is asked for at once
 SINGLE_EVENT_FETCHES_AT_ONCE = 10

@@ -12,32 +12,25 @@ class Wakeup:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._event = asyncio.Event()
+        self._is_set = False
+        self._over = asyncio.Event()
 
     def set(self) -> None:
         """Wakes the waiting task, or the next one to wait."""
-        self._event.set()
+        self._is_set = True
+        self._over.set()
 
-    async def wait(self, seconds: float | None) -> bool:
+    async def wait(self, seconds: float) -> bool:
         """Waits until set, at most `seconds`; says whether it was set, and clears it."""
-        if not self._event.is_set() and seconds != 0:
-            await self._wait(seconds)
-        was_set = self._event.is_set()
-        self._event.clear()
+        if not self._is_set and seconds > 0:
+            self._over.clear()
+            async with asyncio.TaskGroup() as group:
+                alarm = group.create_task(self._ring_after(seconds))
+                await self._over.wait()
+                alarm.cancel()
+        was_set, self._is_set = self._is_set, False
         return was_set
 
-    async def _wait(self, seconds: float | None) -> None:
-        if seconds is None:
-            await self._event.wait()
-            return
-        loop = asyncio.get_running_loop()
-        waiting = {
-            loop.create_task(self._event.wait()),
-            loop.create_task(self._clock.sleep(seconds)),
-        }
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+    async def _ring_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._over.set()

@@ -29,9 +29,9 @@ from federation.graph.admission import DropReason
 from federation.graph.building import EventDraft, sign_event
 from federation.limits import EVENT_REQUEST_BYTES_MAX, STRIPPED_STATE_EVENTS_MAX
 from federation.ports import EventStore, Refused, RoomWriter
-from federation.transport.authentication import PeerRequest
-from federation.transport.endpoints import Endpoints, Route, fragments, pdus
-from federation.transport.room_access import RoomAccess, parse_own_user, parse_room
+from federation.transport.routes.authentication import PeerRequest
+from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
+from federation.transport.routes.room_access import RoomAccess, parse_own_user, parse_room
 from federation.transport.signature_checks import SignatureChecker
 
 _V1 = "/_matrix/federation/v1"

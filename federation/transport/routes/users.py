@@ -28,9 +28,9 @@ from federation.limits import (
     USERS_PER_KEYS_REQUEST_MAX,
 )
 from federation.ports import Refused, UserQueries
-from federation.transport.authentication import PeerRequest
-from federation.transport.endpoints import Endpoints, Route
-from federation.transport.room_access import parse_user
+from federation.transport.routes.authentication import PeerRequest
+from federation.transport.routes.endpoints import Endpoints, Route
+from federation.transport.routes.room_access import parse_user
 
 _V1 = "/_matrix/federation/v1"
 

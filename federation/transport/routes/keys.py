@@ -18,9 +18,9 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
 from federation.limits import NOTARY_SERVERS_PER_REQUEST_MAX, QUERY_REQUEST_BYTES_MAX
 from federation.ports import Clock, Refused
-from federation.transport.authentication import parse_object, parse_query, read_body
-from federation.transport.endpoints import Endpoints, Route, json_response
 from federation.transport.keyring import Keyring
+from federation.transport.routes.authentication import parse_object, parse_query, read_body
+from federation.transport.routes.endpoints import Endpoints, Route, json_response
 
 _QUERY = "/_matrix/key/v2/query"
 

@@ -24,9 +24,9 @@ from federation.limits import (
     QUERY_REQUEST_BYTES_MAX,
 )
 from federation.ports import Clock, EventStore, Refused
-from federation.transport.authentication import PeerRequest
-from federation.transport.endpoints import Endpoints, Route, pdus
-from federation.transport.room_access import RoomAccess, parse_event
+from federation.transport.routes.authentication import PeerRequest
+from federation.transport.routes.endpoints import Endpoints, Route, pdus
+from federation.transport.routes.room_access import RoomAccess, parse_event
 
 _V1 = "/_matrix/federation/v1"
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from federation.events import canonical_json
 from federation.events.event import Event
 from federation.ports import Clock, Metrics, Refused
-from federation.transport.authentication import Authenticator, PeerRequest
+from federation.transport.routes.authentication import Authenticator, PeerRequest
 
 Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
 PeerHandler = Callable[[PeerRequest], Awaitable[object]]

@@ -24,7 +24,7 @@ from federation.events.ids import (
 from federation.events.room_versions import RoomVersion
 from federation.ports import EventStore, KnownEvent, Refused
 from federation.transport.acl import ServerAcls
-from federation.transport.authentication import PeerRequest
+from federation.transport.routes.authentication import PeerRequest
 
 
 def parse_room(text: str) -> RoomId:

@@ -1,0 +1,322 @@
+"""Transactions of other servers: each event decided at once, or kept durably until it can be.
+
+Rules:
+1. A transaction that comes again gets the first one's answer; while that is being worked out it
+   waits for it. Answers are kept in memory, bounded; what is forgotten is handled again, harmlessly.
+2. The fast path needs no network: parents, auth events and keys at hand, answered after the
+   commit. Anything else is stored first, answered, and worked off by one worker for each room.
+3. Budgets are per origin and per room. Past them the transaction is refused with 429 and comes
+   again later: nothing is dropped for a limit of ours.
+4. An event that can't be decided waits longer and longer, and no longer than about a week.
+
+Spec: server-server API, "Transactions" and "Checks performed on receipt of a PDU".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event, InvalidEvent, load_event, parse_pdu
+from federation.events.hashes import event_id_of
+from federation.events.ids import EventId, InvalidIdentifier, RoomId, ServerName, parse_room_id
+from federation.events.room_versions import ROOM_VERSIONS, RoomVersion
+from federation.graph.admission import Dropped, Rejected
+from federation.limits import (
+    EDUS_PER_TRANSACTION_MAX,
+    INBOX_ATTEMPTS_MAX,
+    INBOX_BATCH,
+    INBOX_RETRY_S_MAX,
+    INBOX_RETRY_S_MIN,
+    INBOX_WAITING_PER_ORIGIN_MAX,
+    INBOX_WAITING_PER_ROOM_MAX,
+    PDUS_PER_TRANSACTION_MAX,
+    TRANSACTION_ID_BYTES_MAX,
+    TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
+    TRANSACTIONS_REMEMBERED_MAX,
+)
+from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
+from federation.transport.acl import ServerAcls
+from federation.transport.edus import EduReceiver
+from federation.transport.gap_filler import GapFiller, NotAtHand, Undecided
+from federation.transport.wakeup import Wakeup
+
+_log = logging.getLogger(__name__)
+
+Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
+"""Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class InboxPorts:
+    """What the inbox works with."""
+
+    store: EventStore
+    waiting: InboxStore
+    clock: Clock
+    metrics: Metrics
+    spawn: Spawn
+
+
+class _Refusal(Exception):
+    """The `error` of one PDU's result."""
+
+
+class Inbox:
+    """Receives transactions; `start` takes up what waited at the last stop."""
+
+    def __init__(
+        self,
+        name: ServerName,
+        ports: InboxPorts,
+        *,
+        filler: GapFiller,
+        acls: ServerAcls,
+        edus: EduReceiver,
+    ) -> None:
+        self._name = name
+        self._store, self._waiting = ports.store, ports.waiting
+        self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
+        self._filler, self._acls, self._edus = filler, acls, edus
+        self._answers: OrderedDict[tuple[ServerName, str], asyncio.Future[JsonObject]] = (
+            OrderedDict()
+        )
+        self._running: Counter[ServerName] = Counter()
+        self._workers: dict[RoomId, Wakeup] = {}
+        self._waiting_in: Counter[RoomId] = Counter()
+        self._waiting_of: Counter[ServerName] = Counter()
+        self._due_s: dict[EventId, float] = {}
+
+    async def start(self) -> None:
+        """Starts a worker for each room in which something waits."""
+        for room_id in await self._waiting.rooms():
+            self._wake(room_id)
+
+    # --- transactions -----------------------------------------------------------------------------
+
+    async def receive(self, origin: ServerName, txn_id: str, content: JsonObject) -> JsonObject:
+        """Handles a transaction of an authenticated origin; returns the answer's body. Raises
+        Refused."""
+        pdus, edus = _parts(txn_id, content)
+        place = (origin, txn_id)
+        before = self._answers.get(place)
+        if before is not None:
+            self._metrics.count("federation_transactions_repeated")
+            return await asyncio.shield(before)
+        if self._running[origin] >= TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX:
+            raise _too_much("too many transactions at once")
+        answer: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
+        self._answers[place] = answer
+        self._running[origin] += 1
+        try:
+            result = {"pdus": await self._receive_pdus(origin, pdus)}
+            for edu in edus:
+                await self._edus.receive(origin, edu)
+        except BaseException:
+            # not handled, so the repeat must be handled: nobody gets this answer
+            self._answers.pop(place, None)
+            answer.cancel()
+            raise
+        finally:
+            self._running -= Counter({origin: 1})
+        answer.set_result(result)
+        while len(self._answers) > TRANSACTIONS_REMEMBERED_MAX:
+            self._answers.popitem(last=False)
+        return result
+
+    async def _receive_pdus(self, origin: ServerName, pdus: Sequence[object]) -> JsonObject:
+        """Results by event ID. Rooms go side by side, events of one room in order."""
+        results: JsonObject = {}
+        by_room: dict[RoomId, list[Event]] = {}
+        for pdu in pdus:
+            await self._sort_in(origin, pdu, by_room, results)
+        keep: list[Waiting] = []
+        async with asyncio.TaskGroup() as group:
+            for events in by_room.values():
+                group.create_task(self._receive_events(origin, events, results, keep))
+        if keep:
+            await self._keep(origin, keep)
+        return results
+
+    async def _sort_in(
+        self,
+        origin: ServerName,
+        pdu: object,
+        by_room: dict[RoomId, list[Event]],
+        results: JsonObject,
+    ) -> None:
+        """Parses one PDU into `by_room`, or notes in `results` why not."""
+        if not isinstance(pdu, dict):
+            return
+        event_id: str | None = None
+        try:
+            room_id, version = await self._room_of(pdu)
+            event_id = _event_id(pdu, version)
+            await self._check_room(origin, room_id)
+            event = parse_pdu(pdu, version)
+        except (_Refusal, InvalidEvent) as error:
+            self._metrics.count("federation_pdus", result="invalid")
+            if event_id is not None:  # else there is no name under which to answer
+                results[event_id] = {"error": str(error)}
+            return
+        results.setdefault(event.event_id, {})
+        by_room.setdefault(room_id, []).append(event)
+
+    async def _room_of(self, pdu: JsonObject) -> tuple[RoomId, RoomVersion]:
+        """The room of a PDU, which must be known. Raises _Refusal."""
+        room = pdu.get("room_id")
+        try:
+            room_id = parse_room_id(room if isinstance(room, str) else "")
+        except InvalidIdentifier:
+            raise _Refusal("not a room ID") from None
+        version = await self._store.room_version(room_id)
+        if version is None:
+            raise _Refusal("unknown room")
+        return room_id, version
+
+    async def _check_room(self, origin: ServerName, room_id: RoomId) -> None:
+        """We must be in the room, and the origin may be. Raises _Refusal."""
+        if not await self._store.is_server_joined(room_id, self._name):
+            raise _Refusal("not in the room")
+        if not await self._acls.allows(room_id, origin):
+            raise _Refusal("denied by the room's server ACL")
+
+    async def _receive_events(
+        self,
+        origin: ServerName,
+        events: Sequence[Event],
+        results: JsonObject,
+        keep: list[Waiting],
+    ) -> None:
+        """Decides the events of one room, or adds them to `keep`."""
+        stored = await self._store.load_events([event.event_id for event in events])
+        for event in events:
+            known = stored.get(event.event_id)
+            if known is not None and not known.outlier:
+                self._metrics.count("federation_pdus", result="known")
+                continue
+            try:
+                verdict = await self._filler.accept_at_hand(event)
+            except NotAtHand:
+                self._metrics.count("federation_pdus", result="kept")
+                keep.append(self._as_waiting(origin, event))
+                continue
+            result = type(verdict).__name__.lower()
+            self._metrics.count("federation_pdus", result=result)
+            if isinstance(verdict, Dropped):
+                _log.info("dropped %s of %s: %s", event.event_id, origin, verdict.reason.value)
+                results[event.event_id] = {"error": "the event's signatures aren't valid"}
+            elif isinstance(verdict, Rejected):
+                _log.info("rejected %s of %s: %s", event.event_id, origin, verdict.failure)
+
+    def _as_waiting(self, origin: ServerName, event: Event) -> Waiting:
+        return Waiting(
+            event.event_id,
+            event.room_id,
+            origin,
+            event.raw,
+            event.version.name,
+            self._clock.now_ms(),
+        )
+
+    async def _keep(self, origin: ServerName, keep: Sequence[Waiting]) -> None:
+        """Stores events durably and wakes their rooms' workers. Raises Refused past a budget."""
+        rooms = Counter(one.room_id for one in keep)
+        for room_id, count in rooms.items():
+            if self._waiting_in[room_id] + count > INBOX_WAITING_PER_ROOM_MAX:
+                raise _too_much("too much waits in the room")
+        if self._waiting_of[origin] + len(keep) > INBOX_WAITING_PER_ORIGIN_MAX:
+            raise _too_much("too much of this server waits")
+        await self._waiting.keep(keep)
+        self._waiting_in += rooms
+        self._waiting_of[origin] += len(keep)
+        for room_id in rooms:
+            self._wake(room_id)
+
+    # --- what waits -------------------------------------------------------------------------------
+
+    def _wake(self, room_id: RoomId) -> None:
+        wakeup = self._workers.get(room_id)
+        if wakeup is None:
+            wakeup = self._workers[room_id] = Wakeup(self._clock)
+            self._spawn(f"inbox {room_id}", lambda: self._work(room_id))
+        wakeup.set()
+
+    def heard_from(self, server: ServerName) -> None:
+        """A server is up again: what waits may be had from it. Wakes all workers."""
+        self._due_s.clear()
+        for wakeup in self._workers.values():
+            wakeup.set()
+
+    async def _work(self, room_id: RoomId) -> None:
+        """Works a room's queue off; ends when it is empty."""
+        wakeup = self._workers[room_id]
+        while True:
+            batch = await self._waiting.next(room_id, INBOX_BATCH)
+            if not batch:
+                break
+            self._waiting_in[room_id] = max(self._waiting_in[room_id], len(batch))
+            now_s = self._clock.monotonic_s()
+            due = [one for one in batch if self._due_s.get(one.event_id, 0.0) <= now_s]
+            for one in due:
+                await self._work_off(one)
+            if not due:
+                next_s = min(self._due_s[one.event_id] for one in batch)
+                await wakeup.wait(max(0.1, next_s - now_s))
+        # nothing may be awaited between the empty answer's check and this
+        del self._workers[room_id]
+        self._waiting_in.pop(room_id, None)
+        if await wakeup.wait(0):
+            self._wake(room_id)
+
+    async def _work_off(self, waiting: Waiting) -> None:
+        """Tries one event; it leaves the queue, or goes to its end."""
+        version = ROOM_VERSIONS[waiting.version]
+        event = load_event(waiting.pdu, version, waiting.event_id)
+        stored = (await self._store.load_events([event.event_id])).get(event.event_id)
+        if stored is None or stored.outlier:
+            outcome = await self._filler.settle(event, waiting.origin)
+            if isinstance(outcome, Undecided) and waiting.attempts + 1 < INBOX_ATTEMPTS_MAX:
+                await self._postpone(waiting, outcome)
+                return
+            _log.info("%s of %s: %s", event.event_id, waiting.origin, outcome)
+            self._metrics.count("federation_pdus_waited", result=type(outcome).__name__.lower())
+        await self._waiting.remove(waiting.room_id, [waiting.event_id])
+        self._due_s.pop(waiting.event_id, None)
+        self._waiting_in -= Counter({waiting.room_id: 1})
+        self._waiting_of -= Counter({waiting.origin: 1})
+
+    async def _postpone(self, waiting: Waiting, outcome: Undecided) -> None:
+        wait_s = min(INBOX_RETRY_S_MAX, INBOX_RETRY_S_MIN * 2 ** min(waiting.attempts, 20))
+        _log.info("%s waits %s s: %s", waiting.event_id, wait_s, outcome.detail)
+        self._due_s[waiting.event_id] = self._clock.monotonic_s() + wait_s
+        await self._waiting.postpone(waiting.room_id, [waiting.event_id])
+
+
+def _parts(txn_id: str, content: JsonObject) -> tuple[list[object], list[object]]:
+    """The PDUs and EDUs of a transaction, within the limits. Raises Refused."""
+    pdus, edus = content.get("pdus", []), content.get("edus", [])
+    if not isinstance(pdus, list) or not isinstance(edus, list):
+        raise Refused(400, "M_BAD_JSON", "pdus or edus is no list")
+    if len(pdus) > PDUS_PER_TRANSACTION_MAX or len(edus) > EDUS_PER_TRANSACTION_MAX:
+        raise Refused(400, "M_BAD_JSON", "too many PDUs or EDUs")
+    if len(txn_id.encode(errors="replace")) > TRANSACTION_ID_BYTES_MAX:
+        raise Refused(400, "M_INVALID_PARAM", "the transaction ID is too long")
+    return pdus, edus
+
+
+def _too_much(detail: str) -> Refused:
+    return Refused(429, "M_LIMIT_EXCEEDED", detail, {"retry_after_ms": 5_000})
+
+
+def _event_id(pdu: JsonObject, version: RoomVersion) -> str | None:
+    """The ID under which to answer; None when the PDU has none."""
+    try:
+        return event_id_of(pdu, version)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # too malformed to be hashed; parse_pdu says the same

@@ -1,0 +1,88 @@
+"""All endpoints of federation in one table, and the two that are too small for a module.
+
+Rules:
+1. Handlers are grouped by noun: keys, rooms, users, handshakes.
+2. Each takes (request, decoded path parameters); the dispatcher is the homeserver's.
+
+Spec: server-server API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from federation.events.ids import ServerName
+from federation.events.signing import SigningKey
+from federation.limits import TRANSACTION_BYTES_MAX
+from federation.ports import Clock, EventStore, Metrics, RoomWriter, UserQueries
+from federation.transport.acl import ServerAcls
+from federation.transport.backoff import Backoffs
+from federation.transport.inbox import Inbox
+from federation.transport.keyring import Keyring
+from federation.transport.routes.authentication import Authenticator, PeerRequest
+from federation.transport.routes.endpoints import Endpoints, Route, json_response
+from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes
+from federation.transport.routes.keys import KeyRoutes
+from federation.transport.routes.room_access import RoomAccess
+from federation.transport.routes.rooms import RoomRoutes
+from federation.transport.routes.users import UserRoutes
+from federation.transport.signature_checks import SignatureChecker
+
+
+@dataclass(frozen=True, slots=True)
+class RouteParts:
+    """What the endpoints work with. `software` is name and version for /version."""
+
+    name: ServerName
+    key: SigningKey
+    keyring: Keyring
+    signatures: SignatureChecker
+    acls: ServerAcls
+    backoffs: Backoffs
+    inbox: Inbox
+    store: EventStore
+    writer: RoomWriter
+    users: UserQueries
+    clock: Clock
+    metrics: Metrics
+    software: tuple[str, str] = ("Freehold", "0.1.0")
+
+
+class FederationRoutes:
+    """The table."""
+
+    def __init__(self, parts: RouteParts) -> None:
+        self._software, self._inbox = parts.software, parts.inbox
+        access = RoomAccess(parts.store, parts.acls)
+        authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs)
+        endpoints = Endpoints(authenticator, parts.metrics, parts.clock)
+        handshakes = HandshakePorts(parts.store, parts.writer, access, parts.signatures)
+        rooms = RoomRoutes(parts.name, store=parts.store, access=access, clock=parts.clock)
+        self._table: list[Route] = [
+            ("GET", "/_matrix/federation/v1/version", endpoints.public("version", self.version)),
+            (
+                "PUT",
+                "/_matrix/federation/v1/send/{txnId}",
+                endpoints.signed("send", self.send, bytes_max=TRANSACTION_BYTES_MAX),
+            ),
+            *KeyRoutes(parts.keyring, parts.clock).table(endpoints),
+            *rooms.table(endpoints),
+            *UserRoutes(parts.name, parts.users).table(endpoints),
+            *HandshakeRoutes(parts.name, parts.key, handshakes).table(endpoints),
+        ]
+
+    def table(self) -> list[Route]:
+        """Method, path template and handler of every endpoint."""
+        return list(self._table)
+
+    async def version(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
+        """GET /version."""
+        name, version = self._software
+        return json_response({"server": {"name": name, "version": version}})
+
+    async def send(self, peer: PeerRequest) -> object:
+        """PUT /send/{txnId}."""
+        return await self._inbox.receive(peer.origin, peer.params["txnId"], peer.content)
