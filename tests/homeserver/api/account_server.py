@@ -1,0 +1,242 @@
+"""A server with accounts alone, over a real database and real sockets, for tests of the edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import aiohttp
+from argon2 import PasswordHasher
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, ServerName, UserId
+from homeserver.api.accounts import AccountsApi
+from homeserver.api.devices import DevicesApi
+from homeserver.api.edge import Edge, FederationRoute
+from homeserver.api.logins import LoginsApi
+from homeserver.api.profiles import ProfilesApi
+from homeserver.api.routes import Route, table
+from homeserver.api.server import HttpServer
+from homeserver.api.server_info import ServerInfoApi
+from homeserver.clock import SystemClock
+from homeserver.config import Config, Listener
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import DeviceListEntry, Entry
+from homeserver.errors import not_found
+from homeserver.metrics import MetricsStore
+from homeserver.services.accounts import AccountParts, Accounts, resolve_user
+from homeserver.services.device_removal import DeviceRemoval
+from homeserver.services.devices import Devices
+from homeserver.services.logins import LoginParts, Logins
+from homeserver.services.passwords import Passwords
+from homeserver.services.profiles import Profiles
+from homeserver.services.rate_limits import RateLimiter
+from homeserver.services.tokens import Tokens
+from homeserver.services.uia import Uia
+from homeserver.storage import logs
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.migrate import migrate
+from homeserver.supervisor import Supervisor
+
+SERVER = ServerName("hs1")
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+V3 = "/_matrix/client/v3"
+
+
+class Reply(NamedTuple):
+    """An answer: status, JSON body ({} for none), headers."""
+
+    status: int
+    body: JsonObject
+    headers: Any
+
+
+@dataclass
+class AccountServer:
+    """The running server and a client's session."""
+
+    url: str
+    database: Database
+    committer: Committer
+    metrics: MetricsStore
+    session: aiohttp.ClientSession
+    deleted: list[tuple[UserId, list[DeviceId]]] = field(default_factory=list)
+    changed_profiles: list[UserId] = field(default_factory=list)
+    deactivated: list[UserId] = field(default_factory=list)
+
+    async def call(
+        self, method: str, path: str, body: object = None, *, token: str | None = None, **more: Any
+    ) -> Reply:
+        """One request; `path` below /_matrix/client/v3 unless it starts with /_ or /."""
+        headers = dict(more.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        target = path if path.startswith(("/_", "/.")) else V3 + path
+        if body is not None:
+            more["json"] = body
+        async with self.session.request(
+            method, yarl_raw(self.url + target), headers=headers, **more
+        ) as response:
+            text = await response.read()
+            return Reply(
+                response.status, await response.json() if text else {}, response.headers
+            )
+
+    async def register(self, name: str, password: str = "secret", **more: Any) -> JsonObject:
+        """Registers a user and returns the answer's body."""
+        body = {"username": name, "password": password, "auth": {"type": "m.login.dummy"}, **more}
+        reply = await self.call("POST", "/register", body)
+        assert reply.status == 200, reply
+        return reply.body
+
+    async def log_in(self, name: str, password: str = "secret", **more: Any) -> Reply:
+        """Logs a user in."""
+        identifier = {"type": "m.id.user", "user": name}
+        body = {"type": "m.login.password", "identifier": identifier, "password": password, **more}
+        return await self.call("POST", "/login", body)
+
+
+def yarl_raw(url: str) -> Any:
+    """A URL that is sent as it is written."""
+    from yarl import URL
+
+    return URL(url, encoded=True)
+
+
+@asynccontextmanager
+async def account_server(
+    postgres_url: str,
+    *,
+    config: Config | None = None,
+    routes: Callable[[], Sequence[Route]] = list,
+    federation: Sequence[FederationRoute] = (),
+) -> AsyncIterator[AccountServer]:
+    """Runs a server; `config` gives registration and rate limits, `routes` further routes."""
+    config = config or open_config()
+    database = await Database.open(postgres_url)
+    await migrate(database)
+    async with database.transaction() as connection:
+        owned = await logs.take_over(connection, "history")
+    committer = Committer(database, owned)
+    clock, metrics = SystemClock(), MetricsStore()
+    supervisor = Supervisor(clock, metrics)
+    supervisor.spawn("committer", committer.run)
+    session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+    server = AccountServer("", database, committer, metrics, session)
+    passwords = Passwords(os.urandom, hasher=CHEAP)
+    parts = _parts(server, config, clock, passwords)
+    tokens, limiter = parts.tokens, parts.limiter
+    edge = Edge(
+        table([*parts.routes, routes()]),
+        federation=federation,
+        tokens=tokens,
+        limiter=limiter,
+        metrics=metrics,
+        clock=clock,
+    )
+    http = HttpServer(edge, [Listener(address="127.0.0.1:0")])
+    await http.start()
+    server.url = "http://{}:{}".format(*http.addresses[0])
+    try:
+        yield server
+    finally:
+        await session.close()
+        await http.stop()
+        await committer.close()
+        await supervisor.stop()
+        await committer.disconnect()
+        passwords.close()
+        await database.close()
+
+
+def open_config(**more: Any) -> Config:
+    """Open registration, no rate limits."""
+    import msgspec
+
+    table = {
+        "server_name": str(SERVER),
+        "registration": {"enabled": True, "verification": "none"},
+        "rate_limits": {"enabled": False},
+        **more,
+    }
+    return msgspec.convert(table, Config)
+
+
+class _Parts(NamedTuple):
+    routes: list[list[Route]]
+    tokens: Tokens
+    limiter: RateLimiter
+
+
+def _parts(
+    server: AccountServer, config: Config, clock: SystemClock, passwords: Passwords
+) -> _Parts:
+    database, committer = server.database, server.committer
+    tokens = Tokens(database, os.urandom)
+    limiter = RateLimiter(clock, config.rate_limits.rates())
+
+    async def on_deleted(
+        _connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]
+    ) -> Sequence[Entry]:
+        server.deleted.append((user_id, list(device_ids)))
+        return [DeviceListEntry(user_id)]
+
+    async def on_profile_changed(user_id: UserId) -> None:
+        server.changed_profiles.append(user_id)
+
+    async def on_deactivated(user_id: UserId) -> None:
+        server.deactivated.append(user_id)
+
+    async def fetch_remote(user_id: UserId, key: str | None) -> JsonObject:
+        if user_id != "@far:hs2":
+            raise not_found("There is no such user")
+        return {"displayname": "Far"} if key in (None, "displayname") else {}
+
+    removal = DeviceRemoval(committer, tokens, [on_deleted])
+    accounts = Accounts(
+        database,
+        SERVER,
+        AccountParts(clock, os.urandom, passwords, tokens, removal, [on_deactivated]),
+    )
+    logins = Logins(
+        database,
+        committer,
+        SERVER,
+        LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
+    )
+
+    def resolve(name: str) -> UserId | None:
+        return resolve_user(name, SERVER)
+
+    uia = Uia(
+        clock,
+        os.urandom,
+        is_password_right=accounts.is_password_right,
+        is_token_usable=accounts.is_token_usable,
+        resolve_user=resolve,
+    )
+    profiles = Profiles(
+        database, SERVER, on_profile_changed=on_profile_changed, fetch_remote=fetch_remote
+    )
+    registration = config.registration
+    routes = [
+        AccountsApi(
+            accounts,
+            uia,
+            enabled=registration.enabled,
+            verification=registration.verification,
+            guests=registration.guests,
+        ).routes(),
+        LoginsApi(logins, resolve, public_baseurl=config.public_baseurl).routes(),
+        DevicesApi(Devices(database, committer, removal), uia).routes(),
+        ProfilesApi(profiles).routes(),
+        ServerInfoApi(
+            public_baseurl=config.public_baseurl,
+            default_room_version=config.default_room_version,
+            delegated_name=config.federation.delegated_name,
+        ).routes(),
+    ]
+    return _Parts(routes, tokens, limiter)

@@ -1,0 +1,210 @@
+"""Accounts over HTTP, against a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from homeserver.storage import registration_tokens
+from tests.homeserver.api.account_server import AccountServer, account_server, open_config
+
+
+@pytest.fixture
+async def server(postgres_url: str) -> AsyncIterator[AccountServer]:
+    async with account_server(postgres_url) as running:
+        yield running
+
+
+async def test_registration_asks_for_the_dummy_stage_and_then_logs_in(
+    server: AccountServer,
+) -> None:
+    first = await server.call("POST", "/register", {"username": "alice", "password": "secret"})
+    assert first.status == 401
+    assert first.body["flows"] == [{"stages": ["m.login.dummy"]}]
+    assert "errcode" not in first.body
+    auth = {"type": "m.login.dummy", "session": first.body["session"]}
+    second = await server.call(
+        "POST", "/register", {"username": "alice", "password": "secret", "auth": auth}
+    )
+    assert second.status == 200
+    assert second.body["user_id"] == "@alice:hs1"
+    who = await server.call("GET", "/account/whoami", token=second.body["access_token"])
+    assert who.body == {
+        "user_id": "@alice:hs1",
+        "device_id": second.body["device_id"],
+        "is_guest": False,
+    }
+
+
+async def test_a_token_in_the_query_serves_old_clients(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    who = await server.call("GET", f"/account/whoami?access_token={alice['access_token']}")
+    assert who.status == 200
+
+
+async def test_a_name_is_lowered_and_given_out_once(server: AccountServer) -> None:
+    alice = await server.register("Alice")
+    assert alice["user_id"] == "@alice:hs1"
+    body = {"username": "alice", "password": "x", "auth": {"type": "m.login.dummy"}}
+    again = await server.call("POST", "/register", body)
+    assert (again.status, again.body["errcode"]) == (400, "M_USER_IN_USE")
+    available = await server.call("GET", "/register/available?username=alice")
+    assert available.body["errcode"] == "M_USER_IN_USE"
+    assert (await server.call("GET", "/register/available?username=bob")).body == {
+        "available": True
+    }
+
+
+async def test_two_registrations_of_one_name_at_once_make_one_account(
+    server: AccountServer,
+) -> None:
+    body = {"username": "alice", "password": "x", "auth": {"type": "m.login.dummy"}}
+    replies = await asyncio.gather(*(server.call("POST", "/register", body) for _ in range(8)))
+    assert sorted(reply.status for reply in replies) == [200] + [400] * 7
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ä", "a:b", "@a", "a\0", "x" * 252, "A/ß"])
+async def test_a_name_outside_of_the_grammar_is_refused(server: AccountServer, name: str) -> None:
+    body = {"username": name, "password": "x", "auth": {"type": "m.login.dummy"}}
+    reply = await server.call("POST", "/register", body)
+    assert (reply.status, reply.body["errcode"]) == (400, "M_INVALID_USERNAME")
+
+
+async def test_the_longest_name_that_fits_is_taken(server: AccountServer) -> None:
+    name = "x" * (255 - len("@:hs1"))
+    assert (await server.register(name))["user_id"] == f"@{name}:hs1"
+
+
+async def test_registration_can_leave_the_name_to_the_server_and_make_no_device(
+    server: AccountServer,
+) -> None:
+    body = {"password": "x", "inhibit_login": True, "auth": {"type": "m.login.dummy"}}
+    reply = await server.call("POST", "/register", body)
+    assert reply.status == 200
+    assert "access_token" not in reply.body
+    assert (await server.log_in(reply.body["user_id"], "x")).status == 200
+
+
+async def test_the_password_must_be_there_and_within_bounds(server: AccountServer) -> None:
+    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
+    missing = await server.call("POST", "/register", body)
+    assert (missing.status, missing.body["errcode"]) == (400, "M_MISSING_PARAM")
+    for password in ("", "x" * 513):
+        reply = await server.call("POST", "/register", {**body, "password": password})
+        assert (reply.status, reply.body["errcode"]) == (400, "M_INVALID_PARAM")
+    assert (await server.call("POST", "/register", {**body, "password": "x" * 512})).status == 200
+
+
+async def test_registration_that_is_off_is_forbidden(postgres_url: str) -> None:
+    config = open_config(registration={"enabled": False})
+    async with account_server(postgres_url, config=config) as server:
+        for path in ("/register", "/register?kind=guest"):
+            assert (await server.call("POST", path, {})).status == 403
+        assert (await server.call("GET", "/register/available?username=a")).status == 403
+
+
+async def test_a_registration_token_lets_in_as_often_as_it_says(postgres_url: str) -> None:
+    config = open_config(registration={"enabled": True, "verification": "token"})
+    async with account_server(postgres_url, config=config) as server:
+        async with server.database.connection() as connection:
+            await registration_tokens.create(connection, "good", uses_allowed=1)
+            await registration_tokens.create(connection, "old", expires_ms=5)
+        path = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
+        assert (await server.call("GET", path + "good")).body == {"valid": True}
+        assert (await server.call("GET", path + "old")).body == {"valid": False}
+        stage = "m.login.registration_token"
+
+        async def attempt(name: str, token: object) -> int:
+            body = {"username": name, "password": "x", "auth": {"type": stage, "token": token}}
+            return (await server.call("POST", "/register", body)).status
+
+        assert await attempt("a", "old") == 401
+        assert await attempt("a", "bad") == 401
+        assert await attempt("a", 5) == 401
+        assert await attempt("a", "g\0") == 401
+        statuses = await asyncio.gather(*(attempt(f"u{n}", "good") for n in range(4)))
+        assert statuses.count(200) == 1
+        assert (await server.call("GET", path + "good")).body == {"valid": False}
+
+
+async def test_guests_register_where_that_is_on_and_may_do_little(postgres_url: str) -> None:
+    registration = {"enabled": True, "verification": "none", "guests": True}
+    async with account_server(
+        postgres_url, config=open_config(registration=registration)
+    ) as server:
+        guest = await server.call("POST", "/register?kind=guest", {})
+        assert guest.status == 200
+        token = guest.body["access_token"]
+        who = await server.call("GET", "/account/whoami", token=token)
+        assert who.body["is_guest"] is True
+        refused = await server.call("GET", "/account/3pid", token=token)
+        assert (refused.status, refused.body["errcode"]) == (403, "M_GUEST_ACCESS_FORBIDDEN")
+
+
+async def test_a_new_password_ends_the_other_devices(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    other = (await server.log_in("alice")).body
+    identifier = {"type": "m.id.user", "user": "alice"}
+    auth = {"type": "m.login.password", "identifier": identifier, "password": "secret"}
+    body = {"new_password": "better", "auth": auth}
+    token = alice["access_token"]
+    assert (await server.call("POST", "/account/password", body, token=token)).status == 200
+    assert (await server.call("GET", "/account/whoami", token=token)).status == 200
+    gone = await server.call("GET", "/account/whoami", token=other["access_token"])
+    assert (gone.status, gone.body["errcode"]) == (401, "M_UNKNOWN_TOKEN")
+    assert server.deleted == [("@alice:hs1", [other["device_id"]])]
+    assert (await server.log_in("alice")).status == 403
+    assert (await server.log_in("alice", "better")).status == 200
+
+
+async def test_a_new_password_can_spare_the_other_devices(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    other = (await server.log_in("alice")).body
+    auth = {"type": "m.login.password", "user": "alice", "password": "secret"}
+    body = {"new_password": "better", "logout_devices": False, "auth": auth}
+    reply = await server.call("POST", "/account/password", body, token=alice["access_token"])
+    assert reply.status == 200
+    assert (await server.call("GET", "/devices", token=other["access_token"])).status == 200
+
+
+async def test_a_wrong_password_changes_nothing(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    await server.register("bob", "bobs")
+    for auth in (
+        {"type": "m.login.password", "user": "alice", "password": "wrong"},
+        {"type": "m.login.password", "user": "bob", "password": "bobs"},
+        {"type": "m.login.password", "user": "alice"},
+        {"type": "m.login.password", "password": "secret"},
+    ):
+        body = {"new_password": "better", "auth": auth}
+        reply = await server.call("POST", "/account/password", body, token=alice["access_token"])
+        assert (reply.status, reply.body["errcode"]) == (401, "M_FORBIDDEN")
+        assert reply.body["flows"] == [{"stages": ["m.login.password"]}]
+    assert (await server.log_in("alice")).status == 200
+
+
+async def test_a_deactivated_account_is_gone_and_its_name_isnt_free(
+    server: AccountServer,
+) -> None:
+    alice = await server.register("alice")
+    other = (await server.log_in("alice")).body
+    auth = {"type": "m.login.password", "user": "@alice:hs1", "password": "secret"}
+    reply = await server.call(
+        "POST", "/account/deactivate", {"auth": auth}, token=alice["access_token"]
+    )
+    assert reply.status == 200
+    assert server.deactivated == ["@alice:hs1"]
+    for token in (alice["access_token"], other["access_token"]):
+        assert (await server.call("GET", "/account/whoami", token=token)).status == 401
+    assert (await server.log_in("alice")).status == 403
+    assert (await server.call("GET", "/profile/@alice:hs1")).status == 404
+    available = await server.call("GET", "/register/available?username=alice")
+    assert available.body["errcode"] == "M_USER_IN_USE"
+
+
+async def test_third_party_ids_are_an_empty_list(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    reply = await server.call("GET", "/account/3pid", token=alice["access_token"])
+    assert reply.body == {"threepids": []}
