@@ -94,11 +94,13 @@ class KeyQueries:
 
     async def devices_for_server(self, user_id: UserId) -> UserDevices:
         """The answer of /user/devices: devices with keys, without their names."""
-        async with self._database.connection() as connection:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                stream_id = await current_stream_id(connection, user_id)
-                devices = await load_device_keys(connection, user_id)
-                signing = await load_signing_keys(connection, user_id)
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            stream_id = await current_stream_id(connection, user_id)
+            devices = await load_device_keys(connection, user_id)
+            signing = await load_signing_keys(connection, user_id)
         return UserDevices(
             user_id,
             stream_id,
@@ -200,7 +202,7 @@ class KeyQueries:
         for one in made:
             master = found.master_keys.get(one.user_id)
             if master is not None and one.target in master["keys"].values():
-                added = {one.signer: {one.key_id: one.signature}}
+                added: dict[str, dict[str, str]] = {one.signer: {one.key_id: one.signature}}
                 found.master_keys[one.user_id] = merge_signatures(master, added)
 
 

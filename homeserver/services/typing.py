@@ -1,0 +1,161 @@
+"""Who is typing where. In memory alone: it means nothing after a restart.
+
+Rules:
+1. Changes have a counter of their own, with a boot number: neither a log position nor a number that
+   a restart could give out again (design, "What keeps it right", rule 10).
+2. Who doesn't repeat it types no more after a time-out. One task watches the earliest time-out of
+   all; there is no timer for each user.
+3. Only who is joined types; what is too much for a room is left out.
+
+Spec: client-server API, "Typing notifications"; server-server API, "Typing notifications".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from federation.events.ids import RoomId, ServerName, UserId
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.errors import bad_json, forbidden
+from homeserver.services.engine_ports import MemberRooms
+
+_REMOTE_TIMEOUT_MS = 30_000
+_DEFAULT_TIMEOUT_MS = 30_000
+
+Announce = Callable[[RoomId, UserId, bool], None]
+
+
+class TypingToken(NamedTuple):
+    """A point in the history of typing; of another boot it says nothing."""
+
+    boot: int
+    count: int
+
+
+class _RoomTyping:
+    """One room: until when who types (monotonic seconds), and the count of its last change."""
+
+    __slots__ = ("count", "until")
+
+    def __init__(self) -> None:
+        self.until: dict[UserId, float] = {}
+        self.count = 0
+
+
+class Typing:
+    """Typing in all rooms."""
+
+    def __init__(
+        self,
+        *,
+        rooms: MemberRooms,
+        clock: Clock,
+        boot: int,
+        wake_room: Callable[[RoomId], None],
+        announce: Announce,
+    ) -> None:
+        """`wake_room` wakes those who sync the room; `announce` is told of users of ours, for
+        other servers. `boot` differs with each start."""
+        self._rooms, self._clock = rooms, clock
+        self._boot, self._count = boot, 0
+        self._wake_room, self._announce = wake_room, announce
+        self._typing: dict[RoomId, _RoomTyping] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def token(self) -> TypingToken:
+        """Where typing stands now: for the end of a sync answer."""
+        return TypingToken(self._boot, self._count)
+
+    def since(self, room_id: RoomId, token: TypingToken | None) -> Sequence[UserId] | None:
+        """Who types in a room, if that changed after `token`; None if it didn't. Without a token,
+        or with one of another boot: who types now, None for nobody."""
+        room = self._typing.get(room_id)
+        if room is None:
+            return None
+        users = tuple(sorted(room.until))
+        if token is None or token.boot != self._boot:
+            return users or None
+        return users if room.count > token.count else None
+
+    async def set(
+        self, user_id: UserId, room_id: RoomId, *, typing: object, timeout_ms: object
+    ) -> None:
+        """PUT /rooms/{roomId}/typing/{userId} of a user of ours. 403 unless joined."""
+        if not isinstance(typing, bool):
+            raise bad_json("typing must be a boolean")
+        if timeout_ms is None:
+            timeout_ms = _DEFAULT_TIMEOUT_MS
+        if not isinstance(timeout_ms, int) or isinstance(timeout_ms, bool) or timeout_ms < 0:
+            raise bad_json("timeout must be a number of milliseconds")
+        room = await self._rooms.get(room_id)
+        if room is None or user_id not in room.joined_local:
+            raise forbidden("You aren't joined to the room")
+        timeout_ms = min(timeout_ms, limits.TYPING_TIMEOUT_MS_MAX)
+        if self._set(room_id, user_id, timeout_ms if typing else 0) or typing:
+            self._announce(room_id, user_id, typing)
+
+    async def receive(
+        self, origin: ServerName, room_id: RoomId, user_id: UserId, typing: bool
+    ) -> None:
+        """An m.typing EDU of a user of `origin`, who must be in the room with that server."""
+        room = await self._rooms.get(room_id)
+        if room is None or origin not in room.joined_servers or not room.joined_local:
+            return
+        self._set(room_id, user_id, _REMOTE_TIMEOUT_MS if typing else 0)
+
+    def stop(self, room_id: RoomId, user_id: UserId) -> None:
+        """A user left the room, or sent a message."""
+        self._set(room_id, user_id, 0)
+
+    def _set(self, room_id: RoomId, user_id: UserId, timeout_ms: int) -> bool:
+        """True if who types changed."""
+        room = self._typing.get(room_id)
+        is_typing = room is not None and user_id in room.until
+        if not timeout_ms:
+            if room is None or not is_typing:
+                return False
+            del room.until[user_id]
+            self._note(room_id, room)
+            return True
+        if room is None:
+            room = self._typing[room_id] = _RoomTyping()
+        if not is_typing and len(room.until) >= limits.TYPING_USERS_PER_ROOM:
+            return False
+        room.until[user_id] = self._clock.monotonic_s() + timeout_ms / 1000
+        if not is_typing:
+            self._note(room_id, room)
+        return not is_typing
+
+    def _note(self, room_id: RoomId, room: _RoomTyping) -> None:
+        self._count += 1
+        room.count = self._count
+        self._changed.set()
+        self._wake_room(room_id)
+
+    def expire(self) -> float | None:
+        """Ends what timed out; returns the seconds until the next time-out, None if nobody types."""
+        now_s = self._clock.monotonic_s()
+        next_s: float | None = None
+        for room_id, room in self._typing.items():
+            gone = [user_id for user_id, until_s in room.until.items() if until_s <= now_s]
+            for user_id in gone:
+                del room.until[user_id]
+            if gone:
+                self._note(room_id, room)
+            for until_s in room.until.values():
+                next_s = until_s if next_s is None else min(next_s, until_s)
+        return None if next_s is None else next_s - now_s
+
+    async def run(self) -> None:
+        """For the supervisor: ends what timed out, for ever."""
+        while True:
+            self._changed.clear()
+            wait_s = self.expire()
+            if wait_s is None:
+                await self._changed.wait()
+            else:
+                await self._clock.sleep(max(wait_s, 0.05))
