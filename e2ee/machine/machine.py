@@ -2,11 +2,11 @@
 
 How to use it, in order:
 1. `receive_sync` with each sync's changes.
-2. `save` with a writer. What was saved may be sent; `outgoing_requests` asserts that it was.
-3. Make the `outgoing_requests`, and report each with `mark_sent` or `mark_failed`; then `save`
-   again.
-4. To send into an encrypted room: `share_room_key` until READY (1 to 3 between), then `encrypt`,
-   `save`, `release`.
+2. `ledger.save` with a writer.
+3. `outgoing_requests`, `ledger.save`, `ledger.release`; make them, report each with `mark_sent` or
+   `mark_failed`, `ledger.save` again.
+4. To send into an encrypted room: `share_room_key` until READY (3 between), then `encrypt`,
+   `ledger.save`, `ledger.release`.
 
 Rules kept here: room keys and secrets are taken from Olm messages only; a device whose channel is
 broken gets one new channel an hour; nothing the server says removes encryption from a room.
@@ -16,16 +16,14 @@ Specification: client-server API, "End-to-End Encryption".
 
 from typing import Any, Self
 
-import msgspec
-
-from e2ee.crypto.primitives import Ed25519Key, PickleKey
+from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import CLAIM_DEVICES_MAX, QUERY_USERS_MAX
 from e2ee.machine.changes import Ledger, Lookup, Unsaved
-from e2ee.machine.device_keys import Device
+from e2ee.machine.claims import Claims
+from e2ee.machine.device_keys import MEGOLM, Device
 from e2ee.machine.device_lists import DeviceLists
-from e2ee.machine.notices import Notice, NoticeBoard, NoticeKind
-from e2ee.machine.olm_channels import OlmChannels, OlmRefused, read_envelope
-from e2ee.machine.olm_payload import OlmEvent, OlmPayloadRefused, read_payload
+from e2ee.machine.notices import Notice, NoticeBoard
+from e2ee.machine.olm_channels import OlmChannels
 from e2ee.machine.outbox import Outbox
 from e2ee.machine.own_device import OwnDevice
 from e2ee.machine.requests import ClaimKeys, QueryKeys, Request, SendToDevice, UploadKeys
@@ -33,44 +31,49 @@ from e2ee.machine.room_key_sharing import RoomKeySharing, Sharing
 from e2ee.machine.room_keys import Reading, RoomKeys
 from e2ee.machine.room_settings import RoomBook, RoomSettings
 from e2ee.machine.sync_changes import RoomChanges, SyncChanges, SyncOutcome
+from e2ee.machine.to_device import ToDevice
 
 JsonObject = dict[str, Any]
-_MENDING = "mending"
-_OLM_ONLY = frozenset(
-    {"m.room_key", "m.forwarded_room_key", "m.room_key_bundle", "m.secret.send", "m.dummy"}
-)
-_UNREQUESTED = frozenset({"m.forwarded_room_key", "m.secret.send", "m.room_key_bundle"})
-
-
-class _Mending(msgspec.Struct, frozen=True):
-    """A device whose channel is to be replaced."""
-
-    user_id: str
-    device_id: str
 
 
 class Machine:
-    """The encryption state of one device."""
+    """The encryption state of one device; `device` is its public keys."""
 
     def __init__(self, ledger: Ledger, pickle_key: PickleKey, own: OwnDevice) -> None:
         self.ledger = ledger
         self._own = own
+        self.device: Device = own.device
         self._notices = NoticeBoard()
         self._lists = DeviceLists(ledger, own.device, self._notices)
         self._channels = OlmChannels(ledger, pickle_key, own)
         self._outbox = Outbox(ledger, own)
         self._room_keys = RoomKeys(ledger, pickle_key, self._lists, own.device)
         self._rooms = RoomBook(ledger, self._notices)
+        self._claims = Claims(
+            ledger,
+            lists=self._lists,
+            channels=self._channels,
+            outbox=self._outbox,
+            notices=self._notices,
+        )
+        self._to_device = ToDevice(
+            own=own,
+            lists=self._lists,
+            channels=self._channels,
+            claims=self._claims,
+            room_keys=self._room_keys,
+            notices=self._notices,
+        )
         self._sharing = RoomKeySharing(
             ledger,
             pickle_key,
             own=own.device,
             lists=self._lists,
             channels=self._channels,
+            claims=self._claims,
             outbox=self._outbox,
             room_keys=self._room_keys,
         )
-        self._mending = ledger.all(_MENDING, _Mending)
         self._outstanding: dict[str, QueryKeys | ClaimKeys] = {}
         self._number = 0
 
@@ -89,16 +92,6 @@ class Machine:
         ledger = Ledger(lookup)
         own = OwnDevice.load(ledger, pickle_key)
         return None if own is None else cls(ledger, pickle_key, own)
-
-    @property
-    def device(self) -> Device:
-        """This device's public keys."""
-        return self._own.device
-
-    @property
-    def fingerprint(self) -> Ed25519Key:
-        """What another person compares to know this device."""
-        return self._own.device.fingerprint
 
     def take_notices(self) -> tuple[Notice, ...]:
         """Alarms since the last call."""
@@ -121,15 +114,13 @@ class Machine:
             self._lists.mark_all_changed()
         self._lists.mark_changed(changes.changed_users)
         self._lists.mark_left(changes.left_users)
-        new_keys: set[tuple[str, str]] = set()
-        withheld: set[tuple[str, str]] = set()
-        passed: list[JsonObject] = []
-        for event in changes.to_device:
-            self._receive_to_device(event, now_ms, (new_keys, withheld, passed))
+        self._to_device.clear()
+        passed = [e for e in changes.to_device if not self._to_device.receive(e, now_ms)]
         for room in changes.rooms:
             self.see_room(room)
         counts = changes.one_time_key_counts
         self._own.receive_counts(counts, changes.unused_fallback_types, now_ms)
+        new_keys, withheld = self._to_device.new_keys, self._to_device.withheld
         return SyncOutcome(frozenset(new_keys), frozenset(withheld), tuple(passed))
 
     def see_room(self, room: RoomChanges) -> None:
@@ -147,78 +138,12 @@ class Machine:
         if any(membership in leaving for _, membership in room.memberships):
             self._sharing.end(room.room_id)
 
-    def _receive_to_device(
-        self,
-        event: JsonObject,
-        now_ms: int,
-        into: tuple[set[tuple[str, str]], set[tuple[str, str]], list[JsonObject]],
-    ) -> None:
-        new_keys, withheld, passed = into
-        event_type, sender = event.get("type"), str(event.get("sender"))
-        content = event.get("content")
-        if event_type == "m.room.encrypted":
-            opened = self._open_olm(event, now_ms)
-            key = self._receive_olm(opened) if opened is not None else None
-            if key is not None:
-                new_keys.add(key)
-        elif event_type in _OLM_ONLY:
-            self._notices.post(NoticeKind.UNENCRYPTED_SECRET, sender, detail=str(event_type))
-        elif event_type == "m.room_key.withheld" and isinstance(content, dict):
-            hint = self._room_keys.receive_withheld(sender, content)
-            self._notices.post(NoticeKind.KEYS_WITHHELD, sender, detail=str(content.get("code")))
-            if hint is not None:
-                withheld.add(hint)
-        else:
-            passed.append(event)
-
-    def _open_olm(self, event: JsonObject, now_ms: int) -> OlmEvent | None:
-        sender = str(event.get("sender"))
-        try:
-            envelope = read_envelope(event, self._own.device)
-        except OlmRefused as refused:
-            self._notices.post(NoticeKind.OLM_REFUSED, sender, detail=str(refused))
-            return None
-        sender_key = envelope.sender_key.encoded
-        try:
-            plaintext = self._channels.decrypt(envelope, now_ms)
-            opened = read_payload(
-                plaintext,
-                sender=sender,
-                sender_key=sender_key,
-                own=self._own.device,
-                listed=self._lists.of(sender),
-            )
-        except (OlmRefused, OlmPayloadRefused) as refused:
-            self._notices.post(NoticeKind.OLM_REFUSED, sender, detail=str(refused))
-            if isinstance(refused, OlmRefused) and refused.is_wedged:
-                self._mend(sender, sender_key, now_ms)
-            return None
-        self._lists.track([sender])  # so that what is proven of the device gets known
-        return opened
-
-    def _receive_olm(self, event: OlmEvent) -> tuple[str, str] | None:
-        if event.type == "m.room_key":
-            return self._room_keys.receive(event, self._notices)
-        if event.type in _UNREQUESTED:
-            self._notices.post(NoticeKind.UNEXPECTED_SECRET, event.sender, detail=event.type)
-        return None
-
-    def _mend(self, sender: str, sender_key: str, now_ms: int) -> None:
-        """Plans a new channel to the device, at most once an hour; only for one on its user's
-        list."""
-        for device in self._lists.of(sender).devices.values():
-            is_it = device.curve25519 == sender_key and sender_key != self._own.device.curve25519
-            if is_it and self._channels.may_replace(device, now_ms):
-                mending = _Mending(device.user_id, device.device_id)
-                self._mending[sender_key] = mending
-                self.ledger.put(_MENDING, sender_key, mending)
-
     # Requests out
 
-    def outgoing_requests(self, now_ms: int) -> tuple[Request, ...]:
-        """Requests to make now, in this order. All state must have been saved.
+    def outgoing_requests(self, now_ms: int) -> Unsaved[tuple[Request, ...]]:
+        """Requests to make now, in this order; `release` them after a `save`.
 
-        Building some of them changes state (new one-time keys, say); call `save` before making them.
+        Building them may make one-time keys, whose private halves must be saved first.
         """
         requests: list[Request] = []
         upload = self._own.upload(now_ms)
@@ -228,7 +153,7 @@ class Machine:
         self._add_claim(now_ms)
         requests.extend(self._outstanding.values())
         requests.extend(self._outbox.waiting())
-        return tuple(requests)
+        return Unsaved(tuple(requests))
 
     def _add_query(self, now_ms: int) -> None:
         due = self._lists.due(now_ms)
@@ -238,24 +163,10 @@ class Machine:
             self._outstanding[request.request_id] = request
 
     def _add_claim(self, now_ms: int) -> None:
-        wanted = dict(self._sharing.claims)
-        self._sharing.claims.clear()
-        for mending in self._mending.values():
-            device = self._lists.of(mending.user_id).devices.get(mending.device_id)
-            if device is not None and self._channels.may_claim(device, now_ms):
-                wanted[device.curve25519] = device
-        under_way = {
-            pair
-            for request in self._outstanding.values()
-            if isinstance(request, ClaimKeys)
-            for pair in request.devices
-        }
-        pairs = [(device.user_id, device.device_id) for device in wanted.values()]
-        pairs = [pair for pair in pairs if pair not in under_way]
-        for start in range(0, len(pairs), CLAIM_DEVICES_MAX):
-            request = ClaimKeys(
-                self._name("claim"), tuple(pairs[start : start + CLAIM_DEVICES_MAX])
-            )
+        due = self._claims.due(now_ms)
+        for start in range(0, len(due), CLAIM_DEVICES_MAX):
+            request = ClaimKeys(self._name("claim"), tuple(due[start : start + CLAIM_DEVICES_MAX]))
+            self._claims.begin(request)
             self._outstanding[request.request_id] = request
 
     def _name(self, noun: str) -> str:
@@ -274,49 +185,22 @@ class Machine:
                 self._lists.receive(request, response, now_ms)
             case ClaimKeys():
                 if self._outstanding.pop(request.request_id, None) is not None:
-                    self._receive_claim(request, response, now_ms)
+                    self._claims.receive(request, response, now_ms)
 
     def mark_failed(self, request: Request) -> None:
         """Takes back a query or claim that got no answer, so that it is made anew; others just
         wait."""
         if isinstance(request, QueryKeys):
             self._lists.fail(request)
-        if isinstance(request, (QueryKeys, ClaimKeys)):
-            self._outstanding.pop(request.request_id, None)
-
-    def _receive_claim(self, request: ClaimKeys, response: JsonObject, now_ms: int) -> None:
-        answered = response.get("one_time_keys")
-        answered = answered if isinstance(answered, dict) else {}
-        for user_id, device_id in request.devices:
-            device = self._lists.of(user_id).devices.get(device_id)
-            if device is None:
-                continue
-            of_user = answered.get(user_id)
-            keys = of_user.get(device_id) if isinstance(of_user, dict) else None
-            self._open_channel(device, keys, now_ms)
-        self._outbox.flush()
-
-    def _open_channel(self, device: Device, keys: object, now_ms: int) -> None:
-        named = keys if isinstance(keys, dict) else {}
-        signed = [k for name, k in named.items() if name.startswith("signed_curve25519:")]
-        if not signed:  # never fall back to an unsigned key: the server could have made it
-            kind = NoticeKind.ONE_TIME_KEY_REFUSED if named else NoticeKind.NO_ONE_TIME_KEY
-            self._notices.post(kind, device.user_id, device.device_id)
-            self._channels.note_claim_failed(device, now_ms)
-            return
-        try:
-            self._channels.open(device, signed[0], now_ms)
-        except OlmRefused:
-            kind = NoticeKind.ONE_TIME_KEY_REFUSED
-            self._notices.post(kind, device.user_id, device.device_id)
-            self._channels.note_claim_failed(device, now_ms)
-            return
-        if self._mending.pop(device.curve25519, None) is not None:
-            self.ledger.remove(_MENDING, device.curve25519)
-            dummy = self._channels.encrypt(device, "m.dummy", {})
-            self._outbox.add("m.room.encrypted", device, dummy)
+        if isinstance(request, ClaimKeys):
+            self._claims.fail(request)
+        self._outstanding.pop(request.request_id, None)
 
     # Rooms
+
+    def pin_encryption(self, room_id: str) -> None:
+        """Pins a room that we made encrypted, before the server shows anything of it."""
+        self._rooms.see_encryption(room_id, {"algorithm": MEGOLM})
 
     def share_room_key(self, room_id: str, recipients: frozenset[str], now_ms: int) -> Sharing:
         """Brings the room's key to the devices of `recipients` (user IDs; ourselves included or

@@ -24,6 +24,7 @@ import msgspec
 from e2ee.crypto.primitives import Pickle, PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
 from e2ee.machine.changes import Ledger
+from e2ee.machine.claims import Claims
 from e2ee.machine.device_keys import MEGOLM, Device
 from e2ee.machine.device_lists import DeviceLists
 from e2ee.machine.olm_channels import OlmChannels
@@ -77,6 +78,7 @@ class RoomKeySharing:
         own: Device,
         lists: DeviceLists,
         channels: OlmChannels,
+        claims: Claims,
         outbox: Outbox,
         room_keys: RoomKeys,
     ) -> None:
@@ -85,10 +87,10 @@ class RoomKeySharing:
         self._own = own
         self._lists = lists
         self._channels = channels
+        self._claims = claims
         self._outbox = outbox
         self._room_keys = room_keys
         self._checked: dict[str, tuple[str, int, frozenset[str]]] = {}
-        self.claims: dict[str, Device] = {}
 
     def end(self, room_id: str) -> None:
         """The next message needs a new session (someone left, or may have)."""
@@ -111,7 +113,7 @@ class RoomKeySharing:
             session = None
         plan = self._plan(session, devices.values(), now_ms)
         if plan.claim:
-            self.claims.update({device.curve25519: device for device in plan.claim})
+            self._claims.want(plan.claim)
             return Sharing.WAITING
         session = session or self._create(room_id, settings, now_ms)
         session = self._hand_out(room_id, session, plan)

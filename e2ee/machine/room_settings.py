@@ -42,8 +42,9 @@ class RoomSettings(msgspec.Struct, frozen=True):
     def invited_may_read(self) -> bool:
         """Whether an invited user may read before joining.
 
-        By the visibility rules: `invited` lets them from the invite on, `world_readable` lets anyone. With
-        `shared` they may read once they joined, so they get the session (from its then index) when they do.
+        By the visibility rules: `invited` lets them from the invite on, `world_readable` lets
+        anyone. With `shared` they may read once they joined, and get the session, from its then
+        index, when they do.
         """
         return self.history_visibility in _VISIBLE_TO_INVITED
 
