@@ -82,14 +82,21 @@ async def stop_child(child: Child) -> bool:
         return child.process.returncode == 0
     child.process.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            while not child.has_ended:
-                await asyncio.sleep(POLL_S)
+        status = await asyncio.wait_for(exit_status(child), STOP_TIMEOUT_S)
     except TimeoutError:
         child.process.kill()
-        await asyncio.to_thread(child.process.wait)
+        await exit_status(child)
         return False
-    return child.process.returncode == 0
+    return status == 0
+
+
+async def exit_status(child: Child) -> int:
+    """Return a child's status once it has ended."""
+    while True:
+        status = child.process.poll()
+        if status is not None:
+            return status
+        await asyncio.sleep(POLL_S)
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> str:

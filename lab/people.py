@@ -1,0 +1,152 @@
+"""The people of the story: their accounts, kept with the lab's data, and a fresh device for each
+run.
+
+Rules:
+1. Passwords are random, made once for a data folder and kept there, 0600, so that a person can log
+   in to a lab that was started again.
+2. Each run logs in with a new device and a new store; at its end the device is logged out, so that
+   kept rooms do not collect dead devices.
+3. What the clients store is encrypted, and is no operator's: it is not part of the search.
+"""
+
+import secrets
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from e2ee.client import Client
+from e2ee.http import MatrixRefused
+from lab.certificates import write_private
+from lab.topology import ServerPlan, Topology
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A kept account: whose, where, and whether it was registered."""
+
+    localpart: str
+    server: str
+    password: str
+    registered: bool = False
+
+
+class SavedPeople(msgspec.Struct, frozen=True):
+    """What `people.json` holds."""
+
+    accounts: dict[str, Account] = {}
+
+
+class PeopleFile:
+    """The kept accounts of a lab."""
+
+    def __init__(self, home: Path) -> None:
+        """Read the file, if there is one."""
+        self.folder = home / "people"
+        self.folder.mkdir(exist_ok=True, mode=0o700)
+        self._path = self.folder / "people.json"
+        self._accounts: dict[str, Account] = {}
+        if self._path.exists():
+            saved = msgspec.json.decode(self._path.read_bytes(), type=SavedPeople)
+            self._accounts = dict(saved.accounts)
+
+    def account(self, localpart: str, server: str) -> Account:
+        """Return a kept account, or a new one with a random password, not yet registered."""
+        name = f"@{localpart}:{server}"
+        if name not in self._accounts:
+            self.keep(Account(localpart, server, secrets.token_urlsafe(9)))
+        return self._accounts[name]
+
+    def keep(self, account: Account) -> None:
+        """Keep an account."""
+        self._accounts[f"@{account.localpart}:{account.server}"] = account
+        write_private(self._path, msgspec.json.encode(SavedPeople(self._accounts)))
+
+    def accounts(self) -> list[Account]:
+        """Return all kept accounts."""
+        return list(self._accounts.values())
+
+
+@dataclass(slots=True)
+class Person:
+    """Somebody in the story: an account and the device that is online now."""
+
+    account: Account
+    server: ServerPlan
+    client: Client
+    store_path: Path
+    store_key: bytes
+
+    @property
+    def name(self) -> str:
+        """Return the name by which the story calls them."""
+        return self.account.localpart
+
+    @property
+    def user_id(self) -> str:
+        """Return the user ID."""
+        return f"@{self.account.localpart}:{self.account.server}"
+
+
+class People:
+    """Makes people appear, go offline and come back."""
+
+    def __init__(self, topology: Topology, authority: ssl.SSLContext) -> None:
+        """Read the kept accounts."""
+        self._topology = topology
+        self._authority = authority
+        self._file = PeopleFile(topology.home)
+        self._present: list[Person] = []
+
+    async def enter(self, localpart: str, server_name: str) -> Person:
+        """Return a person with a new device: registered on first use, else logged in."""
+        server = self._topology.server(server_name)
+        account = self._file.account(localpart, server_name)
+        store_path = self._file.folder / f"{localpart}-{secrets.token_hex(4)}.sqlite"
+        store_key = secrets.token_bytes(32)
+        enter = Client.login if account.registered else Client.register
+        try:
+            client = await enter(
+                server.tls_url,
+                localpart,
+                account.password,
+                store_path=store_path,
+                store_key=store_key,
+                ssl=self._authority,
+                device_name="the lab's story",
+            )
+        except MatrixRefused as refused:
+            raise RuntimeError(
+                f"@{localpart}:{server_name} can't log in ({refused}). If the lab's folder and its "
+                "database do not belong together any more, delete the folder and start again."
+            ) from refused
+        self._file.keep(msgspec.structs.replace(account, registered=True))
+        person = Person(account, server, client, store_path, store_key)
+        self._present.append(person)
+        return person
+
+    async def go_offline(self, person: Person) -> None:
+        """Close a person's client; the device stays logged in."""
+        await person.client.close()
+
+    async def come_back(self, person: Person) -> None:
+        """Open a person's client again from its store, as after a restart of the app."""
+        person.client = await Client.restore(
+            store_path=person.store_path, store_key=person.store_key, ssl=self._authority
+        )
+
+    async def all_leave(self) -> None:
+        """Log every device out and delete its store (rule 2); what can't be reached is passed."""
+        present, self._present = self._present, []
+        for person in present:
+            try:
+                await person.client.logout()
+                await person.client.close()
+            except Exception as problem:  # noqa: BLE001 - the end of a story that may have failed
+                del problem
+            for path in person.store_path.parent.glob(person.store_path.name + "*"):
+                path.unlink(missing_ok=True)
+
+    def log_ins(self) -> list[Account]:
+        """Return the accounts that a person may log in to."""
+        return [account for account in self._file.accounts() if account.registered]

@@ -1,0 +1,128 @@
+"""The story as tables that a person understands: who read what, and what the operators can see."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lab.canary import CanaryKind, Tally
+from lab.operator_view import OperatorView
+from lab.people import Account
+from lab.story import Record, Said
+from lab.topology import Topology
+
+MIB = 1024 * 1024
+NAMES = ("alice", "bob", "carol", "mallory")
+
+
+def verdict(view: OperatorView, secret: CanaryKind, control: CanaryKind) -> list[str]:
+    """Return what is wrong with what operators can see; nothing, if all is well."""
+    problems = []
+    found = view.found(secret.name)
+    if found:
+        places = "; ".join(view.places(secret.name)[:8])
+        problems.append(f"words of encrypted messages were found {found} times: {places}")
+    problems += [
+        f"the search is blind: it did not find the control in {spot}"
+        for spot in view.blind_spots(control.name)
+    ]
+    return problems
+
+
+def show_story(console: Console, record: Record) -> None:
+    """Print who said what, and after how long who read it."""
+    table = Table(title="Who said what, and who read it after how many seconds", title_style="bold")
+    table.add_column("said by")
+    table.add_column("words (the last one is a canary)", overflow="fold")
+    for name in NAMES:
+        table.add_column(name, justify="right")
+    for said in record.said:
+        table.add_row(said.sender, escape(words(said)), *(cell(said, name) for name in NAMES))
+    console.print(table)
+    for note in sorted({said.note for said in record.said if said.note}):
+        console.print(f"  {note}", style="dim")
+    console.print("  –: was not there and can't read it, checked", style="dim")
+    sessions = len({said.session_id for said in record.said})
+    console.print(
+        f"  {len(record.said)} messages in {sessions} Megolm sessions, "
+        f"the story took {record.seconds:.1f} s",
+        style="dim",
+    )
+
+
+def words(said: Said) -> str:
+    """Return what was said, with what it was before an edit."""
+    if not said.edited_from:
+        return said.body
+    return f"{said.body} (edited, was: {said.edited_from})"
+
+
+def cell(said: Said, name: str) -> str:
+    """Return how long somebody took to read something, or that they can't."""
+    if name in said.read_after_s:
+        return f"{said.read_after_s[name]:.2f}"
+    return "[green]–[/green]" if name in said.not_readable_by else ""
+
+
+def show_operators(
+    console: Console, view: OperatorView, secret: CanaryKind, control: CanaryKind
+) -> None:
+    """Print what each operator holds and how often the canaries were found in it."""
+    table = Table(
+        title="What each operator can see: canary words found (encrypted / control)",
+        title_style="bold",
+    )
+    for column in ("operator of", "tables", "logs", "other files"):
+        table.add_column(column)
+    table.add_column("a message as it is stored", overflow="fold")
+    for server in view.servers:
+        table.add_row(
+            server.server,
+            counts(server.tables, secret, control) + f", {server.table_count} tables",
+            counts(server.logs, secret, control),
+            counts(server.files, secret, control),
+            escape(server.ciphertext_excerpt) + "…" if server.ciphertext_excerpt else "(none)",
+        )
+    console.print(table)
+    if view.raw is not None:
+        console.print(
+            f"  PostgreSQL's raw files of all servers, WAL included: "
+            f"{counts(view.raw, secret, control)}, {view.raw.files} files"
+        )
+    else:
+        console.print("  PostgreSQL's raw files are out of reach (a given database): not searched")
+    console.print(
+        f"  searched {view.bytes_searched() / MIB:.0f} MiB, in plain, UTF-16, hex, base64 and "
+        "further shapes; the control is a message in a room without encryption and must be found",
+        style="dim",
+    )
+
+
+def counts(tally: Tally, secret: CanaryKind, control: CanaryKind) -> str:
+    """Return the hits of a place as text: encrypted ones in green if none."""
+    hits = tally.found(secret.name)
+    colour = "red" if hits else "green"
+    return (
+        f"[{colour}]{hits}[/{colour}] / {tally.found(control.name)} "
+        f"in {tally.bytes_searched / MIB:.1f} MiB"
+    )
+
+
+def show_log_ins(console: Console, topology: Topology, accounts: Sequence[Account]) -> None:
+    """Print where the servers are and who can log in."""
+    table = Table(title="Point any Matrix client at it", title_style="bold")
+    for column in ("server", "plain HTTP, on this machine", "TLS, by the lab's authority"):
+        table.add_column(column)
+    for server in topology.servers:
+        table.add_row(server.name, server.http_url, server.tls_url)
+    console.print(table)
+    if accounts:
+        people = Table(box=None)
+        people.add_column("user")
+        people.add_column("password")
+        for account in accounts:
+            people.add_row(f"@{account.localpart}:{account.server}", escape(account.password))
+        console.print(people)
+    console.print(f"  the lab's certificate authority: {topology.authority_folder / 'ca.crt'}")
+    console.print(f"  logs: {topology.home / 'servers'}/*/freehold.log")
