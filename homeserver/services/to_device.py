@@ -4,8 +4,8 @@ Rules:
 1. A request is carried out once: its transaction ID is stored in the unit that stores its messages.
 2. Messages for other servers are EDUs in the log, one unit with the local ones.
 3. Only devices that exist get messages; all others are dropped, as the spec has it.
-4. What waits is known in memory by device and newest position: a sync of a device that nothing waits
-   for asks the database nothing.
+4. What waits is known in memory by device and newest position: a sync of a device that nothing
+   waits for asks the database nothing.
 5. A message is delivered until the device comes with a later position (`acknowledge`), and not
    again after that; rows are deleted in the background.
 

@@ -32,17 +32,17 @@ class TypingToken(NamedTuple):
     """A point in the history of typing; of another boot it says nothing."""
 
     boot: int
-    count: int
+    change: int
 
 
 class _RoomTyping:
     """One room: until when who types (monotonic seconds), and the count of its last change."""
 
-    __slots__ = ("count", "until")
+    __slots__ = ("change", "until")
 
     def __init__(self) -> None:
         self.until: dict[UserId, float] = {}
-        self.count = 0
+        self.change = 0
 
 
 class Typing:
@@ -63,6 +63,7 @@ class Typing:
         self._boot, self._count = boot, 0
         self._wake_room, self._announce = wake_room, announce
         self._typing: dict[RoomId, _RoomTyping] = {}
+        self._active: set[RoomId] = set()
         self._changed = asyncio.Event()
 
     @property
@@ -79,7 +80,7 @@ class Typing:
         users = tuple(sorted(room.until))
         if token is None or token.boot != self._boot:
             return users or None
-        return users if room.count > token.count else None
+        return users if room.change > token.change else None
 
     async def set(
         self, user_id: UserId, room_id: RoomId, *, typing: object, timeout_ms: object
@@ -125,6 +126,7 @@ class Typing:
             room = self._typing[room_id] = _RoomTyping()
         if not is_typing and len(room.until) >= limits.TYPING_USERS_PER_ROOM:
             return False
+        self._active.add(room_id)
         room.until[user_id] = self._clock.monotonic_s() + timeout_ms / 1000
         if not is_typing:
             self._note(room_id, room)
@@ -132,20 +134,23 @@ class Typing:
 
     def _note(self, room_id: RoomId, room: _RoomTyping) -> None:
         self._count += 1
-        room.count = self._count
+        room.change = self._count
         self._changed.set()
         self._wake_room(room_id)
 
     def expire(self) -> float | None:
-        """Ends what timed out; returns the seconds until the next time-out, None if nobody types."""
+        """Ends what timed out; returns the seconds until the next one, None if nobody types."""
         now_s = self._clock.monotonic_s()
         next_s: float | None = None
-        for room_id, room in self._typing.items():
+        for room_id in list(self._active):
+            room = self._typing[room_id]
             gone = [user_id for user_id, until_s in room.until.items() if until_s <= now_s]
             for user_id in gone:
                 del room.until[user_id]
             if gone:
                 self._note(room_id, room)
+            if not room.until:
+                self._active.discard(room_id)
             for until_s in room.until.values():
                 next_s = until_s if next_s is None else min(next_s, until_s)
         return None if next_s is None else next_s - now_s
@@ -158,4 +163,5 @@ class Typing:
             if wait_s is None:
                 await self._changed.wait()
             else:
-                await self._clock.sleep(max(wait_s, 0.05))
+                # short: a time-out that begins meanwhile may end sooner
+                await self._clock.sleep(min(max(wait_s, 0.05), 1.0))

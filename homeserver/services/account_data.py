@@ -1,0 +1,139 @@
+"""Account data of users: global and by room.
+
+Rules:
+1. m.fully_read and m.push_rules have endpoints of their own and can't be set here; m.push_rules is
+   made by the server (`services.push_rules`).
+2. Content equal to what is there makes no log entry: clients repeat themselves a lot.
+3. Setting {} empties an item; it stays known, so that other devices hear of it.
+
+Spec: client-server API, "Client config", "Room tagging".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import RoomId, UserId
+from homeserver import limits
+from homeserver.engine.entries import AccountDataEntry, Entry, Unit
+from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
+from homeserver.rules.device_keys import check_text
+from homeserver.services.engine_ports import UnitLog
+from homeserver.storage import account_data as store
+from homeserver.storage.account_data import AccountData
+from homeserver.storage.database import Connection, Database
+
+_SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
+TAGS = "m.tag"
+
+
+class AccountDataService:
+    """Reads and writes of account data; `room_id` "" is global."""
+
+    def __init__(self, *, database: Database, committer: UnitLog) -> None:
+        self._database, self._committer = database, committer
+
+    async def get(self, user_id: UserId, room_id: RoomId | str, data_type: str) -> JsonObject:
+        """One item's content; 404 M_NOT_FOUND if it was never set."""
+        check_text(data_type, "The type")
+        async with self._database.connection() as connection:
+            content = await store.load(connection, user_id, room_id, data_type)
+        if content is None:
+            raise not_found("There is no such account data")
+        value: JsonObject = orjson.loads(content)
+        return value
+
+    async def put(
+        self, user_id: UserId, room_id: RoomId | str, data_type: str, content: JsonObject
+    ) -> None:
+        """Sets one item; returns after the commit. 405 for types that the server manages."""
+        if data_type in _SERVER_MANAGED:
+            raise MatrixError(405, "M_BAD_JSON", f"{data_type} can't be set here")
+        await self._put(user_id, room_id, check_text(data_type, "The type"), content)
+
+    async def _put(
+        self, user_id: UserId, room_id: RoomId | str, data_type: str, content: JsonObject
+    ) -> None:
+        encoded = _encode(content)
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            before = await store.load(connection, user_id, room_id, data_type)
+            if before == encoded:
+                return []
+            if before is None:
+                await _check_count(connection, user_id)
+            return [AccountDataEntry(user_id, room_id, data_type, encoded)]
+
+        await self._committer.submit(Unit(work=work))
+
+    async def between(self, user_id: UserId, *, after: int, upto: int) -> list[AccountData]:
+        """For sync: items whose last change is in a stretch of the log; `after` -1 for all."""
+        async with self._database.connection() as connection:
+            return await store.load_between(connection, user_id, after=after, upto=upto)
+
+    # Tags are one item of room account data
+
+    async def tags(self, user_id: UserId, room_id: RoomId) -> JsonObject:
+        """The tags of a room: name to {"order": number}."""
+        async with self._database.connection() as connection:
+            content = await store.load(connection, user_id, room_id, TAGS)
+        return _tags(content)
+
+    async def put_tag(
+        self, user_id: UserId, room_id: RoomId, tag: str, content: JsonObject
+    ) -> None:
+        """Sets one tag of a room."""
+        check_text(tag, "The tag")
+        order = content.get("order")
+        if isinstance(order, bool) or not isinstance(order, float | int | None):
+            raise bad_json("order must be a number")
+        if order is not None and not 0 <= order <= 1:
+            raise invalid_param("order must be between 0 and 1")
+        await self._change_tags(user_id, room_id, tag, content)
+
+    async def delete_tag(self, user_id: UserId, room_id: RoomId, tag: str) -> None:
+        """Removes one tag; no error if it isn't there."""
+        await self._change_tags(user_id, room_id, check_text(tag, "The tag"), None)
+
+    async def _change_tags(
+        self, user_id: UserId, room_id: RoomId, tag: str, content: JsonObject | None
+    ) -> None:
+        async def work(connection: Connection) -> Sequence[Entry]:
+            before = await store.load(connection, user_id, room_id, TAGS)
+            tags = _tags(before)
+            if content is None:
+                tags.pop(tag, None)
+            else:
+                tags[tag] = content
+            encoded = _encode({"tags": tags})
+            if before == encoded:
+                return []
+            if before is None:
+                await _check_count(connection, user_id)
+            return [AccountDataEntry(user_id, room_id, TAGS, encoded)]
+
+        await self._committer.submit(Unit(work=work))
+
+
+def _tags(content: bytes | None) -> JsonObject:
+    value = {} if content is None else orjson.loads(content)
+    tags = value.get("tags") if isinstance(value, dict) else None
+    return dict(tags) if isinstance(tags, dict) else {}
+
+
+def _encode(content: JsonObject) -> bytes:
+    try:
+        encoded = orjson.dumps(content)
+    except orjson.JSONEncodeError as error:
+        raise bad_json(f"The content can't be stored: {error}") from error
+    if len(encoded) > limits.ACCOUNT_DATA_BYTES:
+        raise too_large(f"Account data is larger than {limits.ACCOUNT_DATA_BYTES} bytes")
+    return encoded
+
+
+async def _check_count(connection: Connection, user_id: UserId) -> None:
+    if await store.count(connection, user_id) >= limits.ACCOUNT_DATA_PER_USER:
+        raise invalid_param(f"More than {limits.ACCOUNT_DATA_PER_USER} items of account data")

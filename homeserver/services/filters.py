@@ -1,0 +1,85 @@
+"""Filters of clients: stored under an ID, or given inline.
+
+Spec: client-server API, "Filtering".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import UserId
+from homeserver import limits
+from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
+from homeserver.rules.filters import NO_FILTER, SyncFilter, parse_filter
+from homeserver.storage import filters as store
+from homeserver.storage.database import Database
+
+_CACHED = 10_000
+
+
+class Filters:
+    """Stored filters; a stored one never changes, so parsed ones are kept in memory."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+        self._parsed: OrderedDict[tuple[UserId, str], SyncFilter] = OrderedDict()
+
+    async def create(self, user_id: UserId, definition: JsonObject) -> str:
+        """Checks and stores a filter; returns its ID, the same one for an equal filter."""
+        parse_filter(definition)
+        try:
+            content = orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError as error:
+            raise bad_json(f"The filter can't be stored: {error}") from error
+        if len(content) > limits.FILTER_BYTES:
+            raise too_large(f"A filter is larger than {limits.FILTER_BYTES} bytes")
+        async with self._database.transaction() as connection:
+            filter_id = await store.store(
+                connection, user_id, content, at_most=limits.FILTERS_PER_USER
+            )
+        if filter_id is None:
+            raise invalid_param(f"More than {limits.FILTERS_PER_USER} filters")
+        return str(filter_id)
+
+    async def get(self, user_id: UserId, filter_id: str) -> JsonObject:
+        """A stored filter as it was given; 404 M_NOT_FOUND."""
+        content = None
+        if filter_id.isascii() and filter_id.isdigit() and len(filter_id) <= 18:
+            async with self._database.connection() as connection:
+                content = await store.load(connection, user_id, int(filter_id))
+        if content is None:
+            raise not_found("There is no such filter")
+        value: JsonObject = orjson.loads(content)
+        return value
+
+    async def resolve(self, user_id: UserId, text: str | None) -> SyncFilter:
+        """The `filter` parameter of a sync: none, JSON, or the ID of a stored filter. Raises
+        400 M_BAD_JSON or M_INVALID_PARAM."""
+        if text is None:
+            return NO_FILTER
+        if text.startswith("{"):
+            return parse_filter(parse_inline(text))
+        parsed = self._parsed.get((user_id, text))
+        if parsed is None:
+            try:
+                definition = await self.get(user_id, text)
+            except MatrixError as error:
+                raise invalid_param("There is no such filter") from error
+            parsed = self._parsed[user_id, text] = parse_filter(definition)
+            if len(self._parsed) > _CACHED:
+                self._parsed.popitem(last=False)
+        return parsed
+
+
+def parse_inline(text: str) -> JsonObject:
+    """JSON of a filter in a query; 400 M_BAD_JSON."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise bad_json("The filter isn't JSON") from error
+    if not isinstance(value, dict):
+        raise bad_json("A filter is a JSON object")
+    return value
