@@ -278,3 +278,9 @@ DISPLAYNAME_CHARACTERS = 256
 
 AVATAR_URL_CHARACTERS = 1000
 """Likewise."""
+
+OWED_IN_MEMORY = 2_000
+"""What one destination is owed, kept in memory; beyond that the tables are read."""
+
+EDUS_PER_DEVICE_CHANGE = 20
+"""Space kept in a transaction for the EDUs that one change of a device list makes."""

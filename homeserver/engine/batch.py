@@ -75,7 +75,6 @@ class Placing:
             if staged.view is not None:
                 room.publish(staged.view, position)
             room.remember(Placed(position, staged.entry))
-            room.update_locals(staged.changes)
             position += 1
         if unit.committed is not None:
             unit.committed()
@@ -134,12 +133,7 @@ class Batch:
 
     def staged(self) -> list[tuple[Placing, Staged]]:
         """All staged events of units that did not fail."""
-        return [
-            (one, staged)
-            for one in self.units
-            if one.error is None
-            for staged in one.staged
-        ]
+        return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
 
 
 async def write_batch(connection: Connection, batch: Batch, epoch: int) -> bool:
@@ -231,9 +225,7 @@ async def _write_rooms(connection: Connection, batch: Batch) -> None:
     await _write_redactions(connection, staged)
 
 
-async def _write_changes(
-    connection: Connection, staged: Sequence[tuple[Placing, Staged]]
-) -> None:
+async def _write_changes(connection: Connection, staged: Sequence[tuple[Placing, Staged]]) -> None:
     changed: list[tuple[int, int, str, str, str | None, str | None]] = []
     members: list[MembershipRow] = []
     came: list[tuple[int, str, int]] = []
@@ -287,6 +279,7 @@ async def _write_redactions(
                 json=target.raw,
                 redacted_by=event.redacting.redaction,
             )
+            await redactions.arrived(connection, nid, target.event_id)
         if event.waits_for_target is not None:
             await redactions.keep(connection, nid, event.waits_for_target, event.event.event_id)
     gaps = [
@@ -299,6 +292,25 @@ async def _write_redactions(
         await redactions.open_gaps(connection, gaps)
 
 
+async def _append_memberships(
+    connection: Connection, rows: Sequence[tuple[int, MembershipEntry]]
+) -> None:
+    """Memberships of rooms that we aren't in: such a room is known by its ID alone."""
+    for position, entry in rows:
+        nid = await rooms.ensure_known(connection, entry.room_id)
+        row = MembershipRow(
+            nid,
+            entry.user_id,
+            entry.membership,
+            entry.event_id,
+            entry.sender,
+            position,
+            entry.stripped,
+            entry.event,
+        )
+        await memberships.upsert(connection, [row])
+
+
 _Append = Callable[[Connection, Sequence[tuple[int, Any]]], Awaitable[None]]
 
 _APPENDERS: dict[type, _Append] = {
@@ -307,7 +319,7 @@ _APPENDERS: dict[type, _Append] = {
     ToDeviceEntry: to_device.append,
     RemoteEduEntry: remote_edus.append,
     DeviceListEntry: device_lists.append,
-    MembershipEntry: memberships.append,
+    MembershipEntry: _append_memberships,
 }
 
 

@@ -176,7 +176,7 @@ class Committer:
             if self.on_lost is not None:
                 self.on_lost()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # each unit is told its own error
             await self._one_by_one(current, error)
         else:
             self._publish(batch)

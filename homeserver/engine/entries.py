@@ -53,6 +53,11 @@ class EventEntry(msgspec.Struct, frozen=True):
     redacted_by: EventId | None = None  # the redaction that was applied to this event
     to_federate: bool = False  # ours, or accepted for another server: we owe it to the others
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, roughly."""
+        return len(self.client) + len(self.event.raw) + 500
+
 
 class StateEntry(msgspec.Struct, frozen=True):
     """Current state changed without a timeline event of its own (a merge, an import)."""
@@ -128,6 +133,9 @@ Entry: TypeAlias = (
 )
 
 
+Work: TypeAlias = Callable[[Connection], Awaitable[Sequence[Entry]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """What commits whole. `work` runs first, in the batch's transaction under a savepoint, and
@@ -135,7 +143,7 @@ class Unit:
     alone and reaches its submitter. Rooms' events are submitted by the writer only."""
 
     entries: Sequence[Entry] = ()
-    work: Callable[[Connection], Awaitable[Sequence[Entry]]] | None = None
+    work: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import immutables
@@ -27,18 +27,19 @@ from federation.events.room_versions import RoomVersion, room_version
 from federation.graph.auth_rules import AuthState
 from federation.ports import KnownEvent
 from homeserver import limits
-from homeserver.engine.entries import EventEntry, TransactionKey
+from homeserver.engine.entries import EventEntry, StateChange, TransactionKey
 from homeserver.engine.event_cache import ByteBoundedCache
 from homeserver.engine.log import Placed
 from homeserver.engine.snapshots import Chain, Link, StateMap, StateRef, state_of
 from homeserver.storage import events as event_rows
+from homeserver.storage import redactions as redaction_rows
 from homeserver.storage import rooms as room_rows
 from homeserver.storage import snapshots as snapshot_rows
 from homeserver.storage.database import Connection, Database, Row
 
+SnapshotRead = Callable[[Connection, int, str], Awaitable[int | None]]
 _STATE_ENTRY_BYTES = 350
 _ROOM_BYTES = 4_000
-_EMPTY: StateMap = immutables.Map()
 
 
 class NotLoaded(LookupError):
@@ -55,6 +56,13 @@ class Head(msgspec.Struct, frozen=True):
     event_id: EventId
     nid: int
     depth: int
+    state: StateMap
+    chain: Chain
+
+
+class Before(msgspec.Struct, frozen=True):
+    """A state (before an event, or after one) with the snapshot that it is stored as."""
+
     state: StateMap
     chain: Chain
 
@@ -88,8 +96,13 @@ class Room:
         self.joined_local: set[UserId] = set()
         self.ring: deque[Placed] = deque()
         self.ring_start = view.position
-        self.auth: AuthState | None = None
-        self.auth_of: StateMap | None = None
+        self.changes_start = view.position  # older ring entries don't tell changes of state
+        self.awaited_targets: dict[EventId, EventId] = {}  # of redactions: target, redaction
+        self.staged_events: dict[EventId, KnownEvent] = {}
+        self.after: OrderedDict[EventId, Before] = OrderedDict()
+        self._ring_bytes = 0
+        self._auth: AuthState | None = None
+        self._auth_of: StateMap | None = None
 
     @property
     def joined_servers(self) -> Mapping[ServerName, int]:
@@ -99,20 +112,81 @@ class Room:
     @property
     def bytes(self) -> int:
         """A rough size, for the memory budget."""
-        ring = sum(len(placed.entry.client) for placed in self.ring)  # type: ignore[union-attr]
-        return _ROOM_BYTES + _STATE_ENTRY_BYTES * len(self.view.state) + ring
+        return _ROOM_BYTES + _STATE_ENTRY_BYTES * len(self.view.state) + self._ring_bytes
 
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""
         self.ring.append(placed)
+        self._ring_bytes += _entry(placed).size
         if len(self.ring) > limits.ROOM_RING_EVENTS:
-            self.ring_start = self.ring.popleft().position
+            oldest = self.ring.popleft()
+            self.ring_start = oldest.position
+            self._ring_bytes -= _entry(oldest).size
+
+    def replace_in_ring(self, entry: EventEntry) -> None:
+        """Renews a timeline event that a redaction changed."""
+        for i, placed in enumerate(self.ring):
+            if _entry(placed).event.event_id == entry.event.event_id:
+                self.ring[i] = Placed(placed.position, entry)
+                return
+
+    def publish(self, view: RoomView, position: int) -> None:
+        """Makes a staged view the committed one; for the committer."""
+        is_newest = self.staged is view
+        self.view = msgspec.structs.replace(view, position=position)
+        if is_newest:
+            self.staged = self.view
+
+    def update_locals(self, changes: Sequence[StateChange], own_server: str) -> None:
+        """Keeps `joined_local` in step with committed changes."""
+        for change in changes:
+            kind, user = change.key
+            if kind == "m.room.member" and server_of(user) == own_server:
+                if change.membership == "join":
+                    self.joined_local.add(UserId(user))
+                else:
+                    self.joined_local.discard(UserId(user))
+
+    def remember_after(self, event_id: EventId, after: Before) -> None:
+        """Keeps the state after a staged event, for events that name it as their parent."""
+        self.after[event_id] = after
+        if len(self.after) > limits.ROOM_STATES_AFTER:
+            self.after.popitem(last=False)
 
     def discard_staged(self) -> None:
         """After a failure: what was staged is gone, and whoever built on it is told so."""
-        self.staged = self.view
         self.generation += 1
-        self.auth = self.auth_of = None
+        self.restore(self.view)
+        self.staged_events.clear()
+
+    def restore(self, view: RoomView) -> None:
+        """Takes back staging that was not queued."""
+        self.staged = view
+        self.after.clear()
+        self.forget_auth()
+
+    def forget_auth(self) -> None:
+        """An event that the auth rules read has changed."""
+        self._auth = self._auth_of = None
+
+    def auth_state(self, state: StateMap, load: Callable[[EventId], Event]) -> AuthState:
+        """A state as the auth rules see it; kept while the state stays the same."""
+        if self._auth is None or self._auth_of is not state:
+
+            def lookup(key: StateKey) -> Event | None:
+                ref = state.get(key)
+                if ref is None:
+                    return None
+                staged = self.staged_events.get(ref.event_id)
+                return staged.event if staged else load(ref.event_id)
+
+            self._auth, self._auth_of = AuthState(self.version, lookup), state
+        return self._auth
+
+
+def _entry(placed: Placed) -> EventEntry:
+    assert isinstance(placed.entry, EventEntry), "a ring holds timeline events"
+    return placed.entry
 
 
 def membership_counts(
@@ -180,7 +254,9 @@ class Rooms:
             room = await self._load(room_id)
         except BaseException as error:
             # Who waits gets the error too; if nobody waits, it was raised here all the same.
-            future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            future.set_exception(
+                error if isinstance(error, Exception) else asyncio.CancelledError()
+            )
             future.exception()
             raise
         else:
@@ -234,17 +310,16 @@ class Rooms:
             newest = await event_rows.newest(
                 connection, nid, after=0, upto=row["position"], limit=limits.ROOM_LOAD_EVENTS
             )
+            awaited = await redaction_rows.awaited(connection, nid)
         version = room_version(row["version"])
         state = state_of(chain)
         joined, invited, servers = membership_counts(state)
-        view = RoomView(
-            state, chain, heads, row["n"], joined, invited, servers, row["position"]
-        )
+        view = RoomView(state, chain, heads, row["n"], joined, invited, servers, row["position"])
         room = Room(room_id, nid, version, view)
         room.joined_local = self._locals(state)
-        room.ring.extend(
-            Placed(one["position"], self.entry_of(one, room)) for one in reversed(newest)
-        )
+        for one in reversed(newest):
+            room.remember(Placed(one["position"], self.entry_of(one, room)))
+        room.awaited_targets = {EventId(k): EventId(v) for k, v in awaited.items()}
         room.ring_start = newest[-1]["position"] - 1 if newest else row["position"]
         return room
 
@@ -259,21 +334,14 @@ class Rooms:
     async def _load_heads(
         self, connection: Connection, nid: int, heads: list[int], current: Chain
     ) -> tuple[Head, ...]:
-        rows = await connection.fetch(
-            "SELECT event_nid, event_id, json, snapshot_after FROM events"
-            " WHERE room_nid = $1 AND event_nid = ANY($2::bigint[])",
-            nid,
-            heads,
-        )
+        rows = await event_rows.heads(connection, nid, heads)
         loaded = []
         for row in rows:
             chain = current
             if row["snapshot_after"] != current[-1].nid:
                 chain = await self._load_chain(connection, nid, row["snapshot_after"])
             depth = orjson.loads(row["json"])["depth"]
-            loaded.append(
-                Head(row["event_id"], row["event_nid"], depth, state_of(chain), chain)
-            )
+            loaded.append(Head(row["event_id"], row["event_nid"], depth, state_of(chain), chain))
         return tuple(loaded)
 
     # State
@@ -312,27 +380,25 @@ class Rooms:
         async with self._database.connection() as connection:
             return await self._load_chain(connection, room.nid, snapshot)
 
-    async def _state_at(self, room: Room, event_id: EventId, column: str) -> StateMap | None:
+    def state_of(self, room: Room, chain: Chain) -> StateMap:
+        """The state that a chain leads to."""
+        for view in (room.view, room.staged):
+            if view.chain is chain:
+                return view.state
+        return state_of(chain)
+
+    async def _state_at(self, room: Room, event_id: EventId, read: SnapshotRead) -> StateMap | None:
         async with self._database.connection() as connection:
-            snapshot = await connection.fetchval(
-                f"SELECT {column} FROM events WHERE room_nid = $1 AND event_id = $2"
-                " AND NOT outlier",
-                room.nid,
-                event_id,
-            )
-        if snapshot is None:
-            return None
-        if room.view.chain[-1].nid == snapshot:
-            return room.view.state
-        return state_of(await self.chain(room, snapshot))
+            snapshot = await read(connection, room.nid, event_id)
+        return None if snapshot is None else self.state_of(room, await self.chain(room, snapshot))
 
     async def state_before(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state before a stored event; None for an outlier or an unknown one."""
-        return await self._state_at(room, event_id, "snapshot_before")
+        return await self._state_at(room, event_id, event_rows.snapshot_before)
 
     async def state_after(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state after a stored event; None for an outlier or an unknown one."""
-        return await self._state_at(room, event_id, "snapshot_after")
+        return await self._state_at(room, event_id, event_rows.snapshot_after)
 
     # Events
 
@@ -346,6 +412,20 @@ class Rooms:
         """Drops an event from memory: its stored form changed."""
         self._events.drop(event_id)
         self._client.drop(event_id)
+
+    def apply_redaction(self, room: Room, target: Event, redaction: EventId) -> None:
+        """Renews what is in memory of an event that was redacted; `target` is its redacted form."""
+        self.forget_event(target.event_id)
+        room.forget_auth()
+        for placed in room.ring:
+            entry = _entry(placed)
+            if entry.event.event_id == target.event_id:
+                room.replace_in_ring(
+                    msgspec.structs.replace(
+                        entry, event=target, client=client_json(target), redacted_by=redaction
+                    )
+                )
+                return
 
     def cached_event(self, event_id: EventId) -> Event:
         """An event in memory; raises NotLoaded."""
@@ -388,7 +468,8 @@ class Rooms:
         """All events reached by auth_events from these, which must be stored."""
         chain: dict[EventId, KnownEvent] = {}
         frontier = {
-            auth for known in (await self.events(event_ids)).values()
+            auth
+            for known in (await self.events(event_ids)).values()
             for auth in known.event.auth_events
         }
         while frontier:
@@ -402,14 +483,7 @@ class Rooms:
     def auth_state(self, room: Room, state: StateMap) -> AuthState:
         """A view of a state for the auth rules; kept while the state stays the same. Looking up
         an event that is not in memory raises NotLoaded."""
-        if room.auth is None or room.auth_of is not state:
-
-            def lookup(key: StateKey) -> Event | None:
-                ref = state.get(key)
-                return None if ref is None else self.cached_event(ref.event_id)
-
-            room.auth, room.auth_of = AuthState(room.version, lookup), state
-        return room.auth
+        return room.auth_state(state, self.cached_event)
 
     def entry_of(self, row: Row, room: Room) -> EventEntry:
         """The log entry of a stored event of a room."""

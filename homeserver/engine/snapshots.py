@@ -74,9 +74,7 @@ def extend(chain: Chain, nid: int, change: Delta, parent: Mapping[StateKey, Stat
         merged.update(link.delta)
     merged.update(change)
     removed = {nid for link in chain[keep + 1 :] for nid in link.removed}
-    removed.update(
-        parent[key].nid for key, ref in change.items() if ref is None and key in parent
-    )
+    removed.update(parent[key].nid for key, ref in change.items() if ref is None and key in parent)
     if not any(ref is None for ref in merged.values()):
         removed.clear()
     return (*chain[: keep + 1], Link(ordinal, nid, merged, tuple(sorted(removed))))

@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import immutables
 import msgspec
 
 from federation.events.event import Event
-from federation.events.ids import EventId, ServerName, StateKey, server_of
+from federation.events.ids import EventId, ServerName, server_of
 from homeserver.engine.entries import Committed, EventEntry, StateChange, TransactionKey, Unit
-from homeserver.engine.rooms import Head, Room, RoomView, client_json
-from homeserver.engine.snapshots import Chain, Delta, StateMap, StateRef, extend
+from homeserver.engine.rooms import Before, Head, Room, RoomView, client_json
+from homeserver.engine.snapshots import (
+    Chain,
+    Delta,
+    StateMap,
+    StateRef,
+    difference,
+    extend,
+    first_chain,
+)
 from homeserver.storage import events as event_rows
 from homeserver.storage.events import EventRow
 from homeserver.storage.snapshots import SnapshotRow
@@ -70,15 +78,6 @@ class RoomUnit:
     done: asyncio.Future[Committed]
     is_new: bool = False  # the room's rows are made by this unit
     committed: Callable[[], None] | None = None
-    heads: bool = field(default=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """The state before an event, with the snapshot it is stored as."""
-
-    state: StateMap
-    chain: Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,9 @@ def _row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> 
         snapshot_after=snapshot,
         replaces=None,
         redacted_by=None,
-        transaction_of=transaction
-        and f"{transaction.device_id}\n{transaction.transaction_id}",
+        transaction_of=None
+        if transaction is None
+        else f"{transaction.device_id}\n{transaction.transaction_id}",
         json=event.raw,
     )
 
@@ -167,9 +167,7 @@ def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> Snaps
     """The row of a chain's last link."""
     link = chain[-1]
     base = chain[-2].nid if len(chain) > 1 else None
-    return SnapshotRow(
-        room.nid, link.nid, base, link.ordinal, link.added, link.removed, incomplete
-    )
+    return SnapshotRow(room.nid, link.nid, base, link.ordinal, link.added, link.removed, incomplete)
 
 
 def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
@@ -219,13 +217,17 @@ def place_live(
     before: Before,
     after: Before,
     current: Before,
-    change: Delta,
     origin: Origin,
     snapshots: tuple[SnapshotRow, ...] = (),
+    replaces_heads: bool = False,
 ) -> Staged:
     """An accepted event at the room's newest place. `after` is the state after it, `current` the
-    room's from now on, `change` what turns the staged current state into it."""
+    room's from now on. `replaces_heads`: what we had of the room is out of date (a rejoin)."""
     old = room.staged
+    if current.state is after.state and before.state is old.state:
+        change: Delta = {event.key: state_ref(event, nid)} if event.is_state else {}
+    else:
+        change = difference(old.state, current.state)
     changes = state_changes(old.state, change)
     row = _row(event, nid, room, before, origin)
     row.snapshot_after = after.chain[-1].nid
@@ -234,6 +236,8 @@ def place_live(
     row.replaces = prev.event_id if prev else None
     head = Head(event.event_id, nid, event.depth, after.state, after.chain)
     kept = tuple(one for one in old.heads if one.event_id not in event.prev_events)
+    if replaces_heads:
+        kept = ()
     counts = _Counts(old)
     if changes:
         counts.apply(old.state, changes)
@@ -272,8 +276,6 @@ def place_live(
 
 def empty_view(first_nid: int) -> RoomView:
     """The view of a room before its create event."""
-    from homeserver.engine.snapshots import first_chain
-
     empty: StateMap = immutables.Map()
     no_servers: immutables.Map[ServerName, int] = immutables.Map()
     return RoomView(empty, first_chain(first_nid, {}), (), 0, 0, 0, no_servers)
@@ -282,8 +284,3 @@ def empty_view(first_nid: int) -> RoomView:
 def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:
     """The row of `storage.rooms.set_heads`."""
     return (room.nid, [head.nid for head in view.heads], view.chain[-1].nid, view.n, position)
-
-
-def key_of(event: Event) -> StateKey | None:
-    """The state key that an event sets; None for a message."""
-    return event.key if event.state_key is not None else None

@@ -17,7 +17,8 @@ _EVENTS = ", ".join(f"${i + 5}::{name}[]" for i, name in enumerate(_TYPES))
 _NEXT = 5 + len(_TYPES)
 _HEADS = ", ".join(f"${_NEXT + i}::bigint[]" for i in range(4))
 _SENT = ", ".join(
-    f"${_NEXT + 4 + i}::{name}[]" for i, name in enumerate(("text", "text", "bytea", "text", "bigint"))
+    f"${_NEXT + 4 + i}::{name}[]"
+    for i, name in enumerate(("text", "text", "bytea", "text", "bigint"))
 )
 _MESSAGES = f"""
 WITH moved AS (

@@ -116,6 +116,45 @@ async def refs(connection: Connection, room_nid: int, event_nids: Collection[int
     )
 
 
+async def refs_by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
+    """As `refs`, of events known by their IDs."""
+    return await connection.fetch(
+        "SELECT event_nid, event_id, type, state_key, membership FROM events"
+        " WHERE event_id = ANY($1::text[])",
+        list(event_ids),
+    )
+
+
+async def snapshot_after(connection: Connection, room_nid: int, event_id: str) -> int | None:
+    """The snapshot after an event that has a known place in the graph."""
+    nid: int | None = await connection.fetchval(
+        "SELECT snapshot_after FROM events WHERE room_nid = $1 AND event_id = $2 AND NOT outlier",
+        room_nid,
+        event_id,
+    )
+    return nid
+
+
+async def snapshot_before(connection: Connection, room_nid: int, event_id: str) -> int | None:
+    """The snapshot before an event that has a known place in the graph."""
+    nid: int | None = await connection.fetchval(
+        "SELECT snapshot_before FROM events WHERE room_nid = $1 AND event_id = $2 AND NOT outlier",
+        room_nid,
+        event_id,
+    )
+    return nid
+
+
+async def heads(connection: Connection, room_nid: int, nids: Collection[int]) -> list[Row]:
+    """What a room keeps of its forward extremities."""
+    return await connection.fetch(
+        "SELECT event_nid, event_id, json, snapshot_after FROM events"
+        " WHERE room_nid = $1 AND event_nid = ANY($2::bigint[])",
+        room_nid,
+        list(nids),
+    )
+
+
 async def newest(
     connection: Connection, room_nid: int, *, after: int, upto: int, limit: int
 ) -> list[Row]:
@@ -205,5 +244,21 @@ async def owed(
         server,
         after,
         limit,
+        suffix,
+    )
+
+
+async def latest_owed(connection: Connection, server: str, *, after: int, suffix: str) -> list[Row]:
+    """The newest of our events in each room that `server` shares now and has not been sent."""
+    return await connection.fetch(
+        "SELECT l.position, l.json FROM room_servers s JOIN room_heads h USING (room_nid)"
+        " CROSS JOIN LATERAL (SELECT e.position, e.json FROM events e"
+        "  WHERE e.room_nid = s.room_nid AND e.n IS NOT NULL AND e.fill = 0 AND e.position > $2"
+        "  AND e.to_federate AND right(e.sender, length($3)) <> $3"
+        "  ORDER BY e.n DESC LIMIT 1) l"
+        " WHERE s.server = $1 AND s.left_position IS NULL AND h.position > $2"
+        " ORDER BY l.position",
+        server,
+        after,
         suffix,
     )

@@ -49,9 +49,7 @@ async def of_user(connection: Connection, user_id: str) -> list[Row]:
     )
 
 
-async def of_users(
-    connection: Connection, user_ids: Sequence[str], membership: str
-) -> list[Row]:
+async def of_users(connection: Connection, user_ids: Sequence[str], membership: str) -> list[Row]:
     """(user_id, room_id) where users have a membership."""
     return await connection.fetch(
         "SELECT m.user_id, r.room_id FROM memberships m JOIN rooms r USING (room_nid)"
@@ -82,9 +80,7 @@ async def forget(connection: Connection, user_id: str, room_id: str) -> None:
     )
 
 
-async def servers_came(
-    connection: Connection, rows: Sequence[tuple[int, str, int]]
-) -> None:
+async def servers_came(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
     """Rows of (room_nid, server, position): the server's first user joined."""
     await connection.execute(
         "INSERT INTO room_servers (room_nid, server, joined_position)"
@@ -93,9 +89,7 @@ async def servers_came(
     )
 
 
-async def servers_went(
-    connection: Connection, rows: Sequence[tuple[int, str, int]]
-) -> None:
+async def servers_went(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
     """Rows of (room_nid, server, position): the server's last user left."""
     await connection.execute(
         "UPDATE room_servers s SET left_position = u.position FROM unnest($1::bigint[],"
@@ -114,3 +108,42 @@ async def lagging_servers(connection: Connection, own: str) -> list[Row]:
         " WHERE s.server <> $1 GROUP BY s.server",
         own,
     )
+
+
+async def servers_reset(
+    connection: Connection, room_nid: int, servers: Sequence[str], position: int
+) -> None:
+    """The servers in a room as a join found them: those not among them have left."""
+    await connection.execute(
+        "UPDATE room_servers SET left_position = $3 WHERE room_nid = $1"
+        " AND left_position IS NULL AND NOT server = ANY($2::text[])",
+        room_nid,
+        list(servers),
+        position,
+    )
+    await connection.execute(
+        "INSERT INTO room_servers (room_nid, server, joined_position)"
+        " SELECT $1, s, $3 FROM unnest($2::text[]) AS s WHERE NOT EXISTS (SELECT FROM"
+        " room_servers r WHERE r.room_nid = $1 AND r.server = s AND r.left_position IS NULL)",
+        room_nid,
+        list(servers),
+        position,
+    )
+
+
+async def device_changes_for(
+    connection: Connection, server: str, *, after: int, upto: int, limit: int
+) -> list[int]:
+    """Positions of device-list changes of users who share a room with `server` now."""
+    rows = await connection.fetch(
+        "SELECT c.position FROM device_list_changes c WHERE c.position > $2 AND c.position <= $3"
+        " AND right(c.user_id, length($1) + 1) <> ':' || $1"
+        " AND EXISTS (SELECT FROM memberships m JOIN room_servers s USING (room_nid)"
+        "  WHERE m.user_id = c.user_id AND m.membership = 'join' AND s.server = $1"
+        "  AND s.left_position IS NULL) ORDER BY c.position LIMIT $4",
+        server,
+        after,
+        upto,
+        limit,
+    )
+    return [row["position"] for row in rows]

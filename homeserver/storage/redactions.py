@@ -20,21 +20,22 @@ async def keep(connection: Connection, room_nid: int, target: str, redaction: st
     )
 
 
-async def waiting(
-    connection: Connection, room_nid: int, targets: Sequence[str]
-) -> list[Row]:
-    """(target, redaction) of those that wait for one of `targets`."""
-    return await connection.fetch(
-        "SELECT target, redaction FROM pending_redactions"
-        " WHERE room_nid = $1 AND target = ANY($2::text[])",
-        room_nid,
-        list(targets),
+async def awaited(connection: Connection, room_nid: int) -> dict[str, str]:
+    """The targets that redactions of a room wait for, each with its redaction."""
+    rows = await connection.fetch(
+        "SELECT target, redaction FROM pending_redactions WHERE room_nid = $1", room_nid
+    )
+    return {row["target"]: row["redaction"] for row in rows}
+
+
+async def arrived(connection: Connection, room_nid: int, target: str) -> None:
+    """The target came, and the redaction was applied."""
+    await connection.execute(
+        "DELETE FROM pending_redactions WHERE room_nid = $1 AND target = $2", room_nid, target
     )
 
 
-async def open_gaps(
-    connection: Connection, rows: Sequence[tuple[int, str, int, int]]
-) -> None:
+async def open_gaps(connection: Connection, rows: Sequence[tuple[int, str, int, int]]) -> None:
     """Rows of (room_nid, missing event, n, fill of the event that names it)."""
     await connection.execute(
         "INSERT INTO gaps SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[],"
@@ -60,6 +61,16 @@ async def close_gaps(connection: Connection, room_nid: int, missing: Sequence[st
     """These events are here now."""
     await connection.execute(
         "DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])",
+        room_nid,
+        list(missing),
+    )
+
+
+async def gaps_of(connection: Connection, room_nid: int, missing: Sequence[str]) -> list[Row]:
+    """The gaps that these missing events leave, the newest first."""
+    return await connection.fetch(
+        "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])"
+        " ORDER BY n DESC, fill DESC",
         room_nid,
         list(missing),
     )

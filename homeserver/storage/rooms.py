@@ -29,6 +29,17 @@ async def ensure(connection: Connection, room_nid: int, room_id: str, version: s
     return number
 
 
+async def ensure_known(connection: Connection, room_id: str) -> int:
+    """The number of a room that may be known by its ID alone, of an unknown version."""
+    number: int | None = await connection.fetchval(
+        "SELECT room_nid FROM rooms WHERE room_id = $1", room_id
+    )
+    if number is None:
+        nid: int = await connection.fetchval("SELECT nextval('nids')")
+        number = await ensure(connection, nid, room_id, "")
+    return number
+
+
 async def set_heads(
     connection: Connection, rows: Sequence[tuple[int, Sequence[int], int, int, int]]
 ) -> None:

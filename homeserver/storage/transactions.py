@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from homeserver.storage.database import Connection, Row
 
 
-async def of_device(
-    connection: Connection, user_id: str, device_id: str, limit: int
-) -> list[Row]:
+async def of_device(connection: Connection, user_id: str, device_id: str, limit: int) -> list[Row]:
     """The newest transactions of a device: key, event ID, position."""
     return await connection.fetch(
         "SELECT key, event_id, position FROM client_transactions"
@@ -23,9 +21,7 @@ async def of_device(
     )
 
 
-async def find(
-    connection: Connection, user_id: str, device_id: str, key: bytes
-) -> Row | None:
+async def find(connection: Connection, user_id: str, device_id: str, key: bytes) -> Row | None:
     """One transaction of a device."""
     return await connection.fetchrow(
         "SELECT event_id, position FROM client_transactions"
@@ -36,9 +32,7 @@ async def find(
     )
 
 
-async def insert(
-    connection: Connection, rows: Sequence[tuple[str, str, bytes, str, int]]
-) -> None:
+async def insert(connection: Connection, rows: Sequence[tuple[str, str, bytes, str, int]]) -> None:
     """Rows of (user_id, device_id, key, event_id, position)."""
     await connection.execute(
         "INSERT INTO client_transactions (user_id, device_id, key, event_id, position)"

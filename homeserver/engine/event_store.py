@@ -1,0 +1,201 @@
+"""Reads of rooms and events for federation (`federation.ports.EventStore`): committed ones only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, server_of
+from federation.events.redaction import redact_event
+from federation.events.room_versions import RoomVersion
+from federation.graph.auth_rules import AuthState
+from federation.ports import KnownEvent
+from homeserver.engine.committer import Committer
+from homeserver.engine.residents import Residents
+from homeserver.engine.resolution import Resolver
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.snapshots import StateMap
+from homeserver.rules.visibility import (
+    VISIBILITY_KEY,
+    is_open_to_members,
+    server_may_see,
+    visibility_of,
+)
+
+
+def _ids(state: StateMap) -> dict[StateKey, EventId]:
+    return {key: ref.event_id for key, ref in state.items()}
+
+
+class EngineEventStore:
+    """The engine as federation reads it."""
+
+    def __init__(
+        self, rooms: Rooms, residents: Residents, resolver: Resolver, committer: Committer
+    ) -> None:
+        self._rooms = rooms
+        self._residents = residents
+        self._resolver = resolver
+        self._committer = committer
+
+    async def room_version(self, room_id: RoomId) -> RoomVersion | None:
+        """`EventStore.room_version`."""
+        room = await self._rooms.get(room_id)
+        return None if room is None else room.version
+
+    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+        """`EventStore.load_events`."""
+        return await self._rooms.events(event_ids)
+
+    async def heads(self, room_id: RoomId) -> tuple[EventId, ...]:
+        """`EventStore.heads`."""
+        room = await self._rooms.get(room_id)
+        return () if room is None else tuple(head.event_id for head in room.view.heads)
+
+    async def state_ids_before(self, event_id: EventId) -> Mapping[StateKey, EventId] | None:
+        """`EventStore.state_ids_before`."""
+        known = (await self._rooms.events([event_id])).get(event_id)
+        room = await self._rooms.get(known.event.room_id) if known else None
+        if room is None:
+            return None
+        state = await self._rooms.state_before(room, event_id)
+        return None if state is None else _ids(state)
+
+    async def state_before(self, event: Event) -> AuthState | None:
+        """`EventStore.state_before`."""
+        room = await self._rooms.get(event.room_id)
+        if room is None:
+            return None
+        branches = await self._residents.states_after(room, event.prev_events, staged=False)
+        if not branches:
+            return None
+        await self._committer.nids_ready(1)
+        before, _ = await self._resolver.resolve(room, branches, self._committer.take_nid)
+        await self._load_for(event, room, before.state)
+        return self._residents.view_auth(room, before.state)
+
+    async def _load_for(self, event: Event, room: Room, state: StateMap) -> None:
+        """Loads what the rules will look up, so that the pure check finds it in memory."""
+        keys: set[StateKey] = {
+            ("m.room.create", ""),
+            ("m.room.power_levels", ""),
+            ("m.room.join_rules", ""),
+            ("m.room.member", event.sender),
+        }
+        if event.type == "m.room.member":
+            keys.add(("m.room.member", event.state_key or ""))
+            authoriser = event.content.get("join_authorised_via_users_server")
+            if isinstance(authoriser, str):
+                keys.add(("m.room.member", authoriser))
+            keys |= {key for key in state if key[0] == "m.room.third_party_invite"}
+        await self._rooms.state_events(state, keys)
+
+    async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
+        """`EventStore.current_state_ids`."""
+        room = await self._rooms.get(room_id)
+        return {} if room is None else _ids(room.view.state)
+
+    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
+        """`EventStore.auth_chain`."""
+        chain = await self._rooms.auth_chain(event_ids)
+        return {event_id: known.event for event_id, known in chain.items()}
+
+    async def backfill(
+        self, room_id: RoomId, event_ids: Collection[EventId], limit: int
+    ) -> list[Event]:
+        """`EventStore.backfill`."""
+        found: dict[EventId, Event] = {}
+        frontier = set(event_ids)
+        while frontier and len(found) < limit:
+            loaded = await self._placed(room_id, frontier)
+            for event in sorted(loaded, key=lambda one: -one.depth):
+                if len(found) < limit:
+                    found[event.event_id] = event
+            frontier = _parents(loaded) - found.keys()
+        return list(found.values())
+
+    async def missing_events(
+        self,
+        room_id: RoomId,
+        *,
+        earliest: Collection[EventId],
+        latest: Collection[EventId],
+        limit: int,
+        min_depth: int,
+    ) -> list[Event]:
+        """`EventStore.missing_events`."""
+        seen = {*earliest, *latest}
+        found: list[Event] = []
+        frontier = _parents(await self._placed(room_id, latest)) - seen
+        while frontier and len(found) < limit:
+            loaded = [
+                one for one in await self._placed(room_id, frontier) if one.depth >= min_depth
+            ]
+            found += loaded
+            seen |= frontier
+            frontier = _parents(loaded) - seen
+        return list(reversed(found[:limit]))
+
+    async def _placed(self, room_id: RoomId, event_ids: Collection[EventId]) -> list[Event]:
+        """Those of the events that are of the room and have a place in its graph."""
+        return [
+            known.event
+            for known in (await self._rooms.events(event_ids)).values()
+            if known.event.room_id == room_id and not (known.outlier or known.rejected)
+        ]
+
+    async def is_server_joined(self, room_id: RoomId, server: ServerName) -> bool:
+        """`EventStore.is_server_joined`."""
+        room = await self._rooms.get(room_id)
+        return room is not None and server in room.view.servers
+
+    async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
+        """`EventStore.joined_servers`."""
+        room = await self._rooms.get(room_id)
+        return frozenset() if room is None else frozenset(room.view.servers)
+
+    async def visible_to_server(
+        self, server: ServerName, events: Sequence[Event]
+    ) -> dict[EventId, Event]:
+        """`EventStore.visible_to_server`."""
+        if not events:
+            return {}
+        room = await self._rooms.get(events[0].room_id)
+        if room is None:
+            return {}
+        if server in room.view.servers and await self._always_open(room):
+            return {event.event_id: event for event in events}
+        return {
+            event.event_id: event
+            if await self._may_see(room, server, event)
+            else redact_event(event)
+            for event in events
+        }
+
+    async def _always_open(self, room: Room) -> bool:
+        """Was history open to all members from the room's first setting on?"""
+        ref = room.view.state.get(VISIBILITY_KEY)
+        if ref is None:
+            return False
+        known = (await self._rooms.events([ref.event_id]))[ref.event_id]
+        before = await self._rooms.state_before(room, ref.event_id)
+        is_first = before is not None and VISIBILITY_KEY not in before
+        return is_first and is_open_to_members(visibility_of(known.event.content))
+
+    async def _may_see(self, room: Room, server: ServerName, event: Event) -> bool:
+        state = await self._rooms.state_after(room, event.event_id)
+        if state is None:
+            return False
+        found = await self._rooms.state_events(state, [VISIBILITY_KEY])
+        visible = found.get(VISIBILITY_KEY)
+        visibility = visibility_of(visible.content if visible else None)
+        memberships = {
+            ref.membership or "leave"
+            for (kind, user), ref in state.items()
+            if kind == "m.room.member" and server_of(user) == server
+        }
+        return server_may_see(visibility, memberships)
+
+
+def _parents(events: Iterable[Event]) -> set[EventId]:
+    return {parent for event in events for parent in event.prev_events}

@@ -1,0 +1,162 @@
+"""After the commit: wakes those who wait for something in the batch.
+
+A waiter is made before the first look at the log, so that nothing committed in between is missed.
+A message costs those who wait: the smaller of the room's members and the waiting users is walked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from federation.events.ids import DeviceId, RoomId, ServerName, UserId, server_of
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import (
+    AccountDataEntry,
+    DeviceListEntry,
+    EventEntry,
+    MembershipEntry,
+    ReceiptEntry,
+    StateChange,
+    StateEntry,
+    ToDeviceEntry,
+)
+from homeserver.engine.log import Placed
+from homeserver.engine.memberships import Memberships
+from homeserver.engine.rooms import Room, Rooms
+
+
+class Waiter:
+    """One long poll of a user's device."""
+
+    def __init__(self, fanout: Fanout, user_id: UserId, device_id: DeviceId) -> None:
+        self._fanout = fanout
+        self.user_id = user_id
+        self.device_id = device_id
+        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        """Something concerns the user."""
+        if not self._woken.done():
+            self._woken.set_result(None)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Waits until woken; False when the time ran out. Afterwards it can be woken again."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._woken)
+        except TimeoutError:
+            return False
+        self._woken = asyncio.get_running_loop().create_future()
+        return True
+
+    def close(self) -> None:
+        """Ends the wait."""
+        self._fanout.leave(self)
+
+
+class Fanout:
+    """Knows who waits; told of each commit."""
+
+    def __init__(self, rooms: Rooms, memberships: Memberships, server_name: ServerName) -> None:
+        self._rooms = rooms
+        self._memberships = memberships
+        self._server_name = server_name
+        self._waiting: dict[UserId, set[Waiter]] = {}
+        self._committer: Committer | None = None
+
+    def follow(self, committer: Committer) -> None:
+        """Hears of each commit from now on; after all other followers of the log."""
+        self._committer = committer
+        committer.subscribe(self.published)
+
+    def subscribe(self, follower: Callable[[Sequence[Placed]], None]) -> None:
+        """`follower` is called right after each commit."""
+        assert self._committer is not None, "the fan-out follows no log"
+        self._committer.subscribe(follower)
+
+    def waiter(self, user_id: UserId, device_id: DeviceId) -> Waiter:
+        """Someone who is going to wait; to be closed."""
+        waiter = Waiter(self, user_id, device_id)
+        self._waiting.setdefault(user_id, set()).add(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter has gone."""
+        waiters = self._waiting.get(waiter.user_id)
+        if waiters is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiting[waiter.user_id]
+
+    def wake_user(self, user_id: UserId) -> None:
+        """Wakes all waiters of a user."""
+        for waiter in self._waiting.get(user_id, ()):
+            waiter.wake()
+
+    def wake_room(self, room: Room) -> None:
+        """Wakes the joined users of a room."""
+        joined, waiting = room.joined_local, self._waiting
+        if len(joined) < len(waiting):
+            for user_id in joined:
+                if user_id in waiting:
+                    self.wake_user(user_id)
+        else:
+            for user_id in list(waiting):
+                if user_id in joined:
+                    self.wake_user(user_id)
+
+    def published(self, batch: Sequence[Placed]) -> None:
+        """Wakes whom a committed batch concerns."""
+        if not self._waiting:
+            return
+        rooms: set[RoomId] = set()
+        for placed in batch:
+            entry = placed.entry
+            match entry:
+                case EventEntry() | StateEntry():
+                    rooms.add(entry.room_id)
+                    self._wake_members(entry.changes)
+                case ReceiptEntry():
+                    rooms.add(entry.room_id)
+                case AccountDataEntry() | ToDeviceEntry() | MembershipEntry():
+                    self.wake_user(entry.user_id)
+                case DeviceListEntry():
+                    self._wake_sharers(entry.user_id)
+                case _:
+                    continue
+        for room_id in rooms:
+            room = self._rooms.hot(room_id)
+            if room is not None:
+                self.wake_room(room)
+
+    def _wake_members(self, changes: Sequence[StateChange]) -> None:
+        """Invited, leaving and banned users aren't joined, but are concerned."""
+        for change in changes:
+            kind, user = change.key
+            if kind == "m.room.member" and server_of(user) == self._server_name:
+                self.wake_user(UserId(user))
+
+    def _wake_sharers(self, changed: UserId) -> None:
+        """Wakes the waiting users who share a room with one whose devices changed. From memory:
+        a waiting user's rooms were loaded for its sync, and those rooms' members are asked for
+        only where they are hot; a user whose rooms are cold is woken to look for itself."""
+        self.wake_user(changed)
+        for user_id in list(self._waiting):
+            if user_id != changed and self._may_share(user_id, changed):
+                self.wake_user(user_id)
+
+    def _may_share(self, user_id: UserId, other: UserId) -> bool:
+        mine = self._memberships.cached(user_id)
+        if mine is None:
+            return True
+        for room_id, membership in mine.items():
+            if membership.membership != "join":
+                continue
+            room = self._rooms.hot(room_id)
+            if room is None:
+                return True
+            ref = room.view.state.get(("m.room.member", other))
+            if ref is not None and ref.membership == "join":
+                return True
+        return False

@@ -1,0 +1,283 @@
+"""Bulk: outliers, the state that a join brings, history fetched for a gap.
+
+Nothing of it sits in a group commit but one small unit at the end (design, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
+from federation.graph.admission import Accepted, settle
+from federation.ports import JoinedRoom, Refused
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import Entry, Unit, Work
+from homeserver.engine.rooms import Before, Room, Rooms, RoomView, membership_counts
+from homeserver.engine.snapshots import StateMap, StateRef, difference, first_chain, state_of
+from homeserver.engine.staging import Origin, Staged, extended, snapshot_row
+from homeserver.engine.writer import Writer
+from homeserver.storage import events as event_rows
+from homeserver.storage import memberships as membership_rows
+from homeserver.storage import redactions as gap_rows
+from homeserver.storage import rooms as room_rows
+from homeserver.storage import snapshots as snapshot_rows
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.events import EventRow
+from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.snapshots import SnapshotRow
+
+_CHUNK = 1000
+
+
+def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
+    """An outlier's row."""
+    return EventRow(
+        room_nid=room_nid,
+        event_nid=nid,
+        event_id=event.event_id,
+        type=event.type,
+        state_key=event.state_key,
+        sender=event.sender,
+        membership=event.membership,
+        position=None,
+        n=None,
+        fill=None,
+        verdict=event_rows.REJECTED if rejected else event_rows.ACCEPTED,
+        reason="its auth events don't allow it" if rejected else None,
+        outlier=True,
+        unproven=False,
+        to_federate=False,
+        snapshot_before=None,
+        snapshot_after=None,
+        replaces=None,
+        redacted_by=None,
+        transaction_of=None,
+        json=event.raw,
+    )
+
+
+class Imports:
+    """Writes many events of one room at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        rooms: Rooms,
+        committer: Committer,
+        writer: Writer,
+        server_name: ServerName,
+        forget_user: Callable[[UserId], None],
+    ) -> None:
+        self._forget_user = forget_user
+        self._database = database
+        self._rooms = rooms
+        self._committer = committer
+        self._writer = writer
+        self._server_name = server_name
+
+    # Outliers
+
+    async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
+        """Keeps events without a place; returns the room's number. Those that are here stay."""
+        if not events:
+            return 0
+        await self._committer.nids_ready(len(events) + 1)
+        first = events[0]
+        async with self._database.transaction() as connection:
+            room_nid = await room_rows.ensure(
+                connection, self._committer.take_nid(), first.room_id, first.version.name
+            )
+            for start in range(0, len(events), _CHUNK):
+                rows = [
+                    _row(
+                        event,
+                        self._committer.take_nid(),
+                        room_nid,
+                        rejected=event.event_id in rejected,
+                    )
+                    for event in events[start : start + _CHUNK]
+                ]
+                await event_rows.insert_outliers(connection, rows)
+        return room_nid
+
+    async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
+        async with self._database.connection() as connection:
+            rows = await event_rows.refs_by_id(connection, event_ids)
+        return {
+            (row["type"], row["state_key"]): StateRef(
+                row["event_id"], row["event_nid"], row["membership"]
+            )
+            for row in rows
+        }
+
+    async def given_state(
+        self, room: Room, state: Mapping[StateKey, EventId]
+    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+        """A state that another server gave, as a snapshot: the current one, or one on top of it."""
+        refs = await self._refs(list(state.values()))
+        if len(refs) < len(state):
+            raise Refused(503, "M_UNKNOWN", "an event of the state before is missing")
+        view = room.staged
+        change = difference(view.state, refs)
+        before = Before(view.state, view.chain)
+        if not change:
+            return before, ()
+        return extended(room, before, change, self._committer.take_nid())
+
+    # Joins
+
+    async def join(self, joined: JoinedRoom, known: Room | None) -> None:
+        """Makes a room ours, or ours again, with the state that the join brought."""
+        others = {event.event_id: event for event in (*joined.auth_chain, *joined.state)}
+        others.pop(joined.event.event_id, None)
+        room_nid = await self.store_outliers(list(others.values()), joined.rejected)
+        refs = await self._refs(
+            [event.event_id for event in joined.state if event.event_id not in joined.rejected]
+        )
+        await self._committer.nids_ready(6)
+        room = known or self._empty_room(joined, room_nid)
+        before, snapshots = self._joined_state(room, refs)
+        if known is None:
+            self._set_state(room, before)
+            self._rooms.add(room)
+        try:
+            async with room.turn:
+                staged = await self._stage_join(room, joined.event, before, snapshots)
+                unit = Unit(work=self._members_work(room, refs, joined.event))
+                done = self._writer.enqueue(room, [staged], unit=unit)
+            await done
+        except BaseException:
+            if known is None and room.unsettled == 0 and not room.view.position:
+                self._rooms.drop(room.room_id)
+            raise
+        self._forget_locals(refs)
+
+    def _empty_room(self, joined: JoinedRoom, room_nid: int) -> Room:
+        state: StateMap = state_of(())
+        _, _, servers = membership_counts(state)
+        view = RoomView(state, first_chain(0, {}), (), 0, 0, 0, servers)
+        return Room(joined.room_id, room_nid, joined.version, view)
+
+    def _joined_state(
+        self, room: Room, refs: Mapping[StateKey, StateRef]
+    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+        """The given state as a first snapshot: what we had of the room doesn't matter any more."""
+        chain = first_chain(self._committer.take_nid(), refs)
+        return Before(state_of(chain), chain), (snapshot_row(room, chain),)
+
+    def _set_state(self, room: Room, before: Before) -> None:
+        joined, invited, servers = membership_counts(before.state)
+        view = RoomView(before.state, before.chain, (), 0, joined, invited, servers)
+        room.view = room.staged = view
+
+    async def _stage_join(
+        self,
+        room: Room,
+        event: Event,
+        before: Before,
+        snapshots: tuple[SnapshotRow, ...],
+    ) -> Staged:
+        auth = self._rooms.auth_state(room, before.state)
+        verdict = await self._writer.loading(lambda: settle(event, auth))
+        if not isinstance(verdict, Accepted):
+            raise Refused(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
+        origin = Origin(to_federate=False, unproven=True)
+        staged = await self._writer.place(
+            room, event, before, origin, snapshots=snapshots, replaces_heads=True
+        )
+        staged.missing_parents = event.prev_events
+        return staged
+
+    def _members_work(self, room: Room, refs: Mapping[StateKey, StateRef], join: Event) -> Work:
+        """Writes the memberships that the state brings, and the servers in the room."""
+        rows = [
+            (user, ref)
+            for (kind, user), ref in refs.items()
+            if kind == "m.room.member" and ref.membership and user != join.state_key
+        ]
+        servers = sorted({server_of(user) for user, ref in rows if ref.membership == "join"})
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            position = self._committer.position
+            members = [
+                MembershipRow(
+                    room.nid, user, ref.membership or "leave", ref.event_id, user, position
+                )
+                for user, ref in rows
+            ]
+            for start in range(0, len(members), _CHUNK):
+                await membership_rows.upsert(connection, members[start : start + _CHUNK])
+            await membership_rows.servers_reset(connection, room.nid, servers, position + 1)
+            return ()
+
+        return work
+
+    def _forget_locals(self, refs: Mapping[StateKey, StateRef]) -> None:
+        """Users of ours in the given state: their rooms are read anew."""
+        for (kind, user), _ in refs.items():
+            if kind == "m.room.member" and server_of(user) == self._server_name:
+                self._forget_user(UserId(user))
+
+    # History
+
+    async def store_backfill(
+        self,
+        room: Room,
+        events: Sequence[Event],
+        state_before: Mapping[StateKey, EventId],
+    ) -> None:
+        """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
+        await self._committer.nids_ready(2 * len(events) + 2)
+        async with self._database.transaction() as connection:
+            gaps = await gap_rows.gaps_of(connection, room.nid, [one.event_id for one in events])
+            if not gaps:
+                return
+            n = gaps[0]["n"]
+            lowest = await event_rows.lowest_fill(connection, room.nid, n)
+            refs = await self._refs(list(state_before.values()))
+            stored = await event_rows.refs_by_id(connection, [one.event_id for one in events])
+            nids = {row["event_id"]: row["event_nid"] for row in stored}
+            rows, snapshots = self._filled(room, events, refs, (n, lowest), nids)
+            await snapshot_rows.insert(connection, snapshots)
+            await event_rows.insert(connection, rows)
+            ids = {one.event_id for one in events}
+            await gap_rows.close_gaps(connection, room.nid, list(ids))
+            oldest = rows[0]
+            missing = [
+                (room.nid, parent, n, oldest.fill or 0)
+                for parent in events[0].prev_events
+                if parent not in ids
+            ]
+            parents = await event_rows.by_id(connection, [one[1] for one in missing])
+            placed = {row["event_id"] for row in parents if row["n"] is not None}
+            await gap_rows.open_gaps(connection, [one for one in missing if one[1] not in placed])
+        for event in events:
+            self._rooms.forget_event(event.event_id)
+
+    def _filled(
+        self,
+        room: Room,
+        events: Sequence[Event],
+        refs: Mapping[StateKey, StateRef],
+        order: tuple[int, int],
+        nids: Mapping[str, int],
+    ) -> tuple[list[EventRow], list[SnapshotRow]]:
+        n, lowest = order
+        chain = first_chain(self._committer.take_nid(), refs)
+        before = Before(state_of(chain), chain)
+        snapshots = [snapshot_row(room, chain)]
+        rows = []
+        for i, event in enumerate(events):
+            nid = nids.get(event.event_id) or self._committer.take_nid()
+            row = _row(event, nid, room.nid, rejected=False)
+            row.outlier, row.unproven = False, True
+            row.n, row.fill = n, lowest - len(events) + i
+            row.snapshot_before = before.chain[-1].nid
+            if event.is_state:
+                ref = StateRef(event.event_id, nid, event.membership)
+                before, written = extended(room, before, {event.key: ref}, nid)
+                snapshots += written
+            row.snapshot_after = before.chain[-1].nid
+            rows.append(row)
+        return rows, snapshots

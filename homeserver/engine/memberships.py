@@ -1,0 +1,168 @@
+"""Who is in which room: the rooms of a user of ours from memory, other questions from the table."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
+from homeserver import limits
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import EventEntry, MembershipEntry, StateChange, StateEntry
+from homeserver.engine.log import Placed
+from homeserver.storage import memberships as rows
+from homeserver.storage.database import Database
+
+
+class UserRoom(msgspec.Struct, frozen=True):
+    """One room of a user. `stripped`: JSON array, of an invite or knock to a room elsewhere."""
+
+    membership: str
+    position: int
+    event_id: EventId
+    sender: UserId
+    forgotten: bool = False
+    stripped: bytes = b""
+
+
+class Memberships:
+    """The rooms of users; those of ours are kept in memory once asked for."""
+
+    def __init__(self, database: Database, committer: Committer, server_name: ServerName) -> None:
+        self._database = database
+        self._committer = committer
+        self._server_name = server_name
+        self._users: OrderedDict[UserId, dict[RoomId, UserRoom]] = OrderedDict()
+        committer.subscribe(self._published)
+
+    async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]:
+        """Every room of a user of ours, left, banned and forgotten ones included."""
+        known = self._users.get(user_id)
+        if known is None:
+            known = await self._load(user_id)
+        self._users.move_to_end(user_id)
+        return known
+
+    def cached(self, user_id: UserId) -> Mapping[RoomId, UserRoom] | None:
+        """As `of`, if it is in memory."""
+        return self._users.get(user_id)
+
+    async def _load(self, user_id: UserId) -> dict[RoomId, UserRoom]:
+        while True:
+            start = self._committer.position
+            async with self._database.connection() as connection:
+                found = await rows.of_user(connection, user_id)
+            if user_id in self._users:
+                return self._users[user_id]
+            if start < self._committer.tail.start:
+                continue  # more happened meanwhile than memory holds
+            loaded = {
+                RoomId(row["room_id"]): UserRoom(
+                    row["membership"],
+                    row["position"],
+                    row["event_id"],
+                    row["sender"],
+                    row["forgotten"],
+                    row["stripped"] or b"",
+                )
+                for row in found
+            }
+            self._users[user_id] = loaded
+            for placed in self._committer.tail.since(start):
+                self._apply(placed, only=user_id)
+            while len(self._users) > limits.MEMBERSHIP_CACHE_USERS:
+                self._users.popitem(last=False)
+            return loaded
+
+    def drop(self, user_id: UserId) -> None:
+        """Forgets what is in memory of a user; the next question reads the table."""
+        self._users.pop(user_id, None)
+
+    async def forget(self, user_id: UserId, room_id: RoomId) -> None:
+        """Forgets a left room (spec: "Leaving rooms")."""
+        async with self._database.connection() as connection:
+            await rows.forget(connection, user_id, room_id)
+        known = self._users.get(user_id)
+        if known is not None and room_id in known:
+            known[room_id] = msgspec.structs.replace(known[room_id], forgotten=True)
+
+    async def shared_users(self, user_id: UserId) -> set[UserId]:
+        """The joined users, of any server, of the rooms that the user is joined to."""
+        async with self._database.connection() as connection:
+            return {UserId(one) for one in await rows.sharing(connection, user_id)}
+
+    async def rooms_of(self, user_id: UserId) -> list[RoomId]:
+        """The rooms that a user of any server is joined to, as far as they are known here."""
+        if server_of(user_id) == self._server_name:
+            mine = await self.of(user_id)
+            return [room_id for room_id, room in mine.items() if room.membership == "join"]
+        async with self._database.connection() as connection:
+            found = await rows.of_users(connection, [user_id], "join")
+        return [RoomId(row["room_id"]) for row in found]
+
+    async def share_room(self, one: UserId, other: UserId) -> bool:
+        """Are both joined to the same room?"""
+        if one == other:
+            return True
+        async with self._database.connection() as connection:
+            found = await rows.of_users(connection, [one, other], "join")
+        rooms: dict[str, set[str]] = {one: set(), other: set()}
+        for row in found:
+            rooms[row["user_id"]].add(row["room_id"])
+        return not rooms[one].isdisjoint(rooms[other])
+
+    # Following the log
+
+    def _published(self, batch: Sequence[Placed]) -> None:
+        for placed in batch:
+            self._apply(placed, only=None)
+
+    def _apply(self, placed: Placed, *, only: UserId | None) -> None:
+        entry = placed.entry
+        if isinstance(entry, EventEntry):
+            for change in entry.changes:
+                self._change(entry.room_id, change, placed.position, entry, only)
+        elif isinstance(entry, StateEntry):
+            for change in entry.changes:
+                self._change(entry.room_id, change, placed.position, None, only)
+        elif isinstance(entry, MembershipEntry):
+            self._set(
+                entry.user_id,
+                entry.room_id,
+                UserRoom(
+                    entry.membership,
+                    placed.position,
+                    entry.event_id,
+                    entry.sender,
+                    stripped=entry.stripped,
+                ),
+                only,
+            )
+
+    def _change(
+        self,
+        room_id: RoomId,
+        change: StateChange,
+        position: int,
+        entry: EventEntry | None,
+        only: UserId | None,
+    ) -> None:
+        kind, key = change.key
+        if kind != "m.room.member" or server_of(key) != self._server_name:
+            return
+        user_id = UserId(key)
+        own = entry is not None and entry.event.event_id == change.event_id
+        sender = entry.event.sender if own and entry is not None else user_id
+        room = UserRoom(
+            change.membership or "leave", position, change.event_id or EventId(""), sender
+        )
+        self._set(user_id, room_id, room, only)
+
+    def _set(self, user_id: UserId, room_id: RoomId, room: UserRoom, only: UserId | None) -> None:
+        if only is not None and user_id != only:
+            return
+        known = self._users.get(user_id)
+        if known is not None:
+            known[room_id] = room

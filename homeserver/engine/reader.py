@@ -1,0 +1,160 @@
+"""Reading a room's history: from the ring of its newest events, else from the database.
+
+Two orders (design, "What keeps it right", 5): log positions say what is new to a syncer, room
+order `(n, fill)` says where an event stands.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from federation.events.ids import EventId
+from homeserver.engine.entries import EventEntry, StateChange
+from homeserver.engine.log import Placed
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.storage import events as event_rows
+from homeserver.storage import redactions as gap_rows
+from homeserver.storage import state_changes as change_rows
+from homeserver.storage.database import Database, Row
+
+Order = tuple[int, int]
+BEGINNING: Order = (0, -(2**53))
+END: Order = (2**53, 0)
+
+
+class TimelinePart(msgspec.Struct, frozen=True):
+    """Some events of a room, oldest first. `limited`: there are older ones in the asked range.
+    `prev`: the place to page backwards from."""
+
+    events: list[Placed]
+    limited: bool
+    prev: Order
+
+
+def event_entry(placed: Placed) -> EventEntry:
+    """The entry of a placed timeline event."""
+    assert isinstance(placed.entry, EventEntry), "timelines hold events"
+    return placed.entry
+
+
+class Reader:
+    """Pages through rooms."""
+
+    def __init__(self, database: Database, rooms: Rooms) -> None:
+        self._database = database
+        self._rooms = rooms
+
+    async def newest(self, room: Room, *, after: int, upto: int, limit: int) -> TimelinePart:
+        """The newest `limit` events with after < position <= upto."""
+        found = _from_ring(room, after, upto, limit)
+        if found is None:
+            async with self._database.connection() as connection:
+                rows = await event_rows.newest(
+                    connection, room.nid, after=after, upto=upto, limit=limit + 1
+                )
+            found = [self._placed(row, room) for row in reversed(rows)]
+        limited = len(found) > limit
+        events = found[len(found) - limit :] if limited else found
+        prev = event_entry(events[0]).order if events else (room.view.n + 1, 0)
+        return TimelinePart(events, limited, prev)
+
+    def _placed(self, row: Row, room: Room) -> Placed:
+        position = row["position"]
+        return Placed(-1 if position is None else position, self._rooms.entry_of(row, room))
+
+    async def page(
+        self,
+        room: Room,
+        *,
+        start: Order,
+        backwards: bool,
+        limit: int,
+        stop: Order | None = None,
+    ) -> list[Placed]:
+        """Events from a place on, which is left out: newest first backwards, else oldest first;
+        none at or past `stop`."""
+        read = event_rows.before if backwards else event_rows.behind
+        async with self._database.connection() as connection:
+            rows = await read(connection, room.nid, start, limit)
+        found = []
+        for row in rows:
+            order = (row["n"], row["fill"])
+            if stop is not None and (order <= stop if backwards else order >= stop):
+                break
+            position = row["position"]
+            if position is not None and position > room.view.position:
+                break  # committed, but not published yet
+            found.append(self._placed(row, room))
+        return found
+
+    async def order_at(self, room: Room, position: int) -> Order:
+        """The place of the newest event at or before a log position; the beginning if none is."""
+        if position >= room.view.position:
+            return (room.view.n, 0)
+        if position > room.ring_start:
+            newest: Order | None = None
+            for placed in reversed(room.ring):
+                if placed.position <= position:
+                    newest = event_entry(placed).order
+                    break
+            if newest is not None:
+                return newest
+        async with self._database.connection() as connection:
+            order = await event_rows.order_at(connection, room.nid, position)
+        return order or BEGINNING
+
+    async def place(self, room: Room, event_id: EventId) -> Placed | None:
+        """A released event of the room by its ID."""
+        for placed in reversed(room.ring):
+            if event_entry(placed).event.event_id == event_id:
+                return placed
+        async with self._database.connection() as connection:
+            rows = await event_rows.by_id(connection, [event_id])
+        for row in rows:
+            if row["room_nid"] == room.nid and row["n"] is not None:
+                return self._placed(row, room)
+        return None
+
+    async def changes(self, room: Room, *, after: int, upto: int) -> list[tuple[int, StateChange]]:
+        """Changes of current state with after < position <= upto, in order."""
+        if after >= max(room.ring_start, room.changes_start):
+            return [
+                (placed.position, change)
+                for placed in room.ring
+                if after < placed.position <= upto
+                for change in event_entry(placed).changes
+            ]
+        async with self._database.connection() as connection:
+            rows = await change_rows.between(connection, room.nid, after, upto)
+        return [
+            (
+                row["position"],
+                StateChange((row["type"], row["state_key"]), row["event_id"], row["membership"]),
+            )
+            for row in rows
+        ]
+
+    async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
+        """Missing events that come before a place, the nearest first."""
+        async with self._database.connection() as connection:
+            rows = await gap_rows.gaps_before(connection, room.nid, order, limit)
+        return [EventId(row["missing"]) for row in rows]
+
+
+def _from_ring(room: Room, after: int, upto: int, limit: int) -> list[Placed] | None:
+    """The newest `limit` + 1 in the range, oldest first; None where the ring doesn't tell."""
+    if upto >= room.view.position and after >= room.view.position:
+        return []
+    newest = []
+    for placed in reversed(room.ring):
+        if placed.position <= after:
+            break
+        if placed.position <= upto:
+            newest.append(placed)
+            if len(newest) > limit:
+                break
+    else:
+        if after < room.ring_start and room.ring_start > 0:
+            return None
+    newest.reverse()
+    return newest

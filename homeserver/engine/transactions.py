@@ -1,0 +1,135 @@
+"""Clients' transaction IDs: a repeat gets the first one's result.
+
+A device's IDs are read once and kept in memory; they are stored in the commit of their event, so
+a crash forgets none that was answered (design, "What keeps it right", 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from hashlib import sha256
+
+import msgspec
+
+from federation.events.ids import EventId
+from homeserver import limits
+from homeserver.engine.entries import TransactionKey
+from homeserver.errors import unavailable
+from homeserver.storage import transactions as rows
+from homeserver.storage.database import Database
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What became of a send: the event and its position (0 where it is not at hand)."""
+
+    event_id: EventId
+    position: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to carry out the request of one transaction ID."""
+
+    digest: bytes
+    future: asyncio.Future[Sent]
+
+
+class _Device:
+    """One device's transactions: results, or the future of one that is on its way."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[bytes, Sent | asyncio.Future[Sent]] = OrderedDict()
+        self.is_complete = True
+
+
+def hashed(key: TransactionKey) -> bytes:
+    """Path and transaction ID as a short key."""
+    return sha256(f"{key.path}\0{key.transaction_id}".encode()).digest()[:16]
+
+
+class Transactions:
+    """Looks up and keeps what transaction IDs led to."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
+        self._loading: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def _device(self, key: TransactionKey) -> _Device:
+        name = (key.user_id, key.device_id)
+        device = self._devices.get(name)
+        if device is not None:
+            self._devices.move_to_end(name)
+            return device
+        lock = self._loading.setdefault(name, asyncio.Lock())
+        async with lock:
+            if name not in self._devices:
+                self._devices[name] = await self._load(name)
+        self._loading.pop(name, None)
+        self._evict()
+        return self._devices[name]
+
+    async def _load(self, name: tuple[str, str]) -> _Device:
+        device = _Device()
+        async with self._database.connection() as connection:
+            found = await rows.of_device(connection, *name, limits.TRANSACTIONS_PER_DEVICE)
+        for row in reversed(found):
+            device.known[row["key"]] = Sent(row["event_id"], row["position"])
+        device.is_complete = len(found) < limits.TRANSACTIONS_PER_DEVICE
+        return device
+
+    def _evict(self) -> None:
+        while len(self._devices) > limits.TRANSACTION_DEVICES:
+            name = next(iter(self._devices))
+            if any(isinstance(one, asyncio.Future) for one in self._devices[name].known.values()):
+                self._devices.move_to_end(name)
+                return
+            del self._devices[name]
+
+    async def begin(self, key: TransactionKey) -> Claim | Sent:
+        """The result of an earlier request with this key (waits for one that is on its way), or
+        a claim that the caller must `finish` or `abandon`."""
+        digest = hashed(key)
+        while True:
+            device = await self._device(key)
+            known = device.known.get(digest)
+            if known is None and not device.is_complete:
+                known = await self._stored(key, digest) or device.known.get(digest)
+            if isinstance(known, Sent):
+                return known
+            if known is None:
+                claim = Claim(digest, asyncio.get_running_loop().create_future())
+                device.known[digest] = claim.future
+                return claim
+            await asyncio.wait([known])
+            if known.exception() is None:
+                return known.result()
+
+    async def _stored(self, key: TransactionKey, digest: bytes) -> Sent | None:
+        async with self._database.connection() as connection:
+            row = await rows.find(connection, key.user_id, key.device_id, digest)
+        return Sent(row["event_id"], row["position"]) if row else None
+
+    def finish(self, key: TransactionKey, claim: Claim, sent: Sent) -> None:
+        """The request was committed."""
+        device = self._devices.get((key.user_id, key.device_id))
+        if device is not None:
+            device.known[claim.digest] = sent
+            oldest = next(iter(device.known))
+            is_full = len(device.known) > limits.TRANSACTIONS_PER_DEVICE
+            if is_full and isinstance(device.known[oldest], Sent):
+                device.is_complete = False
+                del device.known[oldest]
+        if not claim.future.done():
+            claim.future.set_result(sent)
+
+    def abandon(self, key: TransactionKey, claim: Claim, error: BaseException) -> None:
+        """The request failed: who waited for it tries anew, as does a later repeat."""
+        device = self._devices.get((key.user_id, key.device_id))
+        if device is not None and device.known.get(claim.digest) is claim.future:
+            del device.known[claim.digest]
+        if not claim.future.done():
+            claim.future.set_exception(
+                error if isinstance(error, Exception) else unavailable("the request was given up")
+            )
+            claim.future.exception()
