@@ -1,13 +1,11 @@
 """What of a room's state a sync sends, from changes of current state in log order.
 
 Rules:
-1. Without `since` (or for a room joined since, or full_state) `state` is the whole state at the
-   start of the timeline: current state, with each key that changed later put back.
-2. With `since`, `state` has the last value of each key that changed between `since` and the
+1. With `since`, `state` has the last value of each key that changed between `since` and the
    timeline's start. A change that came without an event in the timeline (a merge) is sent too,
    wherever it lies: nothing else would tell the client.
-3. `state_after` has the last value of each changed key at the end, in the timeline or not.
-4. A key that lost its event can't be told to a client, so it is left out.
+2. `state_after` has the last value of each changed key at the end, in the timeline or not.
+3. A key that lost its event can't be told to a client, so it is left out.
 
 Spec: client-server API, "Syncing"; /sync, `state`, `state_after`, RoomSummary.
 """
@@ -17,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Protocol
-
-import msgspec
 
 from federation.events.ids import EventId, StateKey, UserId
 
@@ -44,30 +40,6 @@ class Change(Protocol):
     def key(self) -> StateKey: ...
     @property
     def event_id(self) -> EventId | None: ...
-
-
-class Unknown(msgspec.Struct, frozen=True):
-    """A key changed by other than its own event: its former value has to be looked up."""
-
-    key: StateKey
-
-
-def put_back(
-    changes: Sequence[tuple[int, Change]], replaced: Mapping[EventId, EventId | None]
-) -> dict[StateKey, EventId | None] | Unknown:
-    """The values, before all of `changes` (in order of position), of the keys they change.
-
-    `replaced` gives for the state events of the timeline which event each replaced. Returns
-    Unknown when the first change of a key isn't by one of those.
-    """
-    before: dict[StateKey, EventId | None] = {}
-    for _, change in changes:
-        if change.key in before:
-            continue
-        if change.event_id is None or change.event_id not in replaced:
-            return Unknown(change.key)
-        before[change.key] = replaced[change.event_id]
-    return before
 
 
 def state_delta(

@@ -69,13 +69,12 @@ def scan(
     news = News()
     for placed in entries:
         entry = placed.entry
-        kind = type(entry)
-        if kind is EventEntry or kind is StateEntry:
-            user_room = rooms.get(entry.room_id)  # type: ignore[union-attr]
+        if isinstance(entry, (EventEntry, StateEntry)):
+            user_room = rooms.get(entry.room_id)
             if user_room is not None and _concerns(user_room, placed.position):
-                _note_change(_room(news, user_room_id=entry.room_id), placed)  # type: ignore[union-attr]
-        elif kind is ReceiptEntry:
-            _note_receipt(news, entry, user_id, rooms)  # type: ignore[arg-type]
+                _note_change(_room(news, entry.room_id), placed)
+        elif isinstance(entry, ReceiptEntry):
+            _note_receipt(news, entry, user_id, rooms)
         else:
             _note_own(news, entry, user_id, device_id)
     return news
@@ -87,10 +86,10 @@ def _concerns(user_room: UserRoom, position: int) -> bool:
     return user_room.membership == "join" or position <= user_room.position
 
 
-def _room(news: News, user_room_id: RoomId) -> RoomNews:
-    found = news.rooms.get(user_room_id)
+def _room(news: News, room_id: RoomId) -> RoomNews:
+    found = news.rooms.get(room_id)
     if found is None:
-        found = news.rooms[user_room_id] = RoomNews()
+        found = news.rooms[room_id] = RoomNews()
     return found
 
 

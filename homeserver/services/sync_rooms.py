@@ -22,9 +22,9 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules import sync_diff
 from homeserver.rules.filters import SyncFilter
 from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.sync_news import RoomNews
+from homeserver.services.sync_news import News, RoomNews
 from homeserver.services.sync_state import Moment, SyncState
-from homeserver.services.sync_timelines import Timeline, Timelines
+from homeserver.services.sync_timelines import NOTHING, Timeline, Timelines
 
 _MEMBER = "m.room.member"
 
@@ -47,6 +47,15 @@ class Ask(msgspec.Struct, frozen=True):
         return (self.user_id, self.device_id)
 
 
+class Look(msgspec.Struct, frozen=True):
+    """One look at what is new for a reader. `mine` are their memberships. `news` is what the log
+    has; None when they start anew or are so far behind that it wasn't read."""
+
+    ask: Ask
+    mine: Mapping[RoomId, UserRoom]
+    news: News | None
+
+
 class Summary(msgspec.Struct, frozen=True):
     """A room's summary; `heroes` None when the room has a name."""
 
@@ -56,16 +65,31 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class RoomPlan(msgspec.Struct):
-    """What is to be sent of a room. `is_whole`: the client gets it from scratch."""
+    """What is to be sent of a room. `is_whole`: the client gets it from scratch. `is_told`: it is
+    named in the answer even when there is nothing in it (a membership changed)."""
 
     room_id: RoomId
     section: str
-    timeline: Timeline
-    state: list[EventId]
-    is_whole: bool
+    timeline: Timeline = NOTHING
+    state: list[EventId] = []
+    is_whole: bool = False
     summary: Summary | None = None
+    is_told: bool = False
     ephemeral: list[bytes] = []
     account_data: list[bytes] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing to tell?"""
+        return not (
+            self.timeline.events
+            or self.timeline.limited
+            or self.state
+            or self.summary
+            or self.ephemeral
+            or self.account_data
+            or self.is_told
+        )
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -114,11 +138,13 @@ class RoomPlanner:
         if is_whole or sync_diff.changes_summary(changes):
             summary = await self._summary(room, ask.user_id)
         facts = _Facts(timeline, changes, is_whole, summary)
-        chosen = await self._choose(ask, room, facts)
+        chosen = self._choose(ask, room, facts)
         if ask.filter.room.state.lazy_load_members:
             await self._add_lazy(ask, room, facts, chosen)
         state = await self._state.filtered(chosen, ask.filter.room.state)
-        return RoomPlan(room.room_id, "join", timeline, list(state.values()), is_whole, summary)
+        return RoomPlan(
+            room.room_id, "join", timeline, list(state.values()), is_whole, summary, is_told=is_new
+        )
 
     async def left(self, ask: Ask, room: Room, user_room: UserRoom) -> RoomPlan:
         """A room that the reader left, or was made to leave, up to that moment."""
@@ -133,14 +159,16 @@ class RoomPlanner:
         )
         is_whole = ask.since is None or ask.full_state
         if not await self._was_in(room, user_room):
-            return RoomPlan(room.room_id, "leave", timeline, [], is_whole)
+            return RoomPlan(room.room_id, "leave", timeline, [], is_whole, is_told=True)
         if is_whole:
             chosen = await self._state_of_leaver(ask, room, user_room, timeline)
         else:
             changes = await self._reader.changes(room, after=ask.since or 0, upto=upto)
             chosen = self._delta(ask, timeline, changes, upto)
         state = await self._state.filtered(chosen, ask.filter.room.state)
-        return RoomPlan(room.room_id, "leave", timeline, list(state.values()), is_whole)
+        return RoomPlan(
+            room.room_id, "leave", timeline, list(state.values()), is_whole, is_told=True
+        )
 
     async def _was_in(self, room: Room, user_room: UserRoom) -> bool:
         """Was the reader joined when they left? Who only was invited gets no state."""
@@ -182,20 +210,20 @@ class RoomPlanner:
         start = upto + 1 if timeline.start is None else timeline.start
         return sync_diff.state_delta(changes, start=start, timeline=timeline.ids)
 
-    async def _choose(self, ask: Ask, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
+    def _choose(self, ask: Ask, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
         if not facts.is_whole:
             if not facts.changes:
                 return {}
             return self._delta(ask, facts.timeline, facts.changes, ask.upto)
-        moment = await self._moment(ask, room, facts.timeline)
+        moment = self._moment(ask, room, facts.timeline)
         if ask.filter.room.state.lazy_load_members:
             return self._state.without_members(room, moment)
         return self._state.whole(room, moment)
 
-    async def _moment(self, ask: Ask, room: Room, timeline: Timeline) -> Moment:
+    def _moment(self, ask: Ask, room: Room, timeline: Timeline) -> Moment:
         if ask.use_state_after:
-            return await self._state.at(room, ask.upto)
-        return await self._state.at_start(room, timeline, ask.upto)
+            return self._state.at(room, ask.upto)
+        return self._state.at_start(room, timeline, ask.upto)
 
     async def _add_lazy(
         self, ask: Ask, room: Room, facts: _Facts, chosen: dict[StateKey, EventId]
@@ -206,12 +234,10 @@ class RoomPlanner:
             members.update(facts.summary.heroes)
         if facts.is_whole:
             members.add(ask.user_id)
-        moment = None
-        if facts.is_whole or facts.changes or room.view.position > ask.upto:
-            moment = await self._moment(ask, room, facts.timeline)
+        moment = self._moment(ask, room, facts.timeline)
         for member in members:
             key = (_MEMBER, member)
-            event_id = _event_at(room, moment, key)
+            event_id = moment.get(key)
             if event_id is None or key in chosen:
                 continue
             is_own = facts.is_whole and member == ask.user_id
@@ -265,10 +291,3 @@ class RoomPlanner:
             return Summary(None, view.joined, view.invited)
         others = [hero for hero in self._state.heroes(room) if hero != user_id]
         return Summary(others[: sync_diff.HEROES], view.joined, view.invited)
-
-
-def _event_at(room: Room, moment: Moment | None, key: StateKey) -> EventId | None:
-    if moment is not None:
-        return moment.get(key)
-    ref = room.view.state.get(key)
-    return ref.event_id if ref is not None else None

@@ -1,8 +1,8 @@
-"""The `state` (or `state_after`) of one room in a sync, and what a room without a name is called by.
+"""The `state` (or `state_after`) of one room in a sync, and what names a room without a name.
 
 Rules:
-1. State is current state with what changed after the wanted moment put back. Where that can't be
-   told from the timeline (a merge), state is read at the timeline's first event.
+1. State is current state with what the timeline, and events committed since the answer's position,
+   changed put back: each state event says which one it replaced, so no old state is read.
 2. With lazy loading, of the members only those are sent whose events are in the timeline, who name
    the room, whose membership changed in a gap, and the reader's own when they join.
 3. What one pass over a large state finds (its non-members, its heroes) is kept until the state
@@ -20,15 +20,13 @@ import msgspec
 
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.entries import StateChange
-from homeserver.engine.reader import Reader
-from homeserver.engine.rooms import Room, RoomView, Rooms
+from homeserver.engine.reader import event_entry
+from homeserver.engine.rooms import Room, Rooms, RoomView
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules import sync_diff
 from homeserver.rules.filters import EventFilter
 from homeserver.services.sync_timelines import Timeline
 
-_ANY_LATER = 2**62
 _MEMBER = "m.room.member"
 
 
@@ -67,64 +65,33 @@ class _Index(msgspec.Struct, frozen=True):
 class SyncState:
     """Works out state for syncs."""
 
-    def __init__(self, rooms: Rooms, reader: Reader) -> None:
+    def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._reader = reader
         self._indexes: OrderedDict[RoomId, _Index] = OrderedDict()
 
-    async def at_start(self, room: Room, timeline: Timeline, upto: int) -> Moment:
-        """The state before the timeline's first event; at `upto` when it is empty. State events
-        that the filter left out of the timeline are in it."""
+    def at_start(self, room: Room, timeline: Timeline, upto: int) -> Moment:
+        """The state before the timeline's first event. State events that the filter left out of
+        the timeline are in it."""
         view = room.view
-        start = timeline.start
-        if start is None:
-            return await self.at(room, upto)
-        changes = await self._reader.changes(room, after=start - 1, upto=_ANY_LATER)
+        former: dict[StateKey, EventId | None] = {}
         shown = timeline.ids
-        changed = [one for one in changes if one[0] > upto or one[1].event_id in shown]
-        return await self._put_back(room, view, changed, timeline)
-
-    async def at(self, room: Room, upto: int) -> Moment:
-        """The state as of a log position."""
-        view = room.view
-        changes = await self._reader.changes(room, after=upto, upto=_ANY_LATER)
-        return await self._put_back(room, view, changes, None)
-
-    async def _put_back(
-        self,
-        room: Room,
-        view: RoomView,
-        changes: Sequence[tuple[int, StateChange]],
-        timeline: Timeline | None,
-    ) -> Moment:
-        if not changes:
-            return Moment(view.state, {})
-        replaced = await self._replaced(room, changes)
-        former = sync_diff.put_back(changes, replaced)
-        if not isinstance(former, sync_diff.Unknown):
-            return Moment(view.state, former)
-        state = None
-        if timeline is not None and timeline.events:
-            first = timeline.events[0].entry.event.event_id
-            state = await self._rooms.state_before(room, first)
-        return Moment(view.state if state is None else state, {})
-
-    async def _replaced(
-        self, room: Room, changes: Sequence[tuple[int, StateChange]]
-    ) -> dict[EventId, EventId | None]:
-        """Which event each of the changes' events replaced, by itself: from the room's newest
-        events, else from its history."""
-        ring = {placed.entry.event.event_id: placed for placed in room.ring}  # type: ignore[union-attr]
-        replaced: dict[EventId, EventId | None] = {}
-        for position, change in changes:
-            if change.event_id is None:
+        for seen in timeline.events:
+            entry = seen.entry
+            if entry.event.state_key is None or entry.event.key in former:
                 continue
-            placed = ring.get(change.event_id)
-            if placed is None:
-                placed = await self._reader.place(room, change.event_id)
-            if placed is not None and placed.position == position:
-                replaced[change.event_id] = placed.entry.replaces  # type: ignore[union-attr]
-        return replaced
+            ref = view.state.get(entry.event.key)
+            # A value that came by other than the timeline stays: nothing else would tell of it.
+            if ref is None or ref.event_id in shown or ref.nid > entry.nid:
+                former[entry.event.key] = entry.replaces
+        _put_back_later(room, view, upto, former)
+        return Moment(view.state, former)
+
+    def at(self, room: Room, upto: int) -> Moment:
+        """The state as of a log position, not long ago: what was committed since is put back."""
+        view = room.view
+        former: dict[StateKey, EventId | None] = {}
+        _put_back_later(room, view, upto, former)
+        return Moment(view.state, former)
 
     # Lists
 
@@ -184,3 +151,19 @@ class SyncState:
             event_id in known and bool(known[event_id].event.content.get(named[key]))
             for key, event_id in ids.items()
         )
+
+
+def _put_back_later(
+    room: Room, view: RoomView, upto: int, former: dict[StateKey, EventId | None]
+) -> None:
+    """Adds the former values of keys that events after `upto` changed."""
+    if view.position <= upto:
+        return
+    later = []
+    for placed in reversed(room.ring):
+        if placed.position <= upto:
+            break
+        later.append(event_entry(placed))
+    for entry in reversed(later):
+        if entry.event.state_key is not None:
+            former.setdefault(entry.event.key, entry.replaces)

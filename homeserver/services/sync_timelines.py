@@ -49,6 +49,9 @@ class Timeline(msgspec.Struct, frozen=True):
         return {seen.entry.event.event_id for seen in self.events}
 
 
+NOTHING = Timeline([], (), False, None)
+
+
 class Timelines:
     """Reads timelines."""
 

@@ -26,7 +26,9 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules.sync_tokens import Order
 from homeserver.rules.visibility import (
+    SHARED,
     VISIBILITY_KEY,
+    WORLD_READABLE,
     Moment,
     is_open_to_members,
     may_see,
@@ -50,7 +52,7 @@ class Visibility:
 
     async def is_world_readable(self, room: Room) -> bool:
         """May anyone read what is sent in the room now?"""
-        return await self._visibility_in(room.view.state) == "world_readable"
+        return await self._visibility_in(room.view.state) == WORLD_READABLE
 
     async def visible(
         self, room: Room, user_id: UserId, user_room: UserRoom | None, events: Sequence[Placed]
@@ -64,7 +66,7 @@ class Visibility:
             if quick is not None:
                 return quick
         moments = await self._moments(room, user_id, events)
-        joined_until = await self._joined_until(room, user_id, user_room, moments)
+        joined_until = await self._joined_until(room, user_room, moments)
         return [
             Seen(placed, _membership(placed, user_id, before, after), _knew(before))
             for placed, (before, after) in zip(events, moments, strict=True)
@@ -132,9 +134,7 @@ class Visibility:
         event_id = _entry(newest).event.event_id
         return await self._moment(await self._rooms.state_after(room, event_id), user_id)
 
-    async def _moment(
-        self, state: Mapping[StateKey, StateRef] | None, user_id: UserId
-    ) -> Moment:
+    async def _moment(self, state: Mapping[StateKey, StateRef] | None, user_id: UserId) -> Moment:
         if state is None:
             return _HIDDEN
         ref = state.get(("m.room.member", user_id))
@@ -160,10 +160,15 @@ class Visibility:
         known = (await self._rooms.events([entry.replaces])).get(entry.replaces)
         return visibility_of(known.event.content) if known is not None else _HIDDEN.visibility
 
+    async def was_joined(self, room: Room, user_room: UserRoom | None) -> bool:
+        """Is the user in the room, or were they once (and haven't forgotten it)?"""
+        if user_room is None or user_room.forgotten:
+            return False
+        return user_room.membership == "join" or await self._end_of_stay(room, user_room) != _NEVER
+
     async def _joined_until(
         self,
         room: Room,
-        user_id: UserId,
         user_room: UserRoom | None,
         moments: Sequence[tuple[Moment, Moment]],
     ) -> Order:
@@ -173,15 +178,17 @@ class Visibility:
             return _NEVER
         if user_room.membership == "join":
             return _ALWAYS
-        if not any(m.visibility == "shared" for pair in moments for m in pair):
+        if not any(m.visibility == SHARED for pair in moments for m in pair):
             return _NEVER
+        return await self._end_of_stay(room, user_room)
+
+    async def _end_of_stay(self, room: Room, user_room: UserRoom) -> Order:
         event_id: EventId | None = user_room.event_id
         for _ in range(limits.MEMBERSHIP_STEPS):
             placed = await self._reader.place(room, event_id) if event_id else None
             if placed is None:
                 return _NEVER
-            former = await self._former_membership(_entry(placed))
-            if former == "join":
+            if await self._former_membership(_entry(placed)) == "join":
                 return _order(placed)
             event_id = _entry(placed).replaces
         return _NEVER
@@ -198,7 +205,7 @@ def _order(placed: Placed) -> Order:
 
 
 def _knew(before: Moment) -> bool:
-    return before.membership == "join" or before.visibility == "world_readable"
+    return before.membership == "join" or before.visibility == WORLD_READABLE
 
 
 def _membership(placed: Placed, user_id: UserId, before: Moment, after: Moment) -> str:

@@ -1,0 +1,84 @@
+"""What was said in a room: messages, one event, the context of an event.
+
+Spec: client-server API, "Getting events for a room".
+"""
+
+from __future__ import annotations
+
+from federation.events.ids import EventId, RoomId
+from homeserver import limits
+from homeserver.api.answer import RawJson
+from homeserver.api.json_body import parse_object
+from homeserver.api.request import Request
+from homeserver.api.routes import Route, v3
+from homeserver.errors import invalid_param, missing_param
+from homeserver.rules.filters import EventFilter, parse_event_filter
+from homeserver.rules.sync_tokens import InvalidToken, Point, SyncToken, parse_any
+from homeserver.services.history import History, PageRequest
+
+
+class HistoryApi:
+    """The handlers of reads of a room's past."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def routes(self) -> list[Route]:
+        """All routes of this module."""
+        return [
+            Route("GET", v3("/rooms/{roomId}/messages"), self.messages, guests=True),
+            Route("GET", v3("/rooms/{roomId}/event/{eventId}"), self.event, guests=True),
+            Route("GET", v3("/rooms/{roomId}/context/{eventId}"), self.context, guests=True),
+        ]
+
+    async def messages(self, request: Request) -> RawJson:
+        """Spec: GET /rooms/{roomId}/messages."""
+        query = request.query
+        direction = query.get("dir")
+        if direction is None:
+            raise missing_param("dir is missing")
+        if direction not in ("b", "f"):
+            raise invalid_param("dir must be b or f")
+        asked = PageRequest(
+            RoomId(request.params["roomId"]),
+            direction == "b",
+            _token("from", query.get("from")),
+            _token("to", query.get("to")),
+            query.integer("limit", 10, least=1, most=limits.PAGE_EVENTS),
+            _filter(query.get("filter")),
+        )
+        return RawJson(await self._history.messages(request.requester, asked))
+
+    async def event(self, request: Request) -> RawJson:
+        """Spec: GET /rooms/{roomId}/event/{eventId}."""
+        room_id, event_id = RoomId(request.params["roomId"]), EventId(request.params["eventId"])
+        return RawJson(await self._history.event(request.requester, room_id, event_id))
+
+    async def context(self, request: Request) -> RawJson:
+        """Spec: GET /rooms/{roomId}/context/{eventId}."""
+        query = request.query
+        found = await self._history.context(
+            request.requester,
+            RoomId(request.params["roomId"]),
+            EventId(request.params["eventId"]),
+            limit=query.integer("limit", 10, least=0, most=limits.PAGE_EVENTS),
+            wanted=_filter(query.get("filter")),
+        )
+        return RawJson(found)
+
+
+def _token(name: str, text: str | None) -> Point | SyncToken | None:
+    if not text:
+        return None
+    try:
+        return parse_any(text)
+    except InvalidToken as error:
+        raise invalid_param(f"{name} is not a token of this server") from error
+
+
+def _filter(text: str | None) -> EventFilter:
+    if not text:
+        return EventFilter()
+    if len(text) > limits.FILTER_BYTES:
+        raise invalid_param("The filter is too long")
+    return parse_event_filter(parse_object(text.encode()))

@@ -1,0 +1,303 @@
+"""Reading a room's past: pages of messages, one event, what stands around an event.
+
+Rules:
+1. Pages go by room order, never by `depth`. A page begins and ends at points between events, so
+   that the next one neither skips nor repeats, wherever a sync's tokens came from.
+2. What a reader may not see is left out; who was never in the room, and may not peek, gets 403.
+3. Where history is missing at or behind the page, other servers are asked once, for a bounded
+   time; then the page has what is here.
+4. An event that may not be seen is as one that isn't there: 404.
+
+Spec: client-server API, /messages, /event, /context; "Lazy-loading room members".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import orjson
+
+from federation.events.ids import EventId, RoomId, StateKey, UserId
+from federation.ports import Clock
+from homeserver import errors, limits
+from homeserver.engine.log import Placed
+from homeserver.engine.memberships import Memberships, UserRoom
+from homeserver.engine.reader import BEGINNING, END, Reader, event_entry
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.snapshots import StateRef
+from homeserver.rules.filters import EventFilter
+from homeserver.rules.sync_tokens import Point, SyncToken, format_point, just_after, just_before
+from homeserver.services.client_events import (
+    Seen,
+    Viewer,
+    json_list,
+    json_object,
+    load_extras,
+    needed,
+    render,
+)
+from homeserver.services.requester import Requester
+from homeserver.services.sync_timelines import allows
+from homeserver.services.visibility import Visibility
+from homeserver.storage.logs import LOG
+
+_MEMBER = "m.room.member"
+
+
+class Backfill(Protocol):
+    """Asks other servers for history before a place, and has it stored."""
+
+    async def __call__(self, room: Room, missing: Sequence[EventId], *, limit: int) -> bool:
+        """`missing` are events that aren't here. Returns whether there is more now; doesn't raise
+        for what other servers do."""
+
+
+class PageRequest(msgspec.Struct, frozen=True):
+    """One page of messages. `start` None: from the end (backwards) or the beginning."""
+
+    room_id: RoomId
+    backwards: bool
+    start: Point | SyncToken | None = None
+    stop: Point | SyncToken | None = None
+    limit: int = 10
+    filter: EventFilter = EventFilter()
+
+
+class _Where(msgspec.Struct, frozen=True):
+    """A room, and who reads it with which membership."""
+
+    room: Room
+    user_id: UserId
+    user_room: UserRoom | None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """Events in the order of reading. `end` None: there is no more."""
+
+    events: Sequence[Seen]
+    end: Point | None
+
+
+class History:
+    """Answers what was said in rooms."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        reader: Reader,
+        memberships: Memberships,
+        visibility: Visibility,
+        *,
+        clock: Clock,
+        backfill: Backfill | None = None,
+    ) -> None:
+        self._rooms = rooms
+        self._reader = reader
+        self._memberships = memberships
+        self._visibility = visibility
+        self._clock = clock
+        self._backfill = backfill
+
+    # Messages
+
+    async def messages(self, requester: Requester, request: PageRequest) -> bytes:
+        """The JSON of a page. Raises 403 M_FORBIDDEN for who may not read the room."""
+        room, user_room = await self._readable(requester.user_id, request.room_id)
+        start = await self._start(room, request)
+        stop = await self._point(room, request.stop) if request.stop is not None else None
+        where = _Where(room, requester.user_id, user_room)
+        page = await self._page(where, request, start, stop)
+        extras = await load_extras(self._rooms, *needed(page.events))
+        viewer = self._viewer(requester)
+        parts = [
+            ("start", _token(start)),
+            ("chunk", json_list([render(seen, viewer, extras) for seen in page.events])),
+        ]
+        if page.end is not None:
+            parts.append(("end", _token(page.end)))
+        if request.filter.lazy_load_members and page.events:
+            parts.append(("state", json_list(await self._members(room, page.events))))
+        return json_object(parts)
+
+    async def _page(
+        self, where: _Where, request: PageRequest, start: Point, stop: Point | None
+    ) -> _Page:
+        room = where.room
+        read = await self._read(room, request, start, stop)
+        if request.backwards and await self._fill(room, start, read, request.limit):
+            read = await self._read(room, request, start, stop)
+        in_order = read[::-1] if request.backwards else read
+        seen = await self._visibility.visible(room, where.user_id, where.user_room, in_order)
+        if request.backwards:
+            seen.reverse()
+        kept = [one for one in seen if allows(request.filter, one.entry)]
+        if len(read) < request.limit:
+            return _Page(kept, None)
+        last = event_entry(read[-1])
+        if request.backwards:
+            is_end = last.event.type == "m.room.create"
+            return _Page(kept, None if is_end else just_before(last.order))
+        return _Page(kept, just_after(last.order))
+
+    async def _read(
+        self, room: Room, request: PageRequest, start: Point, stop: Point | None
+    ) -> list[Placed]:
+        """Events from a point on, in the direction of reading."""
+        n, fill = start.before
+        found = await self._reader.page(
+            room,
+            # A point is before its place; `page` leaves out the place that it begins at.
+            start=start.before if request.backwards else (n, fill - 1),
+            backwards=request.backwards,
+            limit=request.limit,
+        )
+        if stop is None:
+            return found
+        if request.backwards:
+            return [one for one in found if event_entry(one).order >= stop.before]
+        return [one for one in found if event_entry(one).order < stop.before]
+
+    async def _fill(self, room: Room, start: Point, read: Sequence[Placed], limit: int) -> bool:
+        """Has missing history fetched when the page reaches it; True if there is more now."""
+        if self._backfill is None:
+            return False
+        missing = await self._reader.gaps(room, start.before)
+        if not missing or not self._reaches_gap(read, limit, set(missing)):
+            return False
+        try:
+            async with asyncio.timeout(limits.BACKFILL_WAIT_S):
+                return await self._backfill(room, missing, limit=max(limit, 1))
+        except TimeoutError:
+            return False
+
+    def _reaches_gap(self, read: Sequence[Placed], limit: int, missing: set[EventId]) -> bool:
+        return len(read) < limit or any(
+            not missing.isdisjoint(event_entry(placed).event.prev_events) for placed in read
+        )
+
+    async def _start(self, room: Room, request: PageRequest) -> Point:
+        if request.start is not None:
+            return await self._point(room, request.start)
+        return just_after((room.view.n, 0)) if request.backwards else Point(BEGINNING)
+
+    async def _point(self, room: Room, token: Point | SyncToken) -> Point:
+        """Where a token stands in this room: a sync's is behind all that it had told."""
+        if isinstance(token, Point):
+            return Point(max(BEGINNING, min(END, token.before)))
+        return just_after(await self._reader.order_at(room, token.position(LOG)))
+
+    async def _members(self, room: Room, events: Sequence[Seen]) -> list[bytes]:
+        """The membership events of the senders, as of now."""
+        state = room.view.state
+        senders = {seen.entry.event.sender for seen in events}
+        ids = [
+            ref.event_id
+            for sender in sorted(senders)
+            if (ref := state.get((_MEMBER, sender))) is not None
+        ]
+        return list((await self._rooms.client_events(ids)).values())
+
+    # One event
+
+    async def event(self, requester: Requester, room_id: RoomId, event_id: EventId) -> bytes:
+        """The JSON of an event. Raises 404 M_NOT_FOUND if there is none that the user may see."""
+        room = await self._rooms.get(room_id)
+        user_room = (await self._memberships.of(requester.user_id)).get(room_id)
+        seen = None
+        if room is not None:
+            seen = await self._seen(room, requester.user_id, user_room, event_id)
+        if seen is None:
+            raise errors.not_found("There is no such event, or you may not see it")
+        extras = await load_extras(self._rooms, *needed([seen]))
+        return render(seen, self._viewer(requester), extras)
+
+    async def _seen(
+        self, room: Room, user_id: UserId, user_room: UserRoom | None, event_id: EventId
+    ) -> Seen | None:
+        placed = await self._reader.place(room, event_id)
+        if placed is None:
+            return None
+        seen = await self._visibility.visible(room, user_id, user_room, [placed])
+        return seen[0] if seen else None
+
+    async def context(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        event_id: EventId,
+        *,
+        limit: int,
+        wanted: EventFilter,
+    ) -> bytes:
+        """The JSON of an event with up to `limit` events around it, and the state at the last of
+        them. Raises 403 for who may not read the room, 404 as `event`."""
+        room, user_room = await self._readable(requester.user_id, room_id)
+        seen = await self._seen(room, requester.user_id, user_room, event_id)
+        if seen is None:
+            raise errors.not_found("There is no such event, or you may not see it")
+        order = seen.entry.order
+        half = limit // 2
+        before = await self._reader.page(room, start=order, backwards=True, limit=half)
+        after = await self._reader.page(room, start=order, backwards=False, limit=limit - half)
+        around = [*before[::-1], seen.placed, *after]
+        visible = await self._visibility.visible(room, requester.user_id, user_room, around)
+        extras = await load_extras(self._rooms, *needed(visible))
+        viewer = self._viewer(requester)
+        shown = {
+            one.entry.event.event_id: render(one, viewer, extras)
+            for one in visible
+            if one.placed is seen.placed or allows(wanted, one.entry)
+        }
+        last = event_entry(around[-1])
+        parts = [
+            ("start", _token(just_before(event_entry(around[0]).order))),
+            ("end", _token(just_after(last.order))),
+            ("events_before", json_list(_pick(shown, before))),
+            ("event", shown[event_id]),
+            ("events_after", json_list(_pick(shown, after))),
+            ("state", json_list(await self._state_at(room, last.event.event_id, visible, wanted))),
+        ]
+        return json_object(parts)
+
+    async def _state_at(
+        self, room: Room, event_id: EventId, visible: Sequence[Seen], wanted: EventFilter
+    ) -> list[bytes]:
+        state: Mapping[StateKey, StateRef] = (
+            await self._rooms.state_after(room, event_id) or room.view.state
+        )
+        senders = {seen.entry.event.sender for seen in visible}
+        ids = [
+            ref.event_id
+            for key, ref in state.items()
+            if wanted.allows_type(key[0])
+            and (not wanted.lazy_load_members or key[0] != _MEMBER or key[1] in senders)
+        ]
+        return list((await self._rooms.client_events(ids)).values())
+
+    # Readers
+
+    async def _readable(self, user_id: UserId, room_id: RoomId) -> tuple[Room, UserRoom | None]:
+        """The room, if the user is or was in it, or anyone may read it. Raises 403."""
+        room = await self._rooms.get(room_id)
+        user_room = (await self._memberships.of(user_id)).get(room_id)
+        if room is not None and (
+            await self._visibility.was_joined(room, user_room)
+            or await self._visibility.is_world_readable(room)
+        ):
+            return room, user_room
+        raise errors.forbidden("You aren't a member of this room")
+
+    def _viewer(self, requester: Requester) -> Viewer:
+        return Viewer(requester.user_id, requester.device_id, self._clock.now_ms())
+
+
+def _pick(shown: dict[EventId, bytes], placed: Sequence[Placed]) -> list[bytes]:
+    ids = [event_entry(one).event.event_id for one in placed]
+    return [shown[event_id] for event_id in ids if event_id in shown]
+
+
+def _token(point: Point) -> bytes:
+    return orjson.dumps(format_point(point))

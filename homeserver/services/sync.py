@@ -1,0 +1,288 @@
+"""The sync loop: one answer for one reader, now or when there is something to tell.
+
+Rules:
+1. A waiter is made before the first look at the log, so nothing that comes in between is missed.
+2. The position of an answer is fixed first, in one step with the reader's memberships; all else is
+   read at it. The same `since` again gives the same, or more.
+3. What isn't new for the reader isn't looked at twice: after a look without result, the next one
+   begins where it ended.
+4. A `since` of another history, or beyond the log's end (after a restore), is answered as a sync
+   without `since`.
+5. Counts of unread notifications are always 0: they are not worked out yet. Presence is not sent.
+
+Spec: client-server API, "Syncing".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from federation.events.ids import DeviceId, RoomId, UserId
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.engine.committer import Committer
+from homeserver.engine.fanout import Fanout
+from homeserver.engine.memberships import Memberships, UserRoom
+from homeserver.engine.rooms import Rooms
+from homeserver.rules.filters import NO_FILTER, SyncFilter
+from homeserver.rules.sync_tokens import SyncToken, format_sync
+from homeserver.services import sync_answer
+from homeserver.services.client_events import Viewer
+from homeserver.services.lazy_members import LazyMembers
+from homeserver.services.sync_answer import Answer
+from homeserver.services.sync_beside import Plans, SyncBeside
+from homeserver.services.sync_ephemeral import account_data_event
+from homeserver.services.sync_invites import stripped_state
+from homeserver.services.sync_news import RoomNews, scan
+from homeserver.services.sync_rooms import Ask, Look, RoomPlan, RoomPlanner
+from homeserver.services.sync_sources import SyncSources
+from homeserver.storage.logs import LOG
+
+
+class SyncRequest(msgspec.Struct, frozen=True):
+    """What a client asks for. `since` None: a first sync."""
+
+    user_id: UserId
+    device_id: DeviceId
+    since: SyncToken | None = None
+    filter: SyncFilter = NO_FILTER
+    timeout_ms: int = 0
+    full_state: bool = False
+    use_state_after: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SyncEngine:
+    """What of the engine syncs read."""
+
+    rooms: Rooms
+    memberships: Memberships
+    committer: Committer
+    fanout: Fanout
+    clock: Clock
+
+
+_Chosen = tuple[RoomId, UserRoom, RoomNews | None]
+
+
+class Sync:
+    """Answers syncs."""
+
+    def __init__(
+        self,
+        engine: SyncEngine,
+        planner: RoomPlanner,
+        lazy_members: LazyMembers,
+        sources: SyncSources,
+    ) -> None:
+        self._engine = engine
+        self._planner = planner
+        self._lazy = lazy_members
+        self._sources = sources
+        self._beside = SyncBeside(sources)
+
+    async def sync(self, request: SyncRequest) -> bytes:
+        """The JSON of an answer; waits up to `timeout_ms` for something to tell."""
+        since = self._known(request.since)
+        if since is None:
+            self._lazy.forget((request.user_id, request.device_id))
+        else:
+            self._sources.to_device.acknowledge(request.user_id, request.device_id, since.to_device)
+        if since is None:
+            return (await self._answer(request, None, 0))[0].json()
+        if request.full_state or request.timeout_ms <= 0:
+            return (await self._answer(request, since, since.position(LOG)))[0].json()
+        return await self._wait(request, since)
+
+    async def _wait(self, request: SyncRequest, since: SyncToken) -> bytes:
+        clock = self._engine.clock
+        deadline = clock.monotonic_s() + request.timeout_ms / 1000
+        waiter = self._engine.fanout.waiter(request.user_id, request.device_id)
+        try:
+            looked = since.position(LOG)
+            while True:
+                answer, looked = await self._answer(request, since, looked)
+                left = deadline - clock.monotonic_s()
+                if answer.has_news or left <= 0:
+                    return answer.json()
+                await waiter.wait(left)
+        finally:
+            waiter.close()
+
+    def _known(self, since: SyncToken | None) -> SyncToken | None:
+        committer = self._engine.committer
+        if since is None or since.history != committer.history:
+            return None
+        return since if since.position(LOG) <= committer.position else None
+
+    async def _answer(
+        self, request: SyncRequest, since: SyncToken | None, looked: int
+    ) -> tuple[Answer, int]:
+        """An answer, and the position up to which there is nothing for the reader."""
+        # Loads the memberships, so that reading them below is one step with the position.
+        await self._engine.memberships.of(request.user_id)
+        upto, typing = self._engine.committer.position, self._sources.typing.token
+        look = await self._look(request, since, looked, upto)
+        answer = Answer(is_first=since is None)
+        await self._add_rooms(look, answer, since)
+        await self._add_account_data(look, answer)
+        to_device = await self._add_to_device(look, answer, since)
+        await self._add_device_lists(look, answer)
+        counts = await self._sources.keys.counts(request.user_id, request.device_id)
+        answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
+        history = self._engine.committer.history
+        answer.next_batch = format_sync(SyncToken(history, ((LOG, upto),), to_device, boot, serial))
+        found_nothing = look.news is not None and not look.news
+        return answer, upto if found_nothing else looked
+
+    async def _look(
+        self, request: SyncRequest, since: SyncToken | None, looked: int, upto: int
+    ) -> Look:
+        mine = await self._engine.memberships.of(request.user_id)
+        ask = Ask(
+            request.user_id,
+            request.device_id,
+            request.filter,
+            since.position(LOG) if since is not None else None,
+            upto,
+            request.full_state,
+            request.use_state_after,
+        )
+        tail = self._engine.committer.tail
+        is_near = looked >= tail.start and upto - looked <= limits.SYNC_TAIL_SCAN_ENTRIES
+        if since is None or request.full_state or not is_near:
+            return Look(ask, dict(mine), None)
+        news = scan(tail.since(looked), ask.user_id, ask.device_id, mine)
+        return Look(ask, dict(mine) if news else mine, news)
+
+    # Rooms
+
+    async def _add_rooms(self, look: Look, answer: Answer, since: SyncToken | None) -> None:
+        chosen, open_rooms = self._choose(look)
+        plans: Plans = {}
+        await self._warm(chosen)
+        for one in chosen:
+            plan = await self._plan(look.ask, *one)
+            plans[plan.room_id] = plan
+        await self._beside.add(look, plans, since)
+        ask = look.ask
+        is_all = ask.since is None or ask.full_state
+        wanted = [plan for plan in plans.values() if is_all or not plan.is_empty]
+        if wanted:
+            await sync_answer.add_rooms(
+                answer,
+                self._engine.rooms,
+                wanted,
+                self._viewer(ask),
+                use_state_after=ask.use_state_after,
+            )
+        for room_id, user_room in open_rooms:
+            stripped = await stripped_state(self._engine.rooms, room_id, ask.user_id, user_room)
+            kind = user_room.membership
+            answer.add_room(kind, room_id, b'{"%b_state":%b}' % (kind.encode(), stripped))
+
+    def _viewer(self, ask: Ask) -> Viewer:
+        return Viewer(
+            ask.user_id,
+            ask.device_id,
+            self._engine.clock.now_ms(),
+            ask.filter.event_fields,
+            ask.filter.event_format == "federation",
+        )
+
+    def _choose(self, look: Look) -> tuple[list[_Chosen], list[tuple[RoomId, UserRoom]]]:
+        """The rooms that may have something new; and new invites and knocks."""
+        chosen: list[_Chosen] = []
+        open_rooms: list[tuple[RoomId, UserRoom]] = []
+        since, wanted = look.ask.since, look.ask.filter.room
+        for room_id in look.mine if look.news is None else look.news.rooms:
+            user_room = look.mine.get(room_id)
+            if user_room is None or user_room.forgotten or not wanted.allows_room(room_id):
+                continue
+            is_new = since is None or user_room.position > since
+            if user_room.membership in ("invite", "knock"):
+                if is_new:
+                    open_rooms.append((room_id, user_room))
+            elif user_room.membership == "join" or (
+                wanted.include_leave if since is None else is_new
+            ):
+                news = None if look.news is None else look.news.rooms[room_id]
+                chosen.append((room_id, user_room, news))
+        return chosen, open_rooms
+
+    async def _warm(self, chosen: Sequence[_Chosen]) -> None:
+        """Loads rooms that aren't in memory, a few at a time."""
+        cold = [one[0] for one in chosen if self._engine.rooms.hot(one[0]) is None]
+        if len(cold) < 2:
+            return
+        turns = asyncio.Semaphore(limits.SYNC_ROOMS_AT_ONCE)
+
+        async def load(room_id: RoomId) -> None:
+            async with turns:
+                await self._engine.rooms.get(room_id)
+
+        async with asyncio.TaskGroup() as group:
+            for room_id in cold:
+                group.create_task(load(room_id))
+
+    async def _plan(
+        self, ask: Ask, room_id: RoomId, user_room: UserRoom, news: RoomNews | None
+    ) -> RoomPlan:
+        section = "join" if user_room.membership == "join" else "leave"
+        if news is not None and not news.events and not news.changes:
+            return RoomPlan(room_id, section)
+        room = await self._engine.rooms.get(room_id)
+        if room is None:
+            return RoomPlan(room_id, section, is_told=True)
+        if section == "join":
+            return await self._planner.joined(ask, room, user_room, news)
+        return await self._planner.left(ask, room, user_room)
+
+    # Beside rooms
+
+    async def _add_account_data(self, look: Look, answer: Answer) -> None:
+        ask, wanted = look.ask, look.ask.filter.account_data
+        if look.news is not None:
+            found = look.news.account_data
+        else:
+            items = await self._sources.account_data.changed(
+                ask.user_id, after=ask.since or 0, upto=ask.upto
+            )
+            found = {item.type: item.content for item in items if not item.room_id}
+        answer.account_data += [
+            account_data_event(kind, content)
+            for kind, content in found.items()
+            if wanted.allows_type(kind)
+        ]
+
+    async def _add_to_device(self, look: Look, answer: Answer, since: SyncToken | None) -> int:
+        """Adds messages for the device; returns how far the client has them then."""
+        ask = look.ask
+        after = since.to_device if since is not None else 0
+        is_behind = ask.since is None or after < ask.since
+        if look.news is not None and not look.news.to_device and not is_behind:
+            return ask.upto
+        messages, last = await self._sources.to_device.pending(
+            ask.user_id,
+            ask.device_id,
+            after=after,
+            upto=ask.upto,
+            limit=limits.TO_DEVICE_PER_SYNC,
+        )
+        answer.to_device += messages
+        return last
+
+    async def _add_device_lists(self, look: Look, answer: Answer) -> None:
+        ask, news = look.ask, look.news
+        if ask.since is None:
+            return
+        if news is not None and not news.device_users and not news.concerns_members:
+            return
+        changed, left = await self._sources.device_lists.changes(
+            ask.user_id, after=ask.since, upto=ask.upto
+        )
+        answer.device_lists = (sorted(changed), sorted(left))

@@ -1,0 +1,124 @@
+"""A sync's answer as bytes: events are spliced in, nothing is dumped twice.
+
+Spec: client-server API, /sync, response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from federation.events.ids import EventId, RoomId
+from homeserver.engine.rooms import Rooms
+from homeserver.rules.sync_tokens import format_point
+from homeserver.services.client_events import (
+    Extras,
+    Viewer,
+    json_list,
+    json_object,
+    load_extras,
+    needed,
+    render,
+    render_state,
+)
+from homeserver.services.sync_rooms import RoomPlan, Summary
+
+_UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
+
+
+class Answer:
+    """Collects the parts of an answer."""
+
+    def __init__(self, *, is_first: bool) -> None:
+        self.is_first = is_first
+        self.next_batch = ""
+        self.key_counts: Mapping[str, int] = {}
+        self.unused_fallback: Sequence[str] = ()
+        self.account_data: list[bytes] = []
+        self.to_device: list[bytes] = []
+        self.device_lists: tuple[list[str], list[str]] = ([], [])
+        self._rooms: dict[str, list[tuple[str, bytes]]] = {}
+
+    @property
+    def has_news(self) -> bool:
+        """Is there anything that is worth waking a client for?"""
+        return bool(self._rooms or self.account_data or self.to_device or any(self.device_lists))
+
+    def add_room(self, section: str, room_id: RoomId, room: bytes) -> None:
+        """Puts the JSON of a room into a section."""
+        self._rooms.setdefault(section, []).append((room_id, room))
+
+    def json(self) -> bytes:
+        """The whole answer."""
+        parts: list[tuple[str, bytes]] = [("next_batch", orjson.dumps(self.next_batch))]
+        if self._rooms:
+            sections = [(name, json_object(rooms)) for name, rooms in self._rooms.items()]
+            parts.append(("rooms", json_object(sections)))
+        if self.account_data:
+            parts.append(("account_data", b'{"events":%b}' % json_list(self.account_data)))
+        if self.to_device:
+            parts.append(("to_device", b'{"events":%b}' % json_list(self.to_device)))
+        if any(self.device_lists):
+            changed, left = self.device_lists
+            lists = orjson.dumps({"changed": changed, "left": left})
+            parts.append(("device_lists", lists))
+        parts.append(("device_one_time_keys_count", orjson.dumps(self.key_counts)))
+        unused = orjson.dumps(list(self.unused_fallback))
+        parts.append(("device_unused_fallback_key_types", unused))
+        return json_object(parts)
+
+
+async def add_rooms(
+    answer: Answer,
+    rooms: Rooms,
+    plans: Sequence[RoomPlan],
+    viewer: Viewer,
+    *,
+    use_state_after: bool,
+) -> None:
+    """Fetches the events of all plans, in as few calls as can be, and adds the rooms."""
+    state_ids: set[EventId] = set()
+    replaced: set[EventId] = set()
+    redactions: set[EventId] = set()
+    for plan in plans:
+        state_ids.update(plan.state)
+        more_replaced, more_redactions = needed(plan.timeline.events)
+        replaced |= more_replaced
+        redactions |= more_redactions
+    state = await rooms.client_events(state_ids) if state_ids else {}
+    extras = await load_extras(rooms, replaced, redactions)
+    state_name = b"state_after" if use_state_after else b"state"
+    for plan in plans:
+        events = [
+            render_state(state[event_id], viewer) for event_id in plan.state if event_id in state
+        ]
+        batch = b'"%b":{"events":%b}' % (state_name, json_list(events))
+        answer.add_room(plan.section, plan.room_id, _room(plan, batch, viewer, extras))
+
+
+def _room(plan: RoomPlan, state: bytes, viewer: Viewer, extras: Extras) -> bytes:
+    timeline = plan.timeline
+    events = json_list([render(seen, viewer, extras) for seen in timeline.events])
+    limited = b"true" if timeline.limited else b"false"
+    batch = b'"timeline":{"events":%b,"limited":%b' % (events, limited)
+    if timeline.prev is not None:
+        batch += b',"prev_batch":"%b"' % format_point(timeline.prev).encode()
+    parts = [batch + b"}", state, b'"account_data":{"events":%b}' % json_list(plan.account_data)]
+    if plan.section == "join":
+        parts.append(b'"ephemeral":{"events":%b}' % json_list(plan.ephemeral))
+        parts.append(_UNREAD)
+        if plan.summary is not None:
+            parts.append(b'"summary":%b' % orjson.dumps(_summary(plan.summary)))
+    return b"{%b}" % b",".join(parts)
+
+
+def _summary(summary: Summary) -> dict[str, Any]:
+    counts: dict[str, Any] = {
+        "m.joined_member_count": summary.joined,
+        "m.invited_member_count": summary.invited,
+    }
+    if summary.heroes is not None:
+        counts["m.heroes"] = list(summary.heroes)
+    return counts

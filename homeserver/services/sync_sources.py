@@ -1,0 +1,117 @@
+"""What a sync takes from other services, as Protocols.
+
+Positions are those of the log; `after` is exclusive, `upto` inclusive. Content is JSON bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from homeserver.services.typing import TypingToken
+
+
+class ToDeviceSource(Protocol):
+    """Messages that wait for a device."""
+
+    async def pending(
+        self, user_id: UserId, device_id: DeviceId, *, after: int, upto: int, limit: int
+    ) -> tuple[list[bytes], int]:
+        """The oldest `limit` messages, and the position up to which they reach."""
+
+    def acknowledge(self, user_id: UserId, device_id: DeviceId, upto: int) -> None:
+        """The device has what was sent up to a position. Cheap when there is nothing."""
+
+
+class DeviceListSource(Protocol):
+    """Changes of device lists and cross-signing keys of users whom a user shares rooms with."""
+
+    async def changes(
+        self, user_id: UserId, *, after: int, upto: int
+    ) -> tuple[Collection[UserId], Collection[UserId]]:
+        """`changed` and `left`."""
+
+
+class KeyCounts(Protocol):
+    """One-time keys left for each algorithm; algorithms with an unused fallback key."""
+
+    @property
+    def one_time(self) -> Mapping[str, int]: ...
+    @property
+    def unused_fallback(self) -> Sequence[str]: ...
+
+
+class KeyCountSource(Protocol):
+    """One-time keys of a device. Answered from memory as a rule: every sync asks."""
+
+    async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts: ...
+
+
+class AccountDataItem(Protocol):
+    """One item, as last changed at `position`; `room_id` is "" for global ones."""
+
+    @property
+    def room_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def position(self) -> int: ...
+
+
+class AccountDataSource(Protocol):
+    """A user's account data."""
+
+    async def changed(
+        self, user_id: UserId, *, after: int, upto: int
+    ) -> Sequence[AccountDataItem]: ...
+
+
+class ReceiptItem(Protocol):
+    """One receipt; `thread` is "" for an unthreaded one."""
+
+    @property
+    def room_id(self) -> RoomId: ...
+    @property
+    def user_id(self) -> UserId: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def thread(self) -> str: ...
+    @property
+    def event_id(self) -> EventId: ...
+    @property
+    def ts(self) -> int: ...
+
+
+class ReceiptSource(Protocol):
+    """The latest receipts of rooms, private ones of all users included."""
+
+    async def since(
+        self, rooms: Collection[RoomId], *, after: int, upto: int
+    ) -> Mapping[RoomId, Sequence[ReceiptItem]]: ...
+
+
+class TypingSource(Protocol):
+    """Who types, in memory: a counter within a boot of the server."""
+
+    @property
+    def token(self) -> TypingToken: ...
+
+    def since(self, room_id: RoomId, token: TypingToken | None) -> Sequence[UserId] | None:
+        """Who types in a room if that changed after `token`, else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSources:
+    """All of them."""
+
+    to_device: ToDeviceSource
+    device_lists: DeviceListSource
+    keys: KeyCountSource
+    account_data: AccountDataSource
+    receipts: ReceiptSource
+    typing: TypingSource
