@@ -77,7 +77,7 @@ def needles(text: str) -> Mapping[str, bytes]:
         body = encoded[first:last]
         shapes[f"base64 at {shift}"] = body
         shapes[f"base64url at {shift}"] = body.translate(bytes.maketrans(b"+/", b"-_"))
-    return dict(shapes)
+    return {shape: needle for needle, shape in {n: s for s, n in shapes.items()}.items()}
 
 
 @dataclass(slots=True)

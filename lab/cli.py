@@ -25,7 +25,7 @@ from lab.people import People
 from lab.report import show_log_ins, show_operators, show_story, verdict
 from lab.running import Lab, LabError, end_running_lab
 from lab.story import Story, StoryFailed
-from lab.topology import SERVERS_MAX, Topology, server_names
+from lab.topology import SERVERS_MAX, server_names
 
 DEFAULT_HOME = Path(".lab")
 STORY_SERVERS = 3
@@ -207,11 +207,6 @@ async def everybody(lab: Lab) -> AsyncIterator[People]:
         yield people
     finally:
         await people.all_leave()
-
-
-def authority_of(topology: Topology) -> Path:
-    """Return the file of the lab's certificate authority."""
-    return topology.authority_folder / "ca.crt"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from lab.certificates import ensure_certificates
 from lab.database import LabDatabase
 from lab.processes import Child, start_child, stop_child, tail
 from lab.server_files import ensure_signing_key, write_configuration
-from lab.topology import ServerPlan, Topology, plan
+from lab.topology import ServerPlan, Topology, make_home, plan
 
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.03
@@ -185,7 +185,11 @@ def lock_path(home: Path) -> Path:
 
 def hold_lock(home: Path) -> BinaryIO:
     """Return the folder's lock, held until closed. Refuses with LabError if a lab runs there."""
-    make_home(home)
+    try:
+        make_home(home)
+    except OSError as problem:
+        text = f"The folder {home} can't be made: {problem}. Choose one by --data."
+        raise LabError(text) from problem
     lock = lock_path(home).open("a+b")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,19 +204,6 @@ def hold_lock(home: Path) -> BinaryIO:
     lock.write(f"{os.getpid()}\n".encode())
     lock.flush()
     return lock
-
-
-def make_home(home: Path) -> None:
-    """Make the data folder. Refuses with LabError where that can't be."""
-    try:
-        if not home.exists():
-            home.mkdir(parents=True, mode=0o700)
-            if os.geteuid() == 0:
-                home.chmod(0o711)  # the database runs under another account, which must pass
-    except OSError as problem:
-        raise LabError(f"The folder {home} can't be made: {problem}. Choose one by --data.") from (
-            problem
-        )
 
 
 def read_holder(lock: BinaryIO) -> int | None:

@@ -286,7 +286,7 @@ class Story:
         try:
             await person.client.until(condition, deadline_s=STEP_TIMEOUT_S)
         except TimeoutError as problem:
-            notices = [str(notice) for notice in person.client.take_notices()]
+            notices = [str(notice) for notice in person.client.machine.take_notices()]
             raise StoryFailed(
                 f"{otherwise} within {STEP_TIMEOUT_S:.0f} s. {person.name} sees:\n"
                 f"{self._screen(person)}" + "".join(f"\n  notice: {text}" for text in notices)

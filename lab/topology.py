@@ -120,7 +120,9 @@ def plan(home: Path, names: Sequence[str]) -> Topology:
     Makes the folders (0700 but for the top, which the database's account must pass) and saves the
     plan. Refuses with OSError when the folder can't be written.
     """
-    make_folders(home, names)
+    make_home(home)
+    for name in names:
+        server_folder(home, name).mkdir(parents=True, exist_ok=True, mode=0o700)
     saved = load(home)
     taken = {port for ports in saved.ports.values() for port in (ports.tls, ports.http)}
     chosen: dict[str, Ports] = dict(saved.ports)
@@ -138,14 +140,13 @@ def plan(home: Path, names: Sequence[str]) -> Topology:
     return Topology(home, servers)
 
 
-def make_folders(home: Path, names: Sequence[str]) -> None:
-    """Make the lab's folders where they are missing; existing ones keep their modes."""
-    if not home.exists():
-        home.mkdir(parents=True, mode=0o700)
-        if os.geteuid() == 0:
-            home.chmod(0o711)  # the database runs under another account, which must pass
-    for name in names:
-        server_folder(home, name).mkdir(parents=True, exist_ok=True, mode=0o700)
+def make_home(home: Path) -> None:
+    """Make a lab's folder if it is missing; an existing one keeps its mode."""
+    if home.exists():
+        return
+    home.mkdir(parents=True, mode=0o700)
+    if os.geteuid() == 0:
+        home.chmod(0o711)  # the database runs under another account, which must pass
 
 
 def server_folder(home: Path, name: str) -> Path:
