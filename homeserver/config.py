@@ -28,7 +28,6 @@ from federation.events.ids import InvalidIdentifier, ServerName, parse_server_na
 from federation.events.room_versions import SUPPORTED
 from federation.ports import FederationSettings
 from homeserver.config_values import convert_table, override
-from homeserver.rules.rate_limits import DEFAULT_RATES, Limit, Rate
 
 
 class ConfigInvalid(Exception):
@@ -76,36 +75,29 @@ class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[rate_limits.<name>]`: a token bucket; what isn't given is as by default."""
+    """`[rate_limits.<name>]`: tokens gained each second, and how many can be saved up."""
 
-    per_second: float | None = None
-    burst: float | None = None
+    per_second: float
+    burst: float
 
 
 class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[rate_limits]`: one table for each of `homeserver.rules.rate_limits.Limit`."""
+    """`[rate_limits]`: a table for each of `homeserver.rules.rate_limits.Limit`."""
 
     enabled: bool = True
-    login: RateSettings = RateSettings()
-    registration: RateSettings = RateSettings()
-    messages: RateSettings = RateSettings()
-    joins: RateSettings = RateSettings()
-    invites: RateSettings = RateSettings()
-    rooms: RateSettings = RateSettings()
-    writes: RateSettings = RateSettings()
-    reads: RateSettings = RateSettings()
+    login: RateSettings = RateSettings(per_second=0.2, burst=10)
+    registration: RateSettings = RateSettings(per_second=0.2, burst=5)
+    messages: RateSettings = RateSettings(per_second=5, burst=50)
+    joins: RateSettings = RateSettings(per_second=0.5, burst=20)
+    invites: RateSettings = RateSettings(per_second=0.5, burst=30)
+    rooms: RateSettings = RateSettings(per_second=0.2, burst=10)
+    writes: RateSettings = RateSettings(per_second=10, burst=100)
+    reads: RateSettings = RateSettings(per_second=5, burst=50)
 
-    def rates(self) -> dict[Limit, Rate]:
-        """The rates to hold; empty when limits are off."""
-        return {limit: self._rate(limit) for limit in Limit} if self.enabled else {}
-
-    def _rate(self, limit: Limit) -> Rate:
-        given: RateSettings = getattr(self, limit.value)
-        default = DEFAULT_RATES[limit]
-        return Rate(
-            default.per_second if given.per_second is None else given.per_second,
-            default.burst if given.burst is None else given.burst,
-        )
+    def rates(self) -> dict[str, RateSettings]:
+        """The rates by name."""
+        names = [field.name for field in msgspec.structs.fields(self)]
+        return {name: getattr(self, name) for name in names if name != "enabled"}
 
 
 class FederationTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,8 +218,8 @@ def _listener_problems(config: Config) -> list[str]:
 
 def _rate_problems(config: Config) -> list[str]:
     return [
-        f"rate_limits.{limit.value}: per_second must be above 0, burst at least 1"
-        for limit, rate in config.rate_limits.rates().items()
+        f"rate_limits.{name}: per_second must be above 0, burst at least 1"
+        for name, rate in config.rate_limits.rates().items()
         if rate.per_second <= 0 or rate.burst < 1
     ]
 

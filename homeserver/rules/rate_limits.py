@@ -8,9 +8,7 @@ Spec: client-server API, "Rate limiting".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
-from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -40,20 +38,6 @@ class Rate(NamedTuple):
 
     per_second: float
     burst: float
-
-
-DEFAULT_RATES: Mapping[Limit, Rate] = MappingProxyType(
-    {
-        Limit.LOGIN: Rate(0.2, 10),
-        Limit.REGISTRATION: Rate(0.2, 5),
-        Limit.MESSAGES: Rate(5, 50),
-        Limit.JOINS: Rate(0.5, 20),
-        Limit.INVITES: Rate(0.5, 30),
-        Limit.ROOMS: Rate(0.2, 10),
-        Limit.WRITES: Rate(10, 100),
-        Limit.READS: Rate(5, 50),
-    }
-)
 
 
 class Bucket(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from federation.ports import Clock
 from homeserver import limits
+from homeserver.config import RateLimitSettings
 from homeserver.errors import MatrixError
 from homeserver.rules.rate_limits import Bucket, Limit, Rate, take
 
@@ -32,6 +33,14 @@ class RateLimiter:
         self._buckets[limit, key] = taken.bucket
         if taken.wait_s > 0:
             raise limit_exceeded(taken.wait_s)
+
+
+def configured_rates(settings: RateLimitSettings) -> dict[Limit, Rate]:
+    """The rates to hold; none when limits are off."""
+    if not settings.enabled:
+        return {}
+    rates = settings.rates()
+    return {limit: Rate(rates[limit.value].per_second, rates[limit.value].burst) for limit in Limit}
 
 
 def limit_exceeded(wait_s: float) -> MatrixError:

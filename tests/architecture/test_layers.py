@@ -21,9 +21,11 @@ EVENT_GRAPH = ("federation.events", "federation.graph", "federation.limits", "fe
 LEAVES = (
     "homeserver.clock",
     "homeserver.config",
+    "homeserver.config_values",
     "homeserver.errors",
     "homeserver.limits",
     "homeserver.metrics",
+    "homeserver.signing_keys",
     "homeserver.supervisor",
 )
 BELOW_ENGINE = ("homeserver.storage", "homeserver.outbound", "homeserver.media", "homeserver.rules")
@@ -48,6 +50,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "homeserver.services": (*LEAVES, *FEDERATION, "homeserver.engine", *BELOW_ENGINE),
     "homeserver.api": (*LEAVES, *EVENT_GRAPH, *BELOW_API),
     "homeserver.web": (*LEAVES, *EVENT_GRAPH, *BELOW_API),
+    "homeserver.config_check": (*LEAVES, *EVENT_GRAPH, "homeserver.storage"),
     "homeserver.app": (*FEDERATION, "homeserver"),
     "homeserver.cli": (*FEDERATION, "homeserver"),
     "e2ee": ("federation.events.canonical_json", "federation.events.signing"),

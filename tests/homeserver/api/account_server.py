@@ -33,7 +33,7 @@ from homeserver.services.devices import Devices
 from homeserver.services.logins import LoginParts, Logins
 from homeserver.services.passwords import Passwords
 from homeserver.services.profiles import Profiles
-from homeserver.services.rate_limits import RateLimiter
+from homeserver.services.rate_limits import RateLimiter, configured_rates
 from homeserver.services.tokens import Tokens
 from homeserver.services.uia import Uia
 from homeserver.storage import logs
@@ -81,9 +81,7 @@ class AccountServer:
             method, yarl_raw(self.url + target), headers=headers, **more
         ) as response:
             text = await response.read()
-            return Reply(
-                response.status, await response.json() if text else {}, response.headers
-            )
+            return Reply(response.status, await response.json() if text else {}, response.headers)
 
     async def register(self, name: str, password: str = "secret", **more: Any) -> JsonObject:
         """Registers a user and returns the answer's body."""
@@ -176,7 +174,7 @@ def _parts(
 ) -> _Parts:
     database, committer = server.database, server.committer
     tokens = Tokens(database, os.urandom)
-    limiter = RateLimiter(clock, config.rate_limits.rates())
+    limiter = RateLimiter(clock, configured_rates(config.rate_limits))
 
     async def on_deleted(
         _connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]

@@ -1,0 +1,167 @@
+"""The command `freehold`: init, check, serve.
+
+Only what a command needs is imported, when it runs: `freehold --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from homeserver.config import Config
+
+_CONFIG = click.option(
+    "--config",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("freehold.toml"),
+    envvar="FREEHOLD_CONFIG",
+    show_default=True,
+    help="The configuration file.",
+)
+
+_TEMPLATE = """\
+# Freehold. `freehold check` says what is wrong with this file; docs/operate.md has all keys.
+# Relative paths are relative to this file's folder.
+
+# The part after the colon of every user ID here. It can't be changed later.
+server_name = "{server_name}"
+
+# Where clients reach this server; served at /.well-known/matrix/client.
+#public_baseurl = "https://matrix.{server_name}"
+
+# The signing key, the embedded database and, later, media live here.
+data_dir = "data"
+
+# The room version of new rooms.
+#default_room_version = "12"
+
+[database]
+# "embedded" runs a PostgreSQL of our own below data_dir; or postgresql://user:password@host/name
+url = "embedded"
+
+# Each listener serves the client and the federation API: by TLS where it has a certificate.
+[[listeners]]
+address = "127.0.0.1:8008"
+# The client's address comes from the proxy's X-Forwarded-For:
+#behind_proxy = true
+
+#[[listeners]]
+#address = "0.0.0.0:8448"
+#tls_cert_path = "fullchain.pem"
+#tls_key_path = "privkey.pem"
+
+[registration]
+enabled = false
+# "token" asks for a registration token, "none" lets in everybody.
+verification = "token"
+guests = false
+
+[rate_limits]
+enabled = true
+# Each kind has its own table, with these defaults for log-ins:
+#login = {{ per_second = 0.2, burst = 10 }}
+
+[federation]
+# Further certificate authorities to trust, beside the system's.
+#ca_paths = []
+# Leads a server name to an address, in place of DNS, .well-known and SRV.
+#address_overrides = {{ "other.example" = "127.0.0.1:8449" }}
+
+[log]
+level = "info"
+# A line for each request:
+access = false
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="freehold")
+def main() -> None:
+    """A Matrix homeserver."""
+
+
+@main.command()
+@click.option("--server-name", required=True, help="The name behind the colon of user IDs.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where freehold.toml goes.  [default: this folder]",
+)
+def init(server_name: str, folder: Path) -> None:
+    """Writes a configuration and makes a signing key; overwrites neither."""
+    import os
+
+    from federation.events.ids import InvalidIdentifier, parse_server_name
+    from homeserver.signing_keys import create_signing_key
+
+    try:
+        parse_server_name(server_name)
+    except InvalidIdentifier as error:
+        raise click.BadParameter(str(error), param_hint="--server-name") from error
+    path, key_path = folder / "freehold.toml", folder / "data" / "signing.key"
+    for existing in (path, key_path):
+        if existing.exists():
+            raise click.ClickException(f"{existing} exists; nothing was changed")
+    folder.mkdir(parents=True, exist_ok=True)
+    key = create_signing_key(key_path, os.urandom)
+    path.write_text(_TEMPLATE.format(server_name=server_name), encoding="utf-8")
+    click.echo(f"{path}: the configuration")
+    click.echo(f"{key_path}: the signing key {key.key_id}; keep a copy in a safe place")
+    click.echo(f"Next: freehold serve --config {path}")
+
+
+@main.command()
+@_CONFIG
+def check(path: Path) -> None:
+    """Says what is wrong with a configuration; ends with 1 if it couldn't be run."""
+    import asyncio
+
+    from homeserver.config_check import check_config
+
+    problems = asyncio.run(check_config(_load(path)))
+    for problem in problems:
+        click.echo(f"{'error' if problem.is_error else 'warning'}: {problem.text}")
+    if any(problem.is_error for problem in problems):
+        sys.exit(1)
+    click.echo(f"{path} can be run.")
+
+
+@main.command()
+@_CONFIG
+def serve(path: Path) -> None:
+    """Runs the server until SIGINT or SIGTERM."""
+    config = _load(path)
+    _set_up_log(config)
+    from homeserver.app import run
+
+    sys.exit(run(config) or 0)
+
+
+def _load(path: Path) -> Config:
+    from homeserver.config import ConfigInvalid, load_config
+
+    try:
+        return load_config(path)
+    except ConfigInvalid as error:
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(2)
+
+
+def _set_up_log(config: Config) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=config.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    level = logging.INFO if config.log.access else logging.WARNING
+    logging.getLogger("homeserver.access").setLevel(level)
