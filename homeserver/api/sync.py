@@ -5,33 +5,24 @@ Spec: client-server API, "Syncing".
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.api.answer import RawJson
-from homeserver.api.json_body import parse_object
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import invalid_param
-from homeserver.rules.filters import NO_FILTER, SyncFilter, parse_filter
+from homeserver.rules.filters import SyncFilter
 from homeserver.rules.sync_tokens import InvalidToken, SyncToken, parse_sync
+from homeserver.services.filters import Filters
 from homeserver.services.sync import Sync, SyncRequest
 
 _PRESENCE = (None, "offline", "online", "unavailable")
 
 
-class StoredFilters(Protocol):
-    """Filters that users stored."""
-
-    async def load(self, user_id: UserId, filter_id: str) -> SyncFilter:
-        """Raises MatrixError for an ID that the user doesn't have."""
-
-
 class SyncApi:
     """The handler of /sync."""
 
-    def __init__(self, sync: Sync, filters: StoredFilters) -> None:
+    def __init__(self, sync: Sync, filters: Filters) -> None:
         self._sync = sync
         self._filters = filters
 
@@ -56,14 +47,9 @@ class SyncApi:
         return RawJson(await self._sync.sync(asked))
 
     async def _filter(self, user_id: UserId, text: str | None) -> SyncFilter:
-        """A filter by its ID, or inline: JSON begins with a brace."""
-        if not text:
-            return NO_FILTER
-        if not text.startswith("{"):
-            return await self._filters.load(user_id, text)
-        if len(text) > limits.FILTER_BYTES:
+        if text is not None and len(text) > limits.FILTER_BYTES:
             raise invalid_param("The filter is too long")
-        return parse_filter(parse_object(text.encode()))
+        return await self._filters.resolve(user_id, text or None)
 
 
 def _since(text: str | None) -> SyncToken | None:

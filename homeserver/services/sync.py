@@ -135,7 +135,9 @@ class Sync:
         counts = await self._sources.keys.counts(request.user_id, request.device_id)
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
         history = self._engine.committer.history
-        answer.next_batch = format_sync(SyncToken(history, ((LOG, upto),), to_device, boot, serial))
+        answer.next_batch = format_sync(
+            SyncToken(history, ((LOG, upto),), to_device, typing.boot, typing.count)
+        )
         found_nothing = look.news is not None and not look.news
         return answer, upto if found_nothing else looked
 
@@ -249,7 +251,7 @@ class Sync:
         if look.news is not None:
             found = look.news.account_data
         else:
-            items = await self._sources.account_data.changed(
+            items = await self._sources.account_data.between(
                 ask.user_id, after=ask.since or 0, upto=ask.upto
             )
             found = {item.type: item.content for item in items if not item.room_id}

@@ -95,7 +95,7 @@ class SyncBeside:
                 found.update({(room_id, kind): data for kind, data in news.account_data.items()})
         if look.news is None or whole:
             after = 0 if whole else ask.since or 0
-            for item in await self._sources.account_data.changed(
+            for item in await self._sources.account_data.between(
                 ask.user_id, after=after, upto=ask.upto
             ):
                 room_id = RoomId(item.room_id)

@@ -65,7 +65,7 @@ class AccountDataItem(Protocol):
 class AccountDataSource(Protocol):
     """A user's account data."""
 
-    async def changed(
+    async def between(
         self, user_id: UserId, *, after: int, upto: int
     ) -> Sequence[AccountDataItem]: ...
 
