@@ -108,7 +108,9 @@ class FederationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to `server`. `target` is percent-encoded (see `build_target`)."""
+    """A request to `server`. `target` is percent-encoded (see `build_target`). `must_succeed`: any
+    failure but 413 counts for the back-off, as of a transaction, which is sent until it is taken.
+    """
 
     server: ServerName
     method: str
@@ -116,6 +118,7 @@ class Request:
     content: JsonObject | None = None
     bounds: Bounds = _DEFAULT_BOUNDS
     despite_backoff: bool = False
+    must_succeed: bool = False
 
 
 def build_target(prefix: str, *parts: str, query: Iterable[tuple[str, str]] = ()) -> str:
@@ -217,13 +220,13 @@ class FederationClient:
                 raise _status_error(server, answer)
         except (FederationError, ResolutionFailed, DialError) as error:
             failure = _as_federation_error(server, error)
-            self._count(failure)
+            self._count(request, failure)
             raise failure from None
         self._backoffs.succeeded(server)
         return answer.body
 
-    def _count(self, failure: FederationError) -> None:
-        if failure.is_down:
+    def _count(self, request: Request, failure: FederationError) -> None:
+        if failure.is_down or (request.must_succeed and failure.status != 413):
             self._backoffs.failed(failure.server, str(failure), retry_after_s=failure.retry_after_s)
         elif failure.kind is FailureKind.STATUS:
             self._backoffs.succeeded(failure.server)

@@ -2,7 +2,7 @@
 
 Rules:
 1. A transaction that comes again gets the first one's answer; while that is being worked out it
-   waits for it. Answers are kept in memory, bounded; what is forgotten is handled again, harmlessly.
+   waits for it. Answers are kept in memory, bounded; one that was forgotten is harmless.
 2. The fast path needs no network: parents, auth events and keys at hand, answered after the
    commit. Anything else is stored first, answered, and worked off by one worker for each room.
 3. Budgets are per origin and per room. Past them the transaction is refused with 429 and comes
@@ -83,12 +83,12 @@ class Inbox:
         self._store, self._waiting = ports.store, ports.waiting
         self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
         self._filler, self._acls, self._edus = filler, acls, edus
-        self._answers: OrderedDict[tuple[ServerName, str], asyncio.Future[JsonObject]] = (
+        self._answers: OrderedDict[tuple[ServerName, str], asyncio.Future[JsonObject | None]] = (
             OrderedDict()
         )
         self._running: Counter[ServerName] = Counter()
         self._workers: dict[RoomId, Wakeup] = {}
-        self._waiting_in: Counter[RoomId] = Counter()
+        self._kept: dict[RoomId, dict[EventId, ServerName]] = {}
         self._waiting_of: Counter[ServerName] = Counter()
         self._due_s: dict[EventId, float] = {}
 
@@ -106,27 +106,32 @@ class Inbox:
         place = (origin, txn_id)
         before = self._answers.get(place)
         if before is not None:
-            self._metrics.count("federation_transactions_repeated")
-            return await asyncio.shield(before)
+            return await self._repeated(before)
         if self._running[origin] >= TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX:
             raise _too_much("too many transactions at once")
-        answer: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
         self._answers[place] = answer
         self._running[origin] += 1
+        result: JsonObject | None = None
         try:
-            result = {"pdus": await self._receive_pdus(origin, pdus)}
+            pdu_results = await self._receive_pdus(origin, pdus)
             for edu in edus:
                 await self._edus.receive(origin, edu)
-        except BaseException:
-            # not handled, so the repeat must be handled: nobody gets this answer
-            self._answers.pop(place, None)
-            answer.cancel()
-            raise
+            result = {"pdus": pdu_results}
         finally:
-            self._running -= Counter({origin: 1})
-        answer.set_result(result)
+            _lower(self._running, origin)
+            answer.set_result(result)
+            if result is None:  # it failed, so a repeat has to be handled
+                self._answers.pop(place, None)
         while len(self._answers) > TRANSACTIONS_REMEMBERED_MAX:
             self._answers.popitem(last=False)
+        return result
+
+    async def _repeated(self, before: asyncio.Future[JsonObject | None]) -> JsonObject:
+        self._metrics.count("federation_transactions_repeated")
+        result = await asyncio.shield(before)
+        if result is None:
+            raise Refused(503, "M_UNKNOWN", "the transaction failed, send it again")
         return result
 
     async def _receive_pdus(self, origin: ServerName, pdus: Sequence[object]) -> JsonObject:
@@ -136,9 +141,13 @@ class Inbox:
         for pdu in pdus:
             await self._sort_in(origin, pdu, by_room, results)
         keep: list[Waiting] = []
-        async with asyncio.TaskGroup() as group:
-            for events in by_room.values():
-                group.create_task(self._receive_events(origin, events, results, keep))
+        work = [self._receive_events(origin, one, results, keep) for one in by_room.values()]
+        if len(work) == 1:
+            await work[0]
+        else:
+            for failure in await asyncio.gather(*work, return_exceptions=True):
+                if failure is not None:
+                    raise failure
         if keep:
             await self._keep(origin, keep)
         return results
@@ -226,17 +235,31 @@ class Inbox:
 
     async def _keep(self, origin: ServerName, keep: Sequence[Waiting]) -> None:
         """Stores events durably and wakes their rooms' workers. Raises Refused past a budget."""
-        rooms = Counter(one.room_id for one in keep)
-        for room_id, count in rooms.items():
-            if self._waiting_in[room_id] + count > INBOX_WAITING_PER_ROOM_MAX:
+        new = [one for one in keep if one.event_id not in self._kept.get(one.room_id, {})]
+        for room_id, count in Counter(one.room_id for one in new).items():
+            if len(self._kept.get(room_id, {})) + count > INBOX_WAITING_PER_ROOM_MAX:
                 raise _too_much("too much waits in the room")
-        if self._waiting_of[origin] + len(keep) > INBOX_WAITING_PER_ORIGIN_MAX:
+        if self._waiting_of[origin] + len(new) > INBOX_WAITING_PER_ORIGIN_MAX:
             raise _too_much("too much of this server waits")
         await self._waiting.keep(keep)
-        self._waiting_in += rooms
-        self._waiting_of[origin] += len(keep)
-        for room_id in rooms:
-            self._wake(room_id)
+        for one in keep:
+            self._count(one)
+            self._wake(one.room_id)
+
+    def _count(self, waiting: Waiting) -> None:
+        kept = self._kept.setdefault(waiting.room_id, {})
+        if waiting.event_id not in kept:
+            kept[waiting.event_id] = waiting.origin
+            self._waiting_of[waiting.origin] += 1
+
+    def _uncount(self, waiting: Waiting) -> None:
+        kept = self._kept.get(waiting.room_id, {})
+        origin = kept.pop(waiting.event_id, None)
+        if origin is not None:
+            _lower(self._waiting_of, origin)
+        if not kept:
+            self._kept.pop(waiting.room_id, None)
+        self._due_s.pop(waiting.event_id, None)
 
     # --- what waits -------------------------------------------------------------------------------
 
@@ -260,7 +283,8 @@ class Inbox:
             batch = await self._waiting.next(room_id, INBOX_BATCH)
             if not batch:
                 break
-            self._waiting_in[room_id] = max(self._waiting_in[room_id], len(batch))
+            for one in batch:
+                self._count(one)
             now_s = self._clock.monotonic_s()
             due = [one for one in batch if self._due_s.get(one.event_id, 0.0) <= now_s]
             for one in due:
@@ -270,7 +294,6 @@ class Inbox:
                 await wakeup.wait(max(0.1, next_s - now_s))
         # nothing may be awaited between the empty answer's check and this
         del self._workers[room_id]
-        self._waiting_in.pop(room_id, None)
         if await wakeup.wait(0):
             self._wake(room_id)
 
@@ -287,9 +310,7 @@ class Inbox:
             _log.info("%s of %s: %s", event.event_id, waiting.origin, outcome)
             self._metrics.count("federation_pdus_waited", result=type(outcome).__name__.lower())
         await self._waiting.remove(waiting.room_id, [waiting.event_id])
-        self._due_s.pop(waiting.event_id, None)
-        self._waiting_in -= Counter({waiting.room_id: 1})
-        self._waiting_of -= Counter({waiting.origin: 1})
+        self._uncount(waiting)
 
     async def _postpone(self, waiting: Waiting, outcome: Undecided) -> None:
         wait_s = min(INBOX_RETRY_S_MAX, INBOX_RETRY_S_MIN * 2 ** min(waiting.attempts, 20))
@@ -308,6 +329,12 @@ def _parts(txn_id: str, content: JsonObject) -> tuple[list[object], list[object]
     if len(txn_id.encode(errors="replace")) > TRANSACTION_ID_BYTES_MAX:
         raise Refused(400, "M_INVALID_PARAM", "the transaction ID is too long")
     return pdus, edus
+
+
+def _lower(counter: Counter[ServerName], server: ServerName) -> None:
+    counter[server] -= 1
+    if counter[server] <= 0:
+        del counter[server]
 
 
 def _too_much(detail: str) -> Refused:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName
+from federation.events.signatures import signature_payload, signatures_of
 from federation.graph.admission import (
     DropReason,
     Keys,
@@ -75,6 +76,19 @@ class SignatureChecker:
         """Verifies one event, fetching keys as needed."""
         requirements = signature_requirements(event)
         return verify_signatures(requirements, await self.fetch_keys(requirements.need()))
+
+    async def check_signer(self, event: Event, server: ServerName) -> DropReason | None:
+        """Is a signature of `server`, which need not be a required one, on the event and valid?"""
+        made = {
+            key_id: text
+            for key_id, text in signatures_of(event).get(server, {}).items()
+            if key_id.startswith("ed25519:")
+        }
+        requirements = SignatureRequirements(
+            signature_payload(event), {server: made}, frozenset({server}), event.origin_server_ts
+        )
+        verified = verify_signatures(requirements, await self.fetch_keys(requirements.need()))
+        return verified if isinstance(verified, DropReason) else None
 
     async def check_many(self, events: Sequence[Event]) -> dict[EventId, Signers]:
         """As `check`, for many: keys are fetched for all at once, batches run in threads."""

@@ -1,0 +1,385 @@
+"""What takes two servers: joining, leaving and knocking through another, inviting another's user.
+
+Rules:
+1. `via` servers are tried in turn, a bounded number; a refusal of one doesn't end it, but the most
+   telling refusal is what is raised in the end. A user waits, so back-off doesn't hold it up.
+2. A template must be of a supported version and be just what was asked for: type, room, sender,
+   state key and membership. Of its content only what the rules of the version know is taken.
+3. What a resident returns for a join is checked in full: formats, IDs, signatures (in threads),
+   authorisation by auth events, and the join itself against the state before it. What fails is
+   left out; without the create event, or with a join that isn't allowed, there is no join.
+4. An invite comes back with the other server's signature added and nothing else changed.
+
+Spec: server-server API, "Joining rooms", "Restricted rooms", "Knocking upon a room", "Inviting to a
+room", "Leaving rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event, InvalidEvent, parse_pdu
+from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
+from federation.events.room_versions import SUPPORTED, RoomVersion
+from federation.events.signatures import authorising_server
+from federation.events.signing import SigningKey
+from federation.graph.admission import DropReason
+from federation.graph.auth_rules import AuthState, check_auth
+from federation.graph.building import sign_event
+from federation.limits import (
+    EVENT_ANSWER_BYTES_MAX,
+    JOIN_REQUEST_S_MAX,
+    JOIN_SERVERS_TRIED_MAX,
+    JOIN_STATE_EVENTS_MAX,
+    REQUEST_S_MAX,
+    STATE_ANSWER_BYTES_MAX,
+)
+from federation.ports import Clock, JoinedRoom, RoomWriter
+from federation.transport.client import (
+    FailureKind,
+    FederationClient,
+    FederationError,
+    Request,
+    build_target,
+)
+from federation.transport.dialer import Bounds
+from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events
+from federation.transport.queries import parse_servers
+from federation.transport.signature_checks import SignatureChecker
+
+_V1 = "/_matrix/federation/v1"
+_V2 = "/_matrix/federation/v2"
+_BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
+_JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
+_CREATE: StateKey = ("m.room.create", "")
+_T = TypeVar("_T")
+
+
+class HandshakeFailed(Exception):
+    """No server could be brought to it. `status` and `errcode` are a resident's refusal where there
+    was one (to be passed on to the client), else 502 M_UNKNOWN."""
+
+    def __init__(
+        self, status: int, errcode: str, error: str, extra: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(f"{status} {errcode}: {error}")
+        self.status, self.errcode, self.error = status, errcode, error
+        self.extra: Mapping[str, object] = extra or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A join that was done and imported: the member event, the server it went through, and the
+    servers in the room as that server says."""
+
+    event: Event
+    version: RoomVersion
+    resident: ServerName
+    servers: tuple[ServerName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """A knock that was taken, and the state to show to the user (stripped)."""
+
+    event: Event
+    version: RoomVersion
+    stripped_state: Sequence[JsonObject]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipWish:
+    """Who wants which membership in which room. `content` adds to the template's content
+    (displayname, avatar_url, reason)."""
+
+    room_id: RoomId
+    user_id: UserId
+    content: JsonObject
+
+
+class _Unusable(Exception):
+    """One server's answer can't be used; the next is tried."""
+
+
+class Handshakes:
+    """The asking side of all handshakes. Raises HandshakeFailed."""
+
+    def __init__(
+        self,
+        key: SigningKey,
+        client: FederationClient,
+        *,
+        fetcher: EventFetcher,
+        signatures: SignatureChecker,
+        writer: RoomWriter,
+        clock: Clock,
+    ) -> None:
+        self._key, self._client, self._fetcher = key, client, fetcher
+        self._signatures, self._writer, self._clock = signatures, writer, clock
+
+    # --- joining ----------------------------------------------------------------------------------
+
+    async def join(self, wish: MembershipWish, via: Sequence[ServerName]) -> Joined:
+        """Joins a user of ours through one of `via`; returns once the room is imported."""
+        return await self._by_any(wish, via, lambda server: self._join_by(server, wish))
+
+    async def _join_by(self, server: ServerName, wish: MembershipWish) -> Joined:
+        event, version = await self._template(server, wish, "join")
+        room = RoomRef(wish.room_id, version)
+        target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
+        answer = await self._put(server, target, canonical_json.decode(event.raw), _JOIN_BOUNDS)
+        event = await self._countersigned(event, answer, version)
+        joined = await self._check_joined(room, event, answer)
+        await self._writer.import_join(joined)
+        servers = answer.get("servers_in_room", [])
+        names = parse_servers(servers if isinstance(servers, list) else [])
+        return Joined(event, version, server, names)
+
+    async def _countersigned(self, event: Event, answer: JsonObject, version: RoomVersion) -> Event:
+        """The join as the resident signed it, where it had to; else as we sent it."""
+        authorising = authorising_server(event)
+        if authorising is None or authorising == server_of(event.sender):
+            return event
+        given = answer.get("event")
+        if not isinstance(given, dict):
+            raise _Unusable("no signed join event")
+        signed = _parse(given, version)
+        if signed.event_id != event.event_id:
+            raise _Unusable("another join event")
+        signers = await self._signatures.check(signed)
+        if isinstance(signers, DropReason) or authorising not in signers:
+            raise _Unusable("the join event isn't signed by the server that authorised it")
+        return signed
+
+    async def _check_joined(self, room: RoomRef, event: Event, answer: JsonObject) -> JoinedRoom:
+        """Checks state and auth chain of an answer to send_join. Raises _Unusable."""
+        state = parse_events(answer.get("state"), room, JOIN_STATE_EVENTS_MAX)
+        chain = parse_events(answer.get("auth_chain"), room, JOIN_STATE_EVENTS_MAX)
+        events = {one.event_id: one for one in (*chain, *state) if one.is_state}
+        events.pop(event.event_id, None)
+        checked = await self._fetcher.check(list(events.values()))
+        accepted = {one.event_id for one in checked.accepted}
+        rejected = frozenset(one.event_id for one in checked.rejected)
+        before: dict[StateKey, Event] = {}
+        for one in state:
+            if one.event_id in accepted:
+                if one.key in before:
+                    raise _Unusable("two events for one key of the state")
+                before[one.key] = one
+        create = before.get(_CREATE)
+        if create is None or not _is_of_version(create, room.version):
+            raise _Unusable("no create event of this version")
+        failure = check_auth(event, AuthState(room.version, before.get))
+        if failure is not None:
+            raise _Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
+        decided = accepted | rejected
+        return JoinedRoom(
+            room.room_id,
+            room.version,
+            event,
+            list(before.values()),
+            [one for one in events.values() if one.event_id in decided],
+            rejected,
+        )
+
+    # --- leaving and knocking ---------------------------------------------------------------------
+
+    async def leave(self, wish: MembershipWish, via: Sequence[ServerName]) -> Event:
+        """Refuses an invite, or takes a knock back, in a room that we aren't in; returns once the
+        departure is imported."""
+
+        async def leave_by(server: ServerName) -> Event:
+            event, _ = await self._template(server, wish, "leave")
+            target = build_target(f"{_V2}/send_leave", wish.room_id, event.event_id)
+            await self._put(server, target, canonical_json.decode(event.raw), _BOUNDS)
+            return event
+
+        event = await self._by_any(wish, via, leave_by)
+        await self._writer.import_departure(event)
+        return event
+
+    async def knock(self, wish: MembershipWish, via: Sequence[ServerName]) -> Knocked:
+        """Knocks for a user of ours."""
+
+        async def knock_by(server: ServerName) -> Knocked:
+            event, version = await self._template(server, wish, "knock")
+            target = build_target(f"{_V1}/send_knock", wish.room_id, event.event_id)
+            answer = await self._put(server, target, canonical_json.decode(event.raw), _BOUNDS)
+            state = answer.get("knock_room_state", [])
+            return Knocked(event, version, await self._stripped(state, wish.room_id, version))
+
+        return await self._by_any(wish, via, knock_by)
+
+    async def _stripped(
+        self, state: object, room_id: RoomId, version: RoomVersion
+    ) -> list[JsonObject]:
+        """State for the user's eyes: whole events are checked, stripped ones taken as they are
+        where the version allows them."""
+        entries = [one for one in state if isinstance(one, dict)] if isinstance(state, list) else []
+        events = parse_events(entries[:100], RoomRef(room_id, version), 100)
+        verdicts = await self._signatures.check_many(events)
+        shown = [
+            {"type": e.type, "state_key": e.state_key, "sender": e.sender, "content": e.content}
+            for e in events
+            if e.is_state and not isinstance(verdicts[e.event_id], DropReason)
+        ]
+        if shown or version.room_id_is_create_hash:
+            return shown
+        names = ("type", "state_key", "sender", "content")
+        return [{n: one[n] for n in names} for one in entries if all(n in one for n in names)]
+
+    # --- inviting ---------------------------------------------------------------------------------
+
+    async def invite(self, event: Event, stripped_state: Sequence[bytes]) -> Event:
+        """Has the invited user's server sign our invite; returns it with both signatures.
+        `stripped_state`: raw PDUs of the room, the create event among them. Raises
+        HandshakeFailed; the room isn't touched."""
+        server = server_of(str(event.state_key))
+        content: JsonObject = {
+            "room_version": event.version.name,
+            "event": canonical_json.decode(event.raw),
+            "invite_room_state": [canonical_json.decode(raw) for raw in stripped_state],
+        }
+        target = build_target(f"{_V2}/invite", event.room_id, event.event_id)
+        try:
+            answer = await self._put(server, target, content, _BOUNDS)
+            given = answer.get("event")
+            if not isinstance(given, dict):
+                raise _Unusable("no event in the answer")
+            return await self._cosigned(event, given, server)
+        except (FederationError, _Unusable) as error:
+            raise _worst([error]) from None
+
+    async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
+        """Our event with the other server's signature, taken from what it returned."""
+        signed = _parse(given, event.version)
+        made = given["signatures"].get(server)
+        if signed.event_id != event.event_id or not made:
+            raise _Unusable("another event, or not signed")
+        pdu = canonical_json.decode(event.raw)
+        pdu["signatures"] = {**pdu["signatures"], server: made}
+        merged = _parse(pdu, event.version)
+        reason = await self._signatures.check_signer(merged, server)
+        if reason is not None:
+            raise _Unusable(f"the signature of {server}: {reason.value}")
+        return merged
+
+    # --- templates --------------------------------------------------------------------------------
+
+    async def _template(
+        self, server: ServerName, wish: MembershipWish, membership: str
+    ) -> tuple[Event, RoomVersion]:
+        """Asks for a template, checks it, fills it in and signs it."""
+        query = [("ver", name) for name in SUPPORTED] if membership != "leave" else []
+        target = build_target(f"{_V1}/make_{membership}", wish.room_id, wish.user_id, query=query)
+        answer = await self._client.get(server, target, bounds=_BOUNDS, despite_backoff=True)
+        version = SUPPORTED.get(str(answer.get("room_version", "1")))
+        if version is None:
+            raise HandshakeFailed(
+                400, "M_UNSUPPORTED_ROOM_VERSION", "The room's version isn't supported here"
+            )
+        pdu = _check_template(answer.get("event"), wish, membership)
+        content = {**wish.content, "membership": membership}
+        authoriser = pdu["content"].get("join_authorised_via_users_server")
+        if membership == "join" and isinstance(authoriser, str):
+            content["join_authorised_via_users_server"] = authoriser
+        filled = {
+            name: pdu[name] for name in ("prev_events", "auth_events", "depth") if name in pdu
+        } | {
+            "type": "m.room.member",
+            "room_id": wish.room_id,
+            "sender": wish.user_id,
+            "state_key": wish.user_id,
+            "origin_server_ts": self._clock.now_ms(),
+            "content": content,
+        }
+        try:
+            return sign_event(filled, version, server_of(wish.user_id), self._key), version
+        except InvalidEvent as invalid:
+            raise _Unusable(f"the template: {invalid.reason}") from None
+
+    # --- trying in turn ---------------------------------------------------------------------------
+
+    async def _by_any(
+        self,
+        wish: MembershipWish,
+        via: Sequence[ServerName],
+        attempt: Callable[[ServerName], Awaitable[_T]],
+    ) -> _T:
+        own = server_of(wish.user_id)
+        servers = [server for server in dict.fromkeys(via) if server != own]
+        failures: list[FederationError | _Unusable] = []
+        for server in servers[:JOIN_SERVERS_TRIED_MAX]:
+            try:
+                return await attempt(server)
+            except (FederationError, _Unusable) as failure:
+                failures.append(failure)
+        raise _worst(failures)
+
+    async def _put(
+        self, server: ServerName, target: str, content: JsonObject, bounds: Bounds
+    ) -> JsonObject:
+        return await self._client.request(
+            Request(server, "PUT", target, content, bounds, despite_backoff=True)
+        )
+
+
+def _worst(failures: Sequence[FederationError | _Unusable]) -> HandshakeFailed:
+    """The most telling failure: a refusal about the request, before what only says that a server
+    is down or doesn't know the room."""
+    refusals = [one for one in failures if isinstance(one, FederationError) and _is_refusal(one)]
+    if refusals:
+        told = max(refusals, key=lambda one: (one.errcode != "M_NOT_FOUND", one.status == 403))
+        extra = {"room_version": told.body["room_version"]} if "room_version" in told.body else {}
+        error = told.body.get("error")
+        text = error[:500] if isinstance(error, str) else "The other server refused"
+        return HandshakeFailed(told.status or 502, told.errcode, text, extra)
+    detail = "; ".join(str(one) for one in failures)[:500] or "no server to ask"
+    return HandshakeFailed(502, "M_UNKNOWN", f"No server could help: {detail}")
+
+
+def _is_refusal(failure: FederationError) -> bool:
+    status = failure.status
+    return (
+        failure.kind is FailureKind.STATUS
+        and status is not None
+        and 400 <= status < 500
+        and status not in (401, 429)
+        and failure.errcode.startswith("M_")
+    )
+
+
+def _check_template(template: object, wish: MembershipWish, membership: str) -> JsonObject:
+    """The template, if it is what was asked for (spec: the MUSTs of make_join and its like)."""
+    if not isinstance(template, dict) or not isinstance(template.get("content"), dict):
+        raise _Unusable("no template")
+    expected = {
+        "type": "m.room.member",
+        "room_id": wish.room_id,
+        "sender": wish.user_id,
+        "state_key": wish.user_id,
+    }
+    wrong = [name for name, value in expected.items() if template.get(name) != value]
+    if template["content"].get("membership") != membership:
+        wrong.append("membership")
+    if wrong:
+        raise _Unusable(f"a template with another {', '.join(wrong)}")
+    return template
+
+
+def _is_of_version(create: Event, version: RoomVersion) -> bool:
+    return str(create.content.get("room_version", "1")) == version.name
+
+
+def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
+    try:
+        event = parse_pdu(pdu, version)
+    except InvalidEvent as invalid:
+        raise _Unusable(invalid.reason) from None
+    if event.content_redacted:
+        raise _Unusable("the content hash doesn't match")
+    return event

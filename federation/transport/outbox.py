@@ -1,0 +1,316 @@
+"""Sends what other servers are owed: one task for each destination that is owed something.
+
+Rules:
+1. A destination gets its transactions one after the other, in order, at least once. What is owed
+   goes out at once; what comes while one is under way goes into the next.
+2. A repeat has the same transaction ID and body as the first try. The cursor moves after the
+   answer, and is saved at most every second and at the end: what is then sent twice is harmless.
+3. A failing destination waits as `Backoffs` says; when it is heard from it is served at once. After
+   a long outage it gets the latest event of each room instead of all.
+4. A transaction that the other side finds too large is sent in halves; a single event that is too
+   large for it is passed over, logged.
+
+Spec: server-server API, "Transactions".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import ServerName
+from federation.limits import (
+    EDUS_PER_TRANSACTION_MAX,
+    OUTBOX_CATCH_UP_AFTER_S,
+    OUTBOX_IDLE_S,
+    OUTBOX_SAVE_S,
+    PDUS_PER_TRANSACTION_MAX,
+    TRANSACTION_ANSWER_BYTES_MAX,
+    TRANSACTION_S_MAX,
+)
+from federation.ports import Clock, Destination, DestinationStore, Metrics, OutboundFeed, Owed
+from federation.transport.backoff import Backoff, Backoffs
+from federation.transport.client import (
+    FederationClient,
+    FederationError,
+    Request,
+    build_target,
+    encode_content,
+)
+from federation.transport.dialer import Bounds
+from federation.transport.wakeup import Wakeup
+
+_log = logging.getLogger(__name__)
+
+Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
+"""Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
+
+_BOUNDS = Bounds(timeout_s=TRANSACTION_S_MAX, bytes_max=TRANSACTION_ANSWER_BYTES_MAX)
+_SEND = "/_matrix/federation/v1/send"
+_PENDING_KEPT_MS_MAX = 60_000  # of back-off; then what is pending is read from the feed again
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxPorts:
+    """What the outbox works with."""
+
+    feed: OutboundFeed
+    destinations: DestinationStore
+    clock: Clock
+    metrics: Metrics
+    spawn: Spawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    """One transaction, the same at each try."""
+
+    txn_id: str
+    pdus: Sequence[bytes]
+    edus: Sequence[JsonObject]
+    body: bytes
+
+
+class _Sender:
+    """One destination's state: how far it is, what is being sent, and what is saved of it."""
+
+    __slots__ = ("destination", "is_behind", "pending", "saved", "saved_s", "upto", "wakeup")
+
+    def __init__(self, destination: Destination, wakeup: Wakeup) -> None:
+        self.destination = self.saved = destination
+        self.saved_s = float("-inf")
+        self.wakeup = wakeup
+        self.pending: list[_Transaction] = []
+        self.upto = destination.cursor
+        self.is_behind = False  # after a long outage: not everything is sent
+
+
+class Outbox:
+    """All destinations. `start` takes up what was owed at the last stop."""
+
+    def __init__(
+        self,
+        name: ServerName,
+        client: FederationClient,
+        ports: OutboxPorts,
+    ) -> None:
+        self._name, self._client = name, client
+        self._backoffs: Backoffs = client.backoffs
+        self._feed, self._store = ports.feed, ports.destinations
+        self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
+        self._wakeups: dict[ServerName, Wakeup] = {}
+        self._senders: dict[ServerName, _Sender] = {}
+        self._boot = f"{ports.clock.now_ms():x}"
+        self._made = 0
+        ports.feed.subscribe(self.on_owed)
+        self._backoffs.on_recovered(self.heard_from)
+
+    async def start(self) -> None:
+        """Takes up destinations that may be owed something, with their back-off."""
+        for one in await self._store.lagging():
+            if one.failing_since_ms is not None and one.retry_at_ms is not None:
+                self._backoffs.restore(
+                    one.server,
+                    Backoff(one.failing_since_ms, one.retry_at_ms, one.interval_ms, one.last_error),
+                )
+            self._wake(one.server)
+
+    async def stop(self) -> None:
+        """Saves all cursors. Call it once the tasks have ended."""
+        for sender in list(self._senders.values()):
+            await self._save(sender)
+
+    def on_owed(self, servers: Collection[ServerName]) -> None:
+        """A commit concerns these servers."""
+        for server in servers:
+            if server != self._name:
+                self._wake(server)
+
+    def heard_from(self, server: ServerName) -> None:
+        """A failing server is up again: it is served at once."""
+        wakeup = self._wakeups.get(server)
+        if wakeup is not None:
+            wakeup.set()
+
+    def _wake(self, server: ServerName) -> None:
+        wakeup = self._wakeups.get(server)
+        if wakeup is None:
+            wakeup = self._wakeups[server] = Wakeup(self._clock)
+            self._spawn(f"outbox {server}", lambda: self._serve(server))
+        wakeup.set()
+
+    # --- one destination --------------------------------------------------------------------------
+
+    async def _serve(self, server: ServerName) -> None:
+        """Sends until nothing was owed for a while."""
+        wakeup = self._wakeups[server]
+        sender = self._senders.get(server)
+        if sender is None:
+            sender = _Sender(await self._store.load_destination(server), wakeup)
+            self._senders[server] = sender
+        sender.wakeup = wakeup
+        while True:
+            if await self._send_owed(sender):
+                continue
+            if await self._is_idle(sender):
+                break
+        # nothing may be awaited between the look at the wake-up and this
+        del self._wakeups[server]
+        del self._senders[server]
+
+    async def _is_idle(self, sender: _Sender) -> bool:
+        """Waits for something to do; True when nothing came for long and all is saved."""
+        if sender.destination != sender.saved:
+            left_s = sender.saved_s + OUTBOX_SAVE_S - self._clock.monotonic_s()
+            if left_s > 0 and await sender.wakeup.wait(left_s):
+                return False
+            await self._save(sender)
+        return not await sender.wakeup.wait(OUTBOX_IDLE_S)
+
+    async def _send_owed(self, sender: _Sender) -> bool:
+        """Does the next step for a destination; False when nothing is owed."""
+        wait_s = self._backoffs.wait_s(sender.destination.server)
+        if wait_s > 0:
+            await self._save(sender)
+            # what is owed meanwhile wakes too; only time or a sign of life ends the back-off
+            await sender.wakeup.wait(wait_s)
+            return True
+        if not sender.pending and not await self._take_owed(sender):
+            return False
+        await self._send_first(sender)
+        return True
+
+    async def _take_owed(self, sender: _Sender) -> bool:
+        """Fills `pending` from the feed; False when there is nothing."""
+        destination = sender.destination
+        failing_ms = destination.failing_since_ms
+        outage_s = 0.0 if failing_ms is None else (self._clock.now_ms() - failing_ms) / 1000
+        sender.is_behind = sender.is_behind or outage_s > OUTBOX_CATCH_UP_AFTER_S
+        while True:
+            owed = await self._owed(sender)
+            sender.pending = [
+                self._transaction(pdus, edus) for pdus, edus in _chunks(owed.pdus, owed.edus)
+            ]
+            sender.upto = max(owed.upto, sender.destination.cursor)
+            if not owed.more:
+                sender.is_behind = False
+            if sender.pending:
+                return True
+            sender.destination = replace(sender.destination, cursor=sender.upto)
+            if not owed.more:
+                return False
+
+    async def _owed(self, sender: _Sender) -> Owed:
+        server, cursor = sender.destination.server, sender.destination.cursor
+        if sender.is_behind:
+            return await self._feed.latest_of_each_room(server, cursor)
+        return await self._feed.owed(
+            server,
+            cursor,
+            pdu_limit=PDUS_PER_TRANSACTION_MAX,
+            edu_limit=EDUS_PER_TRANSACTION_MAX,
+        )
+
+    async def _send_first(self, sender: _Sender) -> None:
+        """Sends the first pending transaction; moves the cursor after the last."""
+        transaction = sender.pending[0]
+        server = sender.destination.server
+        target = build_target(_SEND, transaction.txn_id)
+        try:
+            await self._client.send(
+                Request(server, "PUT", target, bounds=_BOUNDS, must_succeed=True), transaction.body
+            )
+        except FederationError as error:
+            if error.status == 413:
+                sender.pending[:1] = self._smaller(server, transaction)
+            else:
+                self._note_failure(sender, error)
+                return
+        else:
+            sender.pending.pop(0)
+            self._metrics.count("federation_pdus_sent", len(transaction.pdus))
+            self._metrics.count("federation_edus_sent", len(transaction.edus))
+        if not sender.pending:
+            sender.destination = Destination(server, sender.upto)
+            await self._save_in_time(sender)
+
+    def _note_failure(self, sender: _Sender, error: FederationError) -> None:
+        """Keeps the back-off with the destination. What is pending is sent again as it is, but
+        not held in memory for long."""
+        server = sender.destination.server
+        state = self._backoffs.of(server)
+        assert state is not None, "a failed transaction counts for the back-off"
+        self._metrics.count("federation_transactions_failed", kind=error.kind.value)
+        _log.info("sending to %s failed: %s", server, error)
+        sender.destination = replace(
+            sender.destination,
+            failing_since_ms=state.failing_since_ms,
+            retry_at_ms=state.retry_at_ms,
+            interval_ms=state.interval_ms,
+            last_error=state.last_error,
+        )
+        if state.interval_ms > _PENDING_KEPT_MS_MAX:
+            sender.pending = []
+
+    def _smaller(self, server: ServerName, transaction: _Transaction) -> list[_Transaction]:
+        """Two halves of a transaction that was too large; nothing for one that can't be halved."""
+        pdus, edus = transaction.pdus, transaction.edus
+        if len(pdus) + len(edus) <= 1:
+            _log.warning("%s finds an event too large; it is passed over", server)
+            self._metrics.count("federation_passed_over")
+            return []
+        if pdus and edus:
+            halves = [(pdus, edus[:0]), (pdus[:0], edus)]
+        else:
+            half_p, half_e = len(pdus) // 2, len(edus) // 2
+            halves = [(pdus[:half_p], edus[:half_e]), (pdus[half_p:], edus[half_e:])]
+        return [self._transaction(some_pdus, some_edus) for some_pdus, some_edus in halves]
+
+    def _transaction(self, pdus: Sequence[bytes], edus: Sequence[JsonObject]) -> _Transaction:
+        self._made += 1
+        body = _body(self._name, self._clock.now_ms(), pdus, edus)
+        return _Transaction(f"{self._boot}-{self._made:x}", pdus, edus, body)
+
+    # --- cursors ----------------------------------------------------------------------------------
+
+    async def _save_in_time(self, sender: _Sender) -> None:
+        if self._clock.monotonic_s() - sender.saved_s >= OUTBOX_SAVE_S:
+            await self._save(sender)
+
+    async def _save(self, sender: _Sender) -> None:
+        destination = sender.destination
+        if destination != sender.saved:
+            await self._store.save_destination(destination)
+            sender.saved = destination
+            sender.saved_s = self._clock.monotonic_s()
+
+
+def _chunks(
+    pdus: Sequence[bytes], edus: Sequence[JsonObject]
+) -> list[tuple[Sequence[bytes], Sequence[JsonObject]]]:
+    """What is owed in portions that one transaction may hold."""
+    count = max(
+        -(-len(pdus) // PDUS_PER_TRANSACTION_MAX), -(-len(edus) // EDUS_PER_TRANSACTION_MAX)
+    )
+    return [
+        (
+            pdus[i * PDUS_PER_TRANSACTION_MAX : (i + 1) * PDUS_PER_TRANSACTION_MAX],
+            edus[i * EDUS_PER_TRANSACTION_MAX : (i + 1) * EDUS_PER_TRANSACTION_MAX],
+        )
+        for i in range(count)
+    ]
+
+
+def _body(
+    name: ServerName, now_ms: int, pdus: Sequence[bytes], edus: Sequence[JsonObject]
+) -> bytes:
+    """A transaction's body as canonical JSON: PDUs are spliced in, they are canonical already."""
+    parts = [b'{"edus":[', b",".join(encode_content(edu) for edu in edus)]
+    parts += [b'],"origin":', orjson.dumps(name), b',"origin_server_ts":%d,"pdus":[' % now_ms]
+    parts += [b",".join(pdus), b"]}"]
+    return b"".join(parts)
