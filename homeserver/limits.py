@@ -284,3 +284,6 @@ OWED_IN_MEMORY = 2_000
 
 EDUS_PER_DEVICE_CHANGE = 20
 """Space kept in a transaction for the EDUs that one change of a device list makes."""
+
+KEY_QUERY_JOIN_WAIT_S = 2.0
+"""How long another server's question about a user waits for a join that is being stored."""

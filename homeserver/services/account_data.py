@@ -11,7 +11,9 @@ Spec: client-server API, "Client config", "Room tagging".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -35,6 +37,7 @@ class AccountDataService:
 
     def __init__(self, *, database: Database, committer: UnitLog) -> None:
         self._database, self._committer = database, committer
+        self._tag_locks: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, user_id: UserId, room_id: RoomId | str, data_type: str) -> JsonObject:
         """One item's content; 404 M_NOT_FOUND if it was never set."""
@@ -115,7 +118,9 @@ class AccountDataService:
                 await _check_count(connection, user_id)
             return [AccountDataEntry(user_id, room_id, TAGS, encoded)]
 
-        await self._committer.submit(Unit(work=work))
+        lock = self._tag_locks.setdefault(user_id, asyncio.Lock())
+        async with lock:  # units of one batch don't see each other's entries
+            await self._committer.submit(Unit(work=work))
 
 
 def _tags(content: bytes | None) -> JsonObject:

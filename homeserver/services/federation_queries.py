@@ -1,0 +1,127 @@
+"""What other servers may ask of our users.
+
+Rules:
+1. A server may see the devices of a user of ours, and claim their one-time keys, if it has a user in
+   a room that ours is joined to, or if it is concerned with an invite or knock of ours: it sent the
+   invite, or has a user in that room. So encryption to somebody who is just invited works, and
+   nobody collects keys, or drains one-time keys, of strangers. (The spec names no rule; this is
+   the narrowest one that keeps encrypted joins working.)
+2. A join that went through another server is known there before it is stored here. So before a
+   refusal we look again for a short while (`limits.KEY_QUERY_JOIN_WAIT_S`).
+3. In questions about several users, those whom the server may not see are left out, like unknown
+   ones.
+4. Profiles and aliases are public; their services answer.
+
+Spec: server-server API, "Querying for information", "Device Management", "End-to-End Encryption".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId, server_of
+from federation.ports import Clock, Refused, UserDevices
+from homeserver import limits
+from homeserver.errors import MatrixError
+from homeserver.services.engine_ports import MemberRooms, UserRooms
+from homeserver.services.key_queries import KeyQueries
+from homeserver.services.keys import Keys
+from homeserver.storage.one_time_keys import Claim
+
+AskProfile = Callable[[UserId, str | None], Awaitable[JsonObject]]
+AskDirectory = Callable[[RoomAlias], Awaitable[tuple[RoomId, Sequence[ServerName]]]]
+
+_LOOK_AGAIN_S = 0.1
+
+
+class FederationQueries:
+    """`federation.ports.UserQueries`."""
+
+    def __init__(
+        self,
+        *,
+        server_name: ServerName,
+        rooms: MemberRooms,
+        memberships: UserRooms,
+        keys: Keys,
+        key_queries: KeyQueries,
+        clock: Clock,
+        profile: AskProfile,
+        directory: AskDirectory,
+    ) -> None:
+        """`profile` and `directory` answer for local users and aliases; they raise MatrixError."""
+        self._server_name, self._rooms, self._memberships = server_name, rooms, memberships
+        self._keys, self._key_queries, self._clock = keys, key_queries, clock
+        self._profile, self._directory = profile, directory
+
+    async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
+        """A user's profile, or one field of it."""
+        if server_of(user_id) != self._server_name:
+            raise Refused(404, "M_NOT_FOUND", "The user isn't of this server")
+        try:
+            return await self._profile(user_id, field)
+        except MatrixError as error:
+            raise _refused(error) from error
+
+    async def directory(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
+        """The room of an alias of ours and servers that are in it."""
+        if server_of(alias) != self._server_name:
+            raise Refused(404, "M_NOT_FOUND", "The alias isn't of this server")
+        try:
+            return await self._directory(alias)
+        except MatrixError as error:
+            raise _refused(error) from error
+
+    async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
+        """A user's devices; 403 where rule 1 doesn't allow it."""
+        if not await self._visible(origin, [user_id]):
+            raise Refused(403, "M_FORBIDDEN", "Your server shares no room with this user")
+        return await self._key_queries.devices_for_server(user_id)
+
+    async def keys_query(
+        self, origin: ServerName, device_keys: Mapping[UserId, Sequence[DeviceId]]
+    ) -> JsonObject:
+        """Device and cross-signing keys of those users whom the server may see."""
+        visible = await self._visible(origin, device_keys)
+        wanted = {user: ids for user, ids in device_keys.items() if user in visible}
+        return await self._key_queries.query_for_server(wanted)
+
+    async def keys_claim(
+        self, origin: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
+    ) -> JsonObject:
+        """Claims keys of those users whom the server may see."""
+        visible = await self._visible(origin, one_time_keys)
+        claims = [
+            Claim(user_id, device_id, algorithm)
+            for user_id, devices in one_time_keys.items()
+            if user_id in visible
+            for device_id, algorithm in devices.items()
+            if "\0" not in device_id + algorithm
+        ]
+        return {"one_time_keys": await self._keys.claim_own(claims)}
+
+    async def _visible(self, origin: ServerName, user_ids: Collection[UserId]) -> frozenset[UserId]:
+        """Rules 1 and 2."""
+        own = {user for user in user_ids if server_of(user) == self._server_name}
+        visible = {user for user in own if await self._is_visible(origin, user)}
+        deadline_s = self._clock.monotonic_s() + limits.KEY_QUERY_JOIN_WAIT_S
+        while own - visible and self._clock.monotonic_s() < deadline_s:
+            await self._clock.sleep(_LOOK_AGAIN_S)
+            visible |= {user for user in own - visible if await self._is_visible(origin, user)}
+        return frozenset(visible)
+
+    async def _is_visible(self, origin: ServerName, user_id: UserId) -> bool:
+        for room_id, one in (await self._memberships.of(user_id)).items():
+            if one.membership not in ("join", "invite", "knock"):
+                continue
+            if one.membership == "invite" and server_of(one.sender) == origin:
+                return True
+            room = await self._rooms.get(room_id)
+            if room is not None and origin in room.joined_servers:
+                return True
+        return False
+
+
+def _refused(error: MatrixError) -> Refused:
+    return Refused(error.status, error.errcode, error.error, error.extra)
