@@ -38,6 +38,7 @@ from homeserver.storage import (
 )
 from homeserver.storage.database import Connection
 from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.text import escape
 
 
 class Pending(Protocol):
@@ -236,7 +237,9 @@ async def _write_changes(connection: Connection, staged: Sequence[tuple[Placing,
             continue
         for change in event.changes:
             kind, key = change.key
-            changed.append((nid, position, kind, key, change.event_id, change.membership))
+            changed.append(
+                (nid, position, escape(kind), escape(key), change.event_id, change.membership)
+            )
             if kind == "m.room.member":
                 members.append(_membership_row(nid, position, event, change))
         came += [(nid, server, position) for server in event.servers_came]

@@ -27,7 +27,13 @@ from homeserver.engine.log import LogTail, Placed
 from homeserver.engine.staging import RoomUnit
 from homeserver.errors import MatrixError, unavailable
 from homeserver.storage import logs
-from homeserver.storage.database import Connection, Database, DatabaseUnavailable, translated
+from homeserver.storage.database import (
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    DataRefused,
+    translated,
+)
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +200,8 @@ class Committer:
     async def _one_by_one(self, pending: list[_Pending], error: Exception) -> None:
         if len(pending) == 1:
             log.error("a unit can't be stored: %s: %s", type(error).__name__, error)
-            refusal = error if isinstance(error, MatrixError) else unavailable("can't be stored")
+            is_refusal = isinstance(error, MatrixError | DataRefused)
+            refusal = error if is_refusal else unavailable("it can't be stored")
             self._fail(pending, refusal)
             return
         for one in pending:

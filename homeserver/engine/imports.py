@@ -26,6 +26,7 @@ from homeserver.storage.database import Connection, Database
 from homeserver.storage.events import EventRow
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.text import escape
 
 _CHUNK = 1000
 
@@ -36,8 +37,8 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
         room_nid=room_nid,
         event_nid=nid,
         event_id=event.event_id,
-        type=event.type,
-        state_key=event.state_key,
+        type=escape(event.type),
+        state_key=None if event.state_key is None else escape(event.state_key),
         sender=event.sender,
         membership=event.membership,
         position=None,
@@ -104,12 +105,7 @@ class Imports:
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
         async with self._database.connection() as connection:
             rows = await event_rows.refs_by_id(connection, event_ids)
-        return {
-            (row["type"], row["state_key"]): StateRef(
-                row["event_id"], row["event_nid"], row["membership"]
-            )
-            for row in rows
-        }
+        return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
 
     async def given_state(
         self, room: Room, state: Mapping[StateKey, EventId]

@@ -9,7 +9,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.state_resolution import MissingEvent, resolve
 from federation.ports import KnownEvent
-from homeserver.engine.rooms import Before, Room, Rooms
+from homeserver.engine.rooms import Before, Room, Rooms, key_of, ref_of
 from homeserver.engine.snapshots import StateMap, StateRef, difference
 from homeserver.engine.staging import extended
 from homeserver.storage import events as event_rows
@@ -90,9 +90,7 @@ class Resolver:
             # Resolution may bring back an event of the auth chain that no branch has any more.
             async with self._database.connection() as connection:
                 for row in await event_rows.by_id(connection, unknown):
-                    refs[row["type"], row["state_key"]] = StateRef(
-                        row["event_id"], row["event_nid"], row["membership"]
-                    )
+                    refs[key_of(row)] = ref_of(row)
         return refs
 
 

@@ -36,6 +36,7 @@ from homeserver.storage import redactions as redaction_rows
 from homeserver.storage import rooms as room_rows
 from homeserver.storage import snapshots as snapshot_rows
 from homeserver.storage.database import Connection, Database, Row
+from homeserver.storage.text import unescape
 
 SnapshotRead = Callable[[Connection, int, str], Awaitable[int | None]]
 _STATE_ENTRY_BYTES = 350
@@ -353,10 +354,7 @@ class Rooms:
         links = await snapshot_rows.chain(connection, room_nid, snapshot)
         nids = {nid for link in links for nid in (*link["added"], *link["removed"])}
         refs = {
-            row["event_nid"]: (
-                (row["type"], row["state_key"]),
-                StateRef(row["event_id"], row["event_nid"], row["membership"]),
-            )
+            row["event_nid"]: (key_of(row), ref_of(row))
             for row in await event_rows.refs(connection, room_nid, nids)
         }
         chain = tuple(
@@ -509,6 +507,16 @@ def _transaction(stored: str | None, sender: str) -> TransactionKey | None:
         return None
     device, _, transaction_id = stored.partition("\n")
     return TransactionKey(UserId(sender), device, "", transaction_id)  # type: ignore[arg-type]
+
+
+def key_of(row: Row) -> StateKey:
+    """The state key of a stored state event."""
+    return unescape(row["type"]), unescape(row["state_key"])
+
+
+def ref_of(row: Row) -> StateRef:
+    """What a state map holds of a stored event."""
+    return StateRef(row["event_id"], row["event_nid"], row["membership"])
 
 
 def known_event(row: Row) -> KnownEvent:

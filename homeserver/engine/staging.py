@@ -30,6 +30,7 @@ from homeserver.engine.snapshots import (
 from homeserver.storage import events as event_rows
 from homeserver.storage.events import EventRow
 from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.text import escape
 
 
 class Redacting(msgspec.Struct, frozen=True):
@@ -103,8 +104,8 @@ def _row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> 
         room_nid=room.nid,
         event_nid=nid,
         event_id=event.event_id,
-        type=event.type,
-        state_key=event.state_key,
+        type=escape(event.type),
+        state_key=None if event.state_key is None else escape(event.state_key),
         sender=event.sender,
         membership=event.membership,
         position=None,
