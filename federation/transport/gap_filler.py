@@ -262,7 +262,7 @@ class GapFiller:
             except FederationError:
                 return  # the next server is asked
             events = parse_events(answer.get("events"), room, GAP_EVENTS_PER_ROUND)
-            if not _take_ancestors(events, missing, gap):
+            if not take_ancestors(events, missing, gap):
                 return
 
     async def _open_ends(self, event: Event, gap: Mapping[EventId, Event]) -> set[EventId]:
@@ -290,7 +290,7 @@ class GapFiller:
             await self._settle_one(event, verified, servers)
 
 
-def _take_ancestors(
+def take_ancestors(
     events: Sequence[Event], missing: Collection[EventId], gap: dict[EventId, Event]
 ) -> bool:
     """Adds to the gap those events that are reached from what is missing; was there any?"""
