@@ -82,8 +82,8 @@ def test_of_a_third_party_invite_only_signed_is_kept() -> None:
     version = room_version("11")
     kept = redact_content("m.room.member", CONTENTS["m.room.member"], version)
     assert kept["third_party_invite"] == {"signed": {"token": "t"}}
-    odd: object
-    for odd in ({"display_name": "x"}, [], "x", None):
+    oddities: list[object] = [{"display_name": "x"}, [], "x", None]
+    for odd in oddities:
         content = {"membership": "invite", "third_party_invite": odd}
         assert redact_content("m.room.member", content, version) == {"membership": "invite"}
 
