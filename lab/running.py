@@ -156,7 +156,6 @@ class Lab:
 async def until_ready(server: ServerPlan, child: Child) -> None:
     """Return when a server answers a client. Refuses with LabError if it ends, or takes too
     long."""
-    url = f"{server.http_url}/_matrix/client/versions"
     deadline = time.monotonic() + READY_TIMEOUT_S
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:
@@ -165,17 +164,22 @@ async def until_ready(server: ServerPlan, child: Child) -> None:
                     f"{server.name} did not start (status {child.process.returncode}). The end of "
                     f"{server.log_path}:\n{tail(server.log_path)}"
                 )
-            try:
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass  # not listening yet
+            if await answers(session, server):
+                return
             await asyncio.sleep(READY_POLL_S)
     raise LabError(
-        f"{server.name} does not answer at {url} after {READY_TIMEOUT_S:.0f} s. The end of "
-        f"{server.log_path}:\n{tail(server.log_path)}"
+        f"{server.name} does not answer at {server.http_url} after {READY_TIMEOUT_S:.0f} s. The "
+        f"end of {server.log_path}:\n{tail(server.log_path)}"
     )
+
+
+async def answers(session: aiohttp.ClientSession, server: ServerPlan) -> bool:
+    """Say whether a server answers a client's first question."""
+    try:
+        async with session.get(f"{server.http_url}/_matrix/client/versions") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 def lock_path(home: Path) -> Path:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from federation.events.signing import SigningKey
+from homeserver.signing_keys import create_signing_key
 from lab.certificates import write_private
 from lab.topology import LOOPBACK, ServerPlan, Topology
 
@@ -83,13 +83,6 @@ def write_configuration(
 
 
 def ensure_signing_key(server: ServerPlan) -> None:
-    """Make the server's signing key, if it has none."""
-    if server.signing_key_path.exists():
-        return
-    write_private(server.signing_key_path, new_signing_key_file())
-
-
-def new_signing_key_file() -> bytes:
-    """Return a new signing key in its file's format."""
-    version = "lab_" + secrets.token_hex(3)
-    return SigningKey.generate(secrets.token_bytes(32), version).to_key_file().encode()
+    """Make the server's signing key as `freehold init` does, if it has none."""
+    if not server.signing_key_path.exists():
+        create_signing_key(server.signing_key_path, secrets.token_bytes)

@@ -14,6 +14,8 @@ TASK_SUPERVISORS = frozenset({"homeserver.supervisor", "homeserver.storage.embed
 TASK_MAKERS = frozenset({"create_task", "ensure_future"})
 BROAD = frozenset({"Exception", "BaseException"})
 MODULES_PER_PACKAGE_MAX = 24
+# Packages that outgrew the limit and wait for their split by noun; the number may only fall.
+OUTGROWN = {"homeserver/services": 50, "homeserver/storage": 35}
 
 
 def name_faults(module: SourceModule) -> Iterator[str]:
@@ -98,7 +100,11 @@ def test_packages_stay_small_enough_to_know() -> None:
     for module in sources():
         folder = module.path.rpartition("/")[0]
         counts[folder] = counts.get(folder, 0) + 1
-    large = {name: count for name, count in counts.items() if count > MODULES_PER_PACKAGE_MAX}
+    large = {
+        name: count
+        for name, count in counts.items()
+        if count > OUTGROWN.get(name, MODULES_PER_PACKAGE_MAX)
+    }
     assert not large
 
 

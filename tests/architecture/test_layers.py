@@ -20,14 +20,14 @@ EVENT_GRAPH = ("federation.events", "federation.graph", "federation.limits", "fe
 # Modules right below `homeserver` that every layer of it may use.
 LEAVES = (
     "homeserver.clock",
-    "homeserver.config",
-    "homeserver.config_values",
     "homeserver.errors",
     "homeserver.limits",
     "homeserver.metrics",
     "homeserver.signing_keys",
     "homeserver.supervisor",
 )
+# The configuration's values name what rules decide, so they stand above them.
+CONFIG = ("homeserver.config", "homeserver.config_values")
 BELOW_ENGINE = ("homeserver.storage", "homeserver.outbound", "homeserver.media", "homeserver.rules")
 BELOW_API = ("homeserver.services", "homeserver.engine", *BELOW_ENGINE)
 
@@ -42,15 +42,16 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "federation.transport": FEDERATION,
     "homeserver": (),
     **dict.fromkeys(LEAVES, (*LEAVES, *EVENT_GRAPH)),
+    **dict.fromkeys(CONFIG, (*LEAVES, *EVENT_GRAPH, *CONFIG, "homeserver.rules")),
     "homeserver.rules": (*LEAVES, *EVENT_GRAPH),
     "homeserver.storage": (*LEAVES, *EVENT_GRAPH, "homeserver.rules"),
     "homeserver.outbound": (*LEAVES, *EVENT_GRAPH, "homeserver.rules"),
     "homeserver.media": (*LEAVES, *EVENT_GRAPH, "homeserver.rules"),
     "homeserver.engine": (*LEAVES, *EVENT_GRAPH, *BELOW_ENGINE),
-    "homeserver.services": (*LEAVES, *FEDERATION, "homeserver.engine", *BELOW_ENGINE),
-    "homeserver.api": (*LEAVES, *EVENT_GRAPH, *BELOW_API),
-    "homeserver.web": (*LEAVES, *EVENT_GRAPH, *BELOW_API),
-    "homeserver.config_check": (*LEAVES, *EVENT_GRAPH, "homeserver.storage"),
+    "homeserver.services": (*LEAVES, *CONFIG, *FEDERATION, "homeserver.engine", *BELOW_ENGINE),
+    "homeserver.api": (*LEAVES, *CONFIG, *EVENT_GRAPH, *BELOW_API),
+    "homeserver.web": (*LEAVES, *CONFIG, *EVENT_GRAPH, *BELOW_API),
+    "homeserver.config_check": (*LEAVES, *EVENT_GRAPH, *CONFIG, "homeserver.storage"),
     "homeserver.app": (*FEDERATION, "homeserver"),
     "homeserver.cli": (*FEDERATION, "homeserver"),
     "e2ee": ("federation.events.canonical_json", "federation.events.signing"),
@@ -59,15 +60,14 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 
 # A library may be imported below these names only.
 LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
-    "asyncpg": ("homeserver.storage", "lab.operator_view"),
+    "asyncpg": ("homeserver.storage", "lab.database", "lab.operator_view"),
     "aiohttp": (
         "homeserver.api",
         "homeserver.web",
         "homeserver.outbound",
         "homeserver.app",
         "federation.transport",
-        "e2ee.client",
-        "e2ee.cli",
+        "e2ee.http",
         "lab",
     ),
     "uvloop": ("homeserver.app", "homeserver.cli", "lab"),
