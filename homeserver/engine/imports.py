@@ -13,7 +13,15 @@ from federation.graph.admission import Accepted, settle
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Entry, Unit, Work
-from homeserver.engine.rooms import Before, Room, Rooms, RoomView, membership_counts
+from homeserver.engine.rooms import (
+    Before,
+    Room,
+    Rooms,
+    RoomView,
+    key_of,
+    membership_counts,
+    ref_of,
+)
 from homeserver.engine.snapshots import StateMap, StateRef, difference, first_chain, state_of
 from homeserver.engine.staging import Origin, Staged, extended, snapshot_row
 from homeserver.engine.writer import Writer
