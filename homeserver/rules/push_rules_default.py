@@ -1,7 +1,7 @@
 """The server-default push rules of a user.
 
-Values are those of the spec (client-server API, "Predefined Rules", v1.17 and later); the order is the
-order in which they are tried.
+Values are those of the spec (client-server API, "Predefined Rules", v1.17 and later); the order is
+the order in which they are tried.
 """
 
 from __future__ import annotations

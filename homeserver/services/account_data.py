@@ -24,24 +24,29 @@ from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
 from homeserver.rules.device_keys import check_text
 from homeserver.services.engine_ports import UnitLog
+from homeserver.services.push_rules import PushRules
 from homeserver.storage import account_data as store
 from homeserver.storage.account_data import AccountData
 from homeserver.storage.database import Connection, Database
 
-_SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
+PUSH_RULES = "m.push_rules"
+_SERVER_MANAGED = frozenset({"m.fully_read", PUSH_RULES})
 TAGS = "m.tag"
 
 
 class AccountDataService:
     """Reads and writes of account data; `room_id` "" is global."""
 
-    def __init__(self, *, database: Database, committer: UnitLog) -> None:
+    def __init__(self, *, database: Database, committer: UnitLog, push_rules: PushRules) -> None:
+        self._push_rules = push_rules
         self._database, self._committer = database, committer
         self._tag_locks: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, user_id: UserId, room_id: RoomId | str, data_type: str) -> JsonObject:
         """One item's content; 404 M_NOT_FOUND if it was never set."""
         check_text(data_type, "The type")
+        if data_type == PUSH_RULES and not room_id:
+            return self._push_rules.ruleset(user_id)
         async with self._database.connection() as connection:
             content = await store.load(connection, user_id, room_id, data_type)
         if content is None:
@@ -73,9 +78,14 @@ class AccountDataService:
         await self._committer.submit(Unit(work=work))
 
     async def between(self, user_id: UserId, *, after: int, upto: int) -> list[AccountData]:
-        """For sync: items whose last change is in a stretch of the log; `after` -1 for all."""
+        """For sync: items whose last change is in a stretch of the log; with `after` 0 all, and
+        m.push_rules, which is not stored (at position 0)."""
         async with self._database.connection() as connection:
-            return await store.load_between(connection, user_id, after=after, upto=upto)
+            found = await store.load_between(connection, user_id, after=after, upto=upto)
+        if after <= 0:
+            rules = orjson.dumps(self._push_rules.ruleset(user_id))
+            found.insert(0, AccountData("", PUSH_RULES, rules, 0))
+        return found
 
     # Tags are one item of room account data
 

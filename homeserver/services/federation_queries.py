@@ -1,9 +1,9 @@
 """What other servers may ask of our users.
 
 Rules:
-1. A server may see the devices of a user of ours, and claim their one-time keys, if it has a user in
-   a room that ours is joined to, or if it is concerned with an invite or knock of ours: it sent the
-   invite, or has a user in that room. So encryption to somebody who is just invited works, and
+1. A server may see the devices of a user of ours, and claim their one-time keys, if it has a user
+   in a room that ours is joined to, or if it is concerned with an invite or knock of ours: it sent
+   the invite, or has a user in that room. So encryption to somebody who is just invited works, and
    nobody collects keys, or drains one-time keys, of strangers. (The spec names no rule; this is
    the narrowest one that keeps encrypted joins working.)
 2. A join that went through another server is known there before it is stored here. So before a

@@ -99,6 +99,15 @@ class Keys:
         self._changes += 1
         self._counts.pop((user_id, device_id), None)
 
+    async def on_devices_deleted(
+        self, connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]
+    ) -> Sequence[Entry]:
+        """A hook for the unit that deletes devices: all that belongs to them goes with them."""
+        await keys.forget_devices(connection, user_id, device_ids)
+        for device_id in device_ids:
+            self.forget_counts(user_id, device_id)
+        return [DeviceListEntry(user_id)]
+
     async def upload(
         self, user_id: UserId, device_id: DeviceId, body: JsonObject
     ) -> Mapping[str, int]:

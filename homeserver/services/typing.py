@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.ports import Clock
@@ -28,11 +29,11 @@ _DEFAULT_TIMEOUT_MS = 30_000
 Announce = Callable[[RoomId, UserId, bool], None]
 
 
-class TypingToken(NamedTuple):
+class TypingToken(msgspec.Struct, frozen=True):
     """A point in the history of typing; of another boot it says nothing."""
 
     boot: int
-    change: int
+    count: int
 
 
 class _RoomTyping:
@@ -80,7 +81,7 @@ class Typing:
         users = tuple(sorted(room.until))
         if token is None or token.boot != self._boot:
             return users or None
-        return users if room.change > token.change else None
+        return users if room.change > token.count else None
 
     async def set(
         self, user_id: UserId, room_id: RoomId, *, typing: object, timeout_ms: object
