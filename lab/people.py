@@ -11,13 +11,14 @@ Rules:
 
 import secrets
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from e2ee.client import Client
-from e2ee.http import MatrixRefused
+from e2ee.http import MatrixRefused, Transport
 from lab.certificates import write_private
 from lab.topology import ServerPlan, Topology
 
@@ -91,10 +92,17 @@ class Person:
 class People:
     """Makes people appear, go offline and come back."""
 
-    def __init__(self, topology: Topology, authority: ssl.SSLContext) -> None:
-        """Read the kept accounts."""
+    def __init__(
+        self,
+        topology: Topology,
+        authority: ssl.SSLContext | None,
+        *,
+        connect: Callable[[ServerPlan], str | Transport] = lambda server: server.tls_url,
+    ) -> None:
+        """Read the kept accounts. `connect` returns how a client reaches a server."""
         self._topology = topology
         self._authority = authority
+        self._connect = connect
         self._file = PeopleFile(topology.home)
         self._present: list[Person] = []
 
@@ -107,7 +115,7 @@ class People:
         enter = Client.login if account.registered else Client.register
         try:
             client = await enter(
-                server.tls_url,
+                self._connect(server),
                 localpart,
                 account.password,
                 store_path=store_path,
@@ -132,7 +140,10 @@ class People:
     async def come_back(self, person: Person) -> None:
         """Open a person's client again from its store, as after a restart of the app."""
         person.client = await Client.restore(
-            store_path=person.store_path, store_key=person.store_key, ssl=self._authority
+            store_path=person.store_path,
+            store_key=person.store_key,
+            base_url=self._connect(person.server),
+            ssl=self._authority,
         )
 
     async def all_leave(self) -> None:

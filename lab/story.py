@@ -313,7 +313,7 @@ class Story:
         """Return what a person sees of the room, for an error text."""
         room_id = self.record.control_room_id or self.record.room_id
         lines = [
-            f"  {message.sender}: {message.body or message.status} ({message.event_id})"
+            f"  {message.sender}: {shown(message)} ({message.event_id})"
             for message in person.client.timeline(room_id)
         ]
         return "\n".join(lines) or "  (nothing)"
@@ -333,6 +333,13 @@ class Story:
             reason = f"{type(problem).__name__}: {problem}"
             raise StoryFailed(f"At the step “{text}”: {reason}") from problem
         self.record.steps.append(Step(text, time.monotonic() - started))
+
+
+def shown(message: Message) -> str:
+    """Return what a screen shows of a message: its words, or why there are none."""
+    if message.is_readable:
+        return message.body
+    return f"[{message.status.kind.value}: {message.status.reason}]"
 
 
 def require(holds: bool, otherwise: str) -> None:
