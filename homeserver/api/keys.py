@@ -5,8 +5,6 @@ Spec: client-server API, "End-to-end encryption".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.api.request import Request
@@ -19,8 +17,8 @@ from homeserver.services.device_lists import DeviceLists
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.uia import Uia
+from homeserver.storage.logs import LOG
 
-LOG = 1
 _TIMEOUT_MS = 10_000
 
 
@@ -111,7 +109,7 @@ def _required(body: JsonObject, name: str) -> JsonObject:
     value = body.get(name)
     if value is None:
         raise missing_param(f"Missing field: {name}")
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise bad_json(f"{name} must be an object")
     return value
 
