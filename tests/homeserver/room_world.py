@@ -1,0 +1,287 @@
+"""A server's rooms over a real engine and database, without sockets: for tests of services and
+handlers. Requests go through the routes and the handlers; who asks is an argument.
+
+Other servers are a `FakeRemote` that notes what it was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
+from federation.events.room_versions import ROOM_VERSIONS
+from federation.events.signing import SigningKey
+from federation.graph.building import EventDraft
+from homeserver.api.answer import Answer, RawJson, to_json
+from homeserver.api.directory import DirectoryApi
+from homeserver.api.dispatch import Dispatch
+from homeserver.api.membership import MembershipApi
+from homeserver.api.request import Request
+from homeserver.api.rooms import RoomsApi
+from homeserver.api.routes import Route, table
+from homeserver.api.state import StateApi
+from homeserver.api.timeline import TimelineApi
+from homeserver.clock import SystemClock
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.memberships import Memberships
+from homeserver.engine.reader import Reader
+from homeserver.engine.resolution import Resolver
+from homeserver.engine.rooms import Rooms
+from homeserver.engine.transactions import Transactions
+from homeserver.engine.writer import Signer, Writer
+from homeserver.errors import MatrixError, not_found
+from homeserver.services.directory import Directory, Target
+from homeserver.services.member_state import MemberState
+from homeserver.services.membership import Membership, People
+from homeserver.services.requester import Requester
+from homeserver.services.room_access import RoomEngine
+from homeserver.services.rooms import RoomCreation
+from homeserver.services.state import State
+from homeserver.services.timeline import Timeline
+from homeserver.services.upgrades import Upgrades
+from homeserver.storage import logs
+from homeserver.storage.database import Database
+from homeserver.storage.migrate import migrate
+
+HERE = ServerName("here.example")
+ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{HERE}") for name in ("alice", "bob", "carol", "dave"))
+STRANGER = UserId("@stranger:there.example")
+V3 = "/_matrix/client/v3"
+
+
+class Reply(NamedTuple):
+    """An answer: status and JSON body."""
+
+    status: int
+    body: Any
+
+    @property
+    def errcode(self) -> str:
+        """The error code, or ""."""
+        return str(self.body.get("errcode", "")) if isinstance(self.body, dict) else ""
+
+
+@dataclass
+class FakeRemote:
+    """Stands for other servers: notes each handshake; `error` is raised by all."""
+
+    committer: Committer
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    error: MatrixError | None = None
+    aliases: dict[RoomAlias, Target] = field(default_factory=dict)
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Notes it."""
+        self._ask("join", room_id, user_id, tuple(servers), content)
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Notes it."""
+        self._ask("knock", room_id, user_id, tuple(servers), content)
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Notes it."""
+        self._ask("leave", room_id, user_id, tuple(servers), content)
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """Notes it."""
+        self._ask("invite", room_id, draft.state_key, draft.content)
+        return EventId("$signed-elsewhere")
+
+    def _ask(self, *what: Any) -> None:
+        self.asked.append(what)
+        if self.error is not None:
+            raise self.error
+
+    async def look_up(self, alias: RoomAlias) -> Target:
+        """What the test says that an alias names."""
+        if alias not in self.aliases:
+            raise not_found("no such alias")
+        return self.aliases[alias]
+
+    async def invite_ours(self, room_id: RoomId, user_id: UserId, sender: UserId) -> None:
+        """An invite of a user of ours to a room that we know nothing else of."""
+        entry = MembershipEntry(
+            user_id=user_id,
+            room_id=room_id,
+            membership="invite",
+            event_id=EventId("$invite"),
+            sender=sender,
+            version="11",
+        )
+        await self.committer.submit(Unit([entry]))
+
+
+@dataclass
+class World:
+    """The services and their handlers."""
+
+    engine: RoomEngine
+    committer: Committer
+    reader: Reader
+    remote: FakeRemote
+    people: People
+    directory: Directory
+    membership: Membership
+    members: MemberState
+    state: State
+    timeline: Timeline
+    routes: list[Route]
+    profiles: dict[UserId, JsonObject]
+    blocking: set[UserId]
+
+    async def call(
+        self, user: UserId, method: str, path: str, body: object = None, *, query: str = ""
+    ) -> Reply:
+        """One request below /_matrix/client/v3, by a user on the device DEV."""
+        dispatch: Dispatch[Route] = Dispatch()
+        for route in self.routes:
+            dispatch.add(route.method, route.template, route)
+        try:
+            match = dispatch.find(method, V3 + path)
+            request = Request(
+                cast(Any, SimpleNamespace(method=method)),
+                match.params,
+                raw_query=query,
+                address="127.0.0.1",
+                requester=Requester(user, DeviceId("DEV"), 1),
+                body_bytes=match.value.body_bytes,
+            )
+            request._body = body if isinstance(body, bytes) else orjson.dumps(body or {})
+            result = await match.value.handler(request)
+        except MatrixError as error:
+            return Reply(error.status, error.body())
+        if isinstance(result, RawJson):
+            return Reply(200, orjson.loads(result.data))
+        assert not isinstance(result, Answer)
+        return Reply(200, orjson.loads(to_json(result)))
+
+    async def room(self, user: UserId = ALICE, **body: Any) -> RoomId:
+        """A new room's ID."""
+        reply = await self.call(user, "POST", "/createRoom", body)
+        assert reply.status == 200, reply
+        return RoomId(reply.body["room_id"])
+
+    async def in_room(
+        self,
+        user: UserId,
+        method: str,
+        room_id: str,
+        rest: str,
+        body: object = None,
+        query: str = "",
+    ) -> Reply:
+        """A request below /rooms/{roomId}/."""
+        return await self.call(user, method, f"/rooms/{quote(room_id)}/{rest}", body, query=query)
+
+    async def put_state(
+        self, user: UserId, room_id: str, event_type: str, content: object, key: str = ""
+    ) -> Reply:
+        """Sets state."""
+        return await self.in_room(user, "PUT", room_id, f"state/{event_type}/{quote(key)}", content)
+
+    async def get_state(self, user: UserId, room_id: str, event_type: str, key: str = "") -> Reply:
+        """Reads a state event's content."""
+        return await self.in_room(user, "GET", room_id, f"state/{event_type}/{quote(key)}")
+
+    async def join(self, user: UserId, room_id: str) -> Reply:
+        """Joins by ID."""
+        return await self.in_room(user, "POST", room_id, "join")
+
+    async def send(
+        self, user: UserId, room_id: str, content: object, transaction: str = "t1"
+    ) -> Reply:
+        """Sends an m.room.message."""
+        return await self.in_room(
+            user, "PUT", room_id, f"send/m.room.message/{transaction}", content
+        )
+
+
+@asynccontextmanager
+async def room_world(url: str) -> AsyncIterator[World]:
+    """The world over an empty database."""
+    database = await Database.open(url, connections=3)
+    await migrate(database)
+    async with database.connection() as connection:
+        owned = await logs.take_over(connection, "history")
+    committer = Committer(database, owned)
+    running = asyncio.ensure_future(committer.run())
+    try:
+        yield _world(database, committer)
+    finally:
+        await committer.close()
+        await running
+        await committer.disconnect()
+        await database.close()
+
+
+def _world(database: Database, committer: Committer) -> World:
+    clock = SystemClock()
+    rooms = Rooms(database, HERE)
+    writer = Writer(
+        rooms,
+        committer,
+        resolver=Resolver(database, rooms),
+        transactions=Transactions(database),
+        signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
+        clock=clock,
+        random_bytes=os.urandom,
+    )
+    engine = RoomEngine(rooms, Memberships(database, committer, HERE), writer)
+    reader, remote = Reader(database, rooms), FakeRemote(committer)
+    profiles: dict[UserId, JsonObject] = {ALICE: {"displayname": "Alice"}}
+    blocking: set[UserId] = set()
+
+    async def profile_of(user_id: UserId) -> JsonObject:
+        return profiles.get(user_id, {})
+
+    async def is_invite_blocked(user_id: UserId) -> bool:
+        return user_id in blocking
+
+    people = People(HERE, profile_of, is_invite_blocked)
+    directory = Directory(engine, database, clock, server_name=HERE, look_up=remote.look_up)
+    membership = Membership(engine, committer, people, directory, remote)
+    members = MemberState(engine, membership, people)
+    state = State(engine, directory, members, reader)
+    timeline = Timeline(engine)
+    creation = RoomCreation(
+        writer, directory, membership, people, default_version=ROOM_VERSIONS["11"]
+    )
+    parts = (
+        RoomsApi(creation, Upgrades(engine, people)).routes(),
+        MembershipApi(membership).routes(),
+        StateApi(state).routes(),
+        TimelineApi(timeline).routes(),
+        DirectoryApi(directory).routes(),
+    )
+    return World(
+        engine,
+        committer,
+        reader,
+        remote,
+        people,
+        directory,
+        membership,
+        members,
+        state,
+        timeline,
+        table(parts),
+        profiles,
+        blocking,
+    )
