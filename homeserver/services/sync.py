@@ -125,7 +125,8 @@ class Sync:
         """An answer, and the position up to which there is nothing for the reader."""
         # Loads the memberships, so that reading them below is one step with the position.
         await self._engine.memberships.of(request.user_id)
-        upto, typing = self._engine.committer.position, self._sources.typing.token
+        upto = self._engine.committer.position
+        boot, serial = self._sources.typing.token
         look = await self._look(request, since, looked, upto)
         answer = Answer(is_first=since is None)
         await self._add_rooms(look, answer, since)
@@ -135,9 +136,7 @@ class Sync:
         counts = await self._sources.keys.counts(request.user_id, request.device_id)
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
         history = self._engine.committer.history
-        answer.next_batch = format_sync(
-            SyncToken(history, ((LOG, upto),), to_device, typing.boot, typing.count)
-        )
+        answer.next_batch = format_sync(SyncToken(history, ((LOG, upto),), to_device, boot, serial))
         found_nothing = look.news is not None and not look.news
         return answer, upto if found_nothing else looked
 
