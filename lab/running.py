@@ -41,7 +41,8 @@ class LabError(Exception):
 
 def server_command(server: ServerPlan) -> list[str]:
     """Return the command that runs a server of the lab."""
-    return [sys.executable, "-m", "homeserver.cli", "serve", "--config", str(server.config_path)]
+    script = Path(sys.executable).with_name("freehold")
+    return [str(script), "serve", "--config", str(server.config_path)]
 
 
 class Lab:
@@ -66,6 +67,7 @@ class Lab:
         self._topology: Topology | None = None
         self._authority_path: Path | None = None
         self.database = database
+        self._is_up = False
         self.start_seconds = 0.0
 
     @property
@@ -94,6 +96,7 @@ class Lab:
             self._progress(f"servers {', '.join(self._names)}")
             await asyncio.gather(*(self.start_server(name) for name in self._names))
             self._stack = stack.pop_all()
+        self._is_up = True
         self.start_seconds = time.monotonic() - started
         return self
 
@@ -149,7 +152,7 @@ class Lab:
         self._children.clear()
         ended_well = await asyncio.gather(*(stop_child(child) for child in children))
         for child, well in zip(children, ended_well, strict=True):
-            if not well:
+            if not well and self._is_up:
                 self._progress(f"{child.name} did not end well; see {child.log_path}")
 
 
