@@ -1,7 +1,8 @@
-"""A homeserver in memory: enough of sync, rooms, keys and to-device for the client, and open to abuse.
+"""A homeserver in memory: enough of sync, rooms, keys and to-device for the client, and open to
+abuse.
 
-It carries calls as an `e2ee.http.Transport`, so no socket is needed. `on_answer` lets a test act as a
-hostile operator: it sees each answer before the client does and may change it.
+It carries calls as an `e2ee.http.Transport`, so no socket is needed. `on_answer` lets a test act
+as a hostile operator: it sees each answer before the client does and may change it.
 """
 
 import asyncio

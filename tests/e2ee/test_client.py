@@ -1,7 +1,7 @@
 """The client's main story, against a homeserver in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,29 +12,6 @@ from tests.e2ee.fake_homeserver import FakeHomeserver
 
 KEY = bytes(range(32))
 Enter = Callable[[str], Awaitable[Client]]
-
-
-@pytest.fixture
-def server() -> FakeHomeserver:
-    """A homeserver for everyone."""
-    return FakeHomeserver()
-
-
-@pytest.fixture
-async def enter(server: FakeHomeserver, tmp_path: Path) -> AsyncIterator[Enter]:
-    """Registers users; their clients are closed in the end."""
-    clients: list[Client] = []
-
-    async def register(name: str) -> Client:
-        client = await Client.register(
-            server.transport(), name, "secret", store_path=tmp_path / name, store_key=KEY
-        )
-        clients.append(client)
-        return client
-
-    yield register
-    for client in clients:
-        await client.close()
 
 
 def bodies(client: Client, room_id: str) -> list[str]:

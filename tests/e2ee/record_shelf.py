@@ -1,0 +1,28 @@
+"""Records in a dictionary, for machines without a store."""
+
+from collections.abc import Iterator
+
+from e2ee.machine.changes import Changes
+
+
+class RecordShelf:
+    """Implements `e2ee.machine.changes.Lookup`, and takes changes."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], bytes] = {}
+
+    def get(self, kind: str, key: str) -> bytes | None:
+        """The record's bytes, or None."""
+        return self.records.get((kind, key))
+
+    def items(self, kind: str) -> Iterator[tuple[str, bytes]]:
+        """All records of a kind."""
+        yield from [(key, raw) for (k, key), raw in self.records.items() if k == kind]
+
+    def apply(self, changes: Changes) -> None:
+        """Takes changes."""
+        for where, raw in changes.records.items():
+            if raw is None:
+                self.records.pop(where, None)
+            else:
+                self.records[where] = raw
