@@ -194,11 +194,13 @@ class World:
         self, user: UserId, room_id: str, event_type: str, content: object, key: str = ""
     ) -> Reply:
         """Sets state."""
-        return await self.in_room(user, "PUT", room_id, f"state/{event_type}/{quote(key)}", content)
+        return await self.in_room(
+            user, "PUT", room_id, f"state/{event_type}/{quote(key, safe='')}", content
+        )
 
     async def get_state(self, user: UserId, room_id: str, event_type: str, key: str = "") -> Reply:
         """Reads a state event's content."""
-        return await self.in_room(user, "GET", room_id, f"state/{event_type}/{quote(key)}")
+        return await self.in_room(user, "GET", room_id, f"state/{event_type}/{quote(key, safe='')}")
 
     async def join(self, user: UserId, room_id: str) -> Reply:
         """Joins by ID."""

@@ -1,0 +1,79 @@
+"""Room upgrades, over the real engine."""
+
+import pytest
+
+from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, room_world
+
+
+@pytest.mark.parametrize(("old", "new"), [("10", "11"), ("11", "12"), ("12", "11"), ("12", "12")])
+async def test_an_upgrade_carries_the_room_over(postgres_url: str, old: str, new: str) -> None:
+    async with room_world(postgres_url) as world:
+        room_id = await world.room(
+            room_version=old,
+            preset="public_chat",
+            name="N",
+            room_alias_name="pub",
+            creation_content={"type": "m.space", "m.federate": False},
+            power_level_content_override={
+                "users": {BOB: 60, **({} if old == "12" else {ALICE: 100})}
+            },
+        )
+        await world.join(BOB, room_id)
+        body = {"new_version": new, "additional_creators": [CAROL, ALICE]}
+        reply = await world.in_room(ALICE, "POST", room_id, "upgrade", body)
+        made = reply.body["replacement_room"]
+        create = (await world.get_state(ALICE, made, "m.room.create")).body
+        assert create["room_version"] == new
+        assert (create["type"], create["m.federate"]) == ("m.space", False)
+        assert create["predecessor"]["room_id"] == room_id
+        assert ("event_id" in create["predecessor"]) == (new != "12")
+        assert create.get("additional_creators") == ([CAROL] if new == "12" else None)
+        assert (await world.get_state(ALICE, made, "m.room.name")).body == {"name": "N"}
+        power = (await world.get_state(ALICE, made, "m.room.power_levels")).body
+        assert power["users"] == ({BOB: 60} if new == "12" else {BOB: 60, ALICE: 100})
+        assert power["events"]["m.room.tombstone"] == (150 if "12" in (old, new) else 100)
+        alias = await world.call(BOB, "GET", "/directory/room/%23pub%3Ahere.example")
+        assert alias.body["room_id"] == made
+        canonical = (await world.get_state(ALICE, made, "m.room.canonical_alias")).body
+        assert canonical == {"alias": "#pub:here.example"}
+        tombstone = (await world.get_state(BOB, room_id, "m.room.tombstone")).body
+        assert tombstone["replacement_room"] == made
+        closed = (await world.get_state(BOB, room_id, "m.room.power_levels")).body
+        assert (closed["events_default"], closed["invite"]) == (50, 50)
+        assert (await world.join(BOB, made)).status == 200
+
+
+async def test_only_who_may_send_the_tombstone_upgrades(postgres_url: str) -> None:
+    async with room_world(postgres_url) as world:
+        room_id = await world.room(preset="public_chat")
+        await world.join(BOB, room_id)
+        for user in (BOB, CAROL):
+            reply = await world.in_room(user, "POST", room_id, "upgrade", {"new_version": "12"})
+            assert (reply.status, reply.errcode) == (403, "M_FORBIDDEN")
+        for body, errcode in (
+            ({"new_version": "99"}, "M_UNSUPPORTED_ROOM_VERSION"),
+            ({}, "M_MISSING_PARAM"),
+            ({"new_version": "12", "additional_creators": ["odd"]}, "M_INVALID_PARAM"),
+        ):
+            assert (await world.in_room(ALICE, "POST", room_id, "upgrade", body)).errcode == errcode
+        assert (await world.get_state(ALICE, room_id, "m.room.tombstone")).status == 404
+
+
+async def test_an_upgrader_with_little_power_can_carry_all_state_over(postgres_url: str) -> None:
+    async with room_world(postgres_url) as world:
+        levels = {"events": {"m.room.tombstone": 50, "m.room.server_acl": 100}}
+        room_id = await world.room(
+            preset="public_chat",
+            initial_state=[
+                {"type": "m.room.server_acl", "content": {"allow": ["*"], "deny": ["x.example"]}}
+            ],
+            power_level_content_override={"users": {ALICE: 100, BOB: 50}, **levels},
+        )
+        await world.join(BOB, room_id)
+        reply = await world.in_room(BOB, "POST", room_id, "upgrade", {"new_version": "11"})
+        made = reply.body["replacement_room"]
+        acl = (await world.get_state(BOB, made, "m.room.server_acl")).body
+        assert acl == {"allow": ["*"], "deny": ["x.example"]}
+        power = (await world.get_state(BOB, made, "m.room.power_levels")).body
+        assert power["users"] == {ALICE: 100, BOB: 50}
+        assert STRANGER not in power["users"]
