@@ -138,7 +138,7 @@ class Resolver:
     ) -> None:
         """`overrides`: server name, or host name without port -> `address[:port]`."""
         self._names, self._delegations = names, delegations
-        self._overrides = dict(overrides)
+        self._overrides = overrides
 
     async def resolve(self, server: ServerName) -> Endpoint:
         """Where to find `server`. Raises ResolutionFailed."""

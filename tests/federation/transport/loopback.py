@@ -1,0 +1,212 @@
+"""Servers in this process that federate over real TLS on the loopback interface.
+
+A `Loopback` is the net: one certificate authority, and a table of names. A `Peer` is a server with
+everything of `federation.transport` over ports in memory. `Peer.routes` can be overlaid with lies.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import unquote
+
+import trustme
+from aiohttp import web
+
+from federation.events.ids import RoomId, ServerName, UserId
+from federation.events.signing import SigningKey
+from federation.ports import FederationSettings
+from federation.transport.acl import ServerAcls
+from federation.transport.backfill import Backfiller
+from federation.transport.backoff import Backoffs
+from federation.transport.client import FederationClient
+from federation.transport.dialer import Dialer
+from federation.transport.edus import EduReceiver
+from federation.transport.event_fetcher import EventFetcher
+from federation.transport.gap_filler import GapFiller
+from federation.transport.handshakes import Handshakes, MembershipWish
+from federation.transport.inbox import Inbox, InboxPorts
+from federation.transport.keyring import Keyring
+from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.queries import Queries
+from federation.transport.resolve import Resolver, SystemNames
+from federation.transport.routes import FederationRoutes, RouteParts
+from federation.transport.signature_checks import SignatureChecker
+from federation.transport.well_known import WellKnown
+from tests.federation.transport.memory_ports import (
+    CountingMetrics,
+    JumpingClock,
+    MemoryDestinations,
+    MemoryFeed,
+    MemoryInbox,
+    MemoryKeys,
+    MemoryUsers,
+    RecordingSink,
+    Tasks,
+)
+from tests.federation.transport.memory_rooms import MemoryRooms
+
+Lie = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
+
+
+class Peer:
+    """One server. Make it inside a running loop."""
+
+    def __init__(self, name: str, net: Loopback, *, key_byte: int = 0) -> None:
+        self.name = ServerName(name)
+        self.net, self.clock, self.tasks = net, net.clock, net.tasks
+        self.key = SigningKey.generate(bytes([key_byte or len(net.peers) + 1]) * 32, "k1")
+        settings = FederationSettings(
+            self.name, address_overrides=net.addresses, trusted_key_servers=net.notaries
+        )
+        self.metrics = CountingMetrics()
+        self.backoffs = Backoffs(self.clock, lambda: 0.5)
+        self.dialer = Dialer(net.client_tls)
+        self.names = SystemNames(self.clock)
+        well_known = WellKnown(self.dialer, self.names.addresses, self.clock)
+        self.resolver = Resolver(self.names, well_known, net.addresses)
+        self.client = FederationClient(
+            settings, self.key, dialer=self.dialer, resolver=self.resolver, backoffs=self.backoffs
+        )
+        self.keys = MemoryKeys()
+        self.keyring = Keyring(
+            settings, self.key, store=self.keys, client=self.client, clock=self.clock
+        )
+        self.rooms = MemoryRooms(self.name, self.key, self.clock)
+        self.signatures = SignatureChecker(self.keyring)
+        self.acls = ServerAcls(self.rooms)
+        self.sink = RecordingSink()
+        self.waiting = MemoryInbox()
+        self.users = MemoryUsers(self.name)
+        self.feed, self.destinations = MemoryFeed(), MemoryDestinations()
+        self.queries = Queries(self.client)
+        self._assemble()
+        self.lies: dict[str, Lie] = {}
+
+    def _assemble(self) -> None:
+        rooms = self.rooms
+        self.fetcher = EventFetcher(
+            self.client, store=rooms, writer=rooms, signatures=self.signatures
+        )
+        self.filler = GapFiller(
+            self.name,
+            store=rooms,
+            writer=rooms,
+            signatures=self.signatures,
+            fetcher=self.fetcher,
+            metrics=self.metrics,
+        )
+        edus = EduReceiver(self.name, sink=self.sink, acls=self.acls, metrics=self.metrics)
+        ports = InboxPorts(rooms, self.waiting, self.clock, self.metrics, self.tasks.spawn)
+        self.inbox = Inbox(self.name, ports, filler=self.filler, acls=self.acls, edus=edus)
+        self.backoffs.on_recovered(self.inbox.heard_from)
+        self.outbox = Outbox(
+            self.name,
+            self.client,
+            OutboxPorts(self.feed, self.destinations, self.clock, self.metrics, self.tasks.spawn),
+        )
+        self.handshakes = Handshakes(
+            self.key,
+            self.client,
+            fetcher=self.fetcher,
+            signatures=self.signatures,
+            writer=rooms,
+            clock=self.clock,
+        )
+        self.backfiller = Backfiller(self.client, store=rooms, writer=rooms, fetcher=self.fetcher)
+        parts = RouteParts(
+            self.name,
+            self.key,
+            self.keyring,
+            self.signatures,
+            self.acls,
+            self.backoffs,
+            self.inbox,
+            rooms,
+            rooms,
+            self.users,
+            self.clock,
+            self.metrics,
+        )
+        self.routes = [
+            (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path) + r"\Z"), handler)
+            for method, path, handler in FederationRoutes(parts).table()
+        ]
+
+    def user(self, localpart: str) -> UserId:
+        """The ID of a user of this server."""
+        return UserId(f"@{localpart}:{self.name}")
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Dispatches as the homeserver does; a lie stands in for the route whose name it has."""
+        path = request.raw_path.partition("?")[0]
+        for part, lie in self.lies.items():
+            if part in path:
+                return await lie(request, {})
+        for method, pattern, handler in self.routes:
+            found = pattern.match(path)
+            if found is not None and method == request.method:
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
+                return await handler(request, params)
+        return web.json_response({"errcode": "M_UNRECOGNIZED", "error": path}, status=404)
+
+    async def start(self) -> None:
+        """Listens, and enters the name into the net's table."""
+        self.runner = web.ServerRunner(web.Server(self.handle))
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=self.net.server_tls(self.name))
+        await site.start()
+        port = self.runner.addresses[0][1]
+        self.net.addresses[self.name] = f"127.0.0.1:{port}"
+
+    async def join(self, other: Peer, room_id: RoomId, localpart: str = "bob") -> UserId:
+        """Joins a user of this server through another."""
+        user = self.user(localpart)
+        await self.handshakes.join(MembershipWish(room_id, user, {}), [other.name])
+        return user
+
+    async def close(self) -> None:
+        """Stops listening and closes connections."""
+        await self.dialer.close()
+        await self.runner.cleanup()
+
+
+class Loopback:
+    """The net."""
+
+    def __init__(self) -> None:
+        self.clock = JumpingClock()
+        self.tasks = Tasks()
+        self.peers: dict[str, Peer] = {}
+        self.addresses: dict[str, str] = {}
+        self.notaries: list[ServerName] = []
+        self._authority = trustme.CA()
+        self.client_tls = ssl.create_default_context()
+        self._authority.configure_trust(self.client_tls)
+
+    def server_tls(self, name: str) -> ssl.SSLContext:
+        """A certificate for one name."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._authority.issue_cert(name).configure_cert(context)
+        return context
+
+    async def peer(self, name: str, *, key_byte: int = 0) -> Peer:
+        """A new server, listening."""
+        peer = Peer(name, self, key_byte=key_byte)
+        self.peers[name] = peer
+        await peer.start()
+        return peer
+
+
+@asynccontextmanager
+async def loopback() -> AsyncIterator[Loopback]:
+    """A net whose servers and tasks end with the block."""
+    net = Loopback()
+    try:
+        yield net
+    finally:
+        await net.tasks.stop()
+        for peer in net.peers.values():
+            await peer.close()
