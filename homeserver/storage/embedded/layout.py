@@ -98,7 +98,9 @@ def place_cluster(home: Path, account: Account, fallback_root: Path) -> Layout:
         return Layout(home, home / "cluster", short_socket_dir(home), relocated=False)
     name_path = home / "cluster-id"
     if not name_path.exists():
-        write_private(name_path, f"{home.parent.name}-{secrets.token_hex(6)}".encode())
+        write_private(
+            name_path, f"{home.parent.name.lstrip('.') or 'lab'}-{secrets.token_hex(6)}".encode()
+        )
     fallback_root.mkdir(parents=True, exist_ok=True, mode=0o755)
     clusters = fallback_root / "clusters"
     make_home(clusters, open_for_passage=True)
