@@ -20,10 +20,10 @@ async def load(connection: Connection, user_id: UserId) -> dict[str, bytes] | No
 
 _SAVE = """
 INSERT INTO profiles (user_id, key, value)
-SELECT $1, $2, $3
-WHERE octet_length($2) + octet_length($3) + coalesce((
+SELECT $1, $2::text, $3::bytea
+WHERE octet_length($2::text) + octet_length($3::bytea) + coalesce((
     SELECT sum(octet_length(key) + octet_length(value))
-    FROM profiles WHERE user_id = $1 AND key <> $2), 0) <= $4
+    FROM profiles WHERE user_id = $1 AND key <> $2::text), 0) <= $4
 ON CONFLICT (user_id, key) DO UPDATE SET value = excluded.value
 RETURNING true
 """

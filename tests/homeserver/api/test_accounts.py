@@ -12,8 +12,8 @@ from tests.homeserver.api.account_server import AccountServer, account_server, o
 
 
 @pytest.fixture
-async def server(postgres_url: str) -> AsyncIterator[AccountServer]:
-    async with account_server(postgres_url) as running:
+async def server(accounts_url: str) -> AsyncIterator[AccountServer]:
+    async with account_server(accounts_url) as running:
         yield running
 
 
@@ -97,17 +97,17 @@ async def test_the_password_must_be_there_and_within_bounds(server: AccountServe
     assert (await server.call("POST", "/register", {**body, "password": "x" * 512})).status == 200
 
 
-async def test_registration_that_is_off_is_forbidden(postgres_url: str) -> None:
+async def test_registration_that_is_off_is_forbidden(accounts_url: str) -> None:
     config = open_config(registration={"enabled": False})
-    async with account_server(postgres_url, config=config) as server:
+    async with account_server(accounts_url, config=config) as server:
         for path in ("/register", "/register?kind=guest"):
             assert (await server.call("POST", path, {})).status == 403
         assert (await server.call("GET", "/register/available?username=a")).status == 403
 
 
-async def test_a_registration_token_lets_in_as_often_as_it_says(postgres_url: str) -> None:
+async def test_a_registration_token_lets_in_as_often_as_it_says(accounts_url: str) -> None:
     config = open_config(registration={"enabled": True, "verification": "token"})
-    async with account_server(postgres_url, config=config) as server:
+    async with account_server(accounts_url, config=config) as server:
         async with server.database.connection() as connection:
             await registration_tokens.create(connection, "good", uses_allowed=1)
             await registration_tokens.create(connection, "old", expires_ms=5)
@@ -129,10 +129,10 @@ async def test_a_registration_token_lets_in_as_often_as_it_says(postgres_url: st
         assert (await server.call("GET", path + "good")).body == {"valid": False}
 
 
-async def test_guests_register_where_that_is_on_and_may_do_little(postgres_url: str) -> None:
+async def test_guests_register_where_that_is_on_and_may_do_little(accounts_url: str) -> None:
     registration = {"enabled": True, "verification": "none", "guests": True}
     async with account_server(
-        postgres_url, config=open_config(registration=registration)
+        accounts_url, config=open_config(registration=registration)
     ) as server:
         guest = await server.call("POST", "/register?kind=guest", {})
         assert guest.status == 200

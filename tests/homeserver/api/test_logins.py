@@ -1,0 +1,156 @@
+"""Log-in and log-out over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from homeserver import limits
+from tests.homeserver.api.account_server import AccountServer, account_server, open_config
+
+
+@pytest.fixture
+async def server(accounts_url: str) -> AsyncIterator[AccountServer]:
+    config = open_config(public_baseurl="https://hs1.example")
+    async with account_server(accounts_url, config=config) as running:
+        yield running
+
+
+async def test_password_is_the_flow(server: AccountServer) -> None:
+    assert (await server.call("GET", "/login")).body == {"flows": [{"type": "m.login.password"}]}
+
+
+@pytest.mark.parametrize("name", ["alice", "@alice:hs1", "ALICE"])
+async def test_a_user_logs_in_by_name_or_id(server: AccountServer, name: str) -> None:
+    alice = await server.register("alice")
+    reply = await server.log_in(name, initial_device_display_name="phone")
+    assert reply.status == 200
+    assert reply.body["user_id"] == "@alice:hs1"
+    assert reply.body["device_id"] != alice["device_id"]
+    assert reply.body["well_known"] == {"m.homeserver": {"base_url": "https://hs1.example"}}
+    devices = await server.call("GET", "/devices", token=reply.body["access_token"])
+    names = {entry["device_id"]: entry.get("display_name") for entry in devices.body["devices"]}
+    assert names == {alice["device_id"]: None, reply.body["device_id"]: "phone"}
+
+
+async def test_old_clients_say_user(server: AccountServer) -> None:
+    await server.register("alice")
+    body = {"type": "m.login.password", "user": "alice", "password": "secret"}
+    assert (await server.call("POST", "/login", body)).status == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["alice", "bob", "@alice:hs2", "@:hs1", "", "ä", "a\0", "x" * 300, "@alice:hs1\0"]
+)
+async def test_every_wrong_attempt_is_the_same_refusal(server: AccountServer, name: str) -> None:
+    await server.register("alice")
+    reply = await server.log_in(name, "wrong")
+    assert (reply.status, reply.body["errcode"]) == (403, "M_FORBIDDEN")
+    assert reply.body["error"] == "Wrong user name or password"
+
+
+async def test_an_overlong_password_is_just_wrong(server: AccountServer) -> None:
+    await server.register("alice")
+    assert (await server.log_in("alice", "x" * 600)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "errcode"),
+    [
+        ({}, "M_MISSING_PARAM"),
+        ({"type": 5}, "M_BAD_JSON"),
+        ({"type": "m.login.magic"}, "M_UNKNOWN"),
+        ({"type": "m.login.password", "user": "a"}, "M_MISSING_PARAM"),
+        ({"type": "m.login.password", "password": "a"}, "M_MISSING_PARAM"),
+        ({"type": "m.login.password", "password": "a", "user": 5}, "M_BAD_JSON"),
+        ({"type": "m.login.password", "password": 5, "user": "a"}, "M_BAD_JSON"),
+        ({"type": "m.login.password", "password": "a", "identifier": "x"}, "M_BAD_JSON"),
+        ({"type": "m.login.password", "password": "a", "identifier": {}}, "M_BAD_JSON"),
+        (
+            {"type": "m.login.password", "password": "a", "identifier": {"type": "m.id.phone"}},
+            "M_BAD_JSON",
+        ),
+        (
+            {
+                "type": "m.login.password",
+                "password": "a",
+                "identifier": {"type": "m.id.user", "user": []},
+            },
+            "M_BAD_JSON",
+        ),
+    ],
+)
+async def test_malformed_attempts(
+    server: AccountServer, body: dict[str, object], errcode: str
+) -> None:
+    reply = await server.call("POST", "/login", body)
+    assert (reply.status, reply.body["errcode"]) == (400, errcode)
+
+
+async def test_a_device_that_logs_in_again_loses_its_former_token(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    assert (await server.call("GET", "/devices", token=alice["access_token"])).status == 200
+    position = server.committer.position
+    again = await server.log_in("alice", device_id=alice["device_id"])
+    assert again.body["device_id"] == alice["device_id"]
+    assert server.committer.position == position, "a known device is no news to others"
+    assert (await server.call("GET", "/devices", token=alice["access_token"])).status == 401
+    devices = await server.call("GET", "/devices", token=again.body["access_token"])
+    assert len(devices.body["devices"]) == 1
+
+
+async def test_a_new_device_is_told_to_others(server: AccountServer) -> None:
+    await server.register("alice")
+    position = server.committer.position
+    await server.log_in("alice")
+    entries = [placed.entry for placed in server.committer.tail.since(position)]
+    assert [type(entry).__name__ for entry in entries] == ["DeviceListEntry"]
+
+
+async def test_device_ids_and_names_have_bounds(server: AccountServer) -> None:
+    await server.register("alice")
+    longest = "x" * limits.DEVICE_ID_BYTES
+    assert (await server.log_in("alice", device_id=longest)).body["device_id"] == longest
+    name = "x" * limits.DEVICE_NAME_CHARACTERS
+    assert (await server.log_in("alice", initial_device_display_name=name)).status == 200
+    for more in (
+        {"device_id": longest + "x"},
+        {"device_id": ""},
+        {"device_id": "a\0"},
+        {"initial_device_display_name": name + "x"},
+        {"initial_device_display_name": "\0"},
+    ):
+        reply = await server.log_in("alice", **more)
+        assert (reply.status, reply.body["errcode"]) == (400, "M_INVALID_PARAM")
+
+
+async def test_log_out_ends_the_device_with_all_that_is_its_own(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    other = (await server.log_in("alice")).body
+    position = server.committer.position
+    assert (await server.call("POST", "/logout", token=other["access_token"])).body == {}
+    assert (await server.call("POST", "/logout", token=other["access_token"])).status == 401
+    assert server.deleted == [("@alice:hs1", [other["device_id"]])]
+    assert server.committer.position == position + 1
+    devices = await server.call("GET", "/devices", token=alice["access_token"])
+    assert [entry["device_id"] for entry in devices.body["devices"]] == [alice["device_id"]]
+
+
+async def test_log_out_everywhere_ends_all_devices(server: AccountServer) -> None:
+    tokens = [(await server.register("alice"))["access_token"]]
+    tokens += [(await server.log_in("alice")).body["access_token"] for _ in range(2)]
+    bob = await server.register("bob")
+    assert (await server.call("POST", "/logout/all", {}, token=tokens[0])).status == 200
+    for token in tokens:
+        assert (await server.call("GET", "/account/whoami", token=token)).status == 401
+    assert (await server.call("GET", "/devices", token=bob["access_token"])).status == 200
+    assert len(server.deleted[0][1]) == 3
+
+
+async def test_guesses_at_one_account_are_limited(accounts_url: str) -> None:
+    rates = {"enabled": True, "login": {"per_second": 0.001, "burst": 3}}
+    async with account_server(accounts_url, config=open_config(rate_limits=rates)) as server:
+        await server.register("alice")
+        statuses = [(await server.log_in("alice", "wrong")).status for _ in range(4)]
+        assert statuses == [403, 403, 403, 429]

@@ -1,0 +1,36 @@
+"""What the server tells of itself."""
+
+from __future__ import annotations
+
+from homeserver.api.server_info import SPEC_VERSIONS
+from tests.homeserver.api.account_server import account_server, open_config
+
+
+async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
+    config = open_config(
+        public_baseurl="https://hs1.example",
+        default_room_version="11",
+        federation={"delegated_name": "hs1.example:443"},
+    )
+    async with account_server(accounts_url, config=config) as server:
+        versions = await server.call("GET", "/_matrix/client/versions")
+        assert versions.body == {"versions": list(SPEC_VERSIONS), "unstable_features": {}}
+        discovery = await server.call("GET", "/.well-known/matrix/client")
+        assert discovery.body == {"m.homeserver": {"base_url": "https://hs1.example"}}
+        assert discovery.headers["Access-Control-Allow-Origin"] == "*"
+        delegation = await server.call("GET", "/.well-known/matrix/server")
+        assert delegation.body == {"m.server": "hs1.example:443"}
+        assert (await server.call("GET", "/capabilities")).status == 401
+        token = (await server.register("alice"))["access_token"]
+        capabilities = (await server.call("GET", "/capabilities", token=token)).body["capabilities"]
+        assert capabilities["m.room_versions"]["default"] == "11"
+        assert set(capabilities["m.room_versions"]["available"]) >= {"10", "11", "12"}
+        for path in ("/voip/turnServer", "/thirdparty/protocols"):
+            assert (await server.call("GET", path, token=token)).body == {}
+
+
+async def test_discovery_is_404_where_nothing_is_configured(accounts_url: str) -> None:
+    async with account_server(accounts_url) as server:
+        for kind in ("client", "server"):
+            reply = await server.call("GET", f"/.well-known/matrix/{kind}")
+            assert (reply.status, reply.body["errcode"]) == (404, "M_NOT_FOUND")
