@@ -1,0 +1,144 @@
+"""State resolution a second time, naively and straight from the definitions of the specification
+(room version 2 and room version 12), as a witness for the real one: sets and recursion, no care
+for speed, nothing shared with it but the authorisation rules themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey
+from federation.events.room_versions import RoomVersion
+from federation.graph.auth_rules import AuthState, check_auth
+from federation.graph.power_levels import PowerLevels
+
+States = Sequence[Mapping[StateKey, EventId]]
+LEVELS: StateKey = ("m.room.power_levels", "")
+
+
+class Oracle:
+    """One resolution over a known graph."""
+
+    def __init__(
+        self,
+        version: RoomVersion,
+        events: Mapping[EventId, Event],
+        rejected: Callable[[EventId], bool],
+    ) -> None:
+        self.version = version
+        self.events = events
+        self.rejected = rejected
+        self.chains: dict[EventId, frozenset[EventId]] = {}
+
+    def auth_chain(self, event_id: EventId) -> frozenset[EventId]:
+        if event_id not in self.chains:
+            parents = self.events[event_id].auth_events
+            chain = set(parents).union(*(self.auth_chain(parent) for parent in parents))
+            self.chains[event_id] = frozenset(chain)
+        return self.chains[event_id]
+
+    def auth_difference(self, states: States, *, with_state: bool) -> set[EventId]:
+        """`with_state`: the states' own events count as seen by them, as deployed servers do."""
+        full_chains = []
+        for state in states:
+            chain: set[EventId] = set(state.values()) if with_state else set()
+            full_chains.append(chain.union(*map(self.auth_chain, state.values())))
+        return set.union(*full_chains).difference(
+            {e for e in full_chains[0] if all(e in chain for chain in full_chains)}
+        )
+
+    def subgraph(self, conflicted: set[EventId]) -> set[EventId]:
+        found: set[EventId] = set()
+        for start in conflicted:
+            for end in conflicted & self.auth_chain(start):
+                between = {e for e in self.auth_chain(start) if end in self.auth_chain(e)}
+                found |= {start, end} | between
+        return found
+
+    def is_power_event(self, event_id: EventId) -> bool:
+        event = self.events[event_id]
+        if event.state_key is None:
+            return False
+        if event.type in {"m.room.power_levels", "m.room.join_rules"}:
+            return True
+        return (
+            event.type == "m.room.member"
+            and event.content.get("membership") in {"leave", "ban"}
+            and event.sender != event.state_key
+        )
+
+    def cited(self, event_id: EventId) -> dict[StateKey, Event]:
+        event = self.events[event_id]
+        cited = [self.events[e] for e in event.auth_events if not self.rejected(e)]
+        if self.version.room_id_is_create_hash and event.type != "m.room.create":
+            cited.append(self.events[EventId("$" + event.room_id[1:])])
+        return {event.key: event for event in cited}
+
+    def power_key(self, event_id: EventId) -> tuple[float, int, EventId]:
+        cited = self.cited(event_id)
+        levels = PowerLevels(cited.get(("m.room.create", "")), cited.get(LEVELS), self.version)
+        event = self.events[event_id]
+        return (-levels.user(event.sender), event.origin_server_ts, event_id)
+
+    def power_ordering(self, events: set[EventId]) -> list[EventId]:
+        left, order = set(events), []
+        while left:
+            candidates = [e for e in left if not self.auth_chain(e) & left]
+            smallest = min(candidates, key=self.power_key)
+            order.append(smallest)
+            left.remove(smallest)
+        return order
+
+    def power_levels_cited(self, event_id: EventId) -> EventId | None:
+        for parent in self.events[event_id].auth_events:
+            if self.events[parent].key == LEVELS:
+                return parent
+        return None
+
+    def line(self, event_id: EventId | None) -> list[EventId]:
+        return [] if event_id is None else [event_id, *self.line(self.power_levels_cited(event_id))]
+
+    def mainline_ordering(self, events: set[EventId], top: EventId | None) -> list[EventId]:
+        mainline = self.line(top)
+
+        def key(event_id: EventId) -> tuple[float, int, EventId]:
+            own = self.line(event_id)[1:]
+            position = next((mainline.index(e) for e in own if e in mainline), float("inf"))
+            return (-position, self.events[event_id].origin_server_ts, event_id)
+
+        return sorted(events, key=key)
+
+    def iterative_auth_checks(
+        self, start: Mapping[StateKey, EventId], order: Sequence[EventId]
+    ) -> dict[StateKey, EventId]:
+        state = dict(start)
+        for event_id in order:
+            given = {**self.cited(event_id), **{k: self.events[e] for k, e in state.items()}}
+            if check_auth(self.events[event_id], AuthState(self.version, given.get)) is None:
+                state[self.events[event_id].key] = event_id
+        return state
+
+    def resolve(self, states: States, *, with_state: bool = True) -> dict[StateKey, EventId]:
+        keys = {key for state in states for key in state}
+        unconflicted = {
+            key: states[0][key]
+            for key in keys
+            if all(key in state and state[key] == states[0].get(key) for state in states)
+        }
+        conflicted = {
+            event_id
+            for state in states
+            for key, event_id in state.items()
+            if key not in unconflicted
+        }
+        full = conflicted | self.auth_difference(states, with_state=with_state)
+        is_v2_1 = self.version.state_resolution == "v2.1"
+        if is_v2_1:
+            full |= self.subgraph(conflicted)
+        power = {e for e in full if self.is_power_event(e)}
+        power |= {e for p in power for e in self.auth_chain(p) if e in full}
+        start: dict[StateKey, EventId] = {} if is_v2_1 else unconflicted
+        partial = self.iterative_auth_checks(start, self.power_ordering(power))
+        rest = self.mainline_ordering(full - power, partial.get(LEVELS))
+        return {**self.iterative_auth_checks(partial, rest), **unconflicted}
