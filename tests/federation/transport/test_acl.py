@@ -1,0 +1,65 @@
+"""Server access control lists."""
+
+import time
+
+import pytest
+
+from federation.events.ids import ServerName
+from federation.transport.acl import ServerAcl, ip_of, matches_glob, split_port
+
+
+@pytest.mark.parametrize(
+    ("server", "allowed"),
+    [
+        ("good.test", True),
+        ("good.test:1234", True),
+        ("GOOD.TEST", True),
+        ("evil.test", False),
+        ("sub.EVIL.test:8448", False),
+        ("1.2.3.4", False),
+        ("[::1]:8448", False),
+    ],
+)
+def test_deny_and_literals_win_over_allow(server: str, allowed: bool) -> None:
+    acl = ServerAcl.parse({"allow": ["*"], "deny": ["*evil.test", 5], "allow_ip_literals": False})
+    assert acl.allows(ServerName(server)) is allowed
+
+
+def test_who_is_on_no_list_is_denied() -> None:
+    assert not ServerAcl.parse({}).allows(ServerName("a.test"))
+    assert not ServerAcl.parse({"allow": "a.test"}).allows(ServerName("a.test"))
+    assert ServerAcl.parse({"allow": ["a.t?st"]}).allows(ServerName("a.test"))
+    assert ServerAcl.parse({"allow": ["*"]}).allows(ServerName("1.2.3.4"))
+
+
+@pytest.mark.parametrize(
+    ("glob", "text", "matches"),
+    [
+        ("*", "", True),
+        ("", "", True),
+        ("", "a", False),
+        ("a*c", "abbc", True),
+        ("a*c", "abbd", False),
+        ("*.b", "a.b", True),
+        ("?", "", False),
+        ("a**b", "ab", True),
+        ("a.c", "abc", False),
+        ("*a*b", "xaxab", True),
+    ],
+)
+def test_globs(glob: str, text: str, matches: bool) -> None:
+    assert matches_glob(glob, text) is matches
+
+
+def test_a_hostile_glob_costs_no_exponential_time() -> None:
+    started = time.process_time()
+    assert not matches_glob("a*" * 120 + "b", "a" * 255)
+    assert time.process_time() - started < 1
+
+
+def test_names_are_split_into_host_and_port() -> None:
+    assert split_port("a.test:80") == ("a.test", 80)
+    assert split_port("a.test") == ("a.test", None)
+    assert split_port("[::1]") == ("[::1]", None)
+    assert split_port("[::1]:80") == ("[::1]", 80)
+    assert (ip_of("[::1]"), ip_of("127.0.0.1"), ip_of("a.test")) == ("::1", "127.0.0.1", None)

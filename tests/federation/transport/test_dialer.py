@@ -1,0 +1,172 @@
+"""The dialer against servers that misbehave, and against private addresses."""
+
+import asyncio
+import ssl
+
+import pytest
+from aiohttp import web
+
+from federation.transport.dialer import (
+    Bounds,
+    Dialer,
+    DialError,
+    DialFailure,
+    Endpoint,
+    Outgoing,
+    build_tls_context,
+    is_public_address,
+)
+from tests.federation.transport.loopback import Loopback, Peer, loopback
+
+GET = Outgoing("GET", "/lie", {})
+BOUNDS = Bounds(timeout_s=0.3, bytes_max=1_000)
+
+
+def endpoint_of(net: Loopback, peer: Peer) -> Endpoint:
+    port = int(net.addresses[peer.name].rpartition(":")[2])
+    return Endpoint(("127.0.0.1",), port, peer.name, peer.name, may_be_private=True)
+
+
+async def failure(dialer: Dialer, endpoint: Endpoint) -> DialFailure:
+    with pytest.raises(DialError) as caught:
+        await dialer.exchange(endpoint, GET, BOUNDS)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("192.168.0.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1", False),
+        ("fc00::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::808:808", True),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_which_addresses_need_permission(address: str, is_public: bool) -> None:
+    assert is_public_address(address) is is_public
+
+
+async def test_private_addresses_are_refused_without_permission() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        port = endpoint_of(net, peer).port
+        endpoint = Endpoint(("127.0.0.1", "::1"), port, "a.test", "a.test")
+        assert await failure(peer.dialer, endpoint) is DialFailure.ADDRESS
+        free = Dialer(net.client_tls, allow_private=True)
+        answer = await free.exchange(
+            endpoint, Outgoing("GET", "/_matrix/federation/v1/version", {}), BOUNDS
+        )
+        await free.close()
+        assert answer.status == 200
+
+
+async def test_a_certificate_for_another_name_is_refused() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        port = endpoint_of(net, peer).port
+        endpoint = Endpoint(("127.0.0.1",), port, "b.test", "b.test", may_be_private=True)
+        assert await failure(peer.dialer, endpoint) is DialFailure.CERTIFICATE
+
+
+async def test_an_unknown_authority_is_refused() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        dialer = Dialer(build_tls_context([], verify=True))
+        assert await failure(dialer, endpoint_of(net, peer)) is DialFailure.CERTIFICATE
+        await dialer.close()
+
+
+def test_verification_can_be_switched_off_for_a_lab() -> None:
+    assert build_tls_context([], verify=False).verify_mode is ssl.CERT_NONE
+    assert build_tls_context([], verify=True).verify_mode is ssl.CERT_REQUIRED
+
+
+async def test_nobody_listening_is_a_refusal() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        endpoint = endpoint_of(net, peer)
+        await peer.runner.cleanup()
+        assert await failure(peer.dialer, endpoint) is DialFailure.REFUSED
+
+
+async def test_answers_are_read_up_to_the_limit() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        size = BOUNDS.bytes_max
+
+        async def declared(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            return web.Response(body=b"x" * size)
+
+        async def chunked(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            response = web.StreamResponse()
+            response.enable_chunked_encoding()
+            await response.prepare(request)
+            for start in range(0, size, 100):
+                await response.write(b"x" * min(100, size - start))
+            await response.write_eof()
+            return response
+
+        for lie in (declared, chunked):
+            peer.lies["/lie"] = lie
+            size = BOUNDS.bytes_max
+            answer = await peer.dialer.exchange(endpoint_of(net, peer), GET, BOUNDS)
+            assert len(answer.body) == size
+            size += 1
+            assert await failure(peer.dialer, endpoint_of(net, peer)) is DialFailure.TOO_LARGE
+
+
+async def test_an_endless_slow_body_ends_at_the_time_limit() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+
+        async def drip(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
+
+        peer.lies["/lie"] = drip
+        assert await failure(peer.dialer, endpoint_of(net, peer)) is DialFailure.TIMEOUT
+
+
+async def test_redirects_are_not_followed() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+
+        async def elsewhere(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            return web.Response(status=302, headers={"Location": "/_matrix/federation/v1/version"})
+
+        peer.lies["/lie"] = elsewhere
+        answer = await peer.dialer.exchange(endpoint_of(net, peer), GET, BOUNDS)
+        assert answer.status == 302
+
+
+async def test_the_request_target_goes_out_byte_for_byte() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        seen: list[tuple[str, str]] = []
+
+        async def note(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            seen.append((request.raw_path, request.headers["Host"]))
+            return web.Response(body=b"{}")
+
+        peer.lies["/lie"] = note
+        target = "/lie/%21a%24%3A%2F%2b?v=%24x&y=a%20b"
+        await peer.dialer.exchange(endpoint_of(net, peer), Outgoing("GET", target, {}), BOUNDS)
+        assert seen == [(target, "a.test")]
