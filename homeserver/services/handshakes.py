@@ -1,0 +1,154 @@
+"""`RemoteRooms` over federation: joins, knocks, refusals and invites that take two servers.
+
+Rules:
+1. The other server signs before we commit; no room is held meanwhile. An invite that was signed
+   is judged once more against the room as it is by then.
+2. Errors become MatrixError: a resident's refusal with its own code, else 502.
+
+Spec: server-server API, "Joining rooms", "Inviting to a room"; design, "What keeps it right", 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import EventTooLarge, InvalidEvent
+from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateKey, UserId
+from federation.graph.admission import Accepted
+from federation.graph.building import EventDraft, sign_event
+from federation.ports import Clock, Refused
+from federation.transport.client import FailureKind, FederationError
+from federation.transport.handshakes import HandshakeFailed, Handshakes, MembershipWish
+from federation.transport.queries import Queries
+from homeserver import errors
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.residents import Residents
+from homeserver.engine.rooms import Rooms
+from homeserver.engine.writer import Signer
+from homeserver.errors import MatrixError
+from homeserver.services.directory import LookUp, Target
+
+T = TypeVar("T")
+
+_STRIPPED: Sequence[StateKey] = tuple(
+    (name, "")
+    for name in (
+        "m.room.create",
+        "m.room.name",
+        "m.room.avatar",
+        "m.room.topic",
+        "m.room.join_rules",
+        "m.room.canonical_alias",
+        "m.room.encryption",
+    )
+)
+"""What an invited user gets to see of the room (spec: "Stripped state")."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEntrance:
+    """The engine, as far as handshakes end in it."""
+
+    rooms: Rooms
+    residents: Residents
+    committer: Committer
+
+
+class HandshakeRooms:
+    """Membership changes by way of other servers (`RemoteRooms`)."""
+
+    def __init__(
+        self, handshakes: Handshakes, entrance: RoomEntrance, *, signer: Signer, clock: Clock
+    ) -> None:
+        self._handshakes = handshakes
+        self._entrance = entrance
+        self._signer = signer
+        self._clock = clock
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.join`."""
+        await _told(self._handshakes.join(MembershipWish(room_id, user_id, content), servers))
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.leave`."""
+        await _told(self._handshakes.leave(MembershipWish(room_id, user_id, content), servers))
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.knock`."""
+        knocked = await _told(
+            self._handshakes.knock(MembershipWish(room_id, user_id, content), servers)
+        )
+        entry = MembershipEntry(
+            user_id=user_id,
+            room_id=room_id,
+            membership="knock",
+            event_id=knocked.event.event_id,
+            sender=user_id,
+            stripped=orjson.dumps(list(knocked.stripped_state)),
+            event=knocked.event.raw,
+            version=knocked.version.name,
+        )
+        await self._entrance.committer.submit(Unit([entry]))
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """`RemoteRooms.invite`."""
+        now = replace(draft, origin_server_ts=self._clock.now_ms())
+        template = await _told(self._entrance.residents.template(now, room_id))
+        try:
+            event = sign_event(
+                template.event, template.version, self._signer.server_name, self._signer.key
+            )
+        except EventTooLarge as error:
+            raise errors.too_large(error.reason) from error
+        except InvalidEvent as error:
+            raise errors.bad_json(error.reason) from error
+        stripped = await self._stripped(room_id, draft.sender)
+        signed = await _told(self._handshakes.invite(event, stripped))
+        verdict = await _told(self._entrance.residents.accept_own(signed))
+        if not isinstance(verdict, Accepted):
+            raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
+        return signed.event_id
+
+    async def _stripped(self, room_id: RoomId, inviter: UserId) -> list[bytes]:
+        room = await self._entrance.rooms.get(room_id)
+        if room is None:
+            raise errors.not_found("This room isn't known here")
+        keys = [*_STRIPPED, ("m.room.member", str(inviter))]
+        found = await self._entrance.rooms.state_events(room.view.state, keys)
+        return [found[key].raw for key in keys if key in found]
+
+
+async def _told(work: Awaitable[T]) -> T:
+    """A handshake's result; its failures as MatrixError."""
+    try:
+        return await work
+    except (HandshakeFailed, Refused) as error:
+        raise MatrixError(error.status, error.errcode, error.error, extra=error.extra) from error
+
+
+def alias_look_up(queries: Queries) -> LookUp:
+    """Asks an alias's server: for `Directory`. 404 M_NOT_FOUND where it says that there is none,
+    502 where it can't be asked."""
+
+    async def look_up(alias: RoomAlias) -> Target:
+        try:
+            room_id, servers = await queries.directory(alias)
+        except FederationError as error:
+            if error.kind is FailureKind.STATUS and error.status == 404:
+                raise errors.not_found(f"Room alias {alias} not found") from error
+            raise MatrixError(502, "M_UNKNOWN", f"{error.server} can't be asked") from error
+        return Target(room_id, servers)
+
+    return look_up
