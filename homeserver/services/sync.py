@@ -126,7 +126,7 @@ class Sync:
         # Loads the memberships, so that reading them below is one step with the position.
         await self._engine.memberships.of(request.user_id)
         upto = self._engine.committer.position
-        boot, serial = self._sources.typing.token
+        typing = self._sources.typing.token
         look = await self._look(request, since, looked, upto)
         answer = Answer(is_first=since is None)
         await self._add_rooms(look, answer, since)
@@ -136,7 +136,9 @@ class Sync:
         counts = await self._sources.keys.counts(request.user_id, request.device_id)
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
         history = self._engine.committer.history
-        answer.next_batch = format_sync(SyncToken(history, ((LOG, upto),), to_device, boot, serial))
+        answer.next_batch = format_sync(
+            SyncToken(history, ((LOG, upto),), to_device, typing.boot, typing.count)
+        )
         found_nothing = look.news is not None and not look.news
         return answer, upto if found_nothing else looked
 
