@@ -287,3 +287,15 @@ EDUS_PER_DEVICE_CHANGE = 20
 
 KEY_QUERY_JOIN_WAIT_S = 2.0
 """How long another server's question about a user waits for a join that is being stored."""
+
+PASSING_EDUS = 100
+"""Typing and receipts that wait for one destination; the oldest go."""
+
+LOG_CLOSE_S = 2
+"""How long a stop waits for what was accepted to be stored."""
+
+SEEN_FLUSH_S = 60
+"""How often it is stored when devices were last seen."""
+
+SEEN_DEVICES = 50_000
+"""Devices whose last sighting waits to be stored."""

@@ -18,6 +18,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from homeserver import limits
@@ -77,6 +78,7 @@ class Committer:
         self._next_nid = 0
         self._nid_end = 0
         self._closing = False
+        self._ended = asyncio.Event()
         self.on_lost: Callable[[], None] | None = None
         self.fault: Callable[[str], Awaitable[None]] | None = None  # tests cut the line here
 
@@ -148,12 +150,15 @@ class Committer:
                     self._room_left.set()
                 await self._commit(batch)
             if self._closing:
+                self._ended.set()
                 return
 
-    async def close(self) -> None:
-        """Refuses new units; the loop ends once the queue is empty."""
+    async def close(self, within_s: float) -> None:
+        """Refuses new units; returns when the queue is empty, or after `within_s`."""
         self._closing = True
         self._filled.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), within_s)
 
     async def disconnect(self) -> None:
         """Closes the log's own connection."""

@@ -8,6 +8,7 @@ Rules:
    that, tables answer.
 3. A device-list change concerns servers that only a look at the user's rooms tells. Until then no
    cursor passes its position.
+4. What passes (typing, receipts) is in memory alone; where too much waits, the oldest goes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from federation.events.ids import RoomId, ServerName, UserId, server_of
 from federation.ports import Destination, DestinationStore, Owed
 from homeserver import limits
 from homeserver.engine.committer import Committer
-from homeserver.engine.entries import DeviceListEntry, EventEntry, RemoteEduEntry
+from homeserver.engine.entries import DeviceListEntry, EventEntry, ReceiptEntry, RemoteEduEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.rooms import Rooms
@@ -51,6 +52,7 @@ class _Queue:
     def __init__(self, start: int) -> None:
         self.start = start
         self.items: deque[_Item] = deque()
+        self.passing: deque[JsonObject] = deque(maxlen=limits.PASSING_EDUS)
 
     def add(self, item: _Item) -> None:
         """Keeps order; what does not fit is read from the tables later."""
@@ -112,6 +114,8 @@ class LogFeed:
             elif isinstance(entry, RemoteEduEntry):
                 self._queue(entry.destination).add(_Item(placed.position, edu=entry.edu))
                 concerned.add(entry.destination)
+            elif isinstance(entry, ReceiptEntry):
+                self._pass_receipt(entry)
             elif isinstance(entry, DeviceListEntry) and self._is_ours(entry.user_id):
                 self._unresolved.append((placed.position, entry.user_id))
                 self._arrived.set()
@@ -119,6 +123,24 @@ class LogFeed:
 
     def _is_ours(self, user_id: UserId) -> bool:
         return server_of(user_id) == self._server_name
+
+    def pass_on(self, servers: Collection[ServerName], edu: JsonObject) -> None:
+        """Sends an EDU that isn't worth keeping."""
+        others = [server for server in servers if server != self._server_name]
+        for server in others:
+            self._queue(server).passing.append(edu)
+        self._tell(others)
+
+    def _pass_receipt(self, entry: ReceiptEntry) -> None:
+        room = self._rooms.hot(entry.room_id)
+        if room is None or entry.kind != "m.read" or not self._is_ours(entry.user_id):
+            return
+        data: JsonObject = {"ts": entry.ts}
+        if entry.thread:
+            data["thread_id"] = entry.thread
+        receipt = {entry.user_id: {"data": data, "event_ids": [entry.event_id]}}
+        content = {entry.room_id: {"m.read": receipt}}
+        self.pass_on(room.view.servers, {"edu_type": "m.receipt", "content": content})
 
     def _note_event(self, position: int, entry: EventEntry) -> set[ServerName]:
         room = self._rooms.hot(entry.room_id)
@@ -193,6 +215,8 @@ class LogFeed:
                 edus.append(orjson.loads(item.edu))
             else:
                 edus += await self._device_edus([item.position])
+        while queue.passing and len(edus) < edu_limit:
+            edus.append(queue.passing.popleft())
         return Owed(pdus, edus, end)
 
     async def _device_edus(self, positions: Iterable[int]) -> list[JsonObject]:

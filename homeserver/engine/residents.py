@@ -71,6 +71,10 @@ class Residents:
         """`RoomWriter.accept_with_state`."""
         return await self._accept(event, verdict, state_before, to_federate=False)
 
+    async def accept_own(self, event: Event) -> Verdict:
+        """Hands in an event of ours that another server signed too (an invite)."""
+        return await self._accept(event, Accepted(), None, to_federate=True)
+
     async def _accept(
         self,
         event: Event,

@@ -28,7 +28,7 @@ from homeserver import limits
 from homeserver.engine.committer import Committer, Superseded
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.resolution import Resolver
-from homeserver.engine.rooms import Before, NotLoaded, Room, Rooms
+from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms
 from homeserver.engine.staging import (
     Origin,
     Redacting,
@@ -244,7 +244,8 @@ class Writer:
         """Builds, checks and places one event; the caller holds the room's turn. Raises
         MatrixError."""
         before, snapshots = await self._before(room)
-        event = await self.loading(lambda: self._build(room, draft, before))
+        named = room.staged.heads[-limits.HEADS_PER_EVENT :]
+        event = await self.loading(lambda: self._build(room, draft, before, named))
         origin = Origin(to_federate=True, transaction=transaction)
         return await self.place(room, event, before, origin, snapshots=snapshots)
 
@@ -266,7 +267,7 @@ class Writer:
                 await self._rooms.events([missing.event_id])
         raise AssertionError("an auth check needs a bounded number of events")
 
-    def _build(self, room: Room, draft: EventDraft, before: Before) -> Event:
+    def _build(self, room: Room, draft: EventDraft, before: Before, heads: Sequence[Head]) -> Event:
         state = before.state
         keys = auth_event_keys(
             draft.type,
@@ -275,7 +276,6 @@ class Writer:
             content=draft.content,
             version=room.version,
         )
-        heads = room.staged.heads[-limits.HEADS_PER_EVENT :]
         event = self._signed(
             draft,
             version=room.version,

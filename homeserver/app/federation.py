@@ -1,0 +1,163 @@
+"""Makes the federation side: the way out first (services use it), then the way in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from federation.events.signing import SigningKey
+from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
+from federation.transport.acl import ServerAcls
+from federation.transport.backoff import Backoffs
+from federation.transport.client import FederationClient
+from federation.transport.dialer import Dialer, build_tls_context
+from federation.transport.edus import EduReceiver
+from federation.transport.event_fetcher import EventFetcher
+from federation.transport.gap_filler import GapFiller
+from federation.transport.handshakes import Handshakes
+from federation.transport.inbox import Inbox, InboxPorts
+from federation.transport.keyring import Keyring
+from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.queries import Queries
+from federation.transport.resolve import Resolver, SystemNames
+from federation.transport.routes.table import FederationRoutes, RouteParts
+from federation.transport.signature_checks import SignatureChecker
+from federation.transport.well_known import WellKnown
+from homeserver.app.engine import Engine
+from homeserver.engine.outbound_feed import FeedDestinations, LogFeed
+from homeserver.services.device_lists import build_device_list_updates
+from homeserver.storage.destinations import Destinations
+from homeserver.storage.inbox import Inbox as InboxRows
+from homeserver.storage.server_keys import ServerKeys
+from homeserver.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every part may use."""
+
+    settings: FederationSettings
+    key: SigningKey
+    clock: Clock
+    metrics: Metrics
+    supervisor: Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """Asking other servers."""
+
+    dialer: Dialer
+    backoffs: Backoffs
+    client: FederationClient
+    keyring: Keyring
+    signatures: SignatureChecker
+    fetcher: EventFetcher
+    handshakes: Handshakes
+    queries: Queries
+    feed: LogFeed
+
+
+@dataclass(frozen=True, slots=True)
+class WayIn:
+    """Being asked, and delivering."""
+
+    routes: FederationRoutes
+    inbox: Inbox
+    outbox: Outbox
+
+
+def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
+    """The client, the keys and the handshakes."""
+    settings, clock = around.settings, around.clock
+    tls = build_tls_context(settings.ca_paths, verify=settings.verify_tls)
+    dialer = Dialer(tls, allow_private=settings.allow_private_addresses)
+    names = SystemNames(clock)
+    delegations = WellKnown(dialer, names.addresses, clock)
+    backoffs = Backoffs(clock, random.SystemRandom().random)
+    client = FederationClient(
+        settings,
+        around.key,
+        dialer=dialer,
+        resolver=Resolver(names, delegations, settings.address_overrides),
+        backoffs=backoffs,
+    )
+    keyring = Keyring(
+        settings, around.key, store=ServerKeys(engine.database), client=client, clock=clock
+    )
+    signatures = SignatureChecker(keyring)
+    fetcher = EventFetcher(
+        client, store=engine.events, writer=engine.residents, signatures=signatures
+    )
+    handshakes = Handshakes(
+        around.key,
+        client,
+        fetcher=fetcher,
+        signatures=signatures,
+        writer=engine.residents,
+        clock=clock,
+    )
+    feed = LogFeed(
+        engine.database,
+        engine.committer,
+        engine.rooms,
+        engine.memberships,
+        server_name=settings.server_name,
+        device_list_edus=build_device_list_updates,
+    )
+    return WayOut(
+        dialer, backoffs, client, keyring, signatures, fetcher, handshakes, Queries(client), feed
+    )
+
+
+def make_way_in(
+    around: Surroundings,
+    engine: Engine,
+    way_out: WayOut,
+    *,
+    users: UserQueries,
+    edus: EduSink,
+) -> WayIn:
+    """The endpoints, the inbox and the outbox."""
+    name, clock, metrics = around.settings.server_name, around.clock, around.metrics
+    spawn: Callable[..., None] = around.supervisor.spawn
+    acls = ServerAcls(engine.events)
+    filler = GapFiller(
+        name,
+        store=engine.events,
+        writer=engine.residents,
+        signatures=way_out.signatures,
+        fetcher=way_out.fetcher,
+        metrics=metrics,
+    )
+    inbox = Inbox(
+        name,
+        InboxPorts(engine.events, InboxRows(engine.database), clock, metrics, spawn),
+        filler=filler,
+        acls=acls,
+        edus=EduReceiver(name, sink=edus, acls=acls, metrics=metrics),
+    )
+    destinations = FeedDestinations(
+        engine.database, Destinations(engine.database), engine.committer, name
+    )
+    outbox = Outbox(
+        name, way_out.client, OutboxPorts(way_out.feed, destinations, clock, metrics, spawn)
+    )
+    routes = FederationRoutes(
+        RouteParts(
+            name=name,
+            key=around.key,
+            keyring=way_out.keyring,
+            signatures=way_out.signatures,
+            acls=acls,
+            backoffs=way_out.backoffs,
+            inbox=inbox,
+            store=engine.events,
+            writer=engine.residents,
+            users=users,
+            clock=clock,
+            metrics=metrics,
+        )
+    )
+    return WayIn(routes, inbox, outbox)

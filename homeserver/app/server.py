@@ -1,0 +1,182 @@
+"""Starts one server from its configuration, and stops it in order.
+
+Rules:
+1. Sockets open last, when requests can be answered; they close first.
+2. A stop lets what was accepted be stored: the committer ends with an empty queue, and only then
+   do tasks, connections and the embedded database end.
+3. The signing key is made only for a server that has no history yet: another key under the same
+   name would make what it said before unprovable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from federation.events.ids import ServerName
+from federation.events.signing import SigningKey
+from homeserver import limits
+from homeserver.api.edge import Edge
+from homeserver.api.server import HttpServer
+from homeserver.app.engine import make_engine
+from homeserver.app.federation import Surroundings, make_way_in, make_way_out
+from homeserver.app.services import Services, make_services
+from homeserver.clock import SystemClock
+from homeserver.config import Config
+from homeserver.engine.committer import Committer
+from homeserver.engine.outbound_feed import LogFeed
+from homeserver.engine.writer import Signer
+from homeserver.metrics import MetricsStore
+from homeserver.services.rate_limits import RateLimiter, configured_rates
+from homeserver.storage.database import Database, DatabaseUnavailable
+from homeserver.storage.embedded import EmbeddedCluster
+from homeserver.storage.migrate import SchemaTooNew, migrate
+from homeserver.supervisor import Supervisor
+
+_log = logging.getLogger(__name__)
+
+
+class CanNotStart(Exception):
+    """The server can't start; the text says why and what to do."""
+
+
+def run_until_signal(config: Config) -> int:
+    """Serves until SIGINT or SIGTERM; returns the exit status."""
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return asyncio.run(_run(config))
+    return uvloop.run(_run(config))
+
+
+async def _run(config: Config) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    lost = asyncio.Event()
+
+    def on_lost() -> None:
+        lost.set()
+        stop.set()
+
+    try:
+        async with serving(config, on_lost=on_lost):
+            _log.info("%s is up", config.server_name)
+            await stop.wait()
+    except (CanNotStart, DatabaseUnavailable, SchemaTooNew, OSError) as error:
+        _log.error("%s", error)
+        return 1
+    return 1 if lost.is_set() else 0
+
+
+@asynccontextmanager
+async def serving(
+    config: Config, *, on_lost: Callable[[], None] | None = None
+) -> AsyncIterator[Services]:
+    """A running server, as long as the block lasts."""
+    async with AsyncExitStack() as stack:
+        clock, metrics = SystemClock(), MetricsStore()
+        supervisor = Supervisor(clock, metrics)
+        database = await _open_database(config, stack)
+        key = await _signing_key(Path(config.signing_key_path), database)
+        engine = await make_engine(database, ServerName(config.server_name), key, clock)
+        engine.committer.on_lost = on_lost
+        around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
+        way_out = make_way_out(around, engine)
+        stack.push_async_callback(way_out.dialer.close)
+        limiter = RateLimiter(clock, configured_rates(config.rate_limits))
+        services = make_services(
+            engine,
+            way_out,
+            config,
+            signer=Signer(ServerName(config.server_name), key),
+            clock=clock,
+            limiter=limiter,
+        )
+        way_in = make_way_in(around, engine, way_out, users=services.queries, edus=services.edus)
+        engine.fanout.follow(engine.committer)
+        edge = Edge(
+            services.routes,
+            federation=way_in.routes.table(),
+            tokens=services.people.tokens,
+            limiter=limiter,
+            metrics=metrics,
+            clock=clock,
+        )
+        stack.push_async_callback(way_in.outbox.stop)
+        stack.push_async_callback(_stop, engine.committer, supervisor)
+        await services.devicework.to_device.load()
+        _spawn(supervisor, engine.committer, services, way_out.feed)
+        http = HttpServer(edge, config.listeners)
+        stack.push_async_callback(http.stop)
+        await http.start()
+        await way_in.inbox.start()
+        await way_in.outbox.start()
+        _settle_memory()
+        yield services
+
+
+def _spawn(supervisor: Supervisor, committer: Committer, services: Services, feed: LogFeed) -> None:
+    supervisor.spawn("log", committer.run)
+    supervisor.spawn("feed", feed.run)
+    supervisor.spawn("typing", services.devicework.typing.run)
+    supervisor.spawn("to-device", services.devicework.to_device.run)
+    supervisor.spawn("device lists", services.devicework.remote_devices.run)
+
+
+async def _stop(committer: Committer, supervisor: Supervisor) -> None:
+    """What was accepted is stored; then the tasks end."""
+    await committer.close(limits.LOG_CLOSE_S)
+    await supervisor.stop()
+    await committer.disconnect()
+
+
+def _settle_memory() -> None:
+    """What is there now stays: the garbage collector needn't walk it again. What comes later is
+    mostly freed by reference counts, so it looks for cycles less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+async def _open_database(config: Config, stack: AsyncExitStack) -> Database:
+    url = config.database.url
+    if url == "embedded":
+        cluster = EmbeddedCluster(Path(config.data_dir) / "postgresql")
+        await cluster.start()
+        stack.push_async_callback(cluster.stop)
+        url = await cluster.ensure_database("freehold")
+    database = await Database.open(url)
+    stack.push_async_callback(database.close)
+    await migrate(database)
+    return database
+
+
+async def _signing_key(path: Path, database: Database) -> SigningKey:
+    """Our key from its file; made, with its file, for a server without history."""
+    async with database.connection() as connection:
+        has_history = bool(await connection.fetchval("SELECT count(*) FROM logs"))
+    return await asyncio.to_thread(_load_or_make_key, path, has_history)
+
+
+def _load_or_make_key(path: Path, has_history: bool) -> SigningKey:
+    if path.exists():
+        return SigningKey.from_key_file(path.read_text())
+    if has_history:
+        raise CanNotStart(
+            f"the signing key {path} is missing, but this server has a history under its name."
+            " Put the key back; a new one would make earlier events unprovable."
+        )
+    key = SigningKey.generate(os.urandom(32), os.urandom(3).hex())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key.to_key_file())
+    _log.info("made a signing key: %s", path)
+    return key

@@ -1,0 +1,454 @@
+"""Makes the services, and the client-server API over them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import RoomAlias, RoomId, ServerName, UserId
+from federation.events.room_versions import room_version
+from federation.ports import Clock, Refused
+from federation.transport.client import FederationError
+from homeserver.api import (
+    account_data as account_data_api,
+)
+from homeserver.api import (
+    accounts as accounts_api,
+)
+from homeserver.api import devices as devices_api
+from homeserver.api import directory as directory_api
+from homeserver.api import filters as filters_api
+from homeserver.api import history as history_api
+from homeserver.api import keys as keys_api
+from homeserver.api import logins as logins_api
+from homeserver.api import membership as membership_api
+from homeserver.api import profiles as profiles_api
+from homeserver.api import push_rules as push_rules_api
+from homeserver.api import receipts as receipts_api
+from homeserver.api import rooms as rooms_api
+from homeserver.api import server_info as server_info_api
+from homeserver.api import state as state_api
+from homeserver.api import sync as sync_api
+from homeserver.api import timeline as timeline_api
+from homeserver.api import to_device as to_device_api
+from homeserver.api import typing as typing_api
+from homeserver.api.routes import Route, table
+from homeserver.app.engine import Engine
+from homeserver.app.federation import WayOut
+from homeserver.config import Config
+from homeserver.engine.writer import Signer
+from homeserver.errors import MatrixError, not_found
+from homeserver.services.account_data import AccountDataService
+from homeserver.services.accounts import AccountParts, Accounts, resolve_user
+from homeserver.services.cross_signing import CrossSigning
+from homeserver.services.device_lists import DeviceLists
+from homeserver.services.device_removal import DeviceRemoval
+from homeserver.services.devices import Devices
+from homeserver.services.directory import Directory
+from homeserver.services.federation_edus import FederationEdus
+from homeserver.services.federation_queries import FederationQueries
+from homeserver.services.filters import Filters
+from homeserver.services.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
+from homeserver.services.history import History
+from homeserver.services.key_queries import KeyQueries
+from homeserver.services.keys import Keys
+from homeserver.services.lazy_members import LazyMembers
+from homeserver.services.logins import LoginParts, Logins
+from homeserver.services.member_state import MemberState
+from homeserver.services.membership import Membership, People
+from homeserver.services.own_devices import OwnDeviceNames
+from homeserver.services.passwords import Passwords
+from homeserver.services.profiles import Profiles
+from homeserver.services.push_rules import PushRules
+from homeserver.services.rate_limits import RateLimiter
+from homeserver.services.receipts import Receipts
+from homeserver.services.remote_devices import RemoteDevices
+from homeserver.services.room_access import RoomEngine
+from homeserver.services.rooms import RoomCreation
+from homeserver.services.state import State
+from homeserver.services.sync import Sync, SyncEngine
+from homeserver.services.sync_rooms import RoomPlanner
+from homeserver.services.sync_sources import SyncSources
+from homeserver.services.sync_state import SyncState
+from homeserver.services.sync_timelines import Timelines
+from homeserver.services.timeline import Timeline
+from homeserver.services.to_device import ToDevice
+from homeserver.services.tokens import Tokens
+from homeserver.services.typing import Typing
+from homeserver.services.uia import Uia
+from homeserver.services.upgrades import Upgrades
+from homeserver.services.visibility import Visibility
+
+
+class _Api(Protocol):
+    def routes(self) -> Sequence[Route]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Devicework:
+    """Keys, lists and messages of devices, and what passes."""
+
+    keys: Keys
+    key_queries: KeyQueries
+    cross_signing: CrossSigning
+    device_lists: DeviceLists
+    remote_devices: RemoteDevices
+    to_device: ToDevice
+    receipts: Receipts
+    typing: Typing
+    account_data: AccountDataService
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleServices:
+    """Accounts, log-ins and profiles."""
+
+    tokens: Tokens
+    accounts: Accounts
+    logins: Logins
+    devices: Devices
+    uia: Uia
+    profiles: Profiles
+
+
+@dataclass(frozen=True, slots=True)
+class RoomServices:
+    """What clients do in rooms."""
+
+    creation: RoomCreation
+    membership: Membership
+    members: MemberState
+    directory: Directory
+    timeline: Timeline
+    state: State
+    upgrades: Upgrades
+    sync: Sync
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything between the engine and the edges."""
+
+    devicework: Devicework
+    people: PeopleServices
+    rooms: RoomServices
+    queries: FederationQueries
+    edus: FederationEdus
+    routes: Sequence[Route]
+
+
+class _Questions:
+    """Questions to other servers, their failures turned into answers for our clients."""
+
+    def __init__(self, way_out: WayOut) -> None:
+        self._queries = way_out.queries
+
+    async def profile(self, user_id: UserId, field: str | None) -> JsonObject:
+        try:
+            return await self._queries.profile(user_id, field)
+        except FederationError as error:
+            raise _as_answer(error) from error
+
+
+def _as_answer(error: FederationError) -> MatrixError:
+    if error.status == 404:
+        return not_found("the other server doesn't know it")
+    return MatrixError(502, "M_UNKNOWN", f"{error.server} could not be asked")
+
+
+def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clock) -> Devicework:
+    """The services about devices; those that follow the log are subscribed to it."""
+    database, committer, rooms = engine.database, engine.committer, engine.rooms
+    names = OwnDeviceNames(database)
+    position = committer.position
+    remote_devices = RemoteDevices(
+        database=database,
+        committer=committer,
+        rooms=rooms,
+        shared=engine.memberships,
+        remote=way_out.queries,
+        clock=clock,
+    )
+    device_lists = DeviceLists(
+        database=database,
+        rooms=rooms,
+        events=rooms,
+        shared=engine.memberships,
+        position=position,
+    )
+    to_device = ToDevice(
+        database=database,
+        committer=committer,
+        server_name=own,
+        own_devices=names,
+        clock=clock,
+        random_bytes=os.urandom,
+    )
+    receipts = Receipts(
+        database=database, committer=committer, rooms=rooms, clock=clock, position=position
+    )
+    for follower in (remote_devices, device_lists, to_device, receipts):
+        committer.subscribe(follower.on_commit)
+    key_queries = KeyQueries(
+        database=database,
+        server_name=own,
+        own_devices=names,
+        remote_devices=remote_devices,
+        remote=way_out.queries,
+    )
+    return Devicework(
+        keys=Keys(database=database, committer=committer, server_name=own, remote=way_out.queries),
+        key_queries=key_queries,
+        cross_signing=CrossSigning(database=database, committer=committer),
+        device_lists=device_lists,
+        remote_devices=remote_devices,
+        to_device=to_device,
+        receipts=receipts,
+        typing=_make_typing(engine, way_out, clock),
+        account_data=AccountDataService(
+            database=database, committer=committer, push_rules=PushRules()
+        ),
+    )
+
+
+def _make_typing(engine: Engine, way_out: WayOut, clock: Clock) -> Typing:
+    def wake_room(room_id: RoomId) -> None:
+        room = engine.rooms.hot(room_id)
+        if room is not None:
+            engine.fanout.wake_room(room)
+
+    def announce(room_id: RoomId, user_id: UserId, typing: bool) -> None:
+        room = engine.rooms.hot(room_id)
+        if room is not None:
+            content = {"room_id": room_id, "user_id": user_id, "typing": typing}
+            edu = {"edu_type": "m.typing", "content": content}
+            way_out.feed.pass_on(room.view.servers, edu)
+
+    return Typing(
+        rooms=engine.rooms,
+        clock=clock,
+        boot=secrets.randbits(31),
+        wake_room=wake_room,
+        announce=announce,
+    )
+
+
+def make_people(
+    engine: Engine,
+    devicework: Devicework,
+    limiter: RateLimiter,
+    *,
+    own: ServerName,
+    clock: Clock,
+    profiles: Profiles,
+) -> PeopleServices:
+    """Accounts and what belongs to them."""
+    database, committer = engine.database, engine.committer
+    passwords = Passwords(os.urandom)
+    tokens = Tokens(database, os.urandom)
+    removal = DeviceRemoval(committer, tokens, [devicework.keys.on_devices_deleted])
+    accounts = Accounts(database, own, AccountParts(clock, os.urandom, passwords, tokens, removal))
+    uia = Uia(
+        clock,
+        os.urandom,
+        is_password_right=accounts.is_password_right,
+        is_token_usable=accounts.is_token_usable,
+        resolve_user=lambda name: resolve_user(name, own),
+    )
+    logins = Logins(
+        database,
+        committer,
+        own,
+        LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
+    )
+    devices = Devices(database, committer, removal)
+    return PeopleServices(tokens, accounts, logins, devices, uia, profiles)
+
+
+def make_rooms(
+    engine: Engine,
+    way_out: WayOut,
+    devicework: Devicework,
+    *,
+    config: Config,
+    clock: Clock,
+    people: People,
+    signer: Signer,
+) -> RoomServices:
+    """What clients do in rooms, and how they read them."""
+    own = people.server_name
+    room_engine = RoomEngine(engine.rooms, engine.memberships, engine.writer)
+    directory = Directory(
+        room_engine, engine.database, clock, server_name=own, look_up=alias_look_up(way_out.queries)
+    )
+    remote = HandshakeRooms(
+        way_out.handshakes,
+        RoomEntrance(engine.rooms, engine.residents, engine.committer),
+        signer=signer,
+        clock=clock,
+    )
+    membership = Membership(room_engine, engine.committer, people, directory, remote)
+    members = MemberState(room_engine, membership, people)
+    visibility = Visibility(engine.rooms, engine.reader, own)
+    lazy = LazyMembers()
+    timelines = Timelines(engine.reader, visibility)
+    planner = RoomPlanner(engine.rooms, engine.reader, timelines, SyncState(engine.rooms), lazy)
+    sources = SyncSources(
+        to_device=devicework.to_device,
+        device_lists=devicework.device_lists,
+        keys=devicework.keys,
+        account_data=devicework.account_data,
+        receipts=devicework.receipts,
+        typing=devicework.typing,
+    )
+    sync_engine = SyncEngine(
+        engine.rooms, engine.memberships, engine.committer, engine.fanout, clock
+    )
+    return RoomServices(
+        creation=RoomCreation(
+            engine.writer,
+            directory,
+            membership,
+            people,
+            default_version=room_version(config.default_room_version),
+        ),
+        membership=membership,
+        members=members,
+        directory=directory,
+        timeline=Timeline(room_engine),
+        state=State(room_engine, directory, members, engine.reader),
+        upgrades=Upgrades(room_engine, people),
+        sync=Sync(sync_engine, planner, lazy, sources),
+        history=History(engine.rooms, engine.reader, engine.memberships, visibility, clock=clock),
+    )
+
+
+def make_services(
+    engine: Engine,
+    way_out: WayOut,
+    config: Config,
+    *,
+    signer: Signer,
+    clock: Clock,
+    limiter: RateLimiter,
+) -> Services:
+    """All services, the sinks of federation, and the table of client routes."""
+    own = ServerName(config.server_name)
+    devicework = make_devicework(engine, way_out, own, clock)
+    questions = _Questions(way_out)
+
+    async def on_profile_changed(user_id: UserId) -> None:
+        await rooms.members.on_profile_changed(user_id)
+
+    async def wants_no_invites(user_id: UserId) -> bool:
+        return False  # m.invite_permission_config comes with account moderation
+
+    profiles = Profiles(
+        engine.database,
+        own,
+        on_profile_changed=on_profile_changed,
+        fetch_remote=questions.profile,
+    )
+    people = make_people(engine, devicework, limiter, own=own, clock=clock, profiles=profiles)
+    rooms = make_rooms(
+        engine,
+        way_out,
+        devicework,
+        config=config,
+        clock=clock,
+        people=People(own, profiles.local, wants_no_invites),
+        signer=signer,
+    )
+
+    async def ask_directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
+        try:
+            target = await rooms.directory.resolve_local(alias)
+        except MatrixError as error:
+            raise Refused(error.status, error.errcode, error.error) from error
+        return target.room_id, target.servers
+
+    async def ask_profile(user_id: UserId, field: str | None) -> JsonObject:
+        try:
+            if field is not None:
+                return await profiles.get_key(user_id, field)
+            return await profiles.get(user_id)
+        except MatrixError as error:
+            raise Refused(error.status, error.errcode, error.error) from error
+
+    queries = FederationQueries(
+        server_name=own,
+        rooms=engine.rooms,
+        memberships=engine.memberships,
+        keys=devicework.keys,
+        key_queries=devicework.key_queries,
+        clock=clock,
+        profile=ask_profile,
+        directory=ask_directory,
+    )
+    edus = FederationEdus(
+        typing=devicework.typing,
+        receipts=devicework.receipts,
+        to_device=devicework.to_device,
+        remote_devices=devicework.remote_devices,
+    )
+    routes = make_routes(devicework, people, rooms, Filters(database=engine.database), config)
+    return Services(devicework, people, rooms, queries, edus, routes)
+
+
+def make_routes(
+    devicework: Devicework,
+    people: PeopleServices,
+    rooms: RoomServices,
+    filters: Filters,
+    config: Config,
+) -> list[Route]:
+    """The one table of client routes."""
+    own = ServerName(config.server_name)
+    registration = config.registration
+    apis: list[_Api] = [
+        server_info_api.ServerInfoApi(
+            public_baseurl=config.public_baseurl,
+            default_room_version=config.default_room_version,
+            delegated_name=config.federation.delegated_name,
+        ),
+        accounts_api.AccountsApi(
+            people.accounts,
+            people.uia,
+            enabled=registration.enabled,
+            verification=registration.verification,
+            guests=registration.guests,
+        ),
+        logins_api.LoginsApi(
+            people.logins,
+            lambda name: resolve_user(name, own),
+            public_baseurl=config.public_baseurl,
+        ),
+        devices_api.DevicesApi(people.devices, people.uia),
+        profiles_api.ProfilesApi(people.profiles),
+        rooms_api.RoomsApi(rooms.creation, rooms.upgrades),
+        membership_api.MembershipApi(rooms.membership),
+        directory_api.DirectoryApi(rooms.directory),
+        timeline_api.TimelineApi(rooms.timeline),
+        state_api.StateApi(rooms.state),
+        sync_api.SyncApi(rooms.sync, filters),
+        history_api.HistoryApi(rooms.history),
+        filters_api.FiltersApi(filters),
+        keys_api.KeysApi(
+            keys=devicework.keys,
+            queries=devicework.key_queries,
+            cross_signing=devicework.cross_signing,
+            device_lists=devicework.device_lists,
+            uia=people.uia,
+        ),
+        to_device_api.ToDeviceApi(devicework.to_device),
+        receipts_api.ReceiptsApi(devicework.receipts),
+        typing_api.TypingApi(devicework.typing),
+        account_data_api.AccountDataApi(devicework.account_data),
+        push_rules_api.PushRulesApi(PushRules()),
+    ]
+    return table(api.routes() for api in apis)
