@@ -43,7 +43,9 @@ class Store:
     @classmethod
     def open(cls, path: Path, key: SealingKey) -> Self:
         """Opens or makes the store (mode 0600); raises `StoreInUse` or `StoreUnreadable`."""
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not path.exists():
+            # Never for a file that is there: closing it here would drop SQLite's locks on it.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         database = sqlite3.connect(path, isolation_level=None, timeout=0)
         try:
             _prepare(database)
