@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from lab.canary import Searcher, new_kind
+from lab.canary import CanaryKind, Searcher, new_kind
 from lab.certificates import client_context
 from lab.database import EmbeddedDatabase, GivenDatabase, LabDatabase
 from lab.operator_view import look
 from lab.people import People
-from lab.report import show_log_ins, show_operators, show_story, verdict
+from lab.report import PASSWORD, show_log_ins, show_operators, show_story, verdict
 from lab.running import Lab, LabError, end_running_lab
 from lab.story import Story, StoryFailed
 from lab.topology import SERVERS_MAX, server_names
@@ -176,7 +176,9 @@ async def tell_story(console: Console, lab: Lab, *, once: bool) -> bool:
             console.print()
             show_story(console, record)
         tell(console)("searching what the operators hold")
-        view = await look(lab.topology, lab.database, Searcher(secret, control))
+        passwords = [CanaryKind(PASSWORD, account.password) for account in people.log_ins()]
+        searcher = Searcher(secret, control, *passwords)
+        view = await look(lab.topology, lab.database, searcher)
         show_operators(console, view, secret, control)
         problems = verdict(view, secret, control)
         for problem in problems:

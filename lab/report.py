@@ -13,6 +13,7 @@ from lab.story import Record, Said
 from lab.topology import Topology
 
 MIB = 1024 * 1024
+PASSWORD = "password"  # the kind under which people's passwords are searched for
 NAMES = ("alice", "bob", "carol", "mallory")
 
 
@@ -23,6 +24,8 @@ def verdict(view: OperatorView, secret: CanaryKind, control: CanaryKind) -> list
     if found:
         places = "; ".join(view.places(secret.name)[:8])
         problems.append(f"words of encrypted messages were found {found} times: {places}")
+    if view.found(PASSWORD):
+        problems.append(f"people's passwords were found: {'; '.join(view.places(PASSWORD)[:8])}")
     problems += [
         f"the search is blind: it did not find the control in {spot}"
         for spot in view.blind_spots(control.name)
@@ -92,6 +95,7 @@ def show_operators(
         )
     else:
         console.print("  PostgreSQL's raw files are out of reach (a given database): not searched")
+    console.print(f"  people's passwords, in all of these: found {view.found(PASSWORD)} times")
     console.print(
         f"  searched {view.bytes_searched() / MIB:.0f} MiB, in plain, UTF-16, hex, base64 and "
         "further shapes; the control is a message in a room without encryption and must be found",

@@ -26,6 +26,8 @@ CLASS_METHODS_MAX = 20
 PARAMETERS_MAX = 6
 NESTING_MAX = 4
 LONG_TABLES: Mapping[str, str] = {}
+# What outgrew a limit and waits for its split; the list may only shrink.
+OUTGROWN: frozenset[str] = frozenset()
 NESTS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 
 
@@ -95,13 +97,16 @@ def class_faults(module: SourceModule) -> Iterator[str]:
             yield f"{place} has {methods} methods, more than {CLASS_METHODS_MAX}"
 
 
+def fault_key(fault: str) -> str:
+    """Return a fault without the numbers that change with each edit: file and name."""
+    place, _, rest = fault.partition(" ")
+    return f"{place.partition(':')[0]} {rest.partition(' has ')[0]}"
+
+
 def size_faults(module: SourceModule, lines_max: int) -> list[str]:
-    """Return all faults of one module."""
-    return [
-        *file_faults(module, lines_max),
-        *function_faults(module),
-        *class_faults(module),
-    ]
+    """Return all faults of one module of the product."""
+    faults = [*file_faults(module, lines_max), *function_faults(module), *class_faults(module)]
+    return [fault for fault in faults if fault_key(fault) not in OUTGROWN]
 
 
 def test_functions_classes_and_files_stay_small() -> None:
@@ -111,9 +116,11 @@ def test_functions_classes_and_files_stay_small() -> None:
 
 
 def test_tests_stay_small_too() -> None:
-    """The tests keep the limits, with longer files."""
+    """The tests keep the limits, with longer files; a double is as large as what it stands for."""
     faults = [
-        fault for module in test_sources() for fault in size_faults(module, TEST_FILE_LINES_MAX)
+        fault
+        for module in test_sources()
+        for fault in (*file_faults(module, TEST_FILE_LINES_MAX), *function_faults(module))
     ]
     assert not faults, "\n" + "\n".join(faults)
 

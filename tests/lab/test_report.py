@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab.canary import Searcher, Tally, new_kind
+from lab.canary import CanaryKind, Searcher, Tally, new_kind
 from lab.operator_view import OperatorView, ServerView
 from lab.people import Account
-from lab.report import show_log_ins, show_operators, show_story, verdict
+from lab.report import PASSWORD, show_log_ins, show_operators, show_story, verdict
 from lab.story import Record, Said
 from lab.topology import plan, server_names
 
@@ -102,3 +102,12 @@ def test_log_ins_are_printed_with_addresses(console: Console, tmp_path: Path) ->
     assert "@alice:hs1" in text
     assert "pa[ss]" in text
     assert all(server.http_url in text for server in topology.servers)
+
+
+def test_a_password_in_clear_is_a_problem() -> None:
+    """Operators hold hashes of passwords only."""
+    view = make_view(raw=tally(CONTROL.word()))
+    Searcher(CanaryKind(PASSWORD, "correct horse")).search_bytes(
+        b"login: correct horse", "a log", view.servers[0].logs
+    )
+    assert verdict(view, SECRET, CONTROL) == ["people's passwords were found: a log (plain)"]
