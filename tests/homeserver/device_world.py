@@ -104,7 +104,7 @@ class FakeRoom:
     @property
     def view(self) -> Any:
         """The part of a room's view that device lists look at."""
-        state = {("m.room.member", user): _Ref("join") for user in self.members}
+        state = {("m.room.member", str(user)): _Ref("join") for user in self.members}
         return _View(state)
 
 
