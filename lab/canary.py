@@ -77,7 +77,8 @@ def needles(text: str) -> Mapping[str, bytes]:
         body = encoded[first:last]
         shapes[f"base64 at {shift}"] = body
         shapes[f"base64url at {shift}"] = body.translate(bytes.maketrans(b"+/", b"-_"))
-    return {shape: needle for needle, shape in {n: s for s, n in shapes.items()}.items()}
+    different = {needle: shape for shape, needle in reversed(shapes.items())}
+    return {shape: needle for needle, shape in different.items()}
 
 
 @dataclass(slots=True)
