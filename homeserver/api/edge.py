@@ -48,7 +48,8 @@ class Authenticator(Protocol):
 
 
 class Edge:
-    """All routes of this server behind one function."""
+    """All routes of this server behind one function. `on_seen` is told of each authenticated
+    request: who, and from which address."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Edge:
         limiter: RateLimiter,
         metrics: Metrics,
         clock: Clock,
+        on_seen: Callable[[Requester, str], None] | None = None,
     ) -> None:
         self._dispatch: Dispatch[Route | FederationHandler] = Dispatch()
         for route in routes:
@@ -66,7 +68,7 @@ class Edge:
         for method, template, handler in federation:
             self._dispatch.add(method, template, handler)
         self._tokens, self._limiter = tokens, limiter
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._on_seen = metrics, clock, on_seen
         self._headers = ClientHeaders()
         self._numbers = count(1)
 
@@ -108,6 +110,8 @@ class Edge:
         if route.auth is not Auth.NONE:
             requester = await self._authenticate(http, raw_query, route)
         address = _address(http, is_behind_proxy=is_behind_proxy)
+        if requester is not None and self._on_seen is not None:
+            self._on_seen(requester, address)
         if route.limit is not None:
             self._limiter.check(route.limit, requester.user_id if requester else address)
         request = Request(

@@ -34,6 +34,7 @@ from homeserver.services.logins import LoginParts, Logins
 from homeserver.services.passwords import Passwords
 from homeserver.services.profiles import Profiles
 from homeserver.services.rate_limits import RateLimiter, configured_rates
+from homeserver.services.seen_devices import SeenDevices
 from homeserver.services.tokens import Tokens
 from homeserver.services.uia import Uia
 from homeserver.storage import logs
@@ -70,6 +71,7 @@ class AccountServer:
     committer: Committer
     metrics: MetricsStore
     session: aiohttp.ClientSession
+    seen: SeenDevices
     deleted: list[tuple[UserId, list[DeviceId]]] = field(default_factory=list)
     changed_profiles: list[UserId] = field(default_factory=list)
     deactivated: list[UserId] = field(default_factory=list)
@@ -132,7 +134,7 @@ async def account_server(
     supervisor = Supervisor(clock, metrics)
     supervisor.spawn("committer", committer.run)
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-    server = AccountServer("", database, committer, metrics, session)
+    server = AccountServer("", database, committer, metrics, session, SeenDevices(database, clock))
     passwords = Passwords(os.urandom, hasher=CHEAP)
     parts = _parts(server, config, clock, passwords)
     tokens, limiter = parts.tokens, parts.limiter
@@ -143,6 +145,7 @@ async def account_server(
         limiter=limiter,
         metrics=metrics,
         clock=clock,
+        on_seen=server.seen.note,
     )
     http = HttpServer(edge, [Listener(address="127.0.0.1:0")])
     await http.start()
@@ -152,7 +155,7 @@ async def account_server(
     finally:
         await session.close()
         await http.stop()
-        await committer.close()
+        await committer.close(2)
         await supervisor.stop()
         await committer.disconnect()
         passwords.close()

@@ -112,3 +112,12 @@ async def test_malformed_auth_is_refused(server: AccountServer, auth: object) ->
     reply = await server.call("DELETE", path, {"auth": auth}, token=alice["access_token"])
     assert reply.status in (400, 401)
     assert (await server.call("GET", path, token=alice["access_token"])).status == 200
+
+
+async def test_a_device_is_seen_with_each_request(server: AccountServer) -> None:
+    alice = await server.register("alice")
+    token, path = alice["access_token"], f"/devices/{alice['device_id']}"
+    before = (await server.call("GET", path, token=token)).body["last_seen_ts"]
+    await server.seen.flush()
+    after = (await server.call("GET", path, token=token)).body["last_seen_ts"]
+    assert after > before

@@ -13,8 +13,10 @@ from aiohttp import web
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.api.answer import Answer, RawJson
+from homeserver.api.metrics import MetricsApi
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, table
+from homeserver.metrics import MetricsStore
 from homeserver.rules.rate_limits import Limit
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
@@ -265,6 +267,17 @@ async def test_requests_are_timed_by_route(server: AccountServer) -> None:
     assert (
         'freehold_http_request_seconds_count{method="GET",route="/_t/raw",status="200"} 1' in text
     )
+
+
+async def test_metrics_are_a_page(accounts_url: str) -> None:
+    store = MetricsStore()
+    store.count("things", kind="odd")
+    async with (
+        account_server(accounts_url, routes=MetricsApi(store).routes) as server,
+        server.session.get(server.url + "/metrics") as response,
+    ):
+        assert response.content_type == "text/plain"
+        assert 'freehold_things_total{kind="odd"} 1' in await response.text()
 
 
 def test_a_route_that_is_there_twice_is_refused() -> None:
