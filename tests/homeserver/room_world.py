@@ -227,7 +227,7 @@ async def room_world(url: str) -> AsyncIterator[World]:
     try:
         yield _world(database, committer)
     finally:
-        await committer.close()
+        await committer.close(10)
         await running
         await committer.disconnect()
         await database.close()

@@ -1,0 +1,46 @@
+"""Every route of the client-server API is one of the specification's operations."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import homeserver.api
+from homeserver.api.routes import Route
+from tests.spec.spec_files import client_operations, needs_spec, shape
+
+BESIDE_THE_SPEC = {
+    # "When an empty string, the trailing slash on this endpoint is optional": no key at all
+    ("GET", "/_matrix/client/v3/rooms/{}/state/{}"),
+    ("PUT", "/_matrix/client/v3/rooms/{}/state/{}"),
+    # older clients leave the trailing slash out here too
+    ("GET", "/_matrix/client/v3/pushrules"),
+    ("GET", "/_matrix/client/v3/pushrules/global"),
+}
+
+
+def implemented_routes() -> Iterator[Route]:
+    """The routes of all `<Noun>Api` classes. `routes` names methods alone, so it needs none of
+    what the constructors take."""
+    for found in pkgutil.iter_modules(homeserver.api.__path__):
+        module = importlib.import_module(f"homeserver.api.{found.name}")
+        for name, value in vars(module).items():
+            if name.endswith("Api") and value.__module__ == module.__name__:
+                yield from value.__new__(value).routes()
+
+
+@needs_spec
+def test_every_route_is_in_the_specification() -> None:
+    known = client_operations()
+    unknown = {
+        (route.method, shape(route.template))
+        for route in implemented_routes()
+        if route.template.startswith("/_matrix/client/")
+        and not route.template.startswith("/_matrix/client/unstable/")
+    } - known.keys()
+    assert unknown <= BESIDE_THE_SPEC
+
+
+def test_no_two_routes_have_one_method_and_path() -> None:
+    routes = [(route.method, shape(route.template)) for route in implemented_routes()]
+    assert len(routes) == len(set(routes))
+    assert ("POST", "/_matrix/client/v3/createRoom") in routes
