@@ -34,6 +34,9 @@ class Supervisor:
 
     def run_once(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
         """Starts a task that isn't started again when it fails: logged and counted only."""
+        if self._is_stopping:
+            coroutine.close()
+            return
         self._start(name, self._run_once(name, coroutine))
 
     async def stop(self) -> None:
