@@ -5,22 +5,25 @@ Rules:
    still counts as told, and `prev_batch` stands before all that was looked at.
 2. `limited` says that there is more before: more than was asked for, or, where the client knows
    nothing of the room yet, history that we lack.
+3. A timeline never hides a gap: where an event follows on one that we lack (an outage, a time out
+   of the room), the timeline begins at it and is limited.
 
 Spec: client-server API, /sync, `timeline`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
+from federation.events.event import Event
 from federation.events.ids import EventId, UserId
 from homeserver import limits
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
-from homeserver.engine.reader import Reader
+from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room
 from homeserver.rules.filters import EventFilter
 from homeserver.rules.sync_tokens import Point, just_after, just_before
@@ -77,22 +80,37 @@ class Timelines:
             to_read = min(to_read * _FILTERED_READ, limits.PAGE_EVENTS)
         part = await self._reader.newest(room, after=after, upto=upto, limit=to_read)
         user_id, user_room = reader
-        seen = await self._visibility.visible(room, user_id, user_room, part.events)
+        read = await self._behind_gap(room, part.events)
+        seen = await self._visibility.visible(room, user_id, user_room, read)
         if not wanted.allows_all:
             seen = [one for one in seen if allows(wanted, one.entry)]
         is_cut = len(seen) > limit
         kept = seen[len(seen) - limit :] if is_cut else seen
-        limited = part.limited or is_cut
-        if is_whole and part.events and not limited:
-            limited = _entry(part.events[0]).event.type != "m.room.create"
-        return Timeline(kept, part.events, limited, self._prev(kept, part.events, is_cut))
+        limited = part.limited or is_cut or read is not part.events
+        if is_whole and read and not limited:
+            limited = event_entry(read[0]).event.type != "m.room.create"
+        return Timeline(kept, read, limited, self._prev(kept, read, is_cut))
+
+    async def _behind_gap(self, room: Room, events: Sequence[Placed]) -> Sequence[Placed]:
+        """`events` from the newest on that follows on a missing one; the same list if none does.
+        Only an event that follows on none of those at hand is suspected."""
+        ids = {event_entry(placed).event.event_id for placed in events}
+        if all(_follows(room, event_entry(placed).event, ids) for placed in events):
+            return events
+        missing = set(
+            await self._reader.gaps(room, just_after(event_entry(events[-1]).order).before)
+        )
+        for index in range(len(events) - 1, -1, -1):
+            if not missing.isdisjoint(event_entry(events[index]).event.prev_events):
+                return list(events[index:])
+        return events
 
     def _prev(self, kept: Sequence[Seen], read: Sequence[Placed], is_cut: bool) -> Point | None:
         if kept and is_cut:
             return just_before(kept[0].entry.order)
         if is_cut:
-            return just_after(_entry(read[-1]).order)
-        return just_before(_entry(read[0]).order) if read else None
+            return just_after(event_entry(read[-1]).order)
+        return just_before(event_entry(read[0]).order) if read else None
 
 
 def allows(wanted: EventFilter, entry: EventEntry) -> bool:
@@ -103,7 +121,8 @@ def allows(wanted: EventFilter, entry: EventEntry) -> bool:
     )
 
 
-def _entry(placed: Placed) -> EventEntry:
-    entry = placed.entry
-    assert isinstance(entry, EventEntry), "timelines hold events"
-    return entry
+def _follows(room: Room, event: Event, ids: Collection[EventId]) -> bool:
+    previous = event.prev_events
+    if not previous or any(event_id in ids for event_id in previous):
+        return True
+    return any(event_entry(placed).event.event_id in previous for placed in reversed(room.ring))

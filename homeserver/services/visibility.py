@@ -21,7 +21,7 @@ from homeserver import limits
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
-from homeserver.engine.reader import Reader
+from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules.sync_tokens import Order
@@ -80,7 +80,7 @@ class Visibility:
         sent under a visibility that hides nothing from members; else None."""
         is_local = True
         for placed in events:
-            event = _entry(placed).event
+            event = event_entry(placed).event
             if placed.position <= user_room.position:
                 return None
             if event.type == "m.room.history_visibility" and event.state_key == "":
@@ -98,7 +98,7 @@ class Visibility:
         after = await self._end(room, user_id, events[-1])
         moments: list[tuple[Moment, Moment]] = []
         for placed in reversed(events):
-            entry = _entry(placed)
+            entry = event_entry(placed)
             before = after
             if entry.event.state_key is not None:
                 if entry.event.key == member_key:
@@ -114,8 +114,8 @@ class Visibility:
             return moments
         return [
             pair
-            if _entry(placed).event.sender.endswith(self._own)
-            else await self.at_event(room, user_id, _entry(placed).event.event_id)
+            if event_entry(placed).event.sender.endswith(self._own)
+            else await self.at_event(room, user_id, event_entry(placed).event.event_id)
             for placed, pair in zip(events, moments, strict=True)
         ]
 
@@ -131,7 +131,7 @@ class Visibility:
         view = room.view
         if newest.position >= view.position:
             return await self._moment(view.state, user_id)
-        event_id = _entry(newest).event.event_id
+        event_id = event_entry(newest).event.event_id
         return await self._moment(await self._rooms.state_after(room, event_id), user_id)
 
     async def _moment(self, state: Mapping[StateKey, StateRef] | None, user_id: UserId) -> Moment:
@@ -188,20 +188,14 @@ class Visibility:
             placed = await self._reader.place(room, event_id) if event_id else None
             if placed is None:
                 return _NEVER
-            if await self._former_membership(_entry(placed)) == "join":
+            if await self._former_membership(event_entry(placed)) == "join":
                 return _order(placed)
-            event_id = _entry(placed).replaces
+            event_id = event_entry(placed).replaces
         return _NEVER
 
 
-def _entry(placed: Placed) -> EventEntry:
-    entry = placed.entry
-    assert isinstance(entry, EventEntry), "timelines hold events"
-    return entry
-
-
 def _order(placed: Placed) -> Order:
-    return _entry(placed).order
+    return event_entry(placed).order
 
 
 def _knew(before: Moment) -> bool:
@@ -209,6 +203,6 @@ def _knew(before: Moment) -> bool:
 
 
 def _membership(placed: Placed, user_id: UserId, before: Moment, after: Moment) -> str:
-    event = _entry(placed).event
+    event = event_entry(placed).event
     own = event.type == "m.room.member" and event.state_key == user_id
     return after.membership if own else before.membership
