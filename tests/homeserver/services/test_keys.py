@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry
@@ -175,7 +176,7 @@ async def test_remote_keys_are_claimed_there_and_checked(world: World) -> None:
     world.remote.claims = {
         BOB: {"GOOD": good, "BAD": {"signed_curve25519:X": {"key": "short"}}, "ODD": 5}
     }
-    wanted = {BOB: dict.fromkeys(("GOOD", "BAD", "ODD"), "signed_curve25519")}
+    wanted: JsonObject = {BOB: dict.fromkeys(("GOOD", "BAD", "ODD"), "signed_curve25519")}
     answer = await world.keys.claim(wanted, timeout_s=1)
     assert answer == {"one_time_keys": {BOB: {"GOOD": good}}, "failures": {}}
 
