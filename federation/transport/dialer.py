@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import ssl
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from federation.limits import (
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CHUNK = 65_536
+_WRITTEN_AT_ONCE_MAX = 2**18
 
 
 class DialFailure(Enum):
@@ -189,7 +191,7 @@ class Dialer:
         async with self._session.request(
             request.method,
             url,
-            data=request.body,
+            data=_payload(request.body),
             headers={
                 "Host": endpoint.host_header,
                 "User-Agent": "Freehold",
@@ -204,6 +206,11 @@ class Dialer:
             body = await _read(response, bounds.bytes_max)
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, headers, body)
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Large bodies are written in pieces, so that the loop isn't held up."""
+    return io.BytesIO(body) if body is not None and len(body) > _WRITTEN_AT_ONCE_MAX else body
 
 
 def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:

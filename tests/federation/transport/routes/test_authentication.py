@@ -1,0 +1,155 @@
+"""Who may ask at all: signatures, destinations, sizes."""
+
+import asyncio
+
+import pytest
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import ServerName
+from federation.events.signing import SigningKey
+from federation.limits import PDUS_PER_TRANSACTION_MAX, TRANSACTION_BYTES_MAX
+from federation.transport.dialer import Answer, Bounds, Endpoint, Outgoing
+from federation.transport.x_matrix import SignedRequest, build_authorization
+from tests.federation.transport.loopback import Peer, loopback
+
+BOUNDS = Bounds(timeout_s=10, bytes_max=100_000)
+SEND = "/_matrix/federation/v1/send/t1"
+
+
+async def send(
+    sender: Peer, to: Peer, body: bytes, authorization: str, target: str = SEND
+) -> tuple[int, JsonObject]:
+    """A PUT with any header and body."""
+    port = int(sender.net.addresses[to.name].rpartition(":")[2])
+    endpoint = Endpoint(("127.0.0.1",), port, to.name, to.name, may_be_private=True)
+    headers = {"Authorization": authorization} if authorization else {}
+    outgoing = Outgoing("PUT", target, headers, body)
+    answer: Answer = await sender.dialer.exchange(endpoint, outgoing, BOUNDS)
+    return answer.status, canonical_json.decode(answer.body)
+
+
+def authorization(
+    sender: Peer,
+    body: bytes,
+    *,
+    origin: str = "a.test",
+    destination: str = "b.test",
+    key: SigningKey | None = None,
+) -> str:
+    return build_authorization(
+        SignedRequest("PUT", SEND, body),
+        origin=ServerName(origin),
+        destination=ServerName(destination),
+        key=key or sender.key,
+    )
+
+
+async def test_a_signed_transaction_is_taken_and_counts_as_a_sign_of_life() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        b.backoffs.failed(a.name, "was down")
+        body = b'{"pdus":[]}'
+        assert await send(a, b, body, authorization(a, body)) == (200, {"pdus": {}})
+        assert b.backoffs.of(a.name) is None
+
+
+@pytest.mark.parametrize(
+    "lie",
+    ["none", "bearer", "destination", "origin", "ourselves", "key", "body", "target", "unknown"],
+)
+async def test_a_request_that_is_not_authenticated_is_refused(lie: str) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        await net.peer("c.test")
+        body, target = b'{"pdus":[]}', SEND
+        header = authorization(a, body)
+        match lie:
+            case "none":
+                header = ""
+            case "bearer":
+                header = "Bearer abc"
+            case "destination":
+                header = authorization(a, body, destination="c.test")
+            case "origin":
+                header = authorization(a, body, origin="c.test")
+            case "ourselves":
+                header = authorization(a, body, origin="b.test", key=b.key)
+            case "key":
+                header = authorization(a, body, key=SigningKey.generate(bytes([77]) * 32, "k1"))
+            case "body":
+                body = b'{"pdus":[1]}'
+            case "target":
+                target = SEND + "2"
+            case "unknown":
+                header = authorization(a, body, origin="nowhere.test:1")
+        status, answer = await send(a, b, body, header, target)
+        assert (status, answer["errcode"]) == (401, "M_UNAUTHORIZED")
+
+
+async def test_a_request_without_destination_is_still_taken() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        body = b'{"pdus":[]}'
+        signature = a.key.sign(SignedRequest("PUT", SEND, body).signed_bytes(a.name, None))
+        header = f"X-Matrix origin=a.test,key={a.key.key_id},sig={signature}"
+        assert (await send(a, b, body, header))[0] == 200
+
+
+async def test_the_signature_covers_the_meaning_of_the_body_not_its_spelling() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        header = authorization(a, b'{"edus":[],"pdus":[]}')
+        assert (await send(a, b, b'{ "pdus": [], "edus" : [] }', header))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "errcode"),
+    [
+        (b"{", 400, "M_NOT_JSON"),
+        (b"[]", 400, "M_BAD_JSON"),
+        (b'{"pdus":7}', 400, "M_BAD_JSON"),
+        (b'{"pdus":[' + b",".join([b"1"] * (PDUS_PER_TRANSACTION_MAX + 1)) + b"]}", 400, None),
+        (b'{"edus":[' + b",".join([b"1"] * 101) + b"]}", 400, None),
+    ],
+)
+async def test_malformed_and_overfull_transactions_are_refused(
+    body: bytes, status: int, errcode: str | None
+) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        got, answer = await send(a, b, body, authorization(a, body))
+        assert got == status
+        assert answer["errcode"] == errcode or errcode is None
+
+
+async def test_as_many_pdus_and_edus_as_allowed_are_taken() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        body = canonical_json.encode({"edus": [1] * 100, "pdus": [1] * PDUS_PER_TRANSACTION_MAX})
+        assert (await send(a, b, body, authorization(a, body)))[0] == 200
+
+
+async def test_a_body_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        fill = TRANSACTION_BYTES_MAX - len(b'{"x":""}')
+        body = b'{"x":"' + b"y" * fill + b'"}'
+        assert (await send(a, b, body, authorization(a, body)))[0] == 200
+        status, answer = await send(a, b, body + b" ", authorization(a, body))
+        assert (status, answer["errcode"]) == (413, "M_TOO_LARGE")
+
+
+async def test_deep_json_is_no_reason_to_refuse() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        body = b'{"edus":[' + b"[" * 3_000 + b"]" * 3_000 + b'],"pdus":[]}'
+        async with asyncio.timeout(10):
+            assert (await send(a, b, body, authorization(a, body)))[0] == 200
+
+
+async def test_floats_in_edus_do_not_break_the_signature() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        body = b'{"edus":[{"x":0.5}],"pdus":[]}'
+        assert (await send(a, b, body, authorization(a, body)))[0] == 200

@@ -1,0 +1,218 @@
+"""Transactions: the fast path, what is kept, repeats, budgets."""
+
+import asyncio
+from unittest.mock import patch
+
+import pytest
+from aiohttp import web
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import RoomId, UserId
+from federation.events.signing import SigningKey
+from federation.graph.admission import Rejected, SoftFailed
+from federation.graph.building import EventDraft, build_event
+from federation.ports import Refused
+from tests.federation.transport.loopback import Loopback, Peer, loopback
+from tests.federation.transport.memory_ports import until
+
+
+def pdu(event: Event) -> JsonObject:
+    found: JsonObject = canonical_json.decode(event.raw)
+    return found
+
+
+async def shared_room(net: Loopback) -> tuple[Peer, Peer, RoomId, UserId]:
+    """A room of a.test that bob of b.test joined; a.test knows."""
+    a, b = await net.peer("a.test"), await net.peer("b.test")
+    room_id = a.rooms.create_room(a.user("alice"))
+    return a, b, room_id, await b.join(a, room_id)
+
+
+def says(peer: Peer, room_id: RoomId, user: UserId, text: str) -> Event:
+    return peer.rooms.send(room_id, user, "m.room.message", {"body": text})
+
+
+async def test_an_event_with_all_at_hand_is_in_the_room_when_it_is_answered() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        event = says(b, room_id, bob, "hello")
+        result = await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]})
+        assert result == {"pdus": {event.event_id: {}}}
+        assert await a.rooms.heads(room_id) == (event.event_id,)
+        assert not a.waiting.waiting
+
+
+async def test_a_repeated_transaction_gets_the_first_answer() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        body = {"pdus": [pdu(says(b, room_id, bob, "hello"))]}
+        typing = {"room_id": room_id, "user_id": bob, "typing": True}
+        body["edus"] = [{"edu_type": "m.typing", "content": typing}]
+        answers = await asyncio.gather(*(a.inbox.receive(b.name, "t1", body) for _ in range(3)))
+        assert answers[0] == answers[1] == answers[2]
+        assert await a.inbox.receive(b.name, "t1", {"pdus": []}) == answers[0]
+        assert len(a.sink.calls) == 1
+        assert await a.inbox.receive(b.name, "t2", {"pdus": []}) == {"pdus": {}}
+
+
+async def test_a_failed_transaction_is_handled_when_it_is_repeated() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        body = {"pdus": [pdu(says(b, room_id, bob, "hello"))]}
+        with (
+            patch.object(a.rooms, "accept", side_effect=ConnectionError("database")),
+            pytest.raises(ConnectionError),
+        ):
+            await a.inbox.receive(b.name, "t1", body)
+        result = await a.inbox.receive(b.name, "t1", body)
+        assert list(result["pdus"].values()) == [{}]
+        assert len(await a.rooms.heads(room_id)) == 1
+
+
+async def test_each_pdu_has_a_result_of_its_own() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        good = says(b, room_id, bob, "good")
+        unknown = b.rooms.create_room(bob)
+        stranger = says(b, unknown, bob, "elsewhere")
+        oversized = {**pdu(good), "content": {"body": "x" * 70_000}}
+        unsigned = {k: v for k, v in pdu(good).items() if k != "depth"}
+        pdus: list[object] = [7, {}, pdu(stranger), unsigned, oversized, pdu(good)]
+        results = (await a.inbox.receive(b.name, "t1", {"pdus": pdus}))["pdus"]
+        assert results.pop(good.event_id) in ({}, {"error": "the event is larger than 65536 bytes"})
+        assert stranger.event_id not in a.rooms.events
+        assert all("error" in result for result in results.values())
+        assert (await a.rooms.load_events([good.event_id]))[good.event_id].rejected is False
+
+
+async def test_a_forged_event_is_dropped() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        mallory = SigningKey.generate(bytes([66]) * 32, "k1")
+        event = b.rooms.build(room_id, EventDraft("m.room.message", bob, {"body": "forged"}))
+        forged = build_event(
+            EventDraft("m.room.message", bob, {"body": "forged"}),
+            version=event.version,
+            room_id=room_id,
+            prev_events=event.prev_events,
+            auth_events=event.auth_events,
+            depth=event.depth,
+            now_ms=net.clock.now_ms(),
+            server_name=b.name,
+            key=mallory,
+        )
+        results = (await a.inbox.receive(b.name, "t1", {"pdus": [pdu(forged)]}))["pdus"]
+        assert "error" in results[forged.event_id]
+        assert forged.event_id not in a.rooms.events
+
+
+async def test_an_event_of_another_servers_user_needs_that_servers_signature() -> None:
+    async with loopback() as net:
+        a, b, room_id, _ = await shared_room(net)
+        draft = EventDraft("m.room.message", a.user("alice"), {"body": "never said"})
+        event = b.rooms.build(room_id, draft)  # signed by b.test, sent by a user of a.test
+        results = (await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]}))["pdus"]
+        assert "error" in results[event.event_id]
+        assert event.event_id not in a.rooms.events
+
+
+async def test_what_is_not_allowed_is_rejected_and_what_no_longer_is_soft_failed() -> (
+    None
+):
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        topic = b.rooms.send(room_id, bob, "m.room.topic", {"topic": "no power"}, state_key="")
+        await a.inbox.receive(b.name, "t1", {"pdus": [pdu(topic)]})
+        assert isinstance(a.rooms.verdicts[topic.event_id], Rejected)
+        assert ("m.room.topic", "") not in await a.rooms.current_state_ids(room_id)
+        late = b.rooms.build(
+            room_id,
+            EventDraft("m.room.message", bob, {"body": "late"}),
+            list(await a.rooms.heads(room_id)),
+        )
+        ban = {"membership": "ban"}
+        a.rooms.send(room_id, a.user("alice"), "m.room.member", ban, state_key=bob)
+        result = await a.inbox.receive(b.name, "t2", {"pdus": [pdu(late)]})
+        assert isinstance(a.rooms.verdicts.get(late.event_id), SoftFailed), result
+
+
+async def test_the_rooms_acl_is_asked_for_each_pdu() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        event = says(b, room_id, bob, "hello")
+        acl = {"allow": ["*"], "deny": ["b.test"]}
+        a.rooms.send(room_id, a.user("alice"), "m.room.server_acl", acl, state_key="")
+        results = (await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]}))["pdus"]
+        assert "ACL" in results[event.event_id]["error"]
+        assert event.event_id not in a.rooms.events
+
+
+async def test_events_for_a_room_that_we_left_are_refused() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        left = {"membership": "leave"}
+        b.rooms.send(room_id, bob, "m.room.member", left, state_key=bob)
+        event = says(a, room_id, a.user("alice"), "hello")
+        results = (await b.inbox.receive(a.name, "t1", {"pdus": [pdu(event)]}))["pdus"]
+        assert "error" in results[event.event_id]
+
+
+async def test_what_lacks_its_parents_is_kept_durably_and_then_worked_off() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        events = [says(b, room_id, bob, str(i)) for i in range(5)]
+        result = await a.inbox.receive(b.name, "t1", {"pdus": [pdu(events[-1])]})
+        assert result == {"pdus": {events[-1].event_id: {}}}
+        await until(lambda: not a.waiting.waiting)
+        assert await a.rooms.heads(room_id) == (events[-1].event_id,)
+        assert all(event.event_id in a.rooms.before for event in events)
+
+
+async def test_what_waited_at_a_stop_is_taken_up_at_the_start() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        says(b, room_id, bob, "unseen")
+        event = says(b, room_id, bob, "seen")
+        with patch.object(a.inbox, "_wake"):
+            await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]})
+        assert event.event_id in a.waiting.waiting
+        await a.inbox.start()
+        await until(lambda: event.event_id in a.rooms.before)
+
+
+async def test_what_can_not_be_had_waits_and_is_tried_when_the_origin_is_heard_from() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        says(b, room_id, bob, "unseen")
+        event = says(b, room_id, bob, "seen")
+
+        for part in ("get_missing_events", "state_ids", "/event/", "event_auth"):
+            b.lies[part] = _down
+        await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]})
+        await until(lambda: any(one.attempts for one in a.waiting.waiting.values()))
+        assert event.event_id not in a.rooms.before
+        b.lies.clear()
+        a.backoffs.succeeded(b.name)
+        await until(lambda: event.event_id in a.rooms.before)
+
+
+async def test_budgets_per_room_make_the_origin_come_again() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        events = [says(b, room_id, bob, str(i)) for i in range(4)]
+        with (
+            patch("federation.transport.inbox.INBOX_WAITING_PER_ROOM_MAX", 2),
+            patch.object(a.inbox, "_wake"),
+        ):
+            await a.inbox.receive(b.name, "t1", {"pdus": [pdu(one) for one in events[1:3]]})
+            await a.inbox.receive(b.name, "t2", {"pdus": [pdu(one) for one in events[1:3]]})
+            with pytest.raises(Refused) as caught:
+                await a.inbox.receive(b.name, "t3", {"pdus": [pdu(events[3])]})
+        assert caught.value.status == 429
+        assert len(a.waiting.waiting) == 2
+
+
+async def _down(request: web.BaseRequest, params: object) -> web.StreamResponse:
+    return web.json_response({"errcode": "M_UNKNOWN", "error": "down"}, status=503)

@@ -1,0 +1,185 @@
+"""Other servers' keys, fetched over TLS; liars and key servers among them."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from aiohttp import web
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import KeyId, ServerName
+from federation.events.signing import SigningKey, sign_json
+from federation.limits import KEY_REFETCH_S_MIN, KEY_VALIDITY_MS_MAX, OWN_KEY_VALIDITY_MS
+from federation.ports import StoredServerKey
+from federation.transport.keyring import KeyUnavailable, KeyWanted
+from tests.federation.transport.loopback import Lie, Loopback, Peer, loopback
+
+K1 = KeyId("ed25519:k1")
+DAY_S = 24 * 3600.0
+
+
+def serving(document: JsonObject) -> Lie:
+    async def serve(request: web.BaseRequest, _: object) -> web.StreamResponse:
+        return web.json_response(document)
+
+    return serve
+
+
+def document_of(peer: Peer, **changes: object) -> JsonObject:
+    whole = {**peer.keyring.own_document(), **changes}
+    del whole["signatures"]
+    return sign_json(whole, peer.name, peer.key)
+
+
+async def pair(net: Loopback) -> tuple[Peer, Peer]:
+    return await net.peer("a.test"), await net.peer("b.test")
+
+
+async def test_a_key_is_fetched_once_for_all_who_wait_and_kept() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        found = await asyncio.gather(*(a.keyring.request_key(b.name, K1) for _ in range(5)))
+        assert set(found) == {b.key.verify_key}
+        assert b.metrics.counts["federation_requests"] == 1
+        assert a.keys.keys[b.name, K1].key == b.key.verify_key.encoded
+
+
+async def test_keys_are_taken_from_the_store_without_a_request() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        until_ms = net.clock.now_ms() + 1
+        key = StoredServerKey(b.name, K1, b.key.verify_key.encoded, until_ms)
+        await a.keys.store_keys([key])
+        wanted = KeyWanted(b.name, K1, until_ms)
+        assert await a.keyring.load([wanted]) == []
+        assert a.keyring.at_hand(wanted) == b.key.verify_key
+        assert a.keyring.at_hand(replace(wanted, at_ms=until_ms + 1)) is None
+        assert not b.metrics.counts
+
+
+async def test_valid_until_counts_at_most_seven_days() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        for_ever = document_of(b, valid_until_ts=net.clock.now_ms() + 100 * KEY_VALIDITY_MS_MAX)
+        b.lies["/key/v2/server"] = serving(for_ever)
+        received_ms = net.clock.now_ms()
+        await a.keyring.request_key(b.name, K1)
+        last = KeyWanted(b.name, K1, received_ms + KEY_VALIDITY_MS_MAX)
+        assert a.keyring.at_hand(last) is not None
+        assert a.keyring.at_hand(replace(last, at_ms=last.at_ms + 1)) is None
+
+
+async def test_a_key_past_its_time_is_not_good_for_a_request() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        b.lies["/key/v2/server"] = serving(document_of(b, valid_until_ts=net.clock.now_ms() - 1))
+        with pytest.raises(KeyUnavailable):
+            await a.keyring.request_key(b.name, K1)
+
+
+async def test_an_old_key_is_good_for_old_events_and_for_no_request() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        old = SigningKey.generate(bytes([9]) * 32, "old")
+        expired_ms = net.clock.now_ms() - 1_000
+        entry = {"key": old.verify_key.encoded, "expired_ts": expired_ms}
+        b.lies["/key/v2/server"] = serving(document_of(b, old_verify_keys={old.key_id: entry}))
+        wanted = KeyWanted(b.name, old.key_id, expired_ms - 1)
+        assert await a.keyring.fetch([wanted]) == []
+        assert a.keyring.at_hand(wanted) == old.verify_key
+        assert a.keyring.at_hand(replace(wanted, at_ms=expired_ms)) is None
+        with pytest.raises(KeyUnavailable):
+            await a.keyring.request_key(b.name, old.key_id)
+
+
+async def test_lying_documents_are_refused() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        true = document_of(b)
+        other = SigningKey.generate(bytes([8]) * 32, "k1")
+        forged = {**true, "verify_keys": {K1: {"key": other.verify_key.encoded}}}
+        wrongly = sign_json({k: v for k, v in true.items() if k != "signatures"}, b.name, other)
+        lies: list[JsonObject] = [
+            {},
+            {**true, "server_name": "c.test"},
+            {k: v for k, v in true.items() if k != "signatures"},
+            {**true, "valid_until_ts": "soon"},
+            {**true, "valid_until_ts": true["valid_until_ts"] + 1},
+            {**true, "verify_keys": {f"ed25519:k{i}": {"key": "A" * 43} for i in range(101)}},
+            forged,
+            wrongly,
+        ]
+        for lie in lies:
+            b.lies["/key/v2/server"] = serving(lie)
+            with pytest.raises(KeyUnavailable):
+                await a.keyring.request_key(b.name, K1)
+            net.clock.jump(1_000)
+        b.lies.clear()
+        assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+
+
+async def test_a_server_is_not_asked_again_and_again() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        await a.keyring.request_key(b.name, K1)
+        for _ in range(3):
+            with pytest.raises(KeyUnavailable):
+                await a.keyring.request_key(b.name, KeyId("ed25519:unknown"))
+        assert b.metrics.counts["federation_requests"] == 1
+        net.clock.jump(KEY_REFETCH_S_MIN + 1)
+        with pytest.raises(KeyUnavailable):
+            await a.keyring.request_key(b.name, KeyId("ed25519:unknown"))
+        assert b.metrics.counts["federation_requests"] == 2
+
+
+async def test_a_trusted_key_server_speaks_for_one_that_is_down() -> None:
+    async with loopback() as net:
+        net.notaries = [ServerName("n.test")]
+        a, b = await pair(net)
+        notary = await net.peer("n.test")
+        assert await notary.keyring.request_key(b.name, K1) == b.key.verify_key
+        await b.runner.cleanup()
+        assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+
+
+async def test_a_key_servers_word_counts_only_with_its_signature_and_the_servers_own() -> None:
+    async with loopback() as net:
+        net.notaries = [ServerName("n.test")]
+        a, b = await pair(net)
+        notary = await net.peer("n.test")
+        true = b.keyring.own_document()
+        await b.runner.cleanup()
+        mallory = SigningKey.generate(bytes([7]) * 32, "k1")
+        invented = {
+            **{k: v for k, v in true.items() if k != "signatures"},
+            "verify_keys": {K1: {"key": mallory.verify_key.encoded}},
+        }
+        answers = [true, sign_json(true, notary.name, mallory), {**true, "server_name": "c.test"}]
+        answers.append(sign_json(invented, notary.name, notary.key))
+        for answer in answers:
+            notary.lies["/key/v2/query"] = serving({"server_keys": [answer]})
+            with pytest.raises(KeyUnavailable):
+                await a.keyring.request_key(b.name, K1)
+            net.clock.jump(2_000)
+
+
+async def test_a_notary_signs_what_it_got_and_goes_on_when_the_server_is_down() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        document = await a.keyring.notarised(b.name, 0)
+        assert document is not None
+        assert set(document["signatures"]) == {a.name, b.name}
+        await b.runner.cleanup()
+        net.clock.jump(DAY_S)
+        assert await a.keyring.notarised(b.name, net.clock.now_ms()) is not None
+        assert await a.keyring.notarised(ServerName("nowhere.test:1"), 0) is None
+
+
+async def test_our_own_document_never_expires_soon() -> None:
+    async with loopback() as net:
+        a = await net.peer("a.test")
+        for _ in range(10):
+            left_ms = a.keyring.own_document()["valid_until_ts"] - net.clock.now_ms()
+            assert left_ms >= OWN_KEY_VALIDITY_MS // 2
+            net.clock.jump(DAY_S / 5)
+        assert a.keyring.at_hand(KeyWanted(a.name, K1, 0)) == a.key.verify_key
