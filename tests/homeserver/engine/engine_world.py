@@ -1,0 +1,144 @@
+"""One server's engine over a real database, and a second server's hand for remote events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.room_versions import room_version
+from federation.events.signing import SigningKey
+from federation.graph.building import EventDraft, build_event
+from homeserver.app.engine import Engine, make_engine
+from homeserver.engine.entries import TransactionKey
+from homeserver.engine.rooms import Room
+from homeserver.storage.database import Database
+from homeserver.storage.migrate import migrate
+
+HS1, HS2 = ServerName("hs1"), ServerName("hs2")
+ALICE, BOB = UserId("@alice:hs1"), UserId("@bob:hs2")
+KEY_1 = SigningKey.generate(bytes([1]) * 32, "one")
+KEY_2 = SigningKey.generate(bytes([2]) * 32, "two")
+V12 = room_version("12")
+
+
+@dataclass
+class TickingClock:
+    """Each look is a millisecond later."""
+
+    now: int = 1_700_000_000_000
+
+    def now_ms(self) -> int:
+        self.now += 1
+        return self.now
+
+    def monotonic_s(self) -> float:
+        return self.now / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def draft(
+    kind: str, content: dict[str, object], state_key: str | None = None, sender: UserId = ALICE
+) -> EventDraft:
+    """What somebody says."""
+    return EventDraft(kind, sender, content, state_key)
+
+
+def message(body: str, sender: UserId = ALICE) -> EventDraft:
+    """A text message."""
+    return draft("m.room.message", {"msgtype": "m.text", "body": body}, sender=sender)
+
+
+@dataclass
+class World:
+    """An engine that runs, and what tests do with it."""
+
+    engine: Engine
+    clock: TickingClock
+    task: asyncio.Task[None]
+    sent: list[EventId] = field(default_factory=list)
+
+    async def create_room(self, more: Sequence[EventDraft] = ()) -> RoomId:
+        """A public room of ALICE."""
+        room_id, _ = await self.engine.writer.create(
+            V12,
+            [
+                draft("m.room.create", {"room_version": "12"}, ""),
+                draft("m.room.member", {"membership": "join"}, ALICE),
+                draft("m.room.power_levels", {"users": {}}, ""),
+                draft("m.room.join_rules", {"join_rule": "public"}, ""),
+                *more,
+            ],
+        )
+        return room_id
+
+    async def say(self, room_id: RoomId, body: str, txn: str | None = None) -> EventId:
+        """A message of ALICE."""
+        key = TransactionKey(ALICE, "DEVICE", "/send", txn) if txn else None  # type: ignore[arg-type]
+        sent = await self.engine.writer.send(room_id, message(body), transaction=key)
+        return sent.event_id
+
+    async def room(self, room_id: RoomId) -> Room:
+        """The hot room."""
+        room = await self.engine.rooms.get(room_id)
+        assert room is not None
+        return room
+
+    async def remote(
+        self, room_id: RoomId, what: EventDraft, *, parents: Sequence[EventId] | None = None
+    ) -> Event:
+        """An event of the other server on the room's heads, or on `parents`."""
+        room = await self.room(room_id)
+        state = room.view.state
+        keys: list[StateKey] = [("m.room.power_levels", ""), ("m.room.member", what.sender)]
+        if what.type == "m.room.member":
+            keys += [("m.room.join_rules", "")]
+            if what.state_key != what.sender:
+                keys += [("m.room.member", what.state_key or "")]
+        heads = parents or [head.event_id for head in room.view.heads]
+        return build_event(
+            what,
+            version=room.version,
+            room_id=room_id,
+            prev_events=heads,
+            auth_events=[state[key].event_id for key in keys if key in state],
+            depth=max(head.depth for head in room.view.heads) + 1,
+            now_ms=self.clock.now_ms(),
+            server_name=HS2,
+            key=KEY_2,
+        )
+
+    async def bodies(self, room_id: RoomId) -> list[str]:
+        """All messages of the room as stored, in room order."""
+        room = await self.room(room_id)
+        placed = await self.engine.reader.page(
+            room, start=(0, -(2**53)), backwards=False, limit=10_000
+        )
+        return [
+            one.entry.event.content["body"]  # type: ignore[union-attr]
+            for one in placed
+            if one.entry.event.type == "m.room.message"  # type: ignore[union-attr]
+        ]
+
+
+@asynccontextmanager
+async def running(url: str) -> AsyncIterator[World]:
+    """A server's engine; at the end of the block it is gone as by `kill -9`: nothing is flushed."""
+    database = await Database.open(url, connections=4)
+    await migrate(database)
+    clock = TickingClock()
+    engine = await make_engine(database, HS1, KEY_1, clock)
+    engine.fanout.follow(engine.committer)
+    task = asyncio.get_running_loop().create_task(engine.committer.run())
+    try:
+        yield World(engine, clock, task)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await engine.committer.disconnect()
+        await database.close()

@@ -1,0 +1,204 @@
+"""The log: group commits, failures, unknown outcomes. Each against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from homeserver.engine.entries import AccountDataEntry, Entry, Unit
+from homeserver.errors import MatrixError
+from homeserver.storage.database import Connection, DatabaseUnavailable
+from tests.homeserver.engine.engine_world import ALICE, draft, message, running
+
+
+def _account_data(kind: str) -> AccountDataEntry:
+    return AccountDataEntry(ALICE, "", kind, b"{}")
+
+
+async def test_concurrent_sends_share_commits_and_get_positions_without_gaps(
+    postgres_url: str,
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        before = world.engine.committer.position
+        commits = 0
+
+        async def count(when: str) -> None:
+            nonlocal commits
+            commits += when == "before"
+
+        world.engine.committer.fault = count
+        ids = await asyncio.gather(*(world.say(room_id, str(i)) for i in range(50)))
+        assert len(set(ids)) == 50
+        assert world.engine.committer.position == before + 50
+        assert commits < 10
+        assert await world.bodies(room_id) == [str(i) for i in range(50)]
+
+
+async def test_work_that_is_refused_undoes_its_own_unit_alone(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        committer = world.engine.committer
+
+        async def refuse(connection: Connection) -> Sequence[Entry]:
+            await connection.execute("INSERT INTO rooms VALUES (1, '!x', '12')")
+            raise MatrixError(400, "M_X", "no")
+
+        async def write(connection: Connection) -> Sequence[Entry]:
+            await connection.execute("INSERT INTO rooms VALUES (2, '!y', '12')")
+            return [_account_data("b")]
+
+        results = await asyncio.gather(
+            committer.submit(Unit([_account_data("a")])),
+            committer.submit(Unit(work=refuse)),
+            committer.submit(Unit(work=write)),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], MatrixError)
+        assert committer.position == 2
+        async with world.engine.database.connection() as connection:
+            rooms = await connection.fetch("SELECT room_id FROM rooms")
+        assert [row["room_id"] for row in rooms] == ["!y"]
+
+
+async def test_connection_cut_after_commit_is_answered_once_it_is_known_to_be_in(
+    postgres_url: str,
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        cut = 0
+
+        async def cut_after(when: str) -> None:
+            nonlocal cut
+            if when == "after" and cut == 0:
+                cut += 1
+                raise ConnectionResetError("cut between the commit and its answer")
+
+        world.engine.committer.fault = cut_after
+        event_id = await world.say(room_id, "once", txn="t")
+        assert cut == 1
+        assert await world.say(room_id, "once", txn="t") == event_id
+        assert await world.bodies(room_id) == ["once"]
+        assert await world.say(room_id, "next") != event_id
+
+
+async def test_connection_cut_before_commit_is_503_and_stores_nothing(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+
+        async def cut_before(when: str) -> None:
+            if when == "before":
+                raise DatabaseUnavailable("gone")
+
+        world.engine.committer.fault = cut_before
+        with pytest.raises(MatrixError) as refused:
+            await world.say(room_id, "lost", txn="t")
+        assert refused.value.status == 503
+        world.engine.committer.fault = None
+        await world.say(room_id, "kept", txn="t")
+        assert await world.bodies(room_id) == ["kept"]
+
+
+async def test_failed_batch_takes_what_was_built_on_it_and_nothing_else(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        broken, other = await world.create_room(), await world.create_room()
+        failures = 0
+
+        async def fail_once(when: str) -> None:
+            nonlocal failures
+            if when == "before" and failures < 1:
+                failures += 1
+                # While the first batch fails, more of the same room is staged on top of it.
+                world_sends.append(
+                    asyncio.get_running_loop().create_task(world.say(broken, "later"))
+                )
+                await asyncio.sleep(0)
+                raise DatabaseUnavailable("gone")
+
+        world_sends: list[asyncio.Task[str]] = []
+        world.engine.committer.fault = fail_once
+        with pytest.raises(MatrixError):
+            await world.say(broken, "first")
+        await asyncio.gather(*world_sends)
+        await world.say(other, "other")
+        await world.say(broken, "after")
+        assert await world.bodies(broken) == ["later", "after"]
+        assert await world.bodies(other) == ["other"]
+        room = await world.room(broken)
+        assert len(room.view.heads) == 1
+
+
+async def test_culprit_of_a_data_error_fails_alone(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        good, bad = await world.create_room(), await world.create_room()
+        room = await world.room(bad)
+        stage = world.engine.writer.stage_draft
+
+        async def spoil(*arguments: object) -> object:
+            staged = await stage(*arguments)  # type: ignore[arg-type]
+            if arguments[0] is room:
+                staged.row.reason = "a text with \0"
+            return staged
+
+        world.engine.writer.stage_draft = spoil  # type: ignore[method-assign, assignment]
+        results = await asyncio.gather(
+            world.say(good, "1"),
+            world.say(bad, "spoilt"),
+            world.say(good, "2"),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], Exception)
+        assert await world.bodies(good) == ["1", "2"]
+        assert await world.bodies(bad) == []
+
+
+async def test_an_owner_that_was_replaced_can_not_commit(postgres_url: str) -> None:
+    async with running(postgres_url) as old:
+        room_id = await old.create_room()
+        async with running(postgres_url) as new:
+            await new.say(room_id, "by the new owner")
+            with pytest.raises(MatrixError) as refused:
+                await old.say(room_id, "by the old one")
+            assert refused.value.status == 503
+            assert await new.bodies(room_id) == ["by the new owner"]
+
+
+async def test_what_was_answered_is_there_after_a_restart_and_repeats_are_known(
+    postgres_url: str,
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        ids = [await world.say(room_id, str(i), txn=str(i)) for i in range(5)]
+    async with running(postgres_url) as world:
+        assert [await world.say(room_id, str(i), txn=str(i)) for i in range(5)] == ids
+        assert await world.bodies(room_id) == [str(i) for i in range(5)]
+        await world.say(room_id, "more")
+        assert (await world.room(room_id)).view.n == 4 + 6
+
+
+async def test_refusals_never_show_what_is_not_committed(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        seen: list[str] = []
+        room = await world.room(room_id)
+        gate = asyncio.Event()
+
+        async def hold(when: str) -> None:
+            if when == "before":
+                seen.append(str(room.view.n))
+                await gate.wait()
+
+        world.engine.committer.fault = hold
+        sending = asyncio.get_running_loop().create_task(
+            world.engine.writer.send(room_id, draft("m.room.name", {"name": "new"}, ""))
+        )
+        while not seen:
+            await asyncio.sleep(0)
+        assert ("m.room.name", "") not in room.view.state
+        assert room.staged is not room.view
+        gate.set()
+        await sending
+        assert ("m.room.name", "") in room.view.state
+        with pytest.raises(MatrixError):
+            await world.engine.writer.send(room_id, message("x", sender="@nobody:hs1"))  # type: ignore[arg-type]

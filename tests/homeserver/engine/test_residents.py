@@ -1,0 +1,183 @@
+"""Events of another server: forks, soft failures, gaps, imports, handshakes, backfill."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId
+from federation.graph.admission import Accepted, SoftFailed
+from federation.ports import JoinedRoom, Refused
+from tests.homeserver.engine.engine_world import (
+    ALICE,
+    BOB,
+    HS1,
+    HS2,
+    World,
+    draft,
+    message,
+    running,
+)
+
+JOIN = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
+
+
+async def _bob_joins(world: World, room_id: RoomId) -> Event:
+    event = await world.remote(room_id, JOIN)
+    await world.engine.residents.accept_handshake(event)
+    return event
+
+
+async def _heads(world: World, room_id: RoomId) -> list[EventId]:
+    return [head.event_id for head in (await world.room(room_id)).view.heads]
+
+
+async def test_remote_message_becomes_the_head_and_is_stored_once(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+        event = await world.remote(room_id, message("hello", sender=BOB))
+        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        position = world.engine.committer.position
+        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert world.engine.committer.position == position
+        assert await _heads(world, room_id) == [event.event_id]
+        assert await world.bodies(room_id) == ["hello"]
+
+
+async def test_fork_is_merged_by_the_next_event_of_ours(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+        heads = await _heads(world, room_id)
+        ours = await world.say(room_id, "ours")
+        theirs = await world.remote(room_id, message("theirs", sender=BOB), parents=heads)
+        await world.engine.residents.accept(theirs, Accepted())
+        assert set(await _heads(world, room_id)) == {ours, theirs.event_id}
+        merge = await world.say(room_id, "merge")
+        assert await _heads(world, room_id) == [merge]
+        stored = (await world.engine.rooms.events([merge]))[merge].event
+        assert set(stored.prev_events) == {ours, theirs.event_id}
+
+
+async def test_state_of_a_fork_is_resolved_and_the_same_after_a_restart(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room(
+            [draft("m.room.power_levels", {"users": {BOB: 50}, "events_default": 0}, "")]
+        )
+        await _bob_joins(world, room_id)
+        heads = await _heads(world, room_id)
+        await world.engine.writer.send(room_id, draft("m.room.name", {"name": "ours"}, ""))
+        theirs = await world.remote(
+            room_id, draft("m.room.topic", {"topic": "theirs"}, "", sender=BOB), parents=heads
+        )
+        await world.engine.residents.accept(theirs, Accepted())
+        state = dict((await world.room(room_id)).view.state)
+        assert ("m.room.name", "") in state
+        assert state["m.room.topic", ""].event_id == theirs.event_id
+    async with running(postgres_url) as world:
+        room = await world.room(room_id)
+        assert dict(room.view.state) == state
+        assert len(room.view.heads) == 2
+        await world.say(room_id, "merge")
+        assert dict((await world.room(room_id)).view.state) == state
+
+
+async def test_event_allowed_by_its_own_state_but_not_now_is_soft_failed(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+        before = await world.remote(room_id, message("late", sender=BOB))
+        ban = draft("m.room.member", {"membership": "ban"}, BOB)
+        await world.engine.writer.send(room_id, ban)
+        verdict = await world.engine.residents.accept(before, Accepted())
+        assert isinstance(verdict, SoftFailed)
+        assert await world.bodies(room_id) == []
+        assert before.event_id not in await _heads(world, room_id)
+        known = (await world.engine.rooms.events([before.event_id]))[before.event_id]
+        assert known.soft_failed
+
+
+async def test_handshake_is_refused_where_the_room_does_not_allow_it(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room([draft("m.room.join_rules", {"join_rule": "invite"}, "")])
+        event = await world.remote(room_id, JOIN)
+        with pytest.raises(Refused) as refused:
+            await world.engine.residents.accept_handshake(event)
+        assert refused.value.status == 403
+        assert HS2 not in (await world.room(room_id)).view.servers
+
+
+async def test_join_imports_the_room_with_its_state(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room([draft("m.room.name", {"name": "n"}, "")])
+        await one.say(room_id, "before")
+        room = await one.room(room_id)
+        join = await one.remote(room_id, JOIN)
+        await one.engine.residents.accept_handshake(join)
+        state = await one.engine.rooms.state_before(room, join.event_id)
+        assert state is not None
+        known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+        chain = await one.engine.rooms.auth_chain(list(known))
+        await two.engine.residents.import_join(
+            JoinedRoom(
+                room_id,
+                room.version,
+                join,
+                [one.event for one in known.values()],
+                [one.event for one in chain.values()],
+            )
+        )
+        theirs = await two.room(room_id)
+        assert set(theirs.view.state) == set(room.view.state)
+        assert theirs.view.servers == room.view.servers
+        assert await _heads(two, room_id) == [join.event_id]
+        assert set(await two.engine.reader.gaps(theirs, (5, 0))) == set(join.prev_events)
+        event = await one.remote(room_id, message("new", sender=BOB))
+        await two.engine.residents.accept(event, Accepted())
+        assert await two.bodies(room_id) == ["new"]
+
+
+async def test_backfilled_history_gets_places_before_what_was_there(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room()
+        old = [await one.say(room_id, f"old {i}") for i in range(3)]
+        room = await one.room(room_id)
+        join = await one.remote(room_id, JOIN)
+        await one.engine.residents.accept_handshake(join)
+        state = await one.engine.rooms.state_before(room, join.event_id)
+        assert state is not None
+        known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+        events = [one.event for one in known.values()]
+        await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
+        history = await one.engine.rooms.events(old)
+        ids = {key: ref.event_id for key, ref in state.items()}
+        position = two.engine.committer.position
+        await two.engine.residents.store_backfill([history[i].event for i in old], ids)
+        assert two.engine.committer.position == position
+        assert await two.bodies(room_id) == ["old 0", "old 1", "old 2"]
+        theirs = await two.room(room_id)
+        page = await two.engine.reader.page(theirs, start=(9, 0), backwards=True, limit=10)
+        kinds = [placed.entry.event.event_id for placed in page]  # type: ignore[union-attr]
+        assert kinds == [join.event_id, *reversed(old)]
+
+
+async def test_redaction_empties_its_target_everywhere(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        target = await world.say(room_id, "secret")
+        redaction = draft("m.room.redaction", {"redacts": target})
+        await world.engine.writer.send(
+            room_id, type(redaction)(redaction.type, ALICE, {}, None, target)
+        )
+        assert b"secret" not in (await world.engine.rooms.client_events([target]))[target]
+        room = await world.room(room_id)
+        ring = [placed.entry.client for placed in room.ring]  # type: ignore[union-attr]
+        assert not any(b"secret" in client for client in ring)
+    async with running(postgres_url) as world:
+        assert b"secret" not in (await world.engine.rooms.client_events([target]))[target]
+        assert HS1 in (await world.room(room_id)).view.servers
