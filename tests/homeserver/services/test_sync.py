@@ -3,10 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
-from federation.events.ids import RoomId
-from tests.homeserver.room_world import ALICE, BOB
+from federation.events.ids import EventId, RoomId
+from homeserver import limits
+from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.reader import event_entry
+from homeserver.engine.rooms import Room
+from tests.homeserver.room_world import ALICE, BOB, STRANGER
 from tests.homeserver.sync_world import DEV, SyncWorld, bodies, sync_world, types
 
 
@@ -321,10 +326,10 @@ async def test_a_token_of_another_history_or_from_beyond_the_end_begins_anew(
         assert types(answer["rooms"]["join"][room_id]["timeline"]["events"])[0] == "m.room.create"
 
 
-@pytest.mark.parametrize("since", ["s72594_4483_1934", "m1.1.0", "\u0661"])
-async def test_a_token_that_is_not_ours_is_refused(syncs: SyncWorld, since: str) -> None:
-    reply = await syncs.ask(since=since)
-    assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
+async def test_a_token_that_is_not_ours_is_refused(syncs: SyncWorld) -> None:
+    for since in ("s72594_4483_1934", "m1.1.0", "\u0661"):
+        reply = await syncs.ask(since=since)
+        assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
 
 
 async def test_full_state_with_since_has_all_state_and_only_new_events(syncs: SyncWorld) -> None:
@@ -374,3 +379,92 @@ async def test_a_reader_far_behind_gets_the_same_from_the_database(
             del event["unsigned"]["age"]
         assert types(room["state"]["events"]) == ["m.room.topic"]
     assert near == far
+
+
+async def test_a_timeline_begins_behind_a_gap_and_is_limited(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = await syncs.world.room()
+    since = (await syncs.get())["next_batch"]
+    sent = await syncs.say(ALICE, room_id, "before", "after", "later")
+    lost = await syncs.world.reader.place(
+        await syncs.world.engine.writer.room(room_id), EventId(sent[1])
+    )
+    assert lost is not None
+    previous = event_entry(lost).event.prev_events
+
+    async def gaps(room: Room, order: tuple[int, int]) -> list[EventId]:
+        return list(previous)
+
+    monkeypatch.setattr(syncs.world.reader, "gaps", gaps)
+    monkeypatch.setattr("homeserver.services.sync_timelines._follows", lambda *_: False)
+    timeline = (await syncs.get(since=since))["rooms"]["join"][room_id]["timeline"]
+    assert bodies(timeline["events"]) == ["after", "later"]
+    assert timeline["limited"] is True
+
+
+async def test_an_invite_from_afar_has_pruned_stripped_state(syncs: SyncWorld) -> None:
+    since = (await syncs.get(BOB))["next_batch"]
+    room_id = RoomId("!afar:there.example")
+    stripped = [
+        {
+            "type": "m.room.name",
+            "state_key": "",
+            "sender": STRANGER,
+            "content": {"name": "N"},
+            "origin": "there.example",
+        },
+        {"type": "m.room.topic", "state_key": "", "sender": STRANGER},
+        "no event",
+    ]
+    entry = MembershipEntry(
+        BOB, room_id, "invite", EventId("$i"), STRANGER, stripped=orjson.dumps(stripped)
+    )
+    await syncs.world.committer.submit(Unit([entry]))
+    invite = (await syncs.get(BOB, since=since))["rooms"]["invite"][room_id]
+    name, own = invite["invite_state"]["events"]
+    assert name == {key: stripped[0][key] for key in ("type", "state_key", "sender", "content")}  # type: ignore[index]
+    assert own == {
+        "type": "m.room.member",
+        "state_key": BOB,
+        "sender": STRANGER,
+        "content": {"membership": "invite"},
+    }
+    refused = MembershipEntry(BOB, room_id, "leave", EventId("$l"), BOB)
+    await syncs.world.committer.submit(Unit([refused]))
+    rooms = (await syncs.get(BOB, since=since))["rooms"]
+    assert set(rooms) == {"leave"}
+    assert rooms["leave"][room_id]["timeline"]["events"] == []
+
+
+async def test_device_lists_name_who_shares_a_room_now(syncs: SyncWorld) -> None:
+    room_id = await syncs.world.room(preset="public_chat")
+    since = (await syncs.get())["next_batch"]
+    await syncs.join(room_id, BOB)
+    answer = await syncs.get(since=since)
+    assert answer["device_lists"] == {"changed": [BOB], "left": []}
+    since = answer["next_batch"]
+    await syncs.world.in_room(BOB, "POST", room_id, "leave")
+    answer = await syncs.get(since=since)
+    assert answer["device_lists"] == {"changed": [], "left": [BOB]}
+
+
+async def test_bad_parameters_are_refused(syncs: SyncWorld) -> None:
+    wrong: list[tuple[str, object]] = [
+        ("timeout", "soon"),
+        ("timeout", "-1"),
+        ("full_state", "yes"),
+        ("set_presence", "dancing"),
+        ("filter", "12345"),
+    ]
+    for name, value in wrong:
+        reply = await syncs.ask(ALICE, since=None, **{name: value})
+        assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM"), name
+    assert (await syncs.ask(filter="{")).errcode == "M_BAD_JSON"
+    assert (await syncs.ask(timeout=0, set_presence="offline")).status == 200
+
+
+async def test_an_inline_filter_has_a_limit_of_size(syncs: SyncWorld) -> None:
+    spare = limits.FILTER_BYTES - len('{"x":""}')
+    assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * spare))).status == 200
+    assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * (spare + 1)))).status == 400
