@@ -137,6 +137,10 @@ class Outbox:
         if wakeup is not None:
             wakeup.set()
 
+    def is_serving(self, server: ServerName) -> bool:
+        """Has the destination a task now?"""
+        return server in self._wakeups
+
     def _wake(self, server: ServerName) -> None:
         wakeup = self._wakeups.get(server)
         if wakeup is None:
@@ -180,29 +184,35 @@ class Outbox:
             # what is owed meanwhile wakes too; only time or a sign of life ends the back-off
             await sender.wakeup.wait(wait_s)
             return True
+        self._note_long_outage(sender)
         if not sender.pending and not await self._take_owed(sender):
             return False
         await self._send_first(sender)
         return True
 
+    def _note_long_outage(self, sender: _Sender) -> None:
+        """After a long outage what was pending is given up for the latest of each room."""
+        failing_ms = sender.destination.failing_since_ms
+        if failing_ms is None or sender.is_behind:
+            return
+        if self._clock.now_ms() - failing_ms > OUTBOX_CATCH_UP_AFTER_S * 1000:
+            sender.is_behind = True
+            sender.pending = []
+
     async def _take_owed(self, sender: _Sender) -> bool:
         """Fills `pending` from the feed; False when there is nothing."""
-        destination = sender.destination
-        failing_ms = destination.failing_since_ms
-        outage_s = 0.0 if failing_ms is None else (self._clock.now_ms() - failing_ms) / 1000
-        sender.is_behind = sender.is_behind or outage_s > OUTBOX_CATCH_UP_AFTER_S
         while True:
             owed = await self._owed(sender)
             sender.pending = [
                 self._transaction(pdus, edus) for pdus, edus in _chunks(owed.pdus, owed.edus)
             ]
             sender.upto = max(owed.upto, sender.destination.cursor)
-            if not owed.more:
-                sender.is_behind = False
             if sender.pending:
+                sender.is_behind = sender.is_behind and owed.more
                 return True
             sender.destination = replace(sender.destination, cursor=sender.upto)
             if not owed.more:
+                sender.is_behind = False
                 return False
 
     async def _owed(self, sender: _Sender) -> Owed:
@@ -235,9 +245,10 @@ class Outbox:
             sender.pending.pop(0)
             self._metrics.count("federation_pdus_sent", len(transaction.pdus))
             self._metrics.count("federation_edus_sent", len(transaction.edus))
-        if not sender.pending:
-            sender.destination = Destination(server, sender.upto)
-            await self._save_in_time(sender)
+        has_recovered = sender.destination.failing_since_ms is not None
+        cursor = sender.destination.cursor if sender.pending else sender.upto
+        sender.destination = Destination(server, cursor)
+        await (self._save(sender) if has_recovered else self._save_in_time(sender))
 
     def _note_failure(self, sender: _Sender, error: FederationError) -> None:
         """Keeps the back-off with the destination. What is pending is sent again as it is, but

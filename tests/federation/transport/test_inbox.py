@@ -118,9 +118,7 @@ async def test_an_event_of_another_servers_user_needs_that_servers_signature() -
         assert event.event_id not in a.rooms.events
 
 
-async def test_what_is_not_allowed_is_rejected_and_what_no_longer_is_soft_failed() -> (
-    None
-):
+async def test_what_is_not_allowed_is_rejected_and_what_no_longer_is_soft_failed() -> None:
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
         topic = b.rooms.send(room_id, bob, "m.room.topic", {"topic": "no power"}, state_key="")

@@ -1,0 +1,184 @@
+"""What is owed goes out in order, at least once, and no faster than the other side can take it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.limits import OUTBOX_CATCH_UP_AFTER_S, OUTBOX_IDLE_S, OUTBOX_SAVE_S
+from tests.federation.transport.loopback import Loopback, Peer, loopback
+from tests.federation.transport.memory_ports import until
+
+
+class Receiver:
+    """Stands in for /send: notes transactions and answers as it is told."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.bodies: list[JsonObject] = []
+        self.paths: list[str] = []
+        self.status = 200
+        self.pdus_max = 50
+        self.hold: asyncio.Event | None = None
+        peer.lies["/send/"] = self.receive
+
+    async def receive(self, request: web.BaseRequest, _: object) -> web.StreamResponse:
+        body = canonical_json.decode(await request.read())
+        self.paths.append(request.raw_path)
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.status != 200:
+            return web.json_response({"errcode": "M_X", "error": "no"}, status=self.status)
+        if len(body["pdus"]) > self.pdus_max:
+            return web.json_response({"errcode": "M_TOO_LARGE", "error": "no"}, status=413)
+        self.bodies.append(body)
+        return web.json_response({"pdus": {}})
+
+    @property
+    def numbers(self) -> list[int]:
+        return [pdu["n"] for body in self.bodies for pdu in body["pdus"]]
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    return [b'{"n":%d}' % n for n in range(start, start + count)]
+
+
+async def pair(net: Loopback) -> tuple[Peer, Peer, Receiver]:
+    a, b = await net.peer("a.test"), await net.peer("b.test")
+    return a, b, Receiver(b)
+
+
+async def test_a_real_event_reaches_the_room_on_the_other_side() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"))
+        await b.join(a, room_id)
+        event = a.rooms.send(room_id, a.user("alice"), "m.room.message", {"body": "hi"})
+        typing = {"room_id": room_id, "user_id": a.user("alice"), "typing": True}
+        a.feed.add(b.name, event.raw, {"edu_type": "m.typing", "content": typing})
+        await until(lambda: event.event_id in b.rooms.before and bool(b.sink.calls))
+
+
+async def test_transactions_go_out_at_once_in_order_and_within_the_limits() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.hold = asyncio.Event()
+        a.feed.add(b.name, *numbered(1))
+        await until(lambda: len(receiver.paths) == 1)
+        a.feed.add(b.name, *numbered(120, start=1))
+        receiver.hold.set()
+        await until(lambda: len(receiver.numbers) == 121)
+        assert receiver.numbers == list(range(121))
+        assert [len(body["pdus"]) for body in receiver.bodies] == [1, 50, 50, 20]
+        assert len(set(receiver.paths)) == 4
+
+
+async def test_a_repeat_has_the_same_id_and_body() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.status = 500
+        a.feed.add(b.name, *numbered(1))
+        await until(lambda: len(receiver.paths) == 1)
+        a.feed.add(b.name, *numbered(1, start=1))
+        receiver.status = 200
+        await until(lambda: b.name in a.destinations.kept)
+        net.clock.jump(5)
+        await until(lambda: receiver.numbers == [0, 1])
+        assert receiver.paths[0] == receiver.paths[1] != receiver.paths[2]
+        assert a.backoffs.of(b.name) is None
+
+
+async def test_a_failing_destination_is_left_alone_until_it_is_heard_from() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        for status in (500, 401, 404):
+            receiver.status = status
+            a.feed.add(b.name, *numbered(1))
+            tries = len(receiver.paths)
+            await until(lambda: len(receiver.paths) > tries)  # noqa: B023
+            a.feed.add(b.name, *numbered(1))
+            await asyncio.sleep(0.05)
+            assert len(receiver.paths) == tries + 1, "no second try while it is left alone"
+            kept = a.destinations.kept[b.name]
+            assert kept.failing_since_ms is not None
+            assert kept.retry_at_ms is not None
+            receiver.status = 200
+            a.backoffs.succeeded(b.name)
+            await until(lambda: a.destinations.kept[b.name].failing_since_ms is None)
+
+
+async def test_after_a_long_outage_only_the_latest_is_sent() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.status = 503
+        a.feed.add(b.name, *numbered(200))
+        await until(lambda: a.backoffs.of(b.name) is not None)
+        receiver.status = 200
+        net.clock.jump(OUTBOX_CATCH_UP_AFTER_S + 1)
+        a.backoffs.succeeded(b.name)
+        await until(lambda: 199 in receiver.numbers)
+        assert a.feed.caught_up == 1
+        assert len(receiver.numbers) <= 51
+        a.feed.add(b.name, *numbered(1, start=200))
+        await until(lambda: 200 in receiver.numbers)
+        assert a.feed.caught_up == 1, "afterwards everything is sent again"
+
+
+async def test_what_is_too_large_for_the_other_side_is_halved() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.pdus_max = 3
+        a.feed.add(b.name, *numbered(20), {"edu_type": "x", "content": {}})
+        await until(lambda: len(receiver.numbers) == 20)
+        assert receiver.numbers == list(range(20))
+        receiver.pdus_max = 0
+        a.feed.add(b.name, *numbered(2, start=20))
+        await until(lambda: a.metrics.counts["federation_passed_over"] == 2)
+        receiver.pdus_max = 3
+        a.feed.add(b.name, *numbered(1, start=22))
+        await until(lambda: receiver.numbers[-1] == 22)
+
+
+async def test_the_cursor_is_saved_seldom_and_at_the_end() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        for n in range(20):
+            a.feed.add(b.name, *numbered(1, start=n))
+            await until(lambda: len(receiver.numbers) == n + 1)  # noqa: B023
+        assert a.destinations.saves <= 2
+        net.clock.jump(OUTBOX_SAVE_S + 1)
+        await until(lambda: a.destinations.kept[b.name].cursor == 19)
+        a.feed.add(b.name, *numbered(1, start=20))
+        await until(lambda: len(receiver.numbers) == 21)
+        await asyncio.sleep(0.01)
+        await a.outbox.stop()
+        assert a.destinations.kept[b.name].cursor == 20
+
+
+async def test_a_restart_goes_on_where_the_cursor_stood() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        a.feed.add(b.name, *numbered(3))
+        await until(lambda: len(receiver.numbers) == 3)
+        await asyncio.sleep(0.01)
+        await a.outbox.stop()
+        again = await net.peer("again.test")
+        again.destinations.kept = dict(a.destinations.kept)
+        again.feed.log = {b.name: [*numbered(4)]}
+        await again.outbox.start()
+        await until(lambda: len(receiver.numbers) == 4)
+        assert receiver.numbers == [0, 1, 2, 3]
+
+
+async def test_a_task_ends_when_idle_and_starts_again_when_needed() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        for n in range(3):
+            a.feed.add(b.name, *numbered(1, start=n))
+            await until(lambda: len(receiver.numbers) == n + 1)  # noqa: B023
+            while a.outbox.is_serving(b.name):
+                net.clock.jump(OUTBOX_IDLE_S + 1)
+                await asyncio.sleep(0.001)
+        assert receiver.numbers == [0, 1, 2]
