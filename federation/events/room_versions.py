@@ -87,7 +87,7 @@ class RoomVersion:
 
 _V1 = RoomVersion(name="1")
 _V2 = replace(_V1, name="2", state_resolution="v2")
-_V3 = replace(_V2, name="3", event_id_format="hash", redactions_in_auth_rules=False)
+_V3 = replace(_V2, name="3", supported=True, event_id_format="hash", redactions_in_auth_rules=False)
 _V4 = replace(_V3, name="4", event_id_format="url_safe_hash")
 _V5 = replace(_V4, name="5", enforce_key_validity=True)
 _V6 = replace(
@@ -101,7 +101,7 @@ _V6 = replace(
 _V7 = replace(_V6, name="7", knock=True)
 _V8 = replace(_V7, name="8", restricted_joins=True, redaction_keeps_allow=True)
 _V9 = replace(_V8, name="9", redaction_keeps_join_authorised=True)
-_V10 = replace(_V9, name="10", supported=True, knock_restricted=True, integer_power_levels=True)
+_V10 = replace(_V9, name="10", knock_restricted=True, integer_power_levels=True)
 _V11 = replace(
     _V10,
     name="11",

@@ -147,7 +147,8 @@ class SignatureRequirements:
     originating: frozenset[ServerName]
     """Those without whose signature the event is dropped; others matter to the auth rules."""
     valid_at_ms: int
-    """Keys must be valid at this time (milliseconds since 1970)."""
+    """Keys must be valid at this time (milliseconds since 1970); 0 where the version does not
+    ask for it, so that a key which was valid at any time serves (spec: room version 5)."""
 
     def need(self) -> NeedKeys:
         """The keys to verify with."""
@@ -174,7 +175,7 @@ def signature_requirements(event: Event) -> SignatureRequirements:
             for server in required
         },
         originating,
-        event.origin_server_ts,
+        event.origin_server_ts if event.version.enforce_key_validity else 0,
     )
 
 

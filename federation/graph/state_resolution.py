@@ -68,13 +68,12 @@ def split_conflicts(
     state_sets: Sequence[StateMap],
 ) -> tuple[dict[StateKey, EventId], list[set[EventId]]]:
     """The unconflicted state map, and per state set its conflicted events."""
-    first = state_sets[0]
     # An entry is unconflicted when every set has the same event under the key.
-    unconflicted = {
-        key: event_id
-        for key, event_id in first.items()
-        if all(other.get(key) == event_id for other in state_sets[1:])
-    }
+    unconflicted = dict(state_sets[0])
+    for other in state_sets[1:]:
+        unconflicted = {
+            key: event_id for key, event_id in unconflicted.items() if other.get(key) == event_id
+        }
     conflicted = [
         {event_id for key, event_id in state.items() if key not in unconflicted}
         for state in state_sets

@@ -165,11 +165,25 @@ def test_old_versions_refuse_what_json_cannot_hold(value: object) -> None:
 
 @pytest.mark.parametrize("data", [b"\xff", b"NaN", b"{", b'"\xff"', b"[" * 2000 + b'"\xff"'])
 def test_malformed_text_is_refused_leniently_too(data: bytes) -> None:
-    with pytest.raises(NotCanonical):
-        canonical_json.decode_lenient(data)
+    for read in (canonical_json.decode_lenient, canonical_json.decode):
+        with pytest.raises(NotCanonical):
+            read(data)
 
 
 def test_of_duplicate_keys_the_last_wins_in_both_readers() -> None:
     data = b'{"a":1,"a":2}'
     assert canonical_json.decode(data) == {"a": 2}
     assert deep_json.decode(data, allow_floats=False) == {"a": 2}
+
+
+def test_the_slow_writer_keeps_floats_and_refuses_what_is_no_number() -> None:
+    value = canonical_json.decode_lenient(b"[" * 3000 + b"1.5" + b"]" * 3000)
+    assert canonical_json.encode_lenient(value) == b"[" * 3000 + b"1.5" + b"]" * 3000
+    for odd in (float("nan"), float("-inf"), object()):
+        with pytest.raises(NotCanonical):
+            deep_json.encode(odd)
+
+
+def test_an_integer_of_thousands_of_digits_is_refused_by_the_slow_reader() -> None:
+    with pytest.raises(NotCanonical):
+        deep_json.decode(b"[" + b"1" * 5000 + b"]", allow_floats=True)

@@ -10,6 +10,7 @@ import pytest
 from federation.events import canonical_json
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, KeyId, ServerName
+from federation.events.room_versions import SUPPORTED
 from federation.events.signing import SigningKey, VerifyKey
 from federation.graph.admission import (
     Accepted,
@@ -105,7 +106,7 @@ def test_the_checks_come_in_order_and_ask_for_what_they_need(name: str) -> None:
     assert state == NeedStateBefore(event)
 
 
-@all_versions
+@pytest.mark.parametrize("name", SUPPORTED)
 def test_every_event_of_a_sound_room_is_admitted(name: str) -> None:
     room = Room(name)
     for event in Room(name).open_to(BOB, CAROL).events.values():
@@ -363,3 +364,24 @@ def test_in_a_chain_a_restricted_join_needs_its_second_signature() -> None:
         events, is_signed=lambda event, server: event != join or server == "e"
     )
     assert rule_of(verdicts[join.event_id]) is AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
+
+
+def test_events_that_cite_each_other_in_a_circle_wait() -> None:
+    room = Room("11").open_to()
+    first = room.send("m.x", ALICE, {})
+    one, two = EventId("$" + "1" * 43), EventId("$" + "2" * 43)
+    cited = canonical_json.encode(first.auth_events)
+
+    def citing(event_id: EventId, other: EventId) -> Event:
+        raw = first.raw.replace(cited, canonical_json.encode([other]))
+        return load_event(raw, first.version, event_id)
+
+    verdicts = check_auth_chain([citing(one, two), citing(two, one)])
+    assert verdicts == {one: Waiting(frozenset({two})), two: Waiting(frozenset({one}))}
+
+
+@pytest.mark.parametrize(("name", "enforced"), [("3", False), ("4", False), ("5", True)])
+def test_keys_must_be_valid_at_the_events_time_since_version_5(name: str, enforced: bool) -> None:
+    event = Room(name).open_to(BOB).state["m.room.member", BOB]
+    expected = event.origin_server_ts if enforced else 0
+    assert signature_requirements(event).need().valid_at_ms == expected

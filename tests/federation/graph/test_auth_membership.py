@@ -20,7 +20,7 @@ from tests.federation.graph.room_builder import (
     Room,
 )
 
-pytestmark = pytest.mark.parametrize("name", SUPPORTED_NAMES)
+pytestmark = pytest.mark.parametrize("name", SUPPORTED_NAMES)  # see also test_old_versions
 
 AUTHORISER = "join_authorised_via_users_server"
 
