@@ -139,7 +139,9 @@ async def test_a_new_master_key_drops_what_the_old_one_signed(world: World) -> N
 
 
 async def test_an_own_devices_signature_is_seen_by_all(world: World) -> None:
-    body = {ALICE: {PHONE: signed_device(), MASTER: signed_master(ALICE + PHONE, ALICE, PHONE)}}
+    body: JsonObject = {
+        ALICE: {PHONE: signed_device(), MASTER: signed_master(ALICE + PHONE, ALICE, PHONE)}
+    }
     assert await world.crossing.upload_signatures(ALICE, body) == {"failures": {}}
     answer = await world.query(ANNA)
     device = answer["device_keys"][ALICE][PHONE]

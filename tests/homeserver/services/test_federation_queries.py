@@ -1,0 +1,243 @@
+"""What other servers may ask and say."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
+from federation.ports import EduSink, Refused, UserQueries
+from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
+from homeserver.engine.memberships import UserRoom
+from homeserver.errors import not_found
+from homeserver.services.federation_edus import FederationEdus
+from homeserver.services.federation_queries import FederationQueries
+from homeserver.services.key_queries import KeyQueries
+from homeserver.services.keys import Keys
+from homeserver.services.receipts import Receipts
+from homeserver.services.remote_devices import RemoteDevices
+from homeserver.services.to_device import ToDevice
+from homeserver.services.typing import Typing
+from homeserver.storage.database import Database
+from homeserver.storage.migrate import migrate
+from tests.homeserver.device_world import (
+    ALICE,
+    ANNA,
+    BOB,
+    HERE,
+    PHONE,
+    ROOM,
+    THERE,
+    Clock,
+    Log,
+    OwnDevices,
+    Remote,
+    Rooms,
+    device_keys,
+    one_time_keys,
+    random_bytes,
+)
+
+ELSEWHERE = RoomId("!room:there.test")
+ALGORITHM = "signed_curve25519"
+MALLORY = UserId("@mallory:elsewhere.test")
+
+
+async def profile(user_id: UserId, field: str | None) -> JsonObject:
+    if user_id != ALICE:
+        raise not_found("no such user")
+    return {"displayname": "Alice"}
+
+
+async def directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
+    return ROOM, [HERE]
+
+
+class World:
+    def __init__(self, database: Database) -> None:
+        log, self.rooms, remote, self.clock = Log(database), Rooms(), Remote(), Clock()
+        self.log = log
+        own = OwnDevices()
+        self.keys = Keys(database=database, committer=log, server_name=HERE, remote=remote)
+        lists = RemoteDevices(
+            database=database,
+            committer=log,
+            rooms=self.rooms,
+            shared=self.rooms,
+            remote=remote,
+            clock=self.clock,
+        )
+        queries = KeyQueries(
+            database=database,
+            server_name=HERE,
+            own_devices=own,
+            remote_devices=lists,
+            remote=remote,
+        )
+        self.queries = FederationQueries(
+            server_name=HERE,
+            rooms=self.rooms,
+            memberships=self.rooms,
+            keys=self.keys,
+            key_queries=queries,
+            clock=self.clock,
+            profile=profile,
+            directory=directory,
+        )
+        self.typing = Typing(
+            rooms=self.rooms,
+            clock=self.clock,
+            boot=1,
+            wake_room=lambda room_id: None,
+            announce=lambda room_id, user_id, typing: None,
+        )
+        self.edus = FederationEdus(
+            typing=self.typing,
+            receipts=Receipts(
+                database=database, committer=log, rooms=self.rooms, clock=self.clock, position=0
+            ),
+            to_device=ToDevice(
+                database=database,
+                committer=log,
+                server_name=HERE,
+                own_devices=own,
+                clock=self.clock,
+                random_bytes=random_bytes,
+            ),
+            remote_devices=lists,
+        )
+
+    async def sees(self) -> bool:
+        """Does the other server see Alice's devices and get a key of hers?"""
+        found = await self.queries.keys_query(THERE, {ALICE: []})
+        claimed = await self.queries.keys_claim(THERE, {ALICE: {PHONE: ALGORITHM}})
+        try:
+            listed = (await self.queries.devices(THERE, ALICE)).devices
+        except Refused as refused:
+            assert refused.status == 403
+            listed = []
+        answers = {bool(found["device_keys"]), bool(claimed["one_time_keys"]), bool(listed)}
+        (answer,) = answers
+        return answer
+
+
+@pytest.fixture
+async def world(postgres_url: str) -> AsyncIterator[World]:
+    database = await Database.open(postgres_url, connections=4)
+    await migrate(database)
+    made = World(database)
+    upload = {
+        "device_keys": device_keys(ALICE, PHONE),
+        "one_time_keys": one_time_keys(*range(9)),
+    }
+    await made.keys.upload(ALICE, PHONE, upload)
+    yield made
+    await database.close()
+
+
+async def test_the_services_are_what_federation_asks_for(world: World) -> None:
+    queries: UserQueries = world.queries
+    edus: EduSink = world.edus
+    assert queries
+    assert edus
+
+
+async def test_a_server_that_shares_a_room_sees_keys(world: World) -> None:
+    world.rooms.put(ROOM, ALICE, ANNA)
+    assert not await world.sees()
+    world.rooms.put(ROOM, ALICE, BOB)
+    assert await world.sees()
+
+
+async def test_an_invite_or_knock_is_enough(world: World) -> None:
+    def room(membership: str, sender: UserId) -> dict[RoomId, UserRoom]:
+        return {ELSEWHERE: UserRoom(membership, 1, EventId("$i"), sender)}
+
+    world.rooms.invites[ALICE] = room("invite", MALLORY)
+    assert not await world.sees()
+    world.rooms.invites[ALICE] = room("invite", BOB)
+    assert await world.sees()
+    world.rooms.put(ELSEWHERE, BOB)
+    world.rooms.invites[ALICE] = room("knock", ALICE)
+    assert await world.sees()
+    for membership in ("leave", "ban"):
+        world.rooms.invites[ALICE] = room(membership, BOB)
+        assert not await world.sees()
+
+
+async def test_a_join_that_is_being_stored_is_waited_for(world: World) -> None:
+    sleep = world.clock.sleep
+
+    async def sleep_then_join(seconds: float) -> None:
+        await sleep(seconds)
+        world.rooms.put(ROOM, ALICE, BOB)
+
+    world.clock.sleep = sleep_then_join  # type: ignore[method-assign]
+    assert (await world.queries.devices(THERE, ALICE)).devices
+
+
+async def test_the_wait_before_a_refusal_is_bounded(world: World) -> None:
+    before = world.clock.seconds
+    with pytest.raises(Refused):
+        await world.queries.devices(THERE, ALICE)
+    waited = world.clock.seconds - before
+    assert limits.KEY_QUERY_JOIN_WAIT_S <= waited < limits.KEY_QUERY_JOIN_WAIT_S + 0.5
+
+
+async def test_users_of_other_servers_are_no_business_of_ours(world: World) -> None:
+    world.rooms.put(ROOM, ALICE, BOB)
+    assert (await world.queries.keys_query(THERE, {BOB: []}))["device_keys"] == {}
+    with pytest.raises(Refused):
+        await world.queries.devices(THERE, BOB)
+    with pytest.raises(Refused, match="404"):
+        await world.queries.profile(THERE, BOB, None)
+    with pytest.raises(Refused, match="404"):
+        await world.queries.directory(RoomAlias("#a:there.test"))
+
+
+async def test_names_with_nul_claim_nothing(world: World) -> None:
+    world.rooms.put(ROOM, ALICE, BOB)
+    wanted = {ALICE: {DeviceId("\0"): ALGORITHM}}
+    assert await world.queries.keys_claim(THERE, wanted) == {"one_time_keys": {}}
+
+
+async def test_profiles_and_aliases_are_passed_on(world: World) -> None:
+    assert await world.queries.profile(THERE, ALICE, None) == {"displayname": "Alice"}
+    with pytest.raises(Refused, match="404"):
+        await world.queries.profile(THERE, ANNA, None)
+    assert await world.queries.directory(RoomAlias("#a:here.test")) == (ROOM, [HERE])
+
+
+def edu_contents(user: str) -> dict[str, Any]:
+    return {
+        "to_device": {
+            "sender": user,
+            "type": "m.x",
+            "message_id": "m",
+            "messages": {ALICE: {PHONE: {}}},
+        },
+        "device_list_update": {"user_id": user, "device_id": "D", "stream_id": 1, "prev_id": []},
+        "signing_key_update": {"user_id": user},
+        "receipts": {
+            ROOM: {"m.read": {user: {"event_ids": ["$a"], "data": {"ts": 1}}}},
+        },
+    }
+
+
+async def test_a_server_speaks_for_its_own_users_only(world: World) -> None:
+    world.rooms.put(ROOM, ALICE, BOB, MALLORY)
+    before = world.log.position
+    for name, content in edu_contents(MALLORY).items():
+        await getattr(world.edus, name)(THERE, content)
+    await world.edus.typing(THERE, ROOM, MALLORY, True)
+    assert world.log.position == before
+    assert world.typing.since(ROOM, None) is None
+    for name, content in edu_contents(BOB).items():
+        await getattr(world.edus, name)(THERE, content)
+    await world.edus.typing(THERE, ROOM, BOB, True)
+    await world.edus.presence(THERE, {"push": []})
+    kinds = [type(placed.entry) for placed in world.log.placed[before:]]
+    assert kinds == [ToDeviceEntry, DeviceListEntry, DeviceListEntry, ReceiptEntry]
+    assert world.typing.since(ROOM, None) == (BOB,)

@@ -1,0 +1,141 @@
+"""Receipts and read markers."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from federation.events.ids import RoomId
+from homeserver.engine.entries import AccountDataEntry, ReceiptEntry
+from homeserver.errors import MatrixError
+from homeserver.rules.receipts import build_edu
+from homeserver.services.receipts import Receipts, content_for
+from homeserver.storage.database import Database
+from homeserver.storage.migrate import migrate
+from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, THERE, Clock, Log, Rooms
+
+OTHER = RoomId("!other:here.test")
+
+
+class World:
+    def __init__(self, database: Database) -> None:
+        self.database, self.log, self.rooms = database, Log(database), Rooms()
+        self.clock = Clock()
+        self.rooms.put(ROOM, ALICE, ANNA, BOB)
+        self.rooms.put(OTHER, ANNA)
+        self.receipts = self.make()
+
+    def make(self) -> Receipts:
+        made = Receipts(
+            database=self.database,
+            committer=self.log,
+            rooms=self.rooms,
+            clock=self.clock,
+            position=self.log.position,
+        )
+        self.log.followers.append(made.on_commit)
+        return made
+
+    async def content(self, *, after: int = 0, viewer: Any = ANNA) -> Any:
+        found = await self.receipts.since([ROOM], after=after, upto=self.log.position)
+        return content_for(viewer, found.get(ROOM, ()))
+
+
+@pytest.fixture
+async def world(postgres_url: str) -> AsyncIterator[World]:
+    database = await Database.open(postgres_url, connections=4)
+    await migrate(database)
+    yield World(database)
+    await database.close()
+
+
+def remote(user: str, event_id: str = "$b", **data: Any) -> Any:
+    return {ROOM: {"m.read": {user: {"event_ids": [event_id], "data": {"ts": 5, **data}}}}}
+
+
+async def test_a_receipt_is_read_from_memory_and_after_a_restart_too(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a")
+    await world.receipts.send(ALICE, ROOM, "m.read", "$b", thread="main")
+    expected = {
+        "$a": {"m.read": {ALICE: {"ts": 1_000_000}}},
+        "$b": {"m.read": {ALICE: {"ts": 1_000_000, "thread_id": "main"}}},
+    }
+    assert await world.content() == expected
+    assert await world.content(after=1) == {"$b": expected["$b"]}
+    world.receipts = world.make()
+    assert await world.content() == expected
+    assert await world.content(after=1) == {"$b": expected["$b"]}
+
+
+async def test_the_latest_of_a_thread_replaces_the_one_before(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a")
+    await world.receipts.send(ALICE, ROOM, "m.read", "$b")
+    world.receipts = world.make()
+    assert list(await world.content()) == ["$b"]
+
+
+async def test_private_receipts_are_for_their_user_alone(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read.private", "$a")
+    assert await world.content(viewer=ANNA) == {}
+    assert list(await world.content(viewer=ALICE)) == ["$a"]
+    assert build_edu(world.log.of_kind(ReceiptEntry))["content"] == {}
+
+
+async def test_an_edu_has_public_receipts(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a", thread="$root")
+    edu = build_edu(world.log.of_kind(ReceiptEntry))
+    data = {"ts": 1_000_000, "thread_id": "$root"}
+    assert edu == {
+        "edu_type": "m.receipt",
+        "content": {ROOM: {"m.read": {ALICE: {"event_ids": ["$a"], "data": data}}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "event_id", "thread"),
+    [
+        ("m.unknown", "$a", None),
+        ("m.read", "a", None),
+        ("m.read", "$a\0", None),
+        ("m.read", "$" + "a" * 255, None),
+        ("m.read", "$a", ""),
+        ("m.read", "$a", "thread"),
+        ("m.read", "$a", 5),
+        ("m.fully_read", "$a", "main"),
+    ],
+)
+async def test_what_isnt_a_receipt_is_refused(
+    world: World, kind: str, event_id: str, thread: Any
+) -> None:
+    with pytest.raises(MatrixError) as caught:
+        await world.receipts.send(ALICE, ROOM, kind, event_id, thread=thread)
+    assert caught.value.status == 400
+    assert world.log.position == 0
+
+
+async def test_only_who_is_joined_sends_receipts(world: World) -> None:
+    for room_id in (OTHER, RoomId("!none:here.test")):
+        with pytest.raises(MatrixError, match="M_FORBIDDEN"):
+            await world.receipts.send(ALICE, room_id, "m.read", "$a")
+
+
+async def test_read_markers_set_several_at_once(world: World) -> None:
+    markers = {"m.fully_read": "$a", "m.read": "$b", "m.read.private": "$c"}
+    await world.receipts.set_markers(ALICE, ROOM, markers)
+    (marker,) = world.log.of_kind(AccountDataEntry)
+    assert (marker.room_id, marker.type) == (ROOM, "m.fully_read")
+    assert orjson.loads(marker.content) == {"event_id": "$a"}
+    assert sorted(await world.content(viewer=ALICE)) == ["$b", "$c"]
+    with pytest.raises(MatrixError):
+        await world.receipts.set_markers(ALICE, ROOM, {"m.read": 5})
+
+
+async def test_a_server_speaks_for_its_own_users_in_its_rooms(world: World) -> None:
+    await world.receipts.receive(THERE, remote(BOB))
+    await world.receipts.receive(THERE, remote(ALICE))
+    await world.receipts.receive(THERE, {OTHER: remote(BOB)[ROOM]})
+    for bad in (remote(BOB, "x"), remote(BOB, ts=-1), remote(BOB, thread_id=5), {ROOM: []}):
+        await world.receipts.receive(THERE, bad)
+    assert await world.content() == {"$b": {"m.read": {BOB: {"ts": 5}}}}
+    assert world.log.position == 1
