@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,12 +136,18 @@ def _certificate_problems(listener: Listener, where: str, config: Config) -> Ite
         yield _error(f"{where}: the certificate and its key don't fit, or aren't PEM: {error}")
         return
     host, _ = host_of(config.federation.delegated_name or config.server_name)
-    client = ssl.create_default_context()
-    for path in config.federation.ca_paths:
-        if Path(path).is_file():
-            client.load_verify_locations(cafile=path)
+    client = _client_context(config.federation.ca_paths)
     if (reason := handshake_failure(server, client, host)) is not None:
         yield _warning(f"{where}: other servers would refuse the certificate for {host}: {reason}")
+
+
+def _client_context(ca_paths: Sequence[str]) -> ssl.SSLContext:
+    """As another server would be set up that trusts what we trust."""
+    client = ssl.create_default_context()
+    for path in ca_paths:
+        with suppress(OSError):  # ssl.SSLError is one; reported with ca_paths
+            client.load_verify_locations(cafile=path)
+    return client
 
 
 def host_of(server_name: str) -> tuple[str, str]:

@@ -180,8 +180,8 @@ RESTART_WAIT_S_LEAST = 0.5
 RESTART_WAIT_S_MOST = 60.0
 """Longest wait before a failed task is started again."""
 
-SERVER_STOP_S = 1.0
-"""How long a stop waits for requests that are being answered."""
+SERVER_STOP_S = 0.5
+"""How long a stop waits for requests that are being answered; those that wait are then cut."""
 
 RATE_LIMIT_BUCKETS = 100_000
 """Token buckets kept; beyond it the longest unused go."""

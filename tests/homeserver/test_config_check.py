@@ -1,0 +1,175 @@
+"""What `freehold check` finds."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trustme
+
+from homeserver.config import Config
+from homeserver.config_check import check_config, host_of
+from homeserver.signing_keys import create_signing_key
+
+
+class Folder:
+    """A folder with a signing key, a CA and a certificate for hs1."""
+
+    def __init__(self, path: Path, name: str = "hs1") -> None:
+        self.path = path
+        create_signing_key(path / "data" / "signing.key", os.urandom)
+        self.authority = trustme.CA()
+        self.authority.cert_pem.write_to_path(str(path / "ca.pem"))
+        self.issue(name)
+
+    def issue(self, name: str, **more: Any) -> None:
+        certificate = self.authority.issue_cert(name, **more)
+        certificate.cert_chain_pems[0].write_to_path(str(self.path / "cert.pem"))
+        certificate.private_key_pem.write_to_path(str(self.path / "key.pem"))
+
+    def config(self, url: str = "embedded", **more: Any) -> Config:
+        listener = {
+            "address": "127.0.0.1:0",
+            "tls_cert_path": str(self.path / "cert.pem"),
+            "tls_key_path": str(self.path / "key.pem"),
+        }
+        table = {
+            "server_name": "hs1",
+            "public_baseurl": "https://hs1",
+            "data_dir": str(self.path / "data"),
+            "signing_key_path": str(self.path / "data" / "signing.key"),
+            "database": {"url": url},
+            "listeners": [listener],
+            "federation": {"ca_paths": [str(self.path / "ca.pem")]},
+            **more,
+        }
+        return msgspec.convert(table, Config)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+async def texts(config: Config) -> list[str]:
+    problems = await check_config(config)
+    return [f"{'error' if one.is_error else 'warning'}: {one.text}" for one in problems]
+
+
+def assert_found(found: list[str], start: str, part: str = "") -> None:
+    assert any(one.startswith(start) and part in one for one in found), found
+
+
+async def test_a_good_configuration_has_no_problem(folder: Folder, postgres_url: str) -> None:
+    found = await texts(folder.config(postgres_url))
+    # The tests' database runs without fsync, which is worth a warning.
+    assert found == [
+        "warning: database.url: fsync or synchronous_commit is off: a crash loses messages"
+    ]
+
+
+async def test_an_unreachable_database_is_an_error(folder: Folder) -> None:
+    found = await texts(folder.config("postgresql://x:y@127.0.0.1:1/z"))
+    assert_found(found, "error: database.url: can't connect")
+    found = await texts(folder.config("postgresql://x:y@127.0.0.1:port/z"))
+    assert_found(found, "error: database.url: can't connect")
+
+
+async def test_a_port_in_use_is_an_error(folder: Folder) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        listeners = [{"address": address}, {"address": address}]
+        found = await texts(folder.config(listeners=listeners))
+    assert_found(found, f"error: listeners[0]: can't listen on {address}")
+    assert_found(found, f"error: listeners[1]: {address} is there twice")
+
+
+async def test_an_address_that_isnt_ours_is_an_error(folder: Folder) -> None:
+    found = await texts(folder.config(listeners=[{"address": "192.0.2.1:8008"}]))
+    assert_found(found, "error: listeners[0]: can't listen on 192.0.2.1:8008")
+    assert_found(found, "warning: no listener has a certificate")
+
+
+async def test_certificate_files_must_be_there_and_fit(folder: Folder) -> None:
+    other = trustme.CA().issue_cert("hs1")
+    other.private_key_pem.write_to_path(str(folder.path / "key.pem"))
+    assert_found(await texts(folder.config()), "error: listeners[0]: the certificate and its key")
+    (folder.path / "key.pem").write_text("nonsense")
+    assert_found(await texts(folder.config()), "error: listeners[0]: the certificate and its key")
+    (folder.path / "key.pem").unlink()
+    assert_found(await texts(folder.config()), "error: listeners[0]: there is no file")
+
+
+async def test_a_certificate_for_another_name_is_found(folder: Folder) -> None:
+    folder.issue("hs2")
+    start = "warning: listeners[0]: other servers would refuse the certificate for hs1"
+    assert_found(await texts(folder.config()), start, "mismatch")
+    federation = {"ca_paths": [str(folder.path / "ca.pem")], "delegated_name": "hs2:8448"}
+    assert not [one for one in await texts(folder.config(federation=federation)) if start in one]
+
+
+async def test_an_expired_or_unknown_certificate_is_found(folder: Folder) -> None:
+    start = "warning: listeners[0]: other servers would refuse the certificate for hs1"
+    assert_found(await texts(folder.config(federation={})), start)
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    folder.issue("hs1", not_before=past, not_after=past + datetime.timedelta(days=1))
+    assert_found(await texts(folder.config()), start, "expired")
+
+
+async def test_the_signing_key_is_looked_at(folder: Folder) -> None:
+    key = folder.path / "data" / "signing.key"
+    key.chmod(0o644)
+    assert_found(await texts(folder.config()), "error: signing_key_path: others can read")
+    key.write_text("nonsense")
+    assert_found(await texts(folder.config()), "error: signing_key_path:", "no usable signing key")
+    key.unlink()
+    assert_found(await texts(folder.config()), "warning: signing_key_path: there is no")
+
+
+async def test_data_dir_must_be_a_folder(folder: Folder) -> None:
+    found = await texts(folder.config(data_dir=str(folder.path / "cert.pem")))
+    assert_found(found, "error: data_dir:")
+
+
+async def test_federation_settings_are_looked_at(folder: Folder) -> None:
+    federation = {
+        "ca_paths": [str(folder.path / "key.pem"), str(folder.path / "missing.pem")],
+        "address_overrides": {"hs 2": "127.0.0.1:1", "hs3": "nowhere"},
+        "trusted_key_servers": ["@x"],
+    }
+    found = await texts(folder.config(federation=federation))
+    for part in ("key.pem", "missing.pem"):
+        assert_found(found, "error: federation.ca_paths:", part)
+    assert_found(found, 'error: federation: "hs 2" isn\'t a server name')
+    assert_found(found, 'error: federation: "@x" isn\'t a server name')
+    assert_found(found, "error: federation.address_overrides.hs3")
+
+
+async def test_loose_policies_are_warned_of(folder: Folder) -> None:
+    found = await texts(
+        folder.config(
+            public_baseurl="http://hs1.example",
+            registration={"enabled": True, "verification": "none"},
+            rate_limits={"enabled": False},
+        )
+    )
+    assert_found(found, "warning: registration is open to everybody")
+    assert_found(found, "warning: rate limits are off")
+    assert_found(found, "warning: public_baseurl has no TLS")
+    assert_found(
+        await texts(folder.config(public_baseurl="")), "warning: public_baseurl is missing"
+    )
+
+
+def test_a_server_name_has_a_host_and_perhaps_a_port() -> None:
+    assert host_of("hs1") == ("hs1", "")
+    assert host_of("hs1:8448") == ("hs1", "8448")
+    assert host_of("[::1]:8448") == ("::1", "8448")
+    assert host_of("[::1]") == ("::1", "")
