@@ -24,6 +24,11 @@ LoadEvent = Callable[[EventId], Event]
 """Gives an event; raises MissingEvent when it isn't loaded."""
 
 
+Reached = Callable[[Collection[EventId], Collection[EventId]], Collection[EventId]]
+"""Of the first events, those in the auth chains of the second: asked of an index, where there is
+one, since the second are all unconflicted state events of a room and the first are few."""
+
+
 class MissingEvent(LookupError):
     """Events that an algorithm needs and that aren't loaded."""
 
@@ -72,12 +77,15 @@ def auth_difference(
     conflicted: Sequence[Collection[EventId]],
     unconflicted: Collection[EventId],
     event: LoadEvent,
+    *,
+    reached: Reached | None = None,
 ) -> set[EventId]:
     """The events beside the states' own that are in some of their auth sets, but not in all.
 
     `conflicted`: per state, its conflicted events, which belong to the full conflicted set
     anyway and are left out; `unconflicted`: the events of all states (rule 3 above). The chains
-    of `unconflicted` are walked only while there are events left that they decide.
+    of `unconflicted` are walked only while there are events left that they decide; with
+    `reached` they aren't walked at all.
     """
     auth_sets = [auth_chain(ids, event) | set(ids) for ids in conflicted]
     if len(auth_sets) < 2:
@@ -87,6 +95,8 @@ def auth_difference(
     candidates.difference_update(unconflicted, *conflicted)
     if not candidates:
         return candidates
+    if reached is not None:
+        return candidates.difference(reached(candidates, unconflicted))
     return _without_reached(candidates, unconflicted, event)
 
 

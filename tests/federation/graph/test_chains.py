@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 from hypothesis import given
@@ -86,6 +86,19 @@ def test_the_auth_difference_is_what_some_have_seen_and_others_have_not() -> Non
 def test_what_unconflicted_state_has_seen_is_in_no_difference() -> None:
     assert chains.auth_difference([{D}, set()], {F}, GRAPH) == {C}
     assert chains.auth_difference([{D}, set()], {C}, GRAPH) == set()
+
+
+def test_an_index_may_answer_what_unconflicted_state_has_seen() -> None:
+    asked = []
+
+    def reached(events: Collection[EventId], state: Collection[EventId]) -> set[EventId]:
+        asked.append((set(events), set(state)))
+        return {B, A}
+
+    assert chains.auth_difference([{D}, set()], {F}, GRAPH, reached=reached) == {C}
+    assert asked == [({A, B, C}, {F})]
+    assert chains.auth_difference([{D}, {D}], {F}, GRAPH, reached=reached) == set()
+    assert len(asked) == 1
 
 
 def test_the_conflicted_subgraph_is_all_between_conflicted_events() -> None:
