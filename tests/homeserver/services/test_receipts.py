@@ -135,7 +135,8 @@ async def test_a_server_speaks_for_its_own_users_in_its_rooms(world: World) -> N
     await world.receipts.receive(THERE, remote(BOB))
     await world.receipts.receive(THERE, remote(ALICE))
     await world.receipts.receive(THERE, {OTHER: remote(BOB)[ROOM]})
-    for bad in (remote(BOB, "x"), remote(BOB, ts=-1), remote(BOB, thread_id=5), {ROOM: []}):
+    wrong: list[Any] = [remote(BOB, "x"), remote(BOB, ts=-1), remote(BOB, thread_id=5), {ROOM: []}]
+    for bad in wrong:
         await world.receipts.receive(THERE, bad)
     assert await world.content() == {"$b": {"m.read": {BOB: {"ts": 5}}}}
     assert world.log.position == 1
