@@ -21,15 +21,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from federation.events.ids import DeviceId, RoomId, UserId
+from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.fanout import Fanout
 from homeserver.engine.memberships import Memberships, UserRoom
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules.filters import NO_FILTER, SyncFilter
 from homeserver.rules.sync_tokens import SyncToken, format_sync
+from homeserver.rules.visibility import VISIBILITY_KEY
 from homeserver.services import sync_answer
 from homeserver.services.client_events import Viewer
 from homeserver.services.lazy_members import LazyMembers
@@ -40,6 +41,7 @@ from homeserver.services.sync_invites import stripped_state
 from homeserver.services.sync_news import RoomNews, scan
 from homeserver.services.sync_rooms import Ask, Look, RoomPlan, RoomPlanner
 from homeserver.services.sync_sources import SyncSources
+from homeserver.services.sync_state import NAMING_KEYS
 from homeserver.storage.logs import LOG
 
 
@@ -218,19 +220,24 @@ class Sync:
         return chosen, open_rooms
 
     async def _warm(self, chosen: Sequence[_Chosen]) -> None:
-        """Loads rooms that aren't in memory, a few at a time."""
-        cold = [one[0] for one in chosen if self._engine.rooms.hot(one[0]) is None]
-        if len(cold) < 2:
+        """Loads what planning many rooms needs and isn't in memory: rooms, a few at a time, then
+        the events that all of them are asked for, in one query."""
+        if len(chosen) < 2:
             return
+        rooms = self._engine.rooms
         turns = asyncio.Semaphore(limits.SYNC_ROOMS_AT_ONCE)
 
         async def load(room_id: RoomId) -> None:
             async with turns:
-                await self._engine.rooms.get(room_id)
+                await rooms.get(room_id)
 
+        cold = [room_id for room_id, _, _ in chosen if rooms.hot(room_id) is None]
         async with asyncio.TaskGroup() as group:
             for room_id in cold:
                 group.create_task(load(room_id))
+        if cold:
+            found = [room for one in chosen if (room := rooms.hot(one[0])) is not None]
+            await rooms.events({id_ for room in found for id_ in _asked_of_all(room)})
 
     async def _plan(
         self, ask: Ask, room_id: RoomId, user_room: UserRoom, news: RoomNews | None
@@ -289,3 +296,10 @@ class Sync:
             ask.user_id, after=ask.since, upto=ask.upto
         )
         answer.device_lists = (sorted(changed), sorted(left))
+
+
+def _asked_of_all(room: Room) -> list[EventId]:
+    """Events that planning any room looks at."""
+    keys = (VISIBILITY_KEY, *NAMING_KEYS)
+    state = room.view.state
+    return [ref.event_id for key in keys if (ref := state.get(key)) is not None]

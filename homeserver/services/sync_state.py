@@ -27,6 +27,12 @@ from homeserver.rules import sync_diff
 from homeserver.rules.filters import EventFilter
 from homeserver.services.sync_timelines import Timeline
 
+NAMING_KEYS: Mapping[StateKey, str] = {
+    ("m.room.name", ""): "name",
+    ("m.room.canonical_alias", ""): "alias",
+}
+"""State that names a room, with the field of its content."""
+
 _MEMBER = "m.room.member"
 
 
@@ -142,13 +148,12 @@ class SyncState:
     async def is_named(self, room: Room) -> bool:
         """Has the room a name or a canonical alias that isn't empty?"""
         state = room.view.state
-        named = {("m.room.name", ""): "name", ("m.room.canonical_alias", ""): "alias"}
-        ids = {key: ref.event_id for key in named if (ref := state.get(key)) is not None}
+        ids = {key: ref.event_id for key in NAMING_KEYS if (ref := state.get(key)) is not None}
         if not ids:
             return False
         known = await self._rooms.events(list(ids.values()))
         return any(
-            event_id in known and bool(known[event_id].event.content.get(named[key]))
+            event_id in known and bool(known[event_id].event.content.get(NAMING_KEYS[key]))
             for key, event_id in ids.items()
         )
 

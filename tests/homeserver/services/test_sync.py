@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -468,3 +469,31 @@ async def test_an_inline_filter_has_a_limit_of_size(syncs: SyncWorld) -> None:
     spare = limits.FILTER_BYTES - len('{"x":""}')
     assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * spare))).status == 200
     assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * (spare + 1)))).status == 400
+
+
+async def test_after_a_restart_a_client_goes_on_where_it_was(postgres_url: str) -> None:
+    async with sync_world(postgres_url) as before:
+        room_id = await before.world.room(preset="public_chat")
+        quiet = await before.world.room(name="Quiet")
+        since = (await before.get())["next_batch"]
+        await before.join(room_id, BOB)
+        await before.world.put_state(ALICE, room_id, "m.room.topic", {"topic": "gap"})
+        await before.say(BOB, room_id, *(str(number) for number in range(11)))
+        expected = await before.get(since=since)
+        whole = await before.get()
+    async with sync_world(postgres_url) as after:
+        answer = await after.get(since=since)
+        again = await after.get()
+        assert "rooms" not in await after.get(since=expected["next_batch"])
+    assert quiet not in answer["rooms"]["join"]
+    for old, new in ((expected, answer), (whole, again)):
+        assert set(old["rooms"]["join"]) == set(new["rooms"]["join"])
+        for part in ("state", "timeline"):
+            one, other = (sorted_events(a["rooms"]["join"][room_id][part]) for a in (old, new))
+            assert one == other
+    assert answer["rooms"]["join"][room_id]["timeline"]["limited"] is True
+    assert answer["device_lists"] == expected["device_lists"]
+
+
+def sorted_events(part: dict[str, Any]) -> list[tuple[str, object]]:
+    return sorted((event["event_id"], event["content"]) for event in part["events"])
