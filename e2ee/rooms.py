@@ -99,7 +99,7 @@ class RoomShelf:
         position = room.next_position
         if _turns_encryption_on(event):
             room = self.pin_encryption(room_id)
-        self._ledger.put(_EVENT, f"{room_id}\0{position}", _Event({**event, "room_id": room_id}))
+        self._put_event(f"{room_id}\0{position}", {**event, "room_id": room_id})
         self._ledger.put(_SEEN, f"{room_id}\0{event_id}", _Seen(position))
         self._put(msgspec.structs.replace(room, next_position=position + 1))
         return True
@@ -111,6 +111,14 @@ class RoomShelf:
             kept = self._ledger.load(_EVENT, f"{room_id}\0{position}", _Event)
             if kept is not None:
                 yield position, kept.event
+
+    def _put_event(self, key: str, event: JsonObject) -> None:
+        try:
+            self._ledger.put(_EVENT, key, _Event(event))
+        except RecursionError:  # nested past any sense: its place is kept, not its content
+            names = ("type", "sender", "event_id", "room_id")
+            kept = {name: event[name] for name in names if isinstance(event.get(name), str)}
+            self._ledger.put(_EVENT, key, _Event({**kept, "content": {}}))
 
     def _put(self, room: Room) -> Room:
         if self._rooms.get(room.room_id) != room:

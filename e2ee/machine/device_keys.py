@@ -23,7 +23,10 @@ class DeviceKeysRefused(ValueError):
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A device whose keys are signed by itself; keys as unpadded base64."""
+    """A device whose keys are signed by itself; keys as unpadded base64.
+
+    `signed_json` is kept for our own device only: what others publish besides keys isn't stored.
+    """
 
     user_id: str
     device_id: str
@@ -78,7 +81,6 @@ def parse_device_keys(value: object, *, user_id: str, device_id: str) -> Device:
         raise DeviceKeysRefused("a key is missing or malformed") from error
     if not {OLM, MEGOLM} <= algorithms:
         raise DeviceKeysRefused("the device doesn't support Olm and Megolm")
-    shown = {name: part for name, part in value.items() if name != "unsigned"}
-    device = Device(user_id, device_id, identity.encoded, fingerprint.encoded, shown)
+    device = Device(user_id, device_id, identity.encoded, fingerprint.encoded)
     check_signature(value, device)
     return device

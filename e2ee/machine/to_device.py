@@ -54,10 +54,12 @@ class ToDevice:
         """Takes an event; False if it isn't the machine's concern."""
         event_type, sender = event.get("type"), str(event.get("sender"))
         content = event.get("content")
+        if not isinstance(event_type, str):
+            return False
         if event_type == "m.room.encrypted":
             self._receive_encrypted(event, sender, now_ms)
         elif event_type in _OLM_ONLY:
-            self._notices.post(NoticeKind.UNENCRYPTED_SECRET, sender, detail=str(event_type))
+            self._notices.post(NoticeKind.UNENCRYPTED_SECRET, sender, detail=event_type)
         elif event_type == "m.room_key.withheld" and isinstance(content, dict):
             self._notices.post(NoticeKind.KEYS_WITHHELD, sender, detail=str(content.get("code")))
             hint = self._room_keys.receive_withheld(sender, content)
