@@ -83,6 +83,7 @@ def test_a_value_at_the_edge_of_the_domain_is_written(value: object) -> None:
     assert canonical_json.encode(value) == expected
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_it_agrees_with_the_reference_package_on_the_whole_domain(value: object) -> None:
     expected = canonicaljson.encode_canonical_json(value)
@@ -91,6 +92,7 @@ def test_it_agrees_with_the_reference_package_on_the_whole_domain(value: object)
     assert deep_json.encode(value) == expected
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_what_is_written_reads_back_the_same(value: object) -> None:
     data = canonical_json.encode(value)
@@ -98,6 +100,7 @@ def test_what_is_written_reads_back_the_same(value: object) -> None:
     assert deep_json.decode(data, allow_floats=False) == value
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from([None, 1, 2]), st.booleans())
 def test_the_slow_reader_agrees_on_other_spellings(
     value: object, indent: int | None, ascii_only: bool
@@ -106,7 +109,7 @@ def test_the_slow_reader_agrees_on_other_spellings(
     assert deep_json.decode(data, allow_floats=False) == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=30) | TEXT.map(str.encode))
 def test_both_readers_refuse_the_same_garbage(data: bytes) -> None:
     def read(slow: bool) -> object:

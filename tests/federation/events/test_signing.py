@@ -64,7 +64,7 @@ def _with_signature(signed: dict[str, Any], signature: object) -> dict[str, Any]
     return {**signed, "signatures": {"domain": {"ed25519:1": signature}}}
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(OBJECTS, TEXT)
 def test_it_signs_and_verifies_as_the_reference_package(value: dict[str, Any], name: str) -> None:
     value.pop("signatures", None)
@@ -145,6 +145,7 @@ def test_a_malformed_public_key_is_refused(key_id: str, text: str) -> None:
         VerifyKey.from_base64(key_id, text)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=50))
 def test_base64_reads_back_padded_or_not(data: bytes) -> None:
     text = encode_base64(data)

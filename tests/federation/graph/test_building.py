@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation import limits
@@ -50,6 +50,7 @@ CONTENTS = st.dictionaries(
 TYPES = ["m.room.message", "m.room.member", "m.room.power_levels", "m.room.redaction", "é"]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(SUPPORTED_NAMES),
     st.sampled_from(TYPES),

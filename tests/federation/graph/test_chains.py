@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.events.event import Event
@@ -128,6 +128,7 @@ def test_a_cycle_is_left_out() -> None:
     assert chains.topological_order([A, B, C, D], edges.__getitem__) == [A]
 
 
+@settings(deadline=None)
 @given(st.permutations(list("abcdefghij")), st.data())
 def test_each_event_follows_its_parents_in_the_smallest_way(
     names: list[str], data: st.DataObject
