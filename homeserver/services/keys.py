@@ -188,7 +188,8 @@ class Keys:
                 answer = await self._remote.keys_claim(server, wanted)
         except (FederationError, TimeoutError):
             return unreachable(server)
-        return {user: _sound_keys(devices) for user, devices in answer.items()}
+        claimed = answer["one_time_keys"]
+        return {user: _sound_keys(devices) for user, devices in claimed.items()}
 
 
 def unreachable(server: ServerName) -> MatrixError:

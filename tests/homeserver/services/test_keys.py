@@ -173,9 +173,8 @@ async def test_a_device_cant_have_the_id_of_a_cross_signing_key(world: World) ->
 
 async def test_remote_keys_are_claimed_there_and_checked(world: World) -> None:
     good = one_time_keys(1)
-    world.remote.claims = {
-        BOB: {"GOOD": good, "BAD": {"signed_curve25519:X": {"key": "short"}}, "ODD": 5}
-    }
+    given = {"GOOD": good, "BAD": {"signed_curve25519:X": {"key": "short"}}, "ODD": 5}
+    world.remote.claims = {"one_time_keys": {BOB: given}}
     wanted: JsonObject = {BOB: dict.fromkeys(("GOOD", "BAD", "ODD"), "signed_curve25519")}
     answer = await world.keys.claim(wanted, timeout_s=1)
     assert answer == {"one_time_keys": {BOB: {"GOOD": good}}, "failures": {}}
