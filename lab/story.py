@@ -117,11 +117,13 @@ class Story:
                 version=ROOM_VERSION,
             )
         self.record.room_id = room_id
-        names = " and ".join(guest.name for guest in guests)
-        async with self._step(f"{names} join over federation"):
-            await asyncio.gather(*(self._accept(guest, room_id) for guest in guests))
-            everyone = {person.user_id for person in (host, *guests)}
-            await self._all_see_members(room_id, [host, *guests], everyone)
+        present = [host]
+        for guest in guests:
+            async with self._step(f"{guest.name} joins over federation"):
+                await self._accept(guest, room_id)
+                present.append(guest)
+                everyone = {person.user_id for person in present}
+                await self._all_see_members(room_id, present, everyone)
         for person in (host, *guests):
             require(person.client.is_encrypted(room_id), f"{person.name} sees no encryption")
             room = person.client.room(room_id)
@@ -195,7 +197,8 @@ class Story:
                 version=ROOM_VERSION,
             )
             self.record.control_room_id = room_id
-            await asyncio.gather(*(self._accept(guest, room_id) for guest in guests))
+            for guest in guests:
+                await self._accept(guest, room_id)
             everyone = {person.user_id for person in (host, *guests)}
             await self._all_see_members(room_id, [host, *guests], everyone)
             body = f"opening hours, for everybody: {self._control.word()}"
