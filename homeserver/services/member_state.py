@@ -20,7 +20,13 @@ from federation.graph.building import EventDraft
 from homeserver import errors
 from homeserver.errors import MatrixError
 from homeserver.services.membership import MEMBER, Membership, People, parse_user
-from homeserver.services.room_access import NOT_IN_ROOM, RoomEngine, as_forbidden, is_resident
+from homeserver.services.room_access import (
+    NOT_IN_ROOM,
+    RoomAccess,
+    RoomEngine,
+    as_forbidden,
+    is_resident,
+)
 
 log = logging.getLogger("freehold.membership")
 
@@ -34,6 +40,7 @@ class MemberState:
 
     def __init__(self, engine: RoomEngine, membership: Membership, people: People) -> None:
         self._engine = engine
+        self._access = RoomAccess(engine)
         self._membership = membership
         self._people = people
 
@@ -47,6 +54,7 @@ class MemberState:
             raise errors.bad_json("m.room.member needs `membership`, a string")
         draft = EventDraft(MEMBER, sender, content, state_key=target)
         if membership == "invite" and target != sender:
+            await self._access.joined(sender, room_id)
             return await self._membership.send_invite(room_id, draft)
         room = await self._engine.rooms.get(room_id)
         is_joined = room is not None and sender in room.joined_local

@@ -15,9 +15,11 @@ Spec: client-server API, "Room membership", "Restricted rooms", "Invite permissi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -118,6 +120,9 @@ class Membership:
         self._people = people
         self._directory = directory
         self._remote = remote
+        self._joining: WeakValueDictionary[tuple[UserId, RoomId], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
 
     async def joined_rooms(self, user_id: UserId) -> list[RoomId]:
         """The rooms that a user is joined to."""
@@ -188,8 +193,13 @@ class Membership:
         servers: Sequence[ServerName],
         content: JsonObject,
     ) -> None:
-        candidates = await self._candidates(user_id, room_id, servers)
-        await self._remote.join(room_id, user_id, candidates, content)
+        turn = self._joining.setdefault((user_id, room_id), asyncio.Lock())
+        async with turn:  # who asks twice joins once; handshakes take a bounded time
+            room = await self._engine.rooms.get(room_id)
+            if room is not None and user_id in room.joined_local:
+                return
+            candidates = await self._candidates(user_id, room_id, servers)
+            await self._remote.join(room_id, user_id, candidates, content)
 
     async def _join_here(
         self, user_id: UserId, room: Room, content: JsonObject, servers: Sequence[ServerName]

@@ -52,11 +52,18 @@ from homeserver.services.timeline import Timeline
 from homeserver.services.upgrades import Upgrades
 from homeserver.storage import logs
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 
 HERE = ServerName("here.example")
 ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{HERE}") for name in ("alice", "bob", "carol", "dave"))
 STRANGER = UserId("@stranger:there.example")
+EMPTY_TABLES = """
+DO $$ BEGIN
+    EXECUTE (
+        SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') FROM pg_tables
+        WHERE schemaname = current_schema() AND tablename <> 'schema_migrations'
+    );
+END $$
+"""
 V3 = "/_matrix/client/v3"
 
 
@@ -217,10 +224,10 @@ class World:
 
 @asynccontextmanager
 async def room_world(url: str) -> AsyncIterator[World]:
-    """The world over an empty database."""
+    """The world over a database that other tests used before: it is emptied first."""
     database = await Database.open(url, connections=3)
-    await migrate(database)
     async with database.connection() as connection:
+        await connection.execute(EMPTY_TABLES)
         owned = await logs.take_over(connection, "history")
     committer = Committer(database, owned)
     running = asyncio.ensure_future(committer.run())

@@ -35,8 +35,8 @@ class Checked:
 
 
 @needs_spec
-async def test_room_state_and_timeline(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_room_state_and_timeline(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         ask = Checked(world)
         room = "/rooms/{roomId}"
         body = {"preset": "public_chat", "name": "N", "topic": "T", "room_alias_name": "pub"}
@@ -59,8 +59,8 @@ async def test_room_state_and_timeline(postgres_url: str) -> None:
 
 
 @needs_spec
-async def test_membership(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_membership(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         ask = Checked(world)
         room = "/rooms/{roomId}"
         here = {"roomId": await world.room(preset="public_chat", room_alias_name="pub")}
@@ -76,8 +76,8 @@ async def test_membership(postgres_url: str) -> None:
 
 
 @needs_spec
-async def test_directory(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_directory(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         ask = Checked(world)
         here = {"roomId": await world.room()}
         alias = {"roomAlias": "#pub:here.example"}

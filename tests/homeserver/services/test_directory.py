@@ -19,8 +19,8 @@ async def put(world: World, user: str, alias: str, room_id: str) -> Reply:
     return await world.call(user, "PUT", path, {"room_id": room_id})  # type: ignore[arg-type]
 
 
-async def test_members_name_a_room_and_anybody_looks_it_up(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_members_name_a_room_and_anybody_looks_it_up(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         assert (await put(world, BOB, PUB, room_id)).body == {}
@@ -32,8 +32,8 @@ async def test_members_name_a_room_and_anybody_looks_it_up(postgres_url: str) ->
         assert (taken.status, taken.errcode) == (409, "M_UNKNOWN")
 
 
-async def test_aliases_that_can_not_be_are_refused(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_aliases_that_can_not_be_are_refused(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room()
         for alias in ("pub", "#pub", AFAR, "#:here.example", "#a b:here.example"):
             reply = await put(world, ALICE, alias, room_id)
@@ -46,17 +46,17 @@ async def test_aliases_that_can_not_be_are_refused(postgres_url: str) -> None:
 
 
 async def test_a_room_has_a_limited_number_of_aliases(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ALIASES_PER_ROOM", 2)
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room()
         replies = [await put(world, ALICE, f"#a{n}:here.example", room_id) for n in range(3)]
         assert [reply.errcode for reply in replies] == ["", "", "M_INVALID_PARAM"]
 
 
-async def test_its_maker_or_a_moderator_removes_an_alias(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_its_maker_or_a_moderator_removes_an_alias(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         await world.join(CAROL, room_id)
@@ -73,8 +73,8 @@ async def test_its_maker_or_a_moderator_removes_an_alias(postgres_url: str) -> N
         assert remote.errcode == "M_INVALID_PARAM"
 
 
-async def test_a_removed_alias_leaves_the_canonical_alias_event(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_removed_alias_leaves_the_canonical_alias_event(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(room_alias_name="pub", preset="public_chat")
         await world.join(BOB, room_id)
         await put(world, BOB, "#b:here.example", room_id)
@@ -89,8 +89,8 @@ async def test_a_removed_alias_leaves_the_canonical_alias_event(postgres_url: st
         assert left == {"alt_aliases": ["#b:here.example"]}
 
 
-async def test_a_new_canonical_alias_must_name_the_room(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_new_canonical_alias_must_name_the_room(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(room_alias_name="pub")
         other = await world.room(room_alias_name="other")
         world.remote.aliases[AFAR] = Target(RoomId(room_id), (ServerName("there.example"),))
@@ -113,8 +113,8 @@ async def test_a_new_canonical_alias_must_name_the_room(postgres_url: str) -> No
         assert outsider.errcode == "M_FORBIDDEN"
 
 
-async def test_aliases_are_listed_for_members_only(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_aliases_are_listed_for_members_only(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         assert (await world.in_room(BOB, "GET", room_id, "aliases")).errcode == "M_FORBIDDEN"
         await world.join(BOB, room_id)
@@ -123,8 +123,8 @@ async def test_aliases_are_listed_for_members_only(postgres_url: str) -> None:
         assert (await world.in_room(BOB, "GET", room_id, "aliases")).errcode == "M_FORBIDDEN"
 
 
-async def test_moderators_publish_a_room(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_moderators_publish_a_room(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         path = f"/directory/list/room/{room_id}"

@@ -1,6 +1,8 @@
 """Who is in a room, and how they come and go, over the real engine."""
 
-from typing import Any
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -8,7 +10,7 @@ from federation.events.ids import RoomAlias, RoomId, ServerName, UserId
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.services.directory import Target
-from homeserver.services.membership import parse_servers
+from homeserver.services.membership import Membership, People, parse_servers
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world
 
 AFAR = RoomId("!afar:there.example")
@@ -33,8 +35,8 @@ OK = (200, "")
 NO = (403, "M_FORBIDDEN")
 
 
-async def test_an_invited_user_joins_with_profile_and_reason(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_invited_user_joins_with_profile_and_reason(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         world.profiles[BOB] = {"displayname": "Bob", "avatar_url": "mxc://here.example/b"}
         room_id = await world.room()
         assert await act(world, BOB, room_id, "join") == NO
@@ -53,8 +55,8 @@ async def test_an_invited_user_joins_with_profile_and_reason(postgres_url: str) 
         assert (await world.call(BOB, "GET", "/joined_rooms")).body == {"joined_rooms": [room_id]}
 
 
-async def test_joining_twice_changes_nothing(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_joining_twice_changes_nothing(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         assert (await world.join(BOB, room_id)).body == {"room_id": room_id}
         position = world.committer.position
@@ -62,8 +64,8 @@ async def test_joining_twice_changes_nothing(postgres_url: str) -> None:
         assert world.committer.position == position
 
 
-async def test_a_room_is_joined_by_its_alias(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_room_is_joined_by_its_alias(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat", room_alias_name="pub")
         reply = await world.call(BOB, "POST", "/join/%23pub%3Ahere.example", b"")
         assert reply.body == {"room_id": room_id}
@@ -71,8 +73,8 @@ async def test_a_room_is_joined_by_its_alias(postgres_url: str) -> None:
         assert (await world.call(BOB, "POST", "/join/pub")).errcode == "M_INVALID_PARAM"
 
 
-async def test_only_members_invite_and_nobody_invites_members(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_only_members_invite_and_nobody_invites_members(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         assert await act(world, CAROL, room_id, "invite", CAROL) == NO
@@ -86,8 +88,8 @@ async def test_only_members_invite_and_nobody_invites_members(postgres_url: str)
         assert await act(world, ALICE, room_id, "invite", CAROL) == (403, "M_INVITE_BLOCKED")
 
 
-async def test_users_leave_and_may_come_back(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_users_leave_and_may_come_back(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         assert await act(world, BOB, room_id, "leave") == NO
         assert await act(world, BOB, "!no:here.example", "leave") == (404, "M_NOT_FOUND")
@@ -99,16 +101,16 @@ async def test_users_leave_and_may_come_back(postgres_url: str) -> None:
         assert await act(world, BOB, room_id, "join") == OK
 
 
-async def test_the_last_user_may_leave_a_room_and_come_back(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_the_last_user_may_leave_a_room_and_come_back(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         assert await act(world, ALICE, room_id, "leave") == OK
         assert await act(world, ALICE, room_id, "join") == OK
         assert world.remote.asked == []
 
 
-async def test_an_invite_is_refused_after_the_inviter_left(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_invite_is_refused_after_the_inviter_left(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(invite=[BOB])
         assert await act(world, ALICE, room_id, "leave") == OK
         assert await act(world, BOB, room_id, "leave") == OK
@@ -116,8 +118,8 @@ async def test_an_invite_is_refused_after_the_inviter_left(postgres_url: str) ->
         assert world.remote.asked == []
 
 
-async def test_a_room_is_forgotten_after_leaving(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_room_is_forgotten_after_leaving(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         assert await act(world, BOB, room_id, "forget") == (404, "M_NOT_FOUND")
         await world.join(BOB, room_id)
@@ -131,8 +133,8 @@ async def test_a_room_is_forgotten_after_leaving(postgres_url: str) -> None:
         assert (await world.in_room(BOB, "GET", room_id, "state")).status == 200
 
 
-async def test_kick_ban_and_unban(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_kick_ban_and_unban(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         await world.join(CAROL, room_id)
@@ -152,8 +154,8 @@ async def test_kick_ban_and_unban(postgres_url: str) -> None:
         assert await act(world, CAROL, room_id, "join") == OK
 
 
-async def test_knocking_asks_to_be_invited(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_knocking_asks_to_be_invited(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room()
         assert (await world.call(BOB, "POST", f"/knock/{room_id}")).status == 403
         await world.put_state(ALICE, room_id, "m.room.join_rules", {"join_rule": "knock"})
@@ -169,9 +171,9 @@ async def test_knocking_asks_to_be_invited(postgres_url: str) -> None:
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 async def test_members_of_an_allowed_room_join_a_restricted_one(
-    postgres_url: str, version: str
+    shared_database_url: str, version: str
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         club = await world.room(preset="public_chat")
         allow = [{"type": "m.room_membership", "room_id": club}]
         rules = {"join_rule": "restricted", "allow": allow}
@@ -189,8 +191,8 @@ async def test_members_of_an_allowed_room_join_a_restricted_one(
         assert "join_authorised_via_users_server" not in await membership(world, room_id, CAROL)
 
 
-async def test_nobody_vouches_where_nobody_of_ours_may_invite(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_nobody_vouches_where_nobody_of_ours_may_invite(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         club = await world.room(preset="public_chat")
         allow = [{"type": "m.room_membership", "room_id": club}]
         rules = {"join_rule": "restricted", "allow": allow}
@@ -203,8 +205,10 @@ async def test_nobody_vouches_where_nobody_of_ours_may_invite(postgres_url: str)
         assert world.remote.asked == []
 
 
-async def test_a_room_elsewhere_is_joined_through_the_named_servers(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_room_elsewhere_is_joined_through_the_named_servers(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         path = f"/join/{AFAR}"
         await world.call(ALICE, "POST", path, {"reason": "r"}, query="via=one.example&via=bad+name")
         await world.call(ALICE, "POST", path, query="server_name=two.example&via=here.example")
@@ -217,8 +221,38 @@ async def test_a_room_elsewhere_is_joined_through_the_named_servers(postgres_url
         ]
 
 
-async def test_a_remote_alias_names_room_and_servers(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_who_asks_twice_joins_a_room_elsewhere_once() -> None:
+    room = SimpleNamespace(joined_local=set(), view=SimpleNamespace(state={}), joined_servers={})
+    asked: list[UserId] = []
+
+    async def get(room_id: RoomId) -> Any:
+        return room
+
+    async def none_of(user_id: UserId) -> dict[Any, Any]:
+        return {}
+
+    async def join(room_id: Any, user_id: UserId, servers: Any, content: Any) -> None:
+        asked.append(user_id)
+        await asyncio.sleep(0)
+        room.joined_local.add(user_id)
+
+    async def is_blocked(user_id: UserId) -> bool:
+        return False
+
+    engine = SimpleNamespace(
+        rooms=SimpleNamespace(get=get), memberships=SimpleNamespace(of=none_of), writer=None
+    )
+    people = People(ServerName("here.example"), none_of, is_blocked)
+    remote = SimpleNamespace(join=join)
+    service = Membership(
+        cast(Any, engine), cast(Any, None), people, cast(Any, None), cast(Any, remote)
+    )
+    await asyncio.gather(*(service.join(user, AFAR) for user in (ALICE, BOB, ALICE, ALICE)))
+    assert sorted(asked) == [ALICE, BOB]
+
+
+async def test_a_remote_alias_names_room_and_servers(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         alias = RoomAlias("#x:there.example")
         world.remote.aliases[alias] = Target(AFAR, (ServerName("one.example"),))
         reply = await world.call(ALICE, "POST", "/join/%23x%3Athere.example")
@@ -230,15 +264,17 @@ async def test_a_remote_alias_names_room_and_servers(postgres_url: str) -> None:
 
 
 async def test_a_version_12_room_of_which_no_server_is_known_is_not_found(
-    postgres_url: str,
+    shared_database_url: str,
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         reply = await world.call(ALICE, "POST", "/join/!" + "A" * 43)
         assert (reply.status, reply.errcode) == (404, "M_NOT_FOUND")
 
 
-async def test_an_invite_from_elsewhere_is_accepted_through_the_inviter(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_invite_from_elsewhere_is_accepted_through_the_inviter(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = RoomId("!" + "A" * 43)
         await world.remote.invite_ours(room_id, BOB, STRANGER)
         assert await act(world, BOB, room_id, "join") == OK
@@ -247,9 +283,9 @@ async def test_an_invite_from_elsewhere_is_accepted_through_the_inviter(postgres
 
 @pytest.mark.parametrize("is_reachable", [True, False])
 async def test_an_invite_from_elsewhere_can_always_be_refused(
-    postgres_url: str, is_reachable: bool
+    shared_database_url: str, is_reachable: bool
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         if not is_reachable:
             world.remote.error = MatrixError(504, "M_UNKNOWN", "away")
         await world.remote.invite_ours(AFAR, BOB, STRANGER)
@@ -260,8 +296,10 @@ async def test_an_invite_from_elsewhere_can_always_be_refused(
         assert ended == ("invite" if is_reachable else "leave")  # the real handshake stores it
 
 
-async def test_an_invite_of_another_servers_user_goes_by_their_server(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_invite_of_another_servers_user_goes_by_their_server(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room()
         assert await act(world, ALICE, room_id, "invite", STRANGER, reason="r") == OK
         content = {"membership": "invite", "reason": "r"}

@@ -22,9 +22,9 @@ async def state_types(world: World, room_id: RoomId) -> list[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("preset", ["private_chat", "trusted_private_chat", "public_chat"])
 async def test_every_preset_makes_a_room_in_every_version(
-    postgres_url: str, version: str, preset: str
+    shared_database_url: str, version: str, preset: str
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(
             preset=preset, room_version=version, invite=[BOB, CAROL], name="N", topic="T"
         )
@@ -41,15 +41,15 @@ async def test_every_preset_makes_a_room_in_every_version(
         )
 
 
-async def test_an_empty_body_makes_a_private_room(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_empty_body_makes_a_private_room(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         reply = await world.call(ALICE, "POST", "/createRoom", b"")
         assert reply.status == 200
         assert (await world.join(BOB, reply.body["room_id"])).errcode == "M_FORBIDDEN"
 
 
-async def test_an_alias_is_made_with_the_room(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_alias_is_made_with_the_room(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(room_alias_name="pub", visibility="public")
         found = await world.call(BOB, "GET", "/directory/room/%23pub%3Ahere.example")
         assert found.body == {"room_id": room_id, "servers": ["here.example"]}
@@ -59,8 +59,8 @@ async def test_an_alias_is_made_with_the_room(postgres_url: str) -> None:
         assert content == {"alias": "#pub:here.example"}
 
 
-async def test_of_two_rooms_with_one_alias_one_is_made(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_of_two_rooms_with_one_alias_one_is_made(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         replies = await asyncio.gather(
             *(world.call(ALICE, "POST", "/createRoom", {"room_alias_name": "x"}) for _ in range(2))
         )
@@ -98,16 +98,18 @@ async def test_of_two_rooms_with_one_alias_one_is_made(postgres_url: str) -> Non
     ],
 )
 async def test_what_can_not_be_a_room_is_refused_and_leaves_nothing(
-    postgres_url: str, body: dict[str, Any], status: int, errcode: str
+    shared_database_url: str, body: dict[str, Any], status: int, errcode: str
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         reply = await world.call(ALICE, "POST", "/createRoom", body)
         assert (reply.status, reply.errcode) == (status, errcode)
         assert (await world.call(ALICE, "GET", "/joined_rooms")).body == {"joined_rooms": []}
 
 
-async def test_users_of_other_servers_are_invited_by_their_servers(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_users_of_other_servers_are_invited_by_their_servers(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(invite=[STRANGER, BOB], is_direct=True)
         [asked] = world.remote.asked
         assert asked == ("invite", room_id, STRANGER, {"membership": "invite", "is_direct": True})
@@ -115,8 +117,10 @@ async def test_users_of_other_servers_are_invited_by_their_servers(postgres_url:
         assert invited.body == {"membership": "invite", "is_direct": True}
 
 
-async def test_a_refused_remote_invite_is_told_after_all_were_tried(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_refused_remote_invite_is_told_after_all_were_tried(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         world.remote.error = MatrixError(403, "M_INVITE_BLOCKED", "no")
         other = UserId("@other:" + ServerName("there.example"))
         reply = await world.call(ALICE, "POST", "/createRoom", {"invite": [STRANGER, other]})
@@ -124,8 +128,8 @@ async def test_a_refused_remote_invite_is_told_after_all_were_tried(postgres_url
         assert len(world.remote.asked) == 2
 
 
-async def test_who_wants_no_invites_is_not_invited(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_who_wants_no_invites_is_not_invited(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         world.blocking.add(BOB)
         reply = await world.call(ALICE, "POST", "/createRoom", {"invite": [BOB]})
         assert (reply.status, reply.errcode) == (403, "M_INVITE_BLOCKED")

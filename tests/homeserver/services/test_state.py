@@ -20,8 +20,8 @@ async def members(world: World, user: UserId, room_id: str, query: str = "") -> 
     return users(await world.in_room(user, "GET", room_id, "members", query=query))
 
 
-async def test_state_is_read_as_content_or_event(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_state_is_read_as_content_or_event(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(name="N")
         sent = await world.put_state(ALICE, room_id, "x.y", {"a": 1}, "k/ä")
         assert (await world.get_state(ALICE, room_id, "x.y", "k/ä")).body == {"a": 1}
@@ -39,9 +39,9 @@ async def test_state_is_read_as_content_or_event(postgres_url: str) -> None:
 
 
 async def test_unknown_state_is_not_found_and_unknown_rooms_are_forbidden(
-    postgres_url: str,
+    shared_database_url: str,
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(invite=[BOB])
         missing = await world.get_state(ALICE, room_id, "x.y")
         assert (missing.status, missing.errcode) == (404, "M_NOT_FOUND")
@@ -51,8 +51,8 @@ async def test_unknown_state_is_not_found_and_unknown_rooms_are_forbidden(
                 assert (reply.status, reply.errcode) == (403, "M_FORBIDDEN")
 
 
-async def test_state_is_set_over_and_over(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_state_is_set_over_and_over(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room()
         first = await world.put_state(ALICE, room_id, "m.room.topic", {"topic": "1"})
         again = await world.put_state(ALICE, room_id, "m.room.topic", {"topic": "1"})
@@ -61,8 +61,8 @@ async def test_state_is_set_over_and_over(postgres_url: str) -> None:
         assert (await world.get_state(ALICE, room_id, "m.room.topic")).body == {"topic": "2"}
 
 
-async def test_only_who_may_set_state_sets_it(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_only_who_may_set_state_sets_it(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         for user, where in ((BOB, room_id), (CAROL, room_id), (ALICE, "!no:here.example")):
@@ -75,8 +75,8 @@ async def test_only_who_may_set_state_sets_it(postgres_url: str) -> None:
         assert broken.errcode == "M_BAD_JSON"
 
 
-async def test_who_left_sees_the_state_of_then(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_who_left_sees_the_state_of_then(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat", name="before")
         await world.join(BOB, room_id)
         await world.in_room(BOB, "POST", room_id, "leave")
@@ -90,8 +90,10 @@ async def test_who_left_sees_the_state_of_then(postgres_url: str) -> None:
         assert (await world.in_room(BOB, "GET", room_id, "joined_members")).status == 403
 
 
-async def test_who_was_kicked_then_banned_sees_the_state_of_the_kick(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_who_was_kicked_then_banned_sees_the_state_of_the_kick(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat", name="before")
         await world.join(BOB, room_id)
         await world.in_room(ALICE, "POST", room_id, "kick", {"user_id": BOB})
@@ -100,8 +102,8 @@ async def test_who_was_kicked_then_banned_sees_the_state_of_the_kick(postgres_ur
         assert (await world.get_state(BOB, room_id, "m.room.name")).body == {"name": "before"}
 
 
-async def test_who_only_refused_an_invite_sees_nothing(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_who_only_refused_an_invite_sees_nothing(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(invite=[BOB], name="secret")
         assert (await world.in_room(BOB, "POST", room_id, "leave")).status == 200
         assert (await world.in_room(BOB, "GET", room_id, "state")).status == 403
@@ -109,8 +111,8 @@ async def test_who_only_refused_an_invite_sees_nothing(postgres_url: str) -> Non
         assert (await world.in_room(CAROL, "GET", room_id, "state")).status == 403
 
 
-async def test_anybody_reads_a_world_readable_room(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_anybody_reads_a_world_readable_room(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(name="N")
         readable = {"history_visibility": "world_readable"}
         await world.put_state(ALICE, room_id, "m.room.history_visibility", readable)
@@ -131,9 +133,9 @@ async def test_anybody_reads_a_world_readable_room(postgres_url: str) -> None:
     ],
 )
 async def test_members_are_filtered_by_membership(
-    postgres_url: str, query: str, expected: set[str]
+    shared_database_url: str, query: str, expected: set[str]
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat", invite=[CAROL])
         await world.join(BOB, room_id)
         await world.join(DAVE, room_id)
@@ -141,16 +143,16 @@ async def test_members_are_filtered_by_membership(
         assert await members(world, ALICE, room_id, query) == expected
 
 
-async def test_an_unknown_membership_or_token_is_invalid(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_unknown_membership_or_token_is_invalid(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room()
         for query in ("membership=friend", "not_membership=", "at=odd", "at=s1.x"):
             reply = await world.in_room(ALICE, "GET", room_id, "members", query=query)
             assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
 
 
-async def test_members_at_a_token_are_those_of_then(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_members_at_a_token_are_those_of_then(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         room = await world.engine.rooms.get(room_id)
@@ -168,8 +170,8 @@ async def test_members_at_a_token_are_those_of_then(postgres_url: str) -> None:
         assert await members(world, ALICE, room_id, f"at={first}") == set()
 
 
-async def test_joined_members_have_names_and_avatars(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_joined_members_have_names_and_avatars(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         world.profiles[BOB] = {"avatar_url": "mxc://here.example/b"}
         room_id = await world.room(preset="public_chat", invite=[CAROL])
         await world.join(BOB, room_id)
@@ -186,8 +188,8 @@ async def test_joined_members_have_names_and_avatars(postgres_url: str) -> None:
         }
 
 
-async def test_membership_written_as_state_keeps_its_content(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_membership_written_as_state_keeps_its_content(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         joined = {"membership": "join", "displayname": "B", "x": 1}
 
@@ -205,12 +207,13 @@ async def test_membership_written_as_state_keeps_its_content(postgres_url: str) 
         assert (await put(BOB, {"membership": "join"}, BOB)).status == 403
         assert (await put(CAROL, {"membership": "ban"}, CAROL)).status == 403
         assert (await put(DAVE, {"membership": "ban"}, ALICE)).status == 403
+        assert (await put(DAVE, {"membership": "invite"}, CAROL)).status == 403
         assert (await put(ALICE, {}, BOB)).errcode == "M_BAD_JSON"
         assert (await put(ALICE, {"membership": "ban"}, "odd")).errcode == "M_INVALID_PARAM"
 
 
-async def test_a_changed_profile_reaches_all_joined_rooms(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_changed_profile_reaches_all_joined_rooms(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         world.profiles[BOB] = {"displayname": "Bob"}
         rooms = [await world.room(preset="public_chat") for _ in range(3)]
         for room_id in rooms:

@@ -22,8 +22,8 @@ async def content_of(world: World, event_id: str) -> dict[str, Any]:
     return dict(known[event_id].event.content)  # type: ignore[index]
 
 
-async def test_a_message_is_stored_as_it_was_sent(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_message_is_stored_as_it_was_sent(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world)
         content = {"msgtype": "m.text", "body": "häy \0 \U0001f600", "n": [1, None, {"a": True}]}
         reply = await world.send(BOB, room_id, content)
@@ -31,8 +31,8 @@ async def test_a_message_is_stored_as_it_was_sent(postgres_url: str) -> None:
         assert await content_of(world, reply.body["event_id"]) == content
 
 
-async def test_a_repeated_transaction_gives_the_first_event(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_repeated_transaction_gives_the_first_event(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id, other = await shared_room(world), await shared_room(world)
         first = await world.send(BOB, room_id, {"body": "1"})
         assert await world.send(BOB, room_id, {"body": "2"}) == first
@@ -47,8 +47,8 @@ async def test_a_repeated_transaction_gives_the_first_event(postgres_url: str) -
         assert sticker != first
 
 
-async def test_who_is_not_in_the_room_can_not_send(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_who_is_not_in_the_room_can_not_send(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world)
         for where in (room_id, "!nowhere:here.example", "odd"):
             reply = await world.send(CAROL, where, {"body": "hi"})
@@ -68,23 +68,23 @@ async def test_who_is_not_in_the_room_can_not_send(postgres_url: str) -> None:
     ],
 )
 async def test_what_can_not_be_an_event_is_refused(
-    postgres_url: str, body: Any, status: int, errcode: str | None
+    shared_database_url: str, body: Any, status: int, errcode: str | None
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         reply = await world.send(ALICE, await shared_room(world), body)
         assert reply.status == status
         assert errcode is None or reply.errcode == errcode
 
 
-async def test_an_event_just_below_the_size_limit_is_sent(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_event_just_below_the_size_limit_is_sent(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world)
         assert (await world.send(ALICE, room_id, {"body": "x" * 64_000})).status == 200
         assert (await world.send(ALICE, room_id, {"n": 2**53 - 1}, "t2")).status == 200
 
 
-async def test_a_transaction_id_has_a_limited_length(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_transaction_id_has_a_limited_length(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world)
         longest = "t" * limits.TRANSACTION_ID_BYTES
         assert (await world.send(ALICE, room_id, {}, longest)).status == 200
@@ -94,9 +94,9 @@ async def test_a_transaction_id_has_a_limited_length(postgres_url: str) -> None:
 
 
 async def test_state_types_can_not_be_sent_as_messages_that_break_the_room(
-    postgres_url: str,
+    shared_database_url: str,
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world)
         for event_type in ("m.room.create", "m.room.member"):
             reply = await world.in_room(ALICE, "PUT", room_id, f"send/{event_type}/t1", {})
@@ -105,9 +105,9 @@ async def test_state_types_can_not_be_sent_as_messages_that_break_the_room(
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 async def test_users_redact_their_own_events_and_moderators_all(
-    postgres_url: str, version: str
+    shared_database_url: str, version: str
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world, room_version=version)
         sent = [
             (await world.send(user, room_id, {"body": "secret"}, f"t{number}")).body["event_id"]
@@ -131,8 +131,8 @@ async def test_users_redact_their_own_events_and_moderators_all(
 
 
 @pytest.mark.parametrize("version", ["10", "11"])
-async def test_a_redaction_can_be_sent_as_any_event(postgres_url: str, version: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_redaction_can_be_sent_as_any_event(shared_database_url: str, version: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world, room_version=version)
         target = (await world.send(BOB, room_id, {"body": "secret"})).body["event_id"]
 
@@ -148,9 +148,9 @@ async def test_a_redaction_can_be_sent_as_any_event(postgres_url: str, version: 
 
 
 async def test_unknown_events_and_those_of_other_rooms_are_redacted_by_moderators_only(
-    postgres_url: str,
+    shared_database_url: str,
 ) -> None:
-    async with room_world(postgres_url) as world:
+    async with room_world(shared_database_url) as world:
         room_id, other = await shared_room(world), await shared_room(world)
         elsewhere = (await world.send(BOB, other, {"body": "keep"})).body["event_id"]
         for target in ("$unknown", elsewhere):
@@ -161,8 +161,8 @@ async def test_unknown_events_and_those_of_other_rooms_are_redacted_by_moderator
         assert await content_of(world, elsewhere) == {"body": "keep"}
 
 
-async def test_a_repeated_redaction_gives_the_first_event(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_a_repeated_redaction_gives_the_first_event(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await shared_room(world)
         target = (await world.send(BOB, room_id, {"body": "x"})).body["event_id"]
         first = await world.in_room(BOB, "PUT", room_id, f"redact/{target}/r1")

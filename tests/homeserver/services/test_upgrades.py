@@ -6,8 +6,10 @@ from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, room_world
 
 
 @pytest.mark.parametrize(("old", "new"), [("10", "11"), ("11", "12"), ("12", "11"), ("12", "12")])
-async def test_an_upgrade_carries_the_room_over(postgres_url: str, old: str, new: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_upgrade_carries_the_room_over(
+    shared_database_url: str, old: str, new: str
+) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(
             room_version=old,
             preset="public_chat",
@@ -43,8 +45,8 @@ async def test_an_upgrade_carries_the_room_over(postgres_url: str, old: str, new
         assert (await world.join(BOB, made)).status == 200
 
 
-async def test_only_who_may_send_the_tombstone_upgrades(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_only_who_may_send_the_tombstone_upgrades(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
         for user in (BOB, CAROL):
@@ -59,8 +61,10 @@ async def test_only_who_may_send_the_tombstone_upgrades(postgres_url: str) -> No
         assert (await world.get_state(ALICE, room_id, "m.room.tombstone")).status == 404
 
 
-async def test_an_upgrader_with_little_power_can_carry_all_state_over(postgres_url: str) -> None:
-    async with room_world(postgres_url) as world:
+async def test_an_upgrader_with_little_power_can_carry_all_state_over(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
         levels = {"events": {"m.room.tombstone": 50, "m.room.server_acl": 100}}
         room_id = await world.room(
             preset="public_chat",

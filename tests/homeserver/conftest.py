@@ -1,0 +1,30 @@
+"""Fixtures for tests of the homeserver."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from homeserver.storage.database import Database
+from homeserver.storage.embedded import EmbeddedCluster
+from homeserver.storage.migrate import migrate
+from tests.conftest import BackgroundLoop, drop_database
+
+
+@pytest.fixture(scope="session")
+def shared_database_url(
+    background_loop: BackgroundLoop, postgres_cluster: EmbeddedCluster
+) -> Iterator[str]:
+    """Yield a database with our tables for all tests of this process that empty it themselves:
+    making one for each test takes far longer than most tests do."""
+    name = f"shared_{secrets.token_hex(8)}"
+    url = background_loop.run(postgres_cluster.ensure_database(name))
+    background_loop.run(_migrated(url))
+    yield url
+    background_loop.run(drop_database(postgres_cluster, name))
+
+
+async def _migrated(url: str) -> None:
+    database = await Database.open(url, connections=1)
+    await migrate(database)
+    await database.close()
