@@ -189,7 +189,13 @@ async def build_device_list_updates(connection: Connection, position: int) -> li
         earlier = await device_lists.load_change(connection, previous)
         before = [] if earlier is None else [_last_stream_id(earlier)]
     edus = []
-    for number, device_id in enumerate(change.devices[:UPDATES_PER_CHANGE]):
+    devices = list(enumerate(change.devices[:UPDATES_PER_CHANGE]))
+    if len(devices) >= limits.EDUS_PER_DEVICE_CHANGE:
+        # Too many for one transaction: the last alone, after one that nobody got. The gap makes
+        # others fetch the whole list.
+        devices = devices[-1:]
+        before = [position * UPDATES_PER_CHANGE + devices[0][0] - 1]
+    for number, device_id in devices:
         stream_id = position * UPDATES_PER_CHANGE + number
         edus.append(
             await build_device_list_update(

@@ -1,20 +1,21 @@
 """Cross-signing keys, signatures, and who sees which."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
-from homeserver.engine.entries import DeviceListEntry
+from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError
 from homeserver.services.cross_signing import CrossSigning
-from homeserver.services.device_lists import build_device_list_updates
+from homeserver.services.device_lists import build_device_list_updates, current_stream_id
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.remote_devices import RemoteDevices
-from homeserver.storage.database import Database
+from homeserver.storage.database import Connection, Database
 from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import (
     ALICE,
@@ -217,3 +218,20 @@ async def test_each_change_is_an_edu_that_refers_to_the_one_before(world: World)
 async def build_nothing(world: World) -> list[JsonObject]:
     async with world.database.connection() as connection:
         return await build_device_list_updates(connection, 99)
+
+
+async def test_a_change_of_many_devices_is_one_edu_that_shows_a_gap(world: World) -> None:
+    most = limits.EDUS_PER_DEVICE_CHANGE
+    for count, edus in ((most - 1, most - 1), (most, 1)):
+
+        async def work(connection: Connection, count: int = count) -> Sequence[Entry]:
+            devices = [DeviceId(f"D{number}") for number in range(count)]
+            return await world.keys.on_devices_deleted(connection, ALICE, devices)
+
+        committed = await world.log.submit(Unit(work=work))
+        async with world.database.connection() as connection:
+            built = await build_device_list_updates(connection, committed.last)
+            current = await current_stream_id(connection, ALICE)
+        assert len(built) == edus
+        assert built[-1]["content"]["stream_id"] == current
+        assert built[-1]["content"]["prev_id"] == [current - 1]
