@@ -59,6 +59,7 @@ address = "127.0.0.1:8008"
 enabled = false
 # "token" asks for a registration token, "none" lets in everybody.
 verification = "token"
+#tokens = ["a long random word that you give to those you invite"]
 guests = false
 
 [rate_limits]

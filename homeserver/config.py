@@ -67,11 +67,13 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[registration]`: who may make an account. "token" asks for a registration token."""
+    """`[registration]`: who may make an account. "token" asks for a registration token: one of
+    `tokens`, which any number of people may use, or one that was made for a few."""
 
     enabled: bool = False
     verification: Literal["none", "token"] = "token"
     guests: bool = False
+    tokens: tuple[str, ...] = ()
 
 
 class RateSettings(msgspec.Struct, frozen=True, kw_only=True):

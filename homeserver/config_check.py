@@ -54,6 +54,8 @@ def _policy_problems(config: Config) -> Iterator[Problem]:
     registration = config.registration
     if registration.enabled and registration.verification == "none":
         yield _warning('registration is open to everybody: verification = "token" asks for a token')
+    if registration.enabled and registration.verification == "token" and not registration.tokens:
+        yield _warning("registration.tokens is empty: nobody can register without a token")
     if not config.rate_limits.enabled:
         yield _warning("rate limits are off: passwords can be guessed as fast as we hash")
     if not config.public_baseurl:

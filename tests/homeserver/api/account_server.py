@@ -209,7 +209,15 @@ def _parts(
     accounts = Accounts(
         database,
         SERVER,
-        AccountParts(clock, os.urandom, passwords, tokens, removal, [on_deactivated]),
+        AccountParts(
+            clock,
+            os.urandom,
+            passwords,
+            tokens,
+            removal,
+            [on_deactivated],
+            config.registration.tokens,
+        ),
     )
     logins = Logins(
         database,

@@ -129,6 +129,24 @@ async def test_a_registration_token_lets_in_as_often_as_it_says(accounts_url: st
         assert (await server.call("GET", path + "good")).body == {"valid": False}
 
 
+async def test_a_token_of_the_configuration_lets_in_everybody_who_knows_it(
+    accounts_url: str,
+) -> None:
+    registration = {"enabled": True, "verification": "token", "tokens": ["open sesame"]}
+    async with account_server(
+        accounts_url, config=open_config(registration=registration)
+    ) as server:
+        stage = "m.login.registration_token"
+        for name, token, status in (("a", "open sesame", 200), ("b", "open", 401)):
+            body = {"username": name, "password": "x", "auth": {"type": stage, "token": token}}
+            assert (await server.call("POST", "/register", body)).status == status
+        auth = {"type": stage, "token": "open sesame"}
+        again = await server.call(
+            "POST", "/register", {"username": "c", "password": "x", "auth": auth}
+        )
+        assert again.status == 200
+
+
 async def test_guests_register_where_that_is_on_and_may_do_little(accounts_url: str) -> None:
     registration = {"enabled": True, "verification": "none", "guests": True}
     async with account_server(
