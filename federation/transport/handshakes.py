@@ -131,7 +131,7 @@ class Handshakes:
         event, version = await self._template(server, wish, "join")
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
-        answer = await self._put(server, target, canonical_json.decode(event.raw), _JOIN_BOUNDS)
+        answer = await self._put(server, target, canonical_json.decode_lenient(event.raw), _JOIN_BOUNDS)
         event = await self._countersigned(event, answer, version)
         joined = await self._check_joined(room, event, answer)
         await self._writer.import_join(joined)
@@ -195,7 +195,7 @@ class Handshakes:
         async def leave_by(server: ServerName) -> Event:
             event, _ = await self._template(server, wish, "leave")
             target = build_target(f"{_V2}/send_leave", wish.room_id, event.event_id)
-            await self._put(server, target, canonical_json.decode(event.raw), _BOUNDS)
+            await self._put(server, target, canonical_json.decode_lenient(event.raw), _BOUNDS)
             return event
 
         event = await self._by_any(wish, via, leave_by)
@@ -208,7 +208,7 @@ class Handshakes:
         async def knock_by(server: ServerName) -> Knocked:
             event, version = await self._template(server, wish, "knock")
             target = build_target(f"{_V1}/send_knock", wish.room_id, event.event_id)
-            answer = await self._put(server, target, canonical_json.decode(event.raw), _BOUNDS)
+            answer = await self._put(server, target, canonical_json.decode_lenient(event.raw), _BOUNDS)
             state = answer.get("knock_room_state", [])
             return Knocked(event, version, await self._stripped(state, wish.room_id, version))
 
@@ -241,8 +241,8 @@ class Handshakes:
         server = server_of(str(event.state_key))
         content: JsonObject = {
             "room_version": event.version.name,
-            "event": canonical_json.decode(event.raw),
-            "invite_room_state": [canonical_json.decode(raw) for raw in stripped_state],
+            "event": canonical_json.decode_lenient(event.raw),
+            "invite_room_state": [canonical_json.decode_lenient(raw) for raw in stripped_state],
         }
         target = build_target(f"{_V2}/invite", event.room_id, event.event_id)
         try:
@@ -260,7 +260,7 @@ class Handshakes:
         made = given["signatures"].get(server)
         if signed.event_id != event.event_id or not made:
             raise _Unusable("another event, or not signed")
-        pdu = canonical_json.decode(event.raw)
+        pdu = canonical_json.decode_lenient(event.raw)
         pdu["signatures"] = {**pdu["signatures"], server: made}
         merged = _parse(pdu, event.version)
         reason = await self._signatures.check_signer(merged, server)

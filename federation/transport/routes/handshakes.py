@@ -241,7 +241,7 @@ class HandshakeRoutes:
             raise _invalid("invite_room_state has an event that isn't signed as it must be")
         # an event whose key can't be had now is left out: it can't be shown as the room's
         return [
-            _strip(canonical_json.decode(event.raw))
+            _strip(canonical_json.decode_lenient(event.raw))
             for event in events
             if not isinstance(verdicts[event.event_id], DropReason)
         ]
