@@ -5,6 +5,7 @@ What isn't under test is simple: keys of devices are counted as none.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,10 +35,12 @@ from homeserver.services.sync_timelines import Timelines
 from homeserver.services.to_device import ToDevice
 from homeserver.services.typing import Typing
 from homeserver.services.visibility import Visibility
-from homeserver.storage import account_data
+from homeserver.storage import account_data, logs
 from homeserver.storage.account_data import AccountData
 from homeserver.storage.database import Database
-from tests.homeserver.room_world import ALICE, HERE, Reply, World, room_world
+from homeserver.storage.migrate import migrate
+from tests.homeserver.room_world import ALICE, HERE, Reply, World
+from tests.homeserver.room_world import _world as room_services
 
 DEV = DeviceId("DEV")
 
@@ -152,9 +155,20 @@ def types(events: Sequence[Mapping[str, Any]]) -> list[str]:
 
 @asynccontextmanager
 async def sync_world(url: str) -> AsyncIterator[SyncWorld]:
-    """The world over an empty database."""
-    async with room_world(url) as world:
-        yield make(world)
+    """The world over a database, empty or as a world before it left it."""
+    database = await Database.open(url, connections=3)
+    await migrate(database)
+    async with database.connection() as connection:
+        owned = await logs.take_over(connection, "history")
+    committer = Committer(database, owned)
+    running = asyncio.ensure_future(committer.run())
+    try:
+        yield make(room_services(database, committer))
+    finally:
+        await committer.close(10)
+        await running
+        await committer.disconnect()
+        await database.close()
 
 
 def make(world: World) -> SyncWorld:
