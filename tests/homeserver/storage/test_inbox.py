@@ -1,0 +1,65 @@
+"""Received events that wait, in the database."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from federation.events.ids import EventId, RoomId, ServerName
+from federation.ports import InboxStore, Waiting
+from homeserver.storage.database import Database
+from homeserver.storage.inbox import Inbox
+from homeserver.storage.migrate import migrate
+
+ROOM, OTHER = RoomId("!room:a.test"), RoomId("!other:a.test")
+
+
+@pytest.fixture
+async def inbox(postgres_url: str) -> AsyncIterator[InboxStore]:
+    """The store over a database with our tables."""
+    database = await Database.open(postgres_url, connections=2)
+    await migrate(database)
+    yield Inbox(database)
+    await database.close()
+
+
+def waiting(name: str, room_id: RoomId = ROOM) -> Waiting:
+    """An event that waits; NUL and any bytes are kept."""
+    pdu = b'{"a":"\\u0000\x00"}' + name.encode()
+    return Waiting(EventId(f"${name}"), room_id, ServerName("b.test"), pdu, "10", 7)
+
+
+def ids(found: list[Waiting]) -> list[str]:
+    return [one.event_id[1:] for one in found]
+
+
+async def test_each_room_has_a_queue_in_order_of_receipt(inbox: InboxStore) -> None:
+    await inbox.keep([waiting("c"), waiting("x", OTHER), waiting("a")])
+    await inbox.keep([waiting("b")])
+    assert sorted(await inbox.rooms()) == sorted([ROOM, OTHER])
+    assert ids(await inbox.next(ROOM, 10)) == ["c", "a", "b"]
+    assert ids(await inbox.next(ROOM, 2)) == ["c", "a"]
+    assert await inbox.next(OTHER, 10) == [waiting("x", OTHER)]
+
+
+async def test_an_event_waits_once(inbox: InboxStore) -> None:
+    await inbox.keep([waiting("a"), waiting("b")])
+    await inbox.keep([replace(waiting("a"), origin=ServerName("c.test"))])
+    assert await inbox.next(ROOM, 10) == [waiting("a"), waiting("b")]
+
+
+async def test_a_postponed_event_goes_to_the_end_and_is_counted(inbox: InboxStore) -> None:
+    await inbox.keep([waiting(name) for name in "abcd"])
+    await inbox.postpone(ROOM, [EventId("$c"), EventId("$a"), EventId("$unknown")])
+    found = await inbox.next(ROOM, 10)
+    assert ids(found) == ["b", "d", "a", "c"]
+    assert [one.attempts for one in found] == [0, 0, 1, 1]
+
+
+async def test_what_is_removed_is_gone_from_its_room_alone(inbox: InboxStore) -> None:
+    await inbox.keep([waiting("a"), waiting("a", OTHER), waiting("b")])
+    await inbox.remove(ROOM, [EventId("$a"), EventId("$unknown")])
+    assert ids(await inbox.next(ROOM, 10)) == ["b"]
+    assert ids(await inbox.next(OTHER, 10)) == ["a"]
+    await inbox.remove(ROOM, [EventId("$b")])
+    assert await inbox.rooms() == [OTHER]
