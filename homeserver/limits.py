@@ -299,3 +299,12 @@ SEEN_FLUSH_S = 60
 
 SEEN_DEVICES = 50_000
 """Devices whose last sighting waits to be stored."""
+
+BODY_S = 60
+"""How long a request's body may take to come."""
+
+LINGER_S = 1.0
+"""How long the rest of a body is read away after the answer, before the connection is cut."""
+
+IGNORED_USERS_CACHED = 50_000
+"""Users whose list of ignored users is kept in memory for syncs."""
