@@ -6,6 +6,7 @@ The body is read once, when it is asked for, within the route's limit. `json` ta
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -15,9 +16,10 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from federation.events.canonical_json import JsonObject
+from homeserver import limits
 from homeserver.api.json_body import check_canonical, parse_object
 from homeserver.api.query import Query
-from homeserver.errors import bad_json, missing_param, not_json, too_large
+from homeserver.errors import MatrixError, bad_json, missing_param, not_json, too_large
 from homeserver.services.requester import Requester
 
 __all__ = ["Query", "Request", "Requester"]
@@ -118,18 +120,28 @@ def convert(value: JsonObject, shape: type[T]) -> T:
 
 
 async def read_body(http: web.BaseRequest, limit: int) -> bytes:
-    """The whole body. Raises 413 M_TOO_LARGE, or 400 for a body that breaks HTTP's framing."""
+    """The whole body. Raises 413 M_TOO_LARGE, 408 M_UNKNOWN for one that doesn't come within
+    `BODY_S`, or 400 for one that breaks HTTP's framing."""
     if (http.content_length or 0) > limit:
         raise too_large(f"The body is larger than {limit} bytes")
     if not http.body_exists:
         return b""
-    parts, size = [], 0
     try:
-        while chunk := await http.content.readany():
-            size += len(chunk)
-            if size > limit:
-                raise too_large(f"The body is larger than {limit} bytes")
-            parts.append(chunk)
+        if http.content.is_eof():  # it is here already: no time-out needed
+            return await _collect(http, limit)
+        async with asyncio.timeout(limits.BODY_S):
+            return await _collect(http, limit)
     except RequestPayloadError as error:
         raise not_json("The body can't be read") from error
+    except TimeoutError as error:
+        raise MatrixError(408, "M_UNKNOWN", "The body didn't come in time") from error
+
+
+async def _collect(http: web.BaseRequest, limit: int) -> bytes:
+    parts, size = [], 0
+    while chunk := await http.content.readany():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(f"The body is larger than {limit} bytes")
+        parts.append(chunk)
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -43,7 +43,12 @@ class HttpServer:
 
     async def _open(self, listener: Listener) -> None:
         handler = partial(self._edge.handle, is_behind_proxy=listener.behind_proxy)
-        server = web.Server(handler, access_log=None, keepalive_timeout=limits.KEEP_ALIVE_S)
+        server = web.Server(
+            handler,
+            access_log=None,
+            keepalive_timeout=limits.KEEP_ALIVE_S,
+            lingering_time=limits.LINGER_S,
+        )
         runner = web.ServerRunner(server, shutdown_timeout=limits.SERVER_STOP_S)
         await runner.setup()
         self._runners.append(runner)

@@ -175,7 +175,7 @@ class Accounts:
     def _is_shared(self, token: str) -> bool:
         """Compared in constant time, so that answers don't tell a token letter by letter."""
         given = token.encode()
-        return any([compare_digest(given, one.encode()) for one in self._parts.shared_tokens])
+        return any(compare_digest(given, one.encode()) for one in self._parts.shared_tokens)
 
     def _random_localpart(self) -> str:
         return b32encode(self._parts.random_bytes(10)).decode().lower()

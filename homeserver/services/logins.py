@@ -28,8 +28,10 @@ from homeserver.services.passwords import Passwords
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import accounts, device_lists, tokens
+from homeserver.storage import accounts, cross_signing, device_lists, tokens
 from homeserver.storage.database import Connection, Database
+
+_PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
 
 
 class NewDevice(NamedTuple):
@@ -138,8 +140,20 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
         raise _wrong()
     if not is_new:
         return ()
+    if await _is_cross_signing_key(connection, login.user_id, login.device_id):
+        raise forbidden("The device ID is a cross-signing key's")
     await device_lists.touch(connection, login.user_id, [login.device_id])
     return (DeviceListEntry(login.user_id),)
+
+
+async def _is_cross_signing_key(
+    connection: Connection, user_id: UserId, device_id: DeviceId
+) -> bool:
+    """A device named like a key could pass for it where signatures are looked up by name."""
+    if len(device_id) != _PUBLIC_KEY_CHARACTERS:
+        return False
+    keys = (await cross_signing.load(connection, [user_id])).get(user_id, {})
+    return any(key.public_key == device_id for key in keys.values())
 
 
 def make_device_id(random_bytes: Callable[[int], bytes]) -> DeviceId:

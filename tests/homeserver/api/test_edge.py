@@ -199,6 +199,18 @@ async def test_a_body_that_breaks_http_is_no_json(server: AccountServer) -> None
     assert answer.split()[1] == b"400", answer
 
 
+async def test_a_body_that_doesnt_come_is_given_up(
+    server: AccountServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BODY_S", 0.05)
+    answer = await raw_request(
+        server,
+        b"PUT /_t/canonical HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n"
+        b"Connection: close\r\n\r\n{",
+    )
+    assert answer.split()[1] == b"408", answer
+
+
 async def test_answers_have_their_own_status_headers_and_type(server: AccountServer) -> None:
     assert (await server.call("GET", "/_t/raw")).body == {"raw": True}
     async with server.session.get(server.url + "/_t/teapot") as response:

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from federation.events.ids import UserId
 from homeserver import limits
+from homeserver.storage import cross_signing
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
 
@@ -123,6 +125,20 @@ async def test_device_ids_and_names_have_bounds(server: AccountServer) -> None:
     ):
         reply = await server.log_in("alice", **more)
         assert (reply.status, reply.body["errcode"]) == (400, "M_INVALID_PARAM")
+
+
+async def test_a_device_cant_be_named_like_a_cross_signing_key(server: AccountServer) -> None:
+    await server.register("alice")
+    key = cross_signing.CrossSigningKey(usage="master", public_key="k" * 43, key=b"{}")
+    async with server.database.connection() as connection:
+        await cross_signing.store(connection, UserId("@alice:hs1"), key)
+    reply = await server.log_in("alice", device_id="k" * 43)
+    assert (reply.status, reply.body["errcode"]) == (403, "M_FORBIDDEN")
+    assert (await server.log_in("alice", device_id="x" * 43)).status == 200
+    async with server.database.connection() as connection:
+        await cross_signing.delete(connection, UserId("@alice:hs1"), ["master"])
+        devices = await connection.fetch("SELECT device_id FROM devices ORDER BY device_id")
+    assert "k" * 43 not in [row["device_id"] for row in devices]
 
 
 async def test_log_out_ends_the_device_with_all_that_is_its_own(server: AccountServer) -> None:
