@@ -5,8 +5,8 @@ Rules:
    sees those of its user and one's own. A user-signing key is shown to its own user alone.
 2. A remote list that we keep and that isn't out of date is the answer. One that could be kept (a
    room is shared) is fetched whole and kept; for other users the question is passed on.
-3. A server that can't be reached is named in `failures`; a list that is out of date is better than
-   none then, so it is in the answer as well.
+3. A server that can't be reached, or won't answer yet, is named in `failures`, and is asked again
+   later; a list that is out of date is better than none, so it is in the answer as well.
 
 Spec: client-server API, "/keys/query"; "Key and signature security".
 """
@@ -163,14 +163,17 @@ class KeyQueries:
         server = server_of(user_id)
         try:
             async with asyncio.timeout(timeout_s), gate:
-                if server in found.failures:
-                    return  # another user's question has waited for this server already
+                if server in found.failures:  # another user's question has waited already
+                    await self._remote_devices.mark_due([user_id])
+                    return
                 fetched = await self._remote_devices.fetch(user_id)
         except FederationError as error:
-            if not _is_unknown(error):
+            if error.status != 404:  # 404: the server is there, but knows no such user
                 found.failures[server] = unreachable(server).body()
+                await self._remote_devices.mark_due([user_id])
         except TimeoutError:
             found.failures[server] = unreachable(server).body()
+            await self._remote_devices.mark_due([user_id])
         else:
             _add_list(found, user_id, device_ids, fetched)
 
@@ -237,11 +240,6 @@ def _add_list(
 def _with_name(device_keys: JsonObject, name: str | None) -> JsonObject:
     unsigned = {} if name is None else {"device_display_name": name}
     return {**device_keys, "unsigned": unsigned}
-
-
-def _is_unknown(error: FederationError) -> bool:
-    """The server is there, but doesn't know the user, or doesn't tell us: no failure."""
-    return error.status in (403, 404)
 
 
 def _json(encoded: bytes) -> JsonObject:

@@ -103,16 +103,26 @@ class RemoteDevices:
                 del self._fetching[user_id]
                 self._updated_meanwhile.discard(user_id)
 
+    async def mark_due(self, user_ids: Collection[UserId]) -> None:
+        """Lists that could not be fetched when a client asked: they are fetched later, and then
+        the client hears of a change."""
+        async with self._database.transaction() as connection:
+            retry_at_ms = self._clock.now_ms() + limits.RESYNC_RETRY_MS_MIN
+            await store.mark_resyncs(connection, user_ids, retry_at_ms=retry_at_ms)
+        self._wake.set()
+
     async def _keep(self, user_id: UserId, stream_id: int, fetched: RemoteList) -> None:
         async def work(connection: Connection) -> Sequence[Entry]:
             before = (await store.load(connection, [user_id])).get(user_id)
+            was_due = bool(await store.pending_resyncs(connection, [user_id]))
             await store.replace(connection, user_id, stream_id, fetched)
             await store.finish_resync(connection, user_id)
             if user_id in self._updated_meanwhile:  # rule 3
                 now_ms = self._clock.now_ms()
                 await store.mark_resyncs(connection, [user_id], retry_at_ms=now_ms)
                 self._wake.set()
-            is_news = before is not None and before != fetched
+            # a client that asked in vain before must ask again
+            is_news = was_due if before is None else before != fetched
             return [DeviceListEntry(user_id)] if is_news else []
 
         await self._committer.submit(Unit(work=work))
@@ -233,6 +243,10 @@ class RemoteDevices:
         try:
             await self.fetch(user_id)
         except (FederationError, MatrixError) as error:
+            if isinstance(error, FederationError) and error.status == 404:
+                async with self._database.transaction() as connection:
+                    await store.forget(connection, [user_id])  # there is no such user any more
+                return
             log.info("The device list of %s can't be fetched yet: %s", user_id, error)
             wait_ms = min(
                 limits.RESYNC_RETRY_MS_MIN * 2 ** min(resync.attempts, 20),

@@ -219,3 +219,18 @@ async def test_new_signing_keys_replace_the_old_ones(world: World) -> None:
     assert answer["master_keys"] == {BOB: cross_signing_upload(BOB)["master_key"]}
     assert answer["self_signing_keys"] == {BOB: cross_signing_upload(BOB)["self_signing_key"]}
     assert world.changes == 1
+
+
+async def test_a_list_that_could_not_be_fetched_is_news_once_it_can(world: World) -> None:
+    listed = world.remote.lists.pop(BOB)
+    answer = await world.queries.query(ALICE, {BOB: []}, timeout_s=1)
+    assert list(answer["failures"]) == [THERE]
+    assert answer["device_keys"] == {}
+    world.remote.lists[BOB] = listed
+    assert await world.lists.work_once() == limits.RESYNC_RETRY_MS_MIN / 1000
+    assert world.changes == 0
+    world.clock.seconds += limits.RESYNC_RETRY_MS_MIN / 1000
+    await world.lists.work_once()
+    assert world.changes == 1
+    assert await world.devices() == {B1}
+    assert world.fetches == 2
