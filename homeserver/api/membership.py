@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import RoomId, ServerName, UserId
 from homeserver.api.json_body import check_canonical
 from homeserver.api.request import Request, convert
 from homeserver.api.routes import Route, v3
@@ -24,6 +24,7 @@ from homeserver.errors import MatrixError
 from homeserver.rules.rate_limits import Limit
 from homeserver.services.directory import parse_room
 from homeserver.services.membership import Membership, parse_user
+from homeserver.services.requester import Requester
 
 
 class _Reason(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ class MembershipApi:
             request.params["roomIdOrAlias"], _via(request)
         )
         extra = await _reason(request)
-        await self._membership.join(request.requester.user_id, room_id, servers, extra)
+        await self._join(request.requester, room_id, servers, extra)
         return {"room_id": room_id}
 
     async def join_room(self, request: Request) -> JsonObject:
@@ -80,8 +81,19 @@ class MembershipApi:
         room_id = parse_room(request.params["roomId"])
         _, servers = await self._membership.target(room_id, _via(request))
         extra = await _reason(request)
-        await self._membership.join(request.requester.user_id, room_id, servers, extra)
+        await self._join(request.requester, room_id, servers, extra)
         return {"room_id": room_id}
+
+    async def _join(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        servers: Sequence[ServerName],
+        extra: JsonObject,
+    ) -> None:
+        await self._membership.join(
+            requester.user_id, room_id, servers, extra, is_guest=requester.is_guest
+        )
 
     async def knock(self, request: Request) -> JsonObject:
         """Asks to be let in: {"room_id"}."""

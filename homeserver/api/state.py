@@ -13,6 +13,7 @@ from homeserver import errors
 from homeserver.api.answer import RawJson
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
+from homeserver.errors import MatrixError
 from homeserver.rules.rate_limits import Limit
 from homeserver.rules.sync_tokens import InvalidToken, Point, SyncToken, parse_any
 from homeserver.services.directory import parse_room
@@ -60,6 +61,10 @@ class StateApi:
     async def put(self, request: Request) -> JsonObject:
         """Sets state: {"event_id"}."""
         room_id, key = parse_room(request.params["roomId"]), _key(request)
+        if request.requester.is_guest and key[0] == "m.room.member":
+            raise MatrixError(
+                403, "M_GUEST_ACCESS_FORBIDDEN", "Guests change membership by /join and /leave"
+            )
         content = await request.canonical()
         return {"event_id": await self._state.put(request.requester.user_id, room_id, key, content)}
 

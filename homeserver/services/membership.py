@@ -170,12 +170,16 @@ class Membership:
         room_id: RoomId,
         servers: Sequence[ServerName] = (),
         extra: Mapping[str, object] | None = None,
+        *,
+        is_guest: bool = False,
     ) -> None:
-        """Joins a room; nothing happens to who is in. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND when
-        no server of the room is known."""
+        """Joins a room; nothing happens to who is in. Raises 403 M_FORBIDDEN or (for guests)
+        M_GUEST_ACCESS_FORBIDDEN, 404 M_NOT_FOUND when no server of the room is known."""
         room = await self._engine.rooms.get(room_id)
         if room is not None and user_id in room.joined_local:
             return
+        if is_guest:
+            await self._access.check_guest(room)
         content: JsonObject = {
             **await self._people.profile_keys(user_id),
             **(extra or {}),

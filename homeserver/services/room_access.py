@@ -26,6 +26,7 @@ CREATE: StateKey = ("m.room.create", "")
 JOIN_RULES: StateKey = ("m.room.join_rules", "")
 POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
+GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
 HISTORY_VISIBILITY: StateKey = ("m.room.history_visibility", "")
 
 NOT_IN_ROOM = "You aren't a member of this room"
@@ -70,6 +71,18 @@ class RoomAccess:
         if room is None or user_id not in room.joined_local:
             raise errors.forbidden(NOT_IN_ROOM)
         return room
+
+    async def check_guest(self, room: Room | None) -> None:
+        """Raises 403 M_GUEST_ACCESS_FORBIDDEN unless the room's m.room.guest_access lets guests
+        in. Of a room elsewhere we can't know before the join, so guests don't get in there."""
+        found = (
+            await self._rooms.state_events(room.view.state, [GUEST_ACCESS])
+            if room is not None and is_resident(room)
+            else {}
+        )
+        event = found.get(GUEST_ACCESS)
+        if event is None or event.content.get("guest_access") != "can_join":
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
 
     async def readable(self, user_id: UserId, room_id: RoomId) -> ReadableRoom:
         """The room as the user may see it; raises 403 M_FORBIDDEN."""

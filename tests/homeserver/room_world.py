@@ -152,6 +152,7 @@ class World:
     routes: list[Route]
     profiles: dict[UserId, JsonObject]
     blocking: set[UserId]
+    guests: set[UserId] = field(default_factory=set)
 
     async def call(
         self, user: UserId, method: str, path: str, body: object = None, *, query: str = ""
@@ -167,7 +168,7 @@ class World:
                 match.params,
                 raw_query=query,
                 address="127.0.0.1",
-                requester=Requester(user, DeviceId("DEV"), 1),
+                requester=Requester(user, DeviceId("DEV"), 1, user in self.guests),
                 body_bytes=match.value.body_bytes,
             )
             request._body = body if isinstance(body, bytes) else orjson.dumps(body or {})

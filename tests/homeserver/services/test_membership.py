@@ -154,6 +154,23 @@ async def test_kick_ban_and_unban(shared_database_url: str) -> None:
         assert await act(world, CAROL, room_id, "join") == OK
 
 
+async def test_guests_join_where_the_room_lets_them(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
+        world.guests.add(BOB)
+        no_guests = (403, "M_GUEST_ACCESS_FORBIDDEN")
+        room_id = await world.room(preset="public_chat")
+        assert await act(world, BOB, room_id, "join") == no_guests
+        assert await act(world, CAROL, room_id, "join") == OK
+        await world.put_state(ALICE, room_id, "m.room.guest_access", {"guest_access": "can_join"})
+        assert await act(world, BOB, room_id, "join") == OK
+        await world.put_state(ALICE, room_id, "m.room.guest_access", {})
+        assert await act(world, BOB, room_id, "join") == OK
+        assert await act(world, BOB, AFAR, "join") == no_guests
+        own = await world.put_state(BOB, AFAR, "m.room.member", {"membership": "join"}, BOB)
+        assert own.status == 403
+        assert world.remote.asked == []
+
+
 async def test_knocking_asks_to_be_invited(shared_database_url: str) -> None:
     async with room_world(shared_database_url) as world:
         room_id = await world.room()
