@@ -131,7 +131,9 @@ class Handshakes:
         event, version = await self._template(server, wish, "join")
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
-        answer = await self._put(server, target, canonical_json.decode_lenient(event.raw), _JOIN_BOUNDS)
+        answer = await self._put(
+            server, target, canonical_json.decode_lenient(event.raw), _JOIN_BOUNDS
+        )
         event = await self._countersigned(event, answer, version)
         joined = await self._check_joined(room, event, answer)
         await self._writer.import_join(joined)
@@ -208,7 +210,9 @@ class Handshakes:
         async def knock_by(server: ServerName) -> Knocked:
             event, version = await self._template(server, wish, "knock")
             target = build_target(f"{_V1}/send_knock", wish.room_id, event.event_id)
-            answer = await self._put(server, target, canonical_json.decode_lenient(event.raw), _BOUNDS)
+            answer = await self._put(
+                server, target, canonical_json.decode_lenient(event.raw), _BOUNDS
+            )
             state = answer.get("knock_room_state", [])
             return Knocked(event, version, await self._stripped(state, wish.room_id, version))
 

@@ -162,14 +162,14 @@ class Inbox:
         """Parses one PDU into `by_room`, or notes in `results` why not."""
         if not isinstance(pdu, dict):
             return
-        event_id: str | None = None
+        version: RoomVersion | None = None
         try:
             room_id, version = await self._room_of(pdu)
-            event_id = _event_id(pdu, version)
             await self._check_room(origin, room_id)
             event = parse_pdu(pdu, version)
         except (_Refusal, InvalidEvent) as error:
             self._metrics.count("federation_pdus", result="invalid")
+            event_id = None if version is None else _event_id(pdu, version)
             if event_id is not None:  # else there is no name under which to answer
                 results[event_id] = {"error": str(error)}
             return
