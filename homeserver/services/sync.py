@@ -33,6 +33,7 @@ from homeserver.rules.sync_tokens import SyncToken, format_sync
 from homeserver.rules.visibility import VISIBILITY_KEY
 from homeserver.services import sync_answer
 from homeserver.services.client_events import Viewer
+from homeserver.services.ignored_users import IgnoredUsers
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.sync_answer import Answer
 from homeserver.services.sync_beside import Plans, SyncBeside
@@ -86,6 +87,7 @@ class Sync:
         self._lazy = lazy_members
         self._sources = sources
         self._beside = SyncBeside(sources)
+        self._ignored = IgnoredUsers(sources.account_data, engine.committer)
 
     async def sync(self, request: SyncRequest) -> bytes:
         """The JSON of an answer; waits up to `timeout_ms` for something to tell."""
@@ -127,10 +129,11 @@ class Sync:
         """An answer, and the position up to which there is nothing for the reader."""
         # Loads the memberships, so that reading them below is one step with the position.
         await self._engine.memberships.of(request.user_id)
+        ignored = await self._ignored.of(request.user_id)
         upto = self._engine.committer.position
         typing = self._sources.typing.token
-        look = await self._look(request, since, looked, upto)
-        answer = Answer(is_first=since is None)
+        look = await self._look(request, since, looked=looked, upto=upto, ignored=ignored)
+        answer = Answer()
         await self._add_rooms(look, answer, since)
         await self._add_account_data(look, answer)
         to_device = await self._add_to_device(look, answer, since)
@@ -141,11 +144,18 @@ class Sync:
         answer.next_batch = format_sync(
             SyncToken(history, ((LOG, upto),), to_device, typing.boot, typing.count)
         )
-        found_nothing = look.news is not None and not look.news
+        news = look.news
+        found_nothing = news is not None and not news.rooms and not answer.has_news
         return answer, upto if found_nothing else looked
 
     async def _look(
-        self, request: SyncRequest, since: SyncToken | None, looked: int, upto: int
+        self,
+        request: SyncRequest,
+        since: SyncToken | None,
+        *,
+        looked: int,
+        upto: int,
+        ignored: frozenset[str],
     ) -> Look:
         mine = await self._engine.memberships.of(request.user_id)
         ask = Ask(
@@ -156,6 +166,7 @@ class Sync:
             upto,
             request.full_state,
             request.use_state_after,
+            ignored,
         )
         tail = self._engine.committer.tail
         is_near = looked >= tail.start and upto - looked <= limits.SYNC_TAIL_SCAN_ENTRIES
@@ -210,7 +221,7 @@ class Sync:
                 continue
             is_new = since is None or user_room.position > since
             if user_room.membership in ("invite", "knock"):
-                if is_new:
+                if is_new and user_room.sender not in look.ask.ignored:
                     open_rooms.append((room_id, user_room))
             elif user_room.membership == "join" or (
                 wanted.include_leave if since is None else is_new

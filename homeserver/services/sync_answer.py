@@ -31,8 +31,7 @@ _UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
 class Answer:
     """Collects the parts of an answer."""
 
-    def __init__(self, *, is_first: bool) -> None:
-        self.is_first = is_first
+    def __init__(self) -> None:
         self.next_batch = ""
         self.key_counts: Mapping[str, int] = {}
         self.unused_fallback: Sequence[str] = ()

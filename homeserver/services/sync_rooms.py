@@ -24,7 +24,7 @@ from homeserver.rules.filters import SyncFilter
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.sync_news import News, RoomNews
 from homeserver.services.sync_state import Moment, SyncState
-from homeserver.services.sync_timelines import NOTHING, Timeline, Timelines
+from homeserver.services.sync_timelines import NOTHING, RoomReader, Timeline, Timelines
 
 _MEMBER = "m.room.member"
 
@@ -40,6 +40,7 @@ class Ask(msgspec.Struct, frozen=True):
     upto: int
     full_state: bool = False
     use_state_after: bool = False
+    ignored: frozenset[str] = frozenset()
 
     @property
     def device(self) -> tuple[UserId, DeviceId]:
@@ -127,7 +128,7 @@ class RoomPlanner:
         is_whole = is_new or ask.full_state
         timeline = await self._timelines.newest(
             room,
-            (ask.user_id, user_room),
+            RoomReader(ask.user_id, user_room, ask.ignored),
             ask.filter.room.timeline,
             after=0 if is_new or ask.since is None else ask.since,
             upto=ask.upto,
@@ -151,7 +152,7 @@ class RoomPlanner:
         upto = min(ask.upto, user_room.position)
         timeline = await self._timelines.newest(
             room,
-            (ask.user_id, user_room),
+            RoomReader(ask.user_id, user_room, ask.ignored),
             ask.filter.room.timeline,
             after=ask.since or 0,
             upto=upto,

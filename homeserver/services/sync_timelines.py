@@ -33,6 +33,14 @@ from homeserver.services.visibility import Visibility
 _FILTERED_READ = 5  # times the limit are read when a filter keeps events out
 
 
+class RoomReader(msgspec.Struct, frozen=True):
+    """Who reads a room, with which membership, and whose messages they ignore."""
+
+    user_id: UserId
+    user_room: UserRoom
+    ignored: frozenset[str] = frozenset()
+
+
 class Timeline(msgspec.Struct, frozen=True):
     """What a reader gets. `read` has all events that were looked at, oldest first."""
 
@@ -65,7 +73,7 @@ class Timelines:
     async def newest(
         self,
         room: Room,
-        reader: tuple[UserId, UserRoom],
+        reader: RoomReader,
         wanted: EventFilter,
         *,
         after: int,
@@ -79,11 +87,12 @@ class Timelines:
         if not wanted.allows_all:
             to_read = min(to_read * _FILTERED_READ, limits.PAGE_EVENTS)
         part = await self._reader.newest(room, after=after, upto=upto, limit=to_read)
-        user_id, user_room = reader
         read = await self._behind_gap(room, part.events)
-        seen = await self._visibility.visible(room, user_id, user_room, read)
+        seen = await self._visibility.visible(room, reader.user_id, reader.user_room, read)
         if not wanted.allows_all:
             seen = [one for one in seen if allows(wanted, one.entry)]
+        if reader.ignored:
+            seen = [one for one in seen if not _is_ignored(one, reader.ignored)]
         is_cut = len(seen) > limit
         kept = seen[len(seen) - limit :] if is_cut else seen
         limited = part.limited or is_cut or read is not part.events
@@ -111,6 +120,11 @@ class Timelines:
         if is_cut:
             return just_after(event_entry(read[-1]).order)
         return just_before(event_entry(read[0]).order) if read else None
+
+
+def _is_ignored(seen: Seen, ignored: frozenset[str]) -> bool:
+    event = seen.entry.event
+    return event.state_key is None and event.sender in ignored
 
 
 def allows(wanted: EventFilter, entry: EventEntry) -> bool:

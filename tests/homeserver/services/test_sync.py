@@ -471,6 +471,27 @@ async def test_an_inline_filter_has_a_limit_of_size(syncs: SyncWorld) -> None:
     assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * (spare + 1)))).status == 400
 
 
+async def test_ignored_users_reach_a_sync_with_state_alone(syncs: SyncWorld) -> None:
+    room_id = await syncs.world.room(preset="public_chat")
+    await syncs.join(room_id, BOB)
+    since = (await syncs.get())["next_batch"]
+    ignored: dict[str, object] = {"ignored_users": {BOB: {}}}
+    await syncs.account_data.put(ALICE, "", "m.ignored_user_list", ignored)
+    await syncs.say(BOB, room_id, "unwanted")
+    await syncs.world.in_room(BOB, "POST", room_id, "leave")
+    invited = await syncs.world.room(BOB, invite=[ALICE])
+    for token in (since, None):
+        rooms = (await syncs.get(since=token))["rooms"]
+        assert "invite" not in rooms
+        events = rooms["join"][room_id]["timeline"]["events"]
+        assert bodies(events) == []
+        assert events[-1]["content"]["membership"] == "leave"
+    await syncs.account_data.put(ALICE, "", "m.ignored_user_list", {"ignored_users": "nobody"})
+    rooms = (await syncs.get(since=since))["rooms"]
+    assert bodies(rooms["join"][room_id]["timeline"]["events"]) == ["unwanted"]
+    assert set(rooms["invite"]) == {invited}
+
+
 async def test_after_a_restart_a_client_goes_on_where_it_was(postgres_url: str) -> None:
     async with sync_world(postgres_url) as before:
         room_id = await before.world.room(preset="public_chat")

@@ -1,0 +1,64 @@
+"""Whom a user ignores: `m.ignored_user_list` of their account data, in memory.
+
+Spec: client-server API, "Ignoring Users": no invites and no messages of theirs reach a sync; state
+events do.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import orjson
+
+from federation.events.ids import UserId
+from homeserver import limits
+from homeserver.engine.committer import Committer
+from homeserver.engine.entries import AccountDataEntry
+from homeserver.engine.log import Placed
+from homeserver.services.sync_sources import AccountDataSource
+
+IGNORED_USER_LIST = "m.ignored_user_list"
+
+
+class IgnoredUsers:
+    """Follows the log, so that a change counts at once."""
+
+    def __init__(self, account_data: AccountDataSource, committer: Committer) -> None:
+        self._account_data = account_data
+        self._committer = committer
+        self._users: OrderedDict[UserId, frozenset[str]] = OrderedDict()
+        committer.subscribe(self._published)
+
+    async def of(self, user_id: UserId) -> frozenset[str]:
+        """The users whom a user ignores."""
+        known = self._users.get(user_id)
+        if known is not None:
+            return known
+        loaded: frozenset[str] = frozenset()
+        upto = self._committer.position
+        for item in await self._account_data.between(user_id, after=0, upto=upto):
+            if item.type == IGNORED_USER_LIST and not item.room_id:
+                loaded = parse_ignored(item.content)
+        # A change that was committed meanwhile is there already, and newer.
+        found = self._users.setdefault(user_id, loaded)
+        if len(self._users) > limits.IGNORED_USERS_CACHED:
+            self._users.popitem(last=False)
+        return found
+
+    def _published(self, batch: Sequence[Placed]) -> None:
+        for placed in batch:
+            entry = placed.entry
+            if (
+                isinstance(entry, AccountDataEntry)
+                and entry.type == IGNORED_USER_LIST
+                and not entry.room_id
+            ):
+                self._users[entry.user_id] = parse_ignored(entry.content)
+
+
+def parse_ignored(content: bytes) -> frozenset[str]:
+    """The users that an m.ignored_user_list names; nobody when it isn't one."""
+    value = orjson.loads(content)
+    users = value.get("ignored_users") if isinstance(value, dict) else None
+    return frozenset(users) if isinstance(users, dict) else frozenset()
