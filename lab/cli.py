@@ -29,7 +29,7 @@ from lab.topology import SERVERS_MAX, server_names
 
 DEFAULT_HOME = Path(".lab")
 STORY_SERVERS = 3
-INTERRUPTED = 130
+WIDTH_WITHOUT_TERMINAL = 120
 
 data_option = click.option(
     "--data",
@@ -109,6 +109,8 @@ def story(home: Path, address: str, binaries: Path | None, once: bool) -> None:
 def make_console() -> Console:
     """Return the console, with the loggers' warnings going to it."""
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
     handler = RichHandler(console=console, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     return console

@@ -38,6 +38,7 @@ class ServerView:
     logs: Tally = field(default_factory=Tally)
     files: Tally = field(default_factory=Tally)
     table_count: int = 0
+    ciphertext_count: int = 0
     ciphertext_excerpt: str = ""
 
     def total(self) -> Tally:
@@ -114,6 +115,7 @@ async def search_tables(address: str, searcher: Searcher, view: ServerView) -> N
             view.table_count += 1
             searcher.search_bytes(bytes(content), f"{view.server}: table {table}", view.tables)
             found = CIPHERTEXT.findall(content)
+            view.ciphertext_count += len(found)
             if found and not view.ciphertext_excerpt:
                 view.ciphertext_excerpt = found[-1][:EXCERPT_LETTERS].decode()
     finally:

@@ -78,13 +78,15 @@ def show_operators(
     )
     for column in ("operator of", "tables", "logs", "other files"):
         table.add_column(column)
-    table.add_column("a message as it is stored", overflow="fold")
+    table.add_column("ciphertexts", justify="right")
+    table.add_column("one as it is stored", overflow="fold", min_width=16)
     for server in view.servers:
         table.add_row(
             server.server,
-            counts(server.tables, secret, control) + f", {server.table_count} tables",
+            f"{counts(server.tables, secret, control)}, {server.table_count} tables",
             counts(server.logs, secret, control),
             counts(server.files, secret, control),
+            str(server.ciphertext_count),
             escape(server.ciphertext_excerpt) + "…" if server.ciphertext_excerpt else "(none)",
         )
     console.print(table)
@@ -97,7 +99,7 @@ def show_operators(
         console.print("  PostgreSQL's raw files are out of reach (a given database): not searched")
     console.print(f"  people's passwords, in all of these: found {view.found(PASSWORD)} times")
     console.print(
-        f"  searched {view.bytes_searched() / MIB:.0f} MiB, in plain, UTF-16, hex, base64 and "
+        f"  searched {size(view.bytes_searched())}, in plain, UTF-16, hex, base64 and "
         "further shapes; the control is a message in a room without encryption and must be found",
         style="dim",
     )
@@ -108,9 +110,13 @@ def counts(tally: Tally, secret: CanaryKind, control: CanaryKind) -> str:
     hits = tally.found(secret.name)
     colour = "red" if hits else "green"
     return (
-        f"[{colour}]{hits}[/{colour}] / {tally.found(control.name)} "
-        f"in {tally.bytes_searched / MIB:.1f} MiB"
+        f"[{colour}]{hits}[/{colour}] / {tally.found(control.name)} in {size(tally.bytes_searched)}"
     )
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
 
 
 def show_log_ins(console: Console, topology: Topology, accounts: Sequence[Account]) -> None:
