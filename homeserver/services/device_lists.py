@@ -230,7 +230,7 @@ async def build_device_list_update(
 ) -> JsonObject:
     """One m.device_list_update EDU. A device without keys can't take part in encryption: for
     others it is deleted."""
-    stored = (await load_device_keys(connection, user_id)).get(device_id)
+    stored = (await load_device_keys(connection, [user_id])).get(user_id, {}).get(device_id)
     content: JsonObject = {
         "user_id": user_id,
         "device_id": device_id,
@@ -247,39 +247,54 @@ async def build_device_list_update(
 async def build_signing_key_update(connection: Connection, user_id: UserId) -> JsonObject:
     """One m.signing_key_update EDU with the user's keys of now."""
     content: JsonObject = {"user_id": user_id}
-    found = await load_signing_keys(connection, user_id)
+    found = (await load_signing_keys(connection, [user_id])).get(user_id, {})
     for usage in (MASTER, SELF_SIGNING):
         if usage in found:
             content[f"{usage}_key"] = found[usage]
     return {"edu_type": "m.signing_key_update", "content": content}
 
 
-async def load_device_keys(connection: Connection, user_id: UserId) -> dict[DeviceId, JsonObject]:
-    """Keys of a user's devices with the user's own signatures: what everybody may see."""
-    stored = (await keys.load_device_keys(connection, [user_id])).get(user_id, {})
-    signatures = await keys.load_signatures(connection, [user_id], viewer=None)
-    by_target: dict[str, dict[str, dict[str, str]]] = {}
-    for one in signatures:
-        made = by_target.setdefault(one.target, {}).setdefault(one.signer, {})
-        made[one.key_id] = one.signature
+async def load_device_keys(
+    connection: Connection, user_ids: Collection[UserId]
+) -> dict[UserId, dict[DeviceId, JsonObject]]:
+    """Keys of users' devices with the users' own signatures: what everybody may see."""
+    stored = await keys.load_device_keys(connection, user_ids)
+    made = await _load_signatures(connection, list(stored), viewer=None)
     return {
-        device_id: merge_signatures(_json(encoded), by_target.get(device_id, {}))
-        for device_id, encoded in stored.items()
+        user_id: {
+            device_id: merge_signatures(_json(encoded), made.get((user_id, device_id), {}))
+            for device_id, encoded in devices.items()
+        }
+        for user_id, devices in stored.items()
     }
 
 
 async def load_signing_keys(
-    connection: Connection, user_id: UserId, *, viewer: UserId | None = None
-) -> dict[str, JsonObject]:
-    """A user's cross-signing keys by usage, with signatures by themselves and by `viewer`."""
-    stored = (await cross_signing.load(connection, [user_id])).get(user_id, {})
-    found = {usage: _json(key.key) for usage, key in stored.items()}
-    if master := stored.get(MASTER):
-        added: dict[str, dict[str, str]] = {}
-        for one in await keys.load_signatures(connection, [user_id], viewer=viewer):
-            if one.target == master.public_key:
-                added.setdefault(one.signer, {})[one.key_id] = one.signature
-        found[MASTER] = merge_signatures(found[MASTER], added)
+    connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None = None
+) -> dict[UserId, dict[str, JsonObject]]:
+    """Users' cross-signing keys by usage, with signatures by themselves and by `viewer`."""
+    stored = await cross_signing.load(connection, user_ids)
+    made = await _load_signatures(connection, list(stored), viewer=viewer)
+    return {
+        user_id: {
+            usage: merge_signatures(_json(key.key), made.get((user_id, key.public_key), {}))
+            for usage, key in by_usage.items()
+        }
+        for user_id, by_usage in stored.items()
+    }
+
+
+_Signatures = dict[tuple[UserId, str], dict[str, dict[str, str]]]
+
+
+async def _load_signatures(
+    connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None
+) -> _Signatures:
+    """(user, target) to signer to key ID to signature."""
+    found: _Signatures = {}
+    for one in await keys.load_signatures(connection, user_ids, viewer=viewer) if user_ids else ():
+        by_signer = found.setdefault((one.user_id, one.target), {})
+        by_signer.setdefault(one.signer, {})[one.key_id] = one.signature
     return found
 
 

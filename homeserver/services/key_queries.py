@@ -75,9 +75,8 @@ class KeyQueries:
         """POST /keys/query for a user of ours."""
         wanted = parse_wanted(device_keys)
         found = _Found()
-        for user_id, device_ids in wanted.items():
-            if server_of(user_id) == self._server_name:
-                await self._add_own(found, user_id, device_ids, viewer=viewer)
+        own = {u: d for u, d in wanted.items() if server_of(u) == self._server_name}
+        await self._add_own(found, own, viewer=viewer)
         remote = {u: d for u, d in wanted.items() if server_of(u) != self._server_name}
         if remote:
             await self._add_remote(found, remote, timeout_s)
@@ -87,8 +86,7 @@ class KeyQueries:
     async def query_for_server(self, wanted: Wanted) -> JsonObject:
         """The answer of /user/keys/query: users of ours that the asking server may see."""
         found = _Found()
-        for user_id, device_ids in wanted.items():
-            await self._add_own(found, user_id, device_ids, viewer=None)
+        await self._add_own(found, wanted, viewer=None)
         answer = found.to_json()
         return {name: answer[name] for name in ("device_keys", "master_keys", "self_signing_keys")}
 
@@ -99,8 +97,8 @@ class KeyQueries:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             stream_id = await current_stream_id(connection, user_id)
-            devices = await load_device_keys(connection, user_id)
-            signing = await load_signing_keys(connection, user_id)
+            devices = (await load_device_keys(connection, [user_id])).get(user_id, {})
+            signing = (await load_signing_keys(connection, [user_id])).get(user_id, {})
         return UserDevices(
             user_id,
             stream_id,
@@ -109,30 +107,20 @@ class KeyQueries:
             signing.get(SELF_SIGNING),
         )
 
-    async def _add_own(
-        self,
-        found: _Found,
-        user_id: UserId,
-        device_ids: Sequence[DeviceId],
-        *,
-        viewer: UserId | None,
-    ) -> None:
+    async def _add_own(self, found: _Found, wanted: Wanted, *, viewer: UserId | None) -> None:
         """Names of devices are for users of ours."""
-        names = await self._own_devices(user_id) if viewer is not None else {}
         async with self._database.connection() as connection:
-            devices = await load_device_keys(connection, user_id)
-            signing = await load_signing_keys(connection, user_id, viewer=viewer)
-        found.device_keys[user_id] = {
-            device_id: _with_name(one, names.get(device_id))
-            for device_id, one in devices.items()
-            if not device_ids or device_id in device_ids
-        }
-        if MASTER in signing:
-            found.master_keys[user_id] = signing[MASTER]
-        if SELF_SIGNING in signing:
-            found.self_signing_keys[user_id] = signing[SELF_SIGNING]
-        if USER_SIGNING in signing and viewer == user_id:
-            found.user_signing_keys[user_id] = signing[USER_SIGNING]
+            devices = await load_device_keys(connection, wanted)
+            signing = await load_signing_keys(connection, wanted, viewer=viewer)
+        for user_id, device_ids in wanted.items():
+            listed = devices.get(user_id, {})
+            names = await self._own_devices(user_id) if listed and viewer is not None else {}
+            found.device_keys[user_id] = {
+                device_id: _with_name(one, names.get(device_id))
+                for device_id, one in listed.items()
+                if not device_ids or device_id in device_ids
+            }
+            _add_signing_keys(found, user_id, signing.get(user_id, {}), viewer)
 
     async def _add_remote(self, found: _Found, wanted: Wanted, timeout_s: float) -> None:
         kept, stale = await self._remote_devices.load(wanted)
@@ -221,6 +209,17 @@ def parse_wanted(value: object) -> dict[UserId, list[DeviceId]]:
             raise bad_json("device_keys must map users to lists of devices")
         wanted[parse_user(user)] = [DeviceId(one) for one in devices]
     return wanted
+
+
+def _add_signing_keys(
+    found: _Found, user_id: UserId, signing: Mapping[str, JsonObject], viewer: UserId | None
+) -> None:
+    if MASTER in signing:
+        found.master_keys[user_id] = signing[MASTER]
+    if SELF_SIGNING in signing:
+        found.self_signing_keys[user_id] = signing[SELF_SIGNING]
+    if USER_SIGNING in signing and viewer == user_id:
+        found.user_signing_keys[user_id] = signing[USER_SIGNING]
 
 
 def _add_list(

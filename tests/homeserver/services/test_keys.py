@@ -62,7 +62,9 @@ async def test_keys_and_their_change_are_stored_together(world: World) -> None:
     assert counts == {"signed_curve25519": 2}
     assert world.log.of_kind(DeviceListEntry) == [DeviceListEntry(ALICE)]
     async with world.database.connection() as connection:
-        assert await load_device_keys(connection, ALICE) == {PHONE: device_keys(ALICE, PHONE)}
+        assert await load_device_keys(connection, [ALICE]) == {
+            ALICE: {PHONE: device_keys(ALICE, PHONE)}
+        }
 
 
 async def test_device_keys_never_change(world: World) -> None:
@@ -75,7 +77,7 @@ async def test_device_keys_never_change(world: World) -> None:
         )
     assert len(world.log.of_kind(DeviceListEntry)) == 1
     async with world.database.connection() as connection:
-        assert await load_device_keys(connection, ALICE) == {PHONE: keys}
+        assert await load_device_keys(connection, [ALICE]) == {ALICE: {PHONE: keys}}
 
 
 async def test_a_refused_upload_stores_nothing_of_it(world: World) -> None:
@@ -89,7 +91,7 @@ async def test_a_refused_upload_stores_nothing_of_it(world: World) -> None:
     assert (await world.keys.counts(ALICE, PHONE)).one_time == {"signed_curve25519": 1}
     assert world.log.position == 0
     async with world.database.connection() as connection:
-        assert await load_device_keys(connection, ALICE) == {}
+        assert await load_device_keys(connection, [ALICE]) == {}
 
 
 async def test_the_same_one_time_key_again_is_no_error(world: World) -> None:
@@ -197,7 +199,7 @@ async def test_a_deleted_devices_keys_go_with_it(world: World) -> None:
     assert entries == [DeviceListEntry(ALICE)]
     assert await world.claim() is None
     async with world.database.connection() as connection:
-        assert await load_device_keys(connection, ALICE) == {}
+        assert await load_device_keys(connection, [ALICE]) == {}
 
 
 async def test_counts_are_asked_of_the_database_once(world: World) -> None:
