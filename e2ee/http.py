@@ -94,7 +94,7 @@ class AiohttpTransport:
         import yarl
 
         if self._session is None:
-            self._session = aiohttp.ClientSession(trust_env=True)
+            self._session = aiohttp.ClientSession()
         query = f"?{urlencode(call.query)}" if call.query else ""
         url = yarl.URL(self.base_url + call.path + query, encoded=True)
         headers = {"Authorization": f"Bearer {call.token}"} if call.token else {}

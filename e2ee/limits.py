@@ -29,4 +29,4 @@ RESPONSE_BYTES_MAX: Final = (
 )  # an answer of the homeserver (an initial sync can be large)
 GAP_PAGES_MAX: Final = 50  # pages of /messages fetched to close one gap
 GAP_PAGE_EVENTS: Final = 100  # events asked for in each
-BODY_CHARS_MAX: Final = 40_000  # of a text message; an event must fit 65,536 bytes once encrypted
+CONTENT_BYTES_MAX: Final = 45_000  # a message as JSON; encrypted it must fit 65,536 bytes

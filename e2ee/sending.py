@@ -11,9 +11,11 @@ import asyncio
 import uuid
 from typing import Any, Final
 
+import msgspec
+
 from e2ee.courier import Courier
 from e2ee.http import MatrixApi
-from e2ee.limits import BODY_CHARS_MAX
+from e2ee.limits import CONTENT_BYTES_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.room_key_sharing import Sharing
 from e2ee.rooms import RoomShelf
@@ -49,9 +51,9 @@ class Sending:
         return is_pinned or self._machine.room(room_id).is_encrypted
 
     async def send_message(self, room_id: str, content: JsonObject) -> str:
-        """Sends an `m.room.message`; returns the event's ID. The event's body is bounded."""
-        if len(content["body"]) > BODY_CHARS_MAX + 2:
-            raise ClientError(f"a message has at most {BODY_CHARS_MAX} characters: split it")
+        """Sends an `m.room.message`; returns the event's ID."""
+        if len(msgspec.json.encode(content)) > CONTENT_BYTES_MAX:
+            raise ClientError("the message is too long: split it")
         room = self._shelf.of(room_id)
         if room is None or room.membership != "join":
             raise ClientError(f"not in {room_id}: join it first")

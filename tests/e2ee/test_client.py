@@ -1,6 +1,7 @@
 """The client's main story, against a homeserver in memory."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -285,3 +286,50 @@ async def test_until_gives_up_at_its_deadline(enter: Enter) -> None:
     alice = await enter("alice")
     with pytest.raises(TimeoutError):
         await alice.until(lambda c: False, deadline_s=0.05)
+
+
+async def test_a_message_has_a_limit(enter: Enter, server: FakeHomeserver) -> None:
+    """The longest one, and its edit, fit an event; a longer one isn't sent."""
+    alice = await enter("alice")
+    room_id = await alice.create_room(name="Long")
+    event_id = await alice.send_text(room_id, "x" * 44_900)
+    await alice.edit(room_id, event_id, "y" * 22_000)
+    for event in server.events(room_id, "m.room.encrypted"):
+        assert len(json.dumps(event)) < 64_000
+    for send in (alice.send_text(room_id, "x" * 45_000), alice.edit(room_id, "$1", "é" * 12_000)):
+        with pytest.raises(ClientError, match="split"):
+            await send
+    await alice.sync_once()
+    assert bodies(alice, room_id) == ["y" * 22_000]
+
+
+async def test_running_goes_on_after_the_homeserver_was_away(
+    enter: Enter, server: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unreachable for a while; then messages come again."""
+    alice, bob = await enter("alice"), await enter("bob")
+    room_id = await gather_in_room(alice, bob)
+    real_sleep = asyncio.sleep
+    monkeypatch.setattr(bob._api, "_sleep", lambda _: real_sleep(0))
+    failures = 7
+
+    def fails(call: Call) -> bool:
+        nonlocal failures
+        failures -= call.token != "" and "/sync" in call.path and failures > 0
+        return failures > 0 and "/sync" in call.path
+
+    server.failing = fails
+    arrived = asyncio.Event()
+
+    async def watch() -> None:
+        while "there" not in bodies(bob, room_id):
+            await real_sleep(0.01)
+        arrived.set()
+
+    await alice.send_text(room_id, "there")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(bob.run())
+        await watch()
+        running.cancel()
+    assert arrived.is_set()
+    assert failures == 0

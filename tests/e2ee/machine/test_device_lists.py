@@ -1,0 +1,188 @@
+"""Tracking of device lists: flags that last, pins that hold, servers that don't answer."""
+
+from typing import Any
+
+import pytest
+
+from e2ee.crypto.primitives import PickleKey
+from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
+from e2ee.machine import device_lists
+from e2ee.machine.changes import Ledger
+from e2ee.machine.device_keys import Device
+from e2ee.machine.device_lists import DeviceLists
+from e2ee.machine.machine import Machine
+from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.requests import QueryKeys
+from tests.e2ee.record_shelf import RecordShelf
+
+ALICE, BOB = "@alice:hs.test", "@bob:other.test"
+
+
+def device_of(user_id: str, device_id: str = "DEV") -> Device:
+    """A device with fresh keys."""
+    shelf = RecordShelf()
+    return Machine.create(shelf, PickleKey.random(), user_id=user_id, device_id=device_id).device
+
+
+OWN = device_of(ALICE)
+DEV, SECOND, IMPOSTOR = device_of(BOB), device_of(BOB, "SECOND"), device_of(BOB)
+
+
+@pytest.fixture
+def board() -> NoticeBoard:
+    """Alarms."""
+    return NoticeBoard()
+
+
+@pytest.fixture
+def shelf() -> RecordShelf:
+    """Records."""
+    return RecordShelf()
+
+
+@pytest.fixture
+def lists(shelf: RecordShelf, board: NoticeBoard) -> DeviceLists:
+    """Alice's view, tracking bob."""
+    lists = DeviceLists(Ledger(shelf), OWN, board)
+    lists.track([BOB])
+    return lists
+
+
+def answer(lists: DeviceLists, *devices: Device, user_id: str = BOB, **other: Any) -> None:
+    """One query and its answer."""
+    request = QueryKeys(f"q{lists.version}", (user_id,))
+    lists.begin(request)
+    keys = {device.device_id: device.signed_json for device in devices}
+    lists.receive(request, {"device_keys": {user_id: keys | other}}, 0)
+
+
+def test_a_list_is_outdated_until_queried(lists: DeviceLists) -> None:
+    """And again when the server says so."""
+    assert lists.due(0) == [BOB]
+    answer(lists, DEV)
+    assert lists.due(0) == []
+    assert list(lists.of(BOB).devices) == ["DEV"]
+    lists.mark_changed([BOB, "@stranger:x"])
+    assert lists.due(0) == [BOB]
+
+
+def test_the_outdated_flag_survives_a_restart(shelf: RecordShelf, board: NoticeBoard) -> None:
+    """Also when the query was under way."""
+    ledger = Ledger(shelf)
+    lists = DeviceLists(ledger, OWN, board)
+    lists.track([BOB])
+    lists.begin(QueryKeys("q", (BOB,)))
+    ledger.save(shelf.apply)
+    again = DeviceLists(Ledger(shelf), OWN, board)
+    assert again.due(0) == [BOB]
+    assert again.is_waiting(BOB, 0)
+
+
+def test_a_query_without_an_answer_is_made_again(lists: DeviceLists) -> None:
+    """Its late answer counts for nothing."""
+    request = QueryKeys("lost", (BOB,))
+    lists.begin(request)
+    assert lists.due(0) == []
+    lists.fail(request)
+    assert lists.due(0) == [BOB]
+    lists.receive(request, {"device_keys": {BOB: {"DEV": DEV.signed_json}}}, 0)
+    assert lists.of(BOB).devices == {}
+
+
+def test_an_unreachable_server_holds_nobody_up(lists: DeviceLists) -> None:
+    """Known devices stay; it is asked again after a minute."""
+    answer(lists, DEV)
+    lists.mark_changed([BOB])
+    request = QueryKeys("q", (BOB,))
+    lists.begin(request)
+    lists.receive(request, {"device_keys": {}, "failures": {"other.test": {}}}, 1000)
+    assert list(lists.of(BOB).devices) == ["DEV"]
+    assert not lists.is_waiting(BOB, 1000)
+    assert lists.due(1000 + QUERY_RETRY_MS - 1) == []
+    assert lists.due(1000 + QUERY_RETRY_MS) == [BOB]
+
+
+def test_keys_are_pinned_also_when_the_device_was_away(
+    lists: DeviceLists, board: NoticeBoard
+) -> None:
+    """I6: gone and back with other keys is no device of ours; with its own keys it is."""
+    answer(lists, DEV, SECOND)
+    answer(lists, IMPOSTOR, SECOND)
+    assert lists.of(BOB).devices["DEV"].ed25519 == DEV.ed25519
+    answer(lists, SECOND)
+    assert list(lists.of(BOB).devices) == ["SECOND"]
+    assert list(lists.of(BOB).gone) == ["DEV"]
+    answer(lists, IMPOSTOR, SECOND)
+    assert list(lists.of(BOB).devices) == ["SECOND"]
+    answer(lists, DEV)
+    assert list(lists.of(BOB).devices) == ["DEV"]
+    kinds = [notice.kind for notice in board.take()]
+    assert kinds == [NoticeKind.DEVICE_KEYS_CHANGED] * 2
+
+
+def test_pins_outlast_sharing_a_room(lists: DeviceLists) -> None:
+    """Who left and came back still has the old keys."""
+    answer(lists, DEV)
+    lists.mark_left([BOB])
+    assert lists.due(0) == []
+    lists.mark_changed([BOB])
+    assert lists.due(0) == []  # not tracked
+    lists.track([BOB])
+    answer(lists, IMPOSTOR)
+    assert lists.of(BOB).devices["DEV"].ed25519 == DEV.ed25519
+
+
+def test_keys_that_arent_the_devices_own_are_refused(
+    lists: DeviceLists, board: NoticeBoard
+) -> None:
+    """Another user's, another ID, a changed field, not signed, not capable, not an object."""
+    stranger = device_of("@stranger:x")
+    signed = dict(DEV.signed_json)
+    bad: list[Any] = [
+        stranger.signed_json,
+        SECOND.signed_json,
+        signed | {"algorithms": ["m.olm.v1.curve25519-aes-sha2"]},
+        signed | {"extra": 1},
+        signed | {"signatures": {}},
+        signed | {"keys": {}},
+        signed | {"extra": 1.5},
+        None,
+        [],
+    ]
+    for keys in bad:
+        answer(lists, DEV=keys)
+        assert lists.of(BOB).devices == {}
+    assert [n.kind for n in board.take()] == [NoticeKind.DEVICE_KEYS_REFUSED] * len(bad)
+    answer(lists, DEV)
+    answer(lists, DEV={})  # a broken answer doesn't remove a device
+    assert list(lists.of(BOB).devices) == ["DEV"]
+
+
+def test_our_own_device_under_other_keys_is_an_alarm(
+    lists: DeviceLists, board: NoticeBoard
+) -> None:
+    """The server shows others something else than us."""
+    lists.track([ALICE])
+    answer(lists, device_of(ALICE), user_id=ALICE)
+    assert [n.kind for n in board.take()] == [NoticeKind.OWN_DEVICE_MISMATCH]
+    answer(lists, OWN, user_id=ALICE)
+    assert board.take() == ()
+
+
+def test_a_user_has_so_many_devices_and_no_more(
+    lists: DeviceLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit all are taken, past it the rest isn't."""
+    assert DEVICES_PER_USER_MAX == 500
+    monkeypatch.setattr(device_lists, "DEVICES_PER_USER_MAX", 2)
+    answer(lists, DEV, SECOND)
+    assert len(lists.of(BOB).devices) == 2
+    answer(lists, DEV, SECOND, device_of(BOB, "THIRD"))
+    assert sorted(lists.of(BOB).devices) == ["DEV", "SECOND"]
+
+
+def test_a_sync_from_the_start_makes_all_lists_outdated(lists: DeviceLists) -> None:
+    """What happened since is unknown."""
+    answer(lists, DEV)
+    lists.mark_all_changed()
+    assert lists.due(0) == [BOB]

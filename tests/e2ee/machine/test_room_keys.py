@@ -1,0 +1,213 @@
+"""Reading room events: every malformed or misplaced one is refused with its reason."""
+
+import json
+from typing import Any
+
+import pytest
+
+from e2ee.crypto.primitives import PickleKey
+from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
+from e2ee.machine.device_keys import MEGOLM
+from e2ee.machine.machine import Machine
+from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.olm_payload import OlmEvent
+from e2ee.machine.room_keys import Decrypted, KeyMissing, RefusalReason, Refused
+from tests.e2ee.record_shelf import RecordShelf
+
+JsonObject = dict[str, Any]
+ROOM, BOB = "!r:hs.test", "@bob:hs.test"
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """Alice's."""
+    return Machine.create(
+        RecordShelf(), PickleKey(bytes(32)), user_id="@alice:hs.test", device_id="DEV"
+    )
+
+
+@pytest.fixture
+def session(machine: Machine) -> OutboundGroupSession:
+    """A session of bob's that alice has."""
+    session = OutboundGroupSession.new()
+    assert give(machine, room_key(session)) == (ROOM, session.session_id)
+    return session
+
+
+def room_key(session: OutboundGroupSession, **changed: Any) -> JsonObject:
+    """An `m.room_key`'s content."""
+    content = {
+        "algorithm": MEGOLM,
+        "room_id": ROOM,
+        "session_id": session.session_id,
+        "session_key": session.session_key(),
+    }
+    return content | changed
+
+
+def give(
+    machine: Machine, content: JsonObject, board: NoticeBoard | None = None, key: str = "A"
+) -> tuple[str, str] | None:
+    """Brings a room key from one of bob's devices, by an Olm channel."""
+    event = OlmEvent("m.room_key", content, BOB, key * 43, "A" * 43, None)
+    return machine._room_keys.receive(event, board or NoticeBoard())
+
+
+def event_of(session: OutboundGroupSession, payload: object = None, **changed: Any) -> JsonObject:
+    """An encrypted event by bob."""
+    if payload is None:
+        payload = {"type": "m.room.message", "content": {"body": "hi"}, "room_id": ROOM}
+    text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    content = {
+        "algorithm": MEGOLM,
+        "session_id": session.session_id,
+        "ciphertext": session.encrypt(text),
+    }
+    event = {
+        "type": "m.room.encrypted",
+        "sender": BOB,
+        "room_id": ROOM,
+        "event_id": "$1",
+        "origin_server_ts": 1,
+        "content": content,
+    }
+    return event | changed
+
+
+def test_a_right_event_is_read(machine: Machine, session: OutboundGroupSession) -> None:
+    """As often as one likes; with its sender and proof."""
+    event = event_of(session)
+    reading = machine.decrypt(event)
+    assert isinstance(reading, Decrypted)
+    assert (reading.sender, reading.content, reading.message_index) == (BOB, {"body": "hi"}, 0)
+    assert machine.decrypt(event) == reading
+    assert "hi" not in repr(reading)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"content": None}, RefusalReason.MALFORMED),
+        ({"sender": 5}, RefusalReason.MALFORMED),
+        ({"room_id": None}, RefusalReason.MALFORMED),
+        ({"event_id": None}, RefusalReason.MALFORMED),
+        ({"state_key": ""}, RefusalReason.MALFORMED),
+        ({"content": {}}, RefusalReason.UNKNOWN_ALGORITHM),
+        ({"content": {"algorithm": MEGOLM}}, RefusalReason.MALFORMED),
+        ({"room_id": "!other:hs.test"}, RefusalReason.WRONG_ROOM),
+        ({"sender": "@eve:hs.test"}, RefusalReason.WRONG_SENDER),
+    ],
+)
+def test_a_changed_envelope_is_refused(
+    machine: Machine, session: OutboundGroupSession, changed: JsonObject, reason: RefusalReason
+) -> None:
+    """With the reason."""
+    assert machine.decrypt(event_of(session, **changed)) == Refused(reason)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"\xff", RefusalReason.CORRUPT),
+        (b"[]", RefusalReason.WRONG_ROOM),
+        ({"type": "m.room.message", "content": {}}, RefusalReason.WRONG_ROOM),
+        (
+            {"type": "m.room.message", "content": {}, "room_id": "!other:hs.test"},
+            RefusalReason.WRONG_ROOM,
+        ),
+        ({"content": {}, "room_id": ROOM}, RefusalReason.MALFORMED),
+        ({"type": "x", "content": [], "room_id": ROOM}, RefusalReason.MALFORMED),
+    ],
+)
+def test_a_payload_that_isnt_for_the_room_is_refused(
+    machine: Machine, session: OutboundGroupSession, payload: object, reason: RefusalReason
+) -> None:
+    """Also by someone who has the session."""
+    assert machine.decrypt(event_of(session, payload)) == Refused(reason)
+
+
+@pytest.mark.parametrize("length", [100_000, 100_001])
+def test_a_ciphertext_has_a_limit(
+    machine: Machine, session: OutboundGroupSession, length: int
+) -> None:
+    """Past it, it isn't looked at."""
+    event = event_of(session)
+    event["content"]["ciphertext"] = "A" * length
+    reason = RefusalReason.CORRUPT if length <= 100_000 else RefusalReason.MALFORMED
+    assert machine.decrypt(event) == Refused(reason)
+
+
+def test_an_altered_ciphertext_is_refused_and_costs_nothing(
+    machine: Machine, session: OutboundGroupSession
+) -> None:
+    """The right one reads afterwards: a refused event doesn't take the index."""
+    event = event_of(session)
+    text = event["content"]["ciphertext"]
+    altered = text[:40] + ("A" if text[40] != "A" else "B") + text[41:]
+    bad = event | {"event_id": "$bad", "content": event["content"] | {"ciphertext": altered}}
+    assert machine.decrypt(bad) == Refused(RefusalReason.CORRUPT)
+    assert isinstance(machine.decrypt(event), Decrypted)
+
+
+def test_what_came_before_our_key_waits(machine: Machine) -> None:
+    """And is read when an earlier copy comes from the same device, not from another."""
+    session = OutboundGroupSession.new()
+    early = room_key(session)
+    event = event_of(session)
+    assert isinstance(machine.decrypt(event), KeyMissing)
+    give(machine, room_key(session))
+    reading = machine.decrypt(event)
+    assert isinstance(reading, KeyMissing)
+    assert reading.starts_later
+    board = NoticeBoard()
+    assert give(machine, early, board, key="B") is None
+    assert [n.kind for n in board.take()] == [NoticeKind.SESSION_CONFLICT]
+    assert give(machine, early | {"room_id": "!other:hs.test"}, board) is None
+    assert [n.kind for n in board.take()] == [NoticeKind.SESSION_CONFLICT]
+    assert give(machine, early) == (ROOM, session.session_id)
+    assert isinstance(machine.decrypt(event), Decrypted)
+    assert give(machine, early) is None  # nothing new
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"algorithm": "x"},
+        {"room_id": 5},
+        {"session_id": "other"},
+        {"session_id": None},
+        {"session_key": "x"},
+        {"session_key": None},
+    ],
+)
+def test_a_malformed_room_key_is_refused(machine: Machine, changed: JsonObject) -> None:
+    """Reported, not kept."""
+    board = NoticeBoard()
+    assert give(machine, room_key(OutboundGroupSession.new(), **changed), board) is None
+    assert [n.kind for n in board.take()] == [NoticeKind.SESSION_REFUSED]
+
+
+def test_an_exported_key_isnt_a_room_key(machine: Machine) -> None:
+    """It isn't signed: anyone who has the session could have altered it."""
+    session = OutboundGroupSession.new()
+    inbound = InboundGroupSession.from_session_key(session.session_key())
+    assert give(machine, room_key(session, session_key=inbound.export_at(0))) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ({"room_id": ROOM, "session_id": "s", "code": "m.unverified"}, "m.unverified"),
+        ({"room_id": ROOM, "session_id": "s"}, ""),
+        ({"room_id": ROOM, "session_id": "s" * 300, "code": "m.unverified"}, ""),
+        ({"code": "m.no_olm"}, ""),
+    ],
+)
+def test_withheld_codes_are_hints(machine: Machine, content: JsonObject, hint: str) -> None:
+    """Shown with what waits."""
+    machine._room_keys.receive_withheld(BOB, content)
+    event = event_of(OutboundGroupSession.new())
+    event["content"]["session_id"] = "s"
+    reading = machine.decrypt(event)
+    assert isinstance(reading, KeyMissing)
+    assert reading.withheld == hint
