@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from federation.events.ids import RoomId, ServerName, UserId
+from federation.events.ids import EventId, RoomId, ServerName, UserId
+from federation.graph.building import EventDraft
+from homeserver import limits
 from homeserver.errors import MatrixError
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world
 
@@ -133,3 +135,33 @@ async def test_who_wants_no_invites_is_not_invited(shared_database_url: str) -> 
         world.blocking.add(BOB)
         reply = await world.call(ALICE, "POST", "/createRoom", {"invite": [BOB]})
         assert (reply.status, reply.errcode) == (403, "M_INVITE_BLOCKED")
+
+
+async def test_a_new_room_has_a_limited_number_of_events(
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CREATE_ROOM_EVENTS", 7)  # 6 come by themselves
+    async with room_world(shared_database_url) as world:
+        assert await world.room(name="N")
+        reply = await world.call(ALICE, "POST", "/createRoom", {"name": "N", "topic": "T"})
+        assert reply.errcode == "M_INVALID_PARAM"
+
+
+async def test_only_some_remote_invites_are_under_way_at_once(
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INVITES_AT_ONCE", 2)
+    async with room_world(shared_database_url) as world:
+        under_way: list[int] = [0]
+        seen: list[int] = []
+
+        async def invite(room_id: RoomId, draft: EventDraft) -> EventId:
+            under_way[0] += 1
+            seen.append(under_way[0])
+            await asyncio.sleep(0)
+            under_way[0] -= 1
+            return EventId("$signed")
+
+        monkeypatch.setattr(world.remote, "invite", invite)
+        await world.room(invite=[f"@u{number}:there.example" for number in range(5)])
+        assert (len(seen), max(seen)) == (5, 2)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from federation.events.ids import UserId
+from homeserver import limits
 from homeserver.rules.sync_tokens import SyncToken, format_point, format_sync, just_after
 from homeserver.services.state import MemberFilter
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, World, room_world
@@ -100,6 +101,19 @@ async def test_who_was_kicked_then_banned_sees_the_state_of_the_kick(
         await world.put_state(ALICE, room_id, "m.room.name", {"name": "after"})
         await world.in_room(ALICE, "POST", room_id, "ban", {"user_id": BOB})
         assert (await world.get_state(BOB, room_id, "m.room.name")).body == {"name": "before"}
+
+
+@pytest.mark.parametrize(("steps", "status"), [(1, 403), (2, 200)])
+async def test_the_time_when_a_banned_user_was_joined_is_looked_for_a_few_steps_back(
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch, steps: int, status: int
+) -> None:
+    monkeypatch.setattr(limits, "MEMBERSHIP_STEPS", steps)
+    async with room_world(shared_database_url) as world:
+        room_id = await world.room(preset="public_chat")
+        await world.join(BOB, room_id)
+        await world.in_room(BOB, "POST", room_id, "leave")
+        await world.in_room(ALICE, "POST", room_id, "ban", {"user_id": BOB})
+        assert (await world.in_room(BOB, "GET", room_id, "state")).status == status
 
 
 async def test_who_only_refused_an_invite_sees_nothing(shared_database_url: str) -> None:
