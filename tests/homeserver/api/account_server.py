@@ -76,6 +76,21 @@ class AccountServer:
     changed_profiles: list[UserId] = field(default_factory=list)
     deactivated: list[UserId] = field(default_factory=list)
 
+    async def on_deleted(
+        self, _connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]
+    ) -> Sequence[Entry]:
+        """Stands for what deletes a device's keys."""
+        self.deleted.append((user_id, list(device_ids)))
+        return [DeviceListEntry(user_id)]
+
+    async def on_profile_changed(self, user_id: UserId) -> None:
+        """Stands for what sends new member events."""
+        self.changed_profiles.append(user_id)
+
+    async def on_deactivated(self, user_id: UserId) -> None:
+        """Stands for what leaves the user's rooms."""
+        self.deactivated.append(user_id)
+
     async def call(
         self, method: str, path: str, body: object = None, *, token: str | None = None, **more: Any
     ) -> Reply:
@@ -175,6 +190,18 @@ def open_config(**more: Any) -> Config:
     return msgspec.convert(table, Config)
 
 
+def resolve(name: str) -> UserId | None:
+    """The user that a name means on this server."""
+    return resolve_user(name, SERVER)
+
+
+async def fetch_remote(user_id: UserId, key: str | None) -> JsonObject:
+    """Plays the other servers: one user of theirs exists."""
+    if user_id != "@far:hs2":
+        raise not_found("There is no such user")
+    return {"displayname": "Far"} if key in (None, "displayname") else {}
+
+
 class _Parts(NamedTuple):
     routes: list[list[Route]]
     tokens: Tokens
@@ -188,24 +215,7 @@ def _parts(
     tokens = Tokens(database, os.urandom)
     limiter = RateLimiter(clock, configured_rates(config.rate_limits))
 
-    async def on_deleted(
-        _connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]
-    ) -> Sequence[Entry]:
-        server.deleted.append((user_id, list(device_ids)))
-        return [DeviceListEntry(user_id)]
-
-    async def on_profile_changed(user_id: UserId) -> None:
-        server.changed_profiles.append(user_id)
-
-    async def on_deactivated(user_id: UserId) -> None:
-        server.deactivated.append(user_id)
-
-    async def fetch_remote(user_id: UserId, key: str | None) -> JsonObject:
-        if user_id != "@far:hs2":
-            raise not_found("There is no such user")
-        return {"displayname": "Far"} if key in (None, "displayname") else {}
-
-    removal = DeviceRemoval(committer, tokens, [on_deleted])
+    removal = DeviceRemoval(committer, tokens, [server.on_deleted])
     accounts = Accounts(
         database,
         SERVER,
@@ -215,7 +225,7 @@ def _parts(
             passwords,
             tokens,
             removal,
-            [on_deactivated],
+            [server.on_deactivated],
             config.registration.tokens,
         ),
     )
@@ -226,9 +236,6 @@ def _parts(
         LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
     )
 
-    def resolve(name: str) -> UserId | None:
-        return resolve_user(name, SERVER)
-
     uia = Uia(
         clock,
         os.urandom,
@@ -237,7 +244,10 @@ def _parts(
         resolve_user=resolve,
     )
     profiles = Profiles(
-        database, SERVER, on_profile_changed=on_profile_changed, fetch_remote=fetch_remote
+        database,
+        SERVER,
+        on_profile_changed=server.on_profile_changed,
+        fetch_remote=fetch_remote,
     )
     registration = config.registration
     routes = [
