@@ -403,6 +403,22 @@ def test_it_agrees_with_a_naive_implementation(
 
 
 @settings(max_examples=200, deadline=None)
+@given(NAMES, SEEDS, st.integers(3, 25))
+def test_the_text_to_the_letter_replays_more_only_of_what_is_unconflicted(
+    name: str, seed: int, steps: int
+) -> None:
+    made = RandomRoom(name, seed, steps)
+    states = made.pick(2)
+    oracle = Oracle(made.room.version, made.room.events, made.rejected.__contains__)
+    unconflicted, conflicted = split_conflicts(states)
+    literal = oracle.auth_difference(states, with_state=False)
+    ours = oracle.auth_difference(states, with_state=True)
+    known = set().union(*conflicted)
+    assert literal - ours - known <= set(unconflicted.values())
+    assert ours - literal <= known
+
+
+@settings(max_examples=200, deadline=None)
 @given(NAMES, SEEDS, st.integers(3, 25), st.integers(2, 4))
 def test_it_depends_on_the_set_of_states_alone(
     name: str, seed: int, steps: int, count: int
