@@ -1,7 +1,6 @@
 """Account data, tags, filters and push rules."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -15,7 +14,6 @@ from homeserver.services.account_data import AccountDataService
 from homeserver.services.filters import Filters
 from homeserver.services.push_rules import PushRules
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import ALICE, ANNA, ROOM, Log
 
 
@@ -33,11 +31,8 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    yield World(database)
-    await database.close()
+async def world(device_database: Database) -> World:
+    return World(device_database)
 
 
 async def test_account_data_is_set_read_and_synced(world: World) -> None:

@@ -1,6 +1,6 @@
 """Cross-signing keys, signatures, and who sees which."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -68,14 +67,11 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    made = World(database)
+async def world(device_database: Database) -> World:
+    made = World(device_database)
     await made.keys.upload(ALICE, PHONE, {"device_keys": device_keys(ALICE, PHONE)})
     await made.crossing.upload(ALICE, cross_signing_upload(ALICE))
-    yield made
-    await database.close()
+    return made
 
 
 def signed_device() -> JsonObject:

@@ -1,6 +1,6 @@
 """`device_lists` of a sync: from memory and, for readers who were away, from the database."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,6 @@ from homeserver.engine.entries import (
 )
 from homeserver.services.device_lists import DeviceLists
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms
 
 CAROL = UserId("@carol:there.test")
@@ -75,11 +74,8 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    yield World(database)
-    await database.close()
+async def world(device_database: Database) -> World:
+    return World(device_database)
 
 
 async def test_changes_of_users_who_share_a_room_and_of_oneself(world: World) -> None:

@@ -1,6 +1,6 @@
 """What other servers may ask and say."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,6 @@ from homeserver.services.remote_devices import RemoteDevices
 from homeserver.services.to_device import ToDevice
 from homeserver.services.typing import Typing
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -123,17 +122,14 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    made = World(database)
+async def world(device_database: Database) -> World:
+    made = World(device_database)
     upload = {
         "device_keys": device_keys(ALICE, PHONE),
         "one_time_keys": one_time_keys(*range(9)),
     }
     await made.keys.upload(ALICE, PHONE, upload)
-    yield made
-    await database.close()
+    return made
 
 
 async def test_the_services_are_what_federation_asks_for(world: World) -> None:

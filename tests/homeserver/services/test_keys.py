@@ -1,6 +1,5 @@
 """Upload, claim and counts of keys of devices."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import load_device_keys
 from homeserver.services.keys import Keys
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import (
     ALICE,
     BOB,
@@ -46,11 +44,8 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    yield World(database)
-    await database.close()
+async def world(device_database: Database) -> World:
+    return World(device_database)
 
 
 async def test_keys_and_their_change_are_stored_together(world: World) -> None:

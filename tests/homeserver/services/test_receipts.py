@@ -1,6 +1,5 @@
 """Receipts and read markers."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -12,7 +11,6 @@ from homeserver.errors import MatrixError
 from homeserver.rules.receipts import build_edu
 from homeserver.services.receipts import Receipts, content_for
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, THERE, Clock, Log, Rooms
 
 OTHER = RoomId("!other:here.test")
@@ -43,11 +41,8 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    yield World(database)
-    await database.close()
+async def world(device_database: Database) -> World:
+    return World(device_database)
 
 
 def remote(user: str, event_id: str = "$b", **data: Any) -> Any:

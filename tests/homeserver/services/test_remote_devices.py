@@ -1,6 +1,5 @@
 """Device lists of other servers' users: kept, updated, fetched again; and key queries for them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from homeserver.engine.entries import DeviceListEntry, StateChange, StateEntry
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import (
     ALICE,
     BOB,
@@ -87,14 +85,11 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    made = World(database)
+async def world(device_database: Database) -> World:
+    made = World(device_database)
     made.rooms.put(ROOM, ALICE, BOB)
     made.remote.lists[BOB] = bobs(5, B1)
-    yield made
-    await database.close()
+    return made
 
 
 async def test_a_list_is_fetched_once_and_then_kept(world: World) -> None:

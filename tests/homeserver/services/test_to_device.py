@@ -1,6 +1,5 @@
 """Messages between devices."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -12,7 +11,6 @@ from homeserver.engine.entries import RemoteEduEntry, ToDeviceEntry
 from homeserver.errors import MatrixError
 from homeserver.services.to_device import ToDevice
 from homeserver.storage.database import Database
-from homeserver.storage.migrate import migrate
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -58,11 +56,8 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await Database.open(postgres_url, connections=4)
-    await migrate(database)
-    yield World(database)
-    await database.close()
+async def world(device_database: Database) -> World:
+    return World(device_database)
 
 
 async def test_a_message_reaches_its_device_with_sender_and_type(world: World) -> None:
