@@ -308,3 +308,6 @@ LINGER_S = 1.0
 
 IGNORED_USERS_CACHED = 50_000
 """Users whose list of ignored users is kept in memory for syncs."""
+
+BACKFILL_EVENTS = 100
+"""Missing events that we ask another server for at a time, at least (the spec's usual most)."""
