@@ -20,6 +20,7 @@ from typing import Protocol
 import msgspec
 import orjson
 
+from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
 from homeserver import errors, limits
@@ -50,9 +51,9 @@ _MEMBER = "m.room.member"
 class Backfill(Protocol):
     """Asks other servers for history before a place, and has it stored."""
 
-    async def __call__(self, room: Room, missing: Sequence[EventId], *, limit: int) -> bool:
-        """`missing` are events that aren't here. Returns whether there is more now; doesn't raise
-        for what other servers do."""
+    async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
+        """`children` are events some of whose parents aren't here. Returns whether there is more
+        now; doesn't raise for what other servers do."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -164,19 +165,20 @@ class History:
         """Has missing history fetched when the page reaches it; True if there is more now."""
         if self._backfill is None:
             return False
-        missing = await self._reader.gaps(room, start.before)
-        if not missing or not self._reaches_gap(read, limit, set(missing)):
+        missing = set(await self._reader.gaps(room, start.before))
+        if not missing:
+            return False
+        n, fill = start.before
+        behind = await self._reader.page(room, start=(n, fill - 1), backwards=False, limit=1)
+        near = [event_entry(placed).event for placed in (*behind, *read)]
+        children = [event for event in near if not missing.isdisjoint(event.prev_events)]
+        if not children:
             return False
         try:
             async with asyncio.timeout(limits.BACKFILL_WAIT_S):
-                return await self._backfill(room, missing, limit=max(limit, 1))
+                return await self._backfill(room, children, limit=limit)
         except TimeoutError:
             return False
-
-    def _reaches_gap(self, read: Sequence[Placed], limit: int, missing: set[EventId]) -> bool:
-        return len(read) < limit or any(
-            not missing.isdisjoint(event_entry(placed).event.prev_events) for placed in read
-        )
 
     async def _start(self, room: Room, request: PageRequest) -> Point:
         if request.start is not None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from federation.events.event import Event
 from federation.events.ids import EventId
 from homeserver.engine.rooms import Room
-from homeserver.services.history import History
 from tests.homeserver.room_world import ALICE, BOB, CAROL
 from tests.homeserver.sync_world import SyncWorld, bodies, encoded, sync_world, types
 
@@ -206,14 +206,15 @@ async def test_a_point_far_beyond_the_room_is_its_end(syncs: SyncWorld) -> None:
 class Gap:
     """A reader that knows of one missing event, and what is asked of other servers."""
 
-    def __init__(self) -> None:
-        self.asked: list[Sequence[EventId]] = []
+    def __init__(self, missing: EventId) -> None:
+        self.missing = missing
+        self.asked: list[list[EventId]] = []
 
     async def gaps(self, room: Room, order: tuple[int, int]) -> list[EventId]:
-        return [EventId("$missing")]
+        return [self.missing]
 
-    async def backfill(self, room: Room, missing: Sequence[EventId], *, limit: int) -> bool:
-        self.asked.append(missing)
+    async def backfill(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
+        self.asked.append([event.event_id for event in children])
         return True
 
 
@@ -221,14 +222,16 @@ async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
     syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room_id = await syncs.world.room()
-    await syncs.say(ALICE, room_id, *numbered(3))
-    gap = Gap()
+    sent = await syncs.say(ALICE, room_id, *numbered(5))
+    child = (await syncs.world.engine.rooms.events([EventId(sent[2])]))[EventId(sent[2])].event
+    gap = Gap(child.prev_events[0])
     monkeypatch.setattr(syncs.world.reader, "gaps", gap.gaps)
     monkeypatch.setattr(syncs.history, "_backfill", gap.backfill)
-    assert isinstance(syncs.history, History)
     await syncs.page(ALICE, room_id, dir="b", limit=2)
-    assert gap.asked == [], "the page has all that was asked for"
-    await syncs.page(ALICE, room_id, dir="b", limit=100)
-    assert gap.asked == [["$missing"]]
+    assert gap.asked == [], "the page ends before the gap"
+    page = await syncs.page(ALICE, room_id, dir="b", limit=3)
+    assert gap.asked == [[child.event_id]]
+    await syncs.page(ALICE, room_id, dir="b", limit=3, start=page.body["end"])
+    assert gap.asked == [[child.event_id]] * 2, "the page begins right below the gap"
     await syncs.page(ALICE, room_id, dir="f", limit=100)
-    assert len(gap.asked) == 1, "forwards there is nothing older to fetch"
+    assert len(gap.asked) == 2, "forwards there is nothing older to fetch"

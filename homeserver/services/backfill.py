@@ -1,0 +1,48 @@
+"""Which servers are asked for history that is missing here, and for how much of it.
+
+Rules:
+1. The servers that sent what follows on the gap are asked first: they had its parents; then those
+   with the most users in the room.
+2. Each time as much is asked for as may be: every answer costs a look at the state before it.
+
+Spec: server-server API, "Backfilling and retrieving missing events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from federation.events.event import Event
+from federation.events.ids import ServerName, server_of
+from federation.transport.backfill import Backfiller
+from federation.transport.event_fetcher import RoomRef
+from homeserver import limits
+from homeserver.engine.rooms import Room
+
+
+class RoomBackfill:
+    """Fulfils `services.history.Backfill` by asking other servers."""
+
+    def __init__(self, backfiller: Backfiller, server_name: ServerName) -> None:
+        self._backfiller = backfiller
+        self._server_name = server_name
+
+    async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
+        """Asks for what comes before `children`; True if something was stored."""
+        servers = choose_servers(children, room.joined_servers, self._server_name)
+        stored = await self._backfiller.backfill(
+            RoomRef(room.room_id, room.version),
+            [event.event_id for event in children],
+            servers,
+            max(limit, limits.BACKFILL_EVENTS),
+        )
+        return stored > 0
+
+
+def choose_servers(
+    children: Sequence[Event], joined: Mapping[ServerName, int], own: ServerName
+) -> list[ServerName]:
+    """Servers to ask, in order, ours left out."""
+    senders = [server_of(event.sender) for event in children]
+    by_users = sorted(joined, key=lambda server: (-joined[server], server))
+    return [one for one in dict.fromkeys((*senders, *by_users)) if one != own]
