@@ -28,8 +28,6 @@ from homeserver.rules.receipts import (
     FULLY_READ,
     PRIVATE,
     READ,
-    Receipt,
-    build_content,
     parse_event_id,
     parse_remote,
     parse_thread,
@@ -78,9 +76,9 @@ class Receipts:
 
     async def since(
         self, rooms: Collection[RoomId], *, after: int, upto: int
-    ) -> Mapping[RoomId, Sequence[Receipt]]:
-        """New receipts by room, of everyone, in order; pass them to `content_for` for a reader."""
-        found: dict[RoomId, list[Receipt]] = {}
+    ) -> Mapping[RoomId, Sequence[ReceiptEntry | store.Receipt]]:
+        """New receipts by room, in order, private ones of everyone included."""
+        found: dict[RoomId, list[ReceiptEntry | store.Receipt]] = {}
         if after >= self._start:
             first = bisect_right(self._recent, after, key=_position)
             for recent in self._recent[first:]:
@@ -151,11 +149,6 @@ class Receipts:
         room = await self._rooms.get(room_id)
         if room is None or user_id not in room.joined_local:
             raise forbidden("You aren't joined to the room")
-
-
-def content_for(viewer: UserId, receipts: Sequence[Receipt]) -> JsonObject:
-    """Content of an m.receipt event for a reader; {} where there is nothing to see."""
-    return build_content(receipts, viewer=viewer)
 
 
 def _position(recent: _Recent) -> int:
