@@ -273,21 +273,20 @@ class GapFiller:
         self, gap: Mapping[EventId, Event], servers: Sequence[ServerName]
     ) -> None:
         """Decides the events of a gap, parents first. One that can't be decided is left out; those
-        after it are then judged on another server's word, a bounded number."""
+        after it are then judged on another server's word. A bounded number may need that."""
         signers = await self._signatures.check_many(list(gap.values()))
         order = topological_order(gap, lambda one: gap[one].prev_events)
-        words_left = GAP_STATES_MAX
+        asks_left = GAP_STATES_MAX
         for event_id in order:
             event, verified = gap[event_id], signers[event_id]
             if isinstance(verified, DropReason):
                 continue
-            if not await self._bring_auth_events(event, servers):
-                continue
-            if await self._unknown_parents([event]):
-                if words_left == 0:
+            if await self._lacks_auth_events([event]) or await self._unknown_parents([event]):
+                if asks_left == 0:
                     continue
-                words_left -= 1
-            await self._settle_one(event, verified, servers)
+                asks_left -= 1
+            if await self._bring_auth_events(event, servers):
+                await self._settle_one(event, verified, servers)
 
 
 def take_ancestors(

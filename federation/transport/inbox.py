@@ -43,10 +43,12 @@ from federation.limits import (
 from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
 from federation.transport.acl import ServerAcls
 from federation.transport.edus import EduReceiver
-from federation.transport.gap_filler import GapFiller, NotAtHand, Undecided
+from federation.transport.gap_filler import GapFiller, NotAtHand, Outcome, Undecided
 from federation.transport.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
+
+_BROKEN_OVER_MAX = 3
 
 Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 """Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
@@ -91,6 +93,7 @@ class Inbox:
         self._kept: dict[RoomId, dict[EventId, ServerName]] = {}
         self._waiting_of: Counter[ServerName] = Counter()
         self._due_s: dict[EventId, float] = {}
+        self._broken_over: Counter[EventId] = Counter()
 
     async def start(self) -> None:
         """Starts a worker for each room in which something waits."""
@@ -260,6 +263,7 @@ class Inbox:
         if not kept:
             self._kept.pop(waiting.room_id, None)
         self._due_s.pop(waiting.event_id, None)
+        self._broken_over.pop(waiting.event_id, None)
 
     # --- what waits -------------------------------------------------------------------------------
 
@@ -303,7 +307,7 @@ class Inbox:
         event = load_event(waiting.pdu, version, waiting.event_id)
         stored = (await self._store.load_events([event.event_id])).get(event.event_id)
         if stored is None or stored.outlier:
-            outcome = await self._filler.settle(event, waiting.origin)
+            outcome = await self._settle(event, waiting)
             if isinstance(outcome, Undecided) and waiting.attempts + 1 < INBOX_ATTEMPTS_MAX:
                 await self._postpone(waiting, outcome)
                 return
@@ -311,6 +315,16 @@ class Inbox:
             self._metrics.count("federation_pdus_waited", result=type(outcome).__name__.lower())
         await self._waiting.remove(waiting.room_id, [waiting.event_id])
         self._uncount(waiting)
+
+    async def _settle(self, event: Event, waiting: Waiting) -> Outcome:
+        """Decides an event. One over which this worker broke several times is put off, so that it
+        doesn't hold up its room."""
+        if self._broken_over[waiting.event_id] >= _BROKEN_OVER_MAX:
+            return Undecided("deciding it fails here")
+        self._broken_over[waiting.event_id] += 1
+        outcome = await self._filler.settle(event, waiting.origin)
+        del self._broken_over[waiting.event_id]
+        return outcome
 
     async def _postpone(self, waiting: Waiting, outcome: Undecided) -> None:
         wait_s = min(INBOX_RETRY_S_MAX, INBOX_RETRY_S_MIN * 2 ** min(waiting.attempts, 20))

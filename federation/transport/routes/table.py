@@ -56,6 +56,8 @@ class FederationRoutes:
 
     def __init__(self, parts: RouteParts) -> None:
         self._software, self._inbox = parts.software, parts.inbox
+        # a server that makes requests can be asked for what waits for it
+        parts.backoffs.on_recovered(parts.inbox.heard_from)
         access = RoomAccess(parts.store, parts.acls)
         authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs)
         endpoints = Endpoints(authenticator, parts.metrics, parts.clock)

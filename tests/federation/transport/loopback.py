@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from urllib.parse import unquote
 
 import trustme
@@ -49,6 +50,28 @@ from tests.federation.transport.memory_ports import (
 from tests.federation.transport.memory_rooms import MemoryRooms
 
 Lie = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
+
+
+@cache
+def authority() -> trustme.CA:
+    """One for the test process: keys are dear."""
+    return trustme.CA()
+
+
+@cache
+def client_tls() -> ssl.SSLContext:
+    """Trusts the authority."""
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    return context
+
+
+@cache
+def server_tls(name: str) -> ssl.SSLContext:
+    """Has a certificate for one name."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority().issue_cert(name).configure_cert(context)
+    return context
 
 
 class Peer:
@@ -101,7 +124,6 @@ class Peer:
         edus = EduReceiver(self.name, sink=self.sink, acls=self.acls, metrics=self.metrics)
         ports = InboxPorts(rooms, self.waiting, self.clock, self.metrics, self.tasks.spawn)
         self.inbox = Inbox(self.name, ports, filler=self.filler, acls=self.acls, edus=edus)
-        self.backoffs.on_recovered(self.inbox.heard_from)
         self.outbox = Outbox(
             self.name,
             self.client,
@@ -182,15 +204,11 @@ class Loopback:
         self.peers: dict[str, Peer] = {}
         self.addresses: dict[str, str] = {}
         self.notaries: list[ServerName] = []
-        self._authority = trustme.CA()
-        self.client_tls = ssl.create_default_context()
-        self._authority.configure_trust(self.client_tls)
+        self.client_tls = client_tls()
 
     def server_tls(self, name: str) -> ssl.SSLContext:
         """A certificate for one name."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._authority.issue_cert(name).configure_cert(context)
-        return context
+        return server_tls(name)
 
     async def peer(self, name: str, *, key_byte: int = 0) -> Peer:
         """A new server, listening."""

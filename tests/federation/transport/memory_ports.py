@@ -55,10 +55,20 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self.restarts = False
 
     def spawn(self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = asyncio.get_running_loop().create_task(factory(), name=name)
+        task = asyncio.get_running_loop().create_task(self._run(factory), name=name)
         self._tasks.add(task)
+
+    async def _run(self, factory: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs it, again when it fails if `restarts` says so (as the supervisor does)."""
+        while True:
+            try:
+                return await factory()
+            except RuntimeError:
+                if not self.restarts:
+                    raise
 
     async def stop(self) -> None:
         """Ends all tasks; raises what one of them failed with."""

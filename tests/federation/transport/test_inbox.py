@@ -1,6 +1,7 @@
 """Transactions: the fast path, what is kept, repeats, budgets."""
 
 import asyncio
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -9,11 +10,12 @@ from aiohttp import web
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
 from federation.ports import Refused
+from federation.transport.gap_filler import Outcome
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 
@@ -194,6 +196,29 @@ async def test_what_can_not_be_had_waits_and_is_tried_when_the_origin_is_heard_f
         b.lies.clear()
         a.backoffs.succeeded(b.name)
         await until(lambda: event.event_id in a.rooms.before)
+
+
+async def test_an_event_over_which_the_worker_breaks_does_not_hold_up_its_room() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        poison, good = says(b, room_id, bob, "poison"), says(b, room_id, bob, "good")
+        settle = a.filler.settle
+
+        async def break_over_poison(event: Event, origin: ServerName) -> Outcome:
+            if event.event_id == poison.event_id:
+                raise RuntimeError("broken")
+            return await settle(event, origin)
+
+        a.tasks.restarts = True
+        with patch.object(a.filler, "settle", break_over_poison):
+            with patch.object(a.inbox, "_wake"):
+                await a.inbox.receive(b.name, "t", {"pdus": [pdu(good)]})
+            waiting = a.waiting.waiting[good.event_id]
+            poisoned = replace(waiting, event_id=poison.event_id, pdu=poison.raw)
+            a.waiting.waiting = {poison.event_id: poisoned, good.event_id: waiting}
+            await a.inbox.start()
+            await until(lambda: good.event_id in a.rooms.before)
+            await until(lambda: a.waiting.waiting[poison.event_id].attempts > 0)
 
 
 async def test_budgets_per_room_make_the_origin_come_again() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from federation.events.ids import ServerName
 from federation.transport.dialer import Endpoint
-from federation.transport.resolve import ResolutionFailed, Resolver, SrvRecord
+from federation.transport.resolve import ResolutionFailed, Resolver, SrvRecord, SystemNames
+from tests.federation.transport.memory_ports import JumpingClock
 
 
 class Names:
@@ -140,3 +141,10 @@ async def test_an_override_comes_first_and_permits_private_addresses_for_its_nam
 async def test_a_name_that_leads_nowhere_fails(names: Names, delegations: Delegations) -> None:
     with pytest.raises(ResolutionFailed):
         await resolve(names, delegations, "nowhere.test")
+
+
+async def test_addresses_of_the_system_are_kept_for_a_while() -> None:
+    names = SystemNames(JumpingClock())
+    first = await names.addresses("localhost")
+    assert {"127.0.0.1", "::1"} & set(first)
+    assert await names.addresses("localhost") is first
