@@ -29,10 +29,11 @@ def load_signing_key(path: Path) -> SigningKey:
 
 
 def create_signing_key(path: Path, random_bytes: Callable[[int], bytes]) -> SigningKey:
-    """Makes a key and its file, with the folders above. Raises FileExistsError."""
+    """Makes a key and its file, with the folders above. Raises FileExistsError. The folder can be
+    passed through (not listed): an embedded database below it may run under another account."""
     version = "a_" + random_bytes(3).hex()
     key = SigningKey.generate(random_bytes(SEED_BYTES), version)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(key.to_key_file())
