@@ -124,7 +124,7 @@ KEYS_REMOTE_TIMEOUT_S_MAX = 30.0
 """`timeout` of /keys/query and /keys/claim is cut to this; 10 s if none is given."""
 
 REMOTE_DEVICES_PER_USER = 1_000
-"""Devices of a remote user that we keep; a list with more is refused."""
+"""Devices of a remote user that we keep; further ones of a list are left out."""
 
 RESYNC_AT_ONCE = 10
 """Device lists fetched from other servers at the same time."""
@@ -140,9 +140,6 @@ TYPING_TIMEOUT_MS_MAX = 120_000
 
 TYPING_USERS_PER_ROOM = 500
 """Typing users that are kept of a room; further ones are left out."""
-
-RECEIPTS_PER_REQUEST = 3
-"""Kinds in one /read_markers."""
 
 CREATE_ROOM_INVITES = 1_000
 """Users in `invite` of one createRoom; those of other servers cost a request each."""

@@ -231,3 +231,23 @@ async def test_a_change_of_many_devices_is_one_edu_that_shows_a_gap(world: World
         assert len(built) == edus
         assert built[-1]["content"]["stream_id"] == current
         assert built[-1]["content"]["prev_id"] == [current - 1]
+
+
+async def test_requests_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KEY_SIGNATURES_PER_UPLOAD", 2)
+    fits: JsonObject = {ALICE: {"A": {}, "B": {}}}
+    assert (await world.crossing.upload_signatures(ALICE, fits))["failures"]
+    with pytest.raises(MatrixError, match="More than 2"):
+        await world.crossing.upload_signatures(ALICE, {ALICE: {"A": {}, "B": {}, "C": {}}})
+    monkeypatch.setattr(limits, "KEYS_USERS_PER_REQUEST", 1)
+    await world.queries.query(ALICE, {ALICE: []}, timeout_s=1)
+    await world.keys.claim({ALICE: {}}, timeout_s=1)
+    with pytest.raises(MatrixError, match="More than 1"):
+        await world.queries.query(ALICE, {ALICE: [], ANNA: []}, timeout_s=1)
+    with pytest.raises(MatrixError, match="More than 1"):
+        await world.keys.claim({ALICE: {}, ANNA: {}}, timeout_s=1)
+    wrongs: list[object] = [[], {ALICE: {}}, {ALICE: [1]}, {"alice": []}]
+    for wrong in wrongs:
+        with pytest.raises(MatrixError) as caught:
+            await world.queries.query(ALICE, wrong, timeout_s=1)
+        assert caught.value.status == 400

@@ -229,3 +229,15 @@ async def test_a_list_that_could_not_be_fetched_is_news_once_it_can(world: World
     assert world.changes == 1
     assert await world.devices() == {B1}
     assert world.fetches == 2
+
+
+async def test_kept_devices_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REMOTE_DEVICES_PER_USER", 2)
+    world.remote.lists[BOB] = bobs(5, "A", "B1", "C")
+    assert await world.devices() == {"A", B1}
+    await world.lists.update(update(6, 5, device_id=B1, keys=device_keys(BOB, B1)))
+    assert await world.devices() == {"A", B1}
+    assert world.fetches == 1
+    await world.lists.update(update(7, 6))
+    world.remote.lists[BOB] = bobs(7, "A", B2)
+    assert await world.devices() == {"A", B2}, "one too many: the list is fetched anew"
