@@ -81,6 +81,13 @@ def parse_events(values: object, room: RoomRef, most: int) -> list[Event]:
     return list(found.values())
 
 
+async def parse_many(values: object, room: RoomRef, most: int) -> list[Event]:
+    """As `parse_events`; a long list in a thread, so that the loop isn't held up."""
+    if not isinstance(values, list) or len(values) <= _CHECKED_ON_THE_LOOP_MAX:
+        return parse_events(values, room, most)
+    return await asyncio.to_thread(parse_events, values, room, most)
+
+
 def _parse(value: object, room: RoomRef) -> Event | None:
     if not isinstance(value, dict):
         return None
@@ -145,7 +152,7 @@ class EventFetcher:
         """The auth chain of an event, unchecked. Raises FederationError."""
         target = build_target(f"{_V1}/event_auth", room.room_id, event_id)
         answer = await self._client.get(server, target, bounds=_STATE_BOUNDS)
-        return parse_events(answer.get("auth_chain"), room, AUTH_EVENTS_FETCHED_MAX)
+        return await parse_many(answer.get("auth_chain"), room, AUTH_EVENTS_FETCHED_MAX)
 
     async def post(self, server: ServerName, target: str, content: JsonObject) -> JsonObject:
         """A POST with the bounds of bulk answers. Raises FederationError."""
@@ -169,8 +176,8 @@ class EventFetcher:
             target = build_target(f"{_V1}/state", room.room_id, query=query)
             whole = await self._client.get(server, target, bounds=_STATE_BOUNDS)
             most = 2 * STATE_EVENTS_MAX
-            events = parse_events(whole.get("pdus"), room, most)
-            events += parse_events(whole.get("auth_chain"), room, most)
+            events = await parse_many(whole.get("pdus"), room, most)
+            events += await parse_many(whole.get("auth_chain"), room, most)
             events = [event for event in events if event.event_id in wanted]
         else:
             events = await self.fetch_events(server, missing, room)

@@ -47,7 +47,7 @@ from federation.transport.client import (
     build_target,
 )
 from federation.transport.dialer import Bounds
-from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events
+from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events, parse_many
 from federation.transport.queries import parse_servers
 from federation.transport.signature_checks import SignatureChecker
 
@@ -159,8 +159,8 @@ class Handshakes:
 
     async def _check_joined(self, room: RoomRef, event: Event, answer: JsonObject) -> JoinedRoom:
         """Checks state and auth chain of an answer to send_join. Raises _Unusable."""
-        state = parse_events(answer.get("state"), room, JOIN_STATE_EVENTS_MAX)
-        chain = parse_events(answer.get("auth_chain"), room, JOIN_STATE_EVENTS_MAX)
+        state = await parse_many(answer.get("state"), room, JOIN_STATE_EVENTS_MAX)
+        chain = await parse_many(answer.get("auth_chain"), room, JOIN_STATE_EVENTS_MAX)
         events = {one.event_id: one for one in (*chain, *state) if one.is_state}
         events.pop(event.event_id, None)
         checked = await self._fetcher.check(list(events.values()))

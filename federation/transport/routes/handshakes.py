@@ -83,6 +83,9 @@ class HandshakeRoutes:
         puts = [
             (f"{_V2}/send_join/{{roomId}}/{{eventId}}", self.send_join),
             (f"{_V2}/send_leave/{{roomId}}/{{eventId}}", self.send_leave),
+            # the older forms, whose answers are wrapped in a list with the status
+            (f"{_V1}/send_join/{{roomId}}/{{eventId}}", self.send_join_v1),
+            (f"{_V1}/send_leave/{{roomId}}/{{eventId}}", self.send_leave_v1),
             (f"{_V1}/send_knock/{{roomId}}/{{eventId}}", self.send_knock),
             (f"{_V2}/invite/{{roomId}}/{{eventId}}", self.invite),
             (f"{_V1}/invite/{{roomId}}/{{eventId}}", self.invite_v1),
@@ -128,6 +131,14 @@ class HandshakeRoutes:
         """PUT /send_leave."""
         await self._writer.accept_handshake(await self._membership_event(peer, "leave"))
         return {}
+
+    async def send_join_v1(self, peer: PeerRequest) -> object:
+        """PUT /v1/send_join."""
+        return [200, await self.send_join(peer)]
+
+    async def send_leave_v1(self, peer: PeerRequest) -> object:
+        """PUT /v1/send_leave."""
+        return [200, await self.send_leave(peer)]
 
     async def send_knock(self, peer: PeerRequest) -> object:
         """PUT /send_knock: answered with what helps to recognise the room."""

@@ -324,3 +324,24 @@ async def test_a_signed_join_that_is_not_one_is_refused(lie: str) -> None:
             await b.client.request(Request(a.name, "PUT", target, pdu))
         assert caught.value.status == (403 if lie == "acl" else 400)
         assert event.event_id not in a.rooms.before
+
+
+async def test_the_older_forms_answer_with_a_list() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"))
+        await b.join(a, room_id, "first")
+        bob = b.user("bob")
+        for membership in ("join", "leave"):
+            b.rooms.head_ids[room_id] = list(a.rooms.head_ids[room_id])
+            b.rooms.events, b.rooms.before = a.rooms.events, a.rooms.before
+            draft = EventDraft("m.room.member", bob, {"membership": membership}, bob)
+            event = b.rooms.build(room_id, draft)
+            path = f"/_matrix/federation/v1/send_{membership}"
+            target = build_target(path, room_id, event.event_id)
+            pdu = canonical_json.decode(event.raw)
+            body = await b.client.request_bytes(Request(a.name, "PUT", target, pdu))
+            status, answer = canonical_json.decode(body)
+            assert status == 200
+            assert ("state" in answer) is (membership == "join")
+            assert event.event_id in a.rooms.before
