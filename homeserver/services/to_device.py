@@ -112,6 +112,7 @@ class ToDevice:
                     next_forget_s = self._clock.monotonic_s() + _FORGET_EVERY_S
             except DatabaseUnavailable as error:
                 log.warning("Delivered messages can't be deleted yet: %s", error)
+                self._to_delete.set()
             await self._clock.sleep(1.0)  # many syncs, one round
             await self._to_delete.wait()
 
