@@ -143,9 +143,10 @@ class Keyring:
         servers = {one.server for one in missing if one.server != self._name}
         if not servers:
             return missing
-        async with asyncio.TaskGroup() as group:
-            for server in servers:
-                group.create_task(self._refresh(server))
+        work = [self._refresh(server) for server in servers]
+        for failure in await asyncio.gather(*work, return_exceptions=True):
+            if failure is not None:  # not a server's: those are quiet
+                raise failure
         missing = [one for one in missing if self.at_hand(one) is None]
         for notary in self._notaries:
             asked = [one for one in missing if one.server != notary and one.server != self._name]
