@@ -7,6 +7,8 @@ Rules:
 """
 
 import os
+import re
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,18 +30,20 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class SavedPlan(msgspec.Struct, frozen=True):
-    """What is kept in `lab.json`: the ports by server name."""
+    """What is kept in `lab.json`: the lab's random ID, and the ports by server name."""
 
+    lab_id: str = ""
     ports: dict[str, Ports] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
-    """One server of the lab: its name, ports and folder."""
+    """One server of the lab: its name, ports, folder, and the ID of its lab."""
 
     name: str
     ports: Ports
     folder: Path
+    lab_id: str = ""
 
     @property
     def config_path(self) -> Path:
@@ -68,8 +72,8 @@ class ServerPlan:
 
     @property
     def database_name(self) -> str:
-        """Return the name of the server's database and role."""
-        return "freehold_" + "".join(x if x.isalnum() else "_" for x in self.name)
+        """Return the name of the server's database and role; two labs never share one."""
+        return "_".join(re.findall("[a-z0-9]+", f"freehold {self.lab_id} {self.name}"))
 
     @property
     def tls_url(self) -> str:
@@ -135,9 +139,10 @@ def plan(home: Path, names: Sequence[str]) -> Topology:
         http = next(free_ports(FIRST_HTTP_PORT + index, taken))
         taken.add(http)
         chosen[name] = Ports(tls, http)
-    save(home, SavedPlan(chosen))
-    servers = tuple(ServerPlan(name, chosen[name], server_folder(home, name)) for name in names)
-    return Topology(home, servers)
+    lab_id = saved.lab_id or secrets.token_hex(3)
+    save(home, SavedPlan(lab_id, chosen))
+    servers = [ServerPlan(name, chosen[name], server_folder(home, name), lab_id) for name in names]
+    return Topology(home, tuple(servers))
 
 
 def make_home(home: Path) -> None:

@@ -69,7 +69,10 @@ def test_ports_given_already_are_not_given_again() -> None:
     assert next(free_ports(preferred, {preferred})) != preferred
 
 
-def test_a_database_name_is_an_identifier(tmp_path: Path) -> None:
-    """Names with dots and dashes become plain ones."""
-    server = plan(tmp_path, ["a-b.example"]).servers[0]
-    assert server.database_name == "freehold_a_b_example"
+def test_a_database_name_is_an_identifier_of_this_lab(tmp_path: Path) -> None:
+    """Names with dots and dashes become plain ones; another lab's are different, the own stay."""
+    server = plan(tmp_path / "one", ["a-b.example"]).servers[0]
+    assert server.database_name == f"freehold_{server.lab_id}_a_b_example"
+    assert plan(tmp_path / "one", ["a-b.example"]).servers[0] == server
+    other = plan(tmp_path / "two", ["a-b.example"]).servers[0]
+    assert other.database_name != server.database_name
