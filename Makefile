@@ -47,7 +47,7 @@ long: environment
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not bench" $(ARGS)
 
 bench: environment
-	$(BIN)/pytest -m bench -s $(ARGS)
+	$(BIN)/pytest -m bench -s $(ARGS) || [ $$? -eq 5 ]  # 5: there is nothing to measure yet
 
 format: environment
 	$(BIN)/ruff format .
