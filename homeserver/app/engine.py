@@ -16,8 +16,9 @@ from homeserver.engine.reader import Reader
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Rooms
+from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.transactions import Transactions
-from homeserver.engine.writer import Signer, Writer
+from homeserver.engine.writer import Writer
 from homeserver.storage import logs
 from homeserver.storage.database import Database
 
@@ -50,11 +51,16 @@ async def make_engine(
     writer = Writer(
         rooms,
         committer,
-        resolver=resolver,
+        stager=Stager(
+            rooms,
+            resolver,
+            take_nid=committer.take_nid,
+            signer=Signer(server_name, key),
+            clock=clock,
+            random_bytes=os.urandom,
+        ),
         transactions=Transactions(database),
-        signer=Signer(server_name, key),
-        clock=clock,
-        random_bytes=os.urandom,
+        server_name=server_name,
     )
     residents = Residents(
         database,

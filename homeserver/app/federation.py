@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from federation.events.signing import SigningKey
 from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
 from federation.transport.acl import ServerAcls
+from federation.transport.backfill import Backfiller
 from federation.transport.backoff import Backoffs
 from federation.transport.client import FederationClient
 from federation.transport.dialer import Dialer, build_tls_context
@@ -56,6 +57,7 @@ class WayOut:
     fetcher: EventFetcher
     handshakes: Handshakes
     queries: Queries
+    backfiller: Backfiller
     feed: LogFeed
 
 
@@ -107,7 +109,18 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         device_list_edus=build_device_list_updates,
     )
     return WayOut(
-        dialer, backoffs, client, keyring, signatures, fetcher, handshakes, Queries(client), feed
+        dialer=dialer,
+        backoffs=backoffs,
+        client=client,
+        keyring=keyring,
+        signatures=signatures,
+        fetcher=fetcher,
+        handshakes=handshakes,
+        queries=Queries(client),
+        backfiller=Backfiller(
+            client, store=engine.events, writer=engine.residents, fetcher=fetcher
+        ),
+        feed=feed,
     )
 
 

@@ -23,12 +23,13 @@ from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from homeserver import limits
 from homeserver.api.edge import Edge
+from homeserver.api.metrics import MetricsApi
 from homeserver.api.server import HttpServer
 from homeserver.app.engine import make_engine
 from homeserver.app.federation import Surroundings, make_way_in, make_way_out
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
-from homeserver.config import Config
+from homeserver.config import Config, Listener
 from homeserver.engine.committer import Committer
 from homeserver.engine.outbound_feed import LogFeed
 from homeserver.engine.writer import Signer
@@ -109,23 +110,39 @@ async def serving(
             limiter=limiter,
             metrics=metrics,
             clock=clock,
+            on_seen=services.people.seen.note,
         )
+        stack.callback(services.people.passwords.close)
+        stack.push_async_callback(services.people.seen.flush)
         stack.push_async_callback(way_in.outbox.stop)
         stack.push_async_callback(_stop, engine.committer, supervisor)
         await services.devicework.to_device.load()
         _spawn(supervisor, engine.committer, services, way_out.feed)
-        http = HttpServer(edge, config.listeners)
-        stack.push_async_callback(http.stop)
-        await http.start()
+        if config.metrics.address:
+            page = Edge(
+                MetricsApi(metrics).routes(),
+                tokens=services.people.tokens,
+                limiter=limiter,
+                metrics=metrics,
+                clock=clock,
+            )
+            await _listen(HttpServer(page, [Listener(address=config.metrics.address)]), stack)
+        await _listen(HttpServer(edge, config.listeners), stack)
         await way_in.inbox.start()
         await way_in.outbox.start()
         _settle_memory()
         yield services
 
 
+async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
+    stack.push_async_callback(http.stop)
+    await http.start()
+
+
 def _spawn(supervisor: Supervisor, committer: Committer, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("log", committer.run)
     supervisor.spawn("feed", feed.run)
+    supervisor.spawn("seen devices", services.people.seen.run)
     supervisor.spawn("typing", services.devicework.typing.run)
     supervisor.spawn("to-device", services.devicework.to_device.run)
     supervisor.spawn("device lists", services.devicework.remote_devices.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,7 @@ from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.account_data import AccountDataService
 from homeserver.services.accounts import AccountParts, Accounts, resolve_user
+from homeserver.services.backfill import RoomBackfill
 from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.device_removal import DeviceRemoval
@@ -54,6 +55,7 @@ from homeserver.services.federation_queries import FederationQueries
 from homeserver.services.filters import Filters
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
 from homeserver.services.history import History
+from homeserver.services.invite_permission import InvitePermission
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.lazy_members import LazyMembers
@@ -69,6 +71,7 @@ from homeserver.services.receipts import Receipts
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.services.room_access import RoomEngine
 from homeserver.services.rooms import RoomCreation
+from homeserver.services.seen_devices import SeenDevices
 from homeserver.services.state import State
 from homeserver.services.sync import Sync, SyncEngine
 from homeserver.services.sync_rooms import RoomPlanner
@@ -108,11 +111,13 @@ class PeopleServices:
     """Accounts, log-ins and profiles."""
 
     tokens: Tokens
+    passwords: Passwords
     accounts: Accounts
     logins: Logins
     devices: Devices
     uia: Uia
     profiles: Profiles
+    seen: SeenDevices
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +251,8 @@ def make_people(
     own: ServerName,
     clock: Clock,
     profiles: Profiles,
+    leave_all: Callable[[UserId], Awaitable[None]],
+    shared_tokens: Sequence[str],
 ) -> PeopleServices:
     """Accounts and what belongs to them."""
     database, committer = engine.database, engine.committer
@@ -267,7 +274,8 @@ def make_people(
         LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
     )
     devices = Devices(database, committer, removal)
-    return PeopleServices(tokens, accounts, logins, devices, uia, profiles)
+    seen = SeenDevices(database, clock)
+    return PeopleServices(tokens, passwords, accounts, logins, devices, uia, profiles, seen)
 
 
 def make_rooms(
@@ -324,7 +332,52 @@ def make_rooms(
         state=State(room_engine, directory, members, engine.reader),
         upgrades=Upgrades(room_engine, people),
         sync=Sync(sync_engine, planner, lazy, sources),
-        history=History(engine.rooms, engine.reader, engine.memberships, visibility, clock=clock),
+        history=History(
+            engine.rooms,
+            engine.reader,
+            engine.memberships,
+            visibility,
+            clock=clock,
+            backfill=RoomBackfill(way_out.backfiller, own),
+        ),
+    )
+
+
+def make_queries(
+    engine: Engine,
+    devicework: Devicework,
+    profiles: Profiles,
+    directory: Directory,
+    *,
+    own: ServerName,
+    clock: Clock,
+) -> FederationQueries:
+    """What other servers may ask of our users."""
+
+    async def ask_directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
+        try:
+            target = await directory.resolve_local(alias)
+        except MatrixError as error:
+            raise Refused(error.status, error.errcode, error.error) from error
+        return target.room_id, target.servers
+
+    async def ask_profile(user_id: UserId, field: str | None) -> JsonObject:
+        try:
+            if field is not None:
+                return await profiles.get_key(user_id, field)
+            return await profiles.get(user_id)
+        except MatrixError as error:
+            raise Refused(error.status, error.errcode, error.error) from error
+
+    return FederationQueries(
+        server_name=own,
+        rooms=engine.rooms,
+        memberships=engine.memberships,
+        keys=devicework.keys,
+        key_queries=devicework.key_queries,
+        clock=clock,
+        profile=ask_profile,
+        directory=ask_directory,
     )
 
 
@@ -345,51 +398,38 @@ def make_services(
     async def on_profile_changed(user_id: UserId) -> None:
         await rooms.members.on_profile_changed(user_id)
 
-    async def wants_no_invites(user_id: UserId) -> bool:
-        return False  # m.invite_permission_config comes with account moderation
-
     profiles = Profiles(
         engine.database,
         own,
         on_profile_changed=on_profile_changed,
         fetch_remote=questions.profile,
     )
-    people = make_people(engine, devicework, limiter, own=own, clock=clock, profiles=profiles)
+
+    async def leave_all(user_id: UserId) -> None:
+        for room_id in await rooms.membership.joined_rooms(user_id):
+            await rooms.membership.leave(user_id, room_id, {})
+
+    people = make_people(
+        engine,
+        devicework,
+        limiter,
+        own=own,
+        clock=clock,
+        profiles=profiles,
+        leave_all=leave_all,
+        shared_tokens=config.registration.tokens,
+    )
     rooms = make_rooms(
         engine,
         way_out,
         devicework,
         config=config,
         clock=clock,
-        people=People(own, profiles.local, wants_no_invites),
+        people=People(own, profiles.local, InvitePermission(engine.database).is_blocked),
         signer=signer,
     )
 
-    async def ask_directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
-        try:
-            target = await rooms.directory.resolve_local(alias)
-        except MatrixError as error:
-            raise Refused(error.status, error.errcode, error.error) from error
-        return target.room_id, target.servers
-
-    async def ask_profile(user_id: UserId, field: str | None) -> JsonObject:
-        try:
-            if field is not None:
-                return await profiles.get_key(user_id, field)
-            return await profiles.get(user_id)
-        except MatrixError as error:
-            raise Refused(error.status, error.errcode, error.error) from error
-
-    queries = FederationQueries(
-        server_name=own,
-        rooms=engine.rooms,
-        memberships=engine.memberships,
-        keys=devicework.keys,
-        key_queries=devicework.key_queries,
-        clock=clock,
-        profile=ask_profile,
-        directory=ask_directory,
-    )
+    queries = make_queries(engine, devicework, profiles, rooms.directory, own=own, clock=clock)
     edus = FederationEdus(
         typing=devicework.typing,
         receipts=devicework.receipts,

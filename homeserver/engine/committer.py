@@ -91,7 +91,7 @@ class Committer:
     async def submit(self, unit: Unit) -> Committed:
         """Commits a unit without room events; returns after the commit. Raises what its work
         raised, or 503."""
-        await self._wait_for_room()
+        await self.wait_for_space()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._queue.append(_Plain(unit, done))
         self._filled.set()
@@ -104,10 +104,7 @@ class Committer:
         self._filled.set()
 
     async def wait_for_space(self) -> None:
-        """Back-pressure: returns once the queue has room."""
-        await self._wait_for_room()
-
-    async def _wait_for_room(self) -> None:
+        """Back-pressure: returns once the queue has room; 503 where it takes too long."""
         if self._closing:
             raise unavailable("the server is stopping")
         if len(self._queue) >= limits.COMMIT_QUEUE_UNITS:

@@ -66,7 +66,7 @@ class EngineEventStore:
         room = await self._rooms.get(event.room_id)
         if room is None:
             return None
-        branches = await self._residents.states_after(room, event.prev_events, staged=False)
+        branches = await self._residents.states_after(room, event.prev_events)
         if not branches:
             return None
         await self._committer.nids_ready(1)

@@ -13,17 +13,11 @@ from federation.graph.admission import Accepted, settle
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Entry, Unit, Work
-from homeserver.engine.rooms import (
-    Before,
-    Room,
-    Rooms,
-    RoomView,
-    key_of,
-    membership_counts,
-    ref_of,
-)
+from homeserver.engine.room import Before, Room, RoomView, membership_counts
+from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import StateMap, StateRef, difference, first_chain, state_of
 from homeserver.engine.staging import Origin, Staged, extended, snapshot_row
+from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
 from homeserver.storage import events as event_rows
 from homeserver.storage import memberships as membership_rows
@@ -182,12 +176,12 @@ class Imports:
         before: Before,
         snapshots: tuple[SnapshotRow, ...],
     ) -> Staged:
-        auth = self._rooms.auth_state(room, before.state)
-        verdict = await self._writer.loading(lambda: settle(event, auth))
+        auth = room.auth_state(before.state, self._rooms.cached_event)
+        verdict = await self._writer.stager.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
             raise Refused(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
         origin = Origin(to_federate=False, unproven=True)
-        staged = await self._writer.place(
+        staged = await self._writer.stager.place(
             room, event, before, origin, snapshots=snapshots, replaces_heads=True
         )
         staged.missing_parents = event.prev_events

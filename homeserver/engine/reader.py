@@ -11,7 +11,8 @@ import msgspec
 from federation.events.ids import EventId
 from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.log import Placed
-from homeserver.engine.rooms import Room, Rooms, key_of
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.stored import key_of
 from homeserver.storage import events as event_rows
 from homeserver.storage import redactions as gap_rows
 from homeserver.storage import state_changes as change_rows

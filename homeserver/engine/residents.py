@@ -17,24 +17,20 @@ import orjson
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
-from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
+from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
 from federation.graph.building import EventDraft
-from federation.ports import JoinedRoom, KnownEvent, Refused, ResidentAnswer, Template
+from federation.ports import JoinedRoom, Refused, ResidentAnswer, Template
 from homeserver import limits
-from homeserver.engine.committer import Committer, Superseded
+from homeserver.engine.acceptance import Acceptance, Verdict
+from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
-from homeserver.engine.staging import Origin, Staged, keep_aside
 from homeserver.engine.writer import Writer
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Database
-from homeserver.storage.snapshots import SnapshotRow
-
-Verdict = Accepted | SoftFailed | Rejected
 
 
 class Residents:
@@ -58,167 +54,34 @@ class Residents:
         self._resolver = resolver
         self._server_name = server_name
         self._imports = Imports(database, rooms, committer, writer, server_name, forget_user)
+        self._acceptance = Acceptance(
+            database,
+            rooms,
+            committer,
+            writer=writer,
+            resolver=resolver,
+            imports=self._imports,
+        )
 
     # Events
 
     async def accept(self, event: Event, verdict: Verdict) -> Verdict:
         """`RoomWriter.accept`."""
-        return await self._accept(event, verdict, None, to_federate=False)
+        return await self._acceptance.accept(event, verdict, None, to_federate=False)
 
     async def accept_with_state(
         self, event: Event, verdict: Verdict, state_before: Mapping[StateKey, EventId]
     ) -> Verdict:
         """`RoomWriter.accept_with_state`."""
-        return await self._accept(event, verdict, state_before, to_federate=False)
+        return await self._acceptance.accept(event, verdict, state_before, to_federate=False)
 
     async def accept_own(self, event: Event) -> Verdict:
         """Hands in an event of ours that another server signed too (an invite)."""
-        return await self._accept(event, Accepted(), None, to_federate=True)
+        return await self._acceptance.accept(event, Accepted(), None, to_federate=True)
 
-    async def _accept(
-        self,
-        event: Event,
-        verdict: Verdict,
-        state_before: Mapping[StateKey, EventId] | None,
-        *,
-        to_federate: bool,
-    ) -> Verdict:
-        for _ in range(3):
-            room = await self._rooms.get(event.room_id)
-            if room is None:
-                raise Refused(404, "M_NOT_FOUND", "the room is not known here")
-            await self._committer.wait_for_space()
-            await self._committer.nids_ready(4)
-            room.pins += 1
-            try:
-                async with room.turn:
-                    stored = await self._stored_verdict(room, event.event_id)
-                    if stored is not None:
-                        return stored
-                    staged, final = await self._stage(
-                        room, event, verdict, state_before, to_federate
-                    )
-                    done = self._writer.enqueue(room, [staged])
-                await done
-            except Superseded:
-                continue
-            finally:
-                room.pins -= 1
-            return final
-        raise Refused(503, "M_UNKNOWN", "the room could not be written")
-
-    async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
-        """What became of an event that is here already. One that is staged counts only once it is
-        committed: its first hand-in is waited for by the turn that comes after."""
-        known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
-            event_id
-        )
-        if known is None or known.outlier:
-            return None
-        if event_id in room.staged_events:
-            await self._committer.submit(Unit())  # follows it in the queue
-            if event_id in room.staged_events:
-                return None
-        return Accepted()
-
-    async def _stage(
-        self,
-        room: Room,
-        event: Event,
-        verdict: Verdict,
-        state_before: Mapping[StateKey, EventId] | None,
-        to_federate: bool,
-    ) -> tuple[Staged, Verdict]:
-        nid = await self._nid_of(event.event_id)
-        before, snapshots = await self._before(room, event, state_before)
-        if isinstance(verdict, Accepted):
-            verdict = await self._settle(room, event)
-        unproven = state_before is not None
-        if isinstance(verdict, Accepted):
-            origin = Origin(to_federate=to_federate, unproven=unproven)
-            staged = await self._writer.place(
-                room, event, before, origin, nid=nid, snapshots=snapshots
-            )
-            staged.missing_parents = await self._missing_parents(room, event)
-            return staged, verdict
-        is_soft = isinstance(verdict, SoftFailed)
-        origin = Origin(
-            to_federate=False,
-            unproven=unproven,
-            verdict=event_rows.SOFT_FAILED if is_soft else event_rows.REJECTED,
-            reason=str(verdict.failure),
-        )
-        staged, after = keep_aside(event, nid, room, before, origin)
-        staged.snapshots = (*snapshots, *staged.snapshots)
-        room.staged_events[event.event_id] = KnownEvent(
-            event, rejected=not is_soft, soft_failed=is_soft
-        )
-        room.remember_after(event.event_id, after)
-        return staged, verdict
-
-    async def _settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
-        current = self._rooms.auth_state(room, room.staged.state)
-        return await self._writer.loading(lambda: settle(event, current))
-
-    async def _nid_of(self, event_id: EventId) -> int:
-        """The row number of an outlier that gets its place now, else a new one."""
-        known = (await self._rooms.events([event_id])).get(event_id)
-        if known is not None:
-            async with self._database.connection() as connection:
-                for row in await event_rows.by_id(connection, [event_id]):
-                    self._rooms.forget_event(event_id)
-                    nid: int = row["event_nid"]
-                    return nid
-        return self._committer.take_nid()
-
-    async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
-        unknown = [one for one in event.prev_events if one not in room.after]
-        if not unknown:
-            return ()
-        known = await self._rooms.events(unknown)
-        return tuple(one for one in unknown if one not in known or known[one].outlier)
-
-    # States
-
-    async def _before(
-        self,
-        room: Room,
-        event: Event,
-        state_before: Mapping[StateKey, EventId] | None,
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
-        """The state before an event, stored as a snapshot."""
-        if state_before is not None:
-            return await self._imports.given_state(room, state_before)
-        branches = await self.states_after(room, event.prev_events)
-        if branches is None:
-            raise Refused(503, "M_UNKNOWN", "a parent of the event is missing")
-        return await self._resolver.resolve(room, branches, self._committer.take_nid)
-
-    async def states_after(
-        self, room: Room, event_ids: Collection[EventId], *, staged: bool = True
-    ) -> list[Before] | None:
-        """The states after some events; None where one of them has no known place."""
-        view = room.staged if staged else room.view
-        if set(event_ids) == {head.event_id for head in view.heads}:
-            return [Before(view.state, view.chain)]
-        heads = {head.event_id: Before(head.state, head.chain) for head in view.heads}
-        branches = []
-        for event_id in event_ids:
-            after = heads.get(event_id) or (room.after.get(event_id) if staged else None)
-            if after is None:
-                after = await self._stored_after(room, event_id)
-            if after is None:
-                return None
-            branches.append(after)
-        return branches
-
-    async def _stored_after(self, room: Room, event_id: EventId) -> Before | None:
-        async with self._database.connection() as connection:
-            snapshot = await event_rows.snapshot_after(connection, room.nid, event_id)
-        if snapshot is None:
-            return None
-        chain = await self._rooms.chain(room, snapshot)
-        return Before(self._rooms.state_of(room, chain), chain)
+    async def states_after(self, room: Room, event_ids: Collection[EventId]) -> list[Before] | None:
+        """The committed states after some events; None where one has no known place."""
+        return await self._acceptance.states_after(room, event_ids, staged=False)
 
     # In bulk
 
@@ -240,7 +103,7 @@ class Residents:
         if room is not None and self._server_name in room.view.servers:
             await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
             state = {event.key: event.event_id for event in joined.state}
-            await self._accept(joined.event, Accepted(), state, to_federate=False)
+            await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
         else:
             await self._imports.join(joined, room)
 
@@ -317,7 +180,7 @@ class Residents:
             b"",
         )
         state = self.view_auth(room, room.view.state)
-        failure = await self._writer.loading(lambda: check_auth(event, state))
+        failure = await self._writer.stager.loading(lambda: check_auth(event, state))
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
 
@@ -341,10 +204,10 @@ class Residents:
         await self._committer.nids_ready(4)
         before, _ = await self._resolver.resolve(room, branches, self._committer.take_nid)
         state = self.view_auth(room, before.state)
-        failure = await self._writer.loading(lambda: check_auth(event, state))
+        failure = await self._writer.stager.loading(lambda: check_auth(event, state))
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
-        verdict = await self._accept(event, Accepted(), None, to_federate=True)
+        verdict = await self._acceptance.accept(event, Accepted(), None, to_federate=True)
         if not isinstance(verdict, Accepted):
             raise Refused(403, "M_FORBIDDEN", str(verdict.failure))
         return await self._answer(room, event, before.state)

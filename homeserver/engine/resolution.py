@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.state_resolution import MissingEvent, resolve
 from federation.ports import KnownEvent
-from homeserver.engine.rooms import Before, Room, Rooms, key_of, ref_of
+from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap, StateRef, difference
 from homeserver.engine.staging import extended
+from homeserver.engine.stored import key_of, ref_of
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Database
 from homeserver.storage.snapshots import SnapshotRow
@@ -53,19 +54,15 @@ class Resolver:
                 )
                 break
             except MissingEvent as missing:
-                await self._load(missing.event_id, known)
+                await self._load(missing.event_ids, known)
         return await self._refs(room, resolved, states)
 
-    async def _load(self, event_id: EventId, known: dict[EventId, KnownEvent]) -> None:
-        """Loads an event with its auth chain: the algorithm will ask for that next."""
-        loaded = await self._rooms.events([event_id])
-        assert event_id in loaded, f"state names {event_id}, which is not stored"
-        known.update(loaded)
-        wanted = {auth for one in loaded.values() for auth in one.event.auth_events}
-        wanted -= known.keys()
+    async def _load(self, event_ids: Collection[EventId], known: dict[EventId, KnownEvent]) -> None:
+        """Loads events with their auth chains: the algorithm will ask for these next."""
+        wanted = set(event_ids)
         while wanted:
             loaded = await self._rooms.events(wanted)
-            assert len(loaded) == len(wanted), "auth events of what is accepted are stored"
+            assert len(loaded) == len(wanted), "what state names, and its auth events, is stored"
             known.update(loaded)
             wanted = {auth for one in loaded.values() for auth in one.event.auth_events}
             wanted -= known.keys()

@@ -17,7 +17,7 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
 from homeserver.engine.entries import Committed, EventEntry, StateChange, TransactionKey, Unit
-from homeserver.engine.rooms import Before, Head, Room, RoomView, client_json
+from homeserver.engine.room import Before, Head, Room, RoomView
 from homeserver.engine.snapshots import (
     Chain,
     Delta,
@@ -27,6 +27,7 @@ from homeserver.engine.snapshots import (
     extend,
     first_chain,
 )
+from homeserver.engine.stored import client_json
 from homeserver.storage import events as event_rows
 from homeserver.storage.events import EventRow
 from homeserver.storage.snapshots import SnapshotRow

@@ -38,8 +38,9 @@ from homeserver.engine.memberships import Memberships
 from homeserver.engine.reader import Reader
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Rooms
+from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.transactions import Transactions
-from homeserver.engine.writer import Signer, Writer
+from homeserver.engine.writer import Writer
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.directory import Directory, Target
 from homeserver.services.member_state import MemberState
@@ -247,11 +248,16 @@ def _world(database: Database, committer: Committer) -> World:
     writer = Writer(
         rooms,
         committer,
-        resolver=Resolver(database, rooms),
+        stager=Stager(
+            rooms,
+            Resolver(database, rooms),
+            take_nid=committer.take_nid,
+            signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
+            clock=clock,
+            random_bytes=os.urandom,
+        ),
         transactions=Transactions(database),
-        signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
-        clock=clock,
-        random_bytes=os.urandom,
+        server_name=HERE,
     )
     engine = RoomEngine(rooms, Memberships(database, committer, HERE), writer)
     reader, remote = Reader(database, rooms), FakeRemote(committer)

@@ -133,7 +133,7 @@ async def test_culprit_of_a_data_error_fails_alone(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         good, bad = await world.create_room(), await world.create_room()
         room = await world.room(bad)
-        stage = world.engine.writer.stage_draft
+        stage = world.engine.writer.stager.stage_draft
 
         async def spoil(*arguments: object) -> object:
             staged = await stage(*arguments)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ async def test_culprit_of_a_data_error_fails_alone(postgres_url: str) -> None:
                 staged.row.reason = "a text with \0"
             return staged
 
-        world.engine.writer.stage_draft = spoil  # type: ignore[method-assign, assignment]
+        world.engine.writer.stager.stage_draft = spoil  # type: ignore[method-assign, assignment]
         results = await asyncio.gather(
             world.say(good, "1"),
             world.say(bad, "spoilt"),

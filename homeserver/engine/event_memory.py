@@ -1,0 +1,142 @@
+"""Events in memory, of all rooms: parsed, and as JSON for clients; else loaded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import Generic, TypeVar
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+from federation.ports import KnownEvent
+from homeserver import limits
+from homeserver.engine.room import NotLoaded
+from homeserver.engine.stored import client_json, known_event
+from homeserver.storage import events as event_rows
+from homeserver.storage.database import Database
+
+V = TypeVar("V")
+
+
+class ByteBoundedCache(Generic[V]):
+    """Least recently used values are dropped once the sum of their sizes passes a bound."""
+
+    def __init__(self, bytes_max: int, size_of: Callable[[V], int]) -> None:
+        self._values: OrderedDict[str, V] = OrderedDict()
+        self._bytes_max = bytes_max
+        self._size_of = size_of
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: str) -> V | None:
+        """The value, which counts as used now."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: str, value: V) -> None:
+        """Keeps a value, in place of an older one."""
+        self.drop(key)
+        self._values[key] = value
+        self.bytes += self._size_of(value)
+        while self.bytes > self._bytes_max and len(self._values) > 1:
+            _, old = self._values.popitem(last=False)
+            self.bytes -= self._size_of(old)
+
+    def drop(self, key: str) -> None:
+        """Forgets a value."""
+        old = self._values.pop(key, None)
+        if old is not None:
+            self.bytes -= self._size_of(old)
+
+    def split(self, keys: Collection[str]) -> tuple[dict[str, V], list[str]]:
+        """What is here of `keys`, and those that aren't."""
+        found: dict[str, V] = {}
+        missing: list[str] = []
+        for key in keys:
+            value = self.get(key)
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing
+
+
+class EventMemory:
+    """Committed events by ID."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._events: ByteBoundedCache[KnownEvent] = ByteBoundedCache(
+            limits.EVENT_CACHE_BYTES, lambda known: 3 * len(known.event.raw) + 600
+        )
+        self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
+            limits.CLIENT_JSON_CACHE_BYTES, lambda client: len(client) + 150
+        )
+
+    def known(self, event_id: EventId) -> KnownEvent | None:
+        """An event, if it is in memory."""
+        return self._events.get(event_id)
+
+    def client(self, event_id: EventId) -> bytes | None:
+        """An event's JSON for clients, if it is in memory."""
+        return self._client.get(event_id)
+
+    def remember(self, known: KnownEvent, client: bytes | None = None) -> None:
+        """Keeps an event in memory, as committed or staged under its own ID."""
+        self._events.put(known.event.event_id, known)
+        if client is not None:
+            self._client.put(known.event.event_id, client)
+
+    def forget_event(self, event_id: EventId) -> None:
+        """Drops an event from memory: its stored form changed."""
+        self._events.drop(event_id)
+        self._client.drop(event_id)
+
+    def cached_event(self, event_id: EventId) -> Event:
+        """An event in memory; raises NotLoaded."""
+        known = self._events.get(event_id)
+        if known is None:
+            raise NotLoaded(event_id)
+        return known.event
+
+    async def events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+        """Those of the events that are stored, outliers and rejected ones included."""
+        found, missing = self._events.split(event_ids)
+        if missing:
+            async with self._database.connection() as connection:
+                rows = await event_rows.by_id(connection, missing)
+            for row in rows:
+                known = known_event(row)
+                self._events.put(known.event.event_id, known)
+                found[known.event.event_id] = known
+        return found  # type: ignore[return-value]  # EventId is str at run time
+
+    async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
+        """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
+        found, missing = self._client.split(event_ids)
+        if missing:
+            for event_id, known in (await self.events([EventId(i) for i in missing])).items():
+                client = client_json(known.event)
+                self._client.put(event_id, client)
+                found[event_id] = client
+        return found  # type: ignore[return-value]
+
+    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+        """All events reached by auth_events from these, which must be stored."""
+        chain: dict[EventId, KnownEvent] = {}
+        frontier = {
+            auth
+            for known in (await self.events(event_ids)).values()
+            for auth in known.event.auth_events
+        }
+        while frontier:
+            loaded = await self.events(frontier)
+            chain.update(loaded)
+            frontier = {
+                auth for known in loaded.values() for auth in known.event.auth_events
+            } - chain.keys()
+        return chain

@@ -1,0 +1,196 @@
+"""One room in memory.
+
+Rules:
+1. A room has two views. `view` is committed; `staged` is the writer's, and nothing that depends
+   on it leaves the process before its commit. After a failed batch `staged` is `view` again and
+   the generation is one higher.
+2. Views are values: a new one for each event, sharing what did not change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+
+import immutables
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
+from federation.events.room_versions import RoomVersion
+from federation.graph.auth_rules import AuthState
+from federation.ports import KnownEvent
+from homeserver import limits
+from homeserver.engine.entries import EventEntry, StateChange
+from homeserver.engine.log import Placed
+from homeserver.engine.snapshots import Chain, StateMap, StateRef
+
+_STATE_ENTRY_BYTES = 350
+_ROOM_BYTES = 4_000
+
+
+class NotLoaded(LookupError):
+    """A state event is needed that is not in memory: load it, then do it again."""
+
+    def __init__(self, event_id: EventId) -> None:
+        super().__init__(event_id)
+        self.event_id = event_id
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A forward extremity with the state after it."""
+
+    event_id: EventId
+    nid: int
+    depth: int
+    state: StateMap
+    chain: Chain
+
+
+class Before(msgspec.Struct, frozen=True):
+    """A state (before an event, or after one) with the snapshot that it is stored as."""
+
+    state: StateMap
+    chain: Chain
+
+
+class RoomView(msgspec.Struct, frozen=True):
+    """A room as of one moment."""
+
+    state: StateMap
+    chain: Chain
+    heads: tuple[Head, ...]
+    n: int
+    joined: int
+    invited: int
+    servers: immutables.Map[ServerName, int]
+    position: int = 0
+
+
+class Room:
+    """A room in memory."""
+
+    def __init__(self, room_id: RoomId, nid: int, version: RoomVersion, view: RoomView) -> None:
+        self.room_id = room_id
+        self.nid = nid
+        self.version = version
+        self.view = view
+        self.staged = view
+        self.generation = 0
+        self.pins = 0
+        self.unsettled = 0
+        self.turn = asyncio.Lock()
+        self.joined_local: set[UserId] = set()
+        self.ring: deque[Placed] = deque()
+        self.ring_start = view.position
+        self.changes_start = view.position  # older ring entries don't tell changes of state
+        self.awaited_targets: dict[EventId, EventId] = {}  # of redactions: target, redaction
+        self.staged_events: dict[EventId, KnownEvent] = {}
+        self.after: OrderedDict[EventId, Before] = OrderedDict()
+        self._ring_bytes = 0
+        self._auth: AuthState | None = None
+        self._auth_of: StateMap | None = None
+
+    @property
+    def joined_servers(self) -> Mapping[ServerName, int]:
+        """How many joined users each server has."""
+        return self.view.servers
+
+    @property
+    def bytes(self) -> int:
+        """A rough size, for the memory budget."""
+        return _ROOM_BYTES + _STATE_ENTRY_BYTES * len(self.view.state) + self._ring_bytes
+
+    def remember(self, placed: Placed) -> None:
+        """Adds a committed timeline event to the ring."""
+        self.ring.append(placed)
+        self._ring_bytes += ring_entry(placed).size
+        if len(self.ring) > limits.ROOM_RING_EVENTS:
+            oldest = self.ring.popleft()
+            self.ring_start = oldest.position
+            self._ring_bytes -= ring_entry(oldest).size
+
+    def replace_in_ring(self, entry: EventEntry) -> None:
+        """Renews a timeline event that a redaction changed."""
+        for i, placed in enumerate(self.ring):
+            if ring_entry(placed).event.event_id == entry.event.event_id:
+                self.ring[i] = Placed(placed.position, entry)
+                return
+
+    def publish(self, view: RoomView, position: int) -> None:
+        """Makes a staged view the committed one; for the committer."""
+        is_newest = self.staged is view
+        self.view = msgspec.structs.replace(view, position=position)
+        if is_newest:
+            self.staged = self.view
+
+    def update_locals(self, changes: Sequence[StateChange], own_server: str) -> None:
+        """Keeps `joined_local` in step with committed changes."""
+        for change in changes:
+            kind, user = change.key
+            if kind == "m.room.member" and server_of(user) == own_server:
+                if change.membership == "join":
+                    self.joined_local.add(UserId(user))
+                else:
+                    self.joined_local.discard(UserId(user))
+
+    def remember_after(self, event_id: EventId, after: Before) -> None:
+        """Keeps the state after a staged event, for events that name it as their parent."""
+        self.after[event_id] = after
+        if len(self.after) > limits.ROOM_STATES_AFTER:
+            self.after.popitem(last=False)
+
+    def discard_staged(self) -> None:
+        """After a failure: what was staged is gone, and whoever built on it is told so."""
+        self.generation += 1
+        self.restore(self.view)
+        self.staged_events.clear()
+
+    def restore(self, view: RoomView) -> None:
+        """Takes back staging that was not queued."""
+        self.staged = view
+        self.after.clear()
+        self.forget_auth()
+
+    def forget_auth(self) -> None:
+        """An event that the auth rules read has changed."""
+        self._auth = self._auth_of = None
+
+    def auth_state(self, state: StateMap, load: Callable[[EventId], Event]) -> AuthState:
+        """A state as the auth rules see it; kept while the state stays the same."""
+        if self._auth is None or self._auth_of is not state:
+
+            def lookup(key: StateKey) -> Event | None:
+                ref = state.get(key)
+                if ref is None:
+                    return None
+                staged = self.staged_events.get(ref.event_id)
+                return staged.event if staged else load(ref.event_id)
+
+            self._auth, self._auth_of = AuthState(self.version, lookup), state
+        return self._auth
+
+
+def ring_entry(placed: Placed) -> EventEntry:
+    """The entry of a timeline event."""
+    assert isinstance(placed.entry, EventEntry), "a ring holds timeline events"
+    return placed.entry
+
+
+def membership_counts(
+    state: Mapping[StateKey, StateRef],
+) -> tuple[int, int, immutables.Map[ServerName, int]]:
+    """Joined and invited users, and the joined ones of each server."""
+    joined = invited = 0
+    servers: dict[ServerName, int] = {}
+    for (kind, user), ref in state.items():
+        if kind != "m.room.member":
+            continue
+        if ref.membership == "join":
+            joined += 1
+            server = server_of(user)
+            servers[server] = servers.get(server, 0) + 1
+        elif ref.membership == "invite":
+            invited += 1
+    return joined, invited, immutables.Map(servers)

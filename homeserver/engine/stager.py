@@ -1,0 +1,263 @@
+"""Makes events of our own users, and places events of all: what is staged, under a room's turn.
+
+Rules:
+1. The auth check, the signature and the place follow from memory; what is missing is loaded and
+   the step is made again.
+2. A placed event is staged on the room: the next one builds on it. Nothing here waits for a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from federation.events.event import Event, EventTooLarge, InvalidEvent
+from federation.events.ids import EventId, RoomId, ServerName
+from federation.events.redaction import redact_event
+from federation.events.room_versions import RoomVersion
+from federation.events.signing import SigningKey
+from federation.graph.auth_rules import auth_event_keys, check_auth
+from federation.graph.building import EventDraft, build_event
+from federation.ports import Clock, KnownEvent
+from homeserver import limits
+from homeserver.engine.entries import Entry, TransactionKey
+from homeserver.engine.resolution import Resolver
+from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms
+from homeserver.engine.staging import (
+    Origin,
+    Redacting,
+    Staged,
+    after_state_event,
+    empty_view,
+    place_live,
+    snapshot_row,
+)
+from homeserver.errors import bad_json, forbidden, too_large
+from homeserver.storage.database import Connection
+from homeserver.storage.snapshots import SnapshotRow
+
+T = TypeVar("T")
+
+RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs our events."""
+
+    server_name: ServerName
+    key: SigningKey
+
+
+class Stager:
+    """Builds, checks and places events."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        resolver: Resolver,
+        *,
+        take_nid: Callable[[], int],
+        signer: Signer,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._rooms = rooms
+        self._resolver = resolver
+        self._take_nid = take_nid
+        self._signer = signer
+        self._clock = clock
+        self._random_bytes = random_bytes
+
+    async def stage_draft(
+        self,
+        room: Room,
+        draft: EventDraft,
+        transaction: tuple[TransactionKey, bytes] | None,
+    ) -> Staged:
+        """Builds, checks and places one event; the caller holds the room's turn. Raises
+        MatrixError."""
+        before, snapshots = await self._before(room)
+        named = room.staged.heads[-limits.HEADS_PER_EVENT :]
+        event = await self.loading(lambda: self._build(room, draft, before, named))
+        origin = Origin(to_federate=True, transaction=transaction)
+        return await self.place(room, event, before, origin, snapshots=snapshots)
+
+    async def _before(self, room: Room) -> tuple[Before, tuple[SnapshotRow, ...]]:
+        """The state that a new event is made on: of the heads that it names."""
+        view = room.staged
+        if len(view.heads) <= limits.HEADS_PER_EVENT:
+            return Before(view.state, view.chain), ()
+        named = view.heads[-limits.HEADS_PER_EVENT :]
+        branches = [Before(head.state, head.chain) for head in named]
+        return await self._resolver.resolve(room, branches, self._take_nid)
+
+    async def loading(self, step: Callable[[], T]) -> T:
+        """Makes a step, loading the state events that it misses."""
+        for _ in range(limits.STAGING_LOADS):
+            try:
+                return step()
+            except NotLoaded as missing:
+                await self._rooms.events([missing.event_id])
+        raise AssertionError("an auth check needs a bounded number of events")
+
+    def _build(self, room: Room, draft: EventDraft, before: Before, heads: Sequence[Head]) -> Event:
+        state = before.state
+        keys = auth_event_keys(
+            draft.type,
+            sender=draft.sender,
+            state_key=draft.state_key,
+            content=draft.content,
+            version=room.version,
+        )
+        event = self._signed(
+            draft,
+            version=room.version,
+            room_id=room.room_id,
+            prev_events=[head.event_id for head in heads],
+            auth_events=[state[key].event_id for key in keys if key in state],
+            depth=max(head.depth for head in heads) + 1,
+        )
+        failure = check_auth(event, room.auth_state(state, self._rooms.cached_event))
+        if failure is not None:
+            raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
+        return event
+
+    def _signed(
+        self,
+        draft: EventDraft,
+        *,
+        version: RoomVersion,
+        room_id: RoomId | None,
+        prev_events: Sequence[EventId],
+        auth_events: Sequence[EventId],
+        depth: int,
+    ) -> Event:
+        try:
+            return build_event(
+                draft,
+                version=version,
+                room_id=room_id,
+                prev_events=prev_events,
+                auth_events=auth_events,
+                depth=depth,
+                now_ms=self._clock.now_ms(),
+                server_name=self._signer.server_name,
+                key=self._signer.key,
+            )
+        except EventTooLarge as error:
+            raise too_large(error.reason) from error
+        except InvalidEvent as error:
+            raise bad_json(error.reason) from error
+
+    async def place(
+        self,
+        room: Room,
+        event: Event,
+        before: Before,
+        origin: Origin,
+        *,
+        nid: int | None = None,
+        snapshots: tuple[SnapshotRow, ...] = (),
+        replaces_heads: bool = False,
+    ) -> Staged:
+        """Puts an allowed event at the room's newest place; the caller holds the turn."""
+        if nid is None:
+            nid = self._take_nid()
+        after = before
+        if event.is_state:
+            after, rows = after_state_event(event, nid, room, before)
+            snapshots += rows
+        view = room.staged
+        others = (
+            ()
+            if replaces_heads
+            else tuple(head for head in view.heads if head.event_id not in event.prev_events)
+        )
+        if others:
+            branches = [after, *(Before(head.state, head.chain) for head in others)]
+            room.staged_events[event.event_id] = KnownEvent(event)
+            current, rows = await self._resolver.resolve(room, branches, self._take_nid)
+            snapshots += rows
+        else:
+            current = after
+        staged = place_live(
+            event,
+            nid,
+            room,
+            before=before,
+            after=after,
+            current=current,
+            origin=origin,
+            snapshots=snapshots,
+            replaces_heads=replaces_heads,
+        )
+        await self._prepare_redactions(room, staged)
+        assert staged.view is not None, "a placed event changes the room"
+        room.staged = staged.view
+        room.staged_events[event.event_id] = KnownEvent(event)
+        room.remember_after(event.event_id, after)
+        return staged
+
+    def new_room(self, version: RoomVersion, draft: EventDraft) -> tuple[Room, Staged]:
+        """A room with its create event staged."""
+        room_id = None
+        if not version.room_id_is_create_hash:
+            opaque = self._random_bytes(16).hex()
+            room_id = RoomId(f"!{opaque}:{self._signer.server_name}")
+        event = self._signed(
+            draft, version=version, room_id=room_id, prev_events=(), auth_events=(), depth=1
+        )
+        nid, first = self._take_nid(), self._take_nid()
+        view = empty_view(first)
+        room = Room(event.room_id, nid, version, view)
+        failure = check_auth(event, room.auth_state(view.state, self._rooms.cached_event))
+        if failure is not None:
+            raise bad_json(failure.detail)
+        before = Before(view.state, view.chain)
+        event_nid = self._take_nid()
+        after, rows = after_state_event(event, event_nid, room, before)
+        staged = place_live(
+            event,
+            event_nid,
+            room,
+            before=before,
+            after=after,
+            current=after,
+            origin=Origin(to_federate=True),
+            snapshots=(snapshot_row(room, view.chain), *rows),
+        )
+        assert staged.view is not None, "a placed event changes the room"
+        room.staged = staged.view
+        room.staged_events[event.event_id] = KnownEvent(event)
+        return room, staged
+
+    # Redactions (spec: room version 3, "Handling redactions")
+
+    async def _prepare_redactions(self, room: Room, staged: Staged) -> None:
+        """Applies the redaction that this event is, or that waited for it."""
+        event = staged.event
+        waiting = room.awaited_targets.get(event.event_id)
+        if waiting is not None:
+            redaction = (await self._rooms.events([waiting])).get(waiting)
+            if redaction is not None:
+                await self._redact(room, staged, event, redaction.event)
+        if event.type != "m.room.redaction" or event.redacts is None:
+            return
+        target_id = event.redacts
+        known = room.staged_events.get(target_id) or (await self._rooms.events([target_id])).get(
+            target_id
+        )
+        if known is None:
+            room.awaited_targets[target_id] = event.event_id
+            staged.waits_for_target = target_id
+        elif known.event.room_id == room.room_id:
+            await self._redact(room, staged, known.event, event)
+
+    async def _redact(self, room: Room, staged: Staged, target: Event, by: Event) -> None:
+        state = room.auth_state(room.staged.state, self._rooms.cached_event)
+        levels = await self.loading(lambda: state.power_levels)
+        same_server = target.sender.partition(":")[2] == by.sender.partition(":")[2]
+        if same_server or levels.user(by.sender) >= levels.redact:
+            staged.redacting = Redacting(redact_event(target), by.event_id)

@@ -1,0 +1,49 @@
+"""Rows of events turned into the engine's values."""
+
+from __future__ import annotations
+
+import orjson
+
+from federation.events.event import Event, client_event, load_event
+from federation.events.ids import StateKey, UserId
+from federation.events.room_versions import room_version
+from federation.ports import KnownEvent
+from homeserver.engine.entries import TransactionKey
+from homeserver.engine.snapshots import StateRef
+from homeserver.storage import events as event_rows
+from homeserver.storage.database import Row
+from homeserver.storage.text import unescape
+
+
+def client_json(event: Event) -> bytes:
+    """The event for clients, without `unsigned`: JSON that ends with a brace to splice into."""
+    return orjson.dumps(client_event(event))
+
+
+def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:
+    """The client's transaction that made an event, as far as `unsigned` needs it."""
+    if stored is None:
+        return None
+    device, _, transaction_id = stored.partition("\n")
+    return TransactionKey(UserId(sender), device, "", transaction_id)  # type: ignore[arg-type]
+
+
+def key_of(row: Row) -> StateKey:
+    """The state key of a stored state event."""
+    return unescape(row["type"]), unescape(row["state_key"])
+
+
+def ref_of(row: Row) -> StateRef:
+    """What a state map holds of a stored event."""
+    return StateRef(row["event_id"], row["event_nid"], row["membership"])
+
+
+def known_event(row: Row) -> KnownEvent:
+    """An event as it was stored (a row of `storage.events.by_id`)."""
+    event = load_event(row["json"], room_version(row["version"]), row["event_id"])
+    return KnownEvent(
+        event,
+        rejected=row["verdict"] == event_rows.REJECTED,
+        soft_failed=row["verdict"] == event_rows.SOFT_FAILED,
+        outlier=row["outlier"],
+    )
