@@ -318,7 +318,9 @@ class UserDevices:
 class UserQueries(Protocol):
     """What other servers may ask of our users. `origin` asks; raises Refused where it may not."""
 
-    async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject: ...
+    async def profile(
+        self, origin: ServerName, user_id: UserId, field: str | None
+    ) -> JsonObject: ...
 
     async def directory(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]: ...
 

@@ -106,7 +106,7 @@ class Database:
         """A connection for reads. Raises DatabaseUnavailable or DataRefused."""
         try:
             async with self._pool.acquire(timeout=limits.DATABASE_WAIT_S) as connection:
-                yield connection  # type: ignore[misc]  # the proxy has a connection's methods
+                yield connection  # the proxy has a connection's methods
         except Exception as error:
             ours = translated(error)
             if ours is None:
