@@ -38,10 +38,10 @@ _COLUMNS = (
     "transaction_of",
     "json",
 )
-COLUMN_TYPES = (
+COLUMN_TYPES = (  # noqa: SIM905 - a table in two lines
     "bigint bigint text text text text text bigint bigint bigint smallint text boolean boolean"
     " boolean bigint bigint text text text bytea"
-).split()  # noqa: SIM905 - a table in two lines
+).split()
 _UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(COLUMN_TYPES))
 COLUMN_NAMES = ", ".join(_COLUMNS)
 _INSERT = f"INSERT INTO events ({COLUMN_NAMES}) SELECT * FROM unnest({_UNNEST})"
