@@ -42,6 +42,15 @@ def test_nothing_readable_is_in_the_files(tmp_path: Path) -> None:
     assert b"CANARY" not in kept
 
 
+def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
+    """Not merely unlinked from its table; and each commit waits for the disk."""
+    store = Store.open(tmp_path / "store", KEY)
+    settings = {"secure_delete": 1, "synchronous": 2, "journal_mode": "wal"}
+    for name, value in settings.items():
+        assert store._database.execute(f"PRAGMA {name}").fetchone() == (value,)
+    store.close()
+
+
 def test_another_key_opens_nothing(tmp_path: Path) -> None:
     """It is refused at once, and nothing is overwritten."""
     path = tmp_path / "store"
