@@ -109,12 +109,17 @@ class Syncing:
         for room_id, room in joined.items():
             timeline = _object(_object(room).get("timeline"))
             start = timeline.get("prev_batch")
+            if timeline.get("limited") is not True or not isinstance(start, str):
+                continue
+            known = self._shelf.of(room_id)
+            is_new = known is None or known.membership != "join"
             has_join = any(self._is_our_join(event) for event in _events(timeline, "events"))
-            if timeline.get("limited") is True and isinstance(start, str) and not has_join:
-                gaps[room_id] = await self._fetch_gap(room_id, start)
+            if not (is_new and has_join):
+                gaps[room_id] = await self._fetch_gap(room_id, start, until_join=is_new)
         return gaps
 
-    async def _fetch_gap(self, room_id: str, start: str) -> list[JsonObject]:
+    async def _fetch_gap(self, room_id: str, start: str, *, until_join: bool) -> list[JsonObject]:
+        """The events before a token, oldest first, from what we have (or our joining) on."""
         found: list[JsonObject] = []
         for _ in range(GAP_PAGES_MAX):
             try:
@@ -125,7 +130,7 @@ class Syncing:
                 if self._shelf.has_event(room_id, str(event.get("event_id"))):
                     return found[::-1]
                 found.append(event)
-                if self._is_our_join(event):
+                if until_join and self._is_our_join(event):
                     return found[::-1]
             end = page.get("end")
             if not isinstance(end, str) or end == start:

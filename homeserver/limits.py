@@ -308,3 +308,6 @@ IGNORED_USERS_CACHED = 50_000
 
 BACKFILL_EVENTS = 100
 """Missing events that we ask another server for at a time, at least (the spec's usual most)."""
+
+EVENT_IDS_REMEMBERED = 20_000
+"""Event IDs known to be stored lately, and as many known not to be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
 from federation.events.event import Event
@@ -65,8 +65,30 @@ class ByteBoundedCache(Generic[V]):
         return found, missing
 
 
+class _Ids:
+    """A bounded set of event IDs; the oldest go first."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, event_id: str) -> bool:
+        return event_id in self._ids
+
+    def add(self, event_id: str) -> None:
+        self._ids[event_id] = None
+        if len(self._ids) > limits.EVENT_IDS_REMEMBERED:
+            self._ids.popitem(last=False)
+
+    def discard(self, event_id: str) -> None:
+        self._ids.pop(event_id, None)
+
+
 class EventMemory:
-    """Committed events by ID."""
+    """Committed events by ID.
+
+    It knows of some IDs that nothing is stored under them: an event that comes in is asked for by
+    several steps before it is stored. All that stores events calls `stored` or `remember`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -76,6 +98,8 @@ class EventMemory:
         self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
             limits.CLIENT_JSON_CACHE_BYTES, lambda client: len(client) + 150
         )
+        self._missing = _Ids()
+        self._stored = _Ids()  # lately: a look-up may be on its way that began before
 
     def known(self, event_id: EventId) -> KnownEvent | None:
         """An event, if it is in memory."""
@@ -86,10 +110,17 @@ class EventMemory:
         return self._client.get(event_id)
 
     def remember(self, known: KnownEvent, client: bytes | None = None) -> None:
-        """Keeps an event in memory, as committed or staged under its own ID."""
+        """Keeps a committed event in memory."""
+        self.stored([known.event.event_id])
         self._events.put(known.event.event_id, known)
         if client is not None:
             self._client.put(known.event.event_id, client)
+
+    def stored(self, event_ids: Iterable[EventId]) -> None:
+        """These events are stored from now on."""
+        for event_id in event_ids:
+            self._missing.discard(event_id)
+            self._stored.add(event_id)
 
     def forget_event(self, event_id: EventId) -> None:
         """Drops an event from memory: its stored form changed."""
@@ -105,14 +136,18 @@ class EventMemory:
 
     async def events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
         """Those of the events that are stored, outliers and rejected ones included."""
-        found, missing = self._events.split(event_ids)
-        if missing:
+        found, absent = self._events.split(event_ids)
+        unknown = [event_id for event_id in absent if event_id not in self._missing]
+        if unknown:
             async with self._database.connection() as connection:
-                rows = await event_rows.by_id(connection, missing)
+                rows = await event_rows.by_id(connection, unknown)
             for row in rows:
                 known = known_event(row)
                 self._events.put(known.event.event_id, known)
                 found[known.event.event_id] = known
+            for event_id in unknown:
+                if event_id not in found and event_id not in self._stored:
+                    self._missing.add(event_id)
         return found  # type: ignore[return-value]  # EventId is str at run time
 
     async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -135,6 +135,10 @@ class Rooms:
     def remember(self, known: KnownEvent, client: bytes | None = None) -> None:
         """Keeps a committed event in memory."""
         self._memory.remember(known, client)
+
+    def stored(self, event_ids: Iterable[EventId]) -> None:
+        """These events were stored without being kept in memory."""
+        self._memory.stored(event_ids)
 
     def forget_event(self, event_id: EventId) -> None:
         """Drops an event from memory: its stored form changed."""

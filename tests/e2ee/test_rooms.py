@@ -78,3 +78,38 @@ async def test_a_gap_is_fetched_back_to_what_is_known_and_no_further(
     pages = [call for _, call in server.calls[before:] if "/messages" in call.path]
     assert summary.new_events == 30
     assert len(pages) == 3
+
+
+async def test_a_change_of_our_name_in_a_gap_doesnt_end_it(
+    enter: Callable[[str], Awaitable[Client]], server: FakeHomeserver
+) -> None:
+    """It looks like a join; in a room that we were in, only what we know ends a gap."""
+    alice = await enter("alice")
+    room_id = await alice.create_room(name="Room", encrypted=False)
+    server.timeline_limit = 3
+    content = {"msgtype": "m.text", "body": "x"}
+    member = {"type": "m.room.member", "sender": alice.user_id, "state_key": alice.user_id}
+    renamed = {**member, "content": {"membership": "join", "displayname": "A"}}
+    for number in range(20):
+        is_renaming = number in (10, 18)
+        message = {"type": "m.room.message", "sender": "@b:x", "content": content}
+        server.append(room_id, renamed if is_renaming else message)
+    await alice.sync_once()
+    assert len(alice.timeline(room_id)) == 18
+
+
+async def test_who_joins_sees_what_was_said_since(
+    enter: Callable[[str], Awaitable[Client]], server: FakeHomeserver
+) -> None:
+    """Between the join and its sync more was said than a sync carries; older is left alone."""
+    alice, bob = await enter("alice"), await enter("bob")
+    room_id = await alice.create_room(name="Room", invite=[bob.user_id], encrypted=False)
+    message = {"type": "m.room.message", "sender": alice.user_id}
+    for number in range(10):
+        server.append(room_id, {**message, "content": {"body": f"before {number}"}})
+    server._member(room_id, bob.user_id, bob.user_id, "join")
+    server.timeline_limit = 3
+    for number in range(10):
+        server.append(room_id, {**message, "content": {"body": f"after {number}"}})
+    await bob.sync_once()
+    assert [m.body for m in bob.timeline(room_id)] == [f"after {n}" for n in range(10)]
