@@ -139,7 +139,7 @@ class FakeHomeserver:
             raise Refusal(401, "M_UNKNOWN_TOKEN")
         match parts:
             case ["sync"]:
-                return await self._sync(who, query)
+                return await _sync(self, who, query)
             case ["account", "whoami"]:
                 return {"user_id": user, "device_id": who[1]}
             case ["logout"]:
@@ -163,7 +163,7 @@ class FakeHomeserver:
                 return {}
             case ["rooms", room_id, "messages"]:
                 self._require(room_id, user, "join")
-                return self._messages(room_id, query)
+                return _messages(self, room_id, query)
             case ["rooms", room_id, "send", event_type, transaction]:
                 self._require(room_id, user, "join")
                 event = {"type": event_type, "sender": user, "content": body}
@@ -280,83 +280,85 @@ class FakeHomeserver:
                 self.push_to_device(target, device, event)
         return {}
 
-    # Sync
 
-    async def _sync(self, who: tuple[str, str], query: dict[str, str]) -> JsonObject:
-        since = int(query.get("since", "s0")[1:])
-        deadline = asyncio.get_running_loop().time() + int(query["timeout"]) / 1000
-        while True:
-            answer = self._sync_answer(who, since)
-            has_news = any(answer["rooms"].values()) or answer["to_device"]["events"]
-            if has_news or answer["device_lists"]["changed"]:
-                return answer
-            left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                return answer
-            try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
-            except TimeoutError:
-                return answer
+async def _sync(server: FakeHomeserver, who: tuple[str, str], query: dict[str, str]) -> JsonObject:
+    since = int(query.get("since", "s0")[1:])
+    deadline = asyncio.get_running_loop().time() + int(query["timeout"]) / 1000
+    while True:
+        answer = _sync_answer(server, who, since)
+        has_news = any(answer["rooms"].values()) or answer["to_device"]["events"]
+        if has_news or answer["device_lists"]["changed"]:
+            return answer
+        left_s = deadline - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            return answer
+        try:
+            await asyncio.wait_for(server._changed.wait(), left_s)
+        except TimeoutError:
+            return answer
 
-    def _sync_answer(self, who: tuple[str, str], since: int) -> JsonObject:
-        user, _ = who
-        queue = [(n, event) for n, event in self.to_device.get(who, []) if n > since]
-        self.to_device[who] = queue
-        rooms: JsonObject = {"join": {}, "invite": {}, "leave": {}}
-        for room in self.rooms.values():
-            self._sync_room(room, user, since, rooms)
-        changed = {changed for n, changed in self.list_changes if n > since} if since else set()
-        unused = who in self.fallback_keys and who not in self.used_fallback
-        return {
-            "next_batch": f"s{self.position}",
-            "rooms": rooms,
-            "to_device": {"events": [event for _, event in queue]},
-            "device_lists": {"changed": sorted(changed), "left": []},
-            "device_one_time_keys_count": {
-                "signed_curve25519": len(self.one_time_keys.get(who, {}))
-            },
-            "device_unused_fallback_key_types": ["signed_curve25519"] if unused else [],
-        }
 
-    def _sync_room(self, room: FakeRoom, user: str, since: int, rooms: JsonObject) -> None:
-        if all(n <= since for n, _ in room.events):
-            return
-        first_new = sum(1 for n, _ in room.events if n <= since)
-        membership = room.membership(user)
-        was_joined = since > 0 and room.membership(user, first_new) == "join"
-        if membership == "invite":
-            state = room.state_before(len(room.events))
-            shown = [event for key, event in state.items() if key[0] != "m.room.encryption"]
-            rooms["invite"][room.room_id] = {"invite_state": {"events": shown}}
-            return
-        if membership != "join" and not was_joined:
-            return
-        end = len(room.events)
-        if membership != "join":
-            end = max(
-                i + 1
-                for i, (_, e) in enumerate(room.events)
-                if e["type"] == "m.room.member" and e["state_key"] == user
-            )
-        start = max(first_new if was_joined else 0, end - self.timeline_limit)
-        before = room.state_before(start)
-        known = room.state_before(first_new) if was_joined else {}
-        state_events = [event for key, event in before.items() if known.get(key) is not event]
-        part = rooms["join" if membership == "join" else "leave"]
-        part[room.room_id] = {
-            "state": {"events": state_events},
-            "timeline": {
-                "events": [event for _, event in room.events[start:end]],
-                "limited": start > (first_new if was_joined else 0),
-                "prev_batch": f"p{start}",
-            },
-        }
+def _sync_answer(server: FakeHomeserver, who: tuple[str, str], since: int) -> JsonObject:
+    user, _ = who
+    queue = [(n, event) for n, event in server.to_device.get(who, []) if n > since]
+    server.to_device[who] = queue
+    rooms: JsonObject = {"join": {}, "invite": {}, "leave": {}}
+    for room in server.rooms.values():
+        _sync_room(server, room, user, since, rooms)
+    changed = {changed for n, changed in server.list_changes if n > since} if since else set()
+    unused = who in server.fallback_keys and who not in server.used_fallback
+    return {
+        "next_batch": f"s{server.position}",
+        "rooms": rooms,
+        "to_device": {"events": [event for _, event in queue]},
+        "device_lists": {"changed": sorted(changed), "left": []},
+        "device_one_time_keys_count": {"signed_curve25519": len(server.one_time_keys.get(who, {}))},
+        "device_unused_fallback_key_types": ["signed_curve25519"] if unused else [],
+    }
 
-    def _messages(self, room_id: str, query: dict[str, str]) -> JsonObject:
-        end = int(query["from"][1:])
-        start = max(0, end - int(query["limit"]))
-        chunk = [event for _, event in self.rooms[room_id].events[start:end]][::-1]
-        return {"chunk": chunk, "start": query["from"]} | ({"end": f"p{start}"} if start else {})
+
+def _sync_room(
+    server: FakeHomeserver, room: FakeRoom, user: str, since: int, rooms: JsonObject
+) -> None:
+    if all(n <= since for n, _ in room.events):
+        return
+    first_new = sum(1 for n, _ in room.events if n <= since)
+    membership = room.membership(user)
+    was_joined = since > 0 and room.membership(user, first_new) == "join"
+    if membership == "invite":
+        state = room.state_before(len(room.events))
+        shown = [event for key, event in state.items() if key[0] != "m.room.encryption"]
+        rooms["invite"][room.room_id] = {"invite_state": {"events": shown}}
+        return
+    if membership != "join" and not was_joined:
+        return
+    end = len(room.events)
+    if membership != "join":
+        end = max(
+            i + 1
+            for i, (_, e) in enumerate(room.events)
+            if e["type"] == "m.room.member" and e["state_key"] == user
+        )
+    start = max(first_new if was_joined else 0, end - server.timeline_limit)
+    before = room.state_before(start)
+    known = room.state_before(first_new) if was_joined else {}
+    state_events = [event for key, event in before.items() if known.get(key) is not event]
+    part = rooms["join" if membership == "join" else "leave"]
+    part[room.room_id] = {
+        "state": {"events": state_events},
+        "timeline": {
+            "events": [event for _, event in room.events[start:end]],
+            "limited": start > (first_new if was_joined else 0),
+            "prev_batch": f"p{start}",
+        },
+    }
+
+
+def _messages(server: FakeHomeserver, room_id: str, query: dict[str, str]) -> JsonObject:
+    end = int(query["from"][1:])
+    start = max(0, end - int(query["limit"]))
+    chunk = [event for _, event in server.rooms[room_id].events[start:end]][::-1]
+    return {"chunk": chunk, "start": query["from"]} | ({"end": f"p{start}"} if start else {})
 
 
 class FakeTransport:
