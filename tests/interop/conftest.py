@@ -1,0 +1,110 @@
+"""Real servers for real clients: two processes that federate over TLS, kept for a whole module.
+
+Each test makes its own users and rooms, so the servers may be shared.
+"""
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from e2ee.client import Client
+from homeserver.storage.embedded import EmbeddedCluster
+from lab.certificates import client_context
+from lab.running import Lab
+from tests.conftest import drop_database
+from tests.interop.nio_person import PASSWORD, NioPerson
+
+
+class SessionDatabase:
+    """The test process's cluster, with a database for each server of a lab."""
+
+    def __init__(self, cluster: EmbeddedCluster) -> None:
+        self._cluster = cluster
+        self._names: list[str] = []
+
+    async def start(self) -> None:
+        """It runs already."""
+
+    async def stop(self) -> None:
+        """The cluster stays; the databases go."""
+        for name in self._names:
+            await drop_database(self._cluster, name)
+
+    async def address_of(self, name: str) -> str:
+        """A new database for a server."""
+        self._names.append(f"{name}_{secrets.token_hex(4)}")
+        return await self._cluster.ensure_database(self._names[-1])
+
+    def operator_address(self, name: str) -> str:
+        """Nobody looks into it here."""
+        raise AssertionError(f"{name}: no operator here")
+
+    def raw_folder(self) -> Path | None:
+        """Nobody looks into it here."""
+        return None
+
+    def log_path(self) -> Path | None:
+        """Nobody looks into it here."""
+        return None
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def servers(postgres_cluster: EmbeddedCluster) -> AsyncIterator[Lab]:
+    """Two servers, `hs1` and `hs2`, that federate over verified TLS."""
+    with tempfile.TemporaryDirectory(prefix="freehold-interop-") as folder:
+        database = SessionDatabase(postgres_cluster)
+        async with Lab(Path(folder) / "lab", ["hs1", "hs2"], database) as lab:
+            yield lab
+
+
+NioEntry = Callable[..., Awaitable[NioPerson]]
+OurEntry = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def nio(servers: Lab, tmp_path: Path) -> AsyncIterator[NioEntry]:
+    """Registers a matrix-nio client with a fresh name, or logs one in as another device."""
+    people: list[NioPerson] = []
+
+    async def enter(name: str, server: str = "hs1", *, again: NioPerson | None = None) -> NioPerson:
+        folder = tmp_path / f"nio-{len(people)}"
+        folder.mkdir()
+        person = NioPerson(servers.topology.server(server).http_url, folder)
+        people.append(person)
+        if again is None:
+            await person.register(f"{name}-{secrets.token_hex(3)}")
+        else:
+            await person.login(again.user_id)
+        return person
+
+    yield enter
+    for person in people:
+        await person.close()
+
+
+@pytest.fixture
+async def ours(servers: Lab, tmp_path: Path) -> AsyncIterator[OurEntry]:
+    """Registers a client of our own library, over TLS, or logs one in as another device."""
+    clients: list[Client] = []
+
+    async def enter(name: str, server: str = "hs1", *, again: Client | None = None) -> Client:
+        begin = Client.register if again is None else Client.login
+        user = f"{name}-{secrets.token_hex(3)}" if again is None else again.user_id
+        client = await begin(
+            servers.topology.server(server).tls_url,
+            user,
+            PASSWORD,
+            store_path=tmp_path / f"ours-{len(clients)}.sqlite",
+            store_key=secrets.token_bytes(32),
+            ssl=client_context(servers.authority_path),
+        )
+        clients.append(client)
+        return client
+
+    yield enter
+    for client in clients:
+        await client.close()
