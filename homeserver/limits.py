@@ -201,8 +201,8 @@ SYNC_TIMELINE_EVENTS = 10
 SYNC_TAIL_SCAN_ENTRIES = 5_000
 """A sync that is further behind asks the database room by room instead of reading the log."""
 
-SYNC_ROOMS_AT_ONCE = 8
-"""Cold rooms that one initial sync loads at a time: as many as there are connections."""
+SYNC_ROOMS_AT_ONCE = 250
+"""Cold rooms that an initial sync loads together: bounds the rows of one query."""
 
 LAZY_MEMBERS_DEVICES = 2_000
 """Devices for which we remember the members already sent; for others they are sent again."""

@@ -69,6 +69,8 @@ class Acceptance:
             room.pins += 1
             try:
                 async with room.turn:
+                    if self._rooms.hot(room.room_id) is not room:
+                        continue  # evicted while it was waited for
                     stored = await self._stored_verdict(room, event.event_id)
                     if stored is not None:
                         return stored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -38,32 +38,68 @@ class RoomLoader:
     async def chain(self, room_nid: int, snapshot: int) -> Chain:
         """A snapshot of a room with its bases."""
         async with self._database.connection() as connection:
-            return await self._load_chain(connection, room_nid, snapshot)
+            return (await self._load_chains(connection, [(room_nid, snapshot)]))[snapshot]
 
-    async def load(self, room_id: RoomId) -> Room | None:
-        """The room; None for one that we know nothing of but its ID."""
+    async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
+        """Rooms by ID, in a few queries however many they are; without those that we know
+        nothing of but their ID."""
         async with self._database.connection() as connection:
-            row = await room_rows.by_room_id(connection, room_id)
-            if row is None or row["snapshot_nid"] is None:
-                return None
-            nid = row["room_nid"]
-            chain = await self._load_chain(connection, nid, row["snapshot_nid"])
-            heads = await self._load_heads(connection, nid, row["heads"], chain)
-            newest = await event_rows.newest(
-                connection, nid, after=0, upto=row["position"], limit=limits.ROOM_LOAD_EVENTS
+            rows = await room_rows.by_room_ids(connection, room_ids)
+            if not rows:
+                return {}
+            nids = [row["room_nid"] for row in rows]
+            heads = _grouped(
+                await event_rows.heads(
+                    connection, [(row["room_nid"], nid) for row in rows for nid in row["heads"]]
+                )
             )
-            awaited = await redaction_rows.awaited(connection, nid)
-        version = room_version(row["version"])
+            snapshots = {(row["room_nid"], row["snapshot_nid"]) for row in rows}
+            snapshots |= {
+                (nid, head["snapshot_after"]) for nid, found in heads.items() for head in found
+            }
+            chains = await self._load_chains(connection, sorted(snapshots))
+            newest = _grouped(
+                await event_rows.newest_of_each(connection, nids, limits.ROOM_LOAD_EVENTS)
+            )
+            awaited = _grouped(await redaction_rows.awaited(connection, nids))
+        rooms = {}
+        for row in rows:
+            nid = row["room_nid"]
+            room = self._room(row, heads[nid], chains)
+            room.awaited_targets = {
+                EventId(one["target"]): EventId(one["redaction"]) for one in awaited.get(nid, ())
+            }
+            self._fill_ring(room, newest.get(nid, ()))
+            rooms[room.room_id] = room
+        return rooms
+
+    def _room(self, row: Row, heads: Sequence[Row], chains: Mapping[int, Chain]) -> Room:
+        chain = chains[row["snapshot_nid"]]
         state = state_of(chain)
         joined, invited, servers = membership_counts(state)
-        view = RoomView(state, chain, heads, row["n"], joined, invited, servers, row["position"])
-        room = Room(room_id, nid, version, view)
+        loaded = tuple(
+            Head(
+                head["event_id"],
+                head["event_nid"],
+                orjson.loads(head["json"])["depth"],
+                state if own is chain else state_of(own),
+                own,
+            )
+            for head in heads
+            for own in (chains[head["snapshot_after"]],)
+        )
+        view = RoomView(state, chain, loaded, row["n"], joined, invited, servers, row["position"])
+        room = Room(RoomId(row["room_id"]), row["room_nid"], room_version(row["version"]), view)
         room.joined_local = self._locals(state)
+        return room
+
+    def _fill_ring(self, room: Room, newest: Sequence[Row]) -> None:
         for one in reversed(newest):
             room.remember(Placed(one["position"], self.entry_of(one, room)))
-        room.awaited_targets = {EventId(k): EventId(v) for k, v in awaited.items()}
-        room.ring_start = newest[-1]["position"] - 1 if newest else row["position"]
-        return room
+        if len(newest) < limits.ROOM_LOAD_EVENTS:
+            room.ring_start = 0
+        else:
+            room.ring_start = newest[-1]["position"] - 1
 
     def _locals(self, state: Mapping[StateKey, StateRef]) -> set[UserId]:
         own = ":" + self._server_name
@@ -73,41 +109,31 @@ class RoomLoader:
             if kind == "m.room.member" and ref.membership == "join" and user.endswith(own)
         }
 
-    async def _load_heads(
-        self, connection: Connection, nid: int, heads: list[int], current: Chain
-    ) -> tuple[Head, ...]:
-        rows = await event_rows.heads(connection, nid, heads)
-        loaded = []
-        for row in rows:
-            chain = current
-            if row["snapshot_after"] != current[-1].nid:
-                chain = await self._load_chain(connection, nid, row["snapshot_after"])
-            depth = orjson.loads(row["json"])["depth"]
-            loaded.append(Head(row["event_id"], row["event_nid"], depth, state_of(chain), chain))
-        return tuple(loaded)
-
-    async def _load_chain(self, connection: Connection, room_nid: int, snapshot: int) -> Chain:
-        cached = self._states.get(str(snapshot))
-        if cached is not None:
-            return cached
-        links = await snapshot_rows.chain(connection, room_nid, snapshot)
-        nids = {nid for link in links for nid in (*link["added"], *link["removed"])}
+    async def _load_chains(
+        self, connection: Connection, snapshots: Sequence[tuple[int, int]]
+    ) -> dict[int, Chain]:
+        """Chains by the number of their snapshot."""
+        found, missing = self._states.split([str(nid) for _, nid in snapshots])
+        chains = {int(nid): chain for nid, chain in found.items()}
+        absent = set(missing)
+        wanted = [one for one in snapshots if str(one[1]) in absent]
+        if not wanted:
+            return chains
+        links = await snapshot_rows.chains(connection, wanted)
+        events = {
+            (link["room_nid"], nid) for link in links for nid in (*link["added"], *link["removed"])
+        }
         refs = {
             row["event_nid"]: (key_of(row), ref_of(row))
-            for row in await event_rows.refs(connection, room_nid, nids)
+            for row in await event_rows.refs(connection, events)
         }
-        chain = tuple(
-            Link(
-                link["ordinal"],
-                link["snapshot_nid"],
-                {refs[nid][0]: None for nid in link["removed"]}
-                | {refs[nid][0]: refs[nid][1] for nid in link["added"]},
-                tuple(link["removed"]),
-            )
-            for link in links
-        )
-        self._states.put(str(snapshot), chain)
-        return chain
+        built: dict[int, list[Link]] = {}
+        for link in links:
+            built.setdefault(link["tip"], []).append(_link(link, refs))
+        for nid, chain in built.items():
+            chains[nid] = tuple(chain)
+            self._states.put(str(nid), chains[nid])
+        return chains
 
     def entry_of(self, row: Row, room: Room) -> EventEntry:
         """The log entry of a stored event of a room."""
@@ -126,3 +152,17 @@ class RoomLoader:
             redacted_by=row["redacted_by"],
             to_federate=row["to_federate"],
         )
+
+
+def _link(row: Row, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
+    delta: dict[StateKey, StateRef | None] = {refs[nid][0]: None for nid in row["removed"]}
+    delta.update(refs[nid] for nid in row["added"])
+    return Link(row["ordinal"], row["snapshot_nid"], delta, tuple(row["removed"]))
+
+
+def _grouped(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    """Rows by their room, in order."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["room_nid"], []).append(row)
+    return groups

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Rooms:
         self._memory = EventMemory(database)
         self._loader = RoomLoader(database, server_name, self._memory)
         self._hot: OrderedDict[RoomId, Room] = OrderedDict()
-        self._loading: dict[RoomId, asyncio.Future[Room | None]] = {}
+        self._loading: dict[RoomId, asyncio.Future[None]] = {}
 
     # Rooms
 
@@ -53,16 +53,24 @@ class Rooms:
 
     async def get(self, room_id: RoomId) -> Room | None:
         """The room, loaded if need be; None for one that we know nothing of but its ID."""
-        room = self.hot(room_id)
-        if room is not None:
-            return room
-        waiting = self._loading.get(room_id)
-        if waiting is not None:
-            return await asyncio.shield(waiting)
-        future: asyncio.Future[Room | None] = asyncio.get_running_loop().create_future()
-        self._loading[room_id] = future
+        return self.hot(room_id) or (await self.get_many([room_id])).get(room_id)
+
+    async def get_many(self, room_ids: Collection[RoomId]) -> dict[RoomId, Room]:
+        """Rooms by ID; cold ones are loaded together, and once for all who wait."""
+        cold = [one for one in room_ids if one not in self._hot and one not in self._loading]
+        waiting = {one: self._loading[one] for one in room_ids if one in self._loading}
+        if cold:
+            await self._load(cold)
+        for future in waiting.values():
+            await asyncio.shield(future)
+        return {one: room for one in room_ids if (room := self.hot(one)) is not None}
+
+    async def _load(self, room_ids: Sequence[RoomId]) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loading.update(dict.fromkeys(room_ids, future))
         try:
-            room = await self._loader.load(room_id)
+            for room_id, room in (await self._loader.load(room_ids)).items():
+                self._hot.setdefault(room_id, room)
         except BaseException as error:
             # Who waits gets the error too; if nobody waits, it was raised here all the same.
             future.set_exception(
@@ -71,13 +79,11 @@ class Rooms:
             future.exception()
             raise
         else:
-            if room is not None:
-                room = self._hot.setdefault(room_id, room)
-            future.set_result(room)
+            future.set_result(None)
         finally:
-            del self._loading[room_id]
-        self._evict()
-        return room
+            for room_id in room_ids:
+                del self._loading[room_id]
+        self._evict(keep=set(room_ids))
 
     def add(self, room: Room) -> None:
         """Takes in a room that was just made; it has staged work."""
@@ -89,14 +95,14 @@ class Rooms:
         """Forgets a room that came to nothing (its creation failed)."""
         self._hot.pop(room_id, None)
 
-    def _evict(self) -> None:
+    def _evict(self, keep: Set[RoomId] = frozenset()) -> None:
         if len(self._hot) < limits.HOT_ROOMS_MIN:
             return
         total = sum(room.bytes for room in self._hot.values())
         for room_id, room in list(self._hot.items()):
             if total <= limits.HOT_ROOMS_BYTES:
                 return
-            if room.pins or room.unsettled or room.turn.locked():
+            if room_id in keep or room.pins or room.unsettled or room.turn.locked():
                 continue
             total -= room.bytes
             del self._hot[room_id]

@@ -153,6 +153,8 @@ class Writer:
         room.pins += 1
         try:
             async with room.turn:
+                if self._rooms.hot(room.room_id) is not room:
+                    raise Superseded  # evicted while it was waited for
                 before = room.staged
                 staged: list[Staged | Sent] = []
                 try:

@@ -15,7 +15,6 @@ Spec: client-server API, "Syncing".
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -231,21 +230,14 @@ class Sync:
         return chosen, open_rooms
 
     async def _warm(self, chosen: Sequence[_Chosen]) -> None:
-        """Loads what planning many rooms needs and isn't in memory: rooms, a few at a time, then
-        the events that all of them are asked for, in one query."""
+        """Loads what planning many rooms needs and isn't in memory: rooms, then the events that
+        all of them are asked for, each in a few queries."""
         if len(chosen) < 2:
             return
         rooms = self._engine.rooms
-        turns = asyncio.Semaphore(limits.SYNC_ROOMS_AT_ONCE)
-
-        async def load(room_id: RoomId) -> None:
-            async with turns:
-                await rooms.get(room_id)
-
         cold = [room_id for room_id, _, _ in chosen if rooms.hot(room_id) is None]
-        async with asyncio.TaskGroup() as group:
-            for room_id in cold:
-                group.create_task(load(room_id))
+        for start in range(0, len(cold), limits.SYNC_ROOMS_AT_ONCE):
+            await rooms.get_many(cold[start : start + limits.SYNC_ROOMS_AT_ONCE])
         if cold:
             found = [room for one in chosen if (room := rooms.hot(one[0])) is not None]
             await rooms.events({id_ for room in found for id_ in _asked_of_all(room)})

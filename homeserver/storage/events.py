@@ -106,13 +106,15 @@ async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]
     )
 
 
-async def refs(connection: Connection, room_nid: int, event_nids: Collection[int]) -> list[Row]:
-    """What state holds of these events: nid, ID, type, state_key, membership."""
+async def refs(connection: Connection, events: Collection[tuple[int, int]]) -> list[Row]:
+    """What state holds of events, given as (room_nid, event_nid): nid, ID, type, state_key,
+    membership."""
     return await connection.fetch(
         "SELECT event_nid, event_id, type, state_key, membership FROM events"
-        " WHERE room_nid = $1 AND event_nid = ANY($2::bigint[])",
-        room_nid,
-        list(event_nids),
+        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, event_nid)"
+        " USING (room_nid, event_nid)",
+        [room_nid for room_nid, _ in events],
+        [event_nid for _, event_nid in events],
     )
 
 
@@ -145,13 +147,25 @@ async def snapshot_before(connection: Connection, room_nid: int, event_id: str) 
     return nid
 
 
-async def heads(connection: Connection, room_nid: int, nids: Collection[int]) -> list[Row]:
-    """What a room keeps of its forward extremities."""
+async def heads(connection: Connection, events: Sequence[tuple[int, int]]) -> list[Row]:
+    """What rooms keep of their forward extremities, given as (room_nid, event_nid)."""
     return await connection.fetch(
-        "SELECT event_nid, event_id, json, snapshot_after FROM events"
-        " WHERE room_nid = $1 AND event_nid = ANY($2::bigint[])",
-        room_nid,
-        list(nids),
+        "SELECT room_nid, event_nid, event_id, json, snapshot_after FROM events"
+        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, event_nid)"
+        " USING (room_nid, event_nid)",
+        [room_nid for room_nid, _ in events],
+        [event_nid for _, event_nid in events],
+    )
+
+
+async def newest_of_each(connection: Connection, room_nids: Sequence[int], limit: int) -> list[Row]:
+    """The newest live events of each room, newest first."""
+    return await connection.fetch(
+        "SELECT e.* FROM unnest($1::bigint[]) AS u (room_nid) CROSS JOIN LATERAL ("
+        " SELECT * FROM events WHERE room_nid = u.room_nid AND n IS NOT NULL AND fill = 0"
+        " ORDER BY n DESC LIMIT $2) e",
+        list(room_nids),
+        limit,
     )
 
 

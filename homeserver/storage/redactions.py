@@ -20,12 +20,13 @@ async def keep(connection: Connection, room_nid: int, target: str, redaction: st
     )
 
 
-async def awaited(connection: Connection, room_nid: int) -> dict[str, str]:
-    """The targets that redactions of a room wait for, each with its redaction."""
-    rows = await connection.fetch(
-        "SELECT target, redaction FROM pending_redactions WHERE room_nid = $1", room_nid
+async def awaited(connection: Connection, room_nids: Sequence[int]) -> list[Row]:
+    """(room_nid, target, redaction) of the redactions of rooms that wait for their target."""
+    return await connection.fetch(
+        "SELECT room_nid, target, redaction FROM pending_redactions"
+        " WHERE room_nid = ANY($1::bigint[])",
+        list(room_nids),
     )
-    return {row["target"]: row["redaction"] for row in rows}
 
 
 async def arrived(connection: Connection, room_nid: int, target: str) -> None:

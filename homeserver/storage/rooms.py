@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from homeserver.storage.database import Connection, Row
 
 
-async def by_room_id(connection: Connection, room_id: str) -> Row | None:
-    """The room with its heads; `snapshot_nid` is null for one known by its ID alone."""
-    return await connection.fetchrow(
+async def by_room_ids(connection: Connection, room_ids: Sequence[str]) -> list[Row]:
+    """Rooms with their heads; those that are known by their ID alone are left out."""
+    return await connection.fetch(
         "SELECT r.room_nid, r.room_id, r.version, h.heads, h.snapshot_nid, h.n, h.position"
-        " FROM rooms r LEFT JOIN room_heads h USING (room_nid) WHERE r.room_id = $1",
-        room_id,
+        " FROM rooms r JOIN room_heads h USING (room_nid) WHERE r.room_id = ANY($1::text[])",
+        list(room_ids),
     )
 
 

@@ -43,14 +43,17 @@ async def insert(connection: Connection, rows: Sequence[SnapshotRow]) -> None:
     )
 
 
-async def chain(connection: Connection, room_nid: int, snapshot_nid: int) -> list[Row]:
-    """The snapshot and its bases, oldest first."""
+async def chains(connection: Connection, snapshots: Sequence[tuple[int, int]]) -> list[Row]:
+    """Snapshots, given as (room_nid, snapshot_nid), with their bases: the links of each (`tip`),
+    oldest first."""
     return await connection.fetch(
         "WITH RECURSIVE c AS ("
-        " SELECT * FROM snapshots WHERE room_nid = $1 AND snapshot_nid = $2"
-        " UNION ALL SELECT s.* FROM snapshots s JOIN c ON s.room_nid = $1"
+        " SELECT s.snapshot_nid AS tip, s.* FROM snapshots s"
+        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, snapshot_nid)"
+        " USING (room_nid, snapshot_nid)"
+        " UNION ALL SELECT c.tip, s.* FROM snapshots s JOIN c ON s.room_nid = c.room_nid"
         " AND s.snapshot_nid = c.base_nid)"
-        " SELECT snapshot_nid, ordinal, added, removed FROM c ORDER BY ordinal",
-        room_nid,
-        snapshot_nid,
+        " SELECT tip, room_nid, snapshot_nid, ordinal, added, removed FROM c ORDER BY tip, ordinal",
+        [room_nid for room_nid, _ in snapshots],
+        [snapshot_nid for _, snapshot_nid in snapshots],
     )
