@@ -136,7 +136,7 @@ class Acceptance:
         return staged, verdict
 
     async def _settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
-        current = room.auth_state(room.staged.state, self._rooms.cached_event)
+        current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         return await self._writer.stager.loading(lambda: settle(event, current))
 
     async def _nid_of(self, event_id: EventId) -> int:
@@ -145,7 +145,7 @@ class Acceptance:
         if known is not None:
             async with self._database.connection() as connection:
                 for row in await event_rows.by_id(connection, [event_id]):
-                    self._rooms.forget_event(event_id)
+                    self._rooms.memory.forget_event(event_id)
                     nid: int = row["event_nid"]
                     return nid
         return self._committer.take_nid()

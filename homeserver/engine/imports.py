@@ -102,7 +102,7 @@ class Imports:
                     for event in events[start : start + _CHUNK]
                 ]
                 await event_rows.insert_outliers(connection, rows)
-        self._rooms.stored(event.event_id for event in events)
+        self._rooms.memory.stored(event.event_id for event in events)
         return room_nid
 
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
@@ -177,7 +177,7 @@ class Imports:
         before: Before,
         snapshots: tuple[SnapshotRow, ...],
     ) -> Staged:
-        auth = room.auth_state(before.state, self._rooms.cached_event)
+        auth = room.auth_state(before.state, self._rooms.memory.cached_event)
         verdict = await self._writer.stager.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
             raise Refused(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
@@ -251,9 +251,9 @@ class Imports:
             parents = await event_rows.by_id(connection, [one[1] for one in missing])
             placed = {row["event_id"] for row in parents if row["n"] is not None}
             await gap_rows.open_gaps(connection, [one for one in missing if one[1] not in placed])
-        self._rooms.stored(event.event_id for event in events)
+        self._rooms.memory.stored(event.event_id for event in events)
         for event in events:
-            self._rooms.forget_event(event.event_id)
+            self._rooms.memory.forget_event(event.event_id)
 
     def _filled(
         self,

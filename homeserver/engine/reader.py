@@ -61,7 +61,7 @@ class Reader:
 
     def _placed(self, row: Row, room: Room) -> Placed:
         position = row["position"]
-        return Placed(-1 if position is None else position, self._rooms.entry_of(row, room))
+        return Placed(-1 if position is None else position, self._rooms.loader.entry_of(row, room))
 
     async def page(
         self,

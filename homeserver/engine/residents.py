@@ -189,7 +189,7 @@ class Residents:
 
         def lookup(key: StateKey) -> Event | None:
             ref = state.get(key)
-            return None if ref is None else self._rooms.cached_event(ref.event_id)
+            return None if ref is None else self._rooms.memory.cached_event(ref.event_id)
 
         return AuthState(room.version, lookup)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 
 import msgspec
 
@@ -18,14 +18,13 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.ports import KnownEvent
 from homeserver import limits
-from homeserver.engine.entries import EventEntry
 from homeserver.engine.event_memory import EventMemory
 from homeserver.engine.room import Before, Head, NotLoaded, Room, RoomView, ring_entry
 from homeserver.engine.room_loader import RoomLoader
 from homeserver.engine.snapshots import Chain, StateMap, StateRef, state_of
 from homeserver.engine.stored import client_json
 from homeserver.storage import events as event_rows
-from homeserver.storage.database import Connection, Database, Row
+from homeserver.storage.database import Connection, Database
 
 __all__ = ["Before", "Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef"]
 
@@ -37,8 +36,8 @@ class Rooms:
 
     def __init__(self, database: Database, server_name: ServerName) -> None:
         self._database = database
-        self._memory = EventMemory(database)
-        self._loader = RoomLoader(database, server_name, self._memory)
+        self.memory = EventMemory(database)
+        self.loader = RoomLoader(database, server_name, self.memory)
         self._hot: OrderedDict[RoomId, Room] = OrderedDict()
         self._loading: dict[RoomId, asyncio.Future[None]] = {}
 
@@ -69,7 +68,7 @@ class Rooms:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loading.update(dict.fromkeys(room_ids, future))
         try:
-            for room_id, room in (await self._loader.load(room_ids)).items():
+            for room_id, room in (await self.loader.load(room_ids)).items():
                 self._hot.setdefault(room_id, room)
         except BaseException as error:
             # Who waits gets the error too; if nobody waits, it was raised here all the same.
@@ -114,7 +113,7 @@ class Rooms:
         for view in (room.view, room.staged):
             if view.chain[-1].nid == snapshot:
                 return view.chain
-        return await self._loader.chain(room.nid, snapshot)
+        return await self.loader.chain(room.nid, snapshot)
 
     def state_of(self, room: Room, chain: Chain) -> StateMap:
         """The state that a chain leads to."""
@@ -138,37 +137,17 @@ class Rooms:
 
     # Events
 
-    def remember(self, known: KnownEvent, client: bytes | None = None) -> None:
-        """Keeps a committed event in memory."""
-        self._memory.remember(known, client)
-
-    def stored(self, event_ids: Iterable[EventId]) -> None:
-        """These events were stored without being kept in memory."""
-        self._memory.stored(event_ids)
-
-    def forget_event(self, event_id: EventId) -> None:
-        """Drops an event from memory: its stored form changed."""
-        self._memory.forget_event(event_id)
-
-    def cached_event(self, event_id: EventId) -> Event:
-        """An event in memory; raises NotLoaded."""
-        return self._memory.cached_event(event_id)
-
     async def events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
         """Those of the events that are stored, outliers and rejected ones included."""
-        return await self._memory.events(event_ids)
+        return await self.memory.events(event_ids)
 
     async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
         """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
-        return await self._memory.client_events(event_ids)
+        return await self.memory.client_events(event_ids)
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
         """All events reached by auth_events from these, which must be stored."""
-        return await self._memory.auth_chain(event_ids)
-
-    def entry_of(self, row: Row, room: Room) -> EventEntry:
-        """The log entry of a stored event of a room."""
-        return self._loader.entry_of(row, room)
+        return await self.memory.auth_chain(event_ids)
 
     async def state_events(
         self, state: Mapping[StateKey, StateRef], keys: Collection[StateKey]
@@ -180,7 +159,7 @@ class Rooms:
 
     def apply_redaction(self, room: Room, target: Event, redaction: EventId) -> None:
         """Renews what is in memory of an event that was redacted; `target` is its redacted form."""
-        self.forget_event(target.event_id)
+        self.memory.forget_event(target.event_id)
         room.forget_auth()
         for placed in room.ring:
             entry = ring_entry(placed)

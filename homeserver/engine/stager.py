@@ -119,7 +119,7 @@ class Stager:
             auth_events=[state[key].event_id for key in keys if key in state],
             depth=max(head.depth for head in heads) + 1,
         )
-        failure = check_auth(event, room.auth_state(state, self._rooms.cached_event))
+        failure = check_auth(event, room.auth_state(state, self._rooms.memory.cached_event))
         if failure is not None:
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
         return event
@@ -212,7 +212,7 @@ class Stager:
         nid, first = self._take_nid(), self._take_nid()
         view = empty_view(first)
         room = Room(event.room_id, nid, version, view)
-        failure = check_auth(event, room.auth_state(view.state, self._rooms.cached_event))
+        failure = check_auth(event, room.auth_state(view.state, self._rooms.memory.cached_event))
         if failure is not None:
             raise bad_json(failure.detail)
         before = Before(view.state, view.chain)
@@ -256,7 +256,7 @@ class Stager:
             await self._redact(room, staged, known.event, event)
 
     async def _redact(self, room: Room, staged: Staged, target: Event, by: Event) -> None:
-        state = room.auth_state(room.staged.state, self._rooms.cached_event)
+        state = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         levels = await self.loading(lambda: state.power_levels)
         same_server = target.sender.partition(":")[2] == by.sender.partition(":")[2]
         if same_server or levels.user(by.sender) >= levels.redact:

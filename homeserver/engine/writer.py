@@ -208,7 +208,7 @@ class Writer:
             known = unit.room.staged_events.pop(staged.event.event_id, None)
             if known is not None:
                 client = staged.entry.client if staged.entry else None
-                self._rooms.remember(known, client if staged.event.is_state else None)
+                self._rooms.memory.remember(known, client if staged.event.is_state else None)
             if staged.redacting is not None:
                 redacting = staged.redacting
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
