@@ -18,6 +18,8 @@ from homeserver.storage import filters as store
 from homeserver.storage.database import Database
 
 _CACHED = 10_000
+_ANYONE = UserId("")  # inline filters belong to nobody
+_INLINE_CHARACTERS = 1_000  # longer ones of a query are parsed each time
 
 
 class Filters:
@@ -61,7 +63,7 @@ class Filters:
         if text is None:
             return NO_FILTER
         if text.startswith("{"):
-            return parse_filter(parse_inline(text))
+            return self._inline(text)
         parsed = self._parsed.get((user_id, text))
         if parsed is None:
             try:
@@ -71,6 +73,17 @@ class Filters:
             parsed = self._parsed[user_id, text] = parse_filter(definition)
             if len(self._parsed) > _CACHED:
                 self._parsed.popitem(last=False)
+        return parsed
+
+    def _inline(self, text: str) -> SyncFilter:
+        """Clients send the same text with each sync: it is parsed once."""
+        parsed = self._parsed.get((_ANYONE, text))
+        if parsed is None:
+            parsed = parse_filter(parse_inline(text))
+            if len(text) <= _INLINE_CHARACTERS:
+                self._parsed[_ANYONE, text] = parsed
+                if len(self._parsed) > _CACHED:
+                    self._parsed.popitem(last=False)
         return parsed
 
 
