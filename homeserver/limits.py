@@ -225,6 +225,15 @@ ROOM_STATES_AFTER = 64
 COMMIT_WAIT_S = 10
 """How long a submitter waits for space in the log's queue before it is answered with 503."""
 
+COMMIT_ANSWER_S = 15
+"""How long a request waits for the outcome of its commit; then 503, and a repeat waits for it."""
+
+LOG_OWNER_CHECK_S = 3
+"""How often an idle server looks whether another process has taken its log over."""
+
+LOG_SESSION_END_S = 5
+"""How long one try to end the log's lost session waits for PostgreSQL to have done so."""
+
 RECONNECT_S_MAX = 1
 """Between tries to reach a database that went away."""
 

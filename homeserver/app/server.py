@@ -141,6 +141,7 @@ async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
 
 def _spawn(supervisor: Supervisor, committer: Committer, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("log", committer.run)
+    supervisor.spawn("log owner", committer.watch_owner)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)
     supervisor.spawn("typing", services.devicework.typing.run)

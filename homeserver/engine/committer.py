@@ -4,12 +4,15 @@ Rules:
 1. One commit at a time, in the order of the queue; positions follow it, without gaps.
 2. A batch of messages is one statement. Any other batch is a transaction: units' own work first,
    each under a savepoint, then positions are given, then rows, then the log's row moves.
-3. Nobody is answered before the outcome is known. After a lost connection the log's row tells
-   whether the batch is in; until it can be read, everybody waits.
+3. Nobody is told an outcome before it is known. After a lost connection its session is ended
+   first, so that nothing on its way can still commit; then the log's row tells whether the batch
+   is in. Who has waited for too long by then is told that it isn't known (`OutcomeUnknown`), and
+   new units are refused; what was queued stays queued.
 4. A batch that failed is undone: rooms drop what they staged and raise their generation, so that
    what was queued on top is refused (`Superseded`). Where the data was at fault, units are tried
    one by one, and the culprit alone fails.
-5. When the log isn't ours any more (another process took it over), this one stops serving.
+5. When the log isn't ours any more (another process took it over), this one stops serving. A
+   look at the log's row now and then finds that out when nothing is written.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.batch import Batch, write_batch
 from homeserver.engine.entries import Committed, Unit
@@ -41,6 +45,23 @@ log = logging.getLogger(__name__)
 
 class Superseded(Exception):
     """What this was staged on came to nothing: stage it again."""
+
+
+class OutcomeUnknown(MatrixError):
+    """The commit takes too long: 503 now. `final` is done once the outcome is known; until then
+    nobody may try the same again."""
+
+    def __init__(self, final: asyncio.Future[Committed], event_ids: Sequence[EventId]) -> None:
+        refusal = unavailable("it isn't known yet whether this is stored")
+        super().__init__(
+            refusal.status,
+            refusal.errcode,
+            refusal.error,
+            extra=refusal.extra,
+            headers=refusal.headers,
+        )
+        self.final = final
+        self.event_ids = event_ids
 
 
 class LogLost(Exception):
@@ -77,6 +98,10 @@ class Committer:
         self._nids: deque[range] = deque()
         self._next_nid = 0
         self._nid_end = 0
+        self._session = 0  # of the connection above, as PostgreSQL numbers it
+        self._late: asyncio.TimerHandle | None = None
+        self._is_late = False
+        self._is_lost = False
         self._closing = False
         self._ended = asyncio.Event()
         self.on_lost: Callable[[], None] | None = None
@@ -105,8 +130,10 @@ class Committer:
 
     async def wait_for_space(self) -> None:
         """Back-pressure: returns once the queue has room; 503 where it takes too long."""
-        if self._closing:
+        if self._closing or self._is_lost:
             raise unavailable("the server is stopping")
+        if self._is_late:
+            raise unavailable("the database doesn't answer")
         if len(self._queue) >= limits.COMMIT_QUEUE_UNITS:
             self._room_left.clear()
             try:
@@ -136,8 +163,8 @@ class Committer:
     # The loop
 
     async def run(self) -> None:
-        """Commits what is queued until `close`; for the supervisor."""
-        while True:
+        """Commits what is queued until `close`, or until the log is lost; for the supervisor."""
+        while not self._is_lost:
             await self._filled.wait()
             self._filled.clear()
             while self._queue:
@@ -163,31 +190,86 @@ class Committer:
             connection, self._connection = self._connection, None
             connection.terminate()
 
+    async def watch_owner(self) -> None:
+        """Looks now and then whether the log is still ours; for the supervisor."""
+        while not self._is_lost:
+            await asyncio.sleep(limits.LOG_OWNER_CHECK_S)
+            try:
+                async with self._database.connection() as connection:
+                    epoch = await logs.load_epoch(connection)
+            except DatabaseUnavailable:
+                continue
+            if epoch != self._epoch:
+                self._lose([])
+
     async def _commit(self, pending: list[_Pending]) -> None:
         current = self._still_current(pending)
         if not current:
             return
+        self._answer_in_time(current)
+        try:
+            await self._commit_current(current)
+        finally:
+            self._is_late = False
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    async def _commit_current(self, current: list[_Pending]) -> None:
         batch = Batch(current, self.position)
         try:
-            await self._write(batch)
+            try:
+                await self._write(batch)
+            except DatabaseUnavailable:
+                if not await self._is_in(batch):
+                    raise
         except asyncio.CancelledError:
             self._fail(current, unavailable("the server is stopping"))
             raise
         except DatabaseUnavailable as error:
-            if await self._is_in(batch):
-                self._publish(batch)
-                return
             log.warning("a commit failed, the database is away: %s", error)
             self._fail(current, unavailable("the database can't be reached"))
         except LogLost:
-            self._fail(current, unavailable("another process has taken over"))
-            if self.on_lost is not None:
-                self.on_lost()
+            self._lose(current)
             raise
         except Exception as error:  # noqa: BLE001  # each unit is told its own error
             await self._one_by_one(current, error)
         else:
             self._publish(batch)
+
+    def _answer_in_time(self, current: Sequence[_Pending]) -> None:
+        """Bounds how long anybody waits for this commit."""
+        if self._late is not None:
+            self._late.cancel()
+        loop = asyncio.get_running_loop()
+        self._late = loop.call_later(limits.COMMIT_ANSWER_S, self._answer_late, current)
+
+    def _answer_late(self, current: Sequence[_Pending]) -> None:
+        self._is_late = True
+        for one in (*current, *self._queue):
+            if one.done.done():
+                continue
+            final: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+            staged = one.staged if isinstance(one, RoomUnit) else ()
+            event_ids = [staged_one.event.event_id for staged_one in staged]
+            one.done.set_exception(OutcomeUnknown(final, event_ids))
+            one.done.exception()  # nobody may be waiting any more
+            one.done = final
+        self._answer_in_time(current)  # for those that are queued from now on
+
+    def _lose(self, pending: Sequence[_Pending]) -> None:
+        """The log is somebody else's: nothing of ours can be stored any more."""
+        self._is_lost = True
+        refusal = unavailable("another process has taken over")
+        self._fail(pending, refusal)
+        queued = list(self._queue)
+        self._queue.clear()
+        self._fail(queued, refusal)
+        self._room_left.set()
+        self._filled.set()
+        self._ended.set()
+        if self.on_lost is not None:
+            self.on_lost()
 
     def _still_current(self, pending: list[_Pending]) -> list[_Pending]:
         """Without room units that were staged on something that failed since."""
@@ -206,8 +288,12 @@ class Committer:
             refusal = error if is_refusal else unavailable("it can't be stored")
             self._fail(pending, refusal)
             return
-        for one in pending:
-            await self._commit([one])
+        for i, one in enumerate(pending):
+            try:
+                await self._commit([one])
+            except LogLost:
+                self._fail(pending[i + 1 :], unavailable("another process has taken over"))
+                raise
 
     async def _write(self, batch: Batch) -> None:
         connection = await self._connected()
@@ -228,10 +314,12 @@ class Committer:
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.dedicated()
+            self._session = self._connection.get_server_pid()
         return self._connection
 
     async def _is_in(self, batch: Batch) -> bool:
         """After a lost connection: did the batch commit? Waits until the database can say."""
+        lost_session = self._session
         await self.disconnect()
         if not batch.sent:
             return False
@@ -239,6 +327,7 @@ class Committer:
         while True:
             try:
                 connection = await self._connected()
+                await logs.end_session(connection, lost_session, limits.LOG_SESSION_END_S)
                 async with connection.transaction():
                     position = await logs.position_once_settled(connection, self._epoch)
                 break

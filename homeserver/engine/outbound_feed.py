@@ -167,9 +167,7 @@ class LogFeed:
 
     async def run(self) -> None:
         """Finds out whom device-list changes concern; for the supervisor."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
+        while True:  # what a failed run left comes first
             while self._unresolved:
                 position, user_id = self._unresolved[0]
                 servers = await self._servers_of(user_id)
@@ -177,6 +175,8 @@ class LogFeed:
                     self._queue(server).add(_Item(position))
                 self._unresolved.popleft()
                 self._tell(servers)
+            self._arrived.clear()
+            await self._arrived.wait()
 
     async def _servers_of(self, user_id: UserId) -> set[ServerName]:
         servers: set[ServerName] = set()

@@ -14,7 +14,7 @@ import msgspec
 
 from federation.events.ids import EventId
 from homeserver import limits
-from homeserver.engine.entries import TransactionKey
+from homeserver.engine.entries import Committed, TransactionKey
 from homeserver.errors import unavailable
 from homeserver.storage import transactions as rows
 from homeserver.storage.database import Database
@@ -101,7 +101,9 @@ class Transactions:
                 claim = Claim(digest, asyncio.get_running_loop().create_future())
                 device.known[digest] = claim.future
                 return claim
-            await asyncio.wait([known])
+            await asyncio.wait([known], timeout=limits.COMMIT_ANSWER_S)
+            if not known.done():
+                raise unavailable("it isn't known yet what became of the first request")
             if known.exception() is None:
                 return known.result()
 
@@ -122,6 +124,24 @@ class Transactions:
                 del device.known[oldest]
         if not claim.future.done():
             claim.future.set_result(sent)
+
+    def finish_once_known(
+        self,
+        key: TransactionKey,
+        claim: Claim,
+        event_id: EventId,
+        final: asyncio.Future[Committed],
+    ) -> None:
+        """The request was answered before its outcome was known: repeats wait until it is."""
+
+        def settle(done: asyncio.Future[Committed]) -> None:
+            error = asyncio.CancelledError() if done.cancelled() else done.exception()
+            if error is not None:
+                self.abandon(key, claim, error)
+            else:
+                self.finish(key, claim, Sent(event_id, done.result().first))
+
+        final.add_done_callback(settle)
 
     def abandon(self, key: TransactionKey, claim: Claim, error: BaseException) -> None:
         """The request failed: who waited for it tries anew, as does a later repeat."""

@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
-from homeserver.engine.committer import Committer, Superseded
+from homeserver.engine.committer import Committer, OutcomeUnknown, Superseded
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
@@ -74,6 +74,11 @@ class Writer:
             return claim
         try:
             [sent] = await self._commit_drafts(room_id, [draft], (transaction, claim), None)
+        except OutcomeUnknown as unknown:
+            self._transactions.finish_once_known(
+                transaction, claim, unknown.event_ids[0], unknown.final
+            )
+            raise
         except BaseException as error:
             self._transactions.abandon(transaction, claim, error)
             raise

@@ -23,6 +23,10 @@ Connection: TypeAlias = "asyncpg.Connection[Any]"
 Row: TypeAlias = "asyncpg.Record"
 
 
+LOG_APPLICATION = "freehold log"
+"""The name under which PostgreSQL knows the connection that writes the log."""
+
+
 class DatabaseUnavailable(Exception):
     """The database can't be reached, or the connection was lost; it may be back soon."""
 
@@ -96,7 +100,7 @@ class Database:
                 self.url,
                 timeout=limits.DATABASE_WAIT_S,
                 command_timeout=limits.DATABASE_COMMAND_S,
-                server_settings={"application_name": "freehold log", "jit": "off"},
+                server_settings={"application_name": LOG_APPLICATION, "jit": "off"},
             )
         except (*_LOST, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from homeserver.storage.database import Connection
+from homeserver.storage.database import LOG_APPLICATION, Connection, DatabaseUnavailable
 
 LOG = 1
 """The only log so far; tokens and cursors name it, so that there can be more."""
@@ -55,6 +55,28 @@ async def position_once_settled(connection: Connection, epoch: int) -> int | Non
         "SELECT position FROM logs WHERE log = $1 AND epoch = $2 FOR UPDATE", LOG, epoch
     )
     return position
+
+
+async def end_session(connection: Connection, session: int, within_s: int) -> None:
+    """Ends an earlier session of the log's owner, if it is still there: what it was sent, and is
+    perhaps still on its way to it, can't commit after this. Raises DatabaseUnavailable when it
+    doesn't end in time."""
+    ended: bool | None = await connection.fetchval(
+        "SELECT bool_and(pg_terminate_backend(pid, $2::bigint)) FROM pg_stat_activity"
+        " WHERE pid = $1 AND pid <> pg_backend_pid() AND datname = current_database()"
+        " AND application_name = $3",
+        session,
+        within_s * 1000,
+        LOG_APPLICATION,
+    )
+    if ended is False:
+        raise DatabaseUnavailable("the log's lost session does not end")
+
+
+async def load_epoch(connection: Connection) -> int:
+    """The owner's number."""
+    epoch: int = await connection.fetchval("SELECT epoch FROM logs WHERE log = $1", LOG)
+    return epoch
 
 
 async def take_nids(connection: Connection) -> range:

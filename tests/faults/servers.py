@@ -1,0 +1,199 @@
+"""Real servers over a real database that a test breaks: processes, kill -9, a proxy in between.
+
+1. The servers are `freehold serve` processes as the lab runs them: TLS, names by overrides, each
+   with its own database in one embedded PostgreSQL. It runs with `fsync = off`: killed processes
+   lose nothing by it, only a machine without power would.
+2. Between the servers named in `behind_proxy` and PostgreSQL stands a `DatabaseProxy`.
+3. Limits that a test would have to wait for are shortened in the servers' processes (`SHORTER`).
+4. Every wait is for a condition and has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from homeserver.storage.embedded import EmbeddedCluster
+from lab.running import Lab
+from lab.topology import Ports, SavedPlan, ServerPlan, free_ports, save, server_names
+from tests.conftest import FAST
+from tests.faults.database_proxy import DatabaseProxy
+
+WAIT_S = 30.0
+POLL_S = 0.02
+
+SHORTER = {
+    "homeserver.limits": {
+        "COMMIT_ANSWER_S": 1.5,
+        "DATABASE_COMMAND_S": 3,
+        "DATABASE_WAIT_S": 2,
+        "RESTART_WAIT_S_MOST": 2.0,
+    },
+    "federation.limits": {"BACKOFF_S_MAX": 1.5},
+}
+_LAUNCHER = """
+import importlib, json, sys
+for module, values in json.loads(sys.argv.pop(1)).items():
+    loaded = importlib.import_module(module)
+    for name, value in values.items():
+        assert hasattr(loaded, name), name
+        setattr(loaded, name, value)
+from homeserver.cli import main
+main(prog_name="freehold")
+"""
+
+
+def impatient_command(server: ServerPlan) -> list[str]:
+    """Return the command that runs a server with shorter limits."""
+    limits = json.dumps(SHORTER)
+    return [sys.executable, "-c", _LAUNCHER, limits, "serve", "--config", str(server.config_path)]
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], what: str, *, within_s: float = WAIT_S
+) -> None:
+    """Wait for a condition; the test fails with `what` when it doesn't come true in time."""
+    deadline = time.monotonic() + within_s
+    while not await condition():
+        assert time.monotonic() < deadline, f"in {within_s} s: {what}"
+        await asyncio.sleep(POLL_S)
+
+
+class BreakableDatabase:
+    """The lab's database (`lab.database.LabDatabase`), which can be killed, with its proxies."""
+
+    def __init__(self, folder: Path, behind_proxy: Collection[str]) -> None:
+        """Prepare; nothing is touched before `start`."""
+        quiet = logging.getLogger("freehold.tests.faults")
+        quiet.setLevel(logging.CRITICAL)
+        self.cluster = EmbeddedCluster(folder, settings=FAST, log=quiet)
+        self._folder = folder
+        self._behind_proxy = behind_proxy
+        self.proxies: dict[str, DatabaseProxy] = {}
+
+    async def start(self) -> None:
+        """Start PostgreSQL."""
+        await self.cluster.start()
+
+    async def stop(self) -> None:
+        """End PostgreSQL and the proxies."""
+        for proxy in self.proxies.values():
+            await proxy.close()
+        await self.cluster.stop()
+
+    async def kill(self) -> None:
+        """Kill the postmaster (kill -9); it stays down until `restart`."""
+        os.kill(self.cluster.pid, signal.SIGKILL)
+        await self.cluster.stop()  # its supervisor would start it again at once
+
+    async def kill_under_supervisor(self) -> None:
+        """Kill the postmaster; its supervisor starts it again. Returns when it was replaced."""
+        pid = self.cluster.pid
+        os.kill(pid, signal.SIGKILL)
+
+        async def is_another() -> bool:
+            return self.cluster.pid != pid
+
+        await until(is_another, "the supervisor starts PostgreSQL again")
+
+    async def restart(self) -> None:
+        """Start PostgreSQL again: it recovers from its log."""
+        await self.cluster.start()
+
+    async def address_of(self, name: str) -> str:
+        """Return a server's database address; of the proxy's socket for those behind one."""
+        address = await self.cluster.ensure_database(name)
+        server = name.rpartition("_")[2]
+        if server not in self._behind_proxy:
+            return address
+        if server not in self.proxies:
+            proxy = self.proxies[server] = DatabaseProxy(self.cluster.socket_dir)
+            await proxy.start()
+        return address.replace(str(self.cluster.socket_dir), str(self.proxies[server].folder))
+
+    def operator_address(self, name: str) -> str:
+        """Return the superuser's address of a database."""
+        return self.cluster.superuser_dsn(name)
+
+    def raw_folder(self) -> Path | None:
+        """Return PostgreSQL's data folder."""
+        return self.cluster.cluster_dir
+
+    def log_path(self) -> Path | None:
+        """Return PostgreSQL's log."""
+        return self.cluster.log_path
+
+
+class Cluster:
+    """Servers that run, and how to break them."""
+
+    def __init__(self, lab: Lab, database: BreakableDatabase) -> None:
+        """Take a lab that is up."""
+        self.lab = lab
+        self.database = database
+
+    def url(self, name: str) -> str:
+        """Return where clients reach a server."""
+        return self.lab.topology.server(name).http_url
+
+    def plan(self, name: str) -> ServerPlan:
+        """Return a server's files and ports."""
+        return self.lab.topology.server(name)
+
+    async def kill(self, name: str) -> None:
+        """Kill a server (kill -9)."""
+        await self.lab.kill_server(name)
+
+    async def start(self, name: str) -> None:
+        """Start a server again."""
+        await self.lab.start_server(name)
+
+    async def end(self, name: str, order: signal.Signals) -> tuple[int, float]:
+        """Send a signal to a server; return its status, and the seconds it took to end."""
+        child = self.lab._children.pop(name)
+        began = time.monotonic()
+        child.process.send_signal(order)
+        status = await asyncio.to_thread(child.process.wait, 20)
+        return status, time.monotonic() - began
+
+    async def ended_by_itself(self, name: str) -> int:
+        """Wait until a server's process has ended without our order; return its status."""
+        child = self.lab._children.pop(name)
+        return await asyncio.to_thread(child.process.wait, 20)
+
+    def log_of(self, name: str) -> str:
+        """Return all that a server has said so far."""
+        return self.plan(name).log_path.read_text(errors="replace")
+
+
+@asynccontextmanager
+async def running_cluster(
+    folder: Path, count: int, *, behind_proxy: Sequence[str] = ()
+) -> AsyncIterator[Cluster]:
+    """Start `count` servers `hs1`, `hs2`, ... with a database below a folder; end them after."""
+    home = folder / "lab"
+    names = server_names(count)
+    home.mkdir(mode=0o711)
+    home.chmod(0o711)  # whatever the umask: PostgreSQL's account must pass
+    save(home, SavedPlan("faults", _unusual_ports(names)))
+    database = BreakableDatabase(home / "postgres", behind_proxy)
+    async with Lab(home, names, database, command=impatient_command) as lab:
+        yield Cluster(lab, database)
+
+
+def _unusual_ports(names: Sequence[str]) -> dict[str, Ports]:
+    """Return ports that the system gives: other tests' labs begin at the usual ones."""
+    taken: set[int] = set()
+    ports: list[int] = []
+    for _ in range(2 * len(names)):
+        ports.append(next(free_ports(1, {1, *taken})))
+        taken.add(ports[-1])
+    return {name: Ports(ports[2 * i], ports[2 * i + 1]) for i, name in enumerate(names)}
