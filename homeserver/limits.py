@@ -320,3 +320,9 @@ BACKFILL_EVENTS = 100
 
 EVENT_IDS_REMEMBERED = 20_000
 """Event IDs known to be stored lately, and as many known not to be."""
+
+REQUEST_LINE_BYTES = 80 * 1024
+"""Method, path and query: an inline filter of a sync is the longest part that clients send."""
+
+HEADER_BYTES = 16 * 1024
+"""Each header of a request; a token or an X-Matrix signature takes a few hundred."""

@@ -259,7 +259,8 @@ def make_people(
     passwords = Passwords(os.urandom)
     tokens = Tokens(database, os.urandom)
     removal = DeviceRemoval(committer, tokens, [devicework.keys.on_devices_deleted])
-    accounts = Accounts(database, own, AccountParts(clock, os.urandom, passwords, tokens, removal))
+    parts = AccountParts(clock, os.urandom, passwords, tokens, removal, [leave_all], shared_tokens)
+    accounts = Accounts(database, own, parts)
     uia = Uia(
         clock,
         os.urandom,

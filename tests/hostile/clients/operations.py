@@ -1,0 +1,236 @@
+"""A valid request of every operation, for tests that spoil one part of it.
+
+Placeholders in parameters and bodies are filled from the scene: `{room}`, `{event}`, `{me}`,
+`{other}`, `{device}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from homeserver.api.routes import Route
+
+_PASSWORD_AUTH = {
+    "type": "m.login.password",
+    "identifier": {"type": "m.id.user", "user": "{me}"},
+    "password": "not the password",
+}
+_SIGNED = {"user_id": "{me}", "usage": ["master"], "keys": {"ed25519:AAAA": "AAAA"}}
+
+PARAMETERS = {
+    "roomId": "{room}",
+    "roomIdOrAlias": "{room}",
+    "userId": "{me}",
+    "eventId": "{event}",
+    "eventType": "m.room.topic",
+    "stateKey": "",
+    "txnId": "txn",
+    "deviceId": "{device}",
+    "keyName": "displayname",
+    "roomAlias": "#alias:here.example",
+    "filterId": "0",
+    "receiptType": "m.read",
+    "type": "org.example.data",
+    "tag": "u.work",
+    "kind": "override",
+    "ruleId": ".m.rule.master",
+    "server": "here.example",
+}
+
+BODIES: dict[str, dict[str, Any]] = {
+    "POST /register": {"username": "{fresh}", "password": "p", "auth": {"type": "m.login.dummy"}},
+    "POST /account/password": {"new_password": "new", "auth": _PASSWORD_AUTH},
+    "POST /account/deactivate": {"auth": _PASSWORD_AUTH, "erase": False},
+    "POST /login": {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": "nobody"},
+        "password": "x",
+        "device_id": "D",
+        "initial_device_display_name": "N",
+    },
+    "POST /logout": {},
+    "POST /logout/all": {},
+    "PUT /devices/{deviceId}": {"display_name": "Name"},
+    "DELETE /devices/{deviceId}": {"auth": _PASSWORD_AUTH},
+    "POST /delete_devices": {"devices": ["{device}"], "auth": _PASSWORD_AUTH},
+    "PUT /profile/{userId}/{keyName}": {"displayname": "Name"},
+    "POST /createRoom": {
+        "preset": "private_chat",
+        "visibility": "private",
+        "room_alias_name": "{fresh}",
+        "name": "N",
+        "topic": "T",
+        "invite": ["{other}"],
+        "invite_3pid": [],
+        "room_version": "12",
+        "creation_content": {"m.federate": True, "type": "t"},
+        "initial_state": [{"type": "t", "state_key": "", "content": {"a": 1}}],
+        "is_direct": False,
+        "power_level_content_override": {"ban": 50, "events": {"t": 50}},
+    },
+    "POST /rooms/{roomId}/upgrade": {"new_version": "12", "additional_creators": ["{other}"]},
+    "POST /rooms/{roomId}/join": {"reason": "r"},
+    "POST /rooms/{roomId}/invite": {"user_id": "{other}", "reason": "r"},
+    "POST /rooms/{roomId}/leave": {"reason": "r"},
+    "POST /rooms/{roomId}/forget": {},
+    "POST /rooms/{roomId}/kick": {"user_id": "{other}", "reason": "r"},
+    "POST /rooms/{roomId}/ban": {"user_id": "{other}", "reason": "r"},
+    "POST /rooms/{roomId}/unban": {"user_id": "{other}", "reason": "r"},
+    "POST /join/{roomIdOrAlias}": {"reason": "r"},
+    "POST /knock/{roomIdOrAlias}": {"reason": "r"},
+    "PUT /directory/room/{roomAlias}": {"room_id": "{room}"},
+    "PUT /directory/list/room/{roomId}": {"visibility": "private"},
+    "POST /publicRooms": {
+        "limit": 1,
+        "since": "0",
+        "filter": {"generic_search_term": "x", "room_types": [None]},
+        "include_all_networks": False,
+    },
+    "PUT /rooms/{roomId}/send/{eventType}/{txnId}": {"msgtype": "m.text", "body": "x"},
+    "PUT /rooms/{roomId}/redact/{eventId}/{txnId}": {"reason": "r"},
+    "PUT /rooms/{roomId}/state/{eventType}": {"topic": "T"},
+    "PUT /rooms/{roomId}/state/{eventType}/{stateKey}": {"topic": "T"},
+    "POST /user/{userId}/filter": {
+        "event_fields": ["type"],
+        "event_format": "client",
+        "presence": {"limit": 1, "types": ["a"], "not_senders": ["{me}"]},
+        "room": {
+            "rooms": ["{room}"],
+            "not_rooms": [],
+            "include_leave": True,
+            "timeline": {"limit": 1, "contains_url": False},
+            "state": {"lazy_load_members": True},
+        },
+    },
+    "POST /keys/upload": {
+        "device_keys": {
+            "user_id": "{me}",
+            "device_id": "{device}",
+            "algorithms": ["m.megolm.v1.aes-sha2"],
+            "keys": {"ed25519:{device}": "AAAA"},
+            "signatures": {"{me}": {"ed25519:{device}": "AAAA"}},
+        },
+        "one_time_keys": {"curve25519:AAAA": "AAAA"},
+        "fallback_keys": {"signed_curve25519:B": {"key": "AAAA", "signatures": {}}},
+    },
+    "POST /keys/query": {"device_keys": {"{other}": ["D"]}, "timeout": 10},
+    "POST /keys/claim": {
+        "one_time_keys": {"{other}": {"D": "signed_curve25519"}},
+        "timeout": 10,
+    },
+    "POST /keys/device_signing/upload": {
+        "master_key": _SIGNED,
+        "self_signing_key": _SIGNED,
+        "user_signing_key": _SIGNED,
+        "auth": _PASSWORD_AUTH,
+    },
+    "POST /keys/signatures/upload": {"{me}": {"D": {"user_id": "{me}", "signatures": {}}}},
+    "PUT /sendToDevice/{eventType}/{txnId}": {"messages": {"{other}": {"*": {"a": 1}}}},
+    "POST /rooms/{roomId}/receipt/{receiptType}/{eventId}": {"thread_id": "main"},
+    "POST /rooms/{roomId}/read_markers": {
+        "m.fully_read": "{event}",
+        "m.read": "{event}",
+        "m.read.private": "{event}",
+    },
+    "PUT /rooms/{roomId}/typing/{userId}": {"typing": True, "timeout": 10},
+    "PUT /user/{userId}/account_data/{type}": {"a": 1},
+    "PUT /user/{userId}/rooms/{roomId}/account_data/{type}": {"a": 1},
+    "PUT /user/{userId}/rooms/{roomId}/tags/{tag}": {"order": 0.5},
+}
+
+QUERIES: dict[str, dict[str, str]] = {
+    "GET /sync": {
+        "since": "",
+        "timeout": "0",
+        "filter": "{}",
+        "full_state": "false",
+        "set_presence": "offline",
+        "use_state_after": "false",
+    },
+    "GET /rooms/{roomId}/messages": {
+        "dir": "b",
+        "from": "",
+        "to": "",
+        "limit": "1",
+        "filter": "{}",
+    },
+    "GET /rooms/{roomId}/context/{eventId}": {"limit": "1", "filter": "{}"},
+    "GET /rooms/{roomId}/members": {"at": "", "membership": "join", "not_membership": "ban"},
+    "GET /rooms/{roomId}/state/{eventType}": {"format": "event"},
+    "GET /rooms/{roomId}/state/{eventType}/{stateKey}": {"format": "event"},
+    "GET /keys/changes": {"from": "", "to": ""},
+    "GET /register/available": {"username": "x"},
+    "GET /register/m.login.registration_token/validity": {"token": "x"},
+    "POST /register": {"kind": "user"},
+    "POST /join/{roomIdOrAlias}": {"via": "here.example", "server_name": "here.example"},
+    "POST /knock/{roomIdOrAlias}": {"via": "here.example", "server_name": "here.example"},
+    "GET /publicRooms": {"limit": "1", "since": "0", "server": "here.example"},
+    "POST /publicRooms": {"server": "here.example"},
+}
+
+SPENT_BY = frozenset({"/logout", "/logout/all", "/account/deactivate", "/delete_devices"})
+"""Operations after whose success the user can't ask any more."""
+
+BODY_METHODS = frozenset({"POST", "PUT", "DELETE"})
+
+
+class Operation(NamedTuple):
+    """One operation by method and template."""
+
+    method: str
+    template: str
+
+    @property
+    def name(self) -> str:
+        """As the tables here name it: without the prefix."""
+        for prefix in ("/_matrix/client/v3", "/_matrix/client/v1"):
+            if self.template.startswith(prefix):
+                return f"{self.method} {self.template[len(prefix) :]}"
+        return f"{self.method} {self.template}"
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parts of its path."""
+        parts = self.template.split("/")
+        return [part[1:-1] for part in parts if part.startswith("{")]
+
+    def path(self, filled: dict[str, str], spoiled: dict[str, str] | None = None) -> str:
+        """The path with valid parameters, but for `spoiled` ones, which are put in as they are."""
+        spoiled = spoiled or {}
+        parts = []
+        for part in self.template.split("/"):
+            name = part[1:-1]
+            if not part.startswith("{"):
+                parts.append(part)
+            elif name in spoiled:
+                parts.append(spoiled[name])
+            else:
+                parts.append(quote(str(fill(PARAMETERS[name], filled)), safe=""))
+        return "/".join(parts)
+
+    def query(self) -> dict[str, str]:
+        """Its query parameters with valid values."""
+        return dict(QUERIES.get(self.name, {}))
+
+    def body(self, filled: dict[str, str]) -> Any:
+        """A valid body, or None for an operation that takes none."""
+        found = BODIES.get(self.name)
+        return None if found is None else fill(found, filled)
+
+
+def fill(value: Any, filled: dict[str, str]) -> Any:
+    """A value with its placeholders replaced, in keys too."""
+    if isinstance(value, dict):
+        return {fill(key, filled): fill(item, filled) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, filled) for item in value]
+    if isinstance(value, str):
+        for name, text in filled.items():
+            value = value.replace("{" + name + "}", text)
+    return value
+
+
+def operations(routes: list[Route]) -> list[Operation]:
+    """All operations of a table of routes."""
+    return [Operation(route.method, route.template) for route in routes]
