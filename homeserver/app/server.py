@@ -35,8 +35,9 @@ from homeserver.engine.outbound_feed import LogFeed
 from homeserver.engine.writer import Signer
 from homeserver.metrics import MetricsStore
 from homeserver.services.rate_limits import RateLimiter, configured_rates
+from homeserver.signing_keys import SigningKeyInvalid, create_signing_key, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.embedded import EmbeddedCluster
+from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
 from homeserver.storage.migrate import SchemaTooNew, migrate
 from homeserver.supervisor import Supervisor
 
@@ -71,7 +72,14 @@ async def _run(config: Config) -> int:
         async with serving(config, on_lost=on_lost):
             _log.info("%s is up", config.server_name)
             await stop.wait()
-    except (CanNotStart, DatabaseUnavailable, SchemaTooNew, OSError) as error:
+    except (
+        CanNotStart,
+        DatabaseUnavailable,
+        EmbeddedError,
+        SchemaTooNew,
+        SigningKeyInvalid,
+        OSError,
+    ) as error:
         _log.error("%s", error)
         return 1
     return 1 if lost.is_set() else 0
@@ -186,15 +194,11 @@ async def _signing_key(path: Path, database: Database) -> SigningKey:
 
 def _load_or_make_key(path: Path, has_history: bool) -> SigningKey:
     if path.exists():
-        return SigningKey.from_key_file(path.read_text())
+        return load_signing_key(path)
     if has_history:
         raise CanNotStart(
             f"the signing key {path} is missing, but this server has a history under its name."
             " Put the key back; a new one would make earlier events unprovable."
         )
-    key = SigningKey.generate(os.urandom(32), os.urandom(3).hex())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key.to_key_file())
-    _log.info("made a signing key: %s", path)
-    return key
+    _log.info("making a signing key: %s", path)
+    return create_signing_key(path, os.urandom)

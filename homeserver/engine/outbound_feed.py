@@ -29,7 +29,7 @@ from homeserver.engine.committer import Committer
 from homeserver.engine.entries import DeviceListEntry, EventEntry, ReceiptEntry, RemoteEduEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import Memberships
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.rooms import Room, Rooms
 from homeserver.storage import events as event_rows
 from homeserver.storage import memberships as membership_rows
 from homeserver.storage import remote_edus
@@ -152,7 +152,28 @@ class LogFeed:
         servers -= {self._server_name, server_of(entry.event.sender)}
         for server in servers:
             self._queue(server).add(_Item(position, pdu=entry.event.raw))
-        return servers
+        return servers | self._catch_up_newcomer(position, entry, room)
+
+    def _catch_up_newcomer(self, position: int, entry: EventEntry, room: Room) -> set[ServerName]:
+        """A server whose join came beside other events got the state before its join: it is owed
+        the other heads, since nobody sends it what came before it was a member."""
+        newcomer = server_of(entry.event.sender)
+        is_first = room.view.servers.get(newcomer) == 1
+        joined = any(
+            change.membership == "join" and change.event_id == entry.event.event_id
+            for change in entry.changes
+        )
+        if newcomer == self._server_name or not is_first or not joined:
+            return set()
+        others = [
+            known.event.raw
+            for head in room.view.heads
+            if head.event_id != entry.event.event_id
+            and (known := self._rooms.memory.known(head.event_id)) is not None
+        ]
+        for raw in others:
+            self._queue(newcomer).add(_Item(position, pdu=raw))
+        return {newcomer} if others else set()
 
     def _queue(self, server: ServerName) -> _Queue:
         queue = self._queues.get(server)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Accepted, SoftFailed
 from federation.ports import JoinedRoom, Refused
+from homeserver.engine.outbound_feed import LogFeed
+from homeserver.storage.database import Connection
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,
@@ -181,3 +184,29 @@ async def test_redaction_empties_its_target_everywhere(postgres_url: str) -> Non
     async with running(postgres_url) as world:
         assert b"secret" not in (await world.engine.rooms.client_events([target]))[target]
         assert HS1 in (await world.room(room_id)).view.servers
+
+
+async def test_server_that_joins_beside_another_event_is_owed_that_event(
+    postgres_url: str,
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        feed = LogFeed(
+            world.engine.database,
+            world.engine.committer,
+            world.engine.rooms,
+            world.engine.memberships,
+            server_name=HS1,
+            device_list_edus=_no_edus,
+        )
+        join = await world.remote(room_id, JOIN)
+        beside = await world.say(room_id, "beside the join")
+        await world.engine.residents.accept_handshake(join)
+        position = world.engine.committer.position
+        owed = await feed.owed(HS2, position - 1, pdu_limit=50, edu_limit=100)
+        known = await world.engine.rooms.events([beside])
+        assert list(owed.pdus) == [known[beside].event.raw]
+
+
+async def _no_edus(connection: Connection, position: int) -> list[JsonObject]:
+    return []
