@@ -80,6 +80,18 @@ class NioPerson:
             while not predicate():
                 await self.sync(POLL_MS)
 
+    async def until_joined(self, room_id: str) -> None:
+        """Syncs until a room is there."""
+        await self.until(lambda: room_id in self.client.rooms)
+
+    async def until_invited(self, room_id: str) -> None:
+        """Syncs until an invite is there."""
+        await self.until(lambda: room_id in self.client.invited_rooms)
+
+    async def until_read(self, room_id: str, body: str) -> None:
+        """Syncs until a text was read."""
+        await self.until(lambda: body in self.bodies(room_id))
+
     async def say(self, room_id: str, body: str) -> str:
         """Sends a text, encrypted where the room is; returns the event ID."""
         content = {"msgtype": "m.text", "body": body}
