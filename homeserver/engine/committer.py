@@ -74,6 +74,7 @@ class _Plain:
 
     unit: Unit
     done: asyncio.Future[Committed]
+    is_late: bool = False
 
 
 _Pending = RoomUnit | _Plain
@@ -247,8 +248,9 @@ class Committer:
     def _answer_late(self, current: Sequence[_Pending]) -> None:
         self._is_late = True
         for one in (*current, *self._queue):
-            if one.done.done():
+            if one.is_late or one.done.done():
                 continue
+            one.is_late = True
             final: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
             staged = one.staged if isinstance(one, RoomUnit) else ()
             event_ids = [staged_one.event.event_id for staged_one in staged]

@@ -79,6 +79,7 @@ class RoomUnit:
     unit: Unit
     done: asyncio.Future[Committed]
     is_new: bool = False  # the room's rows are made by this unit
+    is_late: bool = False  # who waited was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
 
 
