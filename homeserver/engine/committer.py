@@ -26,19 +26,14 @@ from dataclasses import dataclass
 
 from federation.events.ids import EventId
 from homeserver import limits
-from homeserver.engine.batch import Batch, write_batch
+from homeserver.engine.batch import Batch
 from homeserver.engine.entries import Committed, Unit
 from homeserver.engine.log import LogTail, Placed
 from homeserver.engine.staging import RoomUnit
+from homeserver.engine.store import Store
 from homeserver.errors import MatrixError, unavailable
-from homeserver.storage import logs
-from homeserver.storage.database import (
-    Connection,
-    Database,
-    DatabaseUnavailable,
-    DataRefused,
-    translated,
-)
+from homeserver.storage.database import DatabaseUnavailable, DataRefused, translated
+from homeserver.storage.logs import OwnedLog
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +79,8 @@ Published = Callable[[Sequence[Placed]], None]
 class Committer:
     """Owns the log and the connection that writes it."""
 
-    def __init__(self, database: Database, owned: logs.OwnedLog) -> None:
-        self._database = database
+    def __init__(self, store: Store, owned: OwnedLog) -> None:
+        self._log = store.log
         self.history = owned.history
         self._epoch = owned.epoch
         self.position = owned.position
@@ -94,12 +89,10 @@ class Committer:
         self._filled = asyncio.Event()
         self._room_left = asyncio.Event()
         self._room_left.set()
-        self._connection: Connection | None = None
         self._followers: list[Published] = []
         self._nids: deque[range] = deque()
         self._next_nid = 0
         self._nid_end = 0
-        self._session = 0  # of the connection above, as PostgreSQL numbers it
         self._late: asyncio.TimerHandle | None = None
         self._is_late = False
         self._is_lost = False
@@ -158,8 +151,7 @@ class Committer:
     async def nids_ready(self, count: int) -> None:
         """Takes blocks of row numbers until `count` are at hand."""
         while self.nids_left < count:
-            async with self._database.connection() as connection:
-                self._nids.append(await logs.take_nids(connection))
+            self._nids.append(await self._log.take_nids())
 
     # The loop
 
@@ -187,17 +179,14 @@ class Committer:
 
     async def disconnect(self) -> None:
         """Closes the log's own connection."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.terminate()
+        await self._log.disconnect()
 
     async def watch_owner(self) -> None:
         """Looks now and then whether the log is still ours; for the supervisor."""
         while not self._is_lost:
             await asyncio.sleep(limits.LOG_OWNER_CHECK_S)
             try:
-                async with self._database.connection() as connection:
-                    epoch = await logs.load_epoch(connection)
+                epoch = await self._log.load_epoch()
             except DatabaseUnavailable:
                 continue
             if epoch != self._epoch:
@@ -298,11 +287,10 @@ class Committer:
                 raise
 
     async def _write(self, batch: Batch) -> None:
-        connection = await self._connected()
         try:
             if self.fault is not None:
                 await self.fault("before")
-            moved = await write_batch(connection, batch, self._epoch)
+            moved = await self._log.write(batch, self._epoch)
             if self.fault is not None:
                 await self.fault("after")
         except Exception as error:
@@ -313,25 +301,15 @@ class Committer:
         if not moved:
             raise LogLost
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.dedicated()
-            self._session = self._connection.get_server_pid()
-        return self._connection
-
     async def _is_in(self, batch: Batch) -> bool:
         """After a lost connection: did the batch commit? Waits until the database can say."""
-        lost_session = self._session
-        await self.disconnect()
+        lost = await self._log.abandon()
         if not batch.sent:
             return False
         delay_s = 0.05
         while True:
             try:
-                connection = await self._connected()
-                await logs.end_session(connection, lost_session, limits.LOG_SESSION_END_S)
-                async with connection.transaction():
-                    position = await logs.position_once_settled(connection, self._epoch)
+                position = await self._log.settled_position(self._epoch, lost)
                 break
             except Exception as error:
                 if translated(error) is None and not isinstance(error, DatabaseUnavailable):

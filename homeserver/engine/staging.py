@@ -56,17 +56,30 @@ class Staged(msgspec.Struct):
     redacting: Redacting | None = None
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
+    was_outlier: bool = False
 
     @property
     def is_plain(self) -> bool:
-        """Does it change neither state nor other rows (a message)?"""
-        return not (
-            self.snapshots
-            or self.changes
-            or self.redacting
-            or self.waits_for_target
-            or self.missing_parents
+        """Is it a new row and the room's only head, and changes nothing else (a message)?"""
+        return (
+            not (
+                self.snapshots
+                or self.changes
+                or self.redacting
+                or self.waits_for_target
+                or self.missing_parents
+                or self.was_outlier
+            )
+            and self.view is not None
+            and len(self.view.heads) == 1
         )
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """What a join brings beside its own event: the other members, and the servers in the room."""
+
+    members: Sequence[tuple[str, StateRef]]
+    servers: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -79,6 +92,7 @@ class RoomUnit:
     unit: Unit
     done: asyncio.Future[Committed]
     is_new: bool = False  # the room's rows are made by this unit
+    brought: Brought | None = None
     is_late: bool = False  # who waited was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
 

@@ -22,10 +22,7 @@ from homeserver.engine.committer import Committer, OutcomeUnknown, Superseded
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
-from homeserver.engine.staging import (
-    RoomUnit,
-    Staged,
-)
+from homeserver.engine.staging import Brought, RoomUnit, Staged
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import not_found, unavailable
 from homeserver.storage.database import Connection
@@ -198,10 +195,13 @@ class Writer:
         *,
         unit: Unit | None = None,
         is_new: bool = False,
+        brought: Brought | None = None,
     ) -> asyncio.Future[Committed]:
         """Queues what was staged under the room's turn; the future is done after the commit."""
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        room_unit = RoomUnit(room, room.generation, staged, unit or Unit(), done, is_new)
+        room_unit = RoomUnit(
+            room, room.generation, staged, unit or Unit(), done, is_new, brought=brought
+        )
         room_unit.committed = lambda: self._published(room_unit)
         self._committer.enqueue(room_unit)
         return done
