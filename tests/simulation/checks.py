@@ -1,0 +1,250 @@
+"""What must hold of a world, checked from its disks and from what clients were told.
+
+1. What a client was told is on its server's disk, and, if it is calm, on those of all servers that
+   were in the room all the time.
+2. Every event that has a place was signed by its sender's server; it is rejected where the oracle
+   rejects it, and nowhere else; the state before it is the oracle's, whatever the order of arrival.
+3. Once each server has sent one event that all received, all have the same heads and state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from federation.events.event import Event, load_event
+from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
+from federation.events.room_versions import room_version
+from federation.events.signatures import signature_payload, signatures_of
+from federation.events.signing import SignatureInvalid
+from federation.graph.building import EventDraft
+from homeserver.storage.events import REJECTED
+from homeserver.storage.text import unescape
+from tests.simulation.memory_tables import Tables
+from tests.simulation.oracle import GraphOracle, StateIds
+from tests.simulation.server import SimulatedServer
+from tests.simulation.world import World
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One event on one server's disk."""
+
+    event: Event
+    row: Mapping[str, Any]
+
+
+class Disks:
+    """What all servers have of the room."""
+
+    def __init__(self, world: World) -> None:
+        self.version = room_version(world.plan.version)
+        self.of: dict[ServerName, dict[EventId, Stored]] = {}
+        self.events: dict[EventId, Event] = {}
+        for server in world.servers:
+            stored = self._read(server.disk.tables, world)
+            self.of[server.name] = stored
+            for event_id, one in stored.items():
+                if event_id not in self.events or one.row["redacted_by"] is None:
+                    self.events[event_id] = one.event
+
+    def _read(self, tables: Tables, world: World) -> dict[EventId, Stored]:
+        room = tables.rooms.get(world.room_id)
+        nid = None if room is None else room["room_nid"]
+        return {
+            EventId(event_id): Stored(load_event(row["json"], self.version, EventId(event_id)), row)
+            for event_id, row in tables.events.items()
+            if row["room_nid"] == nid
+        }
+
+
+def snapshot_state(tables: Tables, room_nid: int, snapshot: int) -> StateIds:
+    """A stored snapshot as event IDs."""
+    links = []
+    nid: int | None = snapshot
+    while nid is not None:
+        link = tables.snapshots[room_nid, nid]
+        links.append(link)
+        nid = link["base_nid"]
+    state: dict[StateKey, EventId] = {}
+    for link in reversed(links):
+        for number in link["removed"]:
+            state.pop(_key(tables.by_nid[room_nid, number]), None)
+        for number in link["added"]:
+            row = tables.by_nid[room_nid, number]
+            state[_key(row)] = row["event_id"]
+    return state
+
+
+def _key(row: Mapping[str, Any]) -> StateKey:
+    return unescape(row["type"]), unescape(row["state_key"])
+
+
+def joined_servers(disks: Disks, state: StateIds) -> set[ServerName]:
+    """The servers with a joined user in a state."""
+    return {
+        server_of(key)
+        for (kind, key), event_id in state.items()
+        if kind == "m.room.member" and disks.events[event_id].membership == "join"
+    }
+
+
+class Checks:
+    """The checks of one world; what is wrong goes to `world.found`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def look(self) -> tuple[Disks, GraphOracle]:
+        """What is stored now, and what it means."""
+        disks = Disks(self.world)
+        return disks, GraphOracle(disks.version, disks.events)
+
+    def check_disks(self) -> None:
+        """Checks 1 and 2."""
+        disks, oracle = self.look()
+        self._check_told(disks, oracle)
+        for server in self.world.servers:
+            self._check_server(server, disks, oracle)
+
+    # 1
+
+    def _check_told(self, disks: Disks, oracle: GraphOracle) -> None:
+        steady = self._steady(disks, oracle)
+        for told in self.world.told:
+            holders = {told.server}
+            if told.server in steady:
+                holders |= steady
+            for server in sorted(holders):
+                stored = disks.of[server].get(told.event_id)
+                if stored is None or stored.row["outlier"]:
+                    self.world.found(f"{server} lacks {told.event_id}, told by {told.server}")
+
+    def _steady(self, disks: Disks, oracle: GraphOracle) -> set[ServerName]:
+        """The servers that had a joined user at every event since each server's first join."""
+        first = [event_id for event_id, _ in self._first_joins(disks).values()]
+        since = _descendants(disks.events, first)
+        steady = set(self._first_joins(disks))
+        for event_id in since:
+            state = oracle.after(event_id)
+            if state is not None:
+                steady &= joined_servers(disks, state)
+        return steady
+
+    def _first_joins(self, disks: Disks) -> dict[ServerName, tuple[EventId, int]]:
+        first: dict[ServerName, tuple[EventId, int]] = {}
+        for event in disks.events.values():
+            if event.membership != "join" or event.state_key != event.sender:
+                continue
+            server = server_of(event.sender)
+            if server not in first or event.depth < first[server][1]:
+                first[server] = (event.event_id, event.depth)
+        return first
+
+    # 2
+
+    def _check_server(self, server: SimulatedServer, disks: Disks, oracle: GraphOracle) -> None:
+        states: dict[int, StateIds] = {}
+        for event_id, stored in disks.of[server.name].items():
+            self._check_signature(server, stored.event)
+            row = stored.row
+            before = oracle.before.get(event_id)
+            if row["outlier"] or before is None:
+                continue
+            is_rejected = event_id in oracle.rejected
+            if is_rejected != (row["verdict"] == REJECTED):
+                reason = oracle.rejected.get(event_id, "")
+                self.world.found(
+                    f"{server.name} has {event_id} ({stored.event.type}) with verdict"
+                    f" {row['verdict']} ({row['reason']}), the oracle says {reason or 'allowed'}"
+                )
+            snapshot = row["snapshot_before"]
+            if snapshot not in states:
+                states[snapshot] = snapshot_state(server.disk.tables, row["room_nid"], snapshot)
+            if states[snapshot] != before:
+                self.world.found(
+                    f"{server.name} has another state before {event_id} ({stored.event.type},"
+                    f" unproven {row['unproven']}): {_difference(states[snapshot], before)}"
+                )
+
+    def _check_signature(self, server: SimulatedServer, event: Event) -> None:
+        sender = self.world.by_name(server_of(event.sender))
+        made = signatures_of(event).get(sender.name, {})
+        try:
+            sender.key.verify_key.verify(signature_payload(event), made[sender.key.key_id])
+        except (KeyError, SignatureInvalid):
+            self.world.found(f"{server.name} has {event.event_id}, not signed by {sender.name}")
+
+    # 3
+
+    async def check_convergence(self) -> None:
+        """Has each server send one event, then compares."""
+        rounds = 1 + max(self._heads_count(server) for server in self.world.servers) // 9
+        for _ in range(rounds):
+            for server in self.world.servers:
+                await self._speak(server)
+        present = [server for server in self.world.servers if await self._speaker(server)]
+        if not present:
+            return
+        views = [(server.name, await self._view(server)) for server in present]
+        for name, view in views[1:]:
+            if view[1] != views[0][1][1]:
+                self.world.found(
+                    f"{name} and {views[0][0]} have different states:"
+                    f" {_difference(view[1], views[0][1][1])}"
+                )
+            if view[0] != views[0][1][0]:
+                self.world.found(f"{name} has heads {view[0]}, {views[0][0]} has {views[0][1][0]}")
+
+    def _heads_count(self, server: SimulatedServer) -> int:
+        tables = server.disk.tables
+        return max((len(row["heads"]) for row in tables.heads.values()), default=1)
+
+    async def _speaker(self, server: SimulatedServer) -> UserId | None:
+        """A joined user of the server."""
+        room = await self.world.room(server)
+        for user in self.world.users_of(server):
+            ref = room.view.state.get(("m.room.member", user)) if room else None
+            if ref is not None and ref.membership == "join":
+                return user
+        return None
+
+    async def _speak(self, server: SimulatedServer) -> None:
+        user = await self._speaker(server)
+        if user is not None:
+            content = {"msgtype": "m.text", "body": "the end"}
+            await self.world.send(user, EventDraft("m.room.message", user, content))
+            await self.world.settle()
+
+    async def _view(self, server: SimulatedServer) -> tuple[list[EventId], StateIds]:
+        room = await self.world.room(server)
+        assert room is not None, "it has a joined user"
+        state = {key: ref.event_id for key, ref in room.view.state.items()}
+        return sorted(head.event_id for head in room.view.heads), state
+
+
+def _descendants(events: Mapping[EventId, Event], of_all: Iterable[EventId]) -> set[EventId]:
+    """The events that have all of the given ones among their ancestors."""
+    ancestors: dict[EventId, frozenset[EventId]] = {}
+    wanted = frozenset(of_all)
+
+    def seen(event_id: EventId) -> frozenset[EventId]:
+        if event_id not in ancestors:
+            ancestors[event_id] = frozenset()
+            event = events.get(event_id)
+            parents = event.prev_events if event else ()
+            own = {event_id} & wanted
+            ancestors[event_id] = frozenset(own).union(*(seen(parent) for parent in parents))
+        return ancestors[event_id]
+
+    ordered = sorted(events.values(), key=lambda one: one.depth)
+    return {one.event_id for one in ordered if seen(one.event_id) >= wanted}
+
+
+def _difference(one: StateIds, other: StateIds) -> dict[StateKey, tuple[str | None, str | None]]:
+    return {
+        key: (one.get(key), other.get(key))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    }
