@@ -19,7 +19,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
-from federation.graph.building import EventDraft
+from federation.graph.building import EventDraft, references
 from federation.ports import JoinedRoom, Refused, ResidentAnswer, Template
 from homeserver import limits
 from homeserver.engine.acceptance import Acceptance, Verdict
@@ -149,21 +149,31 @@ class Residents:
             version=room.version,
         )
         heads = view.heads[-limits.HEADS_PER_EVENT :]
+        prev_events = [head.event_id for head in heads]
+        auth_events = [state[key].event_id for key in keys if key in state]
         pdu: JsonObject = {
             "type": draft.type,
             "room_id": room_id,
             "sender": draft.sender,
             "state_key": draft.state_key,
             "content": draft.content,
-            "prev_events": [head.event_id for head in heads],
-            "auth_events": [state[key].event_id for key in keys if key in state],
+            "prev_events": await self._references(room, prev_events),
+            "auth_events": await self._references(room, auth_events),
             "depth": max(head.depth for head in heads) + 1,
             "origin_server_ts": draft.origin_server_ts,
         }
-        await self._check_template(room, draft, pdu)
+        await self._check_template(room, draft, pdu, prev_events)
         return Template(room.version, pdu)
 
-    async def _check_template(self, room: Room, draft: EventDraft, pdu: JsonObject) -> None:
+    async def _references(self, room: Room, event_ids: Sequence[EventId]) -> list[object]:
+        stager = self._writer.stager
+        return await stager.loading(
+            lambda: references(room.version, event_ids, lambda one: stager.cited(room, one))
+        )
+
+    async def _check_template(
+        self, room: Room, draft: EventDraft, pdu: JsonObject, prev_events: Sequence[EventId]
+    ) -> None:
         event = Event(
             EventId("$template"),
             room.room_id,
@@ -171,8 +181,8 @@ class Residents:
             draft.sender,
             draft.state_key,
             draft.content,
-            tuple(pdu["prev_events"]),
-            tuple(pdu["auth_events"]),
+            tuple(prev_events),
+            (),
             pdu["depth"],
             draft.origin_server_ts or 0,
             None,
