@@ -1,6 +1,7 @@
 """Real servers for real clients: two processes that federate over TLS, kept for a whole module.
 
-Each test makes its own users and rooms, so the servers may be shared.
+1. Each test makes its own users and rooms, so the servers may be shared.
+2. A server that logs a failure of its own fails the module, whatever its clients made of it.
 """
 
 import secrets
@@ -52,6 +53,13 @@ class SessionDatabase:
         return None
 
 
+def faults(log_path: Path) -> list[str]:
+    """What a server's log says of its own failures, with the traces."""
+    lines = log_path.read_text().splitlines()
+    starts = [index for index, line in enumerate(lines) if " ERROR " in line]
+    return [line for start in starts for line in lines[start : start + 40]]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def servers(postgres_cluster: EmbeddedCluster) -> AsyncIterator[Lab]:
     """Two servers, `hs1` and `hs2`, that federate over verified TLS."""
@@ -59,6 +67,8 @@ async def servers(postgres_cluster: EmbeddedCluster) -> AsyncIterator[Lab]:
         database = SessionDatabase(postgres_cluster)
         async with Lab(Path(folder) / "lab", ["hs1", "hs2"], database) as lab:
             yield lab
+            complaints = [line for one in lab.topology.servers for line in faults(one.log_path)]
+        assert not complaints, "\n".join(complaints)
 
 
 NioEntry = Callable[..., Awaitable[NioPerson]]

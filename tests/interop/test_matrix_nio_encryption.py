@@ -173,13 +173,20 @@ async def test_who_was_kicked_reads_nothing_more(nio: NioEntry, ours: OurEntry, 
     """Each side begins a new session when a member goes."""
     olga = await ours("olga", place)
     nina, nils = await nio("nina"), await nio("nils")
-    room_id = await sealed_room(olga, nina, nils)
-    await until_nio_sees(nina, room_id, nils.user_id)
+    sealed = [EnableEncryptionBuilder().as_dict()]
+    invite = [olga.user_id, nils.user_id]
+    made = await nina.client.room_create(invite=invite, initial_state=sealed)
+    room_id = good(made).room_id
+    await olga.join(room_id, via=["hs1"])
+    good(await nils.client.join(room_id))
+    await until_member(olga, room_id, nils.user_id)
+    for user_id in invite:
+        await until_nio_sees(nina, room_id, user_id)
     await olga.send_text(room_id, "to all")
     await nina.say(room_id, "to all of you")
     await nina.until(lambda: len(nina.bodies(room_id)) == 2)
     await nils.until(lambda: len(nils.bodies(room_id)) == 2)
-    await olga._api._post(f"/rooms/{room_id}/kick", {"user_id": nils.user_id})
+    good(await nina.client.room_kick(room_id, nils.user_id))
     await until_member(olga, room_id, nils.user_id, is_in=False)
     await nina.until(lambda: nils.user_id not in nio_members(nina, room_id))
     await olga.send_text(room_id, "without nils")
