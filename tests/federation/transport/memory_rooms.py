@@ -108,6 +108,7 @@ class MemoryRooms:
             now_ms=self.clock.now_ms(),
             server_name=self.name,
             key=self.key,
+            cited=lambda one: self.events[one].event,
         )
 
     def _selected(self, draft: EventDraft, version: RoomVersion, state: State) -> list[EventId]:
