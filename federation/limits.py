@@ -122,3 +122,7 @@ PREV_EVENTS_MAX = 20
 AUTH_EVENTS_MAX = 10
 EVENT_DEPTH_MAX = 2**53 - 1  # room version 6
 EVENT_DEPTH_MAX_LENIENT = 2**63 - 1  # room versions 1 to 5
+
+ARRIVAL_WAIT_S_MAX = 20
+"""How long a transaction waits for a join of ours to a room that it speaks of; then its sender is
+asked to come again."""

@@ -44,7 +44,7 @@ class RoomVersion:
 
     rule_numbering: RuleNumbering = "v1"
     """The earliest page whose "Authorisation rules" are numbered as this version's; refusals cite
-    its numbers (`auth_failures.number_of`)."""
+    its numbers (`graph.rule_numbers`)."""
     redactions_in_auth_rules: bool = True
     """v1, "Authorisation rules" 11 limits who may redact; since v3 ("Handling redactions") that is
     checked when the redaction is applied."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_rules import AuthState, check_auth, create_event_id
+from federation.graph.auth_rules import AuthState, Lookup, check_auth, create_event_id
 from federation.graph.chains import (
     LoadEvent,
     MissingEvent,
@@ -120,11 +120,11 @@ def resolve_steps(
         return Resolution(version.state_resolution, conflict, {})
     if is_v1:
         return resolve_v1(version, conflict, event)
-    return _resolve_v2(version, conflict, _Replay(version, event, is_rejected), reached)
+    return _resolve_v2(version, conflict, Replay(version, event, is_rejected), reached)
 
 
 def _resolve_v2(
-    version: RoomVersion, conflict: Conflict, replay: _Replay, reached: Reached | None
+    version: RoomVersion, conflict: Conflict, replay: Replay, reached: Reached | None
 ) -> Resolution:
     """The algorithm of v2 and v2.1 from its definitions to step 5."""
     full = full_conflicted_set(version, conflict, replay.event, reached)
@@ -182,7 +182,7 @@ def full_conflicted_set(
     return FullConflictedSet(conflicted | difference | subgraph, difference, subgraph)
 
 
-class _Replay:
+class Replay:
     """The iterative auth checks: a state, and events applied to it one after another."""
 
     def __init__(self, version: RoomVersion, event: LoadEvent, is_rejected: IsRejected) -> None:
@@ -211,7 +211,7 @@ class _Replay:
             if found.is_state and not self._is_rejected(event_id)
         }
 
-    def auth_state(self, event: Event) -> AuthState:
+    def lookup_for(self, event: Event) -> Lookup:
         """The replayed state, filled up with the event's own auth events."""
         own = self._own_auth_events(event)
 
@@ -219,14 +219,15 @@ class _Replay:
             event_id = self.get(key)
             return own.get(key) if event_id is None else self.event(event_id)
 
-        return AuthState(self._version, lookup, parsed=self._parsed)
+        return lookup
 
     def apply(self, event_ids: Iterable[EventId]) -> tuple[Step, ...]:
         """Definition "Iterative auth checks": apply what the auth rules allow, in this order."""
         steps = []
         for event_id in event_ids:
             event = self.event(event_id)
-            failure = check_auth(event, self.auth_state(event))
+            state = AuthState(self._version, self.lookup_for(event), parsed=self._parsed)
+            failure = check_auth(event, state)
             if failure is None and event.is_state:
                 self.applied[event.key] = event_id
             steps.append(Step(event_id, failure))
@@ -255,7 +256,7 @@ class _Replay:
 # --- the algorithm ------------------------------------------------------------------------------
 
 
-def step_1_order_power_events(full: set[EventId], replay: _Replay) -> list[EventId]:
+def step_1_order_power_events(full: set[EventId], replay: Replay) -> list[EventId]:
     """Step 1: the power events of the full conflicted set and what of it is in their auth chains,
     in the reverse topological power ordering."""
     event = replay.event
@@ -275,7 +276,7 @@ def step_1_order_power_events(full: set[EventId], replay: _Replay) -> list[Event
 
 
 def step_2_check_power_events(
-    version: RoomVersion, power_events: Sequence[EventId], conflict: Conflict, replay: _Replay
+    version: RoomVersion, power_events: Sequence[EventId], conflict: Conflict, replay: Replay
 ) -> tuple[Step, ...]:
     """Step 2: the iterative auth checks on those, from the unconflicted state map (v2) or from an
     empty one (v2.1)."""
@@ -292,7 +293,7 @@ class MainlineOrdering:
     positions: Mapping[EventId, int | None]
 
 
-def step_3_order_others(event_ids: Iterable[EventId], replay: _Replay) -> MainlineOrdering:
+def step_3_order_others(event_ids: Iterable[EventId], replay: Replay) -> MainlineOrdering:
     """Step 3: the remaining events, in the mainline ordering based on the power levels of the
     partially resolved state: from what is based on the earliest to what is based on the latest."""
     event = replay.event
@@ -309,12 +310,12 @@ def step_3_order_others(event_ids: Iterable[EventId], replay: _Replay) -> Mainli
     return MainlineOrdering(sorted(positions, key=sort_key), mainline, positions)
 
 
-def step_4_check_others(ordered: Iterable[EventId], replay: _Replay) -> tuple[Step, ...]:
+def step_4_check_others(ordered: Iterable[EventId], replay: Replay) -> tuple[Step, ...]:
     """Step 4: the iterative auth checks on those, on the partially resolved state."""
     return replay.apply(ordered)
 
 
-def step_5_put_back_unconflicted(replay: _Replay, conflict: Conflict) -> StateMap:
+def step_5_put_back_unconflicted(replay: Replay, conflict: Conflict) -> StateMap:
     """Step 5: where the unconflicted state map has an event, that one stays; what is left of the
     replay beside it."""
     unconflicted = conflict.unconflicted

@@ -42,6 +42,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
 from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
 from federation.transport.edus import EduReceiver
 from federation.transport.gap_filler import GapFiller, NotAtHand, Outcome, Undecided
 from federation.transport.wakeup import Wakeup
@@ -80,8 +81,9 @@ class Inbox:
         filler: GapFiller,
         acls: ServerAcls,
         edus: EduReceiver,
+        arrivals: Arrivals,
     ) -> None:
-        self._name = name
+        self._name, self._arrivals = name, arrivals
         self._store, self._waiting = ports.store, ports.waiting
         self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
         self._filler, self._acls, self._edus = filler, acls, edus
@@ -170,6 +172,8 @@ class Inbox:
             room_id, version = await self._room_of(pdu)
             await self._check_room(origin, room_id)
             event = parse_pdu(pdu, version)
+            if event.room_id != room_id:  # a create event's ID is its room's, whatever it says
+                raise _Refusal("not of this room")
         except (_Refusal, InvalidEvent) as error:
             self._metrics.count("federation_pdus", result="invalid")
             event_id = None if version is None else _event_id(pdu, version)
@@ -180,12 +184,14 @@ class Inbox:
         by_room.setdefault(room_id, []).append(event)
 
     async def _room_of(self, pdu: JsonObject) -> tuple[RoomId, RoomVersion]:
-        """The room of a PDU, which must be known. Raises _Refusal."""
+        """The room of a PDU, which must be known. Raises _Refusal; Refused while it is joined."""
         room = pdu.get("room_id")
         try:
             room_id = parse_room_id(room if isinstance(room, str) else "")
         except InvalidIdentifier:
             raise _Refusal("not a room ID") from None
+        if not await self._arrivals.are_over(room_id):
+            raise Refused(503, "M_UNKNOWN", "the room is being joined, send it again")
         version = await self._store.room_version(room_id)
         if version is None:
             raise _Refusal("unknown room")

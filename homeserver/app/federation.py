@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from federation.events.signing import SigningKey
 from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
 from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
 from federation.transport.backfill import Backfiller
 from federation.transport.backoff import Backoffs
 from federation.transport.client import FederationClient
@@ -55,6 +56,7 @@ class WayOut:
     keyring: Keyring
     signatures: SignatureChecker
     fetcher: EventFetcher
+    arrivals: Arrivals
     handshakes: Handshakes
     queries: Queries
     backfiller: Backfiller
@@ -92,6 +94,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
     fetcher = EventFetcher(
         client, store=engine.events, writer=engine.residents, signatures=signatures
     )
+    arrivals = Arrivals()
     handshakes = Handshakes(
         around.key,
         client,
@@ -99,6 +102,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         signatures=signatures,
         writer=engine.residents,
         clock=clock,
+        arrivals=arrivals,
     )
     feed = LogFeed(
         engine.database,
@@ -115,6 +119,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         keyring=keyring,
         signatures=signatures,
         fetcher=fetcher,
+        arrivals=arrivals,
         handshakes=handshakes,
         queries=Queries(client),
         backfiller=Backfiller(
@@ -150,6 +155,7 @@ def make_way_in(
         filler=filler,
         acls=acls,
         edus=EduReceiver(name, sink=edus, acls=acls, metrics=metrics),
+        arrivals=way_out.arrivals,
     )
     destinations = FeedDestinations(
         engine.database, Destinations(engine.database), engine.committer, name
