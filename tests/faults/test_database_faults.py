@@ -1,0 +1,168 @@
+"""The database dies, is cut off, or stalls: bounded waits, nothing acknowledged lost or doubled.
+
+The servers are never restarted here: each test ends with the same processes that it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.conftest import NewPerson
+from tests.faults.database_proxy import DatabaseProxy
+from tests.faults.person import Person, everyone_has_all_once, send_all, send_until_it_fails
+from tests.faults.servers import Cluster, running_cluster, until
+
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+
+BOUND_S = 8.0
+"""Longer than any request may take with the shortened limits (`servers.SHORTER`)."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(module_folder: Path) -> AsyncIterator[Cluster]:
+    """Yield three servers, the first one with a proxy before its database."""
+    async with running_cluster(module_folder, 3, behind_proxy=["hs1"]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def proxy(cluster: Cluster) -> DatabaseProxy:
+    """Return what is between hs1 and its database."""
+    [proxy] = cluster.database.proxies.values()
+    return proxy
+
+
+async def seconds_to_refuse(person: Person, room_id: str, body: str) -> float:
+    """Send something that can't be stored now; return the seconds until the 503."""
+    began = time.monotonic()
+    answer = await person.send(room_id, body)
+    assert answer.status == 503, answer
+    assert int(answer.retry_after) >= 1
+    assert answer.body["errcode"] == "M_UNKNOWN"
+    return time.monotonic() - began
+
+
+async def test_a_killed_database_loses_and_doubles_nothing(
+    cluster: Cluster, new_person: NewPerson
+) -> None:
+    """It dies with 200 concurrent sends under way and stays down for a while: requests are
+    refused in bounded time. When it is back, work goes on."""
+    people = [await new_person("p", name) for name in ("hs1", "hs2", "hs3")]
+    alice = people[0]
+    room_id = await alice.create_room(people[1:])
+    bodies, failures = await send_until_it_fails(alice, room_id, 200, cluster.database.kill)
+    assert {answer.status for answer in failures} == {503}
+    assert all(answer.retry_after for answer in failures)
+    acknowledged = dict(alice.acknowledged)
+
+    for person in people:
+        assert await seconds_to_refuse(person, room_id, f"down {person.user_id}") < BOUND_S
+        unknown = await person.call("GET", f"/directory/room/{quote('#nothing:' + 'hs1')}")
+        assert unknown.status in (404, 502, 503), "a read is answered or refused, never a 500"
+
+    await cluster.database.restart()
+    await asyncio.gather(*(alice.send_until_answered(room_id, body) for body in bodies))
+    assert acknowledged.items() <= alice.acknowledged.items()
+    await everyone_has_all_once(people, room_id, bodies)
+    for person in people[1:]:
+        await person.send_until_answered(room_id, f"after {person.user_id}")
+        await alice.until_has(room_id, [f"after {person.user_id}"])
+
+
+async def test_the_supervisor_brings_a_killed_database_back_and_clients_go_on(
+    cluster: Cluster, new_person: NewPerson
+) -> None:
+    """Clients that repeat what was refused need nothing else."""
+    people = [await new_person("p", name) for name in ("hs1", "hs2")]
+    alice = people[0]
+    room_id = await alice.create_room(people[1:])
+    bodies = [f"m{i}" for i in range(50)]
+    sending = [alice.send_until_answered(room_id, body) for body in bodies]
+    await asyncio.gather(cluster.database.kill_under_supervisor(), *sending)
+    await everyone_has_all_once(people, room_id, bodies)
+
+
+async def test_a_connection_cut_between_commit_and_its_answer_doubles_nothing(
+    cluster: Cluster, new_person: NewPerson, proxy: DatabaseProxy
+) -> None:
+    """PostgreSQL committed, the server didn't hear it. It finds out before it answers: a message
+    (one statement), a state event (a transaction), and many sends at once."""
+    people = [await new_person("p", name) for name in ("hs1", "hs2")]
+    alice = people[0]
+    room_id = await alice.create_room(people[1:])
+    cuts = proxy.cuts
+
+    proxy.cut_after_commits(1)
+    assert (await alice.send(room_id, "message")).status == 200
+    assert proxy.cuts == cuts + 1
+
+    proxy.cut_after_commits(1)
+    path = f"/rooms/{quote(room_id)}/state/m.room.topic/"
+    topic = await alice.must("PUT", path, {"topic": "cut"})
+    assert proxy.cuts == cuts + 2
+    assert await alice.must("GET", path) == {"topic": "cut"}
+    assert (await alice.must("PUT", path, {"topic": "cut"})) == topic
+
+    proxy.cut_after_commits(3)
+    bodies = [f"m{i}" for i in range(60)]
+    answers = await send_all(alice, [room_id], bodies)
+    assert {answer.status for answer in answers.values()} == {200}
+    proxy.cut_after_commits(0)
+    assert proxy.cuts > cuts + 2
+    await everyone_has_all_once(people, room_id, ["message", *bodies])
+
+
+async def test_a_stalled_database_is_a_bounded_wait_and_then_work_goes_on(
+    cluster: Cluster, new_person: NewPerson, proxy: DatabaseProxy
+) -> None:
+    """Nothing passes for some seconds. Sends are answered with 503, their transaction IDs stay
+    theirs: a repeat gets the one event, whether the first try came through or not."""
+    people = [await new_person("p", name) for name in ("hs1", "hs2")]
+    alice = people[0]
+    room_id = await alice.create_room(people[1:])
+    bodies = [f"m{i}" for i in range(30)]
+    await alice.send(room_id, "before")
+    proxy.stall()
+    try:
+        waits = await asyncio.gather(*(seconds_to_refuse(alice, room_id, body) for body in bodies))
+        assert max(waits) < BOUND_S
+        assert await seconds_to_refuse(alice, room_id, "more") < BOUND_S
+        assert await seconds_to_refuse(alice, room_id, bodies[0]) < BOUND_S
+    finally:
+        proxy.resume()
+    for body in ["more", *bodies]:
+        await alice.send_until_answered(room_id, body)
+    await everyone_has_all_once(people, room_id, ["before", "more", *bodies])
+
+
+async def test_a_statement_that_arrives_after_it_was_given_up_changes_nothing(
+    cluster: Cluster, new_person: NewPerson, proxy: DatabaseProxy
+) -> None:
+    """The network holds a commit back until the server has asked, over a new connection, whether
+    it is in, and has gone on. Then it is delivered: too late."""
+    people = [await new_person("p", name) for name in ("hs1", "hs2")]
+    alice = people[0]
+    room_id = await alice.create_room(people[1:])
+    await alice.send(room_id, "before")
+    given_up = "a commit failed, the database is away"
+    known = cluster.log_of("hs1").count(given_up)
+    proxy.hold_existing()
+    try:
+        await seconds_to_refuse(alice, room_id, "late")
+
+        async def is_given_up() -> bool:
+            return cluster.log_of("hs1").count(given_up) > known
+
+        await until(is_given_up, "the server gives the commit up")
+    finally:
+        proxy.resume()
+    await alice.send_until_answered(room_id, "next")
+    await alice.send_until_answered(room_id, "late")
+    await everyone_has_all_once(people, room_id, ["before", "next", "late"])
