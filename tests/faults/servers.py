@@ -82,6 +82,7 @@ class BreakableDatabase:
         self._folder = folder
         self._behind_proxy = behind_proxy
         self.proxies: dict[str, DatabaseProxy] = {}
+        self.is_up = True
 
     async def start(self) -> None:
         """Start PostgreSQL."""
@@ -97,6 +98,7 @@ class BreakableDatabase:
         """Kill the postmaster (kill -9); it stays down until `restart`."""
         os.kill(self.cluster.pid, signal.SIGKILL)
         await self.cluster.stop()  # its supervisor would start it again at once
+        self.is_up = False
 
     async def kill_under_supervisor(self) -> None:
         """Kill the postmaster; its supervisor starts it again. Returns when it was replaced."""
@@ -111,6 +113,7 @@ class BreakableDatabase:
     async def restart(self) -> None:
         """Start PostgreSQL again: it recovers from its log."""
         await self.cluster.start()
+        self.is_up = True
 
     async def address_of(self, name: str) -> str:
         """Return a server's database address; of the proxy's socket for those behind one."""
@@ -159,6 +162,17 @@ class Cluster:
     async def start(self, name: str) -> None:
         """Start a server again."""
         await self.lab.start_server(name)
+
+    async def start_missing(self) -> None:
+        """Start whatever is down."""
+        if not self.database.is_up:
+            await self.database.restart()
+        for proxy in self.database.proxies.values():
+            proxy.resume()
+        for server in self.lab.topology.servers:
+            child = self.lab._children.get(server.name)
+            if child is None or child.has_ended:
+                await self.start(server.name)
 
     async def end(self, name: str, order: signal.Signals) -> tuple[int, float]:
         """Send a signal to a server; return its status, and the seconds it took to end."""

@@ -6,11 +6,12 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from federation.events.canonical_json import JsonObject
+from federation.events.signing import SigningKey, sign_json
 from tests.faults.conftest import NewPerson
 from tests.faults.person import Person, everyone_has_all_once, send_until_it_fails
 from tests.faults.servers import Cluster, running_cluster, until
@@ -60,7 +61,7 @@ class Letters:
         path = f"/sendToDevice/org.example.letter/{receiver.user_id}-{number}"
         await self._sender.must("PUT", path, {"messages": messages})
 
-    async def collect(self) -> dict[str, Any]:
+    async def collect(self) -> JsonObject:
         """Sync once; note what came."""
         said = await self._receiver.sync(self.since)
         self.since = said["next_batch"]
@@ -79,19 +80,19 @@ class Letters:
         await until(is_there, f"letter {number} arrives")
 
 
-def device_keys(person: Person) -> dict[str, Any]:
-    """Return device keys to upload; servers check their form, not their signature."""
-    key = "A" * 43
-    return {
+def device_keys(person: Person) -> JsonObject:
+    """Return signed device keys to upload."""
+    key = SigningKey.generate(bytes(32), person.device_id)
+    keys: JsonObject = {
         "user_id": person.user_id,
         "device_id": person.device_id,
         "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
         "keys": {
-            f"curve25519:{person.device_id}": key,
-            f"ed25519:{person.device_id}": key,
+            f"curve25519:{person.device_id}": "A" * 43,
+            f"ed25519:{person.device_id}": key.verify_key.encoded,
         },
-        "signatures": {person.user_id: {f"ed25519:{person.device_id}": "B" * 86}},
     }
+    return sign_json(keys, person.user_id, key)
 
 
 @pytest.mark.parametrize("is_sender_killed", [False, True])
