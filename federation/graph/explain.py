@@ -37,6 +37,7 @@ from federation.graph.conflicts import (
 from federation.graph.power_levels import Level
 from federation.graph.rule_numbers import number_of, number_of_allowing
 from federation.graph.state_resolution import Replay, resolve_steps
+from federation.graph.state_resolution_v1 import OTHERS_PASS, pass_of
 
 # --- one check ----------------------------------------------------------------------------------
 
@@ -335,9 +336,9 @@ class _Replayed:
 
 def _explain_choice(choice: Choice, steps: Resolution, event: LoadEvent) -> Chosen:
     """The tries of one key of v1; each against what the passes before decided."""
-    earlier = _pass_of(choice.key)
+    earlier = pass_of(choice.key)
     before: dict[StateKey, EventId | None] = {
-        made.key: made.chosen for made in steps.choices if _pass_of(made.key) < earlier
+        made.key: made.chosen for made in steps.choices if pass_of(made.key) < earlier
     }
     tried: list[Explanation] = []
     for step in choice.tried:
@@ -348,20 +349,11 @@ def _explain_choice(choice: Choice, steps: Resolution, event: LoadEvent) -> Chos
             return None if event_id is None else event(event_id)
 
         check = explain_auth(event(step.event_id), lookup)
-        first = not tried and earlier < _OTHERS
+        first = not tried and earlier < OTHERS_PASS
         tried.append(replace(check, failure=None, number=None) if first else check)
-        if step.failure is None and earlier < _OTHERS:
+        if step.failure is None and earlier < OTHERS_PASS:
             before = {**before, choice.key: step.event_id}
     return Chosen(choice.key, tuple(tried), choice.chosen)
-
-
-_OTHERS = 4
-
-
-def _pass_of(key: StateKey) -> int:
-    order = ("m.room.power_levels", "m.room.join_rules", "m.room.member")
-    is_auth = key[0] in order and (key[0] != order[0] or key[1] == "")
-    return order.index(key[0]) + 1 if is_auth else _OTHERS
 
 
 def _outcomes(steps: Resolution) -> tuple[Outcome, ...]:

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from hashlib import sha1
 
 from federation.events.event import Event
@@ -21,15 +21,27 @@ from federation.graph.auth_rules import AuthState, check_auth
 from federation.graph.chains import LoadEvent, load_all
 from federation.graph.conflicts import Choice, Conflict, Overlay, Resolution, StateMap, Step
 
+POWER_LEVELS_PASS, JOIN_RULES_PASS, MEMBERS_PASS, OTHERS_PASS = 1, 2, 3, 4
+
+
+def pass_of(key: StateKey) -> int:
+    """The pass in which conflicts under a key are resolved, in the text's order."""
+    if key == ("m.room.power_levels", ""):
+        return POWER_LEVELS_PASS
+    if key[0] == "m.room.join_rules":
+        return JOIN_RULES_PASS
+    return MEMBERS_PASS if key[0] == "m.room.member" else OTHERS_PASS
+
 
 def resolve_v1(version: RoomVersion, conflict: Conflict, event: LoadEvent) -> Resolution:
     """Resolves what the states disagree on. Raises MissingEvent."""
     load_all(_candidates(conflict), event)
     resolved: dict[StateKey, EventId] = {}
     choices: list[Choice] = []
-    for is_in_pass, choose in _PASSES:
+    for number in (POWER_LEVELS_PASS, JOIN_RULES_PASS, MEMBERS_PASS, OTHERS_PASS):
         before = Overlay(conflict.unconflicted, dict(resolved))
-        for key in sorted(key for key in conflict.by_key if is_in_pass(key)):
+        choose = _choose_highest if number == OTHERS_PASS else _choose_by_replay
+        for key in sorted(key for key in conflict.by_key if pass_of(key) == number):
             loaded = load_all(_distinct(conflict, key), event)
             choice = choose(version, key, list(loaded.values()), (before, event))
             choices.append(choice)
@@ -93,28 +105,3 @@ def _choose_highest(
         if failure is None:
             break
     return Choice(key, tuple(tried), tried[-1].event_id)
-
-
-def _is_power_levels(key: StateKey) -> bool:
-    return key == ("m.room.power_levels", "")
-
-
-def _is_join_rules(key: StateKey) -> bool:
-    return key[0] == "m.room.join_rules"
-
-
-def _is_member(key: StateKey) -> bool:
-    return key[0] == "m.room.member"
-
-
-def _is_other(key: StateKey) -> bool:
-    return not (_is_power_levels(key) or _is_join_rules(key) or _is_member(key))
-
-
-_Choose = Callable[[RoomVersion, StateKey, Iterable[Event], _State], Choice]
-_PASSES: tuple[tuple[Callable[[StateKey], bool], _Choose], ...] = (
-    (_is_power_levels, _choose_by_replay),
-    (_is_join_rules, _choose_by_replay),
-    (_is_member, _choose_by_replay),
-    (_is_other, _choose_highest),
-)
