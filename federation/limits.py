@@ -30,6 +30,8 @@ STRIPPED_STATE_EVENTS_MAX = 100
 # --- transport: what waits ----------------------------------------------------------------------
 INBOX_WAITING_PER_ROOM_MAX = 2_000  # past it the origin gets 429 for the transaction, and retries
 INBOX_WAITING_PER_ORIGIN_MAX = 5_000  # as above
+INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX = 1_000  # as above: one origin doesn't fill a room's space
+INBOX_WAITING_RESERVED = 100  # of each origin in each room, however much of others waits there
 INBOX_BATCH = 200
 INBOX_ATTEMPTS_MAX = 40  # with the waits below: about a week; then the event is given up, logged
 INBOX_RETRY_S_MIN = 2.0

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,9 @@ from federation.limits import (
     INBOX_RETRY_S_MAX,
     INBOX_RETRY_S_MIN,
     INBOX_WAITING_PER_ORIGIN_MAX,
+    INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX,
     INBOX_WAITING_PER_ROOM_MAX,
+    INBOX_WAITING_RESERVED,
     PDUS_PER_TRANSACTION_MAX,
     TRANSACTION_ID_BYTES_MAX,
     TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
@@ -246,14 +248,24 @@ class Inbox:
         """Stores events durably and wakes their rooms' workers. Raises Refused past a budget."""
         new = [one for one in keep if one.event_id not in self._kept.get(one.room_id, {})]
         for room_id, count in Counter(one.room_id for one in new).items():
-            if len(self._kept.get(room_id, {})) + count > INBOX_WAITING_PER_ROOM_MAX:
-                raise _too_much("too much waits in the room")
+            self._check_space(origin, self._kept.get(room_id, {}), count)
         if self._waiting_of[origin] + len(new) > INBOX_WAITING_PER_ORIGIN_MAX:
             raise _too_much("too much of this server waits")
         await self._waiting.keep(keep)
         for one in keep:
             self._count(one)
             self._wake(one.room_id)
+
+    def _check_space(
+        self, origin: ServerName, kept: Mapping[EventId, ServerName], count: int
+    ) -> None:
+        """A room's space is for all: no origin has all of it, and each has some, even when others
+        have filled it. Raises Refused."""
+        own = sum(one == origin for one in kept.values()) + count
+        is_full = len(kept) + count > INBOX_WAITING_PER_ROOM_MAX
+        most = INBOX_WAITING_RESERVED if is_full else INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX
+        if own > most:
+            raise _too_much("too much waits in the room")
 
     def _count(self, waiting: Waiting) -> None:
         kept = self._kept.setdefault(waiting.room_id, {})

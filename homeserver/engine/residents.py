@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import orjson
-
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
@@ -30,6 +28,7 @@ from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.writer import Writer
+from homeserver.rules.any_json import dump_any
 from homeserver.storage.database import Database
 
 
@@ -112,7 +111,7 @@ class Residents:
         room = await self._rooms.get(event.room_id)
         if room is not None and self._server_name in room.view.servers:
             return  # it comes to us as an event of the room
-        await self._keep_departed(event, orjson.dumps(list(stripped_state)))
+        await self._keep_departed(event, dump_any(list(stripped_state)))
 
     async def import_departure(self, event: Event) -> None:
         """`RoomWriter.import_departure`."""

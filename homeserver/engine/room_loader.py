@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import orjson
-
 from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
@@ -16,6 +14,7 @@ from homeserver.engine.log import Placed
 from homeserver.engine.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.stored import client_json, key_of, ref_of, transaction_of
+from homeserver.rules.any_json import load_any
 from homeserver.storage import events as event_rows
 from homeserver.storage import redactions as redaction_rows
 from homeserver.storage import rooms as room_rows
@@ -81,7 +80,7 @@ class RoomLoader:
             Head(
                 head["event_id"],
                 head["event_nid"],
-                orjson.loads(head["json"])["depth"],
+                load_any(head["json"])["depth"],
                 state if own is chain else state_of(own),
                 own,
             )

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import RoomId, StateKey, UserId
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Rooms
+from homeserver.rules.any_json import dump_any, load_any
 
 _MEMBER = "m.room.member"
 STRIPPED_KEYS: tuple[StateKey, ...] = (
@@ -50,7 +49,7 @@ async def stripped_state(
                 "content": {"membership": user_room.membership},
             }
         )
-    return orjson.dumps({"events": given})
+    return dump_any({"events": given})
 
 
 async def _from_room(rooms: Rooms, room_id: RoomId, user_room: UserRoom) -> list[JsonObject]:
@@ -79,7 +78,7 @@ def _strip(event: Event) -> JsonObject:
 
 def _pruned(stripped: bytes) -> list[JsonObject]:
     """What another server sent, pruned to stripped state; what isn't such is left out."""
-    events: Any = orjson.loads(stripped) if stripped else []
+    events: Any = load_any(stripped) if stripped else []
     kept: list[JsonObject] = []
     for event in events if isinstance(events, list) else []:
         if not isinstance(event, dict) or not isinstance(event.get("content"), dict):

@@ -253,6 +253,7 @@ async def test_budgets_per_room_make_the_origin_come_again() -> None:
         events = [says(b, room_id, bob, str(i)) for i in range(4)]
         with (
             patch("federation.transport.inbox.INBOX_WAITING_PER_ROOM_MAX", 2),
+            patch("federation.transport.inbox.INBOX_WAITING_RESERVED", 2),
             patch.object(a.inbox, "_wake"),
         ):
             await a.inbox.receive(b.name, "t1", {"pdus": [pdu(one) for one in events[1:3]]})
