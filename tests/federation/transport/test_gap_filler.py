@@ -142,6 +142,23 @@ async def test_forged_parents_are_left_out() -> None:
         assert parent.event_id not in a.rooms.events
 
 
+async def test_what_was_said_before_our_joining_is_no_gap() -> None:
+    """The sender of the event didn't know of our joining yet. Its ancestors, up to the room's
+    creation, are history: they are not handed in as news."""
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        alice = a.user("alice")
+        room_id = a.rooms.create_room(alice)
+        before = says(a, room_id, alice, "before")
+        await b.join(a, room_id)
+        event = a.rooms.build(room_id, _draft(alice), [before.event_id])
+        await a.rooms.accept(event, Accepted())
+        assert isinstance(await b.filler.settle(event, a.name), Accepted)
+        assert event.event_id in b.rooms.before
+        assert before.event_id not in b.rooms.before
+        assert b.rooms.on_anothers_word == [event.event_id]
+
+
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 async def test_missing_auth_events_are_brought(version: str) -> None:
     async with loopback() as net:
