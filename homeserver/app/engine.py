@@ -80,5 +80,5 @@ async def make_engine(
         Reader(database, rooms),
         memberships,
         Fanout(rooms, memberships, server_name),
-        EngineEventStore(rooms, residents, resolver, committer),
+        EngineEventStore(database, rooms, residents, resolver=resolver, committer=committer),
     )

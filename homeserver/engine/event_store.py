@@ -21,6 +21,8 @@ from homeserver.rules.visibility import (
     server_may_see,
     visibility_of,
 )
+from homeserver.storage import events as event_rows
+from homeserver.storage.database import Database
 
 
 def _ids(state: StateMap) -> dict[StateKey, EventId]:
@@ -31,8 +33,15 @@ class EngineEventStore:
     """The engine as federation reads it."""
 
     def __init__(
-        self, rooms: Rooms, residents: Residents, resolver: Resolver, committer: Committer
+        self,
+        database: Database,
+        rooms: Rooms,
+        residents: Residents,
+        *,
+        resolver: Resolver,
+        committer: Committer,
     ) -> None:
+        self._database = database
         self._rooms = rooms
         self._residents = residents
         self._resolver = resolver
@@ -66,6 +75,8 @@ class EngineEventStore:
         room = await self._rooms.get(event.room_id)
         if room is None:
             return None
+        if not event.prev_events:
+            return AuthState(event.version, lambda key: None)
         branches = await self._residents.states_after(room, event.prev_events)
         if not branches:
             return None
@@ -89,6 +100,14 @@ class EngineEventStore:
                 keys.add(("m.room.member", authoriser))
             keys |= {key for key in state if key[0] == "m.room.third_party_invite"}
         await self._rooms.state_events(state, keys)
+
+    async def first_depth(self, room_id: RoomId) -> int:
+        """`EventStore.first_depth`."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            return 0
+        async with self._database.connection() as connection:
+            return await event_rows.first_depth(connection, room.nid)
 
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """`EventStore.current_state_ids`."""

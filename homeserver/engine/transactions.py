@@ -53,7 +53,7 @@ class Transactions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
-        self._loading: dict[tuple[str, str], asyncio.Lock] = {}
+        self._loading: dict[tuple[str, str], asyncio.Future[_Device]] = {}
 
     async def _device(self, key: TransactionKey) -> _Device:
         name = (key.user_id, key.device_id)
@@ -61,13 +61,25 @@ class Transactions:
         if device is not None:
             self._devices.move_to_end(name)
             return device
-        lock = self._loading.setdefault(name, asyncio.Lock())
-        async with lock:
-            if name not in self._devices:
-                self._devices[name] = await self._load(name)
-        self._loading.pop(name, None)
+        waiting = self._loading.get(name)
+        if waiting is not None:  # one load for all: if it fails, nobody waits for a further one
+            return await asyncio.shield(waiting)
+        loaded: asyncio.Future[_Device] = asyncio.get_running_loop().create_future()
+        self._loading[name] = loaded
+        try:
+            device = self._devices[name] = await self._load(name)
+        except BaseException as error:
+            loaded.set_exception(
+                error if isinstance(error, Exception) else unavailable("the request was given up")
+            )
+            loaded.exception()  # nobody may be waiting
+            raise
+        else:
+            loaded.set_result(device)
+        finally:
+            del self._loading[name]
         self._evict()
-        return self._devices[name]
+        return device
 
     async def _load(self, name: tuple[str, str]) -> _Device:
         device = _Device()
