@@ -68,6 +68,17 @@ async def test_a_gap_that_is_too_wide_is_crossed_on_the_other_servers_word() -> 
         assert a.rooms.events[state["m.room.topic", ""]].event.content == {"topic": "b"}
 
 
+async def test_what_is_older_than_our_membership_is_not_taken_for_news() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        events = [says(b, room_id, bob, str(i)) for i in range(10)]
+        a.rooms.first_depths[room_id] = events[5].depth
+        assert isinstance(await a.filler.settle(events[-1], b.name), Accepted)
+        placed = [event.event_id in a.rooms.before for event in events]
+        assert placed == [False] * 5 + [True] * 5
+        assert a.rooms.on_anothers_word == [events[5].event_id]
+
+
 async def test_when_nobody_gives_the_parents_the_event_waits() -> None:
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
