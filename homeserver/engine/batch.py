@@ -183,14 +183,17 @@ async def _run_work(connection: Connection, batch: Batch) -> None:
     batch.number()
 
 
-def _plain_heads(batch: Batch) -> list[tuple[int, int, int, int]]:
-    newest: dict[int, tuple[int, int, int, int]] = {}
-    for one, staged in batch.staged():
-        if staged.view is not None and staged.row.position is not None:
-            nid = one.pending.room.nid
-            head = staged.view.heads[-1].nid
-            newest[nid] = (nid, head, staged.view.n, staged.row.position)
-    return list(newest.values())
+def _plain_heads(batch: Batch) -> list[tuple[int, str, int, int]]:
+    """Rows of `commits.messages`: all heads, since a message may leave others of a fork."""
+    newest = {
+        one.pending.room.nid: (staged.view, staged.row.position)
+        for one, staged in batch.staged()
+        if staged.view is not None and staged.row.position is not None
+    }
+    return [
+        (nid, "{" + ",".join(str(head.nid) for head in view.heads) + "}", view.n, position)
+        for nid, (view, position) in newest.items()
+    ]
 
 
 def _transactions(batch: Batch) -> list[tuple[str, str, bytes, str, int]]:
