@@ -18,8 +18,7 @@ ALICE, BOB, CAROL, DAVE, EVE = (
     for name, server in [("alice", "a"), ("bob", "b"), ("carol", "c"), ("dave", "d"), ("eve", "e")]
 )
 KEY = SigningKey.generate(b"\7" * 32, "k")
-SUPPORTED_NAMES = ("10", "11", "12")
-ALL_NAMES = tuple(SUPPORTED)
+SUPPORTED_NAMES = tuple(SUPPORTED)
 
 State = Mapping[StateKey, Event]
 
