@@ -326,3 +326,9 @@ REQUEST_LINE_BYTES = 80 * 1024
 
 HEADER_BYTES = 16 * 1024
 """Each header of a request; a token or an X-Matrix signature takes a few hundred."""
+
+TRANSACTION_DAYS = 7
+"""How long a client's transaction ID is remembered: far beyond any client's retries."""
+
+TRANSACTION_PRUNE_S = 6 * 3600
+"""Between two looks for transaction IDs to forget."""

@@ -35,6 +35,7 @@ class Engine:
     reader: Reader
     memberships: Memberships
     fanout: Fanout
+    transactions: Transactions
     events: EngineEventStore
 
 
@@ -48,6 +49,7 @@ async def make_engine(
     rooms = Rooms(database, server_name)
     memberships = Memberships(database, committer, server_name)
     resolver = Resolver(database, rooms)
+    transactions = Transactions(database)
     writer = Writer(
         rooms,
         committer,
@@ -59,7 +61,7 @@ async def make_engine(
             clock=clock,
             random_bytes=os.urandom,
         ),
-        transactions=Transactions(database),
+        transactions=transactions,
         server_name=server_name,
     )
     residents = Residents(
@@ -80,5 +82,6 @@ async def make_engine(
         Reader(database, rooms),
         memberships,
         Fanout(rooms, memberships, server_name),
+        transactions,
         EngineEventStore(database, rooms, residents, resolver=resolver, committer=committer),
     )

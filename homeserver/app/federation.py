@@ -158,7 +158,7 @@ def make_way_in(
         arrivals=way_out.arrivals,
     )
     destinations = FeedDestinations(
-        engine.database, Destinations(engine.database), engine.committer, name
+        engine.database, Destinations(engine.database), engine.committer, way_out.feed
     )
     outbox = Outbox(
         name, way_out.client, OutboxPorts(way_out.feed, destinations, clock, metrics, spawn)

@@ -25,7 +25,7 @@ from homeserver import limits
 from homeserver.api.edge import Edge
 from homeserver.api.metrics import MetricsApi
 from homeserver.api.server import HttpServer
-from homeserver.app.engine import make_engine
+from homeserver.app.engine import Engine, make_engine
 from homeserver.app.federation import Surroundings, make_way_in, make_way_out
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
@@ -125,7 +125,7 @@ async def serving(
         stack.push_async_callback(way_in.outbox.stop)
         stack.push_async_callback(_stop, engine.committer, supervisor)
         await services.devicework.to_device.load()
-        _spawn(supervisor, engine.committer, services, way_out.feed)
+        _spawn(supervisor, engine, services, way_out.feed)
         if config.metrics.address:
             page = Edge(
                 MetricsApi(metrics).routes(),
@@ -147,11 +147,12 @@ async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
     await http.start()
 
 
-def _spawn(supervisor: Supervisor, committer: Committer, services: Services, feed: LogFeed) -> None:
-    supervisor.spawn("log", committer.run)
-    supervisor.spawn("log owner", committer.watch_owner)
+def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: LogFeed) -> None:
+    supervisor.spawn("log", engine.committer.run)
+    supervisor.spawn("log owner", engine.committer.watch_owner)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)
+    supervisor.spawn("transactions", lambda: engine.transactions.run(SystemClock()))
     supervisor.spawn("typing", services.devicework.typing.run)
     supervisor.spawn("to-device", services.devicework.to_device.run)
     supervisor.spawn("device lists", services.devicework.remote_devices.run)

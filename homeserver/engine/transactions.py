@@ -13,6 +13,7 @@ from hashlib import sha256
 import msgspec
 
 from federation.events.ids import EventId
+from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import Committed, TransactionKey
 from homeserver.errors import unavailable
@@ -123,6 +124,13 @@ class Transactions:
         async with self._database.connection() as connection:
             row = await rows.find(connection, key.user_id, key.device_id, digest)
         return Sent(row["event_id"], row["position"]) if row else None
+
+    async def run(self, clock: Clock) -> None:
+        """Forgets old ones, now and then; for the supervisor."""
+        while True:
+            async with self._database.connection() as connection:
+                await rows.forget_old(connection, limits.TRANSACTION_DAYS)
+            await clock.sleep(limits.TRANSACTION_PRUNE_S)
 
     def finish(self, key: TransactionKey, claim: Claim, sent: Sent) -> None:
         """The request was committed."""
