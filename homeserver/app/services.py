@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import RoomAlias, RoomId, ServerName, UserId
+from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.ports import Clock, Refused
 from federation.transport.client import FederationError
@@ -40,6 +40,7 @@ from homeserver.api.routes import Route, table
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
 from homeserver.config import Config
+from homeserver.engine.reader import event_entry
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.account_data import AccountDataService
@@ -194,10 +195,9 @@ def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clo
         clock=clock,
         random_bytes=os.urandom,
     )
-    receipts = Receipts(
-        database=database, committer=committer, rooms=rooms, clock=clock, position=position
-    )
-    for follower in (remote_devices, device_lists, to_device, receipts):
+    typing = _make_typing(engine, way_out, clock)
+    receipts = _make_receipts(engine, clock)
+    for follower in (remote_devices, device_lists, to_device, receipts, typing):
         committer.subscribe(follower.on_commit)
     key_queries = KeyQueries(
         database=database,
@@ -214,10 +214,26 @@ def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clo
         remote_devices=remote_devices,
         to_device=to_device,
         receipts=receipts,
-        typing=_make_typing(engine, way_out, clock),
+        typing=typing,
         account_data=AccountDataService(
             database=database, committer=committer, push_rules=PushRules()
         ),
+    )
+
+
+def _make_receipts(engine: Engine, clock: Clock) -> Receipts:
+    async def order_of(room_id: RoomId, event_id: EventId) -> tuple[int, int] | None:
+        room = await engine.rooms.get(room_id)
+        found = None if room is None else await engine.reader.place(room, event_id)
+        return None if found is None else event_entry(found).order
+
+    return Receipts(
+        database=engine.database,
+        committer=engine.committer,
+        rooms=engine.rooms,
+        clock=clock,
+        position=engine.committer.position,
+        order_of=order_of,
     )
 
 

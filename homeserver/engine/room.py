@@ -126,6 +126,11 @@ class Room:
         """How many joined users each server has."""
         return self.view.servers
 
+    def is_joined(self, user_id: UserId) -> bool:
+        """Is a user, of any server, joined?"""
+        member = self.view.state.get(("m.room.member", user_id))
+        return member is not None and member.membership == "join"
+
     @property
     def bytes(self) -> int:
         """A rough size, for the memory budget."""

@@ -47,6 +47,8 @@ class MemberRoom(Protocol):
     @property
     def joined_servers(self) -> Mapping[ServerName, int]: ...
 
+    def is_joined(self, user_id: UserId) -> bool: ...
+
 
 class MemberRooms(Protocol):
     """Rooms that are known here, by ID."""

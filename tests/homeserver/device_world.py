@@ -101,6 +101,10 @@ class FakeRoom:
         servers = [server_of(user) for user in self.members]
         return {server: servers.count(server) for server in servers}
 
+    def is_joined(self, user_id: UserId) -> bool:
+        """Is a user of any server joined?"""
+        return user_id in self.members
+
     @property
     def view(self) -> Any:
         """The part of a room's view that device lists look at."""
