@@ -4,6 +4,8 @@ nio's Olm and Megolm are vodozemac's, as ours are: this shows the protocol aroun
 independent ratchet is in `tests/e2ee/test_libolm_compatibility.py` and `test_mautrix.py`.
 """
 
+import asyncio
+
 import pytest
 from nio import EnableEncryptionBuilder, MegolmEvent, RedactionEvent, TypingNoticeEvent
 
@@ -198,6 +200,45 @@ async def test_who_was_kicked_reads_nothing_more(nio: NioEntry, ours: OurEntry, 
     await nils.sync()
     held = {session.id for session in nils.client.olm.inbound_group_store}
     assert [session in held for session in sessions] == [True, True, False, False]
+
+
+@both_places
+async def test_both_may_speak_first_at_once(nio: NioEntry, ours: OurEntry, place: str) -> None:
+    """Each claims a key of the other and begins an Olm session; both go on with what they have."""
+    olga, nina = await ours("olga", place), await nio("nina")
+    room_id = await sealed_room(olga, nina)
+    await asyncio.gather(olga.send_text(room_id, "ours 0"), nina.say(room_id, "nio 0"))
+    for turn in (1, 2):
+        await nina.until_read(room_id, f"ours {turn - 1}")
+        await until_read(olga, room_id, f"nio {turn - 1}")
+        olga.machine.end_session(room_id)  # so that the next key goes through Olm again
+        nina.client.invalidate_outbound_session(room_id)
+        await asyncio.gather(
+            olga.send_text(room_id, f"ours {turn}"), nina.say(room_id, f"nio {turn}")
+        )
+    await nina.until_read(room_id, "ours 2")
+    await until_read(olga, room_id, "nio 2")
+    assert len({message.session_id for message in olga.timeline(room_id)}) == 6
+    assert not nina.of_kind(room_id, MegolmEvent)
+    assert unread(olga, room_id) == 0
+
+
+@both_places
+async def test_a_device_of_ours_that_logs_out_is_gone_for_nio(
+    nio: NioEntry, ours: OurEntry, place: str
+) -> None:
+    """nio hears of it and shares nothing more with it."""
+    olga, nina = await ours("olga", place), await nio("nina")
+    again = await ours("olga", place, again=olga)
+    room_id = await sealed_room(olga, nina)
+    await nina.until(lambda: again.device_id in nio_devices(nina, olga.user_id))
+    await nina.say(room_id, "for both")
+    await until_read(again, room_id, "for both")
+    await again.logout()
+    await nina.until(lambda: again.device_id not in nio_devices(nina, olga.user_id))
+    await nina.say(room_id, "for one")
+    await until_read(olga, room_id, "for one")
+    assert nio_devices(nina, olga.user_id) == {olga.device_id}
 
 
 async def test_one_time_keys_are_used_up_and_replenished(nio: NioEntry, ours: OurEntry) -> None:
