@@ -213,7 +213,7 @@ class EngineEventStore:
             for (kind, user), ref in state.items()
             if kind == "m.room.member" and server_of(user) == server
         }
-        return server_may_see(visibility, memberships)
+        return server_may_see(visibility, memberships, in_room=server in room.view.servers)
 
 
 def _parents(events: Iterable[Event]) -> set[EventId]:
