@@ -76,6 +76,28 @@ async def test_libolm_and_our_client_read_each_other(
     assert all(message.encrypted for message in olga.timeline(room_id))
 
 
+async def test_new_megolm_sessions_pass_through_old_olm_channels(
+    mary: MautrixPerson, ours: OurEntry
+) -> None:
+    """The Olm ratchet turns with each side's words, and libolm's and ours stay in step."""
+    olga = await ours("olga", "hs2")
+    room_id = await sealed_room(olga)
+    await olga.invite(room_id, mary.user_id)
+    await mary.until(lambda: room_id in invites(mary))
+    await mary.client.join_room(room_id, servers=["hs2"])
+    await until_member(olga, room_id, mary.user_id)
+    await mary.until(lambda: room_id in mary.client.state_store.encryption)
+    for turn in range(4):
+        await olga.send_text(room_id, f"ours {turn}")
+        await mary.until_read(room_id, f"ours {turn}")
+        await mary.say(room_id, f"libolm's {turn}")
+        await until_read(olga, room_id, f"libolm's {turn}")
+        olga.machine.end_session(room_id)
+        await mary.store.remove_outbound_group_session(room_id)
+    assert len({message.session_id for message in olga.timeline(room_id)}) == 8
+    await mary.until(lambda: len(mary.bodies(room_id)) == 8)
+
+
 def invites(person: MautrixPerson) -> set[str]:
     """Rooms that mautrix was invited to."""
     rooms = person.client.state_store.members
