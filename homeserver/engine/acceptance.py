@@ -95,12 +95,11 @@ class Acceptance:
         known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
             event_id
         )
+        if known is not None and event_id in room.staged_events:
+            await self._committer.submit(Unit())  # follows it in the queue
+            known = (await self._rooms.events([event_id])).get(event_id)  # or it came to nothing
         if known is None or known.outlier:
             return None
-        if event_id in room.staged_events:
-            await self._committer.submit(Unit())  # follows it in the queue
-            if event_id in room.staged_events:
-                return None
         return Accepted()
 
     async def _stage(
