@@ -182,6 +182,8 @@ def number_of(rule: AuthRule, version: RoomVersion) -> str | None:
         if version.room_id_is_create_hash:
             return "2"
         return "2.5" if rule is AuthRule.ROOM_ID_NOT_OF_CREATE else "2.4"
+    if rule is AuthRule.REDACTION_LEVEL and not version.redactions_in_auth_rules:
+        return None  # version 3 took it away and left the other numbers as they were
     section, place = _PLACES[rule]
     number = _SECTIONS[version.rule_numbering].get(section)
     if number is None:

@@ -35,7 +35,7 @@ class LargeRoom:
         if self.version.room_id_is_create_hash:
             self.room_id = RoomId("!" + create.event_id[1:])
         self.member(ADMIN, "join")
-        users = {} if self.version.creators_are_privileged else {ADMIN: 100}
+        users: dict[str, int] = {} if self.version.creators_are_privileged else {ADMIN: 100}
         self.levels(users)
         self.add("m.room.join_rules", "", {"join_rule": "public"}, cites=(LEVELS,))
         for number in range(self.members):
