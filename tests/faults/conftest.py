@@ -47,7 +47,7 @@ async def new_person(cluster: Cluster, numbers: Iterator[int]) -> AsyncIterator[
         yield register
 
 
-@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="module")
 async def all_up_again(cluster: Cluster) -> AsyncIterator[None]:
     """Start what a failed test left down: it fails alone."""
     yield

@@ -26,7 +26,11 @@ from tests.faults.person import (
 )
 from tests.faults.servers import Cluster, running_cluster, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("all_up_again"),
+]
 
 GIVEN_UP = "a commit failed, the database is away"
 DUMMY = {"type": "m.login.dummy"}
@@ -190,13 +194,17 @@ async def test_a_stalled_database_is_a_bounded_wait_and_then_work_goes_on(
     people = [await new_person("p", name) for name in ("hs1", "hs2")]
     alice = people[0]
     room_id = await alice.create_room(people[1:])
-    bodies = [f"m{i}" for i in range(30)]
+    eve = await new_person("p", "hs1")  # nothing of hers is in memory
+    await eve.join(room_id, "hs1")
+    bodies = ["warm", *(f"m{i}" for i in range(30))]
+    await alice.send(room_id, "warm")
     proxy.stall()
     try:
-        waits = await asyncio.gather(*(seconds_to_refuse(alice, room_id, body) for body in bodies))
-        assert max(waits) < BOUND_S
+        refused = [seconds_to_refuse(alice, room_id, body) for body in bodies[1:]]
+        refused += [seconds_to_refuse(eve, room_id, f"cold {body}") for body in bodies]
+        assert max(await asyncio.gather(*refused)) < BOUND_S
         assert await seconds_to_refuse(alice, room_id, "more") < BOUND_S
-        assert await seconds_to_refuse(alice, room_id, bodies[0]) < BOUND_S
+        assert await seconds_to_refuse(alice, room_id, bodies[1]) < BOUND_S
         await check_all_kinds_of_requests(alice, room_id)
     finally:
         proxy.resume()

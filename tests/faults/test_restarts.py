@@ -22,7 +22,11 @@ from tests.faults.conftest import NewPerson
 from tests.faults.person import Person, everyone_has_all_once, send_until_it_fails
 from tests.faults.servers import Cluster, running_cluster, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("all_up_again"),
+]
 
 STOP_S = 5.0
 
