@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from federation.events import canonical_json, hashes
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion, StateResolution
@@ -133,6 +134,7 @@ class EventExplanation:
     room_version: str
     verdict: Verdict
     content_redacted: bool
+    """Is its content not what was hashed: redacted when it came, or since?"""
     prev_events: tuple[EventId, ...]
     auth_events: tuple[Summary, ...]
     missing: tuple[EventId, ...]
@@ -161,7 +163,7 @@ def explain_event(
         summary_of(event),
         event.version.name,
         verdict,
-        event.content_redacted,
+        _is_content_redacted(event),
         event.prev_events,
         tuple(map(summary_of, cited)),
         missing,
@@ -169,6 +171,11 @@ def explain_event(
         None if before is None else explain_auth(event, before),
         None if current is None else explain_auth(event, current),
     )
+
+
+def _is_content_redacted(event: Event) -> bool:
+    pdu = canonical_json.decode_lenient(event.raw)
+    return bool(pdu["hashes"]["sha256"] != hashes.content_hash(pdu, event.version))
 
 
 def _load_cited(event: Event, load: LoadEvent) -> tuple[list[Event], tuple[EventId, ...]]:

@@ -72,7 +72,7 @@ def _event_lines(told: EventExplanation) -> Iterator[str]:
     if told.verdict.unproven:
         yield "  the state before it is another server's word"
     if told.content_redacted:
-        yield "  its content hash did not match, so it counts as redacted"
+        yield "  its content is not what was hashed: it was redacted, when it came or since"
     yield ""
     yield "It follows"
     yield from (f"  {event_id}" for event_id in told.prev_events)

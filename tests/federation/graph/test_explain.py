@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from federation.events.event import Event
 from federation.events.ids import EventId
+from federation.events.redaction import redact_event
 from federation.events.room_versions import SUPPORTED, room_version
 from federation.graph.auth_failures import AuthRule
 from federation.graph.conflicts import deltas_of
@@ -200,6 +201,22 @@ def test_what_is_missing_is_named_and_its_check_not_made_up() -> None:
     assert without_create.missing == ()
 
 
+def test_an_event_that_lost_its_content_says_so() -> None:
+    room = Room("11").open_to(BOB)
+    event = redact_event(room.send("m.x", BOB, {"body": "gone"}, keep=False))
+    told = explain_event(
+        event,
+        Verdict("accepted"),
+        load=room.loader(),
+        is_rejected=never,
+        before=None,
+        current=None,
+    )
+    assert told.content_redacted
+    assert "it was redacted, when it came or since" in event_text(told)
+    assert not walkthrough().soft_failure().content_redacted
+
+
 def test_a_wrong_selection_of_auth_events_is_told_as_such() -> None:
     room = Room("11").open_to(BOB)
     event = room.send("m.x", BOB, {}, auth=[room.create], keep=False)
@@ -348,6 +365,7 @@ def test_any_resolution_is_explained_as_it_comes_out(name: str, seed: int, steps
 
 def test_short_names_grow_until_they_differ() -> None:
     names = short_names([EventId("$" + "a" * 20 + "b"), EventId("$" + "a" * 20 + "c")])
+    assert len(names) == 2
     assert len(set(names.values())) == 2
     assert set(short_names([EventId("$abcdefghijk")]).values()) == {"$abcdefgh"}
 

@@ -15,8 +15,14 @@ from hypothesis import strategies as st
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.chains import Citations
-from federation.graph.conflicts import Conflict, Resolution, deltas_of, split
+from federation.graph.chains import Citations, loader
+from federation.graph.conflicts import (
+    Conflict,
+    Resolution,
+    StateEvents,
+    deltas_of,
+    split,
+)
 from federation.graph.state_resolution import (
     MissingEvent,
     is_power_event,
@@ -105,6 +111,8 @@ def test_states_are_a_base_and_what_each_changes_of_it() -> None:
     assert len(conflict.unconflicted) == 1
     assert conflict.by_key == {n: (a, c)}
     assert m not in conflict.unconflicted
+    assert len(StateEvents(conflict.unconflicted, loader({}))) == 1
+    assert list(StateEvents(conflict.unconflicted, loader({}))) == [b]
     assert conflict.sets == [{a}, {c}]
 
 
