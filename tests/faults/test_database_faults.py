@@ -1,11 +1,12 @@
 """The database dies, is cut off, or stalls: bounded waits, nothing acknowledged lost or doubled.
 
-The servers are never restarted here: each test ends with the same processes that it began with.
+No server is restarted here but where its end is what is tested.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
+from lab.running import LabError
 from tests.faults.conftest import NewPerson
 from tests.faults.database_proxy import DatabaseProxy
 from tests.faults.person import (
@@ -260,3 +262,33 @@ async def test_a_statement_that_arrives_after_it_was_given_up_changes_nothing(
     await alice.send_until_answered(room_id, "next")
     await alice.send_until_answered(room_id, "late")
     await everyone_has_all_once(people, room_id, ["before", "next", "late"])
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+async def test_a_server_without_its_database_ends_soon_and_well(
+    cluster: Cluster, new_person: NewPerson, proxy: DatabaseProxy, is_dead: bool
+) -> None:
+    """Dead or stalled, with sends under way. What was acknowledged before is there after."""
+    alice = await new_person("p", "hs1")
+    room_id = await alice.create_room()
+    await alice.send(room_id, "before")
+    if is_dead:
+        await cluster.database.kill()
+    else:
+        proxy.stall()
+    bodies = [f"m{i}" for i in range(20)]
+    sending = asyncio.ensure_future(send_all(alice, [room_id], bodies))
+    await asyncio.sleep(0)
+    status, seconds = await cluster.end("hs1", signal.SIGTERM)
+    assert status == 0
+    assert seconds < 5
+    assert {answer.status for answer in (await sending).values()} <= {0, 503}
+    if is_dead:
+        with pytest.raises(LabError, match="status 1"):
+            await cluster.start("hs1")
+        await cluster.database.restart()
+    proxy.resume()
+    await cluster.start("hs1")
+    for body in ["before", *bodies]:
+        await alice.send_until_answered(room_id, body)
+    await everyone_has_all_once([alice], room_id, ["before", *bodies])

@@ -16,11 +16,11 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
-from lab.processes import stop_child
+from lab.processes import start_child, stop_child
 from lab.running import LabError
 from tests.faults.conftest import NewPerson
 from tests.faults.person import Person, everyone_has_all_once, send_until_it_fails
-from tests.faults.servers import Cluster, running_cluster, until
+from tests.faults.servers import Cluster, impatient_command, running_cluster, until
 
 pytestmark = [
     pytest.mark.processes,
@@ -116,6 +116,19 @@ async def test_a_second_process_takes_over_and_the_first_stops_serving(
     finally:
         await stop_child(child)
         await cluster.start("hs1")
+
+
+async def test_a_second_start_by_mistake_changes_nothing(
+    cluster: Cluster, new_person: NewPerson
+) -> None:
+    """The same configuration, so the same addresses: the second one says so and ends."""
+    alice = await new_person("p", "hs1")
+    room_id = await alice.create_room()
+    plan = cluster.plan("hs1")
+    child = start_child("hs1 again", impatient_command(plan), plan.log_path)
+    assert await asyncio.to_thread(child.process.wait, 20) == 1
+    assert "Does the server run already?" in cluster.log_of("hs1")
+    assert (await alice.send(room_id, "undisturbed")).status == 200
 
 
 async def test_a_process_that_writes_nothing_notices_that_it_was_replaced(
