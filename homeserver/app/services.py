@@ -27,6 +27,7 @@ from homeserver.api import keys as keys_api
 from homeserver.api import logins as logins_api
 from homeserver.api import membership as membership_api
 from homeserver.api import profiles as profiles_api
+from homeserver.api import public_rooms as public_rooms_api
 from homeserver.api import push_rules as push_rules_api
 from homeserver.api import receipts as receipts_api
 from homeserver.api import rooms as rooms_api
@@ -66,6 +67,7 @@ from homeserver.services.membership import Membership, People
 from homeserver.services.own_devices import OwnDeviceNames
 from homeserver.services.passwords import Passwords
 from homeserver.services.profiles import Profiles
+from homeserver.services.public_rooms import PublicRooms
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -129,6 +131,7 @@ class RoomServices:
     membership: Membership
     members: MemberState
     directory: Directory
+    public_rooms: PublicRooms
     timeline: Timeline
     state: State
     upgrades: Upgrades
@@ -345,6 +348,7 @@ def make_rooms(
         membership=membership,
         members=members,
         directory=directory,
+        public_rooms=PublicRooms(engine.database, engine.rooms),
         timeline=Timeline(room_engine),
         state=State(room_engine, directory, members, engine.reader),
         upgrades=Upgrades(room_engine, people),
@@ -490,6 +494,7 @@ def make_routes(
         rooms_api.RoomsApi(rooms.creation, rooms.upgrades),
         membership_api.MembershipApi(rooms.membership),
         directory_api.DirectoryApi(rooms.directory),
+        public_rooms_api.PublicRoomsApi(rooms.public_rooms, own),
         timeline_api.TimelineApi(rooms.timeline),
         state_api.StateApi(rooms.state),
         sync_api.SyncApi(rooms.sync, filters),

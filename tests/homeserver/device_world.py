@@ -216,8 +216,10 @@ class OwnDevices:
             ANNA: {PHONE: None},
         }
 
-    async def __call__(self, user_id: UserId) -> Mapping[DeviceId, str | None]:
-        return self.names.get(user_id, {})
+    async def __call__(
+        self, user_ids: Collection[UserId]
+    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
+        return {user: self.names[user] for user in user_ids if user in self.names}
 
 
 def random_bytes(count: int) -> bytes:

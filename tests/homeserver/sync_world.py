@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -178,8 +178,10 @@ def make(world: World) -> SyncWorld:
     committer, rooms = world.committer, world.engine.rooms
     memberships, clock = world.engine.memberships, SystemClock()
 
-    async def own_devices(user_id: UserId) -> Mapping[DeviceId, str | None]:
-        return {DEV: None}
+    async def own_devices(
+        user_ids: Collection[UserId],
+    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
+        return {user_id: {DEV: None} for user_id in user_ids}
 
     device_lists = DeviceLists(
         database=database,
