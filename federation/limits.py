@@ -30,6 +30,8 @@ STRIPPED_STATE_EVENTS_MAX = 100
 # --- transport: what waits ----------------------------------------------------------------------
 INBOX_WAITING_PER_ROOM_MAX = 2_000  # past it the origin gets 429 for the transaction, and retries
 INBOX_WAITING_PER_ORIGIN_MAX = 5_000  # as above
+INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX = 1_000  # as above: one origin doesn't fill a room's space
+INBOX_WAITING_RESERVED = 100  # of each origin in each room, however much of others waits there
 INBOX_BATCH = 200
 INBOX_ATTEMPTS_MAX = 40  # with the waits below: about a week; then the event is given up, logged
 INBOX_RETRY_S_MIN = 2.0
@@ -122,3 +124,7 @@ PREV_EVENTS_MAX = 20
 AUTH_EVENTS_MAX = 10
 EVENT_DEPTH_MAX = 2**53 - 1  # room version 6
 EVENT_DEPTH_MAX_LENIENT = 2**63 - 1  # room versions 1 to 5
+
+ARRIVAL_WAIT_S_MAX = 20
+"""How long a transaction waits for a join of ours to a room that it speaks of; then its sender is
+asked to come again."""

@@ -73,6 +73,10 @@ class EventStore(Protocol):
         """The state resolved over `event.prev_events`; None when one of them isn't known
         (missing, or an outlier). The event itself need not be stored."""
 
+    async def first_depth(self, room_id: RoomId) -> int:
+        """The depth of the oldest event since this server is in the room (`min_depth` of
+        get_missing_events): what is older is history, which is fetched otherwise."""
+
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """The room's current state; empty for an unknown room."""
 

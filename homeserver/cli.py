@@ -1,4 +1,4 @@
-"""The command `freehold`: init, check, serve.
+"""The command `freehold`: init, check, serve, explain.
 
 Only what a command needs is imported, when it runs: `freehold --help` stays quick.
 """
@@ -143,6 +143,31 @@ def serve(path: Path) -> None:
     from homeserver.app import run
 
     sys.exit(run(config) or 0)
+
+
+@main.command()
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="As JSON (docs/event-graph.md).")
+@click.argument("what", metavar="EVENT|ROOM")
+def explain(path: Path, as_json: bool, what: str) -> None:
+    """Says why an event was accepted or not, or how a room's fork was resolved.
+
+    Reads the database beside a running server, or without one; changes nothing.
+    """
+    import asyncio
+    import json
+
+    from homeserver.services import explain as service
+    from homeserver.storage.database import DatabaseUnavailable, DataRefused
+    from homeserver.storage.embedded import EmbeddedError
+
+    dump = (lambda value: json.dumps(value, indent=2) + "\n") if as_json else None
+    try:
+        click.echo(asyncio.run(service.explain(_load(path), what, dump)), nl=False)
+    except service.NothingKnown as error:
+        raise click.ClickException(f"nothing is stored of {error}") from error
+    except (EmbeddedError, DatabaseUnavailable, DataRefused) as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _load(path: Path) -> Config:

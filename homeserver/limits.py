@@ -297,6 +297,9 @@ KEY_QUERY_JOIN_WAIT_S = 2.0
 PASSING_EDUS = 100
 """Typing and receipts that wait for one destination; the oldest go."""
 
+STOP_S = 3.5
+"""How long all steps of a stop after the sockets' may take together; a stop takes under 5 s."""
+
 LOG_CLOSE_S = 2
 """How long a stop waits for what was accepted to be stored."""
 
@@ -326,3 +329,18 @@ REQUEST_LINE_BYTES = 80 * 1024
 
 HEADER_BYTES = 16 * 1024
 """Each header of a request; a token or an X-Matrix signature takes a few hundred."""
+
+TRANSACTION_DAYS = 7
+"""How long a client's transaction ID is remembered: far beyond any client's retries."""
+
+TRANSACTION_PRUNE_S = 6 * 3600
+"""Between two looks for transaction IDs to forget."""
+
+PUBLISHED_ROOMS_LISTED = 1_000
+"""Rooms of the published directory that are listed and searched: those last published."""
+
+PUBLISHED_ROOMS_LOADED = 50
+"""Cold rooms that one listing loads at a time."""
+
+PUBLISHED_ROOMS_PER_PAGE = 100
+"""Rooms in one page of the directory."""

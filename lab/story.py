@@ -117,13 +117,12 @@ class Story:
                 version=ROOM_VERSION,
             )
         self.record.room_id = room_id
-        present = [host]
-        for guest in guests:
-            async with self._step(f"{guest.name} joins over federation"):
-                await self._accept(guest, room_id)
-                present.append(guest)
-                everyone = {person.user_id for person in present}
-                await self._all_see_members(room_id, present, everyone)
+        names = " and ".join(guest.name for guest in guests)
+        async with self._step(f"{names} join over federation, at the same time"):
+            await asyncio.gather(*(self._accept(guest, room_id) for guest in guests))
+            present = [host, *guests]
+            everyone = {person.user_id for person in present}
+            await self._all_see_members(room_id, present, everyone)
         for person in (host, *guests):
             require(person.client.is_encrypted(room_id), f"{person.name} sees no encryption")
             room = person.client.room(room_id)

@@ -122,7 +122,7 @@ def _event_ids(pdu: JsonObject, name: str, size_max: int, version: RoomVersion) 
         raise InvalidEvent(f"{name} is no list")
     if len(value) > size_max:
         raise InvalidEvent(f"{name} has more than {size_max} entries")
-    if version.event_id_format == "server_made":
+    if not version.event_ids_are_hashes:
         value = [_referenced_id(entry, name) for entry in value]
     for event_id in value:
         if type(event_id) is not str:
@@ -220,8 +220,8 @@ def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
     redacts = sendable.get("redacts")
     if redacts is not None and not version.redacts_in_content and type(redacts) is not str:
         raise InvalidEvent("redacts is no string")
-    if version.event_id_format == "server_made":
-        ids.parse_event_id(_string(sendable, "event_id"))
+    if not version.event_ids_are_hashes:
+        ids.parse_server_made_event_id(_string(sendable, "event_id"))
     raw = hashes.encode_checked_for(version, sendable)
     _check_size(raw)
     if given == hashes.content_digest_checked(sendable, version):
@@ -295,7 +295,7 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
     """
     stored = _decode_stored(raw)
     prev_events, auth_events = stored.prev_events, stored.auth_events
-    if version.event_id_format == "server_made":
+    if not version.event_ids_are_hashes:
         prev_events = tuple(entry[0] for entry in prev_events)
         auth_events = tuple(entry[0] for entry in auth_events)
     redacts: EventId | None = None

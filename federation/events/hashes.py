@@ -77,6 +77,6 @@ def event_id_of(pdu: JsonObject, version: RoomVersion) -> EventId:
 
     Raises NotCanonical, or KeyError where the version asks for an `event_id` that is missing.
     """
-    if version.event_id_format == "server_made":
+    if not version.event_ids_are_hashes:
         return EventId(pdu["event_id"])
     return event_id_of_payload(reference_payload(pdu, version), version)

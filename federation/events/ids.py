@@ -136,6 +136,15 @@ def parse_event_id(text: str) -> EventId:
     return EventId(text)
 
 
+def parse_server_made_event_id(text: str) -> EventId:
+    """An event ID of room versions 1 and 2: `$opaque:domain`.
+
+    Raises InvalidIdentifier. Spec: room version 1, "Event IDs".
+    """
+    _check_with_domain(text, "$", "event ID")
+    return EventId(text)
+
+
 def parse_room_alias(text: str) -> RoomAlias:
     """A room alias `#localpart:domain`.
 

@@ -3,7 +3,8 @@
 Rules:
 1. Algorithms ask a flag; nothing outside of this file compares version names.
 2. Versions are opaque names without an order; a row says all that is known of one.
-3. A row with `supported=False` is known, but an algorithm that it needs is not complete.
+3. A flag's comment names the version that brought the change, and the section of that version's
+   page where it stands. The defaults are version 1's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, Literal
 
 StateResolution = Literal["v1", "v2", "v2.1"]
 EventIdFormat = Literal["server_made", "hash", "url_safe_hash"]
+RuleNumbering = Literal["v1", "v6", "v7", "v8", "v10", "v12"]
 
 
 class UnknownRoomVersion(ValueError):
@@ -27,81 +29,102 @@ class RoomVersion:
 
     name: str
     stable: bool = True
-    supported: bool = False
-    """Are all algorithms that it needs complete here?"""
 
     event_id_format: EventIdFormat = "server_made"
-    """v3: the reference hash in Base64; v4: in URL-safe Base64. Before: made by the server."""
+    """v3, "Event IDs": the reference hash in Base64; v4, "Event IDs": in URL-safe Base64. Before:
+    made by the server, in the event, and cited with a hash (v1, "Event IDs", "Event format")."""
     strict_canonical_json: bool = False
-    """v6: events must be canonical JSON; depth is at most 2^53-1 (before: 2^63-1)."""
+    """v6, "Canonical JSON": events must be canonical JSON; v6, "Event format": depth is at most
+    2^53-1 (before: 2^63-1)."""
     enforce_key_validity: bool = False
-    """v5: a signing key must be valid at the event's `origin_server_ts`."""
+    """v5, "Signing key validity period": a key must be valid at the event's time."""
     state_resolution: StateResolution = "v1"
-    """v2: power events and mainline; v12: v2.1 (empty start, conflicted state subgraph)."""
+    """v2, "State resolution": power events and mainline; v12, "State resolution": v2.1, with an
+    empty start and the conflicted state subgraph."""
 
+    rule_numbering: RuleNumbering = "v1"
+    """The earliest page whose "Authorisation rules" are numbered as this version's; refusals cite
+    its numbers (`graph.rule_numbers`)."""
     redactions_in_auth_rules: bool = True
-    """v1, v2: auth rule 11 limits who may redact; since v3 it is checked when applied."""
+    """v1, "Authorisation rules" 11 limits who may redact; since v3 ("Handling redactions") that is
+    checked when the redaction is applied."""
     aliases_in_auth_rules: bool = True
-    """v1 to v5: `m.room.aliases` may be sent by its server's users whatever their level."""
+    """v1, "Authorisation rules" 4: `m.room.aliases` may be sent by its server's users whatever
+    their level. Gone in v6, "Authorisation rules"."""
     notification_levels_guarded: bool = False
-    """v6: changes of `notifications` in power levels are checked as those of `events`."""
+    """v6, "Authorisation rules" 9.4, 9.5: changes of `notifications` are checked as those of
+    `events`."""
     knock: bool = False
-    """v7: membership and join rule `knock`."""
+    """v7, "Authorisation rules" 4.2.4, 4.6: membership and join rule `knock`."""
     restricted_joins: bool = False
-    """v8: join rule `restricted`, `join_authorised_via_users_server`."""
+    """v8, "Authorisation rules" 4.2, 4.3.5: join rule `restricted`,
+    `join_authorised_via_users_server`."""
     knock_restricted: bool = False
-    """v10: join rule `knock_restricted`."""
+    """v10, "Authorisation rules" 4.3.5, 4.7.1: join rule `knock_restricted`."""
     integer_power_levels: bool = False
-    """v10: power levels must be integers (before: strings and floats are read too)."""
+    """v10, "Authorisation rules" 9.1 to 9.3: levels must be integers. Before: strings and floats
+    are read too (v1, "Deprecated event content schemas")."""
     creator_in_content: bool = True
-    """v1 to v10: `content.creator` of the create event is required and names the creator."""
+    """v1, "Authorisation rules" 1.4: `content.creator` is required and names the creator; gone in
+    v11, "Event format"."""
     redacts_in_content: bool = False
-    """v11: `redacts` is in `content`, not at the top level."""
+    """v11, "Redactions": `redacts` is in `content`, not at the top level."""
 
     room_id_is_create_hash: bool = False
-    """v12: the room ID is the create event's ID with `!`; the create event has no `room_id`."""
+    """v12, "Event format", "Authorisation rules" 1.2, 2: the room ID is the create event's ID with
+    `!`; the create event has no `room_id`."""
     create_in_auth_events: bool = True
-    """v1 to v11: the create event is selected for `auth_events`; v12 forbids it."""
+    """v1, "Authorisation rules" 2.2: the create event is selected for `auth_events`; v12 (3.2)
+    forbids it."""
     creators_are_privileged: bool = False
-    """v12: creators have infinite power and can't be listed in power levels' `users`."""
+    """v12, "Authorisation rules" 10.4: creators have infinite power and aren't listed in power
+    levels' `users`."""
     additional_creators: bool = False
-    """v12: `additional_creators` in the create event's content."""
+    """v12, "Authorisation rules" 1.4: `additional_creators` in the create event's content."""
 
     redaction_keeps_legacy_fields: bool = True
-    """v1 to v10: redaction keeps top-level `origin`, `membership` and `prev_state`."""
+    """v1, "Redactions": top-level `origin`, `membership`, `prev_state`; gone in v11."""
     redaction_keeps_aliases: bool = True
-    """v1 to v5: redaction keeps `aliases` of `m.room.aliases`."""
+    """v1, "Redactions": `aliases` of `m.room.aliases`; gone in v6."""
     redaction_keeps_allow: bool = False
-    """v8: redaction keeps `allow` of `m.room.join_rules`."""
+    """v8, "Redactions": `allow` of `m.room.join_rules`."""
     redaction_keeps_join_authorised: bool = False
-    """v9: redaction keeps `join_authorised_via_users_server` of `m.room.member`."""
+    """v9, "Redactions": `join_authorised_via_users_server` of `m.room.member`."""
     redaction_keeps_create_content: bool = False
-    """v11: redaction keeps all content of `m.room.create` (before: `creator`)."""
+    """v11, "Redactions": all content of `m.room.create` (before: `creator`)."""
     redaction_keeps_invite_level: bool = False
-    """v11: redaction keeps `invite` of `m.room.power_levels`."""
+    """v11, "Redactions": `invite` of `m.room.power_levels`."""
     redaction_keeps_redacts: bool = False
-    """v11: redaction keeps `content.redacts` of `m.room.redaction`."""
+    """v11, "Redactions": `content.redacts` of `m.room.redaction`."""
     redaction_keeps_signed_invite: bool = False
-    """v11: redaction keeps `third_party_invite.signed` of `m.room.member`."""
+    """v11, "Redactions": `third_party_invite.signed` of `m.room.member`."""
+
+    @property
+    def event_ids_are_hashes(self) -> bool:
+        """Does an event's ID follow from its content? Else a server makes it."""
+        return self.event_id_format != "server_made"
 
 
 _V1 = RoomVersion(name="1")
 _V2 = replace(_V1, name="2", state_resolution="v2")
-_V3 = replace(_V2, name="3", supported=True, event_id_format="hash", redactions_in_auth_rules=False)
+_V3 = replace(_V2, name="3", event_id_format="hash", redactions_in_auth_rules=False)
 _V4 = replace(_V3, name="4", event_id_format="url_safe_hash")
 _V5 = replace(_V4, name="5", enforce_key_validity=True)
 _V6 = replace(
     _V5,
     name="6",
+    rule_numbering="v6",
     strict_canonical_json=True,
     aliases_in_auth_rules=False,
     notification_levels_guarded=True,
     redaction_keeps_aliases=False,
 )
-_V7 = replace(_V6, name="7", knock=True)
-_V8 = replace(_V7, name="8", restricted_joins=True, redaction_keeps_allow=True)
+_V7 = replace(_V6, name="7", rule_numbering="v7", knock=True)
+_V8 = replace(_V7, name="8", rule_numbering="v8", restricted_joins=True, redaction_keeps_allow=True)
 _V9 = replace(_V8, name="9", redaction_keeps_join_authorised=True)
-_V10 = replace(_V9, name="10", knock_restricted=True, integer_power_levels=True)
+_V10 = replace(
+    _V9, name="10", rule_numbering="v10", knock_restricted=True, integer_power_levels=True
+)
 _V11 = replace(
     _V10,
     name="11",
@@ -116,6 +139,7 @@ _V11 = replace(
 _V12 = replace(
     _V11,
     name="12",
+    rule_numbering="v12",
     state_resolution="v2.1",
     room_id_is_create_hash=True,
     create_in_auth_events=False,
@@ -128,10 +152,8 @@ ROOM_VERSIONS: Final[Mapping[str, RoomVersion]] = MappingProxyType(
 )
 """All versions that are known, by name."""
 
-SUPPORTED: Final[Mapping[str, RoomVersion]] = MappingProxyType(
-    {name: row for name, row in ROOM_VERSIONS.items() if row.supported}
-)
-"""The versions in which this server takes part."""
+SUPPORTED: Final[Mapping[str, RoomVersion]] = ROOM_VERSIONS
+"""The versions in which this server takes part: all that are known."""
 
 
 def room_version(name: str) -> RoomVersion:

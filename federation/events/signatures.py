@@ -42,7 +42,7 @@ def originating_servers(event: Event) -> frozenset[ServerName]:
     servers = set()
     if not is_third_party_invite(event):
         servers.add(server_of(event.sender))
-    if event.version.event_id_format == "server_made":
+    if not event.version.event_ids_are_hashes:
         servers.add(server_of(event.event_id))
     return frozenset(servers)
 

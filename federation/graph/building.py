@@ -5,11 +5,13 @@ Rules:
 1. The content is dumped once; hash, signature and `raw` splice those bytes.
 2. What is built passes `parse_pdu`: sizes, identifiers and canonical JSON are checked here too.
 3. Time and key are arguments; nothing here reads a clock.
+4. Where servers make event IDs (room versions 1 and 2), ours are a hash of the event's fields, so
+   that no chance is needed; and what an event cites is cited with its reference hash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -23,9 +25,19 @@ from federation.events.event import Event, EventTooLarge, InvalidEvent, parse_pd
 from federation.events.ids import EventId, InvalidIdentifier, RoomId, ServerName, UserId
 from federation.events.redaction_rules import redact_content
 from federation.events.room_versions import RoomVersion
-from federation.events.signing import SigningKey, encode_base64
+from federation.events.signing import SigningKey, encode_base64, encode_base64_url
 
-__all__ = ["EventDraft", "EventTooLarge", "InvalidEvent", "build_event", "sign_event"]
+__all__ = [
+    "EventDraft",
+    "EventTooLarge",
+    "InvalidEvent",
+    "build_event",
+    "references",
+    "sign_event",
+]
+
+Cited = Callable[[EventId], Event]
+"""Gives an event that a new one cites, loaded."""
 
 _SORT: Final = orjson.OPT_SORT_KEYS
 
@@ -57,9 +69,7 @@ def _check_text(name: str, value: object) -> None:
         raise EventTooLarge(f"{name} is longer than 255 bytes")
 
 
-def _check_draft(draft: EventDraft, version: RoomVersion) -> None:
-    if version.event_id_format == "server_made":
-        raise InvalidEvent(f"events of room version {version.name} can't be built here")
+def _check_draft(draft: EventDraft) -> None:
     _check_text("type", draft.type)
     if draft.state_key is not None:
         _check_text("state_key", draft.state_key)
@@ -112,14 +122,16 @@ def build_event(
     now_ms: int,
     server_name: ServerName,
     key: SigningKey,
+    cited: Cited | None = None,
 ) -> Event:
     """A signed event of ours.
 
     `room_id` is None for the create event of versions whose room ID is its hash, and only then.
-    `depth` is capped at 2^53-1, as the spec asks. Raises InvalidEvent, or EventTooLarge for
-    sizes.
+    `depth` is capped at 2^53-1, as the spec asks. `cited` is asked for the events of `prev_events`
+    and `auth_events` in versions that cite by ID and hash (1 and 2), which need it. Raises
+    InvalidEvent, or EventTooLarge for sizes.
     """
-    _check_draft(draft, version)
+    _check_draft(draft)
     if len(prev_events) > limits.PREV_EVENTS_MAX or len(auth_events) > limits.AUTH_EVENTS_MAX:
         raise InvalidEvent("too many prev_events or auth_events")
     content = _content_of(draft, version)
@@ -132,8 +144,8 @@ def build_event(
     )
     if type(timestamp) is not int or abs(timestamp) > limits.INTEGER_MAX:
         raise InvalidEvent("origin_server_ts is no integer within 2^53-1")
-    fields["prev_events"] = list(prev_events)
-    fields["auth_events"] = list(auth_events)
+    fields["prev_events"] = references(version, prev_events, cited)
+    fields["auth_events"] = references(version, auth_events, cited)
     event_id, raw = _hash_and_sign(fields, content, encoded, version, (server_name, key))
     return Event(
         event_id,
@@ -162,6 +174,8 @@ def _hash_and_sign(
     """The event ID and `raw`; `fields` gains hashes, signatures and the content."""
     server_name, key = signer
     fields["content"] = whole = orjson.Fragment(encoded)
+    if not version.event_ids_are_hashes:
+        fields["event_id"] = _made_event_id(orjson.dumps(fields, option=_SORT), server_name)
     digest = sha256(orjson.dumps(fields, option=_SORT)).digest()
     fields["hashes"] = {"sha256": encode_base64(digest)}
     redacts = fields.pop("redacts", None)  # redaction removes it from the top level
@@ -175,7 +189,37 @@ def _hash_and_sign(
     raw = orjson.dumps(fields, option=_SORT)
     if len(raw) > limits.EVENT_BYTES_MAX:
         raise EventTooLarge(f"the event is larger than {limits.EVENT_BYTES_MAX} bytes")
+    if not version.event_ids_are_hashes:
+        return fields["event_id"], raw
     return hashes.event_id_of_payload(payload, version), raw
+
+
+def _made_event_id(encoded: bytes, server_name: ServerName) -> EventId:
+    """An ID of ours for an event that has none yet, `$opaque:domain`; `encoded` are its fields.
+
+    Spec: room version 1, "Event IDs": unique for its server, which a hash of the whole event is.
+    """
+    return EventId(f"${encode_base64_url(sha256(encoded).digest())}:{server_name}")
+
+
+def references(
+    version: RoomVersion, event_ids: Sequence[EventId], cited: Cited | None
+) -> list[Any]:
+    """`event_ids` as `prev_events` or `auth_events` name them: IDs, or pairs of ID and hash.
+
+    Spec: room version 1, "Event format"; room version 3, "Event format". Raises InvalidEvent when
+    hashes are needed and `cited` is None.
+    """
+    if version.event_ids_are_hashes or not event_ids:
+        return list(event_ids)
+    if cited is None:
+        raise InvalidEvent(f"room version {version.name} cites events by their hashes")
+    return [[event_id, {"sha256": _reference_hash(cited(event_id))}] for event_id in event_ids]
+
+
+def _reference_hash(event: Event) -> str:
+    payload = hashes.reference_payload(canonical_json.decode_lenient(event.raw), event.version)
+    return encode_base64(sha256(payload).digest())
 
 
 def sign_event(
@@ -183,8 +227,9 @@ def sign_event(
 ) -> Event:
     """Sign a PDU given as JSON: a make_join template that we filled in, or an invite to co-sign.
 
-    Where nobody has signed yet, the content hash is computed (again); else it is kept and must
-    match. Other servers' signatures are kept. Raises InvalidEvent.
+    Where nobody has signed yet, the content hash is computed (again), and the event ID made where
+    servers make them; else both are kept, and the hash must match. Other servers' signatures are
+    kept. Raises InvalidEvent.
     """
     pdu: JsonObject = {name: value for name, value in event_pdu.items() if name != "unsigned"}
     given = pdu.get("signatures")
@@ -194,6 +239,10 @@ def sign_event(
     try:
         canonical_json.check(pdu) if version.strict_canonical_json else None
         if not signatures:
+            if not version.event_ids_are_hashes:
+                pdu.pop("event_id", None)
+                encoded = hashes.encode_for(version, pdu)
+                pdu["event_id"] = _made_event_id(encoded, server_name)
             pdu["hashes"] = {"sha256": hashes.content_hash(pdu, version)}
         payload = hashes.reference_payload(pdu, version)
     except NotCanonical as error:

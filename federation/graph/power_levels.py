@@ -33,7 +33,8 @@ LEVEL_DEFAULTS: Final[Mapping[str, int]] = {
 }
 NOTIFICATION_DEFAULT: Final = 50
 CREATOR_LEVEL: Final = 100
-_STRING_LEVEL: Final = re.compile(r"\s*[+-]?[0-9]{1,30}\s*", re.ASCII)
+_STRING_LEVEL: Final = re.compile(r"\s*+([+-]?)(?=[0-9])0*+([0-9]{0,400}+)\s*+", re.ASCII)
+"""Any number of leading zeros; of other digits more than any level has, fewer than `int` reads."""
 
 
 def read_level(value: Any, version: RoomVersion) -> int | None:
@@ -45,8 +46,9 @@ def read_level(value: Any, version: RoomVersion) -> int | None:
         return value
     if version.integer_power_levels:
         return None
-    if type(value) is str and _STRING_LEVEL.fullmatch(value):
-        return int(value)
+    if type(value) is str:
+        match = _STRING_LEVEL.fullmatch(value)
+        return None if match is None else int(match[1] + (match[2] or "0"))
     if type(value) is float and math.isfinite(value):
         return int(value)
     return None

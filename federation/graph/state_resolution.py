@@ -1,22 +1,24 @@
-"""State resolution v2 and v2.1 (spec: room version 2 and room version 12, "State resolution").
+"""State resolution: the entry points for all versions, and v2 and v2.1 (spec: room version 2 and
+room version 12, "State resolution").
 
 Rules:
-1. Pure: the result follows from the state sets and the events alone, whatever their order.
-2. The steps stand in the spec's order and numbering. v2.1 differs in two places:
-   it starts from an empty map, and adds the conflicted state subgraph.
+1. Pure: the result follows from the states and the events alone, whatever their order.
+2. Each step of the specification's algorithm is one function, named by its number. v2.1 differs in
+   two places: it starts from an empty map, and adds the conflicted state subgraph.
 3. What isn't loaded raises MissingEvent; nothing is guessed.
-4. Cost follows the conflicted part (see `chains`, rule 3).
+4. Cost follows what the states disagree on, and the auth chains of that; not the size of the room
+   (see `conflicts`, rule 1, and `chains`, rule 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_rules import AuthState, check_auth, create_event_id
+from federation.graph.auth_rules import AuthState, Lookup, check_auth, create_event_id
 from federation.graph.chains import (
     LoadEvent,
     MissingEvent,
@@ -27,33 +29,125 @@ from federation.graph.chains import (
     nearest_members,
     sorted_topologically,
 )
-from federation.graph.power_levels import PowerLevels
+from federation.graph.conflicts import (
+    Conflict,
+    IsRejected,
+    Resolution,
+    StateDelta,
+    StateEvents,
+    StateMap,
+    Step,
+    deltas_of,
+    split,
+)
+from federation.graph.power_levels import Level, PowerLevels
+from federation.graph.state_resolution_v1 import resolve_v1
 
-__all__ = ["MissingEvent", "Resolution", "resolve", "resolve_steps"]
+__all__ = ["MissingEvent", "Resolution", "resolve", "resolve_deltas", "resolve_steps"]
 
-StateMap = Mapping[StateKey, EventId]
 _POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One event replayed by the iterative auth checks, and why it was left out, if it was."""
+def resolve(
+    version: RoomVersion,
+    state_sets: Sequence[StateMap],
+    *,
+    event: LoadEvent,
+    is_rejected: IsRejected,
+    reached: Reached | None = None,
+) -> StateMap:
+    """The resolution of several whole states of one room; looks at every key of each.
 
-    event_id: EventId
-    failure: str | None
+    *Preconditions:* at least one state; the events are valid ones of one room. Raises MissingEvent
+    (with all that are known to be missing) when `event` does: load those with their auth chains
+    and call again. `reached` answers from an index which events are in chains of unconflicted
+    state (see `chains.Citations`); without it these chains are walked, in the rare case that the
+    answer matters.
+    """
+    assert state_sets, "there is no state to resolve"
+    first = state_sets[0]
+    if all(state is first or state == first for state in state_sets[1:]):
+        return first
+    deltas = deltas_of(state_sets)
+    steps = resolve_steps(
+        version, first, deltas, event=event, is_rejected=is_rejected, reached=reached
+    )
+    return steps.state
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """A resolved state, with what led to it."""
+def resolve_deltas(
+    version: RoomVersion,
+    base: StateMap,
+    deltas: Sequence[StateDelta],
+    *,
+    event: LoadEvent,
+    is_rejected: IsRejected,
+    reached: Reached | None = None,
+) -> StateDelta:
+    """The resolution of states given as changes of a base, as a change of that base.
 
-    state: StateMap
-    unconflicted: StateMap
-    full_conflicted: frozenset[EventId]
-    power_events: tuple[Step, ...]
-    """In the reverse topological power ordering."""
-    others: tuple[Step, ...]
-    """In the mainline ordering."""
+    Each state is `base` with the entries of one delta replaced (None: removed); `base` may be any
+    state that makes the deltas short: a common ancestor, or one of the states with an empty
+    delta. Only `base.get` is used, unless `reached` is missing and matters. The result has the
+    keys whose event is another than the base's. Otherwise as `resolve`; time grows with the
+    deltas and the auth chains of their events.
+    """
+    steps = resolve_steps(
+        version, base, deltas, event=event, is_rejected=is_rejected, reached=reached
+    )
+    touched = dict.fromkeys((*(key for delta in deltas for key in delta), *steps.resolved))
+    changes: dict[StateKey, EventId | None] = {}
+    for key in touched:
+        result = steps.resolved.get(key) or steps.unconflicted.get(key)
+        if result != base.get(key):
+            changes[key] = result
+    return changes
+
+
+def resolve_steps(
+    version: RoomVersion,
+    base: StateMap,
+    deltas: Sequence[StateDelta],
+    *,
+    event: LoadEvent,
+    is_rejected: IsRejected,
+    reached: Reached | None = None,
+) -> Resolution:
+    """As `resolve_deltas`, with each step and the rule that decided it."""
+    is_v1 = version.state_resolution == "v1"
+    conflict = split(base, deltas, absence_conflicts=not is_v1)
+    if not conflict.by_key:
+        return Resolution(version.state_resolution, conflict, {})
+    if is_v1:
+        return resolve_v1(version, conflict, event)
+    return _resolve_v2(version, conflict, Replay(version, event, is_rejected), reached)
+
+
+def _resolve_v2(
+    version: RoomVersion, conflict: Conflict, replay: Replay, reached: Reached | None
+) -> Resolution:
+    """The algorithm of v2 and v2.1 from its definitions to step 5."""
+    full = full_conflicted_set(version, conflict, replay.event, reached)
+    power_events = step_1_order_power_events(full.events, replay)
+    power_steps = step_2_check_power_events(version, power_events, conflict, replay)
+    line = step_3_order_others(full.events.difference(power_events), replay)
+    other_steps = step_4_check_others(line.ordered, replay)
+    return Resolution(
+        version.state_resolution,
+        conflict,
+        step_5_put_back_unconflicted(replay, conflict),
+        auth_difference=frozenset(full.auth_difference),
+        subgraph=frozenset(full.subgraph),
+        full_conflicted=frozenset(full.events),
+        power_events=power_steps,
+        sender_levels={event_id: replay.level_of(event_id) for event_id in power_events},
+        mainline=line.mainline,
+        positions=line.positions,
+        others=other_steps,
+    )
+
+
+# --- definitions --------------------------------------------------------------------------------
 
 
 def is_power_event(event: Event) -> bool:
@@ -65,104 +159,44 @@ def is_power_event(event: Event) -> bool:
     return event.membership in ("leave", "ban") and event.sender != event.state_key
 
 
-def split_conflicts(
-    state_sets: Sequence[StateMap],
-) -> tuple[dict[StateKey, EventId], list[set[EventId]]]:
-    """The unconflicted state map, and per state set its conflicted events."""
-    # An entry is unconflicted when every set has the same event under the key.
-    unconflicted = dict(state_sets[0])
-    for other in state_sets[1:]:
-        unconflicted = {
-            key: event_id for key, event_id in unconflicted.items() if other.get(key) == event_id
-        }
-    conflicted = [
-        {event_id for key, event_id in state.items() if key not in unconflicted}
-        for state in state_sets
-    ]
-    return unconflicted, conflicted
+@dataclass(frozen=True, slots=True)
+class FullConflictedSet:
+    """The full conflicted set, and what it is the union of beside the conflicted state set."""
+
+    events: set[EventId]
+    auth_difference: set[EventId]
+    subgraph: set[EventId]
 
 
-def resolve(
-    version: RoomVersion,
-    state_sets: Sequence[StateMap],
-    *,
-    event: LoadEvent,
-    is_rejected: Callable[[EventId], bool],
-    reached: Reached | None = None,
-) -> StateMap:
-    """The resolution of several states of one room.
-
-    *Preconditions:* at least one state set; the events are valid ones of one room; the version's
-    algorithm is v2 or v2.1. Raises MissingEvent (with all that are known to be missing) when
-    `event` does: load those with their auth chains and call again. `reached` answers from an
-    index which events are in chains of unconflicted state; without it these chains are walked,
-    in the rare case that the answer matters (see `chains.auth_difference`).
-    """
-    distinct = _distinct(state_sets)
-    if len(distinct) == 1:
-        return distinct[0]
-    return resolve_steps(
-        version, distinct, event=event, is_rejected=is_rejected, reached=reached
-    ).state
-
-
-def _distinct(state_sets: Sequence[StateMap]) -> list[StateMap]:
-    assert state_sets, "there is no state to resolve"
-    distinct: list[StateMap] = []
-    for state in state_sets:
-        if not any(state is other or state == other for other in distinct):
-            distinct.append(state)
-    return distinct
-
-
-def resolve_steps(
-    version: RoomVersion,
-    state_sets: Sequence[StateMap],
-    *,
-    event: LoadEvent,
-    is_rejected: Callable[[EventId], bool],
-    reached: Reached | None = None,
-) -> Resolution:
-    """As `resolve`, with each step and the rule that decided it."""
-    assert version.state_resolution != "v1", "see state_resolution_v1"
+def full_conflicted_set(
+    version: RoomVersion, conflict: Conflict, event: LoadEvent, reached: Reached | None
+) -> FullConflictedSet:
+    """Definition "Full conflicted set", of v2, and with the subgraph of v2.1."""
+    sets = conflict.sets
+    conflicted: set[EventId] = set().union(*sets)
+    load_all(conflicted, event)
+    unconflicted = StateEvents(conflict.unconflicted, event)
+    difference = auth_difference(sets, unconflicted, event, reached=reached)
     is_v2_1 = version.state_resolution == "v2.1"
-    unconflicted, conflicted = split_conflicts(state_sets)
-    conflicted_events: set[EventId] = set().union(*conflicted)
-    if not conflicted_events:
-        return Resolution(unconflicted, unconflicted, frozenset(), (), ())
-    load_all(conflicted_events, event)
-    full = conflicted_events | auth_difference(
-        conflicted, set(unconflicted.values()), event, reached=reached
-    )
-    if is_v2_1:
-        full |= conflicted_subgraph(conflicted_events, event)
-    replay = _Replay(version, event, is_rejected)
-    # 1
-    power_events = _power_ordering(full, replay)
-    # 2
-    replay.state = {} if is_v2_1 else dict(unconflicted)
-    power_steps = replay.apply(power_events)
-    # 3
-    rest = full.difference(power_events)
-    others = _mainline_ordering(rest, replay.state.get(_POWER_LEVELS), event)
-    # 4
-    other_steps = replay.apply(others)
-    # 5
-    state = {**replay.state, **unconflicted}
-    return Resolution(state, unconflicted, frozenset(full), power_steps, other_steps)
+    subgraph = conflicted_subgraph(conflicted, event) if is_v2_1 else set()
+    return FullConflictedSet(conflicted | difference | subgraph, difference, subgraph)
 
 
-class _Replay:
+class Replay:
     """The iterative auth checks: a state, and events applied to it one after another."""
 
-    def __init__(
-        self, version: RoomVersion, event: LoadEvent, is_rejected: Callable[[EventId], bool]
-    ) -> None:
-        self.state: dict[StateKey, EventId] = {}
+    def __init__(self, version: RoomVersion, event: LoadEvent, is_rejected: IsRejected) -> None:
+        self.start: StateMap = {}
+        self.applied: dict[StateKey, EventId] = {}
         self.event = event
         self._version = version
         self._is_rejected = is_rejected
         self._parsed: dict[EventId | None, PowerLevels] = {}
+        self._levels: dict[EventId, Level] = {}
+
+    def get(self, key: StateKey) -> EventId | None:
+        """The event of the replayed state under a key."""
+        return self.applied.get(key) or self.start.get(key)
 
     def _own_auth_events(self, event: Event) -> dict[StateKey, Event]:
         """The event's auth events that weren't rejected, by key."""
@@ -177,30 +211,36 @@ class _Replay:
             if found.is_state and not self._is_rejected(event_id)
         }
 
-    def auth_state(self, event: Event) -> AuthState:
+    def lookup_for(self, event: Event) -> Lookup:
         """The replayed state, filled up with the event's own auth events."""
         own = self._own_auth_events(event)
-        state, load = self.state, self.event
 
         def lookup(key: StateKey) -> Event | None:
-            event_id = state.get(key)
-            return own.get(key) if event_id is None else load(event_id)
+            event_id = self.get(key)
+            return own.get(key) if event_id is None else self.event(event_id)
 
-        return AuthState(self._version, lookup, parsed=self._parsed)
+        return lookup
 
     def apply(self, event_ids: Iterable[EventId]) -> tuple[Step, ...]:
-        """Apply what the auth rules allow, in this order; the rest is passed over."""
+        """Definition "Iterative auth checks": apply what the auth rules allow, in this order."""
         steps = []
         for event_id in event_ids:
             event = self.event(event_id)
-            failure = check_auth(event, self.auth_state(event))
+            state = AuthState(self._version, self.lookup_for(event), parsed=self._parsed)
+            failure = check_auth(event, state)
             if failure is None and event.is_state:
-                self.state[event.key] = event_id
-            steps.append(Step(event_id, None if failure is None else str(failure)))
+                self.applied[event.key] = event_id
+            steps.append(Step(event_id, failure))
         return tuple(steps)
 
-    def sender_level(self, event: Event) -> int | float:
+    def level_of(self, event_id: EventId) -> Level:
         """The sender's power "when looking at their respective `auth_events`"."""
+        level = self._levels.get(event_id)
+        if level is None:
+            level = self._levels[event_id] = self._sender_level(self.event(event_id))
+        return level
+
+    def _sender_level(self, event: Event) -> Level:
         own = self._own_auth_events(event)
         power_levels = own.get(_POWER_LEVELS)
         event_id = None if power_levels is None else power_levels.event_id
@@ -213,9 +253,12 @@ class _Replay:
         return levels.user(event.sender)
 
 
-def _power_ordering(full: set[EventId], replay: _Replay) -> list[EventId]:
-    """Step 1: the power events of the full conflicted set and what of it authorises them, in the
-    reverse topological power ordering."""
+# --- the algorithm ------------------------------------------------------------------------------
+
+
+def step_1_order_power_events(full: set[EventId], replay: Replay) -> list[EventId]:
+    """Step 1: the power events of the full conflicted set and what of it is in their auth chains,
+    in the reverse topological power ordering."""
     event = replay.event
     selected = {event_id for event_id in full if is_power_event(event(event_id))}
     if not selected:
@@ -226,11 +269,57 @@ def _power_ordering(full: set[EventId], replay: _Replay) -> list[EventId]:
         added = {parent for event_id in added for parent in edges[event_id]} - selected
         selected |= added
 
-    def sort_key(event_id: EventId) -> tuple[int | float, int, EventId]:
-        found = event(event_id)
-        return (-replay.sender_level(found), found.origin_server_ts, event_id)
+    def sort_key(event_id: EventId) -> tuple[Level, int, EventId]:
+        return (-replay.level_of(event_id), event(event_id).origin_server_ts, event_id)
 
     return sorted_topologically(selected, edges.__getitem__, sort_key)
+
+
+def step_2_check_power_events(
+    version: RoomVersion, power_events: Sequence[EventId], conflict: Conflict, replay: Replay
+) -> tuple[Step, ...]:
+    """Step 2: the iterative auth checks on those, from the unconflicted state map (v2) or from an
+    empty one (v2.1)."""
+    replay.start = {} if version.state_resolution == "v2.1" else conflict.unconflicted
+    return replay.apply(power_events)
+
+
+@dataclass(frozen=True, slots=True)
+class MainlineOrdering:
+    """Events in the mainline ordering, with the mainline and each event's position on it."""
+
+    ordered: list[EventId]
+    mainline: tuple[EventId, ...]
+    positions: Mapping[EventId, int | None]
+
+
+def step_3_order_others(event_ids: Iterable[EventId], replay: Replay) -> MainlineOrdering:
+    """Step 3: the remaining events, in the mainline ordering based on the power levels of the
+    partially resolved state: from what is based on the earliest to what is based on the latest."""
+    event = replay.event
+    mainline = mainline_of(replay.get(_POWER_LEVELS), event)
+    index: dict[EventId | None, int | None] = {None: None}
+    index.update((event_id, i) for i, event_id in enumerate(mainline))
+    positions = {event_id: mainline_position(event_id, index, event) for event_id in event_ids}
+
+    def sort_key(event_id: EventId) -> tuple[float, int, EventId]:
+        position = positions[event_id]
+        behind = float("-inf") if position is None else -position
+        return (behind, event(event_id).origin_server_ts, event_id)
+
+    return MainlineOrdering(sorted(positions, key=sort_key), mainline, positions)
+
+
+def step_4_check_others(ordered: Iterable[EventId], replay: Replay) -> tuple[Step, ...]:
+    """Step 4: the iterative auth checks on those, on the partially resolved state."""
+    return replay.apply(ordered)
+
+
+def step_5_put_back_unconflicted(replay: Replay, conflict: Conflict) -> StateMap:
+    """Step 5: where the unconflicted state map has an event, that one stays; what is left of the
+    replay beside it."""
+    unconflicted = conflict.unconflicted
+    return {key: found for key, found in replay.applied.items() if unconflicted.get(key) is None}
 
 
 def _levels_in_auth_events(event_id: EventId, event: LoadEvent) -> EventId | None:
@@ -242,28 +331,25 @@ def _levels_in_auth_events(event_id: EventId, event: LoadEvent) -> EventId | Non
     return None
 
 
-def _mainline_ordering(
-    event_ids: Iterable[EventId], power_levels: EventId | None, event: LoadEvent
-) -> list[EventId]:
-    """Step 3: from the event based on the earliest power levels to that on the latest."""
-    # The mainline, from P0 back; the position is the index, infinity behind its end.
-    positions: dict[EventId | None, float] = {None: float("inf")}
-    current, index = power_levels, 0
-    while current is not None and current not in positions:
-        positions[current] = index
-        current, index = _levels_in_auth_events(current, event), index + 1
+def mainline_of(power_levels: EventId | None, event: LoadEvent) -> tuple[EventId, ...]:
+    """Definition "Mainline": a power levels event, the one that it cites, and so on back."""
+    mainline: dict[EventId, None] = {}
+    while power_levels is not None and power_levels not in mainline:
+        mainline[power_levels] = None
+        power_levels = _levels_in_auth_events(power_levels, event)
+    return tuple(mainline)
 
-    def position(event_id: EventId) -> float:
-        passed: list[EventId] = []
-        nearest = _levels_in_auth_events(event_id, event)
-        while nearest not in positions:
-            assert nearest is not None, "None has a position"
-            passed.append(nearest)
-            nearest = _levels_in_auth_events(nearest, event)
-        positions.update(dict.fromkeys(passed, positions[nearest]))
-        return positions[nearest]
 
-    def sort_key(event_id: EventId) -> tuple[float, int, EventId]:
-        return (-position(event_id), event(event_id).origin_server_ts, event_id)
-
-    return sorted(event_ids, key=sort_key)
+def mainline_position(
+    event_id: EventId, index: dict[EventId | None, int | None], event: LoadEvent
+) -> int | None:
+    """Definition "Mainline position": the index of the first power levels event on the mainline
+    that is met going back from the event; None for infinity. `index` remembers what was passed."""
+    passed: dict[EventId | None, None] = {}
+    nearest = _levels_in_auth_events(event_id, event)
+    while nearest is not None and nearest not in index and nearest not in passed:
+        passed[nearest] = None
+        nearest = _levels_in_auth_events(nearest, event)
+    position = index.get(nearest)
+    index.update(dict.fromkeys(passed, position))
+    return position

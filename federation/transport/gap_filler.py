@@ -237,14 +237,17 @@ class GapFiller:
             if not await self._open_ends(event, gap):
                 break
         self._metrics.count("federation_gap_events", len(gap))
-        if gap:
+        if all(one.prev_events for one in gap.values()):
             await self._settle_gap(gap, servers)
+        # else it reaches the room's creation, so it leads past our joining: that is history, which
+        # backfill brings, and not news
 
     async def _fetch_gap(self, event: Event, server: ServerName, gap: dict[EventId, Event]) -> None:
         """Adds ancestors of `event` to `gap`, round by round, until it is closed, the server
         brings nothing new, or a limit is reached."""
         room = _room(event)
         heads = list(await self._store.heads(event.room_id))
+        min_depth = await self._store.first_depth(event.room_id)
         target = build_target(f"{_V1}/get_missing_events", room.room_id)
         for _ in range(GAP_ROUNDS_MAX):
             missing = await self._open_ends(event, gap)
@@ -255,14 +258,15 @@ class GapFiller:
                 "earliest_events": heads[:20],
                 "latest_events": [one.event_id for one in latest[:20]],
                 "limit": GAP_EVENTS_PER_ROUND,
-                "min_depth": 0,
+                "min_depth": min_depth,
             }
             try:
                 answer = await self._fetcher.post(server, target, content)
             except FederationError:
                 return  # the next server is asked
             events = parse_events(answer.get("events"), room, GAP_EVENTS_PER_ROUND)
-            if not take_ancestors(events, missing, gap):
+            newer = [one for one in events if one.depth >= min_depth]
+            if not take_ancestors(newer, missing, gap):
                 return
 
     async def _open_ends(self, event: Event, gap: Mapping[EventId, Event]) -> set[EventId]:

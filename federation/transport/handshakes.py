@@ -39,6 +39,7 @@ from federation.limits import (
     STATE_ANSWER_BYTES_MAX,
 )
 from federation.ports import Clock, JoinedRoom, RoomWriter
+from federation.transport.arrivals import Arrivals
 from federation.transport.client import (
     FailureKind,
     FederationClient,
@@ -117,15 +118,18 @@ class Handshakes:
         signatures: SignatureChecker,
         writer: RoomWriter,
         clock: Clock,
+        arrivals: Arrivals,
     ) -> None:
         self._key, self._client, self._fetcher = key, client, fetcher
         self._signatures, self._writer, self._clock = signatures, writer, clock
+        self._arrivals = arrivals
 
     # --- joining ----------------------------------------------------------------------------------
 
     async def join(self, wish: MembershipWish, via: Sequence[ServerName]) -> Joined:
         """Joins a user of ours through one of `via`; returns once the room is imported."""
-        return await self._by_any(wish, via, lambda server: self._join_by(server, wish))
+        with self._arrivals.joining(wish.room_id):
+            return await self._by_any(wish, via, lambda server: self._join_by(server, wish))
 
     async def _join_by(self, server: ServerName, wish: MembershipWish) -> Joined:
         event, version = await self._template(server, wish, "join")

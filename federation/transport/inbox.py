@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,9 @@ from federation.limits import (
     INBOX_RETRY_S_MAX,
     INBOX_RETRY_S_MIN,
     INBOX_WAITING_PER_ORIGIN_MAX,
+    INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX,
     INBOX_WAITING_PER_ROOM_MAX,
+    INBOX_WAITING_RESERVED,
     PDUS_PER_TRANSACTION_MAX,
     TRANSACTION_ID_BYTES_MAX,
     TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
@@ -42,6 +44,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
 from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
 from federation.transport.edus import EduReceiver
 from federation.transport.gap_filler import GapFiller, NotAtHand, Outcome, Undecided
 from federation.transport.wakeup import Wakeup
@@ -80,8 +83,9 @@ class Inbox:
         filler: GapFiller,
         acls: ServerAcls,
         edus: EduReceiver,
+        arrivals: Arrivals,
     ) -> None:
-        self._name = name
+        self._name, self._arrivals = name, arrivals
         self._store, self._waiting = ports.store, ports.waiting
         self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
         self._filler, self._acls, self._edus = filler, acls, edus
@@ -170,6 +174,8 @@ class Inbox:
             room_id, version = await self._room_of(pdu)
             await self._check_room(origin, room_id)
             event = parse_pdu(pdu, version)
+            if event.room_id != room_id:  # a create event's ID is its room's, whatever it says
+                raise _Refusal("not of this room")
         except (_Refusal, InvalidEvent) as error:
             self._metrics.count("federation_pdus", result="invalid")
             event_id = None if version is None else _event_id(pdu, version)
@@ -180,12 +186,14 @@ class Inbox:
         by_room.setdefault(room_id, []).append(event)
 
     async def _room_of(self, pdu: JsonObject) -> tuple[RoomId, RoomVersion]:
-        """The room of a PDU, which must be known. Raises _Refusal."""
+        """The room of a PDU, which must be known. Raises _Refusal; Refused while it is joined."""
         room = pdu.get("room_id")
         try:
             room_id = parse_room_id(room if isinstance(room, str) else "")
         except InvalidIdentifier:
             raise _Refusal("not a room ID") from None
+        if not await self._arrivals.are_over(room_id):
+            raise Refused(503, "M_UNKNOWN", "the room is being joined, send it again")
         version = await self._store.room_version(room_id)
         if version is None:
             raise _Refusal("unknown room")
@@ -240,14 +248,24 @@ class Inbox:
         """Stores events durably and wakes their rooms' workers. Raises Refused past a budget."""
         new = [one for one in keep if one.event_id not in self._kept.get(one.room_id, {})]
         for room_id, count in Counter(one.room_id for one in new).items():
-            if len(self._kept.get(room_id, {})) + count > INBOX_WAITING_PER_ROOM_MAX:
-                raise _too_much("too much waits in the room")
+            self._check_space(origin, self._kept.get(room_id, {}), count)
         if self._waiting_of[origin] + len(new) > INBOX_WAITING_PER_ORIGIN_MAX:
             raise _too_much("too much of this server waits")
         await self._waiting.keep(keep)
         for one in keep:
             self._count(one)
             self._wake(one.room_id)
+
+    def _check_space(
+        self, origin: ServerName, kept: Mapping[EventId, ServerName], count: int
+    ) -> None:
+        """A room's space is for all: no origin has all of it, and each has some, even when others
+        have filled it. Raises Refused."""
+        own = sum(one == origin for one in kept.values()) + count
+        is_full = len(kept) + count > INBOX_WAITING_PER_ROOM_MAX
+        most = INBOX_WAITING_RESERVED if is_full else INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX
+        if own > most:
+            raise _too_much("too much waits in the room")
 
     def _count(self, waiting: Waiting) -> None:
         kept = self._kept.setdefault(waiting.room_id, {})

@@ -4,7 +4,8 @@ Rules:
 1. `/versions` names the versions of the specification whose endpoints clients may count on. A
    client takes v1.4 for threads and v1.11 for authenticated media, so a version is listed when
    what clients conclude from it is there.
-2. An empty answer is given only where it is true: no TURN server, no bridged networks.
+2. An empty answer is given only where it is true: no TURN server, no bridged networks, no pushers
+   and no key backup. Clients ask for these at each start and take another error for a fault.
 
 Spec: client-server API, "API Versions", "Well-known URIs", "Capabilities negotiation".
 """
@@ -17,7 +18,8 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, v3
 from homeserver.errors import not_found
 
-SPEC_VERSIONS = ("v1.1", "v1.2")
+SPEC_VERSIONS = ("v1.1",)
+"""Not v1.2 yet: that has room hierarchies."""
 
 
 class ServerInfoApi:
@@ -38,6 +40,8 @@ class ServerInfoApi:
             Route("GET", v3("/capabilities"), self.capabilities, guests=True),
             Route("GET", v3("/voip/turnServer"), self.turn_server, guests=True),
             Route("GET", v3("/thirdparty/protocols"), self.protocols, guests=True),
+            Route("GET", v3("/pushers"), self.pushers),
+            Route("GET", v3("/room_keys/version"), self.backup_version),
         ]
 
     async def versions(self, _request: Request) -> JsonObject:
@@ -77,6 +81,14 @@ class ServerInfoApi:
     async def turn_server(self, _request: Request) -> JsonObject:
         """GET /voip/turnServer"""
         return {}
+
+    async def pushers(self, _request: Request) -> JsonObject:
+        """GET /pushers"""
+        return {"pushers": []}
+
+    async def backup_version(self, _request: Request) -> JsonObject:
+        """GET /room_keys/version"""
+        raise not_found("There is no key backup")
 
     async def protocols(self, _request: Request) -> JsonObject:
         """GET /thirdparty/protocols"""

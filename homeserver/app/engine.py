@@ -38,6 +38,7 @@ class Engine:
     reader: Reader
     memberships: Memberships
     fanout: Fanout
+    transactions: Transactions
     events: EngineEventStore
 
 
@@ -55,6 +56,7 @@ class RoomEngine:
     reader: Reader
     memberships: Memberships
     fanout: Fanout
+    transactions: Transactions
     events: EngineEventStore
 
 
@@ -74,6 +76,7 @@ async def make_engine(
         parts.reader,
         parts.memberships,
         parts.fanout,
+        parts.transactions,
         parts.events,
     )
 
@@ -92,6 +95,7 @@ async def build_engine(
     rooms = Rooms(store, server_name)
     memberships = Memberships(store, committer, server_name)
     resolver = Resolver(store, rooms)
+    transactions = Transactions(store)
     writer = Writer(
         rooms,
         committer,
@@ -103,7 +107,7 @@ async def build_engine(
             clock=clock,
             random_bytes=random_bytes,
         ),
-        transactions=Transactions(store),
+        transactions=transactions,
         server_name=server_name,
     )
     residents = Residents(
@@ -123,5 +127,6 @@ async def build_engine(
         Reader(store, rooms),
         memberships,
         Fanout(rooms, memberships, server_name),
-        EngineEventStore(rooms, residents, resolver, committer),
+        transactions,
+        EngineEventStore(store, rooms, residents, resolver=resolver, committer=committer),
     )

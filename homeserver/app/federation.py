@@ -10,6 +10,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.signing import SigningKey
 from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
 from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
 from federation.transport.backfill import Backfiller
 from federation.transport.backoff import Backoffs
 from federation.transport.client import FederationClient
@@ -57,6 +58,7 @@ class WayOut:
     keyring: Keyring
     signatures: SignatureChecker
     fetcher: EventFetcher
+    arrivals: Arrivals
     handshakes: Handshakes
     queries: Queries
     backfiller: Backfiller
@@ -106,6 +108,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
     fetcher = EventFetcher(
         client, store=engine.events, writer=engine.residents, signatures=signatures
     )
+    arrivals = Arrivals()
     handshakes = Handshakes(
         around.key,
         client,
@@ -113,6 +116,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         signatures=signatures,
         writer=engine.residents,
         clock=clock,
+        arrivals=arrivals,
     )
     feed = LogFeed(
         engine.store,
@@ -129,6 +133,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         keyring=keyring,
         signatures=signatures,
         fetcher=fetcher,
+        arrivals=arrivals,
         handshakes=handshakes,
         queries=Queries(client),
         backfiller=Backfiller(
@@ -164,9 +169,10 @@ def make_way_in(
         filler=filler,
         acls=acls,
         edus=EduReceiver(name, sink=edus, acls=acls, metrics=metrics),
+        arrivals=way_out.arrivals,
     )
     destinations = FeedDestinations(
-        engine.store.owed, Destinations(engine.database), engine.committer, name
+        engine.store.owed, Destinations(engine.database), engine.committer, way_out.feed
     )
     outbox = Outbox(
         name, way_out.client, OutboxPorts(way_out.feed, destinations, clock, metrics, spawn)

@@ -1,7 +1,8 @@
 """Starts one server from its configuration, and stops it in order.
 
 Rules:
-1. Sockets open last, when requests can be answered; they close first.
+1. Sockets open last, when requests can be answered; they close first. Whether they can be opened
+   is seen before anything else is touched.
 2. A stop lets what was accepted be stored: the committer ends with an empty queue, and only then
    do tasks, connections and the embedded database end.
 3. The signing key is made only for a server that has no history yet: another key under the same
@@ -15,8 +16,10 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from federation.events.ids import ServerName
@@ -25,7 +28,7 @@ from homeserver import limits
 from homeserver.api.edge import Edge
 from homeserver.api.metrics import MetricsApi
 from homeserver.api.server import HttpServer
-from homeserver.app.engine import make_engine
+from homeserver.app.engine import Engine, make_engine
 from homeserver.app.federation import Surroundings, make_way_in, make_way_out
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
@@ -91,9 +94,10 @@ async def serving(
 ) -> AsyncIterator[Services]:
     """A running server, as long as the block lasts."""
     async with AsyncExitStack() as stack:
-        clock, metrics = SystemClock(), MetricsStore()
+        clock, metrics, ending = SystemClock(), MetricsStore(), _Ending()
         supervisor = Supervisor(clock, metrics)
-        database = await _open_database(config, stack)
+        _check_addresses(config)
+        database = await _open_database(config, stack, ending)
         key = await _signing_key(Path(config.signing_key_path), database)
         engine = await make_engine(database, ServerName(config.server_name), key, clock)
         engine.committer.on_lost = on_lost
@@ -121,11 +125,11 @@ async def serving(
             on_seen=services.people.seen.note,
         )
         stack.callback(services.people.passwords.close)
-        stack.push_async_callback(services.people.seen.flush)
-        stack.push_async_callback(way_in.outbox.stop)
-        stack.push_async_callback(_stop, engine.committer, supervisor)
+        stack.push_async_callback(ending.step, services.people.seen.flush)
+        stack.push_async_callback(ending.step, way_in.outbox.stop)
+        stack.push_async_callback(ending.step, partial(_stop, engine.committer, supervisor))
         await services.devicework.to_device.load()
-        _spawn(supervisor, engine.committer, services, way_out.feed)
+        _spawn(supervisor, engine, services, way_out.feed)
         if config.metrics.address:
             page = Edge(
                 MetricsApi(metrics).routes(),
@@ -142,16 +146,37 @@ async def serving(
         yield services
 
 
+def _check_addresses(config: Config) -> None:
+    """A second start by mistake ends here, before it takes the log from the one that runs. Raises
+    CanNotStart."""
+    listeners = list(config.listeners)
+    if config.metrics.address:
+        listeners.append(Listener(address=config.metrics.address))
+    for listener in listeners:
+        host, port = listener.host_and_port()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise CanNotStart(
+                    f"{listener.address} can't be listened at: {error.strerror}."
+                    " Does the server run already?"
+                ) from error
+
+
 async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
     stack.push_async_callback(http.stop)
     await http.start()
 
 
-def _spawn(supervisor: Supervisor, committer: Committer, services: Services, feed: LogFeed) -> None:
-    supervisor.spawn("log", committer.run)
-    supervisor.spawn("log owner", committer.watch_owner)
+def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: LogFeed) -> None:
+    supervisor.spawn("log", engine.committer.run)
+    supervisor.spawn("log owner", engine.committer.watch_owner)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)
+    supervisor.spawn("transactions", lambda: engine.transactions.run(SystemClock()))
     supervisor.spawn("typing", services.devicework.typing.run)
     supervisor.spawn("to-device", services.devicework.to_device.run)
     supervisor.spawn("device lists", services.devicework.remote_devices.run)
@@ -172,7 +197,27 @@ def _settle_memory() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _open_database(config: Config, stack: AsyncExitStack) -> Database:
+class _Ending:
+    """A stop takes under 5 s in all, also when the database stalls: its steps share that time."""
+
+    def __init__(self) -> None:
+        self._deadline: float | None = None
+
+    async def step(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Carries out one step; given up, logged, when it takes too long or the database is
+        away."""
+        loop = asyncio.get_running_loop()
+        if self._deadline is None:
+            self._deadline = loop.time() + limits.STOP_S
+        try:
+            async with asyncio.timeout_at(max(self._deadline, loop.time() + 0.1)):
+                await step()
+        except (TimeoutError, DatabaseUnavailable) as error:
+            name = getattr(step, "__qualname__", "a step")
+            _log.warning("stopping: %s was given up: %s", name, error)
+
+
+async def _open_database(config: Config, stack: AsyncExitStack, ending: _Ending) -> Database:
     url = config.database.url
     if url == "embedded":
         cluster = EmbeddedCluster(Path(config.data_dir) / "postgresql")
@@ -180,7 +225,7 @@ async def _open_database(config: Config, stack: AsyncExitStack) -> Database:
         stack.push_async_callback(cluster.stop)
         url = await cluster.ensure_database("freehold")
     database = await Database.open(url)
-    stack.push_async_callback(database.close)
+    stack.push_async_callback(ending.step, database.close)
     await migrate(database)
     return database
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import RoomAlias, RoomId, ServerName, UserId
+from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.ports import Clock, Refused
 from federation.transport.client import FederationError
@@ -27,6 +27,7 @@ from homeserver.api import keys as keys_api
 from homeserver.api import logins as logins_api
 from homeserver.api import membership as membership_api
 from homeserver.api import profiles as profiles_api
+from homeserver.api import public_rooms as public_rooms_api
 from homeserver.api import push_rules as push_rules_api
 from homeserver.api import receipts as receipts_api
 from homeserver.api import rooms as rooms_api
@@ -40,6 +41,7 @@ from homeserver.api.routes import Route, table
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
 from homeserver.config import Config
+from homeserver.engine.reader import event_entry
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.account_data import AccountDataService
@@ -65,6 +67,7 @@ from homeserver.services.membership import Membership, People
 from homeserver.services.own_devices import OwnDeviceNames
 from homeserver.services.passwords import Passwords
 from homeserver.services.profiles import Profiles
+from homeserver.services.public_rooms import PublicRooms
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -128,6 +131,7 @@ class RoomServices:
     membership: Membership
     members: MemberState
     directory: Directory
+    public_rooms: PublicRooms
     timeline: Timeline
     state: State
     upgrades: Upgrades
@@ -194,10 +198,9 @@ def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clo
         clock=clock,
         random_bytes=os.urandom,
     )
-    receipts = Receipts(
-        database=database, committer=committer, rooms=rooms, clock=clock, position=position
-    )
-    for follower in (remote_devices, device_lists, to_device, receipts):
+    typing = _make_typing(engine, way_out, clock)
+    receipts = _make_receipts(engine, clock)
+    for follower in (remote_devices, device_lists, to_device, receipts, typing):
         committer.subscribe(follower.on_commit)
     key_queries = KeyQueries(
         database=database,
@@ -214,10 +217,26 @@ def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clo
         remote_devices=remote_devices,
         to_device=to_device,
         receipts=receipts,
-        typing=_make_typing(engine, way_out, clock),
+        typing=typing,
         account_data=AccountDataService(
             database=database, committer=committer, push_rules=PushRules()
         ),
+    )
+
+
+def _make_receipts(engine: Engine, clock: Clock) -> Receipts:
+    async def order_of(room_id: RoomId, event_id: EventId) -> tuple[int, int] | None:
+        room = await engine.rooms.get(room_id)
+        found = None if room is None else await engine.reader.place(room, event_id)
+        return None if found is None else event_entry(found).order
+
+    return Receipts(
+        database=engine.database,
+        committer=engine.committer,
+        rooms=engine.rooms,
+        clock=clock,
+        position=engine.committer.position,
+        order_of=order_of,
     )
 
 
@@ -329,6 +348,7 @@ def make_rooms(
         membership=membership,
         members=members,
         directory=directory,
+        public_rooms=PublicRooms(engine.database, engine.rooms),
         timeline=Timeline(room_engine),
         state=State(room_engine, directory, members, engine.reader),
         upgrades=Upgrades(room_engine, people),
@@ -474,6 +494,7 @@ def make_routes(
         rooms_api.RoomsApi(rooms.creation, rooms.upgrades),
         membership_api.MembershipApi(rooms.membership),
         directory_api.DirectoryApi(rooms.directory),
+        public_rooms_api.PublicRoomsApi(rooms.public_rooms, own),
         timeline_api.TimelineApi(rooms.timeline),
         state_api.StateApi(rooms.state),
         sync_api.SyncApi(rooms.sync, filters),

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
+from federation.graph.auth_failures import AuthFailure, AuthRule
 from federation.ports import KnownEvent, Refused
 from homeserver.engine.committer import Committer, Superseded
 from homeserver.engine.entries import Unit
@@ -64,6 +65,8 @@ class Acceptance:
             room = await self._rooms.get(event.room_id)
             if room is None:
                 raise Refused(404, "M_NOT_FOUND", "the room is not known here")
+            if not event.prev_events:
+                return _verdict_of_first(room, event)
             await self._committer.wait_for_space()
             await self._committer.nids_ready(4)
             room.pins += 1
@@ -92,12 +95,11 @@ class Acceptance:
         known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
             event_id
         )
+        if known is not None and event_id in room.staged_events:
+            await self._committer.submit(Unit())  # follows it in the queue
+            known = (await self._rooms.events([event_id])).get(event_id)  # or it came to nothing
         if known is None or known.outlier:
             return None
-        if event_id in room.staged_events:
-            await self._committer.submit(Unit())  # follows it in the queue
-            if event_id in room.staged_events:
-                return None
         return Accepted()
 
     async def _stage(
@@ -196,3 +198,12 @@ class Acceptance:
             return None
         chain = await self._rooms.chain(room, snapshot)
         return Before(self._rooms.state_of(room, chain), chain)
+
+
+def _verdict_of_first(room: Room, event: Event) -> Verdict:
+    """What names no parents can only be the create event of the room, which has one. Another one
+    would bring a state without history and members: the start of a state reset."""
+    create = room.view.state.get(("m.room.create", ""))
+    if create is not None and create.event_id == event.event_id:
+        return Accepted()
+    return Rejected(AuthFailure(AuthRule.STATE_WITHOUT_CREATE, "the event names no prev_events"))

@@ -136,8 +136,11 @@ class Committer:
                 raise unavailable("too much is waiting to be stored") from None
 
     def take_nid(self) -> int:
-        """A row number that nobody else has. The caller made sure of some by `nids_ready`."""
+        """A row number that nobody else has. The caller made sure of some by `nids_ready`; where
+        others took them meanwhile, it has to stage again (Superseded)."""
         if self._next_nid >= self._nid_end:
+            if not self._nids:
+                raise Superseded
             block = self._nids.popleft()
             self._next_nid, self._nid_end = block.start, block.stop
         self._next_nid += 1
@@ -210,8 +213,11 @@ class Committer:
         try:
             try:
                 await self._write(batch)
-            except DatabaseUnavailable:
-                if not await self._is_in(batch):
+            except (MatrixError, DataRefused, LogLost):
+                raise  # they say themselves that nothing is stored
+            except Exception as error:
+                is_possible = batch.sent or isinstance(error, DatabaseUnavailable)
+                if not is_possible or not await self._is_in(batch):
                     raise
         except asyncio.CancelledError:
             self._fail(current, unavailable("the server is stopping"))

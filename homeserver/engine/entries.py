@@ -116,9 +116,11 @@ class RemoteEduEntry(msgspec.Struct, frozen=True):
 
 
 class DeviceListEntry(msgspec.Struct, frozen=True):
-    """The devices or cross-signing keys of a user, ours or remote, changed."""
+    """The devices or cross-signing keys of a user, ours or remote, changed. `verified` are other
+    users whose master keys the user signed: a change that the user alone sees."""
 
     user_id: UserId
+    verified: tuple[UserId, ...] = ()
 
 
 Entry: TypeAlias = (

@@ -15,6 +15,7 @@ from homeserver.engine.residents import Residents
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateMap
+from homeserver.engine.store import Store
 from homeserver.rules.visibility import (
     VISIBILITY_KEY,
     is_open_to_members,
@@ -31,8 +32,15 @@ class EngineEventStore:
     """The engine as federation reads it."""
 
     def __init__(
-        self, rooms: Rooms, residents: Residents, resolver: Resolver, committer: Committer
+        self,
+        store: Store,
+        rooms: Rooms,
+        residents: Residents,
+        *,
+        resolver: Resolver,
+        committer: Committer,
     ) -> None:
+        self._store = store
         self._rooms = rooms
         self._residents = residents
         self._resolver = resolver
@@ -66,6 +74,8 @@ class EngineEventStore:
         room = await self._rooms.get(event.room_id)
         if room is None:
             return None
+        if not event.prev_events:
+            return AuthState(event.version, lambda key: None)
         branches = await self._residents.states_after(room, event.prev_events)
         if not branches:
             return None
@@ -89,6 +99,13 @@ class EngineEventStore:
                 keys.add(("m.room.member", authoriser))
             keys |= {key for key in state if key[0] == "m.room.third_party_invite"}
         await self._rooms.state_events(state, keys)
+
+    async def first_depth(self, room_id: RoomId) -> int:
+        """`EventStore.first_depth`."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            return 0
+        return await self._store.events.first_depth(room.nid)
 
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """`EventStore.current_state_ids`."""
@@ -194,7 +211,7 @@ class EngineEventStore:
             for (kind, user), ref in state.items()
             if kind == "m.room.member" and server_of(user) == server
         }
-        return server_may_see(visibility, memberships)
+        return server_may_see(visibility, memberships, in_room=server in room.view.servers)
 
 
 def _parents(events: Iterable[Event]) -> set[EventId]:

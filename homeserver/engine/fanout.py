@@ -142,6 +142,14 @@ class Fanout:
         a waiting user's rooms were loaded for its sync, and those rooms' members are asked for
         only where they are hot; a user whose rooms are cold is woken to look for itself."""
         self.wake_user(changed)
+        mine = self._memberships.cached(changed)
+        if mine is not None:
+            rooms = [self._rooms.hot(one) for one, my in mine.items() if my.membership == "join"]
+            if None not in rooms:
+                for room in rooms:
+                    assert room is not None
+                    self.wake_room(room)
+                return
         for user_id in list(self._waiting):
             if user_id != changed and self._may_share(user_id, changed):
                 self.wake_user(user_id)

@@ -47,7 +47,8 @@ class _Item(msgspec.Struct, frozen=True, order=True):
 class _Queue:
     """What one destination is owed after `start`, all of it."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, server: ServerName, start: int) -> None:
+        self.server = server
         self.start = start
         self.items: deque[_Item] = deque()
         self.passing: deque[JsonObject] = deque(maxlen=limits.PASSING_EDUS)
@@ -87,14 +88,23 @@ class LogFeed:
         self._committer = committer
         self._rooms = rooms
         self._memberships = memberships
-        self._server_name = server_name
+        self.server_name = server_name
         self._device_list_edus = device_list_edus
         self._start = committer.position
         self._queues: dict[ServerName, _Queue] = {}
         self._unresolved: deque[tuple[int, UserId]] = deque()
         self._arrived = asyncio.Event()
+        self._with_edus: set[ServerName] = set()
         self._on_owed: list[Callable[[Collection[ServerName]], None]] = []
         committer.subscribe(self._published)
+
+    def had_edus(self, destination: ServerName) -> bool:
+        """Were stored EDUs given out to it since this was asked last? They can be deleted once
+        the cursor is past them."""
+        if destination in self._with_edus:
+            self._with_edus.discard(destination)
+            return True
+        return False
 
     def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
         """`OutboundFeed.subscribe`."""
@@ -120,11 +130,11 @@ class LogFeed:
         self._tell(concerned)
 
     def _is_ours(self, user_id: UserId) -> bool:
-        return server_of(user_id) == self._server_name
+        return server_of(user_id) == self.server_name
 
     def pass_on(self, servers: Collection[ServerName], edu: JsonObject) -> None:
         """Sends an EDU that isn't worth keeping."""
-        others = [server for server in servers if server != self._server_name]
+        others = [server for server in servers if server != self.server_name]
         for server in others:
             self._queue(server).passing.append(edu)
         self._tell(others)
@@ -147,7 +157,7 @@ class LogFeed:
         servers.update(
             server_of(change.key[1]) for change in entry.changes if change.key[0] == "m.room.member"
         )
-        servers -= {self._server_name, server_of(entry.event.sender)}
+        servers -= {self.server_name, server_of(entry.event.sender)}
         for server in servers:
             self._queue(server).add(_Item(position, pdu=entry.event.raw))
         return servers | self._catch_up_newcomer(position, entry, room)
@@ -161,7 +171,7 @@ class LogFeed:
             change.membership == "join" and change.event_id == entry.event.event_id
             for change in entry.changes
         )
-        if newcomer == self._server_name or not is_first or not joined:
+        if newcomer == self.server_name or not is_first or not joined:
             return set()
         others = [
             known.event.raw
@@ -176,7 +186,7 @@ class LogFeed:
     def _queue(self, server: ServerName) -> _Queue:
         queue = self._queues.get(server)
         if queue is None:
-            queue = self._queues[server] = _Queue(self._start)
+            queue = self._queues[server] = _Queue(server, self._start)
         return queue
 
     def _tell(self, servers: Collection[ServerName]) -> None:
@@ -203,7 +213,7 @@ class LogFeed:
             room = await self._rooms.get(RoomId(room_id))
             if room is not None:
                 servers.update(room.view.servers)
-        return servers - {self._server_name}
+        return servers - {self.server_name}
 
     # Answering
 
@@ -232,6 +242,7 @@ class LogFeed:
                 pdus.append(item.pdu)
             elif item.edu:
                 edus.append(orjson.loads(item.edu))
+                self._with_edus.add(queue.server)
             else:
                 edus += await self._device_list_edus([item.position])
         while queue.passing and len(edus) < edu_limit:
@@ -253,6 +264,8 @@ class LogFeed:
             if len(found) >= limit:
                 upto = min(upto, found[-1])
         edus = [orjson.loads(edu) for position, edu in messages if position <= upto]
+        if messages:
+            self._with_edus.add(destination)
         edus += await self._device_list_edus([one for one in changes if one <= upto])
         pdus = [row["json"] for row in rows if row["position"] <= upto]
         return Owed(pdus, edus, upto, more=upto < self._committer.position)
@@ -268,12 +281,12 @@ class FeedDestinations:
     """Destinations, those included that never got anything: the servers in our rooms."""
 
     def __init__(
-        self, owed: OwedStore, store: DestinationStore, committer: Committer, own: ServerName
+        self, owed: OwedStore, store: DestinationStore, committer: Committer, feed: LogFeed
     ) -> None:
         self._owed = owed
         self._store = store
         self._committer = committer
-        self._own = own
+        self._feed = feed
 
     async def load_destination(self, server: ServerName) -> Destination:
         """`DestinationStore.load_destination`."""
@@ -282,11 +295,13 @@ class FeedDestinations:
     async def save_destination(self, destination: Destination) -> None:
         """`DestinationStore.save_destination`."""
         await self._store.save_destination(destination)
+        if self._feed.had_edus(destination.server):
+            await self._owed.forget_edus(destination.server, destination.cursor)
 
     async def lagging(self) -> list[Destination]:
         """`DestinationStore.lagging`: those whose cursor is before what may concern them."""
         stored = {one.server: one for one in await self._store.lagging()}
-        rows, waiting = await self._owed.lagging(self._own)
+        rows, waiting = await self._owed.lagging(self._feed.server_name)
         newest = {ServerName(row["server"]): row["position"] for row in rows}
         for server in waiting:
             newest[ServerName(server)] = self._committer.position

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import orjson
-
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
-from federation.graph.building import EventDraft
+from federation.graph.building import EventDraft, references
 from federation.ports import JoinedRoom, Refused, ResidentAnswer, Template
 from homeserver import limits
 from homeserver.engine.acceptance import Acceptance, Verdict
@@ -31,6 +29,7 @@ from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store
 from homeserver.engine.writer import Writer
+from homeserver.rules.any_json import dump_any
 
 
 class Residents:
@@ -111,7 +110,7 @@ class Residents:
         room = await self._rooms.get(event.room_id)
         if room is not None and self._server_name in room.view.servers:
             return  # it comes to us as an event of the room
-        await self._keep_departed(event, orjson.dumps(list(stripped_state)))
+        await self._keep_departed(event, dump_any(list(stripped_state)))
 
     async def import_departure(self, event: Event) -> None:
         """`RoomWriter.import_departure`."""
@@ -148,21 +147,31 @@ class Residents:
             version=room.version,
         )
         heads = view.heads[-limits.HEADS_PER_EVENT :]
+        prev_events = [head.event_id for head in heads]
+        auth_events = [state[key].event_id for key in keys if key in state]
         pdu: JsonObject = {
             "type": draft.type,
             "room_id": room_id,
             "sender": draft.sender,
             "state_key": draft.state_key,
             "content": draft.content,
-            "prev_events": [head.event_id for head in heads],
-            "auth_events": [state[key].event_id for key in keys if key in state],
+            "prev_events": await self._references(room, prev_events),
+            "auth_events": await self._references(room, auth_events),
             "depth": max(head.depth for head in heads) + 1,
             "origin_server_ts": draft.origin_server_ts,
         }
-        await self._check_template(room, draft, pdu)
+        await self._check_template(room, draft, pdu, prev_events)
         return Template(room.version, pdu)
 
-    async def _check_template(self, room: Room, draft: EventDraft, pdu: JsonObject) -> None:
+    async def _references(self, room: Room, event_ids: Sequence[EventId]) -> list[object]:
+        stager = self._writer.stager
+        return await stager.loading(
+            lambda: references(room.version, event_ids, lambda one: stager.cited(room, one))
+        )
+
+    async def _check_template(
+        self, room: Room, draft: EventDraft, pdu: JsonObject, prev_events: Sequence[EventId]
+    ) -> None:
         event = Event(
             EventId("$template"),
             room.room_id,
@@ -170,8 +179,8 @@ class Residents:
             draft.sender,
             draft.state_key,
             draft.content,
-            tuple(pdu["prev_events"]),
-            tuple(pdu["auth_events"]),
+            tuple(prev_events),
+            (),
             pdu["depth"],
             draft.origin_server_ts or 0,
             None,

@@ -25,6 +25,7 @@ from homeserver import limits
 from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.log import Placed
 from homeserver.engine.snapshots import Chain, StateMap, StateRef
+from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
 _ROOM_BYTES = 4_000
@@ -68,6 +69,34 @@ class RoomView(msgspec.Struct, frozen=True):
     position: int = 0
 
 
+class Turn:
+    """Who may stage events now: one after the other, with a bounded wait.
+
+    Staging waits for nothing but loads of what isn't in memory; when the database stalls, those
+    who are behind must not wait for one such load each.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    def locked(self) -> bool:
+        """Has somebody the turn?"""
+        return self._lock.locked()
+
+    async def __aenter__(self) -> None:
+        if not self._lock.locked():
+            await self._lock.acquire()
+            return
+        try:
+            async with asyncio.timeout(limits.COMMIT_ANSWER_S):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise unavailable("the room is busy") from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Room:
     """A room in memory."""
 
@@ -80,7 +109,7 @@ class Room:
         self.generation = 0
         self.pins = 0
         self.unsettled = 0
-        self.turn = asyncio.Lock()
+        self.turn = Turn()
         self.joined_local: set[UserId] = set()
         self.ring: deque[Placed] = deque()
         self.ring_start = view.position
@@ -96,6 +125,11 @@ class Room:
     def joined_servers(self) -> Mapping[ServerName, int]:
         """How many joined users each server has."""
         return self.view.servers
+
+    def is_joined(self, user_id: UserId) -> bool:
+        """Is a user, of any server, joined?"""
+        member = self.view.state.get(("m.room.member", user_id))
+        return member is not None and member.membership == "join"
 
     @property
     def bytes(self) -> int:

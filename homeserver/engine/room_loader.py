@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import orjson
-
 from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
@@ -17,6 +15,7 @@ from homeserver.engine.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.store import Store
 from homeserver.engine.stored import client_json, key_of, ref_of, transaction_of
+from homeserver.rules.any_json import load_any
 from homeserver.storage.database import Row
 
 
@@ -73,7 +72,7 @@ class RoomLoader:
             Head(
                 head["event_id"],
                 head["event_nid"],
-                orjson.loads(head["json"])["depth"],
+                load_any(head["json"])["depth"],
                 state if own is chain else state_of(own),
                 own,
             )

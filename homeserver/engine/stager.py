@@ -118,11 +118,17 @@ class Stager:
             prev_events=[head.event_id for head in heads],
             auth_events=[state[key].event_id for key in keys if key in state],
             depth=max(head.depth for head in heads) + 1,
+            cited=lambda event_id: self.cited(room, event_id),
         )
         failure = check_auth(event, room.auth_state(state, self._rooms.memory.cached_event))
         if failure is not None:
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
         return event
+
+    def cited(self, room: Room, event_id: EventId) -> Event:
+        """An event that a new one cites, for versions that cite by hash; raises NotLoaded."""
+        staged = room.staged_events.get(event_id)
+        return staged.event if staged else self._rooms.memory.cached_event(event_id)
 
     def _signed(
         self,
@@ -133,6 +139,7 @@ class Stager:
         prev_events: Sequence[EventId],
         auth_events: Sequence[EventId],
         depth: int,
+        cited: Callable[[EventId], Event] | None = None,
     ) -> Event:
         try:
             return build_event(
@@ -145,6 +152,7 @@ class Stager:
                 now_ms=self._clock.now_ms(),
                 server_name=self._signer.server_name,
                 key=self._signer.key,
+                cited=cited,
             )
         except EventTooLarge as error:
             raise too_large(error.reason) from error

@@ -60,18 +60,14 @@ class Staged(msgspec.Struct):
 
     @property
     def is_plain(self) -> bool:
-        """Is it a new row and the room's only head, and changes nothing else (a message)?"""
-        return (
-            not (
-                self.snapshots
-                or self.changes
-                or self.redacting
-                or self.waits_for_target
-                or self.missing_parents
-                or self.was_outlier
-            )
-            and self.view is not None
-            and len(self.view.heads) == 1
+        """Is it a new row that changes neither state nor other rows (a message)?"""
+        return not (
+            self.snapshots
+            or self.changes
+            or self.redacting
+            or self.waits_for_target
+            or self.missing_parents
+            or self.was_outlier
         )
 
 

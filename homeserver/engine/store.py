@@ -50,6 +50,8 @@ class EventStore(Protocol):
 
     async def order_at(self, room_nid: int, position: int) -> Order | None: ...
 
+    async def first_depth(self, room_nid: int) -> int: ...
+
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
     ) -> int:
@@ -105,6 +107,8 @@ class TransactionStore(Protocol):
 
     async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None: ...
 
+    async def forget_old(self, days: int) -> None: ...
+
 
 class OwedStore(Protocol):
     """What other servers are owed (`storage.events`, `remote_edus`, `memberships`)."""
@@ -114,6 +118,8 @@ class OwedStore(Protocol):
     async def latest_owed(self, destination: str, *, after: int) -> Sequence[Row]: ...
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]: ...
+
+    async def forget_edus(self, destination: str, upto: int) -> None: ...
 
 
 class LogStore(Protocol):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import orjson
-
 from federation.events.event import Event, client_event, load_event
 from federation.events.ids import StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.ports import KnownEvent
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.snapshots import StateRef
+from homeserver.rules.any_json import dump_any
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.text import unescape
@@ -17,7 +16,7 @@ from homeserver.storage.text import unescape
 
 def client_json(event: Event) -> bytes:
     """The event for clients, without `unsigned`: JSON that ends with a brace to splice into."""
-    return orjson.dumps(client_event(event))
+    return dump_any(client_event(event))
 
 
 def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:

@@ -13,6 +13,7 @@ from hashlib import sha256
 import msgspec
 
 from federation.events.ids import EventId
+from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import Committed, TransactionKey
 from homeserver.engine.store import Store
@@ -52,7 +53,7 @@ class Transactions:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
-        self._loading: dict[tuple[str, str], asyncio.Lock] = {}
+        self._loading: dict[tuple[str, str], asyncio.Future[_Device]] = {}
 
     async def _device(self, key: TransactionKey) -> _Device:
         name = (key.user_id, key.device_id)
@@ -60,13 +61,25 @@ class Transactions:
         if device is not None:
             self._devices.move_to_end(name)
             return device
-        lock = self._loading.setdefault(name, asyncio.Lock())
-        async with lock:
-            if name not in self._devices:
-                self._devices[name] = await self._load(name)
-        self._loading.pop(name, None)
+        waiting = self._loading.get(name)
+        if waiting is not None:  # one load for all: if it fails, nobody waits for a further one
+            return await asyncio.shield(waiting)
+        loaded: asyncio.Future[_Device] = asyncio.get_running_loop().create_future()
+        self._loading[name] = loaded
+        try:
+            device = self._devices[name] = await self._load(name)
+        except BaseException as error:
+            loaded.set_exception(
+                error if isinstance(error, Exception) else unavailable("the request was given up")
+            )
+            loaded.exception()  # nobody may be waiting
+            raise
+        else:
+            loaded.set_result(device)
+        finally:
+            del self._loading[name]
         self._evict()
-        return self._devices[name]
+        return device
 
     async def _load(self, name: tuple[str, str]) -> _Device:
         device = _Device()
@@ -108,6 +121,12 @@ class Transactions:
     async def _stored(self, key: TransactionKey, digest: bytes) -> Sent | None:
         row = await self._store.transactions.find(key.user_id, key.device_id, digest)
         return Sent(row["event_id"], row["position"]) if row else None
+
+    async def run(self, clock: Clock) -> None:
+        """Forgets old ones, now and then; for the supervisor."""
+        while True:
+            await self._store.transactions.forget_old(limits.TRANSACTION_DAYS)
+            await clock.sleep(limits.TRANSACTION_PRUNE_S)
 
     def finish(self, key: TransactionKey, claim: Claim, sent: Sent) -> None:
         """The request was committed."""

@@ -5,7 +5,8 @@ Rules:
    event builds on the staged head.
 2. The auth check, the signature and the place follow from memory; what is missing is loaded and
    the step is made again.
-3. The answer follows the commit. What was staged on something that failed is staged once more.
+3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
+   something that failed is staged once more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.staging import Brought, RoomUnit, Staged
 from homeserver.engine.transactions import Claim, Sent, Transactions
-from homeserver.errors import not_found, unavailable
+from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
 
 __all__ = ["Sent", "Signer", "Writer"]
@@ -157,27 +158,49 @@ class Writer:
             async with room.turn:
                 if self._rooms.hot(room.room_id) is not room:
                     raise Superseded  # evicted while it was waited for
-                before = room.staged
-                staged: list[Staged | Sent] = []
+                generation, rests_on_staged = room.generation, room.staged is not room.view
                 try:
-                    for draft in drafts:
-                        same = await self._same_state(room, draft)
-                        staged.append(
-                            same or await self.stager.stage_draft(room, draft, transaction)
-                        )
-                except BaseException:
-                    if room.staged is not before:
-                        room.restore(before)
-                    raise
-                new = [one for one in staged if isinstance(one, Staged)]
-                if not new and unit is None:
-                    return [one for one in staged if isinstance(one, Sent)]
-                done = self.enqueue(room, new, unit=unit)
+                    staged = await self._stage(room, drafts, transaction)
+                except MatrixError as error:
+                    if not rests_on_staged:
+                        raise
+                    done: Awaitable[Committed] = self._refused_after(room, generation, error)
+                else:
+                    new = [one for one in staged if isinstance(one, Staged)]
+                    if not new and unit is None:
+                        return [one for one in staged if isinstance(one, Sent)]
+                    done = self.enqueue(room, new, unit=unit)
             committed = await done
         finally:
             room.pins -= 1
         sent = iter(_sent(new, committed))
         return [one if isinstance(one, Sent) else next(sent) for one in staged]
+
+    async def _stage(
+        self,
+        room: Room,
+        drafts: Sequence[EventDraft],
+        transaction: tuple[TransactionKey, bytes] | None,
+    ) -> list[Staged | Sent]:
+        before = room.staged
+        staged: list[Staged | Sent] = []
+        try:
+            for draft in drafts:
+                same = await self._same_state(room, draft)
+                staged.append(same or await self.stager.stage_draft(room, draft, transaction))
+        except BaseException:
+            if room.staged is not before:
+                room.restore(before)
+            raise
+        return staged
+
+    async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
+        """A refusal that may rest on what is only staged is told once that is committed; if it
+        comes to nothing, the room is asked anew. Never returns."""
+        await self._committer.submit(Unit())  # follows in the queue what the refusal rests on
+        if room.generation != generation:
+            raise Superseded
+        raise refusal
 
     # For the engine
 

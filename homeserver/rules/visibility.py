@@ -65,12 +65,12 @@ def is_open_to_members(visibility: str) -> bool:
     return visibility in (SHARED, WORLD_READABLE)
 
 
-def server_may_see(visibility: str, memberships: Collection[str]) -> bool:
-    """May a server in the room get an event whole? `memberships` are those of its users at the
-    event. Spec: server-server API leaves it to the visibility of its users; under `shared` any of
-    them may have joined later, so a server in the room may.
+def server_may_see(visibility: str, memberships: Collection[str], *, in_room: bool) -> bool:
+    """May a server get an event whole? `memberships` are those of its users at the event; `in_room`
+    says that it has joined users now. Spec: server-server API leaves it to the visibility of its
+    users; under `shared` any of them may have joined later, so a server in the room may.
     """
-    if is_open_to_members(visibility):
+    if visibility == WORLD_READABLE or (visibility == SHARED and in_room):
         return True
     if "join" in memberships:
         return True

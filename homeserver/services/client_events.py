@@ -21,6 +21,7 @@ from federation.events.ids import DeviceId, EventId, UserId
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.rooms import Rooms
+from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.filters import select_fields
 
 
@@ -80,7 +81,7 @@ async def load_extras(
     if not replaced and not redactions:
         return NO_EXTRAS
     known = await rooms.events(replaced) if replaced else {}
-    contents = {event_id: orjson.dumps(one.event.content) for event_id, one in known.items()}
+    contents = {event_id: dump_any(one.event.content) for event_id, one in known.items()}
     return Extras(contents, await rooms.client_events(redactions) if redactions else {})
 
 
@@ -112,7 +113,7 @@ def render_state(client: bytes, viewer: Viewer) -> bytes:
 
 
 def _selected(whole: bytes, fields: tuple[tuple[str, ...], ...]) -> bytes:
-    return orjson.dumps(select_fields(orjson.loads(whole), fields))
+    return dump_any(select_fields(load_any(whole), fields))
 
 
 def json_list(parts: Sequence[bytes]) -> bytes:

@@ -263,7 +263,7 @@ async def _note(
     connection: Connection, user_id: UserId, own: _OwnKeys, kept: Sequence[KeySignature]
 ) -> Sequence[Entry]:
     """Signatures on own keys are news for others; one on another's master key is shown to its
-    maker alone, whose other devices hear of it as a change of their own user."""
+    maker alone, whose devices hear of it as a change of that other user."""
     if not kept:
         return []
     touched: set[DeviceId] = set()
@@ -272,7 +272,8 @@ async def _note(
             is_device = one.target in own.devices
             touched.add(DeviceId(one.target) if is_device else device_lists.CROSS_SIGNING)
     await device_lists.touch(connection, user_id, touched)
-    return [DeviceListEntry(user_id)]
+    others = {one.user_id for one in kept if one.user_id != user_id}
+    return [DeviceListEntry(user_id, tuple(sorted(others)))]
 
 
 def _json(encoded: bytes) -> JsonObject:

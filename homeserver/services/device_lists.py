@@ -7,7 +7,9 @@ Rules:
    twice or late says what is true at that moment.
 3. Stream IDs of our updates are `position * 1024 + number of the device in the change`: unique for
    a user, growing, and the one before is known from the change before.
-4. Names of devices don't leave the server: others need keys, not "Alice's phone".
+4. A signature on another user's master key is a change of that user for its maker alone: clients
+   ask for the key again, and find the signature on it.
+5. Names of devices don't leave the server: others need keys, not "Alice's phone".
 
 Spec: client-server API, "Tracking the device list for a user"; server-server API, "Device
 Management".
@@ -43,6 +45,7 @@ class _Note(msgspec.Struct, frozen=True):
 
     position: int
     device_user: UserId | None = None
+    verified: tuple[UserId, ...] = ()
     member: MembershipChange | None = None
     replaces: EventId | None = None
 
@@ -70,7 +73,7 @@ class DeviceLists:
         for placed in batch:
             entry = placed.entry
             if isinstance(entry, DeviceListEntry):
-                self._notes.append(_Note(placed.position, device_user=entry.user_id))
+                self._notes.append(_Note(placed.position, entry.user_id, entry.verified))
             elif isinstance(entry, EventEntry | StateEntry) and entry.changes:
                 self._notes.extend(_member_notes(placed.position, entry))
         if len(self._notes) > 2 * limits.LOG_TAIL_ENTRIES:
@@ -87,6 +90,7 @@ class DeviceLists:
             if not notes:
                 return set(), set()
             devices = {note.device_user for note in notes if note.device_user is not None}
+            devices.update(*(one.verified for one in notes if one.device_user == user_id))
             members = await self._real_changes(notes)
         else:
             devices, members = await self._load(user_id, after, upto)
@@ -122,6 +126,8 @@ class DeviceLists:
         ]
         async with self._database.connection() as connection:
             devices = await device_lists.changed_between(connection, None, after=after, upto=upto)
+            if user_id in devices:  # perhaps by a signature on another's key
+                devices |= await keys.load_verified(connection, user_id)
             rows = await device_lists.members_between(connection, rooms, after=after, upto=upto)
         return devices, [MembershipChange(*row) for row in rows]
 

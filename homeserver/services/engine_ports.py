@@ -47,6 +47,8 @@ class MemberRoom(Protocol):
     @property
     def joined_servers(self) -> Mapping[ServerName, int]: ...
 
+    def is_joined(self, user_id: UserId) -> bool: ...
+
 
 class MemberRooms(Protocol):
     """Rooms that are known here, by ID."""
@@ -73,9 +75,12 @@ class EventLookup(Protocol):
 
 
 class OwnDevices(Protocol):
-    """The devices of users of ours: ID to display name."""
+    """The devices of users of ours: user to device ID to display name; a user without devices is
+    left out."""
 
-    async def __call__(self, user_id: UserId) -> Mapping[DeviceId, str | None]: ...
+    async def __call__(
+        self, user_ids: Collection[UserId]
+    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]: ...
 
 
 class RemoteQueries(Protocol):

@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import orjson
-
 from federation.events.canonical_json import JsonObject
 from federation.events.event import EventTooLarge, InvalidEvent
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateKey, UserId
@@ -32,6 +30,7 @@ from homeserver.engine.residents import Residents
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
+from homeserver.rules.any_json import dump_any
 from homeserver.services.directory import LookUp, Target
 
 T = TypeVar("T")
@@ -96,7 +95,7 @@ class HandshakeRooms:
             membership="knock",
             event_id=knocked.event.event_id,
             sender=user_id,
-            stripped=orjson.dumps(list(knocked.stripped_state)),
+            stripped=dump_any(list(knocked.stripped_state)),
             event=knocked.event.raw,
             version=knocked.version.name,
         )

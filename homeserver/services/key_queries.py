@@ -112,9 +112,10 @@ class KeyQueries:
         async with self._database.connection() as connection:
             devices = await load_device_keys(connection, wanted)
             signing = await load_signing_keys(connection, wanted, viewer=viewer)
+        named = await self._own_devices(list(devices)) if viewer is not None else {}
         for user_id, device_ids in wanted.items():
             listed = devices.get(user_id, {})
-            names = await self._own_devices(user_id) if listed and viewer is not None else {}
+            names = named.get(user_id, {})
             found.device_keys[user_id] = {
                 device_id: _with_name(one, names.get(device_id))
                 for device_id, one in listed.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from federation.events.ids import DeviceId, UserId
 from homeserver.storage import devices
@@ -10,13 +10,16 @@ from homeserver.storage.database import Database
 
 
 class OwnDeviceNames:
-    """Device ID to display name; empty for a user without devices, or unknown here."""
+    """User to device ID to display name; who has no devices, or is unknown here, is left out."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def __call__(self, user_id: UserId) -> Mapping[DeviceId, str | None]:
-        """All devices of a user."""
+    async def __call__(
+        self, user_ids: Collection[UserId]
+    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
+        """All devices of some users."""
+        if not user_ids:
+            return {}
         async with self._database.connection() as connection:
-            found = await devices.load_all(connection, user_id)
-        return {device.device_id: device.display_name for device in found}
+            return await devices.load_names(connection, user_ids)

@@ -1,9 +1,10 @@
 """Receipts and read markers: taken from clients and other servers, given to syncs.
 
 Rules:
-1. Only who is joined to a room sends receipts there.
+1. Only who is joined to a room sends receipts there, for events of that room.
 2. `since` reads the newest ones from memory; a reader further behind asks the database.
 3. m.fully_read is room account data, not a receipt.
+4. A receipt of a user of ours doesn't go backwards: one for an older event than before is nothing.
 
 Spec: client-server API, "Receipts", "Read and unread markers".
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 import orjson
@@ -23,7 +25,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Entry, ReceiptEntry, Unit
 from homeserver.engine.log import Placed
-from homeserver.errors import MatrixError, forbidden, invalid_param
+from homeserver.errors import MatrixError, forbidden, invalid_param, not_found
 from homeserver.rules.receipts import (
     FULLY_READ,
     PRIVATE,
@@ -39,6 +41,9 @@ from homeserver.storage.database import Database
 log = logging.getLogger(__name__)
 
 _KINDS = frozenset({READ, PRIVATE, FULLY_READ})
+
+OrderOf: TypeAlias = Callable[[RoomId, EventId], Awaitable[tuple[int, int] | None]]
+_OwnEntry: TypeAlias = AccountDataEntry | ReceiptEntry
 
 
 class _Recent(msgspec.Struct, frozen=True):
@@ -57,11 +62,13 @@ class Receipts:
         rooms: MemberRooms,
         clock: Clock,
         position: int,
+        order_of: OrderOf,
     ) -> None:
-        """`position` is the log's end at the moment when `on_commit` starts to follow."""
+        """`position` is the log's end at the moment when `on_commit` starts to follow; `order_of`
+        gives the place of a room's event in room order, None for an unknown one."""
         self._database, self._committer = database, committer
         self._rooms, self._clock = rooms, clock
-        self._start = position
+        self._start, self._order_of = position, order_of
         self._recent: list[_Recent] = []
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
@@ -94,12 +101,13 @@ class Receipts:
     async def send(
         self, user_id: UserId, room_id: RoomId, kind: str, event_id: str, *, thread: object = None
     ) -> None:
-        """POST /rooms/{roomId}/receipt. 400 for an unknown kind, 403 unless joined."""
+        """POST /rooms/{roomId}/receipt. 400 for an unknown kind, 403 unless joined, 404 for an
+        event that isn't one of the room's."""
         if kind not in _KINDS:
             raise invalid_param("The receipt's type is unknown")
         entry = self._entry(user_id, room_id, kind, event_id, thread)
         await self._check_joined(user_id, room_id)
-        await self._committer.submit(Unit(entries=[entry]))
+        await self._submit(user_id, room_id, [entry])
 
     async def set_markers(self, user_id: UserId, room_id: RoomId, markers: JsonObject) -> None:
         """POST /rooms/{roomId}/read_markers: several at once."""
@@ -109,8 +117,29 @@ class Receipts:
             if markers.get(kind) is not None
         ]
         await self._check_joined(user_id, room_id)
-        if entries:
-            await self._committer.submit(Unit(entries=entries))
+        await self._submit(user_id, room_id, entries)
+
+    async def _submit(self, user_id: UserId, room_id: RoomId, entries: Sequence[_OwnEntry]) -> None:
+        """Stores those that are news (rule 4)."""
+        if not entries:
+            return
+        async with self._database.connection() as connection:
+            stored = await store.load_of_user(connection, room_id, user_id)
+        before = {(receipt.kind, receipt.thread): receipt.event_id for receipt in stored}
+        news = [entry for entry in entries if await self._is_news(entry, before)]
+        if news:
+            await self._committer.submit(Unit(entries=news))
+
+    async def _is_news(self, entry: _OwnEntry, before: Mapping[tuple[str, str], EventId]) -> bool:
+        """Raises 404 M_NOT_FOUND for an event that isn't one of the room's."""
+        if isinstance(entry, AccountDataEntry):
+            return True
+        order = await self._order_of(entry.room_id, entry.event_id)
+        if order is None:
+            raise not_found("There is no such event in this room")
+        known = before.get((entry.kind, entry.thread))
+        last = None if known is None else await self._order_of(entry.room_id, known)
+        return last is None or order > last
 
     async def receive(self, origin: ServerName, content: JsonObject) -> None:
         """An m.receipt EDU: receipts of users of `origin` in rooms that they are joined to."""
@@ -118,11 +147,11 @@ class Receipts:
         for room, by_kind in content.items():
             room_id = RoomId(room)
             found = await self._rooms.get(room_id)
-            if found is None or origin not in found.joined_servers or not found.joined_local:
+            if found is None or not found.joined_local:
                 continue
             users = by_kind.get(READ) if isinstance(by_kind, dict) else None
             for user, receipt in users.items() if isinstance(users, dict) else ():
-                if server_of(user) != origin:
+                if server_of(user) != origin or not found.is_joined(UserId(user)):
                     continue
                 try:
                     event_id, thread, ts = parse_remote(receipt)
@@ -136,7 +165,7 @@ class Receipts:
 
     def _entry(
         self, user_id: UserId, room_id: RoomId, kind: str, event_id: object, thread: object
-    ) -> Entry:
+    ) -> _OwnEntry:
         parsed: EventId = parse_event_id(event_id)
         parsed_thread = parse_thread(thread, kind=kind)
         if kind == FULLY_READ:

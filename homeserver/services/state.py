@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-import orjson
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, StateKey, UserId
@@ -24,6 +23,7 @@ from homeserver.engine.reader import Reader
 from homeserver.engine.rooms import Room
 from homeserver.engine.snapshots import StateRef
 from homeserver.errors import MatrixError
+from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.sync_tokens import Point, SyncToken
 from homeserver.services.directory import Directory
 from homeserver.services.member_state import MemberState
@@ -96,8 +96,8 @@ class State:
 
     async def content(self, user_id: UserId, room_id: RoomId, key: StateKey) -> bytes:
         """The content of a state event, as JSON. Raises 403, 404 M_NOT_FOUND."""
-        event: JsonObject = orjson.loads(await self.event(user_id, room_id, key))
-        return orjson.dumps(event["content"])
+        event: JsonObject = load_any(await self.event(user_id, room_id, key))
+        return dump_any(event["content"])
 
     async def all(self, user_id: UserId, room_id: RoomId) -> bytes:
         """All state events, as a JSON array. Raises 403."""
@@ -152,10 +152,7 @@ class State:
             if key[0] == MEMBER and ref.membership == "join"
         }
         client = await self._engine.rooms.client_events(joined.values())
-        decode = _MEMBER_EVENT.decode
-        return {
-            user: _profile(decode(client[event_id]).content) for user, event_id in joined.items()
-        }
+        return {user: _profile(client[event_id]) for user, event_id in joined.items()}
 
     async def _array(self, event_ids: list[EventId]) -> bytes:
         client = await self._engine.rooms.client_events(event_ids)
@@ -183,7 +180,12 @@ class State:
             raise as_forbidden(error) from error
 
 
-def _profile(content: _MemberContent) -> JsonObject:
+def _profile(member: bytes) -> JsonObject:
+    """Display name and avatar of a member event."""
+    try:
+        content = _MEMBER_EVENT.decode(member).content
+    except RecursionError:  # nested more deeply than the decoder goes
+        content = msgspec.convert(load_any(member), _MemberEvent).content
     profile: JsonObject = {}
     if isinstance(content.displayname, str):
         profile["display_name"] = content.displayname

@@ -20,6 +20,8 @@ from federation.events.event import Event
 from federation.events.ids import RoomId, StateKey, UserId
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Rooms
+from homeserver.rules.any_json import load_any
+from homeserver.services.client_events import json_list
 
 _MEMBER = "m.room.member"
 STRIPPED_KEYS: tuple[StateKey, ...] = (
@@ -50,7 +52,7 @@ async def stripped_state(
                 "content": {"membership": user_room.membership},
             }
         )
-    return orjson.dumps({"events": given})
+    return b'{"events":%b}' % json_list([shown for one in given if (shown := _shown(one))])
 
 
 async def _from_room(rooms: Rooms, room_id: RoomId, user_room: UserRoom) -> list[JsonObject]:
@@ -68,6 +70,15 @@ async def _from_room(rooms: Rooms, room_id: RoomId, user_room: UserRoom) -> list
     return [_strip(known[event_id].event) for event_id in ids if event_id in known]
 
 
+def _shown(event: JsonObject) -> bytes | None:
+    """The JSON of one; None for what is nested so deeply that it would break clients' parsers:
+    anybody can send an invite, and it must not make all syncs unreadable."""
+    try:
+        return orjson.dumps(event)
+    except orjson.JSONEncodeError:
+        return None
+
+
 def _strip(event: Event) -> JsonObject:
     return {
         "type": event.type,
@@ -79,7 +90,7 @@ def _strip(event: Event) -> JsonObject:
 
 def _pruned(stripped: bytes) -> list[JsonObject]:
     """What another server sent, pruned to stripped state; what isn't such is left out."""
-    events: Any = orjson.loads(stripped) if stripped else []
+    events: Any = load_any(stripped) if stripped else []
     kept: list[JsonObject] = []
     for event in events if isinstance(events, list) else []:
         if not isinstance(event, dict) or not isinstance(event.get("content"), dict):

@@ -184,13 +184,10 @@ class ToDevice:
         self, sender: UserId, event_type: str, messages: Sequence[DeviceMessage]
     ) -> list[Entry]:
         entries: list[Entry] = []
-        devices: dict[UserId, frozenset[DeviceId]] = {}
-        for one in messages:
-            if server_of(one.user_id) != self._server_name:
-                continue
-            if one.user_id not in devices:
-                devices[one.user_id] = frozenset(await self._own_devices(one.user_id))
-            known = devices[one.user_id]
+        ours = [one for one in messages if server_of(one.user_id) == self._server_name]
+        devices = await self._own_devices({one.user_id for one in ours})
+        for one in ours:
+            known = frozenset(devices.get(one.user_id, ()))
             targets = known if one.device_id == ALL_DEVICES else known & {one.device_id}
             message = build_message(sender, event_type, one.content)
             entries += [

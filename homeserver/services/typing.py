@@ -20,6 +20,8 @@ import msgspec
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.ports import Clock
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, StateEntry
+from homeserver.engine.log import Placed
 from homeserver.errors import bad_json, forbidden
 from homeserver.services.engine_ports import MemberRooms
 
@@ -103,15 +105,28 @@ class Typing:
     async def receive(
         self, origin: ServerName, room_id: RoomId, user_id: UserId, typing: bool
     ) -> None:
-        """An m.typing EDU of a user of `origin`, who must be in the room with that server."""
+        """An m.typing EDU of a user of `origin`; it counts if they are joined."""
         room = await self._rooms.get(room_id)
-        if room is None or origin not in room.joined_servers or not room.joined_local:
+        if room is None or not room.joined_local or not room.is_joined(user_id):
             return
         self._set(room_id, user_id, _REMOTE_TIMEOUT_MS if typing else 0)
 
-    def stop(self, room_id: RoomId, user_id: UserId) -> None:
-        """A user left the room, or sent a message."""
-        self._set(room_id, user_id, 0)
+    def on_commit(self, batch: Sequence[Placed]) -> None:
+        """A follower of the log: who sent a message or left types no more."""
+        for placed in batch:
+            entry = placed.entry
+            if not isinstance(entry, EventEntry | StateEntry) or entry.room_id not in self._active:
+                continue
+            if isinstance(entry, EventEntry) and not entry.event.is_state:
+                self.stop(entry.room_id, entry.event.sender, is_ours=entry.to_federate)
+            for change in entry.changes:
+                if change.key[0] == "m.room.member" and change.membership != "join":
+                    self.stop(entry.room_id, UserId(change.key[1]))
+
+    def stop(self, room_id: RoomId, user_id: UserId, *, is_ours: bool = False) -> None:
+        """A user left the room, or sent a message; other servers hear of a user of ours."""
+        if self._set(room_id, user_id, 0) and is_ours:
+            self._announce(room_id, user_id, False)
 
     def _set(self, room_id: RoomId, user_id: UserId, timeout_ms: int) -> bool:
         """True if who types changed."""

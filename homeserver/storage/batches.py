@@ -129,7 +129,10 @@ async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
     if batch.is_plain and not batch.has_work:
         rows = batch.rows(epoch)
         batch.sent = True
-        heads = [(nid, heads[-1], n, position) for nid, heads, _, n, position in rows.heads]
+        heads = [
+            (nid, "{" + ",".join(map(str, heads)) + "}", n, position)
+            for nid, heads, _, n, position in rows.heads
+        ]
         moved = (epoch, rows.old, rows.upto)
         return await commits.messages(connection, moved, rows.events, heads, rows.sent)
     transaction = connection.transaction()

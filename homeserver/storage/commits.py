@@ -15,7 +15,9 @@ from homeserver.storage.logs import LOG
 _TYPES = event_rows.COLUMN_TYPES
 _EVENTS = ", ".join(f"${i + 5}::{name}[]" for i, name in enumerate(_TYPES))
 _NEXT = 5 + len(_TYPES)
-_HEADS = ", ".join(f"${_NEXT + i}::bigint[]" for i in range(4))
+_HEADS = ", ".join(
+    f"${_NEXT + i}::{name}[]" for i, name in enumerate(("bigint", "text", "bigint", "bigint"))
+)
 _SENT = ", ".join(
     f"${_NEXT + 4 + i}::{name}[]"
     for i, name in enumerate(("text", "text", "bytea", "text", "bigint"))
@@ -27,8 +29,8 @@ WITH moved AS (
     INSERT INTO events ({event_rows.COLUMN_NAMES})
     SELECT u.* FROM moved, unnest({_EVENTS}) AS u
 ), h AS (
-    UPDATE room_heads SET heads = ARRAY[u.head], n = u.n, position = u.position
-    FROM moved, unnest({_HEADS}) AS u (room_nid, head, n, position)
+    UPDATE room_heads SET heads = u.heads::bigint[], n = u.n, position = u.position
+    FROM moved, unnest({_HEADS}) AS u (room_nid, heads, n, position)
     WHERE room_heads.room_nid = u.room_nid
 ), t AS (
     INSERT INTO client_transactions (user_id, device_id, key, event_id, position)
@@ -42,11 +44,12 @@ async def messages(
     connection: Connection,
     moved: tuple[int, int, int],
     rows: Sequence[event_rows.EventRow],
-    heads: Sequence[tuple[int, int, int, int]],
+    heads: Sequence[tuple[int, str, int, int]],
     sent: Sequence[tuple[str, str, bytes, str, int]],
 ) -> bool:
     """Commits events that change no state. `moved` is (epoch, old position, new position);
-    `heads` rows are (room_nid, head, n, position). False: the log isn't ours any more."""
+    `heads` rows are (room_nid, heads as an array's text, n, position). False: the log isn't ours
+    any more."""
     count = await connection.fetchval(
         _MESSAGES,
         LOG,

@@ -5,7 +5,7 @@ A device's keys are in other tables; who deletes a device sees to them in the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -31,6 +31,20 @@ async def load_all(connection: Connection, user_id: UserId) -> list[Device]:
         f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 ORDER BY device_id", user_id
     )
     return [Device(*row) for row in rows]
+
+
+async def load_names(
+    connection: Connection, user_ids: Collection[UserId]
+) -> dict[UserId, dict[DeviceId, str | None]]:
+    """The display names of all devices of some users."""
+    rows = await connection.fetch(
+        "SELECT user_id, device_id, display_name FROM devices WHERE user_id = ANY($1::text[])",
+        list(user_ids),
+    )
+    found: dict[UserId, dict[DeviceId, str | None]] = {}
+    for row in rows:
+        found.setdefault(row["user_id"], {})[row["device_id"]] = row["display_name"]
+    return found
 
 
 async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> Device | None:

@@ -88,6 +88,14 @@ async def unpublish(connection: Connection, room_id: RoomId) -> None:
     await connection.execute("DELETE FROM published_rooms WHERE room_id = $1", room_id)
 
 
+async def load_published(connection: Connection, limit: int) -> list[RoomId]:
+    """The rooms in the published directory, those last published first."""
+    rows = await connection.fetch(
+        "SELECT room_id FROM published_rooms ORDER BY published_ms DESC, room_id LIMIT $1", limit
+    )
+    return [row["room_id"] for row in rows]
+
+
 async def is_published(connection: Connection, room_id: RoomId) -> bool:
     """Is the room in the published directory?"""
     return bool(

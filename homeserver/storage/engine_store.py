@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from federation.events.ids import ServerName
 from homeserver import limits
 from homeserver.storage import (
     batches,
@@ -111,6 +112,11 @@ class EventRows:
         """See `storage.events`."""
         async with self._database.connection() as connection:
             return await events.order_at(connection, room_nid, position)
+
+    async def first_depth(self, room_nid: int) -> int:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.first_depth(connection, room_nid)
 
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
@@ -246,6 +252,11 @@ class TransactionRows:
         async with self._database.connection() as connection:
             return await transactions.find(connection, user_id, device_id, key)
 
+    async def forget_old(self, days: int) -> None:
+        """See `storage.transactions`."""
+        async with self._database.connection() as connection:
+            await transactions.forget_old(connection, days)
+
 
 class OwedStore:
     """`engine.store.OwedStore`."""
@@ -261,7 +272,7 @@ class OwedStore:
             )
             edus = await remote_edus.load(
                 connection,
-                destination,  # type: ignore[arg-type]  # ServerName is str at run time
+                ServerName(destination),
                 after=after,
                 upto=upto,
                 limit=limit,
@@ -283,6 +294,11 @@ class OwedStore:
         async with self._database.connection() as connection:
             rows = await memberships.lagging_servers(connection, own)
             return rows, await remote_edus.destinations(connection)
+
+    async def forget_edus(self, destination: str, upto: int) -> None:
+        """See `storage.remote_edus`."""
+        async with self._database.connection() as connection:
+            await remote_edus.delete(connection, ServerName(destination), upto)
 
 
 class PostgresLog:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
+import orjson
 
 from homeserver.storage.database import Connection, Row
 
@@ -219,6 +220,16 @@ async def order_at(connection: Connection, room_nid: int, position: int) -> tupl
         position,
     )
     return (row["n"], row["fill"]) if row else None
+
+
+async def first_depth(connection: Connection, room_nid: int) -> int:
+    """The depth that the oldest live event of a room claims; 0 without one."""
+    json: bytes | None = await connection.fetchval(
+        "SELECT json FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
+        " ORDER BY n LIMIT 1",
+        room_nid,
+    )
+    return 0 if json is None else int(orjson.loads(json)["depth"])
 
 
 async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:

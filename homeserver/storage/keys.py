@@ -91,6 +91,14 @@ async def load_signatures(
     return [KeySignature(UserId(r[0]), r[1], UserId(r[2]), r[3], r[4]) for r in rows]
 
 
+async def load_verified(connection: Connection, signer: UserId) -> set[UserId]:
+    """The other users whose master keys a user signed."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT user_id FROM key_signatures WHERE signer = $1 AND user_id <> $1", signer
+    )
+    return {UserId(row[0]) for row in rows}
+
+
 async def forget_devices(
     connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
 ) -> None:

@@ -9,11 +9,12 @@ from homeserver.storage.database import Connection, Row
 
 async def by_room_ids(connection: Connection, room_ids: Sequence[str]) -> list[Row]:
     """Rooms with their heads; those that are known by their ID alone are left out."""
-    return await connection.fetch(
+    rows: list[Row] = await connection.fetch(
         "SELECT r.room_nid, r.room_id, r.version, h.heads, h.snapshot_nid, h.n, h.position"
         " FROM rooms r JOIN room_heads h USING (room_nid) WHERE r.room_id = ANY($1::text[])",
         list(room_ids),
     )
+    return rows
 
 
 async def ensure(connection: Connection, room_nid: int, room_id: str, version: str) -> int:

@@ -39,3 +39,10 @@ async def insert(connection: Connection, rows: Sequence[tuple[str, str, bytes, s
         " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[])",
         *([row[i] for row in rows] for i in range(5)),
     )
+
+
+async def forget_old(connection: Connection, days: int) -> None:
+    """Deletes those that no client repeats any more."""
+    await connection.execute(
+        "DELETE FROM client_transactions WHERE sent_on < CURRENT_DATE - $1::integer", days
+    )

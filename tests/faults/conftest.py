@@ -45,3 +45,10 @@ async def new_person(cluster: Cluster, numbers: Iterator[int]) -> AsyncIterator[
             return person
 
         yield register
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def all_up_again(cluster: Cluster) -> AsyncIterator[None]:
+    """Start what a failed test left down: it fails alone."""
+    yield
+    await cluster.start_missing()

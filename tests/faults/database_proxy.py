@@ -26,7 +26,7 @@ class _Passing:
         self.flowing.set()
         self.is_log = False
         self.unread = b""
-        self.ended: str | None = None  # the last command that was completed
+        self.ended: bytes | None = None  # the last command that was completed
 
     def cut(self) -> None:
         """Drop both sides; what PostgreSQL has got stays with it."""
@@ -44,9 +44,11 @@ class _Passing:
                 break
             frame, self.unread = self.unread[:length], self.unread[length:]
             if frame[:1] == b"C":
-                self.ended = frame[5:-1].decode()
+                self.ended = frame[5:-1]
+            elif frame[:1] == b"s":  # the one row of a batch in one statement
+                self.ended = b"row"
             elif frame[:1] == b"Z":
-                is_end = is_end or (frame[5:6] == b"I" and self.ended in ("COMMIT", "SELECT 1"))
+                is_end = is_end or (frame[5:6] == b"I" and self.ended in (b"COMMIT", b"row"))
                 self.ended = None
         return is_end
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -148,3 +149,46 @@ async def send_all(
         *(person.send(room_ids[i % len(room_ids)], body) for i, body in enumerate(bodies))
     )
     return dict(zip(bodies, answers, strict=True))
+
+
+async def send_until_it_fails(
+    person: Person, room_id: str, width: int, fault: Callable[[], Awaitable[None]]
+) -> tuple[list[str], list[Answer]]:
+    """Keep `width` sends under way all the time; once as many are acknowledged, `fault` happens.
+
+    Each sender goes on until it isn't answered with 200, so `width` sends are in the middle of it
+    when the fault comes. Returns all texts, and the answers that weren't 200.
+    """
+    bodies: list[str] = []
+
+    async def keep_sending(number: int) -> Answer:
+        for i in count():
+            bodies.append(f"{number}-{i}")
+            answer = await person.send(room_id, bodies[-1])
+            if answer.status != 200:
+                return answer
+        raise AssertionError("endless")
+
+    async def break_it() -> None:
+        async def is_in_the_middle() -> bool:
+            return len(person.acknowledged) >= width
+
+        await until(is_in_the_middle, "sends are acknowledged")
+        await fault()
+
+    failures, _ = await asyncio.gather(
+        asyncio.gather(*(keep_sending(i) for i in range(width))), break_it()
+    )
+    return bodies, failures
+
+
+async def everyone_has_all_once(
+    people: Sequence[Person], room_id: str, bodies: Sequence[str]
+) -> None:
+    """Check that everybody's server has all messages of the first of them, each once, under the
+    event IDs that were acknowledged."""
+    expected = {(event_id, body) for body, event_id in people[0].acknowledged.items()}
+    for person in people:
+        history = await person.until_has(room_id, bodies)
+        assert len(history) == len(bodies), f"{person.user_id}: each once"
+        assert set(history) == expected

@@ -19,10 +19,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from homeserver.storage.embedded import EmbeddedCluster
-from lab.running import Lab
+from lab.certificates import write_private
+from lab.processes import Child, start_child
+from lab.running import Lab, until_ready
 from lab.topology import Ports, SavedPlan, ServerPlan, free_ports, save, server_names
 from tests.conftest import FAST
 from tests.faults.database_proxy import DatabaseProxy
@@ -35,6 +38,7 @@ SHORTER = {
         "COMMIT_ANSWER_S": 1.5,
         "DATABASE_COMMAND_S": 3,
         "DATABASE_WAIT_S": 2,
+        "LOG_OWNER_CHECK_S": 0.5,
         "RESTART_WAIT_S_MOST": 2.0,
     },
     "federation.limits": {"BACKOFF_S_MAX": 1.5},
@@ -78,6 +82,7 @@ class BreakableDatabase:
         self._folder = folder
         self._behind_proxy = behind_proxy
         self.proxies: dict[str, DatabaseProxy] = {}
+        self.is_up = True
 
     async def start(self) -> None:
         """Start PostgreSQL."""
@@ -93,6 +98,7 @@ class BreakableDatabase:
         """Kill the postmaster (kill -9); it stays down until `restart`."""
         os.kill(self.cluster.pid, signal.SIGKILL)
         await self.cluster.stop()  # its supervisor would start it again at once
+        self.is_up = False
 
     async def kill_under_supervisor(self) -> None:
         """Kill the postmaster; its supervisor starts it again. Returns when it was replaced."""
@@ -107,6 +113,7 @@ class BreakableDatabase:
     async def restart(self) -> None:
         """Start PostgreSQL again: it recovers from its log."""
         await self.cluster.start()
+        self.is_up = True
 
     async def address_of(self, name: str) -> str:
         """Return a server's database address; of the proxy's socket for those behind one."""
@@ -156,6 +163,17 @@ class Cluster:
         """Start a server again."""
         await self.lab.start_server(name)
 
+    async def start_missing(self) -> None:
+        """Start whatever is down."""
+        if not self.database.is_up:
+            await self.database.restart()
+        for proxy in self.database.proxies.values():
+            proxy.resume()
+        for server in self.lab.topology.servers:
+            child = self.lab._children.get(server.name)
+            if child is None or child.has_ended:
+                await self.start(server.name)
+
     async def end(self, name: str, order: signal.Signals) -> tuple[int, float]:
         """Send a signal to a server; return its status, and the seconds it took to end."""
         child = self.lab._children.pop(name)
@@ -168,6 +186,22 @@ class Cluster:
         """Wait until a server's process has ended without our order; return its status."""
         child = self.lab._children.pop(name)
         return await asyncio.to_thread(child.process.wait, 20)
+
+    async def start_second(self, name: str) -> tuple[Child, str]:
+        """Start a second process on a server's database and files, at a port of its own; return
+        it, and where clients reach it, once it answers."""
+        plan = self.plan(name)
+        port = next(free_ports(1, {1, plan.ports.tls, plan.ports.http}))
+        config = plan.folder / "second.toml"
+        text = plan.config_path.read_text()
+        listener = f'[[listeners]]\naddress = "127.0.0.1:{port}"\n'
+        before, after = text.index("[[listeners]]"), text.index("[registration]")
+        write_private(config, (text[:before] + listener + text[after:]).encode())
+        second = replace(plan, ports=Ports(port, port))
+        command = impatient_command(plan)
+        child = start_child(f"{name} again", [*command[:-1], str(config)], plan.log_path)
+        await until_ready(second, child)
+        return child, second.http_url
 
     def log_of(self, name: str) -> str:
         """Return all that a server has said so far."""

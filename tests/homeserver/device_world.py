@@ -101,6 +101,10 @@ class FakeRoom:
         servers = [server_of(user) for user in self.members]
         return {server: servers.count(server) for server in servers}
 
+    def is_joined(self, user_id: UserId) -> bool:
+        """Is a user of any server joined?"""
+        return user_id in self.members
+
     @property
     def view(self) -> Any:
         """The part of a room's view that device lists look at."""
@@ -212,8 +216,10 @@ class OwnDevices:
             ANNA: {PHONE: None},
         }
 
-    async def __call__(self, user_id: UserId) -> Mapping[DeviceId, str | None]:
-        return self.names.get(user_id, {})
+    async def __call__(
+        self, user_ids: Collection[UserId]
+    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
+        return {user: self.names[user] for user in user_ids if user in self.names}
 
 
 def random_bytes(count: int) -> bytes:

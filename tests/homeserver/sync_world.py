@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,14 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from federation.events.ids import DeviceId, RoomId, UserId
+from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.api.history import HistoryApi
 from homeserver.api.sync import SyncApi
 from homeserver.clock import SystemClock
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import AccountDataEntry, Unit
 from homeserver.engine.fanout import Fanout
+from homeserver.engine.reader import event_entry
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.filters import Filters
 from homeserver.services.history import History
@@ -177,8 +178,10 @@ def make(world: World, database: Database) -> SyncWorld:
     committer, rooms = world.committer, world.engine.rooms
     memberships, clock = world.engine.memberships, SystemClock()
 
-    async def own_devices(user_id: UserId) -> Mapping[DeviceId, str | None]:
-        return {DEV: None}
+    async def own_devices(
+        user_ids: Collection[UserId],
+    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
+        return {user_id: {DEV: None} for user_id in user_ids}
 
     device_lists = DeviceLists(
         database=database,
@@ -187,12 +190,19 @@ def make(world: World, database: Database) -> SyncWorld:
         shared=memberships,
         position=committer.position,
     )
+
+    async def order_of(room_id: RoomId, event_id: EventId) -> tuple[int, int] | None:
+        room = await rooms.get(room_id)
+        placed = None if room is None else await world.reader.place(room, event_id)
+        return None if placed is None else event_entry(placed).order
+
     receipts = Receipts(
         database=database,
         committer=committer,
         rooms=rooms,
         clock=clock,
         position=committer.position,
+        order_of=order_of,
     )
     to_device = ToDevice(
         database=database,

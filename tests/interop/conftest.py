@@ -1,6 +1,7 @@
 """Real servers for real clients: two processes that federate over TLS, kept for a whole module.
 
-Each test makes its own users and rooms, so the servers may be shared.
+1. Each test makes its own users and rooms, so the servers may be shared.
+2. A server that logs a failure of its own fails the module, whatever its clients made of it.
 """
 
 import secrets
@@ -15,8 +16,11 @@ from e2ee.client import Client
 from homeserver.storage.embedded import EmbeddedCluster
 from lab.certificates import client_context
 from lab.running import Lab
+from lab.topology import Ports, SavedPlan, free_ports, make_home, save
 from tests.conftest import drop_database
 from tests.interop.nio_person import PASSWORD, NioPerson
+
+NAMES = ("hs1", "hs2")
 
 
 class SessionDatabase:
@@ -52,13 +56,35 @@ class SessionDatabase:
         return None
 
 
+def choose_ports(home: Path) -> None:
+    """Ports that no lab prefers: another one may start at the same moment, in another worker."""
+    make_home(home)
+    taken = {0}
+    while len(taken) < 2 * len(NAMES) + 1:
+        taken.add(next(free_ports(0, taken)))
+    free = sorted(taken - {0})
+    chosen = {name: Ports(tls=free.pop(), http=free.pop()) for name in NAMES}
+    save(home, SavedPlan(secrets.token_hex(3), chosen))
+
+
+def faults(log_path: Path) -> list[str]:
+    """What a server's log says of its own failures, with the traces."""
+    lines = log_path.read_text().splitlines()
+    starts = [index for index, line in enumerate(lines) if " ERROR " in line]
+    return [line for start in starts for line in lines[start : start + 40]]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def servers(postgres_cluster: EmbeddedCluster) -> AsyncIterator[Lab]:
     """Two servers, `hs1` and `hs2`, that federate over verified TLS."""
     with tempfile.TemporaryDirectory(prefix="freehold-interop-") as folder:
         database = SessionDatabase(postgres_cluster)
-        async with Lab(Path(folder) / "lab", ["hs1", "hs2"], database) as lab:
+        home = Path(folder) / "lab"
+        choose_ports(home)
+        async with Lab(home, NAMES, database) as lab:
             yield lab
+            complaints = [line for one in lab.topology.servers for line in faults(one.log_path)]
+        assert not complaints, "\n".join(complaints)
 
 
 NioEntry = Callable[..., Awaitable[NioPerson]]

@@ -4,6 +4,8 @@ nio's Olm and Megolm are vodozemac's, as ours are: this shows the protocol aroun
 independent ratchet is in `tests/e2ee/test_libolm_compatibility.py` and `test_mautrix.py`.
 """
 
+import asyncio
+
 import pytest
 from nio import EnableEncryptionBuilder, MegolmEvent, RedactionEvent, TypingNoticeEvent
 
@@ -173,13 +175,20 @@ async def test_who_was_kicked_reads_nothing_more(nio: NioEntry, ours: OurEntry, 
     """Each side begins a new session when a member goes."""
     olga = await ours("olga", place)
     nina, nils = await nio("nina"), await nio("nils")
-    room_id = await sealed_room(olga, nina, nils)
-    await until_nio_sees(nina, room_id, nils.user_id)
+    sealed = [EnableEncryptionBuilder().as_dict()]
+    invite = [olga.user_id, nils.user_id]
+    made = await nina.client.room_create(invite=invite, initial_state=sealed)
+    room_id = good(made).room_id
+    await olga.join(room_id, via=["hs1"])
+    good(await nils.client.join(room_id))
+    await until_member(olga, room_id, nils.user_id)
+    for user_id in invite:
+        await until_nio_sees(nina, room_id, user_id)
     await olga.send_text(room_id, "to all")
     await nina.say(room_id, "to all of you")
     await nina.until(lambda: len(nina.bodies(room_id)) == 2)
     await nils.until(lambda: len(nils.bodies(room_id)) == 2)
-    await olga._api._post(f"/rooms/{room_id}/kick", {"user_id": nils.user_id})
+    good(await nina.client.room_kick(room_id, nils.user_id))
     await until_member(olga, room_id, nils.user_id, is_in=False)
     await nina.until(lambda: nils.user_id not in nio_members(nina, room_id))
     await olga.send_text(room_id, "without nils")
@@ -191,6 +200,45 @@ async def test_who_was_kicked_reads_nothing_more(nio: NioEntry, ours: OurEntry, 
     await nils.sync()
     held = {session.id for session in nils.client.olm.inbound_group_store}
     assert [session in held for session in sessions] == [True, True, False, False]
+
+
+@both_places
+async def test_both_may_speak_first_at_once(nio: NioEntry, ours: OurEntry, place: str) -> None:
+    """Each claims a key of the other and begins an Olm session; both go on with what they have."""
+    olga, nina = await ours("olga", place), await nio("nina")
+    room_id = await sealed_room(olga, nina)
+    await asyncio.gather(olga.send_text(room_id, "ours 0"), nina.say(room_id, "nio 0"))
+    for turn in (1, 2):
+        await nina.until_read(room_id, f"ours {turn - 1}")
+        await until_read(olga, room_id, f"nio {turn - 1}")
+        olga.machine.end_session(room_id)  # so that the next key goes through Olm again
+        nina.client.invalidate_outbound_session(room_id)
+        await asyncio.gather(
+            olga.send_text(room_id, f"ours {turn}"), nina.say(room_id, f"nio {turn}")
+        )
+    await nina.until_read(room_id, "ours 2")
+    await until_read(olga, room_id, "nio 2")
+    assert len({message.session_id for message in olga.timeline(room_id)}) == 6
+    assert not nina.of_kind(room_id, MegolmEvent)
+    assert unread(olga, room_id) == 0
+
+
+@both_places
+async def test_a_device_of_ours_that_logs_out_is_gone_for_nio(
+    nio: NioEntry, ours: OurEntry, place: str
+) -> None:
+    """nio hears of it and shares nothing more with it."""
+    olga, nina = await ours("olga", place), await nio("nina")
+    again = await ours("olga", place, again=olga)
+    room_id = await sealed_room(olga, nina)
+    await nina.until(lambda: again.device_id in nio_devices(nina, olga.user_id))
+    await nina.say(room_id, "for both")
+    await until_read(again, room_id, "for both")
+    await again.logout()
+    await nina.until(lambda: again.device_id not in nio_devices(nina, olga.user_id))
+    await nina.say(room_id, "for one")
+    await until_read(olga, room_id, "for one")
+    assert nio_devices(nina, olga.user_id) == {olga.device_id}
 
 
 async def test_one_time_keys_are_used_up_and_replenished(nio: NioEntry, ours: OurEntry) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
+import orjson
+
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import DataRefused, Row
 from homeserver.storage.engine_store import Filled, Gap, OwedRows
@@ -93,6 +95,12 @@ class MemoryEvents:
             if _within(one["position"], -1, position):
                 return (one["n"], one["fill"])
         return None
+
+    async def first_depth(self, room_nid: int) -> int:
+        await self._pause()
+        live = self._live(room_nid)
+        depth: int = orjson.loads(live[-1]["json"])["depth"] if live else 0
+        return depth
 
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
@@ -269,6 +277,9 @@ class MemoryTransactions:
         ]
         return sorted(found, key=lambda row: -row["position"])[:limit]
 
+    async def forget_old(self, days: int) -> None:
+        """There is no wall clock here: they stay."""
+
     async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None:
         await self._pause()
         return self._tables.transactions.get((user_id, device_id, key))
@@ -337,6 +348,11 @@ class MemoryOwed:
                 newest[server] = max(newest.get(server, position), position)
         rows = [{"server": server, "position": position} for server, position in newest.items()]
         return rows, sorted({server for server, _ in self._tables.edus})
+
+    async def forget_edus(self, destination: str, upto: int) -> None:
+        await self._pause()
+        for key in [one for one in self._tables.edus if one[0] == destination and one[1] <= upto]:
+            del self._tables.edus[key]
 
 
 class MemoryLog:

@@ -152,7 +152,7 @@ class Tables:
         row = self.heads.get(nid)
         if plain:
             if row is not None:
-                row.update(heads=heads[-1:], n=n, position=position)
+                row.update(heads=heads, n=n, position=position)
             return
         self.heads[nid] = {"heads": heads, "snapshot_nid": snapshot, "n": n, "position": position}
 

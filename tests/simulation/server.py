@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -21,6 +23,7 @@ from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
 from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
 from federation.transport.backfill import Backfiller
 from federation.transport.backoff import Backoffs
 from federation.transport.client import FederationClient
@@ -56,6 +59,13 @@ from tests.simulation.network import CarriedRequest, Network, NetworkDialer
 EPOCH_MS = 1_700_000_000_000
 THE_WORLDS = (DatabaseUnavailable, DataRefused, MatrixError, LogLost)
 """Failures that a store which is away explains; others are bugs."""
+
+
+def described(error: BaseException) -> str:
+    """What went wrong, and where."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(frames))
+    return f"{type(error).__name__}: {error} at {places}"
 
 
 class SkewedClock:
@@ -114,7 +124,7 @@ class Process:
             return
         error = task.exception()
         if error is not None and not isinstance(error, THE_WORLDS) and not self.is_dead:
-            self._on_bug(f"{task.get_name()}: {type(error).__name__}: {error}")
+            self._on_bug(f"{task.get_name()}: {described(error)}")
 
     async def _keep_running(
         self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]
@@ -213,6 +223,7 @@ class SimulatedServer:
         self.fetcher = EventFetcher(
             self.client, store=events, writer=residents, signatures=self.signatures
         )
+        self.arrivals = Arrivals()
         self.handshakes = Handshakes(
             self.key,
             self.client,
@@ -220,6 +231,7 @@ class SimulatedServer:
             signatures=self.signatures,
             writer=residents,
             clock=self.clock,
+            arrivals=self.arrivals,
         )
         self.backfiller = Backfiller(
             self.client, store=events, writer=residents, fetcher=self.fetcher
@@ -252,9 +264,11 @@ class SimulatedServer:
         )
         edus = EduReceiver(self.name, sink=RecordingSink(), acls=acls, metrics=self.metrics)
         ports = InboxPorts(events, self.disk.inbox, self.clock, self.metrics, spawn)
-        self.inbox = Inbox(self.name, ports, filler=filler, acls=acls, edus=edus)
+        self.inbox = Inbox(
+            self.name, ports, filler=filler, acls=acls, edus=edus, arrivals=self.arrivals
+        )
         destinations = FeedDestinations(
-            self.store.owed, self.disk.destinations, self.engine.committer, self.name
+            self.store.owed, self.disk.destinations, self.engine.committer, self.feed
         )
         self.outbox = Outbox(
             self.name,

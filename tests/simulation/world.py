@@ -21,7 +21,7 @@ from homeserver.engine.entries import TransactionKey
 from homeserver.engine.room import Room
 from homeserver.errors import MatrixError
 from tests.simulation.network import Network, Weather
-from tests.simulation.server import SimulatedServer
+from tests.simulation.server import SimulatedServer, described
 
 T = TypeVar("T")
 Action = Callable[[], Coroutine[Any, Any, None]]
@@ -137,7 +137,7 @@ class World:
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's
                 if not isinstance(error, MatrixError | HandshakeFailed | Refused):
-                    self.found(f"{server.name}: {type(error).__name__}: {error}")
+                    self.found(f"{server.name}: {described(error)}")
                 done.set_exception(error)
             else:
                 done.set_result(result)
@@ -248,7 +248,7 @@ class World:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.running.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.found(f"the workload: {type(error).__name__}: {error}")
+            self.found(f"the workload: {described(error)}")
 
     def _actions(self) -> list[Action]:
         actions: list[Action] = [self._say] * 6 + [self._rename] * 2
@@ -400,6 +400,3 @@ class World:
             waiting = any(server.disk.inbox.waiting for server in self.servers)
             if self.network.requests == before and not waiting:
                 return
-        for server in self.servers:
-            for waiting_one in server.disk.inbox.waiting.values():
-                self.found(f"{server.name} still waits for {waiting_one.event_id}")

@@ -109,6 +109,7 @@ CREATE TABLE client_transactions (
     key bytea NOT NULL,
     event_id text COLLATE "C" NOT NULL,
     position bigint NOT NULL,
+    sent_on date NOT NULL DEFAULT CURRENT_DATE,
     PRIMARY KEY (user_id, device_id, key)
 );
 

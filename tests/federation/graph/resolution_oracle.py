@@ -1,11 +1,12 @@
 """State resolution a second time, naively and straight from the definitions of the specification
-(room version 2 and room version 12), as a witness for the real one: sets and recursion, no care
+(room versions 1, 2 and 12), as a witness for the real one: sets and recursion, no care
 for speed, nothing shared with it but the authorisation rules themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha1
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
@@ -119,7 +120,40 @@ class Oracle:
                 state[self.events[event_id].key] = event_id
         return state
 
+    def allowed(self, event_id: EventId, state: Mapping[StateKey, EventId]) -> bool:
+        given = {key: self.events[e] for key, e in state.items()}
+        return check_auth(self.events[event_id], AuthState(self.version, given.get)) is None
+
+    def resolve_v1(self, states: States) -> dict[StateKey, EventId]:
+        """Room version 1, "State resolution"; each key by itself within a pass."""
+        values = {key: {s[key] for s in states if key in s} for s in states for key in s}
+        result = {key: next(iter(ids)) for key, ids in values.items() if len(ids) == 1}
+
+        def rank(event_id: EventId) -> tuple[int, str]:
+            return (self.events[event_id].depth, sha1(event_id.encode()).hexdigest())
+
+        for kind in ("m.room.power_levels", "m.room.join_rules", "m.room.member", None):
+            found: dict[StateKey, EventId] = {}
+            for key in values.keys() - result.keys():
+                if kind is not None and key[0] != kind:
+                    continue
+                by_hash = sorted(values[key], key=lambda e: rank(e)[1], reverse=kind is not None)
+                order = sorted(by_hash, key=lambda e: rank(e)[0], reverse=kind is None)
+                if kind is None:
+                    passing = [e for e in order if self.allowed(e, result)]
+                    found[key] = (passing or order[-1:])[0]
+                    continue
+                found[key] = order[0]
+                for event_id in order[1:]:
+                    if not self.allowed(event_id, {**result, key: found[key]}):
+                        break
+                    found[key] = event_id
+            result.update(found)
+        return result
+
     def resolve(self, states: States, *, with_state: bool = True) -> dict[StateKey, EventId]:
+        if self.version.state_resolution == "v1":
+            return self.resolve_v1(states)
         keys = {key for state in states for key in state}
         unconflicted = {
             key: states[0][key]

@@ -7,7 +7,7 @@ from typing import Any
 
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId, server_of
-from federation.events.room_versions import RoomVersion, room_version
+from federation.events.room_versions import SUPPORTED, RoomVersion, room_version
 from federation.events.signing import SigningKey
 from federation.graph.auth_rules import AuthState, auth_event_keys
 from federation.graph.building import EventDraft, build_event
@@ -18,7 +18,7 @@ ALICE, BOB, CAROL, DAVE, EVE = (
     for name, server in [("alice", "a"), ("bob", "b"), ("carol", "c"), ("dave", "d"), ("eve", "e")]
 )
 KEY = SigningKey.generate(b"\7" * 32, "k")
-SUPPORTED_NAMES = ("10", "11", "12")
+SUPPORTED_NAMES = tuple(SUPPORTED)
 
 State = Mapping[StateKey, Event]
 
@@ -33,6 +33,8 @@ def event_of(
     depth: int = 1,
 ) -> Event:
     """An event signed by its sender's server, with exactly these edges."""
+    prev, auth = list(prev), list(auth)
+    cited = {event.event_id: event for event in (*prev, *auth)}
     return build_event(
         draft,
         version=version,
@@ -43,6 +45,7 @@ def event_of(
         now_ms=1_000,
         server_name=server_of(draft.sender),
         key=KEY,
+        cited=cited.__getitem__,
     )
 
 
@@ -98,6 +101,7 @@ class Room:
         auth: Sequence[Event] | None = None,
         prev: Sequence[Event] | None = None,
         ts: int | None = None,
+        depth: int | None = None,
         keep: bool = True,
     ) -> Event:
         """Make an event on top of the last one (or of `prev`), authorised by the state (or by
@@ -115,7 +119,9 @@ class Room:
             auth = self.auth_for(draft, self.state if state is None else state)
         if prev is None:
             prev = [] if event_type == "m.room.create" else [self.last]
-        event = event_of(self.version, self.room_id, draft, prev=prev, auth=auth, depth=self.clock)
+        event = event_of(
+            self.version, self.room_id, draft, prev=prev, auth=auth, depth=depth or self.clock
+        )
         self.events[event.event_id] = event
         if keep:
             self.last = event

@@ -87,11 +87,15 @@ def test_the_banned_do_not_join_even_a_public_room(name: str) -> None:
 def test_a_join_by_invitation_needs_one(name: str, rule: str) -> None:
     room = room_with(name, rule)
     join = room.member(EVE, "join", keep=False)
-    assert rule_of(join, room.auth_state()) is AuthRule.JOIN_WITHOUT_INVITE
-    assert rule_of(join, with_membership(room, EVE, "knock")) is AuthRule.JOIN_WITHOUT_INVITE
-    assert rule_of(join, with_membership(room, EVE, "leave")) is AuthRule.JOIN_WITHOUT_INVITE
-    assert rule_of(join, with_membership(room, EVE, "invite")) is None
-    assert rule_of(room.member(BOB, "join", keep=False), room.auth_state()) is None
+    again = room.member(BOB, "join", keep=False)
+    known = rule == "invite" or room.version.knock
+    refused = AuthRule.JOIN_WITHOUT_INVITE if known else AuthRule.JOIN_RULE_FORBIDS
+    invited = None if known else refused
+    assert rule_of(join, room.auth_state()) is refused
+    assert rule_of(join, with_membership(room, EVE, "knock")) is refused
+    assert rule_of(join, with_membership(room, EVE, "leave")) is refused
+    assert rule_of(join, with_membership(room, EVE, "invite")) is invited
+    assert rule_of(again, room.auth_state()) is invited
 
 
 def test_without_join_rules_a_room_is_by_invitation(name: str) -> None:
@@ -122,6 +126,11 @@ def test_a_restricted_join_is_authorised_by_a_member_who_may_invite(name: str, r
         return room.member(EVE, "join", extra=extra, keep=False)
 
     state = room.auth_state()
+    version = room.version
+    if not (version.restricted_joins if rule == "restricted" else version.knock_restricted):
+        assert rule_of(join(CAROL), state) is AuthRule.JOIN_RULE_FORBIDS
+        assert rule_of(room.member(BOB, "join", keep=False), state) is AuthRule.JOIN_RULE_FORBIDS
+        return
     assert rule_of(join(CAROL), state) is None
     assert rule_of(join(ALICE), state) is None
     assert rule_of(join(BOB), state) is AuthRule.JOIN_NOT_AUTHORISED  # level 0 of 50
@@ -140,10 +149,13 @@ def test_the_authorising_server_must_have_signed(name: str) -> None:
     room = room_with(name, "restricted")
     join = room.member(EVE, "join", extra={AUTHORISER: CAROL}, keep=False)
     state = room.auth_state()
-    assert rule_of(join, state, verified_servers=frozenset({"c", "e"})) is None
-    assert rule_of(join, state, verified_servers=frozenset({"e"})) is (
-        AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
-    )
+    signed = rule_of(join, state, verified_servers=frozenset({"c", "e"}))
+    unsigned = rule_of(join, state, verified_servers=frozenset({"e"}))
+    if not room.version.restricted_joins:
+        assert signed is unsigned is AuthRule.JOIN_RULE_FORBIDS
+        return
+    assert signed is None
+    assert unsigned is AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
 
 
 @pytest.mark.parametrize("value", [5, "carol", None, ["@carol:c"]])
@@ -152,7 +164,8 @@ def test_an_authoriser_that_is_no_user_is_refused_whatever_the_membership(
 ) -> None:
     room = room_with(name)
     leave = room.member(BOB, "leave", extra={AUTHORISER: value}, keep=False)
-    assert rule_of(leave, room.auth_state()) is AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
+    refused = AuthRule.JOIN_UNSIGNED_BY_AUTHORISER if room.version.restricted_joins else None
+    assert rule_of(leave, room.auth_state()) is refused
 
 
 def test_only_the_joined_invite(name: str) -> None:
@@ -184,7 +197,9 @@ def test_inviting_takes_the_invite_level(name: str) -> None:
 def test_users_leave_what_they_have_part_in(name: str, membership: str) -> None:
     room = room_with(name)
     leave = room.member(EVE, "leave", keep=False)
-    assert rule_of(leave, with_membership(room, EVE, membership)) is None
+    known = membership != "knock" or room.version.knock
+    refused = None if known else AuthRule.LEAVE_WITHOUT_MEMBERSHIP
+    assert rule_of(leave, with_membership(room, EVE, membership)) is refused
 
 
 @pytest.mark.parametrize("membership", ["leave", "ban"])
@@ -241,6 +256,13 @@ def test_banning_takes_membership_the_level_and_more_power(name: str) -> None:
 def test_users_knock_where_the_join_rule_has_it(name: str, rule: str) -> None:
     room = room_with(name, rule)
     knock = room.member(EVE, "knock", keep=False)
+    version = room.version
+    if not version.knock:
+        assert rule_of(knock, room.auth_state()) is AuthRule.MEMBERSHIP_UNKNOWN
+        return
+    if rule == "knock_restricted" and not version.knock_restricted:
+        assert rule_of(knock, room.auth_state()) is AuthRule.KNOCK_RULE
+        return
     assert rule_of(knock, room.auth_state()) is None
     assert rule_of(knock, with_membership(room, EVE, "leave")) is None
     assert rule_of(knock, with_membership(room, EVE, "knock")) is None
@@ -252,7 +274,8 @@ def test_users_knock_where_the_join_rule_has_it(name: str, rule: str) -> None:
 def test_users_do_not_knock_elsewhere(name: str, rule: str) -> None:
     room = room_with(name, rule)
     knock = room.member(EVE, "knock", keep=False)
-    assert rule_of(knock, room.auth_state()) is AuthRule.KNOCK_RULE
+    refused = AuthRule.KNOCK_RULE if room.version.knock else AuthRule.MEMBERSHIP_UNKNOWN
+    assert rule_of(knock, room.auth_state()) is refused
 
 
 @pytest.mark.parametrize("membership", ["ban", "invite", "join"])
@@ -260,7 +283,8 @@ def test_who_is_banned_invited_or_joined_does_not_knock(name: str, membership: s
     room = room_with(name, "knock")
     knock = room.member(EVE, "knock", keep=False)
     state = with_membership(room, EVE, membership)
-    assert rule_of(knock, state) is AuthRule.KNOCK_BY_MEMBER
+    refused = AuthRule.KNOCK_BY_MEMBER if room.version.knock else AuthRule.MEMBERSHIP_UNKNOWN
+    assert rule_of(knock, state) is refused
 
 
 # --- third-party invites ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from federation.events.event import Event, load_event
-from federation.events.ids import EventId, RoomId, StateKey
+from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.graph.auth_rules import (
     AuthRule,
@@ -30,7 +30,7 @@ from tests.federation.graph.room_builder import (
 )
 
 all_versions = pytest.mark.parametrize("name", SUPPORTED_NAMES)
-before_12 = pytest.mark.parametrize("name", ["10", "11"])
+before_12 = pytest.mark.parametrize("name", [name for name in SUPPORTED_NAMES if name != "12"])
 
 
 def rule_of(event: Event, state: AuthState) -> AuthRule | None:
@@ -86,8 +86,10 @@ def test_a_create_event_names_a_version_that_is_known(name: str, value: Any) -> 
 
 
 def test_a_create_event_names_the_creator_up_to_version_10() -> None:
-    assert rule_of_create(create_of("10")) is AuthRule.CREATE_WITHOUT_CREATOR
-    assert rule_of_create(create_of("11")) is None
+    for name in SUPPORTED_NAMES:
+        refused = None if name in ("11", "12") else AuthRule.CREATE_WITHOUT_CREATOR
+        assert rule_of_create(create_of(name)) is refused
+        assert rule_of_create(create_of(name, creator=ALICE)) is None
 
 
 @pytest.mark.parametrize("value", [5, "@b:b", {}, None, [5], ["bob"], [BOB, "@b"]])
@@ -189,16 +191,43 @@ def test_a_state_key_with_a_sigil_is_the_senders(name: str) -> None:
 
 
 @all_versions
-def test_redactions_are_no_auth_matter(name: str) -> None:
+def test_redactions_are_an_auth_matter_in_the_first_versions_only(name: str) -> None:
+    room = Room(name).open_to(BOB, CAROL, levels={CAROL: 50})
+    refused = AuthRule.REDACTION_LEVEL if name in ("1", "2") else None
+    for sender, redacts, expected in [
+        (BOB, room.create.event_id, refused),
+        (BOB, "$own:b", None),
+        (BOB, "$no-domain", refused),
+        (CAROL, room.create.event_id, None),
+    ]:
+        event = redaction_of(room, sender, redacts)
+        assert rule_of(event, room.auth_state()) is expected
+
+
+def redaction_of(room: Room, sender: UserId, redacts: str) -> Event:
+    draft = EventDraft("m.room.redaction", sender, {}, redacts=EventId(redacts))
+    cited = room.auth_for(draft, room.state)
+    return event_of(room.version, room.room_id, draft, prev=[room.last], auth=cited)
+
+
+@all_versions
+def test_aliases_are_the_servers_own_in_the_first_versions_only(name: str) -> None:
     room = Room(name).open_to(BOB)
-    content = {"redacts": room.create.event_id}
-    event = room.send("m.room.redaction", BOB, content, keep=False)
-    assert rule_of(event, room.auth_state()) is None
+    other = AuthRule.ALIASES_OF_OTHER_SERVER
+    for sender, state_key, before_6, since in [
+        (BOB, "b", None, AuthRule.LEVEL_TOO_LOW),
+        (EVE, "e", None, AuthRule.SENDER_NOT_JOINED),
+        (BOB, "a", other, AuthRule.LEVEL_TOO_LOW),
+        (ALICE, "b", other, None),
+        (BOB, None, other, None),
+    ]:
+        event = room.send("m.room.aliases", sender, {}, state_key, keep=False)
+        expected = before_6 if room.version.aliases_in_auth_rules else since
+        assert rule_of(event, room.auth_state()) is expected
 
 
 def test_the_first_versions_limit_redactions_and_aliases() -> None:
-    room = Room("10").open_to(BOB)
-    room.version = room_version("1")
+    room = Room("1").open_to(BOB)
     raw = b'{"type":"%s","sender":"@bob:b","room_id":"!room:a","content":{},"redacts":"$x:%s",'
     raw += b'%s"prev_events":[],"auth_events":[],"depth":1,"origin_server_ts":1}'
 
@@ -321,11 +350,8 @@ def test_an_auth_event_beside_the_selection_is_refused(name: str) -> None:
 
 
 def test_the_create_event_is_cited_before_version_12_and_never_since() -> None:
-    for name, expected in [
-        ("10", AuthRule.AUTH_EVENTS_WITHOUT_CREATE),
-        ("11", AuthRule.AUTH_EVENTS_WITHOUT_CREATE),
-        ("12", None),
-    ]:
+    for name in SUPPORTED_NAMES:
+        expected = None if name == "12" else AuthRule.AUTH_EVENTS_WITHOUT_CREATE
         room = Room(name).open_to(BOB)
         cited = [room.state[LEVELS], room.state[member(BOB)]]
         event = room.send("m.room.message", BOB, {}, auth=cited, keep=False)

@@ -20,6 +20,7 @@ from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
 from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
 from federation.transport.backfill import Backfiller
 from federation.transport.backoff import Backoffs
 from federation.transport.client import FederationClient
@@ -123,7 +124,15 @@ class Peer:
         )
         edus = EduReceiver(self.name, sink=self.sink, acls=self.acls, metrics=self.metrics)
         ports = InboxPorts(rooms, self.waiting, self.clock, self.metrics, self.tasks.spawn)
-        self.inbox = Inbox(self.name, ports, filler=self.filler, acls=self.acls, edus=edus)
+        self.arrivals = Arrivals()
+        self.inbox = Inbox(
+            self.name,
+            ports,
+            filler=self.filler,
+            acls=self.acls,
+            edus=edus,
+            arrivals=self.arrivals,
+        )
         self.outbox = Outbox(
             self.name,
             self.client,
@@ -136,6 +145,7 @@ class Peer:
             signatures=self.signatures,
             writer=rooms,
             clock=self.clock,
+            arrivals=self.arrivals,
         )
         self.backfiller = Backfiller(self.client, store=rooms, writer=rooms, fetcher=self.fetcher)
         parts = RouteParts(

@@ -33,6 +33,7 @@ class MemoryRooms:
     """All rooms of one server."""
 
     def __init__(self, name: ServerName, key: SigningKey, clock: Clock) -> None:
+        self.first_depths: dict[RoomId, int] = {}
         self.name, self.key, self.clock = name, key, clock
         self.events: dict[EventId, KnownEvent] = {}
         self.before: dict[EventId, State] = {}
@@ -108,6 +109,7 @@ class MemoryRooms:
             now_ms=self.clock.now_ms(),
             server_name=self.name,
             key=self.key,
+            cited=lambda one: self.events[one].event,
         )
 
     def _selected(self, draft: EventDraft, version: RoomVersion, state: State) -> list[EventId]:
@@ -138,6 +140,9 @@ class MemoryRooms:
         if any(one not in self.before for one in event.prev_events):
             return None
         return self._auth_state(event.version, self._merged(event.prev_events))
+
+    async def first_depth(self, room_id: RoomId) -> int:
+        return self.first_depths.get(room_id, 0)
 
     async def current_state_ids(self, room_id: RoomId) -> State:
         return self._merged(self.head_ids.get(room_id, ()))

@@ -68,6 +68,17 @@ async def test_a_gap_that_is_too_wide_is_crossed_on_the_other_servers_word() -> 
         assert a.rooms.events[state["m.room.topic", ""]].event.content == {"topic": "b"}
 
 
+async def test_what_is_older_than_our_membership_is_not_taken_for_news() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        events = [says(b, room_id, bob, str(i)) for i in range(10)]
+        a.rooms.first_depths[room_id] = events[5].depth
+        assert isinstance(await a.filler.settle(events[-1], b.name), Accepted)
+        placed = [event.event_id in a.rooms.before for event in events]
+        assert placed == [False] * 5 + [True] * 5
+        assert a.rooms.on_anothers_word == [events[5].event_id]
+
+
 async def test_when_nobody_gives_the_parents_the_event_waits() -> None:
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
@@ -140,6 +151,23 @@ async def test_forged_parents_are_left_out() -> None:
         b.lies["state_ids"] = refuse
         assert isinstance(await a.filler.settle(event, b.name), Undecided)
         assert parent.event_id not in a.rooms.events
+
+
+async def test_what_was_said_before_our_joining_is_no_gap() -> None:
+    """The sender of the event didn't know of our joining yet. Its ancestors, up to the room's
+    creation, are history: they are not handed in as news."""
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        alice = a.user("alice")
+        room_id = a.rooms.create_room(alice)
+        before = says(a, room_id, alice, "before")
+        await b.join(a, room_id)
+        event = a.rooms.build(room_id, _draft(alice), [before.event_id])
+        await a.rooms.accept(event, Accepted())
+        assert isinstance(await b.filler.settle(event, a.name), Accepted)
+        assert event.event_id in b.rooms.before
+        assert before.event_id not in b.rooms.before
+        assert b.rooms.on_anothers_word == [event.event_id]
 
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])

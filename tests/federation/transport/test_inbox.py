@@ -14,7 +14,7 @@ from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
-from federation.ports import Refused
+from federation.ports import JoinedRoom, Refused
 from federation.transport.gap_filler import Outcome
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
@@ -149,6 +149,32 @@ async def test_the_rooms_acl_is_asked_for_each_pdu() -> None:
         assert event.event_id not in a.rooms.events
 
 
+async def test_events_of_a_room_that_is_being_joined_wait_for_the_join() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"))
+        importing, goes_on = asyncio.Event(), asyncio.Event()
+        import_join = b.rooms.import_join
+
+        async def held(joined: JoinedRoom) -> None:
+            importing.set()
+            await goes_on.wait()
+            await import_join(joined)
+
+        with patch.object(b.rooms, "import_join", held):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(b.join(a, room_id))
+                await importing.wait()
+                early = says(a, room_id, a.user("alice"), "early")
+                receiving = group.create_task(b.inbox.receive(a.name, "t1", {"pdus": [pdu(early)]}))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert not receiving.done()
+                goes_on.set()
+        assert receiving.result() == {"pdus": {early.event_id: {}}}
+        assert await b.rooms.heads(room_id) == (early.event_id,)
+
+
 async def test_events_for_a_room_that_we_left_are_refused() -> None:
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
@@ -227,6 +253,7 @@ async def test_budgets_per_room_make_the_origin_come_again() -> None:
         events = [says(b, room_id, bob, str(i)) for i in range(4)]
         with (
             patch("federation.transport.inbox.INBOX_WAITING_PER_ROOM_MAX", 2),
+            patch("federation.transport.inbox.INBOX_WAITING_RESERVED", 2),
             patch.object(a.inbox, "_wake"),
         ):
             await a.inbox.receive(b.name, "t1", {"pdus": [pdu(one) for one in events[1:3]]})

@@ -9,7 +9,8 @@ import pytest
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
-from federation.graph.admission import Accepted, SoftFailed
+from federation.graph.admission import Accepted, Rejected, SoftFailed
+from federation.graph.building import build_event
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.outbound_feed import LogFeed
 from tests.homeserver.engine.engine_world import (
@@ -17,6 +18,7 @@ from tests.homeserver.engine.engine_world import (
     BOB,
     HS1,
     HS2,
+    KEY_2,
     World,
     draft,
     message,
@@ -233,3 +235,45 @@ async def test_message_that_was_kept_as_an_outlier_gets_its_place(postgres_url: 
         await world.engine.residents.store_outliers([event], [])
         assert await world.engine.residents.accept(event, Accepted()) == Accepted()
         assert await world.bodies(room_id) == ["early"]
+
+
+async def test_event_without_parents_can_not_begin_the_room_anew(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+        room = await world.room(room_id)
+        create = room.view.state["m.room.create", ""].event_id
+        known = (await world.engine.rooms.events([create]))[create].event
+        assert await world.engine.residents.accept(known, Accepted()) == Accepted()
+        orphan = build_event(
+            message("no parents", sender=BOB),
+            version=room.version,
+            room_id=room_id,
+            prev_events=[],
+            auth_events=[],
+            depth=1,
+            now_ms=world.clock.now_ms(),
+            server_name=HS2,
+            key=KEY_2,
+        )
+        verdict = await world.engine.residents.accept(orphan, Accepted())
+        assert isinstance(verdict, Rejected)
+        assert (await world.room(room_id)).view == room.view
+
+
+async def test_first_depth_is_that_of_our_own_join(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room()
+        await one.say(room_id, "before")
+        join = await one.remote(room_id, JOIN)
+        await one.engine.residents.accept_handshake(join)
+        room = await one.room(room_id)
+        state = await one.engine.rooms.state_before(room, join.event_id)
+        assert state is not None
+        known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+        events = [one.event for one in known.values()]
+        await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
+        assert await one.engine.events.first_depth(room_id) == 1
+        assert await two.engine.events.first_depth(room_id) == join.depth

@@ -154,6 +154,7 @@ async def test_anothers_signature_is_seen_by_its_maker_alone(world: World) -> No
     assert await world.crossing.upload_signatures(ANNA, {ALICE: {MASTER: signed}}) == {
         "failures": {}
     }
+    assert world.log.of_kind(DeviceListEntry)[-1] == DeviceListEntry(ANNA, (ALICE,))
     assert (await world.query(ANNA))["master_keys"][ALICE]["signatures"] == signed["signatures"]
     assert "signatures" not in (await world.query(ALICE))["master_keys"][ALICE]
     assert (

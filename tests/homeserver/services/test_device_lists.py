@@ -18,6 +18,7 @@ from homeserver.engine.entries import (
 )
 from homeserver.services.device_lists import DeviceLists
 from homeserver.storage.database import Database
+from homeserver.storage.keys import KeySignature, store_signatures
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms
 
 CAROL = UserId("@carol:there.test")
@@ -83,6 +84,25 @@ async def test_changes_of_users_who_share_a_room_and_of_oneself(world: World) ->
     world.rooms.put(OTHER, CAROL)
     entries: Sequence[Entry] = [DeviceListEntry(user) for user in (ALICE, BOB, CAROL)]
     assert await world.after(*entries) == ({ALICE, BOB}, set())
+
+
+async def test_a_signature_on_anothers_key_is_news_of_the_other_for_its_maker(
+    world: World,
+) -> None:
+    """From memory and, for a reader from before a restart, from the database."""
+    world.rooms.put(ROOM, ALICE, BOB)
+    assert await world.after(DeviceListEntry(ALICE, (BOB, CAROL))) == ({ALICE, BOB}, set())
+    assert await world.after(DeviceListEntry(ANNA, (BOB,))) == (set(), set())
+    await world.log.submit(Unit(entries=[DeviceListEntry(ALICE, (BOB,))]))
+    made = KeySignature(BOB, "master", ALICE, "ed25519:key", "signature")
+    async with world.database.transaction() as connection:
+        await store_signatures(connection, [made])
+    restarted = world.make()
+    position = world.log.position
+    assert await restarted.changes(ALICE, after=position - 1, upto=position) == (
+        {ALICE, BOB},
+        set(),
+    )
 
 
 async def test_nothing_new_asks_nobody(world: World) -> None:

@@ -54,6 +54,10 @@ async def directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
     return ROOM, [HERE]
 
 
+async def no_order(room_id: RoomId, event_id: EventId) -> None:
+    """No event is known."""
+
+
 class World:
     def __init__(self, database: Database) -> None:
         log, self.rooms, remote, self.clock = Log(database), Rooms(), Remote(), Clock()
@@ -95,7 +99,12 @@ class World:
         self.edus = FederationEdus(
             typing=self.typing,
             receipts=Receipts(
-                database=database, committer=log, rooms=self.rooms, clock=self.clock, position=0
+                database=database,
+                committer=log,
+                rooms=self.rooms,
+                clock=self.clock,
+                position=0,
+                order_of=no_order,
             ),
             to_device=ToDevice(
                 database=database,

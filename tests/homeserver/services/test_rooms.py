@@ -11,7 +11,7 @@ from homeserver import limits
 from homeserver.errors import MatrixError
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world
 
-VERSIONS = ("10", "11", "12")
+VERSIONS = ("1", "2", "6", "10", "11", "12")
 
 
 async def state_types(world: World, room_id: RoomId) -> list[str]:

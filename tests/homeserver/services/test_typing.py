@@ -113,7 +113,9 @@ async def test_a_server_without_users_in_the_room_is_not_heard() -> None:
 async def test_typing_users_of_a_room_are_bounded() -> None:
     world = World()
     for number in range(limits.TYPING_USERS_PER_ROOM + 1):
-        await world.typing.receive(THERE, ROOM, UserId(f"@u{number}:there.test"), True)
+        user_id = UserId(f"@u{number}:there.test")
+        world.rooms.put(ROOM, ALICE, user_id)
+        await world.typing.receive(THERE, ROOM, user_id, True)
     assert len(world.typing.since(ROOM, None) or ()) == limits.TYPING_USERS_PER_ROOM
 
 

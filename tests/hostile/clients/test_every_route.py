@@ -186,8 +186,8 @@ def attack(scene: Scene) -> Attack:
 async def test_every_route_has_a_valid_request_here(scene: Scene) -> None:
     found = operations(scene.server.routes)
     names = {operation.name for operation in found}
-    assert BODIES.keys() - {"POST /publicRooms"} <= names
-    assert QUERIES.keys() - {"GET /publicRooms", "POST /publicRooms"} <= names
+    assert BODIES.keys() <= names
+    assert QUERIES.keys() <= names
     for operation in found:
         assert set(operation.parameters) <= PARAMETERS.keys()
         if operation.method in ("POST", "PUT"):

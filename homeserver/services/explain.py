@@ -1,0 +1,278 @@
+"""`freehold explain`: why an event was accepted or not, how a room's fork was resolved.
+
+Rules:
+1. It reads the database and nothing else: no log is taken over, no server is started, and the
+   session is read-only. A running server isn't disturbed.
+2. Decisions are replayed by the functions that make them (`federation.graph.explain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey
+from federation.events.room_versions import RoomVersion
+from federation.graph import explain_json, explain_text
+from federation.graph.auth_rules import Lookup, create_event_id
+from federation.graph.chains import MissingEvent
+from federation.graph.conflicts import StateMap, deltas_of
+from federation.graph.explain import (
+    EventExplanation,
+    ResolutionExplanation,
+    Verdict,
+    explain_event,
+    explain_resolution,
+)
+from federation.ports import KnownEvent
+from homeserver.config import Config
+from homeserver.engine.rooms import Room, Rooms, StateRef
+from homeserver.storage import events as event_rows
+from homeserver.storage.database import Database
+from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
+from homeserver.storage.embedded.attach import cluster_dir, running_url
+from homeserver.storage.engine_store import PostgresStore
+
+T = TypeVar("T")
+_EVENTS_SEARCHED = 1_000  # back from the newest, for one that joins a fork
+_VERDICTS = {
+    event_rows.ACCEPTED: "accepted",
+    event_rows.SOFT_FAILED: "soft_failed",
+    event_rows.REJECTED: "rejected",
+}
+
+
+class NothingKnown(Exception):
+    """Neither an event nor a room of this ID is stored here."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomExplanation:
+    """A room's heads, and how its newest fork was resolved."""
+
+    room_id: RoomId
+    version: RoomVersion
+    heads: tuple[EventId, ...]
+    merged_by: EventId | None
+    """The event that joined the fork again; None for one that is open, or where there is none."""
+    resolution: ResolutionExplanation | None
+
+
+class Explainer:
+    """Explains what one database holds."""
+
+    def __init__(self, database: Database, server_name: ServerName) -> None:
+        self._database = database
+        self._rooms = Rooms(PostgresStore(database), server_name)
+        self._known: dict[EventId, KnownEvent] = {}
+
+    async def event(self, event_id: EventId) -> EventExplanation:
+        """Why a stored event has its verdict. Raises NothingKnown."""
+        async with self._database.connection() as connection:
+            rows = await event_rows.by_id(connection, [event_id])
+        if not rows:
+            raise NothingKnown(event_id)
+        row = rows[0]
+        kind = "outlier" if row["outlier"] else _VERDICTS[row["verdict"]]
+        verdict = Verdict(kind, row["reason"], row["unproven"])
+        await self._load([event_id])
+        event = self._event(event_id)
+        await self._load(_cited(event))
+        room = await self._rooms.get(RoomId(row["room_id"]))
+        before = None if room is None else await self._rooms.state_before(room, event_id)
+        current = None if room is None else room.view.state
+        return await self._loading(
+            lambda: explain_event(
+                event,
+                verdict,
+                load=self._event,
+                is_rejected=self._is_rejected,
+                before=self._lookup(before),
+                current=self._lookup(current),
+            )
+        )
+
+    async def room(self, room_id: RoomId) -> RoomExplanation:
+        """The heads of a room, with the open fork or the last one explained. Raises
+        NothingKnown."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            raise NothingKnown(room_id)
+        heads = tuple(head.event_id for head in room.view.heads)
+        if len(heads) > 1:
+            states = {head.event_id: head.state for head in room.view.heads}
+            told = await self._resolution(room, states)
+            return RoomExplanation(room_id, room.version, heads, None, told)
+        merge = await self._newest_merge(room)
+        if merge is None:
+            return RoomExplanation(room_id, room.version, heads, None, None)
+        merged_by, parents = merge
+        told = await self._resolution(room, parents)
+        return RoomExplanation(room_id, room.version, heads, merged_by, told)
+
+    async def _newest_merge(
+        self, room: Room
+    ) -> tuple[EventId, dict[EventId, Mapping[StateKey, StateRef]]] | None:
+        """The newest event with several parents whose states are known, and those states."""
+        async with self._database.connection() as connection:
+            rows = await event_rows.newest(
+                connection, room.nid, after=0, upto=room.view.position, limit=_EVENTS_SEARCHED
+            )
+        for row in rows:
+            entry = self._rooms.loader.entry_of(row, room)
+            if len(entry.event.prev_events) < 2:
+                continue
+            states = {}
+            for parent in entry.event.prev_events:
+                after = await self._rooms.state_after(room, parent)
+                if after is not None:
+                    states[parent] = after
+            if len(states) > 1:
+                return entry.event.event_id, dict(states)
+        return None
+
+    async def _resolution(
+        self, room: Room, states: Mapping[EventId, Mapping[StateKey, StateRef]]
+    ) -> ResolutionExplanation:
+        whole: list[StateMap] = [
+            {key: ref.event_id for key, ref in state.items()} for state in states.values()
+        ]
+        deltas = deltas_of(whole)
+        return await self._loading(
+            lambda: explain_resolution(
+                room.version,
+                whole[0],
+                deltas,
+                event=self._event,
+                is_rejected=self._is_rejected,
+                labels=[f"after {event_id}" for event_id in states],
+            )
+        )
+
+    # Loading
+
+    async def _load(self, event_ids: Collection[EventId]) -> None:
+        self._known.update(await self._rooms.events(event_ids))
+
+    async def _loading(self, step: Callable[[], T]) -> T:
+        """Makes a step, loading what it misses with its auth chain. Raises NothingKnown where
+        that isn't stored."""
+        while True:
+            try:
+                return step()
+            except MissingEvent as missing:
+                self._known.update(await self._rooms.auth_chain(missing.event_ids))
+                await self._load(missing.event_ids)
+                absent = missing.event_ids - self._known.keys()
+                if absent:
+                    raise NothingKnown(min(absent)) from missing
+
+    def _event(self, event_id: EventId) -> Event:
+        found = self._known.get(event_id)
+        if found is None:
+            raise MissingEvent(event_id)
+        return found.event
+
+    def _is_rejected(self, event_id: EventId) -> bool:
+        found = self._known.get(event_id)
+        if found is None:
+            raise MissingEvent(event_id)
+        return found.rejected
+
+    def _lookup(self, state: Mapping[StateKey, StateRef] | None) -> Lookup | None:
+        if state is None:
+            return None
+
+        def lookup(key: StateKey) -> Event | None:
+            ref = state.get(key)
+            return None if ref is None else self._event(ref.event_id)
+
+        return lookup
+
+
+def _cited(event: Event) -> Sequence[EventId]:
+    implied = create_event_id(event.room_id, event.version)
+    return event.auth_events if implied is None else (*event.auth_events, implied)
+
+
+# --- forms --------------------------------------------------------------------------------------
+
+
+def room_json(told: RoomExplanation) -> JsonObject:
+    """The JSON form (docs/event-graph.md)."""
+    resolution = told.resolution
+    return {
+        "format": explain_json.FORMAT,
+        "kind": "room",
+        "room_id": told.room_id,
+        "room_version": told.version.name,
+        "heads": list(told.heads),
+        "merged_by": told.merged_by,
+        "resolution": None if resolution is None else explain_json.resolution_json(resolution),
+    }
+
+
+def room_text(told: RoomExplanation) -> str:
+    """The text to read, with a newline at the end."""
+    lines = [f"Room {told.room_id}, version {told.version.name}", "Heads"]
+    lines += [f"  {event_id}" for event_id in told.heads]
+    if told.resolution is None:
+        lines.append("No fork among the newest events")
+        return "\n".join(lines) + "\n"
+    end = "is open" if told.merged_by is None else f"was joined by {told.merged_by}"
+    lines += [f"The newest fork {end}", ""]
+    return "\n".join(lines) + "\n" + explain_text.resolution_text(told.resolution)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def read_only(config: Config) -> AsyncIterator[Database]:
+    """The server's database for reading; an embedded one is started for it if it doesn't run.
+
+    Raises EmbeddedError or DatabaseUnavailable.
+    """
+    async with AsyncExitStack() as stack:
+        url = config.database.url
+        if url == "embedded":
+            url = await _embedded_url(Path(config.data_dir) / "postgresql", stack)
+        mark = "&" if "?" in url else "?"
+        database = await Database.open(
+            f"{url}{mark}default_transaction_read_only=on", connections=2
+        )
+        stack.push_async_callback(database.close)
+        yield database
+
+
+async def _embedded_url(data_dir: Path, stack: AsyncExitStack) -> str:
+    running = running_url(data_dir, "freehold")
+    if running is not None:
+        return running
+    if cluster_dir(data_dir) is None:
+        raise EmbeddedError(f"there is no database in {data_dir}")
+    cluster = EmbeddedCluster(data_dir)
+    await cluster.start()
+    stack.push_async_callback(cluster.stop)
+    return await cluster.ensure_database("freehold")
+
+
+async def explain(config: Config, what: str, dump: Callable[[JsonObject], str] | None) -> str:
+    """What `freehold explain` prints of an event or a room; JSON by `dump` where given.
+
+    Raises NothingKnown, EmbeddedError, DatabaseUnavailable.
+    """
+    async with read_only(config) as database:
+        explainer = Explainer(database, ServerName(config.server_name))
+        if what.startswith("!"):
+            room = await explainer.room(RoomId(what))
+            return room_text(room) if dump is None else dump(room_json(room))
+        event = await explainer.event(EventId(what))
+        return (
+            explain_text.event_text(event) if dump is None else dump(explain_json.event_json(event))
+        )

@@ -1,0 +1,144 @@
+"""Rooms of many members, made without signing: for what grows with a room and what must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import immutables
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, StateKey, UserId
+from federation.events.room_versions import RoomVersion, room_version
+from federation.graph.chains import Citations, LoadEvent, loader
+
+ADMIN = UserId("@admin:a")
+LEVELS: StateKey = ("m.room.power_levels", "")
+RULES: StateKey = ("m.room.join_rules", "")
+Delta = Mapping[StateKey, EventId | None]
+
+
+@dataclass
+class LargeRoom:
+    """A room, its events, and the state of a moment as a persistent map."""
+
+    version: RoomVersion
+    members: int
+
+    def __post_init__(self) -> None:
+        self.events: dict[EventId, Event] = {}
+        self.state: dict[StateKey, Event] = {}
+        self.room_id = RoomId("!room:a")
+        content = {"room_version": self.version.name, "creator": ADMIN}
+        create = self.add("m.room.create", "", content, cites=())
+        if self.version.room_id_is_create_hash:
+            self.room_id = RoomId("!" + create.event_id[1:])
+        self.member(ADMIN, "join")
+        users: dict[str, int] = {} if self.version.creators_are_privileged else {ADMIN: 100}
+        self.levels(users)
+        self.add("m.room.join_rules", "", {"join_rule": "public"}, cites=(LEVELS,))
+        for number in range(self.members):
+            self.member(member_of(number), "join")
+        self.base: immutables.Map[StateKey, EventId] = immutables.Map(
+            (key, event.event_id) for key, event in self.state.items()
+        )
+        self.citations = Citations(self.events.values())
+
+    def add(
+        self,
+        event_type: str,
+        state_key: str,
+        content: dict[str, Any],
+        *,
+        cites: Iterable[StateKey],
+        sender: UserId = ADMIN,
+    ) -> Event:
+        """A state event on top of the state, citing it under these keys (and the create event)."""
+        keys = [("m.room.create", ""), *cites, ("m.room.member", sender)]
+        if not self.version.create_in_auth_events:
+            keys.pop(0)
+        number = len(self.events)
+        event_id = EventId(f"$e{number}:a")
+        room_id = self.room_id
+        if self.version.room_id_is_create_hash and event_type == "m.room.create":
+            room_id = RoomId("!" + event_id[1:])
+        cited = (self.state[key].event_id for key in keys if key in self.state)
+        event = Event(
+            event_id,
+            room_id,
+            event_type,
+            sender,
+            state_key,
+            content,
+            () if event_type == "m.room.create" else (EventId(f"$e{number - 1}:a"),),
+            tuple(dict.fromkeys(cited)),
+            number + 1,
+            number + 1,
+            None,
+            self.version,
+            b"{}",
+        )
+        self.events[event_id] = event
+        self.state[event.key] = event
+        return event
+
+    def member(self, user: UserId, membership: str, *, sender: UserId | None = None) -> Event:
+        """A member event."""
+        keys: list[StateKey] = [LEVELS, ("m.room.member", user)]
+        if membership == "join":
+            keys.append(RULES)
+        content = {"membership": membership}
+        return self.add("m.room.member", user, content, cites=keys, sender=sender or user)
+
+    def levels(self, users: Mapping[str, int]) -> Event:
+        """A power levels event of the admin."""
+        return self.add("m.room.power_levels", "", {"users": dict(users)}, cites=(LEVELS,))
+
+    @property
+    def load(self) -> LoadEvent:
+        """Loads this room's events."""
+        return loader(self.events)
+
+    def branch(self, make: Iterable[Any]) -> Delta:
+        """What a branch changes of the base; `make` are calls that add events."""
+        kept = dict(self.state)
+        made = [call() for call in make]
+        self.state = kept
+        for event in made:
+            self.citations.add(event)
+        return {event.key: event.event_id for event in made}
+
+
+def member_of(number: int) -> UserId:
+    return UserId(f"@member{number}:s{number % 500}")
+
+
+def forked(version_name: str, members: int) -> tuple[LargeRoom, list[Delta]]:
+    """A room with a two-way fork and ten conflicted keys: power levels (changed twice on one
+    side), join rules, four members kicked on one side who change their names on the other, and
+    four other entries."""
+    room = LargeRoom(room_version(version_name), members)
+    own: dict[str, int] = {} if room.version.creators_are_privileged else {ADMIN: 100}
+    others = [f"m.x{number}" for number in range(4)]
+    kicked = [member_of(number) for number in range(4)]
+
+    def setting(name: str, value: int) -> Event:
+        return room.add(name, "", {"value": value}, cites=(LEVELS,))
+
+    one = room.branch(
+        [
+            lambda: room.levels({**own, member_of(5): 50}),
+            lambda: room.levels({**own, member_of(5): 50, member_of(6): 50}),
+            lambda: room.add("m.room.join_rules", "", {"join_rule": "invite"}, cites=(LEVELS,)),
+            *(lambda user=user: room.member(user, "leave", sender=ADMIN) for user in kicked),
+            *(lambda name=name: setting(name, 1) for name in others),
+        ]
+    )
+    two = room.branch(
+        [
+            *(lambda user=user: room.member(user, "join") for user in kicked),
+            *(lambda name=name: setting(name, 2) for name in others),
+        ]
+    )
+    return room, [one, two]

@@ -1,0 +1,205 @@
+"""Mutation testing of the rules and of resolution: are the tests able to notice a wrong rule?
+
+    python -m tests.federation.graph.mutate MODULE [MODULE ...] [--seconds N]
+
+For each mutant a child process imports the changed module under its own name and runs the tests
+that stand for it, stopping at the first failure. A mutant that passes them all survives; it is
+printed with its line, to be looked at. Not collected by pytest; takes minutes.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import hypothesis
+import pytest
+
+HERE = Path(__file__).parent
+GRAPH = HERE.parents[2] / "federation" / "graph"
+AUTH = ["test_auth_rules.py", "test_auth_membership.py", "test_auth_power_levels.py"]
+RESOLUTION = ["test_state_resolution.py", "test_state_resolution_v1.py", "test_resolution_cost.py"]
+TESTS = {
+    "auth_rules": [AUTH[0], AUTH[1], AUTH[2], "test_old_versions.py"],
+    "auth_membership": [AUTH[1], AUTH[0], "test_old_versions.py"],
+    "auth_power_levels": [AUTH[2]],
+    "power_levels": ["test_power_levels.py", *AUTH],
+    "state_resolution": RESOLUTION,
+    "state_resolution_v1": [RESOLUTION[1], RESOLUTION[0]],
+    "conflicts": RESOLUTION,
+}
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+
+
+def mutated(node: ast.AST) -> Iterator[ast.AST]:
+    """What a node may be replaced by."""
+    match node:
+        case ast.Compare(ops=[op]) if type(op) in COMPARISONS:
+            changed = copy.deepcopy(node)
+            changed.ops = [COMPARISONS[type(op)]()]
+            yield changed
+        case ast.BoolOp(op=op):
+            changed_bool = copy.deepcopy(node)
+            changed_bool.op = ast.Or() if isinstance(op, ast.And) else ast.And()
+            yield changed_bool
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            yield operand
+        case ast.Constant(value=bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int() as value):
+            yield ast.Constant(value + 1)
+        case ast.Constant(value=str() as value) if value:
+            yield ast.Constant("x" + value)
+        case ast.If(test=test):
+            for truth in (True, False):
+                changed_if = copy.deepcopy(node)
+                changed_if.test = ast.copy_location(ast.Constant(truth), test)
+                yield changed_if
+        case ast.Return(value=value) if value is not None and not is_none(value):
+            yield ast.Return(ast.Constant(None))
+        case ast.Continue() | ast.Break():
+            yield ast.Pass()
+
+
+def is_none(node: ast.expr) -> bool:
+    """Is it the constant None?"""
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def is_skipped(node: ast.AST) -> bool:
+    """Docstrings, texts for people, annotations and exports: no test should hold them."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.JoinedStr() | ast.ImportFrom() | ast.Assert():
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__")]) | ast.AnnAssign(value=None):
+            return True
+        case ast.Call(func=ast.Name(id="AuthFailure")):
+            return True
+    return False
+
+
+def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
+    """Each place that holds a node which may be replaced: parent, field, index, node."""
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns"):
+            continue
+        children = value if isinstance(value, list) else [value]
+        for index, child in enumerate(children):
+            if not isinstance(child, ast.AST) or is_skipped(child):
+                continue
+            yield tree, name, index if isinstance(value, list) else None, child
+            yield from sites(child)
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, CodeType]]:
+    """Every mutant of a module: the line, what was changed, its code."""
+    tree = ast.parse(source)
+    for parent, name, index, node in list(sites(tree)):
+        for new in mutated(node):
+            ast.copy_location(new, node)
+            put(parent, name, index, new)
+            ast.fix_missing_locations(tree)
+            told = f"{first_line(node)}  ->  {first_line(new)}"
+            yield getattr(node, "lineno", 0), told, compile(tree, "<mutant>", "exec")
+            put(parent, name, index, node)
+
+
+def first_line(node: ast.AST) -> str:
+    """The first line of a node's source."""
+    return ast.unparse(node).splitlines()[0][:100]
+
+
+def put(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
+    """Puts a node in its place."""
+    if index is None:
+        setattr(parent, name, node)
+    else:
+        getattr(parent, name)[index] = node
+
+
+class Mutant(MetaPathFinder, Loader):
+    """Imports one module from changed code."""
+
+    def __init__(self, name: str, code: CodeType) -> None:
+        self._name = name
+        self._code = code
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Ours, if it is the changed module."""
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_loader(fullname, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs the changed code."""
+        exec(self._code, module.__dict__)  # noqa: S102 - that is what a mutant is for
+
+
+def survives(name: str, code: CodeType) -> bool:
+    """Does a mutant pass the tests of its module? Runs them in a child process."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status) == 0
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    sys.meta_path.insert(0, Mutant(f"federation.graph.{name}", code))
+    files = [str(HERE / file) for file in TESTS[name]]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=20", *files]
+    status = 1
+    try:
+        status = int(pytest.main(options))
+    finally:
+        os._exit(status)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the mutants of some modules, in turn, for a bounded time."""
+    seconds = 600.0
+    names = list(arguments)
+    if "--seconds" in names:
+        at = names.index("--seconds")
+        seconds = float(names[at + 1])
+        del names[at : at + 2]
+    hypothesis.settings.register_profile("mutants", max_examples=40, derandomize=True)
+    hypothesis.settings.load_profile("mutants")
+    for name in names or list(TESTS):
+        started, count, survivors = time.monotonic(), 0, 0
+        for line, told, code in mutants((GRAPH / f"{name}.py").read_text()):
+            if time.monotonic() - started > seconds:
+                sys.stdout.write(f"{name}: stopped after {seconds:.0f} s\n")
+                break
+            count += 1
+            if survives(name, code):
+                survivors += 1
+                sys.stdout.write(f"{name}:{line}: {told}\n")
+                sys.stdout.flush()
+        sys.stdout.write(f"{name}: {count - survivors} of {count} mutants found\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
