@@ -111,20 +111,21 @@ class Checks:
     # 1
 
     def _check_told(self, disks: Disks, oracle: GraphOracle) -> None:
-        steady = self._steady(disks, oracle)
+        since = _descendants(disks.events, self._first_joins(disks).values())
+        steady = self._steady(disks, oracle, since)
         for told in self.world.told:
             holders = {told.server}
-            if told.server in steady:
+            if told.event_id in since:
                 holders |= steady
             for server in sorted(holders):
                 stored = disks.of[server].get(told.event_id)
                 if stored is None or stored.row["outlier"]:
                     self.world.found(f"{server} lacks {told.event_id}, told by {told.server}")
 
-    def _steady(self, disks: Disks, oracle: GraphOracle) -> set[ServerName]:
+    def _steady(
+        self, disks: Disks, oracle: GraphOracle, since: set[EventId]
+    ) -> set[ServerName]:
         """The servers that had a joined user at every event since each server's first join."""
-        first = [event_id for event_id, _ in self._first_joins(disks).values()]
-        since = _descendants(disks.events, first)
         steady = set(self._first_joins(disks))
         for event_id in since:
             state = oracle.after(event_id)
@@ -132,15 +133,15 @@ class Checks:
                 steady &= joined_servers(disks, state)
         return steady
 
-    def _first_joins(self, disks: Disks) -> dict[ServerName, tuple[EventId, int]]:
-        first: dict[ServerName, tuple[EventId, int]] = {}
+    def _first_joins(self, disks: Disks) -> dict[ServerName, EventId]:
+        first: dict[ServerName, Event] = {}
         for event in disks.events.values():
-            if event.membership != "join" or event.state_key != event.sender:
-                continue
             server = server_of(event.sender)
-            if server not in first or event.depth < first[server][1]:
-                first[server] = (event.event_id, event.depth)
-        return first
+            if event.membership == "join" and event.state_key == event.sender:
+                known = first.setdefault(server, event)
+                if event.depth < known.depth:
+                    first[server] = event
+        return {server: event.event_id for server, event in first.items()}
 
     # 2
 
@@ -161,7 +162,12 @@ class Checks:
                 )
             snapshot = row["snapshot_before"]
             if snapshot not in states:
-                states[snapshot] = snapshot_state(server.disk.tables, row["room_nid"], snapshot)
+                try:
+                    state = snapshot_state(server.disk.tables, row["room_nid"], snapshot)
+                except KeyError as missing:
+                    self.world.found(f"{server.name}: the snapshot {snapshot} needs {missing}")
+                    continue
+                states[snapshot] = state
             if states[snapshot] != before:
                 self.world.found(
                     f"{server.name} has another state before {event_id} ({stored.event.type},"
