@@ -185,23 +185,32 @@ class Checks:
     # 3
 
     async def check_convergence(self) -> None:
-        """Has each server send one event, then compares."""
-        rounds = 1 + max(self._heads_count(server) for server in self.world.servers) // 9
+        """Has each server send one event, then compares. Where an event was soft-failed somewhere,
+        or more heads are open than one event names, it takes another round."""
+        rounds = 3 + max(self._heads_count(server) for server in self.world.servers) // 9
+        differences: list[str] = []
         for _ in range(rounds):
             for server in self.world.servers:
                 await self._speak(server)
+            differences = await self._differences()
+            if not differences:
+                return
+        for difference in differences:
+            self.world.found(difference)
+
+    async def _differences(self) -> list[str]:
         present = [server for server in self.world.servers if await self._speaker(server)]
-        if not present:
-            return
         views = [(server.name, await self._view(server)) for server in present]
-        for name, view in views[1:]:
-            if view[1] != views[0][1][1]:
-                self.world.found(
-                    f"{name} and {views[0][0]} have different states:"
-                    f" {_difference(view[1], views[0][1][1])}"
+        found = []
+        for name, (heads, state) in views[1:]:
+            first, (first_heads, first_state) = views[0]
+            if state != first_state:
+                found.append(
+                    f"{name} and {first} have different states: {_difference(state, first_state)}"
                 )
-            if view[0] != views[0][1][0]:
-                self.world.found(f"{name} has heads {view[0]}, {views[0][0]} has {views[0][1][0]}")
+            if heads != first_heads:
+                found.append(f"{name} has heads {heads}, {first} has {first_heads}")
+        return found
 
     def _heads_count(self, server: SimulatedServer) -> int:
         tables = server.disk.tables
