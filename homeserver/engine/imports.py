@@ -76,10 +76,27 @@ class Imports:
     # Outliers
 
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
-        """Keeps events without a place; returns the room's number. Those that are here stay."""
+        """Keeps events without a place; returns the room's number. Those that are here stay.
+
+        Under the room's turn: an event that is staged meanwhile must not be stored under a second
+        number, since its snapshots name the first."""
         if not events:
             return 0
         await self._committer.nids_ready(len(events) + 1)
+        room = await self._rooms.get(events[0].room_id)
+        if room is None:
+            return await self._write_outliers(events, rejected)
+        room.pins += 1
+        try:
+            async with room.turn:
+                new = [one for one in events if one.event_id not in room.staged_events]
+                if new:
+                    await self._write_outliers(new, rejected)
+        finally:
+            room.pins -= 1
+        return room.nid
+
+    async def _write_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
         first = events[0]
 
         def rows(room_nid: int) -> list[EventRow]:

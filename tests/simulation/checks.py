@@ -122,11 +122,9 @@ class Checks:
                 if stored is None or stored.row["outlier"]:
                     self.world.found(f"{server} lacks {told.event_id}, told by {told.server}")
 
-    def _steady(
-        self, disks: Disks, oracle: GraphOracle, since: set[EventId]
-    ) -> set[ServerName]:
+    def _steady(self, disks: Disks, oracle: GraphOracle, since: set[EventId]) -> set[ServerName]:
         """The servers that had a joined user at every event since each server's first join."""
-        steady = set(self._first_joins(disks))
+        steady = set(self._first_joins(disks)) & self._members(disks, oracle)
         for event_id in since:
             state = oracle.after(event_id)
             if state is not None:
@@ -199,7 +197,12 @@ class Checks:
             self.world.found(difference)
 
     async def _differences(self) -> list[str]:
-        present = [server for server in self.world.servers if await self._speaker(server)]
+        members = self._members(*self.look())
+        present = [
+            server
+            for server in self.world.servers
+            if server.name in members and await self._speaker(server)
+        ]
         views = [(server.name, await self._view(server)) for server in present]
         found = []
         for name, (heads, state) in views[1:]:
@@ -211,6 +214,14 @@ class Checks:
             if heads != first_heads:
                 found.append(f"{name} has heads {heads}, {first} has {first_heads}")
         return found
+
+    def _members(self, disks: Disks, oracle: GraphOracle) -> set[ServerName]:
+        """The servers in the room when all that anybody has is put together. One that was banned
+        while it was away may not know it: nobody answers its questions any more."""
+        parents = {parent for event in disks.events.values() for parent in event.prev_events}
+        leaves = disks.events.keys() - parents - oracle.rejected.keys()
+        states = [oracle.after(one) for one in sorted(leaves)]
+        return joined_servers(disks, oracle.resolved([one for one in states if one is not None]))
 
     def _heads_count(self, server: SimulatedServer) -> int:
         tables = server.disk.tables
