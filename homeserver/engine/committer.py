@@ -351,6 +351,8 @@ class Committer:
         for one in pending:
             if isinstance(one, RoomUnit) and one.generation == one.room.generation:
                 one.room.discard_staged()
+            if isinstance(one, RoomUnit) and one.failed is not None:
+                one.failed()
         for one in pending:
             self._settle(one, error)
 

@@ -91,6 +91,7 @@ class RoomUnit:
     brought: Brought | None = None
     is_late: bool = False  # who waited was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
+    failed: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

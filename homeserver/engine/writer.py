@@ -226,8 +226,14 @@ class Writer:
             room, room.generation, staged, unit or Unit(), done, is_new, brought=brought
         )
         room_unit.committed = lambda: self._published(room_unit)
+        room_unit.failed = lambda: self._failed(room_unit)
         self._committer.enqueue(room_unit)
         return done
+
+    def _failed(self, unit: RoomUnit) -> None:
+        """A batch without log entries may be in although it counts as failed: its position doesn't
+        tell. So memory must not say that its events aren't stored."""
+        self._rooms.memory.stored(staged.event.event_id for staged in unit.staged)
 
     def _published(self, unit: RoomUnit) -> None:
         """After the commit: what was staged is an event like any other."""

@@ -216,12 +216,15 @@ class Checks:
         return found
 
     def _members(self, disks: Disks, oracle: GraphOracle) -> set[ServerName]:
-        """The servers in the room when all that anybody has is put together. One that was banned
-        while it was away may not know it: nobody answers its questions any more."""
+        """The servers that are in the room by whatever anybody has last. One that was put out while
+        it was away may not know it: nobody answers its questions any more, and each side
+        soft-fails what the other sends."""
         parents = {parent for event in disks.events.values() for parent in event.prev_events}
         leaves = disks.events.keys() - parents - oracle.rejected.keys()
         states = [oracle.after(one) for one in sorted(leaves)]
-        return joined_servers(disks, oracle.resolved([one for one in states if one is not None]))
+        known = [one for one in states if one is not None]
+        joined = [joined_servers(disks, one) for one in (*known, oracle.resolved(known))]
+        return set.intersection(*joined)
 
     def _heads_count(self, server: SimulatedServer) -> int:
         tables = server.disk.tables
