@@ -19,7 +19,7 @@ from federation.events.room_versions import room_version
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
-from homeserver.storage.events import REJECTED
+from homeserver.storage.events import ACCEPTED, REJECTED
 from homeserver.storage.text import unescape
 from tests.simulation.memory_tables import Tables
 from tests.simulation.oracle import GraphOracle, StateIds
@@ -77,6 +77,13 @@ def snapshot_state(tables: Tables, room_nid: int, snapshot: int) -> StateIds:
     return state
 
 
+def current_state(tables: Tables) -> StateIds:
+    """The state of a server's only room, as stored; empty where it was never in it."""
+    for room_nid, heads in tables.heads.items():
+        return snapshot_state(tables, room_nid, heads["snapshot_nid"])
+    return {}
+
+
 def _key(row: Mapping[str, Any]) -> StateKey:
     return unescape(row["type"]), unescape(row["state_key"])
 
@@ -119,7 +126,8 @@ class Checks:
                 holders |= steady
             for server in sorted(holders):
                 stored = disks.of[server].get(told.event_id)
-                if stored is None or stored.row["outlier"]:
+                is_own = server == told.server  # then it may be known from a join's state alone
+                if stored is None or (stored.row["outlier"] and not is_own):
                     self.world.found(f"{server} lacks {told.event_id}, told by {told.server}")
 
     def _steady(self, disks: Disks, oracle: GraphOracle, since: set[EventId]) -> set[ServerName]:
@@ -144,6 +152,7 @@ class Checks:
     # 2
 
     def _check_server(self, server: SimulatedServer, disks: Disks, oracle: GraphOracle) -> None:
+        self._check_current(server, disks, oracle)
         states: dict[int, StateIds] = {}
         for event_id, stored in disks.of[server.name].items():
             self._check_signature(server, stored.event)
@@ -171,6 +180,39 @@ class Checks:
                     f"{server.name} has another state before {event_id} ({stored.event.type},"
                     f" unproven {row['unproven']}): {_difference(states[snapshot], before)}"
                 )
+
+    def _check_current(self, server: SimulatedServer, disks: Disks, oracle: GraphOracle) -> None:
+        """The heads are the accepted events that no accepted one names as parent (since the last
+        join through another server), and the current state is the oracle's over them."""
+        tables = server.disk.tables
+        for room_nid, row in tables.heads.items():
+            heads = {tables.by_nid[room_nid, number]["event_id"] for number in row["heads"]}
+            accepted = [
+                one
+                for one in disks.of[server.name].values()
+                if one.row["n"] is not None and one.row["verdict"] == ACCEPTED
+            ]
+            parents = {parent for one in accepted for parent in one.event.prev_events}
+            joins = [one.row["n"] for one in accepted if self._is_entry(server, one)]
+            since = max(joins, default=0)
+            leaves = {
+                one.event.event_id
+                for one in accepted
+                if one.row["n"] >= since and one.event.event_id not in parents
+            }
+            if heads != leaves:
+                self.world.found(f"{server.name} has heads {heads}, its graph {leaves}")
+            states = [oracle.after(head) for head in sorted(heads)]
+            known = [one for one in states if one is not None]
+            state = snapshot_state(tables, room_nid, row["snapshot_nid"])
+            if len(known) == len(states) and state != oracle.resolved(known):
+                difference = _difference(state, oracle.resolved(known))
+                self.world.found(f"{server.name} has another current state: {difference}")
+
+    def _is_entry(self, server: SimulatedServer, one: Stored) -> bool:
+        """Is it a join of the server's user through another server?"""
+        is_own_join = one.event.membership == "join" and server_of(one.event.sender) == server.name
+        return is_own_join and bool(one.row["unproven"])
 
     def _check_signature(self, server: SimulatedServer, event: Event) -> None:
         sender = self.world.by_name(server_of(event.sender))
@@ -224,6 +266,12 @@ class Checks:
         states = [oracle.after(one) for one in sorted(leaves)]
         known = [one for one in states if one is not None]
         joined = [joined_servers(disks, one) for one in (*known, oracle.resolved(known))]
+        for server in self.world.servers:
+            own = joined_servers(disks, current_state(server.disk.tables))
+            if server.name in own:
+                joined.append(own)
+            else:
+                joined.append({one.name for one in self.world.servers if one is not server})
         return set.intersection(*joined)
 
     def _heads_count(self, server: SimulatedServer) -> int:
