@@ -53,6 +53,7 @@ class RoomLoader:
         chains = await self._load_chains(sorted(snapshots))
         newest = _grouped(await stored.newest_of_each(nids, limits.ROOM_LOAD_EVENTS))
         awaited = _grouped(await stored.awaited(nids))
+        missing = _grouped(await stored.missing_parents(nids))
         rooms = {}
         for row in rows:
             nid = row["room_nid"]
@@ -60,6 +61,7 @@ class RoomLoader:
             room.awaited_targets = {
                 EventId(one["target"]): EventId(one["redaction"]) for one in awaited.get(nid, ())
             }
+            room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
             self._fill_ring(room, newest.get(nid, ()))
             rooms[room.room_id] = room
         return rooms

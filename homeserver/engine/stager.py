@@ -170,7 +170,8 @@ class Stager:
         snapshots: tuple[SnapshotRow, ...] = (),
         replaces_heads: bool = False,
     ) -> Staged:
-        """Puts an allowed event at the room's newest place; the caller holds the turn."""
+        """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
+        accepted event names as its parent (it fills a gap) is no head, and changes no state."""
         if nid is None:
             nid = self._take_nid()
         after = before
@@ -183,8 +184,10 @@ class Stager:
             if replaces_heads
             else tuple(head for head in view.heads if head.event_id not in event.prev_events)
         )
+        is_named = bool(others) and event.event_id in room.named
         if others:
-            branches = [after, *(Before(head.state, head.chain) for head in others)]
+            own = () if is_named else (after,)
+            branches = [*own, *(Before(head.state, head.chain) for head in others)]
             room.staged_events[event.event_id] = KnownEvent(event)
             current, rows = await self._resolver.resolve(room, branches, self._take_nid)
             snapshots += rows
@@ -200,6 +203,7 @@ class Stager:
             origin=origin,
             snapshots=snapshots,
             replaces_heads=replaces_heads,
+            is_head=not is_named,
         )
         await self._prepare_redactions(room, staged)
         assert staged.view is not None, "a placed event changes the room"

@@ -234,6 +234,7 @@ def place_live(
     origin: Origin,
     snapshots: tuple[SnapshotRow, ...] = (),
     replaces_heads: bool = False,
+    is_head: bool = True,
 ) -> Staged:
     """An accepted event at the room's newest place. `after` is the state after it, `current` the
     room's from now on. `replaces_heads`: what we had of the room is out of date (a rejoin)."""
@@ -258,7 +259,7 @@ def place_live(
     view = RoomView(
         current.state,
         current.chain,
-        (*kept, head),
+        (*kept, head) if is_head else kept,
         row.n,
         counts.joined,
         counts.invited,

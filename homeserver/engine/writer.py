@@ -239,6 +239,7 @@ class Writer:
         """After the commit: what was staged is an event like any other."""
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
+            unit.room.named.update(staged.missing_parents)
             known = unit.room.staged_events.pop(staged.event.event_id, None)
             if known is not None:
                 client = staged.entry.client if staged.entry else None

@@ -198,6 +198,11 @@ class RoomRows:
         async with self._database.connection() as connection:
             return await redactions.awaited(connection, room_nids)
 
+    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        """See `storage.redactions`."""
+        async with self._database.connection() as connection:
+            return await redactions.missing_parents(connection, room_nids)
+
     async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
         """See `storage.state_changes`."""
         async with self._database.connection() as connection:

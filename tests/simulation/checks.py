@@ -196,12 +196,15 @@ class Checks:
             joins = [one.row["n"] for one in accepted if self._is_entry(server, one)]
             since = max(joins, default=0)
             leaves = {
-                one.event.event_id
+                one.event.event_id: one.row["n"]
                 for one in accepted
-                if one.row["n"] >= since and one.event.event_id not in parents
+                if one.event.event_id not in parents
             }
-            if heads != leaves:
-                self.world.found(f"{server.name} has heads {heads}, its graph {leaves}")
+            wanted = {event_id for event_id, n in leaves.items() if n >= since}
+            if not wanted <= heads <= leaves.keys():
+                self.world.found(
+                    f"{server.name} has heads {sorted(heads)}, its graph {sorted(wanted)}"
+                )
             states = [oracle.after(head) for head in sorted(heads)]
             known = [one for one in states if one is not None]
             state = snapshot_state(tables, room_nid, row["snapshot_nid"])
@@ -279,13 +282,17 @@ class Checks:
         return max((len(row["heads"]) for row in tables.heads.values()), default=1)
 
     async def _speaker(self, server: SimulatedServer) -> UserId | None:
-        """A joined user of the server."""
+        """A joined user of the server; one whom the other servers see as joined too, if any."""
         room = await self.world.room(server)
+        joined: list[UserId] = []
         for user in self.world.users_of(server):
             ref = room.view.state.get(("m.room.member", user)) if room else None
             if ref is not None and ref.membership == "join":
-                return user
-        return None
+                joined.append(user)
+        tables = [one.disk.tables for one in self.world.servers]
+        return max(
+            joined, key=lambda user: sum(_is_joined(one, user) for one in tables), default=None
+        )
 
     async def _speak(self, server: SimulatedServer) -> None:
         user = await self._speaker(server)
@@ -299,6 +306,11 @@ class Checks:
         assert room is not None, "it has a joined user"
         state = {key: ref.event_id for key, ref in room.view.state.items()}
         return sorted(head.event_id for head in room.view.heads), state
+
+
+def _is_joined(tables: Tables, user: UserId) -> bool:
+    event_id = current_state(tables).get(("m.room.member", user))
+    return event_id is not None and bool(tables.events[event_id]["membership"] == "join")
 
 
 def _descendants(events: Mapping[EventId, Event], of_all: Iterable[EventId]) -> set[EventId]:

@@ -207,6 +207,14 @@ class MemoryRooms:
             if nid in room_nids
         ]
 
+    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        await self._pause()
+        return [
+            {"room_nid": nid, "missing": missing}
+            for nid, missing in self._tables.gaps
+            if nid in room_nids
+        ]
+
     async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
         await self._pause()
         return [
