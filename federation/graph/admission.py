@@ -4,8 +4,8 @@ Rules:
 1. `admit` yields what it needs and is sent the answer; it does no I/O and never guesses. What
    can't be decided yet ends in `Waiting`, not in a refusal.
 2. Check 1 (format) and the redaction of check 3 (content hash) are `parse_pdu`'s. Here: 2
-   signatures, 4 the event's auth events, 5 the state before it. Check 6, against the current
-   state, is `settle`, made in the room's writer.
+   signatures, 4 the event's auth events, 5 the state before it. Checks 6 and 7, against the
+   current state and by the room's policy server, are `settle`, made in the room's writer.
 3. One function per check; each returns a verdict, or None to go on.
 4. `check_auth_chain` does checks 2 and 4 for a whole chain at once (a join's answer).
 """
@@ -36,6 +36,7 @@ from federation.graph.auth_rules import (
     create_event_id,
 )
 from federation.graph.chains import topological_order
+from federation.graph.policy_servers import NotRecommended, PolicyServer, check_policy
 
 # --- needs and answers --------------------------------------------------------------------------
 
@@ -107,9 +108,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SoftFailed:
-    """Allowed where it stands, but not by the current state: not shown, not built upon."""
+    """Allowed where it stands, but not by the current state, or not recommended by the room's
+    policy server: not shown, not built upon."""
 
-    failure: AuthFailure
+    failure: AuthFailure | NotRecommended
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,12 +340,15 @@ def admit(
     return Accepted() if verdict is None else verdict
 
 
-def settle(event: Event, current: AuthState) -> Accepted | SoftFailed:
-    """Check 6: does the room's current state allow the event (spec: "Soft failure")?
+def settle(
+    event: Event, current: AuthState, *, policy: PolicyServer | None = None
+) -> Accepted | SoftFailed:
+    """Check 6: does the room's current state allow the event (spec: "Soft failure")? Then 7: does
+    the policy server that the room uses, if any, recommend it (`policy_server_of`)?
 
     *Precondition:* `admit` accepted it, so its signatures are verified.
     """
-    failure = check_auth(event, current)
+    failure = check_auth(event, current) or check_policy(event, policy)
     return Accepted() if failure is None else SoftFailed(failure)
 
 
