@@ -344,3 +344,7 @@ PUBLISHED_ROOMS_LOADED = 50
 
 PUBLISHED_ROOMS_PER_PAGE = 100
 """Rooms in one page of the directory."""
+
+HEADS_KEPT = 100
+"""Forward extremities of a room, but for those that differ in their state; one more, and those
+that add no state are let go."""
