@@ -101,7 +101,7 @@ def is_skipped(node: ast.AST) -> bool:
 def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
     """Each place that holds a node which may be replaced: parent, field, index, node."""
     for name, value in ast.iter_fields(tree):
-        if name in ("annotation", "returns"):
+        if name in ("annotation", "returns", "decorator_list"):
             continue
         children = value if isinstance(value, list) else [value]
         for index, child in enumerate(children):
