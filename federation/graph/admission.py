@@ -28,7 +28,6 @@ from federation.events.signatures import (
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.graph.auth_rules import (
     AuthFailure,
-    AuthRule,
     AuthState,
     ParsedLevels,
     check_auth,
@@ -82,13 +81,6 @@ Keys = Mapping[tuple[ServerName, KeyId], VerifyKey]
 # --- verdicts -----------------------------------------------------------------------------------
 
 
-class RejectReason(Enum):
-    """Why an event is rejected other than by a rule about its content."""
-
-    AUTH_EVENT_REJECTED = "auth_event_rejected"
-    """One of its auth events was rejected (auth rule 3.3)."""
-
-
 class DropReason(Enum):
     """Why an event is dropped: it is as if it had never come."""
 
@@ -118,7 +110,7 @@ class SoftFailed:
 class Rejected:
     """Not allowed: kept as rejected, so that events after it can be judged."""
 
-    failure: AuthFailure | RejectReason
+    failure: AuthFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +236,6 @@ def needed_auth_events(event: Event) -> frozenset[EventId]:
     return frozenset((*event.auth_events, implied))
 
 
-def _rejected(failure: AuthFailure) -> Rejected:
-    if failure.rule is AuthRule.AUTH_EVENT_REJECTED:
-        return Rejected(RejectReason.AUTH_EVENT_REJECTED)
-    return Rejected(failure)
-
-
 def _auth_events_state(event: Event, known: Callable[[EventId], Event]) -> Mapping[StateKey, Event]:
     """The state that the auth events make, with the create event that the room ID implies."""
     state = {found.key: found for found in map(known, event.auth_events) if found.is_state}
@@ -275,7 +261,7 @@ def _check_by_auth_events(
         event, [known(event_id) for event_id in event.auth_events], rejected
     )
     if failure is not None:
-        return _rejected(failure)
+        return Rejected(failure)
     state = AuthState(event.version, _auth_events_state(event, known).get, parsed=parsed)
     failure = check_auth(event, state, verified_servers=verified)
     return None if failure is None else Rejected(failure)
