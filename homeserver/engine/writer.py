@@ -76,9 +76,11 @@ class Writer:
         try:
             [sent] = await self._commit_drafts(room_id, [draft], (transaction, claim), None)
         except OutcomeUnknown as unknown:
-            self._transactions.finish_once_known(
-                transaction, claim, unknown.event_ids[0], unknown.final
-            )
+            if unknown.event_ids:
+                [event_id] = unknown.event_ids
+                self._transactions.finish_once_known(transaction, claim, event_id, unknown.final)
+            else:  # what a refusal rests on isn't known: nothing was made
+                self._transactions.abandon(transaction, claim, unknown)
             raise
         except BaseException as error:
             self._transactions.abandon(transaction, claim, error)
@@ -121,6 +123,9 @@ class Writer:
                 rows = partial(work, room.room_id) if work is not None else None
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
             committed = await done
+        except OutcomeUnknown as unknown:
+            unknown.final.add_done_callback(partial(self._drop_if_failed, room))
+            raise
         except Superseded as error:
             self._rooms.drop(room.room_id)
             raise unavailable("the room could not be stored") from error
@@ -129,6 +134,10 @@ class Writer:
                 self._rooms.drop(room.room_id)
             raise
         return room.room_id, _sent(staged, committed)
+
+    def _drop_if_failed(self, room: Room, made: asyncio.Future[Committed]) -> None:
+        if made.cancelled() or made.exception() is not None:
+            self._rooms.drop(room.room_id)
 
     async def _commit_drafts(
         self,
