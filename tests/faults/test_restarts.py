@@ -192,6 +192,8 @@ async def test_a_since_from_before_a_kill_gives_what_came_after_it_once(
         assert not said["rooms"]["join"][room_id]["timeline"].get("limited")
     said = await waits(bob, said["next_batch"])
     await set_typing(alice, room_id)
+    for token in tokens:  # their counts are ahead of what this server has counted so far
+        assert typing_in(await bob.sync(token), room_id) == [[alice.user_id]]
     said = await bob.sync(said["next_batch"], 5_000)
     assert typing_in(said, room_id) == [[alice.user_id]]
     assert messages_of(said, room_id) == []
@@ -201,15 +203,18 @@ async def test_a_since_from_before_a_kill_gives_what_came_after_it_once(
 async def test_typing_neither_loops_a_sync_nor_takes_a_position_of_an_event(
     cluster: Cluster, new_person: NewPerson
 ) -> None:
-    """Who syncs on hears of it once; an event sent later is behind each token given before."""
-    alice, bob = await new_person("p", "hs1"), await new_person("p", "hs1")
-    room_id = await alice.create_room([bob])
+    """Who syncs on hears of it once, also while others type elsewhere; an event sent later is
+    behind each token given before."""
+    alice, bob, eve = [await new_person("p", "hs1") for _ in range(3)]
+    room_id, elsewhere = await alice.create_room([bob]), await eve.create_room()
     token = (await bob.sync())["next_batch"]
     await set_typing(alice, room_id)
     said = await bob.sync(token, 5_000)
     assert typing_in(said, room_id) == [[alice.user_id]]
     tokens = [token, said["next_batch"]]
     said = await waits(bob, tokens[-1])
+    await set_typing(eve, elsewhere)
+    said = await waits(bob, said["next_batch"])
     tokens.append(said["next_batch"])
     await alice.send(room_id, "an event")
     for token in tokens:
