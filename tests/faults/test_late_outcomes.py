@@ -52,7 +52,10 @@ def key(number: str, user: UserId = ALICE) -> TransactionKey:
 async def test_what_is_late_is_503_and_a_repeat_gets_the_one_event(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    """Whether the late commit succeeds or fails, and for what was queued behind it too."""
+    """Whether the late commit succeeds or fails, and for what was queued behind it too.
+
+    Seen to fail when the 503 gave the transaction ID free.
+    """
     async with running(postgres_url) as world:
         room_id = await world.create_room()
         await world.say(room_id, "before")
@@ -78,7 +81,10 @@ async def test_what_is_late_is_503_and_a_repeat_gets_the_one_event(
 async def test_a_refusal_that_is_late_leaves_its_transaction_id_free(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It isn't known whether the refusal holds: 503, and a repeat is asked anew."""
+    """It isn't known whether the refusal holds: 503, and a repeat is asked anew.
+
+    Seen to fail when its transaction ID was kept for an event that was never made.
+    """
     async with running(postgres_url) as world:
         room_id = await world.create_room()
         gate = Gate(world, monkeypatch)
@@ -102,7 +108,10 @@ async def test_a_refusal_that_is_late_leaves_its_transaction_id_free(
 async def test_a_room_made_late_is_there_or_unknown(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    """Nothing of a room that came to nothing stays in memory."""
+    """Nothing of a room that came to nothing stays in memory.
+
+    Seen to fail when the room was kept whatever became of it.
+    """
     async with running(postgres_url) as world:
         await world.create_room()
         gate = Gate(world, monkeypatch)
