@@ -56,7 +56,7 @@ async def make_engine(
         stager=Stager(
             rooms,
             resolver,
-            take_nid=committer.take_nid,
+            take_nid=committer.numbers.take,
             signer=Signer(server_name, key),
             clock=clock,
             random_bytes=os.urandom,

@@ -85,17 +85,17 @@ class Imports:
         """Keeps events without a place; returns the room's number. Those that are here stay."""
         if not events:
             return 0
-        await self._committer.nids_ready(len(events) + 1)
+        await self._committer.numbers.ready(len(events) + 1)
         first = events[0]
         async with self._database.transaction() as connection:
             room_nid = await room_rows.ensure(
-                connection, self._committer.take_nid(), first.room_id, first.version.name
+                connection, self._committer.numbers.take(), first.room_id, first.version.name
             )
             for start in range(0, len(events), _CHUNK):
                 rows = [
                     _row(
                         event,
-                        self._committer.take_nid(),
+                        self._committer.numbers.take(),
                         room_nid,
                         rejected=event.event_id in rejected,
                     )
@@ -122,7 +122,7 @@ class Imports:
         before = Before(view.state, view.chain)
         if not change:
             return before, ()
-        return extended(room, before, change, self._committer.take_nid())
+        return extended(room, before, change, self._committer.numbers.take())
 
     # Joins
 
@@ -134,7 +134,7 @@ class Imports:
         refs = await self._refs(
             [event.event_id for event in joined.state if event.event_id not in joined.rejected]
         )
-        await self._committer.nids_ready(6)
+        await self._committer.numbers.ready(6)
         room = known or self._empty_room(joined, room_nid)
         before, snapshots = self._joined_state(room, refs)
         if known is None:
@@ -162,7 +162,7 @@ class Imports:
         self, room: Room, refs: Mapping[StateKey, StateRef]
     ) -> tuple[Before, tuple[SnapshotRow, ...]]:
         """The given state as a first snapshot: what we had of the room doesn't matter any more."""
-        chain = first_chain(self._committer.take_nid(), refs)
+        chain = first_chain(self._committer.numbers.take(), refs)
         return Before(state_of(chain), chain), (snapshot_row(room, chain),)
 
     def _set_state(self, room: Room, before: Before) -> None:
@@ -227,7 +227,7 @@ class Imports:
         state_before: Mapping[StateKey, EventId],
     ) -> None:
         """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
-        await self._committer.nids_ready(2 * len(events) + 2)
+        await self._committer.numbers.ready(2 * len(events) + 2)
         async with self._database.transaction() as connection:
             gaps = await gap_rows.gaps_of(connection, room.nid, [one.event_id for one in events])
             if not gaps:
@@ -264,12 +264,12 @@ class Imports:
         nids: Mapping[str, int],
     ) -> tuple[list[EventRow], list[SnapshotRow]]:
         n, lowest = order
-        chain = first_chain(self._committer.take_nid(), refs)
+        chain = first_chain(self._committer.numbers.take(), refs)
         before = Before(state_of(chain), chain)
         snapshots = [snapshot_row(room, chain)]
         rows = []
         for i, event in enumerate(events):
-            nid = nids.get(event.event_id) or self._committer.take_nid()
+            nid = nids.get(event.event_id) or self._committer.numbers.take()
             row = _row(event, nid, room.nid, rejected=False)
             row.outlier, row.unproven = False, True
             row.n, row.fill = n, lowest - len(events) + i

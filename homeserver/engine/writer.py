@@ -19,14 +19,11 @@ from typing import TypeAlias, TypeVar
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
-from homeserver.engine.committer import Committer, OutcomeUnknown, Superseded
+from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
-from homeserver.engine.staging import (
-    RoomUnit,
-    Staged,
-)
+from homeserver.engine.staging import RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
@@ -112,7 +109,7 @@ class Writer:
         `work`, called with the new room's ID, writes (an alias). Raises as `send` does."""
         assert drafts[0].type == "m.room.create", "a room begins with its create event"
         await self._committer.wait_for_space()
-        await self._committer.nids_ready(2 * len(drafts) + 3)
+        await self._committer.numbers.ready(2 * len(drafts) + 3)
         room, first = self.stager.new_room(version, drafts[0])
         self._rooms.add(room)
         try:
@@ -150,8 +147,8 @@ class Writer:
         for _ in range(2):
             room = await self.room(room_id)
             await self._committer.wait_for_space()
-            if self._committer.nids_left < 2 * len(drafts) + 1:
-                await self._committer.nids_ready(2 * len(drafts) + 1)
+            if self._committer.numbers.left < 2 * len(drafts) + 1:
+                await self._committer.numbers.ready(2 * len(drafts) + 1)
             try:
                 return await self._stage_and_commit(room, drafts, stored, unit)
             except Superseded:
