@@ -23,8 +23,14 @@ from itertools import islice
 from pathlib import Path
 from types import CodeType, ModuleType
 
+import asyncpg  # noqa: F401 - as the four below: imported once, before the children
+import canonicaljson  # noqa: F401
 import hypothesis
+import nacl.bindings  # noqa: F401
 import pytest
+import pytest_asyncio  # noqa: F401
+
+import homeserver.storage.embedded  # noqa: F401
 
 HERE = Path(__file__).parent
 GRAPH = HERE.parents[2] / "federation" / "graph"
@@ -172,6 +178,7 @@ def survives(name: str, code: CodeType) -> bool:
     files = [str(HERE / file) for file in TESTS[name]]
     # What was imported before the fork can't be rewritten, which pytest would warn of.
     quiet_options = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
+    quiet_options += ["-p", "no:xdist"]
     options = ["-x", "-q", "--timeout=20", *quiet_options, *files]
     status = 1
     try:
