@@ -12,6 +12,9 @@ DATABASE_COMMAND_S = 60
 DATABASE_WAIT_S = 10
 """How long a request waits for a free connection before it is answered with 503."""
 
+DATABASE_RELEASE_S = 0.5
+"""How long a statement that was given up may take to end; then its connection is dropped."""
+
 DATABASE_CLOSE_S = 2
 """A stop takes under 5 s in all."""
 
@@ -297,7 +300,7 @@ KEY_QUERY_JOIN_WAIT_S = 2.0
 PASSING_EDUS = 100
 """Typing and receipts that wait for one destination; the oldest go."""
 
-STOP_S = 3.5
+STOP_S = 2.5
 """How long all steps of a stop after the sockets' may take together; a stop takes under 5 s."""
 
 LOG_CLOSE_S = 2

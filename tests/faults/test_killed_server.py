@@ -156,7 +156,7 @@ async def test_a_server_killed_while_it_receives_gets_everything_once(
     """hs2 is killed in the middle of a stream of 200 messages, with letters to a device between
     them, and started again while it goes on.
 
-    Seen to fail when an event that is there already was stored again.
+    Seen to fail when the outbox moved its cursor although the other side was away.
     """
     alice, bob = await new_person("p", "hs1"), await new_person("p", "hs2")
     room_id = await alice.create_room([bob])
