@@ -177,8 +177,9 @@ SUPERVISOR_STOP_S = 2
 RESTART_WAIT_S_LEAST = 0.5
 """Wait before a failed task is started again; doubles with each failure."""
 
-RESTART_WAIT_S_MOST = 60.0
-"""Longest wait before a failed task is started again."""
+RESTART_WAIT_S_MOST = 15.0
+"""Longest wait before a failed task is started again: after an outage of the database, delivery to
+other servers goes on so soon."""
 
 SERVER_STOP_S = 0.5
 """How long a stop waits for requests that are being answered; those that wait are then cut."""

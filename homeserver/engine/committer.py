@@ -275,12 +275,19 @@ class Committer:
             if isinstance(one.pending, RoomUnit):
                 one.publish_room()
         for follower in self._followers:
-            follower(placed)
+            self._tell(follower, placed)
         for one in batch.units:
             if one.error is not None:
                 self._settle(one.pending, one.error)
             else:
                 self._settle(one.pending, one.committed)
+
+    def _tell(self, follower: Published, placed: Sequence[Placed]) -> None:
+        """A follower's fault must not keep others from hearing of what is committed."""
+        try:
+            follower(placed)
+        except Exception:
+            log.exception("a follower of the log failed")
 
     def _fail(self, pending: Sequence[_Pending], error: Exception) -> None:
         for one in pending:
