@@ -12,6 +12,9 @@ DATABASE_COMMAND_S = 60
 DATABASE_WAIT_S = 10
 """How long a request waits for a free connection before it is answered with 503."""
 
+DATABASE_RELEASE_S = 0.5
+"""How long a statement that was given up may take to end; then its connection is dropped."""
+
 DATABASE_CLOSE_S = 2
 """A stop takes under 5 s in all."""
 
@@ -174,8 +177,9 @@ SUPERVISOR_STOP_S = 2
 RESTART_WAIT_S_LEAST = 0.5
 """Wait before a failed task is started again; doubles with each failure."""
 
-RESTART_WAIT_S_MOST = 60.0
-"""Longest wait before a failed task is started again."""
+RESTART_WAIT_S_MOST = 15.0
+"""Longest wait before a failed task is started again: after an outage of the database, delivery to
+other servers goes on so soon."""
 
 SERVER_STOP_S = 0.5
 """How long a stop waits for requests that are being answered; those that wait are then cut."""
@@ -297,7 +301,7 @@ KEY_QUERY_JOIN_WAIT_S = 2.0
 PASSING_EDUS = 100
 """Typing and receipts that wait for one destination; the oldest go."""
 
-STOP_S = 3.5
+STOP_S = 2.5
 """How long all steps of a stop after the sockets' may take together; a stop takes under 5 s."""
 
 LOG_CLOSE_S = 2
@@ -344,3 +348,7 @@ PUBLISHED_ROOMS_LOADED = 50
 
 PUBLISHED_ROOMS_PER_PAGE = 100
 """Rooms in one page of the directory."""
+
+HEADS_KEPT = 100
+"""Forward extremities of a room, but for those that differ in their state; one more, and those
+that add no state are let go."""

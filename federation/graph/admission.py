@@ -4,8 +4,8 @@ Rules:
 1. `admit` yields what it needs and is sent the answer; it does no I/O and never guesses. What
    can't be decided yet ends in `Waiting`, not in a refusal.
 2. Check 1 (format) and the redaction of check 3 (content hash) are `parse_pdu`'s. Here: 2
-   signatures, 4 the event's auth events, 5 the state before it. Check 6, against the current
-   state, is `settle`, made in the room's writer.
+   signatures, 4 the event's auth events, 5 the state before it. Checks 6 and 7, against the
+   current state and by the room's policy server, are `settle`, made in the room's writer.
 3. One function per check; each returns a verdict, or None to go on.
 4. `check_auth_chain` does checks 2 and 4 for a whole chain at once (a join's answer).
 """
@@ -28,7 +28,6 @@ from federation.events.signatures import (
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.graph.auth_rules import (
     AuthFailure,
-    AuthRule,
     AuthState,
     ParsedLevels,
     check_auth,
@@ -36,6 +35,7 @@ from federation.graph.auth_rules import (
     create_event_id,
 )
 from federation.graph.chains import topological_order
+from federation.graph.policy_servers import NotRecommended, PolicyServer, check_policy
 
 # --- needs and answers --------------------------------------------------------------------------
 
@@ -81,13 +81,6 @@ Keys = Mapping[tuple[ServerName, KeyId], VerifyKey]
 # --- verdicts -----------------------------------------------------------------------------------
 
 
-class RejectReason(Enum):
-    """Why an event is rejected other than by a rule about its content."""
-
-    AUTH_EVENT_REJECTED = "auth_event_rejected"
-    """One of its auth events was rejected (auth rule 3.3)."""
-
-
 class DropReason(Enum):
     """Why an event is dropped: it is as if it had never come."""
 
@@ -107,16 +100,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SoftFailed:
-    """Allowed where it stands, but not by the current state: not shown, not built upon."""
+    """Allowed where it stands, but not by the current state, or not recommended by the room's
+    policy server: not shown, not built upon."""
 
-    failure: AuthFailure
+    failure: AuthFailure | NotRecommended
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """Not allowed: kept as rejected, so that events after it can be judged."""
 
-    failure: AuthFailure | RejectReason
+    failure: AuthFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +236,6 @@ def needed_auth_events(event: Event) -> frozenset[EventId]:
     return frozenset((*event.auth_events, implied))
 
 
-def _rejected(failure: AuthFailure) -> Rejected:
-    if failure.rule is AuthRule.AUTH_EVENT_REJECTED:
-        return Rejected(RejectReason.AUTH_EVENT_REJECTED)
-    return Rejected(failure)
-
-
 def _auth_events_state(event: Event, known: Callable[[EventId], Event]) -> Mapping[StateKey, Event]:
     """The state that the auth events make, with the create event that the room ID implies."""
     state = {found.key: found for found in map(known, event.auth_events) if found.is_state}
@@ -273,7 +261,7 @@ def _check_by_auth_events(
         event, [known(event_id) for event_id in event.auth_events], rejected
     )
     if failure is not None:
-        return _rejected(failure)
+        return Rejected(failure)
     state = AuthState(event.version, _auth_events_state(event, known).get, parsed=parsed)
     failure = check_auth(event, state, verified_servers=verified)
     return None if failure is None else Rejected(failure)
@@ -338,12 +326,15 @@ def admit(
     return Accepted() if verdict is None else verdict
 
 
-def settle(event: Event, current: AuthState) -> Accepted | SoftFailed:
-    """Check 6: does the room's current state allow the event (spec: "Soft failure")?
+def settle(
+    event: Event, current: AuthState, *, policy: PolicyServer | None = None
+) -> Accepted | SoftFailed:
+    """Check 6: does the room's current state allow the event (spec: "Soft failure")? Then 7: does
+    the policy server that the room uses, if any, recommend it (`policy_server_of`)?
 
     *Precondition:* `admit` accepted it, so its signatures are verified.
     """
-    failure = check_auth(event, current)
+    failure = check_auth(event, current) or check_policy(event, policy)
     return Accepted() if failure is None else SoftFailed(failure)
 
 

@@ -105,8 +105,6 @@ def _check_named(
 ) -> AuthFailure | None:
     """10.6: `users_default` and the other named levels."""
     for name in LEVEL_DEFAULTS:
-        if name not in old and name not in new:
-            continue
         before = read_level(old.get(name), version)
         after = read_level(new.get(name), version)
         if before != after and _is_above(before, after, level):

@@ -141,7 +141,8 @@ class Citations:
         """Those of `event_ids` that are in the auth chain of one of `starts`.
 
         `starts` is only asked whether it has an event, never walked. *Precondition:* every event
-        of `starts`, and of its chains, was added.
+        of `starts`, and of its chains, was added; it is enough to have those that were stored
+        after the first of `event_ids`, where an event is stored after all that it cites.
         """
         return {event_id for event_id in event_ids if self._leads_to(event_id, starts)}
 

@@ -242,14 +242,14 @@ class Replay:
 
     def _sender_level(self, event: Event) -> Level:
         own = self._own_auth_events(event)
-        power_levels = own.get(_POWER_LEVELS)
+        create, power_levels = own.get(("m.room.create", "")), own.get(_POWER_LEVELS)
+        if create is None:
+            # Without a create event there are no creators: such levels must not be kept for others.
+            return PowerLevels(None, power_levels, self._version).user(event.sender)
         event_id = None if power_levels is None else power_levels.event_id
         levels = self._parsed.get(event_id)
         if levels is None:
-            create = own.get(("m.room.create", ""))
-            levels = PowerLevels(create, power_levels, self._version)
-            if create is not None:
-                self._parsed[event_id] = levels
+            levels = self._parsed[event_id] = PowerLevels(create, power_levels, self._version)
         return levels.user(event.sender)
 
 

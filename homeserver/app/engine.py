@@ -102,7 +102,7 @@ async def build_engine(
         stager=Stager(
             rooms,
             resolver,
-            take_nid=committer.take_nid,
+            take_nid=committer.numbers.take,
             signer=Signer(server_name, key),
             clock=clock,
             random_bytes=random_bytes,

@@ -30,6 +30,7 @@ from homeserver.api.metrics import MetricsApi
 from homeserver.api.server import HttpServer
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.federation import Surroundings, make_way_in, make_way_out
+from homeserver.app.routes import make_routes
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
@@ -116,7 +117,7 @@ async def serving(
         way_in = make_way_in(around, engine, way_out, users=services.queries, edus=services.edus)
         engine.fanout.follow(engine.committer)
         edge = Edge(
-            services.routes,
+            make_routes(services, config),
             federation=way_in.routes.table(),
             tokens=services.people.tokens,
             limiter=limiter,

@@ -1,4 +1,4 @@
-"""Makes the services, and the client-server API over them."""
+"""Makes the services."""
 
 from __future__ import annotations
 
@@ -6,38 +6,12 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.ports import Clock, Refused
 from federation.transport.client import FederationError
-from homeserver.api import (
-    account_data as account_data_api,
-)
-from homeserver.api import (
-    accounts as accounts_api,
-)
-from homeserver.api import devices as devices_api
-from homeserver.api import directory as directory_api
-from homeserver.api import filters as filters_api
-from homeserver.api import history as history_api
-from homeserver.api import keys as keys_api
-from homeserver.api import logins as logins_api
-from homeserver.api import membership as membership_api
-from homeserver.api import profiles as profiles_api
-from homeserver.api import public_rooms as public_rooms_api
-from homeserver.api import push_rules as push_rules_api
-from homeserver.api import receipts as receipts_api
-from homeserver.api import rooms as rooms_api
-from homeserver.api import server_info as server_info_api
-from homeserver.api import state as state_api
-from homeserver.api import sync as sync_api
-from homeserver.api import timeline as timeline_api
-from homeserver.api import to_device as to_device_api
-from homeserver.api import typing as typing_api
-from homeserver.api.routes import Route, table
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
 from homeserver.config import Config
@@ -88,10 +62,6 @@ from homeserver.services.typing import Typing
 from homeserver.services.uia import Uia
 from homeserver.services.upgrades import Upgrades
 from homeserver.services.visibility import Visibility
-
-
-class _Api(Protocol):
-    def routes(self) -> Sequence[Route]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +118,7 @@ class Services:
     rooms: RoomServices
     queries: FederationQueries
     edus: FederationEdus
-    routes: Sequence[Route]
+    filters: Filters
 
 
 class _Questions:
@@ -457,60 +427,5 @@ def make_services(
         to_device=devicework.to_device,
         remote_devices=devicework.remote_devices,
     )
-    routes = make_routes(devicework, people, rooms, Filters(database=engine.database), config)
-    return Services(devicework, people, rooms, queries, edus, routes)
-
-
-def make_routes(
-    devicework: Devicework,
-    people: PeopleServices,
-    rooms: RoomServices,
-    filters: Filters,
-    config: Config,
-) -> list[Route]:
-    """The one table of client routes."""
-    own = ServerName(config.server_name)
-    registration = config.registration
-    apis: list[_Api] = [
-        server_info_api.ServerInfoApi(
-            public_baseurl=config.public_baseurl,
-            default_room_version=config.default_room_version,
-            delegated_name=config.federation.delegated_name,
-        ),
-        accounts_api.AccountsApi(
-            people.accounts,
-            people.uia,
-            enabled=registration.enabled,
-            verification=registration.verification,
-            guests=registration.guests,
-        ),
-        logins_api.LoginsApi(
-            people.logins,
-            lambda name: resolve_user(name, own),
-            public_baseurl=config.public_baseurl,
-        ),
-        devices_api.DevicesApi(people.devices, people.uia),
-        profiles_api.ProfilesApi(people.profiles),
-        rooms_api.RoomsApi(rooms.creation, rooms.upgrades),
-        membership_api.MembershipApi(rooms.membership),
-        directory_api.DirectoryApi(rooms.directory),
-        public_rooms_api.PublicRoomsApi(rooms.public_rooms, own),
-        timeline_api.TimelineApi(rooms.timeline),
-        state_api.StateApi(rooms.state),
-        sync_api.SyncApi(rooms.sync, filters),
-        history_api.HistoryApi(rooms.history),
-        filters_api.FiltersApi(filters),
-        keys_api.KeysApi(
-            keys=devicework.keys,
-            queries=devicework.key_queries,
-            cross_signing=devicework.cross_signing,
-            device_lists=devicework.device_lists,
-            uia=people.uia,
-        ),
-        to_device_api.ToDeviceApi(devicework.to_device),
-        receipts_api.ReceiptsApi(devicework.receipts),
-        typing_api.TypingApi(devicework.typing),
-        account_data_api.AccountDataApi(devicework.account_data),
-        push_rules_api.PushRulesApi(PushRules()),
-    ]
-    return table(api.routes() for api in apis)
+    filters = Filters(database=engine.database)
+    return Services(devicework, people, rooms, queries, edus, filters)

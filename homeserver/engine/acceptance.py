@@ -15,13 +15,13 @@ from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth_failures import AuthFailure, AuthRule
 from federation.ports import KnownEvent, Refused
-from homeserver.engine.committer import Committer, Superseded
+from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Unit
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
-from homeserver.engine.staging import Origin, Staged, keep_aside
+from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
 from homeserver.engine.store import Store
 from homeserver.engine.writer import Writer
 from homeserver.storage import events as event_rows
@@ -68,7 +68,7 @@ class Acceptance:
             if not event.prev_events:
                 return _verdict_of_first(room, event)
             await self._committer.wait_for_space()
-            await self._committer.nids_ready(4)
+            await self._committer.numbers.ready(4)
             room.pins += 1
             try:
                 async with room.turn:
@@ -111,7 +111,7 @@ class Acceptance:
         to_federate: bool,
     ) -> tuple[Staged, Verdict]:
         outlier_nid = await self._outlier_nid(event.event_id)
-        nid = self._committer.take_nid() if outlier_nid is None else outlier_nid
+        nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
         before, snapshots = await self._before(room, event, state_before)
         if isinstance(verdict, Accepted):
             verdict = await self._settle(room, event)
@@ -172,7 +172,7 @@ class Acceptance:
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
             raise Refused(503, "M_UNKNOWN", "a parent of the event is missing")
-        return await self._resolver.resolve(room, branches, self._committer.take_nid)
+        return await self._resolver.resolve(room, branches, self._committer.numbers.take)
 
     async def states_after(
         self, room: Room, event_ids: Collection[EventId], *, staged: bool = True

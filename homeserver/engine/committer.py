@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,17 +29,15 @@ from homeserver import limits
 from homeserver.engine.batch import Batch
 from homeserver.engine.entries import Committed, Unit
 from homeserver.engine.log import LogTail, Placed
-from homeserver.engine.staging import RoomUnit
+from homeserver.engine.log_connection import Fault, LogConnection, LogLost
+from homeserver.engine.row_numbers import RowNumbers
+from homeserver.engine.staging import RoomUnit, Superseded
 from homeserver.engine.store import Store
 from homeserver.errors import MatrixError, unavailable
-from homeserver.storage.database import DatabaseUnavailable, DataRefused, translated
+from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from homeserver.storage.logs import OwnedLog
 
 log = logging.getLogger(__name__)
-
-
-class Superseded(Exception):
-    """What this was staged on came to nothing: stage it again."""
 
 
 class OutcomeUnknown(MatrixError):
@@ -57,10 +55,6 @@ class OutcomeUnknown(MatrixError):
         )
         self.final = final
         self.event_ids = event_ids
-
-
-class LogLost(Exception):
-    """Another process owns the log now; this one must not serve any more."""
 
 
 @dataclass(slots=True)
@@ -89,17 +83,16 @@ class Committer:
         self._filled = asyncio.Event()
         self._room_left = asyncio.Event()
         self._room_left.set()
+        self._connection = LogConnection(store.log, owned.epoch)
+        self.numbers = RowNumbers(store.log)
         self._followers: list[Published] = []
-        self._nids: deque[range] = deque()
-        self._next_nid = 0
-        self._nid_end = 0
         self._late: asyncio.TimerHandle | None = None
         self._is_late = False
         self._is_lost = False
         self._closing = False
         self._ended = asyncio.Event()
         self.on_lost: Callable[[], None] | None = None
-        self.fault: Callable[[str], Awaitable[None]] | None = None  # tests cut the line here
+        self.fault: Fault | None = None  # tests cut the line here
 
     # Submitting
 
@@ -135,27 +128,6 @@ class Committer:
             except TimeoutError:
                 raise unavailable("too much is waiting to be stored") from None
 
-    def take_nid(self) -> int:
-        """A row number that nobody else has. The caller made sure of some by `nids_ready`; where
-        others took them meanwhile, it has to stage again (Superseded)."""
-        if self._next_nid >= self._nid_end:
-            if not self._nids:
-                raise Superseded
-            block = self._nids.popleft()
-            self._next_nid, self._nid_end = block.start, block.stop
-        self._next_nid += 1
-        return self._next_nid - 1
-
-    @property
-    def nids_left(self) -> int:
-        """Row numbers at hand."""
-        return self._nid_end - self._next_nid + sum(len(block) for block in self._nids)
-
-    async def nids_ready(self, count: int) -> None:
-        """Takes blocks of row numbers until `count` are at hand."""
-        while self.nids_left < count:
-            self._nids.append(await self._log.take_nids())
-
     # The loop
 
     async def run(self) -> None:
@@ -176,13 +148,14 @@ class Committer:
     async def close(self, within_s: float) -> None:
         """Refuses new units; returns when the queue is empty, or after `within_s`."""
         self._closing = True
+        self._connection.stop_asking()
         self._filled.set()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), within_s)
 
     async def disconnect(self) -> None:
         """Closes the log's own connection."""
-        await self._log.disconnect()
+        await self._connection.close()
 
     async def watch_owner(self) -> None:
         """Looks now and then whether the log is still ours; for the supervisor."""
@@ -212,12 +185,12 @@ class Committer:
         batch = Batch(current, self.position)
         try:
             try:
-                await self._write(batch)
+                await self._connection.write(batch, self.fault)
             except (MatrixError, DataRefused, LogLost):
                 raise  # they say themselves that nothing is stored
             except Exception as error:
                 is_possible = batch.sent or isinstance(error, DatabaseUnavailable)
-                if not is_possible or not await self._is_in(batch):
+                if not is_possible or not await self._connection.is_in(batch):
                     raise
         except asyncio.CancelledError:
             self._fail(current, unavailable("the server is stopping"))
@@ -292,44 +265,6 @@ class Committer:
                 self._fail(pending[i + 1 :], unavailable("another process has taken over"))
                 raise
 
-    async def _write(self, batch: Batch) -> None:
-        try:
-            if self.fault is not None:
-                await self.fault("before")
-            moved = await self._log.write(batch, self._epoch)
-            if self.fault is not None:
-                await self.fault("after")
-        except Exception as error:
-            ours = translated(error)
-            if ours is None:
-                raise
-            raise ours from error
-        if not moved:
-            raise LogLost
-
-    async def _is_in(self, batch: Batch) -> bool:
-        """After a lost connection: did the batch commit? Waits until the database can say."""
-        lost = await self._log.abandon()
-        if not batch.sent:
-            return False
-        delay_s = 0.05
-        while True:
-            try:
-                position = await self._log.settled_position(self._epoch, lost)
-                break
-            except Exception as error:
-                if translated(error) is None and not isinstance(error, DatabaseUnavailable):
-                    raise
-                await self.disconnect()
-                if self._closing:
-                    return False
-                await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 2, limits.RECONNECT_S_MAX)
-        if position is None:
-            raise LogLost
-        assert position in (self.position, batch.upto), "the log moves from batch to batch"
-        return bool(position == batch.upto and batch.upto > self.position)
-
     # Outcomes
 
     def _publish(self, batch: Batch) -> None:
@@ -340,12 +275,19 @@ class Committer:
             if isinstance(one.pending, RoomUnit):
                 one.publish_room()
         for follower in self._followers:
-            follower(placed)
+            self._tell(follower, placed)
         for one in batch.units:
             if one.error is not None:
                 self._settle(one.pending, one.error)
             else:
                 self._settle(one.pending, one.committed)
+
+    def _tell(self, follower: Published, placed: Sequence[Placed]) -> None:
+        """A follower's fault must not keep others from hearing of what is committed."""
+        try:
+            follower(placed)
+        except Exception:
+            log.exception("a follower of the log failed")
 
     def _fail(self, pending: Sequence[_Pending], error: Exception) -> None:
         for one in pending:

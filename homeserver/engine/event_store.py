@@ -79,8 +79,8 @@ class EngineEventStore:
         branches = await self._residents.states_after(room, event.prev_events)
         if not branches:
             return None
-        await self._committer.nids_ready(1)
-        before, _ = await self._resolver.resolve(room, branches, self._committer.take_nid)
+        await self._committer.numbers.ready(1)
+        before, _ = await self._resolver.resolve(room, branches, self._committer.numbers.take)
         await self._load_for(event, room, before.state)
         return self._residents.view_auth(room, before.state)
 

@@ -82,7 +82,7 @@ class Imports:
         number, since its snapshots name the first."""
         if not events:
             return 0
-        await self._committer.nids_ready(len(events) + 1)
+        await self._committer.numbers.ready(len(events) + 1)
         room = await self._rooms.get(events[0].room_id)
         if room is None:
             return await self._write_outliers(events, rejected)
@@ -100,13 +100,13 @@ class Imports:
         first = events[0]
 
         def rows(room_nid: int) -> list[EventRow]:
-            take = self._committer.take_nid
+            take = self._committer.numbers.take
             return [
                 _row(event, take(), room_nid, rejected=event.event_id in rejected)
                 for event in events
             ]
 
-        room = (self._committer.take_nid(), first.room_id, first.version.name)
+        room = (self._committer.numbers.take(), first.room_id, first.version.name)
         room_nid = await self._store.events.store_outliers(room, rows)
         self._rooms.memory.stored(event.event_id for event in events)
         return room_nid
@@ -126,7 +126,7 @@ class Imports:
         before = Before(view.state, view.chain)
         if not change:
             return before, ()
-        return extended(room, before, change, self._committer.take_nid())
+        return extended(room, before, change, self._committer.numbers.take())
 
     # Joins
 
@@ -138,7 +138,7 @@ class Imports:
         refs = await self._refs(
             [event.event_id for event in joined.state if event.event_id not in joined.rejected]
         )
-        await self._committer.nids_ready(6)
+        await self._committer.numbers.ready(6)
         room = known or self._empty_room(joined, room_nid)
         before, snapshots = self._joined_state(room, refs)
         if known is None:
@@ -166,7 +166,7 @@ class Imports:
         self, room: Room, refs: Mapping[StateKey, StateRef]
     ) -> tuple[Before, tuple[SnapshotRow, ...]]:
         """The given state as a first snapshot: what we had of the room doesn't matter any more."""
-        chain = first_chain(self._committer.take_nid(), refs)
+        chain = first_chain(self._committer.numbers.take(), refs)
         return Before(state_of(chain), chain), (snapshot_row(room, chain),)
 
     def _set_state(self, room: Room, before: Before) -> None:
@@ -207,7 +207,7 @@ class Imports:
         state_before: Mapping[StateKey, EventId],
     ) -> None:
         """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
-        await self._committer.nids_ready(2 * len(events) + 2)
+        await self._committer.numbers.ready(2 * len(events) + 2)
         ids = [one.event_id for one in events]
         stored = await self._store.events.backfill(
             room.nid, ids, list(state_before.values()), lambda gap: self._filled(room, events, gap)
@@ -218,12 +218,12 @@ class Imports:
                 self._rooms.memory.forget_event(event_id)
 
     def _filled(self, room: Room, events: Sequence[Event], gap: Gap) -> Filled:
-        chain = first_chain(self._committer.take_nid(), _by_key(gap.state))
+        chain = first_chain(self._committer.numbers.take(), _by_key(gap.state))
         before = Before(state_of(chain), chain)
         snapshots = [snapshot_row(room, chain)]
         rows = []
         for i, event in enumerate(events):
-            nid = gap.nids.get(event.event_id) or self._committer.take_nid()
+            nid = gap.nids.get(event.event_id) or self._committer.numbers.take()
             row = _row(event, nid, room.nid, rejected=False)
             row.outlier, row.unproven = False, True
             row.n, row.fill = gap.n, gap.lowest - len(events) + i

@@ -209,8 +209,8 @@ class Residents:
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
             raise Refused(400, "M_BAD_STATE", "the event names events that are not known here")
-        await self._committer.nids_ready(4)
-        before, _ = await self._resolver.resolve(room, branches, self._committer.take_nid)
+        await self._committer.numbers.ready(4)
+        before, _ = await self._resolver.resolve(room, branches, self._committer.numbers.take)
         state = self.view_auth(room, before.state)
         failure = await self._writer.stager.loading(lambda: check_auth(event, state))
         if failure is not None:

@@ -30,6 +30,7 @@ from homeserver.engine.staging import (
     Staged,
     after_state_event,
     empty_view,
+    other_heads,
     place_live,
     snapshot_row,
 )
@@ -178,12 +179,7 @@ class Stager:
         if event.is_state:
             after, rows = after_state_event(event, nid, room, before)
             snapshots += rows
-        view = room.staged
-        others = (
-            ()
-            if replaces_heads
-            else tuple(head for head in view.heads if head.event_id not in event.prev_events)
-        )
+        others = () if replaces_heads else other_heads(room.staged, event)
         is_named = bool(others) and event.event_id in room.named
         if others:
             own = () if is_named else (after,)

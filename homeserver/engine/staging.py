@@ -16,6 +16,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
+from homeserver import limits
 from homeserver.engine.entries import Committed, EventEntry, StateChange, TransactionKey, Unit
 from homeserver.engine.room import Before, Head, Room, RoomView
 from homeserver.engine.snapshots import (
@@ -32,6 +33,10 @@ from homeserver.storage import events as event_rows
 from homeserver.storage.events import EventRow
 from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.text import escape
+
+
+class Superseded(Exception):
+    """What this was staged on came to nothing, or it can't be placed now: stage it again."""
 
 
 class Redacting(msgspec.Struct, frozen=True):
@@ -250,9 +255,7 @@ def place_live(
     prev = before.state.get(event.key) if event.state_key is not None else None
     row.replaces = prev.event_id if prev else None
     head = Head(event.event_id, nid, event.depth, after.state, after.chain)
-    kept = tuple(one for one in old.heads if one.event_id not in event.prev_events)
-    if replaces_heads:
-        kept = ()
+    kept = () if replaces_heads else other_heads(old, event)
     counts = _Counts(old)
     if changes:
         counts.apply(old.state, changes)
@@ -287,6 +290,18 @@ def place_live(
         tuple(counts.went),
         origin.transaction,
     )
+
+
+def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
+    """The heads that a new event leaves beside itself. Past a bound, older ones go whose state a
+    newer one has too: they add nothing to the room's state, and a flood of them would never be
+    merged."""
+    kept = tuple(one for one in view.heads if one.event_id not in event.prev_events)
+    if len(kept) < limits.HEADS_KEPT:
+        return kept
+    newest = {one.chain[-1].nid: one.nid for one in kept}
+    older, recent = kept[: -limits.HEADS_PER_EVENT], kept[-limits.HEADS_PER_EVENT :]
+    return (*(one for one in older if newest[one.chain[-1].nid] == one.nid), *recent)
 
 
 def empty_view(first_nid: int) -> RoomView:

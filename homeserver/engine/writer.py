@@ -19,11 +19,11 @@ from typing import TypeAlias, TypeVar
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
-from homeserver.engine.committer import Committer, OutcomeUnknown, Superseded
+from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
-from homeserver.engine.staging import Brought, RoomUnit, Staged
+from homeserver.engine.staging import Brought, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
@@ -73,9 +73,11 @@ class Writer:
         try:
             [sent] = await self._commit_drafts(room_id, [draft], (transaction, claim), None)
         except OutcomeUnknown as unknown:
-            self._transactions.finish_once_known(
-                transaction, claim, unknown.event_ids[0], unknown.final
-            )
+            if unknown.event_ids:
+                [event_id] = unknown.event_ids
+                self._transactions.finish_once_known(transaction, claim, event_id, unknown.final)
+            else:  # what a refusal rests on isn't known: nothing was made
+                self._transactions.abandon(transaction, claim, unknown)
             raise
         except BaseException as error:
             self._transactions.abandon(transaction, claim, error)
@@ -107,7 +109,7 @@ class Writer:
         `work`, called with the new room's ID, writes (an alias). Raises as `send` does."""
         assert drafts[0].type == "m.room.create", "a room begins with its create event"
         await self._committer.wait_for_space()
-        await self._committer.nids_ready(2 * len(drafts) + 3)
+        await self._committer.numbers.ready(2 * len(drafts) + 3)
         room, first = self.stager.new_room(version, drafts[0])
         self._rooms.add(room)
         try:
@@ -118,6 +120,9 @@ class Writer:
                 rows = partial(work, room.room_id) if work is not None else None
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
             committed = await done
+        except OutcomeUnknown as unknown:
+            unknown.final.add_done_callback(partial(self._drop_if_failed, room))
+            raise
         except Superseded as error:
             self._rooms.drop(room.room_id)
             raise unavailable("the room could not be stored") from error
@@ -126,6 +131,10 @@ class Writer:
                 self._rooms.drop(room.room_id)
             raise
         return room.room_id, _sent(staged, committed)
+
+    def _drop_if_failed(self, room: Room, made: asyncio.Future[Committed]) -> None:
+        if made.cancelled() or made.exception() is not None:
+            self._rooms.drop(room.room_id)
 
     async def _commit_drafts(
         self,
@@ -138,8 +147,8 @@ class Writer:
         for _ in range(2):
             room = await self.room(room_id)
             await self._committer.wait_for_space()
-            if self._committer.nids_left < 2 * len(drafts) + 1:
-                await self._committer.nids_ready(2 * len(drafts) + 1)
+            if self._committer.numbers.left < 2 * len(drafts) + 1:
+                await self._committer.numbers.ready(2 * len(drafts) + 1)
             try:
                 return await self._stage_and_commit(room, drafts, stored, unit)
             except Superseded:

@@ -110,8 +110,11 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for reads. Raises DatabaseUnavailable or DataRefused."""
         try:
-            async with self._pool.acquire(timeout=limits.DATABASE_WAIT_S) as connection:
+            connection = await self._pool.acquire(timeout=limits.DATABASE_WAIT_S)
+            try:
                 yield connection  # the proxy has a connection's methods
+            finally:
+                await self._pool.release(connection, timeout=limits.DATABASE_RELEASE_S)
         except Exception as error:
             ours = translated(error)
             if ours is None:

@@ -8,6 +8,11 @@ done but not heard of, refused. What the engine says is compared with what a per
 2. What memory shows to readers (views, rings, pages) is committed at that moment.
 3. A refusal names a state that was committed while the request was under way.
 4. After a restart everything reads the same, in the same order, without gaps in any number.
+
+Seen to fail when messages were published before their commit, when a failed batch left its rooms as
+they were staged, when a lost connection counted as a failed commit, when a refusal was told before
+what it rests on was stored, and when an event handed in again was called accepted although the
+first one had come to nothing.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def _world(database: Database, committer: Committer) -> World:
         stager=Stager(
             rooms,
             Resolver(store, rooms),
-            take_nid=committer.take_nid,
+            take_nid=committer.numbers.take,
             signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
             clock=clock,
             random_bytes=os.urandom,

@@ -172,6 +172,7 @@ async def test_history_pages_backwards_and_forwards_without_gap_or_double(nio: N
         )
     )
     seen = [event.body for event in forwards.chunk if isinstance(event, sdk.RoomMessageText)]
+    assert seen
     assert seen == said[len(said) - len(seen) :]
     only = {"types": ["m.room.create"]}
     page = good(await nina.client.room_messages(room_id, token, limit=50, message_filter=only))

@@ -38,7 +38,7 @@ from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
-from homeserver.engine.committer import LogLost
+from homeserver.engine.log_connection import LogLost
 from homeserver.engine.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError

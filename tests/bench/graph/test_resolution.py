@@ -44,8 +44,9 @@ def cpu_ms(work: Callable[[], object]) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", ["1", "11", "12"])
 def test_resolution_of_a_fork_as_the_room_grows(name: str) -> None:
-    for members in (10, 1_000, 10_000, 100_000):
-        room, deltas = forked(name, members)
+    sizes = [(10, 0), (1_000, 0), (10_000, 0), (100_000, 0), (1_000, 1_000), (1_000, 5_000)]
+    for members, level_changes in sizes:
+        room, deltas = forked(name, members, level_changes)
 
         def resolved(room: LargeRoom = room, deltas: object = deltas) -> object:
             return resolve_deltas(
@@ -59,7 +60,8 @@ def test_resolution_of_a_fork_as_the_room_grows(name: str) -> None:
 
         median, worst = cpu_ms(resolved)
         report(
-            f"resolution, version {name}, {members} members, 10 conflicted keys:"
+            f"resolution, version {name}, {members} members, 10 conflicted keys,"
+            f" {level_changes} earlier changes of power levels:"
             f" {median:.2f} ms of CPU (worst of {RUNS}: {worst:.2f})"
         )
 

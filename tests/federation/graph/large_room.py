@@ -25,6 +25,8 @@ class LargeRoom:
 
     version: RoomVersion
     members: int
+    level_changes: int = 0
+    """How often the power levels were changed before: each is in the chain of what came after."""
 
     def __post_init__(self) -> None:
         self.events: dict[EventId, Event] = {}
@@ -40,6 +42,8 @@ class LargeRoom:
         self.add("m.room.join_rules", "", {"join_rule": "public"}, cites=(LEVELS,))
         for number in range(self.members):
             self.member(member_of(number), "join")
+        for number in range(self.level_changes):
+            self.levels({**users, member_of(7): number % 50})
         self.base: immutables.Map[StateKey, EventId] = immutables.Map(
             (key, event.event_id) for key, event in self.state.items()
         )
@@ -114,11 +118,13 @@ def member_of(number: int) -> UserId:
     return UserId(f"@member{number}:s{number % 500}")
 
 
-def forked(version_name: str, members: int) -> tuple[LargeRoom, list[Delta]]:
+def forked(
+    version_name: str, members: int, level_changes: int = 0
+) -> tuple[LargeRoom, list[Delta]]:
     """A room with a two-way fork and ten conflicted keys: power levels (changed twice on one
     side), join rules, four members kicked on one side who change their names on the other, and
     four other entries."""
-    room = LargeRoom(room_version(version_name), members)
+    room = LargeRoom(room_version(version_name), members, level_changes)
     own: dict[str, int] = {} if room.version.creators_are_privileged else {ADMIN: 100}
     others = [f"m.x{number}" for number in range(4)]
     kicked = [member_of(number) for number in range(4)]

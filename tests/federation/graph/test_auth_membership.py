@@ -69,6 +69,17 @@ def test_the_creator_joins_right_after_the_create_event(name: str) -> None:
     assert rule_of(later, room.auth_state()) is AuthRule.JOIN_OF_OTHER_USER
 
 
+def test_the_creator_is_who_the_content_names_up_to_version_10_and_the_sender_since(
+    name: str,
+) -> None:
+    room = Room(name, create={"creator": BOB})
+    by_content = room.version.creator_in_content
+    named, sender = room.member(BOB, "join", keep=False), room.member(ALICE, "join", keep=False)
+    refused = AuthRule.JOIN_WITHOUT_INVITE
+    assert rule_of(named, room.auth_state()) is (None if by_content else refused)
+    assert rule_of(sender, room.auth_state()) is (refused if by_content else None)
+
+
 def test_users_join_themselves_only(name: str) -> None:
     room = room_with(name)
     assert rule_of(room.member(EVE, "join", keep=False), room.auth_state()) is None

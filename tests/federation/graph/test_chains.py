@@ -145,3 +145,15 @@ def test_each_event_follows_its_parents_in_the_smallest_way(
         assert event_id == min(ready)
         left.remove(event_id)
     assert not left
+
+
+def test_citations_answer_which_events_are_in_chains_without_walking_the_starts() -> None:
+    # A <- B, C <- D (a diamond), D <- E; F cites nothing.
+    edges = {A: (), B: (A,), C: (A,), D: (B, C), E: (D,), F: ()}
+    citations = chains.Citations(bare(event_id, cited) for event_id, cited in edges.items())
+    assert citations.reached([A, B, F], [E]) == {A, B}
+    assert citations.reached([A, D, E], [C]) == {A}
+    assert citations.reached([E], [E]) == set(), "an event isn't in its own chain"
+    assert citations.reached([A], [F]) == citations.reached([], [E]) == set()
+    citations.add(bare(G, (F,)))
+    assert citations.reached([F], [G]) == {F}

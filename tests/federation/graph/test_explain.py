@@ -242,6 +242,8 @@ def test_a_create_event_needs_nothing_else() -> None:
     )
     assert told.by_auth_events is not None
     assert told.by_auth_events.is_allowed
+    assert told.by_auth_events.consulted == ()
+    assert "4, its auth events: allowed by rule 1\n  5, the" in event_text(told)
 
 
 def test_what_others_wrote_can_not_steer_a_terminal() -> None:

@@ -218,6 +218,31 @@ def test_other_events_of_one_mainline_position_go_by_time_then_by_id(name: str) 
 
 
 @both
+def test_an_event_off_the_mainline_stands_where_its_power_levels_join_it(name: str) -> None:
+    room = Room(name).open_to(BOB)
+    oldest = room.state[LEVELS]
+    on_oldest = room.send("m.room.topic", ALICE, {"t": "oldest"}, "", keep=False, ts=900)
+    joint = room.levels(ALICE, admins(room, bob=50))
+    lost = room.levels(ALICE, admins(room, bob=70), keep=False, ts=10)
+    won = room.levels(ALICE, admins(room, bob=60), keep=False, ts=50)
+    on_lost = room.send(
+        "m.room.topic",
+        ALICE,
+        {"t": "lost"},
+        "",
+        keep=False,
+        ts=100,
+        state={**room.state, LEVELS: lost},
+    )
+    steps = steps_of(room, fork(room, won, on_oldest), fork(room, lost, on_lost))
+    assert steps.mainline[:3] == (won.event_id, joint.event_id, oldest.event_id)
+    assert steps.positions[on_lost.event_id] == 1
+    assert steps.positions[on_oldest.event_id] == 2
+    assert steps.state[TOPIC] == on_lost.event_id
+    assert steps.state[LEVELS] == won.event_id
+
+
+@both
 def test_what_is_unconflicted_stays_whatever_was_replayed(name: str) -> None:
     room = Room(name).open_to(BOB, CAROL)
     room.levels(ALICE, admins(room, bob=50))
@@ -278,6 +303,17 @@ def test_a_power_event_that_cites_no_create_event_has_the_power_of_nobody() -> N
     steps = steps_of(room, fork(room, bare), fork(room, sound))
     order = [step.event_id for step in steps.power_events]
     assert order.index(sound.event_id) < order.index(bare.event_id)
+
+
+def test_an_event_without_a_create_event_takes_no_power_from_the_others() -> None:
+    room = Room("11")
+    room.member(ALICE, "join")
+    sound = room.join_rule(ALICE, "knock", keep=False, ts=900)
+    bare = [room.join_rule(ALICE, f"x{n}", auth=[], keep=False, ts=n) for n in range(20)]
+    steps = steps_of(room, *(fork(room, event) for event in (*bare, sound)))
+    assert steps.sender_levels[sound.event_id] == 100
+    assert {steps.sender_levels[event.event_id] for event in bare} == {0}
+    assert steps.power_events[0].event_id == sound.event_id
 
 
 def test_the_steps_say_why_an_event_was_left_out() -> None:

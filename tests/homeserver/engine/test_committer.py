@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from homeserver.engine.entries import AccountDataEntry, Entry, Unit
+from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
 from homeserver.storage.database import Connection, DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, draft, message, running
@@ -202,3 +203,20 @@ async def test_refusals_never_show_what_is_not_committed(postgres_url: str) -> N
         assert ("m.room.name", "") in room.view.state
         with pytest.raises(MatrixError):
             await world.engine.writer.send(room_id, message("x", sender="@nobody:hs1"))  # type: ignore[arg-type]
+
+
+async def test_a_follower_that_fails_keeps_nobody_from_an_answer(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(postgres_url) as world:
+        heard: list[int] = []
+
+        def fail(placed: Sequence[Placed]) -> None:
+            raise ValueError("a fault of a follower")
+
+        world.engine.committer.subscribe(fail)
+        world.engine.committer.subscribe(lambda placed: heard.append(len(placed)))
+        room_id = await world.create_room()
+        await world.say(room_id, "heard")
+        assert heard == [4, 1]
+        assert "a follower of the log failed" in caplog.text

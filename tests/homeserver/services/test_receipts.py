@@ -130,3 +130,28 @@ async def test_a_server_speaks_for_its_own_users_in_its_rooms(world: World) -> N
         await world.receipts.receive(THERE, bad)
     assert await world.content() == {"$b": {"m.read": {BOB: {"ts": 5}}}}
     assert world.log.position == 1
+
+
+async def test_a_receipt_does_not_go_backwards(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$b")
+    for older in ("$a", "$b"):
+        await world.receipts.send(ALICE, ROOM, "m.read", older)
+    assert world.log.position == 1
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a", thread="main")
+    await world.receipts.set_markers(ALICE, ROOM, {"m.read": "$a", "m.fully_read": "$a"})
+    assert world.log.position == 3, "each thread has its own; the marker is free to move"
+    await world.receipts.send(ALICE, ROOM, "m.read", "$c")
+    content = await world.content()
+    assert content["$c"] == {"m.read": {ALICE: {"ts": 1_000_000}}}
+
+
+async def test_a_receipt_is_for_an_event_of_the_room(world: World) -> None:
+    with pytest.raises(MatrixError) as caught:
+        await world.receipts.send(ALICE, ROOM, "m.read", "$unknown")
+    assert (caught.value.status, caught.value.errcode) == (404, "M_NOT_FOUND")
+    assert world.log.position == 0
+
+
+async def test_users_of_others_who_are_not_joined_are_not_heard(world: World) -> None:
+    await world.receipts.receive(THERE, remote(f"@ghost:{THERE}"))
+    assert world.log.position == 0

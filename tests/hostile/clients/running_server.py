@@ -25,6 +25,7 @@ from yarl import URL
 
 from federation.events.canonical_json import JsonObject
 from homeserver.api.routes import Route
+from homeserver.app.routes import make_routes
 from homeserver.app.server import serving
 from homeserver.app.services import Services
 from homeserver.config import Config
@@ -63,6 +64,7 @@ class Server:
     url: str
     tls_address: str
     services: Services
+    config: Config
     database: asyncpg.Connection
     session: aiohttp.ClientSession
     counting: str = ""
@@ -70,7 +72,7 @@ class Server:
     @property
     def routes(self) -> list[Route]:
         """The table of client routes."""
-        return list(self.services.routes)
+        return make_routes(self.services, self.config)
 
     async def call(
         self,
@@ -194,7 +196,7 @@ async def running(
         try:
             async with serving(config) as services:
                 url, tls_address = f"http://127.0.0.1:{plain}", f"127.0.0.1:{tls}"
-                yield Server(url, tls_address, services, database, session)
+                yield Server(url, tls_address, services, config, database, session)
         finally:
             await session.close()
             await database.close()

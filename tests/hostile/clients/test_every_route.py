@@ -225,7 +225,9 @@ async def test_bodies_that_are_no_json(attack: Attack) -> None:
     for operation in operations(attack.server.routes):
         if operation.method not in BODY_METHODS:
             continue
-        for bad in BAD_BODIES:
+        # a log-out takes any body, and each user who is spent must be replaced
+        step = 6 if operation.template.endswith(tuple(SPENT_BY)) else 1
+        for bad in BAD_BODIES[::step]:
             user = await attack.actor(operation)
             path = operation.path(attack.filled(user))
             await attack.check(operation, path, bad, user)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 import orjson
 import pytest
+from aiohttp import web
 
 from homeserver import limits
+from homeserver.api.edge import Edge
+from homeserver.api.server import HttpServer
+from homeserver.config import Listener
 from tests.hostile.clients.conftest import Scene
 from tests.hostile.clients.running_server import Server
 
@@ -98,3 +103,31 @@ async def test_a_body_larger_than_the_limit_is_refused(scene: Scene) -> None:
         reply = await scene.server.call("PUT", f"/sendToDevice/t/{length}", body, by=scene.alice)
         assert reply.status == status, reply
     assert reply.errcode == "M_TOO_LARGE"
+
+
+class OneAnswer:
+    """An edge that answers everything alike."""
+
+    async def handle(self, _http: web.BaseRequest, *, is_behind_proxy: bool) -> web.StreamResponse:
+        """An empty answer."""
+        return web.Response(status=404 if is_behind_proxy else 200)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\n\r\nGET /"],
+)
+async def test_a_request_that_never_ends_is_given_up(
+    begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "KEEP_ALIVE_S", 0.1)
+    http = HttpServer(cast(Edge, OneAnswer()), [Listener(address="127.0.0.1:0")])
+    await http.start()
+    try:
+        reader, writer = await asyncio.open_connection(*http.addresses[0])
+        writer.write(begun)
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+    finally:
+        await http.stop()

@@ -9,10 +9,12 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 
 from federation.events.signing import SigningKey
 from federation.limits import EVENT_BYTES_MAX, PREV_EVENTS_MAX
+from homeserver.limits import HEADS_KEPT, HEADS_PER_EVENT
 from tests.hostile.peers.conftest import World
 from tests.hostile.peers.scripted_peer import V1, V2, PeerRoom, now_ms
 
@@ -202,7 +204,7 @@ async def test_a_backdated_event_after_a_ban_is_never_visible(world: World) -> N
 
 async def test_a_flood_of_extremities_is_merged(world: World) -> None:
     room = await world.shared()
-    flood = [room.event(content={"n": n}) for n in range(200)]
+    flood = [room.event(content={"n": n}) for n in range(300)]
     for start in range(0, len(flood), 50):
         assert (await world.evil.send(flood[start : start + 50])).status == 200
     count = (
@@ -210,15 +212,36 @@ async def test_a_flood_of_extremities_is_merged(world: World) -> None:
     )
     database = world.server.database
     heads = [await database.fetchval(count, room.room_id)]
-    for n in range(30):
+    assert HEADS_PER_EVENT <= heads[0] <= HEADS_KEPT + 1
+    for n in range(20):
         event_id = await world.server.send(world.alice, room.room_id, f"merge{n}")
         raw = await database.fetchval("SELECT json FROM events WHERE event_id = $1", event_id)
-        assert raw.count(b'"$') < 60
+        assert len(orjson.loads(raw)["prev_events"]) <= HEADS_PER_EVENT
         heads.append(await database.fetchval(count, room.room_id))
     assert heads[1] < heads[0]
     assert heads[-1] == 1
     seen = await world.seen_ids(room.room_id)
     assert {room.id(event) for event in flood} <= seen
+
+
+async def test_extremities_that_differ_in_state_all_count(world: World) -> None:
+    """A flood beside a fork of state doesn't make the room forget one side of it."""
+    room = await world.shared()
+    me = room.peer.user()
+    fork = room.event(
+        type="m.room.member",
+        state_key=me,
+        content={"membership": "join", "displayname": "forked"},
+    )
+    flood = [room.event(content={"n": n}) for n in range(250)]
+    for start in range(0, len(flood), 50):
+        await world.evil.send([fork, *flood[start : start + 49]])
+    member = (await world.state(room.room_id))["m.room.member", me]
+    assert member["content"]["displayname"] == "forked"
+    for n in range(20):
+        await world.server.send(world.alice, room.room_id, f"fork{n}")
+    member = (await world.state(room.room_id))["m.room.member", me]
+    assert member["content"]["displayname"] == "forked"
 
 
 async def test_numbers_of_parents_have_limits(world: World) -> None:

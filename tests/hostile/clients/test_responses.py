@@ -1,0 +1,49 @@
+"""A valid request of every operation: what comes back fits the specification's schema.
+
+Where no specification is at hand (`MATRIX_SPEC`), it is still held that each is answered.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.hostile.clients.conftest import Scene
+from tests.hostile.clients.operations import SPENT_BY, Operation, operations
+from tests.hostile.clients.running_server import Reply
+from tests.spec.spec_files import SPEC, client_operations, response_errors, shape
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EMPTY_BY_INTENT = "/_matrix/client/v3/voip/turnServer"
+"""With no TURN server there is nothing to say; clients take {} for that."""
+
+
+async def ask(scene: Scene, operation: Operation, number: int) -> Reply:
+    """One valid request."""
+    user = scene.alice
+    if operation.template.endswith((*SPENT_BY, "/leave", "/forget")):
+        user = await scene.server.register(f"spent{number}")
+    filled = {
+        "room": scene.room_id,
+        "event": scene.event_id,
+        "me": user.user_id,
+        "other": scene.bob.user_id,
+        "device": user.device_id,
+        "fresh": f"valid{number}",
+    }
+    query = "&".join(f"{key}={value}" for key, value in operation.query().items() if value)
+    path = f"{operation.path(filled)}?{query}" if query else operation.path(filled)
+    return await scene.server.call(operation.method, path, operation.body(filled), by=user)
+
+
+async def test_each_operation_answers_as_the_specification_says(scene: Scene) -> None:
+    known = client_operations() if SPEC else {}
+    statuses: dict[Operation, int] = {}
+    for number, operation in enumerate(operations(scene.server.routes)):
+        reply = await ask(scene, operation, number)
+        statuses[operation] = reply.status
+        assert reply.status in (200, 400, 401, 403, 404), (operation, reply)
+        if (operation.method, shape(operation.template)) in known:
+            wrong = response_errors(operation.method, operation.template, reply.status, reply.body)
+            assert not wrong or operation.template == EMPTY_BY_INTENT, (operation, wrong)
+    assert sum(status == 200 for status in statuses.values()) > 0.7 * len(statuses)
