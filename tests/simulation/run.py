@@ -16,7 +16,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.simulation.attacker import Attacker
 from tests.simulation.checks import Checks
+from tests.simulation.planted_bugs import PLANTED
 from tests.simulation.virtual_time import Stuck, run_virtually
 from tests.simulation.world import World
 
@@ -52,7 +54,8 @@ def run_seed(seed: int, operations: int = OPERATIONS) -> Result:
 async def _live(world: World) -> None:
     checks = Checks(world)
     await world.begin()
-    await world.live()
+    attacker = Attacker(world)
+    await world.live([attacker.attack] * 4 if world.plan.attacker else [])
     await world.calm_down()
     checks.check_disks()
     await checks.check_convergence()
@@ -81,8 +84,11 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=OPERATIONS)
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--digests", action="store_true")
+    parser.add_argument("--plant", choices=sorted(PLANTED), help="a bug to plant first")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    if options.plant:
+        PLANTED[options.plant]()
     failed, started_s, seeds = 0, time.perf_counter(), _seeds(options.seeds)
     out = sys.stdout.write
     for seed in seeds:

@@ -16,6 +16,7 @@ from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId,
 from federation.events.room_versions import room_version
 from federation.graph.building import EventDraft
 from federation.ports import Refused
+from federation.transport.client import FederationError
 from federation.transport.handshakes import HandshakeFailed, MembershipWish
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.room import Room
@@ -136,7 +137,7 @@ class World:
                     done.set_exception(Crashed())
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's
-                if not isinstance(error, MatrixError | HandshakeFailed | Refused):
+                if not isinstance(error, MatrixError | HandshakeFailed | Refused | FederationError):
                     self.found(f"{server.name}: {described(error)}")
                 done.set_exception(error)
             else:
