@@ -100,6 +100,10 @@ class Acceptance:
             known = (await self._rooms.events([event_id])).get(event_id)  # or it came to nothing
         if known is None or known.outlier:
             return None
+        if known.rejected:
+            return Rejected(AuthFailure(AuthRule.AUTH_EVENT_REJECTED, "it was rejected before"))
+        if known.soft_failed:
+            return SoftFailed(AuthFailure(AuthRule.SENDER_NOT_JOINED, "it was soft-failed before"))
         return Accepted()
 
     async def _stage(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from tests.simulation.attacker import Attacker
 from tests.simulation.checks import Checks
 from tests.simulation.planted_bugs import PLANTED
+from tests.simulation.server import described
 from tests.simulation.virtual_time import Stuck, run_virtually
 from tests.simulation.world import World
 
@@ -47,6 +48,8 @@ def run_seed(seed: int, operations: int = OPERATIONS) -> Result:
         run_virtually(_live(world))
     except Stuck as stuck:
         world.faults.append(f"stuck: {stuck}")
+    except Exception as error:  # noqa: BLE001 - whatever breaks is a finding
+        world.faults.append(described(error))
     events = sum(len(server.disk.tables.events) for server in world.servers)
     return Result(seed, world.faults, world.log, events)
 

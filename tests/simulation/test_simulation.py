@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.planted_bugs import PLANTED
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,6 +40,13 @@ def test_a_seed_gives_the_same_run_each_time() -> None:
     one, other = (_run("0-9", "--digests").stdout.splitlines()[:10] for _ in range(2))
     assert one == other
     assert len({line.split()[1] for line in one}) == 10
+
+
+@pytest.mark.parametrize("bug", sorted(PLANTED))
+def test_each_planted_bug_is_found(bug: str) -> None:
+    ran = _run("0-19", "--plant", bug)
+    assert ran.returncode == 1, f"\n{ran.stdout}\n{ran.stderr}"
+    assert " failed: python -m tests.simulation.run " in ran.stdout
 
 
 @pytest.mark.long
