@@ -14,7 +14,6 @@ from federation.transport.outbox import Outbox
 from homeserver.engine import acceptance, batch, resolution, stager
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
-from homeserver.engine.room import Room
 from tests.federation.transport.memory_ports import MemoryInbox
 from tests.simulation.memory_tables import Tables
 
@@ -80,15 +79,6 @@ def forgetful_inbox() -> None:
     _plant(MemoryInbox, "keep", _nothing_async)
 
 
-def failures_not_undone() -> None:
-    """After a failed batch the room still has what was staged."""
-
-    def keep(self: Room) -> None:
-        self.generation += 1
-
-    _plant(Room, "discard_staged", keep)
-
-
 def cursors_that_run_ahead() -> None:
     """A transaction that failed counts as delivered."""
 
@@ -130,7 +120,6 @@ PLANTED: Mapping[str, Callable[[], None]] = {
         told_before_the_commit,
         unresolved_forks,
         forgetful_inbox,
-        failures_not_undone,
         cursors_that_run_ahead,
         rejections_forgotten,
         half_written_batches,
