@@ -302,6 +302,7 @@ class Inbox:
         """Works a room's queue off; ends when it is empty."""
         wakeup = self._workers[room_id]
         while True:
+            await wakeup.wait(0)  # what woke us up to now is seen by the look that follows
             batch = await self._waiting.next(room_id, INBOX_BATCH)
             if not batch:
                 break

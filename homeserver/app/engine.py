@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from federation.events.ids import ServerName
@@ -17,17 +18,37 @@ from homeserver.engine.residents import Residents
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Signer, Stager
+from homeserver.engine.store import Store
 from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
-from homeserver.storage import logs
 from homeserver.storage.database import Database
+from homeserver.storage.engine_store import PostgresStore
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The room engine's parts."""
+    """The room engine's parts, and the database that it shares with the services."""
 
     database: Database
+    store: Store
+    committer: Committer
+    rooms: Rooms
+    writer: Writer
+    residents: Residents
+    reader: Reader
+    memberships: Memberships
+    fanout: Fanout
+    transactions: Transactions
+    events: EngineEventStore
+
+
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEngine:
+    """The room engine's parts, over any store."""
+
     committer: Committer
     rooms: Rooms
     writer: Writer
@@ -42,14 +63,39 @@ class Engine:
 async def make_engine(
     database: Database, server_name: ServerName, key: SigningKey, clock: Clock
 ) -> Engine:
-    """Takes over the log and makes the engine on it. *Precondition:* the schema is up to date."""
-    async with database.connection() as connection:
-        owned = await logs.take_over(connection, os.urandom(8).hex())
-    committer = Committer(database, owned)
-    rooms = Rooms(database, server_name)
-    memberships = Memberships(database, committer, server_name)
-    resolver = Resolver(database, rooms)
-    transactions = Transactions(database)
+    """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
+    store = PostgresStore(database)
+    parts = await build_engine(store, server_name, key, clock)
+    return Engine(
+        database,
+        store,
+        parts.committer,
+        parts.rooms,
+        parts.writer,
+        parts.residents,
+        parts.reader,
+        parts.memberships,
+        parts.fanout,
+        parts.transactions,
+        parts.events,
+    )
+
+
+async def build_engine(
+    store: Store,
+    server_name: ServerName,
+    key: SigningKey,
+    clock: Clock,
+    *,
+    random_bytes: RandomBytes = os.urandom,
+) -> RoomEngine:
+    """Takes over the log and makes the engine on it."""
+    owned = await store.log.take_over(random_bytes(8).hex())
+    committer = Committer(store, owned)
+    rooms = Rooms(store, server_name)
+    memberships = Memberships(store, committer, server_name)
+    resolver = Resolver(store, rooms)
+    transactions = Transactions(store)
     writer = Writer(
         rooms,
         committer,
@@ -59,13 +105,13 @@ async def make_engine(
             take_nid=committer.numbers.take,
             signer=Signer(server_name, key),
             clock=clock,
-            random_bytes=os.urandom,
+            random_bytes=random_bytes,
         ),
         transactions=transactions,
         server_name=server_name,
     )
     residents = Residents(
-        database,
+        store,
         rooms,
         committer,
         writer=writer,
@@ -73,15 +119,14 @@ async def make_engine(
         server_name=server_name,
         forget_user=memberships.drop,
     )
-    return Engine(
-        database,
+    return RoomEngine(
         committer,
         rooms,
         writer,
         residents,
-        Reader(database, rooms),
+        Reader(store, rooms),
         memberships,
         Fanout(rooms, memberships, server_name),
         transactions,
-        EngineEventStore(database, rooms, residents, resolver=resolver, committer=committer),
+        EngineEventStore(store, rooms, residents, resolver=resolver, committer=committer),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from federation.events.canonical_json import JsonObject
 from federation.events.signing import SigningKey
 from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
 from federation.transport.acl import ServerAcls
@@ -27,8 +28,9 @@ from federation.transport.routes.table import FederationRoutes, RouteParts
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.well_known import WellKnown
 from homeserver.app.engine import Engine
-from homeserver.engine.outbound_feed import FeedDestinations, LogFeed
+from homeserver.engine.outbound_feed import DeviceListEdus, FeedDestinations, LogFeed
 from homeserver.services.device_lists import build_device_list_updates
+from homeserver.storage.database import Database
 from homeserver.storage.destinations import Destinations
 from homeserver.storage.inbox import Inbox as InboxRows
 from homeserver.storage.server_keys import ServerKeys
@@ -72,6 +74,18 @@ class WayIn:
     outbox: Outbox
 
 
+def _device_list_edus(database: Database) -> DeviceListEdus:
+    async def build(positions: Sequence[int]) -> list[JsonObject]:
+        edus: list[JsonObject] = []
+        if positions:
+            async with database.connection() as connection:
+                for position in positions:
+                    edus += await build_device_list_updates(connection, position)
+        return edus
+
+    return build
+
+
 def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
     """The client, the keys and the handshakes."""
     settings, clock = around.settings, around.clock
@@ -105,12 +119,12 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         arrivals=arrivals,
     )
     feed = LogFeed(
-        engine.database,
+        engine.store,
         engine.committer,
         engine.rooms,
         engine.memberships,
         server_name=settings.server_name,
-        device_list_edus=build_device_list_updates,
+        device_list_edus=_device_list_edus(engine.database),
     )
     return WayOut(
         dialer=dialer,
@@ -158,7 +172,7 @@ def make_way_in(
         arrivals=way_out.arrivals,
     )
     destinations = FeedDestinations(
-        engine.database, Destinations(engine.database), engine.committer, way_out.feed
+        engine.store.owed, Destinations(engine.database), engine.committer, way_out.feed
     )
     outbox = Outbox(
         name, way_out.client, OutboxPorts(way_out.feed, destinations, clock, metrics, spawn)

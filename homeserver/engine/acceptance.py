@@ -22,9 +22,9 @@ from homeserver.engine.resolution import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
+from homeserver.engine.store import Store
 from homeserver.engine.writer import Writer
 from homeserver.storage import events as event_rows
-from homeserver.storage.database import Database
 from homeserver.storage.snapshots import SnapshotRow
 
 Verdict = Accepted | SoftFailed | Rejected
@@ -35,7 +35,7 @@ class Acceptance:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         rooms: Rooms,
         committer: Committer,
         *,
@@ -43,7 +43,7 @@ class Acceptance:
         resolver: Resolver,
         imports: Imports,
     ) -> None:
-        self._database = database
+        self._store = store
         self._rooms = rooms
         self._committer = committer
         self._writer = writer
@@ -110,7 +110,8 @@ class Acceptance:
         state_before: Mapping[StateKey, EventId] | None,
         to_federate: bool,
     ) -> tuple[Staged, Verdict]:
-        nid = await self._nid_of(event.event_id)
+        outlier_nid = await self._outlier_nid(event.event_id)
+        nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
         before, snapshots = await self._before(room, event, state_before)
         if isinstance(verdict, Accepted):
             verdict = await self._settle(room, event)
@@ -120,6 +121,7 @@ class Acceptance:
             staged = await self._writer.stager.place(
                 room, event, before, origin, nid=nid, snapshots=snapshots
             )
+            staged.was_outlier = outlier_nid is not None
             staged.missing_parents = await self._missing_parents(room, event)
             return staged, verdict
         is_soft = isinstance(verdict, SoftFailed)
@@ -141,16 +143,15 @@ class Acceptance:
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         return await self._writer.stager.loading(lambda: settle(event, current))
 
-    async def _nid_of(self, event_id: EventId) -> int:
-        """The row number of an outlier that gets its place now, else a new one."""
+    async def _outlier_nid(self, event_id: EventId) -> int | None:
+        """The row number of an event that is stored without a place, to get one now."""
         known = (await self._rooms.events([event_id])).get(event_id)
         if known is not None:
-            async with self._database.connection() as connection:
-                for row in await event_rows.by_id(connection, [event_id]):
-                    self._rooms.memory.forget_event(event_id)
-                    nid: int = row["event_nid"]
-                    return nid
-        return self._committer.numbers.take()
+            for row in await self._store.events.by_id([event_id]):
+                self._rooms.memory.forget_event(event_id)
+                nid: int = row["event_nid"]
+                return nid
+        return None
 
     async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
         unknown = [one for one in event.prev_events if one not in room.after]
@@ -192,8 +193,7 @@ class Acceptance:
         return branches
 
     async def _stored_after(self, room: Room, event_id: EventId) -> Before | None:
-        async with self._database.connection() as connection:
-            snapshot = await event_rows.snapshot_after(connection, room.nid, event_id)
+        snapshot = await self._store.events.snapshot_after(room.nid, event_id)
         if snapshot is None:
             return None
         chain = await self._rooms.chain(room, snapshot)

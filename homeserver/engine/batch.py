@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, assert_never
 
 from homeserver.engine.entries import (
     AccountDataEntry,
@@ -14,27 +14,22 @@ from homeserver.engine.entries import (
     MembershipEntry,
     ReceiptEntry,
     RemoteEduEntry,
+    StateChange,
+    StateEntry,
     ToDeviceEntry,
     Unit,
 )
 from homeserver.engine.log import Placed
-from homeserver.engine.staging import RoomUnit, Staged, heads_row
+from homeserver.engine.room import Room
+from homeserver.engine.staging import Brought, RoomUnit, Staged, heads_row
 from homeserver.errors import MatrixError
-from homeserver.storage import (
-    account_data,
-    commits,
-    device_lists,
-    events,
-    logs,
-    memberships,
-    receipts,
-    redactions,
-    remote_edus,
-    rooms,
-    snapshots,
-    state_changes,
-    to_device,
-    transactions,
+from homeserver.storage.batches import (
+    BroughtMembers,
+    CommitRows,
+    HeadsRow,
+    KnownMember,
+    LogRows,
+    RedactedRow,
 )
 from homeserver.storage.database import Connection
 from homeserver.storage.memberships import MembershipRow
@@ -136,128 +131,95 @@ class Batch:
         """All staged events of units that did not fail."""
         return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
 
+    async def run_work(self, connection: Connection) -> None:
+        """Runs the units' own work, each under a savepoint, then gives positions."""
+        for one in self.units:
+            work = one.pending.unit.work
+            if work is None:
+                continue
+            try:
+                async with connection.transaction():
+                    one.entries += await work(connection)
+            except MatrixError as error:
+                one.error = error
+                if isinstance(one.pending, RoomUnit):
+                    raise  # staged events can't be left out of the middle of a room
+        self.number()
 
-async def write_batch(connection: Connection, batch: Batch, epoch: int) -> bool:
-    """Commits the batch; False when the log isn't ours any more (nothing is written then)."""
-    if batch.is_plain and not batch.has_work:
-        batch.sent = True
-        return await commits.messages(
-            connection,
-            (epoch, batch.old, batch.upto),
-            [staged.row for _, staged in batch.staged()],
-            _plain_heads(batch),
-            _transactions(batch),
-        )
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await _run_work(connection, batch)
-        if not await logs.move(connection, epoch=epoch, old=batch.old, new=batch.upto):
-            await transaction.rollback()
-            return False
-        await _write_rooms(connection, batch)
-        await _write_entries(connection, batch.placed())
-    except BaseException:
-        if not connection.is_closed():
-            await transaction.rollback()
-        raise
-    batch.sent = True
-    await transaction.commit()
-    return True
+    def rows(self, epoch: int) -> CommitRows:
+        """All rows to write."""
+        staged = self.staged()
+        rows = CommitRows(epoch, self.old, self.upto, events=[one.row for _, one in staged])
+        rows.heads = _heads(staged)
+        rows.sent = _transactions(staged)
+        if self.is_plain:
+            return rows
+        self._add_rooms(rows)
+        rows.snapshots = [row for _, one in staged for row in one.snapshots]
+        _add_changes(rows, staged)
+        _add_redactions(rows, staged)
+        for one in self.placed():
+            _add_entry(rows.log, one)
+        return rows
 
-
-async def _run_work(connection: Connection, batch: Batch) -> None:
-    if not batch.has_work:
-        return
-    for one in batch.units:
-        work = one.pending.unit.work
-        if work is None:
-            continue
-        try:
-            async with connection.transaction():
-                one.entries += await work(connection)
-        except MatrixError as error:
-            one.error = error
-            if isinstance(one.pending, RoomUnit):
-                raise  # staged events can't be left out of the middle of a room
-    batch.number()
+    def _add_rooms(self, rows: CommitRows) -> None:
+        for one in self.units:
+            pending = one.pending
+            if one.error is not None or not isinstance(pending, RoomUnit):
+                continue
+            room = pending.room
+            if pending.is_new:
+                rows.rooms.append((room.nid, room.room_id, room.version.name))
+            if pending.brought is not None:
+                rows.brought.append(_brought(room, pending.brought, self.old))
 
 
-def _plain_heads(batch: Batch) -> list[tuple[int, str, int, int]]:
-    """Rows of `commits.messages`: all heads, since a message may leave others of a fork."""
-    newest = {
-        one.pending.room.nid: (staged.view, staged.row.position)
-        for one, staged in batch.staged()
-        if staged.view is not None and staged.row.position is not None
-    }
-    return [
-        (nid, "{" + ",".join(str(head.nid) for head in view.heads) + "}", view.n, position)
-        for nid, (view, position) in newest.items()
+def _brought(room: Room, brought: Brought, position: int) -> BroughtMembers:
+    members = [
+        MembershipRow(room.nid, user, ref.membership or "leave", ref.event_id, user, position)
+        for user, ref in brought.members
     ]
+    return BroughtMembers(room.nid, members, brought.servers, position + 1)
 
 
-def _transactions(batch: Batch) -> list[tuple[str, str, bytes, str, int]]:
-    return [
-        (key.user_id, key.device_id, hashed, staged.row.event_id, staged.row.position or 0)
-        for _, staged in batch.staged()
-        if staged.transaction is not None
-        for key, hashed in (staged.transaction,)
-    ]
-
-
-async def _write_rooms(connection: Connection, batch: Batch) -> None:
-    staged = batch.staged()
-    if not staged:
-        return
-    for one in batch.units:
-        if isinstance(one.pending, RoomUnit) and one.pending.is_new:
+def _heads(staged: Sequence[tuple[Placing, Staged]]) -> list[HeadsRow]:
+    """The newest heads of each room."""
+    newest: dict[int, HeadsRow] = {}
+    for one, event in staged:
+        if event.view is not None:
             room = one.pending.room
-            await rooms.ensure(connection, room.nid, room.room_id, room.version.name)
-    await events.insert(connection, [one.row for _, one in staged])
-    if rows := [row for _, one in staged for row in one.snapshots]:
-        await snapshots.insert(connection, rows)
-    await _write_changes(connection, staged)
-    heads = {
-        one.pending.room.nid: heads_row(one.pending.room, event.view, event.row.position or 0)
-        for one, event in staged
-        if event.view is not None
-    }
-    if heads:
-        await rooms.set_heads(connection, list(heads.values()))
-    if sent := _transactions(batch):
-        await transactions.insert(connection, sent)
-    await _write_redactions(connection, staged)
+            newest[room.nid] = heads_row(room, event.view, event.row.position or 0)
+    return list(newest.values())
 
 
-async def _write_changes(connection: Connection, staged: Sequence[tuple[Placing, Staged]]) -> None:
-    changed: list[tuple[int, int, str, str, str | None, str | None]] = []
-    members: list[MembershipRow] = []
-    came: list[tuple[int, str, int]] = []
-    went: list[tuple[int, str, int]] = []
+def _transactions(
+    staged: Sequence[tuple[Placing, Staged]],
+) -> list[tuple[str, str, bytes, str, int]]:
+    return [
+        (key.user_id, key.device_id, hashed, event.row.event_id, event.row.position or 0)
+        for _, event in staged
+        if event.transaction is not None
+        for key, hashed in (event.transaction,)
+    ]
+
+
+def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
     for one, event in staged:
         nid, position = one.pending.room.nid, event.row.position
         if position is None:
             continue
         for change in event.changes:
             kind, key = change.key
-            changed.append(
+            rows.changes.append(
                 (nid, position, escape(kind), escape(key), change.event_id, change.membership)
             )
             if kind == "m.room.member":
-                members.append(_membership_row(nid, position, event, change))
-        came += [(nid, server, position) for server in event.servers_came]
-        went += [(nid, server, position) for server in event.servers_went]
-    if changed:
-        await state_changes.insert(connection, changed)
-    if members:
-        await memberships.upsert(connection, members)
-    if went:
-        await memberships.servers_went(connection, went)
-    if came:
-        await memberships.servers_came(connection, came)
+                rows.members.append(_membership_row(nid, position, event, change))
+        rows.servers_came += [(nid, server, position) for server in event.servers_came]
+        rows.servers_went += [(nid, server, position) for server in event.servers_went]
 
 
-def _membership_row(nid: int, position: int, event: Staged, change: Any) -> MembershipRow:
+def _membership_row(nid: int, position: int, event: Staged, change: StateChange) -> MembershipRow:
     """After a merge the membership event may be another than the one that is placed; its sender
     is then not at hand, and the user's own ID stands in."""
     own = change.event_id == event.event.event_id
@@ -271,70 +233,47 @@ def _membership_row(nid: int, position: int, event: Staged, change: Any) -> Memb
     )
 
 
-async def _write_redactions(
-    connection: Connection, staged: Sequence[tuple[Placing, Staged]]
-) -> None:
+def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
     for one, event in staged:
         nid = one.pending.room.nid
         if event.redacting is not None:
-            target = event.redacting.target
-            await events.redact(
-                connection,
-                nid,
-                target.event_id,
-                json=target.raw,
-                redacted_by=event.redacting.redaction,
-            )
-            await redactions.arrived(connection, nid, target.event_id)
+            target, redaction = event.redacting.target, event.redacting.redaction
+            rows.redacted.append(RedactedRow(nid, target.event_id, target.raw, redaction))
         if event.waits_for_target is not None:
-            await redactions.keep(connection, nid, event.waits_for_target, event.event.event_id)
-    gaps = [
-        (one.pending.room.nid, missing, event.row.n, event.row.fill)
-        for one, event in staged
-        if event.row.n is not None and event.row.fill is not None
-        for missing in event.missing_parents
-    ]
-    if gaps:
-        await redactions.open_gaps(connection, gaps)
+            rows.awaited.append((nid, event.waits_for_target, event.event.event_id))
+        if event.row.n is not None and event.row.fill is not None:
+            rows.gaps += [
+                (nid, missing, event.row.n, event.row.fill) for missing in event.missing_parents
+            ]
 
 
-async def _append_memberships(
-    connection: Connection, rows: Sequence[tuple[int, MembershipEntry]]
-) -> None:
-    """Memberships of rooms that we aren't in: such a room is known by its ID alone."""
-    for position, entry in rows:
-        nid = await rooms.ensure_known(connection, entry.room_id)
-        row = MembershipRow(
-            nid,
-            entry.user_id,
-            entry.membership,
-            entry.event_id,
-            entry.sender,
-            position,
-            entry.stripped,
-            entry.event,
-        )
-        await memberships.upsert(connection, [row])
-
-
-_Append = Callable[[Connection, Sequence[tuple[int, Any]]], Awaitable[None]]
-
-_APPENDERS: dict[type, _Append] = {
-    AccountDataEntry: account_data.append,
-    ReceiptEntry: receipts.append,
-    ToDeviceEntry: to_device.append,
-    RemoteEduEntry: remote_edus.append,
-    DeviceListEntry: device_lists.append,
-    MembershipEntry: _append_memberships,
-}
-
-
-async def _write_entries(connection: Connection, placed: Sequence[Placed]) -> None:
-    by_kind: dict[type, list[tuple[int, Any]]] = {}
-    for one in placed:
-        kind = type(one.entry)
-        if kind is not EventEntry:
-            by_kind.setdefault(kind, []).append((one.position, one.entry))
-    for kind, rows in by_kind.items():
-        if append := _APPENDERS.get(kind):
-            await append(connection, rows)
+def _add_entry(log: LogRows, placed: Placed) -> None:
+    position, entry = placed.position, placed.entry
+    match entry:
+        case AccountDataEntry():
+            log.account_data.append((position, entry))
+        case ReceiptEntry():
+            log.receipts.append((position, entry))
+        case ToDeviceEntry():
+            log.to_device.append((position, entry))
+        case RemoteEduEntry():
+            log.remote_edus.append((position, entry))
+        case DeviceListEntry():
+            log.device_lists.append((position, entry))
+        case MembershipEntry():
+            log.memberships.append(
+                KnownMember(
+                    entry.room_id,
+                    entry.user_id,
+                    entry.membership,
+                    entry.event_id,
+                    entry.sender,
+                    position,
+                    entry.stripped,
+                    entry.event,
+                )
+            )
+        case EventEntry() | StateEntry():
+            pass  # a room's rows
+        case _:
+            assert_never(entry)

@@ -32,9 +32,10 @@ from homeserver.engine.log import LogTail, Placed
 from homeserver.engine.log_connection import Fault, LogConnection, LogLost
 from homeserver.engine.row_numbers import RowNumbers
 from homeserver.engine.staging import RoomUnit, Superseded
+from homeserver.engine.store import Store
 from homeserver.errors import MatrixError, unavailable
-from homeserver.storage import logs
-from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
+from homeserver.storage.database import DatabaseUnavailable, DataRefused
+from homeserver.storage.logs import OwnedLog
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ Published = Callable[[Sequence[Placed]], None]
 class Committer:
     """Owns the log and the connection that writes it."""
 
-    def __init__(self, database: Database, owned: logs.OwnedLog) -> None:
-        self._database = database
+    def __init__(self, store: Store, owned: OwnedLog) -> None:
+        self._log = store.log
         self.history = owned.history
         self._epoch = owned.epoch
         self.position = owned.position
@@ -82,8 +83,8 @@ class Committer:
         self._filled = asyncio.Event()
         self._room_left = asyncio.Event()
         self._room_left.set()
-        self._connection = LogConnection(database, owned.epoch)
-        self.numbers = RowNumbers(database)
+        self._connection = LogConnection(store.log, owned.epoch)
+        self.numbers = RowNumbers(store.log)
         self._followers: list[Published] = []
         self._late: asyncio.TimerHandle | None = None
         self._is_late = False
@@ -154,15 +155,14 @@ class Committer:
 
     async def disconnect(self) -> None:
         """Closes the log's own connection."""
-        self._connection.close()
+        await self._connection.close()
 
     async def watch_owner(self) -> None:
         """Looks now and then whether the log is still ours; for the supervisor."""
         while not self._is_lost:
             await asyncio.sleep(limits.LOG_OWNER_CHECK_S)
             try:
-                async with self._database.connection() as connection:
-                    epoch = await logs.load_epoch(connection)
+                epoch = await self._log.load_epoch()
             except DatabaseUnavailable:
                 continue
             if epoch != self._epoch:
@@ -293,6 +293,8 @@ class Committer:
         for one in pending:
             if isinstance(one, RoomUnit) and one.generation == one.room.generation:
                 one.room.discard_staged()
+            if isinstance(one, RoomUnit) and one.failed is not None:
+                one.failed()
         for one in pending:
             self._settle(one, error)
 

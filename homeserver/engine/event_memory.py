@@ -11,9 +11,8 @@ from federation.events.ids import EventId
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.room import NotLoaded
+from homeserver.engine.store import Store
 from homeserver.engine.stored import client_json, known_event
-from homeserver.storage import events as event_rows
-from homeserver.storage.database import Database
 
 V = TypeVar("V")
 
@@ -90,8 +89,8 @@ class EventMemory:
     several steps before it is stored. All that stores events calls `stored` or `remember`.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._events: ByteBoundedCache[KnownEvent] = ByteBoundedCache(
             limits.EVENT_CACHE_BYTES, lambda known: 3 * len(known.event.raw) + 600
         )
@@ -139,8 +138,7 @@ class EventMemory:
         found, absent = self._events.split(event_ids)
         unknown = [event_id for event_id in absent if event_id not in self._missing]
         if unknown:
-            async with self._database.connection() as connection:
-                rows = await event_rows.by_id(connection, unknown)
+            rows = await self._store.events.by_id(unknown)
             for row in rows:
                 known = known_event(row)
                 self._events.put(known.event.event_id, known)

@@ -15,14 +15,13 @@ from homeserver.engine.residents import Residents
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateMap
+from homeserver.engine.store import Store
 from homeserver.rules.visibility import (
     VISIBILITY_KEY,
     is_open_to_members,
     server_may_see,
     visibility_of,
 )
-from homeserver.storage import events as event_rows
-from homeserver.storage.database import Database
 
 
 def _ids(state: StateMap) -> dict[StateKey, EventId]:
@@ -34,14 +33,14 @@ class EngineEventStore:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         rooms: Rooms,
         residents: Residents,
         *,
         resolver: Resolver,
         committer: Committer,
     ) -> None:
-        self._database = database
+        self._store = store
         self._rooms = rooms
         self._residents = residents
         self._resolver = resolver
@@ -106,8 +105,7 @@ class EngineEventStore:
         room = await self._rooms.get(room_id)
         if room is None:
             return 0
-        async with self._database.connection() as connection:
-            return await event_rows.first_depth(connection, room.nid)
+        return await self._store.events.first_depth(room.nid)
 
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """`EventStore.current_state_ids`."""

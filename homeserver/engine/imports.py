@@ -12,25 +12,19 @@ from federation.events.ids import EventId, ServerName, StateKey, UserId, server_
 from federation.graph.admission import Accepted, settle
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
-from homeserver.engine.entries import Entry, Unit, Work
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import StateMap, StateRef, difference, first_chain, state_of
-from homeserver.engine.staging import Origin, Staged, extended, snapshot_row
+from homeserver.engine.staging import Brought, Origin, Staged, extended, snapshot_row
+from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
 from homeserver.storage import events as event_rows
-from homeserver.storage import memberships as membership_rows
-from homeserver.storage import redactions as gap_rows
-from homeserver.storage import rooms as room_rows
-from homeserver.storage import snapshots as snapshot_rows
-from homeserver.storage.database import Connection, Database
+from homeserver.storage.database import Row
+from homeserver.storage.engine_store import Filled, Gap
 from homeserver.storage.events import EventRow
-from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.text import escape
-
-_CHUNK = 1000
 
 
 def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
@@ -65,7 +59,7 @@ class Imports:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         rooms: Rooms,
         committer: Committer,
         writer: Writer,
@@ -73,7 +67,7 @@ class Imports:
         forget_user: Callable[[UserId], None],
     ) -> None:
         self._forget_user = forget_user
-        self._database = database
+        self._store = store
         self._rooms = rooms
         self._committer = committer
         self._writer = writer
@@ -82,33 +76,43 @@ class Imports:
     # Outliers
 
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
-        """Keeps events without a place; returns the room's number. Those that are here stay."""
+        """Keeps events without a place; returns the room's number. Those that are here stay.
+
+        Under the room's turn: an event that is staged meanwhile must not be stored under a second
+        number, since its snapshots name the first."""
         if not events:
             return 0
         await self._committer.numbers.ready(len(events) + 1)
+        room = await self._rooms.get(events[0].room_id)
+        if room is None:
+            return await self._write_outliers(events, rejected)
+        room.pins += 1
+        try:
+            async with room.turn:
+                new = [one for one in events if one.event_id not in room.staged_events]
+                if new:
+                    await self._write_outliers(new, rejected)
+        finally:
+            room.pins -= 1
+        return room.nid
+
+    async def _write_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
         first = events[0]
-        async with self._database.transaction() as connection:
-            room_nid = await room_rows.ensure(
-                connection, self._committer.numbers.take(), first.room_id, first.version.name
-            )
-            for start in range(0, len(events), _CHUNK):
-                rows = [
-                    _row(
-                        event,
-                        self._committer.numbers.take(),
-                        room_nid,
-                        rejected=event.event_id in rejected,
-                    )
-                    for event in events[start : start + _CHUNK]
-                ]
-                await event_rows.insert_outliers(connection, rows)
+
+        def rows(room_nid: int) -> list[EventRow]:
+            take = self._committer.numbers.take
+            return [
+                _row(event, take(), room_nid, rejected=event.event_id in rejected)
+                for event in events
+            ]
+
+        room = (self._committer.numbers.take(), first.room_id, first.version.name)
+        room_nid = await self._store.events.store_outliers(room, rows)
         self._rooms.memory.stored(event.event_id for event in events)
         return room_nid
 
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
-        async with self._database.connection() as connection:
-            rows = await event_rows.refs_by_id(connection, event_ids)
-        return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
+        return _by_key(await self._store.events.refs_by_id(event_ids))
 
     async def given_state(
         self, room: Room, state: Mapping[StateKey, EventId]
@@ -143,8 +147,8 @@ class Imports:
         try:
             async with room.turn:
                 staged = await self._stage_join(room, joined.event, before, snapshots)
-                unit = Unit(work=self._members_work(room, refs, joined.event))
-                done = self._writer.enqueue(room, [staged], unit=unit)
+                brought = _brought(refs, joined.event)
+                done = self._writer.enqueue(room, [staged], brought=brought)
             await done
         except BaseException:
             if known is None and room.unsettled == 0 and not room.view.position:
@@ -188,30 +192,6 @@ class Imports:
         staged.missing_parents = event.prev_events
         return staged
 
-    def _members_work(self, room: Room, refs: Mapping[StateKey, StateRef], join: Event) -> Work:
-        """Writes the memberships that the state brings, and the servers in the room."""
-        rows = [
-            (user, ref)
-            for (kind, user), ref in refs.items()
-            if kind == "m.room.member" and ref.membership and user != join.state_key
-        ]
-        servers = sorted({server_of(user) for user, ref in rows if ref.membership == "join"})
-
-        async def work(connection: Connection) -> Sequence[Entry]:
-            position = self._committer.position
-            members = [
-                MembershipRow(
-                    room.nid, user, ref.membership or "leave", ref.event_id, user, position
-                )
-                for user, ref in rows
-            ]
-            for start in range(0, len(members), _CHUNK):
-                await membership_rows.upsert(connection, members[start : start + _CHUNK])
-            await membership_rows.servers_reset(connection, room.nid, servers, position + 1)
-            return ()
-
-        return work
-
     def _forget_locals(self, refs: Mapping[StateKey, StateRef]) -> None:
         """Users of ours in the given state: their rooms are read anew."""
         for (kind, user), _ in refs.items():
@@ -228,51 +208,25 @@ class Imports:
     ) -> None:
         """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
         await self._committer.numbers.ready(2 * len(events) + 2)
-        async with self._database.transaction() as connection:
-            gaps = await gap_rows.gaps_of(connection, room.nid, [one.event_id for one in events])
-            if not gaps:
-                return
-            n = gaps[0]["n"]
-            lowest = await event_rows.lowest_fill(connection, room.nid, n)
-            refs = await self._refs(list(state_before.values()))
-            stored = await event_rows.refs_by_id(connection, [one.event_id for one in events])
-            nids = {row["event_id"]: row["event_nid"] for row in stored}
-            rows, snapshots = self._filled(room, events, refs, (n, lowest), nids)
-            await snapshot_rows.insert(connection, snapshots)
-            await event_rows.insert(connection, rows)
-            ids = {one.event_id for one in events}
-            await gap_rows.close_gaps(connection, room.nid, list(ids))
-            oldest = rows[0]
-            missing = [
-                (room.nid, parent, n, oldest.fill or 0)
-                for parent in events[0].prev_events
-                if parent not in ids
-            ]
-            parents = await event_rows.by_id(connection, [one[1] for one in missing])
-            placed = {row["event_id"] for row in parents if row["n"] is not None}
-            await gap_rows.open_gaps(connection, [one for one in missing if one[1] not in placed])
-        self._rooms.memory.stored(event.event_id for event in events)
-        for event in events:
-            self._rooms.memory.forget_event(event.event_id)
+        ids = [one.event_id for one in events]
+        stored = await self._store.events.backfill(
+            room.nid, ids, list(state_before.values()), lambda gap: self._filled(room, events, gap)
+        )
+        if stored:
+            self._rooms.memory.stored(ids)
+            for event_id in ids:
+                self._rooms.memory.forget_event(event_id)
 
-    def _filled(
-        self,
-        room: Room,
-        events: Sequence[Event],
-        refs: Mapping[StateKey, StateRef],
-        order: tuple[int, int],
-        nids: Mapping[str, int],
-    ) -> tuple[list[EventRow], list[SnapshotRow]]:
-        n, lowest = order
-        chain = first_chain(self._committer.numbers.take(), refs)
+    def _filled(self, room: Room, events: Sequence[Event], gap: Gap) -> Filled:
+        chain = first_chain(self._committer.numbers.take(), _by_key(gap.state))
         before = Before(state_of(chain), chain)
         snapshots = [snapshot_row(room, chain)]
         rows = []
         for i, event in enumerate(events):
-            nid = nids.get(event.event_id) or self._committer.numbers.take()
+            nid = gap.nids.get(event.event_id) or self._committer.numbers.take()
             row = _row(event, nid, room.nid, rejected=False)
             row.outlier, row.unproven = False, True
-            row.n, row.fill = n, lowest - len(events) + i
+            row.n, row.fill = gap.n, gap.lowest - len(events) + i
             row.snapshot_before = before.chain[-1].nid
             if event.is_state:
                 ref = StateRef(event.event_id, nid, event.membership)
@@ -280,4 +234,21 @@ class Imports:
                 snapshots += written
             row.snapshot_after = before.chain[-1].nid
             rows.append(row)
-        return rows, snapshots
+        ids = {event.event_id for event in events}
+        parents = [one for one in events[0].prev_events if one not in ids]
+        return Filled(rows, snapshots, parents)
+
+
+def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
+    return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
+
+
+def _brought(refs: Mapping[StateKey, StateRef], join: Event) -> Brought:
+    """The members that the state of a join brings, and the servers in the room."""
+    members = [
+        (user, ref)
+        for (kind, user), ref in refs.items()
+        if kind == "m.room.member" and ref.membership and user != join.state_key
+    ]
+    servers = sorted({server_of(user) for user, ref in members if ref.membership == "join"})
+    return Brought(members, servers)

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from homeserver import limits
-from homeserver.engine.batch import Batch, write_batch
-from homeserver.storage import logs
-from homeserver.storage.database import Connection, Database, DatabaseUnavailable, translated
+from homeserver.engine.batch import Batch
+from homeserver.engine.store import LogStore
+from homeserver.storage.database import DatabaseUnavailable, translated
 
 Fault = Callable[[str], Awaitable[None]]
 
@@ -26,21 +26,18 @@ class LogLost(Exception):
 class LogConnection:
     """The owner's connection to its log."""
 
-    def __init__(self, database: Database, epoch: int) -> None:
-        self._database = database
+    def __init__(self, log: LogStore, epoch: int) -> None:
+        self._log = log
         self._epoch = epoch
-        self._connection: Connection | None = None
-        self._session = 0  # of the connection, as PostgreSQL numbers it
         self._is_closing = False
 
     async def write(self, batch: Batch, fault: Fault | None) -> None:
         """Commits a batch. Raises LogLost; DatabaseUnavailable, after which `is_in` tells whether
         it is stored; or what the batch's own work raised. Tests cut the line in `fault`."""
-        connection = await self._connected()
         try:
             if fault is not None:
                 await fault("before")
-            moved = await write_batch(connection, batch, self._epoch)
+            moved = await self._log.write(batch, self._epoch)
             if fault is not None:
                 await fault("after")
         except Exception as error:
@@ -54,19 +51,18 @@ class LogConnection:
     async def is_in(self, batch: Batch) -> bool:
         """After a lost connection: did the batch commit? Waits until the database can say. Raises
         LogLost."""
-        lost_session = self._session
-        self._drop()
+        lost = await self._log.abandon()
         if not batch.sent:
             return False
         delay_s = 0.05
         while True:
             try:
-                position = await self._position_after(lost_session)
+                position = await self._log.settled_position(self._epoch, lost)
                 break
             except Exception as error:
                 if translated(error) is None and not isinstance(error, DatabaseUnavailable):
                     raise
-                self._drop()
+                await self._log.disconnect()
                 if self._is_closing:
                     return False
                 await asyncio.sleep(delay_s)
@@ -80,24 +76,6 @@ class LogConnection:
         """The server stops: what can't be known soon is not waited for."""
         self._is_closing = True
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends the connection."""
-        self._drop()
-
-    async def _position_after(self, lost_session: int) -> int | None:
-        """The log's position once nothing sent to a lost session can change it; None: not ours."""
-        connection = await self._connected()
-        await logs.end_session(connection, lost_session, limits.LOG_SESSION_END_S)
-        async with connection.transaction():
-            return await logs.position_once_settled(connection, self._epoch)
-
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.dedicated()
-            self._session = self._connection.get_server_pid()
-        return self._connection
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.terminate()
+        await self._log.disconnect()

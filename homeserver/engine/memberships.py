@@ -12,8 +12,7 @@ from homeserver import limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import EventEntry, MembershipEntry, StateChange, StateEntry
 from homeserver.engine.log import Placed
-from homeserver.storage import memberships as rows
-from homeserver.storage.database import Database
+from homeserver.engine.store import Store
 
 
 class UserRoom(msgspec.Struct, frozen=True):
@@ -30,8 +29,8 @@ class UserRoom(msgspec.Struct, frozen=True):
 class Memberships:
     """The rooms of users; those of ours are kept in memory once asked for."""
 
-    def __init__(self, database: Database, committer: Committer, server_name: ServerName) -> None:
-        self._database = database
+    def __init__(self, store: Store, committer: Committer, server_name: ServerName) -> None:
+        self._store = store
         self._committer = committer
         self._server_name = server_name
         self._users: OrderedDict[UserId, dict[RoomId, UserRoom]] = OrderedDict()
@@ -52,8 +51,7 @@ class Memberships:
     async def _load(self, user_id: UserId) -> dict[RoomId, UserRoom]:
         while True:
             start = self._committer.position
-            async with self._database.connection() as connection:
-                found = await rows.of_user(connection, user_id)
+            found = await self._store.memberships.of_user(user_id)
             if user_id in self._users:
                 return self._users[user_id]
             if start < self._committer.tail.start:
@@ -82,32 +80,28 @@ class Memberships:
 
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a left room (spec: "Leaving rooms")."""
-        async with self._database.connection() as connection:
-            await rows.forget(connection, user_id, room_id)
+        await self._store.memberships.forget(user_id, room_id)
         known = self._users.get(user_id)
         if known is not None and room_id in known:
             known[room_id] = msgspec.structs.replace(known[room_id], forgotten=True)
 
     async def shared_users(self, user_id: UserId) -> set[UserId]:
         """The joined users, of any server, of the rooms that the user is joined to."""
-        async with self._database.connection() as connection:
-            return {UserId(one) for one in await rows.sharing(connection, user_id)}
+        return {UserId(one) for one in await self._store.memberships.sharing(user_id)}
 
     async def rooms_of(self, user_id: UserId) -> list[RoomId]:
         """The rooms that a user of any server is joined to, as far as they are known here."""
         if server_of(user_id) == self._server_name:
             mine = await self.of(user_id)
             return [room_id for room_id, room in mine.items() if room.membership == "join"]
-        async with self._database.connection() as connection:
-            found = await rows.of_users(connection, [user_id], "join")
+        found = await self._store.memberships.of_users([user_id], "join")
         return [RoomId(row["room_id"]) for row in found]
 
     async def share_room(self, one: UserId, other: UserId) -> bool:
         """Are both joined to the same room?"""
         if one == other:
             return True
-        async with self._database.connection() as connection:
-            found = await rows.of_users(connection, [one, other], "join")
+        found = await self._store.memberships.of_users([one, other], "join")
         rooms: dict[str, set[str]] = {one: set(), other: set()}
         for row in found:
             rooms[row["user_id"]].add(row["room_id"])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 import orjson
@@ -30,12 +30,10 @@ from homeserver.engine.entries import DeviceListEntry, EventEntry, ReceiptEntry,
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.storage import events as event_rows
-from homeserver.storage import memberships as membership_rows
-from homeserver.storage import remote_edus
-from homeserver.storage.database import Connection, Database
+from homeserver.engine.store import OwedStore, Store
 
-DeviceListEdus = Callable[[Connection, int], Awaitable[list[JsonObject]]]
+DeviceListEdus = Callable[[Sequence[int]], Awaitable[list[JsonObject]]]
+"""The EDUs of changes of device lists, by their positions."""
 
 
 class _Item(msgspec.Struct, frozen=True, order=True):
@@ -78,7 +76,7 @@ class LogFeed:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         committer: Committer,
         rooms: Rooms,
         memberships: Memberships,
@@ -86,7 +84,7 @@ class LogFeed:
         server_name: ServerName,
         device_list_edus: DeviceListEdus,
     ) -> None:
-        self._database = database
+        self._store = store
         self._committer = committer
         self._rooms = rooms
         self._memberships = memberships
@@ -246,31 +244,17 @@ class LogFeed:
                 edus.append(orjson.loads(item.edu))
                 self._with_edus.add(queue.server)
             else:
-                edus += await self._device_edus([item.position])
+                edus += await self._device_list_edus([item.position])
         while queue.passing and len(edus) < edu_limit:
             edus.append(queue.passing.popleft())
         return Owed(pdus, edus, end)
 
-    async def _device_edus(self, positions: Iterable[int]) -> list[JsonObject]:
-        edus: list[JsonObject] = []
-        async with self._database.connection() as connection:
-            for position in positions:
-                edus += await self._device_list_edus(connection, position)
-        return edus
-
     async def _from_tables(
         self, destination: ServerName, after: int, upto: int, limit: int
     ) -> Owed:
-        async with self._database.connection() as connection:
-            rows = await event_rows.owed(
-                connection, destination, after=after, limit=limit, suffix=":" + destination
-            )
-            messages = await remote_edus.load(
-                connection, destination, after=after, upto=upto, limit=limit
-            )
-            changes = await membership_rows.device_changes_for(
-                connection, destination, after=after, upto=upto, limit=limit
-            )
+        found_rows = await self._store.owed.owed(destination, after=after, upto=upto, limit=limit)
+        rows, messages = found_rows.events, found_rows.edus
+        changes = list(found_rows.device_changes)
         # Each list may end early: the cursor goes no further than the shortest.
         for found in (
             [row["position"] for row in rows],
@@ -282,17 +266,14 @@ class LogFeed:
         edus = [orjson.loads(edu) for position, edu in messages if position <= upto]
         if messages:
             self._with_edus.add(destination)
-        edus += await self._device_edus(position for position in changes if position <= upto)
+        edus += await self._device_list_edus([one for one in changes if one <= upto])
         pdus = [row["json"] for row in rows if row["position"] <= upto]
         return Owed(pdus, edus, upto, more=upto < self._committer.position)
 
     async def latest_of_each_room(self, destination: ServerName, after: int) -> Owed:
         """`OutboundFeed.latest_of_each_room`."""
         end = self._committer.position
-        async with self._database.connection() as connection:
-            rows = await event_rows.latest_owed(
-                connection, destination, after=after, suffix=":" + destination
-            )
+        rows = await self._store.owed.latest_owed(destination, after=after)
         return Owed([row["json"] for row in rows if row["position"] <= end], [], end)
 
 
@@ -300,9 +281,9 @@ class FeedDestinations:
     """Destinations, those included that never got anything: the servers in our rooms."""
 
     def __init__(
-        self, database: Database, store: DestinationStore, committer: Committer, feed: LogFeed
+        self, owed: OwedStore, store: DestinationStore, committer: Committer, feed: LogFeed
     ) -> None:
-        self._database = database
+        self._owed = owed
         self._store = store
         self._committer = committer
         self._feed = feed
@@ -315,18 +296,15 @@ class FeedDestinations:
         """`DestinationStore.save_destination`."""
         await self._store.save_destination(destination)
         if self._feed.had_edus(destination.server):
-            async with self._database.connection() as connection:
-                await remote_edus.delete(connection, destination.server, destination.cursor)
+            await self._owed.forget_edus(destination.server, destination.cursor)
 
     async def lagging(self) -> list[Destination]:
         """`DestinationStore.lagging`: those whose cursor is before what may concern them."""
         stored = {one.server: one for one in await self._store.lagging()}
-        async with self._database.connection() as connection:
-            rows = await membership_rows.lagging_servers(connection, self._feed.server_name)
-            waiting = await remote_edus.destinations(connection)
+        rows, waiting = await self._owed.lagging(self._feed.server_name)
         newest = {ServerName(row["server"]): row["position"] for row in rows}
         for server in waiting:
-            newest[server] = self._committer.position
+            newest[ServerName(server)] = self._committer.position
         lagging = [
             stored.get(server) or Destination(server, -1)
             for server, position in newest.items()

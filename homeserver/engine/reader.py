@@ -12,11 +12,9 @@ from federation.events.ids import EventId
 from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.log import Placed
 from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of
-from homeserver.storage import events as event_rows
-from homeserver.storage import redactions as gap_rows
-from homeserver.storage import state_changes as change_rows
-from homeserver.storage.database import Database, Row
+from homeserver.storage.database import Row
 
 Order = tuple[int, int]
 BEGINNING: Order = (0, -(2**53))
@@ -41,18 +39,17 @@ def event_entry(placed: Placed) -> EventEntry:
 class Reader:
     """Pages through rooms."""
 
-    def __init__(self, database: Database, rooms: Rooms) -> None:
-        self._database = database
+    def __init__(self, store: Store, rooms: Rooms) -> None:
+        self._store = store
         self._rooms = rooms
 
     async def newest(self, room: Room, *, after: int, upto: int, limit: int) -> TimelinePart:
         """The newest `limit` events with after < position <= upto."""
         found = _from_ring(room, after, upto, limit)
         if found is None:
-            async with self._database.connection() as connection:
-                rows = await event_rows.newest(
-                    connection, room.nid, after=after, upto=upto, limit=limit + 1
-                )
+            rows = await self._store.events.newest(
+                room.nid, after=after, upto=upto, limit=limit + 1
+            )
             found = [self._placed(row, room) for row in reversed(rows)]
         limited = len(found) > limit
         events = found[len(found) - limit :] if limited else found
@@ -74,9 +71,8 @@ class Reader:
     ) -> list[Placed]:
         """Events from a place on, which is left out: newest first backwards, else oldest first;
         none at or past `stop`."""
-        read = event_rows.before if backwards else event_rows.behind
-        async with self._database.connection() as connection:
-            rows = await read(connection, room.nid, start, limit)
+        read = self._store.events.before if backwards else self._store.events.behind
+        rows = await read(room.nid, start, limit)
         found = []
         for row in rows:
             order = (row["n"], row["fill"])
@@ -100,8 +96,7 @@ class Reader:
                     break
             if newest is not None:
                 return newest
-        async with self._database.connection() as connection:
-            order = await event_rows.order_at(connection, room.nid, position)
+        order = await self._store.events.order_at(room.nid, position)
         return order or BEGINNING
 
     async def place(self, room: Room, event_id: EventId) -> Placed | None:
@@ -109,8 +104,7 @@ class Reader:
         for placed in reversed(room.ring):
             if event_entry(placed).event.event_id == event_id:
                 return placed
-        async with self._database.connection() as connection:
-            rows = await event_rows.by_id(connection, [event_id])
+        rows = await self._store.events.by_id([event_id])
         for row in rows:
             if row["room_nid"] == room.nid and row["n"] is not None:
                 return self._placed(row, room)
@@ -125,8 +119,7 @@ class Reader:
                 if after < placed.position <= upto
                 for change in event_entry(placed).changes
             ]
-        async with self._database.connection() as connection:
-            rows = await change_rows.between(connection, room.nid, after, upto)
+        rows = await self._store.rooms.changes(room.nid, after=after, upto=upto)
         return [
             (
                 row["position"],
@@ -137,8 +130,7 @@ class Reader:
 
     async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
         """Missing events that come before a place, the nearest first."""
-        async with self._database.connection() as connection:
-            rows = await gap_rows.gaps_before(connection, room.nid, order, limit)
+        rows = await self._store.rooms.gaps_before(room.nid, order, limit)
         return [EventId(row["missing"]) for row in rows]
 
 

@@ -27,9 +27,9 @@ from homeserver.engine.imports import Imports
 from homeserver.engine.resolution import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
+from homeserver.engine.store import Store
 from homeserver.engine.writer import Writer
 from homeserver.rules.any_json import dump_any
-from homeserver.storage.database import Database
 
 
 class Residents:
@@ -37,7 +37,7 @@ class Residents:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         rooms: Rooms,
         committer: Committer,
         *,
@@ -46,15 +46,14 @@ class Residents:
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
     ) -> None:
-        self._database = database
         self._rooms = rooms
         self._committer = committer
         self._writer = writer
         self._resolver = resolver
         self._server_name = server_name
-        self._imports = Imports(database, rooms, committer, writer, server_name, forget_user)
+        self._imports = Imports(store, rooms, committer, writer, server_name, forget_user)
         self._acceptance = Acceptance(
-            database,
+            store,
             rooms,
             committer,
             writer=writer,

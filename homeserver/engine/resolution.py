@@ -12,17 +12,16 @@ from federation.ports import KnownEvent
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap, StateRef, difference
 from homeserver.engine.staging import extended
+from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
-from homeserver.storage import events as event_rows
-from homeserver.storage.database import Database
 from homeserver.storage.snapshots import SnapshotRow
 
 
 class Resolver:
     """Resolves the states of several branches of a room."""
 
-    def __init__(self, database: Database, rooms: Rooms) -> None:
-        self._database = database
+    def __init__(self, store: Store, rooms: Rooms) -> None:
+        self._store = store
         self._rooms = rooms
 
     async def resolve(
@@ -85,9 +84,8 @@ class Resolver:
                 unknown.append(event_id)
         if unknown:
             # Resolution may bring back an event of the auth chain that no branch has any more.
-            async with self._database.connection() as connection:
-                for row in await event_rows.by_id(connection, unknown):
-                    refs[key_of(row)] = ref_of(row)
+            for row in await self._store.events.by_id(unknown):
+                refs[key_of(row)] = ref_of(row)
         return refs
 
 

@@ -115,6 +115,7 @@ class Room:
         self.ring_start = view.position
         self.changes_start = view.position  # older ring entries don't tell changes of state
         self.awaited_targets: dict[EventId, EventId] = {}  # of redactions: target, redaction
+        self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
         self.staged_events: dict[EventId, KnownEvent] = {}
         self.after: OrderedDict[EventId, Before] = OrderedDict()
         self._ring_bytes = 0

@@ -13,20 +13,17 @@ from homeserver.engine.event_memory import ByteBoundedCache, EventMemory
 from homeserver.engine.log import Placed
 from homeserver.engine.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.snapshots import Chain, Link, StateRef, state_of
+from homeserver.engine.store import Store
 from homeserver.engine.stored import client_json, key_of, ref_of, transaction_of
 from homeserver.rules.any_json import load_any
-from homeserver.storage import events as event_rows
-from homeserver.storage import redactions as redaction_rows
-from homeserver.storage import rooms as room_rows
-from homeserver.storage import snapshots as snapshot_rows
-from homeserver.storage.database import Connection, Database, Row
+from homeserver.storage.database import Row
 
 
 class RoomLoader:
     """Reads rooms from the database."""
 
-    def __init__(self, database: Database, server_name: ServerName, memory: EventMemory) -> None:
-        self._database = database
+    def __init__(self, store: Store, server_name: ServerName, memory: EventMemory) -> None:
+        self._store = store
         self._server_name = server_name
         self._memory = memory
         self._states: ByteBoundedCache[Chain] = ByteBoundedCache(
@@ -36,31 +33,27 @@ class RoomLoader:
 
     async def chain(self, room_nid: int, snapshot: int) -> Chain:
         """A snapshot of a room with its bases."""
-        async with self._database.connection() as connection:
-            return (await self._load_chains(connection, [(room_nid, snapshot)]))[snapshot]
+        return (await self._load_chains([(room_nid, snapshot)]))[snapshot]
 
     async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
         """Rooms by ID, in a few queries however many they are; without those that we know
         nothing of but their ID."""
-        async with self._database.connection() as connection:
-            rows = await room_rows.by_room_ids(connection, room_ids)
-            if not rows:
-                return {}
-            nids = [row["room_nid"] for row in rows]
-            heads = _grouped(
-                await event_rows.heads(
-                    connection, [(row["room_nid"], nid) for row in rows for nid in row["heads"]]
-                )
-            )
-            snapshots = {(row["room_nid"], row["snapshot_nid"]) for row in rows}
-            snapshots |= {
-                (nid, head["snapshot_after"]) for nid, found in heads.items() for head in found
-            }
-            chains = await self._load_chains(connection, sorted(snapshots))
-            newest = _grouped(
-                await event_rows.newest_of_each(connection, nids, limits.ROOM_LOAD_EVENTS)
-            )
-            awaited = _grouped(await redaction_rows.awaited(connection, nids))
+        stored = self._store.rooms
+        rows = await stored.by_room_ids(room_ids)
+        if not rows:
+            return {}
+        nids = [row["room_nid"] for row in rows]
+        heads = _grouped(
+            await stored.heads([(row["room_nid"], nid) for row in rows for nid in row["heads"]])
+        )
+        snapshots = {(row["room_nid"], row["snapshot_nid"]) for row in rows}
+        snapshots |= {
+            (nid, head["snapshot_after"]) for nid, found in heads.items() for head in found
+        }
+        chains = await self._load_chains(sorted(snapshots))
+        newest = _grouped(await stored.newest_of_each(nids, limits.ROOM_LOAD_EVENTS))
+        awaited = _grouped(await stored.awaited(nids))
+        missing = _grouped(await stored.missing_parents(nids))
         rooms = {}
         for row in rows:
             nid = row["room_nid"]
@@ -68,6 +61,7 @@ class RoomLoader:
             room.awaited_targets = {
                 EventId(one["target"]): EventId(one["redaction"]) for one in awaited.get(nid, ())
             }
+            room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
             self._fill_ring(room, newest.get(nid, ()))
             rooms[room.room_id] = room
         return rooms
@@ -108,9 +102,7 @@ class RoomLoader:
             if kind == "m.room.member" and ref.membership == "join" and user.endswith(own)
         }
 
-    async def _load_chains(
-        self, connection: Connection, snapshots: Sequence[tuple[int, int]]
-    ) -> dict[int, Chain]:
+    async def _load_chains(self, snapshots: Sequence[tuple[int, int]]) -> dict[int, Chain]:
         """Chains by the number of their snapshot."""
         found, missing = self._states.split([str(nid) for _, nid in snapshots])
         chains = {int(nid): chain for nid, chain in found.items()}
@@ -118,13 +110,13 @@ class RoomLoader:
         wanted = [one for one in snapshots if str(one[1]) in absent]
         if not wanted:
             return chains
-        links = await snapshot_rows.chains(connection, wanted)
+        links = await self._store.rooms.chains(wanted)
         events = {
             (link["room_nid"], nid) for link in links for nid in (*link["added"], *link["removed"])
         }
         refs = {
             row["event_nid"]: (key_of(row), ref_of(row))
-            for row in await event_rows.refs(connection, events)
+            for row in await self._store.events.refs(events)
         }
         built: dict[int, list[Link]] = {}
         for link in links:

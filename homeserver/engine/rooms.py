@@ -22,22 +22,21 @@ from homeserver.engine.event_memory import EventMemory
 from homeserver.engine.room import Before, Head, NotLoaded, Room, RoomView, ring_entry
 from homeserver.engine.room_loader import RoomLoader
 from homeserver.engine.snapshots import Chain, StateMap, StateRef, state_of
+from homeserver.engine.store import Store
 from homeserver.engine.stored import client_json
-from homeserver.storage import events as event_rows
-from homeserver.storage.database import Connection, Database
 
 __all__ = ["Before", "Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef"]
 
-SnapshotRead = Callable[[Connection, int, str], Awaitable[int | None]]
+SnapshotRead = Callable[[int, str], Awaitable[int | None]]
 
 
 class Rooms:
     """The registry of rooms, and what is asked of rooms, states and events."""
 
-    def __init__(self, database: Database, server_name: ServerName) -> None:
-        self._database = database
-        self.memory = EventMemory(database)
-        self.loader = RoomLoader(database, server_name, self.memory)
+    def __init__(self, store: Store, server_name: ServerName) -> None:
+        self._store = store
+        self.memory = EventMemory(store)
+        self.loader = RoomLoader(store, server_name, self.memory)
         self._hot: OrderedDict[RoomId, Room] = OrderedDict()
         self._loading: dict[RoomId, asyncio.Future[None]] = {}
 
@@ -123,17 +122,16 @@ class Rooms:
         return state_of(chain)
 
     async def _state_at(self, room: Room, event_id: EventId, read: SnapshotRead) -> StateMap | None:
-        async with self._database.connection() as connection:
-            snapshot = await read(connection, room.nid, event_id)
+        snapshot = await read(room.nid, event_id)
         return None if snapshot is None else self.state_of(room, await self.chain(room, snapshot))
 
     async def state_before(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state before a stored event; None for an outlier or an unknown one."""
-        return await self._state_at(room, event_id, event_rows.snapshot_before)
+        return await self._state_at(room, event_id, self._store.events.snapshot_before)
 
     async def state_after(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state after a stored event; None for an outlier or an unknown one."""
-        return await self._state_at(room, event_id, event_rows.snapshot_after)
+        return await self._state_at(room, event_id, self._store.events.snapshot_after)
 
     # Events
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import deque
 
 from homeserver.engine.staging import Superseded
-from homeserver.storage import logs
-from homeserver.storage.database import Database
+from homeserver.engine.store import LogStore
 
 
 class RowNumbers:
     """The numbers at hand."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, log: LogStore) -> None:
+        self._log = log
         self._blocks: deque[range] = deque()
         self._next = 0
         self._end = 0
@@ -37,5 +36,4 @@ class RowNumbers:
     async def ready(self, count: int) -> None:
         """Takes blocks until `count` are at hand."""
         while self.left < count:
-            async with self._database.connection() as connection:
-                self._blocks.append(await logs.take_nids(connection))
+            self._blocks.append(await self._log.take_nids())

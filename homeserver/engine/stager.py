@@ -171,7 +171,8 @@ class Stager:
         snapshots: tuple[SnapshotRow, ...] = (),
         replaces_heads: bool = False,
     ) -> Staged:
-        """Puts an allowed event at the room's newest place; the caller holds the turn."""
+        """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
+        accepted event names as its parent (it fills a gap) is no head, and changes no state."""
         if nid is None:
             nid = self._take_nid()
         after = before
@@ -179,8 +180,10 @@ class Stager:
             after, rows = after_state_event(event, nid, room, before)
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)
+        is_named = bool(others) and event.event_id in room.named
         if others:
-            branches = [after, *(Before(head.state, head.chain) for head in others)]
+            own = () if is_named else (after,)
+            branches = [*own, *(Before(head.state, head.chain) for head in others)]
             room.staged_events[event.event_id] = KnownEvent(event)
             current, rows = await self._resolver.resolve(room, branches, self._take_nid)
             snapshots += rows
@@ -196,6 +199,7 @@ class Stager:
             origin=origin,
             snapshots=snapshots,
             replaces_heads=replaces_heads,
+            is_head=not is_named,
         )
         await self._prepare_redactions(room, staged)
         assert staged.view is not None, "a placed event changes the room"

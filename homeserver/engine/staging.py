@@ -61,17 +61,26 @@ class Staged(msgspec.Struct):
     redacting: Redacting | None = None
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
+    was_outlier: bool = False
 
     @property
     def is_plain(self) -> bool:
-        """Does it change neither state nor other rows (a message)?"""
+        """Is it a new row that changes neither state nor other rows (a message)?"""
         return not (
             self.snapshots
             or self.changes
             or self.redacting
             or self.waits_for_target
             or self.missing_parents
+            or self.was_outlier
         )
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """What a join brings beside its own event: the other members, and the servers in the room."""
+
+    members: Sequence[tuple[str, StateRef]]
+    servers: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -84,8 +93,10 @@ class RoomUnit:
     unit: Unit
     done: asyncio.Future[Committed]
     is_new: bool = False  # the room's rows are made by this unit
+    brought: Brought | None = None
     is_late: bool = False  # who waited was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
+    failed: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +239,7 @@ def place_live(
     origin: Origin,
     snapshots: tuple[SnapshotRow, ...] = (),
     replaces_heads: bool = False,
+    is_head: bool = True,
 ) -> Staged:
     """An accepted event at the room's newest place. `after` is the state after it, `current` the
     room's from now on. `replaces_heads`: what we had of the room is out of date (a rejoin)."""
@@ -250,7 +262,7 @@ def place_live(
     view = RoomView(
         current.state,
         current.chain,
-        (*kept, head),
+        (*kept, head) if is_head else kept,
         row.n,
         counts.joined,
         counts.invited,

@@ -16,9 +16,8 @@ from federation.events.ids import EventId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import Committed, TransactionKey
+from homeserver.engine.store import Store
 from homeserver.errors import unavailable
-from homeserver.storage import transactions as rows
-from homeserver.storage.database import Database
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -51,8 +50,8 @@ def hashed(key: TransactionKey) -> bytes:
 class Transactions:
     """Looks up and keeps what transaction IDs led to."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
         self._loading: dict[tuple[str, str], asyncio.Future[_Device]] = {}
 
@@ -84,8 +83,7 @@ class Transactions:
 
     async def _load(self, name: tuple[str, str]) -> _Device:
         device = _Device()
-        async with self._database.connection() as connection:
-            found = await rows.of_device(connection, *name, limits.TRANSACTIONS_PER_DEVICE)
+        found = await self._store.transactions.of_device(*name, limits.TRANSACTIONS_PER_DEVICE)
         for row in reversed(found):
             device.known[row["key"]] = Sent(row["event_id"], row["position"])
         device.is_complete = len(found) < limits.TRANSACTIONS_PER_DEVICE
@@ -121,15 +119,13 @@ class Transactions:
                 return known.result()
 
     async def _stored(self, key: TransactionKey, digest: bytes) -> Sent | None:
-        async with self._database.connection() as connection:
-            row = await rows.find(connection, key.user_id, key.device_id, digest)
+        row = await self._store.transactions.find(key.user_id, key.device_id, digest)
         return Sent(row["event_id"], row["position"]) if row else None
 
     async def run(self, clock: Clock) -> None:
         """Forgets old ones, now and then; for the supervisor."""
         while True:
-            async with self._database.connection() as connection:
-                await rows.forget_old(connection, limits.TRANSACTION_DAYS)
+            await self._store.transactions.forget_old(limits.TRANSACTION_DAYS)
             await clock.sleep(limits.TRANSACTION_PRUNE_S)
 
     def finish(self, key: TransactionKey, claim: Claim, sent: Sent) -> None:

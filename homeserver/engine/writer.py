@@ -23,7 +23,7 @@ from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
-from homeserver.engine.staging import RoomUnit, Staged, Superseded
+from homeserver.engine.staging import Brought, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
@@ -227,18 +227,28 @@ class Writer:
         *,
         unit: Unit | None = None,
         is_new: bool = False,
+        brought: Brought | None = None,
     ) -> asyncio.Future[Committed]:
         """Queues what was staged under the room's turn; the future is done after the commit."""
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        room_unit = RoomUnit(room, room.generation, staged, unit or Unit(), done, is_new)
+        room_unit = RoomUnit(
+            room, room.generation, staged, unit or Unit(), done, is_new, brought=brought
+        )
         room_unit.committed = lambda: self._published(room_unit)
+        room_unit.failed = lambda: self._failed(room_unit)
         self._committer.enqueue(room_unit)
         return done
+
+    def _failed(self, unit: RoomUnit) -> None:
+        """A batch without log entries may be in although it counts as failed: its position doesn't
+        tell. So memory must not say that its events aren't stored."""
+        self._rooms.memory.stored(staged.event.event_id for staged in unit.staged)
 
     def _published(self, unit: RoomUnit) -> None:
         """After the commit: what was staged is an event like any other."""
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
+            unit.room.named.update(staged.missing_parents)
             known = unit.room.staged_events.pop(staged.event.event_id, None)
             if known is not None:
                 client = staged.entry.client if staged.entry else None

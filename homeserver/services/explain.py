@@ -36,6 +36,7 @@ from homeserver.storage import events as event_rows
 from homeserver.storage.database import Database
 from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
 from homeserver.storage.embedded.attach import cluster_dir, running_url
+from homeserver.storage.engine_store import PostgresStore
 
 T = TypeVar("T")
 _EVENTS_SEARCHED = 1_000  # back from the newest, for one that joins a fork
@@ -67,7 +68,7 @@ class Explainer:
 
     def __init__(self, database: Database, server_name: ServerName) -> None:
         self._database = database
-        self._rooms = Rooms(database, server_name)
+        self._rooms = Rooms(PostgresStore(database), server_name)
         self._known: dict[EventId, KnownEvent] = {}
 
     async def event(self, event_id: EventId) -> EventExplanation:

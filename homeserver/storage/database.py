@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -20,7 +20,8 @@ import asyncpg
 from homeserver import limits
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
-Row: TypeAlias = "asyncpg.Record"
+Row: TypeAlias = Mapping[str, Any]
+"""A row by column names (asyncpg's records are such)."""
 
 
 LOG_APPLICATION = "freehold log"

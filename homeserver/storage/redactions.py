@@ -45,6 +45,13 @@ async def open_gaps(connection: Connection, rows: Sequence[tuple[int, str, int, 
     )
 
 
+async def missing_parents(connection: Connection, room_nids: Sequence[int]) -> list[Row]:
+    """(room_nid, missing) of all gaps of rooms."""
+    return await connection.fetch(
+        "SELECT room_nid, missing FROM gaps WHERE room_nid = ANY($1::bigint[])", list(room_nids)
+    )
+
+
 async def gaps_before(
     connection: Connection, room_nid: int, order: tuple[int, int], limit: int
 ) -> list[Row]:

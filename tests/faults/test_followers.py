@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from federation.events.canonical_json import JsonObject
 from homeserver.engine.entries import DeviceListEntry, Unit
 from homeserver.engine.outbound_feed import LogFeed
-from homeserver.storage.database import Connection, DatabaseUnavailable
+from homeserver.storage.database import DatabaseUnavailable
 from tests.faults.servers import until
 from tests.homeserver.engine.engine_world import ALICE, BOB, HS1, HS2, draft, running
 
 
-async def _edu(connection: Connection, position: int) -> list[JsonObject]:
+async def _edu(positions: Sequence[int]) -> list[JsonObject]:
     return [{"edu_type": "m.device_list_update", "content": {}}]
 
 
@@ -31,7 +32,7 @@ async def test_a_device_list_change_is_owed_though_the_database_was_away_at_firs
         await world.engine.residents.accept_handshake(await world.remote(room_id, join))
         engine = world.engine
         feed = LogFeed(
-            engine.database,
+            engine.store,
             engine.committer,
             engine.rooms,
             engine.memberships,

@@ -53,6 +53,7 @@ from homeserver.services.timeline import Timeline
 from homeserver.services.upgrades import Upgrades
 from homeserver.storage import logs
 from homeserver.storage.database import Database
+from homeserver.storage.engine_store import PostgresStore
 
 HERE = ServerName("here.example")
 ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{HERE}") for name in ("alice", "bob", "carol", "dave"))
@@ -231,7 +232,7 @@ async def room_world(url: str) -> AsyncIterator[World]:
     async with database.connection() as connection:
         await connection.execute(EMPTY_TABLES)
         owned = await logs.take_over(connection, "history")
-    committer = Committer(database, owned)
+    committer = Committer(PostgresStore(database), owned)
     running = asyncio.ensure_future(committer.run())
     try:
         yield _world(database, committer)
@@ -244,23 +245,24 @@ async def room_world(url: str) -> AsyncIterator[World]:
 
 def _world(database: Database, committer: Committer) -> World:
     clock = SystemClock()
-    rooms = Rooms(database, HERE)
+    store = PostgresStore(database)
+    rooms = Rooms(store, HERE)
     writer = Writer(
         rooms,
         committer,
         stager=Stager(
             rooms,
-            Resolver(database, rooms),
+            Resolver(store, rooms),
             take_nid=committer.numbers.take,
             signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
             clock=clock,
             random_bytes=os.urandom,
         ),
-        transactions=Transactions(database),
+        transactions=Transactions(store),
         server_name=HERE,
     )
-    engine = RoomEngine(rooms, Memberships(database, committer, HERE), writer)
-    reader, remote = Reader(database, rooms), FakeRemote(committer)
+    engine = RoomEngine(rooms, Memberships(store, committer, HERE), writer)
+    reader, remote = Reader(store, rooms), FakeRemote(committer)
     profiles: dict[UserId, JsonObject] = {ALICE: {"displayname": "Alice"}}
     blocking: set[UserId] = set()
 

@@ -39,6 +39,7 @@ from homeserver.services.visibility import Visibility
 from homeserver.storage import account_data, logs
 from homeserver.storage.account_data import AccountData
 from homeserver.storage.database import Database
+from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
 from tests.homeserver.room_world import ALICE, HERE, Reply, World
 from tests.homeserver.room_world import _world as room_services
@@ -161,10 +162,10 @@ async def sync_world(url: str) -> AsyncIterator[SyncWorld]:
     await migrate(database)
     async with database.connection() as connection:
         owned = await logs.take_over(connection, "history")
-    committer = Committer(database, owned)
+    committer = Committer(PostgresStore(database), owned)
     running = asyncio.ensure_future(committer.run())
     try:
-        yield make(room_services(database, committer))
+        yield make(room_services(database, committer), database)
     finally:
         await committer.close(10)
         await running
@@ -172,9 +173,8 @@ async def sync_world(url: str) -> AsyncIterator[SyncWorld]:
         await database.close()
 
 
-def make(world: World) -> SyncWorld:
+def make(world: World, database: Database) -> SyncWorld:
     """The services over a room world, as `app` joins them."""
-    database: Database = world.reader._database
     committer, rooms = world.committer, world.engine.rooms
     memberships, clock = world.engine.memberships, SystemClock()
 

@@ -39,6 +39,7 @@ from homeserver.services.tokens import Tokens
 from homeserver.services.uia import Uia
 from homeserver.storage import logs
 from homeserver.storage.database import Connection, Database
+from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
 from homeserver.supervisor import Supervisor
 
@@ -144,7 +145,7 @@ async def account_server(
         await connection.execute(_EMPTY)
     async with database.transaction() as connection:
         owned = await logs.take_over(connection, "history")
-    committer = Committer(database, owned)
+    committer = Committer(PostgresStore(database), owned)
     clock, metrics = SystemClock(), MetricsStore()
     supervisor = Supervisor(clock, metrics)
     supervisor.spawn("committer", committer.run)

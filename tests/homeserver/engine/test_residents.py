@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from federation.events.canonical_json import JsonObject
@@ -11,7 +13,6 @@ from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.building import build_event
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.outbound_feed import LogFeed
-from homeserver.storage.database import Connection
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,
@@ -194,7 +195,7 @@ async def test_server_that_joins_beside_another_event_is_owed_that_event(
     async with running(postgres_url) as world:
         room_id = await world.create_room()
         feed = LogFeed(
-            world.engine.database,
+            world.engine.store,
             world.engine.committer,
             world.engine.rooms,
             world.engine.memberships,
@@ -210,8 +211,30 @@ async def test_server_that_joins_beside_another_event_is_owed_that_event(
         assert list(owed.pdus) == [known[beside].event.raw]
 
 
-async def _no_edus(connection: Connection, position: int) -> list[JsonObject]:
+async def _no_edus(positions: Sequence[int]) -> list[JsonObject]:
     return []
+
+
+async def test_fork_of_messages_keeps_both_heads_over_a_restart(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+        heads = await _heads(world, room_id)
+        ours = await world.say(room_id, "ours")
+        theirs = await world.remote(room_id, message("theirs", sender=BOB), parents=heads)
+        await world.engine.residents.accept(theirs, Accepted())
+    async with running(postgres_url) as world:
+        assert set(await _heads(world, room_id)) == {ours, theirs.event_id}
+
+
+async def test_message_that_was_kept_as_an_outlier_gets_its_place(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+        event = await world.remote(room_id, message("early", sender=BOB))
+        await world.engine.residents.store_outliers([event], [])
+        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.bodies(room_id) == ["early"]
 
 
 async def test_event_without_parents_can_not_begin_the_room_anew(postgres_url: str) -> None:

@@ -1,0 +1,168 @@
+"""What the engine asks of storage, as Protocols: over PostgreSQL (`storage.engine_store`), or in
+memory, in simulations.
+
+Rules:
+1. What returns after writing is durable. A batch is written whole or not at all, under the log's
+   epoch and position; so are outliers and fetched history.
+2. An event is stored once by its ID. One that was an outlier gets its place by a later write; one
+   that has a place stays as it is.
+3. A store that is away raises DatabaseUnavailable, one that refuses the data DataRefused, or what
+   `storage.database.translated` makes these of. A failed `write` may have been done all the same
+   if it set the batch's `sent`: `settled_position` tells.
+
+Rows are mappings by column name; see the functions of `homeserver.storage` that the methods name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from homeserver.storage.batches import Writing
+from homeserver.storage.database import Row
+from homeserver.storage.engine_store import Filled, Gap, OwedRows
+from homeserver.storage.events import EventRow
+from homeserver.storage.logs import OwnedLog
+
+Order = tuple[int, int]
+
+
+class EventStore(Protocol):
+    """Events (`storage.events`)."""
+
+    async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]: ...
+
+    async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]: ...
+
+    async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[Row]: ...
+
+    async def snapshot_before(self, room_nid: int, event_id: str) -> int | None: ...
+
+    async def snapshot_after(self, room_nid: int, event_id: str) -> int | None: ...
+
+    async def newest(
+        self, room_nid: int, *, after: int, upto: int, limit: int
+    ) -> Sequence[Row]: ...
+
+    async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
+
+    async def behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
+
+    async def order_at(self, room_nid: int, position: int) -> Order | None: ...
+
+    async def first_depth(self, room_nid: int) -> int: ...
+
+    async def store_outliers(
+        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+    ) -> int:
+        """Makes sure of a room (number if it is new, ID, version) and keeps the outliers that
+        `make` makes for its number. Returns the number."""
+
+    async def backfill(
+        self,
+        room_nid: int,
+        event_ids: Sequence[str],
+        state: Sequence[str],
+        fill: Callable[[Gap], Filled],
+    ) -> bool:
+        """Gives places to fetched history (`event_ids`, oldest first; `state` before the oldest) as
+        `fill` says; False where it closes no gap."""
+
+
+class RoomStore(Protocol):
+    """Rooms: heads, snapshots, changes, gaps (`storage.rooms`, `events`, `snapshots`,
+    `redactions`, `state_changes`)."""
+
+    async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]: ...
+
+    async def heads(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]: ...
+
+    async def chains(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]: ...
+
+    async def newest_of_each(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]: ...
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]: ...
+
+    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]: ...
+
+    async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]: ...
+
+    async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
+
+
+class MembershipStore(Protocol):
+    """Who is in which room (`storage.memberships`)."""
+
+    async def of_user(self, user_id: str) -> Sequence[Row]: ...
+
+    async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]: ...
+
+    async def sharing(self, user_id: str) -> Sequence[str]: ...
+
+    async def forget(self, user_id: str, room_id: str) -> None: ...
+
+
+class TransactionStore(Protocol):
+    """Clients' transaction IDs (`storage.transactions`)."""
+
+    async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[Row]: ...
+
+    async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None: ...
+
+    async def forget_old(self, days: int) -> None: ...
+
+
+class OwedStore(Protocol):
+    """What other servers are owed (`storage.events`, `remote_edus`, `memberships`)."""
+
+    async def owed(self, destination: str, *, after: int, upto: int, limit: int) -> OwedRows: ...
+
+    async def latest_owed(self, destination: str, *, after: int) -> Sequence[Row]: ...
+
+    async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]: ...
+
+    async def forget_edus(self, destination: str, upto: int) -> None: ...
+
+
+class LogStore(Protocol):
+    """The log's row and the one who writes it (`storage.logs`, `storage.batches`)."""
+
+    async def take_over(self, new_history: str) -> OwnedLog: ...
+
+    async def take_nids(self) -> range: ...
+
+    async def load_epoch(self) -> int: ...
+
+    async def write(self, batch: Writing, epoch: int) -> bool:
+        """Commits a batch; False when the log isn't ours any more (nothing is written then)."""
+
+    async def abandon(self) -> int:
+        """Gives up the connection after a failure; returns its number, for `settled_position`."""
+
+    async def settled_position(self, epoch: int, lost: int) -> int | None:
+        """The log's position once nothing sent over the lost connection can commit any more; None
+        when the log isn't ours."""
+
+    async def disconnect(self) -> None: ...
+
+
+class Store(Protocol):
+    """All of it."""
+
+    @property
+    def events(self) -> EventStore: ...
+
+    @property
+    def rooms(self) -> RoomStore: ...
+
+    @property
+    def memberships(self) -> MembershipStore: ...
+
+    @property
+    def transactions(self) -> TransactionStore: ...
+
+    @property
+    def owed(self) -> OwedStore: ...
+
+    @property
+    def log(self) -> LogStore: ...

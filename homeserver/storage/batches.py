@@ -1,0 +1,225 @@
+"""One group commit as rows, and how PostgreSQL takes it.
+
+Rules:
+1. A batch of messages is one statement (`storage.commits`); any other is one transaction: units'
+   own work first, then the log's row moves, then rows.
+2. The log's row moves from the position that its owner knows, under its epoch. Where it does not,
+   nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from homeserver.storage import (
+    account_data,
+    commits,
+    device_lists,
+    events,
+    logs,
+    memberships,
+    receipts,
+    redactions,
+    remote_edus,
+    rooms,
+    snapshots,
+    state_changes,
+    to_device,
+    transactions,
+)
+from homeserver.storage.database import Connection
+from homeserver.storage.events import EventRow
+from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.snapshots import SnapshotRow
+
+HeadsRow = tuple[int, Sequence[int], int, int, int]
+"""(room_nid, heads, snapshot_nid, n, position)"""
+
+
+class RedactedRow(msgspec.Struct, frozen=True):
+    """A stored event that a redaction empties: its new bytes."""
+
+    room_nid: int
+    event_id: str
+    json: bytes
+    redacted_by: str
+
+
+class KnownMember(msgspec.Struct, frozen=True):
+    """A membership of a room that may be known by its ID alone."""
+
+    room_id: str
+    user_id: str
+    membership: str
+    event_id: str
+    sender: str
+    position: int
+    stripped: bytes
+    event: bytes
+
+
+class BroughtMembers(msgspec.Struct, frozen=True):
+    """What a join brings with its state: members, and the servers that are in the room now."""
+
+    room_nid: int
+    members: Sequence[MembershipRow]
+    servers: Sequence[str]
+    position: int
+
+
+class LogRows(msgspec.Struct):
+    """Entries without room events, each with its position, by their table."""
+
+    account_data: list[tuple[int, Any]] = []
+    receipts: list[tuple[int, Any]] = []
+    to_device: list[tuple[int, Any]] = []
+    remote_edus: list[tuple[int, Any]] = []
+    device_lists: list[tuple[int, Any]] = []
+    memberships: list[KnownMember] = []
+
+
+class CommitRows(msgspec.Struct):
+    """All rows of one batch. Tuples are as the owning modules' functions take them."""
+
+    epoch: int
+    old: int
+    upto: int
+    rooms: list[tuple[int, str, str]] = []
+    brought: list[BroughtMembers] = []
+    events: list[EventRow] = []
+    snapshots: list[SnapshotRow] = []
+    changes: list[tuple[int, int, str, str, str | None, str | None]] = []
+    members: list[MembershipRow] = []
+    servers_went: list[tuple[int, str, int]] = []
+    servers_came: list[tuple[int, str, int]] = []
+    heads: list[HeadsRow] = []
+    sent: list[tuple[str, str, bytes, str, int]] = []
+    redacted: list[RedactedRow] = []
+    awaited: list[tuple[int, str, str]] = []
+    gaps: list[tuple[int, str, int, int]] = []
+    log: LogRows = msgspec.field(default_factory=LogRows)
+
+
+class Writing(Protocol):
+    """A batch as a store writes it."""
+
+    sent: bool
+    """Set by the store once the commit may have reached the disk."""
+
+    @property
+    def has_work(self) -> bool:
+        """Does a unit write rows of its own?"""
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but messages?"""
+
+    async def run_work(self, connection: Connection) -> None:
+        """Has units write their own rows, and gives positions; before `rows`."""
+
+    def rows(self, epoch: int) -> CommitRows:
+        """All rows, with their positions."""
+
+
+async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
+    """Commits a batch; False when the log isn't ours any more (nothing is written then)."""
+    if batch.is_plain and not batch.has_work:
+        rows = batch.rows(epoch)
+        batch.sent = True
+        heads = [
+            (nid, "{" + ",".join(map(str, heads)) + "}", n, position)
+            for nid, heads, _, n, position in rows.heads
+        ]
+        moved = (epoch, rows.old, rows.upto)
+        return await commits.messages(connection, moved, rows.events, heads, rows.sent)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        if batch.has_work:
+            await batch.run_work(connection)
+        rows = batch.rows(epoch)
+        if not await logs.move(connection, epoch=epoch, old=rows.old, new=rows.upto):
+            await transaction.rollback()
+            return False
+        await _write_rooms(connection, rows)
+        await _write_members(connection, rows)
+        await _write_redactions(connection, rows)
+        await _write_log(connection, rows.log)
+    except BaseException:
+        if not connection.is_closed():
+            await transaction.rollback()
+        raise
+    batch.sent = True
+    await transaction.commit()
+    return True
+
+
+async def _write_rooms(connection: Connection, rows: CommitRows) -> None:
+    for room in rows.rooms:
+        await rooms.ensure(connection, *room)
+    if rows.events:
+        await events.insert(connection, rows.events)
+    if rows.snapshots:
+        await snapshots.insert(connection, rows.snapshots)
+    if rows.changes:
+        await state_changes.insert(connection, rows.changes)
+    if rows.heads:
+        await rooms.set_heads(connection, rows.heads)
+    if rows.sent:
+        await transactions.insert(connection, rows.sent)
+
+
+async def _write_members(connection: Connection, rows: CommitRows) -> None:
+    for brought in rows.brought:
+        for start in range(0, len(brought.members), 1000):
+            await memberships.upsert(connection, brought.members[start : start + 1000])
+        await memberships.servers_reset(
+            connection, brought.room_nid, brought.servers, brought.position
+        )
+    if rows.members:
+        await memberships.upsert(connection, rows.members)
+    if rows.servers_went:
+        await memberships.servers_went(connection, rows.servers_went)
+    if rows.servers_came:
+        await memberships.servers_came(connection, rows.servers_came)
+
+
+async def _write_redactions(connection: Connection, rows: CommitRows) -> None:
+    for one in rows.redacted:
+        await events.redact(
+            connection, one.room_nid, one.event_id, json=one.json, redacted_by=one.redacted_by
+        )
+        await redactions.arrived(connection, one.room_nid, one.event_id)
+    for room_nid, target, redaction in rows.awaited:
+        await redactions.keep(connection, room_nid, target, redaction)
+    if rows.gaps:
+        await redactions.open_gaps(connection, rows.gaps)
+
+
+async def _write_log(connection: Connection, log: LogRows) -> None:
+    if log.account_data:
+        await account_data.append(connection, log.account_data)
+    if log.receipts:
+        await receipts.append(connection, log.receipts)
+    if log.to_device:
+        await to_device.append(connection, log.to_device)
+    if log.remote_edus:
+        await remote_edus.append(connection, log.remote_edus)
+    if log.device_lists:
+        await device_lists.append(connection, log.device_lists)
+    for one in log.memberships:
+        nid = await rooms.ensure_known(connection, one.room_id)
+        row = MembershipRow(
+            nid,
+            one.user_id,
+            one.membership,
+            one.event_id,
+            one.sender,
+            one.position,
+            one.stripped,
+            one.event,
+        )
+        await memberships.upsert(connection, [row])

@@ -1,0 +1,372 @@
+"""The room engine's store over PostgreSQL (`homeserver.engine.store`), grouped by noun.
+
+Rules:
+1. Each method is one look at the database, over a connection of the pool; the log alone has a
+   connection of its own, whose session is ended before a lost commit is asked about.
+2. Errors are those of `storage.database`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from federation.events.ids import ServerName
+from homeserver import limits
+from homeserver.storage import (
+    batches,
+    events,
+    logs,
+    memberships,
+    redactions,
+    remote_edus,
+    rooms,
+    snapshots,
+    state_changes,
+    transactions,
+)
+from homeserver.storage.database import Connection, Database, Row
+from homeserver.storage.events import EventRow
+from homeserver.storage.logs import OwnedLog
+from homeserver.storage.snapshots import SnapshotRow
+
+Order = tuple[int, int]
+_CHUNK = 1000
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A gap that fetched history fills: below live event `n`, whose lowest `fill` is given; with
+    the state before the oldest event, and the numbers of events that are stored already."""
+
+    n: int
+    lowest: int
+    state: Sequence[Row]
+    nids: dict[str, int]
+
+
+class Filled(msgspec.Struct, frozen=True):
+    """What fills it: events oldest first, snapshots, and parents of the oldest."""
+
+    rows: Sequence[EventRow]
+    snapshots: Sequence[SnapshotRow]
+    parents: Sequence[str]
+
+
+class OwedRows(msgspec.Struct, frozen=True):
+    """What a destination is owed: events' rows, EDUs with their positions, and positions of changes
+    of device lists."""
+
+    events: Sequence[Row]
+    edus: Sequence[tuple[int, bytes]]
+    device_changes: Sequence[int]
+
+
+class EventRows:
+    """`engine.store.EventStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.by_id(connection, event_ids)
+
+    async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.refs(connection, wanted)
+
+    async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.refs_by_id(connection, event_ids)
+
+    async def snapshot_before(self, room_nid: int, event_id: str) -> int | None:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.snapshot_before(connection, room_nid, event_id)
+
+    async def snapshot_after(self, room_nid: int, event_id: str) -> int | None:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.snapshot_after(connection, room_nid, event_id)
+
+    async def newest(self, room_nid: int, *, after: int, upto: int, limit: int) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.newest(connection, room_nid, after=after, upto=upto, limit=limit)
+
+    async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.before(connection, room_nid, order, limit)
+
+    async def behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.behind(connection, room_nid, order, limit)
+
+    async def order_at(self, room_nid: int, position: int) -> Order | None:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.order_at(connection, room_nid, position)
+
+    async def first_depth(self, room_nid: int) -> int:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.first_depth(connection, room_nid)
+
+    async def store_outliers(
+        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+    ) -> int:
+        """Makes sure of a room (see `rooms.ensure`) and keeps the outliers that `make` makes for
+        its number, in one transaction; those that are here stay. Returns the number."""
+        async with self._database.transaction() as connection:
+            room_nid = await rooms.ensure(connection, *room)
+            rows = make(room_nid)
+            for start in range(0, len(rows), _CHUNK):
+                await events.insert_outliers(connection, rows[start : start + _CHUNK])
+        return room_nid
+
+    async def backfill(
+        self,
+        room_nid: int,
+        event_ids: Sequence[str],
+        state: Sequence[str],
+        fill: Callable[[Gap], Filled],
+    ) -> bool:
+        """Gives places below the gap that the newest of the events belongs to, in one transaction;
+        False where they belong to none."""
+        async with self._database.transaction() as connection:
+            gaps = await redactions.gaps_of(connection, room_nid, event_ids)
+            if not gaps:
+                return False
+            n = gaps[0]["n"]
+            stored = await events.refs_by_id(connection, event_ids)
+            gap = Gap(
+                n,
+                await events.lowest_fill(connection, room_nid, n),
+                await events.refs_by_id(connection, state),
+                {row["event_id"]: row["event_nid"] for row in stored},
+            )
+            filled = fill(gap)
+            await snapshots.insert(connection, filled.snapshots)
+            await events.insert(connection, filled.rows)
+            await redactions.close_gaps(connection, room_nid, event_ids)
+            placed = await _placed(connection, filled.parents)
+            fill_of = filled.rows[0].fill or 0
+            missing = [one for one in filled.parents if one not in placed]
+            await redactions.open_gaps(connection, [(room_nid, one, n, fill_of) for one in missing])
+        return True
+
+
+async def _placed(connection: Connection, event_ids: Sequence[str]) -> set[str]:
+    rows = await events.by_id(connection, event_ids)
+    return {row["event_id"] for row in rows if row["n"] is not None}
+
+
+class RoomRows:
+    """`engine.store.RoomStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]:
+        """See `storage.rooms`."""
+        async with self._database.connection() as connection:
+            return await rooms.by_room_ids(connection, room_ids)
+
+    async def heads(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.heads(connection, wanted)
+
+    async def chains(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
+        """See `storage.snapshots`."""
+        async with self._database.connection() as connection:
+            return await snapshots.chains(connection, wanted)
+
+    async def newest_of_each(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.newest_of_each(connection, room_nids, limit)
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        """See `storage.redactions`."""
+        async with self._database.connection() as connection:
+            return await redactions.awaited(connection, room_nids)
+
+    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        """See `storage.redactions`."""
+        async with self._database.connection() as connection:
+            return await redactions.missing_parents(connection, room_nids)
+
+    async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
+        """See `storage.state_changes`."""
+        async with self._database.connection() as connection:
+            return await state_changes.between(connection, room_nid, after, upto)
+
+    async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        """See `storage.redactions`."""
+        async with self._database.connection() as connection:
+            return await redactions.gaps_before(connection, room_nid, order, limit)
+
+
+class MembershipRows:
+    """`engine.store.MembershipStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_user(self, user_id: str) -> Sequence[Row]:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.of_user(connection, user_id)
+
+    async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.of_users(connection, user_ids, membership)
+
+    async def sharing(self, user_id: str) -> Sequence[str]:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.sharing(connection, user_id)
+
+    async def forget(self, user_id: str, room_id: str) -> None:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            await memberships.forget(connection, user_id, room_id)
+
+
+class TransactionRows:
+    """`engine.store.TransactionStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[Row]:
+        """See `storage.transactions`."""
+        async with self._database.connection() as connection:
+            return await transactions.of_device(connection, user_id, device_id, limit)
+
+    async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None:
+        """See `storage.transactions`."""
+        async with self._database.connection() as connection:
+            return await transactions.find(connection, user_id, device_id, key)
+
+    async def forget_old(self, days: int) -> None:
+        """See `storage.transactions`."""
+        async with self._database.connection() as connection:
+            await transactions.forget_old(connection, days)
+
+
+class OwedStore:
+    """`engine.store.OwedStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def owed(self, destination: str, *, after: int, upto: int, limit: int) -> OwedRows:
+        """What comes after a position, each list with at most `limit`."""
+        async with self._database.connection() as connection:
+            rows = await events.owed(
+                connection, destination, after=after, limit=limit, suffix=":" + destination
+            )
+            edus = await remote_edus.load(
+                connection,
+                ServerName(destination),
+                after=after,
+                upto=upto,
+                limit=limit,
+            )
+            changes = await memberships.device_changes_for(
+                connection, destination, after=after, upto=upto, limit=limit
+            )
+        return OwedRows(rows, edus, changes)
+
+    async def latest_owed(self, destination: str, *, after: int) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.latest_owed(
+                connection, destination, after=after, suffix=":" + destination
+            )
+
+    async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
+        """See `memberships.lagging_servers`; and the servers that EDUs wait for."""
+        async with self._database.connection() as connection:
+            rows = await memberships.lagging_servers(connection, own)
+            return rows, await remote_edus.destinations(connection)
+
+    async def forget_edus(self, destination: str, upto: int) -> None:
+        """See `storage.remote_edus`."""
+        async with self._database.connection() as connection:
+            await remote_edus.delete(connection, ServerName(destination), upto)
+
+
+class PostgresLog:
+    """`engine.store.LogStore`: the log's row, and the connection that commits."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+        self._session = 0  # of the connection above, as PostgreSQL numbers it
+
+    async def take_over(self, new_history: str) -> OwnedLog:
+        """See `storage.logs`."""
+        async with self._database.connection() as connection:
+            return await logs.take_over(connection, new_history)
+
+    async def take_nids(self) -> range:
+        """See `storage.logs`."""
+        async with self._database.connection() as connection:
+            return await logs.take_nids(connection)
+
+    async def load_epoch(self) -> int:
+        """See `storage.logs`."""
+        async with self._database.connection() as connection:
+            return await logs.load_epoch(connection)
+
+    async def write(self, batch: batches.Writing, epoch: int) -> bool:
+        """See `batches.write`. May raise the driver's errors (`database.translated`)."""
+        return await batches.write(await self._connected(), batch, epoch)
+
+    async def abandon(self) -> int:
+        """Gives up the connection; returns its session, for `settled_position`."""
+        lost = self._session
+        await self.disconnect()
+        return lost
+
+    async def settled_position(self, epoch: int, lost: int) -> int | None:
+        """After a lost connection: the position once nothing of its session can commit any more;
+        None if the log isn't ours. May raise the driver's errors, or DatabaseUnavailable."""
+        connection = await self._connected()
+        await logs.end_session(connection, lost, limits.LOG_SESSION_END_S)
+        async with connection.transaction():
+            return await logs.position_once_settled(connection, epoch)
+
+    async def disconnect(self) -> None:
+        """Closes the connection; the next use makes another."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.terminate()
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._database.dedicated()
+            self._session = self._connection.get_server_pid()
+        return self._connection
+
+
+class PostgresStore:
+    """`engine.store.Store`."""
+
+    def __init__(self, database: Database) -> None:
+        self.events = EventRows(database)
+        self.rooms = RoomRows(database)
+        self.memberships = MembershipRows(database)
+        self.transactions = TransactionRows(database)
+        self.owed = OwedStore(database)
+        self.log = PostgresLog(database)

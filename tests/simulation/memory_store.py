@@ -1,0 +1,429 @@
+"""The engine's store in memory (`homeserver.engine.store`): the same answers as PostgreSQL's, which
+`test_memory_store` holds it to. `pause` is awaited before and after each look, so that tasks
+interleave and a crash can fall on either side of a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from homeserver.storage.batches import Writing
+from homeserver.storage.database import DataRefused, Row
+from homeserver.storage.engine_store import Filled, Gap, OwedRows
+from homeserver.storage.events import EventRow
+from homeserver.storage.logs import OwnedLog
+from tests.simulation.memory_tables import Fields, Tables
+
+Order = tuple[int, int]
+Pause = Callable[[], Awaitable[None]]
+
+
+async def at_once() -> None:
+    """No pause."""
+
+
+def _ref(event: Fields) -> Fields:
+    names = ("event_nid", "event_id", "type", "state_key", "membership")
+    return {name: event[name] for name in names}
+
+
+class MemoryEvents:
+    """`EventStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        await self._pause()
+        tables = self._tables
+        found = [tables.events[one] for one in dict.fromkeys(event_ids) if one in tables.events]
+        return [_with_room(tables, event) for event in found]
+
+    async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
+        await self._pause()
+        by_nid = self._tables.by_nid
+        return [_ref(by_nid[one]) for one in sorted(set(wanted)) if one in by_nid]
+
+    async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        await self._pause()
+        return _refs_by_id(self._tables, event_ids)
+
+    async def snapshot_before(self, room_nid: int, event_id: str) -> int | None:
+        return await self._snapshot(room_nid, event_id, "snapshot_before")
+
+    async def snapshot_after(self, room_nid: int, event_id: str) -> int | None:
+        return await self._snapshot(room_nid, event_id, "snapshot_after")
+
+    async def _snapshot(self, room_nid: int, event_id: str, column: str) -> int | None:
+        await self._pause()
+        event = self._tables.events.get(event_id)
+        if event is None or event["outlier"] or event["room_nid"] != room_nid:
+            return None
+        nid: int | None = event[column]
+        return nid
+
+    def _live(self, room_nid: int) -> list[Fields]:
+        """Live events, newest first."""
+        return sorted(
+            (one for one in _placed(self._tables, room_nid) if one["fill"] == 0),
+            key=lambda one: -one["n"],
+        )
+
+    async def newest(self, room_nid: int, *, after: int, upto: int, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [one for one in self._live(room_nid) if _within(one["position"], after, upto)]
+        return [dict(one) for one in found[:limit]]
+
+    async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [one for one in _placed(self._tables, room_nid) if (one["n"], one["fill"]) < order]
+        found.sort(key=lambda one: (-one["n"], -one["fill"]))
+        return [dict(one) for one in found[:limit]]
+
+    async def behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [one for one in _placed(self._tables, room_nid) if (one["n"], one["fill"]) > order]
+        found.sort(key=lambda one: (one["n"], one["fill"]))
+        return [dict(one) for one in found[:limit]]
+
+    async def order_at(self, room_nid: int, position: int) -> Order | None:
+        await self._pause()
+        for one in self._live(room_nid):
+            if _within(one["position"], -1, position):
+                return (one["n"], one["fill"])
+        return None
+
+    async def first_depth(self, room_nid: int) -> int:
+        await self._pause()
+        live = self._live(room_nid)
+        depth: int = orjson.loads(live[-1]["json"])["depth"] if live else 0
+        return depth
+
+    async def store_outliers(
+        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+    ) -> int:
+        await self._pause()
+        room_nid = self._tables.ensure_room(*room)
+        self._tables.insert_outliers(make(room_nid))
+        await self._pause()
+        return room_nid
+
+    async def backfill(
+        self,
+        room_nid: int,
+        event_ids: Sequence[str],
+        state: Sequence[str],
+        fill: Callable[[Gap], Filled],
+    ) -> bool:
+        await self._pause()
+        tables = self._tables
+        gaps = [tables.gaps[room_nid, one] for one in event_ids if (room_nid, one) in tables.gaps]
+        if not gaps:
+            return False
+        n = max(gaps)[0]
+        fills = [one["fill"] for one in _placed(tables, room_nid) if one["n"] == n]
+        nids = {one: tables.events[one]["event_nid"] for one in event_ids if one in tables.events}
+        gap = Gap(n, min(fills, default=0), _refs_by_id(tables, state), nids)
+        filled = fill(gap)
+        tables.check_events(filled.rows, plain=False)
+        tables.insert_snapshots(filled.snapshots)
+        tables.insert_events(filled.rows)
+        for one in event_ids:
+            tables.gaps.pop((room_nid, one), None)
+        missing = [one for one in filled.parents if tables.events.get(one, {}).get("n") is None]
+        tables.open_gaps([(room_nid, one, n, filled.rows[0].fill or 0) for one in missing])
+        await self._pause()
+        return True
+
+
+def _placed(tables: Tables, room_nid: int) -> Iterable[Fields]:
+    events = tables.events.values()
+    return [one for one in events if one["room_nid"] == room_nid and one["n"] is not None]
+
+
+def _within(position: int | None, after: int, upto: int) -> bool:
+    return position is not None and after < position <= upto
+
+
+def _with_room(tables: Tables, event: Fields) -> Fields:
+    room = tables.room_of(event["room_nid"])
+    return {**event, "room_id": room["room_id"], "version": room["version"]}
+
+
+def _refs_by_id(tables: Tables, event_ids: Collection[str]) -> list[Fields]:
+    return [_ref(tables.events[one]) for one in dict.fromkeys(event_ids) if one in tables.events]
+
+
+class MemoryRooms:
+    """`RoomStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]:
+        await self._pause()
+        tables = self._tables
+        rooms = [tables.rooms[one] for one in dict.fromkeys(room_ids) if one in tables.rooms]
+        return [
+            {**room, **heads}
+            for room in rooms
+            if (heads := tables.heads.get(room["room_nid"])) is not None
+        ]
+
+    async def heads(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
+        await self._pause()
+        names = ("room_nid", "event_nid", "event_id", "json", "snapshot_after")
+        by_nid = self._tables.by_nid
+        return [{name: by_nid[one][name] for name in names} for one in wanted if one in by_nid]
+
+    async def chains(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
+        await self._pause()
+        links = []
+        for room_nid, tip in wanted:
+            nid: int | None = tip
+            while nid is not None and (room_nid, nid) in self._tables.snapshots:
+                link = self._tables.snapshots[room_nid, nid]
+                nid = link["base_nid"]
+                links.append({"tip": tip, **{k: v for k, v in link.items() if k != "base_nid"}})
+        return sorted(links, key=lambda link: (link["tip"], link["ordinal"]))
+
+    async def newest_of_each(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
+        await self._pause()
+        found: list[Row] = []
+        for room_nid in room_nids:
+            live = [one for one in _placed(self._tables, room_nid) if one["fill"] == 0]
+            live.sort(key=lambda one: -one["n"])
+            found += [dict(one) for one in live[:limit]]
+        return found
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        await self._pause()
+        return [
+            {"room_nid": nid, "target": target, "redaction": redaction}
+            for nid, target, redaction in self._tables.awaited
+            if nid in room_nids
+        ]
+
+    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        await self._pause()
+        return [
+            {"room_nid": nid, "missing": missing}
+            for nid, missing in self._tables.gaps
+            if nid in room_nids
+        ]
+
+    async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
+        await self._pause()
+        return [
+            dict(row)
+            for key, row in sorted(self._tables.changes.items())
+            if key[0] == room_nid and after < key[1] <= upto
+        ]
+
+    async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [
+            (place, missing)
+            for (nid, missing), place in self._tables.gaps.items()
+            if nid == room_nid and place <= order
+        ]
+        found.sort(reverse=True)
+        return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
+
+
+class MemoryMemberships:
+    """`MembershipStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def of_user(self, user_id: str) -> Sequence[Row]:
+        await self._pause()
+        return [
+            {"room_id": self._tables.room_of(nid)["room_id"], **row}
+            for (nid, user), row in self._tables.members.items()
+            if user == user_id
+        ]
+
+    async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
+        await self._pause()
+        return [
+            {"user_id": user, "room_id": self._tables.room_of(nid)["room_id"]}
+            for (nid, user), row in self._tables.members.items()
+            if user in user_ids and row["membership"] == membership
+        ]
+
+    async def sharing(self, user_id: str) -> Sequence[str]:
+        await self._pause()
+        joined = [k for k, row in self._tables.members.items() if row["membership"] == "join"]
+        mine = {nid for nid, user in joined if user == user_id}
+        return list(dict.fromkeys(user for nid, user in joined if nid in mine))
+
+    async def forget(self, user_id: str, room_id: str) -> None:
+        await self._pause()
+        room = self._tables.rooms.get(room_id)
+        row = self._tables.members.get((room["room_nid"], user_id)) if room else None
+        if row is not None and row["membership"] in ("leave", "ban"):
+            row["forgotten"] = True
+
+
+class MemoryTransactions:
+    """`TransactionStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [
+            dict(row)
+            for key, row in self._tables.transactions.items()
+            if key[:2] == (user_id, device_id)
+        ]
+        return sorted(found, key=lambda row: -row["position"])[:limit]
+
+    async def forget_old(self, days: int) -> None:
+        """There is no wall clock here: they stay."""
+
+    async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None:
+        await self._pause()
+        return self._tables.transactions.get((user_id, device_id, key))
+
+
+class MemoryOwed:
+    """`OwedStore`; there are no device lists here."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    def _sendable(self, destination: str, nid: int, after: int) -> list[Fields]:
+        """Our live events of a room that come after a position, oldest first."""
+        found = [
+            one
+            for one in _placed(self._tables, nid)
+            if one["fill"] == 0
+            and _within(one["position"], after, 2**62)
+            and one["to_federate"]
+            and not one["sender"].endswith(":" + destination)
+        ]
+        return sorted(found, key=lambda one: one["position"])
+
+    async def owed(self, destination: str, *, after: int, upto: int, limit: int) -> OwedRows:
+        await self._pause()
+        events: list[Row] = []
+        for (nid, server, joined), left in self._tables.servers.items():
+            heads = self._tables.heads.get(nid)
+            if server != destination or heads is None or heads["position"] <= after:
+                continue
+            events += [
+                _with_room(self._tables, one)
+                for one in self._sendable(destination, nid, after)
+                if one["position"] >= joined and (left is None or one["position"] <= left)
+            ]
+        events.sort(key=lambda one: one["position"])
+        edus = sorted(
+            (position, edu)
+            for (server, position), edu in self._tables.edus.items()
+            if server == destination and after < position <= upto
+        )
+        names = ("position", "json", "sender", "version")
+        cut = [{name: one[name] for name in names} for one in events[:limit]]
+        return OwedRows(cut, edus[:limit], [])
+
+    async def latest_owed(self, destination: str, *, after: int) -> Sequence[Row]:
+        await self._pause()
+        found = []
+        for (nid, server, _), left in self._tables.servers.items():
+            heads = self._tables.heads.get(nid)
+            if server != destination or left is not None or heads is None:
+                continue
+            events = self._sendable(destination, nid, after) if heads["position"] > after else []
+            if events:
+                newest = max(events, key=lambda one: one["n"])
+                found.append({"position": newest["position"], "json": newest["json"]})
+        return sorted(found, key=lambda one: one["position"])
+
+    async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
+        await self._pause()
+        newest: dict[str, int] = {}
+        for (nid, server, _), left in self._tables.servers.items():
+            heads = self._tables.heads.get(nid)
+            if server != own and heads is not None:
+                position = min(left if left is not None else heads["position"], heads["position"])
+                newest[server] = max(newest.get(server, position), position)
+        rows = [{"server": server, "position": position} for server, position in newest.items()]
+        return rows, sorted({server for server, _ in self._tables.edus})
+
+    async def forget_edus(self, destination: str, upto: int) -> None:
+        await self._pause()
+        for key in [one for one in self._tables.edus if one[0] == destination and one[1] <= upto]:
+            del self._tables.edus[key]
+
+
+class MemoryLog:
+    """`LogStore`. A write is in, whole, between its two pauses."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def take_over(self, new_history: str) -> OwnedLog:
+        await self._pause()
+        tables = self._tables
+        tables.history = tables.history or new_history
+        tables.epoch += 1
+        return OwnedLog(tables.history, tables.epoch, tables.position)
+
+    async def take_nids(self) -> range:
+        await self._pause()
+        return self._tables.take_nids()
+
+    async def load_epoch(self) -> int:
+        await self._pause()
+        return self._tables.epoch
+
+    async def write(self, batch: Writing, epoch: int) -> bool:
+        if batch.has_work:
+            raise DataRefused("units' own rows need SQL")
+        await self._pause()
+        plain = batch.is_plain
+        rows = batch.rows(epoch)
+        tables = self._tables
+        if plain:
+            batch.sent = True
+        if (tables.epoch, tables.position) != (epoch, rows.old):
+            return False
+        tables.check(rows, plain=plain)
+        batch.sent = True
+        tables.apply(rows, plain=plain)
+        await self._pause()
+        return True
+
+    async def abandon(self) -> int:
+        return 0
+
+    async def settled_position(self, epoch: int, lost: int) -> int | None:
+        await self._pause()
+        return self._tables.position if self._tables.epoch == epoch else None
+
+    async def disconnect(self) -> None:
+        """There is no connection."""
+
+
+class MemoryStore:
+    """`Store` over tables that outlive it."""
+
+    def __init__(self, tables: Tables, pause: Pause = at_once) -> None:
+        self.events = MemoryEvents(tables, pause)
+        self.rooms = MemoryRooms(tables, pause)
+        self.memberships = MemoryMemberships(tables, pause)
+        self.transactions = MemoryTransactions(tables, pause)
+        self.owed = MemoryOwed(tables, pause)
+        self.log = MemoryLog(tables, pause)
+
+
+def sorted_rows(rows: Iterable[Row], *names: str) -> list[dict[str, Any]]:
+    """Rows as dictionaries, in an order of their own (for reads that give none)."""
+    return sorted((dict(row) for row in rows), key=lambda row: [row[name] for name in names])

@@ -1,0 +1,95 @@
+"""What a graph of events means, worked out naively and apart from the engine: which events are
+allowed, and the state before each.
+
+Resolution is the tests' own (`tests.federation.graph.resolution_oracle`); of the code under test
+only the rules for a single event against a state are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey
+from federation.events.room_versions import RoomVersion
+from federation.graph.auth_rules import AuthState, check_auth, check_auth_events, create_event_id
+from tests.federation.graph.resolution_oracle import Oracle
+
+StateIds = Mapping[StateKey, EventId]
+
+
+class GraphOracle:
+    """The meaning of a set of events. Events whose ancestors aren't all in it have none."""
+
+    def __init__(self, version: RoomVersion, events: Mapping[EventId, Event]) -> None:
+        self.version, self.events = version, events
+        self.before: dict[EventId, StateIds] = {}
+        self.rejected: dict[EventId, str] = {}
+        self._after: dict[EventId, StateIds] = {}
+        self._resolver = Oracle(version, events, self.rejected.__contains__)
+        for event in _in_order(events):
+            self._place(event)
+
+    def _place(self, event: Event) -> None:
+        if event.type != "m.room.create" and not event.prev_events:
+            return
+        if any(parent not in self._after for parent in event.prev_events):
+            return
+        if any(auth not in self.events for auth in event.auth_events):
+            return
+        before = self.resolved([self._after[parent] for parent in event.prev_events])
+        self.before[event.event_id] = before
+        reason = self._refusal(event, before)
+        after = dict(before)
+        if reason is not None:
+            self.rejected[event.event_id] = reason
+        elif event.is_state:
+            after[event.key] = event.event_id
+        self._after[event.event_id] = after
+
+    def after(self, event_id: EventId) -> StateIds | None:
+        """The state after an event; None where it can't be said."""
+        return self._after.get(event_id)
+
+    def resolved(self, states: list[StateIds]) -> StateIds:
+        """Several states as one."""
+        different = [one for i, one in enumerate(states) if one not in states[:i]]
+        if not different:
+            return {}
+        return different[0] if len(different) == 1 else self._resolver.resolve(different)
+
+    def _refusal(self, event: Event, before: StateIds) -> str | None:
+        if event.type == "m.room.create":
+            failure = check_auth(event, AuthState(self.version, lambda _: None))
+            return None if failure is None else str(failure)
+        cited = [self.events[auth] for auth in event.auth_events]
+        failure = check_auth_events(event, cited, self.rejected.__contains__)
+        if failure is None:
+            by_key = {one.key: one for one in cited if one.is_state}
+            create = create_event_id(event.room_id, self.version)
+            if create is not None:
+                by_key["m.room.create", ""] = self.events[create]
+            failure = check_auth(event, AuthState(self.version, by_key.get))
+        if failure is None:
+            state = {key: self.events[event_id] for key, event_id in before.items()}
+            failure = check_auth(event, AuthState(self.version, state.get))
+        return None if failure is None else str(failure)
+
+
+def _in_order(events: Mapping[EventId, Event]) -> list[Event]:
+    """Parents first, by repeated looks; what lacks a parent goes last."""
+    order: list[Event] = []
+    placed: set[EventId] = set()
+    left = sorted(events.values(), key=lambda one: (one.depth, one.event_id))
+    while left:
+        later = []
+        for one in left:
+            if all(parent in placed or parent not in events for parent in one.prev_events):
+                order.append(one)
+                placed.add(one.event_id)
+            else:
+                later.append(one)
+        if len(later) == len(left):
+            return order + later
+        left = later
+    return order

@@ -1,0 +1,107 @@
+"""Runs worlds by their seeds: `python -m tests.simulation.run SEED [SEED ...]`, or `FIRST-LAST`.
+
+A seed gives the same run each time: time jumps, executors run inline, and the hash seed is fixed
+(the program starts itself again with PYTHONHASHSEED=0). A failing seed prints the command that
+replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.simulation.checks import Checks
+from tests.simulation.virtual_time import Stuck, run_virtually
+from tests.simulation.world import World
+
+OPERATIONS = 60
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a seed."""
+
+    seed: int
+    faults: Sequence[str]
+    log: Sequence[str]
+    events: int
+
+    @property
+    def digest(self) -> str:
+        """The whole trace, in short: equal for equal runs."""
+        return hashlib.sha256("\n".join(self.log).encode()).hexdigest()[:16]
+
+
+def run_seed(seed: int, operations: int = OPERATIONS) -> Result:
+    """Lives one world through, and checks it."""
+    world = World.make(seed, operations)
+    try:
+        run_virtually(_live(world))
+    except Stuck as stuck:
+        world.faults.append(f"stuck: {stuck}")
+    events = sum(len(server.disk.tables.events) for server in world.servers)
+    return Result(seed, world.faults, world.log, events)
+
+
+async def _live(world: World) -> None:
+    checks = Checks(world)
+    await world.begin()
+    await world.live()
+    await world.calm_down()
+    checks.check_disks()
+    await checks.check_convergence()
+    checks.check_disks()
+    for server in world.servers:
+        await server.crash()
+
+
+def command(seed: int, operations: int) -> str:
+    """What replays a seed."""
+    return f"python -m tests.simulation.run {seed} --operations {operations} --trace"
+
+
+def _seeds(texts: Sequence[str]) -> list[int]:
+    seeds: list[int] = []
+    for text in texts:
+        first, _, last = text.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def main() -> int:
+    """Runs the seeds of the command line; 1 if one failed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seeds", nargs="+")
+    parser.add_argument("--operations", type=int, default=OPERATIONS)
+    parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--digests", action="store_true")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    failed, started_s, seeds = 0, time.perf_counter(), _seeds(options.seeds)
+    out = sys.stdout.write
+    for seed in seeds:
+        result = run_seed(seed, options.operations)
+        if options.trace:
+            out("\n".join(result.log) + "\n")
+        if options.digests:
+            out(f"{seed} {result.digest}\n")
+        if result.faults:
+            failed += 1
+            faults = "\n  ".join(dict.fromkeys(result.faults))
+            out(f"seed {seed} failed: {command(seed, options.operations)}\n  {faults}\n")
+    took_s = time.perf_counter() - started_s
+    out(f"{len(seeds)} seeds, {failed} failed, {took_s / len(seeds):.3f} s each\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.simulation.run", *sys.argv[1:]])
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""One simulated server: the real graph, engine and transport over a disk in memory.
+
+`crash` ends all of its tasks at once, wherever they are; what was not committed is forgotten.
+`start_up` takes up what the disk has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import ServerName
+from federation.events.signing import SigningKey
+from federation.ports import FederationSettings
+from federation.transport.acl import ServerAcls
+from federation.transport.arrivals import Arrivals
+from federation.transport.backfill import Backfiller
+from federation.transport.backoff import Backoffs
+from federation.transport.client import FederationClient
+from federation.transport.dialer import Answer, Outgoing
+from federation.transport.edus import EduReceiver
+from federation.transport.event_fetcher import EventFetcher
+from federation.transport.gap_filler import GapFiller
+from federation.transport.handshakes import Handshakes
+from federation.transport.inbox import Inbox, InboxPorts
+from federation.transport.keyring import Keyring
+from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.routes import FederationRoutes, RouteParts
+from federation.transport.signature_checks import SignatureChecker
+from homeserver.app.engine import RoomEngine, build_engine
+from homeserver.engine.log_connection import LogLost
+from homeserver.engine.outbound_feed import FeedDestinations, LogFeed
+from homeserver.engine.writer import Signer
+from homeserver.errors import MatrixError
+from homeserver.services.handshakes import HandshakeRooms, RoomEntrance
+from homeserver.storage.database import DatabaseUnavailable, DataRefused
+from tests.federation.transport.memory_ports import (
+    CountingMetrics,
+    MemoryDestinations,
+    MemoryInbox,
+    MemoryKeys,
+    MemoryUsers,
+    RecordingSink,
+)
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.memory_tables import Tables
+from tests.simulation.network import CarriedRequest, Network, NetworkDialer
+
+EPOCH_MS = 1_700_000_000_000
+THE_WORLDS = (DatabaseUnavailable, DataRefused, MatrixError, LogLost)
+"""Failures that a store which is away explains; others are bugs."""
+
+
+def described(error: BaseException) -> str:
+    """What went wrong, and where."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(frames))
+    return f"{type(error).__name__}: {error} at {places}"
+
+
+class SkewedClock:
+    """The loop's time, with an error of this server's own."""
+
+    def __init__(self, skew_ms: int) -> None:
+        self.skew_ms = skew_ms
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return EPOCH_MS + self.skew_ms + int(self.monotonic_s() * 1000)
+
+    def monotonic_s(self) -> float:
+        """The loop's time."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass
+class Disk:
+    """What outlives the process."""
+
+    tables: Tables = field(default_factory=Tables)
+    inbox: MemoryInbox = field(default_factory=MemoryInbox)
+    destinations: MemoryDestinations = field(default_factory=MemoryDestinations)
+    keys: MemoryKeys = field(default_factory=MemoryKeys)
+
+
+class Process:
+    """One run of a server: its tasks."""
+
+    def __init__(self, name: str, on_bug: Callable[[str], None]) -> None:
+        self._name, self._on_bug = name, on_bug
+        self.is_dead = False
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    def spawn(self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """As the supervisor's."""
+        self.start(name, self._keep_running(name, factory))
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a task until it ends or the process dies."""
+        if self.is_dead:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work, name=f"{self._name} {name}")
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, THE_WORLDS) and not self.is_dead:
+            self._on_bug(f"{task.get_name()}: {described(error)}")
+
+    async def _keep_running(
+        self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        while True:
+            try:
+                return await factory()
+            except (DatabaseUnavailable, DataRefused, MatrixError):
+                await asyncio.sleep(1)
+
+    async def die(self) -> None:
+        """Ends all tasks, at once."""
+        self.is_dead = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class SimulatedServer:
+    """One server by its name, through its restarts."""
+
+    def __init__(
+        self, name: str, network: Network, rng: random.Random, on_bug: Callable[[str], None]
+    ) -> None:
+        self.name = ServerName(name)
+        self.network, self.rng, self._on_bug = network, rng, on_bug
+        self.key = SigningKey.generate(rng.randbytes(32), "k1")
+        self.clock = SkewedClock(0)
+        self.disk = Disk()
+        self.metrics = CountingMetrics()
+        self.is_up = False
+        self.store_fails = 0.0
+        self.lies: dict[str, Callable[[Outgoing], JsonObject | None]] = {}
+        self.boots = 0
+        network.hosts[self.name] = self
+
+    # Life
+
+    async def start_up(self) -> None:
+        """Boots from the disk."""
+        self.boots += 1
+        self.process = Process(f"{self.name}#{self.boots}", self._on_bug)
+        process = self.process
+
+        async def pause() -> None:
+            if self.rng.random() < 0.3:
+                await asyncio.sleep(self.rng.random() * 0.01)
+            if process.is_dead:
+                raise asyncio.CancelledError
+
+        self.store = MemoryStore(self.disk.tables, pause)
+        self.engine: RoomEngine = await build_engine(
+            self.store, self.name, self.key, self.clock, random_bytes=self.rng.randbytes
+        )
+        self.engine.committer.fault = self._store_fault
+        self._make_way_out()
+        self._make_way_in()
+        self.engine.fanout.follow(self.engine.committer)
+        process.spawn("log", self.engine.committer.run)
+        process.spawn("feed", self.feed.run)
+        self.is_up = True
+        await self.inbox.start()
+        await self.outbox.start()
+
+    async def _store_fault(self, when: str) -> None:
+        if self.rng.random() < self.store_fails:
+            raise DatabaseUnavailable(f"{when} the commit")
+
+    async def crash(self) -> None:
+        """As by `kill -9`."""
+        self.is_up = False
+        await self.process.die()
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """`Host.start`."""
+        self.process.start(name, work)
+
+    # Parts
+
+    def _make_way_out(self) -> None:
+        settings = FederationSettings(self.name)
+        self.backoffs = Backoffs(self.clock, self.rng.random)
+        self.client = FederationClient(
+            settings,
+            self.key,
+            dialer=cast(Any, NetworkDialer(self.network, self.name)),
+            resolver=cast(Any, self.network),
+            backoffs=self.backoffs,
+        )
+        self.keyring = Keyring(
+            settings, self.key, store=self.disk.keys, client=self.client, clock=self.clock
+        )
+        self.signatures = SignatureChecker(self.keyring)
+        events, residents = self.engine.events, self.engine.residents
+        self.fetcher = EventFetcher(
+            self.client, store=events, writer=residents, signatures=self.signatures
+        )
+        self.arrivals = Arrivals()
+        self.handshakes = Handshakes(
+            self.key,
+            self.client,
+            fetcher=self.fetcher,
+            signatures=self.signatures,
+            writer=residents,
+            clock=self.clock,
+            arrivals=self.arrivals,
+        )
+        self.backfiller = Backfiller(
+            self.client, store=events, writer=residents, fetcher=self.fetcher
+        )
+        self.remote_rooms = HandshakeRooms(
+            self.handshakes,
+            RoomEntrance(self.engine.rooms, residents, self.engine.committer),
+            signer=Signer(self.name, self.key),
+            clock=self.clock,
+        )
+        self.feed = LogFeed(
+            self.store,
+            self.engine.committer,
+            self.engine.rooms,
+            self.engine.memberships,
+            server_name=self.name,
+            device_list_edus=_no_device_lists,
+        )
+
+    def _make_way_in(self) -> None:
+        events, residents, spawn = self.engine.events, self.engine.residents, self.process.spawn
+        acls = ServerAcls(events)
+        filler = GapFiller(
+            self.name,
+            store=events,
+            writer=residents,
+            signatures=self.signatures,
+            fetcher=self.fetcher,
+            metrics=self.metrics,
+        )
+        edus = EduReceiver(self.name, sink=RecordingSink(), acls=acls, metrics=self.metrics)
+        ports = InboxPorts(events, self.disk.inbox, self.clock, self.metrics, spawn)
+        self.inbox = Inbox(
+            self.name, ports, filler=filler, acls=acls, edus=edus, arrivals=self.arrivals
+        )
+        destinations = FeedDestinations(
+            self.store.owed, self.disk.destinations, self.engine.committer, self.feed
+        )
+        self.outbox = Outbox(
+            self.name,
+            self.client,
+            OutboxPorts(self.feed, destinations, self.clock, self.metrics, spawn),
+        )
+        parts = RouteParts(
+            self.name,
+            self.key,
+            self.keyring,
+            self.signatures,
+            acls,
+            self.backoffs,
+            self.inbox,
+            events,
+            residents,
+            MemoryUsers(self.name),
+            self.clock,
+            self.metrics,
+        )
+        self._routes = [
+            (method, _pattern(path), handler)
+            for method, path, handler in FederationRoutes(parts).table()
+        ]
+
+    # Being asked
+
+    async def answer(self, request: Outgoing) -> Answer:
+        """`Host.answer`: the route's handler, or a lie in its place."""
+        path = request.target.partition("?")[0]
+        for part, lie in self.lies.items():
+            if part in path and (body := lie(request)) is not None:
+                return _answer(web.json_response(body))
+        for method, pattern, handler in self._routes:
+            found = pattern.match(path)
+            if found is not None and method == request.method:
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
+                return await self._handle(handler, request, params)
+        return Answer(404, {}, b'{"errcode":"M_UNRECOGNIZED"}')
+
+    async def _handle(self, handler: Any, request: Outgoing, params: Mapping[str, str]) -> Answer:
+        try:
+            return _answer(await handler(CarriedRequest(request), params))
+        except THE_WORLDS:
+            return Answer(503, {}, b'{"errcode":"M_UNKNOWN"}')
+
+
+def _answer(response: web.Response) -> Answer:
+    body = response.body
+    assert isinstance(body, bytes), "federation answers bytes"
+    return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path) + r"\Z")
+
+
+async def _no_device_lists(positions: object) -> list[JsonObject]:
+    return []

@@ -1,0 +1,342 @@
+"""The store in memory answers as PostgreSQL's does: the same random operations on both, and all
+reads compared after each.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from homeserver.engine.store import Store
+from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, LogRows, RedactedRow
+from homeserver.storage.database import (
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    DataRefused,
+    translated,
+)
+from homeserver.storage.engine_store import Filled, Gap, PostgresStore
+from homeserver.storage.events import EventRow
+from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.migrate import migrate
+from homeserver.storage.snapshots import SnapshotRow
+from tests.simulation.memory_store import MemoryStore, sorted_rows
+from tests.simulation.memory_tables import Tables
+
+ROOMS = {"!a": 11, "!b": 12, "!c": 13}
+EVENTS = [f"${i}" for i in range(24)]
+USERS = ["@u:one", "@v:one", "@w:two", "@x:three"]
+SERVERS = ["one", "two", "three"]
+OPERATIONS = 40
+
+
+@dataclass
+class Batch:
+    """A batch that is given as rows."""
+
+    commit: CommitRows
+    is_plain: bool
+    has_work: bool = False
+    sent: bool = False
+
+    async def run_work(self, connection: Connection) -> None:
+        raise AssertionError("there is none")
+
+    def rows(self, epoch: int) -> CommitRows:
+        self.commit.epoch = epoch
+        return self.commit
+
+
+@dataclass
+class Script:
+    """Makes random operations; remembers only what keeps them sensible."""
+
+    rng: random.Random
+    epoch: int = 0
+    position: int = 0
+    nid: int = 100
+    order: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROOMS, 0))
+
+    def next_nid(self) -> int:
+        self.nid += 1
+        return self.nid
+
+    def event(self, room: str, *, position: int | None, outlier: bool, message: bool) -> EventRow:
+        rng = self.rng
+        n = None
+        if position is not None:
+            self.order[room] += 1
+            n = self.order[room]
+        sender = rng.choice(USERS)
+        nid = self.next_nid() if rng.random() < 0.97 else rng.randrange(100, self.nid + 1)
+        return EventRow(
+            ROOMS[room],
+            nid,
+            rng.choice(EVENTS),
+            "m.room.message" if message else rng.choice(["m.room.member", "m.room.name"]),
+            None if message else rng.choice(["", *USERS]),
+            sender,
+            rng.choice([None, "join", "leave"]),
+            position,
+            n,
+            None if n is None else 0,
+            rng.randrange(3),
+            rng.choice([None, "why"]),
+            outlier,
+            rng.random() < 0.3,
+            rng.random() < 0.7,
+            None if outlier else self.nid,
+            None if outlier else self.nid,
+            rng.choice([None, *EVENTS]),
+            None,
+            rng.choice([None, "DEV\nt"]),
+            rng.randbytes(8),
+        )
+
+    def batch(self) -> Batch:
+        rng, room = self.rng, self.rng.choice(list(ROOMS))
+        is_plain = rng.random() < 0.4
+        old = self.position if rng.random() < 0.9 else self.position + rng.choice([-1, 1])
+        count = rng.randrange(1, 4)
+        placed = [old + 1 + i for i in range(count)]
+        rows = CommitRows(0, old, old + count)
+        rows.events = [
+            self.event(
+                room,
+                position=position if is_plain or rng.random() < 0.8 else None,
+                outlier=False,
+                message=is_plain,
+            )
+            for position in placed
+        ]
+        rows.heads = [(ROOMS[room], [rows.events[-1].event_nid], self.nid, old + 9, old + count)]
+        rows.sent = [
+            (rng.choice(USERS), "DEV", rng.randbytes(1), row.event_id, placed[0])
+            for row in rows.events[:1]
+        ]
+        if not is_plain:
+            rows.rooms = [(ROOMS[room], room, "12")]
+            numbers = [row.event_nid for row in rows.events]
+            rows.heads[0] = (ROOMS[room], numbers, *rows.heads[0][2:])
+            self._add_state(rows, room, placed)
+            self._add_rest(rows, room, placed)
+        return Batch(rows, is_plain)
+
+    def _add_state(self, rows: CommitRows, room: str, placed: Sequence[int]) -> None:
+        rng, nid = self.rng, ROOMS[room]
+        base: int | None = None
+        for ordinal in range(rng.randrange(3)):
+            snapshot = self.next_nid()
+            added = [row.event_nid for row in rows.events]
+            rows.snapshots.append(SnapshotRow(nid, snapshot, base, ordinal, added, [nid]))
+            base = snapshot
+        for position in placed:
+            user, server = rng.choice(USERS), rng.choice(SERVERS)
+            membership = rng.choice(["join", "leave", "ban"])
+            rows.changes.append(
+                (nid, position, "m.room.member", user, rng.choice([None, *EVENTS]), membership)
+            )
+            rows.members.append(MembershipRow(nid, user, membership, "$e", user, position))
+            if rng.random() < 0.3:
+                rows.servers_went.append((nid, server, position))
+            elif rng.random() < 0.5:
+                rows.servers_came.append((nid, server, position))
+
+    def _add_rest(self, rows: CommitRows, room: str, placed: Sequence[int]) -> None:
+        rng, nid = self.rng, ROOMS[room]
+        if rng.random() < 0.2:
+            member = MembershipRow(nid, rng.choice(USERS), "join", "$j", "@u:one", rows.old)
+            servers = rng.sample(SERVERS, 2)
+            rows.brought = [BroughtMembers(nid, [member], servers, rows.old + 1)]
+        if rng.random() < 0.3:
+            rows.redacted = [RedactedRow(nid, rng.choice(EVENTS), b"{}", rng.choice(EVENTS))]
+        if rng.random() < 0.3:
+            rows.awaited = [(nid, rng.choice(EVENTS), rng.choice(EVENTS))]
+        if rng.random() < 0.5:
+            rows.gaps = [(nid, rng.choice(EVENTS), self.order[room] or 1, 0)]
+        if rng.random() < 0.3:
+            edu = SimpleNamespace(destination=rng.choice(SERVERS), edu=b'{"e":1}')
+            rows.log = LogRows(remote_edus=[(placed[-1], edu)])
+        if rng.random() < 0.3:
+            rows.log.memberships = [
+                KnownMember(
+                    rng.choice(["!a", "!far"]),
+                    rng.choice(USERS),
+                    "invite",
+                    "$i",
+                    "@w:two",
+                    placed[-1],
+                    b"[]",
+                    b"{}",
+                )
+            ]
+
+
+Operation = Callable[[Store], Awaitable[object]]
+
+
+def random_operation(script: Script) -> Operation:
+    """One operation, the same for any store."""
+    rng, kind = script.rng, script.rng.random()
+    if kind < 0.6:
+        commit = script.batch()
+        epoch = script.epoch if rng.random() < 0.95 else script.epoch - 1
+
+        async def write(store: Store) -> object:
+            batch = Batch(commit.commit, commit.is_plain)
+            moved = await store.log.write(batch, epoch)
+            return moved, batch.sent
+
+        return write
+    if kind < 0.8:
+        room = rng.choice(list(ROOMS))
+        rows = [
+            script.event(room, position=None, outlier=True, message=rng.random() < 0.5)
+            for _ in range(rng.randrange(4))
+        ]
+        return lambda store: store.events.store_outliers((ROOMS[room], room, "11"), lambda _: rows)
+    if kind < 0.9:
+        return _backfill(script)
+    if kind < 0.95:
+        user, room = rng.choice(USERS), rng.choice([*ROOMS, "!far"])
+        return lambda store: store.memberships.forget(user, room)
+    return lambda store: store.log.take_over("history")
+
+
+def _backfill(script: Script) -> Operation:
+    rng, room = script.rng, script.rng.choice(list(ROOMS))
+    ids = rng.sample(EVENTS, 4)
+    made = [script.event(room, position=None, outlier=False, message=True) for _ in ids]
+    for row, event_id in zip(made, ids, strict=True):
+        row.event_id = event_id
+    snapshot = SnapshotRow(ROOMS[room], script.next_nid(), None, 0, [], [])
+    parents = rng.sample(EVENTS, 2)
+
+    def fill(gap: Gap) -> Filled:
+        for i, row in enumerate(made):
+            row.n, row.fill = gap.n, gap.lowest - len(made) + i
+        return Filled(made, [snapshot], parents)
+
+    return lambda store: store.events.backfill(ROOMS[room], ids, EVENTS[:5], fill)
+
+
+async def outcome(operation: Operation, store: Store) -> object:
+    """The result, or the kind of the refusal."""
+    try:
+        return await operation(store)
+    except Exception as error:
+        ours = translated(error) or error
+        if not isinstance(ours, DataRefused | DatabaseUnavailable):
+            raise
+        return type(ours)
+
+
+async def everything(store: Store) -> dict[str, Any]:
+    """All reads."""
+    seen: dict[str, Any] = {
+        "by_id": sorted_rows(await store.events.by_id(EVENTS), "event_id"),
+        "refs_by_id": sorted_rows(await store.events.refs_by_id(EVENTS), "event_id"),
+        "rooms": sorted_rows(await store.rooms.by_room_ids([*ROOMS, "!far"]), "room_id"),
+        "newest": sorted_rows(await store.rooms.newest_of_each([11, 12, 13], 3), "room_nid", "n"),
+        "awaited": sorted_rows(await store.rooms.awaited([11, 12]), "target", "redaction"),
+        "missing": sorted_rows(await store.rooms.missing_parents([11, 13]), "room_nid", "missing"),
+        "lagging": [
+            sorted_rows((await store.owed.lagging("one"))[0], "server"),
+            sorted((await store.owed.lagging("one"))[1]),
+        ],
+        "joined": sorted_rows(
+            await store.memberships.of_users(USERS, "join"), "user_id", "room_id"
+        ),
+        "epoch": await store.log.load_epoch(),
+    }
+    for event in EVENTS:
+        for nid in (11, 12):
+            seen[f"before {event} {nid}"] = await store.events.snapshot_before(nid, event)
+            seen[f"after {event} {nid}"] = await store.events.snapshot_after(nid, event)
+    for room, nid in ROOMS.items():
+        seen.update(await _room_reads(store, room, nid))
+    for user in USERS:
+        seen[f"rooms of {user}"] = sorted_rows(await store.memberships.of_user(user), "room_id")
+        seen[f"sharing {user}"] = sorted(await store.memberships.sharing(user))
+        found = await store.transactions.of_device(user, "DEV", 5)
+        seen[f"transactions {user}"] = [row["position"] for row in found]
+        for row in found:
+            stored = await store.transactions.find(user, "DEV", row["key"])
+            seen[f"transaction {user} {row['key']!r}"] = stored and stored["event_id"]
+    for server in SERVERS:
+        owed = await store.owed.owed(server, after=2, upto=30, limit=6)
+        seen[f"owed {server}"] = (
+            [dict(row) for row in owed.events],
+            list(owed.edus),
+            list(owed.device_changes),
+        )
+        latest = await store.owed.latest_owed(server, after=1)
+        seen[f"latest {server}"] = [dict(row) for row in latest]
+    return seen
+
+
+async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
+    pages = {
+        "newest": await store.events.newest(nid, after=2, upto=20, limit=5),
+        "before": await store.events.before(nid, (5, 0), 4),
+        "behind": await store.events.behind(nid, (2, -3), 4),
+    }
+    seen: dict[str, Any] = {
+        f"{name} {room}": [(row["event_id"], row["n"], row["fill"]) for row in rows]
+        for name, rows in pages.items()
+    }
+    seen[f"order {room}"] = await store.events.order_at(nid, 7)
+    changes = await store.rooms.changes(nid, after=1, upto=25)
+    seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
+    gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
+    seen[f"gaps {room}"] = sorted_rows(gaps, "n", "fill", "missing")
+    wanted = [(nid, number) for number in range(100, 220)]
+    seen[f"refs {room}"] = sorted_rows(await store.events.refs(wanted), "event_nid")
+    seen[f"heads {room}"] = sorted_rows(await store.rooms.heads(wanted), "event_nid")
+    chains = await store.rooms.chains(wanted)
+    seen[f"chains {room}"] = sorted_rows(chains, "tip", "ordinal")
+    return seen
+
+
+async def _empty(database: Database) -> None:
+    async with database.connection() as connection:
+        tables = await connection.fetch(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            " AND tablename NOT IN ('migrations', 'schema_migrations')"
+        )
+        names = ", ".join(row[0] for row in tables)
+        await connection.execute(f"TRUNCATE {names}; ALTER SEQUENCE nids RESTART WITH 1")
+
+
+async def test_memory_answers_as_postgresql_after_any_operations(postgres_url: str) -> None:
+    database = await Database.open(postgres_url, connections=2)
+    await migrate(database)
+    for seed in range(4):
+        await _empty(database)
+        postgres, tables = PostgresStore(database), Tables()
+        memory = MemoryStore(tables)
+        script = Script(random.Random(seed))
+        for store in (postgres, memory):
+            await store.log.take_over("history")
+            for room, nid in ROOMS.items():
+                await store.events.store_outliers((nid, room, "12"), lambda _: [])
+        script.epoch = 1
+        for step in range(OPERATIONS):
+            operation = random_operation(script)
+            results = [await outcome(operation, store) for store in (postgres, memory)]
+            assert results[0] == results[1], f"seed {seed}, step {step}"
+            script.epoch, script.position = tables.epoch, tables.position
+            assert await everything(postgres) == await everything(memory), f"{seed}, {step}"
+        await postgres.log.disconnect()
+    await database.close()
+
+
+async def test_memory_refuses_work_that_needs_sql() -> None:
+    with pytest.raises(DataRefused):
+        await MemoryStore(Tables()).log.write(Batch(CommitRows(0, 0, 0), False, has_work=True), 0)
