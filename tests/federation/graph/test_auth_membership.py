@@ -330,6 +330,8 @@ def test_a_third_party_invite_is_allowed_by_a_signature_of_a_public_key(
         content = {"public_key": other, "public_keys": [5, {}, {"public_key": ours}]}
     room = room_with_token(name, **content)
     assert rule_of(third_party(room), room.auth_state()) is None
+    annotated = third_party(room, {**SIGNED, "unsigned": {"age": 1}})
+    assert rule_of(annotated, room.auth_state()) is None
     # The sender need not be in the room any more.
     gone = room.auth_state([room.member(ALICE, "leave", keep=False)])
     assert rule_of(third_party(room), gone) is None
