@@ -241,10 +241,10 @@ LOG_SESSION_END_S = 5
 RECONNECT_S_MAX = 1
 """Between tries to reach a database that went away."""
 
-TRANSACTION_DEVICES = 5_000
-"""Devices whose transaction IDs are in memory."""
+TRANSACTIONS_IN_MEMORY = 200_000
+"""Transaction IDs in memory, of all devices: about 60 MB; the devices used least lately go."""
 
-TRANSACTIONS_PER_DEVICE = 500
+TRANSACTIONS_PER_DEVICE = 5_000
 """Newest transaction IDs of a device in memory; older ones are looked up in the database."""
 
 MEMBERSHIP_CACHE_USERS = 20_000

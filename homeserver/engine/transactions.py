@@ -39,6 +39,7 @@ class _Device:
 
     def __init__(self) -> None:
         self.known: OrderedDict[bytes, Sent | asyncio.Future[Sent]] = OrderedDict()
+        self.on_their_way = 0
         self.is_complete = True
 
 
@@ -53,6 +54,7 @@ class Transactions:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
+        self._entries = 0
         self._loading: dict[tuple[str, str], asyncio.Future[_Device]] = {}
 
     async def _device(self, key: TransactionKey) -> _Device:
@@ -87,15 +89,17 @@ class Transactions:
         for row in reversed(found):
             device.known[row["key"]] = Sent(row["event_id"], row["position"])
         device.is_complete = len(found) < limits.TRANSACTIONS_PER_DEVICE
+        self._entries += len(device.known)
         return device
 
     def _evict(self) -> None:
-        while len(self._devices) > limits.TRANSACTION_DEVICES:
-            name = next(iter(self._devices))
-            if any(isinstance(one, asyncio.Future) for one in self._devices[name].known.values()):
-                self._devices.move_to_end(name)
+        """Lets the devices go that were used least lately; one with a request on its way stays."""
+        while self._entries > limits.TRANSACTIONS_IN_MEMORY and len(self._devices) > 1:
+            name, device = self._devices.popitem(last=False)
+            if device.on_their_way:
+                self._devices[name] = device
                 return
-            del self._devices[name]
+            self._entries -= len(device.known)
 
     async def begin(self, key: TransactionKey) -> Claim | Sent:
         """The result of an earlier request with this key (waits for one that is on its way), or
@@ -111,6 +115,9 @@ class Transactions:
             if known is None:
                 claim = Claim(digest, asyncio.get_running_loop().create_future())
                 device.known[digest] = claim.future
+                device.on_their_way += 1
+                self._entries += 1
+                self._evict()
                 return claim
             await asyncio.wait([known], timeout=limits.COMMIT_ANSWER_S)
             if not known.done():
@@ -133,11 +140,13 @@ class Transactions:
         device = self._devices.get((key.user_id, key.device_id))
         if device is not None:
             device.known[claim.digest] = sent
+            device.on_their_way -= 1
             oldest = next(iter(device.known))
             is_full = len(device.known) > limits.TRANSACTIONS_PER_DEVICE
             if is_full and isinstance(device.known[oldest], Sent):
                 device.is_complete = False
                 del device.known[oldest]
+                self._entries -= 1
         if not claim.future.done():
             claim.future.set_result(sent)
 
@@ -164,6 +173,8 @@ class Transactions:
         device = self._devices.get((key.user_id, key.device_id))
         if device is not None and device.known.get(claim.digest) is claim.future:
             del device.known[claim.digest]
+            device.on_their_way -= 1
+            self._entries -= 1
         if not claim.future.done():
             claim.future.set_exception(
                 error if isinstance(error, Exception) else unavailable("the request was given up")
