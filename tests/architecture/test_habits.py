@@ -16,10 +16,10 @@ BROAD = frozenset({"Exception", "BaseException"})
 MODULES_PER_PACKAGE_MAX = 24
 # Packages that outgrew the limit and wait for their split by noun; the number may only fall.
 OUTGROWN = {
-    "homeserver/api": 40,
-    "homeserver/engine": 30,
-    "homeserver/services": 60,
-    "homeserver/storage": 40,
+    "homeserver/api": 31,
+    "homeserver/engine": 27,
+    "homeserver/services": 56,
+    "homeserver/storage": 34,
 }
 
 
