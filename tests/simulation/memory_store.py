@@ -243,7 +243,8 @@ class MemoryProofs:
     async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
         await self._pause()
         by_nid = self._tables.by_nid
-        found = [by_nid[key] for key in self._tables.proofs_due if key[0] == room_nid]
+        due = [key for key in self._tables.proofs_due if key[0] == room_nid]
+        found = [by_nid[key] for key in due if key in by_nid]
         found.sort(key=_room_order)
         names = ("event_nid", "event_id")
         return [{name: one[name] for name in names} for one in found[:limit]]
