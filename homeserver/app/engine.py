@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock
+from federation.ports import Clock, Metrics
 from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.fanout import Fanout
@@ -61,11 +61,15 @@ class RoomEngine:
 
 
 async def make_engine(
-    database: Database, server_name: ServerName, key: SigningKey, clock: Clock
+    database: Database,
+    server_name: ServerName,
+    key: SigningKey,
+    clock: Clock,
+    metrics: Metrics | None = None,
 ) -> Engine:
     """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
     store = PostgresStore(database)
-    parts = await build_engine(store, server_name, key, clock)
+    parts = await build_engine(store, server_name, key, clock, metrics=metrics)
     return Engine(
         database,
         store,
@@ -88,6 +92,7 @@ async def build_engine(
     clock: Clock,
     *,
     random_bytes: RandomBytes = os.urandom,
+    metrics: Metrics | None = None,
 ) -> RoomEngine:
     """Takes over the log and makes the engine on it."""
     owned = await store.log.take_over(random_bytes(8).hex())
@@ -118,6 +123,7 @@ async def build_engine(
         resolver=resolver,
         server_name=server_name,
         forget_user=memberships.drop,
+        metrics=metrics,
     )
     return RoomEngine(
         committer,

@@ -100,7 +100,7 @@ async def serving(
         _check_addresses(config)
         database = await _open_database(config, stack, ending)
         key = await _signing_key(Path(config.signing_key_path), database)
-        engine = await make_engine(database, ServerName(config.server_name), key, clock)
+        engine = await make_engine(database, ServerName(config.server_name), key, clock, metrics)
         engine.committer.on_lost = on_lost
         around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
         way_out = make_way_out(around, engine)
@@ -175,6 +175,7 @@ async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
 def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("log", engine.committer.run)
     supervisor.spawn("log owner", engine.committer.watch_owner)
+    supervisor.spawn("proofs", engine.residents.proofs.run)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)
     supervisor.spawn("transactions", lambda: engine.transactions.run(SystemClock()))

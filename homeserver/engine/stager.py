@@ -169,14 +169,17 @@ class Stager:
         *,
         nid: int | None = None,
         snapshots: tuple[SnapshotRow, ...] = (),
+        after: Before | None = None,
         replaces_heads: bool = False,
     ) -> Staged:
         """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
-        accepted event names as its parent (it fills a gap) is no head, and changes no state."""
+        accepted event names as its parent (it fills a gap) is no head, and changes no state.
+        `after`: the state after it, where its snapshot is made already."""
         if nid is None:
             nid = self._take_nid()
-        after = before
-        if event.is_state:
+        if after is None and not event.is_state:
+            after = before
+        elif after is None:
             after, rows = after_state_event(event, nid, room, before)
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)

@@ -178,13 +178,19 @@ class SimulatedServer:
 
         self.store = MemoryStore(self.disk.tables, pause)
         self.engine: RoomEngine = await build_engine(
-            self.store, self.name, self.key, self.clock, random_bytes=self.rng.randbytes
+            self.store,
+            self.name,
+            self.key,
+            self.clock,
+            random_bytes=self.rng.randbytes,
+            metrics=self.metrics,
         )
         self.engine.committer.fault = self._store_fault
         self._make_way_out()
         self._make_way_in()
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
+        process.spawn("proofs", self.engine.residents.proofs.run)
         process.spawn("feed", self.feed.run)
         self.is_up = True
         await self.inbox.start()

@@ -179,7 +179,6 @@ class Script:
                 )
             ]
 
-
     def proofs(self, nid: int) -> ProofRows:
         """Changes of what is to be proven."""
         rng = self.rng

@@ -33,6 +33,11 @@ class ProofRows(msgspec.Struct):
     due: list[tuple[int, int]] = []
     """(room_nid, event_nid)"""
 
+    def extend(self, other: ProofRows) -> None:
+        """Adds what another change of the same batch has."""
+        for name in self.__struct_fields__:
+            getattr(self, name).extend(getattr(other, name))
+
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__struct_fields__)
 
