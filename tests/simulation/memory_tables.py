@@ -268,6 +268,8 @@ class Tables:
             if number in self.by_nid:
                 self.by_nid[number]["unproven"] = True
         proven = {one[:2] for one in rows.proven}
+        for number in proven & self.by_nid.keys():
+            self.by_nid[number]["unproven"] = False
         for key in [one for one in self.unproven_parents if (one[0], one[2]) in proven]:
             del self.unproven_parents[key]
         named = {(nid, event_id) for nid, _, event_id in rows.proven}

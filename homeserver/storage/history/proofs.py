@@ -97,6 +97,13 @@ async def _looked_at(connection: Connection, rows: Sequence[tuple[int, int]]) ->
 async def _proven(connection: Connection, rows: Sequence[tuple[int, int, str]]) -> None:
     rooms = [row[0] for row in rows]
     await connection.execute(
+        "UPDATE events SET unproven = false FROM unnest($1::bigint[], $2::bigint[])"
+        " AS u (room_nid, event_nid)"
+        " WHERE events.room_nid = u.room_nid AND events.event_nid = u.event_nid",
+        rooms,
+        [row[1] for row in rows],
+    )
+    await connection.execute(
         "DELETE FROM unproven_parents p USING unnest($1::bigint[], $2::bigint[])"
         " AS u (room_nid, event_nid)"
         " WHERE p.room_nid = u.room_nid AND p.event_nid = u.event_nid",
