@@ -154,7 +154,7 @@ class Acceptance:
         staged.missing_parents, staged.is_awaited = missing, is_awaited
         staged.snapshots = (*snapshots, *staged.snapshots)
         room.staged_events[event.event_id] = KnownEvent(
-            event, rejected=not is_soft, soft_failed=is_soft
+            event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason
         )
         room.remember_after(event.event_id, after)
         return staged, verdict

@@ -215,7 +215,7 @@ class Checks:
     def _is_entry(self, server: SimulatedServer, one: Stored) -> bool:
         """Is it a join of the server's user through another server?"""
         is_own_join = one.event.membership == "join" and server_of(one.event.sender) == server.name
-        return is_own_join and bool(one.row["unproven"])
+        return is_own_join and not one.row["to_federate"]  # that server has sent it to all
 
     def _check_signature(self, server: SimulatedServer, event: Event) -> None:
         sender = self.world.by_name(server_of(event.sender))

@@ -246,8 +246,15 @@ class MemoryProofs:
         due = [key for key in self._tables.proofs_due if key[0] == room_nid]
         found = [by_nid[key] for key in due if key in by_nid]
         found.sort(key=_room_order)
+        next_ones = {one["event_nid"]: one for one in found[:limit]}
+        for one in (work := list(next_ones.values())):
+            for nid, parent, number in self._tables.unproven_parents:
+                key = (nid, number)
+                is_child = nid == room_nid and parent == one["event_id"] and key in by_nid
+                if is_child and number not in next_ones:
+                    work.append(next_ones.setdefault(number, by_nid[key]))
         names = ("event_nid", "event_id")
-        return [{name: one[name] for name in names} for one in found[:limit]]
+        return [{name: one[name] for name in names} for one in work[:limit]]
 
     async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
         await self._pause()

@@ -324,7 +324,7 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
     gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
     seen[f"gaps {room}"] = sorted_rows(gaps, "n", "fill", "missing")
-    seen[f"due {room}"] = [dict(row) for row in await store.proofs.due(nid, 4)]
+    seen[f"due {room}"] = sorted_rows(await store.proofs.due(nid, 100), "event_nid")
     seen[f"with place {room}"] = [dict(row) for row in await store.proofs.with_place(nid, 110, 9)]
     wanted = [(nid, number) for number in range(100, 220)]
     seen[f"refs {room}"] = sorted_rows(await store.events.refs(wanted), "event_nid")

@@ -130,10 +130,17 @@ async def rooms_with_work(connection: Connection) -> list[str]:
 
 async def due(connection: Connection, room_nid: int, limit: int) -> list[Row]:
     """(event_nid, event_id) of what is due in a room: history first, in room order, then what has
-    no place in it."""
+    no place in it; then of the unproven events that descend from these, which may come next."""
     return await connection.fetch(
-        "SELECT e.event_nid, e.event_id FROM proofs_due d JOIN events e USING (room_nid, event_nid)"
-        " WHERE d.room_nid = $1 ORDER BY e.n, e.fill, e.event_nid LIMIT $2",
+        "WITH RECURSIVE next AS ("
+        " (SELECT e.event_nid, e.event_id FROM proofs_due d JOIN events e"
+        "  USING (room_nid, event_nid) WHERE d.room_nid = $1"
+        "  ORDER BY e.n, e.fill, e.event_nid LIMIT $2)"
+        " UNION"
+        " SELECT e.event_nid, e.event_id FROM next JOIN unproven_parents p"
+        "  ON p.room_nid = $1 AND p.parent = next.event_id"
+        "  JOIN events e ON e.room_nid = $1 AND e.event_nid = p.event_nid)"
+        " SELECT event_nid, event_id FROM next LIMIT $2",
         room_nid,
         limit,
     )

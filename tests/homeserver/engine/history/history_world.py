@@ -27,14 +27,12 @@ from homeserver.storage.events import REJECTED
 from homeserver.storage.text import unescape
 from tests.federation.transport.memory_ports import CountingMetrics
 from tests.homeserver.engine.engine_world import (
-    ALICE,
     HS1,
     KEY_1,
     KEY_2,
     V12,
     TickingClock,
     draft,
-    message,
 )
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.memory_tables import Tables
@@ -203,9 +201,7 @@ class Here:
         assert judged is not None
         return await self.engine.residents.accept_with_state(event, judged, told)
 
-    async def backfill(
-        self, *events: Event, told: Mapping[EventId, State] | None = None
-    ) -> None:
+    async def backfill(self, *events: Event, told: Mapping[EventId, State] | None = None) -> None:
         """Hands in fetched history, parents first; with true words for its open ends."""
         inside = {event.event_id for event in events}
         states: dict[EventId, State] = {}
@@ -264,7 +260,7 @@ class Here:
         return {self.tables.by_nid[room_nid, one]["event_id"] for one in numbers}
 
     async def check(self) -> None:
-        """What is proven is as the graph says, on disk; and memory is as the disk."""
+        """What is proven is as the graph says."""
         oracle = self.graph.oracle
         for event_id, row in self.tables.events.items():
             if row["outlier"] or row["unproven"] or row["room_nid"] != self._room_nid:
@@ -274,6 +270,10 @@ class Here:
             before = oracle.before[EventId(event_id)]
             assert self.state(row["snapshot_before"]) == before, row
             assert self.state(row["snapshot_after"]) == oracle.after(EventId(event_id)), row
+        await self.check_memory()
+
+    async def check_memory(self) -> None:
+        """The room in memory is the one on disk."""
         room = await self.room()
         assert {head.event_id for head in room.view.heads} == self.heads
         stored = self.tables.heads[self._room_nid]
@@ -332,4 +332,60 @@ def topic(text: str, sender: UserId) -> EventDraft:
     return draft("m.room.topic", {"topic": text}, "", sender=sender)
 
 
-__all__ = ["ALICE", "BOB", "CAROL", "DAVE", "Graph", "Here", "ban", "enter", "here", "message"]
+def unban(user: UserId) -> EventDraft:
+    """Takes a ban back."""
+    return draft("m.room.member", {"membership": "leave"}, user, sender=BOB)
+
+
+def powers(users: dict[str, int]) -> EventDraft:
+    """Sets the power levels."""
+    return draft("m.room.power_levels", {"users": users}, "", sender=BOB)
+
+
+class TurnsHeld:
+    """Counts how many verdicts are made under one turn."""
+
+    def __init__(self, server: Here) -> None:
+        self._server = server
+        self.most = 0
+
+    def watch(self) -> None:
+        """From now on."""
+        write = self._server.engine.committer._log.write
+
+        async def counted(batch: Any, epoch: int) -> bool:
+            self.most = max(self.most, len(batch.rows(epoch).proofs.proven))
+            return await write(batch, epoch)
+
+        self._server.engine.committer._connection._log = _Counting(
+            self._server.engine.committer._log, counted
+        )
+
+
+class _Counting:
+    """A log whose writes are seen."""
+
+    def __init__(self, log: Any, write: Any) -> None:
+        self._log, self.write = log, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class CrashAfter:
+    """Ends the work after so many steps."""
+
+    def __init__(self, server: Here, *, steps: int) -> None:
+        self._left = steps
+        self._step = server.proofs._advance
+        server.proofs._advance = self._advance  # type: ignore[method-assign]
+
+    async def _advance(self, work: Any) -> bool:
+        if self._left == 0:
+            raise Crash
+        self._left -= 1
+        return await self._step(work)
