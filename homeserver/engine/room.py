@@ -19,6 +19,7 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
+from federation.graph.auth_chains import AuthChains
 from federation.graph.auth_rules import AuthState
 from federation.ports import KnownEvent
 from homeserver import limits
@@ -29,6 +30,7 @@ from homeserver.engine.snapshots import Chain, StateMap, StateRef
 from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
+_CHAIN_ENTRY_BYTES = 60
 _ROOM_BYTES = 4_000
 
 
@@ -120,6 +122,7 @@ class Room:
         self.staged_events: dict[EventId, KnownEvent] = {}
         self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
         self.citations = CitationIndex()
+        self.auth_chains = AuthChains()
         self.after: OrderedDict[EventId, Before] = OrderedDict()
         self._ring_bytes = 0
         self._auth: AuthState | None = None
@@ -139,7 +142,8 @@ class Room:
     def bytes(self) -> int:
         """A rough size, for the memory budget."""
         state = _STATE_ENTRY_BYTES * len(self.view.state)
-        return _ROOM_BYTES + state + self._ring_bytes + self.citations.bytes
+        chains = _CHAIN_ENTRY_BYTES * self.auth_chains.entries
+        return _ROOM_BYTES + state + self._ring_bytes + self.citations.bytes + chains
 
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""
@@ -208,6 +212,7 @@ class Room:
         self.restore(self.view)
         self.staged_events.clear()
         self.staged_refs.clear()
+        self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
 
     def restore(self, view: RoomView) -> None:
         """Takes back staging that was not queued."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey
-from federation.graph.chains import auth_chain
 from federation.graph.state_resolution import MissingEvent, resolve_deltas
 from federation.ports import KnownEvent
 from homeserver import limits
@@ -68,6 +67,7 @@ class Resolver:
                     event=known.event,
                     is_rejected=known.is_rejected,
                     reached=asked,
+                    chains=room.auth_chains,
                 )
                 break
             except MissingEvent as missing:
@@ -170,6 +170,7 @@ class _Known:
 
     def __init__(self, room: Room, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._chains = room.auth_chains
         self._staged = room.staged_events
         self._held: dict[EventId, KnownEvent] = {}  # kept: memory may let go of them meanwhile
 
@@ -191,15 +192,20 @@ class _Known:
         return self._find(event_id).rejected
 
     async def load(self, event_ids: Collection[EventId]) -> None:
-        """Loads events with their auth chains: the algorithm will ask for these next."""
+        """Loads events, and of their auth chains what the algorithm will ask for next."""
         wanted = set(event_ids)
         while wanted:
             loaded = await self._rooms.events(wanted)
             assert len(loaded) == len(wanted), "what state names, and its auth events, is stored"
             self._held.update(loaded)
             cited = {auth for one in loaded.values() for auth in one.event.auth_events}
-            wanted = {event_id for event_id in cited if event_id not in self._held}
-            wanted -= self._staged.keys()
+            wanted = {
+                event_id
+                for event_id in cited
+                if not (
+                    event_id in self._held or event_id in self._chains or event_id in self._staged
+                )
+            }
 
 
 class _Reached:
@@ -210,7 +216,6 @@ class _Reached:
         self._room = room
         self._states = states
         self._known = known
-        self._chains: dict[EventId, set[EventId]] = {}
         self.answers: dict[EventId, bool] = {}
 
     def __call__(self, event_ids: Collection[EventId], starts: Collection[EventId]) -> set[EventId]:
@@ -240,12 +245,12 @@ class _Reached:
     def _own_key_reaches(self, event_id: EventId) -> bool:
         """Does the event cite this one that took its place under its key? So it is with most old
         memberships and power levels, and their index need not be loaded."""
-        ref = self._states[0].get(self._known.event(event_id).key)
-        if ref is None or not self.is_agreed(self._known.event(event_id).key, ref.event_id):
+        key = self._known.event(event_id).key
+        own = self._states[0].get(key)
+        if own is None or not self.is_agreed(key, own.event_id):
             return False
-        if ref.event_id not in self._chains:
-            self._chains[ref.event_id] = auth_chain([ref.event_id], self._known.event)
-        return event_id in self._chains[ref.event_id]
+        both = [{own.event_id}, {own.event_id, event_id}]
+        return not self._room.auth_chains.differing(both, self._known.event)
 
 
 class _Ids(Mapping[StateKey, EventId]):
