@@ -20,7 +20,7 @@ from homeserver.engine.entries import Unit
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge, is_unsigned_join
 from homeserver.engine.imports import Imports
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
@@ -153,9 +153,8 @@ class Acceptance:
         staged, after = keep_aside(event, nid, room, before, origin)
         staged.missing_parents, staged.is_awaited = missing, is_awaited
         staged.snapshots = (*snapshots, *staged.snapshots)
-        room.staged_events[event.event_id] = KnownEvent(
-            event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason
-        )
+        known = KnownEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
+        room.stage(known, nid)
         room.remember_after(event.event_id, after)
         return staged, verdict
 

@@ -16,7 +16,8 @@ from homeserver.engine.entries import Unit
 from homeserver.engine.history.chunks import Chunk, Chunks
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.citations import cited_first
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import StateMap, StateRef, difference, first_chain, state_of
@@ -103,29 +104,33 @@ class Imports:
         await self._committer.numbers.ready(len(events) + 1)
         room = await self._rooms.get(events[0].room_id)
         if room is None:
-            return await self._write_outliers(events, rejected)
+            return await self._write_outliers(events, rejected, None)
         room.pins += 1
         try:
             async with room.turn:
                 new = [one for one in events if one.event_id not in room.staged_events]
                 if new:
-                    await self._write_outliers(new, rejected)
+                    await self._write_outliers(new, rejected, room)
         finally:
             room.pins -= 1
         return room.nid
 
-    async def _write_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
-        first = events[0]
+    async def _write_outliers(
+        self, events: Sequence[Event], rejected: Collection[EventId], room: Room | None
+    ) -> int:
+        first, ordered = events[0], cited_first(events)
+        if room is not None:
+            room.cite(ordered)
 
         def rows(room_nid: int) -> list[EventRow]:
             take = self._committer.numbers.take
             return [
                 _row(event, take(), room_nid, rejected=event.event_id in rejected)
-                for event in events
+                for event in ordered
             ]
 
-        room = (self._committer.numbers.take(), first.room_id, first.version.name)
-        room_nid = await self._store.events.store_outliers(room, rows)
+        key = (self._committer.numbers.take(), first.room_id, first.version.name)
+        room_nid = await self._store.events.store_outliers(key, rows)
         self._rooms.memory.stored(event.event_id for event in events)
         return room_nid
 

@@ -29,7 +29,7 @@ from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.imports import Imports
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store

@@ -264,7 +264,7 @@ class Writer:
                 unit.room.named.update(staged.missing_parents)
             unit.room.awaited.update(staged.missing_parents)
             unit.room.awaited.discard(staged.event.event_id)
-            known = unit.room.staged_events.pop(staged.event.event_id, None)
+            known = unit.room.unstage(staged.event.event_id)
             if known is not None:
                 client = staged.entry.client if staged.entry else None
                 self._rooms.memory.remember(known, client if staged.event.is_state else None)
@@ -279,7 +279,7 @@ class Writer:
         for row in correction.rows:
             event_id = EventId(row.event_id)
             room.was_corrected = True
-            room.staged_events.pop(event_id, None)
+            room.unstage(event_id)
             room.after.pop(event_id, None)
             self._rooms.memory.forget_event(event_id)
             if row.n is None:

@@ -22,7 +22,8 @@ from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Rejected
 from federation.ports import KnownEvent
 from homeserver.engine.history.judging import Judge
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.citations import cited_first
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import first_chain
@@ -58,6 +59,7 @@ class _Work:
     room: Room
     chunk: Chunk
     stored: Mapping[EventId, Row]
+    nids: Mapping[EventId, int]
     after: dict[EventId, Before] = field(default_factory=dict)
     known: dict[EventId, KnownEvent] = field(default_factory=dict)
     rows: list[EventRow] = field(default_factory=list)
@@ -75,7 +77,7 @@ class _Work:
 
     def is_unproven(self, event_id: EventId) -> bool:
         """Of an event that has a place."""
-        if event_id in self.after and event_id in self.known:
+        if event_id in self.lacking:
             return event_id in self.unproven
         return bool(self.stored[event_id]["unproven"])
 
@@ -106,15 +108,26 @@ class Chunks:
         ids = {event.event_id for event in chunk.events}
         ids |= {parent for event in chunk.events for parent in event.prev_events}
         rows = await self._store.events.by_id(ids)
-        work = _Work(room, chunk, {row["event_id"]: row for row in rows})
+        stored = {row["event_id"]: row for row in rows}
+        work = _Work(room, chunk, stored, self._numbers(chunk, stored))
+        for event in chunk.events:
+            is_rejected = event.event_id in chunk.rejected
+            work.known[event.event_id] = KnownEvent(event, rejected=is_rejected)
         try:
             for event in chunk.events:
                 if not work.is_placed(event.event_id):
                     await self._place(work, event)
         finally:
             for event in work.events:
-                room.staged_events.pop(event.event_id, None)
+                room.unstage(event.event_id)
         return _filled(work, gap)
+
+    def _numbers(self, chunk: Chunk, stored: Mapping[EventId, Row]) -> dict[EventId, int]:
+        """The row numbers of the events, those of new ones in the order in which they are cited."""
+        nids = {event_id: row["event_nid"] for event_id, row in stored.items()}
+        new = [event for event in chunk.events if event.event_id not in nids]
+        nids.update((event.event_id, self._take_nid()) for event in cited_first(new))
+        return nids
 
     async def _place(self, work: _Work, event: Event) -> None:
         before = await self._before(work, event)
@@ -125,8 +138,7 @@ class Chunks:
             verdict = await self._judge.judge(work.room, event, before.state, at_hand=work.known)
             if verdict is None:
                 return
-        stored = work.stored.get(event.event_id)
-        nid: int = self._take_nid() if stored is None else stored["event_nid"]
+        nid = work.nids[event.event_id]
         reason = "its auth events don't allow it"
         if isinstance(verdict, Rejected):
             reason = str(verdict.failure)
@@ -151,7 +163,8 @@ class Chunks:
         work.lacking[event.event_id] = lacking
         work.after[event.event_id] = after
         known = KnownEvent(event, rejected=is_rejected, reason=row.reason)
-        work.known[event.event_id] = work.room.staged_events[event.event_id] = known
+        work.known[event.event_id] = known
+        work.room.stage(known, nid)
         if is_unproven:
             work.unproven.add(event.event_id)
 

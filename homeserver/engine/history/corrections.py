@@ -23,7 +23,7 @@ from federation.graph.admission import Accepted, SoftFailed
 from homeserver.engine.entries import StateEntry
 from homeserver.engine.history.descendants import Descendants
 from homeserver.engine.history.judgements import Judgement
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Head, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Stager
