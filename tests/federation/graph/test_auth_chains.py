@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
+import tracemalloc
 from collections.abc import Collection, Mapping, Sequence
 
 import pytest
@@ -12,7 +15,6 @@ from hypothesis import strategies as st
 from federation import limits
 from federation.events.event import Event
 from federation.events.ids import EventId
-from federation.graph import chains
 from federation.graph.auth_chains import AuthChains
 from federation.graph.chains import LoadEvent, MissingEvent, loader
 from tests.federation.graph.auth_graph import LEVELS, RandomGraph, bare, graph
@@ -163,26 +165,47 @@ def test_chains_may_be_longer_than_the_stack_and_are_no_wider_for_it() -> None:
 def test_what_grew_past_the_limit_is_forgotten_when_trimmed(more: int) -> None:
     fresh = AuthChains()
     fresh.differing([{D}, {F}], GRAPH)
-    kept = AuthChains(entries_max=fresh.entries + more)
+    kept = AuthChains(bytes_max=fresh.size_bytes + more)
     kept.differing([{D}, {F}], GRAPH)
-    kept.mainlines.position(D, None, GRAPH)
     kept.trim()
-    assert (len(kept), kept.entries) == ((6, fresh.entries) if more == 0 else (0, 0))
+    held = (6, fresh.size_bytes) if more == 0 else (0, 0)
+    assert (len(kept), kept.size_bytes) == held
     assert kept.differing([{D}, {F}], GRAPH) == {C, D, E, F}
     kept.clear()
     assert len(kept) == 0
 
 
-def test_chains_that_are_the_same_are_held_once() -> None:
-    def entries(*cited: tuple[EventId, ...]) -> int:
-        events = {A: bare(A, (), LEVELS), B: bare(B, (A,), LEVELS)}
-        members = [EventId(f"$m{number}") for number in range(len(cited))]
-        events.update(
-            {m: bare(m, c, ("m.room.member", m)) for m, c in zip(members, cited, strict=True)}
-        )
-        kept = AuthChains()
-        kept.differing([members, ()], chains.loader(events))
-        return kept.entries
+def test_mainlines_are_kept_and_forgotten_with_the_chains() -> None:
+    lines = graph({A: (), B: (A,)}, LEVELS)
+    kept = AuthChains(bytes_max=10_000)
+    kept.mainlines.position(B, B, lines)
+    assert (len(kept), len(kept.mainlines)) == (0, 2)
+    assert kept.size_bytes > 0
+    kept.trim()
+    assert len(kept.mainlines) == 2
+    kept.clear()
+    assert (len(kept.mainlines), kept.size_bytes) == (0, 0)
 
-    assert entries((A, B), (A, B)) == entries((A, B)) + 1
-    assert entries((A, B), (B, A)) == entries((A, B)) + 2
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_size_it_tells_is_about_what_it_takes(same: bool) -> None:
+    events = [bare(EventId(f"$levels{n}"), (), LEVELS) for n in range(50)]
+    for n in range(3_000):
+        # All cite the same, or each cites the one before and a few others.
+        cited = [one.event_id for one in events[: 20 if same else n % 50]]
+        cited += [] if same or n == 0 else [events[-1].event_id]
+        key = ("m.room.member", f"@{n}:a" if same else "@a:a")
+        events.append(bare(EventId(f"$member{n}"), tuple(cited), key))
+    load = loader({event.event_id: event for event in events})
+    starts = [event.event_id for event in events]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = AuthChains(lines_max=64)
+        kept.differing([starts, ()], load)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    ids = sum(sys.getsizeof(event_id) for event_id in starts)
+    assert taken < kept.size_bytes < 2 * (taken + ids)
