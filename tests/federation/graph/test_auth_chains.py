@@ -130,6 +130,23 @@ def test_what_cites_a_wide_event_is_wide_even_where_all_it_cites_is_on_one_line(
     assert load.asked, "three lines are walked"
 
 
+@pytest.mark.parametrize(
+    "other", [("m.room.member", "@b:a"), ("m.x", "@a:a"), ("m.room.member", None)]
+)
+def test_only_events_about_the_same_share_a_line(other: tuple[str, str | None]) -> None:
+    #   a <- c <- d are about one thing, and b, about another, cites a before c does
+    own = ("m.room.member", "@a:a")
+    events = {A: bare(A, (), own), B: bare(B, (A,), other), C: bare(C, (A,), own)}
+    events[D] = bare(D, (C,), own)
+    load = Counted(loader(events))
+    kept = AuthChains(lines_max=1)
+    kept.differing([{B}, set()], load)
+    kept.differing([{D}, set()], load)
+    load.asked.clear()
+    assert kept.differing([{D}, {B}], load) == {B, C, D}
+    assert load.asked == [], "d's chain goes over one line"
+
+
 def test_what_is_missing_is_reported_by_the_layer_and_nothing_is_half_placed() -> None:
     kept = AuthChains()
     with pytest.raises(MissingEvent) as caught:
