@@ -103,6 +103,10 @@ class AuthChains:
         """How many events it knows."""
         return len(self._places) + len(self._without_place)
 
+    def __contains__(self, event_id: EventId) -> bool:
+        """Is the event known, with all of its chain?"""
+        return event_id in self._places or event_id in self._without_place
+
     # --- questions ------------------------------------------------------------------------------
 
     def differing(
@@ -192,16 +196,13 @@ class AuthChains:
     def _load_new(self, event_ids: Collection[EventId], event: LoadEvent) -> dict[EventId, Event]:
         """Those of the events, and of their chains, that aren't known yet."""
         new: dict[EventId, Event] = {}
-        layer = {event_id for event_id in event_ids if not self._knows(event_id)}
+        layer = {event_id for event_id in event_ids if event_id not in self}
         while layer:
             loaded = load_all(layer, event)
             new.update(loaded)
             cited = {parent for found in loaded.values() for parent in found.auth_events}
-            layer = {parent for parent in cited if parent not in new and not self._knows(parent)}
+            layer = {parent for parent in cited if parent not in new and parent not in self}
         return new
-
-    def _knows(self, event_id: EventId) -> bool:
-        return event_id in self._places or event_id in self._without_place
 
     def _place_all(self, new: Mapping[EventId, Event]) -> None:
         """Gives events their places, each after all that it cites."""
@@ -209,12 +210,12 @@ class AuthChains:
         begun: set[EventId] = set()
         while stack:
             event_id = stack[-1]
-            if self._knows(event_id):
+            if event_id in self:
                 stack.pop()
                 continue
             if event_id not in begun:
                 begun.add(event_id)
-                stack.extend(p for p in new[event_id].auth_events if not self._knows(p))
+                stack.extend(p for p in new[event_id].auth_events if p not in self)
             if stack[-1] == event_id:
                 # Nothing is left to wait for, but on a cycle: there it comes before what it cites.
                 self._place(new[event_id])
