@@ -21,6 +21,7 @@ from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.store import Store
 from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
+from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 
@@ -65,6 +66,7 @@ async def make_engine(
     server_name: ServerName,
     key: SigningKey,
     clock: Clock,
+    *,
     metrics: Metrics | None = None,
 ) -> Engine:
     """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
@@ -94,7 +96,8 @@ async def build_engine(
     random_bytes: RandomBytes = os.urandom,
     metrics: Metrics | None = None,
 ) -> RoomEngine:
-    """Takes over the log and makes the engine on it."""
+    """Takes over the log and makes the engine on it. Without `metrics` it counts for itself."""
+    metrics = metrics or MetricsStore()
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
@@ -110,6 +113,7 @@ async def build_engine(
             take_nid=committer.numbers.take,
             signer=Signer(server_name, key),
             clock=clock,
+            metrics=metrics,
             random_bytes=random_bytes,
         ),
         transactions=transactions,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, assert_never
 
 from federation.events.event import Event
+from federation.events.ids import EventId
 from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
@@ -22,7 +23,7 @@ from homeserver.engine.entries import (
 )
 from homeserver.engine.log import Placed
 from homeserver.engine.room import Room
-from homeserver.engine.staging import Brought, RoomUnit, Staged, heads_row
+from homeserver.engine.staging import Brought, Resolved, RoomUnit, Staged, heads_row
 from homeserver.errors import MatrixError
 from homeserver.storage.batches import (
     BroughtMembers,
@@ -35,6 +36,7 @@ from homeserver.storage.batches import (
 from homeserver.storage.database import Connection
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.state_changes import ResolutionRow
 from homeserver.storage.text import escape
 
 
@@ -234,6 +236,9 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
         nid, position = one.pending.room.nid, event.row.position
         if position is None:
             continue
+        if event.resolved is not None:
+            event_id = event.event.event_id
+            rows.resolutions.append(_resolution_row(nid, position, event_id, event.resolved))
         for change in event.changes:
             rows.changes.append(_change_row(nid, position, change))
             if change.key[0] == "m.room.member":
@@ -248,6 +253,10 @@ def _add_correction(rows: CommitRows, one: Placing) -> None:
     rows.events += correction.rows
     rows.snapshots += correction.snapshots
     rows.proofs.extend(correction.proofs)
+    if correction.resolved is not None and correction.cause is not None:
+        rows.resolutions.append(
+            _resolution_row(nid, position, correction.cause, correction.resolved)
+        )
     for change in correction.entry.changes if correction.entry else ():
         rows.changes.append(_change_row(nid, position, change))
         if change.key[0] == "m.room.member":
@@ -261,6 +270,21 @@ def _change_row(
 ) -> tuple[int, int, str, str, str | None, str | None]:
     kind, key = change.key
     return (nid, position, escape(kind), escape(key), change.event_id, change.membership)
+
+
+def _resolution_row(
+    nid: int, position: int, event_id: EventId, resolved: Resolved
+) -> ResolutionRow:
+    return ResolutionRow(
+        nid,
+        position,
+        event_id,
+        resolved.made_ms,
+        resolved.state_before,
+        resolved.state_after,
+        [event_id for event_id, _ in resolved.branches],
+        [snapshot for _, snapshot in resolved.branches],
+    )
 
 
 def _membership_row(

@@ -50,7 +50,7 @@ class Residents:
         resolver: Resolver,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
-        metrics: Metrics | None = None,
+        metrics: Metrics,
     ) -> None:
         self._rooms = rooms
         self._committer = committer

@@ -71,7 +71,13 @@ class Staged(msgspec.Struct):
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
     is_awaited: bool = False  # it fills a gap: events that are unproven name it as their parent
+    resolved: Resolved | None = None
     was_outlier: bool = False
+
+    @property
+    def changes_other_state(self) -> bool:
+        """Does current state change with it other than by this event itself?"""
+        return any(change.event_id != self.event.event_id for change in self.changes)
 
     @property
     def is_plain(self) -> bool:
@@ -83,6 +89,7 @@ class Staged(msgspec.Struct):
             or self.waits_for_target
             or self.missing_parents
             or self.is_awaited
+            or self.resolved
             or self.was_outlier
             or self.row.unproven
         )
@@ -95,6 +102,17 @@ class Brought(msgspec.Struct, frozen=True):
     servers: Sequence[str]
 
 
+class Resolved(msgspec.Struct, frozen=True):
+    """A resolution that changed current state other than by the newest event itself: the snapshots
+    of the current state before and after, and the branches, each an event with the snapshot of
+    the state after it. All are stored with the event, or before it."""
+
+    made_ms: int
+    state_before: int
+    state_after: int
+    branches: tuple[tuple[EventId, int], ...]
+
+
 class Correction(msgspec.Struct):
     """Verdicts that were made again: what changes of events that are stored, and of the room."""
 
@@ -104,6 +122,8 @@ class Correction(msgspec.Struct):
     snapshots: list[SnapshotRow] = []
     servers_came: list[ServerName] = []
     servers_went: list[ServerName] = []
+    resolved: Resolved | None = None
+    cause: EventId | None = None  # the first event that came out otherwise
     proofs: ProofRows = msgspec.field(default_factory=ProofRows)
 
 

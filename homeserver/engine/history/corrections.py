@@ -112,8 +112,11 @@ class Corrections:
         current, snapshots = await self._resolver.resolve(room, branches, self._take_nid)
         correction.snapshots += snapshots
         view, changes, counts = changed_view(old, current, heads)
+        ends = [(head.event_id, one) for head, one in zip(heads, branches, strict=True)]
+        resolved = self._stager.resolved(ends, old.chain, current.chain, is_changed=bool(changes))
         if changes:
             correction.entry = StateEntry(room.room_id, changes)
+            correction.resolved, correction.cause = resolved, wrong[0].event_id
         correction.servers_came, correction.servers_went = counts.came, counts.went
         correction.view = room.staged = view
 

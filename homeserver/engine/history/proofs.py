@@ -101,7 +101,7 @@ class Proofs:
         judge: Judge,
         corrections: Corrections,
         due_rooms: DueRooms,
-        metrics: Metrics | None = None,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._rooms = rooms
@@ -186,8 +186,6 @@ class Proofs:
         return correction
 
     def _count(self, step: _Step) -> None:
-        if self._metrics is None:
-            return
         corrected = sum(not one.is_same for one in step.judged.values())
         if corrected:
             self._metrics.count("room_proofs", corrected, result="corrected")
