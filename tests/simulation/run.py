@@ -18,9 +18,13 @@ from dataclasses import dataclass
 
 from tests.simulation.attacker import Attacker
 from tests.simulation.checks import Checks
+from tests.simulation.convergence import Convergence
+from tests.simulation.hardships import Hardships
+from tests.simulation.lies import Lies
 from tests.simulation.planted_bugs import PLANTED
 from tests.simulation.server import described
 from tests.simulation.virtual_time import Stuck, run_virtually
+from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
 OPERATIONS = 60
@@ -55,13 +59,17 @@ def run_seed(seed: int, operations: int = OPERATIONS) -> Result:
 
 
 async def _live(world: World) -> None:
-    checks = Checks(world)
-    await world.begin()
+    checks, workload, hardships = Checks(world), Workload(world), Hardships(world)
+    convergence = Convergence(world, workload)
+    await workload.begin()
     attacker = Attacker(world)
-    await world.live([attacker.attack] * 4 if world.plan.attacker else [])
+    Lies(world, attacker).install()
+    parts = (workload, hardships, attacker)
+    await world.live(lambda: [action for part in parts for action in part.actions()])
     await world.calm_down()
     checks.check_disks()
-    await checks.check_convergence()
+    await convergence.fill_gaps()
+    await convergence.check()
     checks.check_disks()
     for server in world.servers:
         await server.crash()
