@@ -6,6 +6,7 @@ A fork that is withheld is known to the liar's own engine, and told by it once i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -79,7 +80,10 @@ class Attacker:
             return
         self._flooded = True
         parent = placed[-1]
-        drafts = [self._pen.message(str(i)) for i in range(self._world.plan.flood)]
+        sender = self._pen.member(room)
+        drafts = [
+            replace(self._pen.message(str(i)), sender=sender) for i in range(self._world.plan.flood)
+        ]
         events = [self._pen.on(room, parent, one) for one in drafts]
         for first in range(0, len(events), 50):
             await self._send(room, "flood", [pdu_of(one) for one in events[first : first + 50]])
@@ -90,19 +94,19 @@ class Attacker:
         placed = self._pen.placed(room)
         if not placed or not self._server.is_up:
             return
-        hidden = self._pen.fork(room, self._rng.choice(placed), self._rng.randint(1, 3))
-        for event in hidden:
-            if not await self._told_to_own_engine(event):
-                return
-            self.hidden[event.event_id] = None
-        last = read_room(self._server.disk.tables, room).get(hidden[-1].event_id)
-        if last is not None and last.row["verdict"] != REJECTED:
-            shown = self._pen.on(room, last, self._pen.message("on top of what you don't see"))
-            if await self._told_to_own_engine(shown):
-                await self._send(room, "withheld fork", [pdu_of(shown)])
+        parent, hides = self._rng.choice([placed[-1], self._rng.choice(placed)]), False
+        for _ in range(8):
+            event = self._pen.on(room, parent, self._pen.anything(room, self._pen.member(room)))
+            if await self._told_to_own_engine(event):
+                self.hidden[event.event_id] = None
+                parent, hides = read_room(self._server.disk.tables, room)[event.event_id], True
+        draft = replace(self._pen.message("on what you don't see"), sender=self._pen.member(room))
+        shown = self._pen.on(room, parent, draft)
+        if hides and await self._told_to_own_engine(shown):
+            await self._send(room, "withheld fork", [pdu_of(shown)])
 
     async def _told_to_own_engine(self, event: Event) -> bool:
-        """Has the liar's own engine take an event in; was it accepted, or soft-failed at least?"""
+        """Has the liar's own engine take an event in; was it accepted?"""
         server = self._server
         room = await self._world.call(server, server.engine.rooms.get(event.room_id))
         if room is None or room.view.position == 0:
@@ -239,9 +243,12 @@ class Attacker:
         server = self._server
         body = {"origin": server.name, "origin_server_ts": server.clock.now_ms(), "pdus": pdus}
         target = build_target("/_matrix/federation/v1/send", f"lie-{self._sent}")
-        try:
-            await self._world.call(
-                server, server.client.request(Request(other.name, "PUT", target, body))
-            )
-        except (FederationError, Crashed) as error:
-            self._world.note(f"a lie is lost: {error}")
+        request = Request(other.name, "PUT", target, body, despite_backoff=True)
+        for _ in range(3):
+            try:
+                await self._world.call(server, server.client.request(request))
+            except (FederationError, Crashed) as error:
+                self._world.note(f"a lie is lost: {error}")
+                await asyncio.sleep(5)
+            else:
+                return

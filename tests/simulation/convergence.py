@@ -39,6 +39,7 @@ class Convergence:
         """Compares all rooms; what is wrong goes to `world.found`."""
         for room in self._world.rooms:
             heads = max(_heads_count(server.disk.tables, room) for server in self._world.servers)
+            self._world.most_heads[room.room_id] = heads
             differences: list[str] = []
             for _ in range(3 + heads // 9):
                 for server in self._world.servers:

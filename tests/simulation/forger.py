@@ -41,9 +41,24 @@ class Forger:
         sender = self._rng.choice(self._world.users_of(self._server))
         return EventDraft("m.room.message", sender, {"msgtype": "m.text", "body": body})
 
-    def grab(self, room: PlayedRoom) -> EventDraft:
+    def member(self, room: PlayedRoom) -> UserId:
+        """A user of the liar's who is in the room, if any is."""
+        state, users = self._current(room), self._world.users_of(self._server)
+        events = self._server.disk.tables.events
+        joined = [
+            user
+            for user in users
+            if (event_id := state.get(("m.room.member", user))) is not None
+            and events[event_id]["membership"] == "join"
+        ]
+        return self._rng.choice(joined or users)
+
+    def _current(self, room: PlayedRoom) -> StateIds:
+        return current_state(self._server.disk.tables, room.room_id)
+
+    def grab(self, room: PlayedRoom, sender: UserId | None = None) -> EventDraft:
         """A reach for power."""
-        sender = self._rng.choice(self._world.users_of(self._server))
+        sender = sender or self._rng.choice(self._world.users_of(self._server))
         levels: JsonObject = {"users": {sender: 75}}
         victim = self._rng.choice([room.creator, self._victim()])
         return self._rng.choice(
@@ -57,15 +72,17 @@ class Forger:
     def _victim(self) -> UserId:
         return self._rng.choice(self._world.users_of(self._rng.choice(self._world.servers)))
 
-    def anything(self, room: PlayedRoom) -> EventDraft:
-        sender = self._rng.choice(self._world.users_of(self._server))
+    def anything(self, room: PlayedRoom, sender: UserId | None = None) -> EventDraft:
+        """Whatever comes to mind; by a random user of the liar's if none is given."""
+        sender = sender or self._rng.choice(self._world.users_of(self._server))
         body = str(self._rng.random())
+        joined = {"membership": "join", "displayname": body}
         return self._rng.choice(
             [
-                self.message(body),
-                self.grab(room),
+                EventDraft("m.room.message", sender, {"msgtype": "m.text", "body": body}),
+                self.grab(room, sender),
                 self._levels(room, sender),
-                EventDraft("m.room.member", sender, {"membership": "join"}, sender),
+                EventDraft("m.room.member", sender, joined, sender),
                 EventDraft("m.room.member", sender, {"membership": "leave"}, sender),
                 EventDraft("m.room.join_rules", sender, {"join_rule": "public"}, ""),
                 EventDraft("m.room.name", sender, {"name": body}, ""),
@@ -75,7 +92,7 @@ class Forger:
     def _levels(self, room: PlayedRoom, sender: UserId) -> EventDraft:
         """The power levels as they are, said again, or with one level less."""
         tables = self._server.disk.tables
-        event_id = current_state(tables, room.room_id).get(("m.room.power_levels", ""))
+        event_id = self._current(room).get(("m.room.power_levels", ""))
         if event_id is None:
             return self.message("no levels")
         raw = tables.events[event_id]["json"]

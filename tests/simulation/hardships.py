@@ -46,6 +46,10 @@ class Hardships:
 
     async def _crash(self) -> None:
         world, server = self._world, self._rng.choice(self._world.servers)
+        for _ in range(self._rng.choice([0, 200])):  # in the middle of a write, if there is one
+            if not server.is_up or server.has_staged():
+                break
+            await asyncio.sleep(0.005)
         if not server.is_up:
             return
         world.note(f"{server.name} crashes")

@@ -64,6 +64,16 @@ class GraphOracle:
             return {}
         return different[0] if len(different) == 1 else self._resolver.resolve(different)
 
+    def subgraph_beyond(self, states: list[StateIds]) -> set[EventId]:
+        """What only the conflicted state subgraph brings to a resolution, where there is one."""
+        if self.version.state_resolution != "v2.1":
+            return set()
+        keys = {key for state in states for key in state}
+        disputed = [key for key in keys if len({state.get(key) for state in states}) > 1]
+        conflicted = {state[key] for state in states for key in disputed if key in state}
+        beside = self._resolver.auth_difference(states, with_state=True)
+        return self._resolver.subgraph(conflicted) - conflicted - beside
+
     def refusal_by(self, event: Event, state: StateIds) -> str | None:
         """Why a state doesn't allow an event; None where it does."""
         found = {key: self.events[event_id] for key, event_id in state.items()}

@@ -64,6 +64,12 @@ class Plan:
 
         version = rng.choice([*VERSIONS, "12", "12", "12", "11", "10"])
         has_liar = rng.random() < 0.5
+        attacks = _some(rng, ATTACKS) if has_liar else ()
+        lies = _some(rng, LIES) if has_liar and rng.random() < 0.6 else ()
+        if "withheld fork" in attacks:  # else nobody asks for a state
+            lies = (*lies, rng.choice(["state_ids", "outdated state_ids"]))
+        if has_liar and not room_version(version).event_ids_are_hashes:
+            attacks = (*attacks, "same ID")
         return cls(
             version=version,
             upgrade_to=rng.choice([*VERSIONS, "12", "12"]) if rng.random() < 0.2 else None,
@@ -79,8 +85,8 @@ class Plan:
             long_outage=rng.random() < 0.1,
             skew_ms=int(sometimes(0.5, 120_000)),
             clock_jump_ms=rng.choice([0, 0, 60_000, 6 * 3_600_000]),
-            attacks=_some(rng, ATTACKS) if has_liar else (),
-            lies=_some(rng, LIES) if has_liar and rng.random() < 0.6 else (),
+            attacks=attacks,
+            lies=lies,
             flood=rng.choice([50, 200]) if has_liar and rng.random() < 0.1 else 0,
         )
 

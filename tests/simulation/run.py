@@ -13,9 +13,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.simulation import coverage
 from tests.simulation.attacker import Attacker
 from tests.simulation.checks import Checks
 from tests.simulation.convergence import Convergence
@@ -37,7 +39,7 @@ class Result:
     seed: int
     faults: Sequence[str]
     log: Sequence[str]
-    events: int
+    met: Mapping[str, int]
 
     @property
     def digest(self) -> str:
@@ -54,8 +56,7 @@ def run_seed(seed: int, operations: int = OPERATIONS) -> Result:
         world.faults.append(f"stuck: {stuck}")
     except Exception as error:  # noqa: BLE001 - whatever breaks is a finding
         world.faults.append(described(error))
-    events = sum(len(server.disk.tables.events) for server in world.servers)
-    return Result(seed, world.faults, world.log, events)
+    return Result(seed, world.faults, world.log, world.met)
 
 
 async def _live(world: World) -> None:
@@ -70,7 +71,7 @@ async def _live(world: World) -> None:
     checks.check_disks()
     await convergence.fill_gaps()
     await convergence.check()
-    checks.check_disks()
+    world.met = coverage.count(world, checks.check_disks())
     for server in world.servers:
         await server.crash()
 
@@ -95,15 +96,20 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=OPERATIONS)
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--digests", action="store_true")
+    parser.add_argument("--coverage", action="store_true", help="how often what came about")
+    parser.add_argument("--first", action="store_true", help="stop at the first failure")
     parser.add_argument("--plant", choices=sorted(PLANTED), help="a bug to plant first")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.plant:
         PLANTED[options.plant]()
-    failed, started_s, seeds = 0, time.perf_counter(), _seeds(options.seeds)
+    started_s, seeds = time.perf_counter(), _seeds(options.seeds)
+    failed, ran, met = 0, 0, Counter[str]()
     out = sys.stdout.write
     for seed in seeds:
         result = run_seed(seed, options.operations)
+        ran += 1
+        met.update(result.met)
         if options.trace:
             out("\n".join(result.log) + "\n")
         if options.digests:
@@ -112,8 +118,13 @@ def main() -> int:
             failed += 1
             faults = "\n  ".join(dict.fromkeys(result.faults))
             out(f"seed {seed} failed: {command(seed, options.operations)}\n  {faults}\n")
+            if options.first:
+                break
+    if options.coverage:
+        names = sorted({*met, *coverage.WANTED})
+        out("".join(f"{met[name]:8} {name}\n" for name in names))
     took_s = time.perf_counter() - started_s
-    out(f"{len(seeds)} seeds, {failed} failed, {took_s / len(seeds):.3f} s each\n")
+    out(f"{ran} seeds, {failed} failed, {took_s / ran:.3f} s each\n")
     return 1 if failed else 0
 
 

@@ -10,6 +10,7 @@ import asyncio
 import random
 import re
 import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,6 @@ from homeserver.errors import MatrixError
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_ports import (
-    CountingMetrics,
     MemoryDestinations,
     MemoryInbox,
     MemoryKeys,
@@ -91,6 +91,20 @@ class SkewedClock:
     async def sleep(self, seconds: float) -> None:
         """Waits."""
         await asyncio.sleep(seconds)
+
+
+class LabelledMetrics:
+    """Counts, by name and labels."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, name: str, amount: int = 1, **labels: str) -> None:
+        """`Metrics.count`."""
+        self.counts[" ".join((name, *labels.values()))] += amount
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """`Metrics.observe`."""
 
 
 @dataclass
@@ -161,9 +175,10 @@ class SimulatedServer:
         self.key = SigningKey.generate(rng.randbytes(32), "k1")
         self.clock = SkewedClock(0)
         self.disk = Disk()
-        self.metrics = CountingMetrics()
+        self.metrics = LabelledMetrics()
         self.is_up = False
         self.store_fails = 0.0
+        self.store_failures = 0
         self.lies: dict[str, Lie] = {}
         self.boots = 0
         network.hosts[self.name] = self
@@ -198,6 +213,7 @@ class SimulatedServer:
 
     async def _store_fault(self, when: str) -> None:
         if self.rng.random() < self.store_fails:
+            self.store_failures += 1
             raise DatabaseUnavailable(f"{when} the commit")
 
     async def crash(self) -> None:

@@ -213,6 +213,9 @@ class Workload:
             world.note(f"{user} can't join: {error}")
             return
         world.tell(server, room, joined.event.event_id)
+        world.met["joins through another server"] += 1
+        again = hot is not None and hot.view.position > 0
+        world.met["joins of a server that had been in the room before"] += again
         world.note(f"{user} joins through {joined.resident} -> {joined.event.event_id}")
 
     def _via(self, server: SimulatedServer) -> list[ServerName]:

@@ -84,6 +84,7 @@ class World:
     """How often each hardship came about (`coverage`)."""
     attacks: dict[EventId, str] = field(default_factory=dict)
     """What the liar sent, by what it was meant to do."""
+    most_heads: Counter[RoomId] = field(default_factory=Counter)
     beginning: Tables | None = None
     """The first server's disk when its room was made and nobody else was in it."""
     transactions: int = 0
