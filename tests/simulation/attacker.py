@@ -99,6 +99,7 @@ class Attacker:
             event = self._pen.on(room, parent, self._pen.anything(room, self._pen.member(room)))
             if await self._told_to_own_engine(event):
                 self.hidden[event.event_id] = None
+                self._world.attacks[event.event_id] = "withheld"
                 parent, hides = read_room(self._server.disk.tables, room)[event.event_id], True
         draft = replace(self._pen.message("on what you don't see"), sender=self._pen.member(room))
         shown = self._pen.on(room, parent, draft)
