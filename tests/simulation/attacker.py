@@ -16,7 +16,10 @@ from federation.events.ids import EventId
 from federation.events.signatures import signature_payload
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
+from federation.ports import Refused
 from federation.transport.client import FederationError, Request, build_target
+from federation.transport.gap_filler import NotAtHand
+from homeserver.errors import MatrixError
 from homeserver.storage.events import REJECTED
 from tests.simulation.disks import Stored, read_room
 from tests.simulation.forger import Forger, pdu_of
@@ -100,7 +103,8 @@ class Attacker:
             if await self._told_to_own_engine(event):
                 self.hidden[event.event_id] = None
                 self._world.attacks[event.event_id] = "withheld"
-                parent, hides = read_room(self._server.disk.tables, room)[event.event_id], True
+                stored = read_room(self._server.disk.tables, room).get(event.event_id)
+                parent, hides = stored or parent, True
         draft = replace(self._pen.message("on what you don't see"), sender=self._pen.member(room))
         shown = self._pen.on(room, parent, draft)
         if hides and await self._told_to_own_engine(shown):
@@ -109,15 +113,20 @@ class Attacker:
     async def _told_to_own_engine(self, event: Event) -> bool:
         """Has the liar's own engine take an event in; was it accepted?"""
         server = self._server
-        room = await self._world.call(server, server.engine.rooms.get(event.room_id))
-        if room is None or room.view.position == 0:
+        if not server.is_up:
             return False
+
+        async def accept() -> bool:
+            try:
+                verdict = await server.filler.accept_at_hand(event)
+            except NotAtHand:
+                return False
+            return isinstance(verdict, Accepted)
+
         try:
-            verdict = await self._world.call(server, server.filler.accept_at_hand(event))
-        except Exception as error:  # noqa: BLE001 - a liar's own troubles
-            self._world.note(f"the liar can't keep its fork: {error!r}")
+            return await self._world.call(server, accept())
+        except (Crashed, MatrixError, Refused):
             return False
-        return isinstance(verdict, Accepted)
 
     def _unauthorised(self, room: PlayedRoom, placed: list[Stored]) -> Pdus:
         """A power change or a ban on the newest event, whoever may."""

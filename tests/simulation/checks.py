@@ -63,7 +63,9 @@ class Checks:
         since = _descendants(disks, self._first_joins(disks).values())
         steady = self._steady(disks, since)
         for told in self.world.told:
-            is_meant = told.event_id not in self.world.attacks  # else its liar didn't mean to send it
+            is_meant = (
+                told.event_id not in self.world.attacks
+            )  # else its liar didn't mean to send it
             if told.room_id != disks.room.room_id or not is_meant:
                 continue
             holders = {told.server}

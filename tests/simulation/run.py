@@ -97,12 +97,12 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--digests", action="store_true")
     parser.add_argument("--coverage", action="store_true", help="how often what came about")
-    parser.add_argument("--first", action="store_true", help="stop at the first failure")
+    parser.add_argument("--until", help="stop at a fault that says this")
     parser.add_argument("--plant", choices=sorted(PLANTED), help="a bug to plant first")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.plant:
-        PLANTED[options.plant]()
+        PLANTED[options.plant][0]()
     started_s, seeds = time.perf_counter(), _seeds(options.seeds)
     failed, ran, met = 0, 0, Counter[str]()
     out = sys.stdout.write
@@ -118,7 +118,7 @@ def main() -> int:
             failed += 1
             faults = "\n  ".join(dict.fromkeys(result.faults))
             out(f"seed {seed} failed: {command(seed, options.operations)}\n  {faults}\n")
-            if options.first:
+            if options.until and options.until in faults:
                 break
     if options.coverage:
         names = sorted({*met, *coverage.WANTED})

@@ -161,6 +161,7 @@ class World:
         server = self.by_name(server_of(user))
         self.transactions += 1
         key = TransactionKey(user, DeviceId("DEV"), "/send", str(self.transactions))
+        first: EventId | None = None
         for attempt in range(3):
             self.met["sends repeated under their transaction ID"] += attempt > 0
             try:
@@ -176,6 +177,12 @@ class World:
                     return None
                 await asyncio.sleep(1)
                 continue
+            if first is None and self.plan.loss and self.rng.random() < 0.1:
+                self.met["answers that a client never got"] += 1
+                first = sent.event_id
+                continue
+            if first not in (None, sent.event_id):
+                self.found(f"{server.name}: {user} sent {first} again, and it became another event")
             self.tell(server, room, sent.event_id)
             self.note(f"{user} {draft.type} {draft.state_key} -> {sent.event_id}")
             return sent.event_id
