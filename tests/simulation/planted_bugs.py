@@ -7,7 +7,7 @@ would prove nothing about the checks.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,11 @@ from federation.graph import admission
 from federation.graph.admission import Accepted
 from federation.transport import signature_checks
 from federation.transport.outbox import Outbox
-from homeserver.engine import acceptance, batch, resolution, stager, staging, transactions
+from homeserver.engine import acceptance, batch, stager, staging, transactions
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution import resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.stager import Stager
 from tests.federation.transport.memory_ports import MemoryInbox
 from tests.simulation.memory_tables import Tables
@@ -76,12 +77,10 @@ def told_before_the_commit() -> None:
 def unresolved_forks() -> None:
     """The state of a fork is that of its first branch."""
 
-    def first(
-        version: object, states: Sequence[Mapping[StateKey, EventId]], **options: object
-    ) -> Mapping[StateKey, EventId]:
-        return states[0]
+    def nothing(version: object, *states: object, **options: object) -> Mapping[StateKey, EventId]:
+        return {}
 
-    _plant(resolution, "resolve", first)
+    _plant(resolver, "resolve_deltas", nothing)
 
 
 def forgetful_inbox() -> None:
