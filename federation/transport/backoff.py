@@ -23,7 +23,6 @@ from federation.limits import (
 )
 from federation.ports import Clock
 
-
 _WAIT_MS_MAX = int(max(BACKOFF_S_MAX, BACKOFF_RETRY_AFTER_S_MAX) * 1000)
 
 

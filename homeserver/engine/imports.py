@@ -231,9 +231,7 @@ class Imports:
             parents.extend(EventId(one) for one in filled.parents)
             return filled
 
-        stored = await self._store.events.backfill(
-            room.nid, ids, list(state_before.values()), fill
-        )
+        stored = await self._store.events.backfill(room.nid, ids, list(state_before.values()), fill)
         if stored:
             room.named.update(parents)
             self._rooms.memory.stored(ids)

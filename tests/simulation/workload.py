@@ -38,7 +38,8 @@ class Workload:
         actions: list[Action] = [self._say] * 6 + [self._rename] * 2
         actions += [self._name_room] * 2 + [self._topic, self._change_power, self._change_power]
         actions += [self._kick, self._ban, self._ban, self._unban, self._leave, self._redact]
-        actions += [self._come] * 4 + [self._invite, self._invite, self._read_back, self._set_rule]
+        actions += [self._come] * 4 + [self._invite, self._invite, self._set_rule]
+        actions += [self._read_back] * 3
         if any("knock" in room.join_rule for room in self._world.rooms):
             actions += [self._knock] * 2
         if self._world.plan.upgrade_to is not None:
