@@ -224,16 +224,10 @@ class Imports:
         """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
         await self._committer.numbers.ready(2 * len(events) + 2)
         ids = [one.event_id for one in events]
-        parents: list[EventId] = []
-
-        def fill(gap: Gap) -> Filled:
-            filled = self._filled(room, events, gap)
-            parents.extend(EventId(one) for one in filled.parents)
-            return filled
-
-        stored = await self._store.events.backfill(room.nid, ids, list(state_before.values()), fill)
+        stored = await self._store.events.backfill(
+            room.nid, ids, list(state_before.values()), lambda gap: self._filled(room, events, gap)
+        )
         if stored:
-            room.named.update(parents)
             self._rooms.memory.stored(ids)
             for event_id in ids:
                 self._rooms.memory.forget_event(event_id)

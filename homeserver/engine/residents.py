@@ -10,7 +10,9 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -51,6 +53,7 @@ class Residents:
         self._writer = writer
         self._resolver = resolver
         self._server_name = server_name
+        self._arriving: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
         self._imports = Imports(store, rooms, committer, writer, server_name, forget_user)
         self._acceptance = Acceptance(
             store,
@@ -96,7 +99,12 @@ class Residents:
             await self._imports.store_backfill(room, events, state_before)
 
     async def import_join(self, joined: JoinedRoom) -> None:
-        """`RoomWriter.import_join`."""
+        """`RoomWriter.import_join`. Of two users who join a room at the same time, the second
+        finds it made."""
+        async with self._arriving.setdefault(joined.room_id, asyncio.Lock()):
+            await self._import_join(joined)
+
+    async def _import_join(self, joined: JoinedRoom) -> None:
         room = await self._rooms.get(joined.room_id)
         if room is not None and self._server_name in room.view.servers:
             await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
