@@ -222,6 +222,9 @@ class Workload:
     def _via(self, server: SimulatedServer) -> list[ServerName]:
         via = [one.name for one in self._world.servers if one is not server]
         self._rng.shuffle(via)
+        liar = self._world.servers[-1].name
+        if self._world.plan.lies and liar in via and self._rng.random() < 0.5:
+            via.insert(0, via.pop(via.index(liar)))
         return via
 
     async def _join_content(self, server: SimulatedServer, hot: Room, user: UserId) -> JsonObject:
