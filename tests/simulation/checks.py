@@ -78,12 +78,25 @@ class Checks:
 
     def _steady(self, disks: RoomDisks, since: set[EventId]) -> set[ServerName]:
         """The servers that had a joined user at every event since each server's first join."""
-        steady = set(self._first_joins(disks)) & members(disks)
+        steady = set(self._first_joins(disks)) & members(disks) - self._misled(disks)
         for event_id in since:
             state = disks.oracle.after(event_id)
             if state is not None:
                 steady &= joined_servers(disks, state)
         return steady
+
+    def _misled(self, disks: RoomDisks) -> set[ServerName]:
+        """The servers that refused an event on a liar's word, and so never asked for what it
+        followed again."""
+        if not self.world.plan.lies:
+            return set()
+        return {
+            name
+            for name, stored in disks.of.items()
+            if any(
+                one.row["unproven"] and one.row["verdict"] != ACCEPTED for one in stored.values()
+            )
+        }
 
     def _first_joins(self, disks: RoomDisks) -> dict[ServerName, EventId]:
         """The first join of each server that it knows of: others may think that it is in the room
