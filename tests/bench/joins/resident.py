@@ -48,9 +48,7 @@ async def serve(url: str, members: int, folder: Path, postmaster: int) -> None:
     """The process's work."""
     now_ms = int((folder / "now").read_text())
     net = Net({}, str(folder / "authority.pem"))
-    async with real_server(
-        ServerName(RESIDENT), url, net, stored_keys(members, now_ms)
-    ) as server:
+    async with real_server(ServerName(RESIDENT), url, net, stored_keys(members, now_ms)) as server:
         room_id = await _with_room(server, members, now_ms)
         settle_memory()
         async with listening(server, str(folder / "resident.pem")) as port:

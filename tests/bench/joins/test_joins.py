@@ -91,12 +91,12 @@ def timed_phases(server: RealServer, patch: pytest.MonkeyPatch) -> Phases:
     imports = engine.residents._imports
     for name, owner, method in [
         ("template, request, answer", way_out.client, "send"),
-        ("parsing, hashes, IDs", sys.modules["federation.transport.handshakes"], "parse_many"),
+        ("parsing, hashes, IDs", way_out.fetcher, "parse"),
         ("signatures", way_out.signatures, "check_many"),
         ("authorisation", way_out.fetcher, "check"),
         ("outliers into PostgreSQL", imports, "store_outliers"),
         ("the unit that makes it current", engine.residents, "import_join"),
-        ("decoding the answer", way_out.handshakes, "join"),
+        ("the rest", way_out.handshakes, "join"),
     ]:
         patch.setattr(owner, method, phases.of(name, getattr(owner, method)))
     return phases
