@@ -139,6 +139,7 @@ _PLACES: Final[Mapping[AuthRule, tuple[str, str]]] = MappingProxyType(
         _R.JOIN_NOT_AUTHORISED: ("join", "5.2"),
         _R.JOIN_RULE_FORBIDS: ("join_rule", ""),
         _R.THIRD_PARTY_INVITE_TARGET_BANNED: ("invite", "1.1"),
+        _R.THIRD_PARTY_INVITE_WITHOUT_SIGNED: ("invite", "1.2"),
         _R.THIRD_PARTY_INVITE_MALFORMED: ("invite", "1.3"),
         _R.THIRD_PARTY_INVITE_OTHER_USER: ("invite", "1.4"),
         _R.THIRD_PARTY_INVITE_UNKNOWN: ("invite", "1.5"),
