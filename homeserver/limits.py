@@ -352,3 +352,6 @@ PUBLISHED_ROOMS_PER_PAGE = 100
 HEADS_KEPT = 100
 """Forward extremities of a room, but for those that differ in their state; one more, and those
 that add no state are let go."""
+
+EVENTS_READ_AT_ONCE = 2_000
+"""Of a large state that another server asks for, from the database, in one query."""

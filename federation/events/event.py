@@ -358,6 +358,22 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
     )
 
 
+class _Citing(msgspec.Struct, gc=False):
+    auth_events: tuple[Any, ...]
+
+
+_CITING: Final = msgspec.json.Decoder(_Citing)
+
+
+def load_auth_events(raw: bytes, version: RoomVersion) -> tuple[EventId, ...]:
+    """The auth events of an event of our own store, whose rest isn't read."""
+    try:
+        cited = _CITING.decode(raw).auth_events
+    except RecursionError:
+        cited = _decode_stored(raw).auth_events
+    return cited if version.event_ids_are_hashes else tuple(entry[0] for entry in cited)
+
+
 def client_event(event: Event) -> JsonObject:
     """The event as clients get it, without `unsigned`; `content` is shared, so don't change it.
 

@@ -3,15 +3,14 @@
 Rules:
 1. Nothing of a long answer is read on the event loop. Its lists are split into PDUs without
    decoding; each PDU is decoded, parsed and verified as part of a batch, in a thread.
-2. At most one batch for each core works at a time: a thread that waits for the interpreter holds
-   up the loop a little, many of them hold it up for long.
+2. Batches follow each other in one thread, but those that verify, which run on all cores: each
+   thread that waits for the interpreter holds up the loop a little, many of them for long.
 3. What is malformed, or of another room, is left out; the rest counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -49,10 +48,13 @@ async def in_threads(
     work: Callable[[Sequence[_T]], Sequence[_R]],
     items: Sequence[_T],
     executor: Executor | None = None,
+    *,
+    at_once: int = 1,
 ) -> list[_R]:
     """What `work` makes of batches of the items, in order; few items are done at once, here.
 
-    `work` is called in several threads. `executor`: None is asyncio's own thread pool."""
+    `at_once`: how many batches; more than one helps only where `work` gives up the interpreter's
+    lock. `executor`: None is asyncio's own thread pool."""
     if len(items) <= EVENTS_PER_BATCH:
         return list(work(items))
     loop = asyncio.get_running_loop()
@@ -65,7 +67,7 @@ async def in_threads(
             batch = items[start : start + EVENTS_PER_BATCH]
             done[i] = await loop.run_in_executor(executor, work, batch)
 
-    await asyncio.gather(*(run() for _ in range(os.cpu_count() or 1)))
+    await asyncio.gather(*(run() for _ in range(at_once)))
     return list(chain.from_iterable(done))
 
 

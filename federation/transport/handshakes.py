@@ -145,8 +145,9 @@ class Handshakes:
         )
         event = await self._countersigned(event, decode(answer.get("event")), version)
         joined = await self._check_joined(room, event, answer)
-        await self._writer.import_join(joined)
         servers = decode(answer.get("servers_in_room"))
+        del answer  # large, and the import takes a while
+        await self._writer.import_join(joined)
         names = parse_servers(servers if isinstance(servers, list) else [])
         return Joined(event, version, server, names)
 

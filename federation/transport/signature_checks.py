@@ -12,6 +12,7 @@ Spec: server-server API, "Validating hashes and signatures on received events".
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 
@@ -107,7 +108,9 @@ class SignatureChecker:
         wanted = _latest(await in_threads(self._lacking_keys, whole, self._executor))
         if wanted:
             await self._keyring.fetch(wanted)
-        verified = await in_threads(self._verify, whole, self._executor)
+        verified = await in_threads(
+            self._verify, whole, self._executor, at_once=os.cpu_count() or 1
+        )
         return dict(zip(ids, verified, strict=True))
 
     # what runs in threads

@@ -8,7 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -29,6 +30,7 @@ from homeserver.storage import (
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
+from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
 
 Order = tuple[int, int]
@@ -72,6 +74,11 @@ class EventRows:
         """See `storage.events`."""
         async with self._database.connection() as connection:
             return await events.by_id(connection, event_ids)
+
+    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.raw_by_id(connection, event_ids)
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
         """See `storage.events`."""
@@ -119,15 +126,15 @@ class EventRows:
             return await events.first_depth(connection, room_nid)
 
     async def store_outliers(
-        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         """Makes sure of a room (see `rooms.ensure`) and keeps the outliers that `make` makes for
         its number, in one transaction; those that are here stay. Returns the number."""
         async with self._database.transaction() as connection:
             room_nid = await rooms.ensure(connection, *room)
-            rows = make(room_nid)
-            for start in range(0, len(rows), _CHUNK):
-                await events.insert_outliers(connection, rows[start : start + _CHUNK])
+            rows = iter(make(room_nid))
+            while chunk := list(islice(rows, _CHUNK)):
+                await events.insert_outliers(connection, chunk)
         return room_nid
 
     async def backfill(
@@ -239,6 +246,12 @@ class MembershipRows:
         """See `storage.memberships`."""
         async with self._database.connection() as connection:
             await memberships.forget(connection, user_id, room_id)
+
+    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+        """See `memberships.upsert`."""
+        async with self._database.connection() as connection:
+            for start in range(0, len(rows), _CHUNK):
+                await memberships.upsert(connection, rows[start : start + _CHUNK])
 
 
 class TransactionRows:

@@ -107,6 +107,13 @@ async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]
     )
 
 
+async def raw_by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
+    """ID and JSON of these events, in no order."""
+    return await connection.fetch(
+        "SELECT event_id, json FROM events WHERE event_id = ANY($1::text[])", list(event_ids)
+    )
+
+
 async def refs(connection: Connection, events: Collection[tuple[int, int]]) -> list[Row]:
     """What state holds of events, given as (room_nid, event_nid): nid, ID, type, state_key,
     membership."""
