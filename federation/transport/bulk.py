@@ -3,15 +3,15 @@
 Rules:
 1. Nothing of a long answer is read on the event loop. Its lists are split into PDUs without
    decoding; each PDU is decoded, parsed and verified as part of a batch, in a thread.
-2. Batches follow each other in one thread, but those that verify, which run on all cores: each
-   thread that waits for the interpreter holds up the loop a little, many of them for long.
+2. One thread reads, all cores verify; not more, since each thread that waits for the interpreter
+   holds up the loop a little.
 3. What is malformed, or of another room, is left out; the rest counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -49,25 +49,24 @@ async def in_threads(
     items: Sequence[_T],
     executor: Executor | None = None,
     *,
-    at_once: int = 1,
+    threads: int = 1,
 ) -> list[_R]:
     """What `work` makes of batches of the items, in order; few items are done at once, here.
 
-    `at_once`: how many batches; more than one helps only where `work` gives up the interpreter's
-    lock. `executor`: None is asyncio's own thread pool."""
+    `threads`: more than one helps only where `work` gives up the interpreter's lock. `executor`:
+    None is asyncio's own thread pool."""
     if len(items) <= EVENTS_PER_BATCH:
         return list(work(items))
-    loop = asyncio.get_running_loop()
     starts = range(0, len(items), EVENTS_PER_BATCH)
     done: list[Sequence[_R]] = [()] * len(starts)
-    waiting = iter(enumerate(starts))
+    waiting = iter(enumerate(starts))  # a thread that is quicker takes more of them
 
-    async def run() -> None:
+    def run() -> None:
         for i, start in waiting:
-            batch = items[start : start + EVENTS_PER_BATCH]
-            done[i] = await loop.run_in_executor(executor, work, batch)
+            done[i] = work(items[start : start + EVENTS_PER_BATCH])
 
-    await asyncio.gather(*(run() for _ in range(at_once)))
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(loop.run_in_executor(executor, run) for _ in range(threads)))
     return list(chain.from_iterable(done))
 
 
@@ -84,7 +83,7 @@ def split_object(body: bytes) -> Mapping[str, msgspec.Raw]:
         value = canonical_json.decode_lenient(body)
     if not isinstance(value, dict):
         raise NotCanonical("no object")
-    return {name: raw for name, raw in zip(value, _unread(value.values()), strict=True) if raw}
+    return {name: _unread(member) for name, member in value.items()}
 
 
 def split_list(raw: msgspec.Raw | None) -> Sequence[msgspec.Raw]:
@@ -97,7 +96,10 @@ def split_list(raw: msgspec.Raw | None) -> Sequence[msgspec.Raw]:
         return ()
     except RecursionError:
         value = decode(raw)
-    return [raw for raw in _unread(value) if raw] if isinstance(value, list) else ()
+    try:
+        return [_unread(entry) for entry in value] if isinstance(value, list) else ()
+    except NotCanonical:
+        return ()
 
 
 def decode(raw: msgspec.Raw | None) -> JsonValue:
@@ -108,13 +110,9 @@ def decode(raw: msgspec.Raw | None) -> JsonValue:
         return None
 
 
-def _unread(values: Iterable[JsonValue]) -> Iterator[msgspec.Raw | None]:
-    """Values too deep for the fast decoder as bytes again; None for what has no JSON."""
-    for value in values:
-        try:
-            yield msgspec.Raw(canonical_json.encode_lenient(value))
-        except NotCanonical:
-            yield None
+def _unread(value: JsonValue) -> msgspec.Raw:
+    """A part of what was too deep for the fast decoder, as bytes again."""
+    return msgspec.Raw(canonical_json.encode_lenient(value))
 
 
 # --- events -------------------------------------------------------------------------------------

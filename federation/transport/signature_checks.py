@@ -13,7 +13,7 @@ Spec: server-server API, "Validating hashes and signatures on received events".
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
 from federation.events.event import Event
@@ -105,19 +105,28 @@ class SignatureChecker:
         )
         ids = list(dict.fromkeys(event.event_id for event in events))
         whole = [known.get(event_id) or read[event_id] for event_id in ids]
-        wanted = _latest(await in_threads(self._lacking_keys, whole, self._executor))
+        wanted = await in_threads(self._lacking_keys, whole, self._executor)
         if wanted:
             await self._keyring.fetch(wanted)
         verified = await in_threads(
-            self._verify, whole, self._executor, at_once=os.cpu_count() or 1
+            self._verify, whole, self._executor, threads=os.cpu_count() or 1
         )
         return dict(zip(ids, verified, strict=True))
 
     # what runs in threads
 
     def _lacking_keys(self, required: Sequence[SignatureRequirements]) -> list[KeyWanted]:
-        needs = [one.need() for one in required]
-        return _latest(one for need in needs for one in _lacking(need, self.keys_at_hand(need)))
+        """Asked once for all events that one server signed with the same keys, as of the latest: a
+        key that is valid then was valid before, or has expired, which fetching won't mend."""
+        latest: dict[tuple[ServerName, tuple[KeyId, ...]], int] = {}
+        for one in required:
+            for server, made in one.servers.items():
+                signed = (server, tuple(made))
+                latest[signed] = max(one.valid_at_ms, latest.get(signed, 0))
+        needs = [
+            NeedKeys({server: frozenset(ids)}, at_ms) for (server, ids), at_ms in latest.items()
+        ]
+        return [one for need in needs for one in _lacking(need, self.keys_at_hand(need))]
 
     def _verify(self, required: Sequence[SignatureRequirements]) -> list[Signers]:
         return [verify_signatures(one, self.keys_at_hand(one.need())) for one in required]
@@ -125,16 +134,6 @@ class SignatureChecker:
 
 def _read_requirements(events: Sequence[Event]) -> list[SignatureRequirements]:
     return [signature_requirements(event) for event in events]
-
-
-def _latest(wanted: Iterable[KeyWanted]) -> list[KeyWanted]:
-    """The latest of what is wanted of each key: one that is valid then was valid before."""
-    latest: dict[tuple[ServerName, KeyId], KeyWanted] = {}
-    for one in wanted:
-        before = latest.setdefault((one.server, one.key_id), one)
-        if before.at_ms < one.at_ms:
-            latest[one.server, one.key_id] = one
-    return list(latest.values())
 
 
 def _lacking(need: NeedKeys, keys: Keys) -> list[KeyWanted]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, load_auth_events
@@ -53,6 +54,7 @@ class Residents:
         self._writer = writer
         self._resolver = resolver
         self._server_name = server_name
+        self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
         self._imports = Imports(store, rooms, committer, writer, server_name, forget_user)
         self._acceptance = Acceptance(
             store,
@@ -99,13 +101,15 @@ class Residents:
 
     async def import_join(self, joined: JoinedRoom) -> None:
         """`RoomWriter.import_join`."""
-        room = await self._rooms.get(joined.room_id)
-        if room is not None and self._server_name in room.view.servers:
-            await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
-            state = {event.key: event.event_id for event in joined.state}
-            await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
-        else:
-            await self._imports.join(joined, room)
+        turn = self._joining.setdefault(joined.room_id, asyncio.Lock())
+        async with turn:  # the second user of ours joins a room that we are in
+            room = await self._rooms.get(joined.room_id)
+            if room is None or self._server_name not in room.view.servers:
+                await self._imports.join(joined, room)
+                return
+        await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
+        state = {event.key: event.event_id for event in joined.state}
+        await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
 
     async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
         """`RoomWriter.import_invite`."""
