@@ -18,6 +18,7 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
+from federation.graph.chains import topological_order
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
@@ -63,6 +64,20 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
     )
 
 
+_ORDERED_HERE_MAX = 200
+"""More events are put in order in a thread."""
+
+
+def cited_first(events: Sequence[Event]) -> list[Event]:
+    """The events so that each follows those of them that it cites as its authorisation: row numbers
+    are given in this order (`resolution.citations`, rule 2). Where claimed IDs make a circle (room
+    versions 1 and 2), its events come last."""
+    by_id = {event.event_id: event for event in events}
+    ordered = topological_order(by_id, lambda event_id: by_id[event_id].auth_events)
+    left_out = by_id.keys() - set(ordered)
+    return [by_id[one] for one in (*ordered, *(i for i in by_id if i in left_out))]
+
+
 class Imports:
     """Writes many events of one room at once."""
 
@@ -91,34 +106,38 @@ class Imports:
         number, since its snapshots name the first."""
         if not events:
             return 0
-        await self._committer.numbers.ready(len(events) + 1)
-        nids = [self._committer.numbers.take() for _ in range(len(events) + 1)]
+        few = len(events) <= _ORDERED_HERE_MAX
+        ordered = cited_first(events) if few else await asyncio.to_thread(cited_first, events)
         room = await self._rooms.get(events[0].room_id)
         if room is None:
-            return await self._write_outliers(events, rejected, nids)
+            return await self._write_outliers(ordered, rejected, None)
         room.pins += 1
         try:
             async with room.turn:
-                new = [one for one in events if one.event_id not in room.staged_events]
+                new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
-                    await self._write_outliers(new, rejected, nids)
+                    await self._write_outliers(new, rejected, room)
         finally:
             room.pins -= 1
         return room.nid
 
     async def _write_outliers(
-        self, events: Sequence[Event], rejected: Collection[EventId], nids: Sequence[int]
+        self, ordered: Sequence[Event], rejected: Collection[EventId], room: Room | None
     ) -> int:
-        """`nids`: for the room, should it be new, and for each event."""
-        first, numbers = events[0], iter(nids)
+        numbers = self._committer.numbers
+        await numbers.ready(len(ordered) + 1)
+        nids = [numbers.take() for _ in ordered]  # all at once: others take some while we write
+        first = ordered[0]
+        if room is not None:
+            room.cite(ordered)
 
         def rows(room_nid: int) -> Iterator[EventRow]:
-            for event, nid in zip(events, numbers, strict=False):
+            for event, nid in zip(ordered, nids, strict=True):
                 yield _row(event, nid, room_nid, rejected=event.event_id in rejected)
 
-        room = (next(numbers), first.room_id, first.version.name)
-        room_nid = await self._store.events.store_outliers(room, rows)
-        self._rooms.memory.stored(event.event_id for event in events)
+        key = (numbers.take(), first.room_id, first.version.name)
+        room_nid = await self._store.events.store_outliers(key, rows)
+        self._rooms.memory.stored(event.event_id for event in ordered)
         return room_nid
 
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
@@ -231,9 +250,14 @@ class Imports:
         chain = first_chain(self._committer.numbers.take(), _by_key(gap.state))
         before = Before(state_of(chain), chain)
         snapshots = [snapshot_row(room, chain)]
+        nids = dict(gap.nids)
+        for event in cited_first(events):
+            if event.event_id not in nids:
+                nids[event.event_id] = self._committer.numbers.take()
+        room.cite(events)
         rows = []
         for i, event in enumerate(events):
-            nid = gap.nids.get(event.event_id) or self._committer.numbers.take()
+            nid = nids[event.event_id]
             row = _row(event, nid, room.nid, rejected=False)
             row.outlier, row.unproven = False, True
             row.n, row.fill = gap.n, gap.lowest - len(events) + i

@@ -24,7 +24,7 @@ import nacl.signing
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, ServerName, StateKey
 from federation.events.room_versions import room_version
-from tests.federation.graph.auth_oracle import Told, told
+from tests.federation.graph.auth_oracle import Told, selection, told
 
 USERS = ("@a:x", "@b:x", "@c:y", "@d:z", "@:y")
 ODD_USERS: tuple[str, ...] = (
@@ -356,6 +356,57 @@ def question(version: str, seed: int) -> Question:
         {key: told(text, data) for key, (text, data) in state.items()},
         verified,
     )
+
+
+@dataclass(frozen=True)
+class Citation:
+    """An event with the auth events that it cites, and who of them was rejected."""
+
+    event: Event
+    cited: tuple[Event, ...]
+    told_event: Told
+    told_cited: tuple[Told, ...]
+    rejected: frozenset[EventId]
+
+
+def citation(version: str, seed: int) -> Citation:
+    """The citation of a seed: about what the selection gives, with something wrong now and then."""
+    drawing = Drawing(version, seed)
+    event_id, pdu = drawing.draw()
+    row = room_version(version)
+    wanted = selection(Told(event_id, pdu), int(version))
+    chosen = [drawing.state[key] for key in sorted(wanted) if key in drawing.state]
+    if chosen and drawing.chance(0.2):
+        chosen.pop(drawing.random.randrange(len(chosen)))
+    if drawing.chance(0.2):
+        chosen.append(drawing.pick(*drawing.state.values(), *chosen))
+    if drawing.chance(0.1):
+        chosen.append(other_levels(drawing))
+    drawing.random.shuffle(chosen)
+    pdu["auth_events"] = [drawing.edge(text) for text, _ in chosen]
+    raw = encode(pdu)
+    loaded = tuple(load_event(encode(one), row, EventId(text)) for text, one in chosen)
+    suspects = [drawing.create_id, "$other:x", *(text for text, _ in chosen)]
+    rejected = {EventId(drawing.pick(*suspects))} if drawing.chance(0.3) else set()
+    return Citation(
+        load_event(raw, row, EventId(event_id)),
+        loaded,
+        told(event_id, raw),
+        tuple(told(text, encode(one)) for text, one in chosen),
+        frozenset(rejected),
+    )
+
+
+def other_levels(drawing: Drawing) -> tuple[str, dict[str, Any]]:
+    """Power levels that aren't the state's: of this room or another, or no state event."""
+    event_id = drawing.event_id("x")
+    state_key = drawing.pick("", "", "", None, "x")
+    pdu = drawing.pdu(
+        "m.room.power_levels", "@a:x", {"users": {}}, state_key=state_key, event_id=event_id
+    )
+    if drawing.chance(0.5):
+        pdu["room_id"] = "!" + "p" * 43 if drawing.number >= 12 else "!p:y"
+    return event_id, pdu
 
 
 def encode(pdu: Mapping[str, Any]) -> bytes:
