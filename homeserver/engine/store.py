@@ -61,7 +61,7 @@ class EventStore(Protocol):
         self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         """Makes sure of a room (number if it is new, ID, version) and keeps the outliers that
-        `make` makes for its number. Returns the number."""
+        `make` makes for its number (it may be called twice). Returns the number."""
 
     async def backfill(
         self,

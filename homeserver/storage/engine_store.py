@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -137,8 +137,10 @@ class EventRows:
         its number, in one transaction; those that are here stay. Returns the number."""
         async with self._database.transaction() as connection:
             room_nid = await rooms.ensure(connection, *room)
-            rows = iter(make(room_nid))
-            while chunk := list(islice(rows, _CHUNK)):
+            is_new = not await events.has_any(connection, room_nid)
+            if is_new and await events.copy_new(connection, _chunks(make(room_nid))):
+                return room_nid
+            for chunk in _chunks(make(room_nid)):
                 await events.insert_outliers(connection, chunk)
         return room_nid
 
@@ -172,6 +174,12 @@ class EventRows:
             missing = [one for one in filled.parents if one not in placed]
             await redactions.open_gaps(connection, [(room_nid, one, n, fill_of) for one in missing])
         return True
+
+
+def _chunks(rows: Iterable[EventRow]) -> Iterator[list[EventRow]]:
+    left = iter(rows)
+    while chunk := list(islice(left, _CHUNK)):
+        yield chunk
 
 
 async def _placed(connection: Connection, event_ids: Sequence[str]) -> set[str]:
