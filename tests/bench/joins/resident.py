@@ -21,7 +21,15 @@ from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom
 from tests.bench.joins.measuring import measured, settle_memory
 from tests.bench.joins.real_server import Net, RealServer, listening, real_server
-from tests.bench.joins.signed_room import RESIDENT, VERSION, SignedRoom, key_of, stored_keys
+from tests.bench.joins.signed_room import (
+    MEMBERS_PER_SERVER,
+    RESIDENT,
+    VERSION,
+    SignedRoom,
+    key_of,
+    member_server,
+    stored_keys,
+)
 
 
 async def import_room(server: RealServer, room: SignedRoom, now_ms: int) -> None:
@@ -44,6 +52,12 @@ async def import_room(server: RealServer, room: SignedRoom, now_ms: int) -> None
     await server.engine.residents.import_join(joined)
 
 
+def leave_alone(server: RealServer, members: int) -> None:
+    """The members' servers don't exist: that nobody delivers the join to them costs nothing."""
+    for number in range(0, members, MEMBERS_PER_SERVER):
+        server.way_out.backoffs.failed(member_server(number), "not there", retry_after_s=3_600)
+
+
 async def serve(url: str, members: int, folder: Path, postmaster: int) -> None:
     """The process's work."""
     now_ms = int((folder / "now").read_text())
@@ -53,6 +67,7 @@ async def serve(url: str, members: int, folder: Path, postmaster: int) -> None:
         settle_memory()
         async with listening(server, str(folder / "resident.pem")) as port:
             _tell({"port": port, "room_id": room_id})
+            leave_alone(server, members)
             await asyncio.to_thread(sys.stdin.readline)
             async with measured(postmaster) as cost:
                 _tell({})

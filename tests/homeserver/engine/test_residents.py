@@ -186,6 +186,10 @@ async def test_a_resident_gives_the_state_and_its_auth_chain(
         join = await world.remote(room_id, JOIN)
         answer = await world.engine.residents.accept_handshake(join)
         ids = [ref.event_id for ref in before.values()]
+        current = await world.engine.events.current_state_ids(room_id)
+        assert [current[key] for key in before] == ids
+        assert len(current) == len(before) + 1 == len(set(current))
+        assert current.get(("m.room.topic", "")) is None
         state = await world.engine.rooms.events(ids)
         assert list(answer.state) == [state[one].event.raw for one in ids]
         chain = await world.engine.rooms.auth_chain([*ids, join.event_id])
