@@ -208,7 +208,7 @@ def survives(name: str, code: CodeType) -> bool:
     # What was imported before the fork can't be rewritten, which pytest would warn of.
     quiet_options = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
     quiet_options += ["-p", "no:xdist"]
-    options = ["-x", "-q", "--timeout=20", *quiet_options, *files]
+    options = ["-x", "-q", "-m", "not long and not bench", "--timeout=60", *quiet_options, *files]
     status = 1
     try:
         status = int(pytest.main(options))
