@@ -12,7 +12,7 @@ from federation.graph.auth_rules import AuthState
 from federation.ports import KnownEvent
 from homeserver.engine.committer import Committer
 from homeserver.engine.residents import Residents
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store
