@@ -405,9 +405,7 @@ def test_a_failure_is_printable_whatever_others_sent() -> None:
     room = Room("11").open_to(BOB, levels={BOB: 50})
     event = room.send("m.x", BOB, {}, "@\0\n\x1b[1mé\u2028", keep=False)
     failure = check_auth(event, room.auth_state())
-    assert str(failure) == (
-        r"state_key_of_other_user: the state key is @\x00\n\x1b[1mé\u2028"
-    )
+    assert str(failure) == (r"state_key_of_other_user: the state key is @\x00\n\x1b[1mé\u2028")
 
 
 def test_the_names_of_rules_are_unique() -> None:
