@@ -58,6 +58,7 @@ BACKFILL_STATES_MAX = 5  # open ends of a backfill answer whose states are asked
 STATE_ANSWER_BYTES_MAX = 300_000_000
 STATE_IDS_ANSWER_BYTES_MAX = 50_000_000
 KEYS_ANSWER_BYTES_MAX = 10_000_000
+WRITTEN_AT_ONCE_BYTES_MAX = 2**18  # larger bodies are written in pieces
 KEY_DOCUMENT_BYTES_MAX = 65_536
 WELL_KNOWN_BYTES_MAX = 51_200
 REQUEST_S_MAX = 30.0
@@ -94,7 +95,7 @@ KEY_RETRY_S_MAX = 600.0  # the longest wait after failures, doubling from 2 s
 KEY_FAILURES_REMEMBERED_MAX = 10_000
 KEY_REQUEST_S_MAX = 10.0
 KEY_FETCHES_AT_ONCE_MAX = 20
-SIGNATURES_PER_BATCH = 50  # one job of the thread pool
+EVENTS_PER_BATCH = 100  # one job of the thread pool; fewer are worked on at once, on the loop
 
 # --- transport: back-off and the outbox ---------------------------------------------------------
 BACKOFF_S_MIN = 1.0
@@ -125,6 +126,8 @@ PREV_EVENTS_MAX = 20
 AUTH_EVENTS_MAX = 10
 EVENT_DEPTH_MAX = 2**53 - 1  # room version 6
 EVENT_DEPTH_MAX_LENIENT = 2**63 - 1  # room versions 1 to 5
+EVENT_TIME_MS_MAX = 2**63 - 1  # PDU schemas: `origin_server_ts` is an int64
+EVENT_TIME_MS_MIN = -(2**63)
 
 # --- state resolution ---------------------------------------------------------------------------
 AUTH_CHAIN_LINES_MAX = 64  # an auth chain over more lines isn't kept as a compact set, but walked

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, assert_never
 
 from federation.events.event import Event
-from federation.events.ids import EventId
+from federation.events.ids import EventId, is_user_id
 from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
@@ -241,7 +241,7 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
             rows.resolutions.append(_resolution_row(nid, position, event_id, event.resolved))
         for change in event.changes:
             rows.changes.append(_change_row(nid, position, change))
-            if change.key[0] == "m.room.member":
+            if _is_membership(change):
                 rows.members.append(_membership_row(nid, position, event.event, change))
         rows.servers_came += [(nid, server, position) for server in event.servers_came]
         rows.servers_went += [(nid, server, position) for server in event.servers_went]
@@ -259,10 +259,15 @@ def _add_correction(rows: CommitRows, one: Placing) -> None:
         )
     for change in correction.entry.changes if correction.entry else ():
         rows.changes.append(_change_row(nid, position, change))
-        if change.key[0] == "m.room.member":
+        if _is_membership(change):
             rows.members.append(_membership_row(nid, position, None, change))
     rows.servers_came += [(nid, server, position) for server in correction.servers_came]
     rows.servers_went += [(nid, server, position) for server in correction.servers_went]
+
+
+def _is_membership(change: StateChange) -> bool:
+    kind, key = change.key
+    return kind == "m.room.member" and is_user_id(key)
 
 
 def _change_row(

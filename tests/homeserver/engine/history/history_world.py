@@ -16,6 +16,7 @@ from typing import Any
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
+from federation.events.signatures import required_signers
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
@@ -55,7 +56,7 @@ class Graph:
     @property
     def oracle(self) -> GraphOracle:
         """What the graph means."""
-        return GraphOracle(self.version, self.events)
+        return GraphOracle(self.version, self.events, required_signers)
 
     def begin(self, creator: UserId = BOB, *more: EventDraft) -> Event:
         """Creates a public room in which `creator` is; returns the last event."""
