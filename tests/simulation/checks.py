@@ -7,8 +7,8 @@
    the oracle's, whatever the order of arrival. Heads are the graph's, current state is theirs.
 3. What happened when: see `moments`. What became of contents: see `contents`.
 
-Where a server had another one's word for a state it may be wrong until the gap is closed: check 2
-asks nothing of events some of whose ancestors have no place there.
+Another server's word for a state may be wrong until the gap is closed: check 2 asks nothing of
+events some of whose ancestors have no place on the server.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class Checks:
 
     def _misled(self, disks: RoomDisks) -> set[ServerName]:
         """The servers that refused an event on a liar's word, and so never asked for what it
-        followed again."""
+        followed again; and the liar, of whose users it may have told nobody."""
         if not self.world.plan.lies:
             return set()
-        return {
+        return {self.world.servers[-1].name} | {
             name
             for name, stored in disks.of.items()
             if any(
@@ -224,8 +224,6 @@ class GraphCheck:
         wanted = {event_id for event_id, n in leaves.items() if n >= since}
         if self._disks.world.met["attack: flood"]:
             wanted = set()  # past a bound, heads that add nothing to the state may go
-        if any((one.row["fill"] or 0) < 0 for one in accepted):
-            return  # what backfilled history follows may be a head still
         if len(set(heads)) < len(heads) or not wanted <= set(heads) <= leaves.keys():
             self._found(f"{self._name} has heads {sorted(heads)}, its graph {sorted(wanted)}")
 
