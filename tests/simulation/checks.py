@@ -61,6 +61,9 @@ class Checks:
     def _check_told(self, disks: RoomDisks) -> None:
         since = _descendants(disks, self._first_joins(disks).values())
         steady = self._steady(disks, since)
+        owing = {
+            server.name: _behind_gaps(server.disk.tables, disks) for server in self.world.servers
+        }
         for told in self.world.told:
             is_meant = (
                 told.event_id not in self.world.attacks
@@ -71,6 +74,8 @@ class Checks:
             if told.event_id in since:
                 holders |= steady
             for server in sorted(holders):
+                if told.event_id in owing[server]:
+                    continue
                 stored = disks.of[server].get(told.event_id)
                 is_own = server == told.server  # then it may be known from a join's state alone
                 if stored is None or (not stored.is_placed and not is_own):
@@ -119,6 +124,19 @@ class Checks:
                 payload = signature_payload(one.event)
                 if seen.setdefault(event_id, payload) != payload:
                     self.world.found(f"{name} has another event as {event_id}")
+
+
+def _behind_gaps(tables: Tables, disks: RoomDisks) -> set[EventId]:
+    """What a server knows to be missing, and all before it: backfill will bring it."""
+    nid = room_nid(tables, disks.room.room_id)
+    work = [EventId(event_id) for number, event_id in tables.gaps if number == nid]
+    found: set[EventId] = set()
+    while work:
+        event_id = work.pop()
+        if event_id not in found and event_id in disks.events:
+            found.add(event_id)
+            work += disks.events[event_id].prev_events
+    return found
 
 
 def members(disks: RoomDisks) -> set[ServerName]:
