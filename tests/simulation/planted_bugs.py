@@ -22,6 +22,7 @@ from federation.transport.outbox import Outbox
 from homeserver.engine import acceptance, batch, stager, staging, transactions
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
+from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.resolution import resolver
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.stager import Stager
@@ -193,6 +194,11 @@ def changes_not_logged() -> None:
     _plant(staging, "state_changes", own_key_only)
 
 
+def words_never_proven() -> None:
+    """What rests on another server's word stays as it is when the gap is closed."""
+    _plant(Proofs, "work_off", _nothing_async)
+
+
 PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
     plant.__name__: (plant, says)
     for plant, says in (
@@ -212,6 +218,7 @@ PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
         (duplicates_applied_twice, "up to place"),  # moments, 3
         (transaction_used_twice, "it is there 2 times"),  # contents, 3
         (redactions_not_applied, "should have redacted"),  # contents, 2
+        (words_never_proven, "another state before"),  # checks, 2
         (changes_not_logged, "the log leads to another state"),  # moments, 1
     )
 }
