@@ -352,3 +352,12 @@ PUBLISHED_ROOMS_PER_PAGE = 100
 HEADS_KEPT = 100
 """Forward extremities of a room, but for those that differ in their state; one more, and those
 that add no state are let go."""
+
+POLICY_SENDS_WAITING = 100
+"""Sends of one user in one room that wait for its policy server; further ones get 503."""
+
+POLICY_TURN_S = 30
+"""How long one of them waits for those before it."""
+
+POLICY_TRIES = 3
+"""How often an event is made anew when the room's policy server changes under it."""

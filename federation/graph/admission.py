@@ -35,7 +35,12 @@ from federation.graph.auth_rules import (
     create_event_id,
 )
 from federation.graph.chains import topological_order
-from federation.graph.policy_servers import NotRecommended, PolicyServer, check_policy
+from federation.graph.policy_servers import (
+    POLICY_KEY_ID,
+    NotRecommended,
+    PolicyServer,
+    check_policy,
+)
 
 # --- needs and answers --------------------------------------------------------------------------
 
@@ -153,7 +158,10 @@ class SignatureRequirements:
 
 
 def signature_requirements(event: Event) -> SignatureRequirements:
-    """What has to be verified of an event; pure, so that batches can go to threads."""
+    """What has to be verified of an event; pure, so that batches can go to threads.
+
+    A policy server's signature is check 7's: its key is the room's, never one of the server's.
+    """
     originating = originating_servers(event)
     authorising = authorising_server(event)
     required = originating if authorising is None else originating | {authorising}
@@ -164,7 +172,7 @@ def signature_requirements(event: Event) -> SignatureRequirements:
             server: {
                 key_id: text
                 for key_id, text in signatures.get(server, {}).items()
-                if key_id.startswith("ed25519:")
+                if key_id.startswith("ed25519:") and key_id != POLICY_KEY_ID
             }
             for server in required
         },

@@ -17,7 +17,7 @@ room", "Leaving rooms".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from federation.events import canonical_json
@@ -30,6 +30,7 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import DropReason
 from federation.graph.auth_rules import AuthState, check_auth
 from federation.graph.building import sign_event
+from federation.graph.policy_servers import POLICY_KEY, PolicyServer, policy_server_of, recommended
 from federation.limits import (
     EVENT_ANSWER_BYTES_MAX,
     JOIN_REQUEST_S_MAX,
@@ -139,7 +140,7 @@ class Handshakes:
             server, target, canonical_json.decode_lenient(event.raw), _JOIN_BOUNDS
         )
         event = await self._countersigned(event, answer, version)
-        joined = await self._check_joined(room, event, answer)
+        joined = await self._recommended(await self._check_joined(room, event, answer), answer)
         await self._writer.import_join(joined)
         servers = answer.get("servers_in_room", [])
         names = parse_servers(servers if isinstance(servers, list) else [])
@@ -191,6 +192,17 @@ class Handshakes:
             [one for one in events.values() if one.event_id in decided],
             rejected,
         )
+
+    async def _recommended(self, joined: JoinedRoom, answer: JsonObject) -> JoinedRoom:
+        """The join with the signature of the room's policy server, which the resident got: by it
+        other servers will know, when they get the event from us. Without it the join stands."""
+        given = answer.get("event")
+        policy = _policy_server(joined.state)
+        if policy is None or not isinstance(given, dict):
+            return joined
+        made = given.get("signatures")
+        signed = recommended(joined.event, policy, made if isinstance(made, dict) else {})
+        return replace(joined, event=signed) if isinstance(signed, Event) else joined
 
     # --- leaving and knocking ---------------------------------------------------------------------
 
@@ -265,11 +277,12 @@ class Handshakes:
     async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
         """Our event with the other server's signature, taken from what it returned."""
         signed = _parse(given, event.version)
-        made = given["signatures"].get(server)
+        made = given["signatures"].get(server)  # an object of strings: parsed
         if signed.event_id != event.event_id or not made:
             raise _Unusable("another event, or not signed")
         pdu = canonical_json.decode_lenient(event.raw)
-        pdu["signatures"] = {**pdu["signatures"], server: made}
+        before = pdu["signatures"].get(server, {})  # of a policy server of the same name
+        pdu["signatures"] = {**pdu["signatures"], server: {**made, **before}}
         merged = _parse(pdu, event.version)
         reason = await self._signatures.check_signer(merged, server)
         if reason is not None:
@@ -377,6 +390,15 @@ def _check_template(template: object, wish: MembershipWish, membership: str) -> 
     if wrong:
         raise _Unusable(f"a template with another {', '.join(wrong)}")
     return template
+
+
+def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
+    """The policy server of a room with this state."""
+    found = next((event for event in state if event.key == POLICY_KEY), None)
+    if found is None:
+        return None
+    joined = {server_of(event.state_key or "") for event in state if event.membership == "join"}
+    return policy_server_of({POLICY_KEY: found}.get, joined)
 
 
 def _is_of_version(create: Event, version: RoomVersion) -> bool:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock
+from federation.ports import Clock, PolicySigner
 from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.fanout import Fanout
 from homeserver.engine.memberships import Memberships
+from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution import Resolver
@@ -61,11 +62,16 @@ class RoomEngine:
 
 
 async def make_engine(
-    database: Database, server_name: ServerName, key: SigningKey, clock: Clock
+    database: Database,
+    server_name: ServerName,
+    key: SigningKey,
+    clock: Clock,
+    *,
+    policies: PolicySigner | None = None,
 ) -> Engine:
     """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
     store = PostgresStore(database)
-    parts = await build_engine(store, server_name, key, clock)
+    parts = await build_engine(store, server_name, key, clock, policies=policies)
     return Engine(
         database,
         store,
@@ -87,26 +93,31 @@ async def build_engine(
     key: SigningKey,
     clock: Clock,
     *,
+    policies: PolicySigner | None = None,
     random_bytes: RandomBytes = os.urandom,
 ) -> RoomEngine:
-    """Takes over the log and makes the engine on it."""
+    """Takes over the log and makes the engine on it. Without `policies` nobody can send in rooms
+    that use a policy server."""
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
     memberships = Memberships(store, committer, server_name)
     resolver = Resolver(store, rooms)
     transactions = Transactions(store)
+    stager = Stager(
+        rooms,
+        resolver,
+        take_nid=committer.numbers.take,
+        signer=Signer(server_name, key),
+        clock=clock,
+        random_bytes=random_bytes,
+    )
+    recommender = Recommender(rooms, stager, policies or NobodyAsks())
     writer = Writer(
         rooms,
         committer,
-        stager=Stager(
-            rooms,
-            resolver,
-            take_nid=committer.numbers.take,
-            signer=Signer(server_name, key),
-            clock=clock,
-            random_bytes=random_bytes,
-        ),
+        stager=stager,
+        recommender=recommender,
         transactions=transactions,
         server_name=server_name,
     )
@@ -128,5 +139,12 @@ async def build_engine(
         memberships,
         Fanout(rooms, memberships, server_name),
         transactions,
-        EngineEventStore(store, rooms, residents, resolver=resolver, committer=committer),
+        EngineEventStore(
+            store,
+            rooms,
+            residents,
+            recommender=recommender,
+            resolver=resolver,
+            committer=committer,
+        ),
     )

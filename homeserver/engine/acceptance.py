@@ -4,6 +4,7 @@ Rules:
 1. All that needs the network was done before. Here the last check is made against the heads of
    the moment (`settle`), under the room's turn; then the event is staged like one of ours.
 2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
+3. One that the room's policy server wasn't asked about, and would have to be, isn't kept at all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth_failures import AuthFailure, AuthRule
-from federation.ports import KnownEvent, Refused
+from federation.graph.policy_servers import NotRecommended, PolicyServer
+from federation.ports import KnownEvent, PolicyUnasked, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Unit
 from homeserver.engine.imports import Imports
@@ -57,10 +59,11 @@ class Acceptance:
         state_before: Mapping[StateKey, EventId] | None,
         *,
         to_federate: bool,
+        asked: PolicyServer | None = None,
     ) -> Verdict:
         """Hands in an event with the verdict of `admit`; `state_before` is given where that is
-        another server's word. Returns the final verdict after the commit. Raises Refused (404,
-        503)."""
+        another server's word, `asked` the policy server that was asked about it. Returns the final
+        verdict after the commit. Raises Refused (404, 503), PolicyUnasked."""
         for _ in range(3):
             room = await self._rooms.get(event.room_id)
             if room is None:
@@ -77,8 +80,9 @@ class Acceptance:
                     stored = await self._stored_verdict(room, event.event_id)
                     if stored is not None:
                         return stored
+                    judged = await self._settled(room, event, verdict, asked)
                     staged, final = await self._stage(
-                        room, event, verdict, state_before, to_federate
+                        room, event, judged, state_before, to_federate
                     )
                     done = self._writer.enqueue(room, [staged])
                 await done
@@ -117,8 +121,6 @@ class Acceptance:
         outlier_nid = await self._outlier_nid(event.event_id)
         nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
         before, snapshots = await self._before(room, event, state_before)
-        if isinstance(verdict, Accepted):
-            verdict = await self._settle(room, event)
         unproven = state_before is not None
         if isinstance(verdict, Accepted):
             origin = Origin(to_federate=to_federate, unproven=unproven)
@@ -143,9 +145,19 @@ class Acceptance:
         room.remember_after(event.event_id, after)
         return staged, verdict
 
-    async def _settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
+    async def _settled(
+        self, room: Room, event: Event, verdict: Verdict, asked: PolicyServer | None
+    ) -> Verdict:
+        """The verdict with the checks by the room's state of now."""
+        if not isinstance(verdict, Accepted):
+            return verdict
+        policy = await self._writer.recommender.policy_of(room, room.staged)
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
-        return await self._writer.stager.loading(lambda: settle(event, current))
+        settled = await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
+        lacks_word = isinstance(settled, SoftFailed) and isinstance(settled.failure, NotRecommended)
+        if lacks_word and policy != asked:
+            raise PolicyUnasked
+        return settled
 
     async def _outlier_nid(self, event_id: EventId) -> int | None:
         """The row number of an event that is stored without a place, to get one now."""

@@ -23,7 +23,7 @@ from federation.ports import Clock, KnownEvent
 from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
 from homeserver.engine.resolution import Resolver
-from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms
+from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
 from homeserver.engine.staging import (
     Origin,
     Redacting,
@@ -79,15 +79,27 @@ class Stager:
     ) -> Staged:
         """Builds, checks and places one event; the caller holds the room's turn. Raises
         MatrixError."""
-        before, snapshots = await self._before(room)
-        named = room.staged.heads[-limits.HEADS_PER_EVENT :]
-        event = await self.loading(lambda: self._build(room, draft, before, named))
+        event, before, snapshots = await self._made(room, room.staged, draft)
         origin = Origin(to_federate=True, transaction=transaction)
         return await self.place(room, event, before, origin, snapshots=snapshots)
 
-    async def _before(self, room: Room) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    async def build(
+        self, room: Room, draft: EventDraft
+    ) -> tuple[Event, Before, tuple[SnapshotRow, ...]]:
+        """Builds and checks an event on the committed view, without placing it: the event, the
+        state before it, and what of that isn't stored. Raises MatrixError."""
+        return await self._made(room, room.view, draft)
+
+    async def _made(
+        self, room: Room, view: RoomView, draft: EventDraft
+    ) -> tuple[Event, Before, tuple[SnapshotRow, ...]]:
+        before, snapshots = await self._before(room, view)
+        named = view.heads[-limits.HEADS_PER_EVENT :]
+        event = await self.loading(lambda: self._build(room, draft, before, named))
+        return event, before, snapshots
+
+    async def _before(self, room: Room, view: RoomView) -> tuple[Before, tuple[SnapshotRow, ...]]:
         """The state that a new event is made on: of the heads that it names."""
-        view = room.staged
         if len(view.heads) <= limits.HEADS_PER_EVENT:
             return Before(view.state, view.chain), ()
         named = view.heads[-limits.HEADS_PER_EVENT :]

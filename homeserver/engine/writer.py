@@ -7,6 +7,7 @@ Rules:
    the step is made again.
 3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
    something that failed is staged once more.
+4. In a room that uses a policy server an event is signed by that before it gets the turn.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+from federation.events.event import Event
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
+from federation.ports import PolicyUnasked
+from homeserver import limits
 from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
+from homeserver.engine.policy.recommender import Made, Recommender
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.staging import Brought, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
-from homeserver.errors import MatrixError, not_found, unavailable
+from homeserver.errors import MatrixError, forbidden, not_found, unavailable
 from homeserver.storage.database import Connection
 
 __all__ = ["Sent", "Signer", "Writer"]
@@ -44,12 +49,14 @@ class Writer:
         committer: Committer,
         *,
         stager: Stager,
+        recommender: Recommender,
         transactions: Transactions,
         server_name: ServerName,
     ) -> None:
         self._rooms = rooms
         self._committer = committer
         self.stager = stager
+        self.recommender = recommender
         self._transactions = transactions
         self._server_name = server_name
 
@@ -61,8 +68,9 @@ class Writer:
         """Makes an event on top of the room, and commits it. A repeat under the same transaction
         gets the first one's result. A state event that says what already holds makes no new one.
 
-        Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules refuse,
-        400 and 413 for what can't be an event, 503 when it can't be stored now.
+        Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules or the
+        room's policy server refuse, 400 and 413 for what can't be an event, 503 when it can't be
+        stored, or the policy server not be asked, now.
         """
         if transaction is None:
             [sent] = await self._commit_drafts(room_id, [draft], None, None)
@@ -93,7 +101,8 @@ class Writer:
         entries: Sequence[Entry] = (),
         work: Work | None = None,
     ) -> list[Sent]:
-        """Several events as one unit, all or none, with the rows that `work` writes."""
+        """Several events as one unit, all or none, with the rows that `work` writes. In a room with
+        a policy server none of them may rest on another."""
         unit = Unit(entries, work) if entries or work else None
         return await self._commit_drafts(room_id, drafts, None, unit)
 
@@ -116,6 +125,7 @@ class Writer:
             async with room.turn:
                 staged = [first]
                 for draft in drafts[1:]:
+                    await self._check_new_room(room, draft)
                     staged.append(await self.stager.stage_draft(room, draft, None))
                 rows = partial(work, room.room_id) if work is not None else None
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
@@ -132,6 +142,12 @@ class Writer:
             raise
         return room.room_id, _sent(staged, committed)
 
+    async def _check_new_room(self, room: Room, draft: EventDraft) -> None:
+        try:
+            await self.recommender.check_needless(room, draft)
+        except PolicyUnasked:  # nobody else is in the room, so it is ours, and knows no such room
+            raise forbidden("A new room can't have its own server as its policy server") from None
+
     def _drop_if_failed(self, room: Room, made: asyncio.Future[Committed]) -> None:
         if made.cancelled() or made.exception() is not None:
             self._rooms.drop(room.room_id)
@@ -144,13 +160,33 @@ class Writer:
         unit: Unit | None,
     ) -> list[Sent]:
         stored = (transaction[0], transaction[1].digest) if transaction else None
+        try:
+            return await self._commit(room_id, drafts, stored, unit)
+        except PolicyUnasked:
+            pass
+        async with self.recommender.turn(room_id, drafts[0].sender):
+            for _ in range(limits.POLICY_TRIES):
+                made = await self.recommender.make(await self.room(room_id), drafts)
+                try:
+                    return await self._commit(room_id, made, stored, unit)
+                except PolicyUnasked:  # it has changed; that is committed before it counts
+                    await self._committer.submit(Unit())
+        raise unavailable("the room's policy server changes")
+
+    async def _commit(
+        self,
+        room_id: RoomId,
+        drafts: Sequence[EventDraft | Made],
+        transaction: tuple[TransactionKey, bytes] | None,
+        unit: Unit | None,
+    ) -> list[Sent]:
         for _ in range(2):
             room = await self.room(room_id)
             await self._committer.wait_for_space()
             if self._committer.numbers.left < 2 * len(drafts) + 1:
                 await self._committer.numbers.ready(2 * len(drafts) + 1)
             try:
-                return await self._stage_and_commit(room, drafts, stored, unit)
+                return await self._stage_and_commit(room, drafts, transaction, unit)
             except Superseded:
                 continue
         raise unavailable("the room could not be written")
@@ -158,7 +194,7 @@ class Writer:
     async def _stage_and_commit(
         self,
         room: Room,
-        drafts: Sequence[EventDraft],
+        drafts: Sequence[EventDraft | Made],
         transaction: tuple[TransactionKey, bytes] | None,
         unit: Unit | None,
     ) -> list[Sent]:
@@ -188,20 +224,34 @@ class Writer:
     async def _stage(
         self,
         room: Room,
-        drafts: Sequence[EventDraft],
+        drafts: Sequence[EventDraft | Made],
         transaction: tuple[TransactionKey, bytes] | None,
     ) -> list[Staged | Sent]:
         before = room.staged
         staged: list[Staged | Sent] = []
         try:
             for draft in drafts:
-                same = await self._same_state(room, draft)
-                staged.append(same or await self.stager.stage_draft(room, draft, transaction))
+                staged.append(await self._stage_one(room, draft, transaction))
         except BaseException:
             if room.staged is not before:
                 room.restore(before)
             raise
         return staged
+
+    async def _stage_one(
+        self,
+        room: Room,
+        draft: EventDraft | Made,
+        transaction: tuple[TransactionKey, bytes] | None,
+    ) -> Staged | Sent:
+        if isinstance(draft, Made):
+            same = await self._same_state(room, draft.event)
+            return same or await self.recommender.place(room, draft, transaction)
+        same = await self._same_state(room, draft)
+        if same is not None:
+            return same
+        await self.recommender.check_needless(room, draft)
+        return await self.stager.stage_draft(room, draft, transaction)
 
     async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
         """A refusal that may rest on what is only staged is told once that is committed; if it
@@ -257,7 +307,7 @@ class Writer:
                 redacting = staged.redacting
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
 
-    async def _same_state(self, room: Room, draft: EventDraft) -> Sent | None:
+    async def _same_state(self, room: Room, draft: EventDraft | Event) -> Sent | None:
         """The current state event, if the draft says just what it says."""
         if draft.state_key is None:
             return None
