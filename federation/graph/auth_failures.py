@@ -61,8 +61,10 @@ class AuthRule(Enum):
 
     THIRD_PARTY_INVITE_TARGET_BANNED = "third_party_invite_target_banned"
     """5.4.1.1: the banned aren't invited."""
+    THIRD_PARTY_INVITE_WITHOUT_SIGNED = "third_party_invite_without_signed"
+    """5.4.1.2: `signed`, an object."""
     THIRD_PARTY_INVITE_MALFORMED = "third_party_invite_malformed"
-    """5.4.1.2, 5.4.1.3: `signed` with `mxid` and `token`."""
+    """5.4.1.3: `signed` has `mxid` and `token`."""
     THIRD_PARTY_INVITE_OTHER_USER = "third_party_invite_other_user"
     """5.4.1.4: `mxid` is the target."""
     THIRD_PARTY_INVITE_UNKNOWN = "third_party_invite_unknown"

@@ -27,9 +27,8 @@ def check_membership(
     event: Event, state: AuthState, verified_servers: VerifiedServers
 ) -> AuthFailure | None:
     """The rules for a member event; None when it is allowed."""
-    membership = event.content.get("membership")
     # 5.1
-    if event.state_key is None or membership is None:
+    if event.state_key is None or "membership" not in event.content:
         return AuthFailure(AuthRule.MEMBER_MALFORMED, "no state_key or no membership")
     # 5.2
     if state.version.restricted_joins and "join_authorised_via_users_server" in event.content:
@@ -37,6 +36,7 @@ def check_membership(
         if failure is not None:
             return failure
     # 5.3 to 5.7
+    membership = event.content["membership"]
     check = _CHECKS.get(membership) if type(membership) is str else None
     if check is None or (membership == "knock" and not state.version.knock):
         # 5.8
@@ -147,7 +147,7 @@ def _check_third_party_invite(event: Event, target: str, state: AuthState) -> Au
     invite = event.content["third_party_invite"]
     signed = invite.get("signed") if type(invite) is dict else None
     if type(signed) is not dict:
-        return AuthFailure(AuthRule.THIRD_PARTY_INVITE_MALFORMED, "signed is missing")
+        return AuthFailure(AuthRule.THIRD_PARTY_INVITE_WITHOUT_SIGNED, "signed is no object")
     # 5.4.1.3
     token = signed.get("token")
     if "mxid" not in signed or type(token) is not str:
@@ -172,14 +172,19 @@ def _check_third_party_invite(event: Event, target: str, state: AuthState) -> Au
 
 
 def _public_keys(content: Mapping[str, Any]) -> Iterator[str]:
+    """The keys, in the standard alphabet: these alone may be written in either (spec:
+    m.room.third_party_invite, `public_key`)."""
     single = content.get("public_key")
     if type(single) is str:
-        yield single
+        yield single.translate(_FROM_URL_SAFE)
     several = content.get("public_keys")
     for entry in several if type(several) is list else ():
         key = entry.get("public_key") if type(entry) is dict else None
         if type(key) is str:
-            yield key
+            yield key.translate(_FROM_URL_SAFE)
+
+
+_FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 def _ed25519_signatures(signed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -85,10 +85,12 @@ def _check_form(content: Mapping[str, Any], version: RoomVersion) -> AuthFailure
 def _changes(
     old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion
 ) -> Iterator[_Change]:
-    """The entries whose level was added, changed or removed, with both levels."""
-    if old == new:
+    """The entries whose level was added, changed or removed, with both levels; in an order that
+    follows from the two events, so that all servers and all runs cite the same."""
+    # Only where all levels are integers: to Python `True` and `1` are equal, as levels they aren't.
+    if version.integer_power_levels and old == new:
         return
-    for name in old.keys() | new.keys():
+    for name in (*old, *(added for added in new if added not in old)):
         before = read_level(old.get(name), version)
         after = read_level(new.get(name), version)
         if before != after:
@@ -139,13 +141,15 @@ def _check_users(
     old: Mapping[str, Any], event: Event, level: Level, version: RoomVersion
 ) -> AuthFailure | None:
     """10.9, 10.10: entries of `users`."""
-    for user_id, before, after in _changes(
-        _map(old, "users"), _map(event.content, "users"), version
-    ):
+    changes = list(_changes(_map(old, "users"), _map(event.content, "users"), version))
+    # 10.9
+    for user_id, before, _ in changes:
         if before is not None and user_id != event.sender and before >= level:
             return AuthFailure(
                 AuthRule.POWER_LEVEL_OF_EQUAL, f"{user_id} has {before}, the sender {level}"
             )
+    # 10.10
+    for user_id, _, after in changes:
         if after is not None and after > level:
             return AuthFailure(
                 AuthRule.POWER_LEVEL_USER_TOO_HIGH,

@@ -5,12 +5,10 @@ Rules:
 1. Nothing recurses: chains are as long as rooms are old.
 2. An event that isn't loaded is reported with all its kind (`MissingEvents`), so that the caller
    loads many at once rather than one per attempt.
-3. The *auth sets* that the auth difference compares hold the state events themselves beside their
-   chains, as the most widely deployed server has it; the text, read to the letter, leaves them
-   out. The two differ in whether an unconflicted state event that only some chains hold is
-   replayed too, which changes the result of about 1 in 250 small random rooms full of conflicts.
-   Rooms must agree with what is deployed; and the chains of unconflicted state need no walk in
-   all but rare cases.
+3. A walk costs as much as the chains are long. `auth_chains` answers the same questions at the
+   cost of what differs, and comes here only where it can't.
+4. A cycle (in room versions 1 and 2 servers choose the IDs) ends every walk. Admission accepts no
+   event of one, since each would have to be accepted before itself.
 """
 
 from __future__ import annotations
@@ -55,69 +53,53 @@ def load_all(event_ids: Iterable[EventId], event: LoadEvent) -> dict[EventId, Ev
     return found
 
 
-def auth_chain(
-    event_ids: Iterable[EventId], event: LoadEvent, *, stop: Collection[EventId] = frozenset()
-) -> set[EventId]:
+def auth_chain(event_ids: Iterable[EventId], event: LoadEvent) -> set[EventId]:
     """All events reached from `event_ids` by `auth_events`; these are in it only when reached.
 
-    Events of `stop` are included when reached, but not walked through. Raises MissingEvent.
+    Raises MissingEvent.
     """
     chain: set[EventId] = set()
     layer = set(event_ids)
     while layer:
-        loaded = load_all(layer, event)
         reached: set[EventId] = set()
-        for found in loaded.values():
+        for found in load_all(layer, event).values():
             reached.update(found.auth_events)
-        reached -= chain
-        chain |= reached
-        layer = reached.difference(stop) if stop else reached
+        layer = reached - chain
+        chain |= layer
     return chain
 
 
-def auth_difference(
-    conflicted: Sequence[Collection[EventId]],
-    unconflicted: Collection[EventId],
+def differing(event_sets: Sequence[Collection[EventId]], event: LoadEvent) -> set[EventId]:
+    """As `AuthChains.differing`, by a walk over all of the chains."""
+    auth_sets = [auth_chain(event_ids, event).union(event_ids) for event_ids in event_sets]
+    return set[EventId]().union(*auth_sets) - auth_sets[0].intersection(*auth_sets[1:])
+
+
+def unreached(
+    candidates: Collection[EventId],
+    starts: Collection[EventId],
     event: LoadEvent,
     *,
     reached: Reached | None = None,
 ) -> set[EventId]:
-    """The events beside the states' own that are in some of their auth sets, but not in all.
+    """Those of `candidates` that are in the auth chain of none of `starts`.
 
-    `conflicted`: per state, its conflicted events, which belong to the full conflicted set
-    anyway and are left out; `unconflicted`: the events of all states (rule 3 above). The chains
-    of `unconflicted` are walked only while there are events left that they decide; with
-    `reached` they aren't walked at all.
+    `reached` answers it where there is an index. Without it the chains are walked, until no
+    candidate is left. Raises MissingEvent.
     """
-    auth_sets = [auth_chain(ids, event) | set(ids) for ids in conflicted]
-    if len(auth_sets) < 2:
-        return set()
-    everywhere = auth_sets[0].intersection(*auth_sets[1:])
-    candidates = auth_sets[0].union(*auth_sets[1:]) - everywhere
-    candidates.difference_update(*conflicted)
-    candidates = {event_id for event_id in candidates if event_id not in unconflicted}
-    if not candidates:
-        return candidates
+    left = set(candidates)
     if reached is not None:
-        return candidates.difference(reached(candidates, unconflicted))
-    return _without_reached(candidates, unconflicted, event)
-
-
-def _without_reached(
-    candidates: set[EventId], start: Collection[EventId], event: LoadEvent
-) -> set[EventId]:
-    """Those of `candidates` that no chain of `start` reaches; ends when none is left."""
-    seen: set[EventId] = set(start)
-    layer: set[EventId] = seen.copy()
-    while layer and candidates:
-        reached: set[EventId] = set()
+        return left.difference(reached(left, starts)) if left else left
+    seen: set[EventId] = set()
+    layer: Collection[EventId] = starts
+    while left and layer:
+        cited: set[EventId] = set()
         for found in load_all(layer, event).values():
-            reached.update(found.auth_events)
-        reached -= seen
-        candidates -= reached
-        seen |= reached
-        layer = reached
-    return candidates
+            cited.update(found.auth_events)
+        layer = cited - seen
+        left -= layer
+        seen |= layer
+    return left
 
 
 class Citations:
@@ -144,38 +126,30 @@ class Citations:
         of `starts`, and of its chains, was added; it is enough to have those that were stored
         after the first of `event_ids`, where an event is stored after all that it cites.
         """
-        return {event_id for event_id in event_ids if self._leads_to(event_id, starts)}
+        return {
+            event_id
+            for event_id in event_ids
+            if any(citing in starts for citing in self.citing([event_id]))
+        }
 
-    def _leads_to(self, event_id: EventId, starts: Collection[EventId]) -> bool:
+    def citing(self, event_ids: Iterable[EventId]) -> Iterator[EventId]:
+        """Each event that has one of `event_ids` in its auth chain, found as it is asked for."""
         seen: set[EventId] = set()
-        stack = [event_id]
+        stack = list(event_ids)
         while stack:
             for citing in self._citing.get(stack.pop(), ()):
-                if citing in starts:
-                    return True
                 if citing not in seen:
                     seen.add(citing)
                     stack.append(citing)
-        return False
+                    yield citing
 
 
-def conflicted_subgraph(conflicted: Collection[EventId], event: LoadEvent) -> set[EventId]:
-    """All events on a path of `auth_events` between two conflicted ones, ends included.
-
-    Spec: room version 12, "Conflicted state subgraph". Raises MissingEvent.
-    """
-    targets = set(conflicted)
+def between(ends: Collection[EventId], event: LoadEvent) -> set[EventId]:
+    """As `AuthChains.between`, by a walk over all of the chains, down and up again."""
+    targets = set(ends)
     chain = auth_chain(targets, event)
-    # An event is on such a path when it is reached from one (it is in the chain, or conflicted
-    # itself) and reaches one.
-    leads: dict[EventId, bool] = {}
-    for event_id in _post_order(targets, event):
-        leads[event_id] = any(
-            parent in targets or leads.get(parent, False) for parent in event(event_id).auth_events
-        )
-    between = {event_id for event_id in chain if leads.get(event_id) or event_id in targets}
-    ends = {event_id for event_id in targets if leads.get(event_id)}
-    return between | ends
+    citing = set(Citations(map(event, chain | targets)).citing(targets))
+    return (chain & targets) | (citing & chain) | (citing & targets)
 
 
 def _post_order(start: Iterable[EventId], event: LoadEvent) -> Iterator[EventId]:
@@ -195,17 +169,15 @@ def _post_order(start: Iterable[EventId], event: LoadEvent) -> Iterator[EventId]
             stack.extend((p, False) for p in event(event_id).auth_events if p not in done)
 
 
-def nearest_members(
-    start: Collection[EventId], members: Collection[EventId], event: LoadEvent
-) -> dict[EventId, frozenset[EventId]]:
-    """For each event of `start`, the events of `members` that it reaches, not counting what is
-    reached only through another member.
+def nearest(members: Collection[EventId], event: LoadEvent) -> dict[EventId, frozenset[EventId]]:
+    """For each of `members`, those of them that it reaches, not counting what is reached only
+    through another: the edges of the graph that they form when all between them is contracted.
 
-    The edges of the graph that `members` form when everything between them is contracted.
+    As `AuthChains.nearest`, by a walk over all of the chains.
     """
     nothing: frozenset[EventId] = frozenset()
     hits: dict[EventId, frozenset[EventId]] = {}
-    for event_id in _post_order(start, event):
+    for event_id in _post_order(members, event):
         found: set[EventId] = set()
         for parent in event(event_id).auth_events:
             if parent in members:
@@ -213,7 +185,7 @@ def nearest_members(
             else:
                 found |= hits.get(parent, nothing)
         hits[event_id] = frozenset(found) if found else nothing
-    return {event_id: hits[event_id] for event_id in start}
+    return {event_id: hits[event_id] for event_id in members}
 
 
 class Comparable(Protocol):

@@ -149,8 +149,8 @@ class Resolution:
     """In the reverse topological power ordering."""
     sender_levels: Mapping[EventId, Level] = field(default_factory=dict)
     """Of the power events' senders, by the events' own auth events."""
-    mainline: tuple[EventId, ...] = ()
-    """From the power levels in force after the power events back to the first."""
+    power_levels: EventId | None = None
+    """In force after the power events: the others are ordered by its mainline."""
     positions: Mapping[EventId, int | None] = field(default_factory=dict)
     """The others' places on the mainline; None behind its end."""
     others: tuple[Step, ...] = ()

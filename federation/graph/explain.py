@@ -35,6 +35,7 @@ from federation.graph.conflicts import (
     StateMap,
     Step,
 )
+from federation.graph.mainline import mainline_of
 from federation.graph.power_levels import Level
 from federation.graph.rule_numbers import number_of, number_of_allowing
 from federation.graph.state_resolution import Replay, resolve_steps
@@ -298,7 +299,7 @@ def explain_resolution(
         tuple(sorted(steps.auth_difference)),
         tuple(sorted(steps.subgraph)),
         replayed.power_events(),
-        steps.mainline,
+        mainline_of(steps.power_levels, event),
         replayed.others(),
         tuple(_explain_choice(choice, steps, event) for choice in steps.choices),
         _outcomes(steps),

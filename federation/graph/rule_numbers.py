@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -65,6 +65,7 @@ _V8: Final = {
     **_V6,
     "authoriser": "4.2",
     "join": "4.3",
+    "restricted": "4.3.5",
     "join_rule": "4.3.7",
     "invite": "4.4",
     "leave": "4.5",
@@ -90,6 +91,7 @@ _V12: Final = {
     "member": "5",
     "authoriser": "5.2",
     "join": "5.3",
+    "restricted": "5.3.5",
     "join_rule": "5.3.7",
     "invite": "5.4",
     "leave": "5.5",
@@ -136,9 +138,10 @@ _PLACES: Final[Mapping[AuthRule, tuple[str, str]]] = MappingProxyType(
         _R.JOIN_OF_OTHER_USER: ("join", "2"),
         _R.JOIN_WHILE_BANNED: ("join", "3"),
         _R.JOIN_WITHOUT_INVITE: ("join", "4"),
-        _R.JOIN_NOT_AUTHORISED: ("join", "5.2"),
+        _R.JOIN_NOT_AUTHORISED: ("restricted", "2"),
         _R.JOIN_RULE_FORBIDS: ("join_rule", ""),
         _R.THIRD_PARTY_INVITE_TARGET_BANNED: ("invite", "1.1"),
+        _R.THIRD_PARTY_INVITE_WITHOUT_SIGNED: ("invite", "1.2"),
         _R.THIRD_PARTY_INVITE_MALFORMED: ("invite", "1.3"),
         _R.THIRD_PARTY_INVITE_OTHER_USER: ("invite", "1.4"),
         _R.THIRD_PARTY_INVITE_UNKNOWN: ("invite", "1.5"),
@@ -174,6 +177,19 @@ _PLACES: Final[Mapping[AuthRule, tuple[str, str]]] = MappingProxyType(
 )
 
 
+_KEPT_WHERE: Final[Mapping[AuthRule, Callable[[RoomVersion], bool]]] = MappingProxyType(
+    {
+        _R.CREATE_HAS_ROOM_ID: lambda version: version.room_id_is_create_hash,
+        _R.CREATE_OF_OTHER_DOMAIN: lambda version: not version.room_id_is_create_hash,
+        _R.CREATE_WITHOUT_CREATOR: lambda version: version.creator_in_content,
+        _R.CREATE_ADDITIONAL_CREATORS: lambda version: version.additional_creators,
+        _R.AUTH_EVENTS_WITHOUT_CREATE: lambda version: version.create_in_auth_events,
+        _R.REDACTION_LEVEL: lambda version: version.redactions_in_auth_rules,
+    }
+)
+"""Rules that came or went while the section that they stand in stayed."""
+
+
 def number_of(rule: AuthRule, version: RoomVersion) -> str | None:
     """The number of the rule that refuses, such as `5.3.4`; None where the version has no such
     rule."""
@@ -182,8 +198,8 @@ def number_of(rule: AuthRule, version: RoomVersion) -> str | None:
         if version.room_id_is_create_hash:
             return "2"
         return "2.5" if rule is AuthRule.ROOM_ID_NOT_OF_CREATE else "2.4"
-    if rule is AuthRule.REDACTION_LEVEL and not version.redactions_in_auth_rules:
-        return None  # version 3 took it away and left the other numbers as they were
+    if rule in _KEPT_WHERE and not _KEPT_WHERE[rule](version):
+        return None
     section, place = _PLACES[rule]
     number = _SECTIONS[version.rule_numbering].get(section)
     if number is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
+from federation.graph.auth_chains import AuthChains
 from federation.graph.auth_rules import AuthState, check_auth
 from federation.graph.state_resolution import resolve
 from tests.federation.graph.room_builder import ALICE, BOB, CAROL, DAVE, Room, ids_of
@@ -25,22 +26,25 @@ class RandomRoom:
         self.room = Room(name).open_to(BOB, CAROL, levels={BOB: 60, CAROL: 50})
         self.nodes: list[tuple[Event, StateIds]] = [(self.room.last, ids_of(self.room.state))]
         self.rejected: set[EventId] = set()
+        self.chains = AuthChains()
+        """Kept for as long as the room lives."""
         for _ in range(steps):
             self.step()
 
-    def resolve(self, states: Sequence[StateIds]) -> StateIds:
+    def resolve(self, states: Sequence[StateIds], *, chains: AuthChains | None = None) -> StateIds:
         return resolve(
             self.room.version,
             states,
             event=self.room.loader(),
             is_rejected=self.rejected.__contains__,
+            chains=chains,
         )
 
     def step(self) -> None:
         count = self.random.choice((1, 1, 1, 2))
         recent = self.nodes[-6:]
         parents = self.random.sample(recent, min(count, len(recent)))
-        state = dict(self.resolve([state for _, state in parents]))
+        state = dict(self.resolve([state for _, state in parents], chains=self.chains))
         if self.random.random() < 0.15:
             self.make_stale(state)
         loaded = {key: self.room.events[event_id] for key, event_id in state.items()}

@@ -52,7 +52,7 @@ def test_a_member_event_needs_a_state_key_and_a_membership(name: str) -> None:
     assert rule_of(empty, state) is AuthRule.MEMBER_MALFORMED
 
 
-@pytest.mark.parametrize("membership", ["", "owner", 5, ["join"], {"a": 1}])
+@pytest.mark.parametrize("membership", ["", "owner", 5, None, ["join"], {"a": 1}])
 def test_an_unknown_membership_is_refused(name: str, membership: Any) -> None:
     room = room_with(name)
     event = room.send("m.room.member", EVE, {"membership": membership}, EVE, keep=False)
@@ -337,6 +337,15 @@ def test_a_third_party_invite_is_allowed_by_a_signature_of_a_public_key(
     assert rule_of(third_party(room), gone) is None
 
 
+def test_the_keys_of_a_third_party_invite_may_be_url_safe(name: str) -> None:
+    key = IDENTITY_KEY.verify_key.encoded
+    url_safe = key.translate(str.maketrans("+/", "-_"))
+    assert url_safe != key, "a key that tells the alphabets apart"
+    for content in ({"public_key": url_safe}, {"public_keys": [{"public_key": url_safe}]}):
+        room = room_with_token(name, **content)
+        assert rule_of(third_party(room), room.auth_state()) is None
+
+
 @pytest.mark.parametrize(
     "signed",
     [
@@ -366,8 +375,8 @@ def test_a_third_party_invite_without_usable_keys_is_refused(name: str, keys: An
 @pytest.mark.parametrize(
     ("signed", "expected"),
     [
-        (None, AuthRule.THIRD_PARTY_INVITE_MALFORMED),
-        ("x", AuthRule.THIRD_PARTY_INVITE_MALFORMED),
+        (None, AuthRule.THIRD_PARTY_INVITE_WITHOUT_SIGNED),
+        ("x", AuthRule.THIRD_PARTY_INVITE_WITHOUT_SIGNED),
         ({"mxid": EVE}, AuthRule.THIRD_PARTY_INVITE_MALFORMED),
         ({"token": "t"}, AuthRule.THIRD_PARTY_INVITE_MALFORMED),
         ({"mxid": EVE, "token": 5}, AuthRule.THIRD_PARTY_INVITE_MALFORMED),

@@ -11,7 +11,15 @@ from federation.events.ids import EventId, UserId
 from federation.events.room_versions import room_version
 from federation.graph.auth_rules import AuthRule, check_auth
 from federation.graph.power_levels import LEVEL_DEFAULTS
-from tests.federation.graph.room_builder import ALICE, BOB, CAROL, DAVE, SUPPORTED_NAMES, Room
+from tests.federation.graph.room_builder import (
+    ALICE,
+    BOB,
+    CAROL,
+    DAVE,
+    EVE,
+    SUPPORTED_NAMES,
+    Room,
+)
 
 all_versions = pytest.mark.parametrize("name", SUPPORTED_NAMES)
 with_integers = pytest.mark.parametrize(
@@ -131,6 +139,28 @@ def test_strings_and_floats_are_compared_as_the_integers_they_stand_for(name: st
     if not room.version.strict_canonical_json:
         assert change(room, kick=50.9) is None
         assert change(room, kick=51.0) is AuthRule.POWER_LEVEL_CHANGE_TOO_HIGH
+
+
+@before_integers
+def test_true_is_no_level_though_python_takes_it_for_one(name: str) -> None:
+    # With a level of 0, of which `true` takes away a 1 and a 1 takes the place of a `true`.
+    base = {"m.room.power_levels": 0, "x": 1}
+    room = room_with(name, events=base, state_default=0, users_default=0)
+    too_high = AuthRule.POWER_LEVEL_MAP_CHANGE_TOO_HIGH
+    room.member(EVE, "join")
+    assert change(room, EVE, events={**base, "x": True}) is too_high
+    room.levels(ALICE, {ALICE: 100}, extra={"events": {**base, "x": True}, "state_default": 0})
+    assert change(room, EVE, events=base) is too_high
+    assert change(room, EVE, events={**base, "x": False}) is None
+
+
+@all_versions
+def test_the_first_rule_that_is_broken_is_cited_whatever_the_order_of_users(name: str) -> None:
+    room = room_with(name)
+    for order in (1, -1):
+        both = users(room, bob=51, dave=49)
+        changed = dict(list(both.items())[::order])
+        assert change(room, users=changed) is AuthRule.POWER_LEVEL_OF_EQUAL
 
 
 @all_versions

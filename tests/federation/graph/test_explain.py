@@ -124,6 +124,12 @@ def test_every_rule_that_a_version_can_break_has_a_number_there(name: str) -> No
     version = room_version(name)
     absent = {rule for rule in AuthRule if number_of(rule, version) is None}
     by_flag = {
+        AuthRule.CREATE_HAS_ROOM_ID: version.room_id_is_create_hash,
+        AuthRule.CREATE_OF_OTHER_DOMAIN: not version.room_id_is_create_hash,
+        AuthRule.CREATE_WITHOUT_CREATOR: version.creator_in_content,
+        AuthRule.CREATE_ADDITIONAL_CREATORS: version.additional_creators,
+        AuthRule.AUTH_EVENTS_WITHOUT_CREATE: version.create_in_auth_events,
+        AuthRule.JOIN_NOT_AUTHORISED: version.restricted_joins,
         AuthRule.ALIASES_OF_OTHER_SERVER: version.aliases_in_auth_rules,
         AuthRule.JOIN_UNSIGNED_BY_AUTHORISER: version.restricted_joins,
         AuthRule.KNOCK_RULE: version.knock,

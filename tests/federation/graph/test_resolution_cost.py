@@ -6,6 +6,7 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId
+from federation.graph.auth_chains import AuthChains
 from federation.graph.conflicts import Overlay
 from federation.graph.state_resolution import resolve, resolve_deltas
 from tests.federation.graph.large_room import LEVELS, forked
@@ -17,8 +18,11 @@ def never(event_id: EventId) -> bool:
     return False
 
 
-def loads_of(name: str, members: int) -> int:
-    room, deltas = forked(name, members)
+def loads_of(
+    name: str, members: int, level_changes: int = 0, *, chains: AuthChains | None = None
+) -> int:
+    """How many events are asked for to resolve a fork; with chains, the second time."""
+    room, deltas = forked(name, members, level_changes)
     loads = 0
     load = room.load
 
@@ -27,20 +31,31 @@ def loads_of(name: str, members: int) -> int:
         loads += 1
         return load(event_id)
 
-    resolve_deltas(
-        room.version,
-        room.base,
-        deltas,
-        event=counting,
-        is_rejected=never,
-        reached=room.citations.reached,
-    )
+    for _ in range(1 if chains is None else 2):
+        loads = 0
+        resolve_deltas(
+            room.version,
+            room.base,
+            deltas,
+            event=counting,
+            is_rejected=never,
+            reached=room.citations.reached,
+            chains=chains,
+        )
     return loads
 
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_as_many_events_are_looked_at_in_a_room_of_2000_as_in_one_of_10(name: str) -> None:
     assert loads_of(name, 10) == loads_of(name, 2_000) < 2_000
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_as_many_events_are_looked_at_after_5000_changes_of_power_levels_as_after_50(
+    name: str,
+) -> None:
+    after_50 = loads_of(name, 10, 50, chains=AuthChains())
+    assert loads_of(name, 10, 5_000, chains=AuthChains()) == after_50 < 500
 
 
 @pytest.mark.parametrize("name", VERSIONS)

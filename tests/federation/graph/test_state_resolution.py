@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
+from federation.graph.auth_chains import AuthChains
 from federation.graph.chains import Citations, loader
 from federation.graph.conflicts import (
     Conflict,
@@ -23,6 +24,7 @@ from federation.graph.conflicts import (
     deltas_of,
     split,
 )
+from federation.graph.mainline import mainline_of
 from federation.graph.state_resolution import (
     MissingEvent,
     is_power_event,
@@ -235,7 +237,9 @@ def test_an_event_off_the_mainline_stands_where_its_power_levels_join_it(name: s
         state={**room.state, LEVELS: lost},
     )
     steps = steps_of(room, fork(room, won, on_oldest), fork(room, lost, on_lost))
-    assert steps.mainline[:3] == (won.event_id, joint.event_id, oldest.event_id)
+    assert steps.power_levels == won.event_id
+    mainline = mainline_of(steps.power_levels, room.loader())
+    assert mainline == (won.event_id, joint.event_id, oldest.event_id)
     assert steps.positions[on_lost.event_id] == 1
     assert steps.positions[on_oldest.event_id] == 2
     assert steps.state[TOPIC] == on_lost.event_id
@@ -381,7 +385,10 @@ def test_it_agrees_with_a_naive_implementation(
     made = RandomRoom(name, seed, steps)
     states = made.pick(count)
     oracle = Oracle(made.room.version, made.room.events, made.rejected.__contains__)
-    assert made.resolve(states) == oracle.resolve(states)
+    expected = oracle.resolve(states)
+    assert made.resolve(states) == expected
+    assert made.resolve(states, chains=made.chains) == expected, "with chains kept all along"
+    assert made.resolve(states, chains=AuthChains(lines_max=3)) == expected, "walked, or in part"
 
 
 @settings(max_examples=200, deadline=None)

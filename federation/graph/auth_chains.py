@@ -1,0 +1,256 @@
+"""Auth chains as compact sets (spec: room version 2 and 12, "State resolution", definitions).
+
+A room's auth graph is a few long lines, woven together: the power levels, each citing the ones
+before, the join rules, each user's membership. So an auth chain is told by how far up each line it
+goes, and what two chains differ in is found without walking what they share.
+
+Rules:
+1. An event has a *place*: a line, and a height on it, from 1. It stands right above an auth event
+   of its own type and state key where nothing stands yet, else it begins a line. So each event of
+   a line has all those below it in its auth chain.
+2. A set of events that has with each event all that this one reaches (an auth chain, a union of
+   such) is therefore, for each line, the greatest height in it: a union is a maximum, what an
+   intersection lacks is a range, and whether an event is in it takes one look-up.
+3. Places are given when first asked for, and stay: what an event cites never changes. Which line
+   an event is on depends on the order of asking; no answer does.
+4. An event has no place if it is on a cycle (in versions 1 and 2 servers choose the IDs), if its
+   chain goes over more than `AUTH_CHAIN_LINES_MAX` lines (a fork beside a fork, made to be
+   costly), or if it cites one without a place. What concerns such an event is found by a walk
+   (`chains`), with the same answer.
+5. What isn't loaded raises MissingEvent, a layer at a time, before any place is given.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from federation import limits
+from federation.events.event import Event
+from federation.events.ids import EventId
+from federation.graph import chains
+from federation.graph.chains import LoadEvent, load_all, topological_order
+from federation.graph.mainline import Mainlines
+
+_Heights = Mapping[int, int]
+"""By line, the greatest height in a set of events; no entry for lines that it has nothing of."""
+
+
+class _Place(NamedTuple):
+    line: int
+    height: int
+    chain: _Heights
+    """The event's auth chain, without itself."""
+
+
+class _Line(NamedTuple):
+    type: str
+    state_key: str | None
+    event_ids: list[EventId]
+
+    def is_of(self, event: Event) -> bool:
+        """Has the event the type and state key of those on the line?"""
+        return self.state_key == event.state_key and self.type == event.type
+
+
+class AuthChains:
+    """The auth chains of one room's events, worked out when first asked for, and kept.
+
+    A fresh one may be made for each call, or one kept for as long as the room is in use; nothing
+    else may use it during a call. `event` of the methods gives the room's events, rejected ones
+    too; it isn't asked again for what was placed, nor for what that reaches.
+    """
+
+    def __init__(
+        self,
+        *,
+        entries_max: int = limits.AUTH_CHAIN_ENTRIES_MAX,
+        lines_max: int = limits.AUTH_CHAIN_LINES_MAX,
+    ) -> None:
+        self._entries_max = entries_max
+        self._lines_max = lines_max
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._places: dict[EventId, _Place] = {}
+        self._without_place: set[EventId] = set()
+        self._lines: list[_Line] = []
+        self._chains: dict[tuple[EventId, ...], _Heights] = {}
+        self.entries = 0
+        """What it holds, in entries of about 60 bytes."""
+        self.mainlines = Mainlines()
+        """Of the same room, kept and forgotten with the chains."""
+
+    def trim(self) -> None:
+        """Forgets everything if that is more than `entries_max`; to be called between uses."""
+        if self.entries > self._entries_max:
+            self.clear()
+
+    def __len__(self) -> int:
+        """How many events it knows."""
+        return len(self._places) + len(self._without_place)
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def differing(
+        self, event_sets: Sequence[Collection[EventId]], event: LoadEvent
+    ) -> set[EventId]:
+        """The events that are in some of the sets or their auth chains, but not in all.
+
+        "In" means for each set: one of it, or in the chain of one of it. Raises MissingEvent.
+        """
+        if self._placed(set().union(*event_sets), event) is None:
+            return chains.differing(event_sets, event)
+        reached = [self._reached(event_ids) for event_ids in event_sets]
+        found: set[EventId] = set()
+        for line in set().union(*reached):
+            heights = [heights.get(line, 0) for heights in reached]
+            found.update(self._lines[line].event_ids[min(heights) : max(heights)])
+        return found
+
+    def between(self, ends: Collection[EventId], event: LoadEvent) -> set[EventId]:
+        """All events on a path of `auth_events` from one of `ends` to another, these included.
+
+        Raises MissingEvent.
+        """
+        placed = self._placed(ends, event)
+        if placed is None:
+            return chains.between(ends, event)
+        lowest: dict[int, int] = {}
+        reached: dict[int, int] = {}
+        for place in placed.values():
+            lowest[place.line] = min(place.height, lowest.get(place.line, place.height))
+            _raise(reached, place.chain)
+        found = {
+            end
+            for end, place in placed.items()
+            if place.height <= reached.get(place.line, 0) or _meets(place.chain, lowest)
+        }
+        for line, height in reached.items():
+            event_ids = self._lines[line].event_ids
+            # What is above an event that reaches an end reaches it, too.
+            first = bisect_left(
+                range(height), True, key=lambda i: _meets(self._places[event_ids[i]].chain, lowest)
+            )
+            found.update(event_ids[first:height])
+        return found
+
+    def nearest(
+        self, members: Collection[EventId], event: LoadEvent
+    ) -> Mapping[EventId, Collection[EventId]]:
+        """For each of `members`, those of them in its auth chain, but for some that are also in
+        the chain of another of these: edges enough to sort by, and to find all the rest.
+
+        Raises MissingEvent.
+        """
+        placed = self._placed(members, event)
+        if placed is None:
+            return chains.nearest(members, event)
+        heights: dict[int, list[int]] = {}
+        for line, height, _ in sorted(placed.values(), key=lambda place: place.height):
+            heights.setdefault(line, []).append(height)
+        edges: dict[EventId, list[EventId]] = {}
+        for member, place in placed.items():
+            # Of each line the highest member within reach; it has those below in its chain.
+            within = (
+                (line, bisect_right(heights[line], height))
+                for line, height in place.chain.items()
+                if line in heights
+            )
+            edges[member] = [
+                self._lines[line].event_ids[heights[line][count - 1] - 1]
+                for line, count in within
+                if count
+            ]
+        return edges
+
+    # --- places ---------------------------------------------------------------------------------
+
+    def _placed(
+        self, event_ids: Collection[EventId], event: LoadEvent
+    ) -> dict[EventId, _Place] | None:
+        """The places of some events, given now if need be; None if one can't have any."""
+        new = self._load_new(event_ids, event)
+        for event_id in topological_order(new, lambda event_id: new[event_id].auth_events):
+            self._place(new[event_id])
+        # What a topological order leaves out is on a cycle, or reaches one.
+        self._without_place.update(event_id for event_id in new if event_id not in self._places)
+        if not self._without_place.isdisjoint(event_ids):
+            return None
+        return {event_id: self._places[event_id] for event_id in event_ids}
+
+    def _load_new(self, event_ids: Collection[EventId], event: LoadEvent) -> dict[EventId, Event]:
+        """Those of the events, and of their chains, that aren't known yet."""
+        new: dict[EventId, Event] = {}
+        layer = {event_id for event_id in event_ids if not self._knows(event_id)}
+        while layer:
+            loaded = load_all(layer, event)
+            new.update(loaded)
+            cited = {parent for found in loaded.values() for parent in found.auth_events}
+            layer = {parent for parent in cited if parent not in new and not self._knows(parent)}
+        return new
+
+    def _knows(self, event_id: EventId) -> bool:
+        return event_id in self._places or event_id in self._without_place
+
+    def _place(self, event: Event) -> None:
+        """Gives an event its place, after all that it cites."""
+        cited = [self._places.get(parent) for parent in event.auth_events]
+        parents = [place for place in cited if place is not None]
+        if len(parents) < len(cited):
+            return
+        chain = self._chains.get(event.auth_events)
+        if chain is None:
+            chain = _chain_over(parents)
+            if len(chain) > self._lines_max:
+                return
+            self._chains[event.auth_events] = chain
+            self.entries += len(chain)
+        self.entries += 1
+        line = self._line_for(event, parents)
+        event_ids = self._lines[line].event_ids
+        event_ids.append(event.event_id)
+        self._places[event.event_id] = _Place(line, len(event_ids), chain)
+
+    def _line_for(self, event: Event, parents: Iterable[_Place]) -> int:
+        """The line that goes on with an event: of one that it cites (rule 1), or a new one."""
+        for number, height, _ in parents:
+            line = self._lines[number]
+            if height == len(line.event_ids) and line.is_of(event):
+                return number
+        self._lines.append(_Line(event.type, event.state_key, []))
+        return len(self._lines) - 1
+
+    def _reached(self, event_ids: Iterable[EventId]) -> _Heights:
+        """Some events with their chains."""
+        return _chain_over(self._places[event_id] for event_id in event_ids)
+
+
+def _chain_over(places: Iterable[_Place]) -> _Heights:
+    """Some events with their chains: the chain of what cites them."""
+    union: dict[int, int] = {}
+    for line, height, chain in sorted(places, key=lambda place: len(place.chain), reverse=True):
+        # What is reached already brings nothing new: its chain is reached with it.
+        if union.get(line, 0) < height:
+            _raise(union, chain)
+            union[line] = height
+    return union
+
+
+def _raise(heights: dict[int, int], others: _Heights) -> None:
+    """Makes the first the union of both."""
+    if not heights:
+        heights.update(others)
+        return
+    for line, height in others.items():
+        if heights.get(line, 0) < height:
+            heights[line] = height
+
+
+def _meets(chain: _Heights, lowest: _Heights) -> bool:
+    """Is one of some events in a chain, given the lowest of them on each line?"""
+    if len(chain) < len(lowest):
+        return any(height >= lowest.get(line, height + 1) for line, height in chain.items())
+    return any(chain.get(line, 0) >= height for line, height in lowest.items())
