@@ -129,7 +129,7 @@ POLICY_PAUSES_REMEMBERED_MAX = 1_000  # a forgotten one costs one more try
 POLICY_ANSWERS_REMEMBERED_MAX = 10_000
 POLICY_ANSWER_REMEMBERED_S = 3_600.0  # its word on one event
 POLICY_HOLD_S_MAX = 60.0  # an event waits so long for a policy server that can't be asked
-POLICY_HELD_MAX = 10_000  # past it the longest held is held no longer
+POLICY_HELD_MAX = 10_000  # past it the wait of the longest held begins anew
 
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------
 INTEGER_MAX = 2**53 - 1  # appendices, "Canonical JSON"

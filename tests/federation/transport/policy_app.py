@@ -1,7 +1,7 @@
 """A small policy server: what it says to `/sign` is up to the test.
 
-It recommends all that has no spam in its body, unless its mood is another. As the real ones may, it
-knows nothing of rooms.
+It recommends all that has no spam in its content, unless its mood is another. As the real ones
+may, it knows nothing of rooms.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Mood(Enum):
     DOWN = "down"
     BUSY = "busy"
     """429 with a wait."""
+    DISTRUSTS_US = "distrusts us"
+    """401: it can't get our key, say."""
     NO_POLICY_SERVER = "no policy server"
     """404, as any homeserver answers."""
 
@@ -107,9 +109,11 @@ class PolicyApp:
                 return web.json_response(
                     {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 9_000}, status=429
                 )
+            case Mood.DISTRUSTS_US:
+                return error(401, "M_UNAUTHORIZED", "Who are you?")
             case Mood.NO_POLICY_SERVER:
                 return error(404, "M_UNRECOGNIZED", "Unrecognized request")
-        if "spam" in str(pdu["content"].get("body")):
+        if "spam" in str(pdu["content"]):
             return error(400, "M_FORBIDDEN", "It looks like spam")
         return web.json_response(self.signed(pdu))
 

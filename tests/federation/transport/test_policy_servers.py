@@ -12,7 +12,7 @@ import pytest
 from federation import limits
 from federation.events import canonical_json
 from federation.events.event import Event, parse_pdu
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signatures import signatures_of
 from federation.graph.admission import Accepted, Dropped, DropReason, Rejected, SoftFailed
 from federation.graph.policy_servers import POLICY_KEY_ID, PolicyServer, check_policy
@@ -21,7 +21,7 @@ from federation.transport import policy_servers
 from federation.transport.dialer import Bounds
 from federation.transport.gap_filler import NotAtHand, Undecided
 from federation.transport.handshakes import HandshakeFailed, MembershipWish
-from federation.transport.policy_servers import PolicyServers
+from federation.transport.policy_servers import Asked, PolicyServers
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 from tests.federation.transport.policy_app import SIGN_PATH, Mood, PolicyApp
@@ -165,7 +165,15 @@ async def test_a_word_that_is_no_recommendation_is_final(mood: Mood) -> None:
 
 
 @pytest.mark.parametrize(
-    "mood", [Mood.DOWN, Mood.BUSY, Mood.GARBAGE, Mood.NO_OBJECT, Mood.TOO_LARGE]
+    "mood",
+    [
+        Mood.DOWN,
+        Mood.BUSY,
+        Mood.DISTRUSTS_US,
+        Mood.GARBAGE,
+        Mood.NO_OBJECT,
+        Mood.TOO_LARGE,
+    ],
 )
 async def test_an_event_waits_for_a_policy_server_that_can_not_be_asked(mood: Mood) -> None:
     async with guarded() as room:
@@ -187,6 +195,21 @@ async def test_an_event_does_not_wait_for_ever() -> None:
         assert isinstance(await room.a.filler.settle(event, room.b.name), Undecided)
         room.net.clock.jump(limits.POLICY_HOLD_S_MAX)
         assert isinstance(await room.a.filler.settle(event, room.b.name), SoftFailed)
+
+
+async def test_it_is_bounded_of_how_many_events_the_wait_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(policy_servers, "POLICY_HELD_MAX", 2)
+    async with guarded() as room:
+        room.app.mood = Mood.DOWN
+        events = [room.says(str(i)) for i in range(3)]
+        for event in events:
+            assert isinstance(await room.a.recommendations.ask(event), PolicyRefusal)
+        room.net.clock.jump(limits.POLICY_HOLD_S_MAX)
+        for event in events[1:]:
+            assert await room.a.recommendations.ask(event) == Asked(event, room.app.policy)
+        assert isinstance(await room.a.recommendations.ask(events[0]), PolicyRefusal)
 
 
 async def test_an_event_that_waits_is_taken_in_once_the_policy_server_is_back() -> None:
@@ -288,6 +311,20 @@ async def test_one_that_fails_is_left_alone_for_longer_and_longer() -> None:
         refusal = await room.a.policies.sign(room.says("x"), room.app.policy)
         assert isinstance(refusal, PolicyRefusal)
         assert refusal.retry_after_s == limits.POLICY_PAUSE_S_MIN
+
+
+async def test_remembered_pauses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_servers, "POLICY_PAUSES_REMEMBERED_MAX", 1)
+    async with guarded() as room:
+        event, key = room.says("hello"), room.app.policy.public_key
+        room.app.mood = Mood.DOWN
+        nowhere = PolicyServer(ServerName("nowhere.test"), key)
+        room.net.addresses[nowhere.server] = "127.0.0.1:1"
+        for policy in (room.app.policy, room.app.policy, nowhere):
+            await room.a.policies.sign(event, policy)
+        assert len(room.app.asked) == 1
+        await room.a.policies.sign(event, room.app.policy)
+        assert len(room.app.asked) == 2
 
 
 async def test_a_wait_that_it_asks_for_is_kept_within_bounds() -> None:
