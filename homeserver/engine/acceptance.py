@@ -80,9 +80,8 @@ class Acceptance:
                     stored = await self._stored_verdict(room, event.event_id)
                     if stored is not None:
                         return stored
-                    judged = await self._settled(room, event, verdict, asked)
                     staged, final = await self._stage(
-                        room, event, judged, state_before, to_federate
+                        room, event, verdict, state_before, to_federate=to_federate, asked=asked
                     )
                     done = self._writer.enqueue(room, [staged])
                 await done
@@ -116,11 +115,16 @@ class Acceptance:
         event: Event,
         verdict: Verdict,
         state_before: Mapping[StateKey, EventId] | None,
+        *,
         to_federate: bool,
+        asked: PolicyServer | None,
     ) -> tuple[Staged, Verdict]:
         outlier_nid = await self._outlier_nid(event.event_id)
         nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
         before, snapshots = await self._before(room, event, state_before)
+        if isinstance(verdict, Accepted):
+            verdict = await self.settle(room, event)
+            await self._check_asked(room, verdict, asked)
         unproven = state_before is not None
         if isinstance(verdict, Accepted):
             origin = Origin(to_federate=to_federate, unproven=unproven)
@@ -145,19 +149,20 @@ class Acceptance:
         room.remember_after(event.event_id, after)
         return staged, verdict
 
-    async def _settled(
-        self, room: Room, event: Event, verdict: Verdict, asked: PolicyServer | None
-    ) -> Verdict:
-        """The verdict with the checks by the room's state of now."""
-        if not isinstance(verdict, Accepted):
-            return verdict
+    async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
+        """Checks 6 and 7, under the room's turn."""
         policy = await self._writer.recommender.policy_of(room, room.staged)
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
-        settled = await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
-        lacks_word = isinstance(settled, SoftFailed) and isinstance(settled.failure, NotRecommended)
-        if lacks_word and policy != asked:
+        return await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
+
+    async def _check_asked(
+        self, room: Room, verdict: Accepted | SoftFailed, asked: PolicyServer | None
+    ) -> None:
+        """Raises PolicyUnasked for what isn't recommended by a policy server that wasn't asked."""
+        if isinstance(verdict, Accepted) or not isinstance(verdict.failure, NotRecommended):
+            return
+        if await self._writer.recommender.policy_of(room, room.staged) != asked:
             raise PolicyUnasked
-        return settled
 
     async def _outlier_nid(self, event_id: EventId) -> int | None:
         """The row number of an event that is stored without a place, to get one now."""
