@@ -353,6 +353,13 @@ HEADS_KEPT = 100
 """Forward extremities of a room, but for those that differ in their state; one more, and those
 that add no state are let go."""
 
+ROOM_CITING_EVENTS = 50_000
+"""State events of a hot room whose citations are kept in memory (about 27 MB, counted as the
+room's). What doesn't fit is read from the database when state resolution asks for it."""
+
+CITING_EVENTS_PAGE = 2_000
+"""State events read at a time for their citations."""
+
 POLICY_SENDS_WAITING = 100
 """Sends of one user in one room that wait for its policy server; further ones get 503."""
 

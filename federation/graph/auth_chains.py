@@ -92,6 +92,10 @@ class AuthChains:
         """How many events it knows."""
         return len(self._places) + len(self._without_place)
 
+    def __contains__(self, event_id: EventId) -> bool:
+        """Is the event known, with all of its chain?"""
+        return event_id in self._places or event_id in self._without_place
+
     # --- questions ------------------------------------------------------------------------------
 
     def differing(
@@ -184,16 +188,13 @@ class AuthChains:
     def _load_new(self, event_ids: Collection[EventId], event: LoadEvent) -> dict[EventId, Event]:
         """Those of the events, and of their chains, that aren't known yet."""
         new: dict[EventId, Event] = {}
-        layer = {event_id for event_id in event_ids if not self._knows(event_id)}
+        layer = {event_id for event_id in event_ids if event_id not in self}
         while layer:
             loaded = load_all(layer, event)
             new.update(loaded)
             cited = {parent for found in loaded.values() for parent in found.auth_events}
-            layer = {parent for parent in cited if parent not in new and not self._knows(parent)}
+            layer = {parent for parent in cited if parent not in new and parent not in self}
         return new
-
-    def _knows(self, event_id: EventId) -> bool:
-        return event_id in self._places or event_id in self._without_place
 
     def _place(self, event: Event) -> None:
         """Gives an event its place, after all that it cites."""

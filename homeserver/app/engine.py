@@ -16,7 +16,7 @@ from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
 from homeserver.engine.residents import Residents
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.store import Store

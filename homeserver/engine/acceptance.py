@@ -20,7 +20,7 @@ from federation.ports import KnownEvent, PolicyUnasked, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Unit
 from homeserver.engine.imports import Imports
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
@@ -143,9 +143,7 @@ class Acceptance:
         )
         staged, after = keep_aside(event, nid, room, before, origin)
         staged.snapshots = (*snapshots, *staged.snapshots)
-        room.staged_events[event.event_id] = KnownEvent(
-            event, rejected=not is_soft, soft_failed=is_soft
-        )
+        room.stage(KnownEvent(event, rejected=not is_soft, soft_failed=is_soft), nid)
         room.remember_after(event.event_id, after)
         return staged, verdict
 

@@ -14,7 +14,7 @@ from federation.ports import KnownEvent
 from homeserver.engine.committer import Committer
 from homeserver.engine.policy.recommender import Recommender
 from homeserver.engine.residents import Residents
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
+from federation.graph.chains import topological_order
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
@@ -54,6 +55,16 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
     )
 
 
+def cited_first(events: Sequence[Event]) -> list[Event]:
+    """The events so that each follows those of them that it cites as its authorisation: row numbers
+    are given in this order (`resolution.citations`, rule 2). Where claimed IDs make a circle (room
+    versions 1 and 2), its events come last."""
+    by_id = {event.event_id: event for event in events}
+    ordered = topological_order(by_id, lambda event_id: by_id[event_id].auth_events)
+    left_out = by_id.keys() - set(ordered)
+    return [by_id[one] for one in (*ordered, *(i for i in by_id if i in left_out))]
+
+
 class Imports:
     """Writes many events of one room at once."""
 
@@ -85,29 +96,33 @@ class Imports:
         await self._committer.numbers.ready(len(events) + 1)
         room = await self._rooms.get(events[0].room_id)
         if room is None:
-            return await self._write_outliers(events, rejected)
+            return await self._write_outliers(events, rejected, None)
         room.pins += 1
         try:
             async with room.turn:
                 new = [one for one in events if one.event_id not in room.staged_events]
                 if new:
-                    await self._write_outliers(new, rejected)
+                    await self._write_outliers(new, rejected, room)
         finally:
             room.pins -= 1
         return room.nid
 
-    async def _write_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
-        first = events[0]
+    async def _write_outliers(
+        self, events: Sequence[Event], rejected: Collection[EventId], room: Room | None
+    ) -> int:
+        first, ordered = events[0], cited_first(events)
+        if room is not None:
+            room.cite(ordered)
 
         def rows(room_nid: int) -> list[EventRow]:
             take = self._committer.numbers.take
             return [
                 _row(event, take(), room_nid, rejected=event.event_id in rejected)
-                for event in events
+                for event in ordered
             ]
 
-        room = (self._committer.numbers.take(), first.room_id, first.version.name)
-        room_nid = await self._store.events.store_outliers(room, rows)
+        key = (self._committer.numbers.take(), first.room_id, first.version.name)
+        room_nid = await self._store.events.store_outliers(key, rows)
         self._rooms.memory.stored(event.event_id for event in events)
         return room_nid
 
@@ -221,9 +236,14 @@ class Imports:
         chain = first_chain(self._committer.numbers.take(), _by_key(gap.state))
         before = Before(state_of(chain), chain)
         snapshots = [snapshot_row(room, chain)]
+        nids = dict(gap.nids)
+        for event in cited_first(events):
+            if event.event_id not in nids:
+                nids[event.event_id] = self._committer.numbers.take()
+        room.cite(events)
         rows = []
         for i, event in enumerate(events):
-            nid = gap.nids.get(event.event_id) or self._committer.numbers.take()
+            nid = nids[event.event_id]
             row = _row(event, nid, room.nid, rejected=False)
             row.outlier, row.unproven = False, True
             row.n, row.fill = gap.n, gap.lowest - len(events) + i

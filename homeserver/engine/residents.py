@@ -25,7 +25,7 @@ from homeserver.engine.acceptance import Acceptance, Verdict
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.imports import Imports
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import immutables
 import msgspec
@@ -19,15 +19,18 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
+from federation.graph.auth_chains import AuthChains
 from federation.graph.auth_rules import AuthState
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.log import Placed
+from homeserver.engine.resolution.citations import CitationIndex
 from homeserver.engine.snapshots import Chain, StateMap, StateRef
 from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
+_CHAIN_ENTRY_BYTES = 60
 _ROOM_BYTES = 4_000
 
 
@@ -117,6 +120,9 @@ class Room:
         self.awaited_targets: dict[EventId, EventId] = {}  # of redactions: target, redaction
         self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
         self.staged_events: dict[EventId, KnownEvent] = {}
+        self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
+        self.citations = CitationIndex()
+        self.auth_chains = AuthChains()
         self.after: OrderedDict[EventId, Before] = OrderedDict()
         self._ring_bytes = 0
         self._auth: AuthState | None = None
@@ -135,7 +141,9 @@ class Room:
     @property
     def bytes(self) -> int:
         """A rough size, for the memory budget."""
-        return _ROOM_BYTES + _STATE_ENTRY_BYTES * len(self.view.state) + self._ring_bytes
+        state = _STATE_ENTRY_BYTES * len(self.view.state)
+        chains = _CHAIN_ENTRY_BYTES * self.auth_chains.entries
+        return _ROOM_BYTES + state + self._ring_bytes + self.citations.bytes + chains
 
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""
@@ -170,6 +178,28 @@ class Room:
                 else:
                     self.joined_local.discard(UserId(user))
 
+    def stage(self, known: KnownEvent, nid: int) -> None:
+        """Keeps an event that waits for its commit, under its row number."""
+        event = known.event
+        self.staged_events[event.event_id] = known
+        if event.is_state:
+            self.staged_refs[event.event_id] = StateRef(event.event_id, nid, event.membership)
+            self.cite([event])
+
+    def unstage(self, event_id: EventId) -> KnownEvent | None:
+        """After its commit: the event as it was staged."""
+        self.staged_refs.pop(event_id, None)
+        return self.staged_events.pop(event_id, None)
+
+    def cite(self, events: Iterable[Event]) -> None:
+        """Takes new events into the index of citations; called before they can be read from the
+        store, so that nobody can build on one that the index lacks. An index past its bound
+        starts anew."""
+        for event in events:
+            self.citations.add(event)
+        if len(self.citations) > limits.ROOM_CITING_EVENTS:
+            self.citations = CitationIndex(one.event for one in self.staged_events.values())
+
     def remember_after(self, event_id: EventId, after: Before) -> None:
         """Keeps the state after a staged event, for events that name it as their parent."""
         self.after[event_id] = after
@@ -181,6 +211,8 @@ class Room:
         self.generation += 1
         self.restore(self.view)
         self.staged_events.clear()
+        self.staged_refs.clear()
+        self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
 
     def restore(self, view: RoomView) -> None:
         """Takes back staging that was not queued."""

@@ -21,7 +21,14 @@ from homeserver import limits
 from homeserver.engine.event_memory import EventMemory
 from homeserver.engine.room import Before, Head, NotLoaded, Room, RoomView, ring_entry
 from homeserver.engine.room_loader import RoomLoader
-from homeserver.engine.snapshots import Chain, StateMap, StateRef, state_of
+from homeserver.engine.snapshots import (
+    Chain,
+    StateMap,
+    StateRef,
+    change_between,
+    changed,
+    state_of,
+)
 from homeserver.engine.store import Store
 from homeserver.engine.stored import client_json
 
@@ -115,10 +122,14 @@ class Rooms:
         return await self.loader.chain(room.nid, snapshot)
 
     def state_of(self, room: Room, chain: Chain) -> StateMap:
-        """The state that a chain leads to."""
+        """The state that a chain leads to; made of the current one by what differs, where both have
+        a link in common."""
         for view in (room.view, room.staged):
             if view.chain is chain:
                 return view.state
+        current = room.staged
+        if chain[0].nid == current.chain[0].nid:
+            return changed(current.state, change_between(current.chain, chain))
         return state_of(chain)
 
     async def _state_at(self, room: Room, event_id: EventId, read: SnapshotRead) -> StateMap | None:

@@ -99,3 +99,43 @@ def difference(old: Mapping[StateKey, StateRef], new: Mapping[StateKey, StateRef
     }
     changed.update({key: None for key in old if key not in new})
     return changed
+
+
+def change_between(old: Chain, new: Chain) -> Delta:
+    """What turns the state of one chain of a room into that of another, as `difference`.
+
+    Only the keys that a chain sets after the links that both begin with are looked at: what was
+    changed since the fork, rounded up to a level of the chain. Chains without a common link (a
+    room that was left and joined again) are walked whole.
+    """
+    if old[-1].nid == new[-1].nid:
+        return {}
+    shared = 0
+    while shared < min(len(old), len(new)) and old[shared].nid == new[shared].nid:
+        shared += 1
+    own = (*old[shared:], *new[shared:])
+    changed: dict[StateKey, StateRef | None] = {}
+    for key in dict.fromkeys(key for link in own for key in link.delta):
+        ref = _held(new, key)
+        if _held(old, key) != ref:
+            changed[key] = ref
+    return changed
+
+
+def _held(chain: Chain, key: StateKey) -> StateRef | None:
+    """What the state of a chain has under a key."""
+    for link in reversed(chain):
+        if key in link.delta:
+            return link.delta[key]
+    return None
+
+
+def changed(state: StateMap, change: Delta) -> StateMap:
+    """A state with some keys changed, sharing the rest."""
+    mutation = state.mutate()
+    for key, ref in change.items():
+        if ref is None:
+            mutation.pop(key, None)
+        else:
+            mutation[key] = ref
+    return mutation.finish()

@@ -22,7 +22,7 @@ from federation.graph.building import EventDraft, build_event
 from federation.ports import Clock, KnownEvent
 from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
 from homeserver.engine.staging import (
     Origin,
@@ -196,7 +196,7 @@ class Stager:
         if others:
             own = () if is_named else (after,)
             branches = [*own, *(Before(head.state, head.chain) for head in others)]
-            room.staged_events[event.event_id] = KnownEvent(event)
+            room.stage(KnownEvent(event), nid)
             current, rows = await self._resolver.resolve(room, branches, self._take_nid)
             snapshots += rows
         else:
@@ -216,7 +216,7 @@ class Stager:
         await self._prepare_redactions(room, staged)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
-        room.staged_events[event.event_id] = KnownEvent(event)
+        room.stage(KnownEvent(event), nid)
         room.remember_after(event.event_id, after)
         return staged
 
@@ -250,7 +250,7 @@ class Stager:
         )
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
-        room.staged_events[event.event_id] = KnownEvent(event)
+        room.stage(KnownEvent(event), event_nid)
         return room, staged
 
     # Redactions (spec: room version 3, "Handling redactions")

@@ -24,7 +24,8 @@ from homeserver.engine.snapshots import (
     Delta,
     StateMap,
     StateRef,
-    difference,
+    change_between,
+    changed,
     extend,
     first_chain,
 )
@@ -173,13 +174,7 @@ def extended(
 ) -> tuple[Before, tuple[SnapshotRow, ...]]:
     """A state with some keys changed, as a new snapshot `nid`."""
     chain = extend(before.chain, nid, change, before.state)
-    mutation = before.state.mutate()
-    for key, ref in change.items():
-        if ref is None:
-            mutation.pop(key, None)
-        else:
-            mutation[key] = ref
-    return Before(mutation.finish(), chain), (snapshot_row(room, chain),)
+    return Before(changed(before.state, change), chain), (snapshot_row(room, chain),)
 
 
 def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
@@ -247,7 +242,7 @@ def place_live(
     if current.state is after.state and before.state is old.state:
         change: Delta = {event.key: state_ref(event, nid)} if event.is_state else {}
     else:
-        change = difference(old.state, current.state)
+        change = change_between(old.chain, current.chain)
     changes = state_changes(old.state, change)
     row = _row(event, nid, room, before, origin)
     row.snapshot_after = after.chain[-1].nid

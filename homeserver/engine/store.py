@@ -52,6 +52,8 @@ class EventStore(Protocol):
 
     async def first_depth(self, room_nid: int) -> int: ...
 
+    async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]: ...
+
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
     ) -> int:

@@ -299,7 +299,7 @@ class Writer:
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
             unit.room.named.update(staged.missing_parents)
-            known = unit.room.staged_events.pop(staged.event.event_id, None)
+            known = unit.room.unstage(staged.event.event_id)
             if known is not None:
                 client = staged.entry.client if staged.entry else None
                 self._rooms.memory.remember(known, client if staged.event.is_state else None)

@@ -118,6 +118,11 @@ class EventRows:
         async with self._database.connection() as connection:
             return await events.first_depth(connection, room_nid)
 
+    async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.state_events(connection, room_nid, after=after, limit=limit)
+
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
     ) -> int:

@@ -232,6 +232,19 @@ async def first_depth(connection: Connection, room_nid: int) -> int:
     return 0 if json is None else int(orjson.loads(json)["depth"])
 
 
+async def state_events(
+    connection: Connection, room_nid: int, *, after: int, limit: int
+) -> list[Row]:
+    """A room's state events, of any verdict, with a row number past `after`, in its order."""
+    return await connection.fetch(
+        "SELECT event_nid, event_id, json FROM events WHERE room_nid = $1 AND event_nid > $2"
+        " AND state_key IS NOT NULL ORDER BY event_nid LIMIT $3",
+        room_nid,
+        after,
+        limit,
+    )
+
+
 async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:
     """The lowest `fill` below live event `n` (0: no history was fetched there)."""
     value: int | None = await connection.fetchval(

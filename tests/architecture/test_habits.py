@@ -17,7 +17,7 @@ MODULES_PER_PACKAGE_MAX = 24
 # Packages that outgrew the limit and wait for their split by noun; the number may only fall.
 OUTGROWN = {
     "homeserver/api": 31,
-    "homeserver/engine": 27,
+    "homeserver/engine": 26,
     "homeserver/services": 56,
     "homeserver/storage": 34,
 }

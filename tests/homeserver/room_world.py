@@ -37,7 +37,7 @@ from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
-from homeserver.engine.resolution import Resolver
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.transactions import Transactions

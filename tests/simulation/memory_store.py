@@ -102,6 +102,17 @@ class MemoryEvents:
         depth: int = orjson.loads(live[-1]["json"])["depth"] if live else 0
         return depth
 
+    async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [
+            {name: one[name] for name in ("event_nid", "event_id", "json")}
+            for one in self._tables.events.values()
+            if one["room_nid"] == room_nid
+            and one["event_nid"] > after
+            and one["state_key"] is not None
+        ]
+        return sorted(found, key=lambda one: one["event_nid"])[:limit]
+
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
     ) -> int:

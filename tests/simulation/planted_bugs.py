@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,10 @@ import msgspec
 from federation.events.ids import EventId, StateKey
 from federation.graph import admission
 from federation.transport.outbox import Outbox
-from homeserver.engine import acceptance, batch, resolution, stager
+from homeserver.engine import acceptance, batch, stager
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
+from homeserver.engine.resolution import resolver
 from tests.federation.transport.memory_ports import MemoryInbox
 from tests.simulation.memory_tables import Tables
 
@@ -66,12 +67,10 @@ def told_before_the_commit() -> None:
 def unresolved_forks() -> None:
     """The state of a fork is that of its first branch."""
 
-    def first(
-        version: object, states: Sequence[Mapping[StateKey, EventId]], **options: object
-    ) -> Mapping[StateKey, EventId]:
-        return states[0]
+    def nothing(version: object, *states: object, **options: object) -> Mapping[StateKey, EventId]:
+        return {}
 
-    _plant(resolution, "resolve", first)
+    _plant(resolver, "resolve_deltas", nothing)
 
 
 def forgetful_inbox() -> None:

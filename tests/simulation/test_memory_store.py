@@ -291,6 +291,8 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
         f"{name} {room}": [(row["event_id"], row["n"], row["fill"]) for row in rows]
         for name, rows in pages.items()
     }
+    found = await store.events.state_events(nid, after=110, limit=5)
+    seen[f"state events {room}"] = [dict(row) for row in found]
     seen[f"order {room}"] = await store.events.order_at(nid, 7)
     changes = await store.rooms.changes(nid, after=1, upto=25)
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")

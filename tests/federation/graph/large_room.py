@@ -44,6 +44,10 @@ class LargeRoom:
             self.member(member_of(number), "join")
         for number in range(self.level_changes):
             self.levels({**users, member_of(7): number % 50})
+        self.settle()
+
+    def settle(self) -> None:
+        """Takes the state as it is now for the base of what follows."""
         self.base: immutables.Map[StateKey, EventId] = immutables.Map(
             (key, event.event_id) for key, event in self.state.items()
         )
@@ -95,23 +99,30 @@ class LargeRoom:
         content = {"membership": membership}
         return self.add("m.room.member", user, content, cites=keys, sender=sender or user)
 
-    def levels(self, users: Mapping[str, int]) -> Event:
-        """A power levels event of the admin."""
-        return self.add("m.room.power_levels", "", {"users": dict(users)}, cites=(LEVELS,))
+    def levels(self, users: Mapping[str, int], *, sender: UserId = ADMIN) -> Event:
+        """A power levels event."""
+        content = {"users": dict(users)}
+        return self.add("m.room.power_levels", "", content, cites=(LEVELS,), sender=sender)
 
     @property
     def load(self) -> LoadEvent:
         """Loads this room's events."""
         return loader(self.events)
 
-    def branch(self, make: Iterable[Any]) -> Delta:
-        """What a branch changes of the base; `make` are calls that add events."""
+    def beside(self, make: Iterable[Any]) -> list[Event]:
+        """Events of a branch, by calls that add them; the room's state stays as it is."""
         kept = dict(self.state)
         made = [call() for call in make]
         self.state = kept
-        for event in made:
+        return made
+
+    def branch(self, events: Iterable[Event]) -> Delta:
+        """What a branch with these events changes of the base."""
+        changes: dict[StateKey, EventId | None] = {}
+        for event in events:
             self.citations.add(event)
-        return {event.key: event.event_id for event in made}
+            changes[event.key] = event.event_id
+        return changes
 
 
 def member_of(number: int) -> UserId:
@@ -125,6 +136,11 @@ def forked(
     side), join rules, four members kicked on one side who change their names on the other, and
     four other entries."""
     room = LargeRoom(room_version(version_name), members, level_changes)
+    return room, [room.branch(events) for events in fork_of(room)]
+
+
+def fork_of(room: LargeRoom) -> tuple[list[Event], list[Event]]:
+    """The events of the two branches of such a fork."""
     own: dict[str, int] = {} if room.version.creators_are_privileged else {ADMIN: 100}
     others = [f"m.x{number}" for number in range(4)]
     kicked = [member_of(number) for number in range(4)]
@@ -132,7 +148,7 @@ def forked(
     def setting(name: str, value: int) -> Event:
         return room.add(name, "", {"value": value}, cites=(LEVELS,))
 
-    one = room.branch(
+    one = room.beside(
         [
             lambda: room.levels({**own, member_of(5): 50}),
             lambda: room.levels({**own, member_of(5): 50, member_of(6): 50}),
@@ -141,10 +157,10 @@ def forked(
             *(lambda name=name: setting(name, 1) for name in others),
         ]
     )
-    two = room.branch(
+    two = room.beside(
         [
             *(lambda user=user: room.member(user, "join") for user in kicked),
             *(lambda name=name: setting(name, 2) for name in others),
         ]
     )
-    return room, [one, two]
+    return one, two

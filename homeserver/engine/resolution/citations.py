@@ -1,0 +1,113 @@
+"""Which state events of a room are in the auth chains of what all branches agree on.
+
+State resolution asks that of a few events only: those of the auth difference that no branch has in
+its state (`federation.graph.chains.Reached`).
+
+Rules:
+1. The answer is looked for upwards, from an event to those that cite it: so its cost follows the
+   question, not the room.
+2. An event gets its row number after all that it cites has one. So an index that has every state
+   event from some row on has all that cite any of them, directly or not; it grows only at its
+   ends, a whole range at a time.
+3. What was staged and came to nothing may stay in an index: no stored event cites it.
+4. The index is bounded. What doesn't fit is read row by row, once for each question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey
+
+_EVENT_BYTES = 550  # measured: the ID, the key, and an entry for each of four cited events
+
+Holds = Callable[[StateKey, EventId], bool]
+"""Has what all branches agree on this event under this key?"""
+
+
+class Citing(msgspec.Struct, frozen=True):
+    """A state event as far as this needs it."""
+
+    event_id: EventId
+    key: StateKey
+
+
+class CitationIndex:
+    """The state events of one room from some row on, by what they cite."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._known: set[EventId] = set()
+        self._citing: dict[EventId, list[Citing]] = {}
+        self.too_long_from = -1
+        """From this row on, or an earlier one, there is more than the index may hold."""
+        for event in events:
+            self.add(event)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, event_id: EventId) -> bool:
+        """Is the event here, and so all that cite it?"""
+        return event_id in self._known
+
+    @property
+    def bytes(self) -> int:
+        """A rough size, for the memory budget."""
+        return _EVENT_BYTES * len(self._known)
+
+    def add(self, event: Event) -> None:
+        """Takes in a state event that is new in the room; others are passed over."""
+        if not event.is_state or event.event_id in self._known:
+            return
+        self._known.add(event.event_id)
+        citing = Citing(event.event_id, event.key)
+        for cited in event.auth_events:
+            self._citing.setdefault(cited, []).append(citing)
+
+    def is_reached(self, event_id: EventId, holds: Holds) -> bool:
+        """Does a chain of citations lead from something held to the event? *Precondition:* the
+        event is here."""
+        assert event_id in self._known, "the index has all that cite what it has, and no others"
+        seen: set[EventId] = set()
+        stack = [event_id]
+        while stack:
+            for citing in self._citing.get(stack.pop(), ()):
+                if holds(citing.key, citing.event_id):
+                    return True
+                if citing.event_id not in seen:
+                    seen.add(citing.event_id)
+                    stack.append(citing.event_id)
+        return False
+
+
+class Scan:
+    """The same answer from events that pass by once, each after all that it cites (rule 4)."""
+
+    def __init__(self, event_ids: Collection[EventId], holds: Holds) -> None:
+        self._holds = holds
+        self._leading: dict[EventId, set[EventId]] = {one: {one} for one in event_ids}
+        self.reached: set[EventId] = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Are all found to be reached?"""
+        return not self._leading
+
+    def look_at(self, events: Sequence[Event]) -> None:
+        """The next events."""
+        for event in events:
+            if event.is_state:
+                self._look_at(event)
+
+    def _look_at(self, event: Event) -> None:
+        for asked, leading in list(self._leading.items()):
+            if leading.isdisjoint(event.auth_events):
+                continue
+            if self._holds(event.key, event.event_id):
+                self.reached.add(asked)
+                del self._leading[asked]
+            else:
+                leading.add(event.event_id)

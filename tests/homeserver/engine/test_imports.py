@@ -1,0 +1,56 @@
+"""What is stored in bulk gets its row numbers after what it cites."""
+
+from __future__ import annotations
+
+from federation.events.event import Event
+from federation.events.room_versions import room_version
+from tests.federation.graph.large_room import LEVELS, LargeRoom, member_of
+from tests.homeserver.engine.large_engine_room import (
+    ROOM_NID,
+    LargeWorld,
+    large_world,
+    stored,
+    with_parents,
+)
+
+
+def citing_backwards(large: LargeRoom) -> list[Event]:
+    """Events that cite each other, given with the citing ones first."""
+    user = member_of(1)
+    made = large.beside(
+        [
+            lambda: large.levels({user: 60}),
+            lambda: large.member(user, "join"),
+            lambda: large.add("m.x", "", {}, cites=(LEVELS,), sender=user),
+        ]
+    )
+    return [with_parents(event, event.prev_events) for event in reversed(made)]
+
+
+def numbered_in_order(world: LargeWorld, events: list[Event]) -> bool:
+    nids = [world.tables.events[event.event_id]["event_nid"] for event in reversed(events)]
+    return nids == sorted(nids)
+
+
+async def test_outliers_are_numbered_after_what_they_cite() -> None:
+    large = LargeRoom(room_version("12"), 5)
+    async with large_world(large) as world:
+        room = await world.room()
+        events = citing_backwards(large)
+        await world.engine.residents.store_outliers(events, ())
+        assert numbered_in_order(world, events)
+        assert all(event.event_id in room.citations for event in events)
+
+
+async def test_fetched_history_is_numbered_after_what_it_cites() -> None:
+    large = LargeRoom(room_version("12"), 5)
+    tables = stored(large)
+    events = citing_backwards(large)
+    tables.gaps[ROOM_NID, events[-1].event_id] = (1, 0)
+    async with large_world(large, tables) as world:
+        room = await world.room()
+        state = {key: ref.event_id for key, ref in room.view.state.items()}
+        await world.engine.residents.store_backfill(events, state)
+        assert numbered_in_order(world, events)
+        assert world.tables.events[events[0].event_id]["fill"] == -3
+        assert all(event.event_id in room.citations for event in events)
