@@ -24,27 +24,32 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from federation import limits
 from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.graph import chains
-from federation.graph.chains import LoadEvent, load_all, topological_order
+from federation.graph.chains import LoadEvent, load_all
 from federation.graph.mainline import Mainlines
+
+# As measured (tests/bench/graph): an event with its place and its ID; an auth chain, and each line
+# in it; a power levels event on its mainline.
+_EVENT_BYTES, _CHAIN_BYTES, _ENTRY_BYTES, _LEVELS_BYTES = 350, 150, 40, 150
 
 _Heights = Mapping[int, int]
 """By line, the greatest height in a set of events; no entry for lines that it has nothing of."""
 
 
-class _Place(NamedTuple):
+class _Place(msgspec.Struct, frozen=True, gc=False):
     line: int
     height: int
     chain: _Heights
     """The event's auth chain, without itself."""
 
 
-class _Line(NamedTuple):
+class _Line(msgspec.Struct, frozen=True, gc=False):
     type: str
     state_key: str | None
     event_ids: list[EventId]
@@ -59,16 +64,17 @@ class AuthChains:
 
     A fresh one may be made for each call, or one kept for as long as the room is in use; nothing
     else may use it during a call. `event` of the methods gives the room's events, rejected ones
-    too; it isn't asked again for what was placed, nor for what that reaches.
+    too; it isn't asked again for what was placed, nor for what that reaches. Each event asked
+    about, or in the chain of one, takes 300 to 600 bytes; more where chains go over many lines.
     """
 
     def __init__(
         self,
         *,
-        entries_max: int = limits.AUTH_CHAIN_ENTRIES_MAX,
+        bytes_max: int = limits.AUTH_CHAINS_BYTES_MAX,
         lines_max: int = limits.AUTH_CHAIN_LINES_MAX,
     ) -> None:
-        self._entries_max = entries_max
+        self._bytes_max = bytes_max
         self._lines_max = lines_max
         self.clear()
 
@@ -78,15 +84,20 @@ class AuthChains:
         self._without_place: set[EventId] = set()
         self._lines: list[_Line] = []
         self._chains: dict[tuple[EventId, ...], _Heights] = {}
-        self.entries = 0
-        """What it holds, in entries of about 60 bytes."""
+        self._entries = 0
         self.mainlines = Mainlines()
         """Of the same room, kept and forgotten with the chains."""
 
     def trim(self) -> None:
-        """Forgets everything if that is more than `entries_max`; to be called between uses."""
-        if self.entries > self._entries_max:
+        """Forgets everything if that is more than `bytes_max`; to be called between uses."""
+        if self.size_bytes > self._bytes_max:
             self.clear()
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes, the IDs of events included."""
+        chains_bytes = len(self._chains) * _CHAIN_BYTES + self._entries * _ENTRY_BYTES
+        return len(self) * _EVENT_BYTES + chains_bytes + len(self.mainlines) * _LEVELS_BYTES
 
     def __len__(self) -> int:
         """How many events it knows."""
@@ -153,8 +164,8 @@ class AuthChains:
         if placed is None:
             return chains.nearest(members, event)
         heights: dict[int, list[int]] = {}
-        for line, height, _ in sorted(placed.values(), key=lambda place: place.height):
-            heights.setdefault(line, []).append(height)
+        for place in sorted(placed.values(), key=lambda place: place.height):
+            heights.setdefault(place.line, []).append(place.height)
         edges: dict[EventId, list[EventId]] = {}
         for member, place in placed.items():
             # Of each line the highest member within reach; it has those below in its chain.
@@ -177,10 +188,7 @@ class AuthChains:
     ) -> dict[EventId, _Place] | None:
         """The places of some events, given now if need be; None if one can't have any."""
         new = self._load_new(event_ids, event)
-        for event_id in topological_order(new, lambda event_id: new[event_id].auth_events):
-            self._place(new[event_id])
-        # What a topological order leaves out is on a cycle, or reaches one.
-        self._without_place.update(event_id for event_id in new if event_id not in self._places)
+        self._place_all(new)
         if not self._without_place.isdisjoint(event_ids):
             return None
         return {event_id: self._places[event_id] for event_id in event_ids}
@@ -196,31 +204,52 @@ class AuthChains:
             layer = {parent for parent in cited if parent not in new and parent not in self}
         return new
 
+    def _place_all(self, new: Mapping[EventId, Event]) -> None:
+        """Gives events their places, each after all that it cites."""
+        stack = list(new)  # what was loaded last is mostly the deepest, and comes first
+        begun: set[EventId] = set()
+        while stack:
+            event_id = stack[-1]
+            if event_id in self:
+                stack.pop()
+                continue
+            if event_id not in begun:
+                begun.add(event_id)
+                stack.extend(p for p in new[event_id].auth_events if p not in self)
+            if stack[-1] == event_id:
+                # Nothing is left to wait for, but on a cycle: there it comes before what it cites.
+                self._place(new[event_id])
+
     def _place(self, event: Event) -> None:
-        """Gives an event its place, after all that it cites."""
-        cited = [self._places.get(parent) for parent in event.auth_events]
-        parents = [place for place in cited if place is not None]
-        if len(parents) < len(cited):
-            return
-        chain = self._chains.get(event.auth_events)
+        """Gives an event its place, if all that it cites have theirs."""
+        parents = [self._places[p] for p in event.auth_events if p in self._places]
+        has_all = len(parents) == len(event.auth_events)
+        chain = self._chain_of(event, parents) if has_all else None
         if chain is None:
-            chain = _chain_over(parents)
-            if len(chain) > self._lines_max:
-                return
-            self._chains[event.auth_events] = chain
-            self.entries += len(chain)
-        self.entries += 1
+            self._without_place.add(event.event_id)
+            return
         line = self._line_for(event, parents)
         event_ids = self._lines[line].event_ids
         event_ids.append(event.event_id)
         self._places[event.event_id] = _Place(line, len(event_ids), chain)
 
+    def _chain_of(self, event: Event, parents: Sequence[_Place]) -> _Heights | None:
+        """The auth chain of an event, shared with others that cite the same; None if too wide."""
+        chain = self._chains.get(event.auth_events)
+        if chain is None:
+            chain = _chain_over(parents)
+            if len(chain) > self._lines_max:
+                return None
+            self._chains[event.auth_events] = chain
+            self._entries += len(chain)
+        return chain
+
     def _line_for(self, event: Event, parents: Iterable[_Place]) -> int:
         """The line that goes on with an event: of one that it cites (rule 1), or a new one."""
-        for number, height, _ in parents:
-            line = self._lines[number]
-            if height == len(line.event_ids) and line.is_of(event):
-                return number
+        for place in parents:
+            line = self._lines[place.line]
+            if place.height == len(line.event_ids) and line.is_of(event):
+                return place.line
         self._lines.append(_Line(event.type, event.state_key, []))
         return len(self._lines) - 1
 
@@ -232,11 +261,11 @@ class AuthChains:
 def _chain_over(places: Iterable[_Place]) -> _Heights:
     """Some events with their chains: the chain of what cites them."""
     union: dict[int, int] = {}
-    for line, height, chain in sorted(places, key=lambda place: len(place.chain), reverse=True):
+    for place in places:
         # What is reached already brings nothing new: its chain is reached with it.
-        if union.get(line, 0) < height:
-            _raise(union, chain)
-            union[line] = height
+        if union.get(place.line, 0) < place.height:
+            _raise(union, place.chain)
+            union[place.line] = place.height
     return union
 
 

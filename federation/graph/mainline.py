@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
@@ -40,7 +40,7 @@ def mainline_of(power_levels: EventId | None, event: LoadEvent) -> tuple[EventId
     return tuple(mainline)
 
 
-class _Step(NamedTuple):
+class _Step(msgspec.Struct, frozen=True, gc=False):
     """A power levels event on its mainline; None stands for what is below the first."""
 
     height: int
@@ -98,10 +98,10 @@ class Mainlines:
 
     def _step_above(self, before: EventId | None) -> _Step:
         steps = self._steps
-        height, _, far = steps[before]
-        further = steps[far].far
-        is_even = height - steps[far].height == steps[far].height - steps[further].height
-        return _Step(height + 1, before, further if is_even else before)
+        below = steps[before]
+        far = steps[below.far]
+        is_even = below.height - far.height == far.height - steps[far.far].height
+        return _Step(below.height + 1, before, far.far if is_even else before)
 
     def _meeting(self, one: EventId | None, other: EventId | None) -> EventId | None:
         """The highest event that two mainlines share."""
@@ -119,6 +119,6 @@ class Mainlines:
         """What a mainline has at a height."""
         steps = self._steps
         while steps[event_id].height > height:
-            _, before, far = steps[event_id]
-            event_id = far if steps[far].height >= height else before
+            step = steps[event_id]
+            event_id = step.far if steps[step.far].height >= height else step.before
         return event_id

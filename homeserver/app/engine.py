@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock, PolicySigner
+from federation.ports import Clock, Metrics, PolicySigner
 from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.fanout import Fanout
@@ -22,6 +22,7 @@ from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.store import Store
 from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
+from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 
@@ -68,10 +69,11 @@ async def make_engine(
     clock: Clock,
     *,
     policies: PolicySigner | None = None,
+    metrics: Metrics | None = None,
 ) -> Engine:
     """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
     store = PostgresStore(database)
-    parts = await build_engine(store, server_name, key, clock, policies=policies)
+    parts = await build_engine(store, server_name, key, clock, policies=policies, metrics=metrics)
     return Engine(
         database,
         store,
@@ -95,9 +97,10 @@ async def build_engine(
     *,
     policies: PolicySigner | None = None,
     random_bytes: RandomBytes = os.urandom,
+    metrics: Metrics | None = None,
 ) -> RoomEngine:
     """Takes over the log and makes the engine on it. Without `policies` nobody can send in rooms
-    that use a policy server."""
+    that use a policy server; without `metrics` it counts for itself."""
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
@@ -110,6 +113,7 @@ async def build_engine(
         take_nid=committer.numbers.take,
         signer=Signer(server_name, key),
         clock=clock,
+        metrics=metrics or MetricsStore(),
         random_bytes=random_bytes,
     )
     recommender = Recommender(rooms, stager, policies or NobodyAsks())

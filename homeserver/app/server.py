@@ -104,7 +104,9 @@ async def serving(
         line = make_line(around)
         stack.push_async_callback(line.dialer.close)
         name = ServerName(config.server_name)
-        engine = await make_engine(database, name, key, clock, policies=line.policies)
+        engine = await make_engine(
+            database, name, key, clock, policies=line.policies, metrics=metrics
+        )
         engine.committer.on_lost = on_lost
         way_out = make_way_out(around, engine, line)
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))

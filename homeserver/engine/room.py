@@ -30,7 +30,6 @@ from homeserver.engine.snapshots import Chain, StateMap, StateRef
 from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
-_CHAIN_ENTRY_BYTES = 60
 _ROOM_BYTES = 4_000
 
 
@@ -57,6 +56,15 @@ class Before(msgspec.Struct, frozen=True):
 
     state: StateMap
     chain: Chain
+
+
+Branch = tuple[EventId, Before]
+"""An event with the state after it."""
+
+
+def branches_of(heads: Iterable[Head]) -> tuple[Branch, ...]:
+    """Forward extremities with the states after them."""
+    return tuple((head.event_id, Before(head.state, head.chain)) for head in heads)
 
 
 class RoomView(msgspec.Struct, frozen=True):
@@ -142,8 +150,8 @@ class Room:
     def bytes(self) -> int:
         """A rough size, for the memory budget."""
         state = _STATE_ENTRY_BYTES * len(self.view.state)
-        chains = _CHAIN_ENTRY_BYTES * self.auth_chains.entries
-        return _ROOM_BYTES + state + self._ring_bytes + self.citations.bytes + chains
+        index = self.citations.bytes + self.auth_chains.size_bytes
+        return _ROOM_BYTES + state + self._ring_bytes + index
 
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""

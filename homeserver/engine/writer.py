@@ -25,9 +25,9 @@ from federation.ports import PolicyUnasked
 from homeserver import limits
 from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
-from homeserver.engine.policy.recommender import Made, Recommender
+from homeserver.engine.policy.recommender import Recommender
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.stager import Signer, Stager
+from homeserver.engine.stager import Made, Signer, Stager
 from homeserver.engine.staging import Brought, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, forbidden, not_found, unavailable

@@ -37,23 +37,14 @@ from federation.graph.policy_servers import (
 from federation.ports import PolicyRefusal, PolicySigner, PolicyUnasked
 from homeserver import limits
 from homeserver.engine.entries import TransactionKey
-from homeserver.engine.room import Before, Room, RoomView
+from homeserver.engine.room import Room, RoomView
 from homeserver.engine.rooms import Rooms
-from homeserver.engine.stager import Stager
-from homeserver.engine.staging import Origin, Staged
+from homeserver.engine.stager import Made, Stager
+from homeserver.engine.staging import Staged
 from homeserver.errors import MatrixError, forbidden, unavailable
-from homeserver.storage.snapshots import SnapshotRow
 
 _CODES_PASSED_ON = {"M_FORBIDDEN": 403, "M_BAD_JSON": 400}
 _TURN = tuple[RoomId, UserId]
-
-
-class Made(msgspec.Struct, frozen=True):
-    """A signed event without a place yet: the state before it, and what of that isn't stored."""
-
-    event: Event
-    before: Before
-    snapshots: tuple[SnapshotRow, ...]
 
 
 class NobodyAsks:
@@ -142,8 +133,9 @@ class Recommender:
             if policy is None or not needs_recommendation(draft.type, draft.state_key):
                 made.append(draft)
                 continue
-            event, before, snapshots = await self._stager.build(room, draft)
-            made.append(Made(await self._signed(event, policy), before, snapshots))
+            own = await self._stager.build(room, draft)
+            signed = await self._signed(own.event, policy)
+            made.append(msgspec.structs.replace(own, event=signed))
         return made
 
     async def sign(self, room: Room, event: Event) -> tuple[Event, PolicyServer | None]:
@@ -175,10 +167,7 @@ class Recommender:
             if isinstance(failure, NotRecommended):
                 raise PolicyUnasked
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
-        origin = Origin(to_federate=True, transaction=transaction)
-        return await self._stager.place(
-            room, made.event, made.before, origin, snapshots=made.snapshots
-        )
+        return await self._stager.place_made(room, made, transaction)
 
 
 def _told(refusal: PolicyRefusal) -> MatrixError:

@@ -1,25 +1,33 @@
-"""Figures: state resolution of a two-way fork as a room grows, and auth checks per second."""
+"""Figures: state resolution of a two-way fork as a room grows and ages, what the compact auth
+chains take, and auth checks per second."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 
 import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import room_version
+from federation.graph import chains as walks
 from federation.graph.admission import check_auth_chain
+from federation.graph.auth_chains import AuthChains
 from federation.graph.auth_rules import AuthState, check_auth
+from federation.graph.chains import LoadEvent, loader
 from federation.graph.state_resolution import resolve_deltas
-from tests.federation.graph.large_room import LargeRoom, forked
+from tests.federation.graph.auth_graph import woven
+from tests.federation.graph.large_room import Delta, LargeRoom, forked
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(300)]
-RUNS = 7
+RUNS = 9
 
 
 def report(line: str) -> None:
@@ -30,11 +38,11 @@ def never(event_id: EventId) -> bool:
     return False
 
 
-def cpu_ms(work: Callable[[], object]) -> tuple[float, float]:
+def cpu_ms(work: Callable[[], object], runs: int = RUNS) -> tuple[float, float]:
     """Median and worst CPU milliseconds of some runs, after a first one that warms up."""
     work()
     times = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         gc.collect()
         start = time.process_time()
         work()
@@ -42,31 +50,89 @@ def cpu_ms(work: Callable[[], object]) -> tuple[float, float]:
     return statistics.median(times), max(times)
 
 
-@pytest.mark.parametrize("name", ["1", "11", "12"])
+def resolved(room: LargeRoom, deltas: Sequence[Delta], chains: AuthChains | None) -> object:
+    return resolve_deltas(
+        room.version,
+        room.base,
+        deltas,
+        event=room.load,
+        is_rejected=never,
+        reached=room.citations.reached,
+        chains=chains,
+    )
+
+
+SIZES = [(10, 0), (1_000, 0), (10_000, 0), (100_000, 0), (1_000, 1_000), (1_000, 5_000)]
+
+
+@pytest.mark.parametrize("name", ["1", "10", "11", "12"])
 def test_resolution_of_a_fork_as_the_room_grows(name: str) -> None:
-    sizes = [(10, 0), (1_000, 0), (10_000, 0), (100_000, 0), (1_000, 1_000), (1_000, 5_000)]
-    for members, level_changes in sizes:
+    for members, level_changes in SIZES:
         room, deltas = forked(name, members, level_changes)
-
-        def resolved(room: LargeRoom = room, deltas: object = deltas) -> object:
-            return resolve_deltas(
-                room.version,
-                room.base,
-                deltas,  # type: ignore[arg-type]
-                event=room.load,
-                is_rejected=never,
-                reached=room.citations.reached,
-            )
-
-        median, worst = cpu_ms(resolved)
+        kept = AuthChains()
+        cold, cold_worst = cpu_ms(functools.partial(resolved, room, deltas, None))
+        hot, hot_worst = cpu_ms(functools.partial(resolved, room, deltas, kept))
         report(
-            f"resolution, version {name}, {members} members, 10 conflicted keys,"
-            f" {level_changes} earlier changes of power levels:"
-            f" {median:.2f} ms of CPU (worst of {RUNS}: {worst:.2f})"
+            f"resolution, version {name}, 10 conflicted keys, {members} members, {level_changes}"
+            f" earlier changes of power levels: chains made for the call {cold:.2f} ms of CPU"
+            f" (worst of {RUNS}: {cold_worst:.2f}), kept {hot:.2f} ({hot_worst:.2f})"
         )
 
 
-@pytest.mark.parametrize("name", ["11", "12"])
+def filled(starts: Sequence[EventId], load: LoadEvent) -> AuthChains:
+    kept = AuthChains()
+    kept.differing([starts, ()], load)
+    return kept
+
+
+def report_filling(told: str, events: Mapping[EventId, Event]) -> None:
+    """What it takes to place all of some events."""
+    load, starts = loader(events), list(events)
+    median, _ = cpu_ms(lambda: filled(starts, load), 5)
+    gc.collect()
+    tracemalloc.start()
+    kept = filled(starts, load)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    report(
+        f"auth chains of {told}: {1000 * len(events) / median:,.0f} events per s,"
+        f" {taken / len(kept):.0f} bytes per event ({kept.size_bytes / len(kept):.0f} as told)"
+    )
+
+
+def test_places_in_auth_chains() -> None:
+    version = room_version("12")
+    report_filling("100,000 members", LargeRoom(version, 100_000).events)
+    report_filling("20,000 changes of power levels", LargeRoom(version, 10, 20_000).events)
+    for lines in (16, 64, 65, 5_000):
+        report_filling(f"5,000 events that each cite 10 of {lines} lines", woven(5_000, lines))
+
+
+def three_questions(
+    answering: ModuleType | AuthChains, ends: Sequence[EventId], load: LoadEvent
+) -> None:
+    """What a resolution asks of the chains of its conflicted events."""
+    answering.differing([ends[:5], ends[5:]], load)
+    answering.between(ends, load)
+    answering.nearest(ends, load)
+
+
+@pytest.mark.parametrize("lines", [16, 64, 65, 5_000])
+def test_chains_made_to_be_costly_beside_a_walk(lines: int) -> None:
+    events = woven(5_000, lines)
+    load, ends = loader(events), list(events)[-10:]
+    kept = AuthChains()
+    plain, _ = cpu_ms(lambda: three_questions(walks, ends, load), 5)
+    cold, _ = cpu_ms(lambda: three_questions(AuthChains(), ends, load), 5)
+    hot, _ = cpu_ms(lambda: three_questions(kept, ends, load), 5)
+    report(
+        f"three questions on 5,000 events that each cite 10 of {lines} lines: walked {plain:.1f}"
+        f" ms, asked of fresh chains {cold:.1f} ms, of kept ones {hot:.2f} ms"
+    )
+
+
+@pytest.mark.parametrize("name", ["10", "11", "12"])
 def test_events_checked_per_second(name: str) -> None:
     room = LargeRoom(room_version(name), 20_000)
     state: dict[StateKey, Event] = dict(room.state)

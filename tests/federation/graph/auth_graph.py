@@ -95,3 +95,18 @@ class RandomGraph:
     def pick(self, count: int) -> set[EventId]:
         """Up to so many events."""
         return set(self.random.choices(self.ids, k=count))
+
+
+def woven(size: int, lines: int) -> dict[EventId, Event]:
+    """Events on so many lines, each citing the one before on its own and nine of others."""
+    made: dict[EventId, Event] = {}
+    tops: dict[int, EventId] = {}
+    chance = random.Random(lines)
+    for number in range(size):
+        own = chance.randrange(lines)
+        cited = {own, *chance.sample(range(lines), min(9, lines))} & tops.keys()
+        event_id = EventId(f"$woven{number}")
+        parents = tuple(tops[line] for line in sorted(cited))
+        made[event_id] = bare(event_id, parents, ("m.room.member", f"@{own}:a"))
+        tops[own] = event_id
+    return made

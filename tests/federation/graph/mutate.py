@@ -44,6 +44,9 @@ TESTS = {
     "state_resolution": RESOLUTION,
     "state_resolution_v1": [RESOLUTION[1], RESOLUTION[0]],
     "conflicts": RESOLUTION,
+    "chains": ["test_chains.py", "test_auth_chains.py"],
+    "auth_chains": ["test_auth_chains.py", *RESOLUTION],
+    "mainline": ["test_mainline.py", *RESOLUTION],
 }
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
+import tracemalloc
 from collections.abc import Collection, Mapping, Sequence
 
 import pytest
@@ -12,7 +15,6 @@ from hypothesis import strategies as st
 from federation import limits
 from federation.events.event import Event
 from federation.events.ids import EventId
-from federation.graph import chains
 from federation.graph.auth_chains import AuthChains
 from federation.graph.chains import LoadEvent, MissingEvent, loader
 from tests.federation.graph.auth_graph import LEVELS, RandomGraph, bare, graph
@@ -128,6 +130,23 @@ def test_what_cites_a_wide_event_is_wide_even_where_all_it_cites_is_on_one_line(
     assert load.asked, "three lines are walked"
 
 
+@pytest.mark.parametrize(
+    "other", [("m.room.member", "@b:a"), ("m.x", "@a:a"), ("m.room.member", None)]
+)
+def test_only_events_about_the_same_share_a_line(other: tuple[str, str | None]) -> None:
+    #   a <- c <- d are about one thing, and b, about another, cites a before c does
+    own = ("m.room.member", "@a:a")
+    events = {A: bare(A, (), own), B: bare(B, (A,), other), C: bare(C, (A,), own)}
+    events[D] = bare(D, (C,), own)
+    load = Counted(loader(events))
+    kept = AuthChains(lines_max=1)
+    kept.differing([{B}, set()], load)
+    kept.differing([{D}, set()], load)
+    load.asked.clear()
+    assert kept.differing([{D}, {B}], load) == {B, C, D}
+    assert load.asked == [], "d's chain goes over one line"
+
+
 def test_what_is_missing_is_reported_by_the_layer_and_nothing_is_half_placed() -> None:
     kept = AuthChains()
     with pytest.raises(MissingEvent) as caught:
@@ -163,26 +182,47 @@ def test_chains_may_be_longer_than_the_stack_and_are_no_wider_for_it() -> None:
 def test_what_grew_past_the_limit_is_forgotten_when_trimmed(more: int) -> None:
     fresh = AuthChains()
     fresh.differing([{D}, {F}], GRAPH)
-    kept = AuthChains(entries_max=fresh.entries + more)
+    kept = AuthChains(bytes_max=fresh.size_bytes + more)
     kept.differing([{D}, {F}], GRAPH)
-    kept.mainlines.position(D, None, GRAPH)
     kept.trim()
-    assert (len(kept), kept.entries) == ((6, fresh.entries) if more == 0 else (0, 0))
+    held = (6, fresh.size_bytes) if more == 0 else (0, 0)
+    assert (len(kept), kept.size_bytes) == held
     assert kept.differing([{D}, {F}], GRAPH) == {C, D, E, F}
     kept.clear()
     assert len(kept) == 0
 
 
-def test_chains_that_are_the_same_are_held_once() -> None:
-    def entries(*cited: tuple[EventId, ...]) -> int:
-        events = {A: bare(A, (), LEVELS), B: bare(B, (A,), LEVELS)}
-        members = [EventId(f"$m{number}") for number in range(len(cited))]
-        events.update(
-            {m: bare(m, c, ("m.room.member", m)) for m, c in zip(members, cited, strict=True)}
-        )
-        kept = AuthChains()
-        kept.differing([members, ()], chains.loader(events))
-        return kept.entries
+def test_mainlines_are_kept_and_forgotten_with_the_chains() -> None:
+    lines = graph({A: (), B: (A,)}, LEVELS)
+    kept = AuthChains(bytes_max=10_000)
+    kept.mainlines.position(B, B, lines)
+    assert (len(kept), len(kept.mainlines)) == (0, 2)
+    assert kept.size_bytes > 0
+    kept.trim()
+    assert len(kept.mainlines) == 2
+    kept.clear()
+    assert (len(kept.mainlines), kept.size_bytes) == (0, 0)
 
-    assert entries((A, B), (A, B)) == entries((A, B)) + 1
-    assert entries((A, B), (B, A)) == entries((A, B)) + 2
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_size_it_tells_is_about_what_it_takes(same: bool) -> None:
+    events = [bare(EventId(f"$levels{n}"), (), LEVELS) for n in range(50)]
+    for n in range(3_000):
+        # All cite the same, or each cites the one before and a few others.
+        cited = [one.event_id for one in events[: 20 if same else n % 50]]
+        cited += [] if same or n == 0 else [events[-1].event_id]
+        key = ("m.room.member", f"@{n}:a" if same else "@a:a")
+        events.append(bare(EventId(f"$member{n}"), tuple(cited), key))
+    load = loader({event.event_id: event for event in events})
+    starts = [event.event_id for event in events]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = AuthChains(lines_max=64)
+        kept.differing([starts, ()], load)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    ids = sum(sys.getsizeof(event_id) for event_id in starts)
+    assert taken < kept.size_bytes < 2 * (taken + ids)
