@@ -16,9 +16,12 @@ room", "Leaving rooms".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import msgspec
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
@@ -41,6 +44,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, JoinedRoom, RoomWriter
 from federation.transport.arrivals import Arrivals
+from federation.transport.bulk import RoomRef, decode, parse_events, split_list
 from federation.transport.client import (
     FailureKind,
     FederationClient,
@@ -49,7 +53,7 @@ from federation.transport.client import (
     build_target,
 )
 from federation.transport.dialer import Bounds
-from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events, parse_many
+from federation.transport.event_fetcher import CheckedEvents, EventFetcher
 from federation.transport.queries import parse_servers
 from federation.transport.signature_checks import SignatureChecker
 
@@ -136,22 +140,25 @@ class Handshakes:
         event, version = await self._template(server, wish, "join")
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
-        answer = await self._put(
-            server, target, canonical_json.decode_lenient(event.raw), _JOIN_BOUNDS
+        content = canonical_json.decode_lenient(event.raw)
+        answer = await self._client.request_unread(
+            Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
         )
-        event = await self._countersigned(event, answer, version)
-        joined = await self._recommended(await self._check_joined(room, event, answer), answer)
+        given = decode(answer.get("event"))
+        event = await self._countersigned(event, given, version)
+        joined = await self._check_joined(room, event, answer)
+        joined = await asyncio.to_thread(_recommended, joined, given)
+        servers = decode(answer.get("servers_in_room"))
+        del answer  # large, and the import takes a while
         await self._writer.import_join(joined)
-        servers = answer.get("servers_in_room", [])
         names = parse_servers(servers if isinstance(servers, list) else [])
         return Joined(event, version, server, names)
 
-    async def _countersigned(self, event: Event, answer: JsonObject, version: RoomVersion) -> Event:
+    async def _countersigned(self, event: Event, given: object, version: RoomVersion) -> Event:
         """The join as the resident signed it, where it had to; else as we sent it."""
         authorising = authorising_server(event)
         if authorising is None or authorising == server_of(event.sender):
             return event
-        given = answer.get("event")
         if not isinstance(given, dict):
             raise _Unusable("no signed join event")
         signed = _parse(given, version)
@@ -162,47 +169,18 @@ class Handshakes:
             raise _Unusable("the join event isn't signed by the server that authorised it")
         return signed
 
-    async def _check_joined(self, room: RoomRef, event: Event, answer: JsonObject) -> JoinedRoom:
+    async def _check_joined(
+        self, room: RoomRef, event: Event, answer: Mapping[str, msgspec.Raw]
+    ) -> JoinedRoom:
         """Checks state and auth chain of an answer to send_join. Raises _Unusable."""
-        state = await parse_many(answer.get("state"), room, JOIN_STATE_EVENTS_MAX)
-        chain = await parse_many(answer.get("auth_chain"), room, JOIN_STATE_EVENTS_MAX)
-        events = {one.event_id: one for one in (*chain, *state) if one.is_state}
-        events.pop(event.event_id, None)
-        checked = await self._fetcher.check(list(events.values()))
-        accepted = {one.event_id for one in checked.accepted}
-        rejected = frozenset(one.event_id for one in checked.rejected)
-        before: dict[StateKey, Event] = {}
-        for one in state:
-            if one.event_id in accepted:
-                if one.key in before:
-                    raise _Unusable("two events for one key of the state")
-                before[one.key] = one
-        create = before.get(_CREATE)
-        if create is None or not _is_of_version(create, room.version):
-            raise _Unusable("no create event of this version")
-        failure = check_auth(event, AuthState(room.version, before.get))
-        if failure is not None:
-            raise _Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
-        decided = accepted | rejected
-        return JoinedRoom(
-            room.room_id,
-            room.version,
-            event,
-            list(before.values()),
-            [one for one in events.values() if one.event_id in decided],
-            rejected,
-        )
-
-    async def _recommended(self, joined: JoinedRoom, answer: JsonObject) -> JoinedRoom:
-        """The join with the signature of the room's policy server, which the resident got: by it
-        other servers will know, when they get the event from us. Without it the join stands."""
-        given = answer.get("event")
-        policy = _policy_server(joined.state)
-        if policy is None or not isinstance(given, dict):
-            return joined
-        made = given.get("signatures")
-        signed = recommended(joined.event, policy, made if isinstance(made, dict) else {})
-        return replace(joined, event=signed) if isinstance(signed, Event) else joined
+        state = split_list(answer.get("state"))[:JOIN_STATE_EVENTS_MAX]
+        chain = split_list(answer.get("auth_chain"))[:JOIN_STATE_EVENTS_MAX]
+        given = await self._fetcher.parse(state, room)
+        others = await self._fetcher.parse(chain, room)
+        del state, chain
+        events = await asyncio.to_thread(_distinct, event, others.events, given.events)
+        checked = await self._fetcher.check(events, {**others.required, **given.required})
+        return await asyncio.to_thread(_joined_room, room, event, given.events, checked)
 
     # --- leaving and knocking ---------------------------------------------------------------------
 
@@ -392,6 +370,18 @@ def _check_template(template: object, wish: MembershipWish, membership: str) -> 
     return template
 
 
+def _recommended(joined: JoinedRoom, given: object) -> JoinedRoom:
+    """The join with the signature of the room's policy server, which the resident got and has on
+    the event that it returned: by it other servers will know, when they get the event from us.
+    Without it the join stands."""
+    policy = _policy_server(joined.state)
+    if policy is None or not isinstance(given, dict):
+        return joined
+    made = given.get("signatures")
+    signed = recommended(joined.event, policy, made if isinstance(made, dict) else {})
+    return replace(joined, event=signed) if isinstance(signed, Event) else joined
+
+
 def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
     """The policy server of a room with this state."""
     found = next((event for event in state if event.key == POLICY_KEY), None)
@@ -399,6 +389,40 @@ def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
         return None
     joined = {server_of(event.state_key or "") for event in state if event.membership == "join"}
     return policy_server_of({POLICY_KEY: found}.get, joined)
+
+
+def _distinct(join: Event, chain: Sequence[Event], state: Sequence[Event]) -> list[Event]:
+    """The state events of an answer, each once, without the join itself."""
+    events = {one.event_id: one for one in (*chain, *state) if one.is_state}
+    events.pop(join.event_id, None)
+    return list(events.values())
+
+
+def _joined_room(
+    room: RoomRef, event: Event, state: Sequence[Event], checked: CheckedEvents
+) -> JoinedRoom:
+    """What is imported: the accepted part of the given state, if it allows the join."""
+    accepted = {one.event_id for one in checked.accepted}
+    before: dict[StateKey, Event] = {}
+    for one in state:
+        if one.event_id in accepted:
+            if one.key in before:
+                raise _Unusable("two events for one key of the state")
+            before[one.key] = one
+    create = before.get(_CREATE)
+    if create is None or not _is_of_version(create, room.version):
+        raise _Unusable("no create event of this version")
+    failure = check_auth(event, AuthState(room.version, before.get))
+    if failure is not None:
+        raise _Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
+    return JoinedRoom(
+        room.room_id,
+        room.version,
+        event,
+        list(before.values()),
+        [*checked.accepted, *checked.rejected],
+        frozenset(one.event_id for one in checked.rejected),
+    )
 
 
 def _is_of_version(create: Event, version: RoomVersion) -> bool:
