@@ -329,3 +329,25 @@ async def test_first_depth_is_that_of_our_own_join(
         await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
         assert await one.engine.events.first_depth(room_id) == 1
         assert await two.engine.events.first_depth(room_id) == join.depth
+
+
+async def test_two_users_who_join_at_once_are_both_in_the_room(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room()
+        room, imports = await one.room(room_id), []
+        for user in (BOB, UserId("@carol:hs2")):
+            join = await one.remote(
+                room_id, draft("m.room.member", {"membership": "join"}, user, sender=user)
+            )
+            await one.engine.residents.accept_handshake(join)
+            state = await one.engine.rooms.state_before(room, join.event_id)
+            assert state is not None
+            known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+            events = [one.event for one in known.values()]
+            imports.append(JoinedRoom(room_id, room.version, join, events, []))
+        await asyncio.gather(*(two.engine.residents.import_join(joined) for joined in imports))
+        theirs = await two.room(room_id)
+        assert all(theirs.is_joined(UserId(str(joined.event.state_key))) for joined in imports)
+        assert set(theirs.view.state) == set(room.view.state)
