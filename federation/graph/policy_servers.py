@@ -30,6 +30,8 @@ from federation.limits import EVENT_BYTES_MAX
 
 POLICY_KEY_ID: Final = KeyId("ed25519:policy_server")
 POLICY_KEY: Final[StateKey] = ("m.room.policy", "")
+NOT_RECOMMENDED: Final = "not_recommended"
+"""Names the refusal in stored reasons, as an auth rule's value does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class NotRecommended:
     detail: str
 
     def __str__(self) -> str:
-        return f"not_recommended: {self.detail}"
+        return f"{NOT_RECOMMENDED}: {self.detail}"
 
 
 def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> PolicyServer | None:

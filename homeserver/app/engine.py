@@ -101,6 +101,7 @@ async def build_engine(
 ) -> RoomEngine:
     """Takes over the log and makes the engine on it. Without `policies` nobody can send in rooms
     that use a policy server; without `metrics` it counts for itself."""
+    metrics = metrics or MetricsStore()
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
@@ -113,7 +114,7 @@ async def build_engine(
         take_nid=committer.numbers.take,
         signer=Signer(server_name, key),
         clock=clock,
-        metrics=metrics or MetricsStore(),
+        metrics=metrics,
         random_bytes=random_bytes,
     )
     recommender = Recommender(rooms, stager, policies or NobodyAsks())
@@ -133,6 +134,7 @@ async def build_engine(
         resolver=resolver,
         server_name=server_name,
         forget_user=memberships.drop,
+        metrics=metrics,
     )
     return RoomEngine(
         committer,

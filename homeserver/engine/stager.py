@@ -58,12 +58,13 @@ class Signer:
 
 class Made(msgspec.Struct, frozen=True):
     """A signed event of ours without a place yet: the state before it, what of that isn't stored,
-    and the branches that it was resolved of."""
+    the branches that it was resolved of, and how often the room had been corrected."""
 
     event: Event
     before: Before
     snapshots: tuple[SnapshotRow, ...] = ()
     parents: Sequence[Branch] = ()
+    corrections: int = 0
 
 
 class Stager:
@@ -119,10 +120,11 @@ class Stager:
         )
 
     async def _made(self, room: Room, view: RoomView, draft: EventDraft) -> Made:
+        corrections = room.corrections
         before, snapshots, parents = await self._before(room, view)
         named = view.heads[-limits.HEADS_PER_EVENT :]
         event = await self.loading(lambda: self._build(room, draft, before, named))
-        return Made(event, before, snapshots, parents)
+        return Made(event, before, snapshots, parents, corrections)
 
     async def _before(
         self, room: Room, view: RoomView
@@ -211,16 +213,19 @@ class Stager:
         *,
         nid: int | None = None,
         snapshots: tuple[SnapshotRow, ...] = (),
+        after: Before | None = None,
         parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
     ) -> Staged:
         """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
         accepted event names as its parent (it fills a gap) is no head, and changes no state.
-        `parents` are the branches that `before` was resolved from, if it was."""
+        `parents` are the branches that `before` was resolved from, if it was. `after`: the state
+        after it, where its snapshot is made already."""
         if nid is None:
             nid = self._take_nid()
-        after = before
-        if event.is_state:
+        if after is None and not event.is_state:
+            after = before
+        elif after is None:
             after, rows = after_state_event(event, nid, room, before)
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)
@@ -245,7 +250,8 @@ class Stager:
             replaces_heads=replaces_heads,
             is_head=not is_named,
         )
-        staged.resolved = self._resolved(staged, branches, was.chain, current.chain)
+        is_changed = staged.changes_other_state
+        staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
         await self._prepare_redactions(room, staged)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
@@ -253,15 +259,14 @@ class Stager:
         room.remember_after(event.event_id, after)
         return staged
 
-    def _resolved(
-        self, staged: Staged, branches: Sequence[Branch], was: Chain, now: Chain
+    def resolved(
+        self, branches: Sequence[Branch], was: Chain, now: Chain, *, is_changed: bool
     ) -> Resolved | None:
         """The record of the resolution behind the current state, if there was one that changed it
-        other than by the event itself."""
+        other than by a new event itself."""
         distinct = {state.chain[-1].nid for _, state in branches}
         if len(distinct) < 2:
             return None
-        is_changed = staged.changes_other_state
         self._metrics.count("state_resolutions", changed="yes" if is_changed else "no")
         if not is_changed:
             return None

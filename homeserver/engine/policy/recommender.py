@@ -158,7 +158,10 @@ class Recommender:
         self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
     ) -> Staged:
         """Places a signed event, if the room of now allows it. Raises PolicyUnasked where the
-        policy server has changed, 403 where the auth rules refuse."""
+        policy server has changed, or what it was built on was corrected; 403 where the auth rules
+        refuse."""
+        if made.corrections != room.corrections:
+            raise PolicyUnasked
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         policy = await self.policy_of(room, room.staged)
         verdict = await self._stager.loading(lambda: settle(made.event, current, policy=policy))
