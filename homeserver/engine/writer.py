@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -30,7 +31,7 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Made, Signer, Stager
 from homeserver.engine.staging import Brought, Correction, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
-from homeserver.errors import MatrixError, forbidden, not_found, unavailable
+from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
 
 __all__ = ["Sent", "Signer", "Writer"]
@@ -101,8 +102,8 @@ class Writer:
         entries: Sequence[Entry] = (),
         work: Work | None = None,
     ) -> list[Sent]:
-        """Several events as one unit, all or none, with the rows that `work` writes. In a room with
-        a policy server none of them may rest on another."""
+        """Several events as one unit, all or none, with the rows that `work` writes. Where a policy
+        server is used none may rest on another."""
         unit = Unit(entries, work) if entries or work else None
         return await self._commit_drafts(room_id, drafts, None, unit)
 
@@ -125,7 +126,7 @@ class Writer:
             async with room.turn:
                 staged = [first]
                 for draft in drafts[1:]:
-                    await self._check_new_room(room, draft)
+                    await self.recommender.check_new_room(room, draft)
                     staged.append(await self.stager.stage_draft(room, draft, None))
                 rows = partial(work, room.room_id) if work is not None else None
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
@@ -142,12 +143,6 @@ class Writer:
             raise
         return room.room_id, _sent(staged, committed)
 
-    async def _check_new_room(self, room: Room, draft: EventDraft) -> None:
-        try:
-            await self.recommender.check_needless(room, draft)
-        except PolicyUnasked:  # nobody else is in the room, so it is ours, and knows no such room
-            raise forbidden("A new room can't have its own server as its policy server") from None
-
     def _drop_if_failed(self, room: Room, made: asyncio.Future[Committed]) -> None:
         if made.cancelled() or made.exception() is not None:
             self._rooms.drop(room.room_id)
@@ -160,10 +155,8 @@ class Writer:
         unit: Unit | None,
     ) -> list[Sent]:
         stored = (transaction[0], transaction[1].digest) if transaction else None
-        try:
+        with suppress(PolicyUnasked):
             return await self._commit(room_id, drafts, stored, unit)
-        except PolicyUnasked:
-            pass
         async with self.recommender.turn(room_id, drafts[0].sender):
             for _ in range(limits.POLICY_TRIES):
                 made = await self.recommender.make(await self.room(room_id), drafts)
@@ -244,12 +237,11 @@ class Writer:
         draft: EventDraft | Made,
         transaction: tuple[TransactionKey, bytes] | None,
     ) -> Staged | Sent:
-        if isinstance(draft, Made):
-            same = await self._same_state(room, draft.event)
-            return same or await self.recommender.place(room, draft, transaction)
-        same = await self._same_state(room, draft)
+        same = await self._same_state(room, draft.event if isinstance(draft, Made) else draft)
         if same is not None:
             return same
+        if isinstance(draft, Made):
+            return await self.recommender.place(room, draft, transaction)
         await self.recommender.check_needless(room, draft)
         return await self.stager.stage_draft(room, draft, transaction)
 

@@ -99,6 +99,14 @@ class Recommender:
         if await self.policy_of(room, room.staged) is not None:
             raise PolicyUnasked
 
+    async def check_new_room(self, room: Room, draft: EventDraft) -> None:
+        """As `check_needless`, for a room that is just made. Raises 403: nobody else is in it yet,
+        so its policy server would be ours, which knows no such room."""
+        try:
+            await self.check_needless(room, draft)
+        except PolicyUnasked:
+            raise forbidden("A new room can't have its own server as its policy server") from None
+
     # Before the room's turn
 
     @asynccontextmanager
