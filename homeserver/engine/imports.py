@@ -1,11 +1,19 @@
 """Bulk: outliers, the state that a join brings, history fetched for a gap.
 
-Nothing of it sits in a group commit but one small unit at the end (design, section 5).
+Rules:
+1. Nothing of it sits in a group commit but one small unit at the end (design, section 5).
+2. What takes long for a large room is done in a thread, or in pieces with a pause after each.
+3. Members of other servers are written before the join that brings them is current: until a user
+   of ours is in the room nothing asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import immutables
+import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
@@ -31,6 +39,7 @@ from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled, Gap
 from homeserver.storage.events import EventRow
+from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.text import escape
 
@@ -60,6 +69,10 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
         transaction_of=None,
         json=event.raw,
     )
+
+
+_ORDERED_HERE_MAX = 200
+"""More events are put in order in a thread."""
 
 
 def cited_first(events: Sequence[Event]) -> list[Event]:
@@ -100,14 +113,15 @@ class Imports:
         number, since its snapshots name the first."""
         if not events:
             return 0
-        await self._committer.numbers.ready(len(events) + 1)
+        few = len(events) <= _ORDERED_HERE_MAX
+        ordered = cited_first(events) if few else await asyncio.to_thread(cited_first, events)
         room = await self._rooms.get(events[0].room_id)
         if room is None:
-            return await self._write_outliers(events, rejected, None)
+            return await self._write_outliers(ordered, rejected, None)
         room.pins += 1
         try:
             async with room.turn:
-                new = [one for one in events if one.event_id not in room.staged_events]
+                new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
                     await self._write_outliers(new, rejected, room)
         finally:
@@ -115,22 +129,22 @@ class Imports:
         return room.nid
 
     async def _write_outliers(
-        self, events: Sequence[Event], rejected: Collection[EventId], room: Room | None
+        self, ordered: Sequence[Event], rejected: Collection[EventId], room: Room | None
     ) -> int:
-        first, ordered = events[0], cited_first(events)
+        numbers = self._committer.numbers
+        await numbers.ready(len(ordered) + 1)
+        nids = [numbers.take() for _ in ordered]  # all at once: others take some while we write
+        first = ordered[0]
         if room is not None:
             room.cite(ordered)
 
-        def rows(room_nid: int) -> list[EventRow]:
-            take = self._committer.numbers.take
-            return [
-                _row(event, take(), room_nid, rejected=event.event_id in rejected)
-                for event in ordered
-            ]
+        def rows(room_nid: int) -> Iterator[EventRow]:
+            for event, nid in zip(ordered, nids, strict=True):
+                yield _row(event, nid, room_nid, rejected=event.event_id in rejected)
 
-        key = (self._committer.numbers.take(), first.room_id, first.version.name)
+        key = (numbers.take(), first.room_id, first.version.name)
         room_nid = await self._store.events.store_outliers(key, rows)
-        self._rooms.memory.stored(event.event_id for event in events)
+        self._rooms.memory.stored(event.event_id for event in ordered)
         return room_nid
 
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
@@ -157,26 +171,38 @@ class Imports:
         others = {event.event_id: event for event in (*joined.auth_chain, *joined.state)}
         others.pop(joined.event.event_id, None)
         room_nid = await self.store_outliers(list(others.values()), joined.rejected)
-        refs = await self._refs(
+        rows = await self._store.events.refs_by_id(
             [event.event_id for event in joined.state if event.event_id not in joined.rejected]
         )
         await self._committer.numbers.ready(6)
         room = known or self._empty_room(joined, room_nid)
-        before, snapshots = self._joined_state(room, refs)
+        nid, position = self._committer.numbers.take(), self._committer.position
+        given = await asyncio.to_thread(
+            _given_state,
+            rows,
+            nid,
+            (room.nid, position),
+            joiner=joined.event.state_key,
+            own=self._server_name,
+        )
+        await self._store.memberships.bring(given.elsewhere)
         if known is None:
-            self._set_state(room, before)
+            self._set_state(room, given)
             self._rooms.add(room)
         try:
             async with room.turn:
-                staged = await self._stage_join(room, joined.event, before, snapshots)
-                brought = _brought(refs, joined.event)
-                done = self._writer.enqueue(room, [staged], brought=brought)
+                snapshot = snapshot_row(room, given.before.chain)
+                staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
+                done = self._writer.enqueue(
+                    room, [staged], brought=Brought(given.here, given.servers)
+                )
             await done
         except BaseException:
             if known is None and room.unsettled == 0 and not room.view.position:
                 self._rooms.drop(room.room_id)
             raise
-        self._forget_locals(refs)
+        for user, _ in given.here:
+            self._forget_user(UserId(user))
 
     def _empty_room(self, joined: JoinedRoom, room_nid: int) -> Room:
         state: StateMap = state_of(())
@@ -184,15 +210,9 @@ class Imports:
         view = RoomView(state, first_chain(0, {}), (), 0, 0, 0, servers)
         return Room(joined.room_id, room_nid, joined.version, view)
 
-    def _joined_state(
-        self, room: Room, refs: Mapping[StateKey, StateRef]
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
-        """The given state as a first snapshot: what we had of the room doesn't matter any more."""
-        chain = first_chain(self._committer.numbers.take(), refs)
-        return Before(state_of(chain), chain), (snapshot_row(room, chain),)
-
-    def _set_state(self, room: Room, before: Before) -> None:
-        joined, invited, servers = membership_counts(before.state)
+    def _set_state(self, room: Room, given: _GivenState) -> None:
+        joined, invited, servers = given.counts
+        before = given.before
         view = RoomView(before.state, before.chain, (), 0, joined, invited, servers)
         room.view = room.staged = view
 
@@ -213,12 +233,6 @@ class Imports:
         )
         staged.missing_parents = event.prev_events
         return staged
-
-    def _forget_locals(self, refs: Mapping[StateKey, StateRef]) -> None:
-        """Users of ours in the given state: their rooms are read anew."""
-        for (kind, user), _ in refs.items():
-            if kind == "m.room.member" and server_of(user) == self._server_name:
-                self._forget_user(UserId(user))
 
     # History
 
@@ -270,12 +284,44 @@ def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
     return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
 
 
-def _brought(refs: Mapping[StateKey, StateRef], join: Event) -> Brought:
-    """The members that the state of a join brings, and the servers in the room."""
-    members = [
-        (user, ref)
-        for (kind, user), ref in refs.items()
-        if kind == "m.room.member" and ref.membership and user != join.state_key
-    ]
-    servers = sorted({server_of(user) for user, ref in members if ref.membership == "join"})
-    return Brought(members, servers)
+class _GivenState(msgspec.Struct, frozen=True):
+    """The state before a join as another server gave it. Members: without the one who joins."""
+
+    before: Before
+    counts: tuple[int, int, immutables.Map[ServerName, int]]
+    here: Sequence[tuple[str, StateRef]]
+    elsewhere: Sequence[MembershipRow]
+    servers: Sequence[str]
+
+
+def _given_state(
+    rows: Sequence[Row],
+    nid: int,
+    place: tuple[int, int],
+    *,
+    joiner: str | None,
+    own: ServerName,
+) -> _GivenState:
+    """Works it out, of rows of state events; in a thread, for a large room. `nid`: of its snapshot;
+    `place`: the room's number, and the position before the join."""
+    refs = _by_key(rows)
+    chain = first_chain(nid, refs)
+    before = Before(state_of(chain), chain)
+    here: list[tuple[str, StateRef]] = []
+    elsewhere: list[MembershipRow] = []
+    servers = set()
+    room_nid, position = place
+    for (kind, user), ref in refs.items():
+        if kind != "m.room.member" or not ref.membership or user == joiner:
+            continue
+        server = server_of(user)
+        if ref.membership == "join":
+            servers.add(server)
+        if server == own:
+            here.append((user, ref))
+        else:
+            elsewhere.append(
+                MembershipRow(room_nid, user, ref.membership, ref.event_id, user, position)
+            )
+    counts = membership_counts(before.state)
+    return _GivenState(before, counts, here, elsewhere, sorted(servers))

@@ -10,11 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event
+from federation.events.event import Event, load_auth_events
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
 from federation.graph.building import EventDraft, references
@@ -51,6 +54,7 @@ class Residents:
         self._writer = writer
         self._resolver = resolver
         self._server_name = server_name
+        self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
         self._imports = Imports(store, rooms, committer, writer, server_name, forget_user)
         self._acceptance = Acceptance(
             store,
@@ -97,13 +101,15 @@ class Residents:
 
     async def import_join(self, joined: JoinedRoom) -> None:
         """`RoomWriter.import_join`."""
-        room = await self._rooms.get(joined.room_id)
-        if room is not None and self._server_name in room.view.servers:
-            await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
-            state = {event.key: event.event_id for event in joined.state}
-            await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
-        else:
-            await self._imports.join(joined, room)
+        turn = self._joining.setdefault(joined.room_id, asyncio.Lock())
+        async with turn:  # the second user of ours joins a room that we are in
+            room = await self._rooms.get(joined.room_id)
+            if room is None or self._server_name not in room.view.servers:
+                await self._imports.join(joined, room)
+                return
+        await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
+        state = {event.key: event.event_id for event in joined.state}
+        await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
 
     async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
         """`RoomWriter.import_invite`."""
@@ -222,11 +228,25 @@ class Residents:
 
     async def _answer(self, room: Room, event: Event, state: StateMap) -> ResidentAnswer:
         ids = [ref.event_id for ref in state.values()]
-        events = await self._rooms.events(ids)
-        chain = await self._rooms.auth_chain([*ids, event.event_id])
+        raws = await self._rooms.memory.raw([*ids, event.event_id])
+        chain = await self._auth_chain(raws, room.version)
         return ResidentAnswer(
-            event.raw,
-            [events[event_id].event.raw for event_id in ids],
-            [known.event.raw for known in chain.values()],
-            sorted(room.view.servers),
+            event.raw, [raws[one] for one in ids], chain, sorted(room.view.servers)
         )
+
+    async def _auth_chain(
+        self, raws: Mapping[EventId, bytes], version: RoomVersion
+    ) -> Sequence[bytes]:
+        """What these events reach by auth_events, some of themselves included."""
+        chain: dict[EventId, bytes] = {}
+        frontier = await asyncio.to_thread(_cited, raws, version)
+        while frontier:
+            found = await self._rooms.memory.raw([one for one in frontier if one not in raws])
+            found |= {one: raws[one] for one in frontier if one in raws}
+            chain |= found
+            frontier = await asyncio.to_thread(_cited, found, version) - chain.keys()
+        return list(chain.values())
+
+
+def _cited(raws: Mapping[EventId, bytes], version: RoomVersion) -> set[EventId]:
+    return {auth for raw in raws.values() for auth in load_auth_events(raw, version)}

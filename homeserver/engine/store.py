@@ -15,7 +15,7 @@ Rows are mappings by column name; see the functions of `homeserver.storage` that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from homeserver.storage.batches import Writing
@@ -23,6 +23,7 @@ from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled, Gap, OwedRows
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
+from homeserver.storage.memberships import MembershipRow
 
 Order = tuple[int, int]
 
@@ -31,6 +32,8 @@ class EventStore(Protocol):
     """Events (`storage.events`)."""
 
     async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]: ...
+
+    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]: ...
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]: ...
 
@@ -55,10 +58,10 @@ class EventStore(Protocol):
     async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]: ...
 
     async def store_outliers(
-        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         """Makes sure of a room (number if it is new, ID, version) and keeps the outliers that
-        `make` makes for its number. Returns the number."""
+        `make` makes for its number (it may be called twice). Returns the number."""
 
     async def backfill(
         self,
@@ -104,6 +107,10 @@ class MembershipStore(Protocol):
     async def sharing(self, user_id: str) -> Sequence[str]: ...
 
     async def forget(self, user_id: str, room_id: str) -> None: ...
+
+    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+        """Writes memberships outside of the log, in pieces: those of other servers' users in a room
+        that a user of ours is about to join. The newest counts; repeating it is harmless."""
 
 
 class TransactionStore(Protocol):

@@ -8,7 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -29,6 +30,7 @@ from homeserver.storage import (
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
+from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
 
 Order = tuple[int, int]
@@ -72,6 +74,11 @@ class EventRows:
         """See `storage.events`."""
         async with self._database.connection() as connection:
             return await events.by_id(connection, event_ids)
+
+    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.raw_by_id(connection, event_ids)
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
         """See `storage.events`."""
@@ -124,15 +131,17 @@ class EventRows:
             return await events.state_events(connection, room_nid, after=after, limit=limit)
 
     async def store_outliers(
-        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         """Makes sure of a room (see `rooms.ensure`) and keeps the outliers that `make` makes for
         its number, in one transaction; those that are here stay. Returns the number."""
         async with self._database.transaction() as connection:
             room_nid = await rooms.ensure(connection, *room)
-            rows = make(room_nid)
-            for start in range(0, len(rows), _CHUNK):
-                await events.insert_outliers(connection, rows[start : start + _CHUNK])
+            is_new = not await events.has_any(connection, room_nid)
+            if is_new and await events.copy_new(connection, _chunks(make(room_nid))):
+                return room_nid
+            for chunk in _chunks(make(room_nid)):
+                await events.insert_outliers(connection, chunk)
         return room_nid
 
     async def backfill(
@@ -165,6 +174,12 @@ class EventRows:
             missing = [one for one in filled.parents if one not in placed]
             await redactions.open_gaps(connection, [(room_nid, one, n, fill_of) for one in missing])
         return True
+
+
+def _chunks(rows: Iterable[EventRow]) -> Iterator[list[EventRow]]:
+    left = iter(rows)
+    while chunk := list(islice(left, _CHUNK)):
+        yield chunk
 
 
 async def _placed(connection: Connection, event_ids: Sequence[str]) -> set[str]:
@@ -249,6 +264,12 @@ class MembershipRows:
         """See `storage.memberships`."""
         async with self._database.connection() as connection:
             await memberships.forget(connection, user_id, room_id)
+
+    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+        """See `memberships.upsert`."""
+        async with self._database.connection() as connection:
+            for start in range(0, len(rows), _CHUNK):
+                await memberships.upsert(connection, rows[start : start + _CHUNK])
 
 
 class TransactionRows:

@@ -15,6 +15,7 @@ from homeserver.storage.database import DataRefused, Row
 from homeserver.storage.engine_store import Filled, Gap, OwedRows
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
+from homeserver.storage.memberships import MembershipRow
 from tests.simulation.memory_tables import Fields, Tables
 
 Order = tuple[int, int]
@@ -41,6 +42,12 @@ class MemoryEvents:
         tables = self._tables
         found = [tables.events[one] for one in dict.fromkeys(event_ids) if one in tables.events]
         return [_with_room(tables, event) for event in found]
+
+    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        return [
+            {name: row[name] for name in ("event_id", "json")}
+            for row in await self.by_id(event_ids)
+        ]
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
         await self._pause()
@@ -114,11 +121,11 @@ class MemoryEvents:
         return sorted(found, key=lambda one: one["event_nid"])[:limit]
 
     async def store_outliers(
-        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         await self._pause()
         room_nid = self._tables.ensure_room(*room)
-        self._tables.insert_outliers(make(room_nid))
+        self._tables.insert_outliers(list(make(room_nid)))
         await self._pause()
         return room_nid
 
@@ -287,6 +294,10 @@ class MemoryMemberships:
         row = self._tables.members.get((room["room_nid"], user_id)) if room else None
         if row is not None and row["membership"] in ("leave", "ban"):
             row["forgotten"] = True
+
+    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+        await self._pause()
+        self._tables.upsert_members(rows)
 
 
 class MemoryTransactions:

@@ -196,9 +196,9 @@ class Tables:
 
     def _apply_members(self, rows: CommitRows) -> None:
         for brought in rows.brought:
-            self._upsert(brought.members)
+            self.upsert_members(brought.members)
             self._reset_servers(brought)
-        self._upsert(rows.members)
+        self.upsert_members(rows.members)
         for nid, server, position in rows.servers_went:
             for key, left in self.servers.items():
                 if key[:2] == (nid, server) and left is None:
@@ -206,7 +206,7 @@ class Tables:
         for nid, server, position in rows.servers_came:
             self.servers.setdefault((nid, server, position), None)
         for one in rows.log.memberships:
-            self._upsert([self._known_member(one)])
+            self.upsert_members([self._known_member(one)])
 
     def _known_member(self, one: KnownMember) -> MembershipRow:
         if one.room_id not in self.rooms:
@@ -223,7 +223,8 @@ class Tables:
             one.event,
         )
 
-    def _upsert(self, rows: Sequence[MembershipRow]) -> None:
+    def upsert_members(self, rows: Sequence[MembershipRow]) -> None:
+        """As `storage.memberships.upsert`."""
         for row in rows:
             self.members[row.room_nid, row.user_id] = {
                 "membership": row.membership,

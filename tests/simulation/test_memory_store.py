@@ -73,8 +73,8 @@ class Script:
         rng = self.rng
         n = None
         if position is not None:
-            self.order[room] += 1
-            n = self.order[room]
+            # of all rooms: an event may come with another room's number, and keeps its own room
+            n = self.order[room] = 1 + max(self.order.values())
         sender = rng.choice(USERS)
         nid = self.next_nid() if rng.random() < 0.97 else rng.randrange(100, self.nid + 1)
         return EventRow(
@@ -212,7 +212,10 @@ def random_operation(script: Script) -> Operation:
         return _backfill(script)
     if kind < 0.95:
         user, room = rng.choice(USERS), rng.choice([*ROOMS, "!far"])
-        return lambda store: store.memberships.forget(user, room)
+        if rng.random() < 0.5:
+            return lambda store: store.memberships.forget(user, room)
+        member = MembershipRow(rng.choice([11, 12]), user, "join", "$b", user, script.position)
+        return lambda store: store.memberships.bring([member])
     return lambda store: store.log.take_over("history")
 
 
@@ -248,6 +251,7 @@ async def everything(store: Store) -> dict[str, Any]:
     """All reads."""
     seen: dict[str, Any] = {
         "by_id": sorted_rows(await store.events.by_id(EVENTS), "event_id"),
+        "raw_by_id": sorted_rows(await store.events.raw_by_id(EVENTS), "event_id"),
         "refs_by_id": sorted_rows(await store.events.refs_by_id(EVENTS), "event_id"),
         "rooms": sorted_rows(await store.rooms.by_room_ids([*ROOMS, "!far"]), "room_id"),
         "newest": sorted_rows(await store.rooms.newest_of_each([11, 12, 13], 3), "room_nid", "n"),
