@@ -9,7 +9,7 @@ import pytest
 
 from federation.events import canonical_json
 from federation.events.event import Event, load_event
-from federation.events.ids import EventId, KeyId, ServerName
+from federation.events.ids import EventId, KeyId, ServerName, UserId
 from federation.events.room_versions import SUPPORTED
 from federation.events.signing import SigningKey, VerifyKey
 from federation.graph.admission import (
@@ -423,3 +423,15 @@ def test_keys_must_be_valid_at_the_events_time_since_version_5(name: str, enforc
     event = Room(name).open_to(BOB).state["m.room.member", BOB]
     expected = event.origin_server_ts if enforced else 0
     assert signature_requirements(event).need().valid_at_ms == expected
+
+
+def test_of_two_create_events_of_one_room_each_gives_its_own_creator_the_power() -> None:
+    # Up to version 11 one server can make two rooms of one ID, and tell both as one chain.
+    first, second = Room("11"), Room("11", creator=UserId("@mallory:a"))
+    events = [*first.events.values(), *second.events.values()]
+    for room in (first, second):
+        creator = room.create.sender
+        room.member(creator, "join")
+        events += [room.last, room.send("m.room.name", creator, {}, "", ts=5)]
+    for order in (events, events[::-1]):
+        assert set(check_auth_chain(order).values()) == {Accepted()}
