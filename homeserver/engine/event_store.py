@@ -115,7 +115,11 @@ class EngineEventStore:
             authoriser = event.content.get("join_authorised_via_users_server")
             if isinstance(authoriser, str):
                 keys.add(("m.room.member", authoriser))
-            keys |= {key for key in state if key[0] == "m.room.third_party_invite"}
+            invite = event.content.get("third_party_invite")
+            signed = invite.get("signed") if isinstance(invite, dict) else None
+            token = signed.get("token") if isinstance(signed, dict) else None
+            if isinstance(token, str):
+                keys.add(("m.room.third_party_invite", token))
         await self._rooms.state_events(state, keys)
 
     async def first_depth(self, room_id: RoomId) -> int:
