@@ -201,7 +201,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="for each module")
     parser.add_argument("--skip", type=int, default=0, help="so many mutants of each module")
     options = parser.parse_args(arguments)
-    hypothesis.settings.register_profile("mutants", max_examples=40, derandomize=True)
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # one failure is enough
+    hypothesis.settings.register_profile(
+        "mutants", max_examples=40, derandomize=True, phases=phases
+    )
     hypothesis.settings.load_profile("mutants")
     for name in options.modules:
         run_module(name, options.seconds, options.skip)
