@@ -126,7 +126,7 @@ EVENT_DEPTH_MAX = 2**53 - 1  # room version 6
 EVENT_DEPTH_MAX_LENIENT = 2**63 - 1  # room versions 1 to 5
 
 # --- state resolution ---------------------------------------------------------------------------
-AUTH_CHAIN_LINES_MAX = 64  # an auth chain over more lines isn't kept as a compact set, but walked
+AUTH_CHAIN_LINES_MAX = 128  # an auth chain over more lines isn't kept as a compact set, but walked
 AUTH_CHAINS_BYTES_MAX = 16_000_000  # of compact sets kept of one room; past it they are made anew
 
 ARRIVAL_WAIT_S_MAX = 20
