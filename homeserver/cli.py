@@ -148,9 +148,17 @@ def serve(path: Path) -> None:
 @main.command()
 @_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="As JSON (docs/event-graph.md).")
+@click.option(
+    "--resolution",
+    "position",
+    metavar="POSITION",
+    type=int,
+    help="Of a room: the recorded resolution at this position.",
+)
 @click.argument("what", metavar="EVENT|ROOM")
-def explain(path: Path, as_json: bool, what: str) -> None:
-    """Says why an event was accepted or not, or how a room's fork was resolved.
+def explain(path: Path, as_json: bool, position: int | None, what: str) -> None:
+    """Says why an event was accepted or not, or how a room's fork was resolved. Of a room it lists
+    the resolutions that changed its state, too.
 
     Reads the database beside a running server, or without one; changes nothing.
     """
@@ -161,12 +169,16 @@ def explain(path: Path, as_json: bool, what: str) -> None:
     from homeserver.storage.database import DatabaseUnavailable, DataRefused
     from homeserver.storage.embedded import EmbeddedError
 
+    if position is not None and not what.startswith("!"):
+        raise click.UsageError("--resolution is of a room: give its ID, with the exclamation mark")
     dump = (lambda value: json.dumps(value, indent=2) + "\n") if as_json else None
     try:
-        click.echo(asyncio.run(service.explain(_load(path), what, dump)), nl=False)
+        click.echo(
+            asyncio.run(service.explain(_load(path), what, dump, position=position)), nl=False
+        )
     except service.NothingKnown as error:
         raise click.ClickException(f"nothing is stored of {error}") from error
-    except (EmbeddedError, DatabaseUnavailable, DataRefused) as error:
+    except (service.NoRecord, EmbeddedError, DatabaseUnavailable, DataRefused) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -357,5 +357,8 @@ ROOM_CITING_EVENTS = 50_000
 """State events of a hot room whose citations are kept in memory (about 27 MB, counted as the
 room's). What doesn't fit is read from the database when state resolution asks for it."""
 
+RESOLUTIONS_KEPT = 100
+"""Records, for each room, of forks whose resolution changed the current state; the oldest go."""
+
 CITING_EVENTS_PAGE = 2_000
 """State events read at a time for their citations."""

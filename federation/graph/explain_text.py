@@ -49,7 +49,8 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _key(key: StateKey) -> str:
+def key_text(key: StateKey) -> str:
+    """A state key to read; nothing in it steers a terminal."""
     return _printable(f"{key[0]} {key[1]!r}" if key[1] else key[0])
 
 
@@ -103,7 +104,7 @@ def _decision(check: Explanation) -> str:
 
 def _consulted_lines(check: Explanation, name: _Name) -> Iterator[str]:
     if check.consulted:
-        looked = "; ".join(f"{_key(one.key)} {name(one.event_id)}" for one in check.consulted)
+        looked = "; ".join(f"{key_text(one.key)} {name(one.event_id)}" for one in check.consulted)
         yield f"      looked at {looked}"
 
 
@@ -123,7 +124,7 @@ def _resolution_lines(told: ResolutionExplanation) -> Iterator[str]:
     yield f"They agree on {told.unconflicted_count} entries, and differ on {len(told.conflicted)}"
     for one in told.conflicted:
         events = ", ".join(f"S{i + 1} {name(e)}" for i, e in enumerate(one.event_ids))
-        yield f"  {_key(one.key)}: {events}"
+        yield f"  {key_text(one.key)}: {events}"
     if not told.conflicted:
         return
     yield ""
@@ -139,7 +140,7 @@ def _resolution_lines(told: ResolutionExplanation) -> Iterator[str]:
 
 def _v1_lines(told: ResolutionExplanation, name: _Name) -> Iterator[str]:
     for one in told.choices:
-        yield f"Tried for {_key(one.key)}, in this order"
+        yield f"Tried for {key_text(one.key)}, in this order"
         yield from _tried_lines(one, name)
         yield ""
 
@@ -189,4 +190,4 @@ def _list(event_ids: Collection[EventId], name: _Name) -> str:
 def _outcome(one: Outcome, name: _Name) -> str:
     where = ", ".join(f"S{i + 1}" for i in one.in_states)
     source = f"as in {where}" if where else "as in none of the states"
-    return f"{_key(one.key)}: {name(one.event_id)}, {source}"
+    return f"{key_text(one.key)}: {name(one.event_id)}, {source}"

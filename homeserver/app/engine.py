@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock
+from federation.ports import Clock, Metrics
 from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.fanout import Fanout
@@ -21,6 +21,7 @@ from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.store import Store
 from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
+from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 
@@ -61,11 +62,16 @@ class RoomEngine:
 
 
 async def make_engine(
-    database: Database, server_name: ServerName, key: SigningKey, clock: Clock
+    database: Database,
+    server_name: ServerName,
+    key: SigningKey,
+    clock: Clock,
+    *,
+    metrics: Metrics | None = None,
 ) -> Engine:
     """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
     store = PostgresStore(database)
-    parts = await build_engine(store, server_name, key, clock)
+    parts = await build_engine(store, server_name, key, clock, metrics=metrics)
     return Engine(
         database,
         store,
@@ -88,8 +94,9 @@ async def build_engine(
     clock: Clock,
     *,
     random_bytes: RandomBytes = os.urandom,
+    metrics: Metrics | None = None,
 ) -> RoomEngine:
-    """Takes over the log and makes the engine on it."""
+    """Takes over the log and makes the engine on it. Without `metrics` it counts for itself."""
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
@@ -105,6 +112,7 @@ async def build_engine(
             take_nid=committer.numbers.take,
             signer=Signer(server_name, key),
             clock=clock,
+            metrics=metrics or MetricsStore(),
             random_bytes=random_bytes,
         ),
         transactions=transactions,

@@ -100,7 +100,9 @@ async def serving(
         _check_addresses(config)
         database = await _open_database(config, stack, ending)
         key = await _signing_key(Path(config.signing_key_path), database)
-        engine = await make_engine(database, ServerName(config.server_name), key, clock)
+        engine = await make_engine(
+            database, ServerName(config.server_name), key, clock, metrics=metrics
+        )
         engine.committer.on_lost = on_lost
         around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
         way_out = make_way_out(around, engine)

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
@@ -19,7 +19,7 @@ from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Unit
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.room import Before, Room
+from homeserver.engine.room import Before, Branch, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
 from homeserver.engine.store import Store
@@ -116,14 +116,14 @@ class Acceptance:
     ) -> tuple[Staged, Verdict]:
         outlier_nid = await self._outlier_nid(event.event_id)
         nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
-        before, snapshots = await self._before(room, event, state_before)
+        before, snapshots, parents = await self._before(room, event, state_before)
         if isinstance(verdict, Accepted):
             verdict = await self._settle(room, event)
         unproven = state_before is not None
         if isinstance(verdict, Accepted):
             origin = Origin(to_federate=to_federate, unproven=unproven)
             staged = await self._writer.stager.place(
-                room, event, before, origin, nid=nid, snapshots=snapshots
+                room, event, before, origin, nid=nid, snapshots=snapshots, parents=parents
             )
             staged.was_outlier = outlier_nid is not None
             staged.missing_parents = await self._missing_parents(room, event)
@@ -167,14 +167,17 @@ class Acceptance:
         room: Room,
         event: Event,
         state_before: Mapping[StateKey, EventId] | None,
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
-        """The state before an event, stored as a snapshot."""
+    ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+        """The state before an event, stored as a snapshot; and its parents with the states after
+        them, which that was resolved from."""
         if state_before is not None:
-            return await self._imports.given_state(room, state_before)
+            return (*await self._imports.given_state(room, state_before), ())
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
             raise Refused(503, "M_UNKNOWN", "a parent of the event is missing")
-        return await self._resolver.resolve(room, branches, self._committer.numbers.take)
+        before, rows = await self._resolver.resolve(room, branches, self._committer.numbers.take)
+        is_each = len(branches) == len(event.prev_events)  # else they are the heads, as one state
+        return before, rows, tuple(zip(event.prev_events, branches, strict=True)) if is_each else ()
 
     async def states_after(
         self, room: Room, event_ids: Collection[EventId], *, staged: bool = True

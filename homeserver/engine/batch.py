@@ -21,7 +21,7 @@ from homeserver.engine.entries import (
 )
 from homeserver.engine.log import Placed
 from homeserver.engine.room import Room
-from homeserver.engine.staging import Brought, RoomUnit, Staged, heads_row
+from homeserver.engine.staging import Brought, Resolved, RoomUnit, Staged, heads_row
 from homeserver.errors import MatrixError
 from homeserver.storage.batches import (
     BroughtMembers,
@@ -33,6 +33,7 @@ from homeserver.storage.batches import (
 )
 from homeserver.storage.database import Connection
 from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.state_changes import ResolutionRow
 from homeserver.storage.text import escape
 
 
@@ -208,6 +209,8 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
         nid, position = one.pending.room.nid, event.row.position
         if position is None:
             continue
+        if event.resolved is not None:
+            rows.resolutions.append(_resolution_row(nid, position, event, event.resolved))
         for change in event.changes:
             kind, key = change.key
             rows.changes.append(
@@ -217,6 +220,19 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
                 rows.members.append(_membership_row(nid, position, event, change))
         rows.servers_came += [(nid, server, position) for server in event.servers_came]
         rows.servers_went += [(nid, server, position) for server in event.servers_went]
+
+
+def _resolution_row(nid: int, position: int, event: Staged, resolved: Resolved) -> ResolutionRow:
+    return ResolutionRow(
+        nid,
+        position,
+        event.event.event_id,
+        resolved.made_ms,
+        resolved.state_before,
+        resolved.state_after,
+        [event_id for event_id, _ in resolved.branches],
+        [snapshot for _, snapshot in resolved.branches],
+    )
 
 
 def _membership_row(nid: int, position: int, event: Staged, change: StateChange) -> MembershipRow:

@@ -58,6 +58,15 @@ class Before(msgspec.Struct, frozen=True):
     chain: Chain
 
 
+Branch = tuple[EventId, Before]
+"""An event with the state after it."""
+
+
+def branches_of(heads: Iterable[Head]) -> tuple[Branch, ...]:
+    """Forward extremities with the states after them."""
+    return tuple((head.event_id, Before(head.state, head.chain)) for head in heads)
+
+
 class RoomView(msgspec.Struct, frozen=True):
     """A room as of one moment."""
 

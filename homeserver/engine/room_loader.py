@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
@@ -30,6 +31,8 @@ class RoomLoader:
             limits.STATE_CACHE_BYTES,
             lambda chain: 200 + 150 * sum(len(link.delta) for link in chain),
         )
+        # Once in memory, however many chains lead through it; for as long as one of them is.
+        self._links: WeakValueDictionary[int, Link] = WeakValueDictionary()
 
     async def chain(self, room_nid: int, snapshot: int) -> Chain:
         """A snapshot of a room with its bases."""
@@ -111,20 +114,36 @@ class RoomLoader:
         if not wanted:
             return chains
         links = await self._store.rooms.chains(wanted)
-        events = {
-            (link["room_nid"], nid) for link in links for nid in (*link["added"], *link["removed"])
-        }
-        refs = {
-            row["event_nid"]: (key_of(row), ref_of(row))
-            for row in await self._store.events.refs(events)
-        }
+        known = await self._known_links(links)
         built: dict[int, list[Link]] = {}
         for link in links:
-            built.setdefault(link["tip"], []).append(_link(link, refs))
+            built.setdefault(link["tip"], []).append(known[link["snapshot_nid"]])
         for nid, chain in built.items():
             chains[nid] = tuple(chain)
             self._states.put(str(nid), chains[nid])
         return chains
+
+    async def _known_links(self, links: Sequence[Row]) -> dict[int, Link]:
+        """Links by the number of their snapshot; those that no chain in memory has are loaded."""
+        known: dict[int, Link] = {}
+        absent: dict[int, Row] = {}
+        for link in links:
+            nid = link["snapshot_nid"]
+            found = self._links.get(nid)
+            if found is None:
+                absent[nid] = link
+            else:
+                known[nid] = found
+        events = {
+            (link["room_nid"], nid)
+            for link in absent.values()
+            for nid in (*link["added"], *link["removed"])
+        }
+        rows = await self._store.events.refs(events) if events else ()
+        refs = {row["event_nid"]: (key_of(row), ref_of(row)) for row in rows}
+        for nid, link in absent.items():
+            known[nid] = self._links[nid] = _link(link, refs)
+        return known
 
     def entry_of(self, row: Row, room: Room) -> EventEntry:
         """The log entry of a stored event of a room."""

@@ -31,7 +31,7 @@ StateMap = immutables.Map[StateKey, StateRef]
 Delta = Mapping[StateKey, StateRef | None]
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, weakref=True):
     """One snapshot of a chain: what it adds to its base, or removes (None). `removed` names the
     events that stood there, which give a stored delta its keys."""
 

@@ -19,14 +19,17 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
 from federation.graph.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import EventDraft, build_event
-from federation.ports import Clock, KnownEvent
+from federation.ports import Clock, KnownEvent, Metrics
 from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
 from homeserver.engine.resolution.resolver import Resolver
+from homeserver.engine.room import Branch, branches_of
 from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms
+from homeserver.engine.snapshots import Chain
 from homeserver.engine.staging import (
     Origin,
     Redacting,
+    Resolved,
     Staged,
     after_state_event,
     empty_view,
@@ -62,6 +65,7 @@ class Stager:
         take_nid: Callable[[], int],
         signer: Signer,
         clock: Clock,
+        metrics: Metrics,
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._rooms = rooms
@@ -69,6 +73,7 @@ class Stager:
         self._take_nid = take_nid
         self._signer = signer
         self._clock = clock
+        self._metrics = metrics
         self._random_bytes = random_bytes
 
     async def stage_draft(
@@ -79,20 +84,22 @@ class Stager:
     ) -> Staged:
         """Builds, checks and places one event; the caller holds the room's turn. Raises
         MatrixError."""
-        before, snapshots = await self._before(room)
+        before, snapshots, parents = await self._before(room)
         named = room.staged.heads[-limits.HEADS_PER_EVENT :]
         event = await self.loading(lambda: self._build(room, draft, before, named))
         origin = Origin(to_federate=True, transaction=transaction)
-        return await self.place(room, event, before, origin, snapshots=snapshots)
+        return await self.place(room, event, before, origin, snapshots=snapshots, parents=parents)
 
-    async def _before(self, room: Room) -> tuple[Before, tuple[SnapshotRow, ...]]:
-        """The state that a new event is made on: of the heads that it names."""
+    async def _before(self, room: Room) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+        """The state that a new event is made on: of the heads that it names, which are the branches
+        given beside it."""
         view = room.staged
         if len(view.heads) <= limits.HEADS_PER_EVENT:
-            return Before(view.state, view.chain), ()
-        named = view.heads[-limits.HEADS_PER_EVENT :]
-        branches = [Before(head.state, head.chain) for head in named]
-        return await self._resolver.resolve(room, branches, self._take_nid)
+            return Before(view.state, view.chain), (), ()
+        parents = branches_of(view.heads[-limits.HEADS_PER_EVENT :])
+        states = [state for _, state in parents]
+        before, snapshots = await self._resolver.resolve(room, states, self._take_nid)
+        return before, snapshots, parents
 
     async def loading(self, step: Callable[[], T]) -> T:
         """Makes a step, loading the state events that it misses."""
@@ -169,10 +176,12 @@ class Stager:
         *,
         nid: int | None = None,
         snapshots: tuple[SnapshotRow, ...] = (),
+        parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
     ) -> Staged:
         """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
-        accepted event names as its parent (it fills a gap) is no head, and changes no state."""
+        accepted event names as its parent (it fills a gap) is no head, and changes no state.
+        `parents` are the branches that `before` was resolved from, if it was."""
         if nid is None:
             nid = self._take_nid()
         after = before
@@ -181,14 +190,14 @@ class Stager:
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)
         is_named = bool(others) and event.event_id in room.named
+        branches, current, was = parents, after, room.staged
         if others:
-            own = () if is_named else (after,)
-            branches = [*own, *(Before(head.state, head.chain) for head in others)]
+            own = () if is_named else ((event.event_id, after),)
+            branches = (*own, *branches_of(others))
             room.stage(KnownEvent(event), nid)
-            current, rows = await self._resolver.resolve(room, branches, self._take_nid)
+            states = [state for _, state in branches]
+            current, rows = await self._resolver.resolve(room, states, self._take_nid)
             snapshots += rows
-        else:
-            current = after
         staged = place_live(
             event,
             nid,
@@ -201,12 +210,28 @@ class Stager:
             replaces_heads=replaces_heads,
             is_head=not is_named,
         )
+        staged.resolved = self._resolved(staged, branches, was.chain, current.chain)
         await self._prepare_redactions(room, staged)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
         room.stage(KnownEvent(event), nid)
         room.remember_after(event.event_id, after)
         return staged
+
+    def _resolved(
+        self, staged: Staged, branches: Sequence[Branch], was: Chain, now: Chain
+    ) -> Resolved | None:
+        """The record of the resolution behind the current state, if there was one that changed it
+        other than by the event itself."""
+        distinct = {state.chain[-1].nid for _, state in branches}
+        if len(distinct) < 2:
+            return None
+        is_changed = staged.changes_other_state
+        self._metrics.count("state_resolutions", changed="yes" if is_changed else "no")
+        if not is_changed:
+            return None
+        ends = tuple((event_id, state.chain[-1].nid) for event_id, state in branches)
+        return Resolved(self._clock.now_ms(), was[-1].nid, now[-1].nid, ends)
 
     def new_room(self, version: RoomVersion, draft: EventDraft) -> tuple[Room, Staged]:
         """A room with its create event staged."""

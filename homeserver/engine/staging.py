@@ -62,7 +62,13 @@ class Staged(msgspec.Struct):
     redacting: Redacting | None = None
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
+    resolved: Resolved | None = None
     was_outlier: bool = False
+
+    @property
+    def changes_other_state(self) -> bool:
+        """Does current state change with it other than by this event itself?"""
+        return any(change.event_id != self.event.event_id for change in self.changes)
 
     @property
     def is_plain(self) -> bool:
@@ -73,6 +79,7 @@ class Staged(msgspec.Struct):
             or self.redacting
             or self.waits_for_target
             or self.missing_parents
+            or self.resolved
             or self.was_outlier
         )
 
@@ -82,6 +89,17 @@ class Brought(msgspec.Struct, frozen=True):
 
     members: Sequence[tuple[str, StateRef]]
     servers: Sequence[str]
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A resolution that changed current state other than by the newest event itself: the snapshots
+    of the current state before and after, and the branches, each an event with the snapshot of
+    the state after it. All are stored with the event, or before it."""
+
+    made_ms: int
+    state_before: int
+    state_after: int
+    branches: tuple[tuple[EventId, int], ...]
 
 
 @dataclass(slots=True)

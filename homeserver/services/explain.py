@@ -1,4 +1,5 @@
-"""`freehold explain`: why an event was accepted or not, how a room's fork was resolved.
+"""`freehold explain`: why an event was accepted or not, how a room's fork was resolved, or one of
+those that were recorded when they changed the room's state.
 
 Rules:
 1. It reads the database and nothing else: no log is taken over, no server is started, and the
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,8 +34,9 @@ from federation.graph.explain import (
 from federation.ports import KnownEvent
 from homeserver.config import Config
 from homeserver.engine.rooms import Room, Rooms, StateRef
+from homeserver.engine.snapshots import change_between
 from homeserver.storage import events as event_rows
-from homeserver.storage.database import Database
+from homeserver.storage.database import Database, Row
 from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
 from homeserver.storage.embedded.attach import cluster_dir, running_url
 from homeserver.storage.engine_store import PostgresStore
@@ -51,6 +54,42 @@ class NothingKnown(Exception):
     """Neither an event nor a room of this ID is stored here."""
 
 
+class NoRecord(Exception):
+    """The room has no record of a resolution at this position; the message says which it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key of a room's current state, and the events that it had before and after."""
+
+    key: StateKey
+    before: EventId | None
+    after: EventId | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedResolution:
+    """A resolution that changed the current state when `event_id` came, at a log position."""
+
+    position: int
+    event_id: EventId
+    made_ms: int
+    branches: tuple[EventId, ...]
+    """What was resolved: the states after these."""
+    changes: tuple[KeyChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordExplanation:
+    """A recorded resolution, replayed from the states that it was made of."""
+
+    room_id: RoomId
+    record: RecordedResolution
+    resolution: ResolutionExplanation
+    agrees: bool
+    """Does the replay lead to the state that was recorded?"""
+
+
 @dataclass(frozen=True, slots=True)
 class RoomExplanation:
     """A room's heads, and how its newest fork was resolved."""
@@ -61,6 +100,8 @@ class RoomExplanation:
     merged_by: EventId | None
     """The event that joined the fork again; None for one that is open, or where there is none."""
     resolution: ResolutionExplanation | None
+    recorded: tuple[RecordedResolution, ...]
+    """Newest first."""
 
 
 class Explainer:
@@ -68,7 +109,8 @@ class Explainer:
 
     def __init__(self, database: Database, server_name: ServerName) -> None:
         self._database = database
-        self._rooms = Rooms(PostgresStore(database), server_name)
+        self._store = PostgresStore(database)
+        self._rooms = Rooms(self._store, server_name)
         self._known: dict[EventId, KnownEvent] = {}
 
     async def event(self, event_id: EventId) -> EventExplanation:
@@ -98,22 +140,62 @@ class Explainer:
         )
 
     async def room(self, room_id: RoomId) -> RoomExplanation:
-        """The heads of a room, with the open fork or the last one explained. Raises
-        NothingKnown."""
+        """The heads of a room, with the open fork or the last one explained, and the recorded
+        resolutions. Raises NothingKnown."""
         room = await self._rooms.get(room_id)
         if room is None:
             raise NothingKnown(room_id)
         heads = tuple(head.event_id for head in room.view.heads)
+        rows = await self._store.rooms.resolutions(room.nid)
+        recorded = tuple([await self._record(room, row) for row in rows])
         if len(heads) > 1:
             states = {head.event_id: head.state for head in room.view.heads}
             told = await self._resolution(room, states)
-            return RoomExplanation(room_id, room.version, heads, None, told)
+            return RoomExplanation(room_id, room.version, heads, None, told, recorded)
         merge = await self._newest_merge(room)
         if merge is None:
-            return RoomExplanation(room_id, room.version, heads, None, None)
+            return RoomExplanation(room_id, room.version, heads, None, None, recorded)
         merged_by, parents = merge
         told = await self._resolution(room, parents)
-        return RoomExplanation(room_id, room.version, heads, merged_by, told)
+        return RoomExplanation(room_id, room.version, heads, merged_by, told, recorded)
+
+    async def recorded(self, room_id: RoomId, position: int) -> RecordExplanation:
+        """A recorded resolution, replayed. Raises NothingKnown, NoRecord."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            raise NothingKnown(room_id)
+        rows = {row["position"]: row for row in await self._store.rooms.resolutions(room.nid)}
+        if position not in rows:
+            raise NoRecord(_no_record(room_id, position, list(rows)))
+        row = rows[position]
+        ends = zip(row["branch_events"], row["branch_snapshots"], strict=True)
+        states = {event_id: await self._snapshot(room, nid) for event_id, nid in ends}
+        told = await self._resolution(room, states)
+        after = await self._snapshot(room, row["state_after"])
+        agrees = all(
+            _id_of(after.get(outcome.key)) in (outcome.event_id, row["event_id"])
+            for outcome in told.outcomes
+        )
+        return RecordExplanation(room_id, await self._record(room, row), told, agrees)
+
+    async def _record(self, room: Room, row: Row) -> RecordedResolution:
+        before = await self._rooms.chain(room, row["state_before"])
+        after = await self._rooms.chain(room, row["state_after"])
+        back = change_between(after, before)
+        changes = [
+            KeyChange(key, _id_of(back[key]), _id_of(ref))
+            for key, ref in sorted(change_between(before, after).items())
+        ]
+        return RecordedResolution(
+            row["position"],
+            EventId(row["event_id"]),
+            row["made_ms"],
+            tuple(EventId(event_id) for event_id in row["branch_events"]),
+            tuple(changes),
+        )
+
+    async def _snapshot(self, room: Room, nid: int) -> Mapping[StateKey, StateRef]:
+        return self._rooms.state_of(room, await self._rooms.chain(room, nid))
 
     async def _newest_merge(
         self, room: Room
@@ -195,6 +277,15 @@ class Explainer:
         return lookup
 
 
+def _id_of(ref: StateRef | None) -> EventId | None:
+    return None if ref is None else ref.event_id
+
+
+def _no_record(room_id: RoomId, position: int, positions: Sequence[int]) -> str:
+    had = ", ".join(map(str, positions)) or "none"
+    return f"{room_id} has no recorded resolution at {position}; it has: {had}"
+
+
 def _cited(event: Event) -> Sequence[EventId]:
     implied = create_event_id(event.room_id, event.version)
     return event.auth_events if implied is None else (*event.auth_events, implied)
@@ -214,6 +305,37 @@ def room_json(told: RoomExplanation) -> JsonObject:
         "heads": list(told.heads),
         "merged_by": told.merged_by,
         "resolution": None if resolution is None else explain_json.resolution_json(resolution),
+        "recorded": [_record_json(record) for record in told.recorded],
+    }
+
+
+def record_json(told: RecordExplanation) -> JsonObject:
+    """The JSON form (docs/event-graph.md)."""
+    return {
+        "format": explain_json.FORMAT,
+        "kind": "recorded_resolution",
+        "room_id": told.room_id,
+        "record": _record_json(told.record),
+        "agrees": told.agrees,
+        "resolution": explain_json.resolution_json(told.resolution),
+    }
+
+
+def _record_json(record: RecordedResolution) -> JsonObject:
+    return {
+        "position": record.position,
+        "event_id": record.event_id,
+        "made_ms": record.made_ms,
+        "branches": list(record.branches),
+        "changes": [
+            {
+                "type": change.key[0],
+                "state_key": change.key[1],
+                "before": change.before,
+                "after": change.after,
+            }
+            for change in record.changes
+        ],
     }
 
 
@@ -221,12 +343,38 @@ def room_text(told: RoomExplanation) -> str:
     """The text to read, with a newline at the end."""
     lines = [f"Room {told.room_id}, version {told.version.name}", "Heads"]
     lines += [f"  {event_id}" for event_id in told.heads]
+    if told.recorded:
+        lines += ["Resolutions that changed its state, newest first (--resolution explains one)"]
+        lines += [line for record in told.recorded for line in _record_lines(record, "  ")]
     if told.resolution is None:
         lines.append("No fork among the newest events")
         return "\n".join(lines) + "\n"
     end = "is open" if told.merged_by is None else f"was joined by {told.merged_by}"
     lines += [f"The newest fork {end}", ""]
     return "\n".join(lines) + "\n" + explain_text.resolution_text(told.resolution)
+
+
+def record_text(told: RecordExplanation) -> str:
+    """The text to read, with a newline at the end."""
+    lines = [f"Room {told.room_id}, version {told.resolution.room_version}"]
+    lines += ["A resolution that changed its state", *_record_lines(told.record, "  ")]
+    if not told.agrees:
+        lines.append("The replay below leads to ANOTHER state than was recorded")
+    return "\n".join([*lines, "", explain_text.resolution_text(told.resolution)])
+
+
+def _record_lines(record: RecordedResolution, indent: str) -> list[str]:
+    time = datetime.fromtimestamp(record.made_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    names = explain_text.short_names(
+        [one for change in record.changes for one in (change.before, change.after) if one]
+    )
+    lines = [f"{indent}{record.position}, {time}, when {record.event_id} came"]
+    for change in record.changes:
+        old, new = (
+            "nothing" if one is None else names[one] for one in (change.before, change.after)
+        )
+        lines.append(f"{indent}    {explain_text.key_text(change.key)}: from {old} to {new}")
+    return lines
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -262,13 +410,23 @@ async def _embedded_url(data_dir: Path, stack: AsyncExitStack) -> str:
     return await cluster.ensure_database("freehold")
 
 
-async def explain(config: Config, what: str, dump: Callable[[JsonObject], str] | None) -> str:
-    """What `freehold explain` prints of an event or a room; JSON by `dump` where given.
+async def explain(
+    config: Config,
+    what: str,
+    dump: Callable[[JsonObject], str] | None,
+    *,
+    position: int | None = None,
+) -> str:
+    """What `freehold explain` prints of an event or a room, or of a room's recorded resolution at a
+    log position; JSON by `dump` where given.
 
-    Raises NothingKnown, EmbeddedError, DatabaseUnavailable.
+    Raises NothingKnown, NoRecord, EmbeddedError, DatabaseUnavailable.
     """
     async with read_only(config) as database:
         explainer = Explainer(database, ServerName(config.server_name))
+        if position is not None:
+            told = await explainer.recorded(RoomId(what), position)
+            return record_text(told) if dump is None else dump(record_json(told))
         if what.startswith("!"):
             room = await explainer.room(RoomId(what))
             return room_text(room) if dump is None else dump(room_json(room))

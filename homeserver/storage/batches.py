@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from homeserver import limits
 from homeserver.storage import (
     account_data,
     commits,
@@ -34,6 +35,7 @@ from homeserver.storage.database import Connection
 from homeserver.storage.events import EventRow
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.state_changes import ResolutionRow
 
 HeadsRow = tuple[int, Sequence[int], int, int, int]
 """(room_nid, heads, snapshot_nid, n, position)"""
@@ -92,6 +94,7 @@ class CommitRows(msgspec.Struct):
     events: list[EventRow] = []
     snapshots: list[SnapshotRow] = []
     changes: list[tuple[int, int, str, str, str | None, str | None]] = []
+    resolutions: list[ResolutionRow] = []
     members: list[MembershipRow] = []
     servers_went: list[tuple[int, str, int]] = []
     servers_came: list[tuple[int, str, int]] = []
@@ -166,6 +169,10 @@ async def _write_rooms(connection: Connection, rows: CommitRows) -> None:
         await snapshots.insert(connection, rows.snapshots)
     if rows.changes:
         await state_changes.insert(connection, rows.changes)
+    if rows.resolutions:
+        await state_changes.record_resolutions(
+            connection, rows.resolutions, kept=limits.RESOLUTIONS_KEPT
+        )
     if rows.heads:
         await rooms.set_heads(connection, rows.heads)
     if rows.sent:

@@ -213,6 +213,11 @@ class RoomRows:
         async with self._database.connection() as connection:
             return await state_changes.between(connection, room_nid, after, upto)
 
+    async def resolutions(self, room_nid: int) -> Sequence[Row]:
+        """See `storage.state_changes`."""
+        async with self._database.connection() as connection:
+            return await state_changes.resolutions(connection, room_nid)
+
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.redactions`."""
         async with self._database.connection() as connection:

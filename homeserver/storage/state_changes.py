@@ -1,10 +1,28 @@
-"""Changes of current state in log order. Owns the table `state_changes`."""
+"""Changes of current state in log order, and the resolutions behind those that no single event
+made. Owns the tables `state_changes` and `resolutions`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from homeserver.storage.database import Connection, Row
+
+
+class ResolutionRow(msgspec.Struct, frozen=True):
+    """A resolution that changed a room's current state: the event that brought it about, the
+    snapshots of the current state before and after, and the branches, each an event with the
+    snapshot of the state after it."""
+
+    room_nid: int
+    position: int
+    event_id: str
+    made_ms: int
+    state_before: int
+    state_after: int
+    branch_events: Sequence[str]
+    branch_snapshots: Sequence[int]
 
 
 async def insert(
@@ -28,4 +46,45 @@ async def between(connection: Connection, room_nid: int, after: int, upto: int) 
         room_nid,
         after,
         upto,
+    )
+
+
+async def record_resolutions(
+    connection: Connection, rows: Sequence[ResolutionRow], *, kept: int
+) -> None:
+    """Writes records, and drops all but the `kept` newest of their rooms."""
+    await connection.executemany(
+        "INSERT INTO resolutions (room_nid, position, event_id, made_ms, state_before,"
+        " state_after, branch_events, branch_snapshots) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        [
+            (
+                row.room_nid,
+                row.position,
+                row.event_id,
+                row.made_ms,
+                row.state_before,
+                row.state_after,
+                list(row.branch_events),
+                list(row.branch_snapshots),
+            )
+            for row in rows
+        ],
+    )
+    await connection.execute(
+        "DELETE FROM resolutions r USING (SELECT u.room_nid, ("
+        "  SELECT position FROM resolutions WHERE room_nid = u.room_nid"
+        "  ORDER BY position DESC OFFSET $2 LIMIT 1) AS upto"
+        " FROM unnest($1::bigint[]) AS u (room_nid)) old"
+        " WHERE r.room_nid = old.room_nid AND r.position <= old.upto",
+        sorted({row.room_nid for row in rows}),
+        kept,
+    )
+
+
+async def resolutions(connection: Connection, room_nid: int) -> list[Row]:
+    """The records of a room, newest first."""
+    return await connection.fetch(
+        "SELECT position, event_id, made_ms, state_before, state_after, branch_events,"
+        " branch_snapshots FROM resolutions WHERE room_nid = $1 ORDER BY position DESC",
+        room_nid,
     )

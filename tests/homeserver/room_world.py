@@ -42,6 +42,7 @@ from homeserver.engine.stager import Signer, Stager
 from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
 from homeserver.errors import MatrixError, not_found
+from homeserver.metrics import MetricsStore
 from homeserver.services.directory import Directory, Target
 from homeserver.services.member_state import MemberState
 from homeserver.services.membership import Membership, People
@@ -256,6 +257,7 @@ def _world(database: Database, committer: Committer) -> World:
             take_nid=committer.numbers.take,
             signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
             clock=clock,
+            metrics=MetricsStore(),
             random_bytes=os.urandom,
         ),
         transactions=Transactions(store),

@@ -234,6 +234,14 @@ class MemoryRooms:
             if key[0] == room_nid and after < key[1] <= upto
         ]
 
+    async def resolutions(self, room_nid: int) -> Sequence[Row]:
+        await self._pause()
+        return [
+            {name: getattr(row, name) for name in row.__struct_fields__ if name != "room_nid"}
+            for (nid, _), row in sorted(self._tables.resolutions.items(), reverse=True)
+            if nid == room_nid
+        ]
+
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
         await self._pause()
         found = [

@@ -9,10 +9,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from homeserver import limits
 from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember
 from homeserver.storage.database import DataRefused
 from homeserver.storage.events import EventRow
 from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.state_changes import ResolutionRow
 
 Fields = dict[str, Any]
 _EVENT_FIELDS = EventRow.__struct_fields__
@@ -54,6 +56,7 @@ class Tables:
     servers: dict[tuple[int, str, int], int | None] = field(default_factory=dict)
     transactions: dict[tuple[str, str, bytes], Fields] = field(default_factory=dict)
     awaited: dict[tuple[int, str, str], None] = field(default_factory=dict)
+    resolutions: dict[tuple[int, int], ResolutionRow] = field(default_factory=dict)
     gaps: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     edus: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
@@ -122,6 +125,7 @@ class Tables:
             ([(one.room_nid, one.snapshot_nid) for one in rows.snapshots], self.snapshots),
             ([one[:4] for one in rows.changes], self.changes),
             ([one[:3] for one in rows.sent], self.transactions),
+            ([(one.room_nid, one.position) for one in rows.resolutions], self.resolutions),
         )
         for keys, table in taken:
             if len(set(keys)) < len(keys) or any(key in table for key in keys):
@@ -166,8 +170,17 @@ class Tables:
                 "event_id": event_id,
                 "membership": membership,
             }
+        self._record_resolutions(rows.resolutions)
         for position, edu in rows.log.remote_edus:
             self.edus[edu.destination, position] = edu.edu
+
+    def _record_resolutions(self, rows: Sequence[ResolutionRow]) -> None:
+        for row in rows:
+            self.resolutions[row.room_nid, row.position] = row
+        for nid in {row.room_nid for row in rows}:
+            kept = sorted((key for key in self.resolutions if key[0] == nid), reverse=True)
+            for key in kept[limits.RESOLUTIONS_KEPT :]:
+                del self.resolutions[key]
 
     def insert_snapshots(self, rows: Sequence[Any]) -> None:
         """`snapshots.insert`."""

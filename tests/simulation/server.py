@@ -178,7 +178,12 @@ class SimulatedServer:
 
         self.store = MemoryStore(self.disk.tables, pause)
         self.engine: RoomEngine = await build_engine(
-            self.store, self.name, self.key, self.clock, random_bytes=self.rng.randbytes
+            self.store,
+            self.name,
+            self.key,
+            self.clock,
+            random_bytes=self.rng.randbytes,
+            metrics=self.metrics,
         )
         self.engine.committer.fault = self._store_fault
         self._make_way_out()

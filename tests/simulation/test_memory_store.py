@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from homeserver import limits
 from homeserver.engine.store import Store
 from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, LogRows, RedactedRow
 from homeserver.storage.database import (
@@ -26,6 +27,7 @@ from homeserver.storage.events import EventRow
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.migrate import migrate
 from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.state_changes import ResolutionRow
 from tests.simulation.memory_store import MemoryStore, sorted_rows
 from tests.simulation.memory_tables import Tables
 
@@ -143,6 +145,11 @@ class Script:
                 (nid, position, "m.room.member", user, rng.choice([None, *EVENTS]), membership)
             )
             rows.members.append(MembershipRow(nid, user, membership, "$e", user, position))
+            if position % 2:
+                branches = [EVENTS[position % 24], EVENTS[position * 7 % 24]]
+                rows.resolutions.append(
+                    ResolutionRow(nid, position, branches[0], 1_000, 5, 6, branches, [7, 8])
+                )
             if rng.random() < 0.3:
                 rows.servers_went.append((nid, server, position))
             elif rng.random() < 0.5:
@@ -294,6 +301,8 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
     found = await store.events.state_events(nid, after=110, limit=5)
     seen[f"state events {room}"] = [dict(row) for row in found]
     seen[f"order {room}"] = await store.events.order_at(nid, 7)
+    resolutions = await store.rooms.resolutions(nid)
+    seen[f"resolutions {room}"] = [dict(row) for row in resolutions]
     changes = await store.rooms.changes(nid, after=1, upto=25)
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
     gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
@@ -316,7 +325,10 @@ async def _empty(database: Database) -> None:
         await connection.execute(f"TRUNCATE {names}; ALTER SEQUENCE nids RESTART WITH 1")
 
 
-async def test_memory_answers_as_postgresql_after_any_operations(postgres_url: str) -> None:
+async def test_memory_answers_as_postgresql_after_any_operations(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RESOLUTIONS_KEPT", 3)
     database = await Database.open(postgres_url, connections=2)
     await migrate(database)
     for seed in range(4):

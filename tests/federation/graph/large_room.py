@@ -52,6 +52,7 @@ class LargeRoom:
             (key, event.event_id) for key, event in self.state.items()
         )
         self.citations = Citations(self.events.values())
+        self.settled = list(self.events.values())
 
     def add(
         self,

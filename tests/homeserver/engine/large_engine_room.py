@@ -58,7 +58,7 @@ def _references(event: Event, cited: Sequence[EventId]) -> list[object]:
 def stored(room: LargeRoom) -> Tables:
     """The tables of a server that joined the room: its state, the newest event as the head."""
     tables = Tables()
-    events = cited_first([with_parents(one, one.prev_events) for one in room.events.values()])
+    events = cited_first([with_parents(one, one.prev_events) for one in room.settled])
     nids = {one.event_id: 100 + i for i, one in enumerate(events)}
     tables.next_nid = 100 + 2 * len(events)
     first = 2
@@ -150,7 +150,7 @@ async def large_world(large: LargeRoom, tables: Tables | None = None) -> AsyncIt
     _record_looks(store.events, looks)
     _record_looks(store.rooms, looks)
     metrics = MetricsStore()
-    engine = await build_engine(store, HERE, KEY_1, TickingClock())
+    engine = await build_engine(store, HERE, KEY_1, TickingClock(), metrics=metrics)
     task = asyncio.get_running_loop().create_task(engine.committer.run())
     try:
         yield LargeWorld(engine, store, tables, large, metrics, looks)
