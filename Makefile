@@ -3,6 +3,7 @@
 #   make lab              set up and run the main job (ARGS=--once: exit 0 or 1 at the end)
 #   make test             every gate: format, lint, types, layers, tests
 #   make check            the quick subset, before each commit
+#   make coverage         every branch of events and graph is run by their tests
 #   make long             long simulations and interop on top
 #   make bench            figures, never pass or fail on time
 #
@@ -17,10 +18,10 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help environment lab test check long bench format lock clean
+.PHONY: help environment lab test check coverage long bench format lock clean
 
 help:
-	@sed -n '3,9s/^# \{0,1\}//p' Makefile
+	@sed -n '3,10s/^# \{0,1\}//p' Makefile
 
 environment:
 	@test -n "$(PYTHON)" || { echo "Freehold needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -35,6 +36,12 @@ test: environment
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not long and not bench" $(ARGS)
+	@$(MAKE) --no-print-directory coverage
+
+coverage: environment
+	$(BIN)/coverage run -m pytest -q -p no:xdist -m "not long and not bench" \
+		tests/federation/events tests/federation/graph
+	$(BIN)/coverage report
 
 check: environment
 	$(BIN)/ruff format --check .

@@ -124,6 +124,8 @@ PREV_EVENTS_MAX = 20
 AUTH_EVENTS_MAX = 10
 EVENT_DEPTH_MAX = 2**53 - 1  # room version 6
 EVENT_DEPTH_MAX_LENIENT = 2**63 - 1  # room versions 1 to 5
+EVENT_TIME_MS_MAX = 2**63 - 1  # PDU schemas: `origin_server_ts` is an int64
+EVENT_TIME_MS_MIN = -(2**63)
 
 # --- state resolution ---------------------------------------------------------------------------
 AUTH_CHAIN_LINES_MAX = 128  # an auth chain over more lines isn't kept as a compact set, but walked

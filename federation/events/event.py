@@ -175,7 +175,9 @@ def _given_digest(pdu: JsonObject) -> bytes:
 
 
 def _check_numbers(pdu: JsonObject, version: RoomVersion) -> None:
-    _integer(pdu, "origin_server_ts")
+    time_ms = _integer(pdu, "origin_server_ts")
+    if not limits.EVENT_TIME_MS_MIN <= time_ms <= limits.EVENT_TIME_MS_MAX:
+        raise InvalidEvent("origin_server_ts is out of range")
     depth_max = (
         limits.EVENT_DEPTH_MAX if version.strict_canonical_json else limits.EVENT_DEPTH_MAX_LENIENT
     )

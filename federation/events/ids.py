@@ -85,6 +85,19 @@ def parse_user_id(text: str) -> UserId:
     return UserId(text)
 
 
+def is_user_id(text: str) -> bool:
+    """Is it a user ID as `parse_user_id` reads it?
+
+    The auth rules ask that of a `sender`, never of a member event's state key: anything may be
+    banned.
+    """
+    try:
+        parse_user_id(text)
+    except InvalidIdentifier:
+        return False
+    return True
+
+
 def parse_localpart(text: str) -> str:
     """A localpart that may be registered here: a-z, 0-9 and `._=-/+`, not empty.
 
@@ -155,5 +168,9 @@ def parse_room_alias(text: str) -> RoomAlias:
 
 
 def server_of(identifier: str) -> ServerName:
-    """What follows the first ':' of a well formed user ID, alias, or room ID with a domain."""
-    return ServerName(identifier[identifier.index(":") + 1 :])
+    """What follows the first ':' of a well formed user ID, alias, or room ID with a domain.
+
+    Of any other text, such as the state key of a member event that names no user: what follows its
+    first ':', or nothing, which is no server's name.
+    """
+    return ServerName(identifier.partition(":")[2])

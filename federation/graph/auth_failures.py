@@ -139,4 +139,11 @@ class AuthFailure:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.rule.value}: {self.detail}"
+        return f"{self.rule.value}: {printable(self.detail)}"
+
+
+def printable(text: str) -> str:
+    """A text with what others sent in it, fit for a log line and for any store."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

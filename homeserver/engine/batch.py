@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, assert_never
 
+from federation.events.ids import is_user_id
 from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
@@ -216,7 +217,7 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
             rows.changes.append(
                 (nid, position, escape(kind), escape(key), change.event_id, change.membership)
             )
-            if kind == "m.room.member":
+            if kind == "m.room.member" and is_user_id(key):
                 rows.members.append(_membership_row(nid, position, event, change))
         rows.servers_came += [(nid, server, position) for server in event.servers_came]
         rows.servers_went += [(nid, server, position) for server in event.servers_went]

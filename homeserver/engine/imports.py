@@ -15,7 +15,14 @@ from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
 from homeserver.engine.rooms import Rooms
-from homeserver.engine.snapshots import StateMap, StateRef, difference, first_chain, state_of
+from homeserver.engine.snapshots import (
+    StateMap,
+    StateRef,
+    difference,
+    first_chain,
+    membership_of,
+    state_of,
+)
 from homeserver.engine.staging import Brought, Origin, Staged, extended, snapshot_row
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
@@ -37,7 +44,7 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
         type=escape(event.type),
         state_key=None if event.state_key is None else escape(event.state_key),
         sender=event.sender,
-        membership=event.membership,
+        membership=membership_of(event),
         position=None,
         n=None,
         fill=None,
@@ -249,7 +256,7 @@ class Imports:
             row.n, row.fill = gap.n, gap.lowest - len(events) + i
             row.snapshot_before = before.chain[-1].nid
             if event.is_state:
-                ref = StateRef(event.event_id, nid, event.membership)
+                ref = StateRef(event.event_id, nid, membership_of(event))
                 before, written = extended(room, before, {event.key: ref}, nid)
                 snapshots += written
             row.snapshot_after = before.chain[-1].nid

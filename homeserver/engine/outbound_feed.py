@@ -22,7 +22,7 @@ import msgspec
 import orjson
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import RoomId, ServerName, UserId, server_of
+from federation.events.ids import RoomId, ServerName, UserId, is_user_id, server_of
 from federation.ports import Destination, DestinationStore, Owed
 from homeserver import limits
 from homeserver.engine.committer import Committer
@@ -155,7 +155,9 @@ class LogFeed:
         assert room is not None, "a room with a fresh commit is in memory"
         servers = set(room.view.servers)
         servers.update(
-            server_of(change.key[1]) for change in entry.changes if change.key[0] == "m.room.member"
+            server_of(change.key[1])
+            for change in entry.changes
+            if change.key[0] == "m.room.member" and is_user_id(change.key[1])
         )
         servers -= {self.server_name, server_of(entry.event.sender)}
         for server in servers:

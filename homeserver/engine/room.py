@@ -26,7 +26,7 @@ from homeserver import limits
 from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.log import Placed
 from homeserver.engine.resolution.citations import CitationIndex
-from homeserver.engine.snapshots import Chain, StateMap, StateRef
+from homeserver.engine.snapshots import Chain, StateMap, StateRef, membership_of
 from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
@@ -191,7 +191,7 @@ class Room:
         event = known.event
         self.staged_events[event.event_id] = known
         if event.is_state:
-            self.staged_refs[event.event_id] = StateRef(event.event_id, nid, event.membership)
+            self.staged_refs[event.event_id] = StateRef(event.event_id, nid, membership_of(event))
             self.cite([event])
 
     def unstage(self, event_id: EventId) -> KnownEvent | None:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import immutables
 import msgspec
 
-from federation.events.ids import EventId, StateKey
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey, is_user_id
 
 _BASE = 16
 
@@ -26,6 +27,20 @@ class StateRef(msgspec.Struct, frozen=True):
     nid: int
     membership: str | None = None
 
+
+def membership_of(event: Event) -> str | None:
+    """The membership that a member event gives to a user; else None.
+
+    The state key may be no user ID, or the membership unknown (of a rejected event): then nobody
+    is a member by it, and it stands in the room's state only.
+    """
+    membership = event.membership
+    if membership not in _MEMBERSHIPS or not is_user_id(event.state_key or ""):
+        return None
+    return membership
+
+
+_MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
 
 StateMap = immutables.Map[StateKey, StateRef]
 Delta = Mapping[StateKey, StateRef | None]

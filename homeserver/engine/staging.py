@@ -28,6 +28,7 @@ from homeserver.engine.snapshots import (
     changed,
     extend,
     first_chain,
+    membership_of,
 )
 from homeserver.engine.stored import client_json
 from homeserver.storage import events as event_rows
@@ -131,7 +132,7 @@ class Origin:
 
 def state_ref(event: Event, nid: int) -> StateRef:
     """What state maps hold of a state event."""
-    return StateRef(event.event_id, nid, event.membership)
+    return StateRef(event.event_id, nid, membership_of(event))
 
 
 def _row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> EventRow:
@@ -144,7 +145,7 @@ def _row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> 
         type=escape(event.type),
         state_key=None if event.state_key is None else escape(event.state_key),
         sender=event.sender,
-        membership=event.membership,
+        membership=membership_of(event),
         position=None,
         n=None,
         fill=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,50 @@ def test_it_agrees_with_the_reference_package_on_the_whole_domain(value: object)
     assert canonical_json.encode(value) == expected
     assert canonical_json.encode_lenient(value) == expected
     assert deep_json.encode(value) == expected
+
+
+NUMBERS = st.integers() | st.integers(-(10**400), 10**400) | st.floats(allow_nan=False)
+LENIENT_VALUES = st.recursive(
+    SCALARS | NUMBERS.filter(lambda value: abs(value) != math.inf), _nest, max_leaves=20
+)
+
+
+@settings(deadline=None)
+@given(LENIENT_VALUES)
+def test_old_versions_agree_with_the_reference_package_on_floats_and_large_integers(
+    value: object,
+) -> None:
+    expected = canonicaljson.encode_canonical_json(value)
+    assert canonical_json.encode_lenient(value) == expected
+    assert deep_json.encode(value) == expected
+    for read in (
+        canonical_json.decode_lenient(expected),
+        deep_json.decode(expected, allow_floats=True),
+    ):
+        assert canonical_json.encode_lenient(read) == expected
+
+
+REFUSED = (
+    st.floats()
+    | st.integers(min_value=INTEGER_MAX + 1)
+    | st.integers(max_value=-INTEGER_MAX - 1)
+    | st.text(st.characters(categories=["Cs"]), min_size=1, max_size=3)
+    | st.binary(max_size=3)
+)
+
+
+@settings(deadline=None)
+@given(VALUES, REFUSED, st.lists(st.sampled_from(["list", "key", "value"]), max_size=4))
+def test_whatever_else_is_in_a_value_makes_it_refused(
+    value: object, odd: object, path: list[str]
+) -> None:
+    broken: Any = odd
+    for step in path:
+        broken = [value, broken] if step == "list" else {"k": broken, "a": value}
+    if path[:1] == ["key"] and isinstance(odd, str):
+        broken = {odd: value}
+    with pytest.raises(NotCanonical):
+        canonical_json.encode(broken)
 
 
 @settings(deadline=None)

@@ -121,3 +121,14 @@ def test_a_room_alias_is_parsed() -> None:
 
 def test_the_server_is_what_follows_the_first_colon() -> None:
     assert ids.server_of("@a:b:80") == "b:80"
+
+
+def test_a_text_without_a_colon_has_no_server() -> None:
+    assert ids.server_of("no user") == ""
+    assert ids.server_of("") == ""
+
+
+def test_a_text_is_a_user_id_when_it_is_read_as_one() -> None:
+    assert ids.is_user_id("@A b:c")
+    for text in ("", "no user", "@a", "@a:b c", "a:b", "@\0:b", "$a:b"):
+        assert not ids.is_user_id(text)

@@ -7,6 +7,7 @@ import inspect
 import re
 from dataclasses import fields
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,41 @@ def test_every_flag_cites_a_version_and_a_section() -> None:
     flags = {field.name for field in fields(RoomVersion)} - {"name", "stable"}
     assert cited.keys() == flags
     assert all(re.search(r"v\d+.*\"[A-Z]|page whose", text, re.S) for text in cited.values())
+
+
+HERE = Path(__file__).parents[3]
+SOURCES = [
+    path
+    for package in ("federation", "homeserver", "lab", "e2ee")
+    for path in sorted((HERE / package).rglob("*.py"))
+    if path.name != "room_versions.py"
+]
+
+
+def compared_names(source: str) -> list[str]:
+    """The comparisons of a module that look at a version's name: with an order, or with a name
+    written out."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Compare):
+            continue
+        text = ast.unparse(node)
+        operands = [node.left, *node.comparators]
+        several = [one.elts for one in operands if isinstance(one, ast.Tuple | ast.List | ast.Set)]
+        operands += [one for elements in several for one in elements]
+        constants = [one.value for one in operands if isinstance(one, ast.Constant)]
+        ordered = any(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops)
+        if re.search(r"room_version|version\.name", text) and (
+            ordered or any(value in ROOM_VERSIONS for value in constants)
+        ):
+            found.append(text)
+    return found
+
+
+def test_algorithms_ask_flags_and_never_compare_versions() -> None:
+    assert {path: found for path in SOURCES if (found := compared_names(path.read_text()))} == {}
+    for wrong in ("int(version.name) >= 8", "room_version in ('1', '2')", "version.name == '12'"):
+        assert compared_names(f"if {wrong}:\n    pass") == [wrong]
 
 
 @pytest.mark.parametrize("name", ["", "13", "org.example.1", "x" * 5000])

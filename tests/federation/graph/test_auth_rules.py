@@ -401,5 +401,12 @@ def test_a_failure_names_its_rule_and_the_fact() -> None:
     assert str(failure) == "sender_not_joined: @eve:e is not joined"
 
 
+def test_a_failure_is_printable_whatever_others_sent() -> None:
+    room = Room("11").open_to(BOB, levels={BOB: 50})
+    event = room.send("m.x", BOB, {}, "@\0\n\x1b[1mé\u2028", keep=False)
+    failure = check_auth(event, room.auth_state())
+    assert str(failure) == (r"state_key_of_other_user: the state key is @\x00\n\x1b[1mé\u2028")
+
+
 def test_the_names_of_rules_are_unique() -> None:
     assert len({rule.value for rule in AuthRule}) == len(AuthRule.__members__)
