@@ -54,9 +54,11 @@ ANSWER_BYTES_MAX = 1_000_000  # what isn't named below
 EVENT_ANSWER_BYTES_MAX = 200_000
 TRANSACTION_ANSWER_BYTES_MAX = 1_000_000
 BACKFILL_ANSWER_BYTES_MAX = 50_000_000
+BACKFILL_STATES_MAX = 5  # open ends of a backfill answer whose states are asked for
 STATE_ANSWER_BYTES_MAX = 300_000_000
 STATE_IDS_ANSWER_BYTES_MAX = 50_000_000
 KEYS_ANSWER_BYTES_MAX = 10_000_000
+WRITTEN_AT_ONCE_BYTES_MAX = 2**18  # larger bodies are written in pieces
 KEY_DOCUMENT_BYTES_MAX = 65_536
 WELL_KNOWN_BYTES_MAX = 51_200
 REQUEST_S_MAX = 30.0
@@ -93,7 +95,7 @@ KEY_RETRY_S_MAX = 600.0  # the longest wait after failures, doubling from 2 s
 KEY_FAILURES_REMEMBERED_MAX = 10_000
 KEY_REQUEST_S_MAX = 10.0
 KEY_FETCHES_AT_ONCE_MAX = 20
-SIGNATURES_PER_BATCH = 50  # one job of the thread pool
+EVENTS_PER_BATCH = 100  # one job of the thread pool; fewer are worked on at once, on the loop
 
 # --- transport: back-off and the outbox ---------------------------------------------------------
 BACKOFF_S_MIN = 1.0

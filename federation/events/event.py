@@ -21,7 +21,15 @@ import msgspec
 from federation import limits
 from federation.events import canonical_json, hashes, ids
 from federation.events.canonical_json import JsonObject, NotCanonical
-from federation.events.ids import EventId, InvalidIdentifier, RoomId, StateKey, UserId
+from federation.events.ids import (
+    EventId,
+    InvalidIdentifier,
+    KeyId,
+    RoomId,
+    ServerName,
+    StateKey,
+    UserId,
+)
 from federation.events.redaction_rules import redact
 from federation.events.room_versions import RoomVersion
 from federation.events.signing import decode_base64
@@ -190,6 +198,16 @@ def _check_size(raw: bytes) -> None:
         raise EventTooLarge(f"the event is larger than {limits.EVENT_BYTES_MAX} bytes")
 
 
+class SignedEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event just parsed, with what its signatures are verified by: nobody reads it again."""
+
+    event: Event
+    payload: bytes
+    """The bytes that its signers signed."""
+    signatures: Mapping[ServerName, Mapping[KeyId, str]]
+    """Of any algorithm, not verified."""
+
+
 def parse_pdu(pdu: JsonObject, version: RoomVersion) -> Event:
     """Check a received PDU against its version's format and hash, and make an Event of it.
 
@@ -197,15 +215,28 @@ def parse_pdu(pdu: JsonObject, version: RoomVersion) -> Event:
     Raises InvalidEvent (EventTooLarge for sizes). `unsigned` is dropped; signatures are not
     verified here. The PDU is not changed; its `content` is shared with the Event.
     """
+    return _parse(pdu, version, with_payload=version.event_ids_are_hashes).event
+
+
+def parse_signed_pdu(pdu: JsonObject, version: RoomVersion) -> SignedEvent:
+    """As `parse_pdu`, for a caller who verifies the signatures next; they are not verified here."""
+    return _parse(pdu, version, with_payload=True)
+
+
+def _parse(pdu: JsonObject, version: RoomVersion, *, with_payload: bool) -> SignedEvent:
     try:
-        return _parse(pdu, version)
+        kept, raw, content_redacted = _check(pdu, version)
+        payload = hashes.reference_payload_checked(kept, version) if with_payload else b""
+        event = _make(kept, raw, payload, version, content_redacted=content_redacted)
+        return SignedEvent(event, payload, kept["signatures"])
     except (InvalidIdentifier, NotCanonical) as error:
         raise InvalidEvent(str(error)) from error
     except UnicodeEncodeError as error:
         raise InvalidEvent("a lone surrogate") from error
 
 
-def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
+def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bool]:
+    """What is kept of a PDU, its canonical JSON, and whether its content was redacted."""
     sendable = pdu
     if "unsigned" in pdu:
         sendable = {name: value for name, value in pdu.items() if name != "unsigned"}
@@ -227,17 +258,20 @@ def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
     raw = hashes.encode_checked_for(version, sendable)
     _check_size(raw)
     if given == hashes.content_digest_checked(sendable, version):
-        return _make(sendable, raw, version)
+        return sendable, raw, False
     redacted = redact(sendable, version)
-    return _make(
-        redacted, hashes.encode_checked_for(version, redacted), version, content_redacted=True
-    )
+    return redacted, hashes.encode_checked_for(version, redacted), True
 
 
 def _make(
-    pdu: JsonObject, raw: bytes, version: RoomVersion, *, content_redacted: bool = False
+    pdu: JsonObject, raw: bytes, payload: bytes, version: RoomVersion, *, content_redacted: bool
 ) -> Event:
-    event_id = hashes.event_id_of(pdu, version)
+    """The event of a checked PDU; `payload` counts where it gives the event ID."""
+    event_id = (
+        hashes.event_id_of_payload(payload, version)
+        if version.event_ids_are_hashes
+        else EventId(pdu["event_id"])
+    )
     event_type = pdu["type"]
     room_id = _room_id(pdu, event_type, event_id, version)
     prev_events = _event_ids(pdu, "prev_events", limits.PREV_EVENTS_MAX, version)
@@ -324,6 +358,22 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
         version,
         raw,
     )
+
+
+class _Citing(msgspec.Struct, gc=False):
+    auth_events: tuple[Any, ...]
+
+
+_CITING: Final = msgspec.json.Decoder(_Citing)
+
+
+def load_auth_events(raw: bytes, version: RoomVersion) -> tuple[EventId, ...]:
+    """The auth events of an event of our own store, whose rest isn't read."""
+    try:
+        cited = _CITING.decode(raw).auth_events
+    except RecursionError:
+        cited = _decode_stored(raw).auth_events
+    return cited if version.event_ids_are_hashes else tuple(entry[0] for entry in cited)
 
 
 def client_event(event: Event) -> JsonObject:

@@ -55,6 +55,11 @@ def reference_payload(pdu: JsonObject, version: RoomVersion) -> bytes:
     return encode_for(version, signed_part(pdu, version))
 
 
+def reference_payload_checked(pdu: JsonObject, version: RoomVersion) -> bytes:
+    """As `reference_payload`, of a PDU that passed `canonical_json.check`."""
+    return encode_checked_for(version, signed_part(pdu, version))
+
+
 def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
     """The reference hash; raises NotCanonical.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from federation.events.event import Event
+from federation.events.event import Event, SignedEvent
 from federation.events.ids import EventId, KeyId, ServerName, StateKey
 from federation.events.signatures import (
     authorising_server,
@@ -154,16 +154,21 @@ class SignatureRequirements:
 
 def signature_requirements(event: Event) -> SignatureRequirements:
     """What has to be verified of an event; pure, so that batches can go to threads."""
+    return signed_requirements(SignedEvent(event, signature_payload(event), signatures_of(event)))
+
+
+def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
+    """As `signature_requirements`, of an event that was just parsed: it isn't read again."""
+    event = signed.event
     originating = originating_servers(event)
     authorising = authorising_server(event)
     required = originating if authorising is None else originating | {authorising}
-    signatures = signatures_of(event)
     return SignatureRequirements(
-        signature_payload(event),
+        signed.payload,
         {
             server: {
                 key_id: text
-                for key_id, text in signatures.get(server, {}).items()
+                for key_id, text in signed.signatures.get(server, {}).items()
                 if key_id.startswith("ed25519:")
             }
             for server in required

@@ -23,6 +23,8 @@ from federation.limits import (
 )
 from federation.ports import Clock
 
+_WAIT_MS_MAX = int(max(BACKOFF_S_MAX, BACKOFF_RETRY_AFTER_S_MAX) * 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -47,11 +49,15 @@ class Backoffs:
         return self._failing.get(server)
 
     def wait_s(self, server: ServerName) -> float:
-        """How long the server is still left alone; 0.0 when it may be tried."""
+        """How long the server is still left alone; 0.0 when it may be tried. A clock that was set
+        back makes it no longer than the last interval."""
         state = self._failing.get(server)
         if state is None:
             return 0.0
-        return max(0.0, (state.retry_at_ms - self._clock.now_ms()) / 1000)
+        now_ms = self._clock.now_ms()
+        if state.retry_at_ms - now_ms > _WAIT_MS_MAX:
+            state = self._failing[server] = replace(state, retry_at_ms=now_ms + state.interval_ms)
+        return max(0.0, (state.retry_at_ms - now_ms) / 1000)
 
     def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
         """Counts a failure and returns the new state."""

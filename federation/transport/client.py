@@ -12,10 +12,12 @@ Spec: server-server API, "API standards" and "Request authentication".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import quote, urlencode
+
+import msgspec
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
@@ -23,6 +25,7 @@ from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
 from federation.transport.backoff import Backoffs
+from federation.transport.bulk import split_object
 from federation.transport.dialer import (
     Answer,
     Bounds,
@@ -173,6 +176,16 @@ class FederationClient:
         if not isinstance(value, dict):
             raise FederationError(request.server, FailureKind.BAD_JSON, "no object", status=200)
         return value
+
+    async def request_unread(self, request: Request) -> Mapping[str, msgspec.Raw]:
+        """As `request`, of a long answer: the members of the object aren't read yet (`bulk`)."""
+        body = await self.request_bytes(request)
+        try:
+            return split_object(body)
+        except ValueError as error:
+            raise FederationError(
+                request.server, FailureKind.BAD_JSON, str(error), status=200
+            ) from None
 
     async def request_bytes(self, request: Request) -> bytes:
         """As `request`, for a caller that parses the body itself."""

@@ -31,11 +31,11 @@ from federation.limits import (
     CONNECTIONS_PER_HOST_MAX,
     IDLE_CONNECTION_S_MAX,
     REQUEST_S_MAX,
+    WRITTEN_AT_ONCE_BYTES_MAX,
 )
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CHUNK = 65_536
-_WRITTEN_AT_ONCE_MAX = 2**18
 
 
 class DialFailure(Enum):
@@ -210,7 +210,7 @@ class Dialer:
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     """Large bodies are written in pieces, so that the loop isn't held up."""
-    return io.BytesIO(body) if body is not None and len(body) > _WRITTEN_AT_ONCE_MAX else body
+    return io.BytesIO(body) if body is not None and len(body) > WRITTEN_AT_ONCE_BYTES_MAX else body
 
 
 def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:

@@ -13,24 +13,29 @@ Spec: server-server API, "Backfilling and retrieving missing events", "Retrievin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
 
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event, InvalidEvent, parse_pdu
-from federation.events.ids import EventId, RoomId, ServerName, StateKey
-from federation.events.room_versions import RoomVersion
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, StateKey
 from federation.graph.admission import (
     Accepted,
     DropReason,
     KnownEvent,
     Rejected,
+    SignatureRequirements,
     check_auth_chain,
     needed_auth_events,
+    signed_requirements,
 )
 from federation.limits import (
     AUTH_EVENTS_FETCHED_MAX,
     EVENT_ANSWER_BYTES_MAX,
+    EVENTS_PER_BATCH,
     SINGLE_EVENT_FETCHES_AT_ONCE,
     SINGLE_EVENT_FETCHES_MAX,
     STATE_ANSWER_BYTES_MAX,
@@ -39,23 +44,19 @@ from federation.limits import (
     STATE_REQUEST_S_MAX,
 )
 from federation.ports import EventStore, RoomWriter
+from federation.ports import KnownEvent as StoredEvent
+from federation.transport.bulk import RoomRef, parse_events, parse_many, split_list
 from federation.transport.client import FederationClient, FederationError, Request, build_target
 from federation.transport.dialer import Bounds
-from federation.transport.signature_checks import SignatureChecker
+from federation.transport.signature_checks import SignatureChecker, Signers
 
 _V1 = "/_matrix/federation/v1"
 _EVENT_BOUNDS = Bounds(bytes_max=EVENT_ANSWER_BYTES_MAX)
 _IDS_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_IDS_ANSWER_BYTES_MAX)
 _STATE_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
-_CHECKED_ON_THE_LOOP_MAX = 200  # more go to a thread, so that others aren't held up
+_T = TypeVar("_T")
 
-
-@dataclass(frozen=True, slots=True)
-class RoomRef:
-    """A room and its version."""
-
-    room_id: RoomId
-    version: RoomVersion
+__all__ = ["CheckedEvents", "EventFetcher", "ParsedEvents", "RoomRef", "parse_events"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +69,12 @@ class CheckedEvents:
     undecided: frozenset[EventId]
 
 
-def parse_events(values: object, room: RoomRef, most: int) -> list[Event]:
-    """The valid events of a list of PDUs, each once, at most `most`; malformed ones and those of
-    other rooms are left out."""
-    if not isinstance(values, list):
-        return []
-    found: dict[EventId, Event] = {}
-    for value in values[:most]:
-        event = _parse(value, room)
-        if event is not None:
-            found[event.event_id] = event
-    return list(found.values())
+@dataclass(frozen=True, slots=True)
+class ParsedEvents:
+    """The valid events of a list, each once, and what is to be verified of them."""
 
-
-async def parse_many(values: object, room: RoomRef, most: int) -> list[Event]:
-    """As `parse_events`; a long list in a thread, so that the loop isn't held up."""
-    if not isinstance(values, list) or len(values) <= _CHECKED_ON_THE_LOOP_MAX:
-        return parse_events(values, room, most)
-    return await asyncio.to_thread(parse_events, values, room, most)
-
-
-def _parse(value: object, room: RoomRef) -> Event | None:
-    if not isinstance(value, dict):
-        return None
-    try:
-        event = parse_pdu(value, room.version)
-    except InvalidEvent:
-        return None
-    return event if event.room_id == room.room_id else None
+    events: Sequence[Event]
+    required: Mapping[EventId, SignatureRequirements]
 
 
 class EventFetcher:
@@ -151,8 +130,14 @@ class EventFetcher:
     ) -> list[Event]:
         """The auth chain of an event, unchecked. Raises FederationError."""
         target = build_target(f"{_V1}/event_auth", room.room_id, event_id)
-        answer = await self._client.get(server, target, bounds=_STATE_BOUNDS)
-        return await parse_many(answer.get("auth_chain"), room, AUTH_EVENTS_FETCHED_MAX)
+        lists = await self._lists(server, target)
+        raws = split_list(lists.get("auth_chain"))[:AUTH_EVENTS_FETCHED_MAX]
+        return list((await self.parse(raws, room)).events)
+
+    async def _lists(self, server: ServerName, target: str) -> Mapping[str, msgspec.Raw]:
+        """A long answer, unread. Raises FederationError."""
+        request = Request(server, "GET", target, None, _STATE_BOUNDS)
+        return await self._client.request_unread(request)
 
     async def post(self, server: ServerName, target: str, content: JsonObject) -> JsonObject:
         """A POST with the bounds of bulk answers. Raises FederationError."""
@@ -174,11 +159,14 @@ class EventFetcher:
         missing = [one for one in wanted if one not in stored]
         if len(missing) > SINGLE_EVENT_FETCHES_MAX:
             target = build_target(f"{_V1}/state", room.room_id, query=query)
-            whole = await self._client.get(server, target, bounds=_STATE_BOUNDS)
-            most = 2 * STATE_EVENTS_MAX
-            events = await parse_many(whole.get("pdus"), room, most)
-            events += await parse_many(whole.get("auth_chain"), room, most)
-            events = [event for event in events if event.event_id in wanted]
+            lists = await self._lists(server, target)
+            raws = [
+                raw
+                for name in ("pdus", "auth_chain")
+                for raw in split_list(lists.get(name))[: 2 * STATE_EVENTS_MAX]
+            ]
+            parsed = await self.parse(raws, room)
+            events = [event for event in parsed.events if event.event_id in wanted]
         else:
             events = await self.fetch_events(server, missing, room)
         fetched = {event.event_id for event in events}
@@ -202,31 +190,25 @@ class EventFetcher:
 
     # --- checking ---------------------------------------------------------------------------------
 
-    async def check(self, events: Sequence[Event]) -> CheckedEvents:
+    async def parse(self, pdus: Sequence[msgspec.Raw], room: RoomRef) -> ParsedEvents:
+        """The valid events of a list that wasn't read yet, in threads; malformed ones and those of
+        other rooms are left out."""
+        found = await parse_many(pdus, room, signed_requirements)
+        required = {event_id: one for event_id, (_, one) in found.items()}
+        return ParsedEvents([event for event, _ in found.values()], required)
+
+    async def check(
+        self,
+        events: Sequence[Event],
+        required: Mapping[EventId, SignatureRequirements] | None = None,
+    ) -> CheckedEvents:
         """Checks signatures, and authorisation by auth events, which are among `events` or
-        stored."""
-        signers = await self._signatures.check_many(events)
-        signed = [one for one in events if not isinstance(signers[one.event_id], DropReason)]
-        inside = {event.event_id for event in signed}
-        cited = {one for event in signed for one in needed_auth_events(event)} - inside
+        stored. `required`: see `SignatureChecker.check_many`."""
+        signers = await self._signatures.check_many(events, required)
+        run = _here if len(events) <= EVENTS_PER_BATCH else asyncio.to_thread
+        cited = await run(_cited_outside, events, signers)
         stored = await self._store.load_events(cited)
-        known = {one: KnownEvent(found.event, found.rejected) for one, found in stored.items()}
-
-        def is_signed(event: Event, server: ServerName) -> bool:
-            found = signers[event.event_id]
-            return not isinstance(found, DropReason) and server in found
-
-        if len(signed) <= _CHECKED_ON_THE_LOOP_MAX:
-            verdicts = check_auth_chain(signed, is_signed=is_signed, known=known)
-        else:
-            verdicts = await asyncio.to_thread(
-                check_auth_chain, signed, is_signed=is_signed, known=known
-            )
-        accepted = [one for one in signed if isinstance(verdicts[one.event_id], Accepted)]
-        rejected = [one for one in signed if isinstance(verdicts[one.event_id], Rejected)]
-        decided = {one.event_id for one in (*accepted, *rejected)}
-        undecided = frozenset(one.event_id for one in events if one.event_id not in decided)
-        return CheckedEvents(accepted, rejected, undecided)
+        return await run(_checked, events, signers, stored)
 
     async def keep_outliers(self, events: Sequence[Event]) -> CheckedEvents:
         """Checks events and keeps those that could be decided, as outliers; stored ones stay."""
@@ -237,6 +219,39 @@ class EventFetcher:
             rejected = {event.event_id for event in checked.rejected}
             await self._writer.store_outliers(keep, rejected)
         return checked
+
+
+async def _here(work: Callable[..., _T], *given: Any) -> _T:
+    return work(*given)
+
+
+def _cited_outside(events: Sequence[Event], signers: Mapping[EventId, Signers]) -> set[EventId]:
+    """What signed events cite as authorisation and isn't among them."""
+    signed = {
+        one.event_id: one for one in events if not isinstance(signers[one.event_id], DropReason)
+    }
+    return {auth for one in signed.values() for auth in needed_auth_events(one)} - signed.keys()
+
+
+def _checked(
+    events: Sequence[Event],
+    signers: Mapping[EventId, Signers],
+    stored: Mapping[EventId, StoredEvent],
+) -> CheckedEvents:
+    """The verdicts on events, with those that they cite."""
+    signed = [one for one in events if not isinstance(signers[one.event_id], DropReason)]
+    known = {one: KnownEvent(found.event, found.rejected) for one, found in stored.items()}
+
+    def is_signed(event: Event, server: ServerName) -> bool:
+        found = signers[event.event_id]
+        return not isinstance(found, DropReason) and server in found
+
+    verdicts = check_auth_chain(signed, is_signed=is_signed, known=known)
+    accepted = [one for one in signed if isinstance(verdicts[one.event_id], Accepted)]
+    rejected = [one for one in signed if isinstance(verdicts[one.event_id], Rejected)]
+    decided = {one.event_id for one in (*accepted, *rejected)}
+    undecided = frozenset(one.event_id for one in events if one.event_id not in decided)
+    return CheckedEvents(accepted, rejected, undecided)
 
 
 def _ids(values: object) -> list[EventId] | None:

@@ -16,9 +16,12 @@ room", "Leaving rooms".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
@@ -40,6 +43,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, JoinedRoom, RoomWriter
 from federation.transport.arrivals import Arrivals
+from federation.transport.bulk import RoomRef, decode, parse_events, split_list
 from federation.transport.client import (
     FailureKind,
     FederationClient,
@@ -48,7 +52,7 @@ from federation.transport.client import (
     build_target,
 )
 from federation.transport.dialer import Bounds
-from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events, parse_many
+from federation.transport.event_fetcher import CheckedEvents, EventFetcher
 from federation.transport.queries import parse_servers
 from federation.transport.signature_checks import SignatureChecker
 
@@ -135,22 +139,23 @@ class Handshakes:
         event, version = await self._template(server, wish, "join")
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
-        answer = await self._put(
-            server, target, canonical_json.decode_lenient(event.raw), _JOIN_BOUNDS
+        content = canonical_json.decode_lenient(event.raw)
+        answer = await self._client.request_unread(
+            Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
         )
-        event = await self._countersigned(event, answer, version)
+        event = await self._countersigned(event, decode(answer.get("event")), version)
         joined = await self._check_joined(room, event, answer)
+        servers = decode(answer.get("servers_in_room"))
+        del answer  # large, and the import takes a while
         await self._writer.import_join(joined)
-        servers = answer.get("servers_in_room", [])
         names = parse_servers(servers if isinstance(servers, list) else [])
         return Joined(event, version, server, names)
 
-    async def _countersigned(self, event: Event, answer: JsonObject, version: RoomVersion) -> Event:
+    async def _countersigned(self, event: Event, given: object, version: RoomVersion) -> Event:
         """The join as the resident signed it, where it had to; else as we sent it."""
         authorising = authorising_server(event)
         if authorising is None or authorising == server_of(event.sender):
             return event
-        given = answer.get("event")
         if not isinstance(given, dict):
             raise _Unusable("no signed join event")
         signed = _parse(given, version)
@@ -161,36 +166,18 @@ class Handshakes:
             raise _Unusable("the join event isn't signed by the server that authorised it")
         return signed
 
-    async def _check_joined(self, room: RoomRef, event: Event, answer: JsonObject) -> JoinedRoom:
+    async def _check_joined(
+        self, room: RoomRef, event: Event, answer: Mapping[str, msgspec.Raw]
+    ) -> JoinedRoom:
         """Checks state and auth chain of an answer to send_join. Raises _Unusable."""
-        state = await parse_many(answer.get("state"), room, JOIN_STATE_EVENTS_MAX)
-        chain = await parse_many(answer.get("auth_chain"), room, JOIN_STATE_EVENTS_MAX)
-        events = {one.event_id: one for one in (*chain, *state) if one.is_state}
-        events.pop(event.event_id, None)
-        checked = await self._fetcher.check(list(events.values()))
-        accepted = {one.event_id for one in checked.accepted}
-        rejected = frozenset(one.event_id for one in checked.rejected)
-        before: dict[StateKey, Event] = {}
-        for one in state:
-            if one.event_id in accepted:
-                if one.key in before:
-                    raise _Unusable("two events for one key of the state")
-                before[one.key] = one
-        create = before.get(_CREATE)
-        if create is None or not _is_of_version(create, room.version):
-            raise _Unusable("no create event of this version")
-        failure = check_auth(event, AuthState(room.version, before.get))
-        if failure is not None:
-            raise _Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
-        decided = accepted | rejected
-        return JoinedRoom(
-            room.room_id,
-            room.version,
-            event,
-            list(before.values()),
-            [one for one in events.values() if one.event_id in decided],
-            rejected,
-        )
+        state = split_list(answer.get("state"))[:JOIN_STATE_EVENTS_MAX]
+        chain = split_list(answer.get("auth_chain"))[:JOIN_STATE_EVENTS_MAX]
+        given = await self._fetcher.parse(state, room)
+        others = await self._fetcher.parse(chain, room)
+        del state, chain
+        events = await asyncio.to_thread(_distinct, event, others.events, given.events)
+        checked = await self._fetcher.check(events, {**others.required, **given.required})
+        return await asyncio.to_thread(_joined_room, room, event, given.events, checked)
 
     # --- leaving and knocking ---------------------------------------------------------------------
 
@@ -377,6 +364,40 @@ def _check_template(template: object, wish: MembershipWish, membership: str) -> 
     if wrong:
         raise _Unusable(f"a template with another {', '.join(wrong)}")
     return template
+
+
+def _distinct(join: Event, chain: Sequence[Event], state: Sequence[Event]) -> list[Event]:
+    """The state events of an answer, each once, without the join itself."""
+    events = {one.event_id: one for one in (*chain, *state) if one.is_state}
+    events.pop(join.event_id, None)
+    return list(events.values())
+
+
+def _joined_room(
+    room: RoomRef, event: Event, state: Sequence[Event], checked: CheckedEvents
+) -> JoinedRoom:
+    """What is imported: the accepted part of the given state, if it allows the join."""
+    accepted = {one.event_id for one in checked.accepted}
+    before: dict[StateKey, Event] = {}
+    for one in state:
+        if one.event_id in accepted:
+            if one.key in before:
+                raise _Unusable("two events for one key of the state")
+            before[one.key] = one
+    create = before.get(_CREATE)
+    if create is None or not _is_of_version(create, room.version):
+        raise _Unusable("no create event of this version")
+    failure = check_auth(event, AuthState(room.version, before.get))
+    if failure is not None:
+        raise _Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
+    return JoinedRoom(
+        room.room_id,
+        room.version,
+        event,
+        list(before.values()),
+        [*checked.accepted, *checked.rejected],
+        frozenset(one.event_id for one in checked.rejected),
+    )
 
 
 def _is_of_version(create: Event, version: RoomVersion) -> bool:

@@ -109,7 +109,7 @@ class Keyring:
     # --- what verifiers ask -----------------------------------------------------------------------
 
     def at_hand(self, wanted: KeyWanted) -> VerifyKey | None:
-        """The key if it is in memory and was valid at that time; no I/O."""
+        """The key if it is in memory and was valid at that time; no I/O, so from any thread."""
         if wanted.server == self._name:
             return self._own.get(wanted.key_id)
         kept = self._keys.get((wanted.server, wanted.key_id))

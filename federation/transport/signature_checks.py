@@ -4,20 +4,20 @@ Rules:
 1. What must be verified, and what an outcome means, `graph.admission` says; here are the keys and
    the threads.
 2. Keys are fetched only for servers none of whose keys is at hand; for many events all at once.
-3. Bulk is split into batches for a thread pool: libsodium works without the interpreter's lock.
+3. Bulk is split into batches for threads (`bulk`): libsodium works without the interpreter's lock.
+   An event that was just parsed isn't read again.
 
 Spec: server-server API, "Validating hashes and signatures on received events".
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import TypeVar
 
 from federation.events.event import Event
-from federation.events.ids import EventId, ServerName
+from federation.events.ids import EventId, KeyId, ServerName
 from federation.events.signatures import signature_payload, signatures_of
 from federation.graph.admission import (
     DropReason,
@@ -27,11 +27,8 @@ from federation.graph.admission import (
     signature_requirements,
     verify_signatures,
 )
-from federation.limits import SIGNATURES_PER_BATCH
+from federation.transport.bulk import in_threads
 from federation.transport.keyring import Keyring, KeyWanted
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 Signers = frozenset[ServerName] | DropReason
 """The servers whose signatures are valid, or why the event is to be dropped."""
@@ -45,7 +42,7 @@ class SignatureChecker:
         self._keyring, self._executor = keyring, executor
 
     def keys_at_hand(self, need: NeedKeys) -> Keys:
-        """Those keys that are in memory."""
+        """Those keys that are in memory. From any thread."""
         found = {}
         for server, key_ids in need.servers.items():
             for key_id in key_ids:
@@ -90,51 +87,53 @@ class SignatureChecker:
         verified = verify_signatures(requirements, await self.fetch_keys(requirements.need()))
         return verified if isinstance(verified, DropReason) else None
 
-    async def check_many(self, events: Sequence[Event]) -> dict[EventId, Signers]:
-        """As `check`, for many: keys are fetched for all at once, batches run in threads."""
-        small = len(events) <= SIGNATURES_PER_BATCH
-        run = _here if small else self._in_threads
-        required = await run(signature_requirements, events)
-        pairs = await self._with_keys(required)
-        verified = await run(_verify_pair, pairs)
-        return {event.event_id: one for event, one in zip(events, verified, strict=True)}
-
-    async def _with_keys(
-        self, required: Sequence[SignatureRequirements]
-    ) -> list[tuple[SignatureRequirements, Keys]]:
-        """Each with its keys: which ones are valid differs with the events' times."""
-        needs = [one.need() for one in required]
-        keys = [self.keys_at_hand(need) for need in needs]
-        lacking: dict[KeyWanted, None] = {}
-        for need, found in zip(needs, keys, strict=True):
-            lacking.update(dict.fromkeys(_lacking(need, found)))
-        if lacking:
-            await self._keyring.fetch(list(lacking))
-            keys = [self.keys_at_hand(need) for need in needs]
-        return list(zip(required, keys, strict=True))
-
-    async def _in_threads(self, work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-        loop = asyncio.get_running_loop()
-        batches = [
-            items[start : start + SIGNATURES_PER_BATCH]
-            for start in range(0, len(items), SIGNATURES_PER_BATCH)
-        ]
-        done = await asyncio.gather(
-            *(loop.run_in_executor(self._executor, _map, work, batch) for batch in batches)
+    async def check_many(
+        self,
+        events: Sequence[Event],
+        required: Mapping[EventId, SignatureRequirements] | None = None,
+    ) -> dict[EventId, Signers]:
+        """As `check`, for many: keys are fetched for all at once, batches run in threads.
+        `required`: what is to be verified of those of which it is known (`signed_requirements`)."""
+        known = required or {}
+        unread = [event for event in events if event.event_id not in known]
+        read = dict(
+            zip(
+                (event.event_id for event in unread),
+                await in_threads(_read_requirements, unread, self._executor),
+                strict=True,
+            )
         )
-        return [one for batch in done for one in batch]
+        ids = list(dict.fromkeys(event.event_id for event in events))
+        whole = [known.get(event_id) or read[event_id] for event_id in ids]
+        wanted = await in_threads(self._lacking_keys, whole, self._executor)
+        if wanted:
+            await self._keyring.fetch(wanted)
+        verified = await in_threads(
+            self._verify, whole, self._executor, threads=os.cpu_count() or 1
+        )
+        return dict(zip(ids, verified, strict=True))
+
+    # what runs in threads
+
+    def _lacking_keys(self, required: Sequence[SignatureRequirements]) -> list[KeyWanted]:
+        """Asked once for all events that one server signed with the same keys, as of the latest: a
+        key that is valid then was valid before, or has expired, which fetching won't mend."""
+        latest: dict[tuple[ServerName, tuple[KeyId, ...]], int] = {}
+        for one in required:
+            for server, made in one.servers.items():
+                signed = (server, tuple(made))
+                latest[signed] = max(one.valid_at_ms, latest.get(signed, 0))
+        needs = [
+            NeedKeys({server: frozenset(ids)}, at_ms) for (server, ids), at_ms in latest.items()
+        ]
+        return [one for need in needs for one in _lacking(need, self.keys_at_hand(need))]
+
+    def _verify(self, required: Sequence[SignatureRequirements]) -> list[Signers]:
+        return [verify_signatures(one, self.keys_at_hand(one.need())) for one in required]
 
 
-def _map(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-    return [work(item) for item in items]
-
-
-async def _here(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-    return _map(work, items)
-
-
-def _verify_pair(pair: tuple[SignatureRequirements, Keys]) -> Signers:
-    return verify_signatures(*pair)
+def _read_requirements(events: Sequence[Event]) -> list[SignatureRequirements]:
+    return [signature_requirements(event) for event in events]
 
 
 def _lacking(need: NeedKeys, keys: Keys) -> list[KeyWanted]:

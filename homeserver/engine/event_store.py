@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, server_of
@@ -26,6 +26,24 @@ from homeserver.rules.visibility import (
 
 def _ids(state: StateMap) -> dict[StateKey, EventId]:
     return {key: ref.event_id for key, ref in state.items()}
+
+
+class _EventIds(Mapping[StateKey, EventId]):
+    """A state as IDs, without a walk over it: an incoming request asks for one key or a few."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: StateMap) -> None:
+        self._state = state
+
+    def __getitem__(self, key: StateKey) -> EventId:
+        return self._state[key].event_id
+
+    def __iter__(self) -> Iterator[StateKey]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
 
 
 class EngineEventStore:
@@ -97,7 +115,11 @@ class EngineEventStore:
             authoriser = event.content.get("join_authorised_via_users_server")
             if isinstance(authoriser, str):
                 keys.add(("m.room.member", authoriser))
-            keys |= {key for key in state if key[0] == "m.room.third_party_invite"}
+            invite = event.content.get("third_party_invite")
+            signed = invite.get("signed") if isinstance(invite, dict) else None
+            token = signed.get("token") if isinstance(signed, dict) else None
+            if isinstance(token, str):
+                keys.add(("m.room.third_party_invite", token))
         await self._rooms.state_events(state, keys)
 
     async def first_depth(self, room_id: RoomId) -> int:
@@ -110,7 +132,7 @@ class EngineEventStore:
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """`EventStore.current_state_ids`."""
         room = await self._rooms.get(room_id)
-        return {} if room is None else _ids(room.view.state)
+        return {} if room is None else _EventIds(room.view.state)
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
         """`EventStore.auth_chain`."""

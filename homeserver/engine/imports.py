@@ -1,18 +1,31 @@
 """Bulk: outliers, the state that a join brings, history fetched for a gap.
 
-Nothing of it sits in a group commit but one small unit at the end (design, section 5).
+Rules:
+1. Nothing of it sits in a group commit but one small unit at the end (design, section 5).
+2. What takes long for a large room is done in a thread, or in pieces with a pause after each.
+3. Members of other servers are written before the join that brings them is current: until a user
+   of ours is in the room nothing asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import immutables
+import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
-from federation.graph.chains import topological_order
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
+from homeserver.engine.entries import Unit
+from homeserver.engine.history.chunks import Chunk, Chunks
+from homeserver.engine.history.due_rooms import DueRooms
+from homeserver.engine.history.judging import Judge
+from homeserver.engine.resolution.citations import cited_first
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import (
@@ -23,7 +36,7 @@ from homeserver.engine.snapshots import (
     membership_of,
     state_of,
 )
-from homeserver.engine.staging import Brought, Origin, Staged, extended, snapshot_row
+from homeserver.engine.staging import Brought, Origin, Staged, Superseded, extended, snapshot_row
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
@@ -31,6 +44,7 @@ from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled, Gap
 from homeserver.storage.events import EventRow
+from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.text import escape
 
@@ -62,14 +76,8 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
     )
 
 
-def cited_first(events: Sequence[Event]) -> list[Event]:
-    """The events so that each follows those of them that it cites as its authorisation: row numbers
-    are given in this order (`resolution.citations`, rule 2). Where claimed IDs make a circle (room
-    versions 1 and 2), its events come last."""
-    by_id = {event.event_id: event for event in events}
-    ordered = topological_order(by_id, lambda event_id: by_id[event_id].auth_events)
-    left_out = by_id.keys() - set(ordered)
-    return [by_id[one] for one in (*ordered, *(i for i in by_id if i in left_out))]
+_ORDERED_HERE_MAX = 200
+"""More events are put in order in a thread."""
 
 
 class Imports:
@@ -83,8 +91,21 @@ class Imports:
         writer: Writer,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
+        *,
+        resolver: Resolver,
+        judge: Judge,
+        due_rooms: DueRooms,
     ) -> None:
         self._forget_user = forget_user
+        self._due_rooms = due_rooms
+        self._chunks = Chunks(
+            store,
+            rooms,
+            resolver=resolver,
+            judge=judge,
+            take_nid=committer.numbers.take,
+            given_state=self.given_state,
+        )
         self._store = store
         self._rooms = rooms
         self._committer = committer
@@ -100,14 +121,15 @@ class Imports:
         number, since its snapshots name the first."""
         if not events:
             return 0
-        await self._committer.numbers.ready(len(events) + 1)
+        few = len(events) <= _ORDERED_HERE_MAX
+        ordered = cited_first(events) if few else await asyncio.to_thread(cited_first, events)
         room = await self._rooms.get(events[0].room_id)
         if room is None:
-            return await self._write_outliers(events, rejected, None)
+            return await self._write_outliers(ordered, rejected, None)
         room.pins += 1
         try:
             async with room.turn:
-                new = [one for one in events if one.event_id not in room.staged_events]
+                new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
                     await self._write_outliers(new, rejected, room)
         finally:
@@ -115,22 +137,22 @@ class Imports:
         return room.nid
 
     async def _write_outliers(
-        self, events: Sequence[Event], rejected: Collection[EventId], room: Room | None
+        self, ordered: Sequence[Event], rejected: Collection[EventId], room: Room | None
     ) -> int:
-        first, ordered = events[0], cited_first(events)
+        numbers = self._committer.numbers
+        await numbers.ready(len(ordered) + 1)
+        nids = [numbers.take() for _ in ordered]  # all at once: others take some while we write
+        first = ordered[0]
         if room is not None:
             room.cite(ordered)
 
-        def rows(room_nid: int) -> list[EventRow]:
-            take = self._committer.numbers.take
-            return [
-                _row(event, take(), room_nid, rejected=event.event_id in rejected)
-                for event in ordered
-            ]
+        def rows(room_nid: int) -> Iterator[EventRow]:
+            for event, nid in zip(ordered, nids, strict=True):
+                yield _row(event, nid, room_nid, rejected=event.event_id in rejected)
 
-        key = (self._committer.numbers.take(), first.room_id, first.version.name)
+        key = (numbers.take(), first.room_id, first.version.name)
         room_nid = await self._store.events.store_outliers(key, rows)
-        self._rooms.memory.stored(event.event_id for event in events)
+        self._rooms.memory.stored(event.event_id for event in ordered)
         return room_nid
 
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
@@ -157,26 +179,38 @@ class Imports:
         others = {event.event_id: event for event in (*joined.auth_chain, *joined.state)}
         others.pop(joined.event.event_id, None)
         room_nid = await self.store_outliers(list(others.values()), joined.rejected)
-        refs = await self._refs(
+        rows = await self._store.events.refs_by_id(
             [event.event_id for event in joined.state if event.event_id not in joined.rejected]
         )
         await self._committer.numbers.ready(6)
         room = known or self._empty_room(joined, room_nid)
-        before, snapshots = self._joined_state(room, refs)
+        nid, position = self._committer.numbers.take(), self._committer.position
+        given = await asyncio.to_thread(
+            _given_state,
+            rows,
+            nid,
+            (room.nid, position),
+            joiner=joined.event.state_key,
+            own=self._server_name,
+        )
+        await self._store.memberships.bring(given.elsewhere)
         if known is None:
-            self._set_state(room, before)
+            self._set_state(room, given)
             self._rooms.add(room)
         try:
             async with room.turn:
-                staged = await self._stage_join(room, joined.event, before, snapshots)
-                brought = _brought(refs, joined.event)
-                done = self._writer.enqueue(room, [staged], brought=brought)
+                snapshot = snapshot_row(room, given.before.chain)
+                staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
+                done = self._writer.enqueue(
+                    room, [staged], brought=Brought(given.here, given.servers)
+                )
             await done
         except BaseException:
             if known is None and room.unsettled == 0 and not room.view.position:
                 self._rooms.drop(room.room_id)
             raise
-        self._forget_locals(refs)
+        for user, _ in given.here:
+            self._forget_user(UserId(user))
 
     def _empty_room(self, joined: JoinedRoom, room_nid: int) -> Room:
         state: StateMap = state_of(())
@@ -184,15 +218,9 @@ class Imports:
         view = RoomView(state, first_chain(0, {}), (), 0, 0, 0, servers)
         return Room(joined.room_id, room_nid, joined.version, view)
 
-    def _joined_state(
-        self, room: Room, refs: Mapping[StateKey, StateRef]
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
-        """The given state as a first snapshot: what we had of the room doesn't matter any more."""
-        chain = first_chain(self._committer.numbers.take(), refs)
-        return Before(state_of(chain), chain), (snapshot_row(room, chain),)
-
-    def _set_state(self, room: Room, before: Before) -> None:
-        joined, invited, servers = membership_counts(before.state)
+    def _set_state(self, room: Room, given: _GivenState) -> None:
+        joined, invited, servers = given.counts
+        before = given.before
         view = RoomView(before.state, before.chain, (), 0, joined, invited, servers)
         room.view = room.staged = view
 
@@ -214,68 +242,99 @@ class Imports:
         staged.missing_parents = event.prev_events
         return staged
 
-    def _forget_locals(self, refs: Mapping[StateKey, StateRef]) -> None:
-        """Users of ours in the given state: their rooms are read anew."""
-        for (kind, user), _ in refs.items():
-            if kind == "m.room.member" and server_of(user) == self._server_name:
-                self._forget_user(UserId(user))
-
     # History
 
-    async def store_backfill(
-        self,
-        room: Room,
-        events: Sequence[Event],
-        state_before: Mapping[StateKey, EventId],
-    ) -> None:
-        """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
-        await self._committer.numbers.ready(2 * len(events) + 2)
-        ids = [one.event_id for one in events]
-        stored = await self._store.events.backfill(
-            room.nid, ids, list(state_before.values()), lambda gap: self._filled(room, events, gap)
-        )
-        if stored:
-            self._rooms.memory.stored(ids)
-            for event_id in ids:
-                self._rooms.memory.forget_event(event_id)
+    async def store_backfill(self, room: Room, chunk: Chunk) -> None:
+        """Gives places below the gap that the newest of the chunk's events belongs to."""
+        ids = [one.event_id for one in chunk.events]
+        for _ in range(3):
+            try:
+                gap = await self._place_chunk(room, chunk, ids)
+            except Superseded:
+                continue
+            if gap is not None:
+                self._due_rooms.add([room.room_id])
+            return
+        raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
-    def _filled(self, room: Room, events: Sequence[Event], gap: Gap) -> Filled:
-        chain = first_chain(self._committer.numbers.take(), _by_key(gap.state))
-        before = Before(state_of(chain), chain)
-        snapshots = [snapshot_row(room, chain)]
-        nids = dict(gap.nids)
-        for event in cited_first(events):
-            if event.event_id not in nids:
-                nids[event.event_id] = self._committer.numbers.take()
-        room.cite(events)
-        rows = []
-        for i, event in enumerate(events):
-            nid = nids[event.event_id]
-            row = _row(event, nid, room.nid, rejected=False)
-            row.outlier, row.unproven = False, True
-            row.n, row.fill = gap.n, gap.lowest - len(events) + i
-            row.snapshot_before = before.chain[-1].nid
-            if event.is_state:
-                ref = StateRef(event.event_id, nid, membership_of(event))
-                before, written = extended(room, before, {event.key: ref}, nid)
-                snapshots += written
-            row.snapshot_after = before.chain[-1].nid
-            rows.append(row)
-        ids = {event.event_id for event in events}
-        parents = [one for one in events[0].prev_events if one not in ids]
-        return Filled(rows, snapshots, parents)
+    async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> Gap | None:
+        room.pins += 1
+        try:
+            async with room.turn:
+                if room.unsettled:
+                    await self._committer.submit(Unit())  # follows what is staged
+                gap = await self._store.events.gap_of(room.nid, ids)
+                if gap is None:
+                    return None
+                await self._committer.numbers.ready(4 * len(ids) + 2)
+                filled = await self._chunks.place(room, chunk, gap)
+                if not filled.rows:
+                    return None
+                await self._store.events.backfill(
+                    room.nid, [row.event_id for row in filled.rows], filled
+                )
+                self._placed(room, chunk, filled)
+                return gap
+        finally:
+            room.pins -= 1
+
+    def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
+        """After the chunk is stored: what memory says of its events, and of what is missing."""
+        placed = {EventId(row.event_id) for row in filled.rows}
+        self._rooms.memory.stored(placed)
+        for event_id in placed:
+            self._rooms.memory.forget_event(event_id)
+        room.named.update(EventId(missing) for missing, _, _ in filled.gaps)
+        room.awaited -= placed
+        room.awaited.update(
+            EventId(parent) for _, parent, _, lacks in filled.proofs.opened if lacks
+        )
+        if room.watched is not None:
+            room.watched += [one for one in chunk.events if one.event_id in placed]
 
 
 def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
     return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
 
 
-def _brought(refs: Mapping[StateKey, StateRef], join: Event) -> Brought:
-    """The members that the state of a join brings, and the servers in the room."""
-    members = [
-        (user, ref)
-        for (kind, user), ref in refs.items()
-        if kind == "m.room.member" and ref.membership and user != join.state_key
-    ]
-    servers = sorted({server_of(user) for user, ref in members if ref.membership == "join"})
-    return Brought(members, servers)
+class _GivenState(msgspec.Struct, frozen=True):
+    """The state before a join as another server gave it. Members: without the one who joins."""
+
+    before: Before
+    counts: tuple[int, int, immutables.Map[ServerName, int]]
+    here: Sequence[tuple[str, StateRef]]
+    elsewhere: Sequence[MembershipRow]
+    servers: Sequence[str]
+
+
+def _given_state(
+    rows: Sequence[Row],
+    nid: int,
+    place: tuple[int, int],
+    *,
+    joiner: str | None,
+    own: ServerName,
+) -> _GivenState:
+    """Works it out, of rows of state events; in a thread, for a large room. `nid`: of its snapshot;
+    `place`: the room's number, and the position before the join."""
+    refs = _by_key(rows)
+    chain = first_chain(nid, refs)
+    before = Before(state_of(chain), chain)
+    here: list[tuple[str, StateRef]] = []
+    elsewhere: list[MembershipRow] = []
+    servers = set()
+    room_nid, position = place
+    for (kind, user), ref in refs.items():
+        if kind != "m.room.member" or not ref.membership or user == joiner:
+            continue
+        server = server_of(user)
+        if ref.membership == "join":
+            servers.add(server)
+        if server == own:
+            here.append((user, ref))
+        else:
+            elsewhere.append(
+                MembershipRow(room_nid, user, ref.membership, ref.event_id, user, position)
+            )
+    counts = membership_counts(before.state)
+    return _GivenState(before, counts, here, elsewhere, sorted(servers))

@@ -10,19 +10,27 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event
+from federation.events.event import Event, load_auth_events
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
 from federation.graph.building import EventDraft, references
-from federation.ports import JoinedRoom, Refused, ResidentAnswer, Template
+from federation.ports import JoinedRoom, Metrics, Refused, ResidentAnswer, Template
 from homeserver import limits
 from homeserver.engine.acceptance import Acceptance, Verdict
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.history.chunks import Chunk
+from homeserver.engine.history.corrections import Corrections
+from homeserver.engine.history.due_rooms import DueRooms
+from homeserver.engine.history.judging import Judge
+from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
@@ -45,13 +53,26 @@ class Residents:
         resolver: Resolver,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
+        metrics: Metrics,
     ) -> None:
         self._rooms = rooms
         self._committer = committer
         self._writer = writer
         self._resolver = resolver
         self._server_name = server_name
-        self._imports = Imports(store, rooms, committer, writer, server_name, forget_user)
+        self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
+        judge, due_rooms = Judge(rooms, writer.stager), DueRooms()
+        self._imports = Imports(
+            store,
+            rooms,
+            committer,
+            writer,
+            server_name,
+            forget_user,
+            resolver=resolver,
+            judge=judge,
+            due_rooms=due_rooms,
+        )
         self._acceptance = Acceptance(
             store,
             rooms,
@@ -59,6 +80,27 @@ class Residents:
             writer=writer,
             resolver=resolver,
             imports=self._imports,
+            judge=judge,
+            due_rooms=due_rooms,
+        )
+        corrections = Corrections(
+            store,
+            rooms,
+            stager=writer.stager,
+            resolver=resolver,
+            take_nid=committer.numbers.take,
+            settle=self._acceptance.settle,
+        )
+        self.proofs = Proofs(
+            store,
+            rooms,
+            committer,
+            writer=writer,
+            resolver=resolver,
+            judge=judge,
+            corrections=corrections,
+            due_rooms=due_rooms,
+            metrics=metrics,
         )
 
     # Events
@@ -88,22 +130,27 @@ class Residents:
         await self._imports.store_outliers(events, rejected)
 
     async def store_backfill(
-        self, events: Sequence[Event], state_before: Mapping[StateKey, EventId]
+        self,
+        events: Sequence[Event],
+        states: Mapping[EventId, Mapping[StateKey, EventId]],
+        rejected: Collection[EventId] = frozenset(),
     ) -> None:
         """`RoomWriter.store_backfill`."""
         room = await self._rooms.get(events[0].room_id) if events else None
         if room is not None:
-            await self._imports.store_backfill(room, events, state_before)
+            await self._imports.store_backfill(room, Chunk(events, states, rejected))
 
     async def import_join(self, joined: JoinedRoom) -> None:
         """`RoomWriter.import_join`."""
-        room = await self._rooms.get(joined.room_id)
-        if room is not None and self._server_name in room.view.servers:
-            await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
-            state = {event.key: event.event_id for event in joined.state}
-            await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
-        else:
-            await self._imports.join(joined, room)
+        turn = self._joining.setdefault(joined.room_id, asyncio.Lock())
+        async with turn:  # the second user of ours joins a room that we are in
+            room = await self._rooms.get(joined.room_id)
+            if room is None or self._server_name not in room.view.servers:
+                await self._imports.join(joined, room)
+                return
+        await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
+        state = {event.key: event.event_id for event in joined.state}
+        await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
 
     async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
         """`RoomWriter.import_invite`."""
@@ -222,11 +269,25 @@ class Residents:
 
     async def _answer(self, room: Room, event: Event, state: StateMap) -> ResidentAnswer:
         ids = [ref.event_id for ref in state.values()]
-        events = await self._rooms.events(ids)
-        chain = await self._rooms.auth_chain([*ids, event.event_id])
+        raws = await self._rooms.memory.raw([*ids, event.event_id])
+        chain = await self._auth_chain(raws, room.version)
         return ResidentAnswer(
-            event.raw,
-            [events[event_id].event.raw for event_id in ids],
-            [known.event.raw for known in chain.values()],
-            sorted(room.view.servers),
+            event.raw, [raws[one] for one in ids], chain, sorted(room.view.servers)
         )
+
+    async def _auth_chain(
+        self, raws: Mapping[EventId, bytes], version: RoomVersion
+    ) -> Sequence[bytes]:
+        """What these events reach by auth_events, some of themselves included."""
+        chain: dict[EventId, bytes] = {}
+        frontier = await asyncio.to_thread(_cited, raws, version)
+        while frontier:
+            found = await self._rooms.memory.raw([one for one in frontier if one not in raws])
+            found |= {one: raws[one] for one in frontier if one in raws}
+            chain |= found
+            frontier = await asyncio.to_thread(_cited, found, version) - chain.keys()
+        return list(chain.values())
+
+
+def _cited(raws: Mapping[EventId, bytes], version: RoomVersion) -> set[EventId]:
+    return {auth for raw in raws.values() for auth in load_auth_events(raw, version)}

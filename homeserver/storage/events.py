@@ -6,9 +6,10 @@ Rows without `n` have no place: outliers, rejected and soft-failed events.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import asyncpg
 import msgspec
 import orjson
 
@@ -87,9 +88,12 @@ def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
 
 
 async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
-    """New events; one that was an outlier gets its place."""
+    """New events; one that was an outlier gets its place, one that was unproven what it has now
+    that it is proven."""
     await connection.execute(
-        f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE} WHERE events.outlier", *columns(rows)
+        f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE}"
+        " WHERE events.outlier OR (events.unproven AND NOT excluded.unproven)",
+        *columns(rows),
     )
 
 
@@ -98,12 +102,40 @@ async def insert_outliers(connection: Connection, rows: Sequence[EventRow]) -> N
     await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", *columns(rows))
 
 
+async def copy_new(connection: Connection, pieces: Iterable[Sequence[EventRow]]) -> bool:
+    """Many events of which none should be here yet, at half the cost of `insert_outliers`; False,
+    with nothing written, if one is here. *Precondition:* an open transaction."""
+    try:
+        async with connection.transaction():
+            for rows in pieces:
+                await connection.copy_records_to_table(
+                    "events", records=map(msgspec.structs.astuple, rows), columns=_COLUMNS
+                )
+    except asyncpg.UniqueViolationError:
+        return False
+    return True
+
+
+async def has_any(connection: Connection, room_nid: int) -> bool:
+    """Is an event of the room stored?"""
+    return await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM events WHERE room_nid = $1)", room_nid
+    )
+
+
 async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
     """The rows of these events, in no order; `room_id` and `version` beside their columns."""
     return await connection.fetch(
         "SELECT e.*, r.room_id, r.version FROM events e JOIN rooms r USING (room_nid)"
         " WHERE e.event_id = ANY($1::text[])",
         list(event_ids),
+    )
+
+
+async def raw_by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
+    """ID and JSON of these events, in no order."""
+    return await connection.fetch(
+        "SELECT event_id, json FROM events WHERE event_id = ANY($1::text[])", list(event_ids)
     )
 
 

@@ -15,6 +15,7 @@ from homeserver.storage.database import DataRefused, Row
 from homeserver.storage.engine_store import Filled, Gap, OwedRows
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
+from homeserver.storage.memberships import MembershipRow
 from tests.simulation.memory_tables import Fields, Tables
 
 Order = tuple[int, int]
@@ -41,6 +42,12 @@ class MemoryEvents:
         tables = self._tables
         found = [tables.events[one] for one in dict.fromkeys(event_ids) if one in tables.events]
         return [_with_room(tables, event) for event in found]
+
+    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+        return [
+            {name: row[name] for name in ("event_id", "json")}
+            for row in await self.by_id(event_ids)
+        ]
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
         await self._pause()
@@ -114,40 +121,35 @@ class MemoryEvents:
         return sorted(found, key=lambda one: one["event_nid"])[:limit]
 
     async def store_outliers(
-        self, room: tuple[int, str, str], make: Callable[[int], Sequence[EventRow]]
+        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         await self._pause()
         room_nid = self._tables.ensure_room(*room)
-        self._tables.insert_outliers(make(room_nid))
+        self._tables.insert_outliers(list(make(room_nid)))
         await self._pause()
         return room_nid
 
-    async def backfill(
-        self,
-        room_nid: int,
-        event_ids: Sequence[str],
-        state: Sequence[str],
-        fill: Callable[[Gap], Filled],
-    ) -> bool:
+    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
         await self._pause()
         tables = self._tables
         gaps = [tables.gaps[room_nid, one] for one in event_ids if (room_nid, one) in tables.gaps]
         if not gaps:
-            return False
+            return None
         n = max(gaps)[0]
         fills = [one["fill"] for one in _placed(tables, room_nid) if one["n"] == n]
-        nids = {one: tables.events[one]["event_nid"] for one in event_ids if one in tables.events}
-        gap = Gap(n, min(fills, default=0), _refs_by_id(tables, state), nids)
-        filled = fill(gap)
+        return Gap(n, min(fills, default=0))
+
+    async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
+        await self._pause()
+        tables = self._tables
         tables.check_events(filled.rows, plain=False)
         tables.insert_snapshots(filled.snapshots)
         tables.insert_events(filled.rows)
         for one in event_ids:
             tables.gaps.pop((room_nid, one), None)
-        missing = [one for one in filled.parents if tables.events.get(one, {}).get("n") is None]
-        tables.open_gaps([(room_nid, one, n, filled.rows[0].fill or 0) for one in missing])
+        tables.open_gaps([(room_nid, *one) for one in filled.gaps])
+        tables.apply_proofs(filled.proofs)
         await self._pause()
-        return True
 
 
 def _placed(tables: Tables, room_nid: int) -> Iterable[Fields]:
@@ -253,6 +255,58 @@ class MemoryRooms:
         return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
 
 
+class MemoryProofs:
+    """`ProofStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def rooms_with_work(self) -> Sequence[str]:
+        await self._pause()
+        nids = sorted({nid for nid, _ in self._tables.proofs_due})
+        return [self._tables.room_of(nid)["room_id"] for nid in nids]
+
+    async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
+        await self._pause()
+        by_nid = self._tables.by_nid
+        due = [key for key in self._tables.proofs_due if key[0] == room_nid]
+        found = [by_nid[key] for key in due if key in by_nid]
+        found.sort(key=_room_order)
+        next_ones = {one["event_nid"]: one for one in found[:limit]}
+        for one in (work := list(next_ones.values())):
+            for nid, parent, number in self._tables.unproven_parents:
+                key = (nid, number)
+                is_child = nid == room_nid and parent == one["event_id"] and key in by_nid
+                if is_child and number not in next_ones:
+                    work.append(next_ones.setdefault(number, by_nid[key]))
+        names = ("event_nid", "event_id")
+        return [{name: one[name] for name in names} for one in work[:limit]]
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        await self._pause()
+        edges = self._tables.unproven_parents
+        found = {key[:2]: None for key, missing in edges.items() if missing and key[0] in room_nids}
+        return [{"room_nid": nid, "parent": parent} for nid, parent in found]
+
+    async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [
+            one
+            for (nid, number), one in self._tables.by_nid.items()
+            if nid == room_nid and number > after and not one["outlier"]
+        ]
+        found.sort(key=lambda one: one["event_nid"])
+        names = ("event_nid", "event_id", "json")
+        return [{name: one[name] for name in names} for one in found[:limit]]
+
+
+def _room_order(event: Fields) -> tuple[object, ...]:
+    """As PostgreSQL sorts: what has no place comes last."""
+    if event["n"] is None:
+        return (1, 0, 0, event["event_nid"])
+    return (0, event["n"], event["fill"], event["event_nid"])
+
+
 class MemoryMemberships:
     """`MembershipStore`."""
 
@@ -287,6 +341,10 @@ class MemoryMemberships:
         row = self._tables.members.get((room["room_nid"], user_id)) if room else None
         if row is not None and row["membership"] in ("leave", "ban"):
             row["forgotten"] = True
+
+    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+        await self._pause()
+        self._tables.upsert_members(rows)
 
 
 class MemoryTransactions:
@@ -437,6 +495,7 @@ class MemoryStore:
     def __init__(self, tables: Tables, pause: Pause = at_once) -> None:
         self.events = MemoryEvents(tables, pause)
         self.rooms = MemoryRooms(tables, pause)
+        self.proofs = MemoryProofs(tables, pause)
         self.memberships = MemoryMemberships(tables, pause)
         self.transactions = MemoryTransactions(tables, pause)
         self.owed = MemoryOwed(tables, pause)

@@ -54,6 +54,8 @@ class Network:
     cut: set[tuple[ServerName, ServerName]] = field(default_factory=set)
     requests: int = 0
     lost: int = 0
+    lost_to_cuts: int = 0
+    duplicated: int = 0
     trace: Callable[[str], None] = lambda _: None
 
     async def resolve(self, server: ServerName) -> Endpoint:
@@ -62,7 +64,9 @@ class Network:
 
     def is_lost(self, one: ServerName, other: ServerName) -> bool:
         """Is a packet on this way lost?"""
-        lost = (one, other) in self.cut or self.rng.random() < self.weather.loss
+        is_cut = (one, other) in self.cut
+        lost = is_cut or self.rng.random() < self.weather.loss
+        self.lost_to_cuts += is_cut
         self.lost += lost
         return lost
 
@@ -95,6 +99,7 @@ class NetworkDialer:
                 if host is None or not host.is_up:
                     raise DialError(DialFailure.REFUSED, f"{other} is down")
                 if network.rng.random() < network.weather.duplication:
+                    network.duplicated += 1
                     self._deliver(host, request)
                 answer = await self._deliver(host, request)
                 await network.delay()

@@ -1,20 +1,30 @@
-"""Bugs planted on purpose, one at a time: the simulation must find each (`run --plant NAME`)."""
+"""Bugs planted on purpose, one at a time: the simulation must find each (`run --plant NAME`).
+
+Each names the check that finds it and a part of what that says: a bug that only ends in a crash
+would prove nothing about the checks.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from federation.events.ids import EventId, StateKey
+from federation.events import event as event_module
+from federation.events.ids import EventId, ServerName, StateKey
 from federation.graph import admission
+from federation.graph.admission import Accepted
+from federation.transport import signature_checks
 from federation.transport.outbox import Outbox
-from homeserver.engine import acceptance, batch, stager
+from homeserver.engine import acceptance, batch, stager, staging, transactions
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
 from homeserver.engine.resolution import resolver
+from homeserver.engine.resolution.resolver import Resolver
+from homeserver.engine.stager import Stager
 from tests.federation.transport.memory_ports import MemoryInbox
 from tests.simulation.memory_tables import Tables
 
@@ -110,17 +120,98 @@ def half_written_batches() -> None:
     _plant(Tables, "apply", without)
 
 
-PLANTED: Mapping[str, Callable[[], None]] = {
-    plant.__name__: plant
-    for plant in (
-        own_events_unchecked,
-        received_events_unchecked,
-        lost_heads,
-        told_before_the_commit,
-        unresolved_forks,
-        forgetful_inbox,
-        cursors_that_run_ahead,
-        rejections_forgotten,
-        half_written_batches,
+def signatures_unchecked() -> None:
+    """Every signature counts as valid."""
+
+    def anything(requirements: Any, keys: object) -> frozenset[ServerName]:
+        return frozenset(requirements.servers)
+
+    _plant(admission, "verify_signatures", anything)
+    _plant(signature_checks, "verify_signatures", anything)
+
+
+def hashes_unchecked() -> None:
+    """What doesn't match its hash is kept as it is."""
+
+    def unchanged(pdu: Any, version: object) -> Any:
+        return pdu
+
+    _plant(event_module, "redact", unchanged)
+
+
+def soft_failure_skipped() -> None:
+    """What the current state forbids is shown all the same."""
+
+    def accepted(event: object, current: object, **options: object) -> Accepted:
+        return Accepted()
+
+    _plant(acceptance, "settle", accepted)
+
+
+def the_last_to_arrive_wins() -> None:
+    """Where branches differ, what arrived last counts."""
+    resolve = Resolver.resolve
+
+    async def by_arrival(self: Resolver, room: Any, branches: Any, take_nid: Any) -> Any:
+        newest = max(branches, key=lambda one: one.chain[-1].nid)
+        return await resolve(self, room, [newest], take_nid)
+
+    _plant(Resolver, "resolve", by_arrival)
+
+
+def duplicates_applied_twice() -> None:
+    """An event that comes again gets a place again."""
+
+    async def unknown(self: object, room: object, event_id: object) -> None:
+        return None
+
+    _plant(acceptance.Acceptance, "_stored_verdict", unknown)
+
+
+def transaction_used_twice() -> None:
+    """A request that is made again is carried out again."""
+    made = itertools.count()
+
+    def salted(key: object) -> bytes:
+        return next(made).to_bytes(16, "big")
+
+    _plant(transactions, "hashed", salted)
+
+
+def redactions_not_applied() -> None:
+    """A redaction is shown, and its target stays."""
+    _plant(Stager, "_redact", _nothing_async)
+
+
+def changes_not_logged() -> None:
+    """What a merge changes of the current state is not told to clients."""
+
+    def own_key_only(old: object, change: Any) -> Any:
+        return state_changes(old, change) if len(change) == 1 else ()  # type: ignore[arg-type]
+
+    state_changes = staging.state_changes
+    _plant(staging, "state_changes", own_key_only)
+
+
+PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
+    plant.__name__: (plant, says)
+    for plant, says in (
+        (own_events_unchecked, "the oracle says"),  # checks, 2
+        (received_events_unchecked, "the oracle says"),  # checks, 2
+        (lost_heads, "its graph"),  # checks, 2
+        (told_before_the_commit, "lacks"),  # checks, 1
+        (unresolved_forks, "another state before"),  # checks, 2
+        (the_last_to_arrive_wins, "another state before"),  # checks, 2
+        (forgetful_inbox, "lacks"),  # checks, 1
+        (cursors_that_run_ahead, "lacks"),  # checks, 1
+        (rejections_forgotten, "the oracle says"),  # checks, 2
+        (half_written_batches, "lacks"),  # checks, 1
+        (signatures_unchecked, ", not signed by"),  # checks, 2
+        (hashes_unchecked, "that nobody signed"),  # contents, 1
+        (soft_failure_skipped, "its state then refused"),  # moments, 2
+        (duplicates_applied_twice, "up to place"),  # moments, 3
+        (transaction_used_twice, "it is there 2 times"),  # contents, 3
+        (redactions_not_applied, "should have redacted"),  # contents, 2
+        (changes_not_logged, "the log leads to another state"),  # moments, 1
     )
 }

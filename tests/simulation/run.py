@@ -13,14 +13,20 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.simulation import coverage
 from tests.simulation.attacker import Attacker
 from tests.simulation.checks import Checks
+from tests.simulation.convergence import Convergence
+from tests.simulation.hardships import Hardships
+from tests.simulation.lies import Lies
 from tests.simulation.planted_bugs import PLANTED
 from tests.simulation.server import described
 from tests.simulation.virtual_time import Stuck, run_virtually
+from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
 OPERATIONS = 60
@@ -33,7 +39,7 @@ class Result:
     seed: int
     faults: Sequence[str]
     log: Sequence[str]
-    events: int
+    met: Mapping[str, int]
 
     @property
     def digest(self) -> str:
@@ -50,19 +56,22 @@ def run_seed(seed: int, operations: int = OPERATIONS) -> Result:
         world.faults.append(f"stuck: {stuck}")
     except Exception as error:  # noqa: BLE001 - whatever breaks is a finding
         world.faults.append(described(error))
-    events = sum(len(server.disk.tables.events) for server in world.servers)
-    return Result(seed, world.faults, world.log, events)
+    return Result(seed, world.faults, world.log, world.met)
 
 
 async def _live(world: World) -> None:
-    checks = Checks(world)
-    await world.begin()
+    checks, workload, hardships = Checks(world), Workload(world), Hardships(world)
+    convergence = Convergence(world, workload)
+    await workload.begin()
     attacker = Attacker(world)
-    await world.live([attacker.attack] * 4 if world.plan.attacker else [])
+    Lies(world, attacker).install()
+    parts = (workload, hardships, attacker)
+    await world.live(lambda: [action for part in parts for action in part.actions()])
     await world.calm_down()
     checks.check_disks()
-    await checks.check_convergence()
-    checks.check_disks()
+    await convergence.fill_gaps()
+    await convergence.check()
+    world.met = coverage.count(world, checks.check_disks())
     for server in world.servers:
         await server.crash()
 
@@ -87,15 +96,20 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=OPERATIONS)
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--digests", action="store_true")
+    parser.add_argument("--coverage", action="store_true", help="how often what came about")
+    parser.add_argument("--until", help="stop at a fault that says this")
     parser.add_argument("--plant", choices=sorted(PLANTED), help="a bug to plant first")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.plant:
-        PLANTED[options.plant]()
-    failed, started_s, seeds = 0, time.perf_counter(), _seeds(options.seeds)
+        PLANTED[options.plant][0]()
+    started_s, seeds = time.perf_counter(), _seeds(options.seeds)
+    failed, ran, met = 0, 0, Counter[str]()
     out = sys.stdout.write
     for seed in seeds:
         result = run_seed(seed, options.operations)
+        ran += 1
+        met.update(result.met)
         if options.trace:
             out("\n".join(result.log) + "\n")
         if options.digests:
@@ -104,8 +118,13 @@ def main() -> int:
             failed += 1
             faults = "\n  ".join(dict.fromkeys(result.faults))
             out(f"seed {seed} failed: {command(seed, options.operations)}\n  {faults}\n")
+            if options.until and options.until in faults:
+                break
+    if options.coverage:
+        names = sorted({*met, *coverage.WANTED})
+        out("".join(f"{met[name]:8} {name}\n" for name in names))
     took_s = time.perf_counter() - started_s
-    out(f"{len(seeds)} seeds, {failed} failed, {took_s / len(seeds):.3f} s each\n")
+    out(f"{ran} seeds, {failed} failed, {took_s / ran:.3f} s each\n")
     return 1 if failed else 0
 
 

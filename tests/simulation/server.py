@@ -10,16 +10,20 @@ import asyncio
 import random
 import re
 import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
+import orjson
 from aiohttp import web
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import ServerName
+from federation.events.event import load_event
+from federation.events.ids import EventId, RoomId, ServerName
+from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
 from federation.transport.acl import ServerAcls
@@ -45,7 +49,6 @@ from homeserver.errors import MatrixError
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_ports import (
-    CountingMetrics,
     MemoryDestinations,
     MemoryInbox,
     MemoryKeys,
@@ -55,6 +58,9 @@ from tests.federation.transport.memory_ports import (
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.memory_tables import Tables
 from tests.simulation.network import CarriedRequest, Network, NetworkDialer
+
+Lie = Callable[[JsonObject], JsonObject | None]
+"""Makes of an honest answer what is sent in its place; None: as it is."""
 
 EPOCH_MS = 1_700_000_000_000
 THE_WORLDS = (DatabaseUnavailable, DataRefused, MatrixError, LogLost)
@@ -85,6 +91,20 @@ class SkewedClock:
     async def sleep(self, seconds: float) -> None:
         """Waits."""
         await asyncio.sleep(seconds)
+
+
+class LabelledMetrics:
+    """Counts, by name and labels."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, name: str, amount: int = 1, **labels: str) -> None:
+        """`Metrics.count`."""
+        self.counts[" ".join((name, *labels.values()))] += amount
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """`Metrics.observe`."""
 
 
 @dataclass
@@ -155,10 +175,11 @@ class SimulatedServer:
         self.key = SigningKey.generate(rng.randbytes(32), "k1")
         self.clock = SkewedClock(0)
         self.disk = Disk()
-        self.metrics = CountingMetrics()
+        self.metrics = LabelledMetrics()
         self.is_up = False
         self.store_fails = 0.0
-        self.lies: dict[str, Callable[[Outgoing], JsonObject | None]] = {}
+        self.store_failures = 0
+        self.lies: dict[str, Lie] = {}
         self.boots = 0
         network.hosts[self.name] = self
 
@@ -190,6 +211,7 @@ class SimulatedServer:
         self._make_way_in()
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
+        process.spawn("proofs", self.engine.residents.proofs.run)
         process.spawn("feed", self.feed.run)
         self.is_up = True
         await self.inbox.start()
@@ -197,6 +219,7 @@ class SimulatedServer:
 
     async def _store_fault(self, when: str) -> None:
         if self.rng.random() < self.store_fails:
+            self.store_failures += 1
             raise DatabaseUnavailable(f"{when} the commit")
 
     async def crash(self) -> None:
@@ -207,6 +230,28 @@ class SimulatedServer:
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """`Host.start`."""
         self.process.start(name, work)
+
+    def has_staged(self) -> bool:
+        """Is there work that isn't committed, and that a crash would undo?"""
+        rooms = self.disk.tables.rooms
+        hot = [self.engine.rooms.hot(RoomId(room_id)) for room_id in rooms]
+        return any(room is not None and room.staged is not room.view for room in hot)
+
+    def children_of_gaps(self, room_id: RoomId) -> list[EventId]:
+        """The placed events of a room some of whose parents are missing, as the disk has them."""
+        tables = self.disk.tables
+        if room_id not in tables.rooms or not tables.rooms[room_id]["version"]:
+            return []  # at most an invite
+        nid = tables.rooms[room_id]["room_nid"]
+        missing = {event_id for number, event_id in tables.gaps if number == nid}
+        version = room_version(tables.rooms[room_id]["version"])
+        found = []
+        for event_id, row in tables.events.items():
+            if missing and row["room_nid"] == nid and row["n"] is not None:
+                event = load_event(row["json"], version, EventId(event_id))
+                if not missing.isdisjoint(event.prev_events):
+                    found.append(event.event_id)
+        return found
 
     # Parts
 
@@ -259,7 +304,7 @@ class SimulatedServer:
     def _make_way_in(self) -> None:
         events, residents, spawn = self.engine.events, self.engine.residents, self.process.spawn
         acls = ServerAcls(events)
-        filler = GapFiller(
+        self.filler = GapFiller(
             self.name,
             store=events,
             writer=residents,
@@ -270,7 +315,7 @@ class SimulatedServer:
         edus = EduReceiver(self.name, sink=RecordingSink(), acls=acls, metrics=self.metrics)
         ports = InboxPorts(events, self.disk.inbox, self.clock, self.metrics, spawn)
         self.inbox = Inbox(
-            self.name, ports, filler=filler, acls=acls, edus=edus, arrivals=self.arrivals
+            self.name, ports, filler=self.filler, acls=acls, edus=edus, arrivals=self.arrivals
         )
         destinations = FeedDestinations(
             self.store.owed, self.disk.destinations, self.engine.committer, self.feed
@@ -302,11 +347,16 @@ class SimulatedServer:
     # Being asked
 
     async def answer(self, request: Outgoing) -> Answer:
-        """`Host.answer`: the route's handler, or a lie in its place."""
+        """`Host.answer`: what the route's handler says, or what a lie makes of it."""
         path = request.target.partition("?")[0]
+        answer = await self._honest_answer(request, path)
         for part, lie in self.lies.items():
-            if part in path and (body := lie(request)) is not None:
-                return _answer(web.json_response(body))
+            if part in path and answer.status == 200:
+                body = lie(orjson.loads(answer.body))
+                return answer if body is None else Answer(200, answer.headers, orjson.dumps(body))
+        return answer
+
+    async def _honest_answer(self, request: Outgoing, path: str) -> Answer:
         for method, pattern, handler in self._routes:
             found = pattern.match(path)
             if found is not None and method == request.method:

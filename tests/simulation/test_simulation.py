@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.coverage import missing
 from tests.simulation.planted_bugs import PLANTED
 
 ROOT = Path(__file__).parents[2]
@@ -30,10 +31,22 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("first", range(0, 200, 50))
-def test_seeded_worlds_keep_their_promises(first: int) -> None:
-    ran = _run(f"{first}-{first + 49}")
-    assert ran.returncode == 0, f"\n{ran.stdout}\n{ran.stderr}"
+@pytest.fixture(scope="module")
+def ordinary() -> subprocess.CompletedProcess[str]:
+    """The worlds that are lived through on every run."""
+    return _run("0-199", "--coverage")
+
+
+def test_seeded_worlds_keep_their_promises(ordinary: subprocess.CompletedProcess[str]) -> None:
+    assert ordinary.returncode == 0, f"\n{ordinary.stdout}\n{ordinary.stderr}"
+
+
+def test_each_hardship_strikes_and_each_verdict_is_given(
+    ordinary: subprocess.CompletedProcess[str],
+) -> None:
+    lines = (line.strip().partition(" ") for line in ordinary.stdout.splitlines())
+    met = {name: int(times) for times, _, name in lines if times.isdigit()}
+    assert missing(met) == []
 
 
 def test_a_seed_gives_the_same_run_each_time() -> None:
@@ -43,10 +56,12 @@ def test_a_seed_gives_the_same_run_each_time() -> None:
 
 
 @pytest.mark.parametrize("bug", sorted(PLANTED))
-def test_each_planted_bug_is_found(bug: str) -> None:
-    ran = _run("0-19", "--plant", bug)
+def test_each_planted_bug_is_found_by_its_check(bug: str) -> None:
+    _, says = PLANTED[bug]
+    ran = _run("0-59", "--plant", bug, "--until", says)
     assert ran.returncode == 1, f"\n{ran.stdout}\n{ran.stderr}"
     assert " failed: python -m tests.simulation.run " in ran.stdout
+    assert says in ran.stdout
 
 
 @pytest.mark.long

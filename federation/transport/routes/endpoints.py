@@ -11,6 +11,7 @@ Spec: server-server API, "API standards".
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import orjson
@@ -18,6 +19,7 @@ from aiohttp import web
 
 from federation.events import canonical_json
 from federation.events.event import Event
+from federation.limits import WRITTEN_AT_ONCE_BYTES_MAX
 from federation.ports import Clock, Metrics, Refused
 from federation.transport.routes.authentication import Authenticator, PeerRequest
 
@@ -32,7 +34,9 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
         body = orjson.dumps(value)
     except orjson.JSONEncodeError:
         body = canonical_json.encode_lenient(value)
-    return web.Response(status=status, body=body, content_type="application/json")
+    # a large body is written in pieces, so that the loop isn't held up
+    payload = io.BytesIO(body) if len(body) > WRITTEN_AT_ONCE_BYTES_MAX else body
+    return web.Response(status=status, body=payload, content_type="application/json")
 
 
 def refusal(refused: Refused) -> web.Response:

@@ -13,6 +13,7 @@ from federation.events.event import (
     EventTooLarge,
     InvalidEvent,
     client_event,
+    load_auth_events,
     load_event,
     parse_pdu,
 )
@@ -190,6 +191,7 @@ def test_a_deep_event_is_parsed_and_loaded() -> None:
         content = {"k": content}
     event = parse_pdu(pdu_of(content=content), V11)
     loaded = load_event(event.raw, V11, event.event_id)
+    assert load_auth_events(event.raw, V11) == event.auth_events
     assert canonical_json.encode(loaded.content) == canonical_json.encode(content)
     assert loaded.prev_events == event.prev_events
     assert redact_event(event).content == {}
@@ -213,6 +215,8 @@ def test_the_first_versions_name_events_by_pairs_and_make_ids() -> None:
     assert event.event_id == "$e:domain"
     assert event.prev_events == ("$p:domain",)
     assert load_event(event.raw, v1, event.event_id).prev_events == ("$p:domain",)
+    cited = parse_pdu(pdu_of(auth_events=[["$a:domain", {"sha256": "AA"}]], **changes), v1)
+    assert load_auth_events(cited.raw, v1) == cited.auth_events == ("$a:domain",)
     for broken in ({"event_id": None}, {"prev_events": [EVENT_ID]}):
         with pytest.raises(InvalidEvent):
             parse_pdu(pdu_of(auth_events=[], **{**changes, **broken}), v1)
@@ -223,6 +227,7 @@ def test_a_stored_event_loads_as_it_was(version: RoomVersion) -> None:
     for changes in ({}, {"state_key": "k"}, {"type": "m.room.redaction", "redacts": EVENT_ID}):
         event = parse_pdu(pdu_of(**changes), version)
         loaded = load_event(event.raw, version, event.event_id)
+        assert load_auth_events(event.raw, version) == event.auth_events
         for name in Event.__struct_fields__:
             assert getattr(loaded, name) == getattr(event, name)
 

@@ -50,3 +50,14 @@ def test_what_was_kept_over_a_restart_counts_on() -> None:
     backoffs.restore(A, before)
     assert backoffs.wait_s(A) == 60
     assert backoffs.failed(A, "again").failing_since_ms == before.failing_since_ms
+
+
+def test_a_clock_that_is_set_back_makes_no_wait_longer_than_the_bound() -> None:
+    clock = JumpingClock()
+    backoffs = Backoffs(clock, lambda: 0.999)
+    for _ in range(20):
+        backoffs.failed(A, "down")
+    clock.jump(-5 * 3_600)
+    assert BACKOFF_S_MAX * 0.99 <= backoffs.wait_s(A) <= BACKOFF_S_MAX
+    clock.jump(BACKOFF_S_MAX + 1)
+    assert backoffs.wait_s(A) == 0

@@ -5,7 +5,7 @@ from federation.events.event import Event, parse_pdu
 from federation.events.ids import UserId
 from federation.graph.admission import DropReason
 from federation.graph.building import EventDraft, build_event
-from federation.limits import KEY_VALIDITY_MS_MAX, SIGNATURES_PER_BATCH
+from federation.limits import EVENTS_PER_BATCH, KEY_VALIDITY_MS_MAX
 from tests.federation.transport.loopback import Peer, loopback
 
 
@@ -36,7 +36,7 @@ async def test_bulk_says_the_same_as_one_by_one() -> None:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         b.rooms.create_room(b.user("bob"))
         now_ms = net.clock.now_ms()
-        for count in (3, 3 * SIGNATURES_PER_BATCH):
+        for count in (3, 3 * EVENTS_PER_BATCH):
             bob = b.user("bob")
             events = [event_of(b, bob, at_ms=now_ms, body=str(i)) for i in range(count)]
             events[1] = forged(events[1])

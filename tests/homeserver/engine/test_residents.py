@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import EventId, RoomId
+from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.building import build_event
 from federation.ports import JoinedRoom, Refused
+from homeserver import limits
 from homeserver.engine.outbound_feed import LogFeed
 from tests.homeserver.engine.engine_world import (
     ALICE,
@@ -146,6 +148,56 @@ async def test_join_imports_the_room_with_its_state(
         assert await two.bodies(room_id) == ["new"]
 
 
+async def test_two_users_of_ours_may_join_a_new_room_at_once(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room()
+        room, users = await one.room(room_id), [BOB, UserId("@bill:hs2")]
+        joins = []
+        for user in users:
+            join = await one.remote(
+                room_id, draft("m.room.member", {"membership": "join"}, user, sender=user)
+            )
+            await one.engine.residents.accept_handshake(join)
+            state = await one.engine.rooms.state_before(room, join.event_id)
+            assert state is not None
+            known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+            events = [found.event for found in known.values()]
+            joins.append(JoinedRoom(room_id, room.version, join, events, []))
+        async with asyncio.TaskGroup() as group:
+            for joined in joins:
+                group.create_task(two.engine.residents.import_join(joined))
+        theirs = await two.room(room_id)
+        assert all(theirs.is_joined(user) for user in users)
+
+
+async def test_a_resident_gives_the_state_and_its_auth_chain(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "EVENTS_READ_AT_ONCE", 2)
+    async with running(postgres_url) as world:
+        room_id = await world.create_room(
+            [draft("m.room.member", {"membership": "join", "displayname": "A"}, ALICE)]
+        )
+    async with running(postgres_url) as world:
+        room = await world.room(room_id)
+        before = dict(room.view.state)
+        join = await world.remote(room_id, JOIN)
+        answer = await world.engine.residents.accept_handshake(join)
+        ids = [ref.event_id for ref in before.values()]
+        current = await world.engine.events.current_state_ids(room_id)
+        assert [current[key] for key in before] == ids
+        assert len(current) == len(before) + 1 == len(set(current))
+        assert current.get(("m.room.topic", "")) is None
+        state = await world.engine.rooms.events(ids)
+        assert list(answer.state) == [state[one].event.raw for one in ids]
+        chain = await world.engine.rooms.auth_chain([*ids, join.event_id])
+        assert sorted(answer.auth_chain) == sorted(one.event.raw for one in chain.values())
+        assert len(chain.keys() - state.keys()) == 1, "the first join, which another replaced"
+        assert answer.event == join.raw
+
+
 async def test_backfilled_history_gets_places_before_what_was_there(
     postgres_url: str, second_postgres_url: str
 ) -> None:
@@ -163,7 +215,8 @@ async def test_backfilled_history_gets_places_before_what_was_there(
         history = await one.engine.rooms.events(old)
         ids = {key: ref.event_id for key, ref in state.items()}
         position = two.engine.committer.position
-        await two.engine.residents.store_backfill([history[i].event for i in old], ids)
+        chunk = [history[i].event for i in old]
+        await two.engine.residents.store_backfill(chunk, {old[0]: ids})
         assert two.engine.committer.position == position
         assert await two.bodies(room_id) == ["old 0", "old 1", "old 2"]
         theirs = await two.room(room_id)
@@ -277,3 +330,25 @@ async def test_first_depth_is_that_of_our_own_join(
         await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
         assert await one.engine.events.first_depth(room_id) == 1
         assert await two.engine.events.first_depth(room_id) == join.depth
+
+
+async def test_two_users_who_join_at_once_are_both_in_the_room(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room()
+        room, imports = await one.room(room_id), []
+        for user in (BOB, UserId("@carol:hs2")):
+            join = await one.remote(
+                room_id, draft("m.room.member", {"membership": "join"}, user, sender=user)
+            )
+            await one.engine.residents.accept_handshake(join)
+            state = await one.engine.rooms.state_before(room, join.event_id)
+            assert state is not None
+            known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+            events = [one.event for one in known.values()]
+            imports.append(JoinedRoom(room_id, room.version, join, events, []))
+        await asyncio.gather(*(two.engine.residents.import_join(joined) for joined in imports))
+        theirs = await two.room(room_id)
+        assert all(theirs.is_joined(UserId(str(joined.event.state_key))) for joined in imports)
+        assert set(theirs.view.state) == set(room.view.state)

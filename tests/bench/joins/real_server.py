@@ -1,0 +1,98 @@
+"""The half of a server that joins and is joined: the engine and federation over PostgreSQL and TLS.
+
+As `homeserver.app` assembles them; without clients, so without services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from federation.events.ids import ServerName
+from federation.ports import FederationSettings, StoredServerKey
+from homeserver.api.dispatch import Dispatch
+from homeserver.app.engine import Engine, make_engine
+from homeserver.app.federation import Surroundings, WayOut, make_way_in, make_way_out
+from homeserver.clock import SystemClock
+from homeserver.metrics import MetricsStore
+from homeserver.storage.database import Database
+from homeserver.storage.migrate import migrate
+from homeserver.storage.server_keys import ServerKeys
+from homeserver.supervisor import Supervisor
+from tests.bench.joins.signed_room import key_of
+from tests.federation.transport.memory_ports import MemoryUsers, RecordingSink
+
+
+@dataclass(frozen=True)
+class Net:
+    """How servers find and trust each other: addresses by name, and an authority's certificate."""
+
+    addresses: Mapping[str, str]
+    ca_path: str
+
+
+@dataclass(frozen=True)
+class RealServer:
+    """One that runs; `handle` answers other servers."""
+
+    engine: Engine
+    way_out: WayOut
+    dispatch: Dispatch[object]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Finds the endpoint."""
+        match = self.dispatch.find(request.method, request.raw_path.partition("?")[0])
+        response: web.StreamResponse = await match.value(request, match.params)  # type: ignore[operator]
+        return response
+
+
+@asynccontextmanager
+async def real_server(
+    name: ServerName, url: str, net: Net, keys: Sequence[StoredServerKey]
+) -> AsyncIterator[RealServer]:
+    """A server over an empty database, which knows the keys of others already."""
+    database = await Database.open(url)
+    await migrate(database)
+    await ServerKeys(database).store_keys(keys)
+    clock, metrics = SystemClock(), MetricsStore()
+    engine = await make_engine(database, name, key_of(name), clock)
+    engine.fanout.follow(engine.committer)
+    settings = FederationSettings(
+        name, ca_paths=[net.ca_path], address_overrides=net.addresses, allow_private_addresses=True
+    )
+    supervisor = Supervisor(clock, metrics)
+    around = Surroundings(settings, key_of(name), clock, metrics, supervisor)
+    way_out = make_way_out(around, engine)
+    way_in = make_way_in(around, engine, way_out, users=MemoryUsers(name), edus=RecordingSink())
+    dispatch: Dispatch[object] = Dispatch()
+    for method, template, handler in way_in.routes.table():
+        dispatch.add(method, template, handler)
+    committing = asyncio.ensure_future(engine.committer.run())
+    try:
+        yield RealServer(engine, way_out, dispatch)
+    finally:
+        await supervisor.stop()
+        await engine.committer.close(10)
+        await committing
+        await engine.committer.disconnect()
+        await way_out.dialer.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def listening(server: RealServer, certificate_path: str) -> AsyncIterator[int]:
+    """Listens on the loopback interface; yields the port."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate_path)
+    runner = web.ServerRunner(web.Server(server.handle))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,126 @@
+"""What servers have of a room, read from their disks without the code under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from federation.events.event import Event, load_event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, server_of
+from homeserver.storage.text import unescape
+from tests.simulation.memory_tables import Tables
+from tests.simulation.oracle import GraphOracle, StateIds
+from tests.simulation.world import PlayedRoom, World
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One event on one server's disk."""
+
+    event: Event
+    row: Mapping[str, Any]
+
+    @property
+    def is_placed(self) -> bool:
+        """Has it a place in the graph?"""
+        return not self.row["outlier"]
+
+
+class RoomDisks:
+    """What all servers have of a room, and what it means."""
+
+    def __init__(self, world: World, room: PlayedRoom) -> None:
+        self.world, self.room = world, room
+        self.of: dict[ServerName, dict[EventId, Stored]] = {}
+        self.events: dict[EventId, Event] = {}
+        for server in world.servers:
+            stored = read_room(server.disk.tables, room)
+            self.of[server.name] = stored
+            for event_id, one in stored.items():
+                if event_id not in self.events or one.row["redacted_by"] is None:
+                    self.events[event_id] = one.event
+        self.oracle = GraphOracle(room.version, self.events, world.signers)
+
+    def complete(self, name: ServerName) -> set[EventId]:
+        """The events of a server that don't rest on a word that may have been false: another
+        server's word for the state at an open end of history."""
+        stored, found = self.of[name], set[EventId]()
+        for event in self.oracle.order:
+            one = stored.get(event.event_id)
+            if one is None or not one.is_placed or self._may_err(one):
+                continue
+            placed = {p for p in event.prev_events if p in stored and stored[p].is_placed}
+            parents = set(event.prev_events) if self.world.plan.lies else placed
+            if one.row["unproven"] or found.issuperset(parents):
+                found.add(event.event_id)
+        return found
+
+    def _may_err(self, one: Stored) -> bool:
+        """May it rest on a false word?"""
+        return one.row["unproven"] and (bool(self.world.plan.lies) or one.row["fill"] != 0)
+
+
+def read_room(tables: Tables, room: PlayedRoom) -> dict[EventId, Stored]:
+    """All events of a room."""
+    nid = room_nid(tables, room.room_id)
+    return {
+        EventId(event_id): Stored(load_event(row["json"], room.version, EventId(event_id)), row)
+        for event_id, row in tables.events.items()
+        if row["room_nid"] == nid
+    }
+
+
+def room_nid(tables: Tables, room_id: RoomId) -> int | None:
+    """The number of a room; None where it isn't known."""
+    room = tables.rooms.get(room_id)
+    return None if room is None else room["room_nid"]
+
+
+def snapshot_state(tables: Tables, nid: int, snapshot: int) -> StateIds:
+    """A stored snapshot as event IDs."""
+    links = []
+    next_nid: int | None = snapshot
+    while next_nid is not None:
+        link = tables.snapshots[nid, next_nid]
+        links.append(link)
+        next_nid = link["base_nid"]
+    state: dict[StateKey, EventId] = {}
+    for link in reversed(links):
+        for number in link["removed"]:
+            state.pop(_key(tables.by_nid[nid, number]), None)
+        for number in link["added"]:
+            row = tables.by_nid[nid, number]
+            state[_key(row)] = row["event_id"]
+    return state
+
+
+def current_state(tables: Tables, room_id: RoomId) -> StateIds:
+    """The current state of a room, as stored; empty where the server was never in it."""
+    nid = room_nid(tables, room_id)
+    heads = None if nid is None else tables.heads.get(nid)
+    return (
+        {} if nid is None or heads is None else snapshot_state(tables, nid, heads["snapshot_nid"])
+    )
+
+
+def _key(row: Mapping[str, Any]) -> StateKey:
+    return unescape(row["type"]), unescape(row["state_key"])
+
+
+def joined_servers(disks: RoomDisks, state: StateIds) -> set[ServerName]:
+    """The servers with a joined user in a state."""
+    return {
+        server_of(key)
+        for (kind, key), event_id in state.items()
+        if kind == "m.room.member" and disks.events[event_id].membership == "join"
+    }
+
+
+def difference(one: StateIds, other: StateIds) -> dict[StateKey, tuple[str | None, str | None]]:
+    """Where two states differ."""
+    return {
+        key: (one.get(key), other.get(key))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    }
