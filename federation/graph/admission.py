@@ -247,7 +247,8 @@ def _auth_events_state(event: Event, known: Callable[[EventId], Event]) -> Mappi
     implied = create_event_id(event.room_id, event.version)
     if implied is not None:
         create = known(implied)
-        state[(create.type, create.state_key or "")] = create
+        if create.is_state:
+            state[create.key] = create
     return state
 
 
