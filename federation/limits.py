@@ -144,7 +144,7 @@ EVENT_TIME_MS_MAX = 2**63 - 1  # PDU schemas: `origin_server_ts` is an int64
 EVENT_TIME_MS_MIN = -(2**63)
 
 # --- state resolution ---------------------------------------------------------------------------
-AUTH_CHAIN_LINES_MAX = 64  # an auth chain over more lines isn't kept as a compact set, but walked
+AUTH_CHAIN_LINES_MAX = 128  # an auth chain over more lines isn't kept as a compact set, but walked
 AUTH_CHAINS_BYTES_MAX = 16_000_000  # of compact sets kept of one room; past it they are made anew
 
 ARRIVAL_WAIT_S_MAX = 20
