@@ -52,6 +52,8 @@ class KnownEvent:
     rejected: bool = False
     soft_failed: bool = False
     outlier: bool = False
+    reason: str | None = None
+    """Why it was rejected or soft-failed: the failure as text (`federation.graph.admission`)."""
 
 
 class EventStore(Protocol):
@@ -172,10 +174,15 @@ class RoomWriter(Protocol):
         hashes and auth-event checks were made; `rejected` lists those that failed."""
 
     async def store_backfill(
-        self, events: Sequence[Event], state_before: Mapping[StateKey, EventId]
+        self,
+        events: Sequence[Event],
+        states: Mapping[EventId, Mapping[StateKey, EventId]],
+        rejected: Collection[EventId] = frozenset(),
     ) -> None:
-        """Keeps history before what is known: oldest first, signatures checked; `state_before` is
-        the state before the oldest (its events stored). They get places before the gap's end."""
+        """Keeps history before what is known: parents first, signatures checked; `rejected` failed
+        their auth-event checks. `states` are the states before open ends (events with a parent
+        that is neither stored nor among them) by another server's word, their events stored. They
+        get places before the gap's end."""
 
     async def import_join(self, joined: JoinedRoom) -> None:
         """Makes a room ours that a user of ours joined by another server: bulk outliers, then one

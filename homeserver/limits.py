@@ -353,6 +353,13 @@ HEADS_KEPT = 100
 """Forward extremities of a room, but for those that differ in their state; one more, and those
 that add no state are let go."""
 
+PROOFS_PER_STEP = 50
+"""Verdicts on another server's word that are made again in one go, under the room's turn: some tens
+of milliseconds, so that senders hardly wait."""
+
+PROOF_SCAN_EVENTS = 500
+"""Events of a room that are read at a time to find what descends from a wrong one."""
+
 EVENTS_READ_AT_ONCE = 2_000
 """Of a large state that another server asks for, from the database, in one query."""
 

@@ -23,6 +23,8 @@ from federation.graph.auth_state import Lookup
 
 POLICY_KEY_ID: Final = KeyId("ed25519:policy_server")
 _POLICY: Final = ("m.room.policy", "")
+NOT_RECOMMENDED: Final = "not_recommended"
+"""Names the refusal in stored reasons, as an auth rule's value does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class NotRecommended:
     detail: str
 
     def __str__(self) -> str:
-        return f"not_recommended: {self.detail}"
+        return f"{NOT_RECOMMENDED}: {self.detail}"
 
 
 def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> PolicyServer | None:

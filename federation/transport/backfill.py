@@ -1,9 +1,10 @@
 """History from before what is known here, fetched when somebody pages back that far.
 
 Rules:
-1. Only ancestors of the events that were asked about count, each signed as it must be and allowed
-   by its auth events; what isn't is left out.
-2. The state before the oldest is the word of the server that was asked; its events are kept first.
+1. Only ancestors of the events that were asked about count, each signed as it must be; what isn't
+   is left out. What its auth events don't allow is handed on as rejected.
+2. The state before an open end (an event with a parent that is neither here nor in the answer) is
+   the word of the server that was asked; its events are kept first.
 3. Servers are asked in turn until one brings something; the number asked for is bounded.
 
 Spec: server-server API, "Backfilling and retrieving missing events".
@@ -20,6 +21,7 @@ from federation.graph.chains import topological_order
 from federation.limits import (
     BACKFILL_ANSWER_BYTES_MAX,
     BACKFILL_EVENTS_SERVED_MAX,
+    BACKFILL_STATES_MAX,
     REQUEST_S_MAX,
     SERVERS_ASKED_MAX,
 )
@@ -73,16 +75,36 @@ class Backfiller:
         target = build_target("/_matrix/federation/v1/backfill", room.room_id, query=query)
         answer = await self._client.get(server, target, bounds=_BOUNDS)
         given = parse_events(answer.get("pdus"), room, limit + len(event_ids))
-        events = await self._usable(server, room, await self._ancestors(event_ids, given))
-        if not events:
+        events, rejected = await self._usable(server, room, await self._ancestors(event_ids, given))
+        states = await self._states(server, room, events) if events else None
+        if states is None:
             return 0
-        state: Mapping[StateKey, EventId] | None = {}
-        if events[0].prev_events:
-            state = await self._fetcher.fetch_state(server, events[0].event_id, room)
-        if state is None:
-            return 0
-        await self._writer.store_backfill(events, state)
+        await self._writer.store_backfill(events, states, rejected)
         return len(events)
+
+    async def _states(
+        self, server: ServerName, room: RoomRef, events: Sequence[Event]
+    ) -> dict[EventId, Mapping[StateKey, EventId]] | None:
+        """The states before the open ends, those of the oldest; None where the server doesn't tell
+        the first of them."""
+        inside = {event.event_id for event in events}
+        outside = {parent for event in events for parent in event.prev_events} - inside
+        known = await self._store.load_events(outside)
+        lacking = {one for one in outside if one not in known or known[one].outlier}
+        ends = [event for event in events if not lacking.isdisjoint(event.prev_events)]
+        states: dict[EventId, Mapping[StateKey, EventId]] = {}
+        for event in ends[:BACKFILL_STATES_MAX]:
+            try:
+                state = await self._fetcher.fetch_state(server, event.event_id, room)
+            except FederationError:
+                if not states:
+                    raise
+                break  # the writer makes do with what is there
+            if state is not None:
+                states[event.event_id] = state
+            elif not states:
+                return None
+        return states
 
     async def _ancestors(
         self, event_ids: Sequence[EventId], given: Sequence[Event]
@@ -97,8 +119,9 @@ class Backfiller:
 
     async def _usable(
         self, server: ServerName, room: RoomRef, events: Mapping[EventId, Event]
-    ) -> list[Event]:
-        """The events that pass their checks, oldest first."""
+    ) -> tuple[list[Event], frozenset[EventId]]:
+        """The events that are signed as they must be, parents first; which of them their auth
+        events don't allow."""
         for _ in range(_AUTH_CHAINS_FETCHED_MAX):
             lacking = await self._lacks_auth_events(events)
             if lacking is None:
@@ -107,9 +130,10 @@ class Backfiller:
             if not (await self._fetcher.keep_outliers(chain)).accepted:
                 break
         checked = await self._fetcher.check(list(events.values()))
-        passed = {event.event_id: event for event in checked.accepted}
+        passed = {event.event_id: event for event in (*checked.accepted, *checked.rejected)}
         order = topological_order(passed, lambda one: passed[one].prev_events)
-        return [passed[event_id] for event_id in order]
+        rejected = frozenset(event.event_id for event in checked.rejected)
+        return [passed[event_id] for event_id in order], rejected
 
     async def _lacks_auth_events(self, events: Mapping[EventId, Event]) -> EventId | None:
         """The newest event some of whose auth events are neither stored nor among `events`."""

@@ -97,6 +97,7 @@ async def build_engine(
     metrics: Metrics | None = None,
 ) -> RoomEngine:
     """Takes over the log and makes the engine on it. Without `metrics` it counts for itself."""
+    metrics = metrics or MetricsStore()
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
@@ -112,7 +113,7 @@ async def build_engine(
             take_nid=committer.numbers.take,
             signer=Signer(server_name, key),
             clock=clock,
-            metrics=metrics or MetricsStore(),
+            metrics=metrics,
             random_bytes=random_bytes,
         ),
         transactions=transactions,
@@ -126,6 +127,7 @@ async def build_engine(
         resolver=resolver,
         server_name=server_name,
         forget_user=memberships.drop,
+        metrics=metrics,
     )
     return RoomEngine(
         committer,

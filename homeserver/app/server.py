@@ -177,6 +177,7 @@ async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
 def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("log", engine.committer.run)
     supervisor.spawn("log owner", engine.committer.watch_owner)
+    supervisor.spawn("proofs", engine.residents.proofs.run)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)
     supervisor.spawn("transactions", lambda: engine.transactions.run(SystemClock()))

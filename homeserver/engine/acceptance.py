@@ -17,12 +17,15 @@ from federation.graph.auth_failures import AuthFailure, AuthRule
 from federation.ports import KnownEvent, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Unit
+from homeserver.engine.history.due_rooms import DueRooms
+from homeserver.engine.history.judging import Judge, is_unsigned_join
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Branch, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
 from homeserver.engine.store import Store
+from homeserver.engine.stored import stored_failure
 from homeserver.engine.writer import Writer
 from homeserver.storage import events as event_rows
 from homeserver.storage.snapshots import SnapshotRow
@@ -42,6 +45,8 @@ class Acceptance:
         writer: Writer,
         resolver: Resolver,
         imports: Imports,
+        judge: Judge,
+        due_rooms: DueRooms,
     ) -> None:
         self._store = store
         self._rooms = rooms
@@ -49,6 +54,8 @@ class Acceptance:
         self._writer = writer
         self._resolver = resolver
         self._imports = imports
+        self._judge = judge
+        self._due_rooms = due_rooms
 
     async def accept(
         self,
@@ -86,6 +93,8 @@ class Acceptance:
                 continue
             finally:
                 room.pins -= 1
+            if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
+                self._due_rooms.add([room.room_id])
             return final
         raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
@@ -101,9 +110,11 @@ class Acceptance:
         if known is None or known.outlier:
             return None
         if known.rejected:
-            return Rejected(AuthFailure(AuthRule.AUTH_EVENT_REJECTED, "it was rejected before"))
+            failure = stored_failure(known.reason)
+            assert isinstance(failure, AuthFailure), "only check 7 is a policy server's"
+            return Rejected(failure)
         if known.soft_failed:
-            return SoftFailed(AuthFailure(AuthRule.SENDER_NOT_JOINED, "it was soft-failed before"))
+            return SoftFailed(stored_failure(known.reason))
         return Accepted()
 
     async def _stage(
@@ -117,16 +128,20 @@ class Acceptance:
         outlier_nid = await self._outlier_nid(event.event_id)
         nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
         before, snapshots, parents = await self._before(room, event, state_before)
+        if room.was_corrected and state_before is None:
+            verdict = await self._judge_again(room, event, verdict, before)
         if isinstance(verdict, Accepted):
-            verdict = await self._settle(room, event)
+            verdict = await self.settle(room, event)
         unproven = state_before is not None
+        missing = await self._missing_parents(room, event)
+        is_awaited = event.event_id in room.awaited
         if isinstance(verdict, Accepted):
             origin = Origin(to_federate=to_federate, unproven=unproven)
             staged = await self._writer.stager.place(
                 room, event, before, origin, nid=nid, snapshots=snapshots, parents=parents
             )
             staged.was_outlier = outlier_nid is not None
-            staged.missing_parents = await self._missing_parents(room, event)
+            staged.missing_parents, staged.is_awaited = missing, is_awaited
             return staged, verdict
         is_soft = isinstance(verdict, SoftFailed)
         origin = Origin(
@@ -136,12 +151,26 @@ class Acceptance:
             reason=str(verdict.failure),
         )
         staged, after = keep_aside(event, nid, room, before, origin)
+        staged.missing_parents, staged.is_awaited = missing, is_awaited
         staged.snapshots = (*snapshots, *staged.snapshots)
-        room.stage(KnownEvent(event, rejected=not is_soft, soft_failed=is_soft), nid)
+        known = KnownEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
+        room.stage(known, nid)
         room.remember_after(event.event_id, after)
         return staged, verdict
 
-    async def _settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
+    async def _judge_again(
+        self, room: Room, event: Event, verdict: Verdict, before: Before
+    ) -> Verdict:
+        """Checks 4 and 5 by the state that the event is placed on, in a room in which verdicts were
+        made again: the caller may have judged before that."""
+        if isinstance(verdict, Rejected) and is_unsigned_join(str(verdict.failure)):
+            return verdict
+        judged = await self._judge.judge(room, event, before.state, at_hand={})
+        is_same = judged is None or isinstance(judged, Rejected) == isinstance(verdict, Rejected)
+        return verdict if is_same or judged is None else judged
+
+    async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
+        """Check 6, under the room's turn."""
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         return await self._writer.stager.loading(lambda: settle(event, current))
 
@@ -156,7 +185,9 @@ class Acceptance:
         return None
 
     async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
-        unknown = [one for one in event.prev_events if one not in room.after]
+        """Those that have no place here; ones that are staged have."""
+        at_hand = {*room.after, *room.staged_events}
+        unknown = [one for one in event.prev_events if one not in at_hand]
         if not unknown:
             return ()
         known = await self._rooms.events(unknown)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, assert_never
 
-from federation.events.ids import is_user_id
+from federation.events.event import Event
+from federation.events.ids import EventId, is_user_id
 from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
@@ -33,6 +34,7 @@ from homeserver.storage.batches import (
     RedactedRow,
 )
 from homeserver.storage.database import Connection
+from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.state_changes import ResolutionRow
 from homeserver.storage.text import escape
@@ -51,7 +53,11 @@ class Placing:
     def __init__(self, pending: Any) -> None:
         self.pending = pending
         self.staged: Sequence[Staged] = pending.staged if isinstance(pending, RoomUnit) else ()
-        self.entries: list[Entry] = [one.entry for one in self.staged if one.entry is not None]
+        self.correction = pending.correction if isinstance(pending, RoomUnit) else None
+        self.entries: list[Entry] = []
+        if self.correction is not None and self.correction.entry is not None:
+            self.entries.append(self.correction.entry)
+        self.entries += [one.entry for one in self.staged if one.entry is not None]
         self.entries += pending.unit.entries
         self.first = 0
         self.error: Exception | None = None
@@ -67,6 +73,13 @@ class Placing:
             return
         unit: RoomUnit = self.pending
         room, position = unit.room, self.first
+        correction = self.correction
+        if correction is not None and correction.view is not None:
+            is_entry = correction.entry is not None
+            room.publish(correction.view, position if is_entry else room.view.position)
+            if is_entry:
+                room.changes_start = position
+                position += 1
         for staged in self.staged:
             if staged.entry is None:
                 continue
@@ -101,6 +114,7 @@ class Batch:
             one.staged
             and len(one.entries) == len(one.staged)
             and not one.pending.is_new
+            and one.correction is None
             and all(staged.is_plain for staged in one.staged)
             for one in self.units
         )
@@ -112,7 +126,7 @@ class Batch:
             if one.error is not None:
                 continue
             one.first = position + 1
-            at = position
+            at = position + (one.correction is not None and one.correction.entry is not None)
             for staged in one.staged:
                 if staged.entry is not None:
                     at += 1
@@ -151,17 +165,21 @@ class Batch:
     def rows(self, epoch: int) -> CommitRows:
         """All rows to write."""
         staged = self.staged()
-        rows = CommitRows(epoch, self.old, self.upto, events=[one.row for _, one in staged])
-        rows.heads = _heads(staged)
+        rows = CommitRows(epoch, self.old, self.upto)
+        corrected = [one for one in self.units if one.error is None and one.correction]
+        for one in corrected:
+            _add_correction(rows, one)
+        rows.events += [one.row for _, one in staged]
+        rows.heads = _heads(corrected, staged)
         rows.sent = _transactions(staged)
         if self.is_plain:
             return rows
         self._add_rooms(rows)
-        rows.snapshots = [row for _, one in staged for row in one.snapshots]
+        rows.snapshots += [row for _, one in staged for row in one.snapshots]
         _add_changes(rows, staged)
         _add_redactions(rows, staged)
-        for one in self.placed():
-            _add_entry(rows.log, one)
+        for placed in self.placed():
+            _add_entry(rows.log, placed)
         return rows
 
     def _add_rooms(self, rows: CommitRows) -> None:
@@ -184,9 +202,17 @@ def _brought(room: Room, brought: Brought, position: int) -> BroughtMembers:
     return BroughtMembers(room.nid, members, brought.servers, position + 1)
 
 
-def _heads(staged: Sequence[tuple[Placing, Staged]]) -> list[HeadsRow]:
+def _heads(
+    corrected: Sequence[Placing], staged: Sequence[tuple[Placing, Staged]]
+) -> list[HeadsRow]:
     """The newest heads of each room."""
     newest: dict[int, HeadsRow] = {}
+    for one in corrected:
+        room, correction = one.pending.room, one.correction
+        if correction is not None and correction.view is not None:
+            view = correction.view
+            position = view.position if correction.entry is None else one.first
+            newest[room.nid] = heads_row(room, view, position)
     for one, event in staged:
         if event.view is not None:
             room = one.pending.room
@@ -211,23 +237,53 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
         if position is None:
             continue
         if event.resolved is not None:
-            rows.resolutions.append(_resolution_row(nid, position, event, event.resolved))
+            event_id = event.event.event_id
+            rows.resolutions.append(_resolution_row(nid, position, event_id, event.resolved))
         for change in event.changes:
-            kind, key = change.key
-            rows.changes.append(
-                (nid, position, escape(kind), escape(key), change.event_id, change.membership)
-            )
-            if kind == "m.room.member" and is_user_id(key):
-                rows.members.append(_membership_row(nid, position, event, change))
+            rows.changes.append(_change_row(nid, position, change))
+            if _is_membership(change):
+                rows.members.append(_membership_row(nid, position, event.event, change))
         rows.servers_came += [(nid, server, position) for server in event.servers_came]
         rows.servers_went += [(nid, server, position) for server in event.servers_went]
 
 
-def _resolution_row(nid: int, position: int, event: Staged, resolved: Resolved) -> ResolutionRow:
+def _add_correction(rows: CommitRows, one: Placing) -> None:
+    correction, nid, position = one.correction, one.pending.room.nid, one.first
+    assert correction is not None, "the unit has one"
+    rows.events += correction.rows
+    rows.snapshots += correction.snapshots
+    rows.proofs.extend(correction.proofs)
+    if correction.resolved is not None and correction.cause is not None:
+        rows.resolutions.append(
+            _resolution_row(nid, position, correction.cause, correction.resolved)
+        )
+    for change in correction.entry.changes if correction.entry else ():
+        rows.changes.append(_change_row(nid, position, change))
+        if _is_membership(change):
+            rows.members.append(_membership_row(nid, position, None, change))
+    rows.servers_came += [(nid, server, position) for server in correction.servers_came]
+    rows.servers_went += [(nid, server, position) for server in correction.servers_went]
+
+
+def _is_membership(change: StateChange) -> bool:
+    kind, key = change.key
+    return kind == "m.room.member" and is_user_id(key)
+
+
+def _change_row(
+    nid: int, position: int, change: StateChange
+) -> tuple[int, int, str, str, str | None, str | None]:
+    kind, key = change.key
+    return (nid, position, escape(kind), escape(key), change.event_id, change.membership)
+
+
+def _resolution_row(
+    nid: int, position: int, event_id: EventId, resolved: Resolved
+) -> ResolutionRow:
     return ResolutionRow(
         nid,
         position,
-        event.event.event_id,
+        event_id,
         resolved.made_ms,
         resolved.state_before,
         resolved.state_after,
@@ -236,16 +292,18 @@ def _resolution_row(nid: int, position: int, event: Staged, resolved: Resolved) 
     )
 
 
-def _membership_row(nid: int, position: int, event: Staged, change: StateChange) -> MembershipRow:
+def _membership_row(
+    nid: int, position: int, event: Event | None, change: StateChange
+) -> MembershipRow:
     """After a merge the membership event may be another than the one that is placed; its sender
     is then not at hand, and the user's own ID stands in."""
-    own = change.event_id == event.event.event_id
+    own = event is not None and change.event_id == event.event_id
     return MembershipRow(
         nid,
         change.key[1],
         change.membership or "leave",
         change.event_id or "",
-        event.event.sender if own else change.key[1],
+        event.sender if own and event is not None else change.key[1],
         position,
     )
 
@@ -262,6 +320,21 @@ def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) 
             rows.gaps += [
                 (nid, missing, event.row.n, event.row.fill) for missing in event.missing_parents
             ]
+        _add_proofs(rows.proofs, nid, event)
+
+
+def _add_proofs(proofs: ProofRows, nid: int, event: Staged) -> None:
+    """An event on another server's word waits for its parents; one that fills a gap is what others
+    waited for."""
+    if event.is_awaited:
+        proofs.placed.append((nid, event.event.event_id))
+    if event.row.unproven:
+        proofs.opened += [
+            (nid, parent, event.row.event_nid, parent in event.missing_parents)
+            for parent in event.event.prev_events
+        ]
+        if not event.missing_parents:
+            proofs.due.append((nid, event.row.event_nid))
 
 
 def _add_entry(log: LogRows, placed: Placed) -> None:

@@ -18,9 +18,14 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
-from federation.graph.chains import topological_order
 from federation.ports import JoinedRoom, Refused
 from homeserver.engine.committer import Committer
+from homeserver.engine.entries import Unit
+from homeserver.engine.history.chunks import Chunk, Chunks
+from homeserver.engine.history.due_rooms import DueRooms
+from homeserver.engine.history.judging import Judge
+from homeserver.engine.resolution.citations import cited_first
+from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import (
@@ -31,7 +36,7 @@ from homeserver.engine.snapshots import (
     membership_of,
     state_of,
 )
-from homeserver.engine.staging import Brought, Origin, Staged, extended, snapshot_row
+from homeserver.engine.staging import Brought, Origin, Staged, Superseded, extended, snapshot_row
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
@@ -75,16 +80,6 @@ _ORDERED_HERE_MAX = 200
 """More events are put in order in a thread."""
 
 
-def cited_first(events: Sequence[Event]) -> list[Event]:
-    """The events so that each follows those of them that it cites as its authorisation: row numbers
-    are given in this order (`resolution.citations`, rule 2). Where claimed IDs make a circle (room
-    versions 1 and 2), its events come last."""
-    by_id = {event.event_id: event for event in events}
-    ordered = topological_order(by_id, lambda event_id: by_id[event_id].auth_events)
-    left_out = by_id.keys() - set(ordered)
-    return [by_id[one] for one in (*ordered, *(i for i in by_id if i in left_out))]
-
-
 class Imports:
     """Writes many events of one room at once."""
 
@@ -96,8 +91,21 @@ class Imports:
         writer: Writer,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
+        *,
+        resolver: Resolver,
+        judge: Judge,
+        due_rooms: DueRooms,
     ) -> None:
         self._forget_user = forget_user
+        self._due_rooms = due_rooms
+        self._chunks = Chunks(
+            store,
+            rooms,
+            resolver=resolver,
+            judge=judge,
+            take_nid=committer.numbers.take,
+            given_state=self.given_state,
+        )
         self._store = store
         self._rooms = rooms
         self._committer = committer
@@ -236,48 +244,53 @@ class Imports:
 
     # History
 
-    async def store_backfill(
-        self,
-        room: Room,
-        events: Sequence[Event],
-        state_before: Mapping[StateKey, EventId],
-    ) -> None:
-        """Gives places below the gap that the newest of `events` (oldest first) belongs to."""
-        await self._committer.numbers.ready(2 * len(events) + 2)
-        ids = [one.event_id for one in events]
-        stored = await self._store.events.backfill(
-            room.nid, ids, list(state_before.values()), lambda gap: self._filled(room, events, gap)
-        )
-        if stored:
-            self._rooms.memory.stored(ids)
-            for event_id in ids:
-                self._rooms.memory.forget_event(event_id)
+    async def store_backfill(self, room: Room, chunk: Chunk) -> None:
+        """Gives places below the gap that the newest of the chunk's events belongs to."""
+        ids = [one.event_id for one in chunk.events]
+        for _ in range(3):
+            try:
+                gap = await self._place_chunk(room, chunk, ids)
+            except Superseded:
+                continue
+            if gap is not None:
+                self._due_rooms.add([room.room_id])
+            return
+        raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
-    def _filled(self, room: Room, events: Sequence[Event], gap: Gap) -> Filled:
-        chain = first_chain(self._committer.numbers.take(), _by_key(gap.state))
-        before = Before(state_of(chain), chain)
-        snapshots = [snapshot_row(room, chain)]
-        nids = dict(gap.nids)
-        for event in cited_first(events):
-            if event.event_id not in nids:
-                nids[event.event_id] = self._committer.numbers.take()
-        room.cite(events)
-        rows = []
-        for i, event in enumerate(events):
-            nid = nids[event.event_id]
-            row = _row(event, nid, room.nid, rejected=False)
-            row.outlier, row.unproven = False, True
-            row.n, row.fill = gap.n, gap.lowest - len(events) + i
-            row.snapshot_before = before.chain[-1].nid
-            if event.is_state:
-                ref = StateRef(event.event_id, nid, membership_of(event))
-                before, written = extended(room, before, {event.key: ref}, nid)
-                snapshots += written
-            row.snapshot_after = before.chain[-1].nid
-            rows.append(row)
-        ids = {event.event_id for event in events}
-        parents = [one for one in events[0].prev_events if one not in ids]
-        return Filled(rows, snapshots, parents)
+    async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> Gap | None:
+        room.pins += 1
+        try:
+            async with room.turn:
+                if room.unsettled:
+                    await self._committer.submit(Unit())  # follows what is staged
+                gap = await self._store.events.gap_of(room.nid, ids)
+                if gap is None:
+                    return None
+                await self._committer.numbers.ready(4 * len(ids) + 2)
+                filled = await self._chunks.place(room, chunk, gap)
+                if not filled.rows:
+                    return None
+                await self._store.events.backfill(
+                    room.nid, [row.event_id for row in filled.rows], filled
+                )
+                self._placed(room, chunk, filled)
+                return gap
+        finally:
+            room.pins -= 1
+
+    def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
+        """After the chunk is stored: what memory says of its events, and of what is missing."""
+        placed = {EventId(row.event_id) for row in filled.rows}
+        self._rooms.memory.stored(placed)
+        for event_id in placed:
+            self._rooms.memory.forget_event(event_id)
+        room.named.update(EventId(missing) for missing, _, _ in filled.gaps)
+        room.awaited -= placed
+        room.awaited.update(
+            EventId(parent) for _, parent, _, lacks in filled.proofs.opened if lacks
+        )
+        if room.watched is not None:
+            room.watched += [one for one in chunk.events if one.event_id in placed]
 
 
 def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:

@@ -21,11 +21,16 @@ from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
 from federation.graph.building import EventDraft, references
-from federation.ports import JoinedRoom, Refused, ResidentAnswer, Template
+from federation.ports import JoinedRoom, Metrics, Refused, ResidentAnswer, Template
 from homeserver import limits
 from homeserver.engine.acceptance import Acceptance, Verdict
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.history.chunks import Chunk
+from homeserver.engine.history.corrections import Corrections
+from homeserver.engine.history.due_rooms import DueRooms
+from homeserver.engine.history.judging import Judge
+from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
@@ -48,6 +53,7 @@ class Residents:
         resolver: Resolver,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
+        metrics: Metrics,
     ) -> None:
         self._rooms = rooms
         self._committer = committer
@@ -55,7 +61,18 @@ class Residents:
         self._resolver = resolver
         self._server_name = server_name
         self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
-        self._imports = Imports(store, rooms, committer, writer, server_name, forget_user)
+        judge, due_rooms = Judge(rooms, writer.stager), DueRooms()
+        self._imports = Imports(
+            store,
+            rooms,
+            committer,
+            writer,
+            server_name,
+            forget_user,
+            resolver=resolver,
+            judge=judge,
+            due_rooms=due_rooms,
+        )
         self._acceptance = Acceptance(
             store,
             rooms,
@@ -63,6 +80,27 @@ class Residents:
             writer=writer,
             resolver=resolver,
             imports=self._imports,
+            judge=judge,
+            due_rooms=due_rooms,
+        )
+        corrections = Corrections(
+            store,
+            rooms,
+            stager=writer.stager,
+            resolver=resolver,
+            take_nid=committer.numbers.take,
+            settle=self._acceptance.settle,
+        )
+        self.proofs = Proofs(
+            store,
+            rooms,
+            committer,
+            writer=writer,
+            resolver=resolver,
+            judge=judge,
+            corrections=corrections,
+            due_rooms=due_rooms,
+            metrics=metrics,
         )
 
     # Events
@@ -92,12 +130,15 @@ class Residents:
         await self._imports.store_outliers(events, rejected)
 
     async def store_backfill(
-        self, events: Sequence[Event], state_before: Mapping[StateKey, EventId]
+        self,
+        events: Sequence[Event],
+        states: Mapping[EventId, Mapping[StateKey, EventId]],
+        rejected: Collection[EventId] = frozenset(),
     ) -> None:
         """`RoomWriter.store_backfill`."""
         room = await self._rooms.get(events[0].room_id) if events else None
         if room is not None:
-            await self._imports.store_backfill(room, events, state_before)
+            await self._imports.store_backfill(room, Chunk(events, states, rejected))
 
     async def import_join(self, joined: JoinedRoom) -> None:
         """`RoomWriter.import_join`."""

@@ -127,6 +127,9 @@ class Room:
         self.changes_start = view.position  # older ring entries don't tell changes of state
         self.awaited_targets: dict[EventId, EventId] = {}  # of redactions: target, redaction
         self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
+        self.awaited: set[EventId] = set()  # parents of unproven events that aren't here
+        self.watched: list[Event] | None = None  # what is staged, while somebody wants to know
+        self.was_corrected = False  # a verdict was made again: what was judged before may be wrong
         self.staged_events: dict[EventId, KnownEvent] = {}
         self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
         self.citations = CitationIndex()
@@ -167,6 +170,14 @@ class Room:
         for i, placed in enumerate(self.ring):
             if ring_entry(placed).event.event_id == entry.event.event_id:
                 self.ring[i] = Placed(placed.position, entry)
+                return
+
+    def forget_timeline(self, event_id: EventId) -> None:
+        """Drops a timeline event that was rejected after all."""
+        for placed in self.ring:
+            if ring_entry(placed).event.event_id == event_id:
+                self.ring.remove(placed)
+                self._ring_bytes -= ring_entry(placed).size
                 return
 
     def publish(self, view: RoomView, position: int) -> None:

@@ -57,6 +57,7 @@ class RoomLoader:
         newest = _grouped(await stored.newest_of_each(nids, limits.ROOM_LOAD_EVENTS))
         awaited = _grouped(await stored.awaited(nids))
         missing = _grouped(await stored.missing_parents(nids))
+        unproven = _grouped(await self._store.proofs.awaited(nids))
         rooms = {}
         for row in rows:
             nid = row["room_nid"]
@@ -65,6 +66,7 @@ class RoomLoader:
                 EventId(one["target"]): EventId(one["redaction"]) for one in awaited.get(nid, ())
             }
             room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
+            room.awaited = {EventId(one["parent"]) for one in unproven.get(nid, ())}
             self._fill_ring(room, newest.get(nid, ()))
             rooms[room.room_id] = room
         return rooms

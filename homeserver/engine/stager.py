@@ -176,16 +176,19 @@ class Stager:
         *,
         nid: int | None = None,
         snapshots: tuple[SnapshotRow, ...] = (),
+        after: Before | None = None,
         parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
     ) -> Staged:
         """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
         accepted event names as its parent (it fills a gap) is no head, and changes no state.
-        `parents` are the branches that `before` was resolved from, if it was."""
+        `parents` are the branches that `before` was resolved from, if it was. `after`: the state
+        after it, where its snapshot is made already."""
         if nid is None:
             nid = self._take_nid()
-        after = before
-        if event.is_state:
+        if after is None and not event.is_state:
+            after = before
+        elif after is None:
             after, rows = after_state_event(event, nid, room, before)
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)
@@ -210,7 +213,8 @@ class Stager:
             replaces_heads=replaces_heads,
             is_head=not is_named,
         )
-        staged.resolved = self._resolved(staged, branches, was.chain, current.chain)
+        is_changed = staged.changes_other_state
+        staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
         await self._prepare_redactions(room, staged)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
@@ -218,15 +222,14 @@ class Stager:
         room.remember_after(event.event_id, after)
         return staged
 
-    def _resolved(
-        self, staged: Staged, branches: Sequence[Branch], was: Chain, now: Chain
+    def resolved(
+        self, branches: Sequence[Branch], was: Chain, now: Chain, *, is_changed: bool
     ) -> Resolved | None:
         """The record of the resolution behind the current state, if there was one that changed it
-        other than by the event itself."""
+        other than by a new event itself."""
         distinct = {state.chain[-1].nid for _, state in branches}
         if len(distinct) < 2:
             return None
-        is_changed = staged.changes_other_state
         self._metrics.count("state_resolutions", changed="yes" if is_changed else "no")
         if not is_changed:
             return None

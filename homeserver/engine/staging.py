@@ -17,7 +17,14 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
 from homeserver import limits
-from homeserver.engine.entries import Committed, EventEntry, StateChange, TransactionKey, Unit
+from homeserver.engine.entries import (
+    Committed,
+    EventEntry,
+    StateChange,
+    StateEntry,
+    TransactionKey,
+    Unit,
+)
 from homeserver.engine.room import Before, Head, Room, RoomView
 from homeserver.engine.snapshots import (
     Chain,
@@ -33,6 +40,7 @@ from homeserver.engine.snapshots import (
 from homeserver.engine.stored import client_json
 from homeserver.storage import events as event_rows
 from homeserver.storage.events import EventRow
+from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.text import escape
 
@@ -63,6 +71,7 @@ class Staged(msgspec.Struct):
     redacting: Redacting | None = None
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
+    is_awaited: bool = False  # it fills a gap: events that are unproven name it as their parent
     resolved: Resolved | None = None
     was_outlier: bool = False
 
@@ -80,8 +89,10 @@ class Staged(msgspec.Struct):
             or self.redacting
             or self.waits_for_target
             or self.missing_parents
+            or self.is_awaited
             or self.resolved
             or self.was_outlier
+            or self.row.unproven
         )
 
 
@@ -103,6 +114,20 @@ class Resolved(msgspec.Struct, frozen=True):
     branches: tuple[tuple[EventId, int], ...]
 
 
+class Correction(msgspec.Struct):
+    """Verdicts that were made again: what changes of events that are stored, and of the room."""
+
+    view: RoomView | None = None  # the room after it; None: unchanged
+    entry: StateEntry | None = None
+    rows: list[EventRow] = []
+    snapshots: list[SnapshotRow] = []
+    servers_came: list[ServerName] = []
+    servers_went: list[ServerName] = []
+    resolved: Resolved | None = None
+    cause: EventId | None = None  # the first event that came out otherwise
+    proofs: ProofRows = msgspec.field(default_factory=ProofRows)
+
+
 @dataclass(slots=True)
 class RoomUnit:
     """Staged events of one room, and what commits with them."""
@@ -113,6 +138,7 @@ class RoomUnit:
     unit: Unit
     done: asyncio.Future[Committed]
     is_new: bool = False  # the room's rows are made by this unit
+    correction: Correction | None = None  # comes before what is staged
     brought: Brought | None = None
     is_late: bool = False  # who waited was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
@@ -135,7 +161,8 @@ def state_ref(event: Event, nid: int) -> StateRef:
     return StateRef(event.event_id, nid, membership_of(event))
 
 
-def _row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> EventRow:
+def event_row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> EventRow:
+    """The row of an event whose state is known, without a place in room order."""
     transaction = origin.transaction[0] if origin.transaction else None
     snapshot = before.chain[-1].nid
     return EventRow(
@@ -170,7 +197,7 @@ def keep_aside(
 ) -> tuple[Staged, Before]:
     """A soft-failed or rejected event: stored with its verdict, without a place. A soft-failed
     state event has a state after it, which counts once it is referenced."""
-    row = _row(event, nid, room, before, origin)
+    row = event_row(event, nid, room, before, origin)
     staged = Staged(event, row)
     after = before
     if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
@@ -212,7 +239,7 @@ def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
     )
 
 
-class _Counts:
+class MemberCounts:
     """Members and servers of a room as a change is applied."""
 
     def __init__(self, view: RoomView) -> None:
@@ -263,14 +290,14 @@ def place_live(
     else:
         change = change_between(old.chain, current.chain)
     changes = state_changes(old.state, change)
-    row = _row(event, nid, room, before, origin)
+    row = event_row(event, nid, room, before, origin)
     row.snapshot_after = after.chain[-1].nid
     row.n, row.fill = old.n + 1, 0
     prev = before.state.get(event.key) if event.state_key is not None else None
     row.replaces = prev.event_id if prev else None
     head = Head(event.event_id, nid, event.depth, after.state, after.chain)
     kept = () if replaces_heads else other_heads(old, event)
-    counts = _Counts(old)
+    counts = MemberCounts(old)
     if changes:
         counts.apply(old.state, changes)
     view = RoomView(
@@ -323,6 +350,27 @@ def empty_view(first_nid: int) -> RoomView:
     empty: StateMap = immutables.Map()
     no_servers: immutables.Map[ServerName, int] = immutables.Map()
     return RoomView(empty, first_chain(first_nid, {}), (), 0, 0, 0, no_servers)
+
+
+def changed_view(
+    old: RoomView, current: Before, heads: tuple[Head, ...]
+) -> tuple[RoomView, tuple[StateChange, ...], MemberCounts]:
+    """A room whose heads or their states were corrected, without a new event; what changes of its
+    current state, and how that changes who is in it."""
+    changes = state_changes(old.state, change_between(old.chain, current.chain))
+    counts = MemberCounts(old)
+    counts.apply(old.state, changes)
+    view = RoomView(
+        current.state,
+        current.chain,
+        heads,
+        old.n,
+        counts.joined,
+        counts.invited,
+        counts.servers,
+        old.position,
+    )
+    return view, changes, counts
 
 
 def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:

@@ -4,8 +4,8 @@ memory, in simulations.
 Rules:
 1. What returns after writing is durable. A batch is written whole or not at all, under the log's
    epoch and position; so are outliers and fetched history.
-2. An event is stored once by its ID. One that was an outlier gets its place by a later write; one
-   that has a place stays as it is.
+2. An event is stored once by its ID. One that was an outlier gets its place by a later write, one
+   that was unproven its right one; any other stays as it is.
 3. A store that is away raises DatabaseUnavailable, one that refuses the data DataRefused, or what
    `storage.database.translated` makes these of. A failed `write` may have been done all the same
    if it set the batch's `sent`: `settled_position` tells.
@@ -63,20 +63,16 @@ class EventStore(Protocol):
         """Makes sure of a room (number if it is new, ID, version) and keeps the outliers that
         `make` makes for its number (it may be called twice). Returns the number."""
 
-    async def backfill(
-        self,
-        room_nid: int,
-        event_ids: Sequence[str],
-        state: Sequence[str],
-        fill: Callable[[Gap], Filled],
-    ) -> bool:
-        """Gives places to fetched history (`event_ids`, oldest first; `state` before the oldest) as
-        `fill` says; False where it closes no gap."""
+    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
+        """The gap that the newest of some missing events belongs to."""
+
+    async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
+        """Gives places to fetched history, and closes the gaps that `event_ids` left."""
 
 
 class RoomStore(Protocol):
     """Rooms: heads, snapshots, changes, gaps (`storage.rooms`, `events`, `snapshots`,
-    `redactions`, `state_changes`)."""
+    `redactions`, `history.gaps`, `state_changes`)."""
 
     async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]: ...
 
@@ -95,6 +91,18 @@ class RoomStore(Protocol):
     async def resolutions(self, room_nid: int) -> Sequence[Row]: ...
 
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
+
+
+class ProofStore(Protocol):
+    """Verdicts on another server's word that are to be made again (`storage.history.proofs`)."""
+
+    async def rooms_with_work(self) -> Sequence[str]: ...
+
+    async def due(self, room_nid: int, limit: int) -> Sequence[Row]: ...
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]: ...
+
+    async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]: ...
 
 
 class MembershipStore(Protocol):
@@ -165,6 +173,9 @@ class Store(Protocol):
 
     @property
     def rooms(self) -> RoomStore: ...
+
+    @property
+    def proofs(self) -> ProofStore: ...
 
     @property
     def memberships(self) -> MembershipStore: ...

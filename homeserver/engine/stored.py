@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from federation.events.event import Event, client_event, load_event
 from federation.events.ids import StateKey, UserId
 from federation.events.room_versions import room_version
+from federation.graph.auth_failures import AuthFailure, AuthRule
+from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
 from federation.ports import KnownEvent
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.snapshots import StateRef
@@ -12,6 +16,8 @@ from homeserver.rules.any_json import dump_any
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.text import unescape
+
+_RULES = MappingProxyType({rule.value: rule for rule in AuthRule})
 
 
 def client_json(event: Event) -> bytes:
@@ -37,6 +43,16 @@ def ref_of(row: Row) -> StateRef:
     return StateRef(row["event_id"], row["event_nid"], row["membership"])
 
 
+def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
+    """Why an event was refused, from the reason that is stored (the failure as text)."""
+    name, _, detail = (reason or "").partition(": ")
+    if name == NOT_RECOMMENDED:
+        return NotRecommended(detail)
+    if name in _RULES:
+        return AuthFailure(_RULES[name], detail)
+    return AuthFailure(AuthRule.AUTH_EVENT_REJECTED, reason or "it was refused before")
+
+
 def known_event(row: Row) -> KnownEvent:
     """An event as it was stored (a row of `storage.events.by_id`)."""
     event = load_event(row["json"], room_version(row["version"]), row["event_id"])
@@ -45,4 +61,5 @@ def known_event(row: Row) -> KnownEvent:
         rejected=row["verdict"] == event_rows.REJECTED,
         soft_failed=row["verdict"] == event_rows.SOFT_FAILED,
         outlier=row["outlier"],
+        reason=row["reason"],
     )

@@ -16,14 +16,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
 
-from federation.events.ids import RoomId, ServerName
+from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.stager import Signer, Stager
-from homeserver.engine.staging import Brought, RoomUnit, Staged, Superseded
+from homeserver.engine.staging import Brought, Correction, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
@@ -228,12 +228,22 @@ class Writer:
         unit: Unit | None = None,
         is_new: bool = False,
         brought: Brought | None = None,
+        correction: Correction | None = None,
     ) -> asyncio.Future[Committed]:
         """Queues what was staged under the room's turn; the future is done after the commit."""
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         room_unit = RoomUnit(
-            room, room.generation, staged, unit or Unit(), done, is_new, brought=brought
+            room,
+            room.generation,
+            staged,
+            unit or Unit(),
+            done,
+            is_new,
+            correction=correction,
+            brought=brought,
         )
+        if room.watched is not None:
+            room.watched += [one.event for one in staged]
         room_unit.committed = lambda: self._published(room_unit)
         room_unit.failed = lambda: self._failed(room_unit)
         self._committer.enqueue(room_unit)
@@ -246,9 +256,14 @@ class Writer:
 
     def _published(self, unit: RoomUnit) -> None:
         """After the commit: what was staged is an event like any other."""
+        if unit.correction is not None:
+            self._corrected(unit.room, unit.correction)
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
-            unit.room.named.update(staged.missing_parents)
+            if staged.entry is not None:
+                unit.room.named.update(staged.missing_parents)
+            unit.room.awaited.update(staged.missing_parents)
+            unit.room.awaited.discard(staged.event.event_id)
             known = unit.room.unstage(staged.event.event_id)
             if known is not None:
                 client = staged.entry.client if staged.entry else None
@@ -256,6 +271,21 @@ class Writer:
             if staged.redacting is not None:
                 redacting = staged.redacting
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
+
+    def _corrected(self, room: Room, correction: Correction) -> None:
+        """After the commit: what memory has of events whose verdicts or states were wrong goes."""
+        if correction.entry is not None:
+            room.update_locals(correction.entry.changes, self._server_name)
+        for row in correction.rows:
+            event_id = EventId(row.event_id)
+            room.was_corrected = True
+            room.unstage(event_id)
+            room.after.pop(event_id, None)
+            self._rooms.memory.forget_event(event_id)
+            if row.n is None:
+                room.forget_timeline(event_id)
+        if correction.rows:
+            room.forget_auth()
 
     async def _same_state(self, room: Room, draft: EventDraft) -> Sent | None:
         """The current state event, if the draft says just what it says."""

@@ -33,6 +33,8 @@ from homeserver.storage import (
 )
 from homeserver.storage.database import Connection
 from homeserver.storage.events import EventRow
+from homeserver.storage.history import gaps, proofs
+from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.state_changes import ResolutionRow
@@ -103,6 +105,7 @@ class CommitRows(msgspec.Struct):
     redacted: list[RedactedRow] = []
     awaited: list[tuple[int, str, str]] = []
     gaps: list[tuple[int, str, int, int]] = []
+    proofs: ProofRows = msgspec.field(default_factory=ProofRows)
     log: LogRows = msgspec.field(default_factory=LogRows)
 
 
@@ -150,6 +153,7 @@ async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
         await _write_rooms(connection, rows)
         await _write_members(connection, rows)
         await _write_redactions(connection, rows)
+        await _write_history(connection, rows)
         await _write_log(connection, rows.log)
     except BaseException:
         if not connection.is_closed():
@@ -202,8 +206,15 @@ async def _write_redactions(connection: Connection, rows: CommitRows) -> None:
         await redactions.arrived(connection, one.room_nid, one.event_id)
     for room_nid, target, redaction in rows.awaited:
         await redactions.keep(connection, room_nid, target, redaction)
+
+
+async def _write_history(connection: Connection, rows: CommitRows) -> None:
+    for room_nid, event_id in rows.proofs.placed:
+        await gaps.close(connection, room_nid, [event_id])
     if rows.gaps:
-        await redactions.open_gaps(connection, rows.gaps)
+        await gaps.insert(connection, rows.gaps)
+    if rows.proofs:
+        await proofs.write(connection, rows.proofs)
 
 
 async def _write_log(connection: Connection, log: LogRows) -> None:

@@ -29,6 +29,8 @@ from homeserver.storage import (
 )
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.events import EventRow
+from homeserver.storage.history import gaps, proofs
+from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.logs import OwnedLog
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
@@ -38,21 +40,20 @@ _CHUNK = 1000
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A gap that fetched history fills: below live event `n`, whose lowest `fill` is given; with
-    the state before the oldest event, and the numbers of events that are stored already."""
+    """A gap that fetched history fills: below live event `n`, whose lowest `fill` is given."""
 
     n: int
     lowest: int
-    state: Sequence[Row]
-    nids: dict[str, int]
 
 
 class Filled(msgspec.Struct, frozen=True):
-    """What fills it: events oldest first, snapshots, and parents of the oldest."""
+    """What fills it: events, snapshots, the gaps that are left below as (missing event, n, fill of
+    the event that names it), and what is now to be proven."""
 
     rows: Sequence[EventRow]
     snapshots: Sequence[SnapshotRow]
-    parents: Sequence[str]
+    gaps: Sequence[tuple[str, int, int]]
+    proofs: ProofRows
 
 
 class OwedRows(msgspec.Struct, frozen=True):
@@ -144,47 +145,30 @@ class EventRows:
                 await events.insert_outliers(connection, chunk)
         return room_nid
 
-    async def backfill(
-        self,
-        room_nid: int,
-        event_ids: Sequence[str],
-        state: Sequence[str],
-        fill: Callable[[Gap], Filled],
-    ) -> bool:
-        """Gives places below the gap that the newest of the events belongs to, in one transaction;
-        False where they belong to none."""
+    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
+        """The gap that the newest of some missing events belongs to."""
+        async with self._database.connection() as connection:
+            found = await gaps.left_by(connection, room_nid, event_ids)
+            if not found:
+                return None
+            n = found[0]["n"]
+            return Gap(n, await events.lowest_fill(connection, room_nid, n))
+
+    async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
+        """Gives places to fetched history, in one transaction."""
         async with self._database.transaction() as connection:
-            gaps = await redactions.gaps_of(connection, room_nid, event_ids)
-            if not gaps:
-                return False
-            n = gaps[0]["n"]
-            stored = await events.refs_by_id(connection, event_ids)
-            gap = Gap(
-                n,
-                await events.lowest_fill(connection, room_nid, n),
-                await events.refs_by_id(connection, state),
-                {row["event_id"]: row["event_nid"] for row in stored},
-            )
-            filled = fill(gap)
             await snapshots.insert(connection, filled.snapshots)
             await events.insert(connection, filled.rows)
-            await redactions.close_gaps(connection, room_nid, event_ids)
-            placed = await _placed(connection, filled.parents)
-            fill_of = filled.rows[0].fill or 0
-            missing = [one for one in filled.parents if one not in placed]
-            await redactions.open_gaps(connection, [(room_nid, one, n, fill_of) for one in missing])
-        return True
+            await gaps.close(connection, room_nid, event_ids)
+            if filled.gaps:
+                await gaps.insert(connection, [(room_nid, *one) for one in filled.gaps])
+            await proofs.write(connection, filled.proofs)
 
 
 def _chunks(rows: Iterable[EventRow]) -> Iterator[list[EventRow]]:
     left = iter(rows)
     while chunk := list(islice(left, _CHUNK)):
         yield chunk
-
-
-async def _placed(connection: Connection, event_ids: Sequence[str]) -> set[str]:
-    rows = await events.by_id(connection, event_ids)
-    return {row["event_id"] for row in rows if row["n"] is not None}
 
 
 class RoomRows:
@@ -221,7 +205,7 @@ class RoomRows:
     async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
         """See `storage.redactions`."""
         async with self._database.connection() as connection:
-            return await redactions.missing_parents(connection, room_nids)
+            return await gaps.missing(connection, room_nids)
 
     async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
         """See `storage.state_changes`."""
@@ -236,7 +220,34 @@ class RoomRows:
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.redactions`."""
         async with self._database.connection() as connection:
-            return await redactions.gaps_before(connection, room_nid, order, limit)
+            return await gaps.before(connection, room_nid, order, limit)
+
+
+class ProofQueue:
+    """`engine.store.ProofStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def rooms_with_work(self) -> Sequence[str]:
+        """See `storage.history.proofs`."""
+        async with self._database.connection() as connection:
+            return await proofs.rooms_with_work(connection)
+
+    async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
+        """See `storage.history.proofs`."""
+        async with self._database.connection() as connection:
+            return await proofs.due(connection, room_nid, limit)
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        """See `storage.history.proofs`."""
+        async with self._database.connection() as connection:
+            return await proofs.awaited(connection, room_nids)
+
+    async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]:
+        """See `storage.history.proofs`."""
+        async with self._database.connection() as connection:
+            return await proofs.with_place(connection, room_nid, after, limit)
 
 
 class MembershipRows:
@@ -397,6 +408,7 @@ class PostgresStore:
     def __init__(self, database: Database) -> None:
         self.events = EventRows(database)
         self.rooms = RoomRows(database)
+        self.proofs = ProofQueue(database)
         self.memberships = MembershipRows(database)
         self.transactions = TransactionRows(database)
         self.owed = OwedStore(database)

@@ -88,9 +88,12 @@ def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
 
 
 async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
-    """New events; one that was an outlier gets its place."""
+    """New events; one that was an outlier gets its place, one that was unproven what it has now
+    that it is proven."""
     await connection.execute(
-        f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE} WHERE events.outlier", *columns(rows)
+        f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE}"
+        " WHERE events.outlier OR (events.unproven AND NOT excluded.unproven)",
+        *columns(rows),
     )
 
 

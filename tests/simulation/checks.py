@@ -232,7 +232,7 @@ class GraphCheck:
     def _is_entry(self, one: Stored) -> bool:
         """Is it a join of the server's user through another server?"""
         is_own_join = one.event.membership == "join" and server_of(one.event.sender) == self._name
-        return is_own_join and bool(one.row["unproven"])
+        return is_own_join and not one.row["to_federate"]  # that server has sent it to all
 
 
 def _descendants(disks: RoomDisks, of_all: Iterable[EventId]) -> set[EventId]:

@@ -129,32 +129,27 @@ class MemoryEvents:
         await self._pause()
         return room_nid
 
-    async def backfill(
-        self,
-        room_nid: int,
-        event_ids: Sequence[str],
-        state: Sequence[str],
-        fill: Callable[[Gap], Filled],
-    ) -> bool:
+    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
         await self._pause()
         tables = self._tables
         gaps = [tables.gaps[room_nid, one] for one in event_ids if (room_nid, one) in tables.gaps]
         if not gaps:
-            return False
+            return None
         n = max(gaps)[0]
         fills = [one["fill"] for one in _placed(tables, room_nid) if one["n"] == n]
-        nids = {one: tables.events[one]["event_nid"] for one in event_ids if one in tables.events}
-        gap = Gap(n, min(fills, default=0), _refs_by_id(tables, state), nids)
-        filled = fill(gap)
+        return Gap(n, min(fills, default=0))
+
+    async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
+        await self._pause()
+        tables = self._tables
         tables.check_events(filled.rows, plain=False)
         tables.insert_snapshots(filled.snapshots)
         tables.insert_events(filled.rows)
         for one in event_ids:
             tables.gaps.pop((room_nid, one), None)
-        missing = [one for one in filled.parents if tables.events.get(one, {}).get("n") is None]
-        tables.open_gaps([(room_nid, one, n, filled.rows[0].fill or 0) for one in missing])
+        tables.open_gaps([(room_nid, *one) for one in filled.gaps])
+        tables.apply_proofs(filled.proofs)
         await self._pause()
-        return True
 
 
 def _placed(tables: Tables, room_nid: int) -> Iterable[Fields]:
@@ -258,6 +253,58 @@ class MemoryRooms:
         ]
         found.sort(reverse=True)
         return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
+
+
+class MemoryProofs:
+    """`ProofStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def rooms_with_work(self) -> Sequence[str]:
+        await self._pause()
+        nids = sorted({nid for nid, _ in self._tables.proofs_due})
+        return [self._tables.room_of(nid)["room_id"] for nid in nids]
+
+    async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
+        await self._pause()
+        by_nid = self._tables.by_nid
+        due = [key for key in self._tables.proofs_due if key[0] == room_nid]
+        found = [by_nid[key] for key in due if key in by_nid]
+        found.sort(key=_room_order)
+        next_ones = {one["event_nid"]: one for one in found[:limit]}
+        for one in (work := list(next_ones.values())):
+            for nid, parent, number in self._tables.unproven_parents:
+                key = (nid, number)
+                is_child = nid == room_nid and parent == one["event_id"] and key in by_nid
+                if is_child and number not in next_ones:
+                    work.append(next_ones.setdefault(number, by_nid[key]))
+        names = ("event_nid", "event_id")
+        return [{name: one[name] for name in names} for one in work[:limit]]
+
+    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+        await self._pause()
+        edges = self._tables.unproven_parents
+        found = {key[:2]: None for key, missing in edges.items() if missing and key[0] in room_nids}
+        return [{"room_nid": nid, "parent": parent} for nid, parent in found]
+
+    async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = [
+            one
+            for (nid, number), one in self._tables.by_nid.items()
+            if nid == room_nid and number > after and not one["outlier"]
+        ]
+        found.sort(key=lambda one: one["event_nid"])
+        names = ("event_nid", "event_id", "json")
+        return [{name: one[name] for name in names} for one in found[:limit]]
+
+
+def _room_order(event: Fields) -> tuple[object, ...]:
+    """As PostgreSQL sorts: what has no place comes last."""
+    if event["n"] is None:
+        return (1, 0, 0, event["event_nid"])
+    return (0, event["n"], event["fill"], event["event_nid"])
 
 
 class MemoryMemberships:
@@ -448,6 +495,7 @@ class MemoryStore:
     def __init__(self, tables: Tables, pause: Pause = at_once) -> None:
         self.events = MemoryEvents(tables, pause)
         self.rooms = MemoryRooms(tables, pause)
+        self.proofs = MemoryProofs(tables, pause)
         self.memberships = MemoryMemberships(tables, pause)
         self.transactions = MemoryTransactions(tables, pause)
         self.owed = MemoryOwed(tables, pause)

@@ -13,6 +13,7 @@ from homeserver import limits
 from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember
 from homeserver.storage.database import DataRefused
 from homeserver.storage.events import EventRow
+from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.state_changes import ResolutionRow
 
@@ -38,6 +39,10 @@ def fields_of(row: EventRow) -> Fields:
     return {name: getattr(row, name) for name in _EVENT_FIELDS}
 
 
+def _gives_way(stored: Fields, row: EventRow) -> bool:
+    return bool(stored["outlier"] or (stored["unproven"] and not row.unproven))
+
+
 @dataclass
 class Tables:
     """Everything that outlives the process."""
@@ -58,6 +63,8 @@ class Tables:
     awaited: dict[tuple[int, str, str], None] = field(default_factory=dict)
     resolutions: dict[tuple[int, int], ResolutionRow] = field(default_factory=dict)
     gaps: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+    unproven_parents: dict[tuple[int, str, int], bool] = field(default_factory=dict)
+    proofs_due: dict[tuple[int, int], None] = field(default_factory=dict)
     edus: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
     # Rooms and events
@@ -87,7 +94,7 @@ class Tables:
             stored = self.events.get(row.event_id)
             if stored is None:
                 self._add_event(row)
-            elif stored["outlier"]:
+            elif _gives_way(stored, row):
                 stored.update({name: getattr(row, name) for name in _PLACED_FIELDS})
 
     def insert_outliers(self, rows: Sequence[EventRow]) -> None:
@@ -106,7 +113,7 @@ class Tables:
         for row in rows:
             number = (row.room_nid, row.event_nid)
             stored = self.events.get(row.event_id)
-            if stored is not None and not stored["outlier"] and not plain:
+            if stored is not None and not _gives_way(stored, row) and not plain:
                 continue
             if row.event_id in written or (plain and stored is not None):
                 raise DataRefused("the event is stored")
@@ -149,6 +156,10 @@ class Tables:
             self._apply_state(rows)
             self._apply_members(rows)
             self._apply_redactions(rows)
+            for nid, event_id in rows.proofs.placed:
+                self.gaps.pop((nid, event_id), None)
+            self.open_gaps(rows.gaps)
+            self.apply_proofs(rows.proofs)
 
     def _set_heads(
         self, nid: int, heads: list[int], snapshot: int, n: int, position: int, *, plain: bool
@@ -255,12 +266,35 @@ class Tables:
                 del self.awaited[key]
         for awaited in rows.awaited:
             self.awaited[awaited] = None
-        self.open_gaps(rows.gaps)
 
     def open_gaps(self, rows: Sequence[tuple[int, str, int, int]]) -> None:
         """`redactions.open_gaps`."""
         for nid, missing, n, fill in rows:
             self.gaps.setdefault((nid, missing), (n, fill))
+
+    def apply_proofs(self, rows: ProofRows) -> None:
+        """`history.proofs.write`."""
+        for nid, parent, event_nid, missing in rows.opened:
+            self.unproven_parents.setdefault((nid, parent, event_nid), missing)
+        for number in (*rows.looked_at, *(one[:2] for one in rows.proven)):
+            self.proofs_due.pop(number, None)
+        for number in rows.marked:
+            if number in self.by_nid:
+                self.by_nid[number]["unproven"] = True
+        proven = {one[:2] for one in rows.proven}
+        for number in proven & self.by_nid.keys():
+            self.by_nid[number]["unproven"] = False
+        for key in [one for one in self.unproven_parents if (one[0], one[2]) in proven]:
+            del self.unproven_parents[key]
+        named = {(nid, event_id) for nid, _, event_id in rows.proven}
+        placed = set(rows.placed)
+        for key, missing in list(self.unproven_parents.items()):
+            is_placed = missing and key[:2] in placed
+            if is_placed:
+                self.unproven_parents[key] = False
+            if is_placed or key[:2] in named:
+                self.proofs_due[key[0], key[2]] = None
+        self.proofs_due.update(dict.fromkeys((*rows.marked, *rows.due)))
 
     def copy(self) -> Tables:
         """For a look at a moment."""

@@ -211,6 +211,7 @@ class SimulatedServer:
         self._make_way_in()
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
+        process.spawn("proofs", self.engine.residents.proofs.run)
         process.spawn("feed", self.feed.run)
         self.is_up = True
         await self.inbox.start()

@@ -22,8 +22,9 @@ from homeserver.storage.database import (
     DataRefused,
     translated,
 )
-from homeserver.storage.engine_store import Filled, Gap, PostgresStore
+from homeserver.storage.engine_store import Filled, PostgresStore
 from homeserver.storage.events import EventRow
+from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.migrate import migrate
 from homeserver.storage.snapshots import SnapshotRow
@@ -35,7 +36,7 @@ ROOMS = {"!a": 11, "!b": 12, "!c": 13}
 EVENTS = [f"${i}" for i in range(24)]
 USERS = ["@u:one", "@v:one", "@w:two", "@x:three"]
 SERVERS = ["one", "two", "three"]
-OPERATIONS = 40
+OPERATIONS = 50
 
 
 @dataclass
@@ -167,6 +168,8 @@ class Script:
             rows.awaited = [(nid, rng.choice(EVENTS), rng.choice(EVENTS))]
         if rng.random() < 0.5:
             rows.gaps = [(nid, rng.choice(EVENTS), self.order[room] or 1, 0)]
+        if rng.random() < 0.6:
+            rows.proofs = self.proofs(nid)
         if rng.random() < 0.3:
             edu = SimpleNamespace(destination=rng.choice(SERVERS), edu=b'{"e":1}')
             rows.log = LogRows(remote_edus=[(placed[-1], edu)])
@@ -183,6 +186,25 @@ class Script:
                     b"{}",
                 )
             ]
+
+    def proofs(self, nid: int) -> ProofRows:
+        """Changes of what is to be proven."""
+        rng = self.rng
+
+        def number() -> int:
+            return rng.randrange(100, self.nid + 1)
+
+        return ProofRows(
+            opened=[
+                (nid, rng.choice(EVENTS), number(), rng.random() < 0.5)
+                for _ in range(rng.randrange(3))
+            ],
+            looked_at=[(nid, number())],
+            marked=[(nid, number())] if rng.random() < 0.3 else [],
+            proven=[(nid, number(), rng.choice(EVENTS))] if rng.random() < 0.5 else [],
+            placed=[(nid, rng.choice(EVENTS))] if rng.random() < 0.5 else [],
+            due=[(nid, number())] if rng.random() < 0.5 else [],
+        )
 
 
 Operation = Callable[[Store], Awaitable[object]]
@@ -226,14 +248,19 @@ def _backfill(script: Script) -> Operation:
     for row, event_id in zip(made, ids, strict=True):
         row.event_id = event_id
     snapshot = SnapshotRow(ROOMS[room], script.next_nid(), None, 0, [], [])
-    parents = rng.sample(EVENTS, 2)
+    missing, proofs = rng.choice(EVENTS), script.proofs(ROOMS[room])
 
-    def fill(gap: Gap) -> Filled:
+    async def backfill(store: Store) -> object:
+        gap = await store.events.gap_of(ROOMS[room], ids)
+        if gap is None:
+            return None
         for i, row in enumerate(made):
             row.n, row.fill = gap.n, gap.lowest - len(made) + i
-        return Filled(made, [snapshot], parents)
+        filled = Filled(made, [snapshot], [(missing, gap.n, gap.lowest)], proofs)
+        await store.events.backfill(ROOMS[room], ids, filled)
+        return gap
 
-    return lambda store: store.events.backfill(ROOMS[room], ids, EVENTS[:5], fill)
+    return backfill
 
 
 async def outcome(operation: Operation, store: Store) -> object:
@@ -266,6 +293,8 @@ async def everything(store: Store) -> dict[str, Any]:
         ),
         "epoch": await store.log.load_epoch(),
     }
+    seen["rooms with work"] = list(await store.proofs.rooms_with_work())
+    seen["unproven"] = sorted_rows(await store.proofs.awaited([11, 12]), "room_nid", "parent")
     for event in EVENTS:
         for nid in (11, 12):
             seen[f"before {event} {nid}"] = await store.events.snapshot_before(nid, event)
@@ -311,6 +340,8 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
     gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
     seen[f"gaps {room}"] = sorted_rows(gaps, "n", "fill", "missing")
+    seen[f"due {room}"] = sorted_rows(await store.proofs.due(nid, 100), "event_nid")
+    seen[f"with place {room}"] = [dict(row) for row in await store.proofs.with_place(nid, 110, 9)]
     wanted = [(nid, number) for number in range(100, 220)]
     seen[f"refs {room}"] = sorted_rows(await store.events.refs(wanted), "event_nid")
     seen[f"heads {room}"] = sorted_rows(await store.rooms.heads(wanted), "event_nid")

@@ -232,10 +232,16 @@ class MemoryRooms:
             known = KnownEvent(one, rejected=one.event_id in rejected, outlier=True)
             self.events.setdefault(one.event_id, known)
 
-    async def store_backfill(self, events: Sequence[Event], state_before: State) -> None:
-        state = dict(state_before)
+    async def store_backfill(
+        self,
+        events: Sequence[Event],
+        states: Mapping[EventId, State],
+        rejected: Collection[EventId] = frozenset(),
+    ) -> None:
+        state: dict[StateKey, EventId] = {}
         for one in events:
-            self.events[one.event_id] = KnownEvent(one)
+            state = dict(states.get(one.event_id, state))
+            self.events[one.event_id] = KnownEvent(one, rejected=one.event_id in rejected)
             self.before[one.event_id] = dict(state)
             if one.is_state:
                 state[one.key] = one.event_id

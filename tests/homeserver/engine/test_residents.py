@@ -215,7 +215,8 @@ async def test_backfilled_history_gets_places_before_what_was_there(
         history = await one.engine.rooms.events(old)
         ids = {key: ref.event_id for key, ref in state.items()}
         position = two.engine.committer.position
-        await two.engine.residents.store_backfill([history[i].event for i in old], ids)
+        chunk = [history[i].event for i in old]
+        await two.engine.residents.store_backfill(chunk, {old[0]: ids})
         assert two.engine.committer.position == position
         assert await two.bodies(room_id) == ["old 0", "old 1", "old 2"]
         theirs = await two.room(room_id)

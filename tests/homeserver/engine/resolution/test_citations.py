@@ -13,8 +13,7 @@ from federation.events.room_versions import room_version
 from federation.graph.chains import auth_chain, loader
 from federation.ports import KnownEvent
 from homeserver import limits
-from homeserver.engine.imports import cited_first
-from homeserver.engine.resolution.citations import CitationIndex, Scan
+from homeserver.engine.resolution.citations import CitationIndex, Scan, cited_first
 from homeserver.engine.room import Room
 from homeserver.engine.staging import empty_view
 

@@ -1,0 +1,55 @@
+"""Gaps in history: events that others name as their parents and that aren't here. Owns `gaps`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeserver.storage.database import Connection, Row
+
+
+async def insert(connection: Connection, rows: Sequence[tuple[int, str, int, int]]) -> None:
+    """Rows of (room_nid, missing event, n, fill of the event that names it)."""
+    await connection.execute(
+        "INSERT INTO gaps SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[],"
+        " $4::bigint[]) ON CONFLICT DO NOTHING",
+        *([row[i] for row in rows] for i in range(4)),
+    )
+
+
+async def missing(connection: Connection, room_nids: Sequence[int]) -> list[Row]:
+    """(room_nid, missing) of all gaps of rooms."""
+    return await connection.fetch(
+        "SELECT room_nid, missing FROM gaps WHERE room_nid = ANY($1::bigint[])", list(room_nids)
+    )
+
+
+async def before(
+    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+) -> list[Row]:
+    """Missing events at or below a place, nearest first."""
+    return await connection.fetch(
+        "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND (n, fill) <= ($2, $3)"
+        " ORDER BY n DESC, fill DESC LIMIT $4",
+        room_nid,
+        *order,
+        limit,
+    )
+
+
+async def close(connection: Connection, room_nid: int, missing: Sequence[str]) -> None:
+    """These events are here now."""
+    await connection.execute(
+        "DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])",
+        room_nid,
+        list(missing),
+    )
+
+
+async def left_by(connection: Connection, room_nid: int, missing: Sequence[str]) -> list[Row]:
+    """The gaps that these missing events leave, the newest first."""
+    return await connection.fetch(
+        "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])"
+        " ORDER BY n DESC, fill DESC",
+        room_nid,
+        list(missing),
+    )

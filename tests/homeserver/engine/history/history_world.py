@@ -1,0 +1,392 @@
+"""A server's engine over a store in memory, and a room's true graph beside it.
+
+The graph is what an honest observer of all servers would see: its states and verdicts are the
+oracle's (`tests.simulation.oracle`). Tests hand its events to the engine, with true or false words
+for the states before them, and hold the engine's disk to the graph.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, StateKey, UserId, server_of
+from federation.events.room_versions import RoomVersion
+from federation.events.signatures import required_signers
+from federation.graph.admission import Accepted, Rejected, SoftFailed
+from federation.graph.auth_rules import auth_event_keys
+from federation.graph.building import EventDraft, build_event
+from federation.ports import JoinedRoom
+from homeserver.app.engine import RoomEngine, build_engine
+from homeserver.engine.history.proofs import Proofs
+from homeserver.engine.room import Room
+from homeserver.storage.events import REJECTED
+from homeserver.storage.text import unescape
+from tests.federation.transport.memory_ports import CountingMetrics
+from tests.homeserver.engine.engine_world import (
+    HS1,
+    KEY_1,
+    KEY_2,
+    V12,
+    TickingClock,
+    draft,
+)
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.memory_tables import Tables
+from tests.simulation.oracle import GraphOracle
+
+BOB, CAROL, DAVE = (UserId(f"@{name}:hs2") for name in ("bob", "carol", "dave"))
+State = Mapping[StateKey, EventId]
+Verdict = Accepted | SoftFailed | Rejected
+
+
+@dataclass
+class Graph:
+    """A room as it is."""
+
+    version: RoomVersion = V12
+    events: dict[EventId, Event] = field(default_factory=dict)
+    clock: TickingClock = field(default_factory=TickingClock)
+    room_id: RoomId | None = None
+
+    @property
+    def oracle(self) -> GraphOracle:
+        """What the graph means."""
+        return GraphOracle(self.version, self.events, required_signers)
+
+    def begin(self, creator: UserId = BOB, *more: EventDraft) -> Event:
+        """Creates a public room in which `creator` is; returns the last event."""
+        last = self.add(draft("m.room.create", {"room_version": "12"}, "", sender=creator))
+        for what in (
+            draft("m.room.member", {"membership": "join"}, creator, sender=creator),
+            draft("m.room.power_levels", {"users": {}}, "", sender=creator),
+            draft("m.room.join_rules", {"join_rule": "public"}, "", sender=creator),
+            *more,
+        ):
+            last = self.add(what, last)
+        return last
+
+    def add(self, what: EventDraft, *parents: Event, cites: State | None = None) -> Event:
+        """An event on `parents`, whether it is allowed there or not; `cites`: the state whose
+        events it cites, if another than that before it."""
+        before = cites if cites is not None else self.before(parents)
+        keys = auth_event_keys(
+            what.type,
+            sender=what.sender,
+            state_key=what.state_key,
+            content=what.content,
+            version=self.version,
+        )
+        event = build_event(
+            what,
+            version=self.version,
+            room_id=self.room_id,
+            prev_events=[one.event_id for one in parents],
+            auth_events=[before[key] for key in keys if key in before],
+            depth=1 + max((one.depth for one in parents), default=0),
+            now_ms=self.clock.now_ms(),
+            server_name=server_of(what.sender),
+            key=KEY_1 if server_of(what.sender) == HS1 else KEY_2,
+        )
+        self.room_id = event.room_id
+        self.events[event.event_id] = event
+        return event
+
+    def before(self, parents: Sequence[Event]) -> State:
+        """The state before an event on `parents`."""
+        oracle = self.oracle
+        states = [oracle.after(one.event_id) for one in parents]
+        return oracle.resolved([one for one in states if one is not None])
+
+    def state_before(self, event: Event) -> dict[StateKey, EventId]:
+        """The state before one of its events."""
+        return dict(self.oracle.before[event.event_id])
+
+    def auth_chain(self, event_ids: Collection[EventId]) -> list[Event]:
+        """All that events rest on, with themselves."""
+        found: dict[EventId, Event] = {}
+        work = list(event_ids)
+        while work:
+            event_id = work.pop()
+            if event_id not in found:
+                found[event_id] = self.events[event_id]
+                work += found[event_id].auth_events
+        return list(found.values())
+
+
+@dataclass
+class Here:
+    """The server under test."""
+
+    engine: RoomEngine
+    tables: Tables
+    graph: Graph
+    metrics: CountingMetrics
+
+    @property
+    def proofs(self) -> Proofs:
+        """Its worker."""
+        return self.engine.residents.proofs
+
+    @property
+    def room_id(self) -> RoomId:
+        """The graph's room."""
+        assert self.graph.room_id is not None, "the graph has begun"
+        return self.graph.room_id
+
+    async def room(self) -> Room:
+        """The room in memory."""
+        room = await self.engine.rooms.get(self.room_id)
+        assert room is not None
+        return room
+
+    async def prove(self) -> None:
+        """Works off all that is due."""
+        await self.proofs.work_off(self.room_id)
+
+    # What comes in
+
+    async def join(self, user: UserId, *parents: Event, state: State | None = None) -> Event:
+        """A user of ours joins by a server that tells `state`, or the truth."""
+        content: dict[str, object] = {"membership": "join"}
+        event = self.graph.add(draft("m.room.member", content, user, sender=user), *parents)
+        told = self.graph.state_before(event) if state is None else state
+        events = [self.graph.events[one] for one in told.values()]
+        await self.engine.residents.import_join(
+            JoinedRoom(
+                self.room_id,
+                self.graph.version,
+                event,
+                events,
+                self.graph.auth_chain([*told.values(), *event.auth_events]),
+            )
+        )
+        return event
+
+    async def accept(self, *events: Event) -> Verdict:
+        """Hands in events whose parents are here, as the checks by what is stored say; the last
+        one's verdict."""
+        verdict: Verdict = Accepted()
+        for event in events:
+            known = self.graph.auth_chain(event.auth_events)
+            await self.engine.residents.store_outliers(known, [])
+            before = await self.engine.events.state_before(event)
+            assert before is not None, "its parents are here"
+            room = await self.room()
+            verdict = await self.engine.residents.accept(event, await self._judged(event, room))
+        return verdict
+
+    async def _judged(self, event: Event, room: Room) -> Verdict:
+        branches = await self.engine.residents.states_after(room, event.prev_events)
+        assert branches, "its parents are here"
+        await self.engine.committer.numbers.ready(5)
+        resolver = self.engine.writer.stager._resolver
+        before, _ = await resolver.resolve(room, branches, self.engine.committer.numbers.take)
+        judged = await self.proofs._judge.judge(room, event, before.state, at_hand={})
+        assert judged is not None
+        return judged
+
+    async def accept_with(self, event: Event, told: State) -> Verdict:
+        """Hands in an event after a gap, judged by the state that a server tells."""
+        chain = self.graph.auth_chain([*told.values(), *event.auth_events])
+        await self.engine.residents.store_outliers(chain, [])
+        refs = await self.engine.residents._imports._refs(list(told.values()))
+        room = await self.room()
+        from immutables import Map
+
+        judged = await self.proofs._judge.judge(room, event, Map(refs), at_hand={})
+        assert judged is not None
+        return await self.engine.residents.accept_with_state(event, judged, told)
+
+    async def backfill(self, *events: Event, told: Mapping[EventId, State] | None = None) -> None:
+        """Hands in fetched history, parents first; with true words for its open ends."""
+        inside = {event.event_id for event in events}
+        states: dict[EventId, State] = {}
+        for event in events:
+            if event.prev_events and not inside.issuperset(event.prev_events):
+                states[event.event_id] = self.graph.state_before(event)
+        states.update(told or {})
+        for state in states.values():
+            await self.engine.residents.store_outliers(self.graph.auth_chain(state.values()), [])
+        for event in events:
+            chain = self.graph.auth_chain(event.auth_events)
+            await self.engine.residents.store_outliers(chain, [])
+        await self.engine.residents.store_backfill(events, states)
+
+    # What is stored
+
+    def row(self, event: Event) -> dict[str, Any]:
+        """An event's row."""
+        return self.tables.events[event.event_id]
+
+    def state(self, snapshot: int) -> dict[StateKey, EventId]:
+        """A stored state."""
+        room_nid = self.tables.rooms[self.room_id]["room_nid"]
+        links = []
+        nid: int | None = snapshot
+        while nid is not None:
+            links.append(self.tables.snapshots[room_nid, nid])
+            nid = links[-1]["base_nid"]
+        state: dict[StateKey, EventId] = {}
+        for link in reversed(links):
+            for number in link["removed"]:
+                state.pop(self._key(room_nid, number), None)
+            for number in link["added"]:
+                added = self.tables.by_nid[room_nid, number]
+                state[self._key(room_nid, number)] = added["event_id"]
+        return state
+
+    def _key(self, room_nid: int, number: int) -> StateKey:
+        row = self.tables.by_nid[room_nid, number]
+        return unescape(row["type"]), unescape(row["state_key"])
+
+    @property
+    def unproven(self) -> set[EventId]:
+        """The events that rest on another server's word."""
+        return {
+            EventId(one)
+            for one, row in self.tables.events.items()
+            if row["unproven"] and not row["outlier"]
+        }
+
+    @property
+    def heads(self) -> set[EventId]:
+        """The stored heads."""
+        room_nid = self.tables.rooms[self.room_id]["room_nid"]
+        numbers = self.tables.heads[room_nid]["heads"]
+        return {self.tables.by_nid[room_nid, one]["event_id"] for one in numbers}
+
+    async def check(self) -> None:
+        """What is proven is as the graph says."""
+        oracle = self.graph.oracle
+        for event_id, row in self.tables.events.items():
+            if row["outlier"] or row["unproven"] or row["room_nid"] != self._room_nid:
+                continue
+            is_rejected = event_id in oracle.rejected
+            assert is_rejected == (row["verdict"] == REJECTED), (row, oracle.rejected)
+            before = oracle.before[EventId(event_id)]
+            assert self.state(row["snapshot_before"]) == before, row
+            assert self.state(row["snapshot_after"]) == oracle.after(EventId(event_id)), row
+        await self.check_memory()
+
+    async def check_memory(self) -> None:
+        """The room in memory is the one on disk."""
+        room = await self.room()
+        assert {head.event_id for head in room.view.heads} == self.heads
+        stored = self.tables.heads[self._room_nid]
+        current = {key: ref.event_id for key, ref in room.view.state.items()}
+        assert current == self.state(stored["snapshot_nid"])
+        for head in room.view.heads:
+            row = self.tables.events[head.event_id]
+            after = {key: ref.event_id for key, ref in head.state.items()}
+            assert after == self.state(row["snapshot_after"])
+
+    def check_current(self, *heads: Event) -> None:
+        """The heads are these, and the current state is what the graph says of them."""
+        assert self.heads == {head.event_id for head in heads}
+        stored = self.tables.heads[self._room_nid]
+        assert self.state(stored["snapshot_nid"]) == self.graph.before(heads)
+
+    @property
+    def _room_nid(self) -> int:
+        number: int = self.tables.rooms[self.room_id]["room_nid"]
+        return number
+
+
+@asynccontextmanager
+async def here(
+    tables: Tables | None = None,
+    graph: Graph | None = None,
+    *,
+    pause: Callable[[], Any] | None = None,
+) -> AsyncIterator[Here]:
+    """A server that runs; at the end it is gone as by `kill -9`."""
+    tables = tables or Tables()
+    metrics = CountingMetrics()
+    store = MemoryStore(tables, pause) if pause else MemoryStore(tables)
+    engine = await build_engine(store, HS1, KEY_1, TickingClock(), metrics=metrics)
+    engine.fanout.follow(engine.committer)
+    task = asyncio.get_running_loop().create_task(engine.committer.run())
+    try:
+        yield Here(engine, tables, graph or Graph(), metrics)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def ban(user: UserId, sender: UserId = BOB) -> EventDraft:
+    """Puts somebody out for good."""
+    return draft("m.room.member", {"membership": "ban"}, user, sender=sender)
+
+
+def enter(user: UserId) -> EventDraft:
+    """Somebody joins."""
+    return draft("m.room.member", {"membership": "join"}, user, sender=user)
+
+
+def topic(text: str, sender: UserId) -> EventDraft:
+    """Sets the topic."""
+    return draft("m.room.topic", {"topic": text}, "", sender=sender)
+
+
+def unban(user: UserId) -> EventDraft:
+    """Takes a ban back."""
+    return draft("m.room.member", {"membership": "leave"}, user, sender=BOB)
+
+
+def powers(users: dict[str, int]) -> EventDraft:
+    """Sets the power levels."""
+    return draft("m.room.power_levels", {"users": users}, "", sender=BOB)
+
+
+class TurnsHeld:
+    """Counts how many verdicts are made under one turn."""
+
+    def __init__(self, server: Here) -> None:
+        self._server = server
+        self.most = 0
+
+    def watch(self) -> None:
+        """From now on."""
+        write = self._server.engine.committer._log.write
+
+        async def counted(batch: Any, epoch: int) -> bool:
+            self.most = max(self.most, len(batch.rows(epoch).proofs.proven))
+            return await write(batch, epoch)
+
+        self._server.engine.committer._connection._log = _Counting(
+            self._server.engine.committer._log, counted
+        )
+
+
+class _Counting:
+    """A log whose writes are seen."""
+
+    def __init__(self, log: Any, write: Any) -> None:
+        self._log, self.write = log, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class CrashAfter:
+    """Ends the work after so many steps."""
+
+    def __init__(self, server: Here, *, steps: int) -> None:
+        self._left = steps
+        self._step = server.proofs._advance
+        server.proofs._advance = self._advance  # type: ignore[method-assign]
+
+    async def _advance(self, work: Any) -> bool:
+        if self._left == 0:
+            raise Crash
+        self._left -= 1
+        return await self._step(work)

@@ -1,0 +1,289 @@
+"""Verdicts on another server's word, made again: lies, honest gaps, forks, crashes, bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from federation.events.event import Event
+from federation.graph.admission import Accepted, Rejected
+from homeserver import limits
+from homeserver.engine.entries import EventEntry, StateEntry
+from homeserver.engine.log import Placed
+from homeserver.engine.reader import event_entry
+from homeserver.storage.events import ACCEPTED, REJECTED
+from tests.homeserver.engine.engine_world import ALICE, message
+from tests.homeserver.engine.history.history_world import (
+    BOB,
+    CAROL,
+    Crash,
+    CrashAfter,
+    Graph,
+    Here,
+    TurnsHeld,
+    ban,
+    enter,
+    here,
+    powers,
+    topic,
+    unban,
+)
+from tests.simulation.memory_tables import Tables
+
+
+async def room_of_bob(server: Here) -> Event:
+    """BOB's room with CAROL in it, which ALICE, of this server, joined with the true state; all of
+    its history is here. Returns the newest event."""
+    graph = server.graph
+    carol = graph.add(enter(CAROL), graph.begin())
+    join = await server.join(ALICE, carol)
+    history = [one for one in graph.events.values() if one is not join]
+    await server.backfill(*history)
+    await server.prove()
+    assert server.unproven == set()
+    return join
+
+
+def log_of(server: Here) -> list[Placed]:
+    """What is committed from now on."""
+    seen: list[Placed] = []
+    server.engine.committer.subscribe(seen.extend)
+    return seen
+
+
+async def test_event_accepted_on_a_lie_is_rejected_when_the_gap_closes() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        banned = graph.add(ban(CAROL), last)
+        lie = graph.before([last])
+        late = graph.add(topic("carol was here", CAROL), banned, cites=lie)
+        powerless = {**lie}
+        assert await server.accept_with(late, powerless) != Accepted()  # she has no power anyway
+        said = graph.add(message("still here", CAROL), banned, cites=lie)
+        assert await server.accept_with(said, lie) == Accepted()
+        assert server.row(said)["unproven"]
+        await server.accept(banned)
+        seen = log_of(server)
+        await server.prove()
+        assert server.row(said)["verdict"] == REJECTED
+        assert server.row(said)["n"] is None
+        assert server.unproven == set()
+        server.check_current(banned)
+        await server.check()
+        [correction] = seen
+        assert isinstance(correction.entry, StateEntry)
+        [change] = correction.entry.changes
+        assert (change.key, change.membership) == (("m.room.member", CAROL), "ban")
+        assert server.metrics.counts["room_proofs"] >= 1
+
+
+async def test_honest_gap_loses_its_marks_and_changes_nothing_else() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(topic("in the gap", BOB), last)
+        said = graph.add(message("after the gap", CAROL), named)
+        assert await server.accept_with(said, graph.state_before(said)) == Accepted()
+        await server.accept(named)
+        before, seen = server.row(said).copy(), log_of(server)
+        await server.prove()
+        assert server.row(said) == {**before, "unproven": False}
+        assert seen == []
+        server.check_current(said)
+        await server.check()
+
+
+async def test_event_rejected_on_a_lie_is_accepted_and_shown_when_the_gap_closes() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        levels = graph.add(powers({CAROL: 50}), last)
+        change = graph.add(topic("carol's", CAROL), levels)
+        lie = graph.before([last])
+        assert isinstance(await server.accept_with(change, lie), Rejected)
+        await server.accept(levels)
+        seen = log_of(server)
+        await server.prove()
+        row = server.row(change)
+        assert (row["verdict"], row["reason"], row["unproven"]) == (ACCEPTED, None, False)
+        [shown] = seen
+        assert isinstance(shown.entry, EventEntry)
+        assert shown.entry.event.event_id == change.event_id
+        assert row["position"] == shown.position
+        server.check_current(change)
+        await server.check()
+
+
+async def test_all_that_descends_from_a_wrong_event_is_worked_out_again() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        promised = graph.add(powers({CAROL: 50}), last)
+        await server.accept(promised)
+        revoked = graph.add(powers({}), promised)
+        lie = graph.before([promised])
+        topics = [graph.add(topic("one", CAROL), revoked, cites=lie)]
+        assert await server.accept_with(topics[0], lie) == Accepted()
+        for i in range(4):
+            topics.append(graph.add(topic(f"more {i}", CAROL), topics[-1], cites=lie))
+            said = graph.add(message(f"said {i}", BOB), topics[-1])
+            assert await server.accept(topics[-1], said) == Accepted()
+            topics.append(said)
+        await server.accept(revoked)
+        await server.prove()
+        assert server.unproven == set()
+        await server.check()
+        wrong = [one for one in topics if one.type == "m.room.topic"]
+        assert {server.row(one)["verdict"] for one in wrong} == {REJECTED}
+        assert {server.row(one)["verdict"] for one in topics if one not in wrong} == {ACCEPTED}
+        room = await server.room()
+        assert ("m.room.topic", "") not in room.view.state
+        shown = [event_entry(placed).event for placed in room.ring]
+        assert not [one for one in shown if one in wrong]
+
+
+async def test_forks_inside_fetched_history_are_resolved() -> None:
+    async with here() as server:
+        graph = server.graph
+        first = graph.add(enter(CAROL), graph.begin(BOB))
+        named = graph.add(topic("bob's", BOB), first)
+        banned = graph.add(ban(CAROL), first)
+        forgiven = graph.add(unban(CAROL), banned)
+        merged = graph.add(message("merged", BOB), named, forgiven)
+        join = await server.join(ALICE, merged)
+        word = graph.state_before(named)
+        await server.backfill(named, banned, forgiven, merged, told={named.event_id: word})
+        assert server.state(server.row(forgiven)["snapshot_before"]) == graph.before([banned])
+        assert server.state(server.row(merged)["snapshot_before"]) == graph.state_before(merged)
+        assert server.row(merged)["unproven"], "it descends from what rests on a word"
+        rest = [one for one in graph.events.values() if one.depth <= first.depth]
+        await server.backfill(*rest)
+        await server.prove()
+        assert server.unproven == set()
+        assert not server.tables.unproven_parents
+        assert not server.tables.gaps
+        server.check_current(join)
+        await server.check()
+
+
+async def test_history_down_to_the_creation_proves_a_join_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PROOFS_PER_STEP", 5)
+    async with here() as server:
+        graph = server.graph
+        last = graph.begin(BOB)
+        for i in range(16):
+            last = graph.add(message(str(i), BOB), last)
+        events = list(graph.events.values())
+        join = await server.join(ALICE, last)
+        held = TurnsHeld(server)
+        for end in range(len(events), 0, -6):
+            await server.backfill(*events[max(0, end - 6) : end])
+        assert join.event_id in server.unproven
+        held.watch()
+        await server.prove()
+        assert server.unproven == set()
+        await server.check()
+        assert held.most == limits.PROOFS_PER_STEP
+        assert server.metrics.counts["room_proofs"] > limits.PROOFS_PER_STEP
+
+
+async def test_join_with_a_false_state_is_set_right_by_its_history() -> None:
+    async with here() as server:
+        graph = server.graph
+        carol = graph.add(enter(CAROL), graph.begin(BOB))
+        banned = graph.add(ban(CAROL), carol)
+        lie = graph.before([carol])
+        join = await server.join(ALICE, banned, state=lie)
+        said = graph.add(message("hidden ban", CAROL), join, cites=lie)
+        assert await server.accept(said) == Accepted()
+        await server.backfill(*(one for one in graph.events.values() if one.depth < join.depth))
+        await server.prove()
+        assert server.row(said)["verdict"] == REJECTED
+        server.check_current(join)
+        await server.check()
+
+
+async def test_false_state_of_fetched_history_does_not_replace_that_of_the_join() -> None:
+    async with here() as server:
+        graph = server.graph
+        carol = graph.add(enter(CAROL), graph.begin(BOB))
+        banned = graph.add(ban(CAROL), carol)
+        said = graph.add(message("old", BOB), banned)
+        join = await server.join(ALICE, said)
+        lie = graph.before([carol])
+        await server.backfill(said, told={said.event_id: lie})
+        await server.prove()
+        assert {said.event_id, join.event_id} == server.unproven
+        server.check_current(join)
+
+
+async def test_work_goes_on_after_a_crash_between_two_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PROOFS_PER_STEP", 1)
+    tables, graph = Tables(), Graph()
+    async with here(tables, graph) as server:
+        last = await room_of_bob(server)
+        promised = graph.add(powers({CAROL: 50}), last)
+        await server.accept(promised)
+        revoked = graph.add(powers({}), promised)
+        lie = graph.before([promised])
+        wrong = graph.add(topic("one", CAROL), revoked, cites=lie)
+        assert await server.accept_with(wrong, lie) == Accepted()
+        for i in range(6):
+            wrong = graph.add(topic(f"more {i}", CAROL), wrong, cites=lie)
+            assert await server.accept(wrong) == Accepted()
+        await server.accept(revoked)
+    boots = 0
+    while tables.proofs_due:
+        boots += 1
+        async with here(tables, graph) as server:
+            CrashAfter(server, steps=2)
+            with contextlib.suppress(Crash):
+                await server.prove()
+            await server.check_memory()
+    assert boots > 2
+    async with here(tables, graph) as server:
+        assert server.unproven == set()
+        server.check_current(revoked)
+        await server.check()
+
+
+async def test_worker_takes_up_what_a_former_process_left() -> None:
+    tables, graph = Tables(), Graph()
+    async with here(tables, graph) as server:
+        last = await room_of_bob(server)
+        named = graph.add(topic("in the gap", BOB), last)
+        said = graph.add(message("after", CAROL), named)
+        await server.accept_with(said, graph.state_before(said))
+        await server.accept(named)
+        assert server.tables.proofs_due
+    async with here(tables, graph) as server:
+        worker = asyncio.get_running_loop().create_task(server.proofs.run())
+        while tables.proofs_due:
+            await asyncio.sleep(0)
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        assert server.unproven == set()
+
+
+async def test_repeated_event_gets_the_reason_that_is_stored() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        refused = graph.add(topic("no power", CAROL), last)
+        first = await server.accept(refused)
+        assert isinstance(first, Rejected)
+        assert await server.accept(refused) == first
+
+
+async def test_gap_that_is_filled_by_a_live_event_is_closed() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(topic("in the gap", BOB), last)
+        said = graph.add(message("after", CAROL), named)
+        await server.accept_with(said, graph.state_before(said))
+        assert [missing for _, missing in server.tables.gaps] == [named.event_id]
+        await server.accept(named)
+        assert server.tables.gaps == {}
+        assert (await server.room()).awaited == set()
