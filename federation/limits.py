@@ -119,6 +119,20 @@ JOIN_SERVERS_TRIED_MAX = 10
 JOIN_STATE_EVENTS_MAX = 500_000
 SERVERS_IN_ROOM_MAX = 100_000
 
+# --- transport: policy servers ------------------------------------------------------------------
+POLICY_REQUEST_S_MAX = 10.0  # of one signature, once it is its turn
+POLICY_ANSWER_BYTES_MAX = 65_536
+POLICY_AT_ONCE_MAX = 8  # requests to one policy server; further ones wait
+POLICY_WAITING_MAX = 500  # for one policy server; past it nothing is asked, as if it were down
+POLICY_WAIT_S_MAX = 20.0  # for one's turn; as above
+POLICY_PAUSE_S_MIN = 1.0  # after a failure, doubling; a longer Retry-After counts
+POLICY_PAUSE_S_MAX = 30.0  # so late our users notice at most that it is back
+POLICY_PAUSES_REMEMBERED_MAX = 1_000  # a forgotten one costs one more try
+POLICY_ANSWERS_REMEMBERED_MAX = 10_000
+POLICY_ANSWER_REMEMBERED_S = 3_600.0  # its word on one event
+POLICY_HOLD_S_MAX = 60.0  # an event waits so long for a policy server that can't be asked
+POLICY_HELD_MAX = 10_000  # past it the wait of the longest held begins anew
+
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------
 INTEGER_MAX = 2**53 - 1  # appendices, "Canonical JSON"
 EVENT_BYTES_MAX = 65_536  # canonical JSON with signatures, without `unsigned`
@@ -130,7 +144,7 @@ EVENT_TIME_MS_MAX = 2**63 - 1  # PDU schemas: `origin_server_ts` is an int64
 EVENT_TIME_MS_MIN = -(2**63)
 
 # --- state resolution ---------------------------------------------------------------------------
-AUTH_CHAIN_LINES_MAX = 64  # an auth chain over more lines isn't kept as a compact set, but walked
+AUTH_CHAIN_LINES_MAX = 128  # an auth chain over more lines isn't kept as a compact set, but walked
 AUTH_CHAINS_BYTES_MAX = 16_000_000  # of compact sets kept of one room; past it they are made anew
 
 ARRIVAL_WAIT_S_MAX = 20

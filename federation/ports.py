@@ -4,7 +4,8 @@
 
 Rules:
 1. A method that stores something returns after the commit: what it returned survives `kill -9`.
-2. Nothing here waits for the network; only `federation.transport` does.
+2. Nothing here waits for the network; only `federation.transport` does. The one thing that it
+   gives to the homeserver, `PolicySigner`, does too.
 3. Identifiers are valid ones (parsed); events have passed the format checks of `parse_pdu`.
 """
 
@@ -30,6 +31,7 @@ from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.auth_rules import AuthState
 from federation.graph.building import EventDraft
+from federation.graph.policy_servers import PolicyServer
 
 
 class Clock(Protocol):
@@ -109,6 +111,9 @@ class EventStore(Protocol):
     async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
         """The servers with a joined user, ours included if so."""
 
+    async def policy_server(self, room_id: RoomId) -> PolicyServer | None:
+        """The policy server that the room uses by its current state; None where it uses none."""
+
     async def visible_to_server(
         self, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
@@ -150,21 +155,56 @@ class Refused(Exception):
         self.extra: Mapping[str, object] = extra or {}
 
 
+class PolicyUnasked(Exception):
+    """An event lacks the signature of the policy server that its room uses at this moment, which
+    wasn't asked for it: ask, then hand the event in again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRefusal:
+    """Why an event has no signature of its room's policy server. `is_final`: the policy server
+    answered, with `errcode` and `error` (empty, or for people) where it refused. Otherwise it
+    can't be asked now; `retry_after_s` is when it may be."""
+
+    detail: str
+    is_final: bool
+    errcode: str = ""
+    error: str = ""
+    retry_after_s: float = 0.0
+
+
+class PolicySigner(Protocol):
+    """Asks policy servers; given to the homeserver by `federation.transport`."""
+
+    async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
+        """The event with the policy server's signature, verified, added to those that it has; or
+        why not. Takes a bounded time (POLICY_WAIT_S_MAX + POLICY_REQUEST_S_MAX)."""
+
+
 class RoomWriter(Protocol):
     """The one door into a room's history (design: the writer)."""
 
     async def accept(
-        self, event: Event, verdict: Accepted | SoftFailed | Rejected
+        self,
+        event: Event,
+        verdict: Accepted | SoftFailed | Rejected,
+        *,
+        asked: PolicyServer | None = None,
     ) -> Accepted | SoftFailed | Rejected:
         """Hands in an event whose prev_events are all known, with the verdict of `admit`; the
-        writer makes the last check (`settle`) against the heads of the moment. Returns the final
-        verdict after the commit. An event that is stored already (no outlier) changes nothing."""
+        writer makes the last checks (`settle`) against the heads of the moment. Returns the final
+        verdict after the commit. An event that is stored already (no outlier) changes nothing.
+
+        `asked` is the policy server that was asked about the event, whatever came of it. Raises
+        PolicyUnasked, and stores nothing, where another one would have to be."""
 
     async def accept_with_state(
         self,
         event: Event,
         verdict: Accepted | SoftFailed | Rejected,
         state_before: Mapping[StateKey, EventId],
+        *,
+        asked: PolicyServer | None = None,
     ) -> Accepted | SoftFailed | Rejected:
         """As `accept`, for an event after a gap: the state before it is another server's word
         (all its events stored before, by `store_outliers`), and is marked so."""
@@ -199,10 +239,12 @@ class RoomWriter(Protocol):
         """For make_join, make_leave, make_knock: an event that `settle` would allow now; raises
         Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND, 400 M_UNABLE_TO_AUTHORISE_JOIN ...)."""
 
-    async def accept_handshake(self, event: Event) -> ResidentAnswer:
+    async def accept_handshake(
+        self, event: Event, *, asked: PolicyServer | None = None
+    ) -> ResidentAnswer:
         """For send_join, send_leave, send_knock: signatures checked; checks authorisation against
         the state before and the current state, commits, federates it on, then answers. Raises
-        Refused (403) where it isn't allowed now."""
+        Refused (403) where it isn't allowed now, PolicyUnasked as `accept` does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,3 +372,12 @@ RESOLUTIONS_KEPT = 100
 
 CITING_EVENTS_PAGE = 2_000
 """State events read at a time for their citations."""
+
+POLICY_SENDS_WAITING = 100
+"""Sends of one user in one room that wait for its policy server; further ones get 503."""
+
+POLICY_TURN_S = 30
+"""How long one of them waits for those before it."""
+
+POLICY_TRIES = 3
+"""How often an event is made anew when the room's policy server changes under it."""

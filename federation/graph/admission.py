@@ -35,7 +35,12 @@ from federation.graph.auth_rules import (
     create_event_id,
 )
 from federation.graph.chains import topological_order
-from federation.graph.policy_servers import NotRecommended, PolicyServer, check_policy
+from federation.graph.policy_servers import (
+    POLICY_KEY_ID,
+    NotRecommended,
+    PolicyServer,
+    check_policy,
+)
 
 # --- needs and answers --------------------------------------------------------------------------
 
@@ -158,7 +163,10 @@ def signature_requirements(event: Event) -> SignatureRequirements:
 
 
 def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
-    """As `signature_requirements`, of an event that was just parsed: it isn't read again."""
+    """As `signature_requirements`, of an event that was just parsed: it isn't read again.
+
+    A policy server's signature is check 7's: its key is the room's, never one of the server's.
+    """
     event = signed.event
     originating = originating_servers(event)
     authorising = authorising_server(event)
@@ -169,7 +177,7 @@ def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
             server: {
                 key_id: text
                 for key_id, text in signed.signatures.get(server, {}).items()
-                if key_id.startswith("ed25519:")
+                if key_id.startswith("ed25519:") and key_id != POLICY_KEY_ID
             }
             for server in required
         },
@@ -247,7 +255,8 @@ def _auth_events_state(event: Event, known: Callable[[EventId], Event]) -> Mappi
     implied = create_event_id(event.room_id, event.version)
     if implied is not None:
         create = known(implied)
-        state[(create.type, create.state_key or "")] = create
+        if create.is_state:
+            state[create.key] = create
     return state
 
 

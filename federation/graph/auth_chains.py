@@ -14,9 +14,9 @@ Rules:
 3. Places are given when first asked for, and stay: what an event cites never changes. Which line
    an event is on depends on the order of asking; no answer does.
 4. An event has no place if it is on a cycle (in versions 1 and 2 servers choose the IDs), if its
-   chain goes over more than `AUTH_CHAIN_LINES_MAX` lines (a fork beside a fork, made to be
-   costly), or if it cites one without a place. What concerns such an event is found by a walk
-   (`chains`), with the same answer.
+   chain goes over more than `AUTH_CHAIN_LINES_MAX` lines (so many users led to it, one giving
+   power or an invite to the next; or forks were made to be costly), or if it cites one without a
+   place. What concerns such an event is found by a walk (`chains`), with the same answer.
 5. What isn't loaded raises MissingEvent, a layer at a time, before any place is given.
 """
 

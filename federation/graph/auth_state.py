@@ -18,7 +18,8 @@ from federation.graph.power_levels import PowerLevels
 Lookup = Callable[[StateKey], Event | None]
 
 ParsedLevels = MutableMapping[EventId | None, PowerLevels]
-"""Power levels of one room by the ID of their event; handed in to share the parsing."""
+"""Power levels of one room by the ID of their event, or of the create event where there is none;
+handed in to share the parsing."""
 
 _CREATE: StateKey = ("m.room.create", "")
 _POWER_LEVELS: StateKey = ("m.room.power_levels", "")
@@ -73,7 +74,10 @@ class AuthState:
         event = self._lookup(_POWER_LEVELS)
         if self._parsed is None:
             return PowerLevels(self.create, event, self.version)
-        event_id = None if event is None else event.event_id
+        # Without power levels it is the create event that gives them, and a room ID that is no
+        # hash may have several.
+        source = self.create if event is None else event
+        event_id = None if source is None else source.event_id
         found = self._parsed.get(event_id)
         if found is None:
             found = self._parsed[event_id] = PowerLevels(self.create, event, self.version)

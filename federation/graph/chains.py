@@ -177,7 +177,8 @@ def nearest(members: Collection[EventId], event: LoadEvent) -> dict[EventId, fro
     """
     nothing: frozenset[EventId] = frozenset()
     hits: dict[EventId, frozenset[EventId]] = {}
-    for event_id in _post_order(members, event):
+    # Sorted, as on a cycle the order decides.
+    for event_id in _post_order(sorted(members), event):
         found: set[EventId] = set()
         for parent in event(event_id).auth_events:
             if parent in members:

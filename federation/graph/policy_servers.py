@@ -7,6 +7,8 @@ Rules:
    the policy server's published keys have no part in it.
 3. What isn't recommended is soft-failed, never rejected: the auth rules don't know of it. The
    caller may ask the policy server for a signature first, and check again.
+4. A signature that was obtained is added to the event beside all others, and goes wherever the
+   event goes; neither its ID nor its content hash covers signatures.
 """
 
 from __future__ import annotations
@@ -15,14 +17,19 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
+from federation.events import canonical_json, hashes
+from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import KeyId, ServerName
+from federation.events.ids import KeyId, ServerName, StateKey
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.graph.auth_state import Lookup
+from federation.limits import EVENT_BYTES_MAX
 
 POLICY_KEY_ID: Final = KeyId("ed25519:policy_server")
-_POLICY: Final = ("m.room.policy", "")
+POLICY_KEY: Final[StateKey] = ("m.room.policy", "")
 NOT_RECOMMENDED: Final = "not_recommended"
 """Names the refusal in stored reasons, as an auth rule's value does."""
 
@@ -51,7 +58,7 @@ def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> Po
     Spec: "Determining if a Policy Server is enabled in a room". `joined_servers` are the servers
     with a joined user.
     """
-    event = state(_POLICY)
+    event = state(POLICY_KEY)
     content = {} if event is None else event.content
     via, keys = content.get("via"), content.get("public_keys")
     key = keys.get("ed25519") if isinstance(keys, dict) else None
@@ -60,15 +67,27 @@ def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> Po
     return PolicyServer(ServerName(via), key)
 
 
+def needs_recommendation(event_type: str, state_key: str | None) -> bool:
+    """Is an event of this kind one that policy servers are asked about? All are, but the state
+    event that names the policy server, so that a room can always get rid of it."""
+    return (event_type, state_key) != POLICY_KEY
+
+
 def check_policy(event: Event, policy: PolicyServer | None) -> NotRecommended | None:
     """Check 7: None when the event is recommended, or needs no recommendation.
 
     Spec: "Validating Policy Server signatures".
     """
-    if policy is None or (event.is_state and event.key == _POLICY):
+    if policy is None or not needs_recommendation(event.type, event.state_key):
         return None
     signature = signatures_of(event).get(policy.server, {}).get(POLICY_KEY_ID)
-    if signature is None:
+    return _check_signature(event, policy, signature)
+
+
+def _check_signature(
+    event: Event, policy: PolicyServer, signature: object
+) -> NotRecommended | None:
+    if not isinstance(signature, str):
         return NotRecommended(f"{policy.server} has not signed it")
     try:
         key = VerifyKey.from_base64(POLICY_KEY_ID, policy.public_key)
@@ -76,3 +95,24 @@ def check_policy(event: Event, policy: PolicyServer | None) -> NotRecommended | 
     except SignatureInvalid as error:
         return NotRecommended(f"the signature of {policy.server}: {error}")
     return None
+
+
+def recommended(event: Event, policy: PolicyServer, answer: JsonObject) -> Event | NotRecommended:
+    """The event with the signature that a policy server's answer to `/sign` has, or what is wrong
+    with it. Signatures that the event has already are kept, also the same server's others.
+
+    Spec: server-server API, "POST /_matrix/policy/v1/sign".
+    """
+    made = answer.get(policy.server)
+    signature = made.get(POLICY_KEY_ID) if isinstance(made, dict) else None
+    wrong = _check_signature(event, policy, signature)
+    if wrong is not None:
+        return wrong
+    pdu = canonical_json.decode_lenient(event.raw)
+    before = pdu["signatures"].get(policy.server, {})
+    own = {**before, POLICY_KEY_ID: signature}
+    pdu["signatures"] = {**pdu["signatures"], policy.server: own}
+    raw = hashes.encode_checked_for(event.version, pdu)
+    if len(raw) > EVENT_BYTES_MAX:
+        return NotRecommended(f"with its signature it has more than {EVENT_BYTES_MAX} bytes")
+    return msgspec.structs.replace(event, raw=raw)

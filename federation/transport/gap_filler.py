@@ -8,6 +8,7 @@ Rules:
 3. Of what a server returns only ancestors of the event that is being decided count, by their own
    prev_events; an answer that brings none of them ends the asking.
 4. Nothing is guessed: what can't be had leaves the event undecided, to be tried again.
+5. What passed all checks but that of the room's policy server is shown to that first.
 
 Spec: server-server API, "Checks performed on receipt of a PDU", "Backfilling and retrieving missing
 events".
@@ -46,9 +47,17 @@ from federation.limits import (
     NEEDS_PER_EVENT_MAX,
     SERVERS_ASKED_MAX,
 )
-from federation.ports import EventStore, KnownEvent, Metrics, RoomWriter
+from federation.ports import (
+    EventStore,
+    KnownEvent,
+    Metrics,
+    PolicyRefusal,
+    PolicyUnasked,
+    RoomWriter,
+)
 from federation.transport.client import FederationError, build_target
 from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events
+from federation.transport.policy_servers import Asked, Recommendations
 from federation.transport.signature_checks import SignatureChecker
 
 _V1 = "/_matrix/federation/v1"
@@ -79,9 +88,11 @@ class GapFiller:
         writer: RoomWriter,
         signatures: SignatureChecker,
         fetcher: EventFetcher,
+        recommendations: Recommendations,
         metrics: Metrics,
     ) -> None:
         self._name, self._store, self._writer = name, store, writer
+        self._recommendations = recommendations
         self._signatures, self._fetcher, self._metrics = signatures, fetcher, metrics
 
     # --- without the network ----------------------------------------------------------------------
@@ -102,7 +113,10 @@ class GapFiller:
         assert isinstance(verdict, Accepted | SoftFailed | Rejected), "admit's final verdicts"
         if isinstance(verdict, Rejected) and await self._unknown_parents([event]):
             raise NotAtHand
-        return await self._writer.accept(event, verdict)
+        try:
+            return await self._writer.accept(event, verdict)
+        except PolicyUnasked:  # in rooms without a policy server, this costs nothing
+            raise NotAtHand from None
 
     async def _drive(
         self,
@@ -188,10 +202,20 @@ class GapFiller:
                 return Undecided(f"lacks {len(verdict.missing)} events")
             case Dropped():
                 return verdict
-            case _ if state is None:
-                return await self._writer.accept(event, verdict)
+            case Accepted():
+                asked = await self._recommendations.ask(event)
+                if isinstance(asked, PolicyRefusal):
+                    return Undecided(asked.detail)
             case _:
-                return await self._writer.accept_with_state(event, verdict, state)
+                asked = Asked(event, None)
+        try:
+            if state is None:
+                return await self._writer.accept(asked.event, verdict, asked=asked.policy)
+            return await self._writer.accept_with_state(
+                asked.event, verdict, state, asked=asked.policy
+            )
+        except PolicyUnasked:
+            return Undecided("the room's policy server has just changed")
 
     async def _auth_state(self, event: Event, state: Mapping[StateKey, EventId]) -> AuthState:
         stored = await self._store.load_events(list(state.values()))

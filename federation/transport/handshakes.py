@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -33,6 +33,7 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import DropReason
 from federation.graph.auth_rules import AuthState, check_auth
 from federation.graph.building import sign_event
+from federation.graph.policy_servers import POLICY_KEY, PolicyServer, policy_server_of, recommended
 from federation.limits import (
     EVENT_ANSWER_BYTES_MAX,
     JOIN_REQUEST_S_MAX,
@@ -143,8 +144,10 @@ class Handshakes:
         answer = await self._client.request_unread(
             Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
         )
-        event = await self._countersigned(event, decode(answer.get("event")), version)
+        given = decode(answer.get("event"))
+        event = await self._countersigned(event, given, version)
         joined = await self._check_joined(room, event, answer)
+        joined = await asyncio.to_thread(_recommended, joined, given)
         servers = decode(answer.get("servers_in_room"))
         del answer  # large, and the import takes a while
         await self._writer.import_join(joined)
@@ -252,11 +255,12 @@ class Handshakes:
     async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
         """Our event with the other server's signature, taken from what it returned."""
         signed = _parse(given, event.version)
-        made = given["signatures"].get(server)
+        made = given["signatures"].get(server)  # an object of strings: parsed
         if signed.event_id != event.event_id or not made:
             raise _Unusable("another event, or not signed")
         pdu = canonical_json.decode_lenient(event.raw)
-        pdu["signatures"] = {**pdu["signatures"], server: made}
+        before = pdu["signatures"].get(server, {})  # of a policy server of the same name
+        pdu["signatures"] = {**pdu["signatures"], server: {**made, **before}}
         merged = _parse(pdu, event.version)
         reason = await self._signatures.check_signer(merged, server)
         if reason is not None:
@@ -364,6 +368,27 @@ def _check_template(template: object, wish: MembershipWish, membership: str) -> 
     if wrong:
         raise _Unusable(f"a template with another {', '.join(wrong)}")
     return template
+
+
+def _recommended(joined: JoinedRoom, given: object) -> JoinedRoom:
+    """The join with the signature of the room's policy server, which the resident got and has on
+    the event that it returned: by it other servers will know, when they get the event from us.
+    Without it the join stands."""
+    policy = _policy_server(joined.state)
+    if policy is None or not isinstance(given, dict):
+        return joined
+    made = given.get("signatures")
+    signed = recommended(joined.event, policy, made if isinstance(made, dict) else {})
+    return replace(joined, event=signed) if isinstance(signed, Event) else joined
+
+
+def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
+    """The policy server of a room with this state."""
+    found = next((event for event in state if event.key == POLICY_KEY), None)
+    if found is None:
+        return None
+    joined = {server_of(event.state_key or "") for event in state if event.membership == "join"}
+    return policy_server_of({POLICY_KEY: found}.get, joined)
 
 
 def _distinct(join: Event, chain: Sequence[Event], state: Sequence[Event]) -> list[Event]:

@@ -27,6 +27,7 @@ from federation.graph.admission import (
     signature_requirements,
     verify_signatures,
 )
+from federation.graph.policy_servers import POLICY_KEY_ID
 from federation.transport.bulk import in_threads
 from federation.transport.keyring import Keyring, KeyWanted
 
@@ -79,7 +80,7 @@ class SignatureChecker:
         made = {
             key_id: text
             for key_id, text in signatures_of(event).get(server, {}).items()
-            if key_id.startswith("ed25519:")
+            if key_id.startswith("ed25519:") and key_id != POLICY_KEY_ID
         }
         requirements = SignatureRequirements(
             signature_payload(event), {server: made}, frozenset({server}), event.origin_server_ts

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock, Metrics
+from federation.ports import Clock, Metrics, PolicySigner
 from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.fanout import Fanout
 from homeserver.engine.memberships import Memberships
+from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
@@ -67,11 +68,12 @@ async def make_engine(
     key: SigningKey,
     clock: Clock,
     *,
+    policies: PolicySigner | None = None,
     metrics: Metrics | None = None,
 ) -> Engine:
     """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
     store = PostgresStore(database)
-    parts = await build_engine(store, server_name, key, clock, metrics=metrics)
+    parts = await build_engine(store, server_name, key, clock, policies=policies, metrics=metrics)
     return Engine(
         database,
         store,
@@ -93,10 +95,12 @@ async def build_engine(
     key: SigningKey,
     clock: Clock,
     *,
+    policies: PolicySigner | None = None,
     random_bytes: RandomBytes = os.urandom,
     metrics: Metrics | None = None,
 ) -> RoomEngine:
-    """Takes over the log and makes the engine on it. Without `metrics` it counts for itself."""
+    """Takes over the log and makes the engine on it. Without `policies` nobody can send in rooms
+    that use a policy server; without `metrics` it counts for itself."""
     metrics = metrics or MetricsStore()
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)
@@ -104,18 +108,21 @@ async def build_engine(
     memberships = Memberships(store, committer, server_name)
     resolver = Resolver(store, rooms)
     transactions = Transactions(store)
+    stager = Stager(
+        rooms,
+        resolver,
+        take_nid=committer.numbers.take,
+        signer=Signer(server_name, key),
+        clock=clock,
+        metrics=metrics,
+        random_bytes=random_bytes,
+    )
+    recommender = Recommender(rooms, stager, policies or NobodyAsks())
     writer = Writer(
         rooms,
         committer,
-        stager=Stager(
-            rooms,
-            resolver,
-            take_nid=committer.numbers.take,
-            signer=Signer(server_name, key),
-            clock=clock,
-            metrics=metrics,
-            random_bytes=random_bytes,
-        ),
+        stager=stager,
+        recommender=recommender,
         transactions=transactions,
         server_name=server_name,
     )
@@ -138,5 +145,12 @@ async def build_engine(
         memberships,
         Fanout(rooms, memberships, server_name),
         transactions,
-        EngineEventStore(store, rooms, residents, resolver=resolver, committer=committer),
+        EngineEventStore(
+            store,
+            rooms,
+            residents,
+            recommender=recommender,
+            resolver=resolver,
+            committer=committer,
+        ),
     )

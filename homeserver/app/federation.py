@@ -1,4 +1,5 @@
-"""Makes the federation side: the way out first (services use it), then the way in."""
+"""Makes the federation side: the line to other servers first (the engine asks policy servers),
+then the way out (services use it), then the way in."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from federation.transport.handshakes import Handshakes
 from federation.transport.inbox import Inbox, InboxPorts
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes.table import FederationRoutes, RouteParts
@@ -49,12 +51,20 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class WayOut:
-    """Asking other servers."""
+class Line:
+    """Requests to other servers."""
 
     dialer: Dialer
     backoffs: Backoffs
     client: FederationClient
+    policies: PolicyServers
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """Asking other servers."""
+
+    line: Line
     keyring: Keyring
     signatures: SignatureChecker
     fetcher: EventFetcher
@@ -86,8 +96,8 @@ def _device_list_edus(database: Database) -> DeviceListEdus:
     return build
 
 
-def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
-    """The client, the keys and the handshakes."""
+def make_line(around: Surroundings) -> Line:
+    """The client, with its names, addresses and certificates."""
     settings, clock = around.settings, around.clock
     tls = build_tls_context(settings.ca_paths, verify=settings.verify_tls)
     dialer = Dialer(tls, allow_private=settings.allow_private_addresses)
@@ -101,6 +111,13 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         resolver=Resolver(names, delegations, settings.address_overrides),
         backoffs=backoffs,
     )
+    policies = PolicyServers(client, clock=clock, metrics=around.metrics)
+    return Line(dialer, backoffs, client, policies)
+
+
+def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
+    """The keys and the handshakes."""
+    settings, clock, client = around.settings, around.clock, line.client
     keyring = Keyring(
         settings, around.key, store=ServerKeys(engine.database), client=client, clock=clock
     )
@@ -127,9 +144,7 @@ def make_way_out(around: Surroundings, engine: Engine) -> WayOut:
         device_list_edus=_device_list_edus(engine.database),
     )
     return WayOut(
-        dialer=dialer,
-        backoffs=backoffs,
-        client=client,
+        line=line,
         keyring=keyring,
         signatures=signatures,
         fetcher=fetcher,
@@ -155,12 +170,14 @@ def make_way_in(
     name, clock, metrics = around.settings.server_name, around.clock, around.metrics
     spawn: Callable[..., None] = around.supervisor.spawn
     acls = ServerAcls(engine.events)
+    recommendations = Recommendations(engine.events, way_out.line.policies, clock)
     filler = GapFiller(
         name,
         store=engine.events,
         writer=engine.residents,
         signatures=way_out.signatures,
         fetcher=way_out.fetcher,
+        recommendations=recommendations,
         metrics=metrics,
     )
     inbox = Inbox(
@@ -175,7 +192,7 @@ def make_way_in(
         engine.store.owed, Destinations(engine.database), engine.committer, way_out.feed
     )
     outbox = Outbox(
-        name, way_out.client, OutboxPorts(way_out.feed, destinations, clock, metrics, spawn)
+        name, way_out.line.client, OutboxPorts(way_out.feed, destinations, clock, metrics, spawn)
     )
     routes = FederationRoutes(
         RouteParts(
@@ -184,13 +201,14 @@ def make_way_in(
             keyring=way_out.keyring,
             signatures=way_out.signatures,
             acls=acls,
-            backoffs=way_out.backoffs,
+            backoffs=way_out.line.backoffs,
             inbox=inbox,
             store=engine.events,
             writer=engine.residents,
             users=users,
             clock=clock,
             metrics=metrics,
+            recommendations=recommendations,
         )
     )
     return WayIn(routes, inbox, outbox)

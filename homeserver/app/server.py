@@ -29,7 +29,7 @@ from homeserver.api.edge import Edge
 from homeserver.api.metrics import MetricsApi
 from homeserver.api.server import HttpServer
 from homeserver.app.engine import Engine, make_engine
-from homeserver.app.federation import Surroundings, make_way_in, make_way_out
+from homeserver.app.federation import Surroundings, make_line, make_way_in, make_way_out
 from homeserver.app.routes import make_routes
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
@@ -100,13 +100,15 @@ async def serving(
         _check_addresses(config)
         database = await _open_database(config, stack, ending)
         key = await _signing_key(Path(config.signing_key_path), database)
+        around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
+        line = make_line(around)
+        stack.push_async_callback(line.dialer.close)
+        name = ServerName(config.server_name)
         engine = await make_engine(
-            database, ServerName(config.server_name), key, clock, metrics=metrics
+            database, name, key, clock, policies=line.policies, metrics=metrics
         )
         engine.committer.on_lost = on_lost
-        around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
-        way_out = make_way_out(around, engine)
-        stack.push_async_callback(way_out.dialer.close)
+        way_out = make_way_out(around, engine, line)
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))
         services = make_services(
             engine,

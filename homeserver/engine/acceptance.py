@@ -4,6 +4,7 @@ Rules:
 1. All that needs the network was done before. Here the last check is made against the heads of
    the moment (`settle`), under the room's turn; then the event is staged like one of ours.
 2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
+3. One that the room's policy server wasn't asked about, and would have to be, isn't kept at all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth_failures import AuthFailure, AuthRule
-from federation.ports import KnownEvent, Refused
+from federation.graph.policy_servers import NotRecommended, PolicyServer
+from federation.ports import KnownEvent, PolicyUnasked, Refused
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Unit
 from homeserver.engine.history.due_rooms import DueRooms
@@ -64,10 +66,11 @@ class Acceptance:
         state_before: Mapping[StateKey, EventId] | None,
         *,
         to_federate: bool,
+        asked: PolicyServer | None = None,
     ) -> Verdict:
         """Hands in an event with the verdict of `admit`; `state_before` is given where that is
-        another server's word. Returns the final verdict after the commit. Raises Refused (404,
-        503)."""
+        another server's word, `asked` the policy server that was asked about it. Returns the final
+        verdict after the commit. Raises Refused (404, 503), PolicyUnasked."""
         for _ in range(3):
             room = await self._rooms.get(event.room_id)
             if room is None:
@@ -85,7 +88,7 @@ class Acceptance:
                     if stored is not None:
                         return stored
                     staged, final = await self._stage(
-                        room, event, verdict, state_before, to_federate
+                        room, event, verdict, state_before, to_federate=to_federate, asked=asked
                     )
                     done = self._writer.enqueue(room, [staged])
                 await done
@@ -123,7 +126,9 @@ class Acceptance:
         event: Event,
         verdict: Verdict,
         state_before: Mapping[StateKey, EventId] | None,
+        *,
         to_federate: bool,
+        asked: PolicyServer | None,
     ) -> tuple[Staged, Verdict]:
         outlier_nid = await self._outlier_nid(event.event_id)
         nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
@@ -132,6 +137,7 @@ class Acceptance:
             verdict = await self._judge_again(room, event, verdict, before)
         if isinstance(verdict, Accepted):
             verdict = await self.settle(room, event)
+            await self._check_asked(room, verdict, asked)
         unproven = state_before is not None
         missing = await self._missing_parents(room, event)
         is_awaited = event.event_id in room.awaited
@@ -170,9 +176,19 @@ class Acceptance:
         return verdict if is_same or judged is None else judged
 
     async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
-        """Check 6, under the room's turn."""
+        """Checks 6 and 7, under the room's turn."""
+        policy = await self._writer.recommender.policy_of(room, room.staged)
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
-        return await self._writer.stager.loading(lambda: settle(event, current))
+        return await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
+
+    async def _check_asked(
+        self, room: Room, verdict: Accepted | SoftFailed, asked: PolicyServer | None
+    ) -> None:
+        """Raises PolicyUnasked for what isn't recommended by a policy server that wasn't asked."""
+        if isinstance(verdict, Accepted) or not isinstance(verdict.failure, NotRecommended):
+            return
+        if await self._writer.recommender.policy_of(room, room.staged) != asked:
+            raise PolicyUnasked
 
     async def _outlier_nid(self, event_id: EventId) -> int | None:
         """The row number of an event that is stored without a place, to get one now."""

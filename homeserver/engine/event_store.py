@@ -9,8 +9,10 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey, server_
 from federation.events.redaction import redact_event
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth_rules import AuthState
+from federation.graph.policy_servers import PolicyServer
 from federation.ports import KnownEvent
 from homeserver.engine.committer import Committer
+from homeserver.engine.policy.recommender import Recommender
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Room, Rooms
@@ -55,12 +57,14 @@ class EngineEventStore:
         rooms: Rooms,
         residents: Residents,
         *,
+        recommender: Recommender,
         resolver: Resolver,
         committer: Committer,
     ) -> None:
         self._store = store
         self._rooms = rooms
         self._residents = residents
+        self._recommender = recommender
         self._resolver = resolver
         self._committer = committer
 
@@ -115,7 +119,11 @@ class EngineEventStore:
             authoriser = event.content.get("join_authorised_via_users_server")
             if isinstance(authoriser, str):
                 keys.add(("m.room.member", authoriser))
-            keys |= {key for key in state if key[0] == "m.room.third_party_invite"}
+            invite = event.content.get("third_party_invite")
+            signed = invite.get("signed") if isinstance(invite, dict) else None
+            token = signed.get("token") if isinstance(signed, dict) else None
+            if isinstance(token, str):
+                keys.add(("m.room.third_party_invite", token))
         await self._rooms.state_events(state, keys)
 
     async def first_depth(self, room_id: RoomId) -> int:
@@ -188,6 +196,11 @@ class EngineEventStore:
         """`EventStore.joined_servers`."""
         room = await self._rooms.get(room_id)
         return frozenset() if room is None else frozenset(room.view.servers)
+
+    async def policy_server(self, room_id: RoomId) -> PolicyServer | None:
+        """`EventStore.policy_server`."""
+        room = await self._rooms.get(room_id)
+        return None if room is None else await self._recommender.policy_of(room, room.view)
 
     async def visible_to_server(
         self, server: ServerName, events: Sequence[Event]

@@ -21,7 +21,8 @@ from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
 from federation.graph.building import EventDraft, references
-from federation.ports import JoinedRoom, Metrics, Refused, ResidentAnswer, Template
+from federation.graph.policy_servers import PolicyServer
+from federation.ports import JoinedRoom, Metrics, PolicyUnasked, Refused, ResidentAnswer, Template
 from homeserver import limits
 from homeserver.engine.acceptance import Acceptance, Verdict
 from homeserver.engine.committer import Committer
@@ -105,19 +106,39 @@ class Residents:
 
     # Events
 
-    async def accept(self, event: Event, verdict: Verdict) -> Verdict:
+    async def accept(
+        self, event: Event, verdict: Verdict, *, asked: PolicyServer | None = None
+    ) -> Verdict:
         """`RoomWriter.accept`."""
-        return await self._acceptance.accept(event, verdict, None, to_federate=False)
+        return await self._acceptance.accept(event, verdict, None, to_federate=False, asked=asked)
 
     async def accept_with_state(
-        self, event: Event, verdict: Verdict, state_before: Mapping[StateKey, EventId]
+        self,
+        event: Event,
+        verdict: Verdict,
+        state_before: Mapping[StateKey, EventId],
+        *,
+        asked: PolicyServer | None = None,
     ) -> Verdict:
         """`RoomWriter.accept_with_state`."""
-        return await self._acceptance.accept(event, verdict, state_before, to_federate=False)
+        return await self._acceptance.accept(
+            event, verdict, state_before, to_federate=False, asked=asked
+        )
 
-    async def accept_own(self, event: Event) -> Verdict:
-        """Hands in an event of ours that another server signed too (an invite)."""
-        return await self._acceptance.accept(event, Accepted(), None, to_federate=True)
+    async def recommended(self, event: Event) -> tuple[Event, PolicyServer | None]:
+        """An event of ours for other servers to sign, with the signature of its room's policy
+        server, if it uses one. Waits for that, a bounded time; raises MatrixError."""
+        room = await self._writer.room(event.room_id)
+        return await self._writer.recommender.sign(room, event)
+
+    async def accept_own(self, event: Event, *, asked: PolicyServer | None = None) -> Verdict:
+        """Hands in an event of ours that another server signed too (an invite). Raises Refused."""
+        try:
+            return await self._acceptance.accept(
+                event, Accepted(), None, to_federate=True, asked=asked
+            )
+        except PolicyUnasked:
+            raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
 
     async def states_after(self, room: Room, event_ids: Collection[EventId]) -> list[Before] | None:
         """The committed states after some events; None where one has no known place."""
@@ -150,7 +171,10 @@ class Residents:
                 return
         await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
         state = {event.key: event.event_id for event in joined.state}
-        await self._acceptance.accept(joined.event, Accepted(), state, to_federate=False)
+        policy = await self._writer.recommender.policy_of(room, room.view)
+        await self._acceptance.accept(
+            joined.event, Accepted(), state, to_federate=False, asked=policy
+        )
 
     async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
         """`RoomWriter.import_invite`."""
@@ -248,7 +272,9 @@ class Residents:
 
         return AuthState(room.version, lookup)
 
-    async def accept_handshake(self, event: Event) -> ResidentAnswer:
+    async def accept_handshake(
+        self, event: Event, *, asked: PolicyServer | None = None
+    ) -> ResidentAnswer:
         """`RoomWriter.accept_handshake`."""
         room = await self._rooms.get(event.room_id)
         if room is None or self._server_name not in room.view.servers:
@@ -262,7 +288,9 @@ class Residents:
         failure = await self._writer.stager.loading(lambda: check_auth(event, state))
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
-        verdict = await self._acceptance.accept(event, Accepted(), None, to_federate=True)
+        verdict = await self._acceptance.accept(
+            event, Accepted(), None, to_federate=True, asked=asked
+        )
         if not isinstance(verdict, Accepted):
             raise Refused(403, "M_FORBIDDEN", str(verdict.failure))
         return await self._answer(room, event, before.state)

@@ -130,6 +130,7 @@ class Room:
         self.awaited: set[EventId] = set()  # parents of unproven events that aren't here
         self.watched: list[Event] | None = None  # what is staged, while somebody wants to know
         self.was_corrected = False  # a verdict was made again: what was judged before may be wrong
+        self.corrections = 0  # what was built before one is built anew
         self.staged_events: dict[EventId, KnownEvent] = {}
         self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
         self.citations = CitationIndex()

@@ -84,9 +84,7 @@ def extend(chain: Chain, nid: int, change: Delta, parent: Mapping[StateKey, Stat
     ordinal = chain[-1].ordinal + 1
     base = base_ordinal(ordinal)
     keep = next(i for i, link in enumerate(chain) if link.ordinal == base)
-    merged: dict[StateKey, StateRef | None] = {}
-    for link in chain[keep + 1 :]:
-        merged.update(link.delta)
+    merged = _merged(chain[keep + 1 :])
     merged.update(change)
     removed = {nid for link in chain[keep + 1 :] for nid in link.removed}
     removed.update(parent[key].nid for key, ref in change.items() if ref is None and key in parent)
@@ -128,18 +126,29 @@ def change_between(old: Chain, new: Chain) -> Delta:
     shared = 0
     while shared < min(len(old), len(new)) and old[shared].nid == new[shared].nid:
         shared += 1
-    own = (*old[shared:], *new[shared:])
-    changed: dict[StateKey, StateRef | None] = {}
-    for key in dict.fromkeys(key for link in own for key in link.delta):
-        ref = _held(new, key)
-        if _held(old, key) != ref:
-            changed[key] = ref
-    return changed
+    before, after = _merged(old[shared:]), _merged(new[shared:])
+    change: dict[StateKey, StateRef | None] = {}
+    for key, ref in after.items():
+        was = before[key] if key in before else _held(old[:shared], key)
+        if was is not ref and was != ref:
+            change[key] = ref
+    for key, was in before.items():
+        if key not in after and was != (ref := _held(old[:shared], key)):
+            change[key] = ref
+    return change
 
 
-def _held(chain: Chain, key: StateKey) -> StateRef | None:
-    """What the state of a chain has under a key."""
-    for link in reversed(chain):
+def _merged(links: Sequence[Link]) -> dict[StateKey, StateRef | None]:
+    """What links set, one after the other."""
+    merged: dict[StateKey, StateRef | None] = {}
+    for link in links:
+        merged.update(link.delta)
+    return merged
+
+
+def _held(links: Sequence[Link], key: StateKey) -> StateRef | None:
+    """What the state of some links has under a key."""
+    for link in reversed(links):
         if key in link.delta:
             return link.delta[key]
     return None

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+import msgspec
+
 from federation.events.event import Event, EventTooLarge, InvalidEvent
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.redaction import redact_event
@@ -24,7 +26,7 @@ from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Branch, branches_of
-from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms
+from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
 from homeserver.engine.snapshots import Chain
 from homeserver.engine.staging import (
     Origin,
@@ -52,6 +54,17 @@ class Signer:
 
     server_name: ServerName
     key: SigningKey
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A signed event of ours without a place yet: the state before it, what of that isn't stored,
+    the branches that it was resolved of, and how often the room had been corrected."""
+
+    event: Event
+    before: Before
+    snapshots: tuple[SnapshotRow, ...] = ()
+    parents: Sequence[Branch] = ()
+    corrections: int = 0
 
 
 class Stager:
@@ -84,16 +97,40 @@ class Stager:
     ) -> Staged:
         """Builds, checks and places one event; the caller holds the room's turn. Raises
         MatrixError."""
-        before, snapshots, parents = await self._before(room)
-        named = room.staged.heads[-limits.HEADS_PER_EVENT :]
-        event = await self.loading(lambda: self._build(room, draft, before, named))
-        origin = Origin(to_federate=True, transaction=transaction)
-        return await self.place(room, event, before, origin, snapshots=snapshots, parents=parents)
+        made = await self._made(room, room.staged, draft)
+        return await self.place_made(room, made, transaction)
 
-    async def _before(self, room: Room) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+    async def build(self, room: Room, draft: EventDraft) -> Made:
+        """Builds and checks an event on the committed view, without placing it. Raises
+        MatrixError."""
+        return await self._made(room, room.view, draft)
+
+    async def place_made(
+        self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
+    ) -> Staged:
+        """Places an event of ours; the caller holds the room's turn."""
+        origin = Origin(to_federate=True, transaction=transaction)
+        return await self.place(
+            room,
+            made.event,
+            made.before,
+            origin,
+            snapshots=made.snapshots,
+            parents=made.parents,
+        )
+
+    async def _made(self, room: Room, view: RoomView, draft: EventDraft) -> Made:
+        corrections = room.corrections
+        before, snapshots, parents = await self._before(room, view)
+        named = view.heads[-limits.HEADS_PER_EVENT :]
+        event = await self.loading(lambda: self._build(room, draft, before, named))
+        return Made(event, before, snapshots, parents, corrections)
+
+    async def _before(
+        self, room: Room, view: RoomView
+    ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
         """The state that a new event is made on: of the heads that it names, which are the branches
         given beside it."""
-        view = room.staged
         if len(view.heads) <= limits.HEADS_PER_EVENT:
             return Before(view.state, view.chain), (), ()
         parents = branches_of(view.heads[-limits.HEADS_PER_EVENT :])

@@ -7,22 +7,28 @@ Rules:
    the step is made again.
 3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
    something that failed is staged once more.
+4. In a room that uses a policy server an event is signed by that before it gets the turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
+from federation.ports import PolicyUnasked
+from homeserver import limits
 from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
+from homeserver.engine.policy.recommender import Recommender
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.stager import Signer, Stager
+from homeserver.engine.stager import Made, Signer, Stager
 from homeserver.engine.staging import Brought, Correction, RoomUnit, Staged, Superseded
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
@@ -44,12 +50,14 @@ class Writer:
         committer: Committer,
         *,
         stager: Stager,
+        recommender: Recommender,
         transactions: Transactions,
         server_name: ServerName,
     ) -> None:
         self._rooms = rooms
         self._committer = committer
         self.stager = stager
+        self.recommender = recommender
         self._transactions = transactions
         self._server_name = server_name
 
@@ -61,8 +69,9 @@ class Writer:
         """Makes an event on top of the room, and commits it. A repeat under the same transaction
         gets the first one's result. A state event that says what already holds makes no new one.
 
-        Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules refuse,
-        400 and 413 for what can't be an event, 503 when it can't be stored now.
+        Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules or the
+        room's policy server refuse, 400 and 413 for what can't be an event, 503 when it can't be
+        stored, or the policy server not be asked, now.
         """
         if transaction is None:
             [sent] = await self._commit_drafts(room_id, [draft], None, None)
@@ -93,7 +102,8 @@ class Writer:
         entries: Sequence[Entry] = (),
         work: Work | None = None,
     ) -> list[Sent]:
-        """Several events as one unit, all or none, with the rows that `work` writes."""
+        """Several events as one unit, all or none, with the rows that `work` writes. Where a policy
+        server is used none may rest on another."""
         unit = Unit(entries, work) if entries or work else None
         return await self._commit_drafts(room_id, drafts, None, unit)
 
@@ -116,6 +126,7 @@ class Writer:
             async with room.turn:
                 staged = [first]
                 for draft in drafts[1:]:
+                    await self.recommender.check_new_room(room, draft)
                     staged.append(await self.stager.stage_draft(room, draft, None))
                 rows = partial(work, room.room_id) if work is not None else None
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
@@ -144,13 +155,31 @@ class Writer:
         unit: Unit | None,
     ) -> list[Sent]:
         stored = (transaction[0], transaction[1].digest) if transaction else None
+        with suppress(PolicyUnasked):
+            return await self._commit(room_id, drafts, stored, unit)
+        async with self.recommender.turn(room_id, drafts[0].sender):
+            for _ in range(limits.POLICY_TRIES):
+                made = await self.recommender.make(await self.room(room_id), drafts)
+                try:
+                    return await self._commit(room_id, made, stored, unit)
+                except PolicyUnasked:  # it has changed; that is committed before it counts
+                    await self._committer.submit(Unit())
+        raise unavailable("the room's policy server changes")
+
+    async def _commit(
+        self,
+        room_id: RoomId,
+        drafts: Sequence[EventDraft | Made],
+        transaction: tuple[TransactionKey, bytes] | None,
+        unit: Unit | None,
+    ) -> list[Sent]:
         for _ in range(2):
             room = await self.room(room_id)
             await self._committer.wait_for_space()
             if self._committer.numbers.left < 2 * len(drafts) + 1:
                 await self._committer.numbers.ready(2 * len(drafts) + 1)
             try:
-                return await self._stage_and_commit(room, drafts, stored, unit)
+                return await self._stage_and_commit(room, drafts, transaction, unit)
             except Superseded:
                 continue
         raise unavailable("the room could not be written")
@@ -158,7 +187,7 @@ class Writer:
     async def _stage_and_commit(
         self,
         room: Room,
-        drafts: Sequence[EventDraft],
+        drafts: Sequence[EventDraft | Made],
         transaction: tuple[TransactionKey, bytes] | None,
         unit: Unit | None,
     ) -> list[Sent]:
@@ -188,20 +217,33 @@ class Writer:
     async def _stage(
         self,
         room: Room,
-        drafts: Sequence[EventDraft],
+        drafts: Sequence[EventDraft | Made],
         transaction: tuple[TransactionKey, bytes] | None,
     ) -> list[Staged | Sent]:
         before = room.staged
         staged: list[Staged | Sent] = []
         try:
             for draft in drafts:
-                same = await self._same_state(room, draft)
-                staged.append(same or await self.stager.stage_draft(room, draft, transaction))
+                staged.append(await self._stage_one(room, draft, transaction))
         except BaseException:
             if room.staged is not before:
                 room.restore(before)
             raise
         return staged
+
+    async def _stage_one(
+        self,
+        room: Room,
+        draft: EventDraft | Made,
+        transaction: tuple[TransactionKey, bytes] | None,
+    ) -> Staged | Sent:
+        same = await self._same_state(room, draft.event if isinstance(draft, Made) else draft)
+        if same is not None:
+            return same
+        if isinstance(draft, Made):
+            return await self.recommender.place(room, draft, transaction)
+        await self.recommender.check_needless(room, draft)
+        return await self.stager.stage_draft(room, draft, transaction)
 
     async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
         """A refusal that may rest on what is only staged is told once that is committed; if it
@@ -285,9 +327,10 @@ class Writer:
             if row.n is None:
                 room.forget_timeline(event_id)
         if correction.rows:
+            room.corrections += 1
             room.forget_auth()
 
-    async def _same_state(self, room: Room, draft: EventDraft) -> Sent | None:
+    async def _same_state(self, room: Room, draft: EventDraft | Event) -> Sent | None:
         """The current state event, if the draft says just what it says."""
         if draft.state_key is None:
             return None

@@ -2,7 +2,8 @@
 
 Rules:
 1. The other server signs before we commit; no room is held meanwhile. An invite that was signed
-   is judged once more against the room as it is by then.
+   is judged once more against the room as it is by then. What the room's policy server doesn't
+   recommend reaches no other server.
 2. Errors become MatrixError: a resident's refusal with its own code, else 502.
 
 Spec: server-server API, "Joining rooms", "Inviting to a room"; design, "What keeps it right", 9.
@@ -113,9 +114,10 @@ class HandshakeRooms:
             raise errors.too_large(error.reason) from error
         except InvalidEvent as error:
             raise errors.bad_json(error.reason) from error
+        event, asked = await self._entrance.residents.recommended(event)
         stripped = await self._stripped(room_id, draft.sender)
         signed = await _told(self._handshakes.invite(event, stripped))
-        verdict = await _told(self._entrance.residents.accept_own(signed))
+        verdict = await _told(self._entrance.residents.accept_own(signed, asked=asked))
         if not isinstance(verdict, Accepted):
             raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
         return signed.event_id

@@ -35,6 +35,7 @@ from homeserver.clock import SystemClock
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.memberships import Memberships
+from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
@@ -248,18 +249,20 @@ def _world(database: Database, committer: Committer) -> World:
     clock = SystemClock()
     store = PostgresStore(database)
     rooms = Rooms(store, HERE)
+    stager = Stager(
+        rooms,
+        Resolver(store, rooms),
+        take_nid=committer.numbers.take,
+        signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
+        clock=clock,
+        metrics=MetricsStore(),
+        random_bytes=os.urandom,
+    )
     writer = Writer(
         rooms,
         committer,
-        stager=Stager(
-            rooms,
-            Resolver(store, rooms),
-            take_nid=committer.numbers.take,
-            signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
-            clock=clock,
-            metrics=MetricsStore(),
-            random_bytes=os.urandom,
-        ),
+        stager=stager,
+        recommender=Recommender(rooms, stager, NobodyAsks()),
         transactions=Transactions(store),
         server_name=HERE,
     )

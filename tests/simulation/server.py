@@ -39,6 +39,7 @@ from federation.transport.handshakes import Handshakes
 from federation.transport.inbox import Inbox, InboxPorts
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
@@ -304,12 +305,15 @@ class SimulatedServer:
     def _make_way_in(self) -> None:
         events, residents, spawn = self.engine.events, self.engine.residents, self.process.spawn
         acls = ServerAcls(events)
+        policies = PolicyServers(self.client, clock=self.clock, metrics=self.metrics)
+        recommendations = Recommendations(events, policies, self.clock)
         self.filler = GapFiller(
             self.name,
             store=events,
             writer=residents,
             signatures=self.signatures,
             fetcher=self.fetcher,
+            recommendations=recommendations,
             metrics=self.metrics,
         )
         edus = EduReceiver(self.name, sink=RecordingSink(), acls=acls, metrics=self.metrics)
@@ -338,6 +342,7 @@ class SimulatedServer:
             MemoryUsers(self.name),
             self.clock,
             self.metrics,
+            recommendations,
         )
         self._routes = [
             (method, _pattern(path), handler)

@@ -6,6 +6,7 @@ Rules:
 2. We commit first, then answer (the writer's `accept_handshake`).
 3. We add our signature where it is needed: to a restricted join that one of our users authorises,
    and to an invite of a user of ours.
+4. Who comes, goes or knocks through us can't know the room's policy server: we ask it for them.
 
 Spec: server-server API, "Joining rooms", "Knocking upon a room", "Inviting to a room", "Leaving
 rooms".
@@ -28,7 +29,8 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import DropReason
 from federation.graph.building import EventDraft, sign_event
 from federation.limits import EVENT_REQUEST_BYTES_MAX, STRIPPED_STATE_EVENTS_MAX
-from federation.ports import EventStore, Refused, RoomWriter
+from federation.ports import EventStore, PolicyUnasked, Refused, ResidentAnswer, RoomWriter
+from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
 from federation.transport.routes.room_access import RoomAccess, parse_own_user, parse_room
@@ -58,6 +60,7 @@ class HandshakePorts:
     writer: RoomWriter
     access: RoomAccess
     signatures: SignatureChecker
+    recommendations: Recommendations
 
 
 class HandshakeRoutes:
@@ -67,6 +70,7 @@ class HandshakeRoutes:
         self._name, self._key = name, key
         self._store, self._writer = ports.store, ports.writer
         self._access, self._signatures = ports.access, ports.signatures
+        self._recommendations = ports.recommendations
 
     def table(self, endpoints: Endpoints) -> list[Route]:
         """Method, path template and handler of each endpoint."""
@@ -117,8 +121,7 @@ class HandshakeRoutes:
 
     async def send_join(self, peer: PeerRequest) -> object:
         """PUT /send_join."""
-        event = await self._membership_event(peer, "join")
-        answer = await self._writer.accept_handshake(event)
+        answer = await self._accept(await self._membership_event(peer, "join"))
         return {
             "event": orjson.Fragment(answer.event),
             "state": fragments(answer.state),
@@ -129,7 +132,7 @@ class HandshakeRoutes:
 
     async def send_leave(self, peer: PeerRequest) -> object:
         """PUT /send_leave."""
-        await self._writer.accept_handshake(await self._membership_event(peer, "leave"))
+        await self._accept(await self._membership_event(peer, "leave"))
         return {}
 
     async def send_join_v1(self, peer: PeerRequest) -> object:
@@ -143,7 +146,7 @@ class HandshakeRoutes:
     async def send_knock(self, peer: PeerRequest) -> object:
         """PUT /send_knock: answered with what helps to recognise the room."""
         event = await self._membership_event(peer, "knock")
-        await self._writer.accept_handshake(event)
+        await self._accept(event)
         return {"knock_room_state": await self._recognisable_state(event.room_id)}
 
     async def _recognisable_state(self, room_id: RoomId) -> list[orjson.Fragment]:
@@ -151,6 +154,15 @@ class HandshakeRoutes:
         wanted = [state[key] for key in _KNOCK_STATE if key in state]
         known = await self._store.load_events(wanted)
         return pdus(known[one].event for one in wanted if one in known)
+
+    async def _accept(self, event: Event) -> ResidentAnswer:
+        """Hands in an event of another server, signed by the room's policy server, if any. Raises
+        Refused."""
+        asked = await self._recommendations.obtain(event)
+        try:
+            return await self._writer.accept_handshake(asked.event, asked=asked.policy)
+        except PolicyUnasked:
+            raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
 
     async def _membership_event(self, peer: PeerRequest, membership: str) -> Event:
         """The signed event of the body, checked; raises Refused."""

@@ -22,6 +22,7 @@ from federation.transport.acl import ServerAcls
 from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
+from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import Authenticator, PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes
@@ -48,6 +49,7 @@ class RouteParts:
     users: UserQueries
     clock: Clock
     metrics: Metrics
+    recommendations: Recommendations
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -61,7 +63,9 @@ class FederationRoutes:
         access = RoomAccess(parts.store, parts.acls)
         authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs)
         endpoints = Endpoints(authenticator, parts.metrics, parts.clock)
-        handshakes = HandshakePorts(parts.store, parts.writer, access, parts.signatures)
+        handshakes = HandshakePorts(
+            parts.store, parts.writer, access, parts.signatures, parts.recommendations
+        )
         rooms = RoomRoutes(parts.name, store=parts.store, access=access, clock=parts.clock)
         self._table: list[Route] = [
             ("GET", "/_matrix/federation/v1/version", endpoints.public("version", self.version)),

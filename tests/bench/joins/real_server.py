@@ -17,7 +17,7 @@ from federation.events.ids import ServerName
 from federation.ports import FederationSettings, StoredServerKey
 from homeserver.api.dispatch import Dispatch
 from homeserver.app.engine import Engine, make_engine
-from homeserver.app.federation import Surroundings, WayOut, make_way_in, make_way_out
+from homeserver.app.federation import Surroundings, WayOut, make_line, make_way_in, make_way_out
 from homeserver.clock import SystemClock
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
@@ -67,7 +67,7 @@ async def real_server(
     )
     supervisor = Supervisor(clock, metrics)
     around = Surroundings(settings, key_of(name), clock, metrics, supervisor)
-    way_out = make_way_out(around, engine)
+    way_out = make_way_out(around, engine, make_line(around))
     way_in = make_way_in(around, engine, way_out, users=MemoryUsers(name), edus=RecordingSink())
     dispatch: Dispatch[object] = Dispatch()
     for method, template, handler in way_in.routes.table():
@@ -80,7 +80,7 @@ async def real_server(
         await engine.committer.close(10)
         await committing
         await engine.committer.disconnect()
-        await way_out.dialer.close()
+        await way_out.line.dialer.close()
         await database.close()
 
 

@@ -90,7 +90,7 @@ def timed_phases(server: RealServer, patch: pytest.MonkeyPatch) -> Phases:
     way_out, engine = server.way_out, server.engine
     imports = engine.residents._imports
     for name, owner, method in [
-        ("template, request, answer", way_out.client, "send"),
+        ("template, request, answer", way_out.line.client, "send"),
         ("parsing, hashes, IDs", way_out.fetcher, "parse"),
         ("signatures", way_out.signatures, "check_many"),
         ("authorisation", way_out.fetcher, "check"),

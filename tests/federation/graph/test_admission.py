@@ -9,7 +9,7 @@ import pytest
 
 from federation.events import canonical_json
 from federation.events.event import Event, load_event
-from federation.events.ids import EventId, KeyId, ServerName
+from federation.events.ids import EventId, KeyId, ServerName, UserId
 from federation.events.room_versions import SUPPORTED
 from federation.events.signing import SigningKey, VerifyKey
 from federation.graph.admission import (
@@ -32,8 +32,17 @@ from federation.graph.admission import (
     verify_signatures,
 )
 from federation.graph.auth_rules import AuthFailure, AuthRule, AuthState
-from federation.graph.building import sign_event
-from tests.federation.graph.room_builder import ALICE, BOB, CAROL, EVE, KEY, SUPPORTED_NAMES, Room
+from federation.graph.building import EventDraft, sign_event
+from tests.federation.graph.room_builder import (
+    ALICE,
+    BOB,
+    CAROL,
+    EVE,
+    KEY,
+    SUPPORTED_NAMES,
+    Room,
+    event_of,
+)
 
 all_versions = pytest.mark.parametrize("name", SUPPORTED_NAMES)
 OTHER_KEY = SigningKey.generate(b"\2" * 32, "k")
@@ -174,6 +183,34 @@ def test_unknown_keys_are_skipped_but_of_the_known_all_must_match() -> None:
     policy = VerifyKey(KeyId("ed25519:policy"), OTHER_KEY.verify_key.encoded)
     keys = {**keys_for("b"), (ServerName("b"), policy.key_id): policy}
     assert play(room, extra, keys=keys)[0] == Dropped(DropReason.SIGNATURE_WRONG)
+
+
+def test_an_event_without_the_senders_signature_is_dropped_before_keys_are_asked_for() -> None:
+    room = Room("11").open_to(BOB)
+    event = room.member(EVE, "join", extra={"join_authorised_via_users_server": BOB}, keep=False)
+    made = signature_requirements(event).servers[ServerName("e")]
+    others = resigned(event, {"b": dict(made)})
+    verdict, book = play(room, others)
+    assert (verdict, book.kinds) == (Dropped(DropReason.UNSIGNED), [])
+    # The same for a batch that was verified beside the checks.
+    assert verify_signatures(signature_requirements(others), {}) is DropReason.UNSIGNED
+
+
+def test_the_names_of_reasons_are_stable() -> None:
+    assert all(reason.value == reason.name.lower() for reason in DropReason)
+
+
+@pytest.mark.parametrize("state_key", [None, "x"])
+def test_a_create_event_that_is_not_the_rooms_state_makes_no_room(state_key: str | None) -> None:
+    room = Room("12")
+    draft = EventDraft("m.room.create", ALICE, {"room_version": "12"}, state_key)
+    create = event_of(room.version, None, draft)
+    room.events[create.event_id] = create
+    room.room_id = create.room_id
+    join = room.member(ALICE, "join", prev=[create], auth=[], keep=False)
+    verdict, book = play(room, join)
+    assert rule_of(verdict) is AuthRule.STATE_WITHOUT_CREATE
+    assert book.kinds == [NeedKeys, NeedAuthEvents]
 
 
 def test_a_redacted_copy_verifies_like_the_whole_event() -> None:
@@ -386,3 +423,15 @@ def test_keys_must_be_valid_at_the_events_time_since_version_5(name: str, enforc
     event = Room(name).open_to(BOB).state["m.room.member", BOB]
     expected = event.origin_server_ts if enforced else 0
     assert signature_requirements(event).need().valid_at_ms == expected
+
+
+def test_of_two_create_events_of_one_room_each_gives_its_own_creator_the_power() -> None:
+    # Up to version 11 one server can make two rooms of one ID, and tell both as one chain.
+    first, second = Room("11"), Room("11", creator=UserId("@mallory:a"))
+    events = [*first.events.values(), *second.events.values()]
+    for room in (first, second):
+        creator = room.create.sender
+        room.member(creator, "join")
+        events += [room.last, room.send("m.room.name", creator, {}, "", ts=5)]
+    for order in (events, events[::-1]):
+        assert set(check_auth_chain(order).values()) == {Accepted()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,3 +114,28 @@ def test_of_a_long_mainline_only_what_is_new_is_looked_at() -> None:
     assert lines.position(ids[2000], ids[4321], load) == 4321 - 1999
     assert set(asked) == {ids[2000], ids[1999]}
     assert len(lines) == 5000
+
+
+class HashedId(str):
+    """An ID that counts how often a table is asked for it."""
+
+    __slots__ = ()
+
+    hashed: ClassVar[list[int]] = [0]
+
+    def __hash__(self) -> int:
+        self.hashed[0] += 1
+        return super().__hash__()
+
+
+def test_a_position_far_back_takes_a_few_steps() -> None:
+    ids = [EventId(HashedId(f"${number}")) for number in range(5000)]
+    events = {ids[0]: bare(ids[0], (), LEVELS)}
+    for before, after in itertools.pairwise(ids):
+        events[after] = bare(after, (before,), LEVELS)
+    load, lines = loader(events), Mainlines()
+    lines.position(ids[-1], ids[-1], load)
+    for back in (1, 2, 100, 2500, 4095, 4999):
+        HashedId.hashed[0] = 0
+        assert lines.position(ids[5000 - back], ids[-1], load) == back
+        assert HashedId.hashed[0] < 200

@@ -10,9 +10,9 @@ from federation.events import canonical_json
 from federation.events.event import Event, load_event
 from federation.events.ids import ServerName
 from federation.events.room_versions import SUPPORTED
-from federation.events.signatures import signature_payload
+from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SigningKey
-from federation.graph.admission import Accepted, SoftFailed, settle
+from federation.graph.admission import Accepted, SoftFailed, settle, signature_requirements
 from federation.graph.auth_rules import AuthFailure
 from federation.graph.policy_servers import (
     POLICY_KEY_ID,
@@ -20,7 +20,9 @@ from federation.graph.policy_servers import (
     PolicyServer,
     check_policy,
     policy_server_of,
+    recommended,
 )
+from federation.limits import EVENT_BYTES_MAX
 from tests.federation.graph.room_builder import ALICE, BOB, EVE, Room
 
 POLICY_KEY = SigningKey.generate(b"\x09" * 32, "policy_server")
@@ -101,3 +103,64 @@ def test_what_is_not_recommended_is_soft_failed_after_the_current_state_was_aske
     stranger = settle(room.send("m.x", EVE, {}, keep=False), state, policy=POLICY)
     assert isinstance(stranger, SoftFailed)
     assert isinstance(stranger.failure, AuthFailure)
+
+
+def answer(event: Event, key: SigningKey = POLICY_KEY) -> dict[str, Any]:
+    return {"b": {key.key_id: key.sign(signature_payload(event))}}
+
+
+@pytest.mark.parametrize("name", list(SUPPORTED))
+def test_an_answers_signature_is_added_and_nothing_else_changed(name: str) -> None:
+    room = Room(name).open_to(BOB)
+    event = room.send("m.room.message", BOB, {"body": "ü"}, keep=False)  # of the same server, b
+    found = recommended(event, POLICY, answer(event))
+    assert isinstance(found, Event)
+    assert check_policy(found, POLICY) is None
+    assert found.event_id == event.event_id
+    before, after = canonical_json.decode(event.raw), canonical_json.decode(found.raw)
+    added = after["signatures"]["b"].pop("ed25519:policy_server")
+    assert added
+    assert after == before
+    again = recommended(found, POLICY, answer(event))
+    assert isinstance(again, Event)
+    assert again.raw == found.raw
+
+
+@pytest.mark.parametrize("made", [None, [], "x", {}, {"ed25519:policy_server": 5}, {"a": "b"}])
+def test_an_answer_without_a_signature_recommends_nothing(made: object) -> None:
+    event = Room("12").open_to(BOB).send("m.room.message", ALICE, {}, keep=False)
+    assert recommended(event, POLICY, {"b": made}) == NotRecommended("b has not signed it")
+    assert recommended(event, POLICY, {}) == NotRecommended("b has not signed it")
+
+
+def test_an_answer_by_another_key_or_of_another_event_recommends_nothing() -> None:
+    room = Room("12").open_to(BOB)
+    event = room.send("m.room.message", ALICE, {"body": "x"}, keep=False)
+    other = room.send("m.room.message", ALICE, {}, "", keep=False)
+    for wrong in (answer(event, OTHER_KEY), answer(other)):
+        assert isinstance(recommended(event, POLICY, wrong), NotRecommended)
+    text = answer(event)["b"]["ed25519:policy_server"]
+    for forged in ("\ud800", text[:-4], text + "!", "ü" * 86):
+        found = recommended(event, POLICY, {"b": {"ed25519:policy_server": forged}})
+        assert isinstance(found, NotRecommended)
+
+
+def test_a_signature_that_would_make_the_event_too_large_is_not_taken() -> None:
+    room = Room("12").open_to(BOB)
+    small = room.send("m.room.message", ALICE, {"body": ""}, keep=False)
+    signed = recommended(small, POLICY, answer(small))
+    assert isinstance(signed, Event)
+    spare = EVENT_BYTES_MAX - len(signed.raw)
+    for length, fits in [(spare, True), (spare + 1, False)]:
+        event = room.send("m.room.message", ALICE, {"body": "x" * length}, keep=False)
+        found = recommended(event, POLICY, answer(event))
+        assert isinstance(found, Event) is fits
+    assert isinstance(found, NotRecommended)
+    assert str(EVENT_BYTES_MAX) in found.detail
+
+
+def test_a_policy_servers_signature_is_none_of_its_server() -> None:
+    room = Room("12").open_to(BOB)
+    event = signed(room.send("m.room.message", BOB, {}, keep=False))
+    assert POLICY_KEY_ID in signatures_of(event)[ServerName("b")]
+    assert POLICY_KEY_ID not in signature_requirements(event).servers[ServerName("b")]

@@ -32,6 +32,7 @@ from federation.transport.handshakes import Handshakes, MembershipWish
 from federation.transport.inbox import Inbox, InboxPorts
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes import FederationRoutes, RouteParts
@@ -114,12 +115,15 @@ class Peer:
         self.fetcher = EventFetcher(
             self.client, store=rooms, writer=rooms, signatures=self.signatures
         )
+        self.policies = PolicyServers(self.client, clock=self.clock, metrics=self.metrics)
+        self.recommendations = Recommendations(rooms, self.policies, self.clock)
         self.filler = GapFiller(
             self.name,
             store=rooms,
             writer=rooms,
             signatures=self.signatures,
             fetcher=self.fetcher,
+            recommendations=self.recommendations,
             metrics=self.metrics,
         )
         edus = EduReceiver(self.name, sink=self.sink, acls=self.acls, metrics=self.metrics)
@@ -161,6 +165,7 @@ class Peer:
             self.users,
             self.clock,
             self.metrics,
+            self.recommendations,
         )
         self.routes = [
             (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path) + r"\Z"), handler)

@@ -15,11 +15,19 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
 from federation.graph.building import EventDraft, build_event
+from federation.graph.policy_servers import (
+    POLICY_KEY,
+    NotRecommended,
+    PolicyServer,
+    check_policy,
+    policy_server_of,
+)
 from federation.graph.state_resolution import resolve
 from federation.ports import (
     Clock,
     JoinedRoom,
     KnownEvent,
+    PolicyUnasked,
     Refused,
     ResidentAnswer,
     Template,
@@ -196,6 +204,11 @@ class MemoryRooms:
             if key[0] == "m.room.member" and self.events[one].event.membership == "join"
         )
 
+    async def policy_server(self, room_id: RoomId) -> PolicyServer | None:
+        state = self._merged(self.head_ids.get(room_id, ()))
+        found = {key: self.events[one].event for key, one in state.items() if key == POLICY_KEY}
+        return policy_server_of(found.get, await self.joined_servers(room_id))
+
     async def visible_to_server(
         self, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
@@ -209,21 +222,40 @@ class MemoryRooms:
 
     # --- RoomWriter -------------------------------------------------------------------------------
 
-    async def accept(self, event: Event, verdict: Final) -> Final:
+    async def accept(
+        self, event: Event, verdict: Final, *, asked: PolicyServer | None = None
+    ) -> Final:
         assert all(one in self.before for one in event.prev_events), "parents must be known"
-        return await self._accept(event, verdict, self._merged(event.prev_events))
+        return await self._accept(event, verdict, self._merged(event.prev_events), asked)
 
-    async def accept_with_state(self, event: Event, verdict: Final, state_before: State) -> Final:
+    async def accept_with_state(
+        self,
+        event: Event,
+        verdict: Final,
+        state_before: State,
+        *,
+        asked: PolicyServer | None = None,
+    ) -> Final:
         assert all(one in self.events for one in state_before.values()), "its events are stored"
+        verdict = await self._accept(event, verdict, state_before, asked)
         self.on_anothers_word.append(event.event_id)
-        return await self._accept(event, verdict, state_before)
+        return verdict
 
-    async def _accept(self, event: Event, verdict: Final, before: State) -> Final:
+    async def _accept(
+        self, event: Event, verdict: Final, before: State, asked: PolicyServer | None
+    ) -> Final:
         if event.event_id in self.before:
             return self.verdicts[event.event_id]
         if isinstance(verdict, Accepted):
+            policy = await self.policy_server(event.room_id)
             current = self._merged(self.head_ids[event.room_id])
-            verdict = settle(event, self._auth_state(event.version, current))
+            verdict = settle(event, self._auth_state(event.version, current), policy=policy)
+            if (
+                policy != asked
+                and isinstance(verdict, SoftFailed)
+                and isinstance(verdict.failure, NotRecommended)
+            ):
+                raise PolicyUnasked
         self._place(event, before, verdict)
         return verdict
 
@@ -268,11 +300,16 @@ class MemoryRooms:
             event.version, {k: v for k, v in pdu.items() if k not in ("hashes", "signatures")}
         )
 
-    async def accept_handshake(self, event: Event) -> ResidentAnswer:
+    async def accept_handshake(
+        self, event: Event, *, asked: PolicyServer | None = None
+    ) -> ResidentAnswer:
         before = self._merged(event.prev_events)
         failure = check_auth(event, self._auth_state(event.version, before))
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
+        policy = await self.policy_server(event.room_id)
+        if check_policy(event, policy) is not None and policy != asked:
+            raise PolicyUnasked
         servers = sorted(await self.joined_servers(event.room_id))
         self._place(event, before, Accepted())
         chain = await self.auth_chain([event.event_id, *before.values()])

@@ -13,13 +13,14 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, SoftFailed
 from federation.graph.auth_rules import AuthFailure, AuthRule
 from federation.graph.building import EventDraft
+from federation.graph.policy_servers import PolicyServer
 from federation.ports import Refused, Template
 from federation.transport.client import FailureKind, FederationError
 from federation.transport.handshakes import HandshakeFailed, Knocked, MembershipWish
 from homeserver.clock import SystemClock
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.writer import Signer
-from homeserver.errors import MatrixError
+from homeserver.errors import MatrixError, forbidden
 from homeserver.services.directory import Target
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
 
@@ -43,6 +44,8 @@ class Fakes:
         self.notes: list[Any] = []
         self.failure: Exception | None = None
         self.refusal: Refused | None = None
+        self.policy = PolicyServer(THERE, "key")
+        self.not_recommended: MatrixError | None = None
         self.verdict: Accepted | SoftFailed = Accepted()
         self.state = {("m.room.create", ""): event("m.room.create", "$create", b'{"c":1}')}
 
@@ -77,8 +80,17 @@ class Fakes:
         }
         return Template(VERSION, pdu)
 
-    async def accept_own(self, signed: Event) -> Accepted | SoftFailed:
+    async def recommended(self, invite: Event) -> tuple[Event, PolicyServer | None]:
+        """The room's policy server signs an invite, or refuses."""
+        if self.not_recommended is not None:
+            raise self.not_recommended
+        return invite, self.policy
+
+    async def accept_own(
+        self, signed: Event, *, asked: PolicyServer | None
+    ) -> Accepted | SoftFailed:
         """The engine takes a signed invite in."""
+        assert asked == self.policy
         self.notes.append(signed.event_id)
         return self.verdict
 
@@ -148,6 +160,16 @@ async def test_an_invite_that_the_room_refuses_by_then_is_forbidden() -> None:
     with pytest.raises(MatrixError) as caught:
         await fakes.service().invite(ROOM, draft)
     assert caught.value.errcode == "M_FORBIDDEN"
+
+
+async def test_an_invite_that_is_not_recommended_reaches_nobody() -> None:
+    fakes = Fakes()
+    fakes.not_recommended = forbidden("spam")
+    draft = EventDraft("m.room.member", ALICE, {"membership": "invite"}, state_key=STRANGER)
+    with pytest.raises(MatrixError) as caught:
+        await fakes.service().invite(ROOM, draft)
+    assert caught.value is fakes.not_recommended
+    assert fakes.notes == []
 
 
 async def test_failures_are_told_with_their_code() -> None:

@@ -1,0 +1,1 @@
+"""Rooms that use a policy server, as the engine sees them."""
