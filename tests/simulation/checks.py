@@ -7,8 +7,8 @@
    the oracle's, whatever the order of arrival. Heads are the graph's, current state is theirs.
 3. What happened when: see `moments`. What became of contents: see `contents`.
 
-Where a server had another one's word for a state it may be wrong until the gap is closed: check 2
-asks nothing of events some of whose ancestors have no place there.
+Another server's word for a state may be wrong until the gap is closed: check 2 asks nothing of
+events some of whose ancestors have no place on the server.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Checks:
     def _check_told(self, disks: RoomDisks) -> None:
         since = _descendants(disks, self._first_joins(disks).values())
         steady = self._steady(disks, since)
+        owing = {
+            server.name: _behind_gaps(server.disk.tables, disks) for server in self.world.servers
+        }
         for told in self.world.told:
             is_meant = (
                 told.event_id not in self.world.attacks
@@ -71,6 +74,8 @@ class Checks:
             if told.event_id in since:
                 holders |= steady
             for server in sorted(holders):
+                if told.event_id in owing[server]:
+                    continue
                 stored = disks.of[server].get(told.event_id)
                 is_own = server == told.server  # then it may be known from a join's state alone
                 if stored is None or (not stored.is_placed and not is_own):
@@ -87,10 +92,10 @@ class Checks:
 
     def _misled(self, disks: RoomDisks) -> set[ServerName]:
         """The servers that refused an event on a liar's word, and so never asked for what it
-        followed again."""
+        followed again; and the liar, of whose users it may have told nobody."""
         if not self.world.plan.lies:
             return set()
-        return {
+        return {self.world.servers[-1].name} | {
             name
             for name, stored in disks.of.items()
             if any(
@@ -119,6 +124,19 @@ class Checks:
                 payload = signature_payload(one.event)
                 if seen.setdefault(event_id, payload) != payload:
                     self.world.found(f"{name} has another event as {event_id}")
+
+
+def _behind_gaps(tables: Tables, disks: RoomDisks) -> set[EventId]:
+    """What a server knows to be missing, and all before it: backfill will bring it."""
+    nid = room_nid(tables, disks.room.room_id)
+    work = [EventId(event_id) for number, event_id in tables.gaps if number == nid]
+    found: set[EventId] = set()
+    while work:
+        event_id = work.pop()
+        if event_id not in found and event_id in disks.events:
+            found.add(event_id)
+            work += disks.events[event_id].prev_events
+    return found
 
 
 def members(disks: RoomDisks) -> set[ServerName]:
@@ -224,8 +242,6 @@ class GraphCheck:
         wanted = {event_id for event_id, n in leaves.items() if n >= since}
         if self._disks.world.met["attack: flood"]:
             wanted = set()  # past a bound, heads that add nothing to the state may go
-        if any((one.row["fill"] or 0) < 0 for one in accepted):
-            return  # what backfilled history follows may be a head still
         if len(set(heads)) < len(heads) or not wanted <= set(heads) <= leaves.keys():
             self._found(f"{self._name} has heads {sorted(heads)}, its graph {sorted(wanted)}")
 

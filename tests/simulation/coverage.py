@@ -30,6 +30,7 @@ WANTED = (
     "crashes that forget what was staged",
     "clock jumps",
     "long outages",
+    "graphs handed in in another order",
     "events older than their parents by their own time",
     "sends repeated under their transaction ID",
     "upgrades",

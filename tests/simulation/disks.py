@@ -43,22 +43,13 @@ class RoomDisks:
         self.oracle = GraphOracle(room.version, self.events, world.signers)
 
     def complete(self, name: ServerName) -> set[EventId]:
-        """The events of a server that don't rest on a word that may have been false: another
-        server's word for the state at an open end of history."""
+        """The events of a server that have a place there, as have all of their ancestors."""
         stored, found = self.of[name], set[EventId]()
         for event in self.oracle.order:
             one = stored.get(event.event_id)
-            if one is None or not one.is_placed or self._may_err(one):
-                continue
-            placed = {p for p in event.prev_events if p in stored and stored[p].is_placed}
-            parents = set(event.prev_events) if self.world.plan.lies else placed
-            if one.row["unproven"] or found.issuperset(parents):
+            if one is not None and one.is_placed and found.issuperset(event.prev_events):
                 found.add(event.event_id)
         return found
-
-    def _may_err(self, one: Stored) -> bool:
-        """May it rest on a false word?"""
-        return one.row["unproven"] and (bool(self.world.plan.lies) or one.row["fill"] != 0)
 
 
 def read_room(tables: Tables, room: PlayedRoom) -> dict[EventId, Stored]:

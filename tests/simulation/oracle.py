@@ -1,8 +1,8 @@
 """What a graph of events means, worked out naively and apart from the engine: which events are
 allowed, and the state before each.
 
-Resolution is the tests' own (`tests.federation.graph.resolution_oracle`); of the code under test
-only the rules for a single event against a state are used.
+Resolution is the tests' own (`tests.federation.graph.resolution_oracle`), as are the authorisation
+rules (`tests.federation.graph.auth_oracle`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_rules import AuthState, check_auth, check_auth_events, create_event_id
+from tests.federation.graph.auth_oracle import Case, Told, auth_events_refusals, refusal, told
 from tests.federation.graph.resolution_oracle import Oracle
 
 StateIds = Mapping[StateKey, EventId]
@@ -29,6 +29,7 @@ class GraphOracle:
         self.version, self.events, self._signers = version, events, signers
         self.before: dict[EventId, StateIds] = {}
         self.rejected: dict[EventId, str] = {}
+        self._tellings: dict[EventId, Told] = {}
         self._after: dict[EventId, StateIds] = {}
         self._resolver = Oracle(version, events, self.rejected.__contains__)
         self.order = _in_order(events)
@@ -76,27 +77,34 @@ class GraphOracle:
 
     def refusal_by(self, event: Event, state: StateIds) -> str | None:
         """Why a state doesn't allow an event; None where it does."""
-        found = {key: self.events[event_id] for key, event_id in state.items()}
-        return self._refusal_by(event, found)
 
-    def _refusal_by(self, event: Event, state: Mapping[StateKey, Event]) -> str | None:
-        failure = check_auth(
-            event, AuthState(self.version, state.get), verified_servers=self._signers(event)
-        )
-        return None if failure is None else str(failure)
+        def look_up(key: StateKey) -> Told | None:
+            event_id = state.get(key)
+            return None if event_id is None else self._told(event_id)
+
+        told = self._told(event.event_id)
+        rule = refusal(Case(told, look_up, int(self.version.name), self._signers(event)))
+        return None if rule is None else f"rule {rule}"
+
+    def _told(self, event_id: EventId) -> Told:
+        if event_id not in self._tellings:
+            self._tellings[event_id] = told(event_id, self.events[event_id].raw)
+        return self._tellings[event_id]
 
     def _refusal(self, event: Event, before: StateIds) -> str | None:
+        cited = [self._told(auth) for auth in event.auth_events]
+        version = int(self.version.name)
+        broken = auth_events_refusals(
+            self._told(event.event_id), cited, version, self.rejected.keys()
+        )
+        if broken:
+            return f"rule {broken[0]}"
         if event.type == "m.room.create":
-            return self._refusal_by(event, {})
-        cited = [self.events[auth] for auth in event.auth_events]
-        failure = check_auth_events(event, cited, self.rejected.__contains__)
-        if failure is not None:
-            return str(failure)
-        by_key = {one.key: one for one in cited if one.is_state}
-        create = create_event_id(event.room_id, self.version)
-        if create is not None:
-            by_key["m.room.create", ""] = self.events[create]
-        return self._refusal_by(event, by_key) or self.refusal_by(event, before)
+            return self.refusal_by(event, {})
+        by_key = {self.events[one].key: one for one in event.auth_events}
+        if self.version.room_id_is_create_hash:
+            by_key["m.room.create", ""] = EventId("$" + event.room_id[1:])
+        return self.refusal_by(event, by_key) or self.refusal_by(event, before)
 
 
 def _in_order(events: Mapping[EventId, Event]) -> list[Event]:

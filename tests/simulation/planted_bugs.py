@@ -22,6 +22,7 @@ from federation.transport.outbox import Outbox
 from homeserver.engine import acceptance, batch, stager, staging, transactions
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
+from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.resolution import resolver
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.stager import Stager
@@ -191,6 +192,11 @@ def changes_not_logged() -> None:
 
     state_changes = staging.state_changes
     _plant(staging, "state_changes", own_key_only)
+
+
+def words_never_proven() -> None:
+    """What rests on another server's word stays as it is when the gap is closed."""
+    _plant(Proofs, "work_off", _nothing_async)
 
 
 PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
