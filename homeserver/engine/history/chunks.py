@@ -4,7 +4,9 @@ Rules:
 1. The state before an event is resolved over the states after its parents, where all of them are
    in the chunk or have a place here. At an open end it is another server's word.
 2. An event is unproven if the state before it is a word, or if one of its parents is unproven.
-3. An event that its state doesn't allow is rejected: it is kept, without a place in room order.
+3. An event that its state doesn't allow is rejected: it is kept, without a place in room order. At
+   an open end the state is a mere word, and a refusal by it would hide the gap below for good: there
+   the event is placed, unproven, and judged once the gap is closed.
 4. What can't be decided is left out, and asked for again.
 
 Spec: server-server API, "Backfilling and retrieving missing events".
@@ -19,7 +21,7 @@ import immutables
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
-from federation.graph.admission import Rejected
+from federation.graph.admission import Accepted, Rejected
 from federation.ports import KnownEvent
 from homeserver.engine.history.judging import Judge
 from homeserver.engine.resolution.citations import cited_first
@@ -130,6 +132,9 @@ class Chunks:
         return nids
 
     async def _place(self, work: _Work, event: Event) -> None:
+        lacking = [one for one in event.prev_events if not work.is_placed(one)]
+        if lacking and event.event_id in work.chunk.rejected:
+            return  # it would hide the gap below it: it is placed once it comes with its parents
         before = await self._before(work, event)
         if before is None:
             return
@@ -138,12 +143,13 @@ class Chunks:
             verdict = await self._judge.judge(work.room, event, before.state, at_hand=work.known)
             if verdict is None:
                 return
+            if lacking and isinstance(verdict, Rejected):
+                verdict = Accepted()  # a word alone isn't held against it
         nid = work.nids[event.event_id]
         reason = "its auth events don't allow it"
         if isinstance(verdict, Rejected):
             reason = str(verdict.failure)
         is_rejected = verdict is None or isinstance(verdict, Rejected)
-        lacking = [one for one in event.prev_events if not work.is_placed(one)]
         is_unproven = bool(lacking) or any(map(work.is_unproven, event.prev_events))
         origin = Origin(
             to_federate=False,

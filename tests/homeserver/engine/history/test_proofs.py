@@ -323,3 +323,54 @@ async def test_gap_that_is_filled_by_a_live_event_is_closed() -> None:
         await server.accept(named)
         assert server.tables.gaps == {}
         assert (await server.room()).awaited == set()
+
+
+async def test_lie_about_fetched_history_hides_nothing_and_is_found_out() -> None:
+    async with here() as server:
+        graph = server.graph
+        carol = graph.add(enter(CAROL), graph.begin(BOB))
+        levels = graph.add(powers({CAROL: 50}), carol)
+        change = graph.add(topic("carol's", CAROL), levels)
+        join = await server.join(ALICE, change)
+        await server.backfill(change, told={change.event_id: graph.before([carol])})
+        row = server.row(change)
+        assert (row["verdict"], row["unproven"]) == (ACCEPTED, True)
+        seen = log_of(server)
+        await server.backfill(*(one for one in graph.events.values() if one.depth < change.depth))
+        await server.prove()
+        assert server.unproven == set()
+        assert seen == []
+        server.check_current(join)
+        await server.check()
+
+
+async def test_fetched_event_that_is_allowed_after_all_counts_but_is_not_news() -> None:
+    async with here() as server:
+        graph = server.graph
+        carol = graph.add(enter(CAROL), graph.begin(BOB))
+        levels = graph.add(powers({CAROL: 50}), carol)
+        said = graph.add(message("between", BOB), levels)
+        change = graph.add(topic("carol's", CAROL), said)
+        join = await server.join(ALICE, change)
+        await server.backfill(said, change, told={said.event_id: graph.before([carol])})
+        assert server.row(change)["verdict"] == REJECTED
+        seen = log_of(server)
+        await server.backfill(*(one for one in graph.events.values() if one.depth < said.depth))
+        await server.prove()
+        row = server.row(change)
+        assert (row["verdict"], row["n"], row["position"]) == (ACCEPTED, None, None)
+        assert seen == []
+        server.check_current(join)
+        await server.check()
+
+
+async def test_what_was_judged_before_a_correction_is_judged_again_at_its_place() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        refused = graph.add(topic("no power", CAROL), last)
+        known = graph.auth_chain(refused.auth_events)
+        await server.engine.residents.store_outliers(known, [])
+        (await server.room()).was_corrected = True
+        verdict = await server.engine.residents.accept(refused, Accepted())
+        assert isinstance(verdict, Rejected)
+        assert server.row(refused)["verdict"] == REJECTED
