@@ -233,6 +233,8 @@ class GraphCheck:
             if one.row["n"] is not None and one.row["verdict"] == ACCEPTED
         ]
         parents = {parent for one in accepted for parent in one.event.prev_events}
+        live = [one for one in accepted if one.row["fill"] == 0]
+        named_late = parents - {parent for one in live for parent in one.event.prev_events}
         since = max((one.row["n"] for one in accepted if self._is_entry(one)), default=0)
         leaves = {
             one.event.event_id: one.row["n"]
@@ -242,7 +244,9 @@ class GraphCheck:
         wanted = {event_id for event_id, n in leaves.items() if n >= since}
         if self._disks.world.met["attack: flood"]:
             wanted = set()  # past a bound, heads that add nothing to the state may go
-        if len(set(heads)) < len(heads) or not wanted <= set(heads) <= leaves.keys():
+        # A head that only backfilled history names stays one until the next event names it.
+        others = set(heads) - leaves.keys() - named_late
+        if len(set(heads)) < len(heads) or not wanted <= set(heads) or others:
             self._found(f"{self._name} has heads {sorted(heads)}, its graph {sorted(wanted)}")
 
     def _is_entry(self, one: Stored) -> bool:
