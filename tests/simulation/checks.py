@@ -1,7 +1,8 @@
 """What must hold of a world, checked from its disks and from what clients were told.
 
 1. What a client was told is on its server's disk, and, if it is calm, on those of all servers that
-   were in the room all the time.
+   were in the room all the time. A server that was put out while it was cut off may not have got
+   its last words through: it answers no questions about the room any more.
 2. Every event that has a place was signed by its sender's server, and one ID is one event
    everywhere; it is rejected where the oracle rejects it, and nowhere else; the state before it is
    the oracle's, whatever the order of arrival. Heads are the graph's, current state is theirs.
@@ -60,7 +61,7 @@ class Checks:
 
     def _check_told(self, disks: RoomDisks) -> None:
         since = _descendants(disks, self._first_joins(disks).values())
-        steady = self._steady(disks, since)
+        steady, inside = self._steady(disks, since), members(disks)
         owing = {
             server.name: _behind_gaps(server.disk.tables, disks) for server in self.world.servers
         }
@@ -71,7 +72,7 @@ class Checks:
             if told.room_id != disks.room.room_id or not is_meant:
                 continue
             holders = {told.server}
-            if told.event_id in since:
+            if told.event_id in since and told.server in inside:
                 holders |= steady
             for server in sorted(holders):
                 if told.event_id in owing[server]:
