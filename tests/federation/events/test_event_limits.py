@@ -12,11 +12,17 @@ import pytest
 
 from federation import limits
 from federation.events import canonical_json, hashes
-from federation.events.event import EventTooLarge, InvalidEvent, load_event, parse_pdu
+from federation.events.event import (
+    EventTooLarge,
+    InvalidEvent,
+    load_event,
+    parse_pdu,
+    parse_signed_pdu,
+)
 from federation.events.ids import ServerName
 from federation.events.redaction import redact_event
 from federation.events.room_versions import ROOM_VERSIONS, RoomVersion
-from federation.events.signatures import signature_payload
+from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SigningKey
 from federation.graph.building import sign_event
 
@@ -217,3 +223,18 @@ def test_depth_of_nesting_is_no_reason_to_refuse(version: RoomVersion) -> None:
     if version.event_ids_are_hashes:
         pdu = canonical_json.decode_lenient(redacted.raw)
         assert hashes.event_id_of(pdu, version) == event.event_id
+
+
+@versions
+@pytest.mark.parametrize("is_hash_right", [True, False])
+def test_an_event_comes_with_what_its_signers_signed(
+    version: RoomVersion, is_hash_right: bool
+) -> None:
+    pdu = pdu_of(version, signatures={"d": {"ed25519:1": "A" * 86}, "e": {"rsa:1": ""}})
+    if not is_hash_right:
+        pdu["content"] = {"body": "changed on the way"}
+    signed = parse_signed_pdu(pdu, version)
+    assert signed.event == parse_pdu(pdu, version)
+    assert signed.event.content_redacted is not is_hash_right
+    assert signed.payload == signature_payload(signed.event)
+    assert signed.signatures == signatures_of(signed.event) == pdu["signatures"]

@@ -15,6 +15,7 @@ from federation.events.ids import InvalidIdentifier
         "matrix.org:8888",
         "1.2.3.4",
         "1.2.3.4:1234",
+        "255.0.3.255",
         "[1234:5678::abcd]",
         "[1234:5678::abcd]:5678",
         "localhost",

@@ -24,7 +24,7 @@ from federation.ports import JoinedRoom
 from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.room import Room
-from homeserver.storage.events import REJECTED
+from homeserver.storage.events import REJECTED, SOFT_FAILED
 from homeserver.storage.text import unescape
 from tests.federation.transport.memory_ports import CountingMetrics
 from tests.homeserver.engine.engine_world import (
@@ -276,6 +276,10 @@ class Here:
     async def check_memory(self) -> None:
         """The room in memory is the one on disk."""
         room = await self.room()
+        known = await self.engine.rooms.events([EventId(one) for one in self.tables.events])
+        for event_id, one in known.items():
+            verdict = self.tables.events[event_id]["verdict"]
+            assert (one.rejected, one.soft_failed) == (verdict == REJECTED, verdict == SOFT_FAILED)
         assert {head.event_id for head in room.view.heads} == self.heads
         stored = self.tables.heads[self._room_nid]
         current = {key: ref.event_id for key, ref in room.view.state.items()}

@@ -13,7 +13,7 @@ from homeserver import limits
 from homeserver.engine.entries import EventEntry, StateEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.reader import event_entry
-from homeserver.storage.events import ACCEPTED, REJECTED
+from homeserver.storage.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history.history_world import (
     BOB,
@@ -65,7 +65,7 @@ async def test_event_accepted_on_a_lie_is_rejected_when_the_gap_closes() -> None
         assert await server.accept_with(said, lie) == Accepted()
         assert server.row(said)["unproven"]
         await server.accept(banned)
-        seen = log_of(server)
+        seen, position = log_of(server), server.engine.committer.position
         await server.prove()
         assert server.row(said)["verdict"] == REJECTED
         assert server.row(said)["n"] is None
@@ -76,6 +76,9 @@ async def test_event_accepted_on_a_lie_is_rejected_when_the_gap_closes() -> None
         assert isinstance(correction.entry, StateEntry)
         [change] = correction.entry.changes
         assert (change.key, change.membership) == (("m.room.member", CAROL), "ban")
+        room = await server.room()
+        told = await server.engine.reader.changes(room, after=position, upto=correction.position)
+        assert told == [(correction.position, change)]
         assert server.metrics.counts["room_proofs"] >= 1
 
 
@@ -111,6 +114,39 @@ async def test_event_rejected_on_a_lie_is_accepted_and_shown_when_the_gap_closes
         assert shown.entry.event.event_id == change.event_id
         assert row["position"] == shown.position
         server.check_current(change)
+        await server.check()
+
+
+async def test_event_that_is_allowed_after_all_but_not_now_is_soft_failed() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        levels = graph.add(powers({CAROL: 50}), last)
+        change = graph.add(topic("carol's", CAROL), levels)
+        assert isinstance(await server.accept_with(change, graph.before([last])), Rejected)
+        revoked = graph.add(powers({}), levels)
+        await server.accept(levels, revoked)
+        seen = log_of(server)
+        await server.prove()
+        row = server.row(change)
+        assert (row["verdict"], row["unproven"], row["n"]) == (SOFT_FAILED, False, None)
+        assert row["reason"].startswith("level_too_low")
+        assert seen == []
+        server.check_current(revoked)
+        await server.check()
+
+
+async def test_event_that_is_accepted_after_all_is_no_head_where_one_names_it() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        levels = graph.add(powers({CAROL: 50}), last)
+        change = graph.add(topic("carol's", CAROL), levels)
+        assert isinstance(await server.accept_with(change, graph.before([last])), Rejected)
+        child = graph.add(message("on it", BOB), change)
+        assert await server.accept(child) == Accepted()
+        await server.accept(levels)
+        await server.prove()
+        assert server.row(change)["verdict"] == ACCEPTED
+        server.check_current(child)
         await server.check()
 
 
