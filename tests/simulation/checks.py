@@ -66,11 +66,8 @@ class Checks:
             server.name: _behind_gaps(server.disk.tables, disks) for server in self.world.servers
         }
         for told in self.world.told:
-            is_meant = (
-                told.event_id not in self.world.attacks
-            )  # else its liar didn't mean to send it
-            if told.room_id != disks.room.room_id or not is_meant:
-                continue
+            if told.room_id != disks.room.room_id or told.event_id in self.world.attacks:
+                continue  # the liar didn't mean to send what it withheld
             holders = {told.server}
             if told.event_id in since and told.server in inside:
                 holders |= steady
