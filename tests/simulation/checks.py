@@ -1,7 +1,8 @@
 """What must hold of a world, checked from its disks and from what clients were told.
 
 1. What a client was told is on its server's disk, and, if it is calm, on those of all servers that
-   were in the room all the time.
+   were in the room all the time. A server that was put out while it was cut off may not have got
+   its last words through: it answers no questions about the room any more.
 2. Every event that has a place was signed by its sender's server, and one ID is one event
    everywhere; it is rejected where the oracle rejects it, and nowhere else; the state before it is
    the oracle's, whatever the order of arrival. Heads are the graph's, current state is theirs.
@@ -60,18 +61,15 @@ class Checks:
 
     def _check_told(self, disks: RoomDisks) -> None:
         since = _descendants(disks, self._first_joins(disks).values())
-        steady = self._steady(disks, since)
+        steady, inside = self._steady(disks, since), members(disks)
         owing = {
             server.name: _behind_gaps(server.disk.tables, disks) for server in self.world.servers
         }
         for told in self.world.told:
-            is_meant = (
-                told.event_id not in self.world.attacks
-            )  # else its liar didn't mean to send it
-            if told.room_id != disks.room.room_id or not is_meant:
-                continue
+            if told.room_id != disks.room.room_id or told.event_id in self.world.attacks:
+                continue  # the liar didn't mean to send what it withheld
             holders = {told.server}
-            if told.event_id in since:
+            if told.event_id in since and told.server in inside:
                 holders |= steady
             for server in sorted(holders):
                 if told.event_id in owing[server]:
@@ -233,6 +231,8 @@ class GraphCheck:
             if one.row["n"] is not None and one.row["verdict"] == ACCEPTED
         ]
         parents = {parent for one in accepted for parent in one.event.prev_events}
+        live = [one for one in accepted if one.row["fill"] == 0]
+        named_late = parents - {parent for one in live for parent in one.event.prev_events}
         since = max((one.row["n"] for one in accepted if self._is_entry(one)), default=0)
         leaves = {
             one.event.event_id: one.row["n"]
@@ -242,7 +242,9 @@ class GraphCheck:
         wanted = {event_id for event_id, n in leaves.items() if n >= since}
         if self._disks.world.met["attack: flood"]:
             wanted = set()  # past a bound, heads that add nothing to the state may go
-        if len(set(heads)) < len(heads) or not wanted <= set(heads) <= leaves.keys():
+        # A head that only backfilled history names stays one until the next event names it.
+        others = set(heads) - leaves.keys() - named_late
+        if len(set(heads)) < len(heads) or not wanted <= set(heads) or others:
             self._found(f"{self._name} has heads {sorted(heads)}, its graph {sorted(wanted)}")
 
     def _is_entry(self, one: Stored) -> bool:

@@ -55,7 +55,10 @@ class Convergence:
         inside = members(disks)
         views: list[tuple[ServerName, list[EventId], StateIds]] = []
         for server in self._world.servers:
-            if server.name in inside and await self._speaker(room, server):
+            speaker = await self._speaker(room, server)
+            if server.name not in inside or speaker is None:
+                continue
+            if self._is_heard(room, speaker, inside):
                 heads, state = await self._view(room, server)
                 if disks.complete(server.name).issuperset(heads):
                     views.append((server.name, heads, state))
@@ -71,6 +74,15 @@ class Convergence:
             if heads != first_heads:
                 found.append(f"{name} has heads {heads}, {first} has {first_heads}")
         return found
+
+    def _is_heard(self, room: PlayedRoom, user: UserId, inside: set[ServerName]) -> bool:
+        """Do all servers in the room see the user as joined? If not, what it says is soft-failed
+        somewhere for ever, and its branch never merged there."""
+        disks = [one.disk.tables for one in self._world.servers if one.name in inside]
+        if all(_is_joined(tables, room, user) for tables in disks):
+            return True
+        self._world.met["servers that others don't hear"] += 1
+        return False
 
     async def _speaker(self, room: PlayedRoom, server: SimulatedServer) -> UserId | None:
         """A joined user of the server; one whom the other servers see as joined too, if any."""

@@ -107,7 +107,7 @@ class Lies:
         kept = [
             one
             for one in answer["pdu_ids"]
-            if self._row(one)["type"] == "m.room.create" or self._rng.random() < 0.8
+            if self._row(one)["type"] == "m.room.create" or self._rng.random() < 0.6
         ]
         return {**answer, "pdu_ids": kept}
 
@@ -130,7 +130,7 @@ class Lies:
         state = [
             one
             for one in answer["state"]
-            if one["type"] in ("m.room.create", *_RULING) or self._rng.random() < 0.8
+            if one["type"] in ("m.room.create", *_RULING) or self._rng.random() < 0.6
         ]
         return {**answer, "state": state}
 

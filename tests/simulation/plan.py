@@ -65,6 +65,8 @@ class Plan:
         version = rng.choice([*VERSIONS, "12", "12", "12", "11", "10"])
         has_liar = rng.random() < 0.5
         attacks = _some(rng, ATTACKS) if has_liar else ()
+        if has_liar and rng.random() < 0.4:
+            attacks = tuple(dict.fromkeys((*attacks, "withheld fork")))
         lies = _some(rng, LIES) if has_liar and rng.random() < 0.6 else ()
         if "withheld fork" in attacks:  # else nobody asks for a state
             lies = (*lies, rng.choice(["state_ids", "outdated state_ids"]))

@@ -218,6 +218,7 @@ PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
         (duplicates_applied_twice, "up to place"),  # moments, 3
         (transaction_used_twice, "it is there 2 times"),  # contents, 3
         (redactions_not_applied, "should have redacted"),  # contents, 2
+        (words_never_proven, "another state before"),  # checks, 2
         (changes_not_logged, "the log leads to another state"),  # moments, 1
     )
 }

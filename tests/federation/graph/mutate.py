@@ -45,7 +45,7 @@ TESTS = {
     "auth_membership": [AUTH[1], AUTH[0], "test_old_versions.py", *ORACLE],
     "auth_power_levels": [AUTH[2], *ORACLE],
     "power_levels": ["test_power_levels.py", *AUTH, *ORACLE],
-    "auth_state": [*AUTH, *ORACLE],
+    "auth_state": [*AUTH, "test_admission.py", *ORACLE],
     "rule_numbers": ["test_rule_matrix.py", "test_explain.py"],
     "admission": ["test_admission.py"],
     "policy_servers": ["test_policy_servers.py", "test_admission.py"],

@@ -225,6 +225,36 @@ async def test_backfilled_history_gets_places_before_what_was_there(
         assert kinds == [join.event_id, *reversed(old)]
 
 
+async def test_an_event_that_fills_a_gap_is_no_head(
+    postgres_url: str, second_postgres_url: str
+) -> None:
+    async with running(postgres_url) as one, running(second_postgres_url) as two:
+        room_id = await one.create_room()
+        old = [await one.say(room_id, f"old {i}") for i in range(3)]
+        room = await one.room(room_id)
+        join = await one.remote(room_id, JOIN)
+        await one.engine.residents.accept_handshake(join)
+        state = await one.engine.rooms.state_before(room, join.event_id)
+        assert state is not None
+        known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
+        events = [one.event for one in known.values()]
+        await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
+        history = [known.event for known in (await one.engine.rooms.events(old)).values()]
+        ids = {key: ref.event_id for key, ref in state.items()}
+        first, *rest = sorted(history, key=lambda one: one.depth)
+        await two.engine.residents.store_backfill(rest, {rest[0].event_id: ids})
+        await two.engine.residents.accept_with_state(first, Accepted(), ids)
+        assert await _heads(two, room_id) == [join.event_id]
+        parent = await one.remote(room_id, message("parent", sender=BOB))
+        await one.engine.residents.accept(parent, Accepted())
+        child = await one.remote(room_id, message("child", sender=BOB))
+        after = {**ids, ("m.room.member", str(BOB)): join.event_id}
+        await two.engine.residents.accept_with_state(child, Accepted(), after)
+        await two.engine.residents.accept(parent, Accepted())
+        assert child.event_id in await _heads(two, room_id)
+        assert parent.event_id not in await _heads(two, room_id)
+
+
 async def test_redaction_empties_its_target_everywhere(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room()
@@ -330,25 +360,3 @@ async def test_first_depth_is_that_of_our_own_join(
         await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
         assert await one.engine.events.first_depth(room_id) == 1
         assert await two.engine.events.first_depth(room_id) == join.depth
-
-
-async def test_two_users_who_join_at_once_are_both_in_the_room(
-    postgres_url: str, second_postgres_url: str
-) -> None:
-    async with running(postgres_url) as one, running(second_postgres_url) as two:
-        room_id = await one.create_room()
-        room, imports = await one.room(room_id), []
-        for user in (BOB, UserId("@carol:hs2")):
-            join = await one.remote(
-                room_id, draft("m.room.member", {"membership": "join"}, user, sender=user)
-            )
-            await one.engine.residents.accept_handshake(join)
-            state = await one.engine.rooms.state_before(room, join.event_id)
-            assert state is not None
-            known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
-            events = [one.event for one in known.values()]
-            imports.append(JoinedRoom(room_id, room.version, join, events, []))
-        await asyncio.gather(*(two.engine.residents.import_join(joined) for joined in imports))
-        theirs = await two.room(room_id)
-        assert all(theirs.is_joined(UserId(str(joined.event.state_key))) for joined in imports)
-        assert set(theirs.view.state) == set(room.view.state)
