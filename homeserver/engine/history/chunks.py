@@ -5,8 +5,8 @@ Rules:
    in the chunk or have a place here. At an open end it is another server's word.
 2. An event is unproven if the state before it is a word, or if one of its parents is unproven.
 3. An event that its state doesn't allow is rejected: it is kept, without a place in room order. At
-   an open end the state is a mere word, and a refusal by it would hide the gap below for good: there
-   the event is placed, unproven, and judged once the gap is closed.
+   an open end the state is a mere word, and a refusal by it would hide the gap below: there the
+   event is placed, unproven, and judged once the gap is closed.
 4. What can't be decided is left out, and asked for again.
 
 Spec: server-server API, "Backfilling and retrieving missing events".
