@@ -26,6 +26,7 @@ from federation.events.signatures import (
     signatures_of,
 )
 from federation.events.signing import SignatureInvalid, VerifyKey
+from federation.graph.auth_failures import AuthRule
 from federation.graph.auth_rules import (
     AuthFailure,
     AuthState,
@@ -329,6 +330,13 @@ def admit(
             return verified
     else:
         verified = verified_servers
+    # A join without the signature of the server that authorises it is refused by any state (room
+    # version 8, "Authorisation rules" 4.2.1). That is said first, whatever else is wrong: verdicts
+    # are made again without the signatures, and this reason stays.
+    authorising = authorising_server(event)
+    if authorising is not None and authorising not in verified:
+        rule = AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
+        return Rejected(AuthFailure(rule, f"not signed by {authorising}"))
     # 4
     verdict = yield from _check_auth_events(event, verified)
     if verdict is not None:

@@ -23,7 +23,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
 from federation.ports import KnownEvent
-from homeserver.engine.history.judging import Judge
+from homeserver.engine.history.judging import Judge, refused_by_auth_events
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
@@ -146,7 +146,7 @@ class Chunks:
             if lacking and isinstance(verdict, Rejected):
                 verdict = Accepted()  # a word alone isn't held against it
         nid = work.nids[event.event_id]
-        reason = "its auth events don't allow it"
+        reason = refused_by_auth_events(event)
         if isinstance(verdict, Rejected):
             reason = str(verdict.failure)
         is_rejected = verdict is None or isinstance(verdict, Rejected)

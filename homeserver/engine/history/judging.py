@@ -95,6 +95,16 @@ def _decided(
                 raise AssertionError("the signatures were verified")
 
 
+def refused_by_auth_events(event: Event) -> str:
+    """The reason to store for an event that was refused among many, by signatures and auth events.
+    Of a join that another server authorises it isn't known whether that had signed it: so it counts
+    as unsigned, and the refusal stays."""
+    text = "its auth events don't allow it"
+    if authorising_server(event) is None:
+        return text
+    return f"{AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value}: or {text}"
+
+
 def is_unsigned_join(reason: str | None) -> bool:
     """Was an event refused since the server that authorised a join hadn't signed it? That can't be
     seen again, and stays so."""

@@ -256,6 +256,17 @@ def test_a_restricted_join_without_the_authorisers_signature_is_rejected() -> No
     assert rule_of(verdict) is AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
 
 
+def test_an_unsigned_restricted_join_is_refused_for_that_first() -> None:
+    room = Room("11").open_to(CAROL)
+    room.join_rule(ALICE, "restricted")
+    extra = {"join_authorised_via_users_server": CAROL}
+    join = room.member(EVE, "join", extra=extra, keep=False)
+    event_ids = [room.state["m.room.member", CAROL].event_id]
+    rejected = [room.events[event_id] for event_id in event_ids]
+    verdict, _ = play(room, join, events=known(room, *rejected))
+    assert rule_of(verdict) is AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
+
+
 def test_signatures_may_be_verified_apart() -> None:
     room = Room("11").open_to(BOB)
     requirements = signature_requirements(room.send("m.x", BOB, {}, keep=False))
