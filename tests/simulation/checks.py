@@ -234,16 +234,13 @@ class GraphCheck:
         live = [one for one in accepted if one.row["fill"] == 0]
         named_late = parents - {parent for one in live for parent in one.event.prev_events}
         since = max((one.row["n"] for one in accepted if self._is_entry(one)), default=0)
-        leaves = {
-            one.event.event_id: one.row["n"]
-            for one in accepted
-            if one.event.event_id not in parents
-        }
-        wanted = {event_id for event_id, n in leaves.items() if n >= since}
+        leaves = {one.event.event_id for one in accepted} - parents
+        new = {one.event.event_id for one in live if one.row["n"] >= since}
+        wanted = leaves & new
         if self._disks.world.met["attack: flood"]:
             wanted = set()  # past a bound, heads that add nothing to the state may go
         # A head that only backfilled history names stays one until the next event names it.
-        others = set(heads) - leaves.keys() - named_late
+        others = set(heads) - leaves - named_late
         if len(set(heads)) < len(heads) or not wanted <= set(heads) or others:
             self._found(f"{self._name} has heads {sorted(heads)}, its graph {sorted(wanted)}")
 
