@@ -209,6 +209,8 @@ class Imports:
             if known is None and room.unsettled == 0 and not room.view.position:
                 self._rooms.drop(room.room_id)
             raise
+        if not staged.missing_parents:
+            self._due_rooms.add([room.room_id])
         for user, _ in given.here:
             self._forget_user(UserId(user))
 
@@ -239,8 +241,19 @@ class Imports:
         staged = await self._writer.stager.place(
             room, event, before, origin, snapshots=snapshots, replaces_heads=True
         )
-        staged.missing_parents = event.prev_events
+        staged.missing_parents = await self._without_place(room, event.prev_events)
         return staged
+
+    async def _without_place(self, room: Room, event_ids: Sequence[EventId]) -> tuple[EventId, ...]:
+        """Those that have no place here. In a room that is ours again some may have: where all have
+        one, the state that was given is proven at once."""
+        known = await self._rooms.events(
+            [one for one in event_ids if one not in room.staged_events]
+        )
+        known.update(
+            (one, room.staged_events[one]) for one in event_ids if one in room.staged_events
+        )
+        return tuple(one for one in event_ids if one not in known or known[one].outlier)
 
     # History
 
