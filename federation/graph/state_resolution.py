@@ -304,7 +304,8 @@ class Replay:
         if create is None:
             # Without a create event there are no creators: such levels must not be kept for others.
             return PowerLevels(None, power_levels, self._version).user(event.sender)
-        event_id = None if power_levels is None else power_levels.event_id
+        # Without power levels it is the create event that gives them, and there may be several.
+        event_id = (power_levels or create).event_id
         levels = self._parsed.get(event_id)
         if levels is None:
             levels = self._parsed[event_id] = PowerLevels(create, power_levels, self._version)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.events.event import Event
-from federation.events.ids import EventId, StateKey
+from federation.events.ids import EventId, StateKey, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth_chains import AuthChains
 from federation.graph.chains import Citations, loader
@@ -318,6 +318,21 @@ def test_an_event_without_a_create_event_takes_no_power_from_the_others() -> Non
     assert steps.sender_levels[sound.event_id] == 100
     assert {steps.sender_levels[event.event_id] for event in bare} == {0}
     assert steps.power_events[0].event_id == sound.event_id
+
+
+def test_of_two_create_events_of_one_room_each_gives_its_own_creator_the_power() -> None:
+    # Up to version 11 one server can make two rooms of one ID, and lead a fork from one to the
+    # other.
+    first, second = Room("11"), Room("11", creator=UserId("@mallory:a"))
+    rules = []
+    for room, ts in ((first, 5), (second, 900)):
+        creator = room.create.sender
+        room.member(creator, "join")
+        rules.append(room.join_rule(creator, "knock", keep=False, ts=ts))
+        rules.append(room.join_rule(creator, "invite", keep=False, ts=1_000 - ts))
+    first.events.update(second.events)
+    steps = steps_of(first, *(fork(first, event) for event in rules))
+    assert {steps.sender_levels[event.event_id] for event in rules} == {100}
 
 
 def test_the_steps_say_why_an_event_was_left_out() -> None:
