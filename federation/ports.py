@@ -237,7 +237,13 @@ class RoomWriter(Protocol):
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """For make_join, make_leave, make_knock: an event that `settle` would allow now; raises
-        Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND, 400 M_UNABLE_TO_AUTHORISE_JOIN ...)."""
+        Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND). A join to a restricted room names a user of ours
+        who vouches for it; where none can, 400 M_UNABLE_TO_AUTHORISE_JOIN or
+        M_UNABLE_TO_GRANT_JOIN."""
+
+    async def authorise_join(self, event: Event) -> None:
+        """May we sign this join, which names a user of ours as who vouches for it? By the current
+        states of its room and of those whose members may join it; raises Refused as `template`."""
 
     async def accept_handshake(
         self, event: Event, *, asked: PolicyServer | None = None

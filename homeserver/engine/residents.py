@@ -6,12 +6,14 @@ Rules:
 2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
 3. A join over federation brings its state in bulk, as outliers; then one unit makes it current.
 4. As the resident server we commit first, then answer (design, "What keeps it right", 9).
+5. A join to a restricted room gets a user of ours who vouches for it (`joins.authorisers`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
@@ -33,6 +35,7 @@ from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.imports import Imports
+from homeserver.engine.joins.authorisers import AUTHORISER, Authorisers
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
@@ -61,6 +64,7 @@ class Residents:
         self._writer = writer
         self._resolver = resolver
         self._server_name = server_name
+        self._authorisers = Authorisers(rooms, server_name)
         self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
         judge, due_rooms = Judge(rooms, writer.stager), DueRooms()
         self._imports = Imports(
@@ -205,9 +209,8 @@ class Residents:
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """`RoomWriter.template`."""
-        room = await self._rooms.get(room_id)
-        if room is None or self._server_name not in room.view.servers:
-            raise Refused(404, "M_NOT_FOUND", "no user of this server is in the room")
+        room = await self._resident_in(room_id)
+        draft = await self._authorised(room, draft)
         view = room.view
         state = view.state
         keys = auth_event_keys(
@@ -233,6 +236,24 @@ class Residents:
         }
         await self._check_template(room, draft, pdu, prev_events)
         return Template(room.version, pdu)
+
+    async def _resident_in(self, room_id: RoomId) -> Room:
+        room = await self._rooms.get(room_id)
+        if room is None or self._server_name not in room.view.servers:
+            raise Refused(404, "M_NOT_FOUND", "no user of this server is in the room")
+        return room
+
+    async def _authorised(self, room: Room, draft: EventDraft) -> EventDraft:
+        if draft.type != "m.room.member" or draft.content.get("membership") != "join":
+            return draft
+        authoriser = await self._authorisers.choose(room, draft.sender)
+        if authoriser is None:
+            return draft
+        return replace(draft, content={**draft.content, AUTHORISER: authoriser})
+
+    async def authorise_join(self, event: Event) -> None:
+        """`RoomWriter.authorise_join`."""
+        await self._authorisers.check(await self._resident_in(event.room_id), event)
 
     async def _references(self, room: Room, event_ids: Sequence[EventId]) -> list[object]:
         stager = self._writer.stager
@@ -276,9 +297,7 @@ class Residents:
         self, event: Event, *, asked: PolicyServer | None = None
     ) -> ResidentAnswer:
         """`RoomWriter.accept_handshake`."""
-        room = await self._rooms.get(event.room_id)
-        if room is None or self._server_name not in room.view.servers:
-            raise Refused(404, "M_NOT_FOUND", "no user of this server is in the room")
+        room = await self._resident_in(event.room_id)
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
             raise Refused(400, "M_BAD_STATE", "the event names events that are not known here")

@@ -33,20 +33,16 @@ from federation.events.ids import (
     server_of,
 )
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from homeserver import errors, limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.joins.authorisers import AUTHORISER, find_authoriser, restricted_to
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Room
 from homeserver.errors import MatrixError
-from homeserver.rules.restricted_joins import allowed_rooms, find_authorising_user
 from homeserver.services.directory import Directory, parse_alias, parse_room
 from homeserver.services.remote_rooms import RemoteRooms
 from homeserver.services.room_access import (
-    CREATE,
-    JOIN_RULES,
-    POWER_LEVELS,
     RoomAccess,
     RoomEngine,
     is_resident,
@@ -209,13 +205,13 @@ class Membership:
         self, user_id: UserId, room: Room, content: JsonObject, servers: Sequence[ServerName]
     ) -> None:
         if await self._needs_authoriser(user_id, room):
-            authoriser = await self._authoriser(room)
+            authoriser = await find_authoriser(self._engine.rooms, room)
             if authoriser is None and set(room.joined_servers) - {self._people.server_name}:
                 await self._join_by_others(user_id, room.room_id, servers, content)
                 return
             if authoriser is None:
                 raise errors.forbidden("Nobody in this room can let you in without an invite")
-            content["join_authorised_via_users_server"] = authoriser
+            content[AUTHORISER] = authoriser
         draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
         await self._engine.writer.send(room.room_id, draft)
 
@@ -225,11 +221,7 @@ class Membership:
         mine = room.view.state.get((MEMBER, user_id))
         if mine is not None and mine.membership in ("invite", "join", "ban"):
             return False
-        if not room.version.restricted_joins:
-            return False
-        found = await self._engine.rooms.state_events(room.view.state, [JOIN_RULES])
-        rules = found.get(JOIN_RULES)
-        allowed = None if rules is None else allowed_rooms(rules.content)
+        allowed = await restricted_to(self._engine.rooms, room)
         if allowed is None:
             return False
         memberships = await self._engine.memberships.of(user_id)
@@ -239,15 +231,6 @@ class Membership:
         ):
             return True
         raise errors.forbidden("You aren't in any of the rooms whose members may join this one")
-
-    async def _authoriser(self, room: Room) -> UserId | None:
-        found = await self._engine.rooms.state_events(room.view.state, [CREATE, POWER_LEVELS])
-        levels = found.get(POWER_LEVELS)
-        power = PowerLevels(found.get(CREATE), levels, room.version)
-        listed = {} if levels is None else levels.content.get("users")
-        return find_authorising_user(
-            power, listed if isinstance(listed, dict) else (), room.joined_local
-        )
 
     async def _candidates(
         self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]

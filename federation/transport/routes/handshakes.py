@@ -5,7 +5,7 @@ Rules:
    of event, by that user, in that room, with the ID of the path and a valid signature.
 2. We commit first, then answer (the writer's `accept_handshake`).
 3. We add our signature where it is needed: to a restricted join that one of our users authorises,
-   and to an invite of a user of ours.
+   and to an invite of a user of ours. Before, the writer says whether the join may be vouched for.
 4. Who comes, goes or knocks through us can't know the room's policy server: we ask it for them.
 
 Spec: server-server API, "Joining rooms", "Knocking upon a room", "Inviting to a room", "Leaving
@@ -181,6 +181,8 @@ class HandshakeRoutes:
             return event
         if authorising != self._name:
             raise _invalid("to be authorised by a user of another server")
+        if membership == "join":  # before we sign: the signature is what lets the user in
+            await self._writer.authorise_join(event)
         return sign_event(pdu, version, self._name, self._key)
 
     async def _check_signatures(self, event: Event) -> None:

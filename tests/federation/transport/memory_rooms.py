@@ -52,6 +52,7 @@ class MemoryRooms:
         self.on_anothers_word: list[EventId] = []
         self.verdicts: dict[EventId, Final] = {}
         self.hidden: set[EventId] = set()
+        self.unauthorised: Refused | None = None
 
     # --- making rooms -----------------------------------------------------------------------------
 
@@ -299,6 +300,10 @@ class MemoryRooms:
         return Template(
             event.version, {k: v for k, v in pdu.items() if k not in ("hashes", "signatures")}
         )
+
+    async def authorise_join(self, event: Event) -> None:
+        if self.unauthorised is not None:
+            raise self.unauthorised
 
     async def accept_handshake(
         self, event: Event, *, asked: PolicyServer | None = None

@@ -12,7 +12,8 @@ from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import SUPPORTED
 from federation.events.signatures import signatures_of
 from federation.graph.admission import Accepted
-from federation.graph.building import EventDraft
+from federation.graph.building import EventDraft, sign_event
+from federation.ports import Refused
 from federation.transport.client import FederationError, Request, build_target
 from federation.transport.handshakes import HandshakeFailed, MembershipWish
 from tests.federation.transport.loopback import Lie, Peer, loopback
@@ -192,6 +193,64 @@ async def test_a_restricted_join_bears_the_residents_signature() -> None:
         a.lies["send_join"] = changed(a, unsign)
         with pytest.raises(HandshakeFailed):
             await b.handshakes.join(wish(b, room_id), [a.name])
+
+
+@pytest.mark.parametrize(
+    ("status", "errcode"),
+    [
+        (400, "M_UNABLE_TO_AUTHORISE_JOIN"),
+        (400, "M_UNABLE_TO_GRANT_JOIN"),
+        (403, "M_FORBIDDEN"),
+    ],
+)
+async def test_a_join_that_a_resident_does_not_vouch_for_is_neither_signed_nor_kept(
+    status: int, errcode: str
+) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        alice, bob = a.user("alice"), b.user("bob")
+        room_id = a.rooms.create_room(alice, join_rule="restricted")
+        content = {"membership": "join", "join_authorised_via_users_server": alice}
+        made = b_signed(b, a, room_id, EventDraft("m.room.member", bob, content, bob))
+        target = build_target("/_matrix/federation/v2/send_join", room_id, made.event_id)
+        request = Request(a.name, "PUT", target, canonical_json.decode(made.raw))
+        a.rooms.unauthorised = Refused(status, errcode, "no")
+        with pytest.raises(FederationError) as caught:
+            await b.client.request(request)
+        assert (caught.value.status, caught.value.errcode) == (status, errcode)
+        assert made.event_id not in a.rooms.events
+        a.rooms.unauthorised = None
+        answer = await b.client.request(request)
+        assert set(answer["event"]["signatures"]) == {a.name, b.name}
+
+
+def b_signed(b: Peer, a: Peer, room_id: RoomId, draft: EventDraft) -> Event:
+    """An event on the heads of a's room, signed by b alone."""
+    pdu = canonical_json.decode(a.rooms.build(room_id, draft).raw)
+    left_out = ("hashes", "signatures")
+    template = {name: value for name, value in pdu.items() if name not in left_out}
+    return sign_event(template, a.rooms.versions[room_id], b.name, b.key)
+
+
+@pytest.mark.parametrize("errcode", ["M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN"])
+@pytest.mark.parametrize("step", ["make_join", "send_join"])
+async def test_where_one_server_can_not_vouch_for_a_join_another_is_asked(
+    step: str, errcode: str
+) -> None:
+    async with loopback() as net:
+        a, b, c = [await net.peer(f"{name}.test") for name in "abc"]
+        room_id = a.rooms.create_room(a.user("alice"))
+        await c.handshakes.join(wish(c, room_id, "carol"), [a.name])
+
+        async def unable(_: web.BaseRequest, __: object) -> web.StreamResponse:
+            return web.json_response({"errcode": errcode, "error": "ask another"}, status=400)
+
+        a.lies[step] = unable
+        joined = await b.handshakes.join(wish(b, room_id), [a.name, c.name])
+        assert joined.resident == c.name
+        with pytest.raises(HandshakeFailed) as caught:
+            await b.handshakes.join(wish(b, room_id, "bill"), [a.name])
+        assert (caught.value.status, caught.value.errcode) == (400, errcode)
 
 
 async def invite(a: Peer, b: Peer, room_id: RoomId) -> Event:

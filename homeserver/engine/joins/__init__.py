@@ -1,0 +1,1 @@
+"""Joins that a user of ours has to vouch for."""
