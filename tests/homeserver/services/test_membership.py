@@ -186,14 +186,24 @@ async def test_knocking_asks_to_be_invited(shared_database_url: str) -> None:
         assert await act(world, BOB, room_id, "join") == OK
 
 
-@pytest.mark.parametrize("version", ["10", "11", "12"])
+@pytest.mark.parametrize(
+    ("version", "rule"),
+    [
+        ("8", "restricted"),
+        ("10", "restricted"),
+        ("10", "knock_restricted"),
+        ("11", "restricted"),
+        ("12", "restricted"),
+        ("12", "knock_restricted"),
+    ],
+)
 async def test_members_of_an_allowed_room_join_a_restricted_one(
-    shared_database_url: str, version: str
+    shared_database_url: str, version: str, rule: str
 ) -> None:
     async with room_world(shared_database_url) as world:
         club = await world.room(preset="public_chat")
         allow = [{"type": "m.room_membership", "room_id": club}]
-        rules = {"join_rule": "restricted", "allow": allow}
+        rules = {"join_rule": rule, "allow": allow}
         room_id = await world.room(
             room_version=version,
             initial_state=[{"type": "m.room.join_rules", "content": rules}],

@@ -173,7 +173,9 @@ async def test_conditions_are_checked_again_before_we_sign(postgres_url: str) ->
 async def test_a_made_up_voucher_of_who_is_not_here_is_not_signed(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await restricted(world, await club(world))
-        content = {"membership": "join", AUTHORISER: "@nobody:hs1"}
+        levels = {"users": {ALICE: 100, "@nobody:hs1": 100}, "invite": 50}
+        await world.engine.writer.send(room_id, draft("m.room.power_levels", levels, ""))
+        content: dict[str, object] = {"membership": "join", AUTHORISER: "@nobody:hs1"}
         event = await world.remote(room_id, draft("m.room.member", content, BOB, sender=BOB))
         assert await sending_refusal(world, event) == POWERLESS
 
@@ -216,5 +218,5 @@ async def test_versions_that_know_no_such_rule_let_nobody_in(
     postgres_url: str, version: str, rule: str
 ) -> None:
     async with running(postgres_url) as world:
-        room_id = await restricted(world, await club(world), version=version, rule=rule)
+        room_id = await restricted(world, ELSEWHERE, version=version, rule=rule)
         assert await refusal(world, room_id) == FORBIDDEN
