@@ -287,14 +287,14 @@ class Writer:
         if room.watched is not None:
             room.watched += [one.event for one in staged]
         room_unit.committed = lambda: self._published(room_unit)
-        room_unit.failed = lambda: self._failed(room_unit)
+        # From the commit on the store has these events, and states that name them: before we are
+        # told, or though we are told that it failed (the position says nothing of a batch without
+        # log entries). So memory must not say that they aren't stored.
+        ids = [one.event.event_id for one in staged]
+        self._rooms.memory.stored(ids)
+        room_unit.failed = lambda: self._rooms.memory.stored(ids)
         self._committer.enqueue(room_unit)
         return done
-
-    def _failed(self, unit: RoomUnit) -> None:
-        """A batch without log entries may be in although it counts as failed: its position doesn't
-        tell. So memory must not say that its events aren't stored."""
-        self._rooms.memory.stored(staged.event.event_id for staged in unit.staged)
 
     def _published(self, unit: RoomUnit) -> None:
         """After the commit: what was staged is an event like any other."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from federation.graph.admission import Accepted
 from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
 from homeserver.storage.database import Connection, DatabaseUnavailable
-from tests.homeserver.engine.engine_world import ALICE, draft, message, running
+from tests.homeserver.engine.engine_world import ALICE, BOB, draft, message, running
 
 
 def _account_data(kind: str) -> AccountDataEntry:
@@ -82,6 +83,31 @@ async def test_connection_cut_after_commit_is_answered_once_it_is_known_to_be_in
         assert await world.say(room_id, "once", txn="t") == event_id
         assert await world.bodies(room_id) == ["once"]
         assert await world.say(room_id, "next") != event_id
+
+
+async def test_an_event_that_was_asked_for_before_it_came_is_found_from_its_commit_on(
+    postgres_url: str,
+) -> None:
+    """Once the store has the commit, states that name the event are read from it; memory must not
+    still say that nothing of this ID is stored until the answer is here."""
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        join = await world.remote(room_id, draft("m.room.member", {"membership": "join"}, BOB, BOB))
+        engine = world.engine
+        assert await engine.rooms.events([join.event_id]) == {}
+        found: list[object] = []
+
+        async def look(when: str) -> None:
+            if when == "after" and not found:
+                before = await engine.events.state_before(
+                    await world.remote(room_id, message("m", BOB), parents=[join.event_id])
+                )
+                assert before is not None
+                found.append(before.event(("m.room.member", BOB)))
+
+        engine.committer.fault = look
+        await engine.residents.accept(join, Accepted())
+        assert found == [join]
 
 
 async def test_connection_cut_before_commit_is_503_and_stores_nothing(postgres_url: str) -> None:
