@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
@@ -35,7 +34,7 @@ from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.imports import Imports
-from homeserver.engine.joins.authorisers import AUTHORISER, Authorisers
+from homeserver.engine.joins.authorisers import Authorisers
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
@@ -209,8 +208,8 @@ class Residents:
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """`RoomWriter.template`."""
-        room = await self._resident_in(room_id)
-        draft = await self._authorised(room, draft)
+        room = _resident(await self._rooms.get(room_id), self._server_name)
+        draft = await self._authorisers.complete(room, draft)
         view = room.view
         state = view.state
         keys = auth_event_keys(
@@ -237,23 +236,10 @@ class Residents:
         await self._check_template(room, draft, pdu, prev_events)
         return Template(room.version, pdu)
 
-    async def _resident_in(self, room_id: RoomId) -> Room:
-        room = await self._rooms.get(room_id)
-        if room is None or self._server_name not in room.view.servers:
-            raise Refused(404, "M_NOT_FOUND", "no user of this server is in the room")
-        return room
-
-    async def _authorised(self, room: Room, draft: EventDraft) -> EventDraft:
-        if draft.type != "m.room.member" or draft.content.get("membership") != "join":
-            return draft
-        authoriser = await self._authorisers.choose(room, draft.sender)
-        if authoriser is None:
-            return draft
-        return replace(draft, content={**draft.content, AUTHORISER: authoriser})
-
     async def authorise_join(self, event: Event) -> None:
         """`RoomWriter.authorise_join`."""
-        await self._authorisers.check(await self._resident_in(event.room_id), event)
+        room = _resident(await self._rooms.get(event.room_id), self._server_name)
+        await self._authorisers.check(room, event)
 
     async def _references(self, room: Room, event_ids: Sequence[EventId]) -> list[object]:
         stager = self._writer.stager
@@ -297,7 +283,7 @@ class Residents:
         self, event: Event, *, asked: PolicyServer | None = None
     ) -> ResidentAnswer:
         """`RoomWriter.accept_handshake`."""
-        room = await self._resident_in(event.room_id)
+        room = _resident(await self._rooms.get(event.room_id), self._server_name)
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
             raise Refused(400, "M_BAD_STATE", "the event names events that are not known here")
@@ -334,6 +320,12 @@ class Residents:
             chain |= found
             frontier = await asyncio.to_thread(_cited, found, version) - chain.keys()
         return list(chain.values())
+
+
+def _resident(room: Room | None, server_name: ServerName) -> Room:
+    if room is None or server_name not in room.view.servers:
+        raise Refused(404, "M_NOT_FOUND", "no user of this server is in the room")
+    return room
 
 
 def _cited(raws: Mapping[EventId, bytes], version: RoomVersion) -> set[EventId]:

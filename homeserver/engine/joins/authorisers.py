@@ -16,6 +16,7 @@ Spec: server-server API, "Restricted rooms"; client-server API, "Restricted room
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from federation.events.event import Event
 from federation.events.ids import (
@@ -26,6 +27,7 @@ from federation.events.ids import (
     UserId,
     parse_room_id,
 )
+from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from federation.ports import Refused
 from homeserver.engine.rooms import Room, Rooms
@@ -82,9 +84,19 @@ class Authorisers:
         self._rooms = rooms
         self._server_name = server_name
 
-    async def choose(self, room: Room, user_id: UserId) -> UserId | None:
-        """The user of ours to name in a join's template; None where the join needs none. Raises
+    async def complete(self, room: Room, draft: EventDraft) -> EventDraft:
+        """A template's draft; a join that needs it names a user of ours who vouches for it. Raises
         Refused (rule 4)."""
+        if draft.type != _MEMBER or draft.content.get("membership") != "join":
+            return draft
+        chosen = await self._choose(room, draft.sender)
+        return (
+            draft
+            if chosen is None
+            else replace(draft, content={**draft.content, AUTHORISER: chosen})
+        )
+
+    async def _choose(self, room: Room, user_id: UserId) -> UserId | None:
         if not self._needs_one(room, user_id):
             return None
         allowed = await restricted_to(self._rooms, room)
