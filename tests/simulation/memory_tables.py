@@ -12,7 +12,7 @@ from typing import Any
 from homeserver import limits
 from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember
 from homeserver.storage.database import DataRefused
-from homeserver.storage.events import EventRow
+from homeserver.storage.events import REJECTED, EventRow
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.state_changes import ResolutionRow
@@ -66,6 +66,8 @@ class Tables:
     unproven_parents: dict[tuple[int, str, int], bool] = field(default_factory=dict)
     proofs_due: dict[tuple[int, int], None] = field(default_factory=dict)
     edus: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    places_lost: dict[tuple[int, int], str] = field(default_factory=dict)
+    """By room and place: live events that were rejected after all. For checks: no table has it."""
 
     # Rooms and events
 
@@ -95,6 +97,8 @@ class Tables:
             if stored is None:
                 self._add_event(row)
             elif _gives_way(stored, row):
+                if stored["fill"] == 0 and row.n is None and row.verdict == REJECTED:
+                    self.places_lost[row.room_nid, stored["n"]] = row.event_id
                 stored.update({name: getattr(row, name) for name in _PLACED_FIELDS})
 
     def insert_outliers(self, rows: Sequence[EventRow]) -> None:

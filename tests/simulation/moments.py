@@ -4,7 +4,9 @@
    follow.
 2. An event of another server that was shown was allowed by the current state of its moment: one
    that isn't is soft-failed (spec: server-server API, "Soft failure").
-3. Each place and each position is given once, and the last one is the room's.
+3. Each place and each position is given once, and the last one is the room's. Only an event that
+   was rejected after all has lost its place (`engine.history.corrections`, 3), which nothing gets
+   again; where it is allowed in the end, it has a new one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def check_moments(server: SimulatedServer, disks: RoomDisks, found: Found) -> No
         (one for one in disks.of[server.name].values() if one.row["fill"] == 0),
         key=lambda one: int(one.row["n"]),
     )
-    _check_places(server, live, heads, found)
+    _check_places(server, nid, live, found)
     if not live:
         return
     state = dict(snapshot_state(tables, nid, live[0].row["snapshot_before"]))
@@ -76,14 +78,15 @@ def _check_shown(
         found(f"{server.name} shows {event.event_id}, which its state then refused: {reason}")
 
 
-def _check_places(
-    server: SimulatedServer, live: list[Stored], heads: dict[str, Any], found: Found
-) -> None:
-    places = [one.row["n"] for one in live]
+def _check_places(server: SimulatedServer, nid: int, live: list[Stored], found: Found) -> None:
+    tables = server.disk.tables
+    upto = tables.heads[nid]["n"]
+    lost = [n for room_nid, n in tables.places_lost if room_nid == nid]
     positions = [one.row["position"] for one in live]
+    places = sorted([one.row["n"] for one in live] + lost)
     if len(set(places)) < len(places) or positions != sorted(set(positions)):
         found(f"{server.name} has a place twice, or positions out of order")
-    if places and (places[-1] != heads["n"] or len(places) != places[-1] - places[0] + 1):
-        found(f"{server.name} has {len(places)} events up to place {heads['n']}")
-    if positions and positions[-1] > server.disk.tables.position:
+    if places and (places[-1] != upto or len(places) != places[-1] - places[0] + 1):
+        found(f"{server.name} has {len(live)} events, {len(lost)} lost, up to place {upto}")
+    if positions and positions[-1] > tables.position:
         found(f"{server.name} has an event behind its log's end")

@@ -22,6 +22,7 @@ from federation.transport.outbox import Outbox
 from homeserver.engine import acceptance, batch, stager, staging, transactions
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import Committed
+from homeserver.engine.history.judgements import Judgement
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.resolution import resolver
 from homeserver.engine.resolution.resolver import Resolver
@@ -199,6 +200,18 @@ def words_never_proven() -> None:
     _plant(Proofs, "work_off", _nothing_async)
 
 
+def places_lost_by_corrections() -> None:
+    """An event of which only the state before it was wrong loses its place."""
+    made: Any = Judgement.corrected_row
+
+    def placeless(judgement: Judgement) -> Any:
+        row = made(judgement)
+        row.position = row.n = row.fill = None
+        return row
+
+    _plant(Judgement, "corrected_row", placeless)
+
+
 PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
     plant.__name__: (plant, says)
     for plant, says in (
@@ -216,6 +229,7 @@ PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
         (hashes_unchecked, "that nobody signed"),  # contents, 1
         (soft_failure_skipped, "its state then refused"),  # moments, 2
         (duplicates_applied_twice, "up to place"),  # moments, 3
+        (places_lost_by_corrections, "up to place"),  # moments, 3
         (transaction_used_twice, "it is there 2 times"),  # contents, 3
         (redactions_not_applied, "should have redacted"),  # contents, 2
         (words_never_proven, "another state before"),  # checks, 2
