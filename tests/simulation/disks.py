@@ -43,12 +43,16 @@ class RoomDisks:
         self.oracle = GraphOracle(room.version, self.events, world.signers)
 
     def complete(self, name: ServerName) -> set[EventId]:
-        """The events of a server that have a place there, as have all of their ancestors."""
-        stored, found = self.of[name], set[EventId]()
-        for event in self.oracle.order:
-            one = stored.get(event.event_id)
-            if one is not None and one.is_placed and found.issuperset(event.prev_events):
-                found.add(event.event_id)
+        """The events of a server that have a place there, as have all that they rest on: their
+        ancestors, and what they and these cite."""
+        stored = self.of[name]
+        before, found = set[EventId](), {one for one in stored if stored[one].is_placed}
+        while found != before:
+            before, found = found, set()
+            for event in self.oracle.order:
+                is_left = event.event_id in before and before.issuperset(event.auth_events)
+                if is_left and found.issuperset(event.prev_events):
+                    found.add(event.event_id)
         return found
 
 

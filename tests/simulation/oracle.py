@@ -40,13 +40,16 @@ class GraphOracle:
     def _place(self, event: Event) -> None:
         if event.type != "m.room.create" and not event.prev_events:
             return
-        if any(parent not in self._after for parent in event.prev_events):
-            return
         if any(auth not in self.events for auth in event.auth_events):
+            return
+        reason = self._refusal_by_citations(event)
+        if any(parent not in self._after for parent in event.prev_events):
+            if reason is not None:  # whatever the state before it was
+                self.rejected[event.event_id] = reason
             return
         before = self.resolved([self._after[parent] for parent in event.prev_events])
         self.before[event.event_id] = before
-        reason = self._refusal(event, before)
+        reason = reason or self.refusal_by(event, before)
         after = dict(before)
         if reason is not None:
             self.rejected[event.event_id] = reason
@@ -91,7 +94,7 @@ class GraphOracle:
             self._tellings[event_id] = told(event_id, self.events[event_id].raw)
         return self._tellings[event_id]
 
-    def _refusal(self, event: Event, before: StateIds) -> str | None:
+    def _refusal_by_citations(self, event: Event) -> str | None:
         cited = [self._told(auth) for auth in event.auth_events]
         version = int(self.version.name)
         broken = auth_events_refusals(
@@ -99,12 +102,10 @@ class GraphOracle:
         )
         if broken:
             return f"rule {broken[0]}"
-        if event.type == "m.room.create":
-            return self.refusal_by(event, {})
         by_key = {self.events[one].key: one for one in event.auth_events}
         if self.version.room_id_is_create_hash:
             by_key["m.room.create", ""] = EventId("$" + event.room_id[1:])
-        return self.refusal_by(event, by_key) or self.refusal_by(event, before)
+        return self.refusal_by(event, by_key)
 
 
 def _in_order(events: Mapping[EventId, Event]) -> list[Event]:
