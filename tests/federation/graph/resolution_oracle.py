@@ -1,6 +1,6 @@
 """State resolution a second time, naively and straight from the definitions of the specification
-(room versions 1, 2 and 12), as a witness for the real one: sets and recursion, no care
-for speed, nothing shared with it but the authorisation rules themselves.
+(room versions 1, 2 and 12), as a witness for the real one: sets and recursion, no care for speed,
+nothing shared with it. Its authorisation rules are those of `auth_oracle`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from hashlib import sha1
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_rules import AuthState, check_auth
-from federation.graph.power_levels import PowerLevels
+from tests.federation.graph.auth_oracle import Case, Told, refusal, told, user_level
 
 States = Sequence[Mapping[StateKey, EventId]]
 LEVELS: StateKey = ("m.room.power_levels", "")
@@ -31,6 +30,7 @@ class Oracle:
         self.events = events
         self.rejected = rejected
         self.chains: dict[EventId, frozenset[EventId]] = {}
+        self.tellings: dict[EventId, Told] = {}
 
     def auth_chain(self, event_id: EventId) -> frozenset[EventId]:
         if event_id not in self.chains:
@@ -69,18 +69,26 @@ class Oracle:
             and event.sender != event.state_key
         )
 
-    def cited(self, event_id: EventId) -> dict[StateKey, Event]:
+    def told(self, event_id: EventId) -> Told:
+        if event_id not in self.tellings:
+            self.tellings[event_id] = told(event_id, self.events[event_id].raw)
+        return self.tellings[event_id]
+
+    def case(self, event_id: EventId, state: Mapping[StateKey, EventId]) -> Case:
+        by_key = {key: self.told(found) for key, found in state.items()}
+        return Case(self.told(event_id), by_key.get, int(self.version.name))
+
+    def cited(self, event_id: EventId) -> dict[StateKey, EventId]:
         event = self.events[event_id]
-        cited = [self.events[e] for e in event.auth_events if not self.rejected(e)]
+        cited = [e for e in event.auth_events if not self.rejected(e)]
         if self.version.room_id_is_create_hash and event.type != "m.room.create":
-            cited.append(self.events[EventId("$" + event.room_id[1:])])
-        return {event.key: event for event in cited}
+            cited.append(EventId("$" + event.room_id[1:]))
+        return {self.events[e].key: e for e in cited}
 
     def power_key(self, event_id: EventId) -> tuple[float, int, EventId]:
-        cited = self.cited(event_id)
-        levels = PowerLevels(cited.get(("m.room.create", "")), cited.get(LEVELS), self.version)
         event = self.events[event_id]
-        return (-levels.user(event.sender), event.origin_server_ts, event_id)
+        level = user_level(self.case(event_id, self.cited(event_id)), event.sender)
+        return (-level, event.origin_server_ts, event_id)
 
     def power_ordering(self, events: set[EventId]) -> list[EventId]:
         left, order = set(events), []
@@ -115,14 +123,12 @@ class Oracle:
     ) -> dict[StateKey, EventId]:
         state = dict(start)
         for event_id in order:
-            given = {**self.cited(event_id), **{k: self.events[e] for k, e in state.items()}}
-            if check_auth(self.events[event_id], AuthState(self.version, given.get)) is None:
+            if self.allowed(event_id, {**self.cited(event_id), **state}):
                 state[self.events[event_id].key] = event_id
         return state
 
     def allowed(self, event_id: EventId, state: Mapping[StateKey, EventId]) -> bool:
-        given = {key: self.events[e] for key, e in state.items()}
-        return check_auth(self.events[event_id], AuthState(self.version, given.get)) is None
+        return refusal(self.case(event_id, state)) is None
 
     def resolve_v1(self, states: States) -> dict[StateKey, EventId]:
         """Room version 1, "State resolution"; each key by itself within a pass."""
