@@ -138,16 +138,11 @@ class Authorisers:
             raise Refused(403, "M_FORBIDDEN", "nobody can vouch for a join to this room")
 
     async def _check_conditions(self, allowed: Sequence[RoomId], user_id: UserId) -> None:
-        known = 0
-        for room_id in allowed:
-            room = await self._rooms.get(room_id)
-            if room is None or self._server_name not in room.view.servers:
-                continue
-            known += 1
-            member = room.view.state.get((_MEMBER, user_id))
-            if member is not None and member.membership == "join":
-                return
-        if allowed and not known:
+        rooms = (await self._rooms.get_many(allowed)).values()
+        ours = [room for room in rooms if self._server_name in room.view.servers]
+        if any(room.is_joined(user_id) for room in ours):
+            return
+        if allowed and not ours:
             raise Refused(
                 400,
                 "M_UNABLE_TO_AUTHORISE_JOIN",

@@ -220,3 +220,22 @@ async def test_versions_that_know_no_such_rule_let_nobody_in(
     async with running(postgres_url) as world:
         room_id = await restricted(world, ELSEWHERE, version=version, rule=rule)
         assert await refusal(world, room_id) == FORBIDDEN
+
+
+async def test_a_long_list_of_rooms_is_looked_up_at_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile room can name as many rooms as fit into an event, and each join asks for them."""
+    async with running(postgres_url) as world:
+        room_id = await restricted(world, *(f"!{number}:hs3" for number in range(500)))
+        rooms, looks = world.engine.store.rooms, 0
+        by_room_ids = rooms.by_room_ids
+
+        async def counted(room_ids: Sequence[str]) -> object:
+            nonlocal looks
+            looks += 1
+            return await by_room_ids(room_ids)
+
+        monkeypatch.setattr(type(rooms), "by_room_ids", staticmethod(counted))
+        assert await refusal(world, room_id) == UNKNOWN
+        assert looks == 1
