@@ -123,7 +123,8 @@ class EventStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An unsigned event for make_join, make_leave or make_knock."""
+    """An unsigned event for make_join, make_leave or make_knock, with all that their schemas
+    require: `origin` is this server, `origin_server_ts` milliseconds since 1970."""
 
     version: RoomVersion
     event: JsonObject

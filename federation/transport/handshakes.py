@@ -272,7 +272,8 @@ class Handshakes:
     async def _template(
         self, server: ServerName, wish: MembershipWish, membership: str
     ) -> tuple[Event, RoomVersion]:
-        """Asks for a template, checks it, fills it in and signs it."""
+        """Asks for a template, checks it, fills it in and signs it. What the resident must have
+        put into it beside the graph (`origin`, the time) is ours, so a template may lack it."""
         query = [("ver", name) for name in SUPPORTED] if membership != "leave" else []
         target = build_target(f"{_V1}/make_{membership}", wish.room_id, wish.user_id, query=query)
         answer = await self._client.get(server, target, bounds=_BOUNDS, despite_backoff=True)
@@ -293,6 +294,7 @@ class Handshakes:
             "room_id": wish.room_id,
             "sender": wish.user_id,
             "state_key": wish.user_id,
+            "origin": server_of(wish.user_id),
             "origin_server_ts": self._clock.now_ms(),
             "content": content,
         }

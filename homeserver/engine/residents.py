@@ -231,7 +231,8 @@ class Residents:
             "prev_events": await self._references(room, prev_events),
             "auth_events": await self._references(room, auth_events),
             "depth": max(head.depth for head in heads) + 1,
-            "origin_server_ts": draft.origin_server_ts,
+            "origin": self._server_name,
+            "origin_server_ts": self._writer.stager.time_of(draft),
         }
         await self._check_template(room, draft, pdu, prev_events)
         return Template(room.version, pdu)
@@ -260,7 +261,7 @@ class Residents:
             tuple(prev_events),
             (),
             pdu["depth"],
-            draft.origin_server_ts or 0,
+            pdu["origin_server_ts"],
             None,
             room.version,
             b"",

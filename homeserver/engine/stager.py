@@ -89,6 +89,11 @@ class Stager:
         self._metrics = metrics
         self._random_bytes = random_bytes
 
+    def time_of(self, draft: EventDraft) -> int:
+        """When a draft says that it is sent: milliseconds since 1970, now where it doesn't say."""
+        said = draft.origin_server_ts
+        return self._clock.now_ms() if said is None else said
+
     async def stage_draft(
         self,
         room: Room,

@@ -134,7 +134,9 @@ class ScriptedPeer:
         version = ROOM_VERSIONS[made.body["room_version"]]
         event = self.sign({**made.body["event"], "origin_server_ts": now_ms()}, version)
         event_id = event_id_of(event, version)
-        answer = await self.request("PUT", f"{V2}/send_join/{room}/{quote(event_id)}", event)
+        answer = await self.request(
+            "PUT", f"{V2}/send_join/{room}/{quote(event_id, safe='')}", event
+        )
         assert answer.status == 200, answer
         found = PeerRoom(self, room_id, version, list(answer.body["state"]))
         found.state.append(event)

@@ -6,100 +6,20 @@ Spec: server-server API, "Joining Rooms", "Inviting to a room", "Leaving Rooms".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.events.hashes import event_id_of
-from federation.events.room_versions import ROOM_VERSIONS
 from federation.events.signing import SigningKey
 from tests.hostile.clients.running_server import Reply
 from tests.hostile.peers.conftest import World
-from tests.hostile.peers.scripted_peer import V2, Answer, Http, PeerRoom, ScriptedPeer, now_ms
+from tests.hostile.peers.scripted_peer import V2, Http
+from tests.hostile.peers.scripted_room import ScriptedRoom
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-_numbers = count()
-_VERSION = ROOM_VERSIONS["12"]
-
-
-class ScriptedRoom(PeerRoom):
-    """A room that lives on the peer alone: create, member, power levels, join rules."""
-
-    def __init__(self, peer: ScriptedPeer, *, join_rule: str = "public") -> None:
-        self.peer, self.version, self.state = peer, _VERSION, []
-        me = peer.user()
-        create = peer.sign(
-            {
-                "type": "m.room.create",
-                "sender": me,
-                "state_key": "",
-                "content": {"room_version": "12", "n": next(_numbers)},
-                "origin_server_ts": now_ms(),
-                "prev_events": [],
-                "auth_events": [],
-                "depth": 1,
-            },
-            _VERSION,
-        )
-        self.create = create
-        self.head, self.depth = self.id(create), 1
-        self.room_id = "!" + self.head[1:]
-        self.state.append(create)
-        self.add("m.room.member", me, {"membership": "join"}, auth_events=[])
-        member = self.state_id("m.room.member", me)
-        self.add("m.room.power_levels", "", {"users": {}}, auth_events=[member])
-        self.add("m.room.join_rules", "", {"join_rule": join_rule})
-        self.add("m.room.name", "", {"name": "Trap"})
-
-    def add(self, event_type: str, state_key: str, content: JsonObject, **fields: Any) -> None:
-        """A further state event, on top."""
-        made = self.event(
-            advance=True, type=event_type, state_key=state_key, content=content, **fields
-        )
-        self.state.append(made)
-
-    def template(self, path: str) -> JsonObject:
-        """The answer to make_join."""
-        user = unquote(path.partition("?")[0].rpartition("/")[2])
-        keys = [("m.room.power_levels", ""), ("m.room.join_rules", "")]
-        return {
-            "room_version": "12",
-            "event": {
-                "type": "m.room.member",
-                "room_id": self.room_id,
-                "sender": user,
-                "state_key": user,
-                "content": {"membership": "join"},
-                "origin_server_ts": now_ms(),
-                "prev_events": [self.head],
-                "auth_events": [self.state_id(*key) for key in keys],
-                "depth": self.depth + 1,
-            },
-        }
-
-    def answer(self, join: JsonObject) -> JsonObject:
-        """The answer to send_join."""
-        return {
-            "event": join,
-            "state": list(self.state),
-            "auth_chain": list(self.state),
-            "members_omitted": False,
-            "servers_in_room": [self.peer.name],
-        }
-
-    def script(
-        self, made: Answer | None = None, sent: Callable[[JsonObject], object] | None = None
-    ) -> None:
-        """Sets the peer's answers; `made` and `sent` replace the sound ones."""
-        self.peer.answers = {
-            "/make_join/": made or (lambda path, body: self.template(path)),
-            "/send_join/": lambda path, body: (sent or self.answer)(body),
-        }
 
 
 async def join(world: World, room: ScriptedRoom) -> Reply:
