@@ -156,7 +156,6 @@ def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clo
     device_lists = DeviceLists(
         database=database,
         rooms=rooms,
-        events=rooms,
         shared=engine.memberships,
         position=position,
     )

@@ -36,7 +36,7 @@ from homeserver.storage.batches import (
 from homeserver.storage.database import Connection
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
-from homeserver.storage.state_changes import ResolutionRow
+from homeserver.storage.state_changes import ResolutionRow, StateChangeRow
 from homeserver.storage.text import escape
 
 
@@ -270,11 +270,17 @@ def _is_membership(change: StateChange) -> bool:
     return kind == "m.room.member" and is_user_id(key)
 
 
-def _change_row(
-    nid: int, position: int, change: StateChange
-) -> tuple[int, int, str, str, str | None, str | None]:
+def _change_row(nid: int, position: int, change: StateChange) -> StateChangeRow:
     kind, key = change.key
-    return (nid, position, escape(kind), escape(key), change.event_id, change.membership)
+    return (
+        nid,
+        position,
+        escape(kind),
+        escape(key),
+        change.event_id,
+        change.membership,
+        change.former,
+    )
 
 
 def _resolution_row(

@@ -35,6 +35,7 @@ class StateChange(msgspec.Struct, frozen=True):
     key: StateKey
     event_id: EventId | None
     membership: str | None = None  # of the new event, for m.room.member
+    former: str | None = None  # the membership before it
 
 
 class EventEntry(msgspec.Struct, frozen=True):

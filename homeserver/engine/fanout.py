@@ -144,7 +144,8 @@ class Fanout:
         self.wake_user(changed)
         mine = self._memberships.cached(changed)
         if mine is not None:
-            rooms = [self._rooms.hot(one) for one, my in mine.items() if my.membership == "join"]
+            kept = ("join", "invite")
+            rooms = [self._rooms.hot(one) for one, my in mine.items() if my.membership in kept]
             if None not in rooms:
                 for room in rooms:
                     assert room is not None
@@ -165,6 +166,6 @@ class Fanout:
             if room is None:
                 return True
             ref = room.view.state.get(("m.room.member", other))
-            if ref is not None and ref.membership == "join":
+            if ref is not None and ref.membership in ("join", "invite"):
                 return True
         return False

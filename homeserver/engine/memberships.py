@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -85,9 +85,10 @@ class Memberships:
         if known is not None and room_id in known:
             known[room_id] = msgspec.structs.replace(known[room_id], forgotten=True)
 
-    async def shared_users(self, user_id: UserId) -> set[UserId]:
-        """The joined users, of any server, of the rooms that the user is joined to."""
-        return {UserId(one) for one in await self._store.memberships.sharing(user_id)}
+    async def sharing(self, user_id: UserId, among: Collection[UserId]) -> set[UserId]:
+        """Those of some users, of any server, who are joined or invited to a room that the user is
+        joined to."""
+        return {UserId(one) for one in await self._store.memberships.sharing(user_id, list(among))}
 
     async def rooms_of(self, user_id: UserId) -> list[RoomId]:
         """The rooms that a user of any server is joined to, as far as they are known here."""
@@ -96,16 +97,6 @@ class Memberships:
             return [room_id for room_id, room in mine.items() if room.membership == "join"]
         found = await self._store.memberships.of_users([user_id], "join")
         return [RoomId(row["room_id"]) for row in found]
-
-    async def share_room(self, one: UserId, other: UserId) -> bool:
-        """Are both joined to the same room?"""
-        if one == other:
-            return True
-        found = await self._store.memberships.of_users([one, other], "join")
-        rooms: dict[str, set[str]] = {one: set(), other: set()}
-        for row in found:
-            rooms[row["user_id"]].add(row["room_id"])
-        return not rooms[one].isdisjoint(rooms[other])
 
     # Following the log
 

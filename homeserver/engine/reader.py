@@ -123,7 +123,7 @@ class Reader:
         return [
             (
                 row["position"],
-                StateChange(key_of(row), row["event_id"], row["membership"]),
+                StateChange(key_of(row), row["event_id"], row["membership"], row["former"]),
             )
             for row in rows
         ]

@@ -232,11 +232,19 @@ def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> Snaps
 
 def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
     """The log's form of a change of current state, without what stays as it was."""
-    return tuple(
-        StateChange(key, ref.event_id if ref else None, ref.membership if ref else None)
-        for key, ref in change.items()
-        if old.get(key) != ref
-    )
+    changes = []
+    for key, ref in change.items():
+        former = old.get(key)
+        if former != ref:
+            changes.append(
+                StateChange(
+                    key,
+                    ref.event_id if ref else None,
+                    ref.membership if ref else None,
+                    former.membership if former else None,
+                )
+            )
+    return tuple(changes)
 
 
 class MemberCounts:

@@ -18,53 +18,55 @@ Management".
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from federation.events.ids import DeviceId, RoomId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, EventEntry, StateEntry
+from homeserver.engine.entries import DeviceListEntry, EventEntry, StateChange, StateEntry
 from homeserver.engine.log import Placed
+from homeserver.engine.snapshots import StateRef
+from homeserver.engine.stored import key_of
 from homeserver.rules.device_keys import MASTER, SELF_SIGNING, merge_signatures
-from homeserver.rules.device_list_changes import MembershipChange, decide, find_candidates
-from homeserver.services.engine_ports import EventLookup, StateRooms, UserRooms
+from homeserver.rules.device_list_changes import (
+    INVITE,
+    JOIN,
+    EncryptionChange,
+    ListChange,
+    MembershipChange,
+    decide,
+    find_candidates,
+)
+from homeserver.services.engine_ports import StateRooms, UserRooms
 from homeserver.storage import cross_signing, device_lists, keys
-from homeserver.storage.database import Connection, Database
+from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.device_lists import DeviceListChange
 
 UPDATES_PER_CHANGE = 1024
 _MEMBER = "m.room.member"
+_ENCRYPTION: StateKey = ("m.room.encryption", "")
 
 
 class _Note(msgspec.Struct, frozen=True):
-    """One entry of the index. `replaces`: the member event before, of which the membership is
-    looked up when somebody asks (a new display name is no new member)."""
+    """One entry of the index."""
 
     position: int
     device_user: UserId | None = None
     verified: tuple[UserId, ...] = ()
-    member: MembershipChange | None = None
-    replaces: EventId | None = None
+    change: ListChange | None = None
 
 
 class DeviceLists:
     """`device_lists` of syncs."""
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        rooms: StateRooms,
-        events: EventLookup,
-        shared: UserRooms,
-        position: int,
+        self, *, database: Database, rooms: StateRooms, shared: UserRooms, position: int
     ) -> None:
         """`position` is the log's end at the moment when `on_commit` starts to follow."""
-        self._database, self._rooms, self._events = database, rooms, events
-        self._shared = shared
+        self._database, self._rooms, self._shared = database, rooms, shared
         self._start = position
         self._notes: list[_Note] = []
 
@@ -75,7 +77,7 @@ class DeviceLists:
             if isinstance(entry, DeviceListEntry):
                 self._notes.append(_Note(placed.position, entry.user_id, entry.verified))
             elif isinstance(entry, EventEntry | StateEntry) and entry.changes:
-                self._notes.extend(_member_notes(placed.position, entry))
+                self._notes.extend(_notes(placed.position, entry))
         if len(self._notes) > 2 * limits.LOG_TAIL_ENTRIES:
             dropped = len(self._notes) - limits.LOG_TAIL_ENTRIES
             self._start = self._notes[dropped - 1].position
@@ -91,10 +93,10 @@ class DeviceLists:
                 return set(), set()
             devices = {note.device_user for note in notes if note.device_user is not None}
             devices.update(*(one.verified for one in notes if one.device_user == user_id))
-            members = await self._real_changes(notes)
+            found = [note.change for note in notes if note.change is not None]
         else:
-            devices, members = await self._load(user_id, after, upto)
-        return await self._decide(user_id, devices, members)
+            devices, found = await self._load(user_id, after, upto)
+        return await self._decide(user_id, devices, found)
 
     def _between(self, after: int, upto: int) -> Sequence[_Note]:
         first = bisect_right(self._notes, after, key=_position)
@@ -102,22 +104,9 @@ class DeviceLists:
             return ()
         return self._notes[first : bisect_right(self._notes, upto, key=_position)]
 
-    async def _real_changes(self, notes: Iterable[_Note]) -> list[MembershipChange]:
-        """Without member events that replaced one of the same membership."""
-        members = [note for note in notes if note.member is not None]
-        replaced = {note.replaces for note in members if note.replaces is not None}
-        known = await self._events.events(replaced) if replaced else {}
-        found = []
-        for note in members:
-            before = known.get(note.replaces) if note.replaces is not None else None
-            assert note.member is not None
-            if before is None or before.event.membership != note.member.membership:
-                found.append(note.member)
-        return found
-
     async def _load(
         self, user_id: UserId, after: int, upto: int
-    ) -> tuple[set[UserId], list[MembershipChange]]:
+    ) -> tuple[set[UserId], list[ListChange]]:
         """The same from the database, for a reader who was away."""
         rooms = [
             room_id
@@ -128,55 +117,61 @@ class DeviceLists:
             devices = await device_lists.changed_between(connection, None, after=after, upto=upto)
             if user_id in devices:  # perhaps by a signature on another's key
                 devices |= await keys.load_verified(connection, user_id)
-            rows = await device_lists.members_between(connection, rooms, after=after, upto=upto)
-        return devices, [MembershipChange(*row) for row in rows]
+            rows = await device_lists.state_between(connection, rooms, after=after, upto=upto)
+        found = [_list_change(RoomId(row["room_id"]), _stored_change(row)) for row in rows]
+        return devices, [one for one in found if one is not None]
 
     async def _decide(
-        self, user_id: UserId, devices: set[UserId], members: Sequence[MembershipChange]
+        self, user_id: UserId, devices: set[UserId], changes: Sequence[ListChange]
     ) -> tuple[set[UserId], set[UserId]]:
         mine = set(await self._shared.rooms_of(user_id))
         found = find_candidates(
-            user_id,
-            device_changes=devices,
-            membership_changes=members,
-            is_joined=mine.__contains__,
+            user_id, device_changes=devices, changes=changes, is_joined=mine.__contains__
         )
         changed, left = set(found.changed), set(found.left)
-        if found.joined & mine:
-            changed |= await self._members(found.joined & mine)
-        if found.departed:
-            left |= await self._members(found.departed)
-        sharing = await self._sharing(user_id, changed | left)
-        return decide(user_id, changed=changed, left=left, shares=sharing.__contains__)
-
-    async def _members(self, room_ids: Collection[RoomId]) -> set[UserId]:
-        found = set[UserId]()
-        for room_id in room_ids:
+        for room_id in found.renewed:
             room = await self._rooms.get(room_id)
-            for (event_type, state_key), ref in room.view.state.items() if room else ():
-                if event_type == _MEMBER and ref.membership == "join":
-                    found.add(UserId(state_key))
-        return found
-
-    async def _sharing(self, user_id: UserId, others: Collection[UserId]) -> Collection[UserId]:
-        """Those of `others` who share a room now: one by one if they are few."""
-        if len(others) > 50:
-            return await self._shared.shared_users(user_id)
-        return {other for other in others if await self._shared.share_room(user_id, other)}
+            changed |= _kept(room.view.state if room else {})
+        for room_id, event_id in found.departures:
+            room = await self._rooms.get(room_id)
+            state = None if room is None else await self._rooms.state_after(room, event_id)
+            left |= _kept(state or {})
+        keeps = await self._shared.sharing(user_id, changed | left)
+        return decide(user_id, changed=changed, left=left, keeps=keeps.__contains__)
 
 
 def _position(note: _Note) -> int:
     return note.position
 
 
-def _member_notes(position: int, entry: EventEntry | StateEntry) -> Iterable[_Note]:
+def _kept(state: Mapping[StateKey, StateRef]) -> set[UserId]:
+    """Those whose devices a joined user keeps track of."""
+    return {
+        UserId(key[1])
+        for key, ref in state.items()
+        if key[0] == _MEMBER and ref.membership in (JOIN, INVITE)
+    }
+
+
+def _notes(position: int, entry: EventEntry | StateEntry) -> Iterable[_Note]:
     for change in entry.changes:
-        if change.key[0] != _MEMBER:
-            continue
-        member = MembershipChange(entry.room_id, UserId(change.key[1]), change.membership)
-        is_own = isinstance(entry, EventEntry) and entry.event.event_id == change.event_id
-        replaces = entry.replaces if is_own and isinstance(entry, EventEntry) else None
-        yield _Note(position, member=member, replaces=replaces)
+        found = _list_change(entry.room_id, change)
+        if found is not None:
+            yield _Note(position, change=found)
+
+
+def _list_change(room_id: RoomId, change: StateChange) -> ListChange | None:
+    """A change of state as it concerns device lists; None where it doesn't (a new display name)."""
+    kind, key = change.key
+    if change.key == _ENCRYPTION and change.event_id is not None:
+        return EncryptionChange(room_id)
+    if kind != _MEMBER or change.former == change.membership:
+        return None
+    return MembershipChange(room_id, UserId(key), change.membership, change.former, change.event_id)
+
+
+def _stored_change(row: Row) -> StateChange:
+    return StateChange(key_of(row), row["event_id"], row["membership"], row["former"])
 
 
 # For other servers

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Protocol, TypeAlias
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId
-from federation.ports import KnownEvent, UserDevices
+from federation.events.ids import DeviceId, EventId, RoomId, ServerName, StateKey, UserId
+from federation.ports import UserDevices
 from homeserver.engine.entries import Committed, Unit
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Room
+from homeserver.engine.snapshots import StateRef
 
 OnCommit: TypeAlias = Callable[[Sequence[Placed]], None]
 
@@ -31,11 +32,10 @@ class UnitLog(Protocol):
 class SharedRooms(Protocol):
     """Who shares rooms with whom (the engine's memberships)."""
 
-    async def shared_users(self, user_id: UserId) -> Set[UserId]: ...
+    async def sharing(self, user_id: UserId, among: Collection[UserId]) -> Set[UserId]:
+        """Those of some users who are joined or invited to a room that the user is joined to."""
 
     async def rooms_of(self, user_id: UserId) -> Sequence[RoomId]: ...
-
-    async def share_room(self, one: UserId, other: UserId) -> bool: ...
 
 
 class MemberRoom(Protocol):
@@ -63,15 +63,13 @@ class UserRooms(SharedRooms, Protocol):
 
 
 class StateRooms(Protocol):
-    """Rooms that are known here, with their current state."""
+    """Rooms that are known here, with their current state and that after an event."""
 
     async def get(self, room_id: RoomId) -> Room | None: ...
 
-
-class EventLookup(Protocol):
-    """Events by ID."""
-
-    async def events(self, event_ids: Collection[EventId]) -> Mapping[EventId, KnownEvent]: ...
+    async def state_after(
+        self, room: Room, event_id: EventId
+    ) -> Mapping[StateKey, StateRef] | None: ...
 
 
 class OwnDevices(Protocol):

@@ -31,8 +31,8 @@ from homeserver.engine.memberships import UserRoom
 
 
 class RoomNews(msgspec.Struct):
-    """What is new in one room. `events`: are there timeline events? `members`: did a member's
-    state change?"""
+    """What is new in one room. `events`: are there timeline events? `members`: did a
+    member's state change, or the encryption for them?"""
 
     events: bool = False
     members: bool = False
@@ -52,7 +52,7 @@ class News(msgspec.Struct):
 
     @property
     def concerns_members(self) -> bool:
-        """Did somebody's membership change in a room of the reader?"""
+        """Did somebody's membership, or encryption, change in a room of the reader?"""
         return any(news.members for news in self.rooms.values())
 
     def __bool__(self) -> bool:
@@ -100,7 +100,7 @@ def _note_change(room: RoomNews, placed: Placed) -> None:
         room.events = True
     for change in entry.changes:
         room.changes.append((placed.position, change))
-        if change.key[0] == "m.room.member":
+        if change.key[0] in ("m.room.member", "m.room.encryption"):
             room.members = True
 
 

@@ -37,7 +37,7 @@ from homeserver.storage.history import gaps, proofs
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
-from homeserver.storage.state_changes import ResolutionRow
+from homeserver.storage.state_changes import ResolutionRow, StateChangeRow
 
 HeadsRow = tuple[int, Sequence[int], int, int, int]
 """(room_nid, heads, snapshot_nid, n, position)"""
@@ -95,7 +95,7 @@ class CommitRows(msgspec.Struct):
     brought: list[BroughtMembers] = []
     events: list[EventRow] = []
     snapshots: list[SnapshotRow] = []
-    changes: list[tuple[int, int, str, str, str | None, str | None]] = []
+    changes: list[StateChangeRow] = []
     resolutions: list[ResolutionRow] = []
     members: list[MembershipRow] = []
     servers_went: list[tuple[int, str, int]] = []

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from federation.events.ids import DeviceId, RoomId, UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Row
 
 CROSS_SIGNING = DeviceId("")
 """Stands for the cross-signing keys in `touch`."""
@@ -136,17 +136,18 @@ async def latest_position(connection: Connection, user_id: UserId) -> int:
     return position or 0
 
 
-async def members_between(
+async def state_between(
     connection: Connection, room_ids: Collection[RoomId], *, after: int, upto: int
-) -> list[tuple[RoomId, UserId, str | None]]:
-    """Changes of members (room, user, new membership) of rooms in a stretch of the log. Reads what
+) -> list[Row]:
+    """Changes of members and of encryption of rooms in a stretch of the log, in order. Reads what
     `rooms` and `state_changes` own: one query for all rooms of a reader."""
-    rows = await connection.fetch(
-        "SELECT r.room_id, c.state_key, c.membership FROM rooms r JOIN state_changes c"
-        " USING (room_nid) WHERE r.room_id = ANY($1::text[]) AND c.type = 'm.room.member'"
+    rows: list[Row] = await connection.fetch(
+        "SELECT r.room_id, c.type, c.state_key, c.event_id, c.membership, c.former"
+        " FROM rooms r JOIN state_changes c USING (room_nid) WHERE r.room_id = ANY($1::text[])"
+        " AND c.type IN ('m.room.member', 'm.room.encryption')"
         " AND c.position > $2 AND c.position <= $3 ORDER BY c.position",
         list(room_ids),
         after,
         upto,
     )
-    return [(RoomId(row[0]), UserId(row[1]), row[2]) for row in rows]
+    return rows

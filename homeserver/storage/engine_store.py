@@ -266,10 +266,10 @@ class MembershipRows:
         async with self._database.connection() as connection:
             return await memberships.of_users(connection, user_ids, membership)
 
-    async def sharing(self, user_id: str) -> Sequence[str]:
+    async def sharing(self, user_id: str, among: Sequence[str]) -> Sequence[str]:
         """See `storage.memberships`."""
         async with self._database.connection() as connection:
-            return await memberships.sharing(connection, user_id)
+            return await memberships.sharing(connection, user_id, among)
 
     async def forget(self, user_id: str, room_id: str) -> None:
         """See `storage.memberships`."""

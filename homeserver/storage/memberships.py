@@ -59,12 +59,14 @@ async def of_users(connection: Connection, user_ids: Sequence[str], membership: 
     )
 
 
-async def sharing(connection: Connection, user_id: str) -> list[str]:
-    """The users who are joined to a room that `user_id` is joined to."""
+async def sharing(connection: Connection, user_id: str, among: Sequence[str]) -> list[str]:
+    """Those of some users who are joined, or invited, to a room that `user_id` is joined to."""
     rows = await connection.fetch(
         "SELECT DISTINCT o.user_id FROM memberships m JOIN memberships o USING (room_nid)"
-        " WHERE m.user_id = $1 AND m.membership = 'join' AND o.membership = 'join'",
+        " WHERE m.user_id = $1 AND m.membership = 'join' AND o.user_id = ANY($2::text[])"
+        " AND o.membership IN ('join', 'invite')",
         user_id,
+        list(among),
     )
     return [row["user_id"] for row in rows]
 

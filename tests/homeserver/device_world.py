@@ -11,7 +11,7 @@ from typing import Any
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId, server_of
 from federation.events.signing import SigningKey, encode_base64, sign_json
-from federation.ports import KnownEvent, UserDevices
+from federation.ports import UserDevices
 from federation.transport.client import FailureKind, FederationError
 from homeserver.engine.entries import (
     AccountDataEntry,
@@ -85,10 +85,12 @@ class Log:
 
 
 class FakeRoom:
-    """A room's joined users."""
+    """A room's joined and invited users; its state after some events."""
 
     def __init__(self) -> None:
         self.members: set[UserId] = set()
+        self.invited: set[UserId] = set()
+        self.after: dict[EventId, Any] = {}
 
     @property
     def joined_local(self) -> set[UserId]:
@@ -108,8 +110,13 @@ class FakeRoom:
     @property
     def view(self) -> Any:
         """The part of a room's view that device lists look at."""
-        state = {("m.room.member", str(user)): _Ref("join") for user in self.members}
-        return _View(state)
+        return _View(members_state(self.members, self.invited))
+
+
+def members_state(joined: Collection[UserId], invited: Collection[UserId] = ()) -> Any:
+    """A state of members alone."""
+    state = {("m.room.member", str(user)): _Ref("invite") for user in invited}
+    return state | {("m.room.member", str(user)): _Ref("join") for user in joined}
 
 
 @dataclass
@@ -128,7 +135,6 @@ class Rooms:
     def __init__(self) -> None:
         self.rooms: dict[RoomId, FakeRoom] = {}
         self.invites: dict[UserId, dict[RoomId, UserRoom]] = {}
-        self.known: dict[EventId, KnownEvent] = {}
 
     def put(self, room_id: RoomId, *members: UserId) -> FakeRoom:
         """Sets the members of a room."""
@@ -148,15 +154,12 @@ class Rooms:
     async def rooms_of(self, user_id: UserId) -> list[RoomId]:
         return [room_id for room_id, room in self.rooms.items() if user_id in room.members]
 
-    async def shared_users(self, user_id: UserId) -> set[UserId]:
+    async def sharing(self, user_id: UserId, among: Collection[UserId]) -> set[UserId]:
         rooms = [self.rooms[room_id] for room_id in await self.rooms_of(user_id)]
-        return {user for room in rooms for user in room.members}
+        return {user for room in rooms for user in room.members | room.invited}.intersection(among)
 
-    async def share_room(self, one: UserId, other: UserId) -> bool:
-        return other in await self.shared_users(one)
-
-    async def events(self, event_ids: Collection[EventId]) -> Mapping[EventId, KnownEvent]:
-        return {one: self.known[one] for one in event_ids if one in self.known}
+    async def state_after(self, room: Any, event_id: EventId) -> Any:
+        return room.after.get(event_id)
 
 
 @dataclass

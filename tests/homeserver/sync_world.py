@@ -186,7 +186,6 @@ def make(world: World, database: Database) -> SyncWorld:
     device_lists = DeviceLists(
         database=database,
         rooms=rooms,
-        events=rooms,
         shared=memberships,
         position=committer.position,
     )

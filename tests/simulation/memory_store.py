@@ -329,11 +329,12 @@ class MemoryMemberships:
             if user in user_ids and row["membership"] == membership
         ]
 
-    async def sharing(self, user_id: str) -> Sequence[str]:
+    async def sharing(self, user_id: str, among: Sequence[str]) -> Sequence[str]:
         await self._pause()
-        joined = [k for k, row in self._tables.members.items() if row["membership"] == "join"]
-        mine = {nid for nid, user in joined if user == user_id}
-        return list(dict.fromkeys(user for nid, user in joined if nid in mine))
+        rows = self._tables.members.items()
+        mine = {k[0] for k, row in rows if k[1] == user_id and row["membership"] == "join"}
+        there = [k for k, row in rows if row["membership"] in ("join", "invite")]
+        return list(dict.fromkeys(user for nid, user in there if nid in mine and user in among))
 
     async def forget(self, user_id: str, room_id: str) -> None:
         await self._pause()

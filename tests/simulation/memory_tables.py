@@ -177,13 +177,14 @@ class Tables:
 
     def _apply_state(self, rows: CommitRows) -> None:
         self.insert_snapshots(rows.snapshots)
-        for nid, position, kind, key, event_id, membership in rows.changes:
+        for nid, position, kind, key, event_id, membership, former in rows.changes:
             self.changes[nid, position, kind, key] = {
                 "position": position,
                 "type": kind,
                 "state_key": key,
                 "event_id": event_id,
                 "membership": membership,
+                "former": former,
             }
         self._record_resolutions(rows.resolutions)
         for position, edu in rows.log.remote_edus:

@@ -143,7 +143,15 @@ class Script:
             user, server = rng.choice(USERS), rng.choice(SERVERS)
             membership = rng.choice(["join", "leave", "ban"])
             rows.changes.append(
-                (nid, position, "m.room.member", user, rng.choice([None, *EVENTS]), membership)
+                (
+                    nid,
+                    position,
+                    "m.room.member",
+                    user,
+                    rng.choice([None, *EVENTS]),
+                    membership,
+                    rng.choice([None, "join", "invite"]),
+                )
             )
             rows.members.append(MembershipRow(nid, user, membership, "$e", user, position))
             if position % 2:
@@ -303,7 +311,7 @@ async def everything(store: Store) -> dict[str, Any]:
         seen.update(await _room_reads(store, room, nid))
     for user in USERS:
         seen[f"rooms of {user}"] = sorted_rows(await store.memberships.of_user(user), "room_id")
-        seen[f"sharing {user}"] = sorted(await store.memberships.sharing(user))
+        seen[f"sharing {user}"] = sorted(await store.memberships.sharing(user, USERS))
         found = await store.transactions.of_device(user, "DEV", 5)
         seen[f"transactions {user}"] = [row["position"] for row in found]
         for row in found:

@@ -1,53 +1,39 @@
 """`device_lists` of a sync: from memory and, for readers who were away, from the database."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
 
 import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
-from federation.ports import KnownEvent
-from homeserver.engine.entries import (
-    DeviceListEntry,
-    Entry,
-    EventEntry,
-    StateChange,
-    StateEntry,
-    Unit,
-)
+from homeserver.engine.entries import DeviceListEntry, Entry, StateChange, StateEntry, Unit
 from homeserver.services.device_lists import DeviceLists
+from homeserver.storage import state_changes
 from homeserver.storage.database import Database
 from homeserver.storage.keys import KeySignature, store_signatures
-from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms
+from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms, members_state
 
 CAROL = UserId("@carol:there.test")
 OTHER = RoomId("!other:here.test")
 
 
-@dataclass
-class FakeEvent:
-    """As much of an event as matters here."""
+GONE = UserId("@gone:there.test")
 
-    event_id: EventId
-    membership: str
+
+def member(
+    user_id: UserId, membership: str, *, before: str | None = None, room_id: RoomId = ROOM
+) -> Entry:
+    """A change of membership."""
+    event_id = EventId(f"${membership}-{user_id}")
+    change = StateChange(("m.room.member", user_id), event_id, membership, before)
+    return StateEntry(room_id, (change,))
 
 
 def joined(room_id: RoomId, user_id: UserId, *, before: str | None = None) -> Entry:
-    event_id = EventId("$now")
-    return EventEntry(
-        room_id,
-        cast(Any, FakeEvent(event_id, "join")),
-        nid=1,
-        order=(1, 0),
-        client=b"{}",
-        changes=(StateChange(("m.room.member", user_id), event_id, "join"),),
-        replaces=None if before is None else EventId(before),
-    )
+    return member(user_id, "join", before=before, room_id=room_id)
 
 
 def left(room_id: RoomId, user_id: UserId) -> Entry:
-    return StateEntry(room_id, (StateChange(("m.room.member", user_id), EventId("$l"), "leave"),))
+    return member(user_id, "leave", before="join", room_id=room_id)
 
 
 class World:
@@ -60,7 +46,6 @@ class World:
         made = DeviceLists(
             database=self.database,
             rooms=self.rooms,
-            events=self.rooms,
             shared=self.rooms,
             position=self.log.position,
         )
@@ -126,11 +111,8 @@ async def test_who_joins_a_shared_room_is_news(world: World) -> None:
 
 async def test_a_new_display_name_is_no_news(world: World) -> None:
     world.rooms.put(ROOM, ALICE, BOB)
-    before = FakeEvent(EventId("$before"), "join")
-    world.rooms.known[EventId("$before")] = KnownEvent(cast(Any, before))
-    assert await world.after(joined(ROOM, BOB, before="$before")) == (set(), set())
-    before.membership = "invite"
-    assert await world.after(joined(ROOM, BOB, before="$before")) == ({BOB}, set())
+    assert await world.after(joined(ROOM, BOB, before="join")) == (set(), set())
+    assert await world.after(joined(ROOM, BOB, before="invite")) == ({BOB}, set())
 
 
 async def test_joining_a_room_makes_its_members_news(world: World) -> None:
@@ -145,10 +127,42 @@ async def test_who_left_is_left_unless_another_room_is_shared(world: World) -> N
     assert await world.after(left(ROOM, BOB)) == (set(), set())
 
 
-async def test_leaving_a_room_leaves_its_members(world: World) -> None:
-    world.rooms.put(ROOM, BOB, ANNA)
+async def test_leaving_a_room_leaves_its_members_of_that_moment(world: World) -> None:
+    room = world.rooms.put(ROOM, BOB, CAROL)  # who came later
     world.rooms.put(OTHER, ALICE, ANNA)
-    assert await world.after(left(ROOM, ALICE)) == (set(), {BOB})
+    room.after[EventId(f"$leave-{ALICE}")] = members_state([BOB, ANNA], [GONE])
+    assert await world.after(left(ROOM, ALICE)) == (set(), {BOB, GONE})
+
+
+@pytest.mark.parametrize("before", ["invite", "knock", None])
+async def test_who_was_not_joined_learns_nothing_of_a_rooms_members(
+    world: World, before: str | None
+) -> None:
+    room = world.rooms.put(ROOM, BOB, CAROL)
+    for membership in ("invite", "knock", "leave", "ban"):
+        entry = member(ALICE, membership, before=before)
+        room.after[EventId(f"${membership}-{ALICE}")] = members_state([BOB, CAROL])
+        assert await world.after(entry, joined(ROOM, CAROL)) == (set(), set())
+
+
+async def test_an_invited_user_is_news_and_kept_until_they_go(world: World) -> None:
+    """They are encrypted for, and a device of theirs that is new counts."""
+    room = world.rooms.put(ROOM, ALICE)
+    room.invited = {BOB}
+    assert await world.after(member(BOB, "invite")) == ({BOB}, set())
+    assert await world.after(left(OTHER, BOB)) == (set(), set())
+    assert await world.after(DeviceListEntry(BOB)) == ({BOB}, set())
+    room.invited = set()
+    assert await world.after(member(BOB, "leave", before="invite")) == (set(), set())
+
+
+async def test_turning_encryption_on_makes_a_rooms_members_news(world: World) -> None:
+    room = world.rooms.put(ROOM, ALICE, BOB)
+    room.invited = {CAROL}
+    world.rooms.put(OTHER, BOB, ANNA)
+    change = StateChange(("m.room.encryption", ""), EventId("$encryption"))
+    assert await world.after(StateEntry(ROOM, (change,))) == ({ALICE, BOB, CAROL}, set())
+    assert await world.after(StateEntry(OTHER, (change,))) == (set(), set())
 
 
 async def test_many_members_are_looked_up_at_once(world: World) -> None:
@@ -167,17 +181,16 @@ async def test_a_reader_from_before_a_restart_asks_the_database(world: World) ->
         await connection.execute(
             "INSERT INTO rooms (room_nid, room_id, version) VALUES (1, $1, '12')", ROOM
         )
-        await connection.execute(
-            "INSERT INTO state_changes (room_nid, position, type, state_key, event_id, membership)"
-            " VALUES (1, 3, 'm.room.member', $1, '$j', 'join'),"
-            " (1, 4, 'm.room.member', $2, '$l', 'leave')",
-            ANNA,
-            "@gone:there.test",
-        )
-    world.log.position = 4
+        changes = [
+            (1, 3, "m.room.member", ANNA, "$j", "join", None),
+            (1, 4, "m.room.member", GONE, "$l", "leave", "join"),
+            (1, 5, "m.room.member", CAROL, "$r", "leave", "invite"),
+            (1, 6, "m.room.encryption", "", "$e", None, None),
+        ]
+        await state_changes.insert(connection, changes)
+    world.log.position = 6
     world.lists = world.make()
-    assert await world.lists.changes(ALICE, after=0, upto=4) == (
-        {BOB, ANNA},
-        {UserId("@gone:there.test")},
-    )
+    assert await world.lists.changes(ALICE, after=0, upto=5) == ({BOB, ANNA}, {GONE})
     assert await world.lists.changes(ALICE, after=1, upto=2) == (set(), set())
+    everybody = {ALICE, BOB, ANNA}
+    assert await world.lists.changes(ALICE, after=5, upto=6) == (everybody, set())

@@ -12,7 +12,7 @@ from homeserver import limits
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.reader import event_entry
 from homeserver.engine.rooms import Room
-from tests.homeserver.room_world import ALICE, BOB, STRANGER
+from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, STRANGER
 from tests.homeserver.sync_world import DEV, SyncWorld, bodies, sync_world, types
 
 
@@ -448,6 +448,33 @@ async def test_device_lists_name_who_shares_a_room_now(syncs: SyncWorld) -> None
     await syncs.world.in_room(BOB, "POST", room_id, "leave")
     answer = await syncs.get(since=since)
     assert answer["device_lists"] == {"changed": [], "left": [BOB]}
+
+
+async def test_device_lists_tell_of_those_to_encrypt_for_and_of_nobody_elses_rooms(
+    syncs: SyncWorld,
+) -> None:
+    room_id = await syncs.world.room(preset="public_chat")
+    await syncs.join(room_id, CAROL)
+    since = (await syncs.get())["next_batch"]
+    of_bob = (await syncs.get(BOB))["next_batch"]
+    reply = await syncs.world.in_room(ALICE, "POST", room_id, "invite", {"user_id": BOB})
+    assert reply.status == 200, reply
+    answer = await syncs.get(since=since)
+    assert answer["device_lists"] == {"changed": [BOB], "left": []}
+    assert "device_lists" not in await syncs.get(BOB, since=of_bob)
+    await syncs.world.in_room(BOB, "POST", room_id, "leave")
+    assert "device_lists" not in await syncs.get(since=answer["next_batch"])
+    assert "device_lists" not in await syncs.get(BOB, since=of_bob)
+    await syncs.join(room_id, BOB)
+    of_bob = (await syncs.get(BOB, since=of_bob))["next_batch"]
+    await syncs.world.in_room(BOB, "POST", room_id, "leave")
+    await syncs.join(room_id, DAVE)
+    assert (await syncs.get(BOB, since=of_bob))["device_lists"]["left"] == [ALICE, CAROL]
+    since = (await syncs.get())["next_batch"]
+    content = {"algorithm": "m.megolm.v1.aes-sha2"}
+    await syncs.world.put_state(ALICE, room_id, "m.room.encryption", content)
+    answer = await syncs.get(since=since)
+    assert answer["device_lists"] == {"changed": [ALICE, CAROL, DAVE], "left": []}
 
 
 async def test_bad_parameters_are_refused(syncs: SyncWorld) -> None:
