@@ -118,7 +118,8 @@ class EventStore(Protocol):
         self, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
         """The form in which `server` may get each of `events` of one room by
-        `m.room.history_visibility`: whole, or redacted where it may not see it."""
+        `m.room.history_visibility`. One that has joined users gets what it may not see redacted;
+        to any other, that is left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,9 +162,6 @@ ALIASES_PER_ROOM = 500
 CANONICAL_ALIASES_NEW = 50
 """Aliases that one m.room.canonical_alias may add: each is looked up, maybe over federation."""
 
-MEMBERSHIP_STEPS = 16
-"""How far back we look for the time when a user, banned by now, was joined."""
-
 RESTRICTED_JOIN_ROOMS = 200
 """Conditions of a join rule that are looked at."""
 
@@ -222,6 +219,10 @@ BACKFILL_WAIT_S = 10
 
 MEMBERSHIP_STEPS = 20
 """How many of a user's own membership events are looked at to find out when they last joined."""
+
+DEPARTED_USERS_SEEN = 50
+"""Users of a server that left a room whose ways out are looked at, the newest first, to find out
+until when the server was in it: one of them was the last."""
 
 ROOM_STATES_AFTER = 64
 """States after the newest events of a hot room, for events that name one of them as parent."""

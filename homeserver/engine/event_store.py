@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from federation.events.event import Event
-from federation.events.ids import EventId, RoomId, ServerName, StateKey, server_of
-from federation.events.redaction import redact_event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth_rules import AuthState
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import KnownEvent
 from homeserver.engine.committer import Committer
+from homeserver.engine.history.server_visibility import ServerVisibility
 from homeserver.engine.policy.recommender import Recommender
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store
-from homeserver.rules.visibility import (
-    VISIBILITY_KEY,
-    is_open_to_members,
-    server_may_see,
-    visibility_of,
-)
 
 
 def _ids(state: StateMap) -> dict[StateKey, EventId]:
@@ -67,6 +61,7 @@ class EngineEventStore:
         self._recommender = recommender
         self._resolver = resolver
         self._committer = committer
+        self._visibility = ServerVisibility(store, rooms)
 
     async def room_version(self, room_id: RoomId) -> RoomVersion | None:
         """`EventStore.room_version`."""
@@ -211,38 +206,7 @@ class EngineEventStore:
         room = await self._rooms.get(events[0].room_id)
         if room is None:
             return {}
-        if server in room.view.servers and await self._always_open(room):
-            return {event.event_id: event for event in events}
-        return {
-            event.event_id: event
-            if await self._may_see(room, server, event)
-            else redact_event(event)
-            for event in events
-        }
-
-    async def _always_open(self, room: Room) -> bool:
-        """Was history open to all members from the room's first setting on?"""
-        ref = room.view.state.get(VISIBILITY_KEY)
-        if ref is None:
-            return False
-        known = (await self._rooms.events([ref.event_id]))[ref.event_id]
-        before = await self._rooms.state_before(room, ref.event_id)
-        is_first = before is not None and VISIBILITY_KEY not in before
-        return is_first and is_open_to_members(visibility_of(known.event.content))
-
-    async def _may_see(self, room: Room, server: ServerName, event: Event) -> bool:
-        state = await self._rooms.state_after(room, event.event_id)
-        if state is None:
-            return False
-        found = await self._rooms.state_events(state, [VISIBILITY_KEY])
-        visible = found.get(VISIBILITY_KEY)
-        visibility = visibility_of(visible.content if visible else None)
-        memberships = {
-            ref.membership or "leave"
-            for (kind, user), ref in state.items()
-            if kind == "m.room.member" and server_of(user) == server
-        }
-        return server_may_see(visibility, memberships, in_room=server in room.view.servers)
+        return await self._visibility.shown(room, server, events)
 
 
 def _parents(events: Iterable[Event]) -> set[EventId]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from federation.events.event import load_event
@@ -37,6 +37,10 @@ class RoomLoader:
     async def chain(self, room_nid: int, snapshot: int) -> Chain:
         """A snapshot of a room with its bases."""
         return (await self._load_chains([(room_nid, snapshot)]))[snapshot]
+
+    async def chains(self, room_nid: int, snapshots: Collection[int]) -> dict[int, Chain]:
+        """Some snapshots of a room with their bases, in one look at the store."""
+        return await self._load_chains([(room_nid, nid) for nid in sorted(snapshots)])
 
     async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
         """Rooms by ID, in a few queries however many they are; without those that we know

@@ -121,6 +121,13 @@ class Rooms:
                 return view.chain
         return await self.loader.chain(room.nid, snapshot)
 
+    async def chains(self, room: Room, snapshots: Collection[int]) -> dict[int, Chain]:
+        """Snapshots of a room with their bases, by number."""
+        at_hand = {view.chain[-1].nid: view.chain for view in (room.staged, room.view)}
+        found = {nid: at_hand[nid] for nid in snapshots if nid in at_hand}
+        missing = [nid for nid in snapshots if nid not in found]
+        return {**found, **await self.loader.chains(room.nid, missing)} if missing else found
+
     def state_of(self, room: Room, chain: Chain) -> StateMap:
         """The state that a chain leads to; made of the current one by what differs, where both have
         a link in common."""

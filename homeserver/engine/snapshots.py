@@ -129,11 +129,11 @@ def change_between(old: Chain, new: Chain) -> Delta:
     before, after = _merged(old[shared:]), _merged(new[shared:])
     change: dict[StateKey, StateRef | None] = {}
     for key, ref in after.items():
-        was = before[key] if key in before else _held(old[:shared], key)
+        was = before[key] if key in before else held(old[:shared], key)
         if was is not ref and was != ref:
             change[key] = ref
     for key, was in before.items():
-        if key not in after and was != (ref := _held(old[:shared], key)):
+        if key not in after and was != (ref := held(old[:shared], key)):
             change[key] = ref
     return change
 
@@ -146,8 +146,8 @@ def _merged(links: Sequence[Link]) -> dict[StateKey, StateRef | None]:
     return merged
 
 
-def _held(links: Sequence[Link], key: StateKey) -> StateRef | None:
-    """What the state of some links has under a key."""
+def held(links: Sequence[Link], key: StateKey) -> StateRef | None:
+    """What the state that a chain leads to has under a key, without making that state."""
     for link in reversed(links):
         if key in link.delta:
             return link.delta[key]

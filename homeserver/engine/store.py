@@ -43,6 +43,10 @@ class EventStore(Protocol):
 
     async def snapshot_after(self, room_nid: int, event_id: str) -> int | None: ...
 
+    async def snapshots_around(
+        self, room_nid: int, event_ids: Collection[str]
+    ) -> Sequence[Row]: ...
+
     async def newest(
         self, room_nid: int, *, after: int, upto: int, limit: int
     ) -> Sequence[Row]: ...

@@ -65,13 +65,10 @@ def is_open_to_members(visibility: str) -> bool:
     return visibility in (SHARED, WORLD_READABLE)
 
 
-def server_may_see(visibility: str, memberships: Collection[str], *, in_room: bool) -> bool:
-    """May a server get an event whole? `memberships` are those of its users at the event; `in_room`
-    says that it has joined users now. Spec: server-server API leaves it to the visibility of its
-    users; under `shared` any of them may have joined later, so a server in the room may.
-    """
-    if visibility == WORLD_READABLE or (visibility == SHARED and in_room):
-        return True
-    if "join" in memberships:
-        return True
-    return visibility == INVITED and "invite" in memberships
+def server_may_see(visibility: str, memberships: Collection[str], *, joined_later: bool) -> bool:
+    """May a server see an event with this state on one side of it? `memberships` are those of its
+    users there; `joined_later`: did one of them join at any point after the event was sent?"""
+    return any(
+        _allows(Moment(visibility, membership), joined_later)
+        for membership in ("leave", *memberships)
+    )

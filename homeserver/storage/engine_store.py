@@ -101,6 +101,11 @@ class EventRows:
         async with self._database.connection() as connection:
             return await events.snapshot_after(connection, room_nid, event_id)
 
+    async def snapshots_around(self, room_nid: int, event_ids: Collection[str]) -> Sequence[Row]:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.snapshots_around(connection, room_nid, event_ids)
+
     async def newest(self, room_nid: int, *, after: int, upto: int, limit: int) -> Sequence[Row]:
         """See `storage.events`."""
         async with self._database.connection() as connection:

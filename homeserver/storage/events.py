@@ -180,6 +180,19 @@ async def snapshot_before(connection: Connection, room_nid: int, event_id: str) 
     return nid
 
 
+async def snapshots_around(
+    connection: Connection, room_nid: int, event_ids: Collection[str]
+) -> list[Row]:
+    """(event_id, snapshot_before, snapshot_after) of those events that have a known place in the
+    graph."""
+    return await connection.fetch(
+        "SELECT event_id, snapshot_before, snapshot_after FROM events"
+        " WHERE room_nid = $1 AND event_id = ANY($2::text[]) AND NOT outlier",
+        room_nid,
+        list(event_ids),
+    )
+
+
 async def heads(connection: Connection, events: Sequence[tuple[int, int]]) -> list[Row]:
     """What rooms keep of their forward extremities, given as (room_nid, event_nid)."""
     return await connection.fetch(

@@ -72,6 +72,15 @@ class MemoryEvents:
         nid: int | None = event[column]
         return nid
 
+    async def snapshots_around(self, room_nid: int, event_ids: Collection[str]) -> Sequence[Row]:
+        await self._pause()
+        found = [self._tables.events[one] for one in event_ids if one in self._tables.events]
+        return [
+            {name: one[name] for name in ("event_id", "snapshot_before", "snapshot_after")}
+            for one in found
+            if one["room_nid"] == room_nid and not one["outlier"]
+        ]
+
     def _live(self, room_nid: int) -> list[Fields]:
         """Live events, newest first."""
         return sorted(

@@ -76,7 +76,7 @@ class RoomRoutes:
             shown = event if is_joined else None  # its place, so its visibility, isn't known
         else:
             shown = (await self._store.visible_to_server(peer.origin, [event])).get(event_id)
-        if shown is None or (not is_joined and shown.raw != event.raw):
+        if shown is None:
             raise missing
         return self._transaction([shown])
 

@@ -213,11 +213,10 @@ class MemoryRooms:
     async def visible_to_server(
         self, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
-        joined = await self.joined_servers(events[0].room_id)
+        if server not in await self.joined_servers(events[0].room_id):
+            return {}
         return {
-            one.event_id: one
-            if server in joined and one.event_id not in self.hidden
-            else redact_event(one)
+            one.event_id: redact_event(one) if one.event_id in self.hidden else one
             for one in events
         }
 

@@ -100,10 +100,10 @@ def test_open_rooms_are_those_whose_members_see_all() -> None:
 def test_a_server_sees_what_one_of_its_users_might(
     visibility: str, memberships: list[str], expected: bool
 ) -> None:
-    assert server_may_see(visibility, memberships, in_room=True) is expected
+    assert server_may_see(visibility, memberships, joined_later=True) is expected
 
 
 def test_a_server_that_is_not_in_the_room_sees_no_shared_history() -> None:
-    assert not server_may_see("shared", [], in_room=False)
-    assert server_may_see("shared", ["join"], in_room=False)
-    assert server_may_see("world_readable", [], in_room=False)
+    assert not server_may_see("shared", [], joined_later=False)
+    assert server_may_see("shared", ["join"], joined_later=False)
+    assert server_may_see("world_readable", [], joined_later=False)

@@ -84,6 +84,21 @@ async def test_templates_for_users_of_others_are_refused(world: World) -> None:
             assert reply.status in (400, 403), (path, reply)
 
 
+async def test_events_that_redaction_leaves_whole_are_as_private_as_messages(
+    world: World,
+) -> None:
+    """Create event, power levels, join rules, members: what a redaction doesn't touch."""
+    mine = await world.shared()
+    secret = await world.room()
+    events = await world.server.ok("GET", f"/rooms/{quote(secret)}/state", by=world.alice)
+    assert len(events) > 4
+    for event in events:
+        reply = await world.evil.request("GET", f"{V1}/event/{quote(event['event_id'])}")
+        assert reply.status == 404, (event["type"], reply)
+    own = await world.evil.request("GET", f"{V1}/event/{quote(mine.head)}")
+    assert own.status == 200
+
+
 async def test_history_from_before_it_came_is_hidden(world: World) -> None:
     """With history visibility "joined", older events come without their content."""
     room_id = await world.room(
