@@ -18,6 +18,8 @@ JOBS ?= 2
 ARGS ?=
 # The tests of these run by themselves, with every branch that they take noted.
 COVERED := tests/federation/events tests/federation/graph
+# The homeserver that ours federates with; its tests make `.venv-synapse` on first use.
+SYNAPSE := tests/interop/synapse
 
 .DEFAULT_GOAL := help
 .PHONY: help environment lab test check coverage long bench format lock clean
@@ -65,6 +67,8 @@ lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
 		--group dev pyproject.toml -o requirements-dev.lock --upgrade
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
+		$(SYNAPSE)/requirements.in -o $(SYNAPSE)/requirements.lock --upgrade
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-synapse .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

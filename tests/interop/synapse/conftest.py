@@ -90,9 +90,10 @@ async def pair(
 
 
 @pytest.fixture(autouse=True)
-def places_in_logs(request: pytest.FixtureRequest, pair: Pair) -> None:
+def places_in_logs(request: pytest.FixtureRequest) -> None:
     """Note where the logs end as the test begins."""
-    request.node.stash[PLACES] = log_sizes(pair)
+    if "pair" in request.fixturenames:
+        request.node.stash[PLACES] = log_sizes(request.getfixturevalue("pair"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -58,7 +58,7 @@ def ensure_synapse() -> str:
 
     Refuses with SynapseUnavailable and SynapseFailed.
     """
-    command = [sys.executable, ROOT / ".ci" / "environment", "synapse"]
+    command = [sys.executable, str(ROOT / ".ci" / "environment"), "synapse"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == os.EX_UNAVAILABLE:
         raise SynapseUnavailable(done.stderr)
