@@ -162,6 +162,9 @@ ALIASES_PER_ROOM = 500
 CANONICAL_ALIASES_NEW = 50
 """Aliases that one m.room.canonical_alias may add: each is looked up, maybe over federation."""
 
+MEMBER_RENEWALS = 5
+"""How often a member event is made anew for a changed profile while it changes otherwise."""
+
 RESTRICTED_JOIN_ROOMS = 200
 """Conditions of a join rule that are looked at."""
 

@@ -7,7 +7,9 @@ Rules:
    the step is made again.
 3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
    something that failed is staged once more.
-4. In a room that uses a policy server an event is signed by that before it gets the turn.
+4. Whether a draft is needless, or may not be sent for a reason outside the auth rules, is decided
+   in the turn too, by what is staged: equal requests at once end as they do one after the other.
+5. In a room that uses a policy server an event is signed by that before it gets the turn.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -27,10 +30,11 @@ from homeserver import limits
 from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.policy.recommender import Recommender
-from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.rooms import Room, Rooms, RoomView, StateRef
+from homeserver.engine.snapshots import StateMap
 from homeserver.engine.stager import Made, Signer, Stager
 from homeserver.engine.staging import Brought, Correction, RoomUnit, Staged, Superseded
-from homeserver.engine.transactions import Claim, Sent, Transactions
+from homeserver.engine.transactions import Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
 
@@ -39,6 +43,19 @@ __all__ = ["Sent", "Signer", "Writer"]
 T = TypeVar("T")
 
 RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
+
+Check: TypeAlias = Callable[[StateMap], StateRef | None]
+"""Looks at the state that a draft would be made on, in the room's turn. Returns the state event
+that makes the draft needless; raises MatrixError where the draft must not be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What belongs to drafts beside themselves."""
+
+    transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
+    unit: Unit | None = None
+    check: Check | None = None
 
 
 class Writer:
@@ -64,23 +81,30 @@ class Writer:
     # For services
 
     async def send(
-        self, room_id: RoomId, draft: EventDraft, *, transaction: TransactionKey | None = None
+        self,
+        room_id: RoomId,
+        draft: EventDraft,
+        *,
+        transaction: TransactionKey | None = None,
+        check: Check | None = None,
     ) -> Sent:
         """Makes an event on top of the room, and commits it. A repeat under the same transaction
-        gets the first one's result. A state event that says what already holds makes no new one.
+        gets the first one's result. A state event that says what already holds makes no new one,
+        nor does a draft that `check` calls needless.
 
         Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules or the
         room's policy server refuse, 400 and 413 for what can't be an event, 503 when it can't be
         stored, or the policy server not be asked, now.
         """
         if transaction is None:
-            [sent] = await self._commit_drafts(room_id, [draft], None, None)
+            [sent] = await self._commit_drafts(room_id, [draft], _Terms(check=check))
             return sent
         claim = await self._transactions.begin(transaction)
         if isinstance(claim, Sent):
             return claim
         try:
-            [sent] = await self._commit_drafts(room_id, [draft], (transaction, claim), None)
+            terms = _Terms((transaction, claim.digest), check=check)
+            [sent] = await self._commit_drafts(room_id, [draft], terms)
         except OutcomeUnknown as unknown:
             if unknown.event_ids:
                 [event_id] = unknown.event_ids
@@ -105,7 +129,7 @@ class Writer:
         """Several events as one unit, all or none, with the rows that `work` writes. Where a policy
         server is used none may rest on another."""
         unit = Unit(entries, work) if entries or work else None
-        return await self._commit_drafts(room_id, drafts, None, unit)
+        return await self._commit_drafts(room_id, drafts, _Terms(unit=unit))
 
     async def create(
         self,
@@ -151,17 +175,15 @@ class Writer:
         self,
         room_id: RoomId,
         drafts: Sequence[EventDraft],
-        transaction: tuple[TransactionKey, Claim] | None,
-        unit: Unit | None,
+        terms: _Terms,
     ) -> list[Sent]:
-        stored = (transaction[0], transaction[1].digest) if transaction else None
         with suppress(PolicyUnasked):
-            return await self._commit(room_id, drafts, stored, unit)
+            return await self._commit(room_id, drafts, terms)
         async with self.recommender.turn(room_id, drafts[0].sender):
             for _ in range(limits.POLICY_TRIES):
                 made = await self.recommender.make(await self.room(room_id), drafts)
                 try:
-                    return await self._commit(room_id, made, stored, unit)
+                    return await self._commit(room_id, made, terms)
                 except PolicyUnasked:  # it has changed; that is committed before it counts
                     await self._committer.submit(Unit())
         raise unavailable("the room's policy server changes")
@@ -170,8 +192,7 @@ class Writer:
         self,
         room_id: RoomId,
         drafts: Sequence[EventDraft | Made],
-        transaction: tuple[TransactionKey, bytes] | None,
-        unit: Unit | None,
+        terms: _Terms,
     ) -> list[Sent]:
         for _ in range(2):
             room = await self.room(room_id)
@@ -179,7 +200,7 @@ class Writer:
             if self._committer.numbers.left < 2 * len(drafts) + 1:
                 await self._committer.numbers.ready(2 * len(drafts) + 1)
             try:
-                return await self._stage_and_commit(room, drafts, transaction, unit)
+                return await self._stage_and_commit(room, drafts, terms)
             except Superseded:
                 continue
         raise unavailable("the room could not be written")
@@ -188,8 +209,7 @@ class Writer:
         self,
         room: Room,
         drafts: Sequence[EventDraft | Made],
-        transaction: tuple[TransactionKey, bytes] | None,
-        unit: Unit | None,
+        terms: _Terms,
     ) -> list[Sent]:
         room.pins += 1
         try:
@@ -198,16 +218,19 @@ class Writer:
                     raise Superseded  # evicted while it was waited for
                 generation, rests_on_staged = room.generation, room.staged is not room.view
                 try:
-                    staged = await self._stage(room, drafts, transaction)
+                    staged = await self._stage(room, drafts, terms)
                 except MatrixError as error:
                     if not rests_on_staged:
                         raise
                     done: Awaitable[Committed] = self._refused_after(room, generation, error)
                 else:
                     new = [one for one in staged if isinstance(one, Staged)]
-                    if not new and unit is None:
+                    if new or terms.unit is not None:
+                        done = self.enqueue(room, new, unit=terms.unit)
+                    elif rests_on_staged:
+                        done = self._holds_after(room, generation)
+                    else:
                         return [one for one in staged if isinstance(one, Sent)]
-                    done = self.enqueue(room, new, unit=unit)
             committed = await done
         finally:
             room.pins -= 1
@@ -218,13 +241,13 @@ class Writer:
         self,
         room: Room,
         drafts: Sequence[EventDraft | Made],
-        transaction: tuple[TransactionKey, bytes] | None,
+        terms: _Terms,
     ) -> list[Staged | Sent]:
         before = room.staged
         staged: list[Staged | Sent] = []
         try:
             for draft in drafts:
-                staged.append(await self._stage_one(room, draft, transaction))
+                staged.append(await self._stage_one(room, draft, terms))
         except BaseException:
             if room.staged is not before:
                 room.restore(before)
@@ -235,23 +258,40 @@ class Writer:
         self,
         room: Room,
         draft: EventDraft | Made,
-        transaction: tuple[TransactionKey, bytes] | None,
+        terms: _Terms,
     ) -> Staged | Sent:
-        same = await self._same_state(room, draft.event if isinstance(draft, Made) else draft)
+        enough = terms.check(room.staged.state) if terms.check is not None else None
+        if enough is not None:
+            return Sent(enough.event_id, room.view.position)
+        content = draft.event if isinstance(draft, Made) else draft
+        same = await self._same_state(room, room.staged, content)
         if same is not None:
             return same
         if isinstance(draft, Made):
-            return await self.recommender.place(room, draft, transaction)
+            return await self.recommender.place(room, draft, terms.transaction)
         await self.recommender.check_needless(room, draft)
-        return await self.stager.stage_draft(room, draft, transaction)
+        return await self.stager.stage_draft(room, draft, terms.transaction)
 
     async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
         """A refusal that may rest on what is only staged is told once that is committed; if it
         comes to nothing, the room is asked anew. Never returns."""
-        await self._committer.submit(Unit())  # follows in the queue what the refusal rests on
+        await self._holds_after(room, generation)
+        raise refusal
+
+    async def _holds_after(self, room: Room, generation: int) -> Committed:
+        """Returns once what is staged now is committed; raises Superseded if it comes to
+        nothing."""
+        done = await self._committer.submit(Unit())  # follows it in the queue
         if room.generation != generation:
             raise Superseded
-        raise refusal
+        return done
+
+    async def find_same(self, room_id: RoomId, draft: EventDraft) -> EventId | None:
+        """The committed state event that says just what a draft says, if there is one; 404 for a
+        room that is unknown here."""
+        room = await self.room(room_id)
+        same = await self._same_state(room, room.view, draft)
+        return None if same is None else same.event_id
 
     # For the engine
 
@@ -330,14 +370,19 @@ class Writer:
             room.corrections += 1
             room.forget_auth()
 
-    async def _same_state(self, room: Room, draft: EventDraft | Event) -> Sent | None:
-        """The current state event, if the draft says just what it says."""
+    async def _same_state(
+        self, room: Room, view: RoomView, draft: EventDraft | Event
+    ) -> Sent | None:
+        """The state event of a view, if the draft says just what it says."""
         if draft.state_key is None:
             return None
-        ref = room.staged.state.get((draft.type, draft.state_key))
-        if ref is None or ref.event_id in room.staged_events:
+        ref = view.state.get((draft.type, draft.state_key))
+        if ref is None:
             return None
-        event = (await self._rooms.events([ref.event_id]))[ref.event_id].event
+        known = room.staged_events.get(ref.event_id)
+        if known is None:
+            known = (await self._rooms.events([ref.event_id]))[ref.event_id]
+        event = known.event
         if event.sender != draft.sender or event.content != draft.content:
             return None
         return Sent(event.event_id, room.view.position)

@@ -13,13 +13,16 @@ Information".
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
-from homeserver import errors
+from homeserver import errors, limits
 from homeserver.errors import MatrixError
+from homeserver.services import membership_checks
 from homeserver.services.membership import MEMBER, Membership, People, parse_user
+from homeserver.services.membership_checks import MembershipChanged
 from homeserver.services.room_access import (
     NOT_IN_ROOM,
     RoomAccess,
@@ -62,8 +65,11 @@ class MemberState:
             return await self._change_own(sender, room_id, membership, content)
         if not is_resident(room):
             raise errors.forbidden(NOT_IN_ROOM)
+        check = membership_checks.stays(sender) if target == sender else None
         try:
-            return (await self._engine.writer.send(room_id, draft)).event_id
+            return (await self._engine.writer.send(room_id, draft, check=check)).event_id
+        except MembershipChanged:
+            return await self._change_own(sender, room_id, membership, content)
         except MatrixError as error:
             raise as_forbidden(error) from error
 
@@ -86,21 +92,29 @@ class MemberState:
 
     async def on_profile_changed(self, user_id: UserId) -> None:
         """Writes the user's profile into the member events of all rooms they are joined to."""
-        profile = await self._people.profile_keys(user_id)
         for room_id in await self._membership.joined_rooms(user_id):
             try:
-                await self._renew(user_id, room_id, profile)
+                await self._renew(user_id, room_id)
             except MatrixError as error:
                 log.info("profile of %s in %s stays: %s", user_id, room_id, error)
 
-    async def _renew(self, user_id: UserId, room_id: RoomId, profile: JsonObject) -> None:
+    async def _renew(self, user_id: UserId, room_id: RoomId) -> None:
+        for _ in range(limits.MEMBER_RENEWALS):
+            with suppress(MembershipChanged):
+                return await self._renew_once(user_id, room_id)
+        raise errors.unavailable("the user's membership changes all the time")
+
+    async def _renew_once(self, user_id: UserId, room_id: RoomId) -> None:
+        """The member event is read before the profile: a later change of either makes it anew."""
         room = await self._engine.rooms.get(room_id)
         if room is None or user_id not in room.joined_local:
             return
         key = (MEMBER, str(user_id))
         event = (await self._engine.rooms.state_events(room.view.state, [key]))[key]
+        profile = await self._people.profile_keys(user_id)
         kept = {name: value for name, value in event.content.items() if name not in _NOT_KEPT}
         content = {**kept, **profile, "membership": "join"}
         if content != event.content:
             draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
-            await self._engine.writer.send(room_id, draft)
+            check = membership_checks.replaces(user_id, event.event_id)
+            await self._engine.writer.send(room_id, draft, check=check)

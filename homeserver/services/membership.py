@@ -3,7 +3,8 @@
 Rules:
 1. Where this server holds the room's current state, a membership change is an ordinary event for
    the writer, whose auth check decides; checks here only give better errors and refuse what the
-   auth rules would turn into something else (a kick that is an unban).
+   auth rules would turn into something else (a kick that is an unban). What they ask of the room
+   is asked again in its turn (`membership_checks`).
 2. Where it doesn't, another server of the room takes part (`RemoteRooms`).
 3. An invite of a user of another server is signed by their server first.
 4. A refusal of an invite always succeeds for the user: if the inviting server can't be reached or
@@ -39,8 +40,11 @@ from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.joins.authorisers import AUTHORISER, find_authoriser, restricted_to
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Room
+from homeserver.engine.writer import Check
 from homeserver.errors import MatrixError
+from homeserver.services import membership_checks
 from homeserver.services.directory import Directory, parse_alias, parse_room
+from homeserver.services.membership_checks import MEMBER
 from homeserver.services.remote_rooms import RemoteRooms
 from homeserver.services.room_access import (
     RoomAccess,
@@ -48,9 +52,10 @@ from homeserver.services.room_access import (
     is_resident,
 )
 
+__all__ = ["MEMBER", "Membership", "People"]
+
 log = logging.getLogger("freehold.membership")
 
-MEMBER = "m.room.member"
 _PROFILE_KEYS = ("displayname", "avatar_url")
 
 
@@ -116,7 +121,7 @@ class Membership:
         self._people = people
         self._directory = directory
         self._remote = remote
-        self._joining: WeakValueDictionary[tuple[UserId, RoomId], asyncio.Lock] = (
+        self._handshakes: WeakValueDictionary[tuple[UserId, RoomId], asyncio.Lock] = (
             WeakValueDictionary()
         )
 
@@ -156,7 +161,14 @@ class Membership:
         await self._people.check_invitable(target)
         if self._people.is_ours(target):
             return (await self._engine.writer.send(room_id, draft)).event_id
-        return await self._remote.invite(room_id, draft)
+        async with self._handshake(target, room_id):
+            same = await self._engine.writer.find_same(room_id, draft)
+            return await self._remote.invite(room_id, draft) if same is None else same
+
+    def _handshake(self, user_id: UserId, room_id: RoomId) -> asyncio.Lock:
+        """The lock of a user's handshakes with the servers of a room: one after the other, each
+        looks at what the one before led to. Each takes a bounded time."""
+        return self._handshakes.setdefault((user_id, room_id), asyncio.Lock())
 
     # join and knock
 
@@ -193,8 +205,7 @@ class Membership:
         servers: Sequence[ServerName],
         content: JsonObject,
     ) -> None:
-        turn = self._joining.setdefault((user_id, room_id), asyncio.Lock())
-        async with turn:  # who asks twice joins once; handshakes take a bounded time
+        async with self._handshake(user_id, room_id):  # who asks twice joins once
             room = await self._engine.rooms.get(room_id)
             if room is not None and user_id in room.joined_local:
                 return
@@ -213,7 +224,8 @@ class Membership:
                 raise errors.forbidden("Nobody in this room can let you in without an invite")
             content[AUTHORISER] = authoriser
         draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
-        await self._engine.writer.send(room.room_id, draft)
+        check = membership_checks.joins(user_id)
+        await self._engine.writer.send(room.room_id, draft, check=check)
 
     async def _needs_authoriser(self, user_id: UserId, room: Room) -> bool:
         """Does the user join by a restricted rule? Raises 403 M_FORBIDDEN where they meet none of
@@ -270,8 +282,12 @@ class Membership:
             draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
             await self._engine.writer.send(room_id, draft)
             return
-        candidates = await self._candidates(user_id, room_id, servers)
-        await self._remote.knock(room_id, user_id, candidates, content)
+        async with self._handshake(user_id, room_id):
+            mine = (await self._engine.memberships.of(user_id)).get(room_id)
+            if mine is not None and mine.membership == "knock":
+                return
+            candidates = await self._candidates(user_id, room_id, servers)
+            await self._remote.knock(room_id, user_id, candidates, content)
 
     # leave and forget
 
@@ -291,9 +307,13 @@ class Membership:
         content: JsonObject = {**extra, "membership": "leave"}
         if is_resident(room):
             draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
-            await self._engine.writer.send(room_id, draft)
+            check = membership_checks.leaves(user_id)
+            await self._engine.writer.send(room_id, draft, check=check)
             return
-        await self._refuse(user_id, room_id, mine, content)
+        async with self._handshake(user_id, room_id):
+            now = (await self._engine.memberships.of(user_id)).get(room_id, mine)
+            if now.membership != "leave":
+                await self._refuse(user_id, room_id, now, content)
 
     async def _refuse(
         self, user_id: UserId, room_id: RoomId, mine: UserRoom, content: JsonObject
@@ -328,33 +348,30 @@ class Membership:
         self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
     ) -> None:
         """Makes another user leave. Raises 403 M_FORBIDDEN, also for a user who isn't there."""
-        current = await self._membership_of(sender, room_id, target)
-        if current not in ("join", "invite", "knock"):
-            raise errors.forbidden("The user isn't in this room")
-        await self._set_other(sender, room_id, target, {**extra, "membership": "leave"})
+        content: JsonObject = {**extra, "membership": "leave"}
+        await self._set_other(sender, room_id, target, content, membership_checks.kicks(target))
 
     async def ban(
         self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
     ) -> None:
         """Bans a user, in the room or not. Raises 403 M_FORBIDDEN."""
-        await self._access.joined(sender, room_id)
         await self._set_other(sender, room_id, target, {**extra, "membership": "ban"})
 
     async def unban(
         self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
     ) -> None:
         """Lifts a ban. Raises 403 M_FORBIDDEN, 403 M_BAD_STATE for who isn't banned."""
-        if await self._membership_of(sender, room_id, target) != "ban":
-            raise MatrixError(403, "M_BAD_STATE", "The user isn't banned")
-        await self._set_other(sender, room_id, target, {**extra, "membership": "leave"})
-
-    async def _membership_of(self, sender: UserId, room_id: RoomId, target: UserId) -> str | None:
-        room = await self._access.joined(sender, room_id)
-        found = room.view.state.get((MEMBER, target))
-        return None if found is None else found.membership
+        content: JsonObject = {**extra, "membership": "leave"}
+        await self._set_other(sender, room_id, target, content, membership_checks.unbans(target))
 
     async def _set_other(
-        self, sender: UserId, room_id: RoomId, target: UserId, content: JsonObject
+        self,
+        sender: UserId,
+        room_id: RoomId,
+        target: UserId,
+        content: JsonObject,
+        check: Check | None = None,
     ) -> None:
+        await self._access.joined(sender, room_id)
         draft = EventDraft(MEMBER, sender, content, state_key=target)
-        await self._engine.writer.send(room_id, draft)
+        await self._engine.writer.send(room_id, draft, check=check)

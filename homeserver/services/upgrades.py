@@ -3,17 +3,22 @@
 Rules:
 1. The new room, and the move of this server's aliases to it, are one unit.
 2. Then the tombstone is sent, then the old room is closed; closing is a courtesy.
+3. A room is upgraded by one request at a time. A user's repeat of a request gets the replacement
+   that the first one made, as long as the tombstone names it.
 
 Spec: client-server API, "Room Upgrades".
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import EventId, RoomId, UserId
+from federation.events.ids import EventId, RoomId, StateKey, UserId
+from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from homeserver import errors
@@ -35,6 +40,7 @@ from homeserver.storage.database import Connection
 log = logging.getLogger("freehold.upgrades")
 
 _TOMBSTONE = "m.room.tombstone"
+_TOMBSTONE_KEY: StateKey = (_TOMBSTONE, "")
 
 
 class Upgrades:
@@ -44,18 +50,28 @@ class Upgrades:
         self._engine = engine
         self._access = RoomAccess(engine)
         self._people = people
+        self._upgrading: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
 
     async def upgrade(
         self, user_id: UserId, room_id: RoomId, new_version: str, creators: Sequence[str]
     ) -> RoomId:
         """Makes the replacement; returns its ID. Raises 400 M_UNSUPPORTED_ROOM_VERSION or
         M_INVALID_PARAM, 403 M_FORBIDDEN for who may not send the tombstone."""
+        async with self._upgrading.setdefault(room_id, asyncio.Lock()):
+            return await self._upgrade(user_id, room_id, new_version, creators)
+
+    async def _upgrade(
+        self, user_id: UserId, room_id: RoomId, new_version: str, creators: Sequence[str]
+    ) -> RoomId:
         room = await self._access.joined(user_id, room_id)
         version = choose_version(new_version, room.version)
         state = await self._engine.rooms.state_events(room.view.state, CARRIED_KEYS)
         power = PowerLevels(state[CREATE], state.get(POWER_LEVELS), room.version)
         if power.user(user_id) < power.event(_TOMBSTONE, is_state=True):
             raise errors.forbidden("You can't upgrade this room")
+        made = await self._made_before(user_id, room, version)
+        if made is not None:
+            return made
         upgrade = Upgrade(
             user_id,
             state,
@@ -68,6 +84,23 @@ class Upgrades:
         replacement = await self._create(upgrade, room_id)
         await self._close(upgrade, room_id, replacement)
         return replacement
+
+    async def _made_before(
+        self, user_id: UserId, room: Room, version: RoomVersion
+    ) -> RoomId | None:
+        """The room of that version that the user has replaced this one with."""
+        found = await self._engine.rooms.state_events(room.view.state, [_TOMBSTONE_KEY])
+        tombstone = found.get(_TOMBSTONE_KEY)
+        named = None if tombstone is None else tombstone.content.get("replacement_room")
+        if tombstone is None or tombstone.sender != user_id or not isinstance(named, str):
+            return None
+        made = await self._engine.rooms.get(RoomId(named))
+        if made is None or made.version != version or CREATE not in made.view.state:
+            return None
+        create = (await self._engine.rooms.state_events(made.view.state, [CREATE]))[CREATE]
+        predecessor = create.content.get("predecessor")
+        is_of_this = isinstance(predecessor, dict) and predecessor.get("room_id") == room.room_id
+        return made.room_id if is_of_this and create.sender == user_id else None
 
     async def _create(self, upgrade: Upgrade, old: RoomId) -> RoomId:
         async def move(new: RoomId, connection: Connection) -> Sequence[Entry]:

@@ -128,12 +128,18 @@ class FakeRemote:
 
     async def invite_ours(self, room_id: RoomId, user_id: UserId, sender: UserId) -> None:
         """An invite of a user of ours to a room that we know nothing else of."""
+        await self.set_ours(room_id, user_id, "invite", sender)
+
+    async def set_ours(
+        self, room_id: RoomId, user_id: UserId, membership: str, sender: UserId | None = None
+    ) -> None:
+        """A membership of a user of ours in a room that we know nothing else of."""
         entry = MembershipEntry(
             user_id=user_id,
             room_id=room_id,
-            membership="invite",
-            event_id=EventId("$invite"),
-            sender=sender,
+            membership=membership,
+            event_id=EventId(f"${membership}"),
+            sender=sender or user_id,
             version="11",
         )
         await self.committer.submit(Unit([entry]))

@@ -1,5 +1,7 @@
 """Room upgrades, over the real engine."""
 
+import asyncio
+
 import pytest
 
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, room_world
@@ -81,3 +83,39 @@ async def test_an_upgrader_with_little_power_can_carry_all_state_over(
         power = (await world.get_state(BOB, made, "m.room.power_levels")).body
         assert power["users"] == {ALICE: 100, BOB: 50}
         assert STRANGER not in power["users"]
+
+
+async def test_equal_upgrades_at_once_make_one_room(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
+        room_id = await world.room(preset="public_chat")
+        body = {"new_version": "12"}
+        replies = await asyncio.gather(
+            *(world.in_room(ALICE, "POST", room_id, "upgrade", body) for _ in range(3))
+        )
+        assert [reply.status for reply in replies] == [200] * 3
+        [made] = {reply.body["replacement_room"] for reply in replies}
+        assert (await world.call(ALICE, "GET", "/joined_rooms")).body["joined_rooms"] == [
+            room_id,
+            made,
+        ]
+
+
+async def test_another_version_or_user_upgrades_once_more(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
+        room_id = await world.room(
+            room_version="11",
+            preset="public_chat",
+            power_level_content_override={"users": {ALICE: 100, BOB: 100}},
+        )
+        await world.join(BOB, room_id)
+        made = []
+        for user, version in ((ALICE, "12"), (ALICE, "12"), (ALICE, "11"), (BOB, "11")):
+            body = {"new_version": version}
+            reply = await world.in_room(user, "POST", room_id, "upgrade", body)
+            made.append(reply.body["replacement_room"])
+        assert made[0] == made[1]
+        assert len(set(made)) == 3
+        broken = {"body": "x", "replacement_room": room_id}
+        await world.put_state(BOB, room_id, "m.room.tombstone", broken)
+        reply = await world.in_room(BOB, "POST", room_id, "upgrade", {"new_version": "11"})
+        assert reply.body["replacement_room"] not in {room_id, *made}
