@@ -264,7 +264,7 @@ class Writer:
         if enough is not None:
             return Sent(enough.event_id, room.view.position)
         content = draft.event if isinstance(draft, Made) else draft
-        same = await self._same_state(room, room.staged, content)
+        same = await _same_state(self._rooms, room, room.staged, content)
         if same is not None:
             return same
         if isinstance(draft, Made):
@@ -290,7 +290,7 @@ class Writer:
         """The committed state event that says just what a draft says, if there is one; 404 for a
         room that is unknown here."""
         room = await self.room(room_id)
-        same = await self._same_state(room, room.view, draft)
+        same = await _same_state(self._rooms, room, room.view, draft)
         return None if same is None else same.event_id
 
     # For the engine
@@ -338,8 +338,7 @@ class Writer:
 
     def _published(self, unit: RoomUnit) -> None:
         """After the commit: what was staged is an event like any other."""
-        if unit.correction is not None:
-            self._corrected(unit.room, unit.correction)
+        _apply_correction(self._rooms, self._server_name, unit)
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
             if staged.entry is not None:
@@ -354,38 +353,43 @@ class Writer:
                 redacting = staged.redacting
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
 
-    def _corrected(self, room: Room, correction: Correction) -> None:
-        """After the commit: what memory has of events whose verdicts or states were wrong goes."""
-        if correction.entry is not None:
-            room.update_locals(correction.entry.changes, self._server_name)
-        for row in correction.rows:
-            event_id = EventId(row.event_id)
-            room.was_corrected = True
-            room.unstage(event_id)
-            room.after.pop(event_id, None)
-            self._rooms.memory.forget_event(event_id)
-            if row.n is None:
-                room.forget_timeline(event_id)
-        if correction.rows:
-            room.corrections += 1
-            room.forget_auth()
 
-    async def _same_state(
-        self, room: Room, view: RoomView, draft: EventDraft | Event
-    ) -> Sent | None:
-        """The state event of a view, if the draft says just what it says."""
-        if draft.state_key is None:
-            return None
-        ref = view.state.get((draft.type, draft.state_key))
-        if ref is None:
-            return None
-        known = room.staged_events.get(ref.event_id)
-        if known is None:
-            known = (await self._rooms.events([ref.event_id]))[ref.event_id]
-        event = known.event
-        if event.sender != draft.sender or event.content != draft.content:
-            return None
-        return Sent(event.event_id, room.view.position)
+async def _same_state(
+    rooms: Rooms, room: Room, view: RoomView, draft: EventDraft | Event
+) -> Sent | None:
+    """The state event of a view, if the draft says just what it says."""
+    if draft.state_key is None:
+        return None
+    ref = view.state.get((draft.type, draft.state_key))
+    if ref is None:
+        return None
+    known = room.staged_events.get(ref.event_id)
+    if known is None:
+        known = (await rooms.events([ref.event_id]))[ref.event_id]
+    event = known.event
+    if event.sender != draft.sender or event.content != draft.content:
+        return None
+    return Sent(event.event_id, room.view.position)
+
+
+def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> None:
+    """After the commit: what memory has of events whose verdicts or states were wrong goes."""
+    room, correction = unit.room, unit.correction
+    if correction is None:
+        return
+    if correction.entry is not None:
+        room.update_locals(correction.entry.changes, server_name)
+    for row in correction.rows:
+        event_id = EventId(row.event_id)
+        room.was_corrected = True
+        room.unstage(event_id)
+        room.after.pop(event_id, None)
+        rooms.memory.forget_event(event_id)
+        if row.n is None:
+            room.forget_timeline(event_id)
+    if correction.rows:
+        room.corrections += 1
+        room.forget_auth()
 
 
 def _sent(staged: Sequence[Staged], committed: Committed) -> list[Sent]:

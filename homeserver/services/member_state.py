@@ -19,10 +19,10 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
+from homeserver.engine.joins import membership_checks
+from homeserver.engine.joins.membership_checks import MembershipChanged
 from homeserver.errors import MatrixError
-from homeserver.services import membership_checks
 from homeserver.services.membership import MEMBER, Membership, People, parse_user
-from homeserver.services.membership_checks import MembershipChanged
 from homeserver.services.room_access import (
     NOT_IN_ROOM,
     RoomAccess,

@@ -1,1 +1,1 @@
-"""Joins that a user of ours has to vouch for."""
+"""Who may come and go: users who vouch for joins, and what requests ask of the room in its turn."""

@@ -8,16 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-import immutables
 import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
 from homeserver.engine.batch import Batch
 from homeserver.engine.log_connection import Fault
-from homeserver.engine.snapshots import StateMap, StateRef
-from homeserver.errors import MatrixError
-from homeserver.services import membership_checks
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, Reply, World, room_world
 
 TIMES = 5
@@ -281,36 +277,3 @@ async def test_equal_knocks_and_refusals_elsewhere_take_one_handshake(
         )
         assert statuses(replies) == [200] * TIMES
         assert world.remote.asked == [(action,)]
-
-
-def ref(membership: str, event_id: str = "$e") -> StateRef:
-    return StateRef(EventId(event_id), 1, membership)
-
-
-def test_each_check_by_what_the_state_has() -> None:
-    def state(membership: str | None) -> StateMap:
-        key = ("m.room.member", str(BOB))
-        return immutables.Map({} if membership is None else {key: ref(membership)})
-
-    needless = {"joins": {"join"}, "leaves": {"leave"}}
-    refused: dict[str, set[str | None]] = {
-        "leaves": {"ban"},
-        "kicks": {None, "leave", "ban"},
-        "unbans": {None, "join", "invite", "knock", "leave"},
-        "stays": {None, "invite", "knock", "leave", "ban"},
-    }
-    for name in ("joins", "leaves", "kicks", "unbans", "stays"):
-        check = getattr(membership_checks, name)(BOB)
-        for membership in (None, "join", "invite", "knock", "leave", "ban"):
-            if membership in refused.get(name, ()):
-                with pytest.raises(MatrixError):
-                    check(state(membership))
-            else:
-                is_needless = membership in needless.get(name, ())
-                assert (check(state(membership)) is not None) is is_needless, (name, membership)
-    check = membership_checks.replaces(BOB, EventId("$e"))
-    assert check(state("join")) is None
-    with pytest.raises(MatrixError):
-        check(state(None))
-    with pytest.raises(MatrixError):
-        membership_checks.replaces(BOB, EventId("$other"))(state("join"))
