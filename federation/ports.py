@@ -85,8 +85,9 @@ class EventStore(Protocol):
         """The room's current state; empty for an unknown room."""
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
-        """All events that are reached from `event_ids` by auth_events, these not included
-        (unless reached too)."""
+        """All events that are reached from `event_ids` (of one room) by auth_events, these not
+        included (unless reached too). Where the room ID is the create event's hash, no event names
+        the create event, yet all but itself rest on it: it is reached too."""
 
     async def backfill(
         self, room_id: RoomId, event_ids: Collection[EventId], limit: int

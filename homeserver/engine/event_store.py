@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_rules import AuthState
+from federation.graph.auth_rules import AuthState, create_event_id
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import KnownEvent
 from homeserver.engine.committer import Committer
@@ -136,7 +136,12 @@ class EngineEventStore:
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
         """`EventStore.auth_chain`."""
         chain = await self._rooms.auth_chain(event_ids)
-        return {event_id: known.event for event_id, known in chain.items()}
+        found = {event_id: known.event for event_id, known in chain.items()}
+        for known in (await self._rooms.events(list(event_ids)[:1])).values():  # all of one room
+            create = create_event_id(known.event.room_id, known.event.version)
+            if create is not None and set(event_ids) != {create}:
+                found |= {one: it.event for one, it in (await self._rooms.events([create])).items()}
+        return found
 
     async def backfill(
         self, room_id: RoomId, event_ids: Collection[EventId], limit: int

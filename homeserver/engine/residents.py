@@ -20,7 +20,7 @@ from federation.events.event import Event, load_auth_events
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
-from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
+from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
 from federation.graph.building import EventDraft, references
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import JoinedRoom, Metrics, PolicyUnasked, Refused, ResidentAnswer, Template
@@ -304,17 +304,20 @@ class Residents:
     async def _answer(self, room: Room, event: Event, state: StateMap) -> ResidentAnswer:
         ids = [ref.event_id for ref in state.values()]
         raws = await self._rooms.memory.raw([*ids, event.event_id])
-        chain = await self._auth_chain(raws, room.version)
+        chain = await self._auth_chain(raws, room)
         return ResidentAnswer(
             event.raw, [raws[one] for one in ids], chain, sorted(room.view.servers)
         )
 
-    async def _auth_chain(
-        self, raws: Mapping[EventId, bytes], version: RoomVersion
-    ) -> Sequence[bytes]:
-        """What these events reach by auth_events, some of themselves included."""
+    async def _auth_chain(self, raws: Mapping[EventId, bytes], room: Room) -> Sequence[bytes]:
+        """What these events reach by auth_events, some of themselves included; and the create
+        event, which all rest on, also where its hash is the room ID and no event names it."""
+        version = room.version
         chain: dict[EventId, bytes] = {}
         frontier = await asyncio.to_thread(_cited, raws, version)
+        implied = create_event_id(room.room_id, version)
+        if implied is not None:
+            frontier.add(implied)
         while frontier:
             found = await self._rooms.memory.raw([one for one in frontier if one not in raws])
             found |= {one: raws[one] for one in frontier if one in raws}

@@ -13,7 +13,7 @@ from federation.events.redaction import redact_event
 from federation.events.room_versions import RoomVersion, room_version
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
-from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth
+from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
 from federation.graph.building import EventDraft, build_event
 from federation.graph.policy_servers import (
     POLICY_KEY,
@@ -164,6 +164,10 @@ class MemoryRooms:
             if one not in found and one in self.events:
                 found[one] = self.events[one].event
                 work.extend(found[one].auth_events)
+        for event in [self.events[one].event for one in event_ids][:1]:
+            create = create_event_id(event.room_id, event.version)
+            if create is not None and set(event_ids) != {create}:
+                found[create] = self.events[create].event
         return found
 
     async def backfill(

@@ -192,8 +192,8 @@ async def test_a_resident_gives_the_state_and_its_auth_chain(
         assert current.get(("m.room.topic", "")) is None
         state = await world.engine.rooms.events(ids)
         assert list(answer.state) == [state[one].event.raw for one in ids]
-        chain = await world.engine.rooms.auth_chain([*ids, join.event_id])
-        assert sorted(answer.auth_chain) == sorted(one.event.raw for one in chain.values())
+        chain = await world.engine.events.auth_chain([*ids, join.event_id])
+        assert sorted(answer.auth_chain) == sorted(one.raw for one in chain.values())
         assert len(chain.keys() - state.keys()) == 1, "the first join, which another replaced"
         assert answer.event == join.raw
 

@@ -140,6 +140,7 @@ class ScriptedPeer:
         assert answer.status == 200, answer
         found = PeerRoom(self, room_id, version, list(answer.body["state"]))
         found.state.append(event)
+        found.auth_chain = list(answer.body["auth_chain"])
         found.head, found.depth = event_id, event["depth"]
         return found
 
@@ -184,6 +185,7 @@ class PeerRoom:
     ) -> None:
         self.peer, self.room_id, self.version, self.state = peer, room_id, version, state
         self.head, self.depth = "", 1
+        self.auth_chain: list[JsonObject] = []
 
     def state_id(self, event_type: str, state_key: str = "") -> str | None:
         """The newest event of a piece of state."""
