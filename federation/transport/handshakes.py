@@ -62,6 +62,7 @@ _V2 = "/_matrix/federation/v2"
 _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
 _JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _CREATE: StateKey = ("m.room.create", "")
+_AUTHORISER = "join_authorised_via_users_server"
 _T = TypeVar("_T")
 
 
@@ -284,9 +285,10 @@ class Handshakes:
             )
         pdu = _check_template(answer.get("event"), wish, membership)
         content = {**wish.content, "membership": membership}
-        authoriser = pdu["content"].get("join_authorised_via_users_server")
+        content.pop(_AUTHORISER, None)  # only the resident says who vouches
+        authoriser = pdu["content"].get(_AUTHORISER)
         if membership == "join" and isinstance(authoriser, str):
-            content["join_authorised_via_users_server"] = authoriser
+            content[_AUTHORISER] = authoriser
         filled = {
             name: pdu[name] for name in ("prev_events", "auth_events", "depth") if name in pdu
         } | {

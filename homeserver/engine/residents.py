@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, load_auth_events
-from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
@@ -267,7 +267,10 @@ class Residents:
             b"",
         )
         state = self.view_auth(room, room.view.state)
-        failure = await self._writer.stager.loading(lambda: check_auth(event, state))
+        signers = {self._server_name, server_of(draft.sender)}  # of what the template becomes
+        failure = await self._writer.stager.loading(
+            lambda: check_auth(event, state, verified_servers=signers)
+        )
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
 

@@ -12,7 +12,15 @@ from federation.events.ids import RoomId, UserId
 from federation.graph.power_levels import PowerLevels
 from homeserver import limits
 
+AUTHORISER = "join_authorised_via_users_server"
 _RESTRICTED = frozenset({"restricted", "knock_restricted"})
+
+
+def without_authoriser(content: JsonObject) -> JsonObject:
+    """What a client may say of a membership: anything but who vouches for it. The event needs that
+    user's server's signature, whatever the membership (room version 8, auth rule 5.2); clients copy
+    the key from the event that they change."""
+    return {name: value for name, value in content.items() if name != AUTHORISER}
 
 
 def allowed_rooms(join_rules: JsonObject) -> Sequence[RoomId] | None:

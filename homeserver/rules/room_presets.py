@@ -21,6 +21,7 @@ from federation.events.ids import RoomAlias, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from homeserver.errors import MatrixError
+from homeserver.rules.restricted_joins import without_authoriser
 from homeserver.rules.room_requests import InitialState, Preset, RoomRequest, parse_users, preset_of
 
 CREATOR_LEVEL = 100
@@ -181,8 +182,10 @@ def _initial_draft(room: NewRoom, wanted: InitialState) -> EventDraft:
         raise _invalid_state("initial_state can't hold another m.room.create")
     if wanted.type == "m.room.member" and wanted.state_key != room.creator:
         raise _invalid_state("initial_state can't set other users' membership: use `invite`")
+    is_member = wanted.type == "m.room.member"
+    content = without_authoriser(wanted.content) if is_member else wanted.content
     return EventDraft(
-        type=wanted.type, sender=room.creator, content=wanted.content, state_key=wanted.state_key
+        type=wanted.type, sender=room.creator, content=content, state_key=wanted.state_key
     )
 
 

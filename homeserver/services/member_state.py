@@ -1,8 +1,8 @@
 """Membership events that a client writes as state, and those that follow a profile change.
 
 Rules:
-1. The client's content is kept as it is; what needs another server, or a restricted join's
-   authorising user, takes the way of `Membership`.
+1. The client's content is kept, but for who vouches for a join, which only this server says; what
+   needs another server, or a restricted join's authorising user, takes the way of `Membership`.
 2. A changed profile is written into the user's rooms one after the other; a room that refuses
    doesn't stop the others.
 
@@ -22,6 +22,7 @@ from homeserver import errors, limits
 from homeserver.engine.joins import membership_checks
 from homeserver.engine.joins.membership_checks import MembershipChanged
 from homeserver.errors import MatrixError
+from homeserver.rules.restricted_joins import AUTHORISER, without_authoriser
 from homeserver.services.membership import MEMBER, Membership, People, parse_user
 from homeserver.services.room_access import (
     NOT_IN_ROOM,
@@ -33,9 +34,7 @@ from homeserver.services.room_access import (
 
 log = logging.getLogger("freehold.membership")
 
-_NOT_KEPT = frozenset(
-    {"displayname", "avatar_url", "reason", "join_authorised_via_users_server", "is_direct"}
-)
+_NOT_KEPT = frozenset({"displayname", "avatar_url", "reason", AUTHORISER, "is_direct"})
 
 
 class MemberState:
@@ -52,6 +51,7 @@ class MemberState:
     ) -> EventId:
         """Sends a membership event with the client's content; returns its ID. Raises 400, 403."""
         target = parse_user(state_key)
+        content = without_authoriser(content)
         membership = content.get("membership")
         if not isinstance(membership, str):
             raise errors.bad_json("m.room.member needs `membership`, a string")

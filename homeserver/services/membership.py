@@ -38,12 +38,13 @@ from homeserver import errors, limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.joins import membership_checks
-from homeserver.engine.joins.authorisers import AUTHORISER, find_authoriser, restricted_to
+from homeserver.engine.joins.authorisers import find_authoriser, restricted_to
 from homeserver.engine.joins.membership_checks import MEMBER
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Room
 from homeserver.engine.writer import Check
 from homeserver.errors import MatrixError
+from homeserver.rules.restricted_joins import AUTHORISER
 from homeserver.services.directory import Directory, parse_alias, parse_room
 from homeserver.services.remote_rooms import RemoteRooms
 from homeserver.services.room_access import (

@@ -31,9 +31,8 @@ from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from federation.ports import Refused
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.rules.restricted_joins import allowed_rooms, find_authorising_user
+from homeserver.rules.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user
 
-AUTHORISER = "join_authorised_via_users_server"
 _MEMBER = "m.room.member"
 _CREATE: StateKey = ("m.room.create", "")
 _JOIN_RULES: StateKey = ("m.room.join_rules", "")

@@ -15,6 +15,8 @@ from federation.graph.building import build_event
 from federation.ports import JoinedRoom, Refused
 from homeserver import limits
 from homeserver.engine.outbound_feed import LogFeed
+from homeserver.errors import MatrixError
+from homeserver.rules.restricted_joins import AUTHORISER
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,
@@ -27,6 +29,7 @@ from tests.homeserver.engine.engine_world import (
     running,
 )
 
+CAROL = UserId("@carol:third.example")
 JOIN = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
 
 
@@ -360,3 +363,18 @@ async def test_first_depth_is_that_of_our_own_join(
         await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
         assert await one.engine.events.first_depth(room_id) == 1
         assert await two.engine.events.first_depth(room_id) == join.depth
+
+
+async def test_an_event_of_ours_needs_no_signature_but_ours(postgres_url: str) -> None:
+    """A draft that names who vouches, wherever it comes from: ours may, others can't."""
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        join = draft("m.room.member", {"membership": "join", AUTHORISER: BOB}, ALICE)
+        with pytest.raises(MatrixError, match="not signed by") as refusal:
+            await world.engine.writer.send(room_id, join)
+        assert refusal.value.errcode == "M_FORBIDDEN"
+        invite = draft("m.room.member", {"membership": "invite", AUTHORISER: CAROL}, BOB)
+        with pytest.raises(Refused, match="not signed by"):
+            await world.engine.residents.template(invite, room_id)
+        join = draft("m.room.member", {"membership": "join", AUTHORISER: ALICE}, ALICE)
+        await world.engine.writer.send(room_id, join)
