@@ -33,8 +33,12 @@ HOT_ROOMS_BYTES = 96 * 1024 * 1024
 ROOM_RING_EVENTS = 128
 """Newest events of a hot room that are kept as client JSON."""
 
-HOT_ROOMS_MIN = 64
-"""So few rooms are not worth an eviction, however large."""
+HOT_ROOMS_MIN = 8
+"""So few rooms stay, however large: each would be loaded again at once. The largest rooms known
+take about 70 MB each."""
+
+HOT_ROOMS_PASSED_OVER = 100
+"""Rooms in use that one eviction passes over: it must not walk all of them each time."""
 
 ROOM_LOAD_EVENTS = 20
 """Newest events read when a room is loaded: enough for most clients' first look."""

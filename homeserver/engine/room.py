@@ -157,6 +157,11 @@ class Room:
         index = self.citations.bytes + self.auth_chains.size_bytes
         return _ROOM_BYTES + state + self._ring_bytes + index
 
+    @property
+    def is_in_use(self) -> bool:
+        """Must it stay in memory: has it staged work, or does somebody hold it?"""
+        return bool(self.pins or self.unsettled or self.turn.locked())
+
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""
         self.ring.append(placed)

@@ -37,6 +37,62 @@ __all__ = ["Before", "Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef
 SnapshotRead = Callable[[int, str], Awaitable[int | None]]
 
 
+class HotRooms:
+    """Rooms in memory, the longest unused first, within a budget of bytes.
+
+    A room's size is looked at when it comes, is used or has grown. The sum of the sizes is kept, so
+    that a step costs the same whatever the number of rooms.
+    """
+
+    def __init__(self) -> None:
+        self._rooms: OrderedDict[RoomId, Room] = OrderedDict()
+        self._sizes: dict[RoomId, int] = {}
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def __contains__(self, room_id: RoomId) -> bool:
+        return room_id in self._rooms
+
+    def use(self, room_id: RoomId) -> Room | None:
+        """The room, which counts as used now."""
+        room = self._rooms.get(room_id)
+        if room is not None:
+            self._rooms.move_to_end(room_id)
+            self._measure(room)
+        return room
+
+    def add(self, room: Room) -> None:
+        """Takes in a room that isn't here."""
+        self._rooms[room.room_id] = room
+        self._measure(room)
+
+    def drop(self, room_id: RoomId) -> None:
+        """Lets a room go, if it is here."""
+        if self._rooms.pop(room_id, None) is not None:
+            self.bytes -= self._sizes.pop(room_id)
+
+    def _measure(self, room: Room) -> None:
+        size = room.bytes
+        self.bytes += size - self._sizes.get(room.room_id, 0)
+        self._sizes[room.room_id] = size
+
+    def evict(self, keep: Set[RoomId] = frozenset()) -> None:
+        """Lets the longest unused rooms go until the rest fits the budget. Rooms in use stay; once
+        so many were met, the next call goes on behind them."""
+        met = 0
+        while self.bytes > limits.HOT_ROOMS_BYTES and len(self._rooms) > limits.HOT_ROOMS_MIN:
+            room_id, room = next(iter(self._rooms.items()))
+            if room_id in keep or room.is_in_use:
+                self._rooms.move_to_end(room_id)
+                met += 1
+                if met > limits.HOT_ROOMS_PASSED_OVER + len(keep):
+                    return
+            else:
+                self.drop(room_id)
+
+
 class Rooms:
     """The registry of rooms, and what is asked of rooms, states and events."""
 
@@ -44,17 +100,14 @@ class Rooms:
         self._store = store
         self.memory = EventMemory(store)
         self.loader = RoomLoader(store, server_name, self.memory)
-        self._hot: OrderedDict[RoomId, Room] = OrderedDict()
+        self._hot = HotRooms()
         self._loading: dict[RoomId, asyncio.Future[None]] = {}
 
     # Rooms
 
     def hot(self, room_id: RoomId) -> Room | None:
         """The room if it is in memory; it counts as used now."""
-        room = self._hot.get(room_id)
-        if room is not None:
-            self._hot.move_to_end(room_id)
-        return room
+        return self._hot.use(room_id)
 
     async def get(self, room_id: RoomId) -> Room | None:
         """The room, loaded if need be; None for one that we know nothing of but its ID."""
@@ -74,8 +127,9 @@ class Rooms:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loading.update(dict.fromkeys(room_ids, future))
         try:
-            for room_id, room in (await self.loader.load(room_ids)).items():
-                self._hot.setdefault(room_id, room)
+            for room in (await self.loader.load(room_ids)).values():
+                if room.room_id not in self._hot:
+                    self._hot.add(room)
         except BaseException as error:
             # Who waits gets the error too; if nobody waits, it was raised here all the same.
             future.set_exception(
@@ -88,29 +142,22 @@ class Rooms:
         finally:
             for room_id in room_ids:
                 del self._loading[room_id]
-        self._evict(keep=set(room_ids))
+        self._hot.evict(keep=set(room_ids))
 
     def add(self, room: Room) -> None:
         """Takes in a room that was just made; it has staged work."""
         assert room.room_id not in self._hot, "a room is made once"
-        self._hot[room.room_id] = room
-        self._evict()
+        self._hot.add(room)
+        self._hot.evict()
 
     def drop(self, room_id: RoomId) -> None:
         """Forgets a room that came to nothing (its creation failed)."""
-        self._hot.pop(room_id, None)
+        self._hot.drop(room_id)
 
-    def _evict(self, keep: Set[RoomId] = frozenset()) -> None:
-        if len(self._hot) < limits.HOT_ROOMS_MIN:
-            return
-        total = sum(room.bytes for room in self._hot.values())
-        for room_id, room in list(self._hot.items()):
-            if total <= limits.HOT_ROOMS_BYTES:
-                return
-            if room_id in keep or room.pins or room.unsettled or room.turn.locked():
-                continue
-            total -= room.bytes
-            del self._hot[room_id]
+    def grew(self, room: Room) -> None:
+        """Something was committed to a room: it may be larger by now."""
+        if self._hot.use(room.room_id) is room:
+            self._hot.evict(keep={room.room_id})
 
     # State
 

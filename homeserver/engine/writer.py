@@ -352,6 +352,7 @@ class Writer:
             if staged.redacting is not None:
                 redacting = staged.redacting
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
+        self._rooms.grew(unit.room)
 
 
 async def _same_state(
