@@ -317,8 +317,8 @@ def _membership_row(
 def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
     for one, event in staged:
         nid = one.pending.room.nid
-        if event.redacting is not None:
-            target, redaction = event.redacting.target, event.redacting.redaction
+        for redacting in event.redacting:
+            target, redaction = redacting.target, redacting.redaction
             rows.redacted.append(RedactedRow(nid, target.event_id, target.raw, redaction))
         if event.waits_for_target is not None:
             rows.awaited.append((nid, event.waits_for_target, event.event.event_id))

@@ -50,7 +50,7 @@ class EventEntry(msgspec.Struct, frozen=True):
     changes: tuple[StateChange, ...] = ()
     transaction: TransactionKey | None = None
     replaces: EventId | None = None  # the state event that this one replaced
-    redacts: EventId | None = None  # the target, if this redaction was applied with it
+    redacts: EventId | None = None  # the target, once this redaction was applied to it
     redacted_by: EventId | None = None  # the redaction that was applied to this event
     to_federate: bool = False  # ours, or accepted for another server: we owe it to the others
 

@@ -125,7 +125,7 @@ class Room:
         self.ring: deque[Placed] = deque()
         self.ring_start = view.position
         self.changes_start = view.position  # older ring entries don't tell changes of state
-        self.awaited_targets: dict[EventId, EventId] = {}  # of redactions: target, redaction
+        self.awaited_targets: dict[EventId, list[EventId]] = {}  # targets: redactions that wait
         self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
         self.awaited: set[EventId] = set()  # parents of unproven events that aren't here
         self.watched: list[Event] | None = None  # what is staged, while somebody wants to know

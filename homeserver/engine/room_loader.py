@@ -66,9 +66,9 @@ class RoomLoader:
         for row in rows:
             nid = row["room_nid"]
             room = self._room(row, heads[nid], chains)
-            room.awaited_targets = {
-                EventId(one["target"]): EventId(one["redaction"]) for one in awaited.get(nid, ())
-            }
+            for one in awaited.get(nid, ()):
+                waiting = room.awaited_targets.setdefault(EventId(one["target"]), [])
+                waiting.append(EventId(one["redaction"]))
             room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
             room.awaited = {EventId(one["parent"]) for one in unproven.get(nid, ())}
             self._fill_ring(room, newest.get(nid, ()))
@@ -165,6 +165,7 @@ class RoomLoader:
             client=client,
             transaction=transaction_of(row["transaction_of"], row["sender"]),
             replaces=row["replaces"],
+            redacts=row["redacts"],
             redacted_by=row["redacted_by"],
             to_federate=row["to_federate"],
         )

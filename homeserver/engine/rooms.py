@@ -221,10 +221,11 @@ class Rooms:
         return {key: known[event_id].event for key, event_id in wanted.items()}
 
     def apply_redaction(self, room: Room, target: Event, redaction: EventId) -> None:
-        """Renews what is in memory of an event that was redacted; `target` is its redacted form."""
+        """Renews what is in memory of an event that was redacted, and of its redaction; `target`
+        is its redacted form."""
         self.memory.forget_event(target.event_id)
         room.forget_auth()
-        for placed in room.ring:
+        for placed in list(room.ring):
             entry = ring_entry(placed)
             if entry.event.event_id == target.event_id:
                 room.replace_in_ring(
@@ -232,4 +233,5 @@ class Rooms:
                         entry, event=target, client=client_json(target), redacted_by=redaction
                     )
                 )
-                return
+            elif entry.event.event_id == redaction:
+                room.replace_in_ring(msgspec.structs.replace(entry, redacts=target.event_id))

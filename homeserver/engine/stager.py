@@ -27,7 +27,7 @@ from homeserver.engine.entries import Entry, TransactionKey
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Branch, branches_of
 from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
-from homeserver.engine.snapshots import Chain
+from homeserver.engine.snapshots import Chain, StateMap
 from homeserver.engine.staging import (
     Origin,
     Redacting,
@@ -261,7 +261,7 @@ class Stager:
         )
         is_changed = staged.changes_other_state
         staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
-        await self._prepare_redactions(room, staged)
+        await self._prepare_redactions(room, staged, before.state)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
         room.stage(KnownEvent(event), nid)
@@ -317,29 +317,38 @@ class Stager:
 
     # Redactions (spec: room version 3, "Handling redactions")
 
-    async def _prepare_redactions(self, room: Room, staged: Staged) -> None:
-        """Applies the redaction that this event is, or that waited for it."""
+    async def _prepare_redactions(self, room: Room, staged: Staged, before: StateMap) -> None:
+        """Applies the redaction that this event is, on the state before it, and those that waited
+        for it. A state event redacts nothing, whatever its type."""
         event = staged.event
-        waiting = room.awaited_targets.get(event.event_id)
-        if waiting is not None:
-            redaction = (await self._rooms.events([waiting])).get(waiting)
+        for waiting in room.awaited_targets.get(event.event_id, ()):
+            redaction = room.staged_events.get(waiting) or (
+                await self._rooms.events([waiting])
+            ).get(waiting)
             if redaction is not None:
-                await self._redact(room, staged, event, redaction.event)
-        if event.type != "m.room.redaction" or event.redacts is None:
+                state = await self._rooms.state_before(room, waiting)
+                await self._redact(room, staged, event, redaction.event, state or before)
+        if event.type != "m.room.redaction" or event.is_state or event.redacts is None:
             return
         target_id = event.redacts
         known = room.staged_events.get(target_id) or (await self._rooms.events([target_id])).get(
             target_id
         )
         if known is None:
-            room.awaited_targets[target_id] = event.event_id
+            room.awaited_targets.setdefault(target_id, []).append(event.event_id)
             staged.waits_for_target = target_id
         elif known.event.room_id == room.room_id:
-            await self._redact(room, staged, known.event, event)
+            await self._redact(room, staged, known.event, event, before)
 
-    async def _redact(self, room: Room, staged: Staged, target: Event, by: Event) -> None:
-        state = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
-        levels = await self.loading(lambda: state.power_levels)
+    async def _redact(
+        self, room: Room, staged: Staged, target: Event, by: Event, state: StateMap
+    ) -> None:
+        """Has `by` applied to `target` if it may be, by the state before it. One that may not is
+        never shown to clients (`EventEntry.redacts`)."""
+        auth = room.auth_state(state, self._rooms.memory.cached_event)
+        levels = await self.loading(lambda: auth.power_levels)
         same_server = target.sender.partition(":")[2] == by.sender.partition(":")[2]
         if same_server or levels.user(by.sender) >= levels.redact:
-            staged.redacting = Redacting(redact_event(target), by.event_id)
+            staged.redacting += (Redacting(redact_event(target), by.event_id),)
+            if by is staged.event and staged.entry is not None:
+                staged.entry = msgspec.structs.replace(staged.entry, redacts=target.event_id)

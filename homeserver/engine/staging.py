@@ -68,7 +68,7 @@ class Staged(msgspec.Struct):
     servers_came: tuple[ServerName, ...] = ()
     servers_went: tuple[ServerName, ...] = ()
     transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
-    redacting: Redacting | None = None
+    redacting: tuple[Redacting, ...] = ()
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
     is_awaited: bool = False  # it fills a gap: events that are unproven name it as their parent

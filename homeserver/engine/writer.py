@@ -349,8 +349,7 @@ class Writer:
             if known is not None:
                 client = staged.entry.client if staged.entry else None
                 self._rooms.memory.remember(known, client if staged.event.is_state else None)
-            if staged.redacting is not None:
-                redacting = staged.redacting
+            for redacting in staged.redacting:
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
         self._rooms.grew(unit.room)
 

@@ -182,6 +182,8 @@ def _initial_draft(room: NewRoom, wanted: InitialState) -> EventDraft:
         raise _invalid_state("initial_state can't hold another m.room.create")
     if wanted.type == "m.room.member" and wanted.state_key != room.creator:
         raise _invalid_state("initial_state can't set other users' membership: use `invite`")
+    if wanted.type == "m.room.redaction":
+        raise _invalid_state("m.room.redaction isn't a state event")
     is_member = wanted.type == "m.room.member"
     content = without_authoriser(wanted.content) if is_member else wanted.content
     return EventDraft(

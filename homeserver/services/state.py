@@ -35,6 +35,7 @@ from homeserver.services.room_access import (
     RoomEngine,
     as_forbidden,
 )
+from homeserver.services.visibility import REDACTION
 
 _LOG = 1  # this server has one log
 
@@ -173,6 +174,8 @@ class State:
             if room is None or user_id not in room.joined_local:
                 raise errors.forbidden(NOT_IN_ROOM)
             await self._directory.check_canonical(room_id, content)
+        if event_type == REDACTION:
+            raise errors.invalid_param("m.room.redaction isn't a state event")
         draft = EventDraft(event_type, user_id, content, state_key=state_key)
         try:
             return (await self._engine.writer.send(room_id, draft)).event_id

@@ -26,6 +26,7 @@ from homeserver.engine.snapshots import StateRef
 from homeserver.rules import sync_diff
 from homeserver.rules.filters import EventFilter
 from homeserver.services.sync_timelines import Timeline
+from homeserver.services.visibility import REDACTION
 
 NAMING_KEYS: Mapping[StateKey, str] = {
     ("m.room.name", ""): "name",
@@ -129,7 +130,9 @@ class SyncState:
     async def filtered(
         self, chosen: Mapping[StateKey, EventId], wanted: EventFilter
     ) -> dict[StateKey, EventId]:
-        """What a filter lets through; only one on senders or URLs needs the events."""
+        """What a filter lets through; only one on senders or URLs needs the events. State of the
+        type of redactions is left out: it redacts nothing, and clients might apply it."""
+        chosen = {key: event_id for key, event_id in chosen.items() if key[0] != REDACTION}
         if wanted.allows_all:
             return dict(chosen)
         chosen = {key: event_id for key, event_id in chosen.items() if wanted.allows_type(key[0])}

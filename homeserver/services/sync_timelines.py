@@ -7,6 +7,7 @@ Rules:
    nothing of the room yet, history that we lack.
 3. A timeline never hides a gap: where an event follows on one that we lack (an outage, a time out
    of the room), the timeline begins at it and is limited.
+4. A redaction that came before its target is told with it.
 
 Spec: client-server API, /sync, `timeline`.
 """
@@ -98,7 +99,33 @@ class Timelines:
         limited = part.limited or is_cut or read is not part.events
         if is_whole and read and not limited:
             limited = event_entry(read[0]).event.type != "m.room.create"
-        return Timeline(kept, read, limited, self._prev(kept, read, is_cut))
+        prev = self._prev(kept, read, is_cut)
+        return Timeline(await self._with_waiting(room, reader, wanted, kept), read, limited, prev)
+
+    async def _with_waiting(
+        self, room: Room, reader: RoomReader, wanted: EventFilter, kept: list[Seen]
+    ) -> list[Seen]:
+        """`kept` with the redactions that came before their targets, each behind its target: while
+        they waited for it they were not told (spec: room version 3, "Handling redactions")."""
+        shown = {seen.entry.event.event_id for seen in kept}
+        early = [one for one in kept if one.entry.redacted_by not in (None, *shown)]
+        if not early:
+            return kept
+        behind: dict[EventId, Seen] = {}
+        for seen in early:
+            assert seen.entry.redacted_by is not None, "it was redacted"
+            by = await self._reader.place(room, seen.entry.redacted_by)
+            if by is None or event_entry(by).order > seen.entry.order:
+                continue  # after the target: told in its turn
+            for one in await self._visibility.visible(room, reader.user_id, reader.user_room, [by]):
+                if allows(wanted, one.entry):
+                    behind[seen.entry.event.event_id] = one
+        result: list[Seen] = []
+        for seen in kept:
+            result.append(seen)
+            if seen.entry.event.event_id in behind:
+                result.append(behind[seen.entry.event.event_id])
+        return result
 
     async def _behind_gap(self, room: Room, events: Sequence[Placed]) -> Sequence[Placed]:
         """`events` from the newest on that follows on a missing one; the same list if none does.

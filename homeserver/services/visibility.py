@@ -8,6 +8,8 @@ Rules:
    another server in a room that isn't open, the state at that event itself is read: it may come
    from a branch where the reader was not joined.
 3. What isn't known counts as not allowed.
+4. A redaction is seen once it was applied: clients apply each one that they get (spec: room
+   version 3, "Handling redactions").
 
 Spec: client-server API, "Room history visibility".
 """
@@ -37,6 +39,7 @@ from homeserver.rules.visibility import (
 )
 from homeserver.services.client_events import Seen
 
+REDACTION = "m.room.redaction"
 _HIDDEN = Moment("joined", "leave")
 _ALWAYS: Order = (2**62, 0)
 _NEVER: Order = (-(2**62), 0)
@@ -59,6 +62,7 @@ class Visibility:
     ) -> list[Seen]:
         """Those of `events` (of one room, oldest first in room order) that the user may see.
         `user_room` is their current membership; None when they never had one."""
+        events = [placed for placed in events if is_released(event_entry(placed))]
         if not events:
             return []
         if user_room is not None and user_room.membership == "join":
@@ -192,6 +196,11 @@ class Visibility:
                 return _order(placed)
             event_id = event_entry(placed).replaces
         return _NEVER
+
+
+def is_released(entry: EventEntry) -> bool:
+    """May clients have the event at all? A redaction waits until it is applied."""
+    return entry.event.type != REDACTION or entry.redacts is not None
 
 
 def _order(placed: Placed) -> Order:

@@ -301,12 +301,18 @@ async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:
 async def redact(
     connection: Connection, room_nid: int, event_id: str, *, json: bytes, redacted_by: str
 ) -> None:
-    """Replaces an event's bytes by its redacted form."""
+    """Replaces an event's bytes by its redacted form; from now on the redaction is shown."""
     await connection.execute(
         "UPDATE events SET json = $3, redacted_by = $4 WHERE room_nid = $1 AND event_id = $2",
         room_nid,
         event_id,
         json,
+        redacted_by,
+    )
+    await connection.execute(
+        "UPDATE events SET redacts = $2 WHERE room_nid = $1 AND event_id = $3",
+        room_nid,
+        event_id,
         redacted_by,
     )
 

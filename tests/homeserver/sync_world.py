@@ -41,6 +41,7 @@ from homeserver.storage.account_data import AccountData
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
+from tests.homeserver.peer import Peer, make_peer
 from tests.homeserver.room_world import ALICE, HERE, Reply, World
 from tests.homeserver.room_world import _world as room_services
 
@@ -93,6 +94,7 @@ class SyncWorld:
     receipts: Receipts
     to_device: ToDevice
     typing: Typing
+    peer: Peer
 
     async def get(
         self, user: UserId = ALICE, *, since: str | None = None, **query: object
@@ -239,4 +241,5 @@ def make(world: World, database: Database) -> SyncWorld:
     history = History(rooms, world.reader, memberships, visibility, clock=clock)
     world.routes += SyncApi(sync, Filters(database=database)).routes()
     world.routes += HistoryApi(history).routes()
-    return SyncWorld(world, sync, history, fanout, stored, receipts, to_device, typing)
+    peer = make_peer(world, database)
+    return SyncWorld(world, sync, history, fanout, stored, receipts, to_device, typing, peer)
