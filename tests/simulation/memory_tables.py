@@ -267,9 +267,9 @@ class Tables:
             stored = self.events.get(one.event_id)
             if stored is not None and stored["room_nid"] == one.room_nid:
                 stored.update(json=one.json, redacted_by=one.redacted_by)
-                by = self.events.get(one.redacted_by)
-                if by is not None and by["room_nid"] == one.room_nid:
-                    by["redacts"] = one.event_id
+            by = self.events.get(one.redacted_by)
+            if by is not None and by["room_nid"] == one.room_nid:
+                by["redacts"] = one.event_id
             for key in [k for k in self.awaited if k[:2] == (one.room_nid, one.event_id)]:
                 del self.awaited[key]
         for awaited in rows.awaited:
