@@ -133,6 +133,9 @@ POLICY_ANSWER_REMEMBERED_S = 3_600.0  # its word on one event
 POLICY_HOLD_S_MAX = 60.0  # an event waits so long for a policy server that can't be asked
 POLICY_HELD_MAX = 10_000  # past it the wait of the longest held begins anew
 
+# --- JSON -----------------------------------------------------------------------------------------
+NESTING_MAX = 100  # of all JSON but single PDUs: no document of the spec has more than 10 levels
+
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------
 INTEGER_MAX = 2**53 - 1  # appendices, "Canonical JSON"
 EVENT_BYTES_MAX = 65_536  # canonical JSON with signatures, without `unsigned`
