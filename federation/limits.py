@@ -25,6 +25,7 @@ EVENT_IDS_PER_REQUEST_MAX = 100  # `v` of backfill, earliest and latest of get_m
 USERS_PER_KEYS_REQUEST_MAX = 2_000
 DEVICES_PER_USER_REQUEST_MAX = 1_000
 NOTARY_SERVERS_PER_REQUEST_MAX = 50
+NOTARY_REQUEST_BYTES_MAX = 32_768  # of anybody, unsigned: 50 servers with some keys each
 STRIPPED_STATE_EVENTS_MAX = 100
 
 # --- transport: what waits ----------------------------------------------------------------------
@@ -135,6 +136,11 @@ POLICY_HELD_MAX = 10_000  # past it the wait of the longest held begins anew
 
 # --- JSON -----------------------------------------------------------------------------------------
 NESTING_MAX = 100  # of all JSON but single PDUs: no document of the spec has more than 10 levels
+PARSED_AT_ONCE_BYTES_MAX = 32_768  # on the loop: at worst some 5 ms; more is parsed in a thread
+VERIFIED_AT_ONCE_BYTES_MAX = 131_072  # likewise, a signature: under 1 ms
+PIECE_BYTES_MAX = 2_000_000  # one value in a long text: an EDU with many to-device messages
+PDU_TEXT_BYTES_MAX = 262_144  # EVENT_BYTES_MAX, with its `unsigned`, and with characters escaped
+DEEP_TEXT_BYTES_MAX = 131_072  # of a PDU nested beyond NESTING_MAX: it takes the slow parser
 
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------
 INTEGER_MAX = 2**53 - 1  # appendices, "Canonical JSON"

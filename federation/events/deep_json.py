@@ -11,11 +11,21 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-_SPACE: Final = re.compile(rb"[ \t\n\r]*".decode())
-_NUMBER: Final = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_STRING: Final = re.compile(r'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"')
-_WORDS: Final = (("true", True), ("false", False), ("null", None))
-_END: Final = object()
+_TOKEN: Final = re.compile(
+    r"""[ \t\n\r]*+(?:
+        (?P<opening>[\[{]) | (?P<closing>[\]}]) | (?P<comma>,) | (?P<colon>:)
+        | (?P<string>"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+")
+        | (?P<number>
+            (?P<integer>-?(?:0|[1-9][0-9]*+)) (?P<float>\.[0-9]++)? (?P<power>[eE][+-]?[0-9]++)?
+        )
+        | (?P<word>true|false|null) | (?P<end>\Z) | (?P<other>.)
+    )""",
+    re.VERBOSE,
+)
+_WORDS: Final = {"true": True, "false": False, "null": None}
+# What may come next in a text, as bits.
+_VALUE, _KEY, _COLON, _COMMA, _LIST_END, _DICT_END, _END = 1, 2, 4, 8, 16, 32, 64
+_USED_UP: Final = object()
 
 
 class NotCanonical(ValueError):
@@ -53,8 +63,8 @@ def encode(value: object) -> bytes:
     first = True
     while frames:
         rest, is_object, close = frames[-1]
-        item: Any = next(rest, _END)
-        if item is _END:
+        item: Any = next(rest, _USED_UP)
+        if item is _USED_UP:
             out.append(close)
             frames.pop()
             first = False
@@ -81,109 +91,92 @@ def encode(value: object) -> bytes:
 
 
 class _Reader:
-    """A cursor over JSON text that keeps the open containers on a list of its own."""
+    """Takes tokens one by one and keeps the open containers on a list of its own; a container is
+    put into the one around it when it opens, so that nothing is left to do when it closes."""
 
-    def __init__(self, text: str, *, allow_floats: bool) -> None:
-        self._text = text
-        self._at = 0
+    def __init__(self, *, allow_floats: bool) -> None:
         self._allow_floats = allow_floats
+        self._open: list[Any] = []
+        self._root: list[Any] = []
+        self._top: Any = self._root
+        self._key = ""
 
-    def read(self) -> Any:
-        open_containers: list[Any] = []
-        keys: list[str] = []
-        while True:
-            value, opened = self._value()
-            if opened and not self._peek("]" if type(value) is list else "}"):
-                open_containers.append(value)
-                if type(value) is dict:
-                    keys.append(self._key())
-                continue
-            while open_containers:
-                top = open_containers[-1]
-                if type(top) is list:
-                    top.append(value)
-                    if self._peek(","):
-                        break
-                    self._expect("]")
-                else:
-                    top[keys.pop()] = value
-                    if self._peek(","):
-                        keys.append(self._key())
-                        break
-                    self._expect("}")
-                value = open_containers.pop()
-            else:
-                self._skip_space()
-                if self._at != len(self._text):
-                    raise NotCanonical("malformed JSON: text after the value")
-                return value
+    def read(self, text: str) -> Any:
+        """The value of the whole text."""
+        expected = _VALUE
+        for token in _TOKEN.finditer(text):
+            match token.lastgroup:
+                case "opening" if expected & _VALUE:
+                    expected = self._opened(token["opening"])
+                case "closing" if expected & (_LIST_END if token["closing"] == "]" else _DICT_END):
+                    expected = self._closed()
+                case "comma" if expected & _COMMA:
+                    expected = _VALUE if type(self._top) is list else _KEY
+                case "colon" if expected & _COLON:
+                    expected = _VALUE
+                case "string" if expected & _KEY:
+                    self._key = _string(token["string"])
+                    expected = _COLON
+                case "end" if expected & _END:
+                    return self._root[0]
+                case "string" | "number" | "word" if expected & _VALUE:
+                    expected = self._added(self._scalar(token))
+                case _:
+                    raise NotCanonical(f"malformed JSON at {token.end()}")
+        raise NotCanonical("malformed JSON: no end")
 
-    def _skip_space(self) -> None:
-        match = _SPACE.match(self._text, self._at)
-        assert match is not None, "the pattern matches nothing too"
-        self._at = match.end()
+    def _opened(self, bracket: str) -> int:
+        value: Any = [] if bracket == "[" else {}
+        self._put(value)
+        self._open.append(self._top)
+        self._top = value
+        return _VALUE | _LIST_END if bracket == "[" else _KEY | _DICT_END
 
-    def _peek(self, char: str) -> bool:
-        self._skip_space()
-        if self._text[self._at : self._at + 1] != char:
-            return False
-        self._at += 1
-        return True
+    def _closed(self) -> int:
+        self._top = self._open.pop()
+        return self._after_value()
 
-    def _expect(self, char: str) -> None:
-        if not self._peek(char):
-            raise NotCanonical(f"malformed JSON: no {char!r} at {self._at}")
+    def _added(self, value: Any) -> int:
+        self._put(value)
+        return self._after_value()
 
-    def _string(self) -> str:
-        """The string whose opening quote has just been read."""
-        match = _STRING.match(self._text, self._at)
-        if match is None:
-            raise NotCanonical(f"malformed JSON: a string without end at {self._at}")
-        self._at = match.end()
-        try:
-            text: str = json.loads('"' + match[0])
-            text.encode()
-        except ValueError as error:
-            raise NotCanonical(f"malformed JSON: {error}") from error
-        return text
+    def _put(self, value: Any) -> None:
+        if type(self._top) is list:
+            self._top.append(value)
+        else:
+            self._top[self._key] = value
 
-    def _key(self) -> str:
-        self._expect('"')
-        key = self._string()
-        self._expect(":")
-        return key
+    def _after_value(self) -> int:
+        if not self._open:
+            return _END
+        return _COMMA | (_LIST_END if type(self._top) is list else _DICT_END)
 
-    def _value(self) -> tuple[Any, bool]:
-        """The next value, and whether it is a container that has just been opened."""
-        if self._peek('"'):
-            return self._string(), False
-        if self._peek("{"):
-            return {}, True
-        if self._peek("["):
-            return [], True
-        for word, value in _WORDS:
-            if self._text.startswith(word, self._at):
-                self._at += len(word)
-                return value, False
-        return self._number(), False
-
-    def _number(self) -> int | float:
-        match = _NUMBER.match(self._text, self._at)
-        if match is None:
-            raise NotCanonical(f"malformed JSON at {self._at}")
-        self._at = match.end()
-        if match[2] is None and match[3] is None:
-            return self._integer(match[1])
+    def _scalar(self, token: re.Match[str]) -> Any:
+        if token.lastgroup == "string":
+            return _string(token["string"])
+        if token.lastgroup == "word":
+            return _WORDS[token["word"]]
+        if token["float"] is None and token["power"] is None:
+            return _integer(token["integer"])
         if not self._allow_floats:
             raise NotCanonical("a float")
-        return float(match[0])
+        return float(token["number"])
 
-    @staticmethod
-    def _integer(digits: str) -> int:
-        try:
-            return int(digits)
-        except ValueError as error:  # Python's own limit on digits
-            raise NotCanonical("an integer with too many digits") from error
+
+def _string(literal: str) -> str:
+    try:
+        text: str = json.loads(literal)
+        text.encode()
+    except ValueError as error:
+        raise NotCanonical(f"malformed JSON: {error}") from error
+    return text
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError as error:  # Python's own limit on digits
+        raise NotCanonical("an integer with too many digits") from error
 
 
 def decode(data: bytes, *, allow_floats: bool) -> Any:
@@ -192,4 +185,4 @@ def decode(data: bytes, *, allow_floats: bool) -> Any:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise NotCanonical("not UTF-8") from error
-    return _Reader(text, allow_floats=allow_floats).read()
+    return _Reader(allow_floats=allow_floats).read(text)

@@ -1,9 +1,12 @@
-"""Reading and authenticating a request of another server.
+"""Who sends a request, found out before anything of its body is read.
 
 Rules:
-1. The body is read up to a limit and within a time; the signature covers it as canonical JSON.
-2. `destination`, when given, must be us; the origin must be another server than us; the key must be
-   valid now. Several X-Matrix headers may be given: one valid one is enough, a few are tried.
+1. First the X-Matrix headers: well-formed, `destination` (when given) us, the origin another server
+   than us, with a key that is valid now. Only then is the body read. Several headers of one origin
+   may be given: one valid one is enough, a few are tried.
+2. The signature covers the body as canonical JSON. Most servers send just that, so the bytes are
+   tried as they came: nothing unsigned is parsed. A body that is spelled otherwise is spelled anew
+   (`bodies`), and the canonical form is what is read from then on.
 3. The other side learns that the request isn't authenticated, not which check failed.
 
 Spec: server-server API, "Request authentication".
@@ -12,23 +15,29 @@ Spec: server-server API, "Request authentication".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
-from federation.events.signing import SignatureInvalid
-from federation.limits import AUTHORIZATION_HEADERS_MAX, BODY_READ_S_MAX
+from federation.events.signing import SignatureInvalid, VerifyKey
+from federation.limits import (
+    AUTHORIZATION_HEADERS_MAX,
+    PARSED_AT_ONCE_BYTES_MAX,
+    VERIFIED_AT_ONCE_BYTES_MAX,
+)
 from federation.ports import Refused
 from federation.transport.backoff import Backoffs
-from federation.transport.client import encode_content
 from federation.transport.keyring import Keyring, KeyUnavailable
+from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
 from federation.transport.x_matrix import (
     BadAuthorization,
+    Credentials,
     SignedRequest,
     parse_authorization,
     verify_request,
@@ -40,12 +49,13 @@ _QUERY_FIELDS_MAX = 1_000
 @dataclass(frozen=True, slots=True)
 class PeerRequest:
     """An authenticated request. `params` are the decoded path parts, `query` decoded pairs in
-    order, `content` the body (empty where there is none)."""
+    order, `content` the body (empty where there is none, or where the handler reads `body`)."""
 
     origin: ServerName
     params: Mapping[str, str]
     query: list[tuple[str, str]]
     content: JsonObject
+    body: bytes = b""
 
     def first(self, name: str) -> str | None:
         """The first value of a query field."""
@@ -63,24 +73,6 @@ class PeerRequest:
         return [value for key, value in self.query if key == name]
 
 
-async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
-    """The request's body. Raises Refused: 413 past the limit, 408 when it comes too slowly."""
-    if request.content_length is not None and request.content_length > bytes_max:
-        raise Refused(413, "M_TOO_LARGE", "the body is too large")
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_READ_S_MAX):
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > bytes_max:
-                    raise Refused(413, "M_TOO_LARGE", "the body is too large")
-                parts.append(part)
-    except TimeoutError:
-        raise Refused(408, "M_UNKNOWN", "the body came too slowly") from None
-    return b"".join(parts)
-
-
 def parse_query(target: str) -> list[tuple[str, str]]:
     """The decoded query of a request target, in order."""
     _, _, query = target.partition("?")
@@ -90,15 +82,22 @@ def parse_query(target: str) -> list[tuple[str, str]]:
         raise Refused(400, "M_INVALID_PARAM", "too many query fields") from None
 
 
-def parse_object(body: bytes) -> JsonObject:
-    """A JSON object; raises Refused."""
-    try:
-        value = canonical_json.decode_lenient(body)
-    except ValueError:
-        raise Refused(400, "M_NOT_JSON", "the body isn't JSON") from None
-    if not isinstance(value, dict):
-        raise Refused(400, "M_BAD_JSON", "the body isn't a JSON object")
-    return value
+class Reads(Enum):
+    """How a body is read once it is known whose it is."""
+
+    DOCUMENT = "document"
+    """As a JSON object, nested at most `NESTING_MAX` levels."""
+    EVENTS = "events"
+    """As a JSON object with events, which may be nested as deeply as they like."""
+    NOTHING = "nothing"
+    """Not here: the handler cuts it itself."""
+
+
+class _Claim(NamedTuple):
+    """What a header says, with the key by which it can be proven."""
+
+    credentials: Credentials
+    key: VerifyKey
 
 
 class Authenticator:
@@ -106,44 +105,80 @@ class Authenticator:
 
     def __init__(self, name: ServerName, keyring: Keyring, backoffs: Backoffs) -> None:
         self._name, self._keyring, self._backoffs = name, keyring, backoffs
+        self._bodies = CanonicalBodies()
 
     async def authenticate(
-        self, request: web.BaseRequest, params: Mapping[str, str], bytes_max: int
+        self,
+        request: web.BaseRequest,
+        params: Mapping[str, str],
+        bytes_max: int,
+        reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
         """The request with its proven origin. Raises Refused (401, 400, 413, 408)."""
-        headers = request.headers.getall("Authorization", [])[:AUTHORIZATION_HEADERS_MAX]
-        if not headers:
-            raise Refused(401, "M_UNAUTHORIZED", "the request isn't signed")
-        target = request.raw_path
-        content, canonical = {}, None
+        claims = await self._claims(request)
+        if not claims:
+            raise _unauthenticated()
         body = await read_body(request, bytes_max)
-        if body:
-            content = parse_object(body)
-            canonical = _canonical(content)
-        signed = SignedRequest(request.method, target, canonical)
-        for header in headers:
-            origin = await self._origin(signed, header)
-            if origin is not None:
-                self._backoffs.succeeded(origin)
-                return PeerRequest(origin, params, parse_query(target), content)
-        raise Refused(401, "M_UNAUTHORIZED", "the request isn't authenticated")
+        target = request.raw_path
+        signed = SignedRequest(request.method, target, body or None)
+        origin = await _signer(signed, claims)
+        if origin is None and body:
+            body = await self._bodies.spell(body)
+            origin = await _signer(replace(signed, content=body), claims)
+        if origin is None:
+            raise _unauthenticated()
+        self._backoffs.succeeded(origin)
+        content = await _read(body, reads) if body else {}
+        return PeerRequest(origin, params, parse_query(target), content, body)
 
-    async def _origin(self, signed: SignedRequest, header: str) -> ServerName | None:
+    async def _claims(self, request: web.BaseRequest) -> list[_Claim]:
+        """What the headers say that could be true: for us, of one other server, by keys that it
+        has now. Nothing of the body was read for it."""
+        found: list[Credentials] = []
+        for header in request.headers.getall("Authorization", [])[:AUTHORIZATION_HEADERS_MAX]:
+            try:
+                credentials = parse_authorization(header)
+            except BadAuthorization:
+                continue
+            if credentials.destination in (None, self._name) and credentials.origin != self._name:
+                found.append(credentials)
+        claims: list[_Claim] = []
+        for one in found:
+            if one.origin != found[0].origin:
+                continue
+            try:
+                key = await self._keyring.request_key(one.origin, one.key_id)
+            except KeyUnavailable:
+                continue
+            claims.append(_Claim(one, key))
+        return claims
+
+
+async def _signer(signed: SignedRequest, claims: Sequence[_Claim]) -> ServerName | None:
+    """Whose request it is; None when no claim holds."""
+    if signed.content is None or len(signed.content) <= VERIFIED_AT_ONCE_BYTES_MAX:
+        return _verified(signed, claims)
+    return await asyncio.to_thread(_verified, signed, claims)
+
+
+def _verified(signed: SignedRequest, claims: Sequence[_Claim]) -> ServerName | None:
+    for claim in claims:
         try:
-            credentials = parse_authorization(header)
-            if credentials.destination not in (None, self._name):
-                return None
-            if credentials.origin == self._name:
-                return None
-            key = await self._keyring.request_key(credentials.origin, credentials.key_id)
-            verify_request(signed, credentials, key)
-        except (BadAuthorization, KeyUnavailable, SignatureInvalid):
-            return None
-        return credentials.origin
+            verify_request(signed, claim.credentials, claim.key)
+        except SignatureInvalid:
+            continue
+        return claim.credentials.origin
+    return None
 
 
-def _canonical(content: JsonObject) -> bytes:
-    try:
-        return encode_content(content)
-    except ValueError:
-        raise Refused(400, "M_BAD_JSON", "the body can't be signed JSON") from None
+async def _read(body: bytes, reads: Reads) -> JsonObject:
+    if reads is Reads.NOTHING:
+        return {}
+    with_events = reads is Reads.EVENTS
+    if len(body) <= PARSED_AT_ONCE_BYTES_MAX:
+        return parse_object(body, with_events=with_events)
+    return await asyncio.to_thread(parse_object, body, with_events=with_events)
+
+
+def _unauthenticated() -> Refused:
+    return Refused(401, "M_UNAUTHORIZED", "the request isn't authenticated")

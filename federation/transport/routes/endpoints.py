@@ -1,7 +1,8 @@
 """What all of federation's endpoints share: from an HTTP request to a handler and back.
 
 Rules:
-1. Every endpoint authenticates, but those that publish (keys, version).
+1. Every endpoint authenticates, but those that publish (keys, version). It does so before the
+   body is read.
 2. A refusal becomes its status and `errcode`; what isn't a refusal is a bug and goes up.
 3. A handler gets a PeerRequest and returns JSON; parts that are JSON already are
    `orjson.Fragment`s and are never parsed or dumped again.
@@ -21,7 +22,7 @@ from federation.events import canonical_json
 from federation.events.event import Event
 from federation.limits import WRITTEN_AT_ONCE_BYTES_MAX
 from federation.ports import Clock, Metrics, Refused
-from federation.transport.routes.authentication import Authenticator, PeerRequest
+from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
 
 Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
 PeerHandler = Callable[[PeerRequest], Awaitable[object]]
@@ -61,11 +62,18 @@ class Endpoints:
     def __init__(self, authenticator: Authenticator, metrics: Metrics, clock: Clock) -> None:
         self._authenticator, self._metrics, self._clock = authenticator, metrics, clock
 
-    def signed(self, name: str, handler: PeerHandler, *, bytes_max: int = 0) -> Handler:
+    def signed(
+        self,
+        name: str,
+        handler: PeerHandler,
+        *,
+        bytes_max: int = 0,
+        reads: Reads = Reads.DOCUMENT,
+    ) -> Handler:
         """An authenticated endpoint; its body has at most `bytes_max` bytes."""
 
         async def handle(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
-            peer = await self._authenticator.authenticate(request, params, bytes_max)
+            peer = await self._authenticator.authenticate(request, params, bytes_max, reads)
             return json_response(await handler(peer))
 
         return self._measured(name, handle)

@@ -16,10 +16,11 @@ from aiohttp import web
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
-from federation.limits import NOTARY_SERVERS_PER_REQUEST_MAX, QUERY_REQUEST_BYTES_MAX
+from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
 from federation.ports import Clock, Refused
 from federation.transport.keyring import Keyring
-from federation.transport.routes.authentication import parse_object, parse_query, read_body
+from federation.transport.routes.authentication import parse_query
+from federation.transport.routes.bodies import parse_object, read_body
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 
 _QUERY = "/_matrix/key/v2/query"
@@ -54,7 +55,7 @@ class KeyRoutes:
 
     async def query_many(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
         """POST /query."""
-        body = parse_object(await read_body(request, QUERY_REQUEST_BYTES_MAX))
+        body = parse_object(await read_body(request, NOTARY_REQUEST_BYTES_MAX))
         asked = body.get("server_keys")
         if not isinstance(asked, dict):
             raise Refused(400, "M_BAD_JSON", "server_keys is no object")

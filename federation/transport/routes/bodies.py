@@ -1,0 +1,135 @@
+"""The body of a request: read within bounds, parsed where it may be, spelled as it was signed.
+
+Rules:
+1. A body is read up to a limit and within a time. One that breaks off, or whose framing or
+   compression is broken, is the sender's fault: 400.
+2. A body is nested at most `NESTING_MAX` levels, but for the events in it.
+3. What costs more than a moment is done in a thread, one body at a time, in steps of one piece.
+
+Spec: server-server API, "API standards" and "Request authentication".
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
+from federation.events.json_pieces import Piece, PieceKind, cut_pieces
+from federation.events.nesting import TooDeep, check_nesting
+from federation.limits import (
+    BODY_READ_S_MAX,
+    DEEP_TEXT_BYTES_MAX,
+    NESTING_MAX,
+    PARSED_AT_ONCE_BYTES_MAX,
+    PIECE_BYTES_MAX,
+)
+from federation.ports import Refused
+from federation.transport.client import encode_content
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+    """The request's body. Raises Refused: 413 past the limit, 408 when it comes too slowly, 400
+    when it can't be read."""
+    if request.content_length is not None and request.content_length > bytes_max:
+        raise Refused(413, "M_TOO_LARGE", "the body is too large")
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_READ_S_MAX):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > bytes_max:
+                    raise Refused(413, "M_TOO_LARGE", "the body is too large")
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, "M_UNKNOWN", "the body came too slowly") from None
+    except (RequestPayloadError, ConnectionError):
+        raise Refused(400, "M_NOT_JSON", "the body can't be read") from None
+    return b"".join(parts)
+
+
+def parse_object(body: bytes, *, with_events: bool = False) -> JsonObject:
+    """A JSON object; `with_events`: of any depth, as events may be. Raises Refused."""
+    try:
+        if not with_events or len(body) > DEEP_TEXT_BYTES_MAX:
+            check_nesting(body, NESTING_MAX)
+        value = canonical_json.decode_lenient(body)
+    except TooDeep:
+        raise Refused(400, "M_BAD_JSON", "the body is nested too deeply") from None
+    except ValueError:
+        raise Refused(400, "M_NOT_JSON", "the body isn't JSON") from None
+    if not isinstance(value, dict):
+        raise Refused(400, "M_BAD_JSON", "the body isn't a JSON object")
+    return value
+
+
+class CanonicalBodies:
+    """Spells bodies as canonical JSON, where they came in another form."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Semaphore(1)
+
+    async def spell(self, body: bytes) -> bytes:
+        """The canonical JSON of a body. Raises Refused for what has none."""
+        try:
+            if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not _is_deep(body):
+                return encode_content(canonical_json.decode_lenient(body))
+            async with self._turn:
+                return await asyncio.to_thread(spell_in_pieces, body)
+        except NotCanonical:
+            raise Refused(400, "M_NOT_JSON", "the body isn't JSON that can be signed") from None
+
+
+def _is_deep(body: bytes) -> bool:
+    try:
+        check_nesting(body, NESTING_MAX)
+    except TooDeep:
+        return True
+    return False
+
+
+def spell_in_pieces(body: bytes) -> bytes:
+    """The canonical JSON of an object, made a piece at a time: no step takes long, so the
+    interpreter can turn to other threads. Raises NotCanonical, also for a name given twice."""
+    members: dict[str, bytes | list[bytes] | dict[str, bytes]] = {}
+    for piece in cut_pieces(body, None, PIECE_BYTES_MAX):
+        if piece.kind is PieceKind.OPENED:
+            _add(members, piece.name, [] if piece.raw == b"[" else {})
+        elif piece.kind is PieceKind.MEMBER:
+            _add(members, piece.name, _spell(piece))
+        else:
+            entries = members[piece.name]
+            if isinstance(entries, list):
+                entries.append(_spell(piece))
+            else:
+                assert isinstance(entries, dict) and piece.key is not None, "an object's entry"
+                _add(entries, piece.key, _spell(piece))
+    return _object({name: _container(member) for name, member in members.items()})
+
+
+def _add(members: dict[str, JsonValue], name: str, value: JsonValue) -> None:
+    if name in members:
+        raise NotCanonical("a name that is given twice")
+    members[name] = value
+
+
+def _spell(piece: Piece) -> bytes:
+    if piece.is_deep and len(piece.raw) > DEEP_TEXT_BYTES_MAX:
+        raise TooDeep("a large value that is nested deeply")
+    return encode_content(canonical_json.decode_lenient(piece.raw))
+
+
+def _container(member: bytes | list[bytes] | dict[str, bytes]) -> bytes:
+    if isinstance(member, list):
+        return b"[" + b",".join(member) + b"]"
+    return member if isinstance(member, bytes) else _object(member)
+
+
+def _object(members: dict[str, bytes]) -> bytes:
+    parts = (orjson.dumps(name) + b":" + text for name, text in sorted(members.items()))
+    return b"{" + b",".join(parts) + b"}"
