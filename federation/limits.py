@@ -16,6 +16,7 @@ QUERY_REQUEST_BYTES_MAX = 1_000_000  # keys/query, keys/claim, get_missing_event
 BODY_READ_S_MAX = 30.0  # a body that takes longer is refused with 408
 AUTHORIZATION_HEADERS_MAX = 4  # X-Matrix headers that are looked at in one request
 AUTHORIZATION_HEADER_BYTES_MAX = 4_096
+TRANSACTIONS_READ_AT_ONCE_MAX = 2  # of those too large, or too deep, to be read on the loop
 TRANSACTION_ID_BYTES_MAX = 255
 TRANSACTIONS_REMEMBERED_MAX = 4_096  # answers kept for repeats; a forgotten repeat is harmless
 TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX = 4  # further ones get 429; a peer sends one at a time
@@ -138,8 +139,12 @@ POLICY_HELD_MAX = 10_000  # past it the wait of the longest held begins anew
 NESTING_MAX = 100  # of all JSON but single PDUs: no document of the spec has more than 10 levels
 PARSED_AT_ONCE_BYTES_MAX = 32_768  # on the loop: at worst some 5 ms; more is parsed in a thread
 VERIFIED_AT_ONCE_BYTES_MAX = 131_072  # likewise, a signature: under 1 ms
+SPELLED_PIECES_MAX = 5_000  # of a request not in canonical JSON: members, and entries of each
+SPELLED_DEEP_BYTES_MAX = 1_000_000  # of these, nested beyond NESTING_MAX: some 0.8 s in a thread
 PIECE_BYTES_MAX = 2_000_000  # one value in a long text: an EDU with many to-device messages
 PDU_TEXT_BYTES_MAX = 262_144  # EVENT_BYTES_MAX, with its `unsigned`, and with characters escaped
+EVENT_CONTAINERS_MAX = 32_768  # arrays and objects: an event of 65,536 bytes can't have more
+DOCUMENT_CONTAINERS_MAX = 20_000  # of a request or an EDU: 2,000 to-device messages have 10,000
 DEEP_TEXT_BYTES_MAX = 131_072  # of a PDU nested beyond NESTING_MAX: it takes the slow parser
 
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------

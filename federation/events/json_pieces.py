@@ -31,6 +31,7 @@ _BRACKET: Final = re.compile(
 _TEXT: Final = re.compile(_STRING, re.DOTALL)
 _WORD: Final = re.compile(rb"[^\s,\[\]{}\":]++(?=[\s,\]}])")  # a number, true, false or null
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
+_PART_BYTES: Final = 65_536
 _NAME: Final = msgspec.json.Decoder(str)
 
 
@@ -215,5 +216,6 @@ def cut_pieces(
 ) -> Iterator[Piece]:
     """The pieces of a whole object; raises as `PieceCutter`."""
     cutter = PieceCutter(opened, piece_bytes_max)
-    yield from cutter.feed(data)
+    for start in range(0, len(data), _PART_BYTES):
+        yield from cutter.feed(data[start : start + _PART_BYTES])
     cutter.finish()

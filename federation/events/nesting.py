@@ -67,3 +67,23 @@ def check_nesting(data: bytes, depth_max: int, containers_max: int | None = None
     if containers_max is None and data.count(b"[") + data.count(b"{") <= depth_max:
         return
     NestingScan(depth_max, containers_max).feed(data)
+
+
+def is_deep(data: bytes, depth_max: int) -> bool:
+    """Whether a text is nested deeper than that."""
+    try:
+        check_nesting(data, depth_max)
+    except TooDeep:
+        return True
+    return False
+
+
+def has_more_containers(data: bytes, containers_max: int) -> bool:
+    """Whether a text has more arrays and objects than that."""
+    if data.count(b"[") + data.count(b"{") <= containers_max:
+        return False
+    try:
+        check_nesting(data, len(data), containers_max)
+    except TooDeep:
+        return True
+    return False

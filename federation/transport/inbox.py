@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event, InvalidEvent, load_event, parse_pdu
+from federation.events.event import Event, InvalidEvent, load_event
 from federation.events.hashes import event_id_of
 from federation.events.ids import EventId, InvalidIdentifier, RoomId, ServerName, parse_room_id
 from federation.events.room_versions import ROOM_VERSIONS, RoomVersion
 from federation.graph.admission import Dropped, Rejected
 from federation.limits import (
-    EDUS_PER_TRANSACTION_MAX,
     INBOX_ATTEMPTS_MAX,
     INBOX_BATCH,
     INBOX_RETRY_S_MAX,
@@ -37,7 +36,6 @@ from federation.limits import (
     INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX,
     INBOX_WAITING_PER_ROOM_MAX,
     INBOX_WAITING_RESERVED,
-    PDUS_PER_TRANSACTION_MAX,
     TRANSACTION_ID_BYTES_MAX,
     TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
     TRANSACTIONS_REMEMBERED_MAX,
@@ -47,6 +45,7 @@ from federation.transport.acl import ServerAcls
 from federation.transport.arrivals import Arrivals
 from federation.transport.edus import EduReceiver
 from federation.transport.gap_filler import GapFiller, NotAtHand, Outcome, Undecided
+from federation.transport.transactions import ReceivedPdu, Transaction
 from federation.transport.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
@@ -106,10 +105,13 @@ class Inbox:
 
     # --- transactions -----------------------------------------------------------------------------
 
-    async def receive(self, origin: ServerName, txn_id: str, content: JsonObject) -> JsonObject:
+    async def receive(
+        self, origin: ServerName, txn_id: str, transaction: Transaction
+    ) -> JsonObject:
         """Handles a transaction of an authenticated origin; returns the answer's body. Raises
         Refused."""
-        pdus, edus = _parts(txn_id, content)
+        if len(txn_id.encode(errors="replace")) > TRANSACTION_ID_BYTES_MAX:
+            raise Refused(400, "M_INVALID_PARAM", "the transaction ID is too long")
         place = (origin, txn_id)
         before = self._answers.get(place)
         if before is not None:
@@ -121,8 +123,8 @@ class Inbox:
         self._running[origin] += 1
         result: JsonObject | None = None
         try:
-            pdu_results = await self._receive_pdus(origin, pdus)
-            for edu in edus:
+            pdu_results = await self._receive_pdus(origin, transaction.pdus)
+            for edu in transaction.edus:
                 await self._edus.receive(origin, edu)
             result = {"pdus": pdu_results}
         finally:
@@ -141,7 +143,7 @@ class Inbox:
             raise Refused(503, "M_UNKNOWN", "the transaction failed, send it again")
         return result
 
-    async def _receive_pdus(self, origin: ServerName, pdus: Sequence[object]) -> JsonObject:
+    async def _receive_pdus(self, origin: ServerName, pdus: Sequence[ReceivedPdu]) -> JsonObject:
         """Results by event ID. Rooms go side by side, events of one room in order."""
         results: JsonObject = {}
         by_room: dict[RoomId, list[Event]] = {}
@@ -162,18 +164,19 @@ class Inbox:
     async def _sort_in(
         self,
         origin: ServerName,
-        pdu: object,
+        received: ReceivedPdu,
         by_room: dict[RoomId, list[Event]],
         results: JsonObject,
     ) -> None:
         """Parses one PDU into `by_room`, or notes in `results` why not."""
+        pdu = received.value
         if not isinstance(pdu, dict):
             return
         version: RoomVersion | None = None
         try:
             room_id, version = await self._room_of(pdu)
             await self._check_room(origin, room_id)
-            event = parse_pdu(pdu, version)
+            event = await received.parse(version)
             if event.room_id != room_id:  # a create event's ID is its room's, whatever it says
                 raise _Refusal("not of this room")
         except (_Refusal, InvalidEvent) as error:
@@ -350,18 +353,6 @@ class Inbox:
         _log.info("%s waits %s s: %s", waiting.event_id, wait_s, outcome.detail)
         self._due_s[waiting.event_id] = self._clock.monotonic_s() + wait_s
         await self._waiting.postpone(waiting.room_id, [waiting.event_id])
-
-
-def _parts(txn_id: str, content: JsonObject) -> tuple[list[object], list[object]]:
-    """The PDUs and EDUs of a transaction, within the limits. Raises Refused."""
-    pdus, edus = content.get("pdus", []), content.get("edus", [])
-    if not isinstance(pdus, list) or not isinstance(edus, list):
-        raise Refused(400, "M_BAD_JSON", "pdus or edus is no list")
-    if len(pdus) > PDUS_PER_TRANSACTION_MAX or len(edus) > EDUS_PER_TRANSACTION_MAX:
-        raise Refused(400, "M_BAD_JSON", "too many PDUs or EDUs")
-    if len(txn_id.encode(errors="replace")) > TRANSACTION_ID_BYTES_MAX:
-        raise Refused(400, "M_INVALID_PARAM", "the transaction ID is too long")
-    return pdus, edus
 
 
 def _lower(counter: Counter[ServerName], server: ServerName) -> None:

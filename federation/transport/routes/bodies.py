@@ -20,13 +20,17 @@ from aiohttp.web_protocol import RequestPayloadError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
 from federation.events.json_pieces import Piece, PieceKind, cut_pieces
-from federation.events.nesting import TooDeep, check_nesting
+from federation.events.nesting import TooDeep, check_nesting, has_more_containers, is_deep
 from federation.limits import (
     BODY_READ_S_MAX,
     DEEP_TEXT_BYTES_MAX,
+    DOCUMENT_CONTAINERS_MAX,
+    EVENT_CONTAINERS_MAX,
     NESTING_MAX,
     PARSED_AT_ONCE_BYTES_MAX,
     PIECE_BYTES_MAX,
+    SPELLED_DEEP_BYTES_MAX,
+    SPELLED_PIECES_MAX,
 )
 from federation.ports import Refused
 from federation.transport.client import encode_content
@@ -58,6 +62,8 @@ def parse_object(body: bytes, *, with_events: bool = False) -> JsonObject:
     try:
         if not with_events or len(body) > DEEP_TEXT_BYTES_MAX:
             check_nesting(body, NESTING_MAX)
+        if has_more_containers(body, DOCUMENT_CONTAINERS_MAX):
+            raise Refused(400, "M_BAD_JSON", "the body has too many parts")
         value = canonical_json.decode_lenient(body)
     except TooDeep:
         raise Refused(400, "M_BAD_JSON", "the body is nested too deeply") from None
@@ -77,7 +83,7 @@ class CanonicalBodies:
     async def spell(self, body: bytes) -> bytes:
         """The canonical JSON of a body. Raises Refused for what has none."""
         try:
-            if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not _is_deep(body):
+            if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not is_deep(body, NESTING_MAX):
                 return encode_content(canonical_json.decode_lenient(body))
             async with self._turn:
                 return await asyncio.to_thread(spell_in_pieces, body)
@@ -85,31 +91,31 @@ class CanonicalBodies:
             raise Refused(400, "M_NOT_JSON", "the body isn't JSON that can be signed") from None
 
 
-def _is_deep(body: bytes) -> bool:
-    try:
-        check_nesting(body, NESTING_MAX)
-    except TooDeep:
-        return True
-    return False
-
-
 def spell_in_pieces(body: bytes) -> bytes:
     """The canonical JSON of an object, made a piece at a time: no step takes long, so the
-    interpreter can turn to other threads. Raises NotCanonical, also for a name given twice."""
+    interpreter can turn to other threads. Raises NotCanonical, also for a name given twice and for
+    more pieces, or more of them deep, than any request has."""
     members: dict[str, bytes | list[bytes] | dict[str, bytes]] = {}
-    for piece in cut_pieces(body, None, PIECE_BYTES_MAX):
+    deep_bytes = 0
+    for count, piece in enumerate(cut_pieces(body, None, PIECE_BYTES_MAX), 1):
+        deep_bytes += len(piece.raw) if piece.is_deep else 0
+        if count > SPELLED_PIECES_MAX or deep_bytes > SPELLED_DEEP_BYTES_MAX:
+            raise TooDeep("too many parts, or too many that are nested deeply")
         if piece.kind is PieceKind.OPENED:
             _add(members, piece.name, [] if piece.raw == b"[" else {})
         elif piece.kind is PieceKind.MEMBER:
             _add(members, piece.name, _spell(piece))
         else:
-            entries = members[piece.name]
-            if isinstance(entries, list):
-                entries.append(_spell(piece))
-            else:
-                assert isinstance(entries, dict) and piece.key is not None, "an object's entry"
-                _add(entries, piece.key, _spell(piece))
+            _add_entry(members[piece.name], piece)
     return _object({name: _container(member) for name, member in members.items()})
+
+
+def _add_entry(member: bytes | list[bytes] | dict[str, bytes], entry: Piece) -> None:
+    if isinstance(member, list):
+        member.append(_spell(entry))
+    else:
+        assert isinstance(member, dict), "a member that was opened"
+        _add(member, str(entry.key), _spell(entry))
 
 
 def _add(members: dict[str, JsonValue], name: str, value: JsonValue) -> None:
@@ -121,6 +127,8 @@ def _add(members: dict[str, JsonValue], name: str, value: JsonValue) -> None:
 def _spell(piece: Piece) -> bytes:
     if piece.is_deep and len(piece.raw) > DEEP_TEXT_BYTES_MAX:
         raise TooDeep("a large value that is nested deeply")
+    if has_more_containers(piece.raw, EVENT_CONTAINERS_MAX):
+        raise TooDeep("a value with too many parts")
     return encode_content(canonical_json.decode_lenient(piece.raw))
 
 

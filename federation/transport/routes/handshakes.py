@@ -31,7 +31,7 @@ from federation.graph.building import EventDraft, sign_event
 from federation.limits import EVENT_REQUEST_BYTES_MAX, STRIPPED_STATE_EVENTS_MAX
 from federation.ports import EventStore, PolicyUnasked, Refused, ResidentAnswer, RoomWriter
 from federation.transport.policy_servers import Recommendations
-from federation.transport.routes.authentication import PeerRequest
+from federation.transport.routes.authentication import PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
 from federation.transport.routes.room_access import RoomAccess, parse_own_user, parse_room
 from federation.transport.signature_checks import SignatureChecker
@@ -95,7 +95,11 @@ class HandshakeRoutes:
             (f"{_V1}/invite/{{roomId}}/{{eventId}}", self.invite_v1),
         ]
         sends: list[Route] = [
-            ("PUT", path, endpoints.signed(handler.__name__, handler, bytes_max=most))
+            (
+                "PUT",
+                path,
+                endpoints.signed(handler.__name__, handler, bytes_max=most, reads=Reads.EVENTS),
+            )
             for path, handler in puts
         ]
         return [make("join"), make("leave"), make("knock"), *sends]

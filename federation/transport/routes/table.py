@@ -23,7 +23,7 @@ from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.policy_servers import Recommendations
-from federation.transport.routes.authentication import Authenticator, PeerRequest
+from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes
 from federation.transport.routes.keys import KeyRoutes
@@ -31,6 +31,7 @@ from federation.transport.routes.room_access import RoomAccess
 from federation.transport.routes.rooms import RoomRoutes
 from federation.transport.routes.users import UserRoutes
 from federation.transport.signature_checks import SignatureChecker
+from federation.transport.transactions import TransactionReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class FederationRoutes:
 
     def __init__(self, parts: RouteParts) -> None:
         self._software, self._inbox = parts.software, parts.inbox
+        self._transactions = TransactionReader()
         # a server that makes requests can be asked for what waits for it
         parts.backoffs.on_recovered(parts.inbox.heard_from)
         access = RoomAccess(parts.store, parts.acls)
@@ -72,7 +74,9 @@ class FederationRoutes:
             (
                 "PUT",
                 "/_matrix/federation/v1/send/{txnId}",
-                endpoints.signed("send", self.send, bytes_max=TRANSACTION_BYTES_MAX),
+                endpoints.signed(
+                    "send", self.send, bytes_max=TRANSACTION_BYTES_MAX, reads=Reads.NOTHING
+                ),
             ),
             *KeyRoutes(parts.keyring, parts.clock).table(endpoints),
             *rooms.table(endpoints),
@@ -91,4 +95,5 @@ class FederationRoutes:
 
     async def send(self, peer: PeerRequest) -> object:
         """PUT /send/{txnId}."""
-        return await self._inbox.receive(peer.origin, peer.params["txnId"], peer.content)
+        transaction = await self._transactions.read(peer.body)
+        return await self._inbox.receive(peer.origin, peer.params["txnId"], transaction)

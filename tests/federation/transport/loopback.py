@@ -16,6 +16,8 @@ from urllib.parse import unquote
 import trustme
 from aiohttp import web
 
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
@@ -37,6 +39,7 @@ from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.signature_checks import SignatureChecker
+from federation.transport.transactions import Transaction, parse_transaction
 from federation.transport.well_known import WellKnown
 from tests.federation.transport.memory_ports import (
     CountingMetrics,
@@ -74,6 +77,11 @@ def server_tls(name: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority().issue_cert(name).configure_cert(context)
     return context
+
+
+def transaction(content: JsonObject) -> Transaction:
+    """A transaction as `Inbox.receive` gets it."""
+    return parse_transaction(canonical_json.encode_lenient(content))
 
 
 class Peer:

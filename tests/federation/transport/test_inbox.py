@@ -16,7 +16,7 @@ from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom, Refused
 from federation.transport.gap_filler import Outcome
-from tests.federation.transport.loopback import Loopback, Peer, loopback
+from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
 
 
@@ -40,7 +40,7 @@ async def test_an_event_with_all_at_hand_is_in_the_room_when_it_is_answered() ->
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
         event = says(b, room_id, bob, "hello")
-        result = await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]})
+        result = await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(event)]}))
         assert result == {"pdus": {event.event_id: {}}}
         assert await a.rooms.heads(room_id) == (event.event_id,)
         assert not a.waiting.waiting
@@ -52,11 +52,13 @@ async def test_a_repeated_transaction_gets_the_first_answer() -> None:
         body = {"pdus": [pdu(says(b, room_id, bob, "hello"))]}
         typing = {"room_id": room_id, "user_id": bob, "typing": True}
         body["edus"] = [{"edu_type": "m.typing", "content": typing}]
-        answers = await asyncio.gather(*(a.inbox.receive(b.name, "t1", body) for _ in range(3)))
+        answers = await asyncio.gather(
+            *(a.inbox.receive(b.name, "t1", transaction(body)) for _ in range(3))
+        )
         assert answers[0] == answers[1] == answers[2]
-        assert await a.inbox.receive(b.name, "t1", {"pdus": []}) == answers[0]
+        assert await a.inbox.receive(b.name, "t1", transaction({"pdus": []})) == answers[0]
         assert len(a.sink.calls) == 1
-        assert await a.inbox.receive(b.name, "t2", {"pdus": []}) == {"pdus": {}}
+        assert await a.inbox.receive(b.name, "t2", transaction({"pdus": []})) == {"pdus": {}}
 
 
 async def test_a_failed_transaction_is_handled_when_it_is_repeated() -> None:
@@ -67,8 +69,8 @@ async def test_a_failed_transaction_is_handled_when_it_is_repeated() -> None:
             patch.object(a.rooms, "accept", side_effect=ConnectionError("database")),
             pytest.raises(ConnectionError),
         ):
-            await a.inbox.receive(b.name, "t1", body)
-        result = await a.inbox.receive(b.name, "t1", body)
+            await a.inbox.receive(b.name, "t1", transaction(body))
+        result = await a.inbox.receive(b.name, "t1", transaction(body))
         assert list(result["pdus"].values()) == [{}]
         assert len(await a.rooms.heads(room_id)) == 1
 
@@ -82,7 +84,7 @@ async def test_each_pdu_has_a_result_of_its_own() -> None:
         oversized = {**pdu(good), "content": {"body": "x" * 70_000}}
         unsigned = {k: v for k, v in pdu(good).items() if k != "depth"}
         pdus: list[object] = [7, {}, pdu(stranger), unsigned, oversized, pdu(good)]
-        results = (await a.inbox.receive(b.name, "t1", {"pdus": pdus}))["pdus"]
+        results = (await a.inbox.receive(b.name, "t1", transaction({"pdus": pdus})))["pdus"]
         assert results.pop(good.event_id) in ({}, {"error": "the event is larger than 65536 bytes"})
         assert stranger.event_id not in a.rooms.events
         assert all("error" in result for result in results.values())
@@ -105,7 +107,9 @@ async def test_a_forged_event_is_dropped() -> None:
             server_name=b.name,
             key=mallory,
         )
-        results = (await a.inbox.receive(b.name, "t1", {"pdus": [pdu(forged)]}))["pdus"]
+        results = (await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(forged)]})))[
+            "pdus"
+        ]
         assert "error" in results[forged.event_id]
         assert forged.event_id not in a.rooms.events
 
@@ -115,7 +119,7 @@ async def test_an_event_of_another_servers_user_needs_that_servers_signature() -
         a, b, room_id, _ = await shared_room(net)
         draft = EventDraft("m.room.message", a.user("alice"), {"body": "never said"})
         event = b.rooms.build(room_id, draft)  # signed by b.test, sent by a user of a.test
-        results = (await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]}))["pdus"]
+        results = (await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(event)]})))["pdus"]
         assert "error" in results[event.event_id]
         assert event.event_id not in a.rooms.events
 
@@ -124,7 +128,7 @@ async def test_what_is_not_allowed_is_rejected_and_what_no_longer_is_soft_failed
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
         topic = b.rooms.send(room_id, bob, "m.room.topic", {"topic": "no power"}, state_key="")
-        await a.inbox.receive(b.name, "t1", {"pdus": [pdu(topic)]})
+        await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(topic)]}))
         assert isinstance(a.rooms.verdicts[topic.event_id], Rejected)
         assert ("m.room.topic", "") not in await a.rooms.current_state_ids(room_id)
         late = b.rooms.build(
@@ -134,7 +138,7 @@ async def test_what_is_not_allowed_is_rejected_and_what_no_longer_is_soft_failed
         )
         ban = {"membership": "ban"}
         a.rooms.send(room_id, a.user("alice"), "m.room.member", ban, state_key=bob)
-        result = await a.inbox.receive(b.name, "t2", {"pdus": [pdu(late)]})
+        result = await a.inbox.receive(b.name, "t2", transaction({"pdus": [pdu(late)]}))
         assert isinstance(a.rooms.verdicts.get(late.event_id), SoftFailed), result
 
 
@@ -144,7 +148,7 @@ async def test_the_rooms_acl_is_asked_for_each_pdu() -> None:
         event = says(b, room_id, bob, "hello")
         acl = {"allow": ["*"], "deny": ["b.test"]}
         a.rooms.send(room_id, a.user("alice"), "m.room.server_acl", acl, state_key="")
-        results = (await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]}))["pdus"]
+        results = (await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(event)]})))["pdus"]
         assert "ACL" in results[event.event_id]["error"]
         assert event.event_id not in a.rooms.events
 
@@ -166,7 +170,9 @@ async def test_events_of_a_room_that_is_being_joined_wait_for_the_join() -> None
                 group.create_task(b.join(a, room_id))
                 await importing.wait()
                 early = says(a, room_id, a.user("alice"), "early")
-                receiving = group.create_task(b.inbox.receive(a.name, "t1", {"pdus": [pdu(early)]}))
+                receiving = group.create_task(
+                    b.inbox.receive(a.name, "t1", transaction({"pdus": [pdu(early)]}))
+                )
                 for _ in range(10):
                     await asyncio.sleep(0)
                 assert not receiving.done()
@@ -181,7 +187,7 @@ async def test_events_for_a_room_that_we_left_are_refused() -> None:
         left = {"membership": "leave"}
         b.rooms.send(room_id, bob, "m.room.member", left, state_key=bob)
         event = says(a, room_id, a.user("alice"), "hello")
-        results = (await b.inbox.receive(a.name, "t1", {"pdus": [pdu(event)]}))["pdus"]
+        results = (await b.inbox.receive(a.name, "t1", transaction({"pdus": [pdu(event)]})))["pdus"]
         assert "error" in results[event.event_id]
 
 
@@ -189,7 +195,7 @@ async def test_what_lacks_its_parents_is_kept_durably_and_then_worked_off() -> N
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
         events = [says(b, room_id, bob, str(i)) for i in range(5)]
-        result = await a.inbox.receive(b.name, "t1", {"pdus": [pdu(events[-1])]})
+        result = await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(events[-1])]}))
         assert result == {"pdus": {events[-1].event_id: {}}}
         await until(lambda: not a.waiting.waiting)
         assert await a.rooms.heads(room_id) == (events[-1].event_id,)
@@ -202,7 +208,7 @@ async def test_what_waited_at_a_stop_is_taken_up_at_the_start() -> None:
         says(b, room_id, bob, "unseen")
         event = says(b, room_id, bob, "seen")
         with patch.object(a.inbox, "_wake"):
-            await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]})
+            await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(event)]}))
         assert event.event_id in a.waiting.waiting
         await a.inbox.start()
         await until(lambda: event.event_id in a.rooms.before)
@@ -216,7 +222,7 @@ async def test_what_can_not_be_had_waits_and_is_tried_when_the_origin_is_heard_f
 
         for part in ("get_missing_events", "state_ids", "/event/", "event_auth"):
             b.lies[part] = _down
-        await a.inbox.receive(b.name, "t1", {"pdus": [pdu(event)]})
+        await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(event)]}))
         await until(lambda: any(one.attempts for one in a.waiting.waiting.values()))
         assert event.event_id not in a.rooms.before
         b.lies.clear()
@@ -238,7 +244,7 @@ async def test_an_event_over_which_the_worker_breaks_does_not_hold_up_its_room()
         a.tasks.restarts = True
         with patch.object(a.filler, "settle", break_over_poison):
             with patch.object(a.inbox, "_wake"):
-                await a.inbox.receive(b.name, "t", {"pdus": [pdu(good)]})
+                await a.inbox.receive(b.name, "t", transaction({"pdus": [pdu(good)]}))
             waiting = a.waiting.waiting[good.event_id]
             poisoned = replace(waiting, event_id=poison.event_id, pdu=poison.raw)
             a.waiting.waiting = {poison.event_id: poisoned, good.event_id: waiting}
@@ -256,10 +262,14 @@ async def test_budgets_per_room_make_the_origin_come_again() -> None:
             patch("federation.transport.inbox.INBOX_WAITING_RESERVED", 2),
             patch.object(a.inbox, "_wake"),
         ):
-            await a.inbox.receive(b.name, "t1", {"pdus": [pdu(one) for one in events[1:3]]})
-            await a.inbox.receive(b.name, "t2", {"pdus": [pdu(one) for one in events[1:3]]})
+            await a.inbox.receive(
+                b.name, "t1", transaction({"pdus": [pdu(one) for one in events[1:3]]})
+            )
+            await a.inbox.receive(
+                b.name, "t2", transaction({"pdus": [pdu(one) for one in events[1:3]]})
+            )
             with pytest.raises(Refused) as caught:
-                await a.inbox.receive(b.name, "t3", {"pdus": [pdu(events[3])]})
+                await a.inbox.receive(b.name, "t3", transaction({"pdus": [pdu(events[3])]}))
         assert caught.value.status == 429
         assert len(a.waiting.waiting) == 2
 

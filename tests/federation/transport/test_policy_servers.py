@@ -22,7 +22,7 @@ from federation.transport.dialer import Bounds
 from federation.transport.gap_filler import NotAtHand, Undecided
 from federation.transport.handshakes import HandshakeFailed, MembershipWish
 from federation.transport.policy_servers import Asked, PolicyServers
-from tests.federation.transport.loopback import Loopback, Peer, loopback
+from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
 from tests.federation.transport.policy_app import SIGN_PATH, Mood, PolicyApp
 
@@ -48,7 +48,7 @@ class Guarded:
         """A transaction of b's."""
         pdus = [canonical_json.decode(event.raw) for event in events]
         txn_id = events[0].event_id
-        await self.a.inbox.receive(self.b.name, txn_id, {"pdus": pdus})
+        await self.a.inbox.receive(self.b.name, txn_id, transaction({"pdus": pdus}))
 
     def verdict(self, event: Event) -> object:
         """What became of an event at a."""

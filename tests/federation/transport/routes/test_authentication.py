@@ -1,8 +1,12 @@
 """Who may ask at all: signatures, destinations, sizes."""
 
-import asyncio
+from collections.abc import Mapping
+from typing import cast
 
+import aiohttp
 import pytest
+from aiohttp import web
+from multidict import CIMultiDict
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
@@ -133,19 +137,87 @@ async def test_as_many_pdus_and_edus_as_allowed_are_taken() -> None:
 async def test_a_body_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
-        fill = TRANSACTION_BYTES_MAX - len(b'{"x":""}')
-        body = b'{"x":"' + b"y" * fill + b'"}'
+        body = b'{"pdus":[]' + b" " * (TRANSACTION_BYTES_MAX - len(b'{"pdus":[]}')) + b"}"
         assert (await send(a, b, body, authorization(a, body)))[0] == 200
         status, answer = await send(a, b, body + b" ", authorization(a, body))
         assert (status, answer["errcode"]) == (413, "M_TOO_LARGE")
 
 
-async def test_deep_json_is_no_reason_to_refuse() -> None:
+DEEP = b"[" * 3_000 + b"]" * 3_000
+
+
+@pytest.mark.parametrize("name", [b"pdus", b"edus"])
+@pytest.mark.parametrize("space", [b"", b" "])
+async def test_deep_entries_of_a_transaction_are_no_reason_to_refuse_it(
+    name: bytes, space: bytes
+) -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
-        body = b'{"edus":[' + b"[" * 3_000 + b"]" * 3_000 + b'],"pdus":[]}'
-        async with asyncio.timeout(10):
-            assert (await send(a, b, body, authorization(a, body)))[0] == 200
+        body = b'{"' + name + b'":[' + DEEP + b"]}"
+        got = await send(a, b, space + body, authorization(a, body))
+        assert got == (200, {"pdus": {}})
+
+
+async def test_what_is_deep_outside_of_events_is_refused() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        body = b'{"x":' + DEEP + b',"pdus":[]}'
+        status, answer = await send(a, b, body, authorization(a, body))
+        assert (status, answer["errcode"]) == (400, "M_BAD_JSON")
+
+
+class UnreadBody:
+    """A request's body that says when it is asked for."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.was_read = False
+
+    def __getattr__(self, name: str) -> object:
+        if name == "content":
+            self.was_read = True
+        return getattr(self._request, name)
+
+
+@pytest.mark.parametrize("lie", ["none", "garbled", "destination", "unknown", "key ID"])
+async def test_the_body_is_not_read_before_the_sender_has_shown_a_key(lie: str) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        requests: list[UnreadBody] = []
+
+        async def watch(request: web.BaseRequest, params: Mapping[str, str]) -> web.StreamResponse:
+            requests.append(UnreadBody(request))
+            handler = next(handler for _, path, handler in b.routes if path.match(SEND))
+            return await handler(cast(web.BaseRequest, requests[-1]), {"txnId": "t1"})
+
+        b.lies["/send/"] = watch
+        body = b'{"pdus":[]}'
+        header = {
+            "none": "",
+            "garbled": "X-Matrix origin",
+            "destination": authorization(a, body, destination="c.test"),
+            "unknown": authorization(a, body, origin="nowhere.test:1"),
+            "key ID": authorization(a, body, key=SigningKey.generate(bytes([77]) * 32, "k2")),
+        }[lie]
+        assert (await send(a, b, body, header))[0] == 401
+        assert (await send(a, b, body, authorization(a, body)))[0] == 200
+        assert [one.was_read for one in requests] == [False, True]
+
+
+async def test_of_several_headers_one_valid_one_is_enough() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        body = b'{"pdus":[]}'
+        wrong = authorization(a, body, key=SigningKey.generate(bytes([77]) * 32, "k1"))
+        target = f"https://{net.addresses[b.name]}{SEND}"
+        headers = CIMultiDict([("Authorization", wrong), ("Authorization", authorization(a, body))])
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(
+                target, data=body, headers=headers, ssl=net.client_tls, server_hostname=b.name
+            ) as response,
+        ):
+            assert response.status == 200
 
 
 async def test_floats_in_edus_do_not_break_the_signature() -> None:
