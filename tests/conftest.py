@@ -4,6 +4,7 @@
    runs with `fsync = off`, which no test can tell from on unless it cuts the machine's power.
 2. `postgres_url` is an empty database of its own for each test, with its own role (no superuser),
    as a server has it. It is dropped afterwards.
+3. Whatever a test's server says is held to the specification's schemas (`tests.spec.witness`).
 """
 
 import asyncio
@@ -20,10 +21,30 @@ import asyncpg
 import pytest
 
 from homeserver.storage.embedded import EmbeddedCluster
+from tests.spec import witness
 
 T = TypeVar("T")
 FAST = {"fsync": "off", "full_page_writes": "off", "wal_compression": "off"}
 CALL_TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _watched_servers() -> Iterator[None]:
+    """Watch every server of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        if witness.SPEC:
+            witness.install(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _specification(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose server said what doesn't fit the specification."""
+    witness.take_faults()
+    yield
+    faults = witness.take_faults()
+    if faults and request.node.get_closest_marker("off_spec") is None:
+        pytest.fail("said off the specification:\n" + "\n".join(faults[:10]), pytrace=False)
 
 
 class BackgroundLoop:

@@ -56,6 +56,7 @@ from homeserver.services.upgrades import Upgrades
 from homeserver.storage import logs
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
+from tests.spec.witness import check_answer
 
 HERE = ServerName("here.example")
 ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{HERE}") for name in ("alice", "bob", "carol", "dave"))
@@ -168,6 +169,11 @@ class World:
         self, user: UserId, method: str, path: str, body: object = None, *, query: str = ""
     ) -> Reply:
         """One request below /_matrix/client/v3, by a user on the device DEV."""
+        reply = await self._call(user, method, path, body, query)
+        check_answer(method, V3 + path, reply.status, reply.body)
+        return reply
+
+    async def _call(self, user: UserId, method: str, path: str, body: object, query: str) -> Reply:
         dispatch: Dispatch[Route] = Dispatch()
         for route in self.routes:
             dispatch.add(route.method, route.template, route)

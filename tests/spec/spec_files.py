@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,18 @@ needs_spec = pytest.mark.skipif(not SPEC, reason="MATRIX_SPEC names no checkout 
 
 _METHODS = frozenset({"get", "put", "post", "delete", "head", "options", "patch"})
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ERROR = Draft202012Validator(
+    {
+        "type": "object",
+        "properties": {
+            "errcode": {"type": "string", "pattern": r"^[A-Z0-9_.]+$"},
+            "error": {"type": "string"},
+            "retry_after_ms": {"type": "integer"},
+        },
+        "required": ["errcode"],
+    }
+)
+"""Any error: client-server API, "Standard error response"; server-server API, "Errors"."""
 
 
 class Operation(NamedTuple):
@@ -33,6 +45,12 @@ class Operation(NamedTuple):
     file: Path
     path: str
     method: str
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """The operation's description."""
+        described: Mapping[str, Any] = _load(self.file)["paths"][self.path][self.method]
+        return described
 
 
 def shape(path: str) -> str:
@@ -54,12 +72,47 @@ def _operations(file: Path) -> Iterator[tuple[tuple[str, str], Operation]]:
                 yield (method.upper(), shape(base + path)), Operation(file, path, method)
 
 
+def _api(name: str) -> dict[tuple[str, str], Operation]:
+    files = sorted((Path(SPEC) / "data/api" / name).glob("*.yaml"))
+    assert files, f"no OpenAPI files of the {name} API below {SPEC}"
+    return dict(found for file in files for found in _operations(file))
+
+
 @cache
 def client_operations() -> dict[tuple[str, str], Operation]:
     """Operations of the client-server API by method and path with nameless parameters."""
-    files = sorted((Path(SPEC) / "data/api/client-server").glob("*.yaml"))
-    assert files, f"no OpenAPI files below {SPEC}"
-    return dict(found for file in files for found in _operations(file))
+    return _api("client-server")
+
+
+@cache
+def server_operations() -> dict[tuple[str, str], Operation]:
+    """Operations of the server-server API by method and path with nameless parameters."""
+    return _api("server-server")
+
+
+@cache
+def _by_length() -> dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]]:
+    """All operations by method and number of parts; those with a literal part first."""
+    found: dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]] = {}
+    for (method, path), operation in {**client_operations(), **server_operations()}.items():
+        parts = tuple(path.split("/"))
+        found.setdefault((method, len(parts)), []).append((parts, operation))
+    for candidates in found.values():
+        candidates.sort(key=lambda entry: entry[0].count("{}"))
+    return found
+
+
+def find_operation(method: str, target: str) -> Operation | None:
+    """The operation of a request by its target as on the wire; None if the specification has none.
+
+    A path with an empty state key may leave out its trailing slash (client-server API,
+    `GET /rooms/{roomId}/state/{eventType}/{stateKey}`)."""
+    parts = tuple(target.partition("?")[0].split("/"))
+    for candidate in (parts, (*parts, "")):
+        for template, operation in _by_length().get((method, len(candidate)), ()):
+            if all(known in ("{}", part) for known, part in zip(template, candidate, strict=True)):
+                return operation
+    return None
 
 
 def _retrieve(uri: str) -> Resource[Any]:
@@ -70,29 +123,47 @@ def _retrieve(uri: str) -> Resource[Any]:
 _REGISTRY: Registry[Any] = Registry(retrieve=_retrieve)  # type: ignore[call-arg]
 
 
-def response_errors(method: str, template: str, status: int, body: object) -> list[str]:
-    """What of a response doesn't fit the operation's schema; a status that the operation doesn't
-    describe is an error too, unless it is one that any operation may have."""
-    operation = client_operations()[(method, shape(template))]
-    document = _load(operation.file)
-    responses = document["paths"][operation.path][operation.method]["responses"]
-    if str(status) not in responses:
-        return [] if 400 <= status < 600 else [f"status {status} isn't described"]
-    if "content" not in responses[str(status)]:
-        return []
-    pointer = "/".join(
-        part.replace("~", "~0").replace("/", "~1")
-        for part in (
-            "paths",
-            operation.path,
-            operation.method,
-            "responses",
-            str(status),
-            "content",
-            "application/json",
-            "schema",
-        )
-    )
+@cache
+def _validator(operation: Operation, *place: str) -> Draft202012Validator:
+    """The schema at a place below an operation."""
+    parts = ("paths", operation.path, operation.method, *place)
+    pointer = "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
     reference = f"{operation.file.resolve().as_uri()}#/{pointer}"
-    validator = Draft202012Validator({"$ref": reference}, registry=_REGISTRY)
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+    return Draft202012Validator({"$ref": reference}, registry=_REGISTRY)
+
+
+def _errors(validator: Draft202012Validator, value: object) -> list[str]:
+    return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(value)]
+
+
+def answer_errors(operation: Operation, status: int, body: object) -> list[str]:
+    """What of an answer doesn't fit the operation's schema. A status that the operation doesn't
+    describe is an error too, unless it is a refusal, which any operation may have; a refusal has
+    an error code."""
+    responses = operation.described["responses"]
+    if str(status) not in responses:
+        if 400 <= status < 600:
+            return _errors(_ERROR, body)
+        return [f"status {status} isn't described"]
+    content = responses[str(status)].get("content", {})
+    if "application/json" not in content or "schema" not in content["application/json"]:
+        return []
+    place = ("responses", str(status), "content", "application/json", "schema")
+    return _errors(_validator(operation, *place), body)
+
+
+def request_errors(operation: Operation, body: object) -> list[str]:
+    """What of a request's body doesn't fit the operation's schema; a body where none is described
+    is an error too, unless it is an empty object."""
+    described = operation.described.get("requestBody")
+    if described is None:
+        return ["the operation has no body"] if body not in (None, {}) else []
+    if body is None:
+        return ["the body is missing"] if described.get("required") else []
+    place = ("requestBody", "content", "application/json", "schema")
+    return _errors(_validator(operation, *place), body)
+
+
+def response_errors(method: str, template: str, status: int, body: object) -> list[str]:
+    """As `answer_errors`, by method and template of a path of the client-server API."""
+    return answer_errors(client_operations()[(method, shape(template))], status, body)

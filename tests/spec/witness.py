@@ -1,0 +1,167 @@
+"""The specification as a witness of every test: what this server says is held to the schemas.
+
+Rules:
+1. Every answer that a test's server gives, to a client or to another server, fits the OpenAPI
+   schema of its operation; so does every body that it sends to another server.
+2. The servers of a test process are watched where answers leave them; those of other processes,
+   at the client, by the `Server` header that is ours alone.
+3. A fault doesn't disturb what the test does. It is noted, and fails the test at its end.
+4. A test whose subject is something else, with made-up bodies, says so: the marker `off_spec` has
+   a reason.
+
+Without `MATRIX_SPEC` nothing is watched.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+
+from federation.transport.client import FederationClient, Request
+from federation.transport.routes.endpoints import Endpoints, Handler
+from homeserver.api.edge import Edge
+from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors
+
+CHECKED_BYTES_MAX = 1 << 20
+"""Longer bodies aren't checked: they are many of what shorter ones have one of."""
+
+DIFFERENT_BY_INTENT = frozenset({"/voip/turnServer"})
+"""With no TURN server there is nothing to say; clients take {} for that."""
+
+OF_OLDER_VERSIONS = (
+    "/_matrix/federation/v1/send_join/",
+    "/_matrix/federation/v1/send_leave/",
+)
+"""What is sent to servers that know nothing newer; the specification has dropped it."""
+
+_faults: list[str] = []
+
+
+def check_answer(method: str, target: str, status: int, body: object) -> None:
+    """Note what of an answer doesn't fit. `body` is a JSON value, or bytes that should be one."""
+    if not SPEC or (operation := find_operation(method, target)) is None:
+        return
+    if operation.path in DIFFERENT_BY_INTENT:
+        return
+    if isinstance(body, bytes):
+        if len(body) > CHECKED_BYTES_MAX or not _is_json(operation.described, status):
+            return
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            _faults.append(f"{method} {target}: {status}: the answer isn't JSON: {body[:80]!r}")
+            return
+    _note(f"{method} {target}: {status}", answer_errors(operation, status, body), body)
+
+
+def check_request(method: str, target: str, body: bytes | None) -> None:
+    """Note what of a request to another server doesn't fit."""
+    if not SPEC or not target.startswith("/_matrix/"):
+        return
+    operation = find_operation(method, target)
+    if operation is None:
+        if target.startswith(OF_OLDER_VERSIONS):
+            return
+        _faults.append(f"{method} {target}: the specification has no such operation")
+        return
+    if body is not None and len(body) > CHECKED_BYTES_MAX:
+        return
+    content = None if body is None else orjson.loads(body)
+    _note(f"{method} {target}, as sent", request_errors(operation, content), content)
+
+
+def _is_json(described: Mapping[str, Any], status: int) -> bool:
+    content = described["responses"].get(str(status), {}).get("content")
+    return content is None or "application/json" in content
+
+
+def _note(where: str, errors: list[str], body: object) -> None:
+    _faults.extend(f"{where}: {error}\n    in {str(body)[:600]}" for error in errors[:3])
+
+
+def take_faults() -> list[str]:
+    """Return what was noted since the last call."""
+    found = list(_faults)
+    _faults.clear()
+    return found
+
+
+async def _handle(
+    original: Callable[..., Awaitable[web.StreamResponse]],
+    self: Edge,
+    http: web.BaseRequest,
+    **more: Any,
+) -> web.StreamResponse:
+    response = await original(self, http, **more)
+    _check_response(http, response)
+    return response
+
+
+def _check_response(http: web.BaseRequest, response: web.StreamResponse) -> None:
+    body = getattr(response, "body", None)
+    if http.method == "HEAD" or not isinstance(body, bytes):
+        return
+    check_answer(http.method, http.raw_path, response.status, body)
+
+
+def _watched_endpoint(
+    original: Callable[[Endpoints, str, Handler], Handler],
+    self: Endpoints,
+    name: str,
+    handle: Handler,
+) -> Handler:
+    handler = original(self, name, handle)
+
+    async def watched(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
+        response = await handler(request, params)
+        _check_response(request, response)
+        return response
+
+    return watched
+
+
+async def _exchange(
+    original: Callable[..., Awaitable[bytes]],
+    self: FederationClient,
+    request: Request,
+    outgoing: Any,
+) -> bytes:
+    check_request(outgoing.method, outgoing.target, outgoing.body)
+    return await original(self, request, outgoing)
+
+
+async def _read(
+    original: Callable[[aiohttp.ClientResponse], Awaitable[bytes]], self: aiohttp.ClientResponse
+) -> bytes:
+    is_first = self._body is None
+    body = await original(self)
+    if is_first and self.headers.get("Server") == "Freehold":
+        check_answer(self.method, self.url.raw_path, self.status, body)
+    return body
+
+
+_WATCHED: tuple[tuple[type, str, Callable[..., Any]], ...] = (
+    (Edge, "handle", _handle),
+    (Endpoints, "_measured", _watched_endpoint),
+    (FederationClient, "_exchange", _exchange),
+    (aiohttp.ClientResponse, "read", _read),
+)
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Watch all servers and clients of this process from now on."""
+    for owner, name, watch in _WATCHED:
+        original = getattr(owner, name)
+        patch.setattr(owner, name, functools.partialmethod(_bound, watch, original))
+
+
+def _bound(
+    self: Any, watch: Callable[..., Any], original: Callable[..., Any], *given: Any, **named: Any
+) -> Any:
+    return watch(original, self, *given, **named)
