@@ -22,6 +22,7 @@ import pytest
 
 from homeserver.storage.embedded import EmbeddedCluster
 from tests.spec import witness
+from tests.spec.spec_files import SPEC
 
 T = TypeVar("T")
 FAST = {"fsync": "off", "full_page_writes": "off", "wal_compression": "off"}
@@ -32,7 +33,7 @@ CALL_TIMEOUT_S = 60
 def _watched_servers() -> Iterator[None]:
     """Watch every server of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        if witness.SPEC:
+        if SPEC:
             witness.install(patch)
         yield
 

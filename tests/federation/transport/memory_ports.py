@@ -208,7 +208,7 @@ class MemoryUsers:
     async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
         if user_id.startswith("@nobody"):
             raise Refused(404, "M_NOT_FOUND", "Profile not found")
-        profile: JsonObject = {"displayname": user_id, "avatar_url": None}
+        profile: JsonObject = {"displayname": user_id, "avatar_url": "mxc://b.test/x"}
         return profile if field is None else {field: profile.get(field)}
 
     async def directory(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:

@@ -300,9 +300,8 @@ class MemoryRooms:
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
         pdu = canonical_json.decode(event.raw)
-        return Template(
-            event.version, {k: v for k, v in pdu.items() if k not in ("hashes", "signatures")}
-        )
+        kept = {k: v for k, v in pdu.items() if k not in ("hashes", "signatures")}
+        return Template(event.version, {**kept, "origin": self.name})
 
     async def authorise_join(self, event: Event) -> None:
         if self.unauthorised is not None:

@@ -257,6 +257,7 @@ async def test_every_answer_to_a_client_has_cors_headers(server: AccountServer) 
         assert "PUT" in response.headers["Access-Control-Allow-Methods"]
 
 
+@pytest.mark.off_spec("a made-up handler")
 async def test_federation_routes_get_their_parameters(server: AccountServer) -> None:
     reply = await server.call("GET", "/_matrix/federation/v1/event/%24abc")
     assert reply.body == {"eventId": "$abc"}

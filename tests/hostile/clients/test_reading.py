@@ -149,6 +149,7 @@ async def test_filters_that_are_none(scene: Scene, filter_json: object) -> None:
     assert await scene.server.rows() == before
 
 
+@pytest.mark.off_spec("the filter drops required fields")
 @pytest.mark.parametrize(
     "filter_json",
     [

@@ -20,8 +20,7 @@ from tests.hostile.clients.running_server import SERVER, User
 from tests.hostile.peers.conftest import World
 from tests.hostile.peers.scripted_peer import V1, V2, now_ms
 from tests.hostile.peers.scripted_room import ScriptedRoom
-from tests.spec.federation_schemas import answer_errors, request_errors
-from tests.spec.spec_files import needs_spec
+from tests.spec.spec_files import body_errors, needs_spec, response_errors
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_spec]
 VERSIONS = ["1", "2", "3", "10", "11", "12"]
@@ -33,7 +32,7 @@ async def template(world: World, membership: str, room_id: str, user: str) -> Js
     path = f"{V1}/make_{membership}"
     reply = await world.evil.request("GET", f"{path}/{quote(room_id)}/{quote(user)}?{query}")
     assert reply.status == 200, reply
-    assert answer_errors("GET", f"{path}/{{r}}/{{u}}", 200, reply.body) == []
+    assert response_errors("GET", f"{path}/{{r}}/{{u}}", 200, reply.body) == []
     event: JsonObject = reply.body["event"]
     assert event["origin"] == SERVER
     assert abs(event["origin_server_ts"] - now_ms()) < 600_000
@@ -53,7 +52,7 @@ async def sent(world: World, membership: str, room_id: str, event: JsonObject, v
     target = f"{path}/{quote(room_id)}/{quote(event_id, safe='')}"
     reply = await world.evil.request("PUT", target, event)
     assert reply.status == 200, reply
-    assert answer_errors("PUT", f"{path}/{{r}}/{{e}}", 200, reply.body) == []
+    assert response_errors("PUT", f"{path}/{{r}}/{{e}}", 200, reply.body) == []
     return reply.body
 
 
@@ -100,7 +99,7 @@ async def test_an_invite_has_what_its_schema_requires(world: World, version: str
         by=world.alice,
     )
     (body,) = [body for method, path, body in world.evil.asked if "/v2/invite/" in path]
-    assert request_errors("PUT", f"{V2}/invite/{{r}}/{{e}}", body) == []
+    assert body_errors("PUT", f"{V2}/invite/{{r}}/{{e}}", body) == []
     assert body["event"]["origin"] == SERVER
 
 
@@ -119,7 +118,7 @@ async def test_a_join_that_we_send_has_what_its_schema_requires(world: World, ve
     room.script()
     path = f"/join/{quote(room.room_id)}?via={world.evil.name}"
     (body,) = await bodies_of(world, room, "POST", path, world.alice)
-    assert request_errors("PUT", f"{V2}/send_join/{{r}}/{{e}}", body) == []
+    assert body_errors("PUT", f"{V2}/send_join/{{r}}/{{e}}", body) == []
     assert body["origin"] == SERVER
 
 
@@ -131,9 +130,9 @@ async def test_a_knock_and_its_withdrawal_have_what_their_schemas_require(
     room.script()
     path = f"/knock/{quote(room.room_id)}?via={world.evil.name}"
     (knock,) = await bodies_of(world, room, "POST", path, world.alice)
-    assert request_errors("PUT", f"{V1}/send_knock/{{r}}/{{e}}", knock) == []
+    assert body_errors("PUT", f"{V1}/send_knock/{{r}}/{{e}}", knock) == []
     room.state.append(knock)
     path = f"/rooms/{quote(room.room_id)}/leave"
     (leave,) = await bodies_of(world, room, "POST", path, world.alice)
-    assert request_errors("PUT", f"{V2}/send_leave/{{r}}/{{e}}", leave) == []
+    assert body_errors("PUT", f"{V2}/send_leave/{{r}}/{{e}}", leave) == []
     assert (knock["origin"], leave["origin"]) == (SERVER, SERVER)

@@ -209,6 +209,7 @@ def build_invite(room: ScriptedRoom, world: World, **fields: Any) -> JsonObject:
             "type": "m.room.member",
             "state_key": world.alice.user_id,
             "content": {"membership": "invite"},
+            "origin": room.peer.name,
             **fields,
         }
     )

@@ -11,6 +11,7 @@ from tests.federation.transport.loopback import loopback
 QUERY = "/_matrix/key/v2/query"
 
 
+@pytest.mark.off_spec("a path of older versions")
 async def test_our_document_is_signed_by_our_key() -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
@@ -47,6 +48,7 @@ async def test_a_document_that_ends_too_soon_is_fetched_again() -> None:
         assert c.metrics.counts["federation_requests"] == before + 1
 
 
+@pytest.mark.off_spec("malformed by intent")
 @pytest.mark.parametrize(
     "body",
     [
