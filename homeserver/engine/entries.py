@@ -52,6 +52,7 @@ class EventEntry(msgspec.Struct, frozen=True):
     replaces: EventId | None = None  # the state event that this one replaced
     redacts: EventId | None = None  # the target, once this redaction was applied to it
     redacted_by: EventId | None = None  # the redaction that was applied to this event
+    snapshot_after: int = 0  # the number of the state after it, as when it was read or placed
     to_federate: bool = False  # ours, or accepted for another server: we owe it to the others
 
     @property

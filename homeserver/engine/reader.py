@@ -6,10 +6,13 @@ order `(n, fill)` says where an event stands.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from federation.events.ids import EventId
 from homeserver.engine.entries import EventEntry, StateChange
+from homeserver.engine.history.moments import Moments
 from homeserver.engine.log import Placed
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.store import Store
@@ -42,6 +45,7 @@ class Reader:
     def __init__(self, store: Store, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
+        self.moments = Moments(store, rooms)
 
     async def newest(self, room: Room, *, after: int, upto: int, limit: int) -> TimelinePart:
         """The newest `limit` events with after < position <= upto."""
@@ -101,14 +105,22 @@ class Reader:
 
     async def place(self, room: Room, event_id: EventId) -> Placed | None:
         """A released event of the room by its ID."""
+        return (await self.places(room, [event_id])).get(event_id)
+
+    async def places(self, room: Room, event_ids: Collection[EventId]) -> dict[EventId, Placed]:
+        """Those of the events that are of the room and have a place in its order."""
+        wanted = set(event_ids)
+        found: dict[EventId, Placed] = {}
         for placed in reversed(room.ring):
-            if event_entry(placed).event.event_id == event_id:
-                return placed
-        rows = await self._store.events.by_id([event_id])
-        for row in rows:
+            if len(found) == len(wanted):
+                return found
+            event_id = event_entry(placed).event.event_id
+            if event_id in wanted:
+                found[event_id] = placed
+        for row in await self._store.events.by_id(wanted - found.keys()):
             if row["room_nid"] == room.nid and row["n"] is not None:
-                return self._placed(row, room)
-        return None
+                found[row["event_id"]] = self._placed(row, room)
+        return found
 
     async def changes(self, room: Room, *, after: int, upto: int) -> list[tuple[int, StateChange]]:
         """Changes of current state with after < position <= upto, in order."""

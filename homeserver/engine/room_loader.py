@@ -168,6 +168,7 @@ class RoomLoader:
             redacts=row["redacts"],
             redacted_by=row["redacted_by"],
             to_federate=row["to_federate"],
+            snapshot_after=row["snapshot_after"],
         )
 
 

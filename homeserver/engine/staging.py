@@ -327,6 +327,7 @@ def place_live(
         transaction=origin.transaction[0] if origin.transaction else None,
         replaces=EventId(row.replaces) if row.replaces else None,
         to_federate=origin.to_federate,
+        snapshot_after=row.snapshot_after,
     )
     return Staged(
         event,

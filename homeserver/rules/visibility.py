@@ -60,11 +60,6 @@ def _allows(moment: Moment, joined_later: bool) -> bool:
     )  # 5: otherwise, deny
 
 
-def is_open_to_members(visibility: str) -> bool:
-    """Is everything sent under this visibility seen by whoever is joined now?"""
-    return visibility in (SHARED, WORLD_READABLE)
-
-
 def server_may_see(visibility: str, memberships: Collection[str], *, joined_later: bool) -> bool:
     """May a server see an event with this state on one side of it? `memberships` are those of its
     users there; `joined_later`: did one of them join at any point after the event was sent?"""

@@ -6,7 +6,8 @@ Rules:
 2. What a reader may not see is left out; who was never in the room, and may not peek, gets 403.
 3. Where history is missing at or behind the page, other servers are asked once, for a bounded
    time; then the page has what is here.
-4. An event that may not be seen is as one that isn't there: 404.
+4. An event that may not be seen is as one that isn't there: 404. So it is with state: who isn't in
+   the room any more gets that of when they were.
 
 Spec: client-server API, /messages, /event, /context; "Lazy-loading room members".
 """
@@ -14,7 +15,7 @@ Spec: client-server API, /messages, /event, /context; "Lazy-loading room members
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -46,6 +47,7 @@ from homeserver.services.visibility import Visibility
 from homeserver.storage.logs import LOG
 
 _MEMBER = "m.room.member"
+_GONE = ("leave", "ban", "knock")
 
 
 class Backfill(Protocol):
@@ -107,9 +109,9 @@ class History:
     async def messages(self, requester: Requester, request: PageRequest) -> bytes:
         """The JSON of a page. Raises 403 M_FORBIDDEN for who may not read the room."""
         room, user_room = await self._readable(requester.user_id, request.room_id)
-        start = await self._start(room, request)
-        stop = await self._point(room, request.stop) if request.stop is not None else None
         where = _Where(room, requester.user_id, user_room)
+        start = await self._start(where, request)
+        stop = await self._point(room, request.stop) if request.stop is not None else None
         page = await self._page(where, request, start, stop)
         extras = await load_extras(self._rooms, *needed(page.events))
         viewer = self._viewer(requester)
@@ -120,7 +122,7 @@ class History:
         if page.end is not None:
             parts.append(("end", _token(page.end)))
         if request.filter.lazy_load_members and page.events:
-            parts.append(("state", json_list(await self._members(room, page.events))))
+            parts.append(("state", json_list(await self._members(where, page.events))))
         return json_object(parts)
 
     async def _page(
@@ -180,10 +182,17 @@ class History:
         except TimeoutError:
             return False
 
-    async def _start(self, room: Room, request: PageRequest) -> Point:
+    async def _start(self, where: _Where, request: PageRequest) -> Point:
+        room, mine = where.room, where.user_room
         if request.start is not None:
             return await self._point(room, request.start)
-        return just_after((room.view.n, 0)) if request.backwards else Point(BEGINNING)
+        if not request.backwards:
+            return Point(BEGINNING)
+        if mine is not None and mine.membership in _GONE and not await self._is_current(where):
+            left = await self._reader.place(room, mine.event_id)
+            if left is not None:
+                return just_after(event_entry(left).order)
+        return just_after((room.view.n, 0))
 
     async def _point(self, room: Room, token: Point | SyncToken) -> Point:
         """Where a token stands in this room: a sync's is behind all that it had told."""
@@ -191,9 +200,11 @@ class History:
             return Point(max(BEGINNING, min(END, token.before)))
         return just_after(await self._reader.order_at(room, token.position(LOG)))
 
-    async def _members(self, room: Room, events: Sequence[Seen]) -> list[bytes]:
-        """The membership events of the senders, as of now."""
-        state = room.view.state
+    async def _members(self, where: _Where, events: Sequence[Seen]) -> list[bytes]:
+        """The membership events of the senders, as of now, or as the reader last saw them."""
+        state: Mapping[StateKey, StateRef] = where.room.view.state
+        if not await self._is_current(where):
+            state = await self._visibility.last_seen(where.room, where.user_room)
         senders = {seen.entry.event.sender for seen in events}
         ids = [
             ref.event_id
@@ -253,23 +264,33 @@ class History:
             for one in visible
             if one.placed is seen.placed or allows(wanted, one.entry)
         }
-        last = event_entry(around[-1])
+        end = event_entry(around[-1])
+        where = _Where(room, requester.user_id, user_room)
+        state = await self._context_state(where, _last(shown, visible))
         parts = [
             ("start", _token(just_before(event_entry(around[0]).order))),
-            ("end", _token(just_after(last.order))),
+            ("end", _token(just_after(end.order))),
             ("events_before", json_list(_pick(shown, before))),
             ("event", shown[event_id]),
             ("events_after", json_list(_pick(shown, after))),
-            ("state", json_list(await self._state_at(room, last.event.event_id, visible, wanted))),
+            ("state", json_list(await self._state_events(state, visible, wanted))),
         ]
         return json_object(parts)
 
-    async def _state_at(
-        self, room: Room, event_id: EventId, visible: Sequence[Seen], wanted: EventFilter
+    async def _context_state(self, where: _Where, last: Seen) -> Mapping[StateKey, StateRef]:
+        """The state at the last event that is shown. Who isn't joined, and wasn't at that event,
+        sees it by an invite alone: they get the state of when they were."""
+        room = where.room
+        state = await self._rooms.state_after(room, last.entry.event.event_id)
+        if await self._is_current(where):
+            return room.view.state if state is None else state
+        if state is None or last.membership in ("invite", "knock"):
+            return await self._visibility.last_seen(room, where.user_room)
+        return state
+
+    async def _state_events(
+        self, state: Mapping[StateKey, StateRef], visible: Sequence[Seen], wanted: EventFilter
     ) -> list[bytes]:
-        state: Mapping[StateKey, StateRef] = (
-            await self._rooms.state_after(room, event_id) or room.view.state
-        )
         senders = {seen.entry.event.sender for seen in visible}
         ids = [
             ref.event_id
@@ -292,8 +313,19 @@ class History:
             return room, user_room
         raise errors.forbidden("You aren't a member of this room")
 
+    async def _is_current(self, where: _Where) -> bool:
+        """Does the reader see the room as it is now?"""
+        if where.user_room is not None and where.user_room.membership == "join":
+            return True
+        return await self._visibility.is_world_readable(where.room)
+
     def _viewer(self, requester: Requester) -> Viewer:
         return Viewer(requester.user_id, requester.device_id, self._clock.now_ms())
+
+
+def _last(shown: Collection[EventId], visible: Sequence[Seen]) -> Seen:
+    """The last of the events that are shown."""
+    return next(one for one in reversed(visible) if one.entry.event.event_id in shown)
 
 
 def _pick(shown: dict[EventId, bytes], placed: Sequence[Placed]) -> list[bytes]:

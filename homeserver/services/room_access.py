@@ -3,6 +3,7 @@
 Rules:
 1. A joined user reads current state, and so does anybody of a world-readable room.
 2. Who was joined once reads the state at the end of that time: at the event by which they left.
+   A ban, a knock or a new invite since then changes nothing of that.
 3. All others get 403 M_FORBIDDEN, for a room that is unknown here too: its existence is no
    business of theirs. Forgotten rooms count as never joined.
 
@@ -92,7 +93,7 @@ class RoomAccess:
         if user_id in room.joined_local or await self._is_world_readable(room):
             return ReadableRoom(room, room.view.state, is_current=True)
         mine = (await self._memberships.of(user_id)).get(room_id)
-        if mine is None or mine.forgotten or mine.membership not in ("leave", "ban"):
+        if mine is None or mine.forgotten:
             raise errors.forbidden(NOT_IN_ROOM)
         return ReadableRoom(room, await self._last_seen(room, user_id, mine.event_id), False)
 

@@ -18,13 +18,13 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.graph.building import EventDraft
 from homeserver import errors
-from homeserver.engine.entries import EventEntry
-from homeserver.engine.reader import Reader
+from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room
 from homeserver.engine.snapshots import StateRef
 from homeserver.errors import MatrixError
 from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.sync_tokens import Point, SyncToken
+from homeserver.rules.visibility import may_see
 from homeserver.services.directory import Directory
 from homeserver.services.member_state import MemberState
 from homeserver.services.membership import MEMBER
@@ -117,7 +117,7 @@ class State:
         readable = await self._access.readable(user_id, room_id)
         state = readable.state
         if at is not None and readable.is_current:
-            state = await self._state_at(readable.room, at)
+            state = await self._state_at(readable.room, user_id, at)
         wants = wanted.wants
         return await self._array(
             [
@@ -127,8 +127,11 @@ class State:
             ]
         )
 
-    async def _state_at(self, room: Room, at: SyncToken | Point) -> Mapping[StateKey, StateRef]:
-        """The state after the newest event before a point; none before the room's first one."""
+    async def _state_at(
+        self, room: Room, user_id: UserId, at: SyncToken | Point
+    ) -> Mapping[StateKey, StateRef]:
+        """The state after the newest event before a point; none before the room's first one. Where
+        the user may not see that event, the current state, which they may."""
         if isinstance(at, SyncToken):
             position = min(at.position(_LOG), room.view.position)
             if position == room.view.position:
@@ -139,10 +142,12 @@ class State:
             found = await self._reader.page(room, start=at.before, backwards=True, limit=1)
         if not found:
             return {}
-        entry = found[0].entry
-        assert isinstance(entry, EventEntry), "a room's history consists of events"
-        after = await self._engine.rooms.state_after(room, entry.event.event_id)
-        return room.view.state if after is None else after
+        event_id = event_entry(found[0]).event.event_id
+        moments = (await self._reader.moments.of_user(room, user_id, [event_id])).get(event_id)
+        is_joined = user_id in room.joined_local
+        if moments is None or not may_see(*moments, joined_later=is_joined):
+            return room.view.state
+        return await self._engine.rooms.state_after(room, event_id) or room.view.state
 
     async def joined_members(self, user_id: UserId, room_id: RoomId) -> Mapping[str, JsonObject]:
         """Display name and avatar of each joined user, for who is joined. Raises 403."""

@@ -1,12 +1,9 @@
-"""Which events of a room a user may see, with as few looks at old state as can be.
+"""Which events of a room a user may see.
 
 Rules:
-1. `rules.visibility` decides on the state at the event. Where the reader was joined throughout,
-   or the room is open to whoever is joined, current state answers it.
-2. Otherwise state is known at one end of a list in room order and carried through it by the
-   events that change it. That is exact for events that were built on our heads. For an event of
-   another server in a room that isn't open, the state at that event itself is read: it may come
-   from a branch where the reader was not joined.
+1. `rules.visibility` decides on the state at the event itself (`engine.history.moments`): it may
+   stand behind a gap, or come from a branch where the reader was not joined.
+2. Where the reader was joined throughout, memory answers it.
 3. What isn't known counts as not allowed.
 4. A redaction is seen once it was applied: clients apply each one that they get (spec: room
    version 3, "Handling redactions").
@@ -18,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from federation.events.ids import EventId, ServerName, StateKey, UserId
 from homeserver import limits
 from homeserver.engine.entries import EventEntry
@@ -28,21 +27,27 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules.sync_tokens import Order
 from homeserver.rules.visibility import (
-    SHARED,
-    VISIBILITY_KEY,
+    JOINED,
     WORLD_READABLE,
     Moment,
-    is_open_to_members,
     may_see,
     membership_of,
-    visibility_of,
 )
 from homeserver.services.client_events import Seen
 
 REDACTION = "m.room.redaction"
-_HIDDEN = Moment("joined", "leave")
+MEMBER = "m.room.member"
+_UNKNOWN = (Moment(JOINED, "leave"), Moment(JOINED, "leave"))
 _ALWAYS: Order = (2**62, 0)
 _NEVER: Order = (-(2**62), 0)
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    """A user who reads a room. `joined_until`: events before it were sent before they joined."""
+
+    room: Room
+    user_id: UserId
+    joined_until: Order
 
 
 class Visibility:
@@ -55,7 +60,7 @@ class Visibility:
 
     async def is_world_readable(self, room: Room) -> bool:
         """May anyone read what is sent in the room now?"""
-        return await self._visibility_in(room.view.state) == WORLD_READABLE
+        return await self._reader.moments.visibility_now(room) == WORLD_READABLE
 
     async def visible(
         self, room: Room, user_id: UserId, user_room: UserRoom | None, events: Sequence[Placed]
@@ -66,91 +71,64 @@ class Visibility:
         if not events:
             return []
         if user_room is not None and user_room.membership == "join":
-            quick = await self._joined_throughout(room, user_id, user_room, events)
+            quick = self._joined_throughout(room, user_room, events)
             if quick is not None:
                 return quick
-        moments = await self._moments(room, user_id, events)
-        joined_until = await self._joined_until(room, user_room, moments)
-        return [
-            Seen(placed, _membership(placed, user_id, before, after), _knew(before))
-            for placed, (before, after) in zip(events, moments, strict=True)
-            if may_see(before, after, joined_later=_order(placed) < joined_until)
-        ]
-
-    async def _joined_throughout(
-        self, room: Room, user_id: UserId, user_room: UserRoom, events: Sequence[Placed]
-    ) -> list[Seen] | None:
-        """Every event, when the user's membership is older than all of them and all of them were
-        sent under a visibility that hides nothing from members; else None."""
-        is_local = True
+        ids = [event_entry(placed).event.event_id for placed in events]
+        moments = await self._reader.moments.of_user(room, user_id, ids)
+        joined_until = await self._joined_until(room, user_room)
+        is_forgotten = user_room is not None and user_room.forgotten
+        seen = []
         for placed in events:
-            event = event_entry(placed).event
+            before, after = moments.get(event_entry(placed).event.event_id, _UNKNOWN)
+            if is_forgotten:
+                before, after = _as_stranger(before), _as_stranger(after)
+            if may_see(before, after, joined_later=_order(placed) < joined_until):
+                membership = _membership(placed, user_id, before, after)
+                seen.append(Seen(placed, membership, before.membership == "join"))
+        return await self._with_replaced(_Reading(room, user_id, joined_until), seen)
+
+    def _joined_throughout(
+        self, room: Room, user_room: UserRoom, events: Sequence[Placed]
+    ) -> list[Seen] | None:
+        """Every event, when the user was joined at all of them: they are newer than the membership,
+        and made here on our heads, or behind them is the state that the room has now; else None."""
+        current = room.view.chain[-1].nid
+        for placed in events:
+            entry = event_entry(placed)
             if placed.position <= user_room.position:
                 return None
-            if event.type == "m.room.history_visibility" and event.state_key == "":
+            is_current = entry.snapshot_after == current and not room.was_corrected
+            if not is_current and not entry.event.sender.endswith(self._own):
                 return None
-            is_local = is_local and event.sender.endswith(self._own)
-        if not is_local and not is_open_to_members(await self._visibility_in(room.view.state)):
-            return None
         return [Seen(placed, "join", True) for placed in events]
 
-    async def _moments(
-        self, room: Room, user_id: UserId, events: Sequence[Placed]
-    ) -> list[tuple[Moment, Moment]]:
-        """The state before and after each event, as far as it decides."""
-        member_key = ("m.room.member", user_id)
-        after = await self._end(room, user_id, events[-1])
-        moments: list[tuple[Moment, Moment]] = []
-        for placed in reversed(events):
-            entry = event_entry(placed)
-            before = after
-            if entry.event.state_key is not None:
-                if entry.event.key == member_key:
-                    after = Moment(after.visibility, membership_of(entry.event.membership))
-                    before = Moment(after.visibility, await self._former_membership(entry))
-                elif entry.event.key == VISIBILITY_KEY:
-                    after = Moment(visibility_of(entry.event.content), after.membership)
-                    before = Moment(await self._former_visibility(entry), after.membership)
-            moments.append((before, after))
-            after = before
-        moments.reverse()
-        if all(is_open_to_members(m.visibility) for pair in moments for m in pair):
-            return moments
+    async def _with_replaced(self, reading: _Reading, seen: Sequence[Seen]) -> list[Seen]:
+        """Notes for which of the events the reader may see the one that it replaced, too: they were
+        in the room then, the history is open to them, or it was an invite of theirs."""
+        room, user_id = reading.room, reading.user_id
+        replaced = {one.entry.replaces for one in seen if one.entry.replaces and not one.knew_state}
+        if not replaced:
+            return list(seen)
+        moments = await self._reader.moments.of_user(room, user_id, replaced)
+        places = await self._reader.places(room, replaced)
+        known = await self._rooms.events(replaced)
+
+        def may_see_replaced(event_id: EventId, place: Order) -> bool:
+            event = known[event_id].event if event_id in known else None
+            if event and event.key == (MEMBER, user_id) and event.membership == "invite":
+                return True
+            if event_id in places:
+                place = _order(places[event_id])
+            before, after = moments.get(event_id, _UNKNOWN)
+            return may_see(before, after, joined_later=place < reading.joined_until)
+
         return [
-            pair
-            if event_entry(placed).event.sender.endswith(self._own)
-            else await self.at_event(room, user_id, event_entry(placed).event.event_id)
-            for placed, pair in zip(events, moments, strict=True)
+            one._replace(knew_state=may_see_replaced(one.entry.replaces, one.entry.order))
+            if one.entry.replaces in replaced
+            else one
+            for one in seen
         ]
-
-    async def at_event(
-        self, room: Room, user_id: UserId, event_id: EventId
-    ) -> tuple[Moment, Moment]:
-        """The state before and after one event, read from its snapshots."""
-        before = await self._rooms.state_before(room, event_id)
-        after = await self._rooms.state_after(room, event_id)
-        return await self._moment(before, user_id), await self._moment(after, user_id)
-
-    async def _end(self, room: Room, user_id: UserId, newest: Placed) -> Moment:
-        view = room.view
-        if newest.position >= view.position:
-            return await self._moment(view.state, user_id)
-        event_id = event_entry(newest).event.event_id
-        return await self._moment(await self._rooms.state_after(room, event_id), user_id)
-
-    async def _moment(self, state: Mapping[StateKey, StateRef] | None, user_id: UserId) -> Moment:
-        if state is None:
-            return _HIDDEN
-        ref = state.get(("m.room.member", user_id))
-        membership = ref.membership if ref is not None else None
-        return Moment(await self._visibility_in(state), membership_of(membership))
-
-    async def _visibility_in(self, state: Mapping[StateKey, StateRef]) -> str:
-        ref = state.get(VISIBILITY_KEY)
-        if ref is None:
-            return visibility_of(None)
-        known = (await self._rooms.events([ref.event_id])).get(ref.event_id)
-        return visibility_of(known.event.content if known is not None else None)
 
     async def _former_membership(self, entry: EventEntry) -> str:
         if entry.replaces is None:
@@ -158,44 +136,48 @@ class Visibility:
         known = (await self._rooms.events([entry.replaces])).get(entry.replaces)
         return membership_of(known.event.membership if known is not None else None)
 
-    async def _former_visibility(self, entry: EventEntry) -> str:
-        if entry.replaces is None:
-            return visibility_of(None)
-        known = (await self._rooms.events([entry.replaces])).get(entry.replaces)
-        return visibility_of(known.event.content) if known is not None else _HIDDEN.visibility
+    async def last_seen(
+        self, room: Room, user_room: UserRoom | None
+    ) -> Mapping[StateKey, StateRef]:
+        """The state in which the user last saw a room that they aren't in: that after the event by
+        which they ceased to be joined. Empty for who never was."""
+        left = await self._end_of_stay(room, user_room)
+        if left is None:
+            return {}
+        return await self._rooms.state_after(room, event_entry(left).event.event_id) or {}
 
     async def was_joined(self, room: Room, user_room: UserRoom | None) -> bool:
         """Is the user in the room, or were they once (and haven't forgotten it)?"""
-        if user_room is None or user_room.forgotten:
-            return False
-        return user_room.membership == "join" or await self._end_of_stay(room, user_room) != _NEVER
+        if user_room is not None and user_room.membership == "join":
+            return True
+        return await self._end_of_stay(room, user_room) is not None
 
-    async def _joined_until(
-        self,
-        room: Room,
-        user_room: UserRoom | None,
-        moments: Sequence[tuple[Moment, Moment]],
-    ) -> Order:
+    async def _joined_until(self, room: Room, user_room: UserRoom | None) -> Order:
         """The place where the user's last time in the room ended: events before it were sent
-        before they "joined at any point after". Only `shared` asks for it."""
-        if user_room is None:
-            return _NEVER
-        if user_room.membership == "join":
+        before they "joined at any point after"."""
+        if user_room is not None and user_room.membership == "join":
             return _ALWAYS
-        if not any(m.visibility == SHARED for pair in moments for m in pair):
-            return _NEVER
-        return await self._end_of_stay(room, user_room)
+        left = await self._end_of_stay(room, user_room)
+        return _NEVER if left is None else _order(left)
 
-    async def _end_of_stay(self, room: Room, user_room: UserRoom) -> Order:
+    async def _end_of_stay(self, room: Room, user_room: UserRoom | None) -> Placed | None:
+        """The event by which a user who isn't joined ceased to be."""
+        if user_room is None or user_room.forgotten:
+            return None
         event_id: EventId | None = user_room.event_id
         for _ in range(limits.MEMBERSHIP_STEPS):
             placed = await self._reader.place(room, event_id) if event_id else None
             if placed is None:
-                return _NEVER
+                return None
             if await self._former_membership(event_entry(placed)) == "join":
-                return _order(placed)
+                return placed
             event_id = event_entry(placed).replaces
-        return _NEVER
+        return None
+
+
+def _as_stranger(moment: Moment) -> Moment:
+    """As for somebody who was never in the room."""
+    return Moment(moment.visibility, "leave")
 
 
 def is_released(entry: EventEntry) -> bool:
@@ -207,11 +189,7 @@ def _order(placed: Placed) -> Order:
     return event_entry(placed).order
 
 
-def _knew(before: Moment) -> bool:
-    return before.membership == "join" or before.visibility == WORLD_READABLE
-
-
 def _membership(placed: Placed, user_id: UserId, before: Moment, after: Moment) -> str:
     event = event_entry(placed).event
-    own = event.type == "m.room.member" and event.state_key == user_id
+    own = event.key == (MEMBER, user_id) if event.is_state else False
     return after.membership if own else before.membership

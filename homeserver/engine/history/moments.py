@@ -52,6 +52,11 @@ class Moments:
             for row in rows
         }
 
+    async def visibility_now(self, room: Room) -> str:
+        """The history visibility by current state."""
+        chain = room.view.chain
+        return (await self.visibilities([Around(chain, chain)]))[chain[-1].nid]
+
     async def visibilities(self, around: Collection[Around]) -> Mapping[int, str]:
         """The history visibility of each of these states, by the number of the snapshot. One that
         isn't known hides."""

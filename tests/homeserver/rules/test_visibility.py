@@ -6,7 +6,6 @@ import pytest
 
 from homeserver.rules.visibility import (
     Moment,
-    is_open_to_members,
     may_see,
     membership_of,
     server_may_see,
@@ -77,10 +76,6 @@ def test_a_membership_that_is_not_one_is_leave(membership: object) -> None:
 
 def test_a_known_membership_counts() -> None:
     assert [membership_of(one) for one in MEMBERSHIPS] == list(MEMBERSHIPS)
-
-
-def test_open_rooms_are_those_whose_members_see_all() -> None:
-    assert {v for v in VISIBILITIES if is_open_to_members(v)} == {"world_readable", "shared"}
 
 
 @pytest.mark.parametrize(
