@@ -15,11 +15,13 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from federation.events.room_versions import room_version
 from homeserver.storage.embedded import EmbeddedCluster
 from tests.conftest import drop_database
 from tests.interop.conftest import faults
@@ -37,6 +39,7 @@ from tests.interop.synapse.servers import (
 
 VERSIONS = ("10", "12")
 OTHER_VERSIONS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "11")
+MODERATOR, ADMINISTRATOR = 50, 100
 FIRST_WORDS = 60  # messages that are older than the guest's join
 PLACES = pytest.StashKey[dict[Side, int]]()
 Enter = Callable[[str, Side], Awaitable[Person]]
@@ -110,23 +113,53 @@ async def enter(pair: Pair) -> AsyncIterator[Enter]:
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
-    """A public room that `host` made on one server, and a guest of the other joined."""
+class Couple:
+    """Two users: `host` makes rooms of a version on one server, `guest` is on the other."""
 
     version: str
-    room_id: str
     host: Person
     guest: Person
-    first_words: Sequence[str]  # IDs of messages before the join, oldest first
 
     @property
     def both(self) -> tuple[tuple[Person, Person], tuple[Person, Person]]:
         """Return who does something and who learns of it, in both directions."""
         return (self.host, self.guest), (self.guest, self.host)
 
+    async def meet(self, words: int = 0, **options: Any) -> Meeting:
+        """Make a room with messages in it, where the guest may moderate; the guest joins then."""
+        levels = {self.guest.user_id: MODERATOR}
+        if not room_version(self.version).creators_are_privileged:
+            levels[self.host.user_id] = ADMINISTRATOR
+        options = {"power_level_content_override": {"users": levels}, **options}
+        room_id = await self.host.create_room(self.version, **options)
+        said = [await self.host.say(room_id, f"first words {i}") for i in range(words)]
+        await self.guest.join(room_id, self.host.server)
+        await self.guest.until_in(room_id, "join")
+        await self.host.until_member(room_id, self.guest.user_id, "join")
+        return Meeting(room_id, self, said)
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """A public room that the host made and the guest joined."""
+
+    room_id: str
+    couple: Couple
+    first_words: Sequence[str]  # IDs of messages before the join, oldest first
+
+    @property
+    def host(self) -> Person:
+        """Return the user that made the room."""
+        return self.couple.host
+
+    @property
+    def guest(self) -> Person:
+        """Return the user that joined it over federation."""
+        return self.couple.guest
+
 
 def cases() -> Iterator[object]:
-    """Yield room versions and where the room is made, the rarer versions for `make long`."""
+    """Yield room versions and where the rooms are made, the rarer versions for `make long`."""
     for version in (*VERSIONS, *OTHER_VERSIONS):
         marks = [pytest.mark.long] if version in OTHER_VERSIONS else []
         for side in SIDES:
@@ -139,20 +172,13 @@ def other(side: Side) -> Side:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(cases()))
-async def meeting(request: pytest.FixtureRequest, enter: Enter) -> Meeting:
-    """Return a room with 60 messages before the guest's join."""
+async def couple(request: pytest.FixtureRequest, enter: Enter) -> Couple:
+    """Return two users, for each room version and each place of the room."""
     version, side = request.param
-    return await meet(enter, version, side, FIRST_WORDS)
+    return Couple(version, await enter("host", side), await enter("guest", other(side)))
 
 
-async def meet(enter: Enter, version: str, side: Side, words: int) -> Meeting:
-    """Make a room and its two users: messages first, then the join."""
-    host, guest = await enter("host", side), await enter("guest", other(side))
-    room_id = await host.create_room(version, name="meeting")
-    said = [await host.say(room_id, f"first words {number}") for number in range(words)]
-    await guest.join(room_id, host.server)
-    await guest.until_in(room_id, "join")
-    await host.until(
-        lambda: host.rooms[room_id].content("m.room.member", guest.user_id), "the guest's join"
-    )
-    return Meeting(version, room_id, host, guest, said)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def meeting(couple: Couple) -> Meeting:
+    """Return a room with 60 messages before the guest's join."""
+    return await couple.meet(FIRST_WORDS, name="meeting")

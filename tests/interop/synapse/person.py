@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib import parse
 
 import aiohttp
 
@@ -76,6 +76,11 @@ class RoomView:
                 self.typing = edu["content"]["user_ids"]
             elif edu["type"] == "m.receipt":
                 self.receipts.update(edu["content"])
+
+
+def quote(text: str) -> str:
+    """Return a text as one segment of a path."""
+    return parse.quote(text, safe="")
 
 
 def is_text(event: JsonObject) -> bool:
@@ -190,6 +195,10 @@ class Person:
         path = f"{room_path(room_id)}/redact/{quote(event_id)}/{secrets.token_hex(8)}"
         return str((await self.must("PUT", path, {}))["event_id"])
 
+    async def event(self, room_id: str, event_id: str) -> JsonObject:
+        """Return an event as the server has it now."""
+        return await self.must("GET", f"{room_path(room_id)}/event/{quote(event_id)}")
+
     async def state_ids(self, room_id: str) -> dict[tuple[str, str], str]:
         """Return the IDs of all current state."""
         answer = await self.call("GET", f"{room_path(room_id)}/state")
@@ -234,16 +243,39 @@ class Person:
         except TimeoutError:
             raise AssertionError(f"{self.user_id} waits in vain: {what}") from None
 
+    async def until_room(
+        self, room_id: str, holds: Callable[[RoomView], object], what: str
+    ) -> RoomView:
+        """Sync until something holds of what came of a room."""
+        view = self.rooms[room_id]
+        await self.until(lambda: holds(view), f"{what} in {room_id}")
+        return view
+
     async def until_in(self, room_id: str, section: str) -> RoomView:
         """Sync until a room is in a section of the sync."""
-        await self.until(lambda: self.rooms[room_id].section == section, f"{section} {room_id}")
-        return self.rooms[room_id]
+        return await self.until_room(room_id, lambda view: view.section == section, section)
+
+    async def until_member(self, room_id: str, user_id: str, membership: str) -> JsonObject:
+        """Sync until a user has a membership; return the content that says so."""
+
+        def has_it(view: RoomView) -> bool:
+            return view.content("m.room.member", user_id).get("membership") == membership
+
+        view = await self.until_room(room_id, has_it, f"{membership} of {user_id}")
+        return view.content("m.room.member", user_id)
 
     async def until_has(self, room_id: str, event_id: str) -> JsonObject:
         """Sync until an event is in a room's timeline; return it."""
-        view = self.rooms[room_id]
-        await self.until(lambda: event_id in view.event_ids, f"{event_id} in {room_id}")
+        view = await self.until_has_all(room_id, {event_id})
         return view.timeline[view.event_ids.index(event_id)]
+
+    async def until_has_all(self, room_id: str, event_ids: Set[str]) -> RoomView:
+        """Sync until several events are in a room's timeline; return all of the room."""
+
+        def has_all(view: RoomView) -> bool:
+            return event_ids <= set(view.event_ids)
+
+        return await self.until_room(room_id, has_all, f"{len(event_ids)} events")
 
 
 def room_path(room_id: str) -> str:
