@@ -117,8 +117,14 @@ class Couple:
     """Two users: `host` makes rooms of a version on one server, `guest` is on the other."""
 
     version: str
+    host_side: Side
     host: Person
     guest: Person
+
+    @property
+    def guest_side(self) -> Side:
+        """Return the guest's server."""
+        return other(self.host_side)
 
     @property
     def both(self) -> tuple[tuple[Person, Person], tuple[Person, Person]]:
@@ -175,7 +181,13 @@ def other(side: Side) -> Side:
 async def couple(request: pytest.FixtureRequest, enter: Enter) -> Couple:
     """Return two users, for each room version and each place of the room."""
     version, side = request.param
-    return Couple(version, await enter("host", side), await enter("guest", other(side)))
+    return Couple(version, side, await enter("host", side), await enter("guest", other(side)))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def third(couple: Couple, enter: Enter) -> Person:
+    """Return another user of the host's server."""
+    return await enter("third", couple.host_side)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
