@@ -27,6 +27,9 @@ USERS_PER_KEYS_REQUEST_MAX = 2_000
 DEVICES_PER_USER_REQUEST_MAX = 1_000
 NOTARY_SERVERS_PER_REQUEST_MAX = 50
 NOTARY_REQUEST_BYTES_MAX = 32_768  # of anybody, unsigned: 50 servers with some keys each
+NOTARY_FETCHES_PER_REQUEST_MAX = 5  # further servers are left out, unless their keys are at hand
+NOTARY_FETCHES_BURST = 20.0  # of one address; then 429
+NOTARY_FETCHES_PER_S = 0.5
 STRIPPED_STATE_EVENTS_MAX = 100
 
 # --- transport: what waits ----------------------------------------------------------------------
@@ -73,6 +76,33 @@ CONNECTIONS_PER_HOST_MAX = 8
 IDLE_CONNECTION_S_MAX = 60.0
 ADDRESSES_TRIED_MAX = 4
 
+# --- transport: turns for requests that others make us send (`transport.scheduling`) -------------
+# A request to a server that doesn't answer takes up to RESOLVE_S_MAX and its own time limit.
+FETCHES_PER_SERVER_MAX = 6  # to one server; two more of its connections stay for what we deliver
+FETCHES_PER_SERVER_AND_CAUSE_MAX = 4  # one cause leaves others a way to that server
+FETCHES_RESERVED = 64  # for servers that share a room with us, when the shares below are used up
+FETCHES_RESERVED_PER_CAUSE_MAX = 24
+FETCHES_PER_ADDRESS_MAX = 8  # of an unauthenticated address: keys, above all
+FETCHES_OF_ADDRESSES_MAX = 32
+FETCHES_WAITING_PER_ADDRESS_MAX = 16  # past it, and past the wait: 429, the other side comes again
+FETCHES_WAITING_OF_ADDRESSES_MAX = 256
+FETCH_WAIT_OF_ADDRESS_S_MAX = 2.0
+FETCHES_PER_ORIGIN_MAX = 12  # of an authenticated server: what its events lack
+FETCHES_OF_ORIGINS_MAX = 64
+FETCHES_WAITING_PER_ORIGIN_MAX = 200  # past it the event waits in the inbox, and is tried again
+FETCHES_WAITING_OF_ORIGINS_MAX = 1_000
+FETCH_WAIT_OF_ORIGIN_S_MAX = 30.0
+FETCHES_PER_USER_MAX = 24  # of a user of ours: joins, profiles, keys, history
+FETCHES_OF_USERS_MAX = 128
+FETCHES_WAITING_PER_USER_MAX = 600  # the servers of one /keys/query; past it they count as down
+FETCHES_WAITING_OF_USERS_MAX = 2_000
+FETCH_WAIT_OF_USER_S_MAX = 20.0
+FETCHES_OF_OWN_MAX = 32  # of this server itself
+FETCHES_WAITING_OF_OWN_MAX = 1_000
+FETCH_WAIT_OF_OWN_S_MAX = 60.0
+NAME_LOOKUPS_AT_ONCE_MAX = 128  # threads that wait for the system's resolver
+RATE_BUCKETS_MAX = 10_000
+
 # --- transport: resolving -----------------------------------------------------------------------
 WELL_KNOWN_REDIRECTS_MAX = 5
 WELL_KNOWN_CACHE_S_DEFAULT = 24 * 3_600.0  # spec: "Resolving server names", 3
@@ -81,6 +111,7 @@ WELL_KNOWN_CACHE_S_MAX = 48 * 3_600.0  # spec: as above
 WELL_KNOWN_ERROR_S_MIN = 60.0
 WELL_KNOWN_ERROR_S_MAX = 3_600.0  # spec: "errors are recommended to be cached for up to an hour"
 WELL_KNOWN_S_MAX = 10.0
+RESOLVE_S_MAX = 25.0  # of a name, in all: .well-known and then addresses, each slow
 ADDRESS_CACHE_S = 60.0
 DNS_S_MAX = 10.0
 SRV_RECORDS_MAX = 8
@@ -91,12 +122,14 @@ KEY_VALIDITY_MS_MAX = 7 * 24 * 3_600_000  # spec: "Publishing keys", valid_until
 OWN_KEY_VALIDITY_MS = 24 * 3_600_000
 KEYS_PER_DOCUMENT_MAX = 100
 KEYS_CACHED_MAX = 50_000
-KEY_DOCUMENTS_CACHED_MAX = 2_000
+KEY_DOCUMENTS_PER_SERVER_MAX = 4  # the newest, and older ones for keys that it lacks
+KEY_DOCUMENTS_BYTES_MAX = 16_000_000  # of all servers
 KEY_REFETCH_S_MIN = 10.0  # one server's document isn't fetched more often
 KEY_RETRY_S_MAX = 600.0  # the longest wait after failures, doubling from 2 s
 KEY_FAILURES_REMEMBERED_MAX = 10_000
 KEY_REQUEST_S_MAX = 10.0
-KEY_FETCHES_AT_ONCE_MAX = 20
+KEY_SERVER_RETRY_S = 60.0  # a trusted key server isn't asked for the same key more often
+KEY_FETCHES_AT_ONCE_MAX = 20  # of one look-up of many keys; each takes a turn of its cause
 EVENTS_PER_BATCH = 100  # one job of the thread pool; fewer are worked on at once, on the loop
 
 # --- transport: back-off and the outbox ---------------------------------------------------------

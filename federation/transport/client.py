@@ -6,13 +6,16 @@ Rules:
 3. What shows that a server is down (no connection, time-out, bad certificate, 429, 5xx) counts
    for its back-off; any other answer ends it. While a server is left alone requests fail at once,
    unless a user waits for it (`despite_backoff`).
+4. Every request takes a turn of its cause (`scheduling`), but for those of callers that bound what
+   is under way: deliveries, and policy servers.
 
 Spec: server-server API, "API standards" and "Request authentication".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import quote, urlencode
@@ -35,6 +38,7 @@ from federation.transport.dialer import (
     Outgoing,
 )
 from federation.transport.resolve import ResolutionFailed, Resolver
+from federation.transport.scheduling.scheduler import FetchScheduler, NoTurn
 from federation.transport.x_matrix import SignedRequest, build_authorization
 
 _DEFAULT_BOUNDS = Bounds()
@@ -54,6 +58,8 @@ class FailureKind(Enum):
     """The name leads nowhere."""
     BACKING_OFF = "backing_off"
     """Not tried: it failed lately."""
+    BUSY = "busy"
+    """Not tried: too much is under way for the same cause, or at the same server."""
     STATUS = "status"
     """An answer other than 200; see `status` and `errcode`."""
     TOO_LARGE = "too_large"
@@ -106,13 +112,14 @@ class FederationError(Exception):
     @property
     def is_retryable(self) -> bool:
         """May the same request succeed later?"""
-        return self.is_down or self.kind is FailureKind.BACKING_OFF
+        return self.is_down or self.kind in (FailureKind.BACKING_OFF, FailureKind.BUSY)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to `server`. `target` is percent-encoded (see `build_target`). `must_succeed`: any
     failure but 413 counts for the back-off, as of a transaction, which is sent until it is taken.
+    `takes_turn` is false where the caller bounds what is under way, or has a turn.
     """
 
     server: ServerName
@@ -122,6 +129,7 @@ class Request:
     bounds: Bounds = _DEFAULT_BOUNDS
     despite_backoff: bool = False
     must_succeed: bool = False
+    takes_turn: bool = True
 
 
 def build_target(prefix: str, *parts: str, query: Iterable[tuple[str, str]] = ()) -> str:
@@ -142,14 +150,26 @@ class FederationClient:
         dialer: Dialer,
         resolver: Resolver,
         backoffs: Backoffs,
+        scheduler: FetchScheduler,
     ) -> None:
         self._name, self._key = settings.server_name, key
         self._dialer, self._resolver, self._backoffs = dialer, resolver, backoffs
+        self._scheduler = scheduler
 
     @property
     def backoffs(self) -> Backoffs:
         """The shared table of failing servers."""
         return self._backoffs
+
+    @asynccontextmanager
+    async def turn(self, server: ServerName) -> AsyncIterator[None]:
+        """A turn for one request, which is made with `takes_turn` false. Raises FederationError
+        (BUSY)."""
+        try:
+            async with self._scheduler.turn(server):
+                yield
+        except NoTurn as error:
+            raise FederationError(server, FailureKind.BUSY, str(error)) from None
 
     async def get(
         self,
@@ -221,11 +241,22 @@ class FederationClient:
         return value
 
     async def _exchange(self, request: Request, outgoing: Outgoing) -> bytes:
+        self._check_backoff(request)
+        if not request.takes_turn:
+            return await self._exchange_now(request, outgoing)
+        async with self.turn(request.server):
+            self._check_backoff(request)  # it may have failed while this waited
+            return await self._exchange_now(request, outgoing)
+
+    def _check_backoff(self, request: Request) -> None:
         server = request.server
         if not request.despite_backoff and self._backoffs.wait_s(server) > 0:
             state = self._backoffs.of(server)
             detail = state.last_error if state is not None else ""
             raise FederationError(server, FailureKind.BACKING_OFF, detail)
+
+    async def _exchange_now(self, request: Request, outgoing: Outgoing) -> bytes:
+        server = request.server
         try:
             endpoint = await self._resolver.resolve(server)
             answer = await self._dialer.exchange(endpoint, outgoing, request.bounds)

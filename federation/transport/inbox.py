@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from federation.causes import Cause, CauseKind, caused_by
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, load_event
 from federation.events.hashes import event_id_of
@@ -344,7 +345,8 @@ class Inbox:
         if self._broken_over[waiting.event_id] >= _BROKEN_OVER_MAX:
             return Undecided("deciding it fails here")
         self._broken_over[waiting.event_id] += 1
-        outcome = await self._filler.settle(event, waiting.origin)
+        with caused_by(Cause(CauseKind.SERVER, waiting.origin)):
+            outcome = await self._filler.settle(event, waiting.origin)
         del self._broken_over[waiting.event_id]
         return outcome
 

@@ -4,7 +4,9 @@ Rules:
 1. A document counts only if it names the server it was asked of and is signed by at least one of
    its own `verify_keys`, and no signature by one of them is wrong.
 2. `valid_until_ts` counts at most 7 days from when the document was received.
-3. A key that is expired (`old_verify_keys`) is good for events from before its expiry, never for
+3. Of each server the newest document is kept, and older ones for keys that newer ones lack: who
+   verifies an old event needs a key that its server has dropped since.
+4. A key that is expired (`old_verify_keys`) is good for events from before its expiry, never for
    a request.
 
 Spec: server-server API, "Publishing keys" and "Querying keys through another server".
@@ -12,7 +14,9 @@ Spec: server-server API, "Publishing keys" and "Querying keys through another se
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName
@@ -23,12 +27,64 @@ from federation.events.signing import (
     sign_json,
     verify_json,
 )
-from federation.limits import KEY_VALIDITY_MS_MAX, KEYS_PER_DOCUMENT_MAX, OWN_KEY_VALIDITY_MS
+from federation.limits import (
+    KEY_DOCUMENTS_BYTES_MAX,
+    KEY_DOCUMENTS_PER_SERVER_MAX,
+    KEY_VALIDITY_MS_MAX,
+    KEYS_PER_DOCUMENT_MAX,
+    OWN_KEY_VALIDITY_MS,
+)
 from federation.ports import StoredServerKey
 
 
 class BadKeyDocument(ValueError):
     """A document that isn't one, or isn't signed as it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDocument:
+    """One document of another server, its signatures verified. `size` is in bytes."""
+
+    server: ServerName
+    document: JsonObject
+    key_ids: frozenset[KeyId]
+    received_ms: int
+    valid_until_ms: int
+    size: int
+
+    def is_fresh(self, now_ms: int) -> bool:
+        """Is it before the middle of its validity, when a server should look for a newer one?
+        (Spec: "Publishing keys".)"""
+        return now_ms < (self.received_ms + self.valid_until_ms) // 2
+
+
+class KeyDocuments:
+    """The documents of other servers, newest first; bounded in bytes: those of the server that was
+    heard of longest ago are dropped."""
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[ServerName, tuple[KeyDocument, ...]] = OrderedDict()
+        self._size = 0
+
+    def add(self, newest: KeyDocument) -> None:
+        """Keeps a document that has just been received."""
+        before = self._of.pop(newest.server, ())
+        self._size -= sum(one.size for one in before)
+        kept, seen = [newest], set(newest.key_ids)
+        for one in before:
+            if not one.key_ids <= seen:
+                kept.append(one)
+                seen |= one.key_ids
+        kept = kept[:KEY_DOCUMENTS_PER_SERVER_MAX]
+        self._of[newest.server] = tuple(kept)
+        self._size += sum(one.size for one in kept)
+        while self._size > KEY_DOCUMENTS_BYTES_MAX and len(self._of) > 1:
+            _, dropped = self._of.popitem(last=False)
+            self._size -= sum(one.size for one in dropped)
+
+    def of(self, server: ServerName) -> tuple[KeyDocument, ...]:
+        """What is kept of a server, newest first."""
+        return self._of.get(server, ())
 
 
 def build_key_document(

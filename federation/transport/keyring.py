@@ -4,7 +4,8 @@ Rules:
 1. A request's key must be valid now and not expired; an event's at its `origin_server_ts` in the
    room versions that ask for it.
 2. One fetch for each server at a time, however many wait for it; not again before a while, longer
-   after failures. All caches are bounded: the oldest entry is dropped.
+   after failures. All caches are bounded: the oldest entry is dropped. Whoever wants a key waits
+   for a turn of its own cause (`scheduling`), never in the line of another that wants the same.
 3. A trusted key server's word counts only with its signature and the server's own.
 4. Key fetches are not held up by the back-off for requests: a server that calls us is up.
 
@@ -18,23 +19,22 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from federation.events.canonical_json import JsonObject
+from federation.events.canonical_json import JsonObject, encode
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import (
     SignatureInvalid,
     SigningKey,
     VerifyKey,
-    sign_json,
     verify_json,
 )
 from federation.limits import (
     KEY_DOCUMENT_BYTES_MAX,
-    KEY_DOCUMENTS_CACHED_MAX,
     KEY_FAILURES_REMEMBERED_MAX,
     KEY_FETCHES_AT_ONCE_MAX,
     KEY_REFETCH_S_MIN,
     KEY_REQUEST_S_MAX,
     KEY_RETRY_S_MAX,
+    KEY_SERVER_RETRY_S,
     KEYS_CACHED_MAX,
     OWN_KEY_VALIDITY_MS,
 )
@@ -43,6 +43,8 @@ from federation.transport.client import FederationClient, FederationError, Reque
 from federation.transport.dialer import Bounds
 from federation.transport.key_documents import (
     BadKeyDocument,
+    KeyDocument,
+    KeyDocuments,
     build_key_document,
     is_usable,
     parse_key_document,
@@ -54,6 +56,10 @@ _BOUNDS = Bounds(timeout_s=KEY_REQUEST_S_MAX, bytes_max=KEY_DOCUMENT_BYTES_MAX)
 
 class KeyUnavailable(Exception):
     """The key isn't published by its server, isn't valid at that time, or can't be had now."""
+
+
+class KeyDelayed(KeyUnavailable):
+    """The key's server wasn't asked: too much is under way for whoever wants the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,6 @@ class KeyWanted:
 class _Attempt:
     next_s: float
     failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Document:
-    document: JsonObject
-    received_ms: int
-    valid_until_ms: int
 
 
 class Keyring:
@@ -103,8 +102,9 @@ class Keyring:
         }
         self._attempts: OrderedDict[ServerName, _Attempt] = OrderedDict()
         self._flights: dict[ServerName, asyncio.Future[None]] = {}
-        self._documents: OrderedDict[ServerName, _Document] = OrderedDict()
-        self._slots = asyncio.Semaphore(KEY_FETCHES_AT_ONCE_MAX)
+        self.documents = KeyDocuments()
+        self._own_document: JsonObject | None = None
+        self._asked: OrderedDict[tuple[ServerName, ServerName, KeyId], float] = OrderedDict()
 
     # --- what verifiers ask -----------------------------------------------------------------------
 
@@ -118,12 +118,15 @@ class Keyring:
         return kept[1]
 
     async def request_key(self, server: ServerName, key_id: KeyId) -> VerifyKey:
-        """The key for a request of `server`, valid now. Raises KeyUnavailable."""
+        """The key for a request of `server`, valid now. Raises KeyUnavailable; KeyDelayed where
+        the same request may succeed soon."""
         wanted = KeyWanted(server, key_id, self._clock.now_ms())
         found = self.at_hand(wanted)
         if found is None:
-            await self.fetch([wanted])
+            delayed = await self._obtain([wanted])
             found = self.at_hand(wanted)
+            if found is None and server in delayed:
+                raise KeyDelayed(f"{server} {key_id}")
         stored = self._keys.get((server, key_id))
         if found is None or (stored is not None and stored[0].expired_ms is not None):
             raise KeyUnavailable(f"{server} {key_id}")
@@ -139,14 +142,16 @@ class Keyring:
 
     async def fetch(self, wanted: Collection[KeyWanted]) -> list[KeyWanted]:
         """As `load`, then asks the servers themselves, then trusted key servers."""
+        await self._obtain(wanted)
+        return [one for one in wanted if self.at_hand(one) is None]
+
+    async def _obtain(self, wanted: Collection[KeyWanted]) -> set[ServerName]:
+        """Does what `fetch` says; returns the servers for which there was no turn."""
         missing = await self.load(wanted)
         servers = {one.server for one in missing if one.server != self._name}
         if not servers:
-            return missing
-        work = [self._refresh(server) for server in servers]
-        for failure in await asyncio.gather(*work, return_exceptions=True):
-            if failure is not None:  # not a server's: those are quiet
-                raise failure
+            return set()
+        delayed = await self._refresh_all(servers)
         missing = [one for one in missing if self.at_hand(one) is None]
         for notary in self._notaries:
             asked = [one for one in missing if one.server != notary and one.server != self._name]
@@ -154,51 +159,64 @@ class Keyring:
                 break
             await self._ask_notary(notary, asked)
             missing = [one for one in missing if self.at_hand(one) is None]
-        return missing
+        return delayed
+
+    async def _refresh_all(self, servers: Collection[ServerName]) -> set[ServerName]:
+        """`refresh` for each, a few at once; returns those for which there was no turn."""
+        delayed: set[ServerName] = set()
+        left = iter(servers)
+
+        async def work() -> None:
+            for server in left:
+                if not await self.refresh(server):
+                    delayed.add(server)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(servers), KEY_FETCHES_AT_ONCE_MAX)):
+                group.create_task(work())
+        return delayed
 
     # --- what we publish --------------------------------------------------------------------------
 
     def own_document(self) -> JsonObject:
         """Our keys, valid for at least half a day more."""
         now_ms = self._clock.now_ms()
-        kept = self._documents.get(self._name)
-        if kept is None or now_ms > kept.received_ms + OWN_KEY_VALIDITY_MS // 2:
-            document = build_key_document(self._name, self._key, self._old_keys, now_ms)
-            kept = _Document(document, now_ms, document["valid_until_ts"])
-            self._documents[self._name] = kept
-        return kept.document
-
-    async def notarised(self, server: ServerName, minimum_valid_until_ms: int) -> JsonObject | None:
-        """Another server's document with our signature added; the last one received when the
-        server can't be reached; None when there is none."""
-        if server == self._name:
-            return self.own_document()
-        kept = self._documents.get(server)
-        if kept is None or not self._is_fresh(kept, minimum_valid_until_ms):
-            await self._refresh(server)
-            kept = self._documents.get(server)
-        return None if kept is None else sign_json(kept.document, self._name, self._key)
-
-    def _is_fresh(self, kept: _Document, minimum_valid_until_ms: int) -> bool:
-        half_ms = (kept.received_ms + kept.valid_until_ms) // 2
-        return kept.valid_until_ms >= minimum_valid_until_ms and self._clock.now_ms() < half_ms
+        kept = self._own_document
+        if kept is None or kept["valid_until_ts"] < now_ms + OWN_KEY_VALIDITY_MS // 2:
+            kept = build_key_document(self._name, self._key, self._old_keys, now_ms)
+            self._own_document = kept
+        return kept
 
     # --- fetching ---------------------------------------------------------------------------------
 
-    async def _refresh(self, server: ServerName) -> None:
-        """Fetches the server's document once for all who wait; quiet when it fails."""
-        waiting = self._flights.get(server)
-        if waiting is not None:
-            await asyncio.shield(waiting)
-            return
+    async def refresh(self, server: ServerName) -> bool:
+        """Fetches the server's document, unless somebody else does at this moment or it was tried
+        lately; quiet when it fails. False when there was no turn for it."""
+        if await self._has_landed(server):
+            return True
+        try:
+            async with self._client.turn(server):
+                if await self._has_landed(server):  # meanwhile, by another's turn
+                    return True
+                await self._fly(server)
+        except FederationError:  # BUSY: what the fetch itself meets is quiet
+            return False
+        return True
+
+    async def _has_landed(self, server: ServerName) -> bool:
+        """Is the last fetch so young that there is no other? Waits for one that is under way."""
+        flight = self._flights.get(server)
+        if flight is not None:
+            await asyncio.shield(flight)
+            return True
         attempt = self._attempts.get(server)
-        if attempt is not None and attempt.next_s > self._clock.monotonic_s():
-            return
+        return attempt is not None and attempt.next_s > self._clock.monotonic_s()
+
+    async def _fly(self, server: ServerName) -> None:
         flight: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flights[server] = flight
         try:
-            async with self._slots:
-                await self._fetch_document(server, attempt)
+            await self._fetch_document(server, self._attempts.get(server))
         finally:
             # followers look at what is at hand now, whether this succeeded or was cancelled
             del self._flights[server]
@@ -206,7 +224,13 @@ class Keyring:
 
     async def _fetch_document(self, server: ServerName, before: _Attempt | None) -> None:
         request = Request(
-            server, "GET", "/_matrix/key/v2/server", None, _BOUNDS, despite_backoff=True
+            server,
+            "GET",
+            "/_matrix/key/v2/server",
+            None,
+            _BOUNDS,
+            despite_backoff=True,
+            takes_turn=False,
         )
         try:
             document = await self._client.request_unsigned(request)
@@ -219,16 +243,20 @@ class Keyring:
             return
         self._note(server, _Attempt(self._clock.monotonic_s() + KEY_REFETCH_S_MIN, 0))
         until_ms = max((key.valid_until_ms for key in keys), default=received_ms)
-        self._documents[server] = _Document(document, received_ms, until_ms)
-        while len(self._documents) > KEY_DOCUMENTS_CACHED_MAX:
-            self._documents.popitem(last=False)
+        key_ids = frozenset(key.key_id for key in keys)
+        size = len(encode(document))
+        self.documents.add(KeyDocument(server, document, key_ids, received_ms, until_ms, size))
         self._remember(keys)
         await self._store.store_keys(keys)
 
     async def _ask_notary(self, notary: ServerName, wanted: Sequence[KeyWanted]) -> None:
         asked: dict[str, dict[str, JsonObject]] = {}
         for one in wanted:
+            if self._was_asked(notary, one):
+                continue
             asked.setdefault(one.server, {})[one.key_id] = {"minimum_valid_until_ts": one.at_ms}
+        if not asked:
+            return
         request = Request(notary, "POST", "/_matrix/key/v2/query", {"server_keys": asked}, _BOUNDS)
         try:
             answer = await self._client.request(request)
@@ -239,6 +267,18 @@ class Keyring:
             return
         for document in documents[: 2 * len(asked)]:
             await self._take_notarised(notary, document, asked.keys())
+
+    def _was_asked(self, notary: ServerName, wanted: KeyWanted) -> bool:
+        """Was the key server asked for this key lately? Notes that it is now."""
+        now_s = self._clock.monotonic_s()
+        place = (notary, wanted.server, wanted.key_id)
+        if self._asked.get(place, now_s) > now_s:
+            return True
+        self._asked.pop(place, None)
+        self._asked[place] = now_s + KEY_SERVER_RETRY_S
+        while len(self._asked) > KEY_FAILURES_REMEMBERED_MAX:
+            self._asked.popitem(last=False)
+        return False
 
     async def _take_notarised(
         self, notary: ServerName, document: object, servers: Collection[str]
@@ -260,7 +300,7 @@ class Keyring:
         now_ms = self._clock.now_ms()
         wanted = [KeyWanted(notary, key_id, now_ms) for key_id in signer_ids(document, notary)[:4]]
         if await self.load(wanted):
-            await self._refresh(notary)
+            await self.refresh(notary)
         for one in wanted:
             key = self.at_hand(one)
             if key is not None:

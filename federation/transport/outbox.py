@@ -233,7 +233,8 @@ class Outbox:
         target = build_target(_SEND, transaction.txn_id)
         try:
             await self._client.send(
-                Request(server, "PUT", target, bounds=_BOUNDS, must_succeed=True), transaction.body
+                Request(server, "PUT", target, bounds=_BOUNDS, must_succeed=True, takes_turn=False),
+                transaction.body,
             )
         except FederationError as error:
             if error.status == 413:

@@ -115,7 +115,14 @@ class PolicyServers:
 
     async def _ask(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
         """Makes the request. Whether it succeeds counts for the policy server's pause."""
-        request = Request(policy.server, "POST", _TARGET, bounds=_BOUNDS, despite_backoff=True)
+        request = Request(
+            policy.server,
+            "POST",
+            _TARGET,
+            bounds=_BOUNDS,
+            despite_backoff=True,
+            takes_turn=False,
+        )
         answer: JsonObject | PolicyRefusal
         try:
             answer = _parse(await self._client.send(request, event.raw))

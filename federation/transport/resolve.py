@@ -17,8 +17,9 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dns.asyncresolver
 import dns.exception
@@ -29,7 +30,9 @@ from federation.events.ids import ServerName
 from federation.limits import (
     ADDRESS_CACHE_S,
     DNS_S_MAX,
+    NAME_LOOKUPS_AT_ONCE_MAX,
     RESOLVE_CACHE_ENTRIES_MAX,
+    RESOLVE_S_MAX,
     SRV_RECORDS_MAX,
 )
 from federation.ports import Clock
@@ -77,6 +80,9 @@ class SystemNames:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        # The system's resolver blocks a thread for as long as DNS doesn't answer. Those threads
+        # are its own, or names that lead nowhere would hold up all other work in threads.
+        self._threads = ThreadPoolExecutor(NAME_LOOKUPS_AT_ONCE_MAX, "names")
         self._addresses: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
         self._srv: OrderedDict[str, tuple[float, tuple[SrvRecord, ...]]] = OrderedDict()
 
@@ -88,7 +94,7 @@ class SystemNames:
             return kept[1]
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DNS_S_MAX):
-            found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found = await loop.run_in_executor(self._threads, _look_up, host)
         addresses = tuple(dict.fromkeys(str(entry[4][0]).split("%")[0] for entry in found))
         _keep(self._addresses, host, (now_s + ADDRESS_CACHE_S, addresses))
         return addresses
@@ -123,6 +129,10 @@ class SystemNames:
         return records
 
 
+def _look_up(host: str) -> list[tuple[Any, ...]]:
+    return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+
+
 def _keep(cache: OrderedDict[str, _T], name: str, value: _T) -> None:
     cache[name] = value
     cache.move_to_end(name)
@@ -143,7 +153,8 @@ class Resolver:
     async def resolve(self, server: ServerName) -> Endpoint:
         """Where to find `server`. Raises ResolutionFailed."""
         try:
-            return await self._resolve(server)
+            async with asyncio.timeout(RESOLVE_S_MAX):
+                return await self._resolve(server)
         except (OSError, TimeoutError) as error:
             raise ResolutionFailed(f"{server}: {error}") from None
 

@@ -19,6 +19,7 @@ from typing import Protocol, TypeAlias
 
 from aiohttp import web
 
+from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.ports import Clock, Metrics
 from homeserver.api.answer import JSON_TYPE, Answer, RawJson, Result, to_json
 from homeserver.api.cors import ClientHeaders
@@ -89,7 +90,9 @@ class Edge:
                 result = await self._answer(http, match, raw_query, is_behind_proxy)
                 response: web.StreamResponse = self._respond(result)
             else:
-                response = await match.value(http, match.params)
+                address = _address(http, is_behind_proxy=is_behind_proxy)
+                with caused_by(address_cause(address)):
+                    response = await match.value(http, match.params)
         except MatrixError as error:
             response = self._refusal(error)
         except Exception as error:  # noqa: BLE001 - logged, and answered with 500
@@ -122,7 +125,8 @@ class Edge:
             requester=requester,
             body_bytes=route.body_bytes,
         )
-        return await route.handler(request)
+        with caused_by(_cause(requester, address)):
+            return await route.handler(request)
 
     async def _authenticate(
         self, http: web.BaseRequest, raw_query: str, route: Route
@@ -184,6 +188,12 @@ class Edge:
             _access.info(
                 "%s %s %s %d %.1f ms", http.remote, http.method, path, status, seconds * 1000
             )
+
+
+def _cause(requester: Requester | None, address: str) -> Cause:
+    if requester is None:
+        return address_cause(address)
+    return Cause(CauseKind.USER, requester.user_id)
 
 
 def access_token(http: web.BaseRequest, raw_query: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from federation.events.canonical_json import JsonObject
+from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
 from federation.transport.acl import ServerAcls
@@ -27,6 +28,7 @@ from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes.table import FederationRoutes, RouteParts
+from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbour
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.well_known import WellKnown
 from homeserver.app.engine import Engine
@@ -35,6 +37,7 @@ from homeserver.services.device_lists import build_device_list_updates
 from homeserver.storage.database import Database
 from homeserver.storage.destinations import Destinations
 from homeserver.storage.inbox import Inbox as InboxRows
+from homeserver.storage.memberships import shares_room
 from homeserver.storage.server_keys import ServerKeys
 from homeserver.supervisor import Supervisor
 
@@ -96,7 +99,17 @@ def _device_list_edus(database: Database) -> DeviceListEdus:
     return build
 
 
-def make_line(around: Surroundings) -> Line:
+def _neighbours(name: ServerName, database: Database, backoffs: Backoffs) -> IsNeighbour:
+    async def is_neighbour(server: ServerName) -> bool:
+        if backoffs.of(server) is not None:
+            return False  # it would only hold a place
+        async with database.connection() as connection:
+            return await shares_room(connection, name, server)
+
+    return is_neighbour
+
+
+def make_line(around: Surroundings, database: Database) -> Line:
     """The client, with its names, addresses and certificates."""
     settings, clock = around.settings, around.clock
     tls = build_tls_context(settings.ca_paths, verify=settings.verify_tls)
@@ -110,6 +123,7 @@ def make_line(around: Surroundings) -> Line:
         dialer=dialer,
         resolver=Resolver(names, delegations, settings.address_overrides),
         backoffs=backoffs,
+        scheduler=FetchScheduler(clock, _neighbours(settings.server_name, database, backoffs)),
     )
     policies = PolicyServers(client, clock=clock, metrics=around.metrics)
     return Line(dialer, backoffs, client, policies)

@@ -101,7 +101,7 @@ async def serving(
         database = await _open_database(config, stack, ending)
         key = await _signing_key(Path(config.signing_key_path), database)
         around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
-        line = make_line(around)
+        line = make_line(around, database)
         stack.push_async_callback(line.dialer.close)
         name = ServerName(config.server_name)
         engine = await make_engine(

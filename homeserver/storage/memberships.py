@@ -112,6 +112,18 @@ async def lagging_servers(connection: Connection, own: str) -> list[Row]:
     )
 
 
+async def shares_room(connection: Connection, own: str, server: str) -> bool:
+    """Is there a room in which both servers have a joined user?"""
+    found = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM room_servers s JOIN room_servers o USING (room_nid)"
+        " WHERE s.server = $2 AND s.left_position IS NULL"
+        " AND o.server = $1 AND o.left_position IS NULL)",
+        own,
+        server,
+    )
+    return bool(found)
+
+
 async def servers_reset(
     connection: Connection, room_nid: int, servers: Sequence[str], position: int
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from federation.causes import OWN_WORK, Cause, CauseKind, caused_by, current_cause
 from homeserver import limits
 from homeserver.metrics import MetricsStore
 from homeserver.supervisor import Supervisor
@@ -120,3 +121,20 @@ async def test_after_a_stop_nothing_starts(supervisor: Supervisor) -> None:
     supervisor.run_once("late", work())
     await asyncio.sleep(0)
     assert runs == []
+
+
+async def test_a_task_works_for_itself_not_for_who_started_it(
+    clock: JumpingClock, metrics: MetricsStore
+) -> None:
+    supervisor, seen = Supervisor(clock, metrics), list[Cause]()
+
+    async def look() -> None:
+        seen.append(current_cause())
+
+    with caused_by(Cause(CauseKind.USER, "@alice:a.test")):
+        supervisor.spawn("look", look)
+        supervisor.run_once("look once", look())
+    while len(seen) < 2:
+        await asyncio.sleep(0)
+    assert seen == [OWN_WORK, OWN_WORK]
+    await supervisor.stop()

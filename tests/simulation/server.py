@@ -41,6 +41,7 @@ from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.routes import FederationRoutes, RouteParts
+from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.log_connection import LogLost
@@ -256,6 +257,9 @@ class SimulatedServer:
 
     # Parts
 
+    async def _is_neighbour(self, server: ServerName) -> bool:
+        return self.backoffs.of(server) is None
+
     def _make_way_out(self) -> None:
         settings = FederationSettings(self.name)
         self.backoffs = Backoffs(self.clock, self.rng.random)
@@ -265,6 +269,7 @@ class SimulatedServer:
             dialer=cast(Any, NetworkDialer(self.network, self.name)),
             resolver=cast(Any, self.network),
             backoffs=self.backoffs,
+            scheduler=FetchScheduler(self.clock, self._is_neighbour),
         )
         self.keyring = Keyring(
             settings, self.key, store=self.disk.keys, client=self.client, clock=self.clock

@@ -33,7 +33,7 @@ from federation.limits import (
 )
 from federation.ports import Refused
 from federation.transport.backoff import Backoffs
-from federation.transport.keyring import Keyring, KeyUnavailable
+from federation.transport.keyring import KeyDelayed, Keyring, KeyUnavailable
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
 from federation.transport.x_matrix import (
     BadAuthorization,
@@ -114,7 +114,7 @@ class Authenticator:
         bytes_max: int,
         reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
-        """The request with its proven origin. Raises Refused (401, 400, 413, 408)."""
+        """The request with its proven origin. Raises Refused (401, 400, 413, 408, 429)."""
         claims = await self._claims(request)
         if not claims:
             raise _unauthenticated()
@@ -143,14 +143,20 @@ class Authenticator:
             if credentials.destination in (None, self._name) and credentials.origin != self._name:
                 found.append(credentials)
         claims: list[_Claim] = []
+        is_delayed = False
         for one in found:
             if one.origin != found[0].origin:
                 continue
             try:
                 key = await self._keyring.request_key(one.origin, one.key_id)
+            except KeyDelayed:
+                is_delayed = True
+                continue
             except KeyUnavailable:
                 continue
             claims.append(_Claim(one, key))
+        if is_delayed and not claims:
+            raise _too_much_under_way()
         return claims
 
 
@@ -178,6 +184,11 @@ async def _read(body: bytes, reads: Reads) -> JsonObject:
     if len(body) <= PARSED_AT_ONCE_BYTES_MAX:
         return parse_object(body, with_events=with_events)
     return await asyncio.to_thread(parse_object, body, with_events=with_events)
+
+
+def _too_much_under_way() -> Refused:
+    """So many keys are being fetched for that address that this one has to wait."""
+    return Refused(429, "M_LIMIT_EXCEEDED", "Too many requests", {"retry_after_ms": 2_000})
 
 
 def _unauthenticated() -> Refused:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import orjson
 from aiohttp import web
 
+from federation.causes import Cause, CauseKind, caused_by
 from federation.events import canonical_json
 from federation.events.event import Event
 from federation.limits import WRITTEN_AT_ONCE_BYTES_MAX
@@ -74,7 +75,8 @@ class Endpoints:
 
         async def handle(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
             peer = await self._authenticator.authenticate(request, params, bytes_max, reads)
-            return json_response(await handler(peer))
+            with caused_by(Cause(CauseKind.SERVER, peer.origin)):
+                return json_response(await handler(peer))
 
         return self._measured(name, handle)
 

@@ -3,25 +3,27 @@
 Rules:
 1. They need no signature (a server asks for keys before it can prove anything).
 2. A query asks for a bounded number of servers; ones that can't be reached are left out.
+3. Documents are sent as canonical JSON, for those who verify the bytes as they came.
 
 Spec: server-server API, "Retrieving server keys".
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from aiohttp import web
 
+from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
+from federation.events.ids import InvalidIdentifier, KeyId, ServerName, parse_server_name
 from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
-from federation.ports import Clock, Refused
+from federation.ports import Refused
 from federation.transport.keyring import Keyring
+from federation.transport.notary import Criteria, Notary
 from federation.transport.routes.authentication import parse_query
 from federation.transport.routes.bodies import parse_object, read_body
-from federation.transport.routes.endpoints import Endpoints, Route, json_response
+from federation.transport.routes.endpoints import Endpoints, Route
 
 _QUERY = "/_matrix/key/v2/query"
 
@@ -29,8 +31,8 @@ _QUERY = "/_matrix/key/v2/query"
 class KeyRoutes:
     """The handlers."""
 
-    def __init__(self, keyring: Keyring, clock: Clock) -> None:
-        self._keyring, self._clock = keyring, clock
+    def __init__(self, keyring: Keyring, notary: Notary) -> None:
+        self._keyring, self._notary = keyring, notary
 
     def table(self, endpoints: Endpoints) -> list[Route]:
         """Method, path template and handler of each endpoint."""
@@ -44,14 +46,15 @@ class KeyRoutes:
 
     async def own(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
         """GET /server."""
-        return json_response(self._keyring.own_document())
+        return _response(self._keyring.own_document())
 
     async def query_one(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
         """GET /query/{serverName}."""
-        query = dict(parse_query(request.raw_path))
-        until = query.get("minimum_valid_until_ts", "")
-        until_ms = int(until) if until.isdecimal() and len(until) < 17 else self._clock.now_ms()
-        return await self._answer({_server(params["serverName"]): until_ms})
+        until = dict(parse_query(request.raw_path)).get("minimum_valid_until_ts", "")
+        until_ms = int(until) if until.isdecimal() and len(until) < 17 else 0
+        return await self._answer(
+            {_server(params["serverName"]): Criteria(valid_until_ms=until_ms)}
+        )
 
     async def query_many(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
         """POST /query."""
@@ -62,23 +65,28 @@ class KeyRoutes:
         if len(asked) > NOTARY_SERVERS_PER_REQUEST_MAX:
             raise Refused(400, "M_INVALID_PARAM", "too many servers")
         return await self._answer(
-            {_server(name): self._minimum_ms(criteria) for name, criteria in asked.items()}
+            {_server(name): _criteria(criteria) for name, criteria in asked.items()}
         )
 
-    def _minimum_ms(self, criteria: object) -> int:
-        """The latest of the times until which keys are wanted."""
-        wanted = [self._clock.now_ms()]
-        for one in criteria.values() if isinstance(criteria, dict) else ():
-            until = one.get("minimum_valid_until_ts") if isinstance(one, dict) else None
-            if isinstance(until, int):
-                wanted.append(until)
-        return max(wanted)
+    async def _answer(self, asked: Mapping[ServerName, Criteria]) -> web.Response:
+        return _response({"server_keys": await self._notary.documents(asked)})
 
-    async def _answer(self, asked: Mapping[ServerName, int]) -> web.Response:
-        found: list[JsonObject | None] = await asyncio.gather(
-            *(self._keyring.notarised(server, until_ms) for server, until_ms in asked.items())
-        )
-        return json_response({"server_keys": [one for one in found if one is not None]})
+
+def _criteria(value: object) -> Criteria:
+    """What is asked of one server; what is malformed counts as absent."""
+    wanted = value if isinstance(value, dict) else {}
+    times = [
+        until
+        for one in wanted.values()
+        if isinstance(one, dict)
+        and isinstance(until := one.get("minimum_valid_until_ts"), int)
+        and not isinstance(until, bool)
+    ]
+    return Criteria(frozenset(KeyId(key_id) for key_id in wanted), max(times, default=0))
+
+
+def _response(value: JsonObject) -> web.Response:
+    return web.Response(body=canonical_json.encode(value), content_type="application/json")
 
 
 def _server(text: str) -> ServerName:

@@ -22,6 +22,7 @@ from federation.transport.acl import ServerAcls
 from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
+from federation.transport.notary import Notary
 from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
@@ -69,6 +70,7 @@ class FederationRoutes:
             parts.store, parts.writer, access, parts.signatures, parts.recommendations
         )
         rooms = RoomRoutes(parts.name, store=parts.store, access=access, clock=parts.clock)
+        notary = Notary(parts.name, parts.key, parts.keyring, parts.clock)
         self._table: list[Route] = [
             ("GET", "/_matrix/federation/v1/version", endpoints.public("version", self.version)),
             (
@@ -78,7 +80,7 @@ class FederationRoutes:
                     "send", self.send, bytes_max=TRANSACTION_BYTES_MAX, reads=Reads.NOTHING
                 ),
             ),
-            *KeyRoutes(parts.keyring, parts.clock).table(endpoints),
+            *KeyRoutes(parts.keyring, notary).table(endpoints),
             *rooms.table(endpoints),
             *UserRoutes(parts.name, parts.users).table(endpoints),
             *HandshakeRoutes(parts.name, parts.key, handshakes).table(endpoints),

@@ -67,7 +67,7 @@ async def real_server(
     )
     supervisor = Supervisor(clock, metrics)
     around = Surroundings(settings, key_of(name), clock, metrics, supervisor)
-    way_out = make_way_out(around, engine, make_line(around))
+    way_out = make_way_out(around, engine, make_line(around, database))
     way_in = make_way_in(around, engine, way_out, users=MemoryUsers(name), edus=RecordingSink())
     dispatch: Dispatch[object] = Dispatch()
     for method, template, handler in way_in.routes.table():

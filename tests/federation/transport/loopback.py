@@ -38,6 +38,7 @@ from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes import FederationRoutes, RouteParts
+from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.transactions import Transaction, parse_transaction
 from federation.transport.well_known import WellKnown
@@ -100,8 +101,14 @@ class Peer:
         self.names = SystemNames(self.clock)
         well_known = WellKnown(self.dialer, self.names.addresses, self.clock)
         self.resolver = Resolver(self.names, well_known, net.addresses)
+        self.neighbours: set[ServerName] = set()
         self.client = FederationClient(
-            settings, self.key, dialer=self.dialer, resolver=self.resolver, backoffs=self.backoffs
+            settings,
+            self.key,
+            dialer=self.dialer,
+            resolver=self.resolver,
+            backoffs=self.backoffs,
+            scheduler=FetchScheduler(self.clock, self._is_neighbour),
         )
         self.keys = MemoryKeys()
         self.keyring = Keyring(
@@ -117,6 +124,9 @@ class Peer:
         self.queries = Queries(self.client)
         self._assemble()
         self.lies: dict[str, Lie] = {}
+
+    async def _is_neighbour(self, server: ServerName) -> bool:
+        return server in self.neighbours
 
     def _assemble(self) -> None:
         rooms = self.rooms

@@ -1,18 +1,30 @@
 """Other servers' keys, fetched over TLS; liars and key servers among them."""
 
 import asyncio
+import ssl
 from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
+from federation.causes import address_cause, caused_by
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import SigningKey, sign_json
-from federation.limits import KEY_REFETCH_S_MIN, KEY_VALIDITY_MS_MAX, OWN_KEY_VALIDITY_MS
+from federation.limits import (
+    FETCH_WAIT_OF_ADDRESS_S_MAX,
+    FETCHES_PER_ADDRESS_MAX,
+    KEY_REFETCH_S_MIN,
+    KEY_SERVER_RETRY_S,
+    KEY_VALIDITY_MS_MAX,
+    OWN_KEY_VALIDITY_MS,
+)
 from federation.ports import StoredServerKey
-from federation.transport.keyring import KeyUnavailable, KeyWanted
+from federation.transport import keyring
+from federation.transport.dialer import Bounds
+from federation.transport.keyring import KeyDelayed, KeyUnavailable, KeyWanted
 from tests.federation.transport.loopback import Lie, Loopback, Peer, loopback
+from tests.federation.transport.memory_ports import until
 
 K1 = KeyId("ed25519:k1")
 DAY_S = 24 * 3600.0
@@ -163,16 +175,122 @@ async def test_a_key_servers_word_counts_only_with_its_signature_and_the_servers
             net.clock.jump(2_000)
 
 
-async def test_a_notary_signs_what_it_got_and_goes_on_when_the_server_is_down() -> None:
+class Hole:
+    """Takes connections and never answers; `open` counts them."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.over = asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest, _: object) -> web.StreamResponse:
+        self.open += 1
+        await self.over.wait()
+        return web.Response(status=503)
+
+
+async def holes(net: Loopback, count: int) -> tuple[Hole, list[ServerName]]:
+    """Names that all lead to one server that never answers."""
+    hole, peer = Hole(), await net.peer("hole.test")
+    peer.lies["/"] = hole
+    names = [ServerName(f"h{number}.hole.test") for number in range(count)]
+    net.addresses.update(dict.fromkeys(names, net.addresses[peer.name]))
+    net.client_tls = _untrusting()
+    return hole, names
+
+
+def _untrusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def test_invented_origins_hold_up_those_alone_who_invent_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keyring, "_BOUNDS", Bounds(timeout_s=1_000))
     async with loopback() as net:
+        hole, names = await holes(net, 100)
         a, b = await pair(net)
-        document = await a.keyring.notarised(b.name, 0)
-        assert document is not None
-        assert set(document["signatures"]) == {a.name, b.name}
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for name in names:
+                with caused_by(address_cause("192.0.2.66")):
+                    tasks.append(group.create_task(_unavailable(a, name)))
+            await until(lambda: hole.open == FETCHES_PER_ADDRESS_MAX)
+            with caused_by(address_cause("192.0.2.1")):
+                assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+            # those past the short queue were told to come again, the others are at it
+            await until(lambda: sum(task.done() for task in tasks) == 100 - 8 - 16)
+            assert all(task.result() is KeyDelayed for task in tasks if task.done())
+            net.clock.jump(FETCH_WAIT_OF_ADDRESS_S_MAX + 0.1)
+            await until(lambda: sum(task.done() for task in tasks) == 100 - 8)
+            assert hole.open == FETCHES_PER_ADDRESS_MAX
+            hole.over.set()
+
+
+async def test_who_names_an_honest_origin_falsely_does_not_make_it_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A key for which somebody waits in a full line is fetched at once for another."""
+    monkeypatch.setattr(keyring, "_BOUNDS", Bounds(timeout_s=1_000))
+    async with loopback() as net:
+        hole, names = await holes(net, FETCHES_PER_ADDRESS_MAX)
+        a, b = await pair(net)
+        async with asyncio.TaskGroup() as group:
+            with caused_by(address_cause("192.0.2.66")):
+                for name in names:
+                    group.create_task(_unavailable(a, name))
+                await until(lambda: hole.open == FETCHES_PER_ADDRESS_MAX)
+                false = group.create_task(a.keyring.request_key(b.name, K1))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not false.done()
+            with caused_by(address_cause("192.0.2.1")):
+                assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+            hole.over.set()
+        assert false.result() == b.key.verify_key
+        assert b.metrics.counts["federation_requests"] == 1
+
+
+async def test_the_key_of_a_neighbour_is_fetched_from_the_reserve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind one proxy all have the same address."""
+    monkeypatch.setattr(keyring, "_BOUNDS", Bounds(timeout_s=1_000))
+    async with loopback() as net:
+        hole, names = await holes(net, FETCHES_PER_ADDRESS_MAX + 5)
+        a, b = await pair(net)
+        a.neighbours.add(b.name)
+        async with asyncio.TaskGroup() as group:
+            with caused_by(address_cause("192.0.2.66")):
+                for name in names:
+                    group.create_task(_unavailable(a, name))
+                await until(lambda: hole.open == FETCHES_PER_ADDRESS_MAX)
+                assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+            hole.over.set()
+
+
+async def test_a_key_server_is_not_asked_for_the_same_key_again_and_again() -> None:
+    async with loopback() as net:
+        net.notaries = [ServerName("n.test")]
+        a, b = await pair(net)
+        notary = await net.peer("n.test")
         await b.runner.cleanup()
-        net.clock.jump(DAY_S)
-        assert await a.keyring.notarised(b.name, net.clock.now_ms()) is not None
-        assert await a.keyring.notarised(ServerName("nowhere.test:1"), 0) is None
+        for _ in range(3):
+            with pytest.raises(KeyUnavailable):
+                await a.keyring.request_key(b.name, K1)
+        assert notary.metrics.counts["federation_requests"] == 1
+        net.clock.jump(KEY_SERVER_RETRY_S + 1)
+        with pytest.raises(KeyUnavailable):
+            await a.keyring.request_key(b.name, K1)
+        assert notary.metrics.counts["federation_requests"] == 2
+
+
+async def _unavailable(peer: Peer, server: ServerName) -> type[KeyUnavailable]:
+    with pytest.raises(KeyUnavailable) as caught:
+        await peer.keyring.request_key(server, K1)
+    return caught.type
 
 
 async def test_our_own_document_never_expires_soon() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.signing import verify_json
 from federation.limits import NOTARY_SERVERS_PER_REQUEST_MAX
@@ -64,3 +65,12 @@ async def test_malformed_queries_are_refused(body: JsonObject) -> None:
         with pytest.raises(FederationError) as caught:
             await a.client.request(Request(b.name, "POST", QUERY, body))
         assert caught.value.status == 400
+
+
+async def test_key_documents_are_canonical_json() -> None:
+    """Some verify the bytes as they came."""
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        for target in ("/_matrix/key/v2/server", f"{QUERY}/a.test", f"{QUERY}/b.test"):
+            body = await a.client.request_bytes(Request(b.name, "GET", target))
+            assert body == canonical_json.encode(canonical_json.decode(body))

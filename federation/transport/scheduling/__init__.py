@@ -1,0 +1,1 @@
+"""Who may make this server ask other servers, how much at once, and how often."""
