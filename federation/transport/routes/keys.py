@@ -20,10 +20,10 @@ from federation.events.ids import InvalidIdentifier, KeyId, ServerName, parse_se
 from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
 from federation.ports import Refused
 from federation.transport.keyring import Keyring
-from federation.transport.notary import Criteria, Notary
 from federation.transport.routes.authentication import parse_query
 from federation.transport.routes.bodies import parse_object, read_body
 from federation.transport.routes.endpoints import Endpoints, Route
+from federation.transport.routes.notary import Criteria, Notary
 
 _QUERY = "/_matrix/key/v2/query"
 

@@ -22,12 +22,12 @@ from federation.transport.acl import ServerAcls
 from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
-from federation.transport.notary import Notary
 from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes
 from federation.transport.routes.keys import KeyRoutes
+from federation.transport.routes.notary import Notary
 from federation.transport.routes.room_access import RoomAccess
 from federation.transport.routes.rooms import RoomRoutes
 from federation.transport.routes.users import UserRoutes

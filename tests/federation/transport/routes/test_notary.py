@@ -17,7 +17,7 @@ from federation.limits import (
 )
 from federation.ports import Refused
 from federation.transport.key_documents import KeyDocument, KeyDocuments, build_key_document
-from federation.transport.notary import Criteria, Notary
+from federation.transport.routes.notary import Criteria, Notary
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 
 DAY_S = 24 * 3600.0
