@@ -118,11 +118,18 @@ class AuthChains:
         """
         if self._placed(set().union(*event_sets), event) is None:
             return chains.differing(event_sets, event)
-        reached = [self._reached(event_ids) for event_ids in event_sets]
+        lowest: dict[int, int] = {}
+        highest: dict[int, int] = {}
+        having: dict[int, int] = {}  # how many sets have something of a line
+        for event_ids in event_sets:
+            for line, height in self._reached(event_ids).items():
+                lowest[line] = min(height, lowest.get(line, height))
+                highest[line] = max(height, highest.get(line, height))
+                having[line] = having.get(line, 0) + 1
         found: set[EventId] = set()
-        for line in set().union(*reached):
-            heights = [heights.get(line, 0) for heights in reached]
-            found.update(self._lines[line].event_ids[min(heights) : max(heights)])
+        for line, height in highest.items():
+            shared = lowest[line] if having[line] == len(event_sets) else 0
+            found.update(self._lines[line].event_ids[shared:height])
         return found
 
     def between(self, ends: Collection[EventId], event: LoadEvent) -> set[EventId]:

@@ -74,36 +74,56 @@ class Conflict:
 
     unconflicted: StateMap
     by_key: Mapping[StateKey, tuple[EventId | None, ...]]
-    count: int
-    """Of states."""
-
-    @property
-    def sets(self) -> list[set[EventId]]:
-        """Per state, its conflicted events."""
-        return [
-            {event_ids[i] for event_ids in self.by_key.values()} - {None}  # type: ignore[misc]
-            for i in range(self.count)
-        ]
+    sets: Sequence[set[EventId]]
+    """Per state, its conflicted events."""
 
 
 def split(base: StateMap, deltas: Sequence[StateDelta], *, absence_conflicts: bool) -> Conflict:
     """Divides what the states, `base` changed by each delta, agree on from what they don't.
 
-    `absence_conflicts`: is a key that only some states have a conflict (rule 2)?
+    `absence_conflicts`: is a key that only some states have a conflict (rule 2)? Time grows with
+    the deltas, not with their number times that of their keys.
     """
+    setters: dict[StateKey, list[tuple[int, EventId | None]]] = {}
+    for number, delta in enumerate(deltas):
+        for key, event_id in delta.items():
+            setters.setdefault(key, []).append((number, event_id))
     own: dict[StateKey, EventId | None] = {}
     by_key: dict[StateKey, tuple[EventId | None, ...]] = {}
-    for key in dict.fromkeys(key for delta in deltas for key in delta):
-        values = tuple(delta[key] if key in delta else base.get(key) for delta in deltas)
-        distinct = set(values)
+    of_base: set[EventId | None] = set()
+    for key, setting in setters.items():
+        distinct = {event_id for _, event_id in setting}
+        shared = base.get(key)
+        if len(setting) < len(deltas):
+            distinct.add(shared)
         if not absence_conflicts and len(distinct) == 2:
             distinct.discard(None)
         own[key] = None
         if len(distinct) == 1:
             own[key] = distinct.pop()
-        else:
-            by_key[key] = values
-    return Conflict(Overlay(base, own), by_key, len(deltas))
+            continue
+        values = [shared] * len(deltas)
+        for number, event_id in setting:
+            values[number] = event_id
+        by_key[key] = tuple(values)
+        of_base.add(shared)
+    sets = [_conflicted(by_key, base, delta, of_base) for delta in deltas]
+    return Conflict(Overlay(base, own), by_key, sets)
+
+
+def _conflicted(
+    by_key: Collection[StateKey],
+    base: StateMap,
+    delta: StateDelta,
+    of_base: Collection[EventId | None],
+) -> set[EventId]:
+    """The conflicted events of a state, given those of the base."""
+    changed = [key for key in delta if key in by_key]
+    found = set(of_base)
+    found.difference_update([base.get(key) for key in changed])
+    found.update([delta[key] for key in changed])
+    found.discard(None)
+    return found  # type: ignore[return-value]  # None is gone
 
 
 def deltas_of(states: Sequence[StateMap]) -> list[StateDelta]:

@@ -245,7 +245,8 @@ class Stager:
             branches = (*own, *branches_of(others))
             room.stage(KnownEvent(event), nid)
             states = [state for _, state in branches]
-            current, rows = await self._resolver.resolve(room, states, self._take_nid)
+            near = Before(was.state, was.chain)
+            current, rows = await self._resolver.resolve(room, states, self._take_nid, near=near)
             snapshots += rows
         staged = place_live(
             event,

@@ -78,20 +78,42 @@ class CitationIndex:
         for cited in event.auth_events:
             self._citing.setdefault(cited, []).append(citing)
 
-    def is_reached(self, event_id: EventId, holds: Holds) -> bool:
-        """Does a chain of citations lead from something held to the event? *Precondition:* the
-        event is here."""
-        assert event_id in self._known, "the index has all that cite what it has, and no others"
-        seen: set[EventId] = set()
-        stack = [event_id]
+    def reached(self, event_ids: Collection[EventId], holds: Holds) -> set[EventId]:
+        """Those of the events to which a chain of citations leads from something held.
+        *Precondition:* the events are here.
+
+        What was found out for one event serves the others: each citation is looked at once, but
+        for those of events that are reached.
+        """
+        reached: set[EventId] = set()
+        unreached: set[EventId] = set()
+        for event_id in event_ids:
+            assert event_id in self._known, "the index has all that cite what it has, no others"
+            self._look_up(event_id, holds, reached, unreached)
+        return reached.intersection(event_ids)
+
+    def _look_up(
+        self, start: EventId, holds: Holds, reached: set[EventId], unreached: set[EventId]
+    ) -> None:
+        """Adds an event, and what was met on the way, to what is reached or isn't."""
+        if start in reached or start in unreached:
+            return
+        below: dict[EventId, EventId | None] = {start: None}  # what each was met as citing
+        stack = [start]
         while stack:
-            for citing in self._citing.get(stack.pop(), ()):
-                if holds(citing.key, citing.event_id):
-                    return True
-                if citing.event_id not in seen:
-                    seen.add(citing.event_id)
-                    stack.append(citing.event_id)
-        return False
+            event_id = stack.pop()
+            for citing in self._citing.get(event_id, ()):
+                met = citing.event_id
+                if met in reached or holds(citing.key, met):
+                    on_the_way: EventId | None = event_id
+                    while on_the_way is not None:
+                        reached.add(on_the_way)
+                        on_the_way = below[on_the_way]
+                    return
+                if met not in below and met not in unreached:
+                    below[met] = event_id
+                    stack.append(met)
+        unreached.update(below)
 
 
 class Scan:

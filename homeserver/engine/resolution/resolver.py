@@ -33,23 +33,33 @@ class Resolver:
         self._rooms = rooms
 
     async def resolve(
-        self, room: Room, branches: Sequence[Before], take_nid: Callable[[], int]
+        self,
+        room: Room,
+        branches: Sequence[Before],
+        take_nid: Callable[[], int],
+        *,
+        near: Before | None = None,
     ) -> tuple[Before, tuple[SnapshotRow, ...]]:
         """The state that the branches resolve to, as one of them or as a new snapshot on top of
-        the first. *Precondition:* one branch at least."""
-        first = branches[0]
+        the state that it differs least from: one of the branches, or `near` (what the room had
+        before). *Precondition:* one branch at least."""
         by_snapshot: dict[int, Before] = {}
         for branch in branches:
             by_snapshot.setdefault(branch.chain[-1].nid, branch)
         distinct = list(by_snapshot.values())
+        first = distinct[0]
         deltas = [change_between(first.chain, branch.chain) for branch in distinct]
         if not any(deltas):
             return first, ()
         change = await self._resolved(room, distinct, deltas)
-        for branch, delta in zip(distinct, deltas, strict=True):
-            if change == delta:
-                return branch, ()
-        return extended(room, first, change, take_nid())
+        candidates = list(zip(distinct, deltas, strict=True))
+        if near is not None:
+            candidates.append((near, change_between(first.chain, near.chain)))
+        nearest, keys = _nearest(candidates, change)
+        if not keys:
+            return nearest, ()
+        rest = {key: change[key] if key in change else first.state.get(key) for key in keys}
+        return extended(room, nearest, rest, take_nid())
 
     async def _resolved(
         self, room: Room, branches: Sequence[Before], deltas: Sequence[Delta]
@@ -74,24 +84,25 @@ class Resolver:
                 await known.load(missing.event_ids)
             except CitationsMissing as missing_citations:
                 await self._find_citations(room, missing_citations.event_ids, asked)
-        return await self._refs(room, resolved, states)
+        return await self._refs(room, resolved, states[0], deltas)
 
     async def _refs(
         self,
         room: Room,
         resolved: Mapping[StateKey, EventId | None],
-        states: Sequence[StateMap],
+        first: StateMap,
+        deltas: Sequence[Delta],
     ) -> Delta:
+        held = {ref.event_id: ref for delta in deltas for ref in delta.values() if ref is not None}
         refs: dict[StateKey, StateRef | None] = {}
         unknown: list[EventId] = []
         for key, event_id in resolved.items():
             if event_id is None:
                 refs[key] = None
                 continue
-            held = (state.get(key) for state in states)
-            found = next(
-                (ref for ref in held if ref is not None and ref.event_id == event_id), None
-            )
+            found = held.get(event_id)
+            if found is None and (of_first := first.get(key)) is not None:
+                found = of_first if of_first.event_id == event_id else None
             # Resolution may bring back an event of the auth chain that no branch has any more.
             found = found or room.staged_refs.get(event_id)
             if found is None:
@@ -219,18 +230,18 @@ class _Reached:
         self.answers: dict[EventId, bool] = {}
 
     def __call__(self, event_ids: Collection[EventId], starts: Collection[EventId]) -> set[EventId]:
+        asked = [event_id for event_id in event_ids if event_id not in self.answers]
+        indexed = [event_id for event_id in asked if event_id in self._room.citations]
+        reached = self._room.citations.reached(indexed, self.is_agreed)
+        self.answers.update((event_id, event_id in reached) for event_id in indexed)
         missing = []
-        for event_id in event_ids:
+        for event_id in asked:
             if event_id in self.answers:
                 continue
-            if event_id in self._room.citations:
-                is_reached = self._room.citations.is_reached(event_id, self.is_agreed)
-            elif self._own_key_reaches(event_id):
-                is_reached = True
+            if self._own_key_reaches(event_id):
+                self.answers[event_id] = True
             else:
                 missing.append(event_id)
-                continue
-            self.answers[event_id] = is_reached
         if missing:
             raise CitationsMissing(missing)
         return {event_id for event_id in event_ids if self.answers[event_id]}
@@ -267,6 +278,23 @@ class _Ids(Mapping[StateKey, EventId]):
 
     def __len__(self) -> int:
         return len(self._state)
+
+
+def _nearest(
+    candidates: Sequence[tuple[Before, Delta]], change: Delta
+) -> tuple[Before, Collection[StateKey]]:
+    """The state that a result differs least from, and in which keys. Result and candidates are
+    given as changes of the same state: so a new snapshot has few entries, however far the branches
+    are apart."""
+
+    def differing(delta: Delta) -> int:
+        same = sum(key in change and change[key] == ref for key, ref in delta.items())
+        beside = sum(key not in change for key in delta)
+        return len(change) - same + beside
+
+    nearest, delta = min(candidates, key=lambda one: differing(one[1]))
+    keys = [key for key in change if key not in delta or delta[key] != change[key]]
+    return nearest, [*keys, *(key for key in delta if key not in change)]
 
 
 def _ids(delta: Delta) -> dict[StateKey, EventId | None]:

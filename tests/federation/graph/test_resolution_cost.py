@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from federation.events.event import Event
-from federation.events.ids import EventId
+from federation.events.ids import EventId, StateKey
 from federation.graph.auth_chains import AuthChains
-from federation.graph.conflicts import Overlay
+from federation.graph.conflicts import Overlay, split
 from federation.graph.state_resolution import resolve, resolve_deltas
 from tests.federation.graph.large_room import LEVELS, forked
 
@@ -74,3 +76,25 @@ def test_a_large_rooms_fork_resolves_as_its_whole_states_do(name: str, with_inde
     expected = resolve(room.version, states, event=room.load, is_rejected=never)
     assert dict(Overlay(room.base, changes)) == expected
     assert changes[LEVELS] == deltas[0][LEVELS]
+
+
+class CountedState(dict[StateKey, EventId]):
+    """A state that counts the looks at it."""
+
+    looks = 0
+
+    def get(self, key: StateKey, default: Any = None) -> Any:
+        """As in a dict."""
+        self.looks += 1
+        return super().get(key, default)
+
+
+def test_states_that_differ_in_a_key_each_are_split_by_looking_at_each_key_a_few_times() -> None:
+    base = CountedState({("m.room.create", ""): EventId("$create")})
+    deltas: list[dict[StateKey, EventId | None]] = [
+        {("m.x", str(number)): EventId(f"${number}")} for number in range(100)
+    ]
+    conflict = split(base, deltas, absence_conflicts=True)
+    assert conflict.sets == [{EventId(f"${number}")} for number in range(100)]
+    assert all(len(values) == 100 for values in conflict.by_key.values())
+    assert base.looks <= 300

@@ -63,7 +63,9 @@ def test_index_and_scan_answer_as_a_walk_down_from_the_state(seed: int) -> None:
     index = CitationIndex(rng.sample(events[first:], len(events) - first))
     asked = [one.event_id for one in events[first:]]
     expected = {event_id for event_id in asked if event_id in chain}
-    assert {one for one in asked if index.is_reached(one, holds)} == expected
+    assert index.reached(asked, holds) == expected
+    for single in asked:
+        assert index.reached([single], holds) == expected & {single}
     scan = Scan(asked, holds)
     for start in range(first, 40, 7):
         scan.look_at(events[start : start + 7])
@@ -122,3 +124,23 @@ def test_events_come_after_those_that_they_cite(seed: int) -> None:
 def test_claimed_ids_that_cite_each_other_come_last() -> None:
     ordered = cited_first([event(1, [2]), event(2, [1]), event(3)])
     assert [one.event_id for one in ordered] == ["$3", "$1", "$2"]
+
+
+def test_what_is_found_out_for_one_event_serves_the_others() -> None:
+    """On a long line of events, each of which cites the one before."""
+    line = [event(0), *(event(number, [number - 1]) for number in range(1, 300))]
+    index = CitationIndex(line)
+    for held in (None, line[-1].event_id):
+        looks = 0
+
+        def holds(key: StateKey, event_id: EventId, held: EventId | None = held) -> bool:
+            nonlocal looks
+            looks += 1
+            return event_id == held
+
+        ids = [one.event_id for one in line]
+        assert index.reached(ids, holds) == (set() if held is None else set(ids[:-1]))
+        assert looks <= 2 * len(line)
+        looks = 0
+        index.reached(ids[::-1], holds)
+        assert looks <= 2 * len(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from federation.events.event import Event
-from federation.events.ids import EventId
+from federation.events.ids import EventId, UserId
 from federation.events.room_versions import room_version
 from federation.graph.chains import Reached, auth_chain
 from federation.graph.state_resolution import resolve, resolve_deltas
@@ -263,3 +263,59 @@ async def _until(is_so: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("it never came to that")
+
+
+@pytest.mark.parametrize("version", ["2", "12"])
+async def test_forked_joins_cost_in_line_with_their_number(version: str) -> None:
+    """Each is a head with a state of its own."""
+    large = LargeRoom(room_version(version), 10)
+    users = [UserId(f"@new{number}:other") for number in range(81)]
+    joins = large.beside([lambda user=user: large.member(user, "join") for user in users])
+    async with large_world(large) as world:
+        parent = (await world.room()).view.heads[0].event_id
+        counts = await _counts(world, joins, lambda last: parent, (20, 80))
+        entries = sum(len(one["added"]) + len(one["removed"]) for one in _snapshots(world))
+    assert counts[80] < 1.3 * 4 * counts[20]
+    assert entries < 20 * len(joins)
+
+
+@pytest.mark.parametrize("version", ["2", "12"])
+async def test_a_side_branch_of_power_levels_costs_in_line_with_its_length(version: str) -> None:
+    large = LargeRoom(room_version(version), 10)
+
+    def levels(number: int) -> Event:
+        own: dict[str, int] = {} if large.version.creators_are_privileged else {ADMIN: 100}
+        return large.levels({**own, "@new:other": number % 50})
+
+    side = large.beside([partial(levels, number) for number in range(242)])
+    main = large.beside([lambda: large.add("m.room.topic", "", {"topic": "m"}, cites=(LEVELS,))])
+    async with large_world(large) as world:
+        parent = (await world.room()).view.heads[0].event_id
+        await world.accept(main[0], [parent])
+        side[0] = await world.accept(side[0], [parent])
+        counts = await _counts(world, side[1:], lambda last: last or side[0].event_id, (30, 240))
+    assert counts[240] < 1.1 * 8 * counts[30]
+
+
+def _snapshots(world: LargeWorld) -> Collection[Any]:
+    return world.tables.snapshots.values()
+
+
+async def _counts(
+    world: LargeWorld,
+    events: Sequence[Event],
+    parent_of: Callable[[EventId | None], EventId],
+    wanted: Collection[int],
+) -> dict[int, int]:
+    """Hands events in, one after the other; the instructions that some of them took."""
+    counts: dict[int, int] = {}
+    last: EventId | None = None
+    for number, event in enumerate(events):
+        parents = [parent_of(last)]
+        if number in wanted:
+            with Instructions() as instructions:
+                last = (await world.accept(event, parents)).event_id
+            counts[number] = instructions.count
+        else:
+            last = (await world.accept(event, parents)).event_id
+    return counts
