@@ -359,8 +359,9 @@ class OutboundFeed(Protocol):
         self, destination: ServerName, after: int, *, pdu_limit: int, edu_limit: int
     ) -> Owed: ...
 
-    async def latest_of_each_room(self, destination: ServerName, after: int) -> Owed:
-        """After a long outage: the newest of our events in each shared room."""
+    async def latest_of_each_room(self, destination: ServerName, after: int, *, limit: int) -> Owed:
+        """After a long outage: of our events those that lead to all others, the newest of each
+        shared room; of durable EDUs, which nothing replaces, all. At most `limit` of each."""
 
     def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
         """`on_owed` is called after each commit that concerns other servers."""

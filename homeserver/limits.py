@@ -297,11 +297,16 @@ DISPLAYNAME_CHARACTERS = 256
 AVATAR_URL_CHARACTERS = 1000
 """Likewise."""
 
+EPOCHS_KEPT = 10_000
+"""Starts of the server that are remembered, so that tokens given out before them count: an older
+token leads to an initial sync."""
+
 OWED_IN_MEMORY = 2_000
 """What one destination is owed, kept in memory; beyond that the tables are read."""
 
-EDUS_PER_DEVICE_CHANGE = 20
-"""Space kept in a transaction for the EDUs that one change of a device list makes."""
+EDUS_PER_LIST = 20
+"""Space kept in a transaction for the EDUs that one change of a device list makes, or the whole
+list."""
 
 KEY_QUERY_JOIN_WAIT_S = 2.0
 """How long another server's question about a user waits for a join that is being stored."""

@@ -5,7 +5,8 @@ Rules:
    jitter), so that servers which failed together don't return together; a peer's Retry-After
    counts when it is longer.
 2. A success, or an authenticated request from the peer, ends the wait at once and tells listeners.
-3. The table is bounded: past it the oldest entry is dropped, which costs one more try.
+3. A clock that is set back makes no wait longer than twice what it was to be.
+4. The table is bounded: past it the oldest entry is dropped, which costs one more try.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from federation.limits import (
 )
 from federation.ports import Clock
 
-_WAIT_MS_MAX = int(max(BACKOFF_S_MAX, BACKOFF_RETRY_AFTER_S_MAX) * 1000)
-
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """One server's state; times in milliseconds since 1970."""
+    """One server's state; times in milliseconds since 1970. `wait_ms` is the whole of the wait that
+    ends at `retry_at_ms`."""
 
     failing_since_ms: int
     retry_at_ms: int
     interval_ms: int
     last_error: str
+    wait_ms: int = 0
 
 
 class Backoffs:
@@ -49,14 +50,13 @@ class Backoffs:
         return self._failing.get(server)
 
     def wait_s(self, server: ServerName) -> float:
-        """How long the server is still left alone; 0.0 when it may be tried. A clock that was set
-        back makes it no longer than the last interval."""
+        """How long the server is still left alone; 0.0 when it may be tried."""
         state = self._failing.get(server)
         if state is None:
             return 0.0
         now_ms = self._clock.now_ms()
-        if state.retry_at_ms - now_ms > _WAIT_MS_MAX:
-            state = self._failing[server] = replace(state, retry_at_ms=now_ms + state.interval_ms)
+        if state.retry_at_ms - now_ms > state.wait_ms:
+            state = self._failing[server] = replace(state, retry_at_ms=now_ms + state.wait_ms)
         return max(0.0, (state.retry_at_ms - now_ms) / 1000)
 
     def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
@@ -72,6 +72,7 @@ class Backoffs:
             state,
             interval_ms=int(interval_ms),
             retry_at_ms=now_ms + wait_ms,
+            wait_ms=wait_ms,
             last_error=error[:500],
         )
         self._failing[server] = state

@@ -6,7 +6,8 @@ Rules:
 2. A repeat has the same transaction ID and body as the first try. The cursor moves after the
    answer, and is saved at most every second and at the end: what is then sent twice is harmless.
 3. A failing destination waits as `Backoffs` says; when it is heard from it is served at once. After
-   a long outage it gets the latest event of each room instead of all.
+   a long outage it gets the latest event of each room instead of all, but all EDUs that the feed
+   keeps. How long it was is measured by what the clock can't be set to.
 4. A transaction that the other side finds too large is sent in halves; a single event that is too
    large for it is passed over, logged.
 
@@ -79,10 +80,23 @@ class _Transaction:
 class _Sender:
     """One destination's state: how far it is, what is being sent, and what is saved of it."""
 
-    __slots__ = ("destination", "is_behind", "pending", "saved", "saved_s", "upto", "wakeup")
+    __slots__ = (
+        "destination",
+        "failing_since_s",
+        "is_behind",
+        "pending",
+        "saved",
+        "saved_s",
+        "upto",
+        "wakeup",
+    )
 
-    def __init__(self, destination: Destination, wakeup: Wakeup) -> None:
+    def __init__(self, destination: Destination, wakeup: Wakeup, clock: Clock) -> None:
         self.destination = self.saved = destination
+        self.failing_since_s: float | None = None  # on the monotonic clock
+        if destination.failing_since_ms is not None:  # before this start, as far as is known
+            ago_ms = max(0, clock.now_ms() - destination.failing_since_ms)
+            self.failing_since_s = clock.monotonic_s() - ago_ms / 1000
         self.saved_s = float("-inf")
         self.wakeup = wakeup
         self.pending: list[_Transaction] = []
@@ -116,7 +130,13 @@ class Outbox:
             if one.failing_since_ms is not None and one.retry_at_ms is not None:
                 self._backoffs.restore(
                     one.server,
-                    Backoff(one.failing_since_ms, one.retry_at_ms, one.interval_ms, one.last_error),
+                    Backoff(
+                        one.failing_since_ms,
+                        one.retry_at_ms,
+                        one.interval_ms,
+                        one.last_error,
+                        wait_ms=one.interval_ms,  # the clock may have been set since
+                    ),
                 )
             self._wake(one.server)
 
@@ -155,7 +175,7 @@ class Outbox:
         wakeup = self._wakeups[server]
         sender = self._senders.get(server)
         if sender is None:
-            sender = _Sender(await self._store.load_destination(server), wakeup)
+            sender = _Sender(await self._store.load_destination(server), wakeup, self._clock)
             self._senders[server] = sender
         sender.wakeup = wakeup
         while True:
@@ -192,10 +212,9 @@ class Outbox:
 
     def _note_long_outage(self, sender: _Sender) -> None:
         """After a long outage what was pending is given up for the latest of each room."""
-        failing_ms = sender.destination.failing_since_ms
-        if failing_ms is None or sender.is_behind:
+        if sender.failing_since_s is None or sender.is_behind:
             return
-        if self._clock.now_ms() - failing_ms > OUTBOX_CATCH_UP_AFTER_S * 1000:
+        if self._clock.monotonic_s() - sender.failing_since_s > OUTBOX_CATCH_UP_AFTER_S:
             sender.is_behind = True
             sender.pending = []
 
@@ -218,7 +237,9 @@ class Outbox:
     async def _owed(self, sender: _Sender) -> Owed:
         server, cursor = sender.destination.server, sender.destination.cursor
         if sender.is_behind:
-            return await self._feed.latest_of_each_room(server, cursor)
+            return await self._feed.latest_of_each_room(
+                server, cursor, limit=PDUS_PER_TRANSACTION_MAX
+            )
         return await self._feed.owed(
             server,
             cursor,
@@ -247,6 +268,7 @@ class Outbox:
             self._metrics.count("federation_pdus_sent", len(transaction.pdus))
             self._metrics.count("federation_edus_sent", len(transaction.edus))
         has_recovered = sender.destination.failing_since_ms is not None
+        sender.failing_since_s = None
         cursor = sender.destination.cursor if sender.pending else sender.upto
         sender.destination = Destination(server, cursor)
         await (self._save(sender) if has_recovered else self._save_in_time(sender))
@@ -259,6 +281,8 @@ class Outbox:
         assert state is not None, "a failed transaction counts for the back-off"
         self._metrics.count("federation_transactions_failed", kind=error.kind.value)
         _log.info("sending to %s failed: %s", server, error)
+        if sender.failing_since_s is None:
+            sender.failing_since_s = self._clock.monotonic_s()
         sender.destination = replace(
             sender.destination,
             failing_since_ms=state.failing_since_ms,

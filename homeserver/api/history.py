@@ -9,19 +9,20 @@ from federation.events.ids import EventId, RoomId
 from homeserver import limits
 from homeserver.api.answer import RawJson
 from homeserver.api.json_body import parse_object
+from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import invalid_param, missing_param
 from homeserver.rules.filters import EventFilter, parse_event_filter
-from homeserver.rules.sync_tokens import InvalidToken, Point, SyncToken, parse_any
+from homeserver.rules.sync_tokens import Point, SyncToken
 from homeserver.services.history import History, PageRequest
 
 
 class HistoryApi:
     """The handlers of reads of a room's past."""
 
-    def __init__(self, history: History) -> None:
-        self._history = history
+    def __init__(self, history: History, tokens: PageTokens) -> None:
+        self._history, self._tokens = history, tokens
 
     def routes(self) -> list[Route]:
         """All routes of this module."""
@@ -42,8 +43,8 @@ class HistoryApi:
         asked = PageRequest(
             RoomId(request.params["roomId"]),
             direction == "b",
-            _token("from", query.get("from")),
-            _token("to", query.get("to")),
+            self._token("from", query.get("from")),
+            self._token("to", query.get("to")),
             query.integer("limit", 10, least=1, most=limits.PAGE_EVENTS),
             _filter(query.get("filter")),
         )
@@ -66,14 +67,8 @@ class HistoryApi:
         )
         return RawJson(found)
 
-
-def _token(name: str, text: str | None) -> Point | SyncToken | None:
-    if not text:
-        return None
-    try:
-        return parse_any(text)
-    except InvalidToken as error:
-        raise invalid_param(f"{name} is not a token of this server") from error
+    def _token(self, name: str, text: str | None) -> Point | SyncToken | None:
+        return self._tokens.parse(name, text) if text else None
 
 
 def _filter(text: str | None) -> EventFilter:

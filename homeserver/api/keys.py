@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
+from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
-from homeserver.errors import bad_json, invalid_param, missing_param
+from homeserver.errors import bad_json, missing_param
 from homeserver.rules.rate_limits import Limit
-from homeserver.rules.sync_tokens import InvalidToken, parse_sync
 from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.key_queries import KeyQueries
@@ -33,10 +33,11 @@ class KeysApi:
         cross_signing: CrossSigning,
         device_lists: DeviceLists,
         uia: Uia,
+        tokens: PageTokens,
     ) -> None:
         self._keys, self._queries = keys, queries
         self._cross_signing, self._device_lists = cross_signing, device_lists
-        self._uia = uia
+        self._uia, self._tokens = uia, tokens
 
     def routes(self) -> list[Route]:
         """The routes of this part."""
@@ -84,10 +85,7 @@ class KeysApi:
         text = request.query.get(name)
         if text is None:
             raise missing_param(f"Missing parameter: {name}")
-        try:
-            return parse_sync(text).position(LOG)
-        except InvalidToken as error:
-            raise invalid_param(f"{name} is no sync token of this server") from error
+        return self._tokens.parse_sync(name, text).position(LOG)
 
     async def upload_cross_signing(self, request: Request) -> JsonObject:
         """POST /keys/device_signing/upload"""

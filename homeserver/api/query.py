@@ -1,7 +1,8 @@
 """The query string of a request.
 
 Keys and values are percent-decoded strictly: what isn't UTF-8, and NUL, is 400 M_INVALID_PARAM.
-The first value of a key counts where one is asked for.
+The first value of a key counts where one is asked for. Tokens in it are points in rooms and in the
+log that an earlier answer gave out (spec: client-server API, "Pagination", "Syncing").
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from homeserver import limits
+from homeserver.engine.log_history import LogHistory
 from homeserver.errors import invalid_param
+from homeserver.rules.sync_tokens import InvalidToken, Point, SyncToken
 
 
 class Query:
@@ -63,3 +66,25 @@ class Query:
             case "false":
                 return False
         raise invalid_param(f"{name} must be true or false")
+
+
+class PageTokens:
+    """Reads tokens, with what the log knows of its history."""
+
+    def __init__(self, history: LogHistory) -> None:
+        self._history = history
+
+    def parse(self, name: str, text: str) -> SyncToken | Point:
+        """A token in the parameter `name`. Raises 400 M_INVALID_PARAM for what is none of this
+        server, M_UNKNOWN_POS for one of a history that was lost."""
+        try:
+            return self._history.parse(text)
+        except InvalidToken as error:
+            raise invalid_param(f"{name} is not a token of this server") from error
+
+    def parse_sync(self, name: str, text: str) -> SyncToken:
+        """As `parse`, of a sync's tokens alone."""
+        token = self.parse(name, text)
+        if not isinstance(token, SyncToken):
+            raise invalid_param(f"{name} is not a sync's token")
+        return token

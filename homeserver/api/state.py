@@ -11,11 +11,11 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import StateKey
 from homeserver import errors
 from homeserver.api.answer import RawJson
+from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import MatrixError
 from homeserver.rules.rate_limits import Limit
-from homeserver.rules.sync_tokens import InvalidToken, Point, SyncToken, parse_any
 from homeserver.services.directory import parse_room
 from homeserver.services.state import MemberFilter, State
 
@@ -25,8 +25,8 @@ _MEMBERSHIPS = frozenset({"join", "invite", "knock", "leave", "ban"})
 class StateApi:
     """Handlers over the service `State`."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, tokens: PageTokens) -> None:
+        self._state, self._tokens = state, tokens
 
     def routes(self) -> Sequence[Route]:
         """The routes of this module."""
@@ -75,7 +75,7 @@ class StateApi:
         if not {wanted.membership, wanted.not_membership} <= {None, *_MEMBERSHIPS}:
             raise errors.invalid_param("There is no such membership")
         token = query.get("at")
-        at = None if token is None else _point(token)
+        at = None if token is None else self._tokens.parse("at", token)
         chunk = await self._state.members(request.requester.user_id, room_id, wanted, at)
         return RawJson(b'{"chunk":' + chunk + b"}")
 
@@ -87,10 +87,3 @@ class StateApi:
 
 def _key(request: Request) -> StateKey:
     return (request.params["eventType"], request.params.get("stateKey", ""))
-
-
-def _point(token: str) -> SyncToken | Point:
-    try:
-        return parse_any(token)
-    except InvalidToken as error:
-        raise errors.invalid_param(f"at: {error}") from error

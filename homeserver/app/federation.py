@@ -4,10 +4,9 @@ then the way out (services use it), then the way in."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
@@ -32,8 +31,8 @@ from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbou
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.well_known import WellKnown
 from homeserver.app.engine import Engine
-from homeserver.engine.outbound_feed import DeviceListEdus, FeedDestinations, LogFeed
-from homeserver.services.device_lists import build_device_list_updates
+from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
+from homeserver.services.encryption.device_list_edus import StoredListEdus
 from homeserver.storage.database import Database
 from homeserver.storage.destinations import Destinations
 from homeserver.storage.inbox import Inbox as InboxRows
@@ -85,18 +84,6 @@ class WayIn:
     routes: FederationRoutes
     inbox: Inbox
     outbox: Outbox
-
-
-def _device_list_edus(database: Database) -> DeviceListEdus:
-    async def build(positions: Sequence[int]) -> list[JsonObject]:
-        edus: list[JsonObject] = []
-        if positions:
-            async with database.connection() as connection:
-                for position in positions:
-                    edus += await build_device_list_updates(connection, position)
-        return edus
-
-    return build
 
 
 def _neighbours(name: ServerName, database: Database, backoffs: Backoffs) -> IsNeighbour:
@@ -153,9 +140,8 @@ def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
         engine.store,
         engine.committer,
         engine.rooms,
-        engine.memberships,
         server_name=settings.server_name,
-        device_list_edus=_device_list_edus(engine.database),
+        device_list_edus=StoredListEdus(engine.database),
     )
     return WayOut(
         line=line,

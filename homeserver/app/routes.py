@@ -30,6 +30,7 @@ from homeserver.api import sync as sync_api
 from homeserver.api import timeline as timeline_api
 from homeserver.api import to_device as to_device_api
 from homeserver.api import typing as typing_api
+from homeserver.api.query import PageTokens
 from homeserver.api.routes import Route, table
 from homeserver.app.services import Services
 from homeserver.config import Config
@@ -44,7 +45,7 @@ class _Api(Protocol):
 def make_routes(services: Services, config: Config) -> list[Route]:
     """The one table of client routes."""
     devicework, people, rooms = services.devicework, services.people, services.rooms
-    filters = services.filters
+    filters, tokens = services.filters, PageTokens(services.log_history)
     own = ServerName(config.server_name)
     registration = config.registration
     apis: list[_Api] = [
@@ -72,9 +73,9 @@ def make_routes(services: Services, config: Config) -> list[Route]:
         directory_api.DirectoryApi(rooms.directory),
         public_rooms_api.PublicRoomsApi(rooms.public_rooms, own),
         timeline_api.TimelineApi(rooms.timeline),
-        state_api.StateApi(rooms.state),
+        state_api.StateApi(rooms.state, tokens),
         sync_api.SyncApi(rooms.sync, filters),
-        history_api.HistoryApi(rooms.history),
+        history_api.HistoryApi(rooms.history, tokens),
         filters_api.FiltersApi(filters),
         keys_api.KeysApi(
             keys=devicework.keys,
@@ -82,6 +83,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             cross_signing=devicework.cross_signing,
             device_lists=devicework.device_lists,
             uia=people.uia,
+            tokens=tokens,
         ),
         to_device_api.ToDeviceApi(devicework.to_device),
         receipts_api.ReceiptsApi(devicework.receipts),

@@ -35,7 +35,7 @@ from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
 from homeserver.engine.committer import Committer
-from homeserver.engine.outbound_feed import LogFeed
+from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.writer import Signer
 from homeserver.metrics import MetricsStore
 from homeserver.services.rate_limits import RateLimiter, configured_rates

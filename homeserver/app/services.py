@@ -15,6 +15,7 @@ from federation.transport.client import FederationError
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
 from homeserver.config import Config
+from homeserver.engine.log_history import LogHistory
 from homeserver.engine.reader import event_entry
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, not_found
@@ -119,6 +120,7 @@ class Services:
     queries: FederationQueries
     edus: FederationEdus
     filters: Filters
+    log_history: LogHistory
 
 
 class _Questions:
@@ -328,6 +330,7 @@ def make_rooms(
             engine.memberships,
             visibility,
             clock=clock,
+            log_history=engine.committer.history,
             backfill=RoomBackfill(way_out.backfiller, own),
         ),
     )
@@ -427,4 +430,4 @@ def make_services(
         remote_devices=devicework.remote_devices,
     )
     filters = Filters(database=engine.database)
-    return Services(devicework, people, rooms, queries, edus, filters)
+    return Services(devicework, people, rooms, queries, edus, filters, engine.committer.history)

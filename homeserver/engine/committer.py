@@ -30,6 +30,7 @@ from homeserver.engine.batch import Batch
 from homeserver.engine.entries import Committed, Unit
 from homeserver.engine.log import LogTail, Placed
 from homeserver.engine.log_connection import Fault, LogConnection, LogLost
+from homeserver.engine.log_history import LogHistory
 from homeserver.engine.row_numbers import RowNumbers
 from homeserver.engine.staging import RoomUnit, Superseded
 from homeserver.engine.store import Store
@@ -75,7 +76,7 @@ class Committer:
 
     def __init__(self, store: Store, owned: OwnedLog) -> None:
         self._log = store.log
-        self.history = owned.history
+        self.history = LogHistory(owned.epochs, lambda: self.position)
         self._epoch = owned.epoch
         self.position = owned.position
         self.tail = LogTail(owned.position, limits.LOG_TAIL_ENTRIES)

@@ -3,12 +3,12 @@
 Rules:
 1. Tokens are opaque to clients and versioned by their first characters: `s1` is how far a sync
    is, `m1` a point between two events of a room.
-2. A sync token has the log's history (another one after a restore), `log:position` pairs, the
+2. A sync token has the epoch of the log's history (`engine.log_history`), `log:position` pairs, the
    position up to which to-device messages were handed out, and a part for what doesn't last
    (typing): a boot number with a counter. A log that isn't named counts from its start.
-3. A point names the place that it is just before, in room order `(n, fill)`. Two events never share
-   a place, and nothing fits between a place and the point before it, so paging neither skips nor
-   repeats.
+3. A point's token has the epoch and the log's position when it was given out. The point names the
+   place that it is just before, in room order `(n, fill)`. Two events never share a place, and
+   nothing fits between a place and the point before it, so paging neither skips nor repeats.
 4. Tokens come from outside: whatever `format_` functions don't produce is InvalidToken.
 
 Spec: client-server API, "Syncing"; design, "What keeps it right", 5 and 10.
@@ -35,7 +35,10 @@ _SYNC = re.compile(
     rf"\.(?P<logs>{_NUMBER}:{_NUMBER}(?:~{_NUMBER}:{_NUMBER})*)"
     rf"\.(?P<to_device>{_NUMBER})\.(?P<boot>{_NUMBER})\.(?P<serial>{_NUMBER})"
 )
-_POINT = re.compile(rf"m1\.(?P<n>-?{_NUMBER})\.(?P<fill>-?{_NUMBER})")
+_POINT = re.compile(
+    r"m1\.(?P<history>[A-Za-z0-9_-]{1,64})"
+    rf"\.(?P<position>{_NUMBER})\.(?P<n>-?{_NUMBER})\.(?P<fill>-?{_NUMBER})"
+)
 
 
 class InvalidToken(ValueError):
@@ -65,6 +68,20 @@ class Point(msgspec.Struct, frozen=True):
     before: Order
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """When a token was given out: the epoch of the log's history, and the log's position."""
+
+    history: str
+    position: int
+
+
+class PageToken(msgspec.Struct, frozen=True):
+    """A point, and when it was given out."""
+
+    mark: Mark
+    point: Point
+
+
 def just_before(order: Order) -> Point:
     """The point between an event and what came before it."""
     return Point(order)
@@ -82,10 +99,10 @@ def format_sync(token: SyncToken) -> str:
     return f"s1.{token.history}.{logs}.{token.to_device}.{token.boot}.{token.serial}"
 
 
-def format_point(point: Point) -> str:
+def format_point(token: PageToken) -> str:
     """The token's text: ASCII that needs no escape in a query."""
-    n, fill = point.before
-    return f"m1.{n}.{fill}"
+    n, fill = token.point.before
+    return f"m1.{token.mark.history}.{token.mark.position}.{n}.{fill}"
 
 
 def parse_sync(text: str) -> SyncToken:
@@ -105,15 +122,16 @@ def parse_sync(text: str) -> SyncToken:
     )
 
 
-def parse_point(text: str) -> Point:
+def parse_point(text: str) -> PageToken:
     """A point in a room's history. Raises InvalidToken."""
     match = _POINT.fullmatch(text) if len(text) <= TOKEN_LENGTH_MAX else None
     if match is None:
         raise InvalidToken("not a pagination token of this server")
-    return Point((_number(match["n"]), _number(match["fill"])))
+    mark = Mark(match["history"], _number(match["position"]))
+    return PageToken(mark, Point((_number(match["n"]), _number(match["fill"]))))
 
 
-def parse_any(text: str) -> SyncToken | Point:
+def parse_any(text: str) -> SyncToken | PageToken:
     """Either kind, for endpoints that take both. Raises InvalidToken."""
     return parse_sync(text) if text.startswith("s1.") else parse_point(text)
 

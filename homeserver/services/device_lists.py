@@ -1,18 +1,12 @@
-"""Whose devices changed: for syncs, and as EDUs for other servers.
+"""Whose devices changed, for syncs; and keys as they are stored.
 
 Rules:
 1. `changes` reads an index of the newest log entries that matter (devices, memberships), which
    follows the commits; a reader further behind than it reaches asks the database.
-2. What is owed to other servers is made from the database as it is now: an update that is sent
-   twice or late says what is true at that moment.
-3. Stream IDs of our updates are `position * 1024 + number of the device in the change`: unique for
-   a user, growing, and the one before is known from the change before.
-4. A signature on another user's master key is a change of that user for its maker alone: clients
+2. A signature on another user's master key is a change of that user for its maker alone: clients
    ask for the key again, and find the signature on it.
-5. Names of devices don't leave the server: others need keys, not "Alice's phone".
 
-Spec: client-server API, "Tracking the device list for a user"; server-server API, "Device
-Management".
+Spec: client-server API, "Tracking the device list for a user".
 """
 
 from __future__ import annotations
@@ -30,7 +24,7 @@ from homeserver.engine.entries import DeviceListEntry, EventEntry, StateChange, 
 from homeserver.engine.log import Placed
 from homeserver.engine.snapshots import StateRef
 from homeserver.engine.stored import key_of
-from homeserver.rules.device_keys import MASTER, SELF_SIGNING, merge_signatures
+from homeserver.rules.device_keys import merge_signatures
 from homeserver.rules.device_list_changes import (
     INVITE,
     JOIN,
@@ -43,9 +37,7 @@ from homeserver.rules.device_list_changes import (
 from homeserver.services.engine_ports import StateRooms, UserRooms
 from homeserver.storage import cross_signing, device_lists, keys
 from homeserver.storage.database import Connection, Database, Row
-from homeserver.storage.device_lists import DeviceListChange
 
-UPDATES_PER_CHANGE = 1024
 _MEMBER = "m.room.member"
 _ENCRYPTION: StateKey = ("m.room.encryption", "")
 
@@ -97,6 +89,14 @@ class DeviceLists:
         else:
             devices, found = await self._load(user_id, after, upto)
         return await self._decide(user_id, devices, found)
+
+    async def everybody(self, user_id: UserId) -> set[UserId]:
+        """All whose devices the user keeps track of: for one whose past is not known."""
+        found = set[UserId]()
+        for room_id in await self._shared.rooms_of(user_id):
+            room = await self._rooms.get(room_id)
+            found |= _kept(room.view.state if room else {})
+        return found
 
     def _between(self, after: int, upto: int) -> Sequence[_Note]:
         first = bisect_right(self._notes, after, key=_position)
@@ -174,85 +174,7 @@ def _stored_change(row: Row) -> StateChange:
     return StateChange(key_of(row), row["event_id"], row["membership"], row["former"])
 
 
-# For other servers
-
-
-async def build_device_list_updates(connection: Connection, position: int) -> list[JsonObject]:
-    """The EDUs (whole, with `edu_type`) that a change of a user of ours at a log position makes:
-    one m.device_list_update for each device, and an m.signing_key_update. None for a change that
-    concerns only clients of ours."""
-    change = await device_lists.load_change(connection, position)
-    if change is None:
-        return []
-    previous = change.previous
-    before: list[int] = []
-    if previous is not None:
-        earlier = await device_lists.load_change(connection, previous)
-        before = [] if earlier is None else [_last_stream_id(earlier)]
-    edus = []
-    devices = list(enumerate(change.devices[:UPDATES_PER_CHANGE]))
-    if len(devices) >= limits.EDUS_PER_DEVICE_CHANGE:
-        # Too many for one transaction: the last alone, after one that nobody got. The gap makes
-        # others fetch the whole list.
-        devices = devices[-1:]
-        before = [position * UPDATES_PER_CHANGE + devices[0][0] - 1]
-    for number, device_id in devices:
-        stream_id = position * UPDATES_PER_CHANGE + number
-        edus.append(
-            await build_device_list_update(
-                connection, change.user_id, device_id, stream_id=stream_id, prev_ids=before
-            )
-        )
-        before = [stream_id]
-    if change.cross_signing:
-        edus.append(await build_signing_key_update(connection, change.user_id))
-    return edus
-
-
-def _last_stream_id(change: DeviceListChange) -> int:
-    count = min(len(change.devices), UPDATES_PER_CHANGE)
-    return change.position * UPDATES_PER_CHANGE + max(count - 1, 0)
-
-
-async def current_stream_id(connection: Connection, user_id: UserId) -> int:
-    """The stream ID of a user's newest update: what /user/devices says of a list."""
-    position = await device_lists.latest_position(connection, user_id)
-    change = await device_lists.load_change(connection, position) if position else None
-    return _last_stream_id(change) if change is not None else 0
-
-
-async def build_device_list_update(
-    connection: Connection,
-    user_id: UserId,
-    device_id: DeviceId,
-    *,
-    stream_id: int,
-    prev_ids: Sequence[int],
-) -> JsonObject:
-    """One m.device_list_update EDU. A device without keys can't take part in encryption: for
-    others it is deleted."""
-    stored = (await load_device_keys(connection, [user_id])).get(user_id, {}).get(device_id)
-    content: JsonObject = {
-        "user_id": user_id,
-        "device_id": device_id,
-        "stream_id": stream_id,
-        "prev_id": list(prev_ids),
-    }
-    if stored is None:
-        content["deleted"] = True
-    else:
-        content["keys"] = stored
-    return {"edu_type": "m.device_list_update", "content": content}
-
-
-async def build_signing_key_update(connection: Connection, user_id: UserId) -> JsonObject:
-    """One m.signing_key_update EDU with the user's keys of now."""
-    content: JsonObject = {"user_id": user_id}
-    found = (await load_signing_keys(connection, [user_id])).get(user_id, {})
-    for usage in (MASTER, SELF_SIGNING):
-        if usage in found:
-            content[f"{usage}_key"] = found[usage]
-    return {"edu_type": "m.signing_key_update", "content": content}
+# Keys as stored
 
 
 async def load_device_keys(

@@ -26,12 +26,13 @@ from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
 from homeserver import errors, limits
 from homeserver.engine.log import Placed
+from homeserver.engine.log_history import LogHistory
 from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.reader import BEGINNING, END, Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules.filters import EventFilter
-from homeserver.rules.sync_tokens import Point, SyncToken, format_point, just_after, just_before
+from homeserver.rules.sync_tokens import Point, SyncToken, just_after, just_before
 from homeserver.services.client_events import (
     Seen,
     Viewer,
@@ -95,6 +96,7 @@ class History:
         visibility: Visibility,
         *,
         clock: Clock,
+        log_history: LogHistory,
         backfill: Backfill | None = None,
     ) -> None:
         self._rooms = rooms
@@ -102,6 +104,7 @@ class History:
         self._memberships = memberships
         self._visibility = visibility
         self._clock = clock
+        self._log_history = log_history
         self._backfill = backfill
 
     # Messages
@@ -116,11 +119,11 @@ class History:
         extras = await load_extras(self._rooms, *needed(page.events))
         viewer = self._viewer(requester)
         parts = [
-            ("start", _token(start)),
+            ("start", self._token(start)),
             ("chunk", json_list([render(seen, viewer, extras) for seen in page.events])),
         ]
         if page.end is not None:
-            parts.append(("end", _token(page.end)))
+            parts.append(("end", self._token(page.end)))
         if request.filter.lazy_load_members and page.events:
             parts.append(("state", json_list(await self._members(where, page.events))))
         return json_object(parts)
@@ -268,8 +271,8 @@ class History:
         where = _Where(room, requester.user_id, user_room)
         state = await self._context_state(where, _last(shown, visible))
         parts = [
-            ("start", _token(just_before(event_entry(around[0]).order))),
-            ("end", _token(just_after(end.order))),
+            ("start", self._token(just_before(event_entry(around[0]).order))),
+            ("end", self._token(just_after(end.order))),
             ("events_before", json_list(_pick(shown, before))),
             ("event", shown[event_id]),
             ("events_after", json_list(_pick(shown, after))),
@@ -319,6 +322,9 @@ class History:
             return True
         return await self._visibility.is_world_readable(where.room)
 
+    def _token(self, point: Point) -> bytes:
+        return orjson.dumps(self._log_history.format_point(point))
+
     def _viewer(self, requester: Requester) -> Viewer:
         return Viewer(requester.user_id, requester.device_id, self._clock.now_ms())
 
@@ -331,7 +337,3 @@ def _last(shown: Collection[EventId], visible: Sequence[Seen]) -> Seen:
 def _pick(shown: dict[EventId, bytes], placed: Sequence[Placed]) -> list[bytes]:
     ids = [event_entry(one).event.event_id for one in placed]
     return [shown[event_id] for event_id in ids if event_id in shown]
-
-
-def _token(point: Point) -> bytes:
-    return orjson.dumps(format_point(point))

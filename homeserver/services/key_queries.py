@@ -27,7 +27,6 @@ from homeserver import limits
 from homeserver.errors import bad_json, invalid_param
 from homeserver.rules.device_keys import MASTER, SELF_SIGNING, USER_SIGNING, merge_signatures
 from homeserver.services.device_lists import (
-    current_stream_id,
     load_device_keys,
     load_signing_keys,
 )
@@ -36,6 +35,7 @@ from homeserver.services.keys import parse_user, unreachable
 from homeserver.services.remote_devices import RemoteDevices, parse_list
 from homeserver.storage import keys
 from homeserver.storage.database import Database
+from homeserver.storage.device_lists import latest_stream_id
 from homeserver.storage.remote_devices import RemoteList
 
 Wanted = Mapping[UserId, Sequence[DeviceId]]
@@ -96,7 +96,7 @@ class KeyQueries:
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            stream_id = await current_stream_id(connection, user_id)
+            stream_id = await latest_stream_id(connection, user_id)
             devices = (await load_device_keys(connection, [user_id])).get(user_id, {})
             signing = (await load_signing_keys(connection, [user_id])).get(user_id, {})
         return UserDevices(

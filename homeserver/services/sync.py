@@ -25,6 +25,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.fanout import Fanout
+from homeserver.engine.log_history import mark_of
 from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules.filters import NO_FILTER, SyncFilter
@@ -117,10 +118,10 @@ class Sync:
             waiter.close()
 
     def _known(self, since: SyncToken | None) -> SyncToken | None:
-        committer = self._engine.committer
-        if since is None or since.history != committer.history:
+        """The token, unless it is of a lost future: then the answer is as for none."""
+        if since is None or not self._engine.committer.history.holds(mark_of(since)):
             return None
-        return since if since.position(LOG) <= committer.position else None
+        return since
 
     async def _answer(
         self, request: SyncRequest, since: SyncToken | None, looked: int
@@ -136,10 +137,10 @@ class Sync:
         await self._add_rooms(look, answer, since)
         await self._add_account_data(look, answer)
         to_device = await self._add_to_device(look, answer, since)
-        await self._add_device_lists(look, answer)
+        await self._add_device_lists(look, answer, is_lost=request.since != since)
         counts = await self._sources.keys.counts(request.user_id, request.device_id)
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
-        history = self._engine.committer.history
+        history = self._engine.committer.history.id
         answer.next_batch = format_sync(
             SyncToken(history, ((LOG, upto),), to_device, typing.boot, typing.count)
         )
@@ -193,6 +194,7 @@ class Sync:
                 self._engine.rooms,
                 wanted,
                 self._viewer(ask),
+                history=self._engine.committer.history,
                 use_state_after=ask.use_state_after,
             )
         for room_id, user_room in open_rooms:
@@ -289,8 +291,12 @@ class Sync:
         answer.to_device += messages
         return last
 
-    async def _add_device_lists(self, look: Look, answer: Answer) -> None:
+    async def _add_device_lists(self, look: Look, answer: Answer, *, is_lost: bool) -> None:
+        """`is_lost`: the reader comes from a lost future, where any device may have changed."""
         ask, news = look.ask, look.news
+        if is_lost:
+            everybody = await self._sources.device_lists.everybody(ask.user_id)
+            answer.device_lists = (sorted(everybody), [])
         if ask.since is None:
             return
         if news is not None and not news.device_users and not news.concerns_members:

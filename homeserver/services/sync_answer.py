@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from federation.events.ids import EventId, RoomId
+from homeserver.engine.log_history import LogHistory
 from homeserver.engine.rooms import Rooms
-from homeserver.rules.sync_tokens import format_point
 from homeserver.services.client_events import (
     Extras,
     Viewer,
@@ -24,6 +24,7 @@ from homeserver.services.client_events import (
     render_state,
 )
 from homeserver.services.sync_rooms import RoomPlan, Summary
+from homeserver.services.sync_timelines import Timeline
 
 _UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
 
@@ -75,6 +76,7 @@ async def add_rooms(
     plans: Sequence[RoomPlan],
     viewer: Viewer,
     *,
+    history: LogHistory,
     use_state_after: bool,
 ) -> None:
     """Fetches the events of all plans, in as few calls as can be, and adds the rooms."""
@@ -94,17 +96,21 @@ async def add_rooms(
             render_state(state[event_id], viewer) for event_id in plan.state if event_id in state
         ]
         batch = b'"%b":{"events":%b}' % (state_name, json_list(events))
-        answer.add_room(plan.section, plan.room_id, _room(plan, batch, viewer, extras))
+        timeline = _timeline(plan.timeline, viewer, extras, history)
+        answer.add_room(plan.section, plan.room_id, _room(plan, timeline, batch))
 
 
-def _room(plan: RoomPlan, state: bytes, viewer: Viewer, extras: Extras) -> bytes:
-    timeline = plan.timeline
+def _timeline(timeline: Timeline, viewer: Viewer, extras: Extras, history: LogHistory) -> bytes:
     events = json_list([render(seen, viewer, extras) for seen in timeline.events])
     limited = b"true" if timeline.limited else b"false"
     batch = b'"timeline":{"events":%b,"limited":%b' % (events, limited)
     if timeline.prev is not None:
-        batch += b',"prev_batch":"%b"' % format_point(timeline.prev).encode()
-    parts = [batch + b"}", state, b'"account_data":{"events":%b}' % json_list(plan.account_data)]
+        batch += b',"prev_batch":"%b"' % history.format_point(timeline.prev).encode()
+    return batch + b"}"
+
+
+def _room(plan: RoomPlan, timeline: bytes, state: bytes) -> bytes:
+    parts = [timeline, state, b'"account_data":{"events":%b}' % json_list(plan.account_data)]
     if plan.section == "join":
         parts.append(b'"ephemeral":{"events":%b}' % json_list(plan.ephemeral))
         parts.append(_UNREAD)

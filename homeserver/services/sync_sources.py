@@ -33,6 +33,9 @@ class DeviceListSource(Protocol):
     ) -> tuple[Collection[UserId], Collection[UserId]]:
         """`changed` and `left`."""
 
+    async def everybody(self, user_id: UserId) -> set[UserId]:
+        """All whose devices the user keeps track of."""
+
 
 class KeyCounts(Protocol):
     """One-time keys left for each algorithm; algorithms with an unused fallback key."""

@@ -5,6 +5,9 @@ Rules:
    submits the DeviceListEntry; `append` then moves what was touched to the entry's position. Both
    are in one transaction, so the helping table is always empty outside of one.
 2. A change that nobody touched for (`devices` empty, no cross-signing) says "fetch it all again".
+3. Stream IDs of a user's updates grow, by one for each device. They are at least the time (the
+   database's, in milliseconds) times 1024, so that those of a lost future (a copy of the database
+   that was put back) are not given out again.
 
 Spec: server-server API, "Device Management".
 """
@@ -19,18 +22,21 @@ import msgspec
 from federation.events.ids import DeviceId, RoomId, UserId
 from homeserver.storage.database import Connection, Row
 
+IDS_PER_MS = 1024
 CROSS_SIGNING = DeviceId("")
 """Stands for the cross-signing keys in `touch`."""
 
 
 class DeviceListChange(msgspec.Struct, frozen=True):
-    """One change: `previous` is the position of the user's change before it."""
+    """One change: `previous` is the position of the user's change before it; `stream_id` the ID of
+    its last update, after those of its other devices."""
 
     position: int
     user_id: UserId
     devices: tuple[DeviceId, ...]
     cross_signing: bool
     previous: int | None
+    stream_id: int
 
 
 class DeviceListRow(Protocol):
@@ -61,32 +67,37 @@ async def append(connection: Connection, rows: Sequence[tuple[int, DeviceListRow
     by_user: dict[str, list[str]] = {}
     for row in touched:
         by_user.setdefault(row["user_id"], []).append(row["device_id"])
-    previous: dict[str, int | None] = {
-        row[0]: row[1]
+    previous: dict[str, tuple[int, int]] = {
+        row[0]: (row[1], row[2])
         for row in await connection.fetch(
-            "SELECT user_id, max(position) FROM device_list_changes"
+            "SELECT user_id, max(position), max(stream_id) FROM device_list_changes"
             " WHERE user_id = ANY($1::text[]) GROUP BY user_id",
             users,
         )
     }
+    now_id = await stream_id_now(connection)
     records = []
     for position, entry in rows:
-        devices = by_user.get(entry.user_id, [])
-        records.append(
-            (
-                position,
-                entry.user_id,
-                [device for device in devices if device != CROSS_SIGNING],
-                CROSS_SIGNING in devices,
-                previous.get(entry.user_id),
-            )
-        )
-        previous[entry.user_id] = position
+        touched_ids = by_user.get(entry.user_id, [])
+        devices = [device for device in touched_ids if device != CROSS_SIGNING]
+        before, last_id = previous.get(entry.user_id, (None, 0))
+        stream_id = max(last_id, now_id) + max(len(devices), 1)
+        has_signing = CROSS_SIGNING in touched_ids
+        records.append((position, entry.user_id, devices, has_signing, before, stream_id))
+        previous[entry.user_id] = (position, stream_id)
     await connection.executemany(
-        "INSERT INTO device_list_changes (position, user_id, devices, cross_signing, previous)"
-        " VALUES ($1, $2, $3::text[], $4, $5)",
+        "INSERT INTO device_list_changes (position, user_id, devices, cross_signing, previous,"
+        " stream_id) VALUES ($1, $2, $3::text[], $4, $5, $6)",
         records,
     )
+
+
+async def stream_id_now(connection: Connection) -> int:
+    """The least stream ID that an update of this moment may have, less one."""
+    now_ms: int = await connection.fetchval(
+        "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    )
+    return now_ms * IDS_PER_MS
 
 
 async def changed_between(
@@ -114,12 +125,16 @@ async def changed_between(
 async def load_changes(connection: Connection, *, after: int, upto: int) -> list[DeviceListChange]:
     """All changes with after < position <= upto, in order."""
     rows = await connection.fetch(
-        "SELECT position, user_id, devices, cross_signing, previous FROM device_list_changes"
+        "SELECT position, user_id, devices, cross_signing, previous, stream_id"
+        " FROM device_list_changes"
         " WHERE position > $1 AND position <= $2 ORDER BY position",
         after,
         upto,
     )
-    return [DeviceListChange(row[0], UserId(row[1]), tuple(row[2]), row[3], row[4]) for row in rows]
+    return [
+        DeviceListChange(row[0], UserId(row[1]), tuple(row[2]), row[3], row[4], row[5])
+        for row in rows
+    ]
 
 
 async def load_change(connection: Connection, position: int) -> DeviceListChange | None:
@@ -128,12 +143,12 @@ async def load_change(connection: Connection, position: int) -> DeviceListChange
     return found[0] if found else None
 
 
-async def latest_position(connection: Connection, user_id: UserId) -> int:
-    """The position of a user's latest change, or 0."""
-    position: int | None = await connection.fetchval(
-        "SELECT max(position) FROM device_list_changes WHERE user_id = $1", user_id
+async def latest_stream_id(connection: Connection, user_id: UserId) -> int:
+    """The stream ID of a user's newest update, or 0."""
+    stream_id: int | None = await connection.fetchval(
+        "SELECT max(stream_id) FROM device_list_changes WHERE user_id = $1", user_id
     )
-    return position or 0
+    return stream_id or 0
 
 
 async def state_between(

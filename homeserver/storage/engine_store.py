@@ -57,12 +57,14 @@ class Filled(msgspec.Struct, frozen=True):
 
 
 class OwedRows(msgspec.Struct, frozen=True):
-    """What a destination is owed: events' rows, EDUs with their positions, and positions of changes
-    of device lists."""
+    """What a destination is owed: events' rows, EDUs with their positions, positions of changes of
+    device lists, and users of ours whose lists it needs from now on, each with the position of the
+    join."""
 
     events: Sequence[Row]
     edus: Sequence[tuple[int, bytes]]
     device_changes: Sequence[int]
+    joins: Sequence[tuple[int, str]] = ()
 
 
 class EventRows:
@@ -316,10 +318,14 @@ class OwedStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def owed(self, destination: str, *, after: int, upto: int, limit: int) -> OwedRows:
-        """What comes after a position, each list with at most `limit`."""
+    async def owed(
+        self, destination: str, own: str, *, after: int, upto: int, limit: int, latest: bool = False
+    ) -> OwedRows:
+        """What comes after a position, each list with at most `limit`; of events, with `latest`,
+        only those that lead to all others."""
+        load_events = events.latest_owed if latest else events.owed
         async with self._database.connection() as connection:
-            rows = await events.owed(
+            rows = await load_events(
                 connection, destination, after=after, limit=limit, suffix=":" + destination
             )
             edus = await remote_edus.load(
@@ -330,15 +336,25 @@ class OwedStore:
                 limit=limit,
             )
             changes = await memberships.device_changes_for(
-                connection, destination, after=after, upto=upto, limit=limit
+                connection, destination, own, after=after, upto=upto, limit=limit
             )
-        return OwedRows(rows, edus, changes)
+            joins = await memberships.joins_shown_to(
+                connection, destination, own, after=after, upto=upto, limit=limit
+            )
+        return OwedRows(rows, edus, changes, joins)
 
-    async def latest_owed(self, destination: str, *, after: int) -> Sequence[Row]:
-        """See `storage.events`."""
+    async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
+        """See `storage.memberships`."""
         async with self._database.connection() as connection:
-            return await events.latest_owed(
-                connection, destination, after=after, suffix=":" + destination
+            return await memberships.servers_sharing(connection, user_id, own)
+
+    async def servers_shown(
+        self, room_id: str, user_id: str, own: str, *, position: int
+    ) -> Sequence[str]:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.servers_shown(
+                connection, room_id, user_id, own, position=position
             )
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:

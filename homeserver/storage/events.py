@@ -317,19 +317,23 @@ async def redact(
     )
 
 
+_OWED = (
+    "e.n IS NOT NULL AND e.fill = 0 AND e.position > $2 AND e.position >= s.joined_position"
+    " AND (s.left_position IS NULL OR e.position <= s.left_position)"
+    " AND e.to_federate AND right(e.sender, length($4)) <> $4"
+)
+
+
 async def owed(
     connection: Connection, server: str, *, after: int, limit: int, suffix: str
 ) -> list[Row]:
     """Our events that `server` has not been sent: in rooms where it was when they came, or where
     they made it leave. `suffix` is its name behind a colon: events of its own are left out."""
     return await connection.fetch(
-        "SELECT e.position, e.json, e.sender, r.version FROM room_servers s"
-        " JOIN rooms r USING (room_nid) JOIN room_heads h USING (room_nid)"
-        " JOIN events e ON e.room_nid = s.room_nid AND e.n IS NOT NULL AND e.fill = 0"
-        "  AND e.position > $2 AND e.position >= s.joined_position"
-        "  AND (s.left_position IS NULL OR e.position <= s.left_position)"
-        " WHERE s.server = $1 AND h.position > $2 AND e.to_federate"
-        "  AND right(e.sender, length($4)) <> $4 ORDER BY e.position LIMIT $3",
+        "SELECT DISTINCT ON (e.position) e.position, e.json FROM room_servers s"
+        " JOIN room_heads h USING (room_nid)"
+        f" JOIN events e ON e.room_nid = s.room_nid AND {_OWED}"
+        " WHERE s.server = $1 AND h.position > $2 ORDER BY e.position LIMIT $3",
         server,
         after,
         limit,
@@ -337,17 +341,21 @@ async def owed(
     )
 
 
-async def latest_owed(connection: Connection, server: str, *, after: int, suffix: str) -> list[Row]:
-    """The newest of our events in each room that `server` shares now and has not been sent."""
+async def latest_owed(
+    connection: Connection, server: str, *, after: int, limit: int, suffix: str
+) -> list[Row]:
+    """Of what `owed` gives, what leads to all the rest: the newest event of each room, and the
+    room's heads."""
     return await connection.fetch(
-        "SELECT l.position, l.json FROM room_servers s JOIN room_heads h USING (room_nid)"
-        " CROSS JOIN LATERAL (SELECT e.position, e.json FROM events e"
-        "  WHERE e.room_nid = s.room_nid AND e.n IS NOT NULL AND e.fill = 0 AND e.position > $2"
-        "  AND e.to_federate AND right(e.sender, length($3)) <> $3"
-        "  ORDER BY e.n DESC LIMIT 1) l"
-        " WHERE s.server = $1 AND s.left_position IS NULL AND h.position > $2"
-        " ORDER BY l.position",
+        "SELECT DISTINCT ON (e.position) e.position, e.json FROM room_servers s"
+        " JOIN room_heads h USING (room_nid) CROSS JOIN LATERAL"
+        f" ((SELECT e.event_nid FROM events e WHERE e.room_nid = s.room_nid AND {_OWED}"
+        "  ORDER BY e.n DESC LIMIT 1) UNION SELECT unnest(h.heads)) AS k (event_nid)"
+        f" JOIN events e ON e.room_nid = s.room_nid AND e.event_nid = k.event_nid AND {_OWED}"
+        " WHERE s.server = $1 AND h.position > $2"
+        " AND (s.left_position IS NULL OR s.left_position > $2) ORDER BY e.position LIMIT $3",
         server,
         after,
+        limit,
         suffix,
     )

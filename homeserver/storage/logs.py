@@ -1,4 +1,4 @@
-"""The log's row: who owns it, and how far it is. Owns the table `logs`.
+"""The log's row: who owns it, and how far it is. Owns the tables `logs` and `log_epochs`.
 
 Each commit moves the row from the position that its owner knows to the new one. That fences an
 owner that was replaced (its epoch is old), keeps numbers without gaps, and lets the owner find out
@@ -7,8 +7,10 @@ after a lost connection whether its commit took place (design, "What keeps it ri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeserver import limits
 from homeserver.storage.database import LOG_APPLICATION, Connection, DatabaseUnavailable
 
 LOG = 1
@@ -16,25 +18,49 @@ LOG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class OwnedLog:
-    """The log as its new owner found it."""
+class Epoch:
+    """The time of one owner: a random ID, and the position where it began."""
 
     history: str
+    began_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedLog:
+    """The log as its new owner found it, with all epochs that are remembered; the last is its
+    own."""
+
     epoch: int
     position: int
+    epochs: Sequence[Epoch]
 
 
 async def take_over(connection: Connection, new_history: str) -> OwnedLog:
-    """Makes the caller the owner; who owned it before can't commit any more."""
+    """Makes the caller the owner; who owned it before can't commit any more. `new_history` is the
+    ID of the epoch that begins."""
     row = await connection.fetchrow(
-        "INSERT INTO logs (log, history, epoch, position) VALUES ($1, $2, 1, 0)"
-        " ON CONFLICT (log) DO UPDATE SET epoch = logs.epoch + 1"
-        " RETURNING history, epoch, position",
+        "WITH taken AS (INSERT INTO logs (log, epoch, position) VALUES ($1, 1, 0)"
+        "  ON CONFLICT (log) DO UPDATE SET epoch = logs.epoch + 1"
+        "  RETURNING log, epoch, position),"
+        " begun AS (INSERT INTO log_epochs (log, epoch, history, began_at)"
+        "  SELECT log, epoch, $2, position FROM taken)"
+        " SELECT epoch, position FROM taken",
         LOG,
         new_history,
     )
     assert row is not None, "an upsert that returns gives a row"
-    return OwnedLog(row["history"], row["epoch"], row["position"])
+    await connection.execute(
+        "DELETE FROM log_epochs WHERE log = $1 AND epoch <= $2",
+        LOG,
+        row["epoch"] - limits.EPOCHS_KEPT,
+    )
+    epochs = await connection.fetch(
+        "SELECT history, began_at FROM log_epochs WHERE log = $1 AND epoch <= $2 ORDER BY epoch",
+        LOG,
+        row["epoch"],
+    )
+    known = [Epoch(one["history"], one["began_at"]) for one in epochs]
+    return OwnedLog(row["epoch"], row["position"], known)
 
 
 async def move(connection: Connection, *, epoch: int, old: int, new: int) -> bool:

@@ -103,11 +103,16 @@ async def servers_went(connection: Connection, rows: Sequence[tuple[int, str, in
 
 async def lagging_servers(connection: Connection, own: str) -> list[Row]:
     """Servers that share or shared a room with us, and the newest position that may concern
-    them."""
+    them: of an event, or of a change of the devices of a user of ours."""
     return await connection.fetch(
-        "SELECT s.server, max(least(coalesce(s.left_position, h.position), h.position))"
+        "WITH changed AS (SELECT m.room_nid, max(c.position) AS position FROM memberships m JOIN"
+        "  (SELECT user_id, max(position) AS position FROM device_list_changes"
+        "   WHERE right(user_id, length($1) + 1) = ':' || $1 GROUP BY user_id) c USING (user_id)"
+        "  WHERE m.membership = 'join' GROUP BY m.room_nid)"
+        " SELECT s.server, max(CASE WHEN s.left_position IS NULL"
+        "  THEN greatest(h.position, d.position) ELSE least(s.left_position, h.position) END)"
         " AS position FROM room_servers s JOIN room_heads h USING (room_nid)"
-        " WHERE s.server <> $1 GROUP BY s.server",
+        " LEFT JOIN changed d USING (room_nid) WHERE s.server <> $1 GROUP BY s.server",
         own,
     )
 
@@ -146,18 +151,79 @@ async def servers_reset(
 
 
 async def device_changes_for(
-    connection: Connection, server: str, *, after: int, upto: int, limit: int
+    connection: Connection, server: str, own: str, *, after: int, upto: int, limit: int
 ) -> list[int]:
-    """Positions of device-list changes of users who share a room with `server` now."""
+    """Positions of changes of devices of users of ours who share a room with `server` now."""
     rows = await connection.fetch(
-        "SELECT c.position FROM device_list_changes c WHERE c.position > $2 AND c.position <= $3"
-        " AND right(c.user_id, length($1) + 1) <> ':' || $1"
+        "SELECT c.position FROM device_list_changes c WHERE c.position > $3 AND c.position <= $4"
+        " AND right(c.user_id, length($2) + 1) = ':' || $2"
         " AND EXISTS (SELECT FROM memberships m JOIN room_servers s USING (room_nid)"
         "  WHERE m.user_id = c.user_id AND m.membership = 'join' AND s.server = $1"
-        "  AND s.left_position IS NULL) ORDER BY c.position LIMIT $4",
+        "  AND s.left_position IS NULL) ORDER BY c.position LIMIT $5",
         server,
+        own,
         after,
         upto,
         limit,
     )
     return [row["position"] for row in rows]
+
+
+_SHARES_ANOTHER = (
+    "EXISTS (SELECT FROM memberships o JOIN room_servers r USING (room_nid)"
+    " WHERE o.user_id = c.state_key AND o.membership = 'join' AND o.room_nid <> c.room_nid"
+    " AND o.position < c.position AND r.server = s.server AND r.left_position IS NULL)"
+)
+
+
+async def joins_shown_to(
+    connection: Connection, server: str, own: str, *, after: int, upto: int, limit: int
+) -> list[tuple[int, str]]:
+    """(position, user) where users of ours, who shared no room with `server` then, joined one that
+    it was in, and is in still; `limit` is passed by those at one position. Reads what
+    `state_changes` owns."""
+    rows = await connection.fetch(
+        "SELECT c.position, c.state_key FROM room_servers s JOIN state_changes c USING (room_nid)"
+        " JOIN memberships m ON m.room_nid = c.room_nid AND m.user_id = c.state_key"
+        "  AND m.membership = 'join'"
+        " WHERE s.server = $1 AND s.left_position IS NULL AND s.joined_position <= c.position"
+        " AND c.position > $3 AND c.position <= $4 AND c.type = 'm.room.member'"
+        " AND c.membership = 'join' AND right(c.state_key, length($2) + 1) = ':' || $2"
+        " AND c.former IS DISTINCT FROM 'join'"
+        f" AND NOT {_SHARES_ANOTHER} ORDER BY c.position FETCH FIRST $5 ROWS WITH TIES",
+        server,
+        own,
+        after,
+        upto,
+        limit,
+    )
+    return [(row["position"], row["state_key"]) for row in rows]
+
+
+async def servers_shown(
+    connection: Connection, room_id: str, user_id: str, own: str, *, position: int
+) -> list[str]:
+    """The servers in a room that shared no other with a user of ours before a join at a
+    position."""
+    rows = await connection.fetch(
+        "SELECT s.server FROM (SELECT room_nid, $2::text AS state_key, $4::bigint AS position"
+        "  FROM rooms WHERE room_id = $1) c JOIN room_servers s USING (room_nid)"
+        f" WHERE s.left_position IS NULL AND s.server <> $3 AND NOT {_SHARES_ANOTHER}",
+        room_id,
+        user_id,
+        own,
+        position,
+    )
+    return [row["server"] for row in rows]
+
+
+async def servers_sharing(connection: Connection, user_id: str, own: str) -> list[str]:
+    """The other servers in the rooms that a user is joined to."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT s.server FROM memberships m JOIN room_servers s USING (room_nid)"
+        " WHERE m.user_id = $1 AND m.membership = 'join' AND s.left_position IS NULL"
+        " AND s.server <> $2",
+        user_id,
+        own,
+    )
+    return [row["server"] for row in rows]

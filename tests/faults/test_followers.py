@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
-from federation.events.canonical_json import JsonObject
 from homeserver.engine.entries import DeviceListEntry, Unit
-from homeserver.engine.outbound_feed import LogFeed
 from homeserver.storage.database import DatabaseUnavailable
 from tests.faults.servers import until
-from tests.homeserver.engine.engine_world import ALICE, BOB, HS1, HS2, draft, running
-
-
-async def _edu(positions: Sequence[int]) -> list[JsonObject]:
-    return [{"edu_type": "m.device_list_update", "content": {}}]
+from tests.homeserver.engine.engine_world import ALICE, BOB, HS2, draft, feed_of, running
 
 
 async def test_a_device_list_change_is_owed_though_the_database_was_away_at_first(
@@ -31,21 +24,14 @@ async def test_a_device_list_change_is_owed_though_the_database_was_away_at_firs
         join = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
         await world.engine.residents.accept_handshake(await world.remote(room_id, join))
         engine = world.engine
-        feed = LogFeed(
-            engine.store,
-            engine.committer,
-            engine.rooms,
-            engine.memberships,
-            server_name=HS1,
-            device_list_edus=_edu,
-        )
+        feed = feed_of(world)
         before = engine.committer.position
         with pytest.MonkeyPatch.context() as patch:
 
-            async def away(user_id: str) -> None:
+            async def away(user_id: str, own: str) -> None:
                 raise DatabaseUnavailable("away")
 
-            patch.setattr(engine.memberships, "rooms_of", away)
+            patch.setattr(engine.store.owed, "servers_sharing", away)
             await engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
             with pytest.raises(DatabaseUnavailable):
                 await feed.run()

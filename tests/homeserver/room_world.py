@@ -26,6 +26,7 @@ from homeserver.api.answer import Answer, RawJson, to_json
 from homeserver.api.directory import DirectoryApi
 from homeserver.api.dispatch import Dispatch
 from homeserver.api.membership import MembershipApi
+from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.rooms import RoomsApi
 from homeserver.api.routes import Route, table
@@ -301,7 +302,7 @@ def _world(database: Database, committer: Committer) -> World:
     parts = (
         RoomsApi(creation, Upgrades(engine, people)).routes(),
         MembershipApi(membership).routes(),
-        StateApi(state).routes(),
+        StateApi(state, PageTokens(committer.history)).routes(),
         TimelineApi(timeline).routes(),
         DirectoryApi(directory).routes(),
     )

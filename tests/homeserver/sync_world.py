@@ -17,6 +17,7 @@ import orjson
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.api.history import HistoryApi
+from homeserver.api.query import PageTokens
 from homeserver.api.sync import SyncApi
 from homeserver.clock import SystemClock
 from homeserver.engine.committer import Committer
@@ -238,8 +239,17 @@ def make(world: World, database: Database) -> SyncWorld:
         lazy,
         SyncSources(to_device, device_lists, NoKeys(), stored, receipts, typing),
     )
-    history = History(rooms, world.reader, memberships, visibility, clock=clock)
     world.routes += SyncApi(sync, Filters(database=database)).routes()
-    world.routes += HistoryApi(history).routes()
+    history = _history(world, visibility, clock)
     peer = make_peer(world, database)
     return SyncWorld(world, sync, history, fanout, stored, receipts, to_device, typing, peer)
+
+
+def _history(world: World, visibility: Visibility, clock: SystemClock) -> History:
+    rooms, memberships = world.engine.rooms, world.engine.memberships
+    log_history = world.committer.history
+    history = History(
+        rooms, world.reader, memberships, visibility, clock=clock, log_history=log_history
+    )
+    world.routes += HistoryApi(history, PageTokens(log_history)).routes()
+    return history

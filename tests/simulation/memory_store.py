@@ -14,7 +14,7 @@ from homeserver.storage.batches import Writing
 from homeserver.storage.database import DataRefused, Row
 from homeserver.storage.engine_store import Filled, Gap, OwedRows
 from homeserver.storage.events import EventRow
-from homeserver.storage.logs import OwnedLog
+from homeserver.storage.logs import Epoch, OwnedLog
 from homeserver.storage.memberships import MembershipRow
 from tests.simulation.memory_tables import Fields, Tables
 
@@ -398,40 +398,58 @@ class MemoryOwed:
         ]
         return sorted(found, key=lambda one: one["position"])
 
-    async def owed(self, destination: str, *, after: int, upto: int, limit: int) -> OwedRows:
+    async def owed(
+        self, destination: str, own: str, *, after: int, upto: int, limit: int, latest: bool = False
+    ) -> OwedRows:
         await self._pause()
-        events: list[Row] = []
+        events: dict[int, Row] = {}
         for (nid, server, joined), left in self._tables.servers.items():
             heads = self._tables.heads.get(nid)
             if server != destination or heads is None or heads["position"] <= after:
                 continue
-            events += [
+            found = [
                 _with_room(self._tables, one)
                 for one in self._sendable(destination, nid, after)
                 if one["position"] >= joined and (left is None or one["position"] <= left)
             ]
-        events.sort(key=lambda one: one["position"])
+            if latest and found:
+                newest = max(one["n"] for one in found)
+                leading = heads["heads"]
+                found = [o for o in found if o["n"] == newest or o["event_nid"] in leading]
+            events.update((one["position"], one) for one in found)
         edus = sorted(
             (position, edu)
             for (server, position), edu in self._tables.edus.items()
             if server == destination and after < position <= upto
         )
-        names = ("position", "json", "sender", "version")
-        cut = [{name: one[name] for name in names} for one in events[:limit]]
+        names = ("position", "json")
+        cut = [{name: events[place][name] for name in names} for place in sorted(events)[:limit]]
         return OwedRows(cut, edus[:limit], [])
 
-    async def latest_owed(self, destination: str, *, after: int) -> Sequence[Row]:
+    async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
         await self._pause()
-        found = []
-        for (nid, server, _), left in self._tables.servers.items():
-            heads = self._tables.heads.get(nid)
-            if server != destination or left is not None or heads is None:
-                continue
-            events = self._sendable(destination, nid, after) if heads["position"] > after else []
-            if events:
-                newest = max(events, key=lambda one: one["n"])
-                found.append({"position": newest["position"], "json": newest["json"]})
-        return sorted(found, key=lambda one: one["position"])
+        rooms = self._rooms_of(user_id)
+        return sorted({s for s in self._servers_in(rooms) if s != own})
+
+    async def servers_shown(
+        self, room_id: str, user_id: str, own: str, *, position: int
+    ) -> Sequence[str]:
+        await self._pause()
+        rooms = {nid: place for nid, place in self._rooms_of(user_id).items() if place < position}
+        nid = self._tables.rooms[room_id]["room_nid"]
+        known = self._servers_in(rooms.keys() - {nid})
+        return sorted({s for s in self._servers_in([nid]) if s != own} - known)
+
+    def _rooms_of(self, user_id: str) -> dict[int, int]:
+        return {
+            nid: row["position"]
+            for (nid, user), row in self._tables.members.items()
+            if user == user_id and row["membership"] == "join"
+        }
+
+    def _servers_in(self, rooms: Collection[int]) -> set[str]:
+        found = self._tables.servers.items()
+        return {server for (nid, server, _), left in found if left is None and nid in rooms}
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
         await self._pause()
@@ -459,9 +477,9 @@ class MemoryLog:
     async def take_over(self, new_history: str) -> OwnedLog:
         await self._pause()
         tables = self._tables
-        tables.history = tables.history or new_history
         tables.epoch += 1
-        return OwnedLog(tables.history, tables.epoch, tables.position)
+        tables.epochs.append(Epoch(new_history, tables.position))
+        return OwnedLog(tables.epoch, tables.position, list(tables.epochs))
 
     async def take_nids(self) -> range:
         await self._pause()

@@ -14,6 +14,7 @@ from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember
 from homeserver.storage.database import DataRefused
 from homeserver.storage.events import REJECTED, EventRow
 from homeserver.storage.history.proofs import ProofRows
+from homeserver.storage.logs import Epoch
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.state_changes import ResolutionRow
 
@@ -48,7 +49,7 @@ class Tables:
     """Everything that outlives the process."""
 
     epoch: int = 0
-    history: str = ""
+    epochs: list[Epoch] = field(default_factory=list)
     position: int = 0
     next_nid: int = 1
     rooms: dict[str, Fields] = field(default_factory=dict)

@@ -44,8 +44,8 @@ from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
+from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.log_connection import LogLost
-from homeserver.engine.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance
@@ -302,9 +302,8 @@ class SimulatedServer:
             self.store,
             self.engine.committer,
             self.engine.rooms,
-            self.engine.memberships,
             server_name=self.name,
-            device_list_edus=_no_device_lists,
+            device_list_edus=NoDeviceLists(),
         )
 
     def _make_way_in(self) -> None:
@@ -391,5 +390,13 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path) + r"\Z")
 
 
-async def _no_device_lists(positions: object) -> list[JsonObject]:
-    return []
+class NoDeviceLists:
+    """`DeviceListEdus` where nobody has a device."""
+
+    async def changes(self, positions: object) -> list[JsonObject]:
+        """Nothing changes."""
+        return []
+
+    async def whole_lists(self, users: object) -> list[JsonObject]:
+        """All lists are empty."""
+        return []

@@ -318,14 +318,14 @@ async def everything(store: Store) -> dict[str, Any]:
             stored = await store.transactions.find(user, "DEV", row["key"])
             seen[f"transaction {user} {row['key']!r}"] = stored and stored["event_id"]
     for server in SERVERS:
-        owed = await store.owed.owed(server, after=2, upto=30, limit=6)
-        seen[f"owed {server}"] = (
-            [dict(row) for row in owed.events],
-            list(owed.edus),
-            list(owed.device_changes),
-        )
-        latest = await store.owed.latest_owed(server, after=1)
-        seen[f"latest {server}"] = [dict(row) for row in latest]
+        for latest in (False, True):
+            owed = await store.owed.owed(server, "far", after=2, upto=30, limit=6, latest=latest)
+            seen[f"owed {server} {latest}"] = (
+                [dict(row) for row in owed.events],
+                list(owed.edus),
+                list(owed.device_changes),
+                list(owed.joins),
+            )
     return seen
 
 

@@ -26,11 +26,12 @@ class JumpingClock:
 
     def __init__(self) -> None:
         self.elapsed_s = 1_000.0
+        self.off_s = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._count = 0
 
     def now_ms(self) -> int:
-        return 1_700_000_000_000 + int(self.elapsed_s * 1000)
+        return 1_700_000_000_000 + int((self.elapsed_s + self.off_s) * 1000)
 
     def monotonic_s(self) -> float:
         return self.elapsed_s
@@ -40,6 +41,10 @@ class JumpingClock:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self.elapsed_s + seconds, self._count, future))
         await future
+
+    def set_by(self, seconds: float) -> None:
+        """Sets the time of day, forward or back; no time passes."""
+        self.off_s += seconds
 
     def jump(self, seconds: float) -> None:
         """Moves on."""
@@ -80,8 +85,8 @@ class Tasks:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits until the condition holds, letting the loop go on; fails after 5 s."""
-    async with asyncio.timeout(5):
+    """Waits until the condition holds, letting the loop go on; fails after 30 s."""
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -187,11 +192,12 @@ class MemoryFeed:
                 edus.append(one)
         return Owed(pdus, edus, len(log) - 1)
 
-    async def latest_of_each_room(self, destination: ServerName, after: int) -> Owed:
+    async def latest_of_each_room(self, destination: ServerName, after: int, *, limit: int) -> Owed:
         self.caught_up += 1
         log = self.log.get(destination, [])
         pdus = [one for one in log[after + 1 :] if isinstance(one, bytes)]
-        return Owed(pdus[-1:], [], len(log) - 1)
+        edus = [one for one in log[after + 1 :] if not isinstance(one, bytes)]
+        return Owed(pdus[-1:], edus, len(log) - 1)
 
     def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
         self.listeners.append(on_owed)

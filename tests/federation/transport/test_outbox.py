@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from aiohttp import web
 
 from federation.events import canonical_json
@@ -126,6 +127,48 @@ async def test_after_a_long_outage_only_the_latest_is_sent() -> None:
         assert a.feed.caught_up == 1, "afterwards everything is sent again"
 
 
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_a_clock_that_is_set_makes_no_long_outage_and_no_long_wait(hours: int) -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.status = 503
+        a.feed.add(b.name, *numbered(60))
+        await until(lambda: b.name in a.destinations.kept)
+        wait_s = a.backoffs.wait_s(b.name)
+        net.clock.set_by(hours * 3_600)
+        receiver.status = 200
+        began_s = net.clock.monotonic_s()
+
+        def has_all() -> bool:
+            if net.clock.monotonic_s() < began_s + 10 * wait_s:
+                net.clock.jump(wait_s / 2)
+            return len(receiver.numbers) == 60
+
+        await until(has_all)
+        assert a.feed.caught_up == 0
+
+
+async def test_a_long_outage_counts_over_a_restart_and_cuts_no_edu() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.status = 503
+        edus: list[JsonObject] = [{"edu_type": "x", "content": {"n": n}} for n in range(3)]
+        owed: list[bytes | JsonObject] = [*numbered(3), *edus]
+        a.feed.add(b.name, *owed)
+        await until(lambda: b.name in a.destinations.kept)
+        again = await net.peer("again.test")
+        again.destinations.kept = dict(a.destinations.kept)
+        again.feed.log = {b.name: [*owed]}
+        net.clock.jump(OUTBOX_CATCH_UP_AFTER_S + 1)
+        before = len(receiver.bodies)
+        receiver.status = 200
+        await again.outbox.start()
+        await until(lambda: any(body["origin"] == again.name for body in receiver.bodies))
+        (body,) = [one for one in receiver.bodies[before:] if one["origin"] == again.name]
+        assert body["edus"] == edus
+        assert [pdu["n"] for pdu in body["pdus"]] == [2]
+
+
 async def test_what_is_too_large_for_the_other_side_is_halved() -> None:
     async with loopback() as net:
         a, b, receiver = await pair(net)
@@ -148,8 +191,12 @@ async def test_the_cursor_is_saved_seldom_and_at_the_end() -> None:
             a.feed.add(b.name, *numbered(1, start=n))
             await until(lambda: len(receiver.numbers) == n + 1)  # noqa: B023
         assert a.destinations.saves <= 2
-        net.clock.jump(OUTBOX_SAVE_S + 1)
-        await until(lambda: a.destinations.kept[b.name].cursor == 19)
+
+        def is_saved() -> bool:
+            net.clock.jump(OUTBOX_SAVE_S + 1)
+            return a.destinations.kept[b.name].cursor == 19
+
+        await until(is_saved)
         a.feed.add(b.name, *numbered(1, start=20))
         await until(lambda: len(receiver.numbers) == 21)
         await asyncio.sleep(0.01)

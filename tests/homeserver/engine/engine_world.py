@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
@@ -14,6 +15,7 @@ from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft, build_event
 from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.entries import TransactionKey
+from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.rooms import Room
 from homeserver.storage.database import Database
 from homeserver.storage.migrate import migrate
@@ -124,6 +126,32 @@ class World:
             for one in placed
             if one.entry.event.type == "m.room.message"  # type: ignore[union-attr]
         ]
+
+
+class PlainListEdus:
+    """`DeviceListEdus` that say where they come from."""
+
+    async def changes(self, positions: Sequence[int]) -> list[JsonObject]:
+        return [_list_edu(position=position) for position in positions]
+
+    async def whole_lists(self, users: Sequence[UserId]) -> list[JsonObject]:
+        return [_list_edu(joined=user_id) for user_id in users]
+
+
+def _list_edu(**content: object) -> JsonObject:
+    return {"edu_type": "m.device_list_update", "content": content}
+
+
+def feed_of(world: World) -> LogFeed:
+    """What other servers are owed, followed from now on."""
+    engine = world.engine
+    return LogFeed(
+        engine.store,
+        engine.committer,
+        engine.rooms,
+        server_name=HS1,
+        device_list_edus=PlainListEdus(),
+    )
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ other servers accept would split the room."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import pytest
 
@@ -14,7 +13,6 @@ from federation.events.ids import RoomId, ServerName, StateKey
 from federation.events.room_versions import room_version
 from federation.graph.admission import Accepted, SoftFailed
 from federation.graph.building import EventDraft, sign_event
-from homeserver.engine.outbound_feed import LogFeed
 from homeserver.storage.database import Row
 from tests.homeserver.engine.engine_world import (
     ALICE,
@@ -24,6 +22,7 @@ from tests.homeserver.engine.engine_world import (
     KEY_2,
     World,
     draft,
+    feed_of,
     message,
     running,
 )
@@ -103,14 +102,7 @@ async def test_an_odd_event_that_is_refused_is_kept_with_a_readable_reason(
 async def test_who_is_no_user_makes_no_server_a_destination(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         engine = world.engine
-        feed = LogFeed(
-            engine.store,
-            engine.committer,
-            engine.rooms,
-            engine.memberships,
-            server_name=HS1,
-            device_list_edus=no_device_lists,
-        )
+        feed = feed_of(world)
         owed: set[ServerName] = set()
         feed.subscribe(owed.update)
         room_id = await bobs_room(world)
@@ -119,10 +111,6 @@ async def test_who_is_no_user_makes_no_server_a_destination(postgres_url: str) -
             await engine.writer.send(room_id, ban)
         assert owed == {HS2, "elsewhere"}
         assert [row["user_id"] for row in await members(world)] == [ALICE, BOB, "@user:elsewhere"]
-
-
-async def no_device_lists(positions: Sequence[int]) -> list[JsonObject]:
-    return []
 
 
 async def members(world: World) -> list[Row]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
-from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.building import build_event
 from federation.ports import JoinedRoom, Refused
 from homeserver import limits
-from homeserver.engine.outbound_feed import LogFeed
 from homeserver.errors import MatrixError
 from homeserver.rules.restricted_joins import AUTHORISER
 from tests.homeserver.engine.engine_world import (
@@ -25,6 +22,7 @@ from tests.homeserver.engine.engine_world import (
     KEY_2,
     World,
     draft,
+    feed_of,
     message,
     running,
 )
@@ -280,14 +278,7 @@ async def test_server_that_joins_beside_another_event_is_owed_that_event(
 ) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room()
-        feed = LogFeed(
-            world.engine.store,
-            world.engine.committer,
-            world.engine.rooms,
-            world.engine.memberships,
-            server_name=HS1,
-            device_list_edus=_no_edus,
-        )
+        feed = feed_of(world)
         join = await world.remote(room_id, JOIN)
         beside = await world.say(room_id, "beside the join")
         await world.engine.residents.accept_handshake(join)
@@ -295,10 +286,6 @@ async def test_server_that_joins_beside_another_event_is_owed_that_event(
         owed = await feed.owed(HS2, position - 1, pdu_limit=50, edu_limit=100)
         known = await world.engine.rooms.events([beside])
         assert list(owed.pdus) == [known[beside].event.raw]
-
-
-async def _no_edus(positions: Sequence[int]) -> list[JsonObject]:
-    return []
 
 
 async def test_fork_of_messages_keeps_both_heads_over_a_restart(postgres_url: str) -> None:

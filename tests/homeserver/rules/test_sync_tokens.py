@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from homeserver.rules.sync_tokens import (
     TOKEN_LENGTH_MAX,
     InvalidToken,
+    Mark,
+    PageToken,
     Point,
     SyncToken,
     format_point,
@@ -32,11 +34,14 @@ def test_a_sync_token_is_read_as_it_was_written(token: SyncToken) -> None:
     assert parse_any(text) == token
 
 
-@given(orders)
-def test_a_point_is_read_as_it_was_written(order: tuple[int, int]) -> None:
-    text = format_point(Point(order))
-    assert parse_point(text) == Point(order)
-    assert parse_any(text) == Point(order)
+@given(orders, histories, numbers)
+def test_a_point_is_read_as_it_was_written(
+    order: tuple[int, int], history: str, position: int
+) -> None:
+    token = PageToken(Mark(history, position), Point(order))
+    text = format_point(token)
+    assert parse_point(text) == token
+    assert parse_any(text) == token
 
 
 @given(orders, orders)
@@ -86,10 +91,14 @@ def test_any_other_text_is_refused(text: str) -> None:
         "s1." + "h" * 65 + ".1:5.5.1.0",
         "s1.h." + "~".join(f"{log}:1" for log in range(17)) + ".0.0.0",
         "m1.1",
-        "m1.--1.0",
-        "m1.1.0 ",
-        "m1.9223372036854775807.0",
-        "m1." + "1" * TOKEN_LENGTH_MAX + ".0",
+        "m1.1.0",
+        "m1.h.1.--1.0",
+        "m1.h.-1.1.0",
+        "m1.h.1.1.0 ",
+        "m1..1.1.0",
+        "m1.h.1.9223372036854775807.0",
+        "m1.h.9223372036854775807.1.0",
+        "m1.h.1." + "1" * TOKEN_LENGTH_MAX + ".0",
     ],
 )
 def test_hostile_tokens_are_refused(text: str) -> None:

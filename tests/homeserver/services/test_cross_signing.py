@@ -11,11 +11,12 @@ from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError
 from homeserver.services.cross_signing import CrossSigning
-from homeserver.services.device_lists import build_device_list_updates, current_stream_id
+from homeserver.services.encryption.device_list_edus import build_device_list_updates
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.storage.database import Connection, Database
+from homeserver.storage.device_lists import latest_stream_id
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -212,13 +213,30 @@ async def test_each_change_is_an_edu_that_refers_to_the_one_before(world: World)
     assert devices.stream_id == contents[2]["stream_id"]
 
 
+async def test_a_copy_that_is_put_back_gives_no_stream_id_out_again(world: World) -> None:
+    """Others have seen those that followed the copy."""
+
+    async def touch() -> int:
+        async def work(connection: Connection) -> Sequence[Entry]:
+            return await world.keys.on_devices_deleted(connection, ALICE, [LAPTOP])
+
+        await world.log.submit(Unit(work=work))
+        return (await world.queries.devices_for_server(ALICE)).stream_id
+
+    position, first = world.log.position, await touch()
+    async with world.database.transaction() as connection:
+        await connection.execute("DELETE FROM device_list_changes WHERE position > $1", position)
+    world.log.position = position
+    assert await touch() > first
+
+
 async def build_nothing(world: World) -> list[JsonObject]:
     async with world.database.connection() as connection:
         return await build_device_list_updates(connection, 99)
 
 
 async def test_a_change_of_many_devices_is_one_edu_that_shows_a_gap(world: World) -> None:
-    most = limits.EDUS_PER_DEVICE_CHANGE
+    most = limits.EDUS_PER_LIST
     for count, edus in ((most - 1, most - 1), (most, 1)):
 
         async def work(connection: Connection, count: int = count) -> Sequence[Entry]:
@@ -228,7 +246,7 @@ async def test_a_change_of_many_devices_is_one_edu_that_shows_a_gap(world: World
         committed = await world.log.submit(Unit(work=work))
         async with world.database.connection() as connection:
             built = await build_device_list_updates(connection, committed.last)
-            current = await current_stream_id(connection, ALICE)
+            current = await latest_stream_id(connection, ALICE)
         assert len(built) == edus
         assert built[-1]["content"]["stream_id"] == current
         assert built[-1]["content"]["prev_id"] == [current - 1]

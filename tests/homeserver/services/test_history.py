@@ -196,11 +196,21 @@ async def test_bad_parameters_are_refused(syncs: SyncWorld) -> None:
 async def test_a_point_far_beyond_the_room_is_its_end(syncs: SyncWorld) -> None:
     room_id = await syncs.world.room()
     await syncs.say(ALICE, room_id, "last")
-    huge = f"m1.{2**63 - 2}.0"
+    history = syncs.world.committer.history.id
+    huge = f"m1.{history}.0.{2**63 - 2}.0"
     reply = await syncs.page(ALICE, room_id, dir="b", limit=1, start=huge)
     assert bodies(reply.body["chunk"]) == ["last"]
-    reply = await syncs.page(ALICE, room_id, dir="f", limit=1, start="m1.-5.-7")
+    reply = await syncs.page(ALICE, room_id, dir="f", limit=1, start=f"m1.{history}.0.-5.-7")
     assert types(reply.body["chunk"]) == ["m.room.create"]
+
+
+async def test_a_point_of_a_lost_future_is_refused(syncs: SyncWorld) -> None:
+    room_id = await syncs.world.room()
+    committer = syncs.world.committer
+    for mark in ("other.1", f"{committer.history.id}.{committer.position + 1}"):
+        for query in ({"start": f"m1.{mark}.1.0"}, {"to": f"m1.{mark}.1.0"}):
+            reply = await syncs.page(ALICE, room_id, dir="b", **query)
+            assert (reply.status, reply.errcode) == (400, "M_UNKNOWN_POS")
 
 
 class Gap:

@@ -6,7 +6,7 @@ import pytest
 
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.rules.sync_tokens import SyncToken, format_point, format_sync, just_after
+from homeserver.rules.sync_tokens import SyncToken, format_sync, just_after
 from homeserver.services.state import MemberFilter
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, World, room_world
 
@@ -174,14 +174,21 @@ async def test_members_at_a_token_are_those_of_then(shared_database_url: str) ->
         position = world.committer.position
         point = just_after(await world.reader.order_at(room, position))
         await world.join(CAROL, room_id)
-        token = format_sync(SyncToken(world.committer.history, ((1, position),), 0))
+        history = world.committer.history
+        token = format_sync(SyncToken(history.id, ((1, position),), 0))
         assert await members(world, ALICE, room_id, f"at={token}") == {ALICE, BOB}
-        assert await members(world, ALICE, room_id, f"at={format_point(point)}") == {ALICE, BOB}
+        assert await members(world, ALICE, room_id, f"at={history.format_point(point)}") == {
+            ALICE,
+            BOB,
+        }
         assert await members(world, ALICE, room_id) == {ALICE, BOB, CAROL}
-        newest = format_sync(SyncToken(world.committer.history, ((1, 10**9),), 0))
+        newest = format_sync(SyncToken(history.id, ((1, world.committer.position),), 0))
         assert await members(world, ALICE, room_id, f"at={newest}") == {ALICE, BOB, CAROL}
-        first = format_sync(SyncToken(world.committer.history, ((1, 0),), 0))
+        first = format_sync(SyncToken(history.id, ((1, 0),), 0))
         assert await members(world, ALICE, room_id, f"at={first}") == set()
+        lost = format_sync(SyncToken(history.id, ((1, world.committer.position + 1),), 0))
+        reply = await world.in_room(ALICE, "GET", room_id, "members", query=f"at={lost}")
+        assert (reply.status, reply.errcode) == (400, "M_UNKNOWN_POS")
 
 
 async def test_joined_members_have_names_and_avatars(shared_database_url: str) -> None:

@@ -321,10 +321,14 @@ async def test_a_sync_ends_empty_when_its_time_is_over(syncs: SyncWorld) -> None
 async def test_a_token_of_another_history_or_from_beyond_the_end_begins_anew(
     syncs: SyncWorld,
 ) -> None:
-    room_id = await syncs.world.room()
+    """All devices may have changed in what was lost."""
+    room_id = await syncs.world.room(preset="public_chat")
+    await syncs.world.join(BOB, room_id)
     for since in ("s1.other.1:1.1.0.0", "s1.history.1:99999.99999.0.0"):
         answer = await asyncio.wait_for(syncs.get(since=since, timeout=60_000), 5)
         assert types(answer["rooms"]["join"][room_id]["timeline"]["events"])[0] == "m.room.create"
+        assert answer["device_lists"]["changed"] == sorted([ALICE, BOB])
+    assert "device_lists" not in await syncs.get()
 
 
 async def test_a_token_that_is_not_ours_is_refused(syncs: SyncWorld) -> None:

@@ -2,46 +2,55 @@
 
 Rules:
 1. A destination is owed our events in rooms where it was a member before or after them, messages
-   to its users' devices, and changes of the device lists of users of ours who share a room with
-   it (design, "What keeps it right", 13).
+   to its users' devices, and the devices of users of ours who share a room with it
+   (`DeviceListAudience`; design, "What keeps it right", 13).
 2. Near the log's end memory answers: what each destination is owed is noted at the commit. Before
    that, tables answer.
-3. A device-list change concerns servers that only a look at the user's rooms tells. Until then no
-   cursor passes its position.
+3. What is owed is owed until it is taken: no cursor passes messages to devices or device lists,
+   however old they are. After a long outage events alone are cut: to those that lead to the rest.
 4. What passes (typing, receipts) is in memory alone; where too much waits, the oldest goes.
 """
 
 from __future__ import annotations
 
-import asyncio
 from bisect import insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 import msgspec
 import orjson
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import RoomId, ServerName, UserId, is_user_id, server_of
+from federation.events.ids import ServerName, UserId, is_user_id, server_of
 from federation.ports import Destination, DestinationStore, Owed
 from homeserver import limits
 from homeserver.engine.committer import Committer
-from homeserver.engine.entries import DeviceListEntry, EventEntry, ReceiptEntry, RemoteEduEntry
+from homeserver.engine.entries import EventEntry, ReceiptEntry, RemoteEduEntry
+from homeserver.engine.followers.device_list_audience import DeviceListAudience, ListChange
 from homeserver.engine.log import Placed
-from homeserver.engine.memberships import Memberships
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.store import OwedStore, Store
 
-DeviceListEdus = Callable[[Sequence[int]], Awaitable[list[JsonObject]]]
-"""The EDUs of changes of device lists, by their positions."""
+
+class DeviceListEdus(Protocol):
+    """Makes the EDUs that tell of users' devices as they are now."""
+
+    async def changes(self, positions: Sequence[int]) -> list[JsonObject]:
+        """Those of changes of device lists, by their positions."""
+
+    async def whole_lists(self, users: Sequence[UserId]) -> list[JsonObject]:
+        """Those of all devices of users, for servers that got none before."""
 
 
 class _Item(msgspec.Struct, frozen=True, order=True):
-    """One thing owed. Without payload: the device-list change at its position."""
+    """One thing owed. Without payload: the device-list change at its position, or the whole list
+    of `joined`."""
 
     position: int
     pdu: bytes = b""
     edu: bytes = b""
+    joined: str = ""
 
 
 class _Queue:
@@ -55,6 +64,8 @@ class _Queue:
 
     def add(self, item: _Item) -> None:
         """Keeps order; what does not fit is read from the tables later."""
+        if item.position <= self.start:
+            return  # found late: the tables have it
         if self.items and item < self.items[-1]:
             items = list(self.items)
             insort(items, item)
@@ -62,8 +73,8 @@ class _Queue:
         else:
             self.items.append(item)
         if len(self.items) > limits.OWED_IN_MEMORY:
+            self.start = self.items[-1].position
             self.items.clear()
-            self.start = item.position
 
     def taken(self, upto: int) -> None:
         """Forgets what the destination has."""
@@ -79,7 +90,6 @@ class LogFeed:
         store: Store,
         committer: Committer,
         rooms: Rooms,
-        memberships: Memberships,
         *,
         server_name: ServerName,
         device_list_edus: DeviceListEdus,
@@ -87,24 +97,23 @@ class LogFeed:
         self._store = store
         self._committer = committer
         self._rooms = rooms
-        self._memberships = memberships
         self.server_name = server_name
         self._device_list_edus = device_list_edus
         self._start = committer.position
         self._queues: dict[ServerName, _Queue] = {}
-        self._unresolved: deque[tuple[int, UserId]] = deque()
-        self._arrived = asyncio.Event()
-        self._with_edus: set[ServerName] = set()
+        self._audience = DeviceListAudience(store.owed, rooms, server_name)
+        self._held_back: set[ServerName] = set()
+        self._given_out: dict[ServerName, int] = {}  # the newest stored EDU of each
         self._on_owed: list[Callable[[Collection[ServerName]], None]] = []
         committer.subscribe(self._published)
 
-    def had_edus(self, destination: ServerName) -> bool:
-        """Were stored EDUs given out to it since this was asked last? They can be deleted once
-        the cursor is past them."""
-        if destination in self._with_edus:
-            self._with_edus.discard(destination)
-            return True
-        return False
+    def took_edus(self, destination: ServerName, cursor: int) -> bool:
+        """Return whether stored EDUs were given out to it, up to the cursor, since the last such
+        answer: they can be deleted."""
+        if self._given_out.get(destination, cursor + 1) > cursor:
+            return False
+        del self._given_out[destination]
+        return True
 
     def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
         """`OutboundFeed.subscribe`."""
@@ -116,6 +125,7 @@ class LogFeed:
         concerned: set[ServerName] = set()
         for placed in batch:
             entry = placed.entry
+            self._audience.note(placed)
             if isinstance(entry, EventEntry):
                 if entry.to_federate:
                     concerned |= self._note_event(placed.position, entry)
@@ -124,9 +134,6 @@ class LogFeed:
                 concerned.add(entry.destination)
             elif isinstance(entry, ReceiptEntry):
                 self._pass_receipt(entry)
-            elif isinstance(entry, DeviceListEntry) and self._is_ours(entry.user_id):
-                self._unresolved.append((placed.position, entry.user_id))
-                self._arrived.set()
         self._tell(concerned)
 
     def _is_ours(self, user_id: UserId) -> bool:
@@ -197,25 +204,15 @@ class LogFeed:
                 on_owed(servers)
 
     async def run(self) -> None:
-        """Finds out whom device-list changes concern; for the supervisor."""
-        while True:  # what a failed run left comes first
-            while self._unresolved:
-                position, user_id = self._unresolved[0]
-                servers = await self._servers_of(user_id)
-                for server in servers:
-                    self._queue(server).add(_Item(position))
-                self._unresolved.popleft()
-                self._tell(servers)
-            self._arrived.clear()
-            await self._arrived.wait()
+        """Finds out whom changes of device lists concern; for the supervisor."""
+        await self._audience.run(self._owe_list)
 
-    async def _servers_of(self, user_id: UserId) -> set[ServerName]:
-        servers: set[ServerName] = set()
-        for room_id in await self._memberships.rooms_of(user_id):
-            room = await self._rooms.get(RoomId(room_id))
-            if room is not None:
-                servers.update(room.view.servers)
-        return servers - {self.server_name}
+    def _owe_list(self, change: ListChange, servers: Collection[ServerName]) -> None:
+        item = _Item(change.position, joined=change.user_id if change.room_id else "")
+        for server in servers:
+            self._queue(server).add(item)
+        held_back, self._held_back = self._held_back, set()
+        self._tell(held_back.union(servers))
 
     # Answering
 
@@ -223,60 +220,79 @@ class LogFeed:
         self, destination: ServerName, after: int, *, pdu_limit: int, edu_limit: int
     ) -> Owed:
         """`OutboundFeed.owed`."""
-        end = self._committer.position
-        if self._unresolved:
-            end = min(end, self._unresolved[0][0] - 1)
+        end = self._settled_for(destination)
         queue = self._queue(destination)
         queue.taken(after)
         if after < queue.start:
             return await self._from_tables(destination, after, min(end, queue.start), pdu_limit)
         return await self._from_memory(queue, end, pdu_limit, edu_limit)
 
+    def _settled_for(self, destination: ServerName) -> int:
+        """How far it is known what a destination is owed; it is told when that moves on."""
+        end = self._audience.settled_upto(self._committer.position)
+        if end < self._committer.position:
+            self._held_back.add(destination)
+        return end
+
     async def _from_memory(self, queue: _Queue, end: int, pdu_limit: int, edu_limit: int) -> Owed:
         pdus: list[bytes] = []
         edus: list[JsonObject] = []
+        last = -1
         for item in list(queue.items):
             if item.position > end:
                 break
-            if len(pdus) >= pdu_limit or len(edus) >= edu_limit - limits.EDUS_PER_DEVICE_CHANGE:
-                return Owed(pdus, edus, item.position - 1, more=True)
+            is_full = len(pdus) >= pdu_limit or len(edus) >= edu_limit - limits.EDUS_PER_LIST
+            if is_full and item.position > last:  # what is at one position goes out in one go
+                return Owed(pdus, edus, last, more=True)
+            last = item.position
             if item.pdu:
                 pdus.append(item.pdu)
             elif item.edu:
                 edus.append(orjson.loads(item.edu))
-                self._with_edus.add(queue.server)
+                self._given_out[queue.server] = last
+            elif item.joined:
+                edus += await self._device_list_edus.whole_lists([UserId(item.joined)])
             else:
-                edus += await self._device_list_edus([item.position])
+                edus += await self._device_list_edus.changes([last])
         while queue.passing and len(edus) < edu_limit:
             edus.append(queue.passing.popleft())
         return Owed(pdus, edus, end)
 
     async def _from_tables(
-        self, destination: ServerName, after: int, upto: int, limit: int
+        self, destination: ServerName, after: int, end: int, limit: int, *, latest: bool = False
     ) -> Owed:
-        found_rows = await self._store.owed.owed(destination, after=after, upto=upto, limit=limit)
-        rows, messages = found_rows.events, found_rows.edus
-        changes = list(found_rows.device_changes)
+        found = await self._store.owed.owed(
+            destination, self.server_name, after=after, upto=end, limit=limit, latest=latest
+        )
         # Each list may end early: the cursor goes no further than the shortest.
-        for found in (
-            [row["position"] for row in rows],
-            [position for position, _ in messages],
-            changes,
+        upto = end
+        for places in (
+            [row["position"] for row in found.events],
+            [position for position, _ in found.edus],
+            found.device_changes,
+            [position for position, _ in found.joins],
         ):
-            if len(found) >= limit:
-                upto = min(upto, found[-1])
-        edus = [orjson.loads(edu) for position, edu in messages if position <= upto]
-        if messages:
-            self._with_edus.add(destination)
-        edus += await self._device_list_edus([one for one in changes if one <= upto])
-        pdus = [row["json"] for row in rows if row["position"] <= upto]
-        return Owed(pdus, edus, upto, more=upto < self._committer.position)
+            if len(places) >= limit:
+                upto = min(upto, places[-1])
+        pdus = [row["json"] for row in found.events if row["position"] <= upto]
+        edus: list[JsonObject] = []
+        for position, edu in found.edus:
+            if position <= upto:
+                edus.append(orjson.loads(edu))
+                self._given_out[destination] = position
+        edus += await self._device_list_edus.changes(
+            [one for one in found.device_changes if one <= upto]
+        )
+        edus += await self._device_list_edus.whole_lists(
+            [UserId(user) for position, user in found.joins if position <= upto]
+        )
+        is_all = upto == end and end == self._settled_for(destination)
+        return Owed(pdus, edus, upto, more=not is_all)
 
-    async def latest_of_each_room(self, destination: ServerName, after: int) -> Owed:
+    async def latest_of_each_room(self, destination: ServerName, after: int, *, limit: int) -> Owed:
         """`OutboundFeed.latest_of_each_room`."""
-        end = self._committer.position
-        rows = await self._store.owed.latest_owed(destination, after=after)
-        return Owed([row["json"] for row in rows if row["position"] <= end], [], end)
+        end = self._settled_for(destination)
+        return await self._from_tables(destination, after, end, limit, latest=True)
 
 
 class FeedDestinations:
@@ -297,7 +313,7 @@ class FeedDestinations:
     async def save_destination(self, destination: Destination) -> None:
         """`DestinationStore.save_destination`."""
         await self._store.save_destination(destination)
-        if self._feed.had_edus(destination.server):
+        if self._feed.took_edus(destination.server, destination.cursor):
             await self._owed.forget_edus(destination.server, destination.cursor)
 
     async def lagging(self) -> list[Destination]:

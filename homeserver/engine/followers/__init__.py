@@ -1,0 +1,2 @@
+"""Followers of the log: cursors over what is committed, fed from memory near its end, at least
+once."""

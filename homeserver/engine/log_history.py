@@ -1,0 +1,73 @@
+"""Which history the log is of: what tells a token of ours from one of a future that is lost.
+
+Rules:
+1. Each start of the server begins an epoch, with a random ID, at the position where the log then
+   is. A token names the epoch that it was given out in, and the log's position then.
+2. A database that was put back to an older copy lacks the epochs begun since, and begins another
+   one at the copy's end. So a token is of a lost future if its epoch isn't known, or if its
+   position is past the one where the next epoch began; however far the log has grown since.
+
+Design, "What keeps it right", 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from homeserver.errors import MatrixError
+from homeserver.rules.sync_tokens import (
+    Mark,
+    PageToken,
+    Point,
+    SyncToken,
+    format_point,
+    parse_any,
+)
+from homeserver.storage.logs import LOG, Epoch
+
+
+class LogHistory:
+    """The epochs of the log that are known, oldest first. `position` says where its end is."""
+
+    def __init__(self, epochs: Sequence[Epoch], position: Callable[[], int]) -> None:
+        self._position = position
+        self.id = epochs[-1].history
+        self._ends: dict[str, int | None] = {
+            one.history: following.began_at for one, following in pairwise(epochs)
+        }
+        self._ends[self.id] = None
+
+    def mark(self) -> Mark:
+        """The epoch and the position of now."""
+        return Mark(self.id, self._position())
+
+    def holds(self, mark: Mark) -> bool:
+        """Return whether a token with this mark was given out in a past of this log."""
+        if mark.history not in self._ends:
+            return False
+        end = self._ends[mark.history]
+        return mark.position <= (self._position() if end is None else end)
+
+    def format_point(self, point: Point) -> str:
+        """The token of a point in a room, given out now."""
+        return format_point(PageToken(self.mark(), point))
+
+    def parse(self, text: str) -> SyncToken | Point:
+        """A token of either kind. Raises InvalidToken, and 400 M_UNKNOWN_POS for one of a lost
+        future."""
+        token = parse_any(text)
+        if isinstance(token, PageToken):
+            self._check(token.mark)
+            return token.point
+        self._check(mark_of(token))
+        return token
+
+    def _check(self, mark: Mark) -> None:
+        if not self.holds(mark):
+            raise MatrixError(400, "M_UNKNOWN_POS", "The token is of a history that was lost")
+
+
+def mark_of(token: SyncToken) -> Mark:
+    """When a sync's token was given out."""
+    return Mark(token.history, token.position(LOG))

@@ -1,0 +1,1 @@
+"""Keys of devices, and who is told of them."""
