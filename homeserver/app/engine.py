@@ -15,6 +15,7 @@ from homeserver.engine.fanout import Fanout
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
+from homeserver.engine.redactions import Redactions
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
@@ -111,6 +112,7 @@ async def build_engine(
     stager = Stager(
         rooms,
         resolver,
+        Redactions(store, rooms),
         take_nid=committer.numbers.take,
         signer=Signer(server_name, key),
         clock=clock,

@@ -159,6 +159,7 @@ class Acceptance:
         staged, after = keep_aside(event, nid, room, before, origin)
         staged.missing_parents, staged.is_awaited = missing, is_awaited
         staged.snapshots = (*snapshots, *staged.snapshots)
+        await self._writer.stager.apply_waiting(room, staged)
         known = KnownEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
         room.stage(known, nid)
         room.remember_after(event.event_id, after)

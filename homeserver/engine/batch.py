@@ -23,7 +23,14 @@ from homeserver.engine.entries import (
 )
 from homeserver.engine.log import Placed
 from homeserver.engine.room import Room
-from homeserver.engine.staging import Brought, Resolved, RoomUnit, Staged, heads_row
+from homeserver.engine.staging import (
+    Brought,
+    Resolved,
+    RoomUnit,
+    Staged,
+    heads_row,
+    redacted_rows,
+)
 from homeserver.errors import MatrixError
 from homeserver.storage.batches import (
     BroughtMembers,
@@ -31,7 +38,6 @@ from homeserver.storage.batches import (
     HeadsRow,
     KnownMember,
     LogRows,
-    RedactedRow,
 )
 from homeserver.storage.database import Connection
 from homeserver.storage.history.proofs import ProofRows
@@ -253,6 +259,7 @@ def _add_correction(rows: CommitRows, one: Placing) -> None:
     rows.events += correction.rows
     rows.snapshots += correction.snapshots
     rows.proofs.extend(correction.proofs)
+    rows.redacted += redacted_rows(nid, correction.redacting)
     if correction.resolved is not None and correction.cause is not None:
         rows.resolutions.append(
             _resolution_row(nid, position, correction.cause, correction.resolved)
@@ -317,9 +324,7 @@ def _membership_row(
 def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
     for one, event in staged:
         nid = one.pending.room.nid
-        for redacting in event.redacting:
-            target, redaction = redacting.target, redacting.redaction
-            rows.redacted.append(RedactedRow(nid, target.event_id, target.raw, redaction))
+        rows.redacted += redacted_rows(nid, event.redacting)
         if event.waits_for_target is not None:
             rows.awaited.append((nid, event.waits_for_target, event.event.event_id))
         if event.row.n is not None and event.row.fill is not None:

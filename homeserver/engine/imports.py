@@ -24,6 +24,7 @@ from homeserver.engine.entries import Unit
 from homeserver.engine.history.chunks import Chunk, Chunks
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge
+from homeserver.engine.redactions import note_waiting
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room, RoomView, membership_counts
@@ -36,7 +37,15 @@ from homeserver.engine.snapshots import (
     membership_of,
     state_of,
 )
-from homeserver.engine.staging import Brought, Origin, Staged, Superseded, extended, snapshot_row
+from homeserver.engine.staging import (
+    Brought,
+    Origin,
+    Redacting,
+    Staged,
+    Superseded,
+    extended,
+    snapshot_row,
+)
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
@@ -102,6 +111,7 @@ class Imports:
             store,
             rooms,
             resolver=resolver,
+            redactions=writer.stager.redactions,
             judge=judge,
             take_nid=committer.numbers.take,
             given_state=self.given_state,
@@ -143,17 +153,33 @@ class Imports:
         await numbers.ready(len(ordered) + 1)
         nids = [numbers.take() for _ in ordered]  # all at once: others take some while we write
         first = ordered[0]
+        redacted: dict[EventId, Redacting] = {}
         if room is not None:
             room.cite(ordered)
+            redacted = await self._redacted(room, ordered)
 
         def rows(room_nid: int) -> Iterator[EventRow]:
             for event, nid in zip(ordered, nids, strict=True):
-                yield _row(event, nid, room_nid, rejected=event.event_id in rejected)
+                row = _row(event, nid, room_nid, rejected=event.event_id in rejected)
+                by = redacted.get(event.event_id)
+                if by is not None:
+                    row.json, row.redacted_by = by.target.raw, by.redaction
+                yield row
 
         key = (numbers.take(), first.room_id, first.version.name)
         room_nid = await self._store.events.store_outliers(key, rows)
         self._rooms.memory.stored(event.event_id for event in ordered)
         return room_nid
+
+    async def _redacted(self, room: Room, events: Sequence[Event]) -> dict[EventId, Redacting]:
+        """Those of the events whose redactions came before them. These go on waiting: the event
+        may get a place yet."""
+        redacted = {}
+        for event in events:
+            if event.event_id in room.awaited_targets:
+                for one in await self._writer.stager.redactions.waiting_for(room, event):
+                    redacted[event.event_id] = one
+        return redacted
 
     async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
         return _by_key(await self._store.events.refs_by_id(event_ids))
@@ -280,13 +306,17 @@ class Imports:
                 if gap is None:
                     return None
                 await self._committer.numbers.ready(4 * len(ids) + 2)
-                filled = await self._chunks.place(room, chunk, gap)
+                filled, redacting = await self._chunks.place(room, chunk, gap)
                 if not filled.rows:
                     return None
                 await self._store.events.backfill(
                     room.nid, [row.event_id for row in filled.rows], filled
                 )
                 self._placed(room, chunk, filled)
+                for _, target, redaction in filled.awaited:
+                    note_waiting(room, EventId(target), EventId(redaction))
+                for one in redacting:
+                    self._rooms.apply_redaction(room, one.target, one.redaction)
                 return gap
         finally:
             room.pins -= 1

@@ -225,6 +225,7 @@ class Rooms:
         is its redacted form."""
         self.memory.forget_event(target.event_id)
         room.forget_auth()
+        room.awaited_targets.pop(target.event_id, None)
         for placed in list(room.ring):
             entry = ring_entry(placed)
             if entry.event.event_id == target.event_id:

@@ -16,7 +16,6 @@ import msgspec
 
 from federation.events.event import Event, EventTooLarge, InvalidEvent
 from federation.events.ids import EventId, RoomId, ServerName
-from federation.events.redaction import redact_event
 from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
 from federation.graph.auth_rules import auth_event_keys, check_auth
@@ -24,13 +23,13 @@ from federation.graph.building import EventDraft, build_event
 from federation.ports import Clock, KnownEvent, Metrics
 from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
+from homeserver.engine.redactions import Redactions, note_waiting
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Branch, branches_of
 from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
 from homeserver.engine.snapshots import Chain, StateMap
 from homeserver.engine.staging import (
     Origin,
-    Redacting,
     Resolved,
     Staged,
     after_state_event,
@@ -74,6 +73,7 @@ class Stager:
         self,
         rooms: Rooms,
         resolver: Resolver,
+        redactions: Redactions,
         *,
         take_nid: Callable[[], int],
         signer: Signer,
@@ -83,6 +83,7 @@ class Stager:
     ) -> None:
         self._rooms = rooms
         self._resolver = resolver
+        self.redactions = redactions
         self._take_nid = take_nid
         self._signer = signer
         self._clock = clock
@@ -262,7 +263,7 @@ class Stager:
         )
         is_changed = staged.changes_other_state
         staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
-        await self._prepare_redactions(room, staged, before.state)
+        await self._redact(room, staged, before.state)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
         room.stage(KnownEvent(event), nid)
@@ -316,40 +317,24 @@ class Stager:
         room.stage(KnownEvent(event), event_nid)
         return room, staged
 
-    # Redactions (spec: room version 3, "Handling redactions")
+    # Redactions
 
-    async def _prepare_redactions(self, room: Room, staged: Staged, before: StateMap) -> None:
-        """Applies the redaction that this event is, on the state before it, and those that waited
-        for it. A state event redacts nothing, whatever its type."""
+    async def _redact(self, room: Room, staged: Staged, before: StateMap) -> None:
+        """Applies the redaction that this event is, and those that waited for it."""
         event = staged.event
-        for waiting in room.awaited_targets.get(event.event_id, ()):
-            redaction = room.staged_events.get(waiting) or (
-                await self._rooms.events([waiting])
-            ).get(waiting)
-            if redaction is not None:
-                state = await self._rooms.state_before(room, waiting)
-                await self._redact(room, staged, event, redaction.event, state or before)
-        if event.type != "m.room.redaction" or event.is_state or event.redacts is None:
-            return
-        target_id = event.redacts
-        known = room.staged_events.get(target_id) or (await self._rooms.events([target_id])).get(
-            target_id
+        await self.apply_waiting(room, staged)
+        outcome = await self.redactions.of(
+            room, event, before, is_word=staged.row.unproven, at_hand={}
         )
-        if known is None:
-            room.awaited_targets.setdefault(target_id, []).append(event.event_id)
-            staged.waits_for_target = target_id
-        elif known.event.room_id == room.room_id:
-            await self._redact(room, staged, known.event, event, before)
+        staged.redacting += outcome.applied
+        if outcome.waits_for is not None:
+            note_waiting(room, outcome.waits_for, event.event_id)
+            staged.waits_for_target = outcome.waits_for
+        if outcome.applied and staged.entry is not None:
+            target = outcome.applied[0].target.event_id
+            staged.entry = msgspec.structs.replace(staged.entry, redacts=target)
 
-    async def _redact(
-        self, room: Room, staged: Staged, target: Event, by: Event, state: StateMap
-    ) -> None:
-        """Has `by` applied to `target` if it may be, by the state before it. One that may not is
-        never shown to clients (`EventEntry.redacts`)."""
-        auth = room.auth_state(state, self._rooms.memory.cached_event)
-        levels = await self.loading(lambda: auth.power_levels)
-        same_server = target.sender.partition(":")[2] == by.sender.partition(":")[2]
-        if same_server or levels.user(by.sender) >= levels.redact:
-            staged.redacting += (Redacting(redact_event(target), by.event_id),)
-            if by is staged.event and staged.entry is not None:
-                staged.entry = msgspec.structs.replace(staged.entry, redacts=target.event_id)
+    async def apply_waiting(self, room: Room, staged: Staged) -> None:
+        """Applies the redactions that waited for an event, of whatever verdict."""
+        if staged.event.event_id in room.awaited_targets:
+            staged.redacting += await self.redactions.waiting_for(room, staged.event)

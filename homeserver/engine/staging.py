@@ -8,7 +8,7 @@ the caller resolved the state.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import immutables
@@ -39,6 +39,7 @@ from homeserver.engine.snapshots import (
 )
 from homeserver.engine.stored import client_json
 from homeserver.storage import events as event_rows
+from homeserver.storage.batches import RedactedRow
 from homeserver.storage.events import EventRow
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.snapshots import SnapshotRow
@@ -125,6 +126,7 @@ class Correction(msgspec.Struct):
     servers_went: list[ServerName] = []
     resolved: Resolved | None = None
     cause: EventId | None = None  # the first event that came out otherwise
+    redacting: list[Redacting] = []
     proofs: ProofRows = msgspec.field(default_factory=ProofRows)
 
 
@@ -380,6 +382,14 @@ def changed_view(
         old.position,
     )
     return view, changes, counts
+
+
+def redacted_rows(room_nid: int, redacting: Iterable[Redacting]) -> list[RedactedRow]:
+    """The rows to write of events that redactions empty."""
+    return [
+        RedactedRow(room_nid, one.target.event_id, one.target.raw, one.redaction)
+        for one in redacting
+    ]
 
 
 def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:

@@ -387,6 +387,8 @@ def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> 
         rooms.memory.forget_event(event_id)
         if row.n is None:
             room.forget_timeline(event_id)
+    for redacting in correction.redacting:
+        rooms.apply_redaction(room, redacting.target, redacting.redaction)
     if correction.rows:
         room.corrections += 1
         room.forget_auth()

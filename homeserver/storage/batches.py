@@ -199,12 +199,21 @@ async def _write_members(connection: Connection, rows: CommitRows) -> None:
 
 
 async def _write_redactions(connection: Connection, rows: CommitRows) -> None:
-    for one in rows.redacted:
+    await write_redactions(connection, rows.redacted, rows.awaited)
+
+
+async def write_redactions(
+    connection: Connection,
+    redacted: Sequence[RedactedRow],
+    awaited: Sequence[tuple[int, str, str]],
+) -> None:
+    """Redacts stored events, and keeps the redactions (room_nid, target, redaction) that wait."""
+    for one in redacted:
         await events.redact(
             connection, one.room_nid, one.event_id, json=one.json, redacted_by=one.redacted_by
         )
         await redactions.arrived(connection, one.room_nid, one.event_id)
-    for room_nid, target, redaction in rows.awaited:
+    for room_nid, target, redaction in awaited:
         await redactions.keep(connection, room_nid, target, redaction)
 
 

@@ -27,6 +27,7 @@ from homeserver.storage import (
     state_changes,
     transactions,
 )
+from homeserver.storage.batches import RedactedRow
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.events import EventRow
 from homeserver.storage.history import gaps, proofs
@@ -48,12 +49,15 @@ class Gap(msgspec.Struct, frozen=True):
 
 class Filled(msgspec.Struct, frozen=True):
     """What fills it: events, snapshots, the gaps that are left below as (missing event, n, fill of
-    the event that names it), and what is now to be proven."""
+    the event that names it), what is now to be proven, events that redactions empty, redactions
+    that wait as (room_nid, target, redaction)."""
 
     rows: Sequence[EventRow]
     snapshots: Sequence[SnapshotRow]
     gaps: Sequence[tuple[str, int, int]]
     proofs: ProofRows
+    redacted: Sequence[RedactedRow] = ()
+    awaited: Sequence[tuple[int, str, str]] = ()
 
 
 class OwedRows(msgspec.Struct, frozen=True):
@@ -169,6 +173,7 @@ class EventRows:
             await gaps.close(connection, room_nid, event_ids)
             if filled.gaps:
                 await gaps.insert(connection, [(room_nid, *one) for one in filled.gaps])
+            await batches.write_redactions(connection, filled.redacted, filled.awaited)
             await proofs.write(connection, filled.proofs)
 
 

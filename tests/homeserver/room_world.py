@@ -38,6 +38,7 @@ from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
+from homeserver.engine.redactions import Redactions
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Signer, Stager
@@ -265,6 +266,7 @@ def _world(database: Database, committer: Committer) -> World:
     stager = Stager(
         rooms,
         Resolver(store, rooms),
+        Redactions(store, rooms),
         take_nid=committer.numbers.take,
         signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
         clock=clock,

@@ -157,6 +157,7 @@ class MemoryEvents:
         for one in event_ids:
             tables.gaps.pop((room_nid, one), None)
         tables.open_gaps([(room_nid, *one) for one in filled.gaps])
+        tables.apply_redactions(filled.redacted, filled.awaited)
         tables.apply_proofs(filled.proofs)
         await self._pause()
 

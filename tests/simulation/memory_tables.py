@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homeserver import limits
-from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember
+from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, RedactedRow
 from homeserver.storage.database import DataRefused
 from homeserver.storage.events import REJECTED, EventRow
 from homeserver.storage.history.proofs import ProofRows
@@ -160,7 +160,7 @@ class Tables:
         if not plain:
             self._apply_state(rows)
             self._apply_members(rows)
-            self._apply_redactions(rows)
+            self.apply_redactions(rows.redacted, rows.awaited)
             for nid, event_id in rows.proofs.placed:
                 self.gaps.pop((nid, event_id), None)
             self.open_gaps(rows.gaps)
@@ -263,8 +263,11 @@ class Tables:
             if server not in present:
                 self.servers[nid, server, brought.position] = None
 
-    def _apply_redactions(self, rows: CommitRows) -> None:
-        for one in rows.redacted:
+    def apply_redactions(
+        self, redacted: Sequence[RedactedRow], waiting: Sequence[tuple[int, str, str]]
+    ) -> None:
+        """`batches.write_redactions`."""
+        for one in redacted:
             stored = self.events.get(one.event_id)
             if stored is not None and stored["room_nid"] == one.room_nid:
                 stored.update(json=one.json, redacted_by=one.redacted_by)
@@ -273,7 +276,7 @@ class Tables:
                 by["redacts"] = one.event_id
             for key in [k for k in self.awaited if k[:2] == (one.room_nid, one.event_id)]:
                 del self.awaited[key]
-        for awaited in rows.awaited:
+        for awaited in waiting:
             self.awaited[awaited] = None
 
     def open_gaps(self, rows: Sequence[tuple[int, str, int, int]]) -> None:

@@ -8,6 +8,7 @@ Rules:
    an open end the state is a mere word, and a refusal by it would hide the gap below: there the
    event is placed, unproven, and judged once the gap is closed.
 4. What can't be decided is left out, and asked for again.
+5. Redactions are applied whatever comes first, they or their targets (`engine.redactions`).
 
 Spec: server-server API, "Backfilling and retrieving missing events".
 """
@@ -24,12 +25,20 @@ from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
 from federation.ports import KnownEvent
 from homeserver.engine.history.judging import Judge, refused_by_auth_events
+from homeserver.engine.redactions import Redactions, target_of
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import first_chain
-from homeserver.engine.staging import Origin, after_state_event, event_row, snapshot_row
+from homeserver.engine.staging import (
+    Origin,
+    Redacting,
+    after_state_event,
+    event_row,
+    redacted_rows,
+    snapshot_row,
+)
 from homeserver.engine.store import Store
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
@@ -69,6 +78,9 @@ class _Work:
     snapshots: list[SnapshotRow] = field(default_factory=list)
     unproven: set[EventId] = field(default_factory=set)
     lacking: dict[EventId, list[EventId]] = field(default_factory=dict)
+    redacting: list[Redacting] = field(default_factory=list)
+    waiting: list[tuple[EventId, EventId]] = field(default_factory=list)
+    before_redactions: dict[EventId, Before] = field(default_factory=dict)
 
     def is_placed(self, event_id: EventId) -> bool:
         """Has it a place in the graph, here or by this chunk?"""
@@ -93,6 +105,7 @@ class Chunks:
         rooms: Rooms,
         *,
         resolver: Resolver,
+        redactions: Redactions,
         judge: Judge,
         take_nid: Callable[[], int],
         given_state: GivenState,
@@ -100,12 +113,14 @@ class Chunks:
         self._store = store
         self._rooms = rooms
         self._resolver = resolver
+        self._redactions = redactions
         self._judge = judge
         self._take_nid = take_nid
         self._given_state = given_state
 
-    async def place(self, room: Room, chunk: Chunk, gap: Gap) -> Filled:
-        """Gives the chunk's events places below a gap. *Precondition:* the caller holds the room's
+    async def place(self, room: Room, chunk: Chunk, gap: Gap) -> tuple[Filled, Sequence[Redacting]]:
+        """Gives the chunk's events places below a gap, and tells what is redacted by it or of it.
+        *Precondition:* the caller holds the room's
         turn, and all that was staged is committed. Raises Superseded."""
         ids = {event.event_id for event in chunk.events}
         ids |= {parent for event in chunk.events for parent in event.prev_events}
@@ -119,10 +134,27 @@ class Chunks:
             for event in chunk.events:
                 if not work.is_placed(event.event_id):
                     await self._place(work, event)
+            await self._redact(work)
         finally:
             for event in work.events:
                 room.unstage(event.event_id)
-        return _filled(work, gap)
+        return _filled(work, gap), work.redacting
+
+    async def _redact(self, work: _Work) -> None:
+        """What the chunk's redactions do, and what waiting ones do to its events."""
+        placed = {event.event_id: work.known[event.event_id] for event in work.events}
+        for event in work.events:
+            work.redacting += await self._redactions.waiting_for(work.room, event)
+            before = work.before_redactions.get(event.event_id)
+            if before is None:
+                continue
+            is_word = event.event_id in work.unproven
+            outcome = await self._redactions.of(
+                work.room, event, before.state, is_word=is_word, at_hand=placed
+            )
+            work.redacting += outcome.applied
+            if outcome.waits_for is not None:
+                work.waiting.append((outcome.waits_for, event.event_id))
 
     def _numbers(self, chunk: Chunk, stored: Mapping[EventId, Row]) -> dict[EventId, int]:
         """The row numbers of the events, those of new ones in the order in which they are cited."""
@@ -173,6 +205,8 @@ class Chunks:
         work.room.stage(known, nid)
         if is_unproven:
             work.unproven.add(event.event_id)
+        if target_of(event) is not None and not is_rejected:
+            work.before_redactions[event.event_id] = before
 
     async def _before(self, work: _Work, event: Event) -> Before | None:
         """The state before an event; None where nothing is known of it."""
@@ -228,4 +262,11 @@ def _filled(work: _Work, gap: Gap) -> Filled:
             proofs.opened += [
                 (room_nid, parent, row.event_nid, parent in lacking) for parent in event.prev_events
             ]
-    return Filled(work.rows, work.snapshots, gaps, proofs)
+    return Filled(
+        work.rows,
+        work.snapshots,
+        gaps,
+        proofs,
+        redacted_rows(room_nid, work.redacting),
+        [(room_nid, target, redaction) for target, redaction in work.waiting],
+    )

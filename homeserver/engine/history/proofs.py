@@ -34,12 +34,14 @@ from homeserver.engine.history.descendants import Descendants
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judgements import Judgement
 from homeserver.engine.history.judging import Judge, is_unsigned_join
+from homeserver.engine.redactions import target_of
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import difference, extend, first_chain
 from homeserver.engine.staging import (
     Correction,
+    Redacting,
     Superseded,
     extended,
     snapshot_row,
@@ -180,10 +182,26 @@ class Proofs:
             raise _EdgesMissing(cited)
         work.descendants.catch_up()
         correction = await self._corrections.make(work.room, judged, work.descendants)
+        correction.redacting = await self._redact(work.room, judged, step.flipped)
         room_nid = work.room.nid
         correction.proofs.looked_at += [(room_nid, nid) for nid in step.put_off]
         correction.proofs.proven += [(room_nid, one.nid, one.event_id) for one in judged]
         return correction
+
+    async def _redact(
+        self, room: Room, judged: Sequence[Judgement], flipped: Mapping[EventId, KnownEvent]
+    ) -> list[Redacting]:
+        """Applies the redactions that waited until they were proven."""
+        redacting: list[Redacting] = []
+        for one in judged:
+            target = target_of(one.event)
+            waits = target is not None and one.event_id in room.awaited_targets.get(target, ())
+            if waits and one.verdict == event_rows.ACCEPTED:
+                outcome = await self._writer.stager.redactions.of(
+                    room, one.event, one.before.state, is_word=False, at_hand=flipped
+                )
+                redacting += outcome.applied
+        return redacting
 
     def _count(self, step: _Step) -> None:
         corrected = sum(not one.is_same for one in step.judged.values())
