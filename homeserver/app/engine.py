@@ -12,10 +12,10 @@ from federation.ports import Clock, Metrics, PolicySigner
 from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.fanout import Fanout
+from homeserver.engine.history.redactions import Redactions
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
-from homeserver.engine.redactions import Redactions
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms

@@ -24,7 +24,7 @@ from homeserver.engine.entries import Unit
 from homeserver.engine.history.chunks import Chunk, Chunks
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge
-from homeserver.engine.redactions import note_waiting
+from homeserver.engine.history.redactions import note_waiting
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room, RoomView, membership_counts

@@ -23,7 +23,7 @@ from federation.graph.building import EventDraft, build_event
 from federation.ports import Clock, KnownEvent, Metrics
 from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
-from homeserver.engine.redactions import Redactions, note_waiting
+from homeserver.engine.history.redactions import Redactions, note_waiting
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Branch, branches_of
 from homeserver.engine.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView

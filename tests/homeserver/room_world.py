@@ -35,10 +35,10 @@ from homeserver.api.timeline import TimelineApi
 from homeserver.clock import SystemClock
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
+from homeserver.engine.history.redactions import Redactions
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
-from homeserver.engine.redactions import Redactions
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Signer, Stager

@@ -8,7 +8,7 @@ Rules:
    an open end the state is a mere word, and a refusal by it would hide the gap below: there the
    event is placed, unproven, and judged once the gap is closed.
 4. What can't be decided is left out, and asked for again.
-5. Redactions are applied whatever comes first, they or their targets (`engine.redactions`).
+5. Redactions are applied whatever comes first, they or their targets (`engine.history.redactions`).
 
 Spec: server-server API, "Backfilling and retrieving missing events".
 """
@@ -25,7 +25,7 @@ from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
 from federation.ports import KnownEvent
 from homeserver.engine.history.judging import Judge, refused_by_auth_events
-from homeserver.engine.redactions import Redactions, target_of
+from homeserver.engine.history.redactions import Redactions, target_of
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room

@@ -34,7 +34,7 @@ from homeserver.engine.history.descendants import Descendants
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judgements import Judgement
 from homeserver.engine.history.judging import Judge, is_unsigned_join
-from homeserver.engine.redactions import target_of
+from homeserver.engine.history.redactions import target_of
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
 from homeserver.engine.rooms import Rooms
