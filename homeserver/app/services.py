@@ -52,6 +52,7 @@ from homeserver.services.rooms import RoomCreation
 from homeserver.services.seen_devices import SeenDevices
 from homeserver.services.state import State
 from homeserver.services.sync import Sync, SyncEngine
+from homeserver.services.sync_departures import Departures
 from homeserver.services.sync_rooms import RoomPlanner
 from homeserver.services.sync_sources import SyncSources
 from homeserver.services.sync_state import SyncState
@@ -296,7 +297,9 @@ def make_rooms(
     visibility = Visibility(engine.rooms, engine.reader, own)
     lazy = LazyMembers()
     timelines = Timelines(engine.reader, visibility)
-    planner = RoomPlanner(engine.rooms, engine.reader, timelines, SyncState(engine.rooms), lazy)
+    state = SyncState(engine.rooms)
+    planner = RoomPlanner(engine.rooms, engine.reader, timelines, state, lazy)
+    departures = Departures(engine.rooms, engine.reader, timelines, state)
     sources = SyncSources(
         to_device=devicework.to_device,
         device_lists=devicework.device_lists,
@@ -323,7 +326,7 @@ def make_rooms(
         timeline=Timeline(room_engine),
         state=State(room_engine, directory, members, engine.reader),
         upgrades=Upgrades(room_engine, people),
-        sync=Sync(sync_engine, planner, lazy, sources),
+        sync=Sync(sync_engine, planner, departures, lazy, sources),
         history=History(
             engine.rooms,
             engine.reader,

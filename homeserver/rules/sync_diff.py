@@ -56,10 +56,10 @@ def state_delta(
     return delta
 
 
-def state_after(changes: Sequence[tuple[int, Change]]) -> dict[StateKey, EventId]:
-    """`state_after` of an incremental sync: the last value of each key."""
-    last = {change.key: change.event_id for _, change in changes}
-    return {key: event_id for key, event_id in last.items() if event_id is not None}
+def last(changes: Sequence[tuple[int, Change]]) -> dict[StateKey, EventId]:
+    """The last value of each changed key that has one: `state_after` of an incremental sync."""
+    values = {change.key: change.event_id for _, change in changes}
+    return {key: event_id for key, event_id in values.items() if event_id is not None}
 
 
 def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[UserId]:

@@ -37,10 +37,12 @@ from homeserver.services.ignored_users import IgnoredUsers
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.sync_answer import Answer
 from homeserver.services.sync_beside import Plans, SyncBeside
+from homeserver.services.sync_departures import Departures
 from homeserver.services.sync_ephemeral import account_data_event
 from homeserver.services.sync_invites import stripped_state
 from homeserver.services.sync_news import RoomNews, scan
-from homeserver.services.sync_rooms import Ask, Look, RoomPlan, RoomPlanner
+from homeserver.services.sync_plans import Ask, Look, RoomPlan
+from homeserver.services.sync_rooms import RoomPlanner
 from homeserver.services.sync_sources import SyncSources
 from homeserver.services.sync_state import NAMING_KEYS
 from homeserver.storage.logs import LOG
@@ -79,11 +81,13 @@ class Sync:
         self,
         engine: SyncEngine,
         planner: RoomPlanner,
+        departures: Departures,
         lazy_members: LazyMembers,
         sources: SyncSources,
     ) -> None:
         self._engine = engine
         self._planner = planner
+        self._departures = departures
         self._lazy = lazy_members
         self._sources = sources
         self._beside = SyncBeside(sources)
@@ -250,12 +254,12 @@ class Sync:
         section = "join" if user_room.membership == "join" else "leave"
         if news is not None and not news.events and not news.changes:
             return RoomPlan(room_id, section)
+        if section == "leave":
+            return await self._departures.plan(ask, room_id, user_room)
         room = await self._engine.rooms.get(room_id)
         if room is None:
             return RoomPlan(room_id, section, is_told=True)
-        if section == "join":
-            return await self._planner.joined(ask, room, user_room, news)
-        return await self._planner.left(ask, room, user_room)
+        return await self._planner.joined(ask, room, user_room, news)
 
     # Beside rooms
 

@@ -1,9 +1,9 @@
-"""One room in a sync: what is to be sent, planned for all rooms before any event is fetched.
+"""A joined room in a sync: what is to be sent, planned for all rooms before any event is fetched.
 
 Rules:
 1. A plan names events by ID; the bytes of all plans' events are then fetched in one call.
 2. A room that was joined since the client's position is sent whole.
-3. Of a room that the reader left, nothing after the leave is sent.
+3. A client that applies `state` and then `timeline` has the room's state as it is.
 
 Spec: client-server API, /sync, `rooms`.
 """
@@ -14,83 +14,19 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
+from federation.events.ids import EventId, StateKey, UserId
 from homeserver.engine.entries import StateChange
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.reader import Reader
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules import sync_diff
-from homeserver.rules.filters import SyncFilter
 from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.sync_news import News, RoomNews
-from homeserver.services.sync_state import Moment, SyncState
-from homeserver.services.sync_timelines import NOTHING, RoomReader, Timeline, Timelines
+from homeserver.services.sync_news import RoomNews
+from homeserver.services.sync_plans import Ask, RoomPlan, Summary
+from homeserver.services.sync_state import Moment, SyncState, before, settled
+from homeserver.services.sync_timelines import RoomReader, Timeline, Timelines
 
 _MEMBER = "m.room.member"
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """Who asks for what. `since` is the client's position, None when it has nothing; `upto` the
-    position that the answer leads to."""
-
-    user_id: UserId
-    device_id: DeviceId
-    filter: SyncFilter
-    since: int | None
-    upto: int
-    full_state: bool = False
-    use_state_after: bool = False
-    ignored: frozenset[str] = frozenset()
-
-    @property
-    def device(self) -> tuple[UserId, DeviceId]:
-        """The reader's device."""
-        return (self.user_id, self.device_id)
-
-
-class Look(msgspec.Struct, frozen=True):
-    """One look at what is new for a reader. `mine` are their memberships. `news` is what the log
-    has; None when they start anew or are so far behind that it wasn't read."""
-
-    ask: Ask
-    mine: Mapping[RoomId, UserRoom]
-    news: News | None
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """A room's summary; `heroes` None when the room has a name."""
-
-    heroes: Sequence[UserId] | None
-    joined: int
-    invited: int
-
-
-class RoomPlan(msgspec.Struct):
-    """What is to be sent of a room. `is_whole`: the client gets it from scratch. `is_told`: it is
-    named in the answer even when there is nothing in it (a membership changed)."""
-
-    room_id: RoomId
-    section: str
-    timeline: Timeline = NOTHING
-    state: list[EventId] = []
-    is_whole: bool = False
-    summary: Summary | None = None
-    is_told: bool = False
-    ephemeral: list[bytes] = []
-    account_data: list[bytes] = []
-
-    @property
-    def is_empty(self) -> bool:
-        """Is there nothing to tell?"""
-        return not (
-            self.timeline.events
-            or self.timeline.limited
-            or self.state
-            or self.summary
-            or self.ephemeral
-            or self.account_data
-            or self.is_told
-        )
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -135,6 +71,9 @@ class RoomPlanner:
             is_whole=is_new,
         )
         changes = [] if is_whole else await self._changes(ask, room, news)
+        if not ask.use_state_after:
+            final = self._state.at(room, ask.upto).get if is_whole else sync_diff.last(changes).get
+            timeline = settled(timeline, final)
         summary = None
         if is_whole or sync_diff.changes_summary(changes):
             summary = await self._summary(room, ask.user_id)
@@ -147,49 +86,6 @@ class RoomPlanner:
             room.room_id, "join", timeline, list(state.values()), is_whole, summary, is_told=is_new
         )
 
-    async def left(self, ask: Ask, room: Room, user_room: UserRoom) -> RoomPlan:
-        """A room that the reader left, or was made to leave, up to that moment."""
-        upto = min(ask.upto, user_room.position)
-        timeline = await self._timelines.newest(
-            room,
-            RoomReader(ask.user_id, user_room, ask.ignored),
-            ask.filter.room.timeline,
-            after=ask.since or 0,
-            upto=upto,
-            is_whole=ask.since is None,
-        )
-        is_whole = ask.since is None or ask.full_state
-        if not await self._was_in(room, user_room):
-            return RoomPlan(room.room_id, "leave", timeline, [], is_whole, is_told=True)
-        if is_whole:
-            chosen = await self._state_of_leaver(ask, room, user_room, timeline)
-        else:
-            changes = await self._reader.changes(room, after=ask.since or 0, upto=upto)
-            chosen = self._delta(ask, timeline, changes, upto)
-        state = await self._state.filtered(chosen, ask.filter.room.state)
-        return RoomPlan(
-            room.room_id, "leave", timeline, list(state.values()), is_whole, is_told=True
-        )
-
-    async def _was_in(self, room: Room, user_room: UserRoom) -> bool:
-        """Was the reader joined when they left? Who only was invited gets no state."""
-        placed = await self._reader.place(room, user_room.event_id)
-        replaces = placed.entry.replaces if placed is not None else None  # type: ignore[union-attr]
-        if replaces is None:
-            return False
-        known = (await self._rooms.events([replaces])).get(replaces)
-        return known is not None and known.event.membership == "join"
-
-    async def _state_of_leaver(
-        self, ask: Ask, room: Room, user_room: UserRoom, timeline: Timeline
-    ) -> dict[StateKey, EventId]:
-        if ask.use_state_after or not timeline.events:
-            state = await self._rooms.state_after(room, user_room.event_id)
-        else:
-            first = timeline.events[0].entry.event.event_id
-            state = await self._rooms.state_before(room, first)
-        return {key: ref.event_id for key, ref in (state or {}).items()}
-
     # State
 
     async def _changes(
@@ -199,23 +95,11 @@ class RoomPlanner:
             return [one for one in news.changes if one[0] <= ask.upto]
         return await self._reader.changes(room, after=ask.since or 0, upto=ask.upto)
 
-    def _delta(
-        self,
-        ask: Ask,
-        timeline: Timeline,
-        changes: Sequence[tuple[int, StateChange]],
-        upto: int,
-    ) -> dict[StateKey, EventId]:
-        if ask.use_state_after:
-            return sync_diff.state_after(changes)
-        start = upto + 1 if timeline.start is None else timeline.start
-        return sync_diff.state_delta(changes, start=start, timeline=timeline.ids)
-
     def _choose(self, ask: Ask, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
         if not facts.is_whole:
             if not facts.changes:
                 return {}
-            return self._delta(ask, facts.timeline, facts.changes, ask.upto)
+            return self._state.delta(ask, facts.timeline, facts.changes)
         moment = self._moment(ask, room, facts.timeline)
         if ask.filter.room.state.lazy_load_members:
             return self._state.without_members(room, moment)
@@ -224,7 +108,7 @@ class RoomPlanner:
     def _moment(self, ask: Ask, room: Room, timeline: Timeline) -> Moment:
         if ask.use_state_after:
             return self._state.at(room, ask.upto)
-        return self._state.at_start(room, timeline, ask.upto)
+        return before(self._state.at(room, ask.upto), timeline)
 
     async def _add_lazy(
         self, ask: Ask, room: Room, facts: _Facts, chosen: dict[StateKey, EventId]

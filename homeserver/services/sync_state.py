@@ -5,7 +5,9 @@ Rules:
    changed put back: each state event says which one it replaced, so no old state is read.
 2. With lazy loading, of the members only those are sent whose events are in the timeline, who name
    the room, whose membership changed in a gap, and the reader's own when they join.
-3. What one pass over a large state finds (its non-members, its heroes) is kept until the state
+3. State that changed where the reader couldn't see it is told all the same: `state` and then
+   `timeline`, applied by the client, lead to the room's state.
+4. What one pass over a large state finds (its non-members, its heroes) is kept until the state
    changes.
 
 Spec: client-server API, /sync, `state`, `summary`; "Lazy-loading room members".
@@ -14,17 +16,19 @@ Spec: client-server API, /sync, `state`, `summary`; "Lazy-loading room members".
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import limits
+from homeserver.engine.entries import StateChange
 from homeserver.engine.reader import event_entry
 from homeserver.engine.rooms import Room, Rooms, RoomView
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules import sync_diff
 from homeserver.rules.filters import EventFilter
+from homeserver.services.sync_plans import Ask
 from homeserver.services.sync_timelines import Timeline
 from homeserver.services.visibility import REDACTION
 
@@ -76,23 +80,6 @@ class SyncState:
         self._rooms = rooms
         self._indexes: OrderedDict[RoomId, _Index] = OrderedDict()
 
-    def at_start(self, room: Room, timeline: Timeline, upto: int) -> Moment:
-        """The state before the timeline's first event. State events that the filter left out of
-        the timeline are in it."""
-        view = room.view
-        former: dict[StateKey, EventId | None] = {}
-        shown = timeline.ids
-        for seen in timeline.events:
-            entry = seen.entry
-            if entry.event.state_key is None or entry.event.key in former:
-                continue
-            ref = view.state.get(entry.event.key)
-            # A value that came by other than the timeline stays: nothing else would tell of it.
-            if ref is None or ref.event_id in shown or ref.nid > entry.nid:
-                former[entry.event.key] = entry.replaces
-        _put_back_later(room, view, upto, former)
-        return Moment(view.state, former)
-
     def at(self, room: Room, upto: int) -> Moment:
         """The state as of a log position, not long ago: what was committed since is put back."""
         view = room.view
@@ -101,6 +88,15 @@ class SyncState:
         return Moment(view.state, former)
 
     # Lists
+
+    def delta(
+        self, ask: Ask, timeline: Timeline, changes: Sequence[tuple[int, StateChange]]
+    ) -> dict[StateKey, EventId]:
+        """`state` (or `state_after`) of an incremental sync; `changes` are those that it tells."""
+        if ask.use_state_after:
+            return sync_diff.last(changes)
+        start = ask.upto + 1 if timeline.start is None else timeline.start
+        return sync_diff.state_delta(changes, start=start, timeline=timeline.ids)
 
     def whole(self, room: Room, moment: Moment) -> dict[StateKey, EventId]:
         """All state at a moment."""
@@ -159,6 +155,35 @@ class SyncState:
             event_id in known and bool(known[event_id].event.content.get(NAMING_KEYS[key]))
             for key, event_id in ids.items()
         )
+
+
+def before(end: Moment, timeline: Timeline) -> Moment:
+    """The state before the timeline's first event, from that at the end: what the timeline changes
+    is put back."""
+    former = dict(end.put_back)
+    put_back = set[StateKey]()
+    for seen in timeline.events:
+        event = seen.entry.event
+        if event.state_key is not None and event.key not in put_back:
+            put_back.add(event.key)
+            former[event.key] = seen.entry.replaces
+    return Moment(end.state, former)
+
+
+def settled(timeline: Timeline, final: Callable[[StateKey], EventId | None]) -> Timeline:
+    """The timeline without events that would leave a client with other state than the room's.
+
+    A client applies a timeline's state events. Where the last one of a key isn't what the room has
+    at the end (`final`), since its successor is hidden from the reader, was filtered out, or stands
+    on another branch that won, `state` tells what holds, and the timeline has no event of the key.
+    """
+    last = {
+        seen.entry.event.key: seen.entry.event.event_id
+        for seen in timeline.events
+        if seen.entry.event.state_key is not None
+    }
+    wrong = {key for key, event_id in last.items() if final(key) != event_id}
+    return timeline.without(wrong) if wrong else timeline
 
 
 def _put_back_later(

@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from federation.events.event import Event
-from federation.events.ids import EventId, UserId
+from federation.events.ids import EventId, StateKey, UserId
 from homeserver import limits
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
@@ -59,6 +59,20 @@ class Timeline(msgspec.Struct, frozen=True):
     def ids(self) -> set[EventId]:
         """The events that the reader gets."""
         return {seen.entry.event.event_id for seen in self.events}
+
+    def without(self, keys: Collection[StateKey]) -> Timeline:
+        """The same without state events of some keys. What is left out before the first event is
+        found by paging backwards."""
+        kept = [
+            one
+            for one in self.events
+            if one.entry.event.state_key is None or one.entry.event.key not in keys
+        ]
+        prev = self.prev
+        if self.events and prev == just_before(self.events[0].entry.order):
+            last = self.events[-1].entry.order
+            prev = just_before(kept[0].entry.order) if kept else just_after(last)
+        return msgspec.structs.replace(self, events=kept, prev=prev)
 
 
 NOTHING = Timeline([], (), False, None)

@@ -30,6 +30,7 @@ from homeserver.services.history import History
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.receipts import Receipts
 from homeserver.services.sync import Sync, SyncEngine
+from homeserver.services.sync_departures import Departures
 from homeserver.services.sync_rooms import RoomPlanner
 from homeserver.services.sync_sources import SyncSources
 from homeserver.services.sync_state import SyncState
@@ -230,12 +231,11 @@ def make(world: World, database: Database) -> SyncWorld:
     fanout.follow(committer)
     visibility = Visibility(rooms, world.reader, HERE)
     lazy = LazyMembers()
-    planner = RoomPlanner(
-        rooms, world.reader, Timelines(world.reader, visibility), SyncState(rooms), lazy
-    )
+    timelines, state = Timelines(world.reader, visibility), SyncState(rooms)
     sync = Sync(
         SyncEngine(rooms, memberships, committer, fanout, clock),
-        planner,
+        RoomPlanner(rooms, world.reader, timelines, state, lazy),
+        Departures(rooms, world.reader, timelines, state),
         lazy,
         SyncSources(to_device, device_lists, NoKeys(), stored, receipts, typing),
     )

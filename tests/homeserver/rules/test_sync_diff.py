@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.events.ids import EventId, StateKey
-from homeserver.rules.sync_diff import changes_summary, heroes, state_after, state_delta
+from homeserver.rules.sync_diff import changes_summary, heroes, last, state_delta
 
 TOPIC: StateKey = ("m.room.topic", "")
 NAME: StateKey = ("m.room.name", "")
@@ -53,16 +53,14 @@ def test_a_change_by_a_merge_is_sent_wherever_it_lies() -> None:
 def test_a_key_without_event_is_left_out() -> None:
     changes = [(5, change(TOPIC, "$old")), (6, change(TOPIC, None))]
     assert state_delta(changes, start=8, timeline=set()) == {}
-    assert state_after(changes) == {}
+    assert last(changes) == {}
 
 
 keys = st.sampled_from([TOPIC, NAME, member("@a:x"), member("@b:x")])
 
 
 @given(st.lists(keys, max_size=12), st.integers(0, 13))
-def test_state_then_timeline_gives_what_state_after_gives(
-    changed: list[StateKey], start: int
-) -> None:
+def test_state_then_timeline_gives_what_last_gives(changed: list[StateKey], start: int) -> None:
     """Every change by its own event, the newest ones in the timeline: both ways agree."""
     changes = [(i, change(key, f"${i}")) for i, key in enumerate(changed)]
     timeline = {
@@ -72,7 +70,7 @@ def test_state_then_timeline_gives_what_state_after_gives(
     for position, one in changes:
         if position >= start and one.event_id is not None:
             state[one.key] = one.event_id
-    assert state == state_after(changes)
+    assert state == last(changes)
 
 
 def test_heroes_are_the_first_who_are_there() -> None:

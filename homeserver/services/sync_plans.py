@@ -1,0 +1,81 @@
+"""What a sync is asked for, and what it is going to send of a room: named, before any event is
+fetched.
+
+Spec: client-server API, /sync, `rooms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from homeserver.engine.memberships import UserRoom
+from homeserver.rules.filters import SyncFilter
+from homeserver.services.sync_news import News
+from homeserver.services.sync_timelines import NOTHING, Timeline
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Who asks for what. `since` is the client's position, None when it has nothing; `upto` the
+    position that the answer leads to."""
+
+    user_id: UserId
+    device_id: DeviceId
+    filter: SyncFilter
+    since: int | None
+    upto: int
+    full_state: bool = False
+    use_state_after: bool = False
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def device(self) -> tuple[UserId, DeviceId]:
+        """The reader's device."""
+        return (self.user_id, self.device_id)
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One look at what is new for a reader. `mine` are their memberships. `news` is what the log
+    has; None when they start anew or are so far behind that it wasn't read."""
+
+    ask: Ask
+    mine: Mapping[RoomId, UserRoom]
+    news: News | None
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A room's summary; `heroes` None when the room has a name."""
+
+    heroes: Sequence[UserId] | None
+    joined: int
+    invited: int
+
+
+class RoomPlan(msgspec.Struct):
+    """What is to be sent of a room. `is_whole`: the client gets it from scratch. `is_told`: it is
+    named in the answer even when there is nothing in it (a membership changed)."""
+
+    room_id: RoomId
+    section: str
+    timeline: Timeline = NOTHING
+    state: list[EventId] = []
+    is_whole: bool = False
+    summary: Summary | None = None
+    is_told: bool = False
+    ephemeral: list[bytes] = []
+    account_data: list[bytes] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing to tell?"""
+        return not (
+            self.timeline.events
+            or self.timeline.limited
+            or self.state
+            or self.summary
+            or self.ephemeral
+            or self.account_data
+            or self.is_told
+        )
