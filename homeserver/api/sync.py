@@ -14,7 +14,7 @@ from homeserver.errors import invalid_param
 from homeserver.rules.filters import SyncFilter
 from homeserver.rules.sync_tokens import InvalidToken, SyncToken, parse_sync
 from homeserver.services.filters import Filters
-from homeserver.services.sync import Sync, SyncRequest
+from homeserver.services.sync.loop import Sync, SyncRequest
 
 _PRESENCE = (None, "offline", "online", "unavailable")
 

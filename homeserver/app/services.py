@@ -51,12 +51,12 @@ from homeserver.services.room_access import RoomEngine
 from homeserver.services.rooms import RoomCreation
 from homeserver.services.seen_devices import SeenDevices
 from homeserver.services.state import State
-from homeserver.services.sync import Sync, SyncEngine
-from homeserver.services.sync_departures import Departures
-from homeserver.services.sync_rooms import RoomPlanner
-from homeserver.services.sync_sources import SyncSources
-from homeserver.services.sync_state import SyncState
-from homeserver.services.sync_timelines import Timelines
+from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.loop import Sync, SyncEngine
+from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.sources import SyncSources
+from homeserver.services.sync.state import SyncState
+from homeserver.services.sync.timelines import Timelines
 from homeserver.services.timeline import Timeline
 from homeserver.services.to_device import ToDevice
 from homeserver.services.tokens import Tokens

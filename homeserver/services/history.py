@@ -43,7 +43,7 @@ from homeserver.services.client_events import (
     render,
 )
 from homeserver.services.requester import Requester
-from homeserver.services.sync_timelines import allows
+from homeserver.services.sync.timelines import allows
 from homeserver.services.visibility import Visibility
 from homeserver.storage.logs import LOG
 

@@ -16,7 +16,7 @@ from homeserver import limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import AccountDataEntry
 from homeserver.engine.log import Placed
-from homeserver.services.sync_sources import AccountDataSource
+from homeserver.services.sync.sources import AccountDataSource
 
 IGNORED_USER_LIST = "m.ignored_user_list"
 

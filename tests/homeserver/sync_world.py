@@ -29,12 +29,12 @@ from homeserver.services.filters import Filters
 from homeserver.services.history import History
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.receipts import Receipts
-from homeserver.services.sync import Sync, SyncEngine
-from homeserver.services.sync_departures import Departures
-from homeserver.services.sync_rooms import RoomPlanner
-from homeserver.services.sync_sources import SyncSources
-from homeserver.services.sync_state import SyncState
-from homeserver.services.sync_timelines import Timelines
+from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.loop import Sync, SyncEngine
+from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.sources import SyncSources
+from homeserver.services.sync.state import SyncState
+from homeserver.services.sync.timelines import Timelines
 from homeserver.services.to_device import ToDevice
 from homeserver.services.typing import Typing
 from homeserver.services.visibility import Visibility

@@ -9,7 +9,7 @@ from federation.events.ids import RoomId
 from homeserver.engine.entries import AccountDataEntry
 from homeserver.errors import MatrixError
 from homeserver.services.receipts import Receipts
-from homeserver.services.sync_ephemeral import receipt_events
+from homeserver.services.sync.ephemeral import receipt_events
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, THERE, Clock, Log, Rooms
 

@@ -28,8 +28,8 @@ from homeserver.engine.rooms import Room, Rooms, RoomView
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules import sync_diff
 from homeserver.rules.filters import EventFilter
-from homeserver.services.sync_plans import Ask
-from homeserver.services.sync_timelines import Timeline
+from homeserver.services.sync.plans import Ask
+from homeserver.services.sync.timelines import Timeline
 from homeserver.services.visibility import REDACTION
 
 NAMING_KEYS: Mapping[StateKey, str] = {

@@ -23,8 +23,8 @@ from homeserver.services.client_events import (
     render,
     render_state,
 )
-from homeserver.services.sync_plans import RoomPlan, Summary
-from homeserver.services.sync_timelines import Timeline
+from homeserver.services.sync.plans import RoomPlan, Summary
+from homeserver.services.sync.timelines import Timeline
 
 _UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from federation.events.ids import RoomId
 from homeserver.rules.sync_tokens import SyncToken
-from homeserver.services.sync_ephemeral import account_data_event, receipt_events, typing_event
-from homeserver.services.sync_plans import Look, RoomPlan
-from homeserver.services.sync_sources import ReceiptItem, SyncSources
+from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
+from homeserver.services.sync.plans import Look, RoomPlan
+from homeserver.services.sync.sources import ReceiptItem, SyncSources
 from homeserver.services.typing import TypingToken
 
 Plans = dict[RoomId, RoomPlan]

@@ -25,9 +25,9 @@ from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules import sync_diff
 from homeserver.services.client_events import Seen
-from homeserver.services.sync_plans import Ask, RoomPlan
-from homeserver.services.sync_state import Moment, SyncState, before, settled
-from homeserver.services.sync_timelines import (
+from homeserver.services.sync.plans import Ask, RoomPlan
+from homeserver.services.sync.state import Moment, SyncState, before, settled
+from homeserver.services.sync.timelines import (
     NOTHING,
     RoomReader,
     Timeline,

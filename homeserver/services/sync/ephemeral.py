@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from federation.events.ids import UserId
-from homeserver.services.sync_sources import ReceiptItem
+from homeserver.services.sync.sources import ReceiptItem
 
 PRIVATE = "m.read.private"
 

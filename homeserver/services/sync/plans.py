@@ -13,8 +13,8 @@ import msgspec
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.engine.memberships import UserRoom
 from homeserver.rules.filters import SyncFilter
-from homeserver.services.sync_news import News
-from homeserver.services.sync_timelines import NOTHING, Timeline
+from homeserver.services.sync.news import News
+from homeserver.services.sync.timelines import NOTHING, Timeline
 
 
 class Ask(msgspec.Struct, frozen=True):

@@ -31,20 +31,20 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules.filters import NO_FILTER, SyncFilter
 from homeserver.rules.sync_tokens import SyncToken, format_sync
 from homeserver.rules.visibility import VISIBILITY_KEY
-from homeserver.services import sync_answer
 from homeserver.services.client_events import Viewer
 from homeserver.services.ignored_users import IgnoredUsers
 from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.sync_answer import Answer
-from homeserver.services.sync_beside import Plans, SyncBeside
-from homeserver.services.sync_departures import Departures
-from homeserver.services.sync_ephemeral import account_data_event
-from homeserver.services.sync_invites import stripped_state
-from homeserver.services.sync_news import RoomNews, scan
-from homeserver.services.sync_plans import Ask, Look, RoomPlan
-from homeserver.services.sync_rooms import RoomPlanner
-from homeserver.services.sync_sources import SyncSources
-from homeserver.services.sync_state import NAMING_KEYS
+from homeserver.services.sync import answers
+from homeserver.services.sync.answers import Answer
+from homeserver.services.sync.beside import Plans, SyncBeside
+from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.ephemeral import account_data_event
+from homeserver.services.sync.invites import stripped_state
+from homeserver.services.sync.news import RoomNews, scan
+from homeserver.services.sync.plans import Ask, Look, RoomPlan
+from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.sources import SyncSources
+from homeserver.services.sync.state import NAMING_KEYS
 from homeserver.storage.logs import LOG
 
 
@@ -193,7 +193,7 @@ class Sync:
         is_all = ask.since is None or ask.full_state
         wanted = [plan for plan in plans.values() if is_all or not plan.is_empty]
         if wanted:
-            await sync_answer.add_rooms(
+            await answers.add_rooms(
                 answer,
                 self._engine.rooms,
                 wanted,

@@ -21,10 +21,10 @@ from homeserver.engine.reader import Reader
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules import sync_diff
 from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.sync_news import RoomNews
-from homeserver.services.sync_plans import Ask, RoomPlan, Summary
-from homeserver.services.sync_state import Moment, SyncState, before, settled
-from homeserver.services.sync_timelines import RoomReader, Timeline, Timelines
+from homeserver.services.sync.news import RoomNews
+from homeserver.services.sync.plans import Ask, RoomPlan, Summary
+from homeserver.services.sync.state import Moment, SyncState, before, settled
+from homeserver.services.sync.timelines import RoomReader, Timeline, Timelines
 
 _MEMBER = "m.room.member"
 

@@ -14,7 +14,7 @@ from homeserver.engine.entries import (
 )
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
-from homeserver.services.sync_news import News, scan
+from homeserver.services.sync.news import News, scan
 
 ALICE, BOB = UserId("@alice:x"), UserId("@bob:x")
 DEVICE = DeviceId("D")
