@@ -1,3 +1,3 @@
 """Syncs: the loop that answers them (`loop`), what is new (`news`), what is sent of each room
-(`rooms`, `departures`, `invites`, out of `timelines` and `state`), what stands beside rooms, and the
-answer's bytes (`answers`)."""
+(`rooms`, `departures`, `invites`, out of `timelines` and `state`), what stands beside rooms, and
+the answer's bytes (`answers`)."""
