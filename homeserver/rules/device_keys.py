@@ -3,10 +3,12 @@
 Rules:
 1. The same checks hold for keys of clients and of other servers: a key that is passed on unchecked
    breaks who receives it.
-2. A device's keys name their user and device, have an Ed25519 key of 32 bytes, and are signed by
+2. Curve25519 keys have 32 bytes and aren't of low order.
+3. A device's keys name their user and device, have an Ed25519 key of 32 bytes, and are signed by
    it. A self-signing or user-signing key is signed by the master key.
-3. All JSON is canonical (no floats), so that signatures can be checked by everyone.
-4. Checks raise MatrixError; texts name what is wrong.
+4. A signed one-time key is signed by its device, where the device's keys are known.
+5. All JSON is canonical (no floats), so that signatures can be checked by everyone.
+6. Checks raise MatrixError; texts name what is wrong.
 
 Spec: client-server API, "Device keys", "One-time and fallback keys", "Cross-signing".
 """
@@ -21,10 +23,12 @@ from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.signing import SignatureInvalid, VerifyKey, decode_base64, verify_json
 from homeserver import limits
 from homeserver.errors import MatrixError, bad_json, invalid_param
+from homeserver.rules.curve_points import has_low_order
 
 MASTER, SELF_SIGNING, USER_SIGNING = "master", "self_signing", "user_signing"
 _PUBLIC_KEY_BYTES = 32
-_CURVE_ALGORITHMS = frozenset({"curve25519", "signed_curve25519"})
+SIGNED_CURVE = "signed_curve25519"
+_CURVE_ALGORITHMS = frozenset({"curve25519", SIGNED_CURVE})
 
 
 def invalid_signature(error: str) -> MatrixError:
@@ -89,17 +93,25 @@ def _check_device_key(name: str, key: object, device_id: str) -> None:
         raise invalid_param(f"device_keys.keys: {name} must end with the device ID")
     if not isinstance(key, str):
         raise bad_json(f"device_keys.keys: {name} must be a string")
-    if algorithm in ("ed25519", "curve25519"):
+    if algorithm == "ed25519":
         _check_length(key, name)
+    if algorithm == "curve25519":
+        _check_point(key, name)
 
 
-def _check_length(key: str, name: str) -> None:
+def _check_point(key: str, name: str) -> None:
+    if has_low_order(_check_length(key, name)):
+        raise invalid_param(f"{name} is a point of low order")
+
+
+def _check_length(key: str, name: str) -> bytes:
     try:
-        size = len(decode_base64(key))
+        public = decode_base64(key)
     except ValueError as error:
         raise invalid_param(f"{name} isn't Base64") from error
-    if size != _PUBLIC_KEY_BYTES:
+    if len(public) != _PUBLIC_KEY_BYTES:
         raise invalid_param(f"{name} isn't {_PUBLIC_KEY_BYTES} bytes")
+    return public
 
 
 def _verify(value: JsonObject, user_id: str, key_id: str, public_key: str) -> None:
@@ -120,18 +132,30 @@ def parse_one_time_key(name: str, value: object) -> tuple[str, str, bytes]:
     algorithm, _, key_id = name.partition(":")
     check_text(algorithm, "The algorithm of a one-time key")
     check_text(key_id, "The ID of a one-time key")
-    if algorithm == "signed_curve25519" and not isinstance(value, dict):
+    if algorithm == SIGNED_CURVE and not isinstance(value, dict):
         raise bad_json(f"{name} must be an object")
     if algorithm in _CURVE_ALGORITHMS:
         public = value.get("key") if isinstance(value, dict) else value
         if not isinstance(public, str):
             raise bad_json(f"{name} has no key")
-        _check_length(public, name)
+        _check_point(public, name)
     elif not isinstance(value, str | dict):
         raise bad_json(f"{name} must be a string or an object")
-    if algorithm == "signed_curve25519":
+    if algorithm == SIGNED_CURVE:
         check_signatures(value)
     return algorithm, key_id, encode_key(value, name)
+
+
+def verify_one_time_key(
+    name: str, value: JsonObject, device: JsonObject, *, user_id: str, device_id: str
+) -> None:
+    """A signed one-time key must be signed by its device, whose keys are `device` (checked).
+    Raises M_INVALID_SIGNATURE."""
+    own = f"ed25519:{device_id}"
+    try:
+        _verify(value, user_id, own, device["keys"][own])
+    except MatrixError as error:
+        raise invalid_signature(f"{name} is not signed by its device") from error
 
 
 def check_signatures(value: Any) -> dict[str, dict[str, str]]:

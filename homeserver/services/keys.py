@@ -2,9 +2,13 @@
 
 Rules:
 1. Identity keys of a device never change after their first upload; the same again is no error.
-2. A one-time key under a known ID must be the same key, else nothing of the upload is stored.
-3. A claim deletes what it hands out, in one transaction (`storage.one_time_keys`).
-4. Counts are cached for each device; every change here forgets them, and a read that was under way
+2. A one-time key under a known ID must be the same key, else nothing of the upload is stored. IDs
+   of keys that were handed out stay known while the device lives: a client repeats an upload
+   whose answer it didn't get.
+3. A signed key counts if its device signed it: a key of ours, where the device's keys are known,
+   and one of another server, where its list is kept.
+4. A claim takes what it hands out, in one transaction (`storage.one_time_keys`).
+5. Counts are cached for each device; every change here forgets them, and a read that was under way
    while something changed isn't cached.
 
 Spec: client-server API, "End-to-end encryption".
@@ -13,6 +17,7 @@ Spec: client-server API, "End-to-end encryption".
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -33,16 +38,21 @@ from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, invalid_param
 from homeserver.rules.device_keys import (
+    SIGNED_CURVE,
     check_text,
     encode_key,
     parse_device_keys,
     parse_one_time_key,
+    verify_one_time_key,
     without_signatures,
 )
 from homeserver.services.engine_ports import RemoteQueries, UnitLog
-from homeserver.storage import cross_signing, device_lists, keys, one_time_keys
+from homeserver.storage import cross_signing, device_lists, keys, one_time_keys, remote_devices
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.one_time_keys import Claim, UploadedKey
+from homeserver.storage.remote_devices import RemoteList
+
+log = logging.getLogger(__name__)
 
 _COUNTS_CACHED = 50_000
 
@@ -114,6 +124,7 @@ class Keys:
         """POST /keys/upload; returns the counts of one-time keys. 400 for keys that aren't sound,
         that change identity keys, or that give a known ID another key."""
         upload = _parse_upload(user_id, device_id, body)
+        await self._check_signed(user_id, device_id, upload)
 
         async def work(connection: Connection) -> Sequence[Entry]:
             await one_time_keys.lock(connection, user_id, device_id)
@@ -130,6 +141,27 @@ class Keys:
             finally:  # also where the outcome is unknown
                 self.forget_counts(user_id, device_id)
         return (await self.counts(user_id, device_id)).one_time
+
+    async def _check_signed(self, user_id: UserId, device_id: DeviceId, upload: KeyUpload) -> None:
+        """Raises 400 M_INVALID_SIGNATURE for a key that the device didn't sign. A device that has
+        no keys yet can't have signed any."""
+        signed = [
+            key for key in (*upload.one_time, *upload.fallback) if key.algorithm == SIGNED_CURVE
+        ]
+        device = upload.device_keys
+        if signed and device is None:
+            async with self._database.connection() as connection:
+                stored = await keys.load_keys_of_device(connection, user_id, device_id)
+            device = canonical_json.decode(stored) if stored else None
+        if not signed or device is None:
+            return
+
+        def verify() -> None:
+            for key in signed:
+                name, value = f"{key.algorithm}:{key.key_id}", canonical_json.decode(key.key)
+                verify_one_time_key(name, value, device, user_id=user_id, device_id=device_id)
+
+        await asyncio.to_thread(verify)
 
     async def _run(self, work: Any, *, is_logged: bool) -> None:
         """One-time keys aren't in the log: they need no place in a batch."""
@@ -189,7 +221,9 @@ class Keys:
         except (FederationError, TimeoutError):
             return unreachable(server)
         claimed = answer["one_time_keys"]
-        return {user: _sound_keys(devices) for user, devices in claimed.items()}
+        async with self._database.connection() as connection:
+            kept = await remote_devices.load(connection, list(claimed))
+        return {user: _sound_keys(user, of, kept.get(user)) for user, of in claimed.items()}
 
 
 def unreachable(server: ServerName) -> MatrixError:
@@ -273,7 +307,7 @@ async def _store_one_time(
     known = await one_time_keys.load_same(connection, user_id, device_id, uploaded)
     for key in uploaded:
         before = known.get((key.algorithm, key.key_id))
-        if before is not None and not _is_same_key(before, key.key):
+        if before is not None and before != one_time_keys.key_digest(key.key):
             raise invalid_param(
                 f"One time key {key.algorithm}:{key.key_id} already exists with another value"
             )
@@ -284,28 +318,22 @@ async def _store_one_time(
     await one_time_keys.store(connection, user_id, device_id, new)
 
 
-def _is_same_key(before: bytes, now: bytes) -> bool:
-    """Signatures may be made anew: Ed25519 is deterministic, yet clients may sign differently."""
-    if before == now:
-        return True
-    first: Any = canonical_json.decode(before)
-    second: Any = canonical_json.decode(now)
-    if isinstance(first, dict) and isinstance(second, dict):
-        return without_signatures(first) == without_signatures(second)
-    return False
-
-
-def _sound_keys(devices: object) -> JsonObject:
+def _sound_keys(user_id: UserId, devices: object, kept: RemoteList | None) -> JsonObject:
     """Keys of another server that pass our checks; a client would refuse the others anyway."""
-    kept: JsonObject = {}
-    for device, by_id in devices.items() if isinstance(devices, dict) else ():
-        for key_id, key in by_id.items() if isinstance(by_id, dict) else ():
+    sound: JsonObject = {}
+    for device_id, by_id in devices.items() if isinstance(devices, dict) else ():
+        known = kept.devices.get(device_id) if kept else None
+        device = canonical_json.decode(known.keys) if known and known.keys else None
+        for name, key in by_id.items() if isinstance(by_id, dict) else ():
             try:
-                parse_one_time_key(key_id, key)
-            except MatrixError:
+                algorithm, _, _ = parse_one_time_key(name, key)
+                if algorithm == SIGNED_CURVE and device is not None:
+                    verify_one_time_key(name, key, device, user_id=user_id, device_id=device_id)
+            except MatrixError as error:
+                log.info("A key of %s %s is not sound: %s", user_id, device_id, error)
                 continue
-            kept.setdefault(device, {})[key_id] = key
-    return kept
+            sound.setdefault(device_id, {})[name] = key
+    return sound
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,9 @@
-"""One-time keys and fallback keys of devices of ours.
+"""One-time keys and fallback keys of devices of ours. Owns `one_time_keys`, `claimed_keys` and
+`fallback_keys`.
 
 Rules:
-1. A one-time key is handed out once: `claim` deletes what it returns, in one statement.
+1. A one-time key is handed out once: `claim` moves what it returns to `claimed_keys`, in one
+   statement; what stands there is never stored again while the device lives.
 2. Oldest first, by order of upload.
 3. A fallback key is handed out where no one-time key is left, and then is marked as used.
 
@@ -11,11 +13,15 @@ Spec: client-server API, "One-time and fallback keys".
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from hashlib import sha256
 
 import msgspec
 
+from federation.events import canonical_json
 from federation.events.ids import DeviceId, UserId
 from homeserver.storage.database import Connection
+
+_NOT_SIGNED = frozenset({"signatures", "unsigned"})
 
 
 class UploadedKey(msgspec.Struct, frozen=True):
@@ -44,18 +50,31 @@ async def lock(connection: Connection, user_id: UserId, device_id: DeviceId) -> 
 async def load_same(
     connection: Connection, user_id: UserId, device_id: DeviceId, keys: Sequence[UploadedKey]
 ) -> dict[tuple[str, str], bytes]:
-    """Those keys that are stored under the same algorithm and ID: (algorithm, ID) to JSON."""
+    """Those keys that were stored under the same algorithm and ID, handed out or not: (algorithm,
+    ID) to `key_digest`."""
     rows = await connection.fetch(
-        "SELECT k.algorithm, k.key_id, k.key FROM one_time_keys k"
+        "SELECT k.algorithm, k.key_id, k.key, k.digest FROM ("
+        "  SELECT algorithm, key_id, key, NULL AS digest FROM one_time_keys"
+        "  WHERE user_id = $1 AND device_id = $2"
+        "  UNION ALL SELECT algorithm, key_id, NULL, digest FROM claimed_keys"
+        "  WHERE user_id = $1 AND device_id = $2) k"
         " JOIN unnest($3::text[], $4::text[]) AS w (algorithm, key_id)"
-        " ON w.algorithm = k.algorithm AND w.key_id = k.key_id"
-        " WHERE k.user_id = $1 AND k.device_id = $2",
+        " ON w.algorithm = k.algorithm AND w.key_id = k.key_id",
         user_id,
         device_id,
         [key.algorithm for key in keys],
         [key.key_id for key in keys],
     )
-    return {(row[0], row[1]): row[2] for row in rows}
+    return {(row[0], row[1]): row[3] or key_digest(row[2]) for row in rows}
+
+
+def key_digest(key: bytes) -> bytes:
+    """What a key's JSON is known again by: signatures may be made anew."""
+    value = canonical_json.decode(key)
+    if isinstance(value, dict):
+        bare = {name: part for name, part in value.items() if name not in _NOT_SIGNED}
+        key = canonical_json.encode(bare)
+    return sha256(key).digest()[:16]
 
 
 async def store(
@@ -116,14 +135,21 @@ async def claim(connection: Connection, claims: Collection[Claim]) -> dict[Claim
     """Hands out one key for each claim where there is one. Claims are taken in one order by all,
     so that two requests can't wait for each other."""
     found: dict[Claim, UploadedKey] = {}
+    handed_out = []
     for wanted in sorted(set(claims), key=lambda c: (c.user_id, c.device_id, c.algorithm)):
-        row = await connection.fetchrow(_CLAIM, wanted.user_id, wanted.device_id, wanted.algorithm)
-        if row is None:
-            row = await connection.fetchrow(
-                _CLAIM_FALLBACK, wanted.user_id, wanted.device_id, wanted.algorithm
-            )
+        device = (wanted.user_id, wanted.device_id, wanted.algorithm)
+        row = await connection.fetchrow(_CLAIM, *device)
+        if row is not None:
+            handed_out.append((*device, row["key_id"], key_digest(row["key"])))
+        else:
+            row = await connection.fetchrow(_CLAIM_FALLBACK, *device)
         if row is not None:
             found[wanted] = UploadedKey(wanted.algorithm, row["key_id"], row["key"])
+    await connection.executemany(
+        "INSERT INTO claimed_keys (user_id, device_id, algorithm, key_id, digest)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        handed_out,
+    )
     return found
 
 
@@ -148,7 +174,7 @@ async def delete_devices(
     connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
 ) -> None:
     """Forgets the keys of devices."""
-    for table in ("one_time_keys", "fallback_keys"):
+    for table in ("one_time_keys", "claimed_keys", "fallback_keys"):
         await connection.execute(
             f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",
             user_id,

@@ -266,9 +266,14 @@ def device_keys(user_id: str, device_id: str, **changes: Any) -> JsonObject:
 
 
 def one_time_key(number: int) -> JsonObject:
-    """A signed one-time key (of a signature that nobody checks)."""
+    """A one-time key, signed by ALICE's PHONE."""
+    return signed_key(number, ALICE, PHONE)
+
+
+def signed_key(number: int, user_id: str, device_id: str, **more: Any) -> JsonObject:
+    """A one-time key, signed by a device."""
     public = encode_base64(hashlib.sha256(str(number).encode()).digest())
-    return {"key": public, "signatures": {ALICE: {f"ed25519:{PHONE}": encode_base64(b"s" * 64)}}}
+    return sign({"key": public, **more}, user_id, user_id + device_id, device_id)
 
 
 def one_time_keys(*numbers: int) -> JsonObject:

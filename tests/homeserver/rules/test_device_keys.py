@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from federation.events.signing import encode_base64
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.rules.device_keys import (
@@ -150,3 +151,16 @@ def test_cross_signing_keys_that_arent_sound_are_refused(change: dict[str, Any])
             cross_signing_key(ALICE, "master") | change, user_id=ALICE, usage="master"
         )
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("point", [bytes(32), b"\1" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"])
+def test_a_point_of_low_order_is_no_key(point: bytes) -> None:
+    """Whoever agrees on a secret with it agrees on zeros."""
+    key = encode_base64(point)
+    with pytest.raises(MatrixError, match="low order"):
+        parse_one_time_key("curve25519:A", key)
+    with pytest.raises(MatrixError, match="low order"):
+        parse_one_time_key("signed_curve25519:A", {**one_time_key(1), "key": key})
+    keys = {**device_keys(ALICE, PHONE)["keys"], f"curve25519:{PHONE}": key}
+    with pytest.raises(MatrixError, match="low order"):
+        parse(device_keys(ALICE, PHONE, keys=keys))

@@ -15,6 +15,7 @@ from homeserver.storage.migrate import migrate
 
 _TABLES = (
     "device_keys",
+    "claimed_keys",
     "one_time_keys",
     "fallback_keys",
     "cross_signing_keys",

@@ -9,10 +9,13 @@ from federation.events.ids import DeviceId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry
 from homeserver.errors import MatrixError
+from homeserver.rules.device_keys import encode_key
 from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import load_device_keys
 from homeserver.services.keys import Keys
+from homeserver.storage import remote_devices
 from homeserver.storage.database import Database
+from homeserver.storage.remote_devices import RemoteDevice, RemoteList
 from tests.homeserver.device_world import (
     ALICE,
     BOB,
@@ -27,6 +30,7 @@ from tests.homeserver.device_world import (
     one_time_key,
     one_time_keys,
     public_of,
+    signed_key,
 )
 
 
@@ -105,8 +109,48 @@ async def test_keys_are_claimed_once_and_oldest_first(world: World) -> None:
     assert (await world.keys.counts(ALICE, PHONE)).one_time == {"signed_curve25519": 0}
 
 
+async def test_a_repeated_upload_brings_no_claimed_key_back(world: World) -> None:
+    """The answer to the first was lost, and keys were claimed before the client repeated it."""
+    body = {"device_keys": device_keys(ALICE, PHONE), "one_time_keys": one_time_keys(1, 2, 3)}
+    await world.keys.upload(ALICE, PHONE, body)
+    first = await world.claim()
+    assert await world.keys.upload(ALICE, PHONE, body) == {"signed_curve25519": 2}
+    assert [first, await world.claim(), await world.claim()] == [
+        one_time_keys(1),
+        one_time_keys(2),
+        one_time_keys(3),
+    ]
+    assert await world.claim() is None
+    clash = {"signed_curve25519:K1": one_time_key(99)}
+    with pytest.raises(MatrixError, match="already exists"):
+        await world.keys.upload(ALICE, PHONE, {"one_time_keys": clash})
+    async with world.database.transaction() as connection:
+        await world.keys.on_devices_deleted(connection, ALICE, [PHONE])
+    assert await world.keys.upload(ALICE, PHONE, body) == {"signed_curve25519": 3}
+
+
+@pytest.mark.parametrize("kind", ["one_time_keys", "fallback_keys"])
+async def test_a_key_that_its_device_did_not_sign_is_refused(world: World, kind: str) -> None:
+    """In the same upload as the device's keys, and after it."""
+    wrong = {
+        "another device": signed_key(1, ALICE, LAPTOP),
+        "another user": signed_key(1, BOB, PHONE),
+        "changed": {**one_time_key(1), "fallback": True},
+    }
+    identity: JsonObject = {"device_keys": device_keys(ALICE, PHONE)}
+    for first in (identity, {}):
+        for name, key in wrong.items():
+            body = {**first, kind: {"signed_curve25519:K1": key}}
+            with pytest.raises(MatrixError) as refused:
+                await world.keys.upload(ALICE, PHONE, body)
+            assert refused.value.errcode == "M_INVALID_SIGNATURE", name
+        await world.keys.upload(ALICE, PHONE, identity)
+    await world.keys.upload(ALICE, PHONE, {kind: one_time_keys(1)})
+    assert await world.claim() == one_time_keys(1)
+
+
 async def test_a_fallback_key_comes_last_and_is_marked_as_used(world: World) -> None:
-    fallback = {"signed_curve25519:F": {**one_time_key(7), "fallback": True}}
+    fallback = {"signed_curve25519:F": signed_key(7, ALICE, PHONE, fallback=True)}
     await world.keys.upload(
         ALICE, PHONE, {"one_time_keys": one_time_keys(1), "fallback_keys": fallback}
     )
@@ -175,6 +219,21 @@ async def test_remote_keys_are_claimed_there_and_checked(world: World) -> None:
     wanted: JsonObject = {BOB: dict.fromkeys(("GOOD", "BAD", "ODD"), "signed_curve25519")}
     answer = await world.keys.claim(wanted, timeout_s=1)
     assert answer == {"one_time_keys": {BOB: {"GOOD": good}}, "failures": {}}
+
+
+async def test_a_remote_key_that_its_device_did_not_sign_is_left_out(world: World) -> None:
+    """Where the device's keys are known."""
+    keys = encode_key(device_keys(BOB, "D"), "keys")
+    kept = RemoteList({DeviceId("D"): RemoteDevice(DeviceId("D"), keys, None)})
+    async with world.database.transaction() as connection:
+        await remote_devices.replace(connection, BOB, 1, kept)
+    good, forged = signed_key(1, BOB, "D"), signed_key(2, BOB, "E")
+    given = {"D": {"signed_curve25519:G": good, "signed_curve25519:F": forged}}
+    world.remote.claims = {"one_time_keys": {BOB: {**given, "E": {"signed_curve25519:F": forged}}}}
+    wanted: JsonObject = {BOB: dict.fromkeys("DE", "signed_curve25519")}
+    assert (await world.keys.claim(wanted, timeout_s=1))["one_time_keys"] == {
+        BOB: {"D": {"signed_curve25519:G": good}, "E": {"signed_curve25519:F": forged}}
+    }
 
 
 async def test_a_server_that_fails_is_named(world: World) -> None:
