@@ -249,7 +249,9 @@ def make_people(
     database, committer = engine.database, engine.committer
     passwords = Passwords(os.urandom)
     tokens = Tokens(database, os.urandom)
-    removal = DeviceRemoval(committer, tokens, [devicework.keys.on_devices_deleted])
+    removal = DeviceRemoval(
+        committer, tokens, [devicework.keys.on_devices_deleted], sends=engine.transactions
+    )
     parts = AccountParts(clock, os.urandom, passwords, tokens, removal, [leave_all], shared_tokens)
     accounts = Accounts(database, own, parts)
     uia = Uia(

@@ -1,18 +1,19 @@
 """Clients' transaction IDs: a repeat gets the first one's result.
 
 A device's IDs are read once and kept in memory; they are stored in the commit of their event, so
-a crash forgets none that was answered (design, "What keeps it right", 4).
+a crash forgets none that was answered (design, "What keeps it right", 4). They end with the device.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Collection
 from hashlib import sha256
 
 import msgspec
 
-from federation.events.ids import EventId
+from federation.events.ids import DeviceId, EventId, UserId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import Committed, TransactionKey
@@ -56,6 +57,7 @@ class Transactions:
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
         self._entries = 0
         self._loading: dict[tuple[str, str], asyncio.Future[_Device]] = {}
+        self._ended = 0  # devices, so far
 
     async def _device(self, key: TransactionKey) -> _Device:
         name = (key.user_id, key.device_id)
@@ -83,9 +85,20 @@ class Transactions:
         self._evict()
         return device
 
+    def forget(self, user_id: UserId, device_ids: Collection[DeviceId]) -> None:
+        """The devices have ended, and with them what is stored of theirs."""
+        self._ended += 1
+        for device_id in device_ids:
+            device = self._devices.pop((user_id, device_id), None)
+            self._entries -= len(device.known) if device is not None else 0
+
     async def _load(self, name: tuple[str, str]) -> _Device:
         device = _Device()
-        found = await self._store.transactions.of_device(*name, limits.TRANSACTIONS_PER_DEVICE)
+        while True:
+            ended = self._ended
+            found = await self._store.transactions.of_device(*name, limits.TRANSACTIONS_PER_DEVICE)
+            if ended == self._ended:
+                break  # else this device may have ended meanwhile
         for row in reversed(found):
             device.known[row["key"]] = Sent(row["event_id"], row["position"])
         device.is_complete = len(found) < limits.TRANSACTIONS_PER_DEVICE
@@ -138,7 +151,7 @@ class Transactions:
     def finish(self, key: TransactionKey, claim: Claim, sent: Sent) -> None:
         """The request was committed."""
         device = self._devices.get((key.user_id, key.device_id))
-        if device is not None:
+        if device is not None and device.known.get(claim.digest) is claim.future:
             device.known[claim.digest] = sent
             device.on_their_way -= 1
             oldest = next(iter(device.known))

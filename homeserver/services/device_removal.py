@@ -3,20 +3,21 @@
 Rules:
 1. The device's row and its access tokens go in the same unit as what the hooks delete; the hooks
    give the log's entries (a changed device list). Either all of it is gone, or nothing.
-2. Memory forgets the tokens right after the commit, before the request is answered.
+2. Memory forgets the tokens and the transaction IDs right after the commit, before the request is
+   answered.
 
 Spec: client-server API, "Device Management", "Relationship between access tokens and devices".
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeAlias
 
 from federation.events.ids import DeviceId, UserId
 from homeserver.engine.entries import Committed, Entry, Unit
 from homeserver.services.tokens import Tokens
-from homeserver.storage import devices
+from homeserver.storage import devices, transactions
 from homeserver.storage.database import Connection
 
 OnDevicesDeleted: TypeAlias = Callable[
@@ -31,6 +32,12 @@ class UnitSubmitter(Protocol):
     async def submit(self, unit: Unit) -> Committed: ...
 
 
+class DeviceSends(Protocol):
+    """What memory has of devices' transaction IDs."""
+
+    def forget(self, user_id: UserId, device_ids: Collection[DeviceId]) -> None: ...
+
+
 class DeviceRemoval:
     """Removes devices of users of ours."""
 
@@ -39,8 +46,10 @@ class DeviceRemoval:
         committer: UnitSubmitter,
         tokens: Tokens,
         on_devices_deleted: Sequence[OnDevicesDeleted],
+        *,
+        sends: DeviceSends,
     ) -> None:
-        self._committer, self._tokens = committer, tokens
+        self._committer, self._tokens, self._sends = committer, tokens, sends
         self._hooks = on_devices_deleted
 
     async def remove(
@@ -58,6 +67,7 @@ class DeviceRemoval:
             entries = list(await first(connection)) if first else []
             removed[:] = await devices.delete(connection, user_id, device_ids, spare=spare)
             if removed:
+                await transactions.delete_devices(connection, user_id, removed)
                 for hook in self._hooks:
                     entries += await hook(connection, user_id, removed)
             return entries
@@ -67,3 +77,8 @@ class DeviceRemoval:
         finally:
             # Also when the outcome is unknown: what is forgotten is only read once more.
             self._tokens.forget(user_id, device_ids)
+            self._sends.forget(user_id, removed)
+
+    def begun(self, user_id: UserId, device_id: DeviceId) -> None:
+        """A log-in made a device: one that had its ID before is another."""
+        self._sends.forget(user_id, [device_id])

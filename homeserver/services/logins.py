@@ -28,7 +28,7 @@ from homeserver.services.passwords import Passwords
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import accounts, cross_signing, device_lists, tokens
+from homeserver.storage import accounts, cross_signing, device_lists, tokens, transactions
 from homeserver.storage.database import Connection, Database
 
 _PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
@@ -103,8 +103,12 @@ class Logins:
             now_ms=self._parts.clock.now_ms(),
             address=device.address,
         )
-        await self._committer.submit(Unit(work=lambda connection: _store(connection, login)))
+        stored = await self._committer.submit(
+            Unit(work=lambda connection: _store(connection, login))
+        )
         self._parts.tokens.forget(user_id, [device_id])
+        if stored.entries:
+            self._parts.removal.begun(user_id, device_id)
         return LoggedIn(user_id, device_id, token)
 
     async def log_out(self, requester: Requester) -> None:
@@ -139,7 +143,8 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
     if is_new is None:
         raise _wrong()
     if not is_new:
-        return ()
+        return ()  # the same device goes on: its transaction IDs, too
+    await transactions.delete_devices(connection, login.user_id, [login.device_id])
     if await _is_cross_signing_key(connection, login.user_id, login.device_id):
         raise forbidden("The device ID is a cross-signing key's")
     await device_lists.touch(connection, login.user_id, [login.device_id])

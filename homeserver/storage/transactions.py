@@ -5,7 +5,7 @@ Spec: client-server API, "Transaction identifiers": they are scoped to the devic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from homeserver.storage.database import Connection, Row
 
@@ -45,4 +45,13 @@ async def forget_old(connection: Connection, days: int) -> None:
     """Deletes those that no client repeats any more."""
     await connection.execute(
         "DELETE FROM client_transactions WHERE sent_on < CURRENT_DATE - $1::integer", days
+    )
+
+
+async def delete_devices(connection: Connection, user_id: str, device_ids: Collection[str]) -> None:
+    """Forgets those of devices that end: one that is made later under the same ID is another."""
+    await connection.execute(
+        "DELETE FROM client_transactions WHERE user_id = $1 AND device_id = ANY($2::text[])",
+        user_id,
+        list(device_ids),
     )

@@ -25,6 +25,7 @@ from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import DeviceListEntry, Entry
+from homeserver.engine.transactions import Transactions
 from homeserver.errors import not_found
 from homeserver.metrics import MetricsStore
 from homeserver.services.accounts import AccountParts, Accounts, resolve_user
@@ -216,7 +217,8 @@ def _parts(
     tokens = Tokens(database, os.urandom)
     limiter = RateLimiter(clock, configured_rates(config.rate_limits))
 
-    removal = DeviceRemoval(committer, tokens, [server.on_deleted])
+    sends = Transactions(PostgresStore(database))
+    removal = DeviceRemoval(committer, tokens, [server.on_deleted], sends=sends)
     accounts = Accounts(
         database,
         SERVER,

@@ -170,3 +170,29 @@ async def test_guesses_at_one_account_are_limited(accounts_url: str) -> None:
         await server.register("alice")
         statuses = [(await server.log_in("alice", "wrong")).status for _ in range(4)]
         assert statuses == [403, 403, 403, 429]
+
+
+async def test_a_log_out_ends_the_devices_transaction_ids(server: AccountServer) -> None:
+    """Bots count from 1 again with the same ID. A log-in to a device that is there goes on."""
+
+    async def known() -> int:
+        async with server.database.connection() as connection:
+            found: int = await connection.fetchval("SELECT count(*) FROM client_transactions")
+            return found
+
+    async def note() -> None:
+        async with server.database.connection() as connection:
+            await connection.execute(
+                "INSERT INTO client_transactions (user_id, device_id, key, event_id, position)"
+                " VALUES ('@alice:hs1', 'BOT', 'key', '$event', 1)"
+            )
+
+    await server.register("alice", device_id="BOT")
+    await note()
+    again = await server.log_in("alice", device_id="BOT")
+    assert await known() == 1
+    reply = await server.call("POST", "/logout", {}, token=again.body["access_token"])
+    assert (reply.status, await known()) == (200, 0)
+    await note()  # by a send that was on its way
+    assert (await server.log_in("alice", device_id="BOT")).status == 200
+    assert await known() == 0

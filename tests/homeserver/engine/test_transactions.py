@@ -11,6 +11,7 @@ from homeserver import limits
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, forbidden
+from homeserver.storage import transactions as storage
 from tests.homeserver.engine.engine_world import ALICE, World, message, running
 
 
@@ -66,3 +67,22 @@ async def test_a_refused_request_frees_its_transaction(postgres_url: str) -> Non
         with pytest.raises(MatrixError):
             claim.future.result()
         assert isinstance(await transactions.begin(_key("A", 1)), Claim)
+
+
+async def test_an_ended_device_leaves_no_transaction_to_one_of_the_same_id(
+    postgres_url: str,
+) -> None:
+    """Not even one that is on its way while the device ends."""
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        transactions = world.engine.transactions
+        first = await _send(world, room_id, _key("BOT", 1))
+        held = await transactions.begin(_key("BOT", 2))
+        assert isinstance(held, Claim)
+        async with world.engine.database.transaction() as connection:
+            await storage.delete_devices(connection, ALICE, ["BOT"])
+        transactions.forget(ALICE, [DeviceId("BOT")])
+        assert await _send(world, room_id, _key("BOT", 1)) != first
+        transactions.finish(_key("BOT", 2), held, Sent(EventId("$held"), 1))
+        assert isinstance(await transactions.begin(_key("BOT", 2)), Claim)
+        assert await world.bodies(room_id) == ["1", "1"]
