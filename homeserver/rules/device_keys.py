@@ -20,10 +20,10 @@ from typing import Any
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
+from federation.events.curve25519 import has_low_order
 from federation.events.signing import SignatureInvalid, VerifyKey, decode_base64, verify_json
 from homeserver import limits
 from homeserver.errors import MatrixError, bad_json, invalid_param
-from homeserver.rules.curve_points import has_low_order
 
 MASTER, SELF_SIGNING, USER_SIGNING = "master", "self_signing", "user_signing"
 _PUBLIC_KEY_BYTES = 32

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from homeserver.rules.curve_points import has_low_order
+from federation.events.curve25519 import has_low_order
 
 P = 2**255 - 19
 LOW = [
