@@ -20,8 +20,8 @@ import aiohttp
 
 JsonObject = dict[str, Any]
 PASSWORD = "a password of some length"
-POLL_MS = 5_000
-DEADLINE_S = 12.0
+POLL_MS = 10_000
+DEADLINE_S = 90.0
 REQUEST_S = 60.0
 WAIT_S = 0.2  # between two looks at what no sync tells of
 PAGE = 25
