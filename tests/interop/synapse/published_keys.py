@@ -7,7 +7,9 @@ Specification: client-server API, "Key algorithms", "Device keys", "One-time and
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nacl.public import PrivateKey
@@ -16,7 +18,7 @@ from signedjson.sign import sign_json
 from signedjson.types import SigningKey
 from unpaddedbase64 import encode_base64
 
-from tests.interop.synapse.person import JsonObject, Person
+from tests.interop.synapse.person import DEADLINE_S, WAIT_S, JsonObject, Person
 
 ALGORITHMS = ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"]
 
@@ -113,3 +115,36 @@ class CrossSigningKeys:
             "user_signing_key": self.user_signing,
         }
         await person.must_with_password("POST", "/keys/device_signing/upload", body)
+
+
+async def keys_of(asker: Person, user_id: str) -> JsonObject:
+    """Return what a server answers about a user's keys."""
+    return await asker.must("POST", "/keys/query", {"device_keys": {user_id: []}})
+
+
+def devices_in(answer: JsonObject, user_id: str) -> JsonObject:
+    """Return a user's device keys of an answer, without what servers add."""
+    return {
+        device_id: {key: value for key, value in keys.items() if key != "unsigned"}
+        for device_id, keys in answer["device_keys"].get(user_id, {}).items()
+    }
+
+
+async def until_answered(
+    asker: Person, user_id: str, holds: Callable[[JsonObject], object]
+) -> JsonObject:
+    """Ask for a user's keys until something holds of the answer; return it. A server may fail for a
+    moment: Synapse does while it fetches the user's devices for a reason of its own."""
+    answer: JsonObject = {}
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not holds(answer := await keys_of(asker, user_id)) or answer.get("failures"):
+                await asyncio.sleep(WAIT_S)
+    except TimeoutError:
+        raise AssertionError(f"{asker.user_id} gets other keys of {user_id}: {answer}") from None
+    return answer
+
+
+async def until_devices(asker: Person, user_id: str, expected: JsonObject) -> None:
+    """Ask for a user's devices until they are just the expected ones."""
+    await until_answered(asker, user_id, lambda said: devices_in(said, user_id) == expected)

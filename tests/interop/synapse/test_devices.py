@@ -13,8 +13,13 @@ from e2ee.client import Client
 from lab.certificates import client_context
 from tests.interop.nio_person import NioPerson, good
 from tests.interop.synapse.conftest import Couple, Enter, other
-from tests.interop.synapse.person import PASSWORD, JsonObject, Person
-from tests.interop.synapse.published_keys import CrossSigningKeys, DeviceKeys
+from tests.interop.synapse.person import DEADLINE_S, PASSWORD, JsonObject, Person
+from tests.interop.synapse.published_keys import (
+    CrossSigningKeys,
+    DeviceKeys,
+    until_answered,
+    until_devices,
+)
 from tests.interop.synapse.servers import SIDES, Pair, Side
 from tests.interop.test_matrix_nio_encryption import bodies, nio_members
 
@@ -29,7 +34,6 @@ ENCRYPTION = {
     "state_key": "",
     "content": {"algorithm": "m.megolm.v1.aes-sha2"},
 }
-DEADLINE_S = 90.0
 Speakers = tuple[Person, Person]
 
 
@@ -43,31 +47,10 @@ async def speakers(request: pytest.FixtureRequest, enter: Enter) -> Speakers:
     return couple.host, couple.guest
 
 
-async def keys_of(asker: Person, user_id: str) -> JsonObject:
-    """Return what a server answers about a user's keys."""
-    said = await asker.must("POST", "/keys/query", {"device_keys": {user_id: []}})
-    assert not said.get("failures"), said
-    return said
-
-
 async def until_changed(listener: Person, user_id: str) -> None:
     """Sync until a user's device list has changed, once more."""
     await listener.until(lambda: user_id in listener.changed, f"the devices of {user_id}")
     listener.changed.clear()
-
-
-def devices_in(answer: JsonObject, user_id: str) -> JsonObject:
-    """Return a user's device keys of an answer, without what servers add."""
-    return {
-        device_id: {key: value for key, value in keys.items() if key != "unsigned"}
-        for device_id, keys in answer["device_keys"].get(user_id, {}).items()
-    }
-
-
-async def until_devices(asker: Person, user_id: str, expected: JsonObject) -> None:
-    """Wait for changed device lists until a server knows just the expected devices."""
-    while devices_in(await keys_of(asker, user_id), user_id) != expected:
-        await until_changed(asker, user_id)
 
 
 async def test_devices_are_announced_and_asked_for(speakers: Speakers) -> None:
@@ -83,9 +66,11 @@ async def test_devices_are_announced_and_asked_for(speakers: Speakers) -> None:
     second = DeviceKeys(again)
     await second.publish()
     both = {speaker.device_id: first.document, again.device_id: second.document}
+    await until_changed(listener, speaker.user_id)
     await until_devices(listener, speaker.user_id, both)
 
     await again.must("POST", "/logout", {})
+    await until_changed(listener, speaker.user_id)
     await until_devices(listener, speaker.user_id, {speaker.device_id: first.document})
 
 
@@ -133,11 +118,10 @@ async def test_cross_signing_keys_reach_the_other_server(speakers: Speakers) -> 
     await until_changed(listener, speaker.user_id)
     keys = CrossSigningKeys.made_for(speaker.user_id)
     await keys.publish(speaker)
-    while (
-        "master_keys" not in (said := await keys_of(listener, speaker.user_id))
-        or not (said["master_keys"])
-    ):
-        await until_changed(listener, speaker.user_id)
+    await until_changed(listener, speaker.user_id)
+    said = await until_answered(
+        listener, speaker.user_id, lambda answer: answer.get("master_keys", {}).get(speaker.user_id)
+    )
     assert said["master_keys"][speaker.user_id]["keys"] == keys.master["keys"]
     assert said["self_signing_keys"][speaker.user_id] == keys.self_signing
     assert speaker.user_id not in said.get("user_signing_keys", {})

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from tests.interop.synapse.conftest import Couple, Enter, Meeting, other
 from tests.interop.synapse.person import JsonObject, Person
-from tests.interop.synapse.published_keys import DeviceKeys
+from tests.interop.synapse.published_keys import DeviceKeys, until_devices
 from tests.interop.synapse.servers import SIDES, Pair, Side
 
 pytestmark = [
@@ -65,8 +65,7 @@ async def test_what_was_said_meanwhile_arrives(pair: Pair, meeting: Meeting, awa
     await guest.until(lambda: len(guest.to_device) >= 3, "the messages to devices")
     assert [event["content"]["number"] for event in guest.to_device] == [0, 1, 2]
     await guest.until(lambda: host.user_id in guest.changed, "the new device")
-    asked = await guest.must("POST", "/keys/query", {"device_keys": {host.user_id: []}})
-    assert list(asked["device_keys"][host.user_id]) == [host.device_id]
+    await until_devices(guest, host.user_id, {host.device_id: device.document})
 
     assert await guest.state_ids(room_id) == await host.state_ids(room_id)
     of_guest, of_host = await guest.history(room_id), await host.history(room_id)
