@@ -232,12 +232,6 @@ class RoomWriter(Protocol):
         small unit that makes the state current, with `joined.event` as the head. For a room that
         we are in already it hands the event in."""
 
-    async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
-        """Keeps an invite to a user of ours, whether the room is known here or not."""
-
-    async def import_departure(self, event: Event) -> None:
-        """Keeps the leave of a user of ours from a room that we aren't in (a refused invite)."""
-
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """For make_join, make_leave, make_knock: an event that `settle` would allow now; raises
         Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND). A join to a restricted room names a user of ours
@@ -254,6 +248,31 @@ class RoomWriter(Protocol):
         """For send_join, send_leave, send_knock: signatures checked; checks authorisation against
         the state before and the current state, commits, federates it on, then answers. Raises
         Refused (403) where it isn't allowed now, PolicyUnasked as `accept` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideMembership:
+    """What a user of ours is in a room that we aren't in, the event that says so, who sent it."""
+
+    membership: str
+    event_id: EventId
+    sender: UserId
+    version: RoomVersion
+
+
+class OutsideRooms(Protocol):
+    """Memberships of users of ours in rooms that this server isn't in: invites and knocks, and
+    their ends. In a room that we are in these come as events of the room, and nothing is kept."""
+
+    async def find(self, room_id: RoomId, user_id: UserId) -> OutsideMembership | None:
+        """The newest membership, where a handshake brought it; None in a room that we are in."""
+
+    async def keep(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
+        """Keeps an invite or a knock of a user of ours, whether the room is known here or not."""
+
+    async def end(self, event: Event, former: EventId | None = None) -> bool:
+        """Keeps the leave or ban of a user of ours, which ends an invite or a knock. With `former`
+        only if that is the event of an invite or knock that is the newest still."""
 
 
 @dataclass(frozen=True, slots=True)

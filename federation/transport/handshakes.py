@@ -42,7 +42,7 @@ from federation.limits import (
     REQUEST_S_MAX,
     STATE_ANSWER_BYTES_MAX,
 )
-from federation.ports import Clock, JoinedRoom, RoomWriter
+from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
 from federation.transport.arrivals import Arrivals
 from federation.transport.bulk import RoomRef, decode, parse_events, split_list
 from federation.transport.client import (
@@ -123,12 +123,13 @@ class Handshakes:
         fetcher: EventFetcher,
         signatures: SignatureChecker,
         writer: RoomWriter,
+        outside: OutsideRooms,
         clock: Clock,
         arrivals: Arrivals,
     ) -> None:
         self._key, self._client, self._fetcher = key, client, fetcher
         self._signatures, self._writer, self._clock = signatures, writer, clock
-        self._arrivals = arrivals
+        self._outside, self._arrivals = outside, arrivals
 
     # --- joining ----------------------------------------------------------------------------------
 
@@ -196,11 +197,11 @@ class Handshakes:
             return event
 
         event = await self._by_any(wish, via, leave_by)
-        await self._writer.import_departure(event)
+        await self._outside.end(event)
         return event
 
     async def knock(self, wish: MembershipWish, via: Sequence[ServerName]) -> Knocked:
-        """Knocks for a user of ours."""
+        """Knocks for a user of ours; returns once the knock is kept."""
 
         async def knock_by(server: ServerName) -> Knocked:
             event, version = await self._template(server, wish, "knock")
@@ -211,7 +212,9 @@ class Handshakes:
             state = answer.get("knock_room_state", [])
             return Knocked(event, version, await self._stripped(state, wish.room_id, version))
 
-        return await self._by_any(wish, via, knock_by)
+        knocked = await self._by_any(wish, via, knock_by)
+        await self._outside.keep(knocked.event, knocked.stripped_state)
+        return knocked
 
     async def _stripped(
         self, state: object, room_id: RoomId, version: RoomVersion

@@ -46,6 +46,7 @@ from federation.transport.acl import ServerAcls
 from federation.transport.arrivals import Arrivals
 from federation.transport.edus import EduReceiver
 from federation.transport.gap_filler import GapFiller, NotAtHand, Outcome, Undecided
+from federation.transport.outside.departures import Departures, NotForUs
 from federation.transport.transactions import ReceivedPdu, Transaction
 from federation.transport.wakeup import Wakeup
 
@@ -84,8 +85,9 @@ class Inbox:
         acls: ServerAcls,
         edus: EduReceiver,
         arrivals: Arrivals,
+        departures: Departures,
     ) -> None:
-        self._name, self._arrivals = name, arrivals
+        self._name, self._arrivals, self._departures = name, arrivals, departures
         self._store, self._waiting = ports.store, ports.waiting
         self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
         self._filler, self._acls, self._edus = filler, acls, edus
@@ -175,13 +177,20 @@ class Inbox:
             return
         version: RoomVersion | None = None
         try:
-            room_id, version = await self._room_of(pdu)
-            await self._check_room(origin, room_id)
+            room_id = await self._room_id_of(pdu)
+            version = await self._store.room_version(room_id)
+            await self._check_acl(origin, room_id)
+            is_in = await self._store.is_server_joined(room_id, self._name)
+            if version is None or not is_in:
+                results[await self._departures.receive(origin, room_id, received)] = {}
+                return
             event = await received.parse(version)
             if event.room_id != room_id:  # a create event's ID is its room's, whatever it says
                 raise _Refusal("not of this room")
-        except (_Refusal, InvalidEvent) as error:
+        except (_Refusal, NotForUs, InvalidEvent) as error:
             self._metrics.count("federation_pdus", result="invalid")
+            if isinstance(error, NotForUs):
+                version = error.version or version
             event_id = None if version is None else _event_id(pdu, version)
             if event_id is not None:  # else there is no name under which to answer
                 results[event_id] = {"error": str(error)}
@@ -189,8 +198,8 @@ class Inbox:
         results.setdefault(event.event_id, {})
         by_room.setdefault(room_id, []).append(event)
 
-    async def _room_of(self, pdu: JsonObject) -> tuple[RoomId, RoomVersion]:
-        """The room of a PDU, which must be known. Raises _Refusal; Refused while it is joined."""
+    async def _room_id_of(self, pdu: JsonObject) -> RoomId:
+        """The room of a PDU. Raises _Refusal; Refused while it is joined."""
         room = pdu.get("room_id")
         try:
             room_id = parse_room_id(room if isinstance(room, str) else "")
@@ -198,15 +207,10 @@ class Inbox:
             raise _Refusal("not a room ID") from None
         if not await self._arrivals.are_over(room_id):
             raise Refused(503, "M_UNKNOWN", "the room is being joined, send it again")
-        version = await self._store.room_version(room_id)
-        if version is None:
-            raise _Refusal("unknown room")
-        return room_id, version
+        return room_id
 
-    async def _check_room(self, origin: ServerName, room_id: RoomId) -> None:
-        """We must be in the room, and the origin may be. Raises _Refusal."""
-        if not await self._store.is_server_joined(room_id, self._name):
-            raise _Refusal("not in the room")
+    async def _check_acl(self, origin: ServerName, room_id: RoomId) -> None:
+        """May the origin take part in the room, as far as it is known? Raises _Refusal."""
         if not await self._acls.allows(room_id, origin):
             raise _Refusal("denied by the room's server ACL")
 

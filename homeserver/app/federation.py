@@ -23,6 +23,7 @@ from federation.transport.handshakes import Handshakes
 from federation.transport.inbox import Inbox, InboxPorts
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.outside.departures import Departures
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
@@ -133,6 +134,7 @@ def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
         fetcher=fetcher,
         signatures=signatures,
         writer=engine.residents,
+        outside=engine.residents.outside,
         clock=clock,
         arrivals=arrivals,
     )
@@ -187,6 +189,7 @@ def make_way_in(
         acls=acls,
         edus=EduReceiver(name, sink=edus, acls=acls, metrics=metrics),
         arrivals=way_out.arrivals,
+        departures=Departures(name, engine.residents.outside, way_out.signatures),
     )
     destinations = FeedDestinations(
         engine.store.owed, Destinations(engine.database), engine.committer, way_out.feed
@@ -205,6 +208,7 @@ def make_way_in(
             inbox=inbox,
             store=engine.events,
             writer=engine.residents,
+            outside=engine.residents.outside,
             users=users,
             clock=clock,
             metrics=metrics,

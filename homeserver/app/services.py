@@ -290,7 +290,7 @@ def make_rooms(
     )
     remote = HandshakeRooms(
         way_out.handshakes,
-        RoomEntrance(engine.rooms, engine.residents, engine.committer),
+        RoomEntrance(engine.rooms, engine.residents),
         signer=signer,
         clock=clock,
     )

@@ -372,6 +372,7 @@ def _add_entry(log: LogRows, placed: Placed) -> None:
                     position,
                     entry.stripped,
                     entry.event,
+                    entry.version,
                 )
             )
         case EventEntry() | StateEntry():

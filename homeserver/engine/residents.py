@@ -27,7 +27,6 @@ from federation.ports import JoinedRoom, Metrics, PolicyUnasked, Refused, Reside
 from homeserver import limits
 from homeserver.engine.acceptance import Acceptance, Verdict
 from homeserver.engine.committer import Committer
-from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.history.chunks import Chunk
 from homeserver.engine.history.corrections import Corrections
 from homeserver.engine.history.due_rooms import DueRooms
@@ -35,12 +34,12 @@ from homeserver.engine.history.judging import Judge
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.imports import Imports
 from homeserver.engine.joins.authorisers import Authorisers
+from homeserver.engine.joins.outside_memberships import OutsideMemberships
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Before, Room, Rooms
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.store import Store
 from homeserver.engine.writer import Writer
-from homeserver.rules.any_json import dump_any
 
 
 class Residents:
@@ -64,6 +63,7 @@ class Residents:
         self._resolver = resolver
         self._server_name = server_name
         self._authorisers = Authorisers(rooms, server_name)
+        self.outside = OutsideMemberships(store, rooms, committer, server_name)
         self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
         judge, due_rooms = Judge(rooms, writer.stager), DueRooms()
         self._imports = Imports(
@@ -178,31 +178,6 @@ class Residents:
         await self._acceptance.accept(
             joined.event, Accepted(), state, to_federate=False, asked=policy
         )
-
-    async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
-        """`RoomWriter.import_invite`."""
-        room = await self._rooms.get(event.room_id)
-        if room is not None and self._server_name in room.view.servers:
-            return  # it comes to us as an event of the room
-        await self._keep_departed(event, dump_any(list(stripped_state)))
-
-    async def import_departure(self, event: Event) -> None:
-        """`RoomWriter.import_departure`."""
-        await self._keep_departed(event, b"[]")
-
-    async def _keep_departed(self, event: Event, stripped: bytes) -> None:
-        assert event.membership, "it is a membership event"
-        entry = MembershipEntry(
-            event.state_key,  # type: ignore[arg-type]  # a valid user ID: parsed by the caller
-            event.room_id,
-            event.membership,
-            event.event_id,
-            event.sender,
-            stripped,
-            event.raw,
-            event.version.name,
-        )
-        await self._committer.submit(Unit([entry]))
 
     # For joins, leaves and knocks of other servers' users
 

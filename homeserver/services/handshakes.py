@@ -25,13 +25,10 @@ from federation.transport.client import FailureKind, FederationError
 from federation.transport.handshakes import HandshakeFailed, Handshakes, MembershipWish
 from federation.transport.queries import Queries
 from homeserver import errors
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.residents import Residents
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
-from homeserver.rules.any_json import dump_any
 from homeserver.services.directory import LookUp, Target
 
 T = TypeVar("T")
@@ -57,7 +54,6 @@ class RoomEntrance:
 
     rooms: Rooms
     residents: Residents
-    committer: Committer
 
 
 class HandshakeRooms:
@@ -87,20 +83,7 @@ class HandshakeRooms:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.knock`."""
-        knocked = await _told(
-            self._handshakes.knock(MembershipWish(room_id, user_id, content), servers)
-        )
-        entry = MembershipEntry(
-            user_id=user_id,
-            room_id=room_id,
-            membership="knock",
-            event_id=knocked.event.event_id,
-            sender=user_id,
-            stripped=dump_any(list(knocked.stripped_state)),
-            event=knocked.event.raw,
-            version=knocked.version.name,
-        )
-        await self._entrance.committer.submit(Unit([entry]))
+        await _told(self._handshakes.knock(MembershipWish(room_id, user_id, content), servers))
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """`RemoteRooms.invite`."""

@@ -63,6 +63,7 @@ class KnownMember(msgspec.Struct, frozen=True):
     position: int
     stripped: bytes
     event: bytes
+    version: str
 
 
 class BroughtMembers(msgspec.Struct, frozen=True):
@@ -248,5 +249,6 @@ async def _write_log(connection: Connection, log: LogRows) -> None:
             one.position,
             one.stripped,
             one.event,
+            one.version,
         )
         await memberships.upsert(connection, [row])

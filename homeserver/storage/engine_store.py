@@ -273,6 +273,11 @@ class MembershipRows:
         async with self._database.connection() as connection:
             return await memberships.of_user(connection, user_id)
 
+    async def of_user_in(self, user_id: str, room_id: str) -> Row | None:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.of_user_in(connection, user_id, room_id)
+
     async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
         """See `storage.memberships`."""
         async with self._database.connection() as connection:

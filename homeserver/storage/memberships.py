@@ -20,9 +20,11 @@ class MembershipRow(msgspec.Struct, frozen=True):
     position: int
     stripped: bytes | None = None
     event: bytes | None = None
+    version: str | None = None
 
 
 _FIELDS = ("room_nid", "user_id", "membership", "event_id", "sender", "position")
+_OUTSIDE = ("stripped", "event", "version")
 
 
 async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
@@ -31,12 +33,13 @@ async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
     values = list(newest.values())
     await connection.execute(
         "INSERT INTO memberships (room_nid, user_id, membership, event_id, sender, position,"
-        " stripped, event) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[],"
-        " $5::text[], $6::bigint[], $7::bytea[], $8::bytea[])"
+        " stripped, event, version) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[],"
+        " $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[])"
         " ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership,"
         " event_id = excluded.event_id, sender = excluded.sender, position = excluded.position,"
-        " stripped = excluded.stripped, event = excluded.event, forgotten = false",
-        *([getattr(row, name) for row in values] for name in (*_FIELDS, "stripped", "event")),
+        " stripped = excluded.stripped, event = excluded.event, version = excluded.version,"
+        " forgotten = false",
+        *([getattr(row, name) for row in values] for name in (*_FIELDS, *_OUTSIDE)),
     )
 
 
@@ -46,6 +49,18 @@ async def of_user(connection: Connection, user_id: str) -> list[Row]:
         "SELECT r.room_id, m.membership, m.event_id, m.sender, m.position, m.forgotten,"
         " m.stripped FROM memberships m JOIN rooms r USING (room_nid) WHERE m.user_id = $1",
         user_id,
+    )
+
+
+async def of_user_in(connection: Connection, user_id: str, room_id: str) -> Row | None:
+    """One membership, with the raw PDU that says so (`event`) and its room version, where a
+    handshake brought it."""
+    return await connection.fetchrow(
+        "SELECT m.membership, m.event_id, m.sender, m.stripped, m.event, m.version"
+        " FROM memberships m JOIN rooms r USING (room_nid)"
+        " WHERE m.user_id = $1 AND r.room_id = $2",
+        user_id,
+        room_id,
     )
 
 

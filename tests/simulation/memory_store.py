@@ -325,11 +325,19 @@ class MemoryMemberships:
 
     async def of_user(self, user_id: str) -> Sequence[Row]:
         await self._pause()
+        names = ("membership", "event_id", "sender", "position", "forgotten", "stripped")
         return [
-            {"room_id": self._tables.room_of(nid)["room_id"], **row}
+            {"room_id": self._tables.room_of(nid)["room_id"], **{name: row[name] for name in names}}
             for (nid, user), row in self._tables.members.items()
             if user == user_id
         ]
+
+    async def of_user_in(self, user_id: str, room_id: str) -> Row | None:
+        await self._pause()
+        room = self._tables.rooms.get(room_id)
+        row = self._tables.members.get((room["room_nid"], user_id)) if room else None
+        names = ("membership", "event_id", "sender", "stripped", "event", "version")
+        return None if row is None else {name: row[name] for name in names}
 
     async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
         await self._pause()

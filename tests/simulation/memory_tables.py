@@ -238,6 +238,7 @@ class Tables:
             one.position,
             one.stripped,
             one.event,
+            one.version,
         )
 
     def upsert_members(self, rows: Sequence[MembershipRow]) -> None:
@@ -250,6 +251,8 @@ class Tables:
                 "position": row.position,
                 "forgotten": False,
                 "stripped": row.stripped,
+                "event": row.event,
+                "version": row.version,
             }
 
     def _reset_servers(self, brought: BroughtMembers) -> None:

@@ -39,6 +39,7 @@ from federation.transport.handshakes import Handshakes
 from federation.transport.inbox import Inbox, InboxPorts
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.outside.departures import Departures
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler
@@ -286,6 +287,7 @@ class SimulatedServer:
             fetcher=self.fetcher,
             signatures=self.signatures,
             writer=residents,
+            outside=residents.outside,
             clock=self.clock,
             arrivals=self.arrivals,
         )
@@ -294,7 +296,7 @@ class SimulatedServer:
         )
         self.remote_rooms = HandshakeRooms(
             self.handshakes,
-            RoomEntrance(self.engine.rooms, residents, self.engine.committer),
+            RoomEntrance(self.engine.rooms, residents),
             signer=Signer(self.name, self.key),
             clock=self.clock,
         )
@@ -323,7 +325,13 @@ class SimulatedServer:
         edus = EduReceiver(self.name, sink=RecordingSink(), acls=acls, metrics=self.metrics)
         ports = InboxPorts(events, self.disk.inbox, self.clock, self.metrics, spawn)
         self.inbox = Inbox(
-            self.name, ports, filler=self.filler, acls=acls, edus=edus, arrivals=self.arrivals
+            self.name,
+            ports,
+            filler=self.filler,
+            acls=acls,
+            edus=edus,
+            arrivals=self.arrivals,
+            departures=Departures(self.name, residents.outside, self.signatures),
         )
         destinations = FeedDestinations(
             self.store.owed, self.disk.destinations, self.engine.committer, self.feed
@@ -343,6 +351,7 @@ class SimulatedServer:
             self.inbox,
             events,
             residents,
+            residents.outside,
             MemoryUsers(self.name),
             self.clock,
             self.metrics,

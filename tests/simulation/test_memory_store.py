@@ -192,6 +192,7 @@ class Script:
                     placed[-1],
                     b"[]",
                     b"{}",
+                    rng.choice(["", "11"]),
                 )
             ]
 
@@ -312,6 +313,9 @@ async def everything(store: Store) -> dict[str, Any]:
     for user in USERS:
         seen[f"rooms of {user}"] = sorted_rows(await store.memberships.of_user(user), "room_id")
         seen[f"sharing {user}"] = sorted(await store.memberships.sharing(user, USERS))
+        for room in (*ROOMS, "!far"):
+            one = await store.memberships.of_user_in(user, room)
+            seen[f"{user} in {room}"] = one and dict(one)
         found = await store.transactions.of_device(user, "DEV", 5)
         seen[f"transactions {user}"] = [row["position"] for row in found]
         for row in found:

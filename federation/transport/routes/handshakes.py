@@ -29,7 +29,14 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import DropReason
 from federation.graph.building import EventDraft, sign_event
 from federation.limits import EVENT_REQUEST_BYTES_MAX, STRIPPED_STATE_EVENTS_MAX
-from federation.ports import EventStore, PolicyUnasked, Refused, ResidentAnswer, RoomWriter
+from federation.ports import (
+    EventStore,
+    OutsideRooms,
+    PolicyUnasked,
+    Refused,
+    ResidentAnswer,
+    RoomWriter,
+)
 from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
@@ -58,6 +65,7 @@ class HandshakePorts:
 
     store: EventStore
     writer: RoomWriter
+    outside: OutsideRooms
     access: RoomAccess
     signatures: SignatureChecker
     recommendations: Recommendations
@@ -68,7 +76,7 @@ class HandshakeRoutes:
 
     def __init__(self, name: ServerName, key: SigningKey, ports: HandshakePorts) -> None:
         self._name, self._key = name, key
-        self._store, self._writer = ports.store, ports.writer
+        self._store, self._writer, self._outside = ports.store, ports.writer, ports.outside
         self._access, self._signatures = ports.access, ports.signatures
         self._recommendations = ports.recommendations
 
@@ -234,7 +242,7 @@ class HandshakeRoutes:
         await self._check_signatures(event)
         stripped = await self._stripped(state, event, version)
         signed = sign_event(pdu, version, self._name, self._key)
-        await self._writer.import_invite(signed, stripped)
+        await self._outside.keep(signed, stripped)
         return signed
 
     def _invited(self, event: Event) -> UserId:

@@ -17,7 +17,7 @@ from aiohttp import web
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import TRANSACTION_BYTES_MAX
-from federation.ports import Clock, EventStore, Metrics, RoomWriter, UserQueries
+from federation.ports import Clock, EventStore, Metrics, OutsideRooms, RoomWriter, UserQueries
 from federation.transport.acl import ServerAcls
 from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
@@ -48,6 +48,7 @@ class RouteParts:
     inbox: Inbox
     store: EventStore
     writer: RoomWriter
+    outside: OutsideRooms
     users: UserQueries
     clock: Clock
     metrics: Metrics
@@ -67,7 +68,12 @@ class FederationRoutes:
         authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs)
         endpoints = Endpoints(authenticator, parts.metrics, parts.clock)
         handshakes = HandshakePorts(
-            parts.store, parts.writer, access, parts.signatures, parts.recommendations
+            parts.store,
+            parts.writer,
+            parts.outside,
+            access,
+            parts.signatures,
+            parts.recommendations,
         )
         rooms = RoomRoutes(parts.name, store=parts.store, access=access, clock=parts.clock)
         notary = Notary(parts.name, parts.key, parts.keyring, parts.clock)

@@ -26,11 +26,13 @@ from federation.events.ids import ServerName, UserId, is_user_id, server_of
 from federation.ports import Destination, DestinationStore, Owed
 from homeserver import limits
 from homeserver.engine.committer import Committer
-from homeserver.engine.entries import EventEntry, ReceiptEntry, RemoteEduEntry
+from homeserver.engine.entries import EventEntry, ReceiptEntry, RemoteEduEntry, StateChange
 from homeserver.engine.followers.device_list_audience import DeviceListAudience, ListChange
 from homeserver.engine.log import Placed
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.store import OwedStore, Store
+
+_OUT = ("leave", "ban")
 
 
 class DeviceListEdus(Protocol):
@@ -161,11 +163,7 @@ class LogFeed:
         room = self._rooms.hot(entry.room_id)
         assert room is not None, "a room with a fresh commit is in memory"
         servers = set(room.view.servers)
-        servers.update(
-            server_of(change.key[1])
-            for change in entry.changes
-            if change.key[0] == "m.room.member" and is_user_id(change.key[1])
-        )
+        servers.update(server_of(change.key[1]) for change in entry.changes if _is_end(change))
         servers -= {self.server_name, server_of(entry.event.sender)}
         for server in servers:
             self._queue(server).add(_Item(position, pdu=entry.event.raw))
@@ -293,6 +291,15 @@ class LogFeed:
         """`OutboundFeed.latest_of_each_room`."""
         end = self._settled_for(destination)
         return await self._from_tables(destination, after, end, limit, latest=True)
+
+
+def _is_end(change: StateChange) -> bool:
+    """Is a member, or who was invited or knocked, now out of the room? Their server is told, though
+    it may not be in the room any more, or never was. (It was asked to sign an invite; a knock came
+    from there.)"""
+    kind, key = change.key
+    is_member = kind == "m.room.member" and is_user_id(key)
+    return is_member and change.former in ("join", "invite", "knock") and change.membership in _OUT
 
 
 class FeedDestinations:

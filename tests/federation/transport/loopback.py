@@ -34,6 +34,7 @@ from federation.transport.handshakes import Handshakes, MembershipWish
 from federation.transport.inbox import Inbox, InboxPorts
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.outside.departures import Departures
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
@@ -42,6 +43,7 @@ from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.transactions import Transaction, parse_transaction
 from federation.transport.well_known import WellKnown
+from tests.federation.transport.memory_outside import MemoryOutside
 from tests.federation.transport.memory_ports import (
     CountingMetrics,
     JumpingClock,
@@ -115,6 +117,7 @@ class Peer:
             settings, self.key, store=self.keys, client=self.client, clock=self.clock
         )
         self.rooms = MemoryRooms(self.name, self.key, self.clock)
+        self.outside = MemoryOutside()
         self.signatures = SignatureChecker(self.keyring)
         self.acls = ServerAcls(self.rooms)
         self.sink = RecordingSink()
@@ -154,6 +157,7 @@ class Peer:
             acls=self.acls,
             edus=edus,
             arrivals=self.arrivals,
+            departures=Departures(self.name, self.outside, self.signatures),
         )
         self.outbox = Outbox(
             self.name,
@@ -166,6 +170,7 @@ class Peer:
             fetcher=self.fetcher,
             signatures=self.signatures,
             writer=rooms,
+            outside=self.outside,
             clock=self.clock,
             arrivals=self.arrivals,
         )
@@ -180,6 +185,7 @@ class Peer:
             self.inbox,
             rooms,
             rooms,
+            self.outside,
             self.users,
             self.clock,
             self.metrics,

@@ -47,8 +47,6 @@ class MemoryRooms:
         self.before: dict[EventId, State] = {}
         self.versions: dict[RoomId, RoomVersion] = {}
         self.head_ids: dict[RoomId, list[EventId]] = {}
-        self.invites: list[tuple[Event, Sequence[JsonObject]]] = []
-        self.departures: list[Event] = []
         self.on_anothers_word: list[EventId] = []
         self.verdicts: dict[EventId, Final] = {}
         self.hidden: set[EventId] = set()
@@ -286,12 +284,6 @@ class MemoryRooms:
         self.versions[joined.room_id] = joined.version
         await self.store_outliers([*joined.auth_chain, *joined.state], joined.rejected)
         self._place(joined.event, {one.key: one.event_id for one in joined.state}, Accepted())
-
-    async def import_invite(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
-        self.invites.append((event, stripped_state))
-
-    async def import_departure(self, event: Event) -> None:
-        self.departures.append(event)
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         event = self.build(room_id, draft)

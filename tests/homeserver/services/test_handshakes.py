@@ -18,7 +18,6 @@ from federation.ports import Refused, Template
 from federation.transport.client import FailureKind, FederationError
 from federation.transport.handshakes import HandshakeFailed, Knocked, MembershipWish
 from homeserver.clock import SystemClock
-from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, forbidden
 from homeserver.services.directory import Target
@@ -94,10 +93,6 @@ class Fakes:
         self.notes.append(signed.event_id)
         return self.verdict
 
-    async def submit(self, unit: Unit) -> None:
-        """The committer."""
-        self.notes += unit.entries
-
     async def get(self, room_id: RoomId) -> Any:
         """A room of the engine."""
         return SimpleNamespace(view=SimpleNamespace(state={}))
@@ -111,7 +106,7 @@ class Fakes:
         handshakes = SimpleNamespace(
             join=self.ask, leave=self.ask, knock=self.ask, invite=self.invite
         )
-        entrance = RoomEntrance(cast(Any, self), cast(Any, self), cast(Any, self))
+        entrance = RoomEntrance(cast(Any, self), cast(Any, self))
         signer = Signer(HERE, SigningKey.generate(bytes(32), "1"))
         return HandshakeRooms(cast(Any, handshakes), entrance, signer=signer, clock=SystemClock())
 
@@ -125,21 +120,6 @@ async def test_joins_and_refusals_go_through_the_given_servers() -> None:
         (MembershipWish(ROOM, ALICE, {"reason": "j"}), (THERE,)),
         (MembershipWish(ROOM, ALICE, {"reason": "l"}), (THERE,)),
     ]
-
-
-async def test_a_knock_is_kept_with_what_the_user_may_see() -> None:
-    fakes = Fakes()
-    await fakes.service().knock(ROOM, ALICE, [THERE], {})
-    assert fakes.notes[1] == MembershipEntry(
-        user_id=ALICE,
-        room_id=ROOM,
-        membership="knock",
-        event_id=EventId("$knock"),
-        sender=ALICE,
-        stripped=b'[{"type":"t"}]',
-        event=b'{"k":1}',
-        version="11",
-    )
 
 
 async def test_an_invite_is_signed_here_then_there_then_taken_in() -> None:

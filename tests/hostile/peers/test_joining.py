@@ -220,15 +220,15 @@ async def send_invite(
 ) -> Reply:
     """PUT /invite."""
     event_id = event_id_of(event, room.version)
-    path = f"{V2}/invite/{quote(room.room_id)}/{quote(event_id)}"
+    path = f"{V2}/invite/{quote(room.room_id)}/{quote(event_id, safe='')}"
     body = {"room_version": "12", "event": event, "invite_room_state": state, **more}
     return await room.peer.request("PUT", path, body)
 
 
 async def invites(world: World) -> dict[str, Any]:
     """Alice's invites."""
-    found: dict[str, Any] = (await world.server.sync(world.alice))["rooms"].get("invite", {})
-    return found
+    rooms: dict[str, Any] = (await world.server.sync(world.alice)).get("rooms", {})
+    return dict(rooms.get("invite", {}))
 
 
 async def test_a_sound_invite_is_shown_and_can_be_refused(world: World) -> None:
