@@ -142,6 +142,20 @@ RESYNC_RETRY_MS_MIN = 5_000
 RESYNC_RETRY_MS_MAX = 3_600_000
 """Longest wait between two attempts."""
 
+DEPARTURE_RETRY_S_MIN = 5.0
+"""First wait before a deactivated user tries again to leave a room that refused; doubles each
+time."""
+
+DEPARTURE_RETRY_S_MAX = 3_600.0
+"""Longest wait between two attempts."""
+
+DEPARTURE_LAST_LOOK_S = 300.0
+"""After the last room: longer than a join at other servers takes, one of which may have been on its
+way."""
+
+DEPARTURES_AT_ONCE = 4
+"""Deactivated users who leave at a time; a slow room of one keeps few others waiting."""
+
 TYPING_TIMEOUT_MS_MAX = 120_000
 """A client must repeat that it types."""
 

@@ -46,7 +46,7 @@ class PasswordBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeactivateBody(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /account/deactivate. Our users' data is erased as far as ours, asked for or not."""
+    """POST /account/deactivate. There are no third-party IDs to unbind from `id_server`."""
 
     auth: JsonObject | None = None
     erase: bool = False
@@ -151,7 +151,7 @@ class AccountsApi:
         """POST /account/deactivate"""
         body = await request.parse(DeactivateBody)
         await self._uia.check(request.requester, body.auth, operation="deactivate")
-        await self._accounts.deactivate(request.requester.user_id)
+        await self._accounts.deactivate(request.requester.user_id, erase=body.erase)
         return {"id_server_unbind_result": "success"}
 
     async def third_party_ids(self, _request: Request) -> JsonObject:

@@ -185,6 +185,7 @@ def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: Log
     supervisor.spawn("transactions", lambda: engine.transactions.run(SystemClock()))
     supervisor.spawn("typing", services.devicework.typing.run)
     supervisor.spawn("to-device", services.devicework.to_device.run)
+    supervisor.spawn("departures", services.departures.run)
     supervisor.spawn("device lists", services.devicework.remote_devices.run)
 
 

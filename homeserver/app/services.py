@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from federation.events.canonical_json import JsonObject
@@ -23,6 +23,7 @@ from homeserver.services.account_data import AccountDataService
 from homeserver.services.accounts import AccountParts, Accounts, resolve_user
 from homeserver.services.backfill import RoomBackfill
 from homeserver.services.cross_signing import CrossSigning
+from homeserver.services.deactivation.departures import Departures
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.device_removal import DeviceRemoval
 from homeserver.services.devices import Devices
@@ -122,6 +123,7 @@ class Services:
     edus: FederationEdus
     filters: Filters
     log_history: LogHistory
+    departures: Departures
 
 
 class _Questions:
@@ -242,7 +244,7 @@ def make_people(
     own: ServerName,
     clock: Clock,
     profiles: Profiles,
-    leave_all: Callable[[UserId], Awaitable[None]],
+    departures: Departures,
     shared_tokens: Sequence[str],
 ) -> PeopleServices:
     """Accounts and what belongs to them."""
@@ -252,7 +254,9 @@ def make_people(
     removal = DeviceRemoval(
         committer, tokens, [devicework.keys.on_devices_deleted], sends=engine.transactions
     )
-    parts = AccountParts(clock, os.urandom, passwords, tokens, removal, [leave_all], shared_tokens)
+    parts = AccountParts(
+        clock, os.urandom, passwords, tokens, removal, [departures.begin], shared_tokens
+    )
     accounts = Accounts(database, own, parts)
     uia = Uia(
         clock,
@@ -403,10 +407,12 @@ def make_services(
         fetch_remote=questions.profile,
     )
 
-    async def leave_all(user_id: UserId) -> None:
-        for room_id in await rooms.membership.joined_rooms(user_id):
-            await rooms.membership.leave(user_id, room_id, {})
-
+    departures = Departures(
+        engine.database,
+        clock,
+        rooms_of=engine.memberships.of,
+        leave=lambda user_id, room_id: rooms.membership.leave(user_id, room_id, {}),
+    )
     people = make_people(
         engine,
         devicework,
@@ -414,7 +420,7 @@ def make_services(
         own=own,
         clock=clock,
         profiles=profiles,
-        leave_all=leave_all,
+        departures=departures,
         shared_tokens=config.registration.tokens,
     )
     rooms = make_rooms(
@@ -435,4 +441,6 @@ def make_services(
         remote_devices=devicework.remote_devices,
     )
     filters = Filters(database=engine.database)
-    return Services(devicework, people, rooms, queries, edus, filters, engine.committer.history)
+    return Services(
+        devicework, people, rooms, queries, edus, filters, engine.committer.history, departures
+    )

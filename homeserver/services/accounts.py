@@ -12,7 +12,7 @@ Spec: client-server API, "Account registration and management".
 from __future__ import annotations
 
 from base64 import b32encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from homeserver.services.logins import LoggedIn, NewDevice, make_device_id
 from homeserver.services.passwords import Passwords
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import accounts, profiles, registration_tokens
+from homeserver.storage import account_data, accounts, profiles, registration_tokens
 from homeserver.storage.database import Connection, Database
 
 
@@ -60,7 +60,7 @@ class AccountParts:
     passwords: Passwords
     tokens: Tokens
     removal: DeviceRemoval
-    on_deactivated: Sequence[Callable[[UserId], Awaitable[None]]] = ()
+    on_deactivated: Sequence[Callable[[UserId], None]] = ()
     shared_tokens: Sequence[str] = ()
 
 
@@ -130,18 +130,21 @@ class Accounts:
             async with self._database.transaction() as connection:
                 await work(connection)
 
-    async def deactivate(self, user_id: UserId) -> None:
-        """Ends an account for good: password, profile, devices and tokens go, then its rooms are
-        left. Repeating it does what wasn't done."""
+    async def deactivate(self, user_id: UserId, *, erase: bool = False) -> None:
+        """Ends an account for good: password, profile, devices and tokens are gone when this
+        returns; its rooms are left in the background (`deactivation.departures`). `erase`: account
+        data and filters go, too, and who joins a room later sees none of the user's messages."""
 
         async def work(connection: Connection) -> Sequence[Entry]:
-            await accounts.deactivate(connection, user_id)
+            await accounts.deactivate(connection, user_id, erase=erase)
             await profiles.delete(connection, user_id, None)
+            if erase:
+                await account_data.delete_all(connection, user_id)
             return ()
 
         await self._parts.removal.remove(user_id, None, first=work)
         for hook in self._parts.on_deactivated:
-            await hook(user_id)
+            hook(user_id)
 
     async def is_password_right(self, user_id: UserId, password: str) -> bool:
         """For interactive authentication."""

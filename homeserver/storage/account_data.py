@@ -88,3 +88,9 @@ async def count(connection: Connection, user_id: UserId) -> int:
         "SELECT count(*) FROM account_data WHERE user_id = $1", user_id
     )
     return found
+
+
+async def delete_all(connection: Connection, user_id: UserId) -> None:
+    """Forgets all of a user's account data, and the filters that their clients stored."""
+    for table in ("account_data", "filters"):
+        await connection.execute(f"DELETE FROM {table} WHERE user_id = $1", user_id)

@@ -1,4 +1,5 @@
-"""The table `accounts`, and the statement that makes an account with all that belongs to it.
+"""The tables `accounts` and `departures`, and the statement that makes an account with all that
+belongs to it.
 
 A user ID is never given out twice: deactivated accounts keep their row.
 """
@@ -9,6 +10,7 @@ import msgspec
 
 from federation.events.ids import DeviceId, UserId
 from homeserver.storage.database import Connection
+from homeserver.storage.logs import LOG
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -93,11 +95,30 @@ async def change_password(
     return bool(result)
 
 
-async def deactivate(connection: Connection, user_id: UserId) -> bool:
-    """Marks an account as deactivated and forgets its password. False: it was so already."""
+async def deactivate(connection: Connection, user_id: UserId, *, erase: bool) -> bool:
+    """Marks an account as deactivated, forgets its password, and notes that its user leaves all
+    rooms; with `erase`, that who joins one later sees none of its messages. False: it was
+    deactivated already."""
     result = await connection.fetchval(
-        "UPDATE accounts SET is_deactivated = true, password_hash = NULL"
-        " WHERE user_id = $1 AND NOT is_deactivated RETURNING true",
+        "WITH ended AS (UPDATE accounts SET is_deactivated = true, password_hash = NULL,"
+        "  erased_at = CASE WHEN $2 THEN (SELECT position FROM logs WHERE log = $3) END"
+        "  WHERE user_id = $1 AND NOT is_deactivated RETURNING user_id),"
+        " departing AS (INSERT INTO departures (user_id) SELECT user_id FROM ended"
+        "  ON CONFLICT DO NOTHING)"
+        " SELECT true FROM ended",
         user_id,
+        erase,
+        LOG,
     )
     return bool(result)
+
+
+async def load_departing(connection: Connection) -> list[UserId]:
+    """The deactivated users who may still be in rooms."""
+    rows = await connection.fetch("SELECT user_id FROM departures ORDER BY user_id")
+    return [UserId(row[0]) for row in rows]
+
+
+async def forget_departing(connection: Connection, user_id: UserId) -> None:
+    """A deactivated user is nowhere any more."""
+    await connection.execute("DELETE FROM departures WHERE user_id = $1", user_id)

@@ -51,7 +51,14 @@ V3 = "/_matrix/client/v3"
 
 _EMPTY = "; ".join(
     f"DELETE FROM {table}"
-    for table in ("accounts", "devices", "access_tokens", "profiles", "registration_tokens")
+    for table in (
+        "accounts",
+        "departures",
+        "devices",
+        "access_tokens",
+        "profiles",
+        "registration_tokens",
+    )
 )
 """Tests of accounts share one database, which is much quicker than one for each."""
 
@@ -89,7 +96,7 @@ class AccountServer:
         """Stands for what sends new member events."""
         self.changed_profiles.append(user_id)
 
-    async def on_deactivated(self, user_id: UserId) -> None:
+    def on_deactivated(self, user_id: UserId) -> None:
         """Stands for what leaves the user's rooms."""
         self.deactivated.append(user_id)
 

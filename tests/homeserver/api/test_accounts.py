@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from homeserver.storage import registration_tokens
+from homeserver.storage import accounts, registration_tokens
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
 
@@ -212,8 +212,10 @@ async def test_a_deactivated_account_is_gone_and_its_name_isnt_free(
     reply = await server.call(
         "POST", "/account/deactivate", {"auth": auth}, token=alice["access_token"]
     )
-    assert reply.status == 200
+    assert (reply.status, reply.body) == (200, {"id_server_unbind_result": "success"})
     assert server.deactivated == ["@alice:hs1"]
+    async with server.database.connection() as connection:
+        assert await accounts.load_departing(connection) == ["@alice:hs1"]
     for token in (alice["access_token"], other["access_token"]):
         assert (await server.call("GET", "/account/whoami", token=token)).status == 401
     assert (await server.log_in("alice")).status == 403

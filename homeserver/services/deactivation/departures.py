@@ -1,0 +1,138 @@
+"""Deactivated users leave their rooms, refuse their invites and take back their knocks.
+
+Rules:
+1. It is a durable job: the row is written in the unit that ends the account, and deleted once the
+   user is nowhere any more. The answer to the client doesn't wait for it.
+2. A room that can't be left (its policy server is down, say) keeps nobody from leaving the others;
+   it is tried again with growing waits, for as long as it takes.
+3. After the last room comes one more look: a join that was on its way when the account ended may
+   have been completed since.
+
+Spec: client-server API, "Account deactivation".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from federation.events.ids import RoomId, UserId
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.engine.memberships import UserRoom
+from homeserver.errors import MatrixError
+from homeserver.storage import accounts
+from homeserver.storage.database import Database, DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+_OPEN = frozenset({"join", "invite", "knock"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """When a user's turn comes, on the monotonic clock, and after which wait."""
+
+    due_s: float
+    wait_s: float
+    is_last_look: bool = False
+
+
+class Departures:
+    """The job. `rooms_of` gives a user's memberships; `leave` ends one, or raises MatrixError."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        rooms_of: Callable[[UserId], Awaitable[Mapping[RoomId, UserRoom]]],
+        leave: Callable[[UserId, RoomId], Awaitable[None]],
+    ) -> None:
+        self._database, self._clock = database, clock
+        self._rooms_of, self._leave = rooms_of, leave
+        self._tries: dict[UserId, _Try] = {}
+        self._wake = asyncio.Event()
+
+    def begin(self, _user_id: UserId) -> None:
+        """An account was ended: there is work."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works off what a former process left, then what comes; for the supervisor."""
+        while True:
+            self._wake.clear()
+            try:
+                wait_s = await self.work_once()
+            except DatabaseUnavailable as error:
+                log.warning("Departures wait for the database: %s", error)
+                wait_s = limits.DEPARTURE_RETRY_S_MIN
+            await self._sleep(wait_s)
+
+    async def _sleep(self, seconds: float) -> None:
+        """For so long, or until there is work."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._clock.sleep(seconds)),
+                group.create_task(_wait(self._wake)),
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+    async def work_once(self) -> float:
+        """Does all that is due now; returns the seconds until more is."""
+        async with self._database.connection() as connection:
+            departing = await accounts.load_departing(connection)
+        now_s = self._clock.monotonic_s()
+        due = [one for one in departing if self._due_s(one) <= now_s]
+        places = asyncio.Semaphore(limits.DEPARTURES_AT_ONCE)
+
+        async def depart(user_id: UserId) -> None:
+            async with places:
+                await self._depart(user_id)
+
+        async with asyncio.TaskGroup() as group:
+            for user_id in due:
+                group.create_task(depart(user_id))
+        now_s = self._clock.monotonic_s()
+        waits = [self._tries[one].due_s - now_s for one in departing if one in self._tries]
+        return max(0.0, min(waits, default=limits.DEPARTURE_RETRY_S_MAX))
+
+    def _due_s(self, user_id: UserId) -> float:
+        one = self._tries.get(user_id)
+        return one.due_s if one is not None else float("-inf")
+
+    async def _depart(self, user_id: UserId) -> None:
+        refused = 0
+        found = [
+            room_id
+            for room_id, row in (await self._rooms_of(user_id)).items()
+            if row.membership in _OPEN
+        ]
+        for room_id in found:
+            try:
+                await self._leave(user_id, room_id)
+            except (MatrixError, DatabaseUnavailable) as error:
+                log.info("%s can't leave %s yet: %s", user_id, room_id, error)
+                refused += 1
+            except Exception:
+                log.exception("%s can't leave %s", user_id, room_id)
+                refused += 1  # a fault with one room keeps nobody in the others
+        now_s, former = self._clock.monotonic_s(), self._tries.pop(user_id, None)
+        if refused:
+            wait_s = min(2 * former.wait_s, limits.DEPARTURE_RETRY_S_MAX) if former else 0.0
+            wait_s = max(wait_s, limits.DEPARTURE_RETRY_S_MIN)
+            self._tries[user_id] = _Try(now_s + wait_s, wait_s)
+        elif found or former is None or not former.is_last_look:
+            wait_s = limits.DEPARTURE_LAST_LOOK_S
+            self._tries[user_id] = _Try(now_s + wait_s, wait_s, is_last_look=True)
+        else:
+            async with self._database.connection() as connection:
+                await accounts.forget_departing(connection, user_id)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
