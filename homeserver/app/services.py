@@ -23,7 +23,7 @@ from homeserver.services.account_data import AccountDataService
 from homeserver.services.accounts import AccountParts, Accounts, resolve_user
 from homeserver.services.backfill import RoomBackfill
 from homeserver.services.cross_signing import CrossSigning
-from homeserver.services.deactivation.departures import Departures
+from homeserver.services.deactivation.departures import AccountDepartures
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.device_removal import DeviceRemoval
 from homeserver.services.devices import Devices
@@ -123,7 +123,7 @@ class Services:
     edus: FederationEdus
     filters: Filters
     log_history: LogHistory
-    departures: Departures
+    departures: AccountDepartures
 
 
 class _Questions:
@@ -244,7 +244,7 @@ def make_people(
     own: ServerName,
     clock: Clock,
     profiles: Profiles,
-    departures: Departures,
+    departures: AccountDepartures,
     shared_tokens: Sequence[str],
 ) -> PeopleServices:
     """Accounts and what belongs to them."""
@@ -407,7 +407,7 @@ def make_services(
         fetch_remote=questions.profile,
     )
 
-    departures = Departures(
+    departures = AccountDepartures(
         engine.database,
         clock,
         rooms_of=engine.memberships.of,

@@ -40,7 +40,7 @@ class _Try:
     is_last_look: bool = False
 
 
-class Departures:
+class AccountDepartures:
     """The job. `rooms_of` gives a user's memberships; `leave` ends one, or raises MatrixError."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Departures:
             try:
                 wait_s = await self.work_once()
             except DatabaseUnavailable as error:
-                log.warning("Departures wait for the database: %s", error)
+                log.warning("AccountDepartures wait for the database: %s", error)
                 wait_s = limits.DEPARTURE_RETRY_S_MIN
             await self._sleep(wait_s)
 

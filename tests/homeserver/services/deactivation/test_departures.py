@@ -11,7 +11,7 @@ from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
 from homeserver.engine.memberships import UserRoom
 from homeserver.errors import forbidden
-from homeserver.services.deactivation.departures import Departures
+from homeserver.services.deactivation.departures import AccountDepartures
 from homeserver.storage import accounts
 from homeserver.storage.database import Database
 from tests.federation.transport.memory_ports import JumpingClock, until
@@ -28,9 +28,11 @@ class World:
         self.tries: list[tuple[UserId, RoomId]] = []
         self.departures = self.restarted()
 
-    def restarted(self) -> Departures:
+    def restarted(self) -> AccountDepartures:
         """What a new process has."""
-        return Departures(self.database, self.clock, rooms_of=self.rooms_of, leave=self.leave)
+        return AccountDepartures(
+            self.database, self.clock, rooms_of=self.rooms_of, leave=self.leave
+        )
 
     async def rooms_of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]:
         return {
