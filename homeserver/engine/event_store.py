@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from federation.events.event import Event
@@ -147,15 +148,21 @@ class EngineEventStore:
         self, room_id: RoomId, event_ids: Collection[EventId], limit: int
     ) -> list[Event]:
         """`EventStore.backfill`."""
-        found: dict[EventId, Event] = {}
+        found: list[Event] = []
+        known: set[EventId] = set()
         frontier = set(event_ids)
-        while frontier and len(found) < limit:
-            loaded = await self._placed(room_id, frontier)
-            for event in sorted(loaded, key=lambda one: -one.depth):
-                if len(found) < limit:
-                    found[event.event_id] = event
-            frontier = _parents(loaded) - found.keys()
-        return list(found.values())
+        nearest: list[tuple[int, EventId, Event]] = []
+        while len(found) < limit:
+            new = frontier - known
+            known |= new
+            for event in await self._placed(room_id, new) if new else ():
+                heapq.heappush(nearest, (-event.depth, event.event_id, event))
+            if not nearest:
+                break
+            event = heapq.heappop(nearest)[2]
+            found.append(event)
+            frontier = set(event.prev_events)
+        return found
 
     async def missing_events(
         self,

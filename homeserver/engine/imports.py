@@ -51,7 +51,7 @@ from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
-from homeserver.storage.engine_store import Filled, Gap
+from homeserver.storage.engine_store import Filled
 from homeserver.storage.events import EventRow
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.snapshots import SnapshotRow
@@ -284,31 +284,32 @@ class Imports:
     # History
 
     async def store_backfill(self, room: Room, chunk: Chunk) -> None:
-        """Gives places below the gap that the newest of the chunk's events belongs to."""
+        """Gives places to a chunk some of whose events are missing here."""
         ids = [one.event_id for one in chunk.events]
         for _ in range(3):
             try:
-                gap = await self._place_chunk(room, chunk, ids)
+                is_placed = await self._place_chunk(room, chunk, ids)
             except Superseded:
                 continue
-            if gap is not None:
+            if is_placed:
                 self._due_rooms.add([room.room_id])
             return
         raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
-    async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> Gap | None:
+    async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> bool:
         room.pins += 1
         try:
             async with room.turn:
                 if room.unsettled:
                     await self._committer.submit(Unit())  # follows what is staged
-                gap = await self._store.events.gap_of(room.nid, ids)
-                if gap is None:
-                    return None
+                rows = await self._store.events.gaps_of(room.nid, ids)
+                gaps = {EventId(row["missing"]): (row["n"], row["fill"]) for row in rows}
+                if not gaps:
+                    return False
                 await self._committer.numbers.ready(4 * len(ids) + 2)
-                filled, redacting = await self._chunks.place(room, chunk, gap)
+                filled, redacting = await self._chunks.place(room, chunk, gaps)
                 if not filled.rows:
-                    return None
+                    return False
                 await self._store.events.backfill(
                     room.nid, [row.event_id for row in filled.rows], filled
                 )
@@ -317,7 +318,7 @@ class Imports:
                     note_waiting(room, EventId(target), EventId(redaction))
                 for one in redacting:
                     self._rooms.apply_redaction(room, one.target, one.redaction)
-                return gap
+                return True
         finally:
             room.pins -= 1
 

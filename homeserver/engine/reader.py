@@ -6,10 +6,11 @@ order `(n, fill)` says where an event stands.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
+from federation.events.event import Event
 from federation.events.ids import EventId
 from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.history.moments import Moments
@@ -144,6 +145,20 @@ class Reader:
         """Missing events that come before a place, the nearest first."""
         rows = await self._store.rooms.gaps_before(room.nid, order, limit)
         return [EventId(row["missing"]) for row in rows]
+
+    async def gap_places(self, room: Room, order: Order, limit: int) -> list[Order]:
+        """The places at or before a place below which something is missing, the nearest first."""
+        rows = await self._store.rooms.gaps_before(room.nid, order, limit)
+        return list(dict.fromkeys((row["n"], row["fill"]) for row in rows))
+
+    async def at_places(self, room: Room, orders: Sequence[Order]) -> list[Event]:
+        """The events that stand at some places."""
+        found = []
+        for n, fill in orders:
+            for row in await self._store.events.behind(room.nid, (n, fill - 1), 1):
+                if (row["n"], row["fill"]) == (n, fill):
+                    found.append(event_entry(self._placed(row, room)).event)
+        return found
 
 
 def _from_ring(room: Room, after: int, upto: int, limit: int) -> list[Placed] | None:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import Row
-from homeserver.storage.engine_store import Filled, Gap, OwedRows
+from homeserver.storage.engine_store import Filled, OwedRows
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
 from homeserver.storage.memberships import MembershipRow
@@ -67,8 +67,9 @@ class EventStore(Protocol):
         """Makes sure of a room (number if it is new, ID, version) and keeps the outliers that
         `make` makes for its number (it may be called twice). Returns the number."""
 
-    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
-        """The gap that the newest of some missing events belongs to."""
+    async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]: ...
+
+    async def lowest_fill(self, room_nid: int, n: int) -> int: ...
 
     async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
         """Gives places to fetched history, and closes the gaps that `event_ids` left."""

@@ -21,7 +21,7 @@ from homeserver.engine.rooms import Room
 
 
 class RoomBackfill:
-    """Fulfils `services.history.Backfill` by asking other servers."""
+    """Fulfils `services.history_gaps.Backfill` by asking other servers."""
 
     def __init__(self, backfiller: Backfiller, server_name: ServerName) -> None:
         self._backfiller = backfiller

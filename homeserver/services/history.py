@@ -4,8 +4,8 @@ Rules:
 1. Pages go by room order, never by `depth`. A page begins and ends at points between events, so
    that the next one neither skips nor repeats, wherever a sync's tokens came from.
 2. What a reader may not see is left out; who was never in the room, and may not peek, gets 403.
-3. Where history is missing at or behind the page, other servers are asked once, for a bounded
-   time; then the page has what is here.
+3. Where history is missing at or behind the page, other servers are asked for a bounded time; then
+   the page has what is here (`history_gaps`). It tells of an end while anything is missing.
 4. An event that may not be seen is as one that isn't there: 404. So it is with state: who isn't in
    the room any more gets that of when they were.
 
@@ -14,17 +14,14 @@ Spec: client-server API, /messages, /event, /context; "Lazy-loading room members
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 import orjson
 
-from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
-from homeserver import errors, limits
+from homeserver import errors
 from homeserver.engine.log import Placed
 from homeserver.engine.log_history import LogHistory
 from homeserver.engine.memberships import Memberships, UserRoom
@@ -42,6 +39,7 @@ from homeserver.services.client_events import (
     needed,
     render,
 )
+from homeserver.services.history_gaps import Backfill, HistoryGaps, Reach
 from homeserver.services.requester import Requester
 from homeserver.services.sync.timelines import allows
 from homeserver.services.visibility import Visibility
@@ -49,14 +47,6 @@ from homeserver.storage.logs import LOG
 
 _MEMBER = "m.room.member"
 _GONE = ("leave", "ban", "knock")
-
-
-class Backfill(Protocol):
-    """Asks other servers for history before a place, and has it stored."""
-
-    async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        """`children` are events some of whose parents aren't here. Returns whether there is more
-        now; doesn't raise for what other servers do."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -105,7 +95,7 @@ class History:
         self._visibility = visibility
         self._clock = clock
         self._log_history = log_history
-        self._backfill = backfill
+        self._gaps = HistoryGaps(reader, backfill)
 
     # Messages
 
@@ -132,21 +122,38 @@ class History:
         self, where: _Where, request: PageRequest, start: Point, stop: Point | None
     ) -> _Page:
         room = where.room
-        read = await self._read(room, request, start, stop)
-        if request.backwards and await self._fill(room, start, read, request.limit):
-            read = await self._read(room, request, start, stop)
-        in_order = read[::-1] if request.backwards else read
+
+        async def read() -> list[Placed]:
+            return await self._read(room, request, start, stop)
+
+        if request.backwards:
+            reach = Reach(start, request.limit, stop)
+            found = await self._gaps.filled(room, reach, read)
+        else:
+            found = await read()
+        in_order = found[::-1] if request.backwards else found
         seen = await self._visibility.visible(room, where.user_id, where.user_room, in_order)
         if request.backwards:
             seen.reverse()
         kept = [one for one in seen if allows(request.filter, one.entry)]
-        if len(read) < request.limit:
-            return _Page(kept, None)
-        last = event_entry(read[-1])
-        if request.backwards:
-            is_end = last.event.type == "m.room.create"
-            return _Page(kept, None if is_end else just_before(last.order))
-        return _Page(kept, just_after(last.order))
+        end = start
+        if found:
+            last = event_entry(found[-1]).order
+            end = just_before(last) if request.backwards else just_after(last)
+        return _Page(kept, end if await self._has_more(room, request, end, stop, found) else None)
+
+    async def _has_more(
+        self,
+        room: Room,
+        request: PageRequest,
+        end: Point,
+        stop: Point | None,
+        found: Sequence[Placed],
+    ) -> bool:
+        """May there be more behind the end of a page, here or elsewhere?"""
+        if len(found) == request.limit:
+            return not request.backwards or event_entry(found[-1]).event.type != "m.room.create"
+        return request.backwards and await self._gaps.is_left(room, end, stop)
 
     async def _read(
         self, room: Room, request: PageRequest, start: Point, stop: Point | None
@@ -165,25 +172,6 @@ class History:
         if request.backwards:
             return [one for one in found if event_entry(one).order >= stop.before]
         return [one for one in found if event_entry(one).order < stop.before]
-
-    async def _fill(self, room: Room, start: Point, read: Sequence[Placed], limit: int) -> bool:
-        """Has missing history fetched when the page reaches it; True if there is more now."""
-        if self._backfill is None:
-            return False
-        missing = set(await self._reader.gaps(room, start.before))
-        if not missing:
-            return False
-        n, fill = start.before
-        behind = await self._reader.page(room, start=(n, fill - 1), backwards=False, limit=1)
-        near = [event_entry(placed).event for placed in (*behind, *read)]
-        children = [event for event in near if not missing.isdisjoint(event.prev_events)]
-        if not children:
-            return False
-        try:
-            async with asyncio.timeout(limits.BACKFILL_WAIT_S):
-                return await self._backfill(room, children, limit=limit)
-        except TimeoutError:
-            return False
 
     async def _start(self, where: _Where, request: PageRequest) -> Point:
         room, mine = where.room, where.user_room

@@ -40,13 +40,6 @@ Order = tuple[int, int]
 _CHUNK = 1000
 
 
-class Gap(msgspec.Struct, frozen=True):
-    """A gap that fetched history fills: below live event `n`, whose lowest `fill` is given."""
-
-    n: int
-    lowest: int
-
-
 class Filled(msgspec.Struct, frozen=True):
     """What fills it: events, snapshots, the gaps that are left below as (missing event, n, fill of
     the event that names it), what is now to be proven, events that redactions empty, redactions
@@ -156,14 +149,15 @@ class EventRows:
                 await events.insert_outliers(connection, chunk)
         return room_nid
 
-    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
-        """The gap that the newest of some missing events belongs to."""
+    async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]:
+        """See `storage.history.gaps.left_by`."""
         async with self._database.connection() as connection:
-            found = await gaps.left_by(connection, room_nid, event_ids)
-            if not found:
-                return None
-            n = found[0]["n"]
-            return Gap(n, await events.lowest_fill(connection, room_nid, n))
+            return await gaps.left_by(connection, room_nid, event_ids)
+
+    async def lowest_fill(self, room_nid: int, n: int) -> int:
+        """See `storage.events`."""
+        async with self._database.connection() as connection:
+            return await events.lowest_fill(connection, room_nid, n)
 
     async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
         """Gives places to fetched history, in one transaction."""

@@ -12,7 +12,7 @@ import orjson
 
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import DataRefused, Row
-from homeserver.storage.engine_store import Filled, Gap, OwedRows
+from homeserver.storage.engine_store import Filled, OwedRows
 from homeserver.storage.events import EventRow
 from homeserver.storage.logs import Epoch, OwnedLog
 from homeserver.storage.memberships import MembershipRow
@@ -138,15 +138,20 @@ class MemoryEvents:
         await self._pause()
         return room_nid
 
-    async def gap_of(self, room_nid: int, event_ids: Sequence[str]) -> Gap | None:
+    async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]:
         await self._pause()
-        tables = self._tables
-        gaps = [tables.gaps[room_nid, one] for one in event_ids if (room_nid, one) in tables.gaps]
-        if not gaps:
-            return None
-        n = max(gaps)[0]
-        fills = [one["fill"] for one in _placed(tables, room_nid) if one["n"] == n]
-        return Gap(n, min(fills, default=0))
+        gaps = self._tables.gaps
+        found = [
+            {"missing": one, "n": gaps[room_nid, one][0], "fill": gaps[room_nid, one][1]}
+            for one in event_ids
+            if (room_nid, one) in gaps
+        ]
+        return sorted(found, key=lambda one: (-one["n"], -one["fill"]))
+
+    async def lowest_fill(self, room_nid: int, n: int) -> int:
+        await self._pause()
+        fills = [one["fill"] for one in _placed(self._tables, room_nid) if one["n"] == n]
+        return min(fills, default=0)
 
     async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
         await self._pause()

@@ -285,7 +285,7 @@ class Tables:
     def open_gaps(self, rows: Sequence[tuple[int, str, int, int]]) -> None:
         """`redactions.open_gaps`."""
         for nid, missing, n, fill in rows:
-            self.gaps.setdefault((nid, missing), (n, fill))
+            self.gaps[nid, missing] = min((n, fill), self.gaps.get((nid, missing), (n, fill)))
 
     def apply_proofs(self, rows: ProofRows) -> None:
         """`history.proofs.write`."""

@@ -260,14 +260,16 @@ def _backfill(script: Script) -> Operation:
     missing, proofs = rng.choice(EVENTS), script.proofs(ROOMS[room])
 
     async def backfill(store: Store) -> object:
-        gap = await store.events.gap_of(ROOMS[room], ids)
-        if gap is None:
+        gaps = await store.events.gaps_of(ROOMS[room], ids)
+        if not gaps:
             return None
+        n, fill = gaps[-1]["n"], gaps[-1]["fill"]
+        lowest = await store.events.lowest_fill(ROOMS[room], n)
         for i, row in enumerate(made):
-            row.n, row.fill = gap.n, gap.lowest - len(made) + i
-        filled = Filled(made, [snapshot], [(missing, gap.n, gap.lowest)], proofs)
+            row.n, row.fill = n, lowest - len(made) + i
+        filled = Filled(made, [snapshot], [(missing, n, fill)], proofs)
         await store.events.backfill(ROOMS[room], ids, filled)
-        return gap
+        return [[row[name] for name in ("missing", "n", "fill")] for row in gaps]
 
     return backfill
 

@@ -25,7 +25,9 @@ from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
 from federation.ports import KnownEvent
 from homeserver.engine.history.judging import Judge, refused_by_auth_events
+from homeserver.engine.history.places import Order
 from homeserver.engine.history.redactions import Redactions, target_of
+from homeserver.engine.history.room_order import RoomOrder, Unplaced
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
@@ -42,7 +44,7 @@ from homeserver.engine.staging import (
 from homeserver.engine.store import Store
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
-from homeserver.storage.engine_store import Filled, Gap
+from homeserver.storage.engine_store import Filled
 from homeserver.storage.events import EventRow
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.snapshots import SnapshotRow
@@ -117,9 +119,13 @@ class Chunks:
         self._judge = judge
         self._take_nid = take_nid
         self._given_state = given_state
+        self._order = RoomOrder(store)
 
-    async def place(self, room: Room, chunk: Chunk, gap: Gap) -> tuple[Filled, Sequence[Redacting]]:
-        """Gives the chunk's events places below a gap, and tells what is redacted by it or of it.
+    async def place(
+        self, room: Room, chunk: Chunk, gaps: Mapping[EventId, Order]
+    ) -> tuple[Filled, Sequence[Redacting]]:
+        """Gives the chunk's events places; `gaps` are those of the events that name some of them as
+        missing. Tells what is redacted by it or of it.
         *Precondition:* the caller holds the room's
         turn, and all that was staged is committed. Raises Superseded."""
         ids = {event.event_id for event in chunk.events}
@@ -138,7 +144,8 @@ class Chunks:
         finally:
             for event in work.events:
                 room.unstage(event.event_id)
-        return _filled(work, gap), work.redacting
+        await self._order.give_places(room, _unplaced(work), gaps)
+        return _filled(work), work.redacting
 
     async def _redact(self, work: _Work) -> None:
         """What the chunk's redactions do, and what waiting ones do to its events."""
@@ -246,12 +253,19 @@ class Chunks:
         return after
 
 
-def _filled(work: _Work, gap: Gap) -> Filled:
-    """The rows, with places in room order; what is to be proven; the gaps that are left."""
+def _unplaced(work: _Work) -> Unplaced:
+    rows = {row.event_id: row for row in work.rows if row.verdict == event_rows.ACCEPTED}
+    stored = {
+        event_id: (row["n"], row["fill"])
+        for event_id, row in work.stored.items()
+        if row["n"] is not None
+    }
+    return Unplaced(work.chunk.events, work.events, rows, stored)
+
+
+def _filled(work: _Work) -> Filled:
+    """The rows; what is to be proven; the gaps that are left."""
     room_nid = work.room.nid
-    placed = [row for row in work.rows if row.verdict == event_rows.ACCEPTED]
-    for i, row in enumerate(placed):
-        row.n, row.fill = gap.n, gap.lowest - len(placed) + i
     gaps: list[tuple[str, int, int]] = []
     proofs = ProofRows(placed=[(room_nid, row.event_id) for row in work.rows])
     for event, row in zip(work.events, work.rows, strict=True):

@@ -8,10 +8,14 @@ from homeserver.storage.database import Connection, Row
 
 
 async def insert(connection: Connection, rows: Sequence[tuple[int, str, int, int]]) -> None:
-    """Rows of (room_nid, missing event, n, fill of the event that names it)."""
+    """Rows of (room_nid, missing event, n, fill of the event that names it); of several that name
+    it the lowest counts."""
     await connection.execute(
-        "INSERT INTO gaps SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[],"
-        " $4::bigint[]) ON CONFLICT DO NOTHING",
+        "INSERT INTO gaps AS g SELECT DISTINCT ON (u.room_nid, u.missing) u.*"
+        " FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[])"
+        " AS u (room_nid, missing, n, fill) ORDER BY u.room_nid, u.missing, u.n, u.fill"
+        " ON CONFLICT (room_nid, missing) DO UPDATE SET n = excluded.n, fill = excluded.fill"
+        " WHERE (excluded.n, excluded.fill) < (g.n, g.fill)",
         *([row[i] for row in rows] for i in range(4)),
     )
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from federation.events.event import Event
-from federation.events.ids import EventId
+from federation.events.ids import EventId, RoomId
+from homeserver.engine.reader import event_entry
 from homeserver.engine.rooms import Room
 from tests.homeserver.room_world import ALICE, BOB, CAROL
 from tests.homeserver.sync_world import SyncWorld, bodies, encoded, sync_world, types
@@ -214,18 +215,20 @@ async def test_a_point_of_a_lost_future_is_refused(syncs: SyncWorld) -> None:
 
 
 class Gap:
-    """A reader that knows of one missing event, and what is asked of other servers."""
+    """A reader that knows of something missing below one event, and what is asked of others."""
 
-    def __init__(self, missing: EventId) -> None:
-        self.missing = missing
+    def __init__(self, child: Event, order: tuple[int, int]) -> None:
+        self.child, self.order = child, order
         self.asked: list[list[EventId]] = []
 
-    async def gaps(self, room: Room, order: tuple[int, int]) -> list[EventId]:
-        return [self.missing]
+    async def gap_places(
+        self, room: Room, order: tuple[int, int], limit: int
+    ) -> list[tuple[int, int]]:
+        return [self.order] if self.order <= order else []
 
     async def backfill(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
         self.asked.append([event.event_id for event in children])
-        return True
+        return False
 
 
 async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
@@ -234,9 +237,13 @@ async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
     room_id = await syncs.world.room()
     sent = await syncs.say(ALICE, room_id, *numbered(5))
     child = (await syncs.world.engine.rooms.events([EventId(sent[2])]))[EventId(sent[2])].event
-    gap = Gap(child.prev_events[0])
-    monkeypatch.setattr(syncs.world.reader, "gaps", gap.gaps)
-    monkeypatch.setattr(syncs.history, "_backfill", gap.backfill)
+    room = await syncs.world.engine.rooms.get(RoomId(room_id))
+    assert room is not None
+    placed = await syncs.world.reader.place(room, child.event_id)
+    assert placed is not None
+    gap = Gap(child, event_entry(placed).order)
+    monkeypatch.setattr(syncs.world.reader, "gap_places", gap.gap_places)
+    monkeypatch.setattr(syncs.history._gaps, "_backfill", gap.backfill)
     await syncs.page(ALICE, room_id, dir="b", limit=2)
     assert gap.asked == [], "the page ends before the gap"
     page = await syncs.page(ALICE, room_id, dir="b", limit=3)

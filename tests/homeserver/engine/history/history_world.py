@@ -264,7 +264,7 @@ class Here:
         """What is proven is as the graph says."""
         oracle = self.graph.oracle
         for event_id, row in self.tables.events.items():
-            if row["outlier"] or row["unproven"] or row["room_nid"] != self._room_nid:
+            if row["outlier"] or row["unproven"] or row["room_nid"] != self.room_nid:
                 continue
             is_rejected = event_id in oracle.rejected
             assert is_rejected == (row["verdict"] == REJECTED), (row, oracle.rejected)
@@ -281,7 +281,7 @@ class Here:
             verdict = self.tables.events[event_id]["verdict"]
             assert (one.rejected, one.soft_failed) == (verdict == REJECTED, verdict == SOFT_FAILED)
         assert {head.event_id for head in room.view.heads} == self.heads
-        stored = self.tables.heads[self._room_nid]
+        stored = self.tables.heads[self.room_nid]
         current = {key: ref.event_id for key, ref in room.view.state.items()}
         assert current == self.state(stored["snapshot_nid"])
         for head in room.view.heads:
@@ -292,11 +292,12 @@ class Here:
     def check_current(self, *heads: Event) -> None:
         """The heads are these, and the current state is what the graph says of them."""
         assert self.heads == {head.event_id for head in heads}
-        stored = self.tables.heads[self._room_nid]
+        stored = self.tables.heads[self.room_nid]
         assert self.state(stored["snapshot_nid"]) == self.graph.before(heads)
 
     @property
-    def _room_nid(self) -> int:
+    def room_nid(self) -> int:
+        """The room's number."""
         number: int = self.tables.rooms[self.room_id]["room_nid"]
         return number
 

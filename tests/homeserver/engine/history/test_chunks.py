@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from homeserver.engine.history.places import SPACING
 from homeserver.storage.events import ACCEPTED, REJECTED
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history.history_world import (
@@ -31,7 +32,7 @@ async def test_event_that_its_state_refuses_is_kept_without_a_place() -> None:
         assert row["reason"].startswith("sender_not_joined")
         assert row["snapshot_before"] == row["snapshot_after"]
         fills = [row["fill"] for row in server.tables.events.values() if row["fill"] is not None]
-        assert sorted(fills) == list(range(-len(fills) + 1, 1))
+        assert sorted(fills) == [-SPACING * i for i in reversed(range(len(fills)))]
         await server.prove()
         assert server.unproven == set()
         server.check_current(join)

@@ -1,0 +1,89 @@
+"""Where fetched history stands in room order: after all of its ancestors, before all that descends
+from it, whichever is fetched first.
+
+Rules:
+1. An event stands directly below the lowest event that descends from it. While something between
+   the two ends is missing, this may name what descends from the event and stands lower: then an
+   event all of whose ancestors have a place stands directly above the highest of them.
+2. Places are spaced, so that what is fetched later fits between them. Where no room is left, it
+   goes below all history under the same live event: out of order, but there.
+
+Pure. Room order is `(n, fill)`: live events `(n, 0)`, history below them `(n, -1)` and less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+
+Order = tuple[int, int]
+
+SPACING = 2**20
+"""Between two places: about twenty times a gap between them can be filled by halves."""
+
+
+class Ends(msgspec.Struct, frozen=True):
+    """Between what an event of a chunk stands. `is_closed`: none of its ancestors is missing; then
+    `low` is the highest of them with a place, None if there is none. `high`: the lowest event with
+    a place that descends from it, if one is known."""
+
+    low: Order | None
+    high: Order | None
+    is_closed: bool
+
+
+def ends_of(
+    events: Sequence[Event],
+    *,
+    stored: Mapping[EventId, Order],
+    children: Mapping[EventId, Order],
+) -> dict[EventId, Ends]:
+    """The ends of each event of a chunk, parents first. `stored`: the places of parents that aren't
+    in the chunk and have one; `children`: the lowest places of stored events that name events of
+    the chunk."""
+    lows = _lows(events, stored)
+    highs = _highs(events, children)
+    return {
+        one.event_id: Ends(
+            lows.get(one.event_id), highs.get(one.event_id), is_closed=one.event_id in lows
+        )
+        for one in events
+    }
+
+
+def _lows(events: Iterable[Event], stored: Mapping[EventId, Order]) -> dict[EventId, Order | None]:
+    """The highest stored ancestor of each event that has no missing one."""
+    lows: dict[EventId, Order | None] = {}
+    for event in events:
+        parents = event.prev_events
+        if all(parent in lows or parent in stored for parent in parents):
+            found = (lows[one] if one in lows else stored[one] for one in parents)
+            lows[event.event_id] = max((one for one in found if one is not None), default=None)
+    return lows
+
+
+def _highs(events: Sequence[Event], children: Mapping[EventId, Order]) -> dict[EventId, Order]:
+    """The lowest stored descendant of each event that has one."""
+    highs = {one.event_id: children[one.event_id] for one in events if one.event_id in children}
+    for event in reversed(events):
+        high = highs.get(event.event_id)
+        if high is not None:
+            for parent in event.prev_events:
+                highs[parent] = min(high, highs.get(parent, high))
+    return highs
+
+
+def places_between(low: Order | None, high: Order, count: int) -> list[Order] | None:
+    """So many places between two neighbours, ascending; `low` None: `high` is the first of all.
+    None where there is no room for them."""
+    n, fill = high
+    if low is None or low[0] != n:
+        return [(n, fill - SPACING * (count - i)) for i in range(count)]
+    step = min(SPACING, (fill - low[1]) // (count + 1))
+    if step < 1:
+        return None
+    return [(n, fill - step * (count - i)) for i in range(count)]
