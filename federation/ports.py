@@ -322,14 +322,24 @@ class Waiting:
     attempts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingPlace:
+    """Which event waits, without its bytes."""
+
+    event_id: EventId
+    room_id: RoomId
+    origin: ServerName
+
+
 class InboxStore(Protocol):
     """Received PDUs that wait for what is missing; durable, one queue for each room."""
 
     async def keep(self, waiting: Sequence[Waiting]) -> None: ...
 
-    async def rooms(self) -> list[RoomId]: ...
+    async def listed(self) -> list[WaitingPlace]:
+        """All that wait, in the order of their queues."""
 
-    async def next(self, room_id: RoomId, limit: int) -> list[Waiting]: ...
+    async def load(self, room_id: RoomId, event_id: EventId) -> Waiting | None: ...
 
     async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None: ...
 

@@ -4,7 +4,8 @@ Rules:
 1. What a server returns counts only if it is of the room and version that was asked for, has
    the ID that was asked for, and is signed as it must be. Anything else is left out.
 2. Every answer is bounded in bytes and in number; there is no recursion.
-3. What is kept without a place in the room is kept as an outlier, rejected ones marked.
+3. A server that let us wait is noted (`SlowServers`), until it answers.
+4. What is kept without a place in the room is kept as an outlier, rejected ones marked.
 
 Spec: server-server API, "Backfilling and retrieving missing events", "Retrieving events",
 "Retrieving event authorisation information".
@@ -13,7 +14,8 @@ Spec: server-server API, "Backfilling and retrieving missing events", "Retrievin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,6 +38,7 @@ from federation.limits import (
     AUTH_EVENTS_FETCHED_MAX,
     EVENT_ANSWER_BYTES_MAX,
     EVENTS_PER_BATCH,
+    MISSING_EVENTS_S_MAX,
     SINGLE_EVENT_FETCHES_AT_ONCE,
     SINGLE_EVENT_FETCHES_MAX,
     STATE_ANSWER_BYTES_MAX,
@@ -43,15 +46,23 @@ from federation.limits import (
     STATE_IDS_ANSWER_BYTES_MAX,
     STATE_REQUEST_S_MAX,
 )
-from federation.ports import EventStore, RoomWriter
+from federation.ports import Clock, EventStore, RoomWriter
 from federation.ports import KnownEvent as StoredEvent
 from federation.transport.bulk import RoomRef, parse_events, parse_many, split_list
-from federation.transport.client import FederationClient, FederationError, Request, build_target
+from federation.transport.client import (
+    FailureKind,
+    FederationClient,
+    FederationError,
+    Request,
+    build_target,
+)
 from federation.transport.dialer import Bounds
+from federation.transport.scheduling.slow_servers import SlowServers
 from federation.transport.signature_checks import SignatureChecker, Signers
 
 _V1 = "/_matrix/federation/v1"
 _EVENT_BOUNDS = Bounds(bytes_max=EVENT_ANSWER_BYTES_MAX)
+_MISSING_BOUNDS = Bounds(timeout_s=MISSING_EVENTS_S_MAX, bytes_max=STATE_IDS_ANSWER_BYTES_MAX)
 _IDS_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_IDS_ANSWER_BYTES_MAX)
 _STATE_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _T = TypeVar("_T")
@@ -87,9 +98,14 @@ class EventFetcher:
         store: EventStore,
         writer: RoomWriter,
         signatures: SignatureChecker,
+        clock: Clock,
     ) -> None:
         self._client, self._store, self._writer = client, store, writer
-        self._signatures = signatures
+        self._signatures, self._slow = signatures, SlowServers(clock)
+
+    def is_slow(self, server: ServerName) -> bool:
+        """Did the server let us wait lately?"""
+        return self._slow.is_slow(server)
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -100,7 +116,8 @@ class EventFetcher:
         the server is down."""
         target = build_target(f"{_V1}/event", event_id)
         try:
-            answer = await self._client.get(server, target, bounds=_EVENT_BOUNDS)
+            with self._timed(server):
+                answer = await self._client.get(server, target, bounds=_EVENT_BOUNDS)
         except FederationError as error:
             if error.is_retryable:
                 raise
@@ -137,11 +154,27 @@ class EventFetcher:
     async def _lists(self, server: ServerName, target: str) -> Mapping[str, msgspec.Raw]:
         """A long answer, unread. Raises FederationError."""
         request = Request(server, "GET", target, None, _STATE_BOUNDS)
-        return await self._client.request_unread(request)
+        with self._timed(server):
+            return await self._client.request_unread(request)
 
     async def post(self, server: ServerName, target: str, content: JsonObject) -> JsonObject:
-        """A POST with the bounds of bulk answers. Raises FederationError."""
-        return await self._client.request(Request(server, "POST", target, content, _IDS_BOUNDS))
+        """A POST for missing events. Raises FederationError."""
+        request = Request(server, "POST", target, content, _MISSING_BOUNDS)
+        with self._timed(server):
+            return await self._client.request(request)
+
+    @contextmanager
+    def _timed(self, server: ServerName) -> Iterator[None]:
+        """Notes whether the server lets us wait."""
+        try:
+            yield
+        except FederationError as error:
+            if error.kind is FailureKind.TIMEOUT:
+                self._slow.timed_out(server)
+            elif error.kind not in (FailureKind.BUSY, FailureKind.BACKING_OFF):
+                self._slow.answered(server)
+            raise
+        self._slow.answered(server)
 
     async def fetch_state(
         self, server: ServerName, event_id: EventId, room: RoomRef
@@ -150,7 +183,8 @@ class EventFetcher:
         when the answer isn't complete. Raises FederationError."""
         query = [("event_id", str(event_id))]
         target = build_target(f"{_V1}/state_ids", room.room_id, query=query)
-        answer = await self._client.get(server, target, bounds=_IDS_BOUNDS)
+        with self._timed(server):
+            answer = await self._client.get(server, target, bounds=_IDS_BOUNDS)
         state_ids, chain_ids = _ids(answer.get("pdu_ids")), _ids(answer.get("auth_chain_ids"))
         if state_ids is None or chain_ids is None:
             return None

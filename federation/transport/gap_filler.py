@@ -2,13 +2,16 @@
 
 Rules:
 1. What is at hand decides at once, without the network (`judge_at_hand`).
-2. Otherwise a work-list, without recursion: missing parents by get_missing_events, a bounded
-   number of rounds; what still lacks its parents is judged by the state before it on another
-   server's word, and marked so.
+2. Otherwise a work-list, without recursion. First the gap is asked for (get_missing_events, a
+   bounded number of rounds), then single events, then auth chains; what still lacks its parents
+   is judged by the state before it on another server's word, and marked so. The oldest events
+   that came are judged first: it is they whose state is asked for.
 3. Of what a server returns only ancestors of the event that is being decided count, by their own
    prev_events; an answer that brings none of them ends the asking.
 4. Nothing is guessed: what can't be had leaves the event undecided, to be tried again.
-5. What passed all checks but that of the room's policy server is shown to that first.
+5. A server that let us wait is passed over (`slow_servers`). Who is asked beside the origin and
+   the sender's server changes with each attempt.
+6. What passed all checks but that of the room's policy server is shown to that first.
 
 Spec: server-server API, "Checks performed on receipt of a PDU", "Backfilling and retrieving missing
 events".
@@ -16,7 +19,7 @@ events".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +49,8 @@ from federation.limits import (
     GAP_STATES_MAX,
     NEEDS_PER_EVENT_MAX,
     SERVERS_ASKED_MAX,
+    SINGLE_EVENT_FETCHES_MAX,
+    SINGLE_EVENT_ROUNDS_MAX,
 )
 from federation.ports import (
     EventStore,
@@ -153,26 +158,29 @@ class GapFiller:
 
     # --- with the network -------------------------------------------------------------------------
 
-    async def settle(self, event: Event, origin: ServerName) -> Outcome:
-        """Decides an event with the help of other servers and hands it in, with what it lacks."""
+    async def settle(self, event: Event, origin: ServerName, *, attempts: int = 0) -> Outcome:
+        """Decides an event with the help of other servers and hands it in, with what it lacks.
+        `attempts`: how often that failed before."""
         signers = await self._signatures.check(event)
         if isinstance(signers, DropReason):
             if signers is DropReason.KEY_UNAVAILABLE:
                 return Undecided("no key for a signature")
             return Dropped(signers)
-        servers = await self._servers(event, origin)
-        if not await self._bring_auth_events(event, servers):
-            return Undecided("auth events can't be had")
+        servers = await self._servers(event, origin, attempts)
         if await self._unknown_parents([event]):
             await self._bring_parents(event, servers)
+        if not await self._bring_auth_events(event, servers):
+            return Undecided("auth events can't be had")
         return await self._settle_one(event, signers, servers)
 
-    async def _servers(self, event: Event, origin: ServerName) -> list[ServerName]:
-        """Whom to ask: the origin, the sender's server, then others in the room."""
-        first = [origin, server_of(event.sender)]
-        joined = await self._store.joined_servers(event.room_id)
-        ordered = dict.fromkeys([*first, *sorted(joined)])
-        return [server for server in ordered if server != self._name][:SERVERS_ASKED_MAX]
+    async def _servers(self, event: Event, origin: ServerName, attempts: int) -> list[ServerName]:
+        """Whom to ask: the origin, the sender's server, then others in the room, each time
+        different ones; none that is slow."""
+        joined = sorted(await self._store.joined_servers(event.room_id))
+        start = attempts * SERVERS_ASKED_MAX % max(1, len(joined))
+        ordered = dict.fromkeys([origin, server_of(event.sender), *joined[start:], *joined[:start]])
+        able = [one for one in ordered if one != self._name and not self._fetcher.is_slow(one)]
+        return able[:SERVERS_ASKED_MAX]
 
     async def _settle_one(
         self, event: Event, signers: frozenset[ServerName], servers: Sequence[ServerName]
@@ -181,7 +189,7 @@ class GapFiller:
         if not await self._unknown_parents([event]):
             verdict = await self._drive(event, admit(event, verified_servers=signers), None)
             return await self._hand_in(event, verdict, None)
-        for server in servers:
+        for server in self._able(servers):
             try:
                 state = await self._fetcher.fetch_state(server, event.event_id, _room(event))
             except FederationError:
@@ -235,20 +243,41 @@ class GapFiller:
 
     async def _bring_auth_events(self, event: Event, servers: Sequence[ServerName]) -> bool:
         """Sees to it that the event's auth events are stored; False when they can't be had."""
-        for server in servers:
-            if not await self._lacks_auth_events([event]):
+        for server in self._able(servers):
+            if not await self._missing_auth_events([event]):
+                return True
+            await self._fetch_auth_events(event, server)
+            if not await self._missing_auth_events([event]):
                 return True
             try:
                 chain = await self._fetcher.fetch_auth_chain(server, event.event_id, _room(event))
             except FederationError:
                 continue  # the next server may have it
             await self._fetcher.keep_outliers(chain)
-        return not await self._lacks_auth_events([event])
+        return not await self._missing_auth_events([event])
 
-    async def _lacks_auth_events(self, events: Collection[Event]) -> bool:
+    async def _fetch_auth_events(self, event: Event, server: ServerName) -> None:
+        """Asks for the missing auth events one by one, then for what these lack."""
+        found: dict[EventId, Event] = {}
+        for _ in range(SINGLE_EVENT_ROUNDS_MAX):
+            missing = await self._missing_auth_events([event, *found.values()]) - found.keys()
+            if not missing or len(found) + len(missing) > SINGLE_EVENT_FETCHES_MAX:
+                break
+            fetched = await self._fetcher.fetch_events(server, missing, _room(event))
+            if not fetched:
+                break
+            found.update((one.event_id, one) for one in fetched)
+        if found:
+            await self._fetcher.keep_outliers(list(found.values()))
+
+    async def _missing_auth_events(self, events: Collection[Event]) -> set[EventId]:
         cited = {auth for event in events for auth in needed_auth_events(event)}
         stored: dict[EventId, KnownEvent] = await self._store.load_events(cited)
-        return len(stored) < len(cited)
+        return cited - stored.keys()
+
+    def _able(self, servers: Sequence[ServerName]) -> Iterator[ServerName]:
+        """Those servers that haven't become slow meanwhile."""
+        return (server for server in servers if not self._fetcher.is_slow(server))
 
     # --- parents ----------------------------------------------------------------------------------
 
@@ -256,10 +285,12 @@ class GapFiller:
         """Fetches events between what is known and `event`, and hands in, oldest first, those that
         can be decided."""
         gap: dict[EventId, Event] = {}
-        for server in servers:
+        for server in self._able(servers):
             await self._fetch_gap(event, server, gap)
             if not await self._open_ends(event, gap):
                 break
+        if not gap:
+            await self._fetch_single_parents(event, servers, gap)
         self._metrics.count("federation_gap_events", len(gap))
         if all(one.prev_events for one in gap.values()):
             await self._settle_gap(gap, servers)
@@ -293,6 +324,21 @@ class GapFiller:
             if not take_ancestors(newer, missing, gap):
                 return
 
+    async def _fetch_single_parents(
+        self, event: Event, servers: Sequence[ServerName], gap: dict[EventId, Event]
+    ) -> None:
+        """As `_fetch_gap`, one by one, from servers that answered nothing else."""
+        min_depth = await self._store.first_depth(event.room_id)
+        for server in self._able(servers):
+            for _ in range(SINGLE_EVENT_ROUNDS_MAX):
+                missing = await self._open_ends(event, gap)
+                if not missing or len(missing) > SINGLE_EVENT_FETCHES_MAX:
+                    return
+                found = await self._fetcher.fetch_events(server, missing, _room(event))
+                newer = [one for one in found if one.depth >= min_depth]
+                if not take_ancestors(newer, missing, gap):
+                    break
+
     async def _open_ends(self, event: Event, gap: Mapping[EventId, Event]) -> set[EventId]:
         """Parents that are neither known nor in the gap."""
         return (await self._unknown_parents([event, *gap.values()])) - gap.keys()
@@ -309,7 +355,7 @@ class GapFiller:
             event, verified = gap[event_id], signers[event_id]
             if isinstance(verified, DropReason):
                 continue
-            if await self._lacks_auth_events([event]) or await self._unknown_parents([event]):
+            if await self._missing_auth_events([event]) or await self._unknown_parents([event]):
                 if asks_left == 0:
                     continue
                 asks_left -= 1

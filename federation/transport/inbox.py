@@ -4,10 +4,8 @@ Rules:
 1. A transaction that comes again gets the first one's answer; while that is being worked out it
    waits for it. Answers are kept in memory, bounded; one that was forgotten is harmless.
 2. The fast path needs no network: parents, auth events and keys at hand, answered after the
-   commit. Anything else is stored first, answered, and worked off by one worker for each room.
-3. Budgets are per origin and per room. Past them the transaction is refused with 429 and comes
-   again later: nothing is dropped for a limit of ours.
-4. An event that can't be decided waits longer and longer, and no longer than about a week.
+   commit. Anything else is stored first, answered, and tried until it can be decided
+   (`scheduling.backlog`).
 
 Spec: server-server API, "Transactions" and "Checks performed on receipt of a PDU".
 """
@@ -17,56 +15,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from federation.causes import Cause, CauseKind, caused_by
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event, InvalidEvent, load_event
+from federation.events.event import Event, InvalidEvent
 from federation.events.hashes import event_id_of
-from federation.events.ids import EventId, InvalidIdentifier, RoomId, ServerName, parse_room_id
-from federation.events.room_versions import ROOM_VERSIONS, RoomVersion
+from federation.events.ids import InvalidIdentifier, RoomId, ServerName, parse_room_id
+from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Dropped, Rejected
 from federation.limits import (
-    INBOX_ATTEMPTS_MAX,
-    INBOX_BATCH,
-    INBOX_RETRY_S_MAX,
-    INBOX_RETRY_S_MIN,
-    INBOX_WAITING_PER_ORIGIN_MAX,
-    INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX,
-    INBOX_WAITING_PER_ROOM_MAX,
-    INBOX_WAITING_RESERVED,
     TRANSACTION_ID_BYTES_MAX,
     TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
     TRANSACTIONS_REMEMBERED_MAX,
 )
-from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
+from federation.ports import Refused, Waiting
 from federation.transport.acl import ServerAcls
 from federation.transport.arrivals import Arrivals
 from federation.transport.edus import EduReceiver
-from federation.transport.gap_filler import GapFiller, NotAtHand, Outcome, Undecided
+from federation.transport.gap_filler import GapFiller, NotAtHand
 from federation.transport.outside.departures import Departures, NotForUs
+from federation.transport.scheduling.backlog import Backlog, InboxPorts
 from federation.transport.transactions import ReceivedPdu, Transaction
-from federation.transport.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
-
-_BROKEN_OVER_MAX = 3
-
-Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
-"""Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
-
-
-@dataclass(frozen=True, slots=True)
-class InboxPorts:
-    """What the inbox works with."""
-
-    store: EventStore
-    waiting: InboxStore
-    clock: Clock
-    metrics: Metrics
-    spawn: Spawn
 
 
 class _Refusal(Exception):
@@ -88,23 +59,21 @@ class Inbox:
         departures: Departures,
     ) -> None:
         self._name, self._arrivals, self._departures = name, arrivals, departures
-        self._store, self._waiting = ports.store, ports.waiting
-        self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
+        self._store, self._clock, self._metrics = ports.store, ports.clock, ports.metrics
         self._filler, self._acls, self._edus = filler, acls, edus
         self._answers: OrderedDict[tuple[ServerName, str], asyncio.Future[JsonObject | None]] = (
             OrderedDict()
         )
         self._running: Counter[ServerName] = Counter()
-        self._workers: dict[RoomId, Wakeup] = {}
-        self._kept: dict[RoomId, dict[EventId, ServerName]] = {}
-        self._waiting_of: Counter[ServerName] = Counter()
-        self._due_s: dict[EventId, float] = {}
-        self._broken_over: Counter[EventId] = Counter()
+        self.backlog = Backlog(ports, filler)
 
     async def start(self) -> None:
-        """Starts a worker for each room in which something waits."""
-        for room_id in await self._waiting.rooms():
-            self._wake(room_id)
+        """Takes up what waited at the last stop."""
+        await self.backlog.start()
+
+    def heard_from(self, server: ServerName) -> None:
+        """A server is up again."""
+        self.backlog.heard_from(server)
 
     # --- transactions -----------------------------------------------------------------------------
 
@@ -161,7 +130,7 @@ class Inbox:
                 if failure is not None:
                     raise failure
         if keep:
-            await self._keep(origin, keep)
+            await self.backlog.keep(origin, keep)
         return results
 
     async def _sort_in(
@@ -251,114 +220,6 @@ class Inbox:
             event.version.name,
             self._clock.now_ms(),
         )
-
-    async def _keep(self, origin: ServerName, keep: Sequence[Waiting]) -> None:
-        """Stores events durably and wakes their rooms' workers. Raises Refused past a budget."""
-        new = [one for one in keep if one.event_id not in self._kept.get(one.room_id, {})]
-        for room_id, count in Counter(one.room_id for one in new).items():
-            self._check_space(origin, self._kept.get(room_id, {}), count)
-        if self._waiting_of[origin] + len(new) > INBOX_WAITING_PER_ORIGIN_MAX:
-            raise _too_much("too much of this server waits")
-        await self._waiting.keep(keep)
-        for one in keep:
-            self._count(one)
-            self._wake(one.room_id)
-
-    def _check_space(
-        self, origin: ServerName, kept: Mapping[EventId, ServerName], count: int
-    ) -> None:
-        """A room's space is for all: no origin has all of it, and each has some, even when others
-        have filled it. Raises Refused."""
-        own = sum(one == origin for one in kept.values()) + count
-        is_full = len(kept) + count > INBOX_WAITING_PER_ROOM_MAX
-        most = INBOX_WAITING_RESERVED if is_full else INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX
-        if own > most:
-            raise _too_much("too much waits in the room")
-
-    def _count(self, waiting: Waiting) -> None:
-        kept = self._kept.setdefault(waiting.room_id, {})
-        if waiting.event_id not in kept:
-            kept[waiting.event_id] = waiting.origin
-            self._waiting_of[waiting.origin] += 1
-
-    def _uncount(self, waiting: Waiting) -> None:
-        kept = self._kept.get(waiting.room_id, {})
-        origin = kept.pop(waiting.event_id, None)
-        if origin is not None:
-            _lower(self._waiting_of, origin)
-        if not kept:
-            self._kept.pop(waiting.room_id, None)
-        self._due_s.pop(waiting.event_id, None)
-        self._broken_over.pop(waiting.event_id, None)
-
-    # --- what waits -------------------------------------------------------------------------------
-
-    def _wake(self, room_id: RoomId) -> None:
-        wakeup = self._workers.get(room_id)
-        if wakeup is None:
-            wakeup = self._workers[room_id] = Wakeup(self._clock)
-            self._spawn(f"inbox {room_id}", lambda: self._work(room_id))
-        wakeup.set()
-
-    def heard_from(self, server: ServerName) -> None:
-        """A server is up again: what waits may be had from it. Wakes all workers."""
-        self._due_s.clear()
-        for wakeup in self._workers.values():
-            wakeup.set()
-
-    async def _work(self, room_id: RoomId) -> None:
-        """Works a room's queue off; ends when it is empty."""
-        wakeup = self._workers[room_id]
-        while True:
-            await wakeup.wait(0)  # what woke us up to now is seen by the look that follows
-            batch = await self._waiting.next(room_id, INBOX_BATCH)
-            if not batch:
-                break
-            for one in batch:
-                self._count(one)
-            now_s = self._clock.monotonic_s()
-            due = [one for one in batch if self._due_s.get(one.event_id, 0.0) <= now_s]
-            for one in due:
-                await self._work_off(one)
-            if not due:
-                next_s = min(self._due_s[one.event_id] for one in batch)
-                await wakeup.wait(max(0.1, next_s - now_s))
-        # nothing may be awaited between the empty answer's check and this
-        del self._workers[room_id]
-        if await wakeup.wait(0):
-            self._wake(room_id)
-
-    async def _work_off(self, waiting: Waiting) -> None:
-        """Tries one event; it leaves the queue, or goes to its end."""
-        version = ROOM_VERSIONS[waiting.version]
-        event = load_event(waiting.pdu, version, waiting.event_id)
-        stored = (await self._store.load_events([event.event_id])).get(event.event_id)
-        if stored is None or stored.outlier:
-            outcome = await self._settle(event, waiting)
-            if isinstance(outcome, Undecided) and waiting.attempts + 1 < INBOX_ATTEMPTS_MAX:
-                await self._postpone(waiting, outcome)
-                return
-            _log.info("%s of %s: %s", event.event_id, waiting.origin, outcome)
-            self._metrics.count("federation_pdus_waited", result=type(outcome).__name__.lower())
-        await self._waiting.remove(waiting.room_id, [waiting.event_id])
-        self._uncount(waiting)
-
-    async def _settle(self, event: Event, waiting: Waiting) -> Outcome:
-        """Decides an event. One over which this worker broke several times is put off, so that it
-        doesn't hold up its room."""
-        if self._broken_over[waiting.event_id] >= _BROKEN_OVER_MAX:
-            return Undecided("deciding it fails here")
-        self._broken_over[waiting.event_id] += 1
-        with caused_by(Cause(CauseKind.SERVER, waiting.origin)):
-            outcome = await self._filler.settle(event, waiting.origin)
-        del self._broken_over[waiting.event_id]
-        return outcome
-
-    async def _postpone(self, waiting: Waiting, outcome: Undecided) -> None:
-        wait_s = min(INBOX_RETRY_S_MAX, INBOX_RETRY_S_MIN * 2 ** min(waiting.attempts, 20))
-        _log.info("%s waits %s s: %s", waiting.event_id, wait_s, outcome.detail)
-        self._due_s[waiting.event_id] = self._clock.monotonic_s() + wait_s
-        await self._waiting.postpone(waiting.room_id, [waiting.event_id])
 
 
 def _lower(counter: Counter[ServerName], server: ServerName) -> None:

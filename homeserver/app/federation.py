@@ -20,7 +20,7 @@ from federation.transport.edus import EduReceiver
 from federation.transport.event_fetcher import EventFetcher
 from federation.transport.gap_filler import GapFiller
 from federation.transport.handshakes import Handshakes
-from federation.transport.inbox import Inbox, InboxPorts
+from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
@@ -28,6 +28,7 @@ from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes.table import FederationRoutes, RouteParts
+from federation.transport.scheduling.backlog import InboxPorts
 from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbour
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.well_known import WellKnown
@@ -125,7 +126,7 @@ def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
     )
     signatures = SignatureChecker(keyring)
     fetcher = EventFetcher(
-        client, store=engine.events, writer=engine.residents, signatures=signatures
+        client, store=engine.events, writer=engine.residents, signatures=signatures, clock=clock
     )
     arrivals = Arrivals()
     handshakes = Handshakes(

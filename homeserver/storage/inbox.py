@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from federation.events.ids import EventId, RoomId
-from federation.ports import Waiting
+from federation.ports import Waiting, WaitingPlace
 from homeserver.storage.database import Connection, Database
 
 
@@ -32,20 +32,21 @@ async def keep(connection: Connection, waiting: Sequence[Waiting]) -> None:
     )
 
 
-async def rooms(connection: Connection) -> list[RoomId]:
-    """The rooms in which something waits."""
-    return [row[0] for row in await connection.fetch("SELECT DISTINCT room_id FROM inbox")]
+async def listed(connection: Connection) -> list[WaitingPlace]:
+    """What waits in all rooms, in order."""
+    rows = await connection.fetch("SELECT event_id, room_id, origin FROM inbox ORDER BY place")
+    return [WaitingPlace(*row) for row in rows]
 
 
-async def load_next(connection: Connection, room_id: RoomId, limit: int) -> list[Waiting]:
-    """The first `limit` of a room's queue."""
-    rows = await connection.fetch(
+async def load(connection: Connection, room_id: RoomId, event_id: EventId) -> Waiting | None:
+    """One that waits; None when it doesn't any more."""
+    row = await connection.fetchrow(
         "SELECT event_id, room_id, origin, pdu, version, received_ms, attempts FROM inbox"
-        " WHERE room_id = $1 ORDER BY place LIMIT $2",
+        " WHERE room_id = $1 AND event_id = $2",
         room_id,
-        limit,
+        event_id,
     )
-    return [Waiting(*row) for row in rows]
+    return None if row is None else Waiting(*row)
 
 
 async def remove(connection: Connection, room_id: RoomId, event_ids: Collection[EventId]) -> None:
@@ -81,15 +82,15 @@ class Inbox:
         async with self._database.connection() as connection:
             await keep(connection, waiting)
 
-    async def rooms(self) -> list[RoomId]:
-        """See `rooms`."""
+    async def listed(self) -> list[WaitingPlace]:
+        """See `listed`."""
         async with self._database.connection() as connection:
-            return await rooms(connection)
+            return await listed(connection)
 
-    async def next(self, room_id: RoomId, limit: int) -> list[Waiting]:
-        """See `load_next`."""
+    async def load(self, room_id: RoomId, event_id: EventId) -> Waiting | None:
+        """See `load`."""
         async with self._database.connection() as connection:
-            return await load_next(connection, room_id, limit)
+            return await load(connection, room_id, event_id)
 
     async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None:
         """See `remove`."""

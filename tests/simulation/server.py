@@ -36,12 +36,13 @@ from federation.transport.edus import EduReceiver
 from federation.transport.event_fetcher import EventFetcher
 from federation.transport.gap_filler import GapFiller
 from federation.transport.handshakes import Handshakes
-from federation.transport.inbox import Inbox, InboxPorts
+from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.routes import FederationRoutes, RouteParts
+from federation.transport.scheduling.backlog import InboxPorts
 from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
@@ -278,7 +279,11 @@ class SimulatedServer:
         self.signatures = SignatureChecker(self.keyring)
         events, residents = self.engine.events, self.engine.residents
         self.fetcher = EventFetcher(
-            self.client, store=events, writer=residents, signatures=self.signatures
+            self.client,
+            store=events,
+            writer=residents,
+            signatures=self.signatures,
+            clock=self.clock,
         )
         self.arrivals = Arrivals()
         self.handshakes = Handshakes(

@@ -31,7 +31,7 @@ from federation.transport.edus import EduReceiver
 from federation.transport.event_fetcher import EventFetcher
 from federation.transport.gap_filler import GapFiller
 from federation.transport.handshakes import Handshakes, MembershipWish
-from federation.transport.inbox import Inbox, InboxPorts
+from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
@@ -39,6 +39,7 @@ from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
 from federation.transport.routes import FederationRoutes, RouteParts
+from federation.transport.scheduling.backlog import InboxPorts
 from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.transactions import Transaction, parse_transaction
@@ -134,7 +135,7 @@ class Peer:
     def _assemble(self) -> None:
         rooms = self.rooms
         self.fetcher = EventFetcher(
-            self.client, store=rooms, writer=rooms, signatures=self.signatures
+            self.client, store=rooms, writer=rooms, signatures=self.signatures, clock=self.clock
         )
         self.policies = PolicyServers(self.client, clock=self.clock, metrics=self.metrics)
         self.recommendations = Recommendations(rooms, self.policies, self.clock)
@@ -212,6 +213,10 @@ class Peer:
                 params = {name: unquote(value) for name, value in found.groupdict().items()}
                 return await handler(request, params)
         return web.json_response({"errcode": "M_UNRECOGNIZED", "error": path}, status=404)
+
+    def restart(self) -> None:
+        """Forgets what isn't stored."""
+        self._assemble()
 
     async def start(self) -> None:
         """Listens, and enters the name into the net's table."""

@@ -18,6 +18,7 @@ from federation.ports import (
     StoredServerKey,
     UserDevices,
     Waiting,
+    WaitingPlace,
 )
 
 
@@ -129,11 +130,13 @@ class MemoryInbox:
         for one in waiting:
             self.waiting.setdefault(one.event_id, one)
 
-    async def rooms(self) -> list[RoomId]:
-        return list({one.room_id for one in self.waiting.values()})
+    async def listed(self) -> list[WaitingPlace]:
+        return [
+            WaitingPlace(one.event_id, one.room_id, one.origin) for one in self.waiting.values()
+        ]
 
-    async def next(self, room_id: RoomId, limit: int) -> list[Waiting]:
-        return [one for one in self.waiting.values() if one.room_id == room_id][:limit]
+    async def load(self, room_id: RoomId, event_id: EventId) -> Waiting | None:
+        return self.waiting.get(event_id)
 
     async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None:
         for one in event_ids:

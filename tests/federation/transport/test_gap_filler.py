@@ -84,7 +84,7 @@ async def test_when_nobody_gives_the_parents_the_event_waits() -> None:
         a, b, room_id, bob = await shared_room(net)
         says(b, room_id, bob, "unseen")
         event = says(b, room_id, bob, "seen")
-        for part in ("get_missing_events", "state_ids"):
+        for part in ("get_missing_events", "state_ids", "/event/"):
             b.lies[part] = refuse
         assert isinstance(await a.filler.settle(event, b.name), Undecided)
         assert event.event_id not in a.rooms.events
@@ -102,7 +102,7 @@ async def test_unrelated_events_do_not_count() -> None:
         asked: list[int] = []
         lie = [pdu(aside), pdu(says(b, other, bob, "of another room")), {"x": 1}]
         b.lies["get_missing_events"] = answering(lambda: lie, asked)
-        b.lies["state_ids"] = refuse
+        b.lies["state_ids"] = b.lies["/event/"] = refuse
         assert isinstance(await a.filler.settle(event, b.name), Undecided)
         assert len(asked) == 1, "an answer without progress ends the asking"
         assert aside.event_id not in a.rooms.events

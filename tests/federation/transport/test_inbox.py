@@ -207,9 +207,10 @@ async def test_what_waited_at_a_stop_is_taken_up_at_the_start() -> None:
         a, b, room_id, bob = await shared_room(net)
         says(b, room_id, bob, "unseen")
         event = says(b, room_id, bob, "seen")
-        with patch.object(a.inbox, "_wake"):
+        with patch.object(a.inbox.backlog, "_wake"):
             await a.inbox.receive(b.name, "t1", transaction({"pdus": [pdu(event)]}))
         assert event.event_id in a.waiting.waiting
+        a.restart()
         await a.inbox.start()
         await until(lambda: event.event_id in a.rooms.before)
 
@@ -234,20 +235,21 @@ async def test_an_event_over_which_the_worker_breaks_does_not_hold_up_its_room()
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
         poison, good = says(b, room_id, bob, "poison"), says(b, room_id, bob, "good")
+        with patch.object(a.inbox.backlog, "_wake"):
+            await a.inbox.receive(b.name, "t", transaction({"pdus": [pdu(good)]}))
+        waiting = a.waiting.waiting[good.event_id]
+        poisoned = replace(waiting, event_id=poison.event_id, pdu=poison.raw)
+        a.waiting.waiting = {poison.event_id: poisoned, good.event_id: waiting}
+        a.restart()
         settle = a.filler.settle
 
-        async def break_over_poison(event: Event, origin: ServerName) -> Outcome:
+        async def break_over_poison(event: Event, origin: ServerName, *, attempts: int) -> Outcome:
             if event.event_id == poison.event_id:
                 raise RuntimeError("broken")
-            return await settle(event, origin)
+            return await settle(event, origin, attempts=attempts)
 
         a.tasks.restarts = True
         with patch.object(a.filler, "settle", break_over_poison):
-            with patch.object(a.inbox, "_wake"):
-                await a.inbox.receive(b.name, "t", transaction({"pdus": [pdu(good)]}))
-            waiting = a.waiting.waiting[good.event_id]
-            poisoned = replace(waiting, event_id=poison.event_id, pdu=poison.raw)
-            a.waiting.waiting = {poison.event_id: poisoned, good.event_id: waiting}
             await a.inbox.start()
             await until(lambda: good.event_id in a.rooms.before)
             await until(lambda: a.waiting.waiting[poison.event_id].attempts > 0)
@@ -258,9 +260,9 @@ async def test_budgets_per_room_make_the_origin_come_again() -> None:
         a, b, room_id, bob = await shared_room(net)
         events = [says(b, room_id, bob, str(i)) for i in range(4)]
         with (
-            patch("federation.transport.inbox.INBOX_WAITING_PER_ROOM_MAX", 2),
-            patch("federation.transport.inbox.INBOX_WAITING_RESERVED", 2),
-            patch.object(a.inbox, "_wake"),
+            patch("federation.transport.scheduling.backlog.INBOX_WAITING_PER_ROOM_MAX", 2),
+            patch("federation.transport.scheduling.backlog.INBOX_WAITING_RESERVED", 2),
+            patch.object(a.inbox.backlog, "_wake"),
         ):
             await a.inbox.receive(
                 b.name, "t1", transaction({"pdus": [pdu(one) for one in events[1:3]]})

@@ -1,0 +1,47 @@
+"""Servers that let us wait when they were asked for events: they are passed over for a while.
+
+That a server makes requests ends its back-off (`Backoffs`), but doesn't show that it answers any:
+only an answer ends this. The table is bounded: the server that was noted first is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from federation.events.ids import ServerName
+from federation.limits import SLOW_S_MAX, SLOW_S_MIN, SLOW_SERVERS_REMEMBERED_MAX
+from federation.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Slow:
+    until_s: float
+    length_s: float
+
+
+class SlowServers:
+    """The table."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._slow: OrderedDict[ServerName, _Slow] = OrderedDict()
+
+    def is_slow(self, server: ServerName) -> bool:
+        """Is the server to be passed over now?"""
+        slow = self._slow.get(server)
+        return slow is not None and slow.until_s > self._clock.monotonic_s()
+
+    def timed_out(self, server: ServerName) -> None:
+        """The server didn't answer in time. Of several requests at once only the first counts."""
+        if self.is_slow(server):
+            return
+        before = self._slow.pop(server, None)
+        length_s = SLOW_S_MIN if before is None else min(SLOW_S_MAX, 2 * before.length_s)
+        self._slow[server] = _Slow(self._clock.monotonic_s() + length_s, length_s)
+        while len(self._slow) > SLOW_SERVERS_REMEMBERED_MAX:
+            self._slow.popitem(last=False)
+
+    def answered(self, server: ServerName) -> None:
+        """The server answered in time, whatever it said."""
+        self._slow.pop(server, None)
