@@ -1,6 +1,7 @@
 """Gaps: filled from honest servers, bounded against lying ones."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
@@ -8,7 +9,7 @@ from aiohttp import web
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import RoomId, ServerName, UserId
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.limits import GAP_EVENTS_MAX, GAP_ROUNDS_MAX
@@ -184,6 +185,77 @@ async def test_missing_auth_events_are_brought(version: str) -> None:
         assert isinstance(await a.filler.settle(message, c.name), Accepted)
         assert await a.rooms.joined_servers(room_id) == {"a.test", "b.test", "c.test"}
         assert bob
+
+
+@pytest.mark.parametrize("lie", ["event_auth", "/event/"])
+async def test_auth_events_come_with_the_gap_or_one_by_one_or_as_a_chain(lie: str) -> None:
+    """An event that cites what lies in the gap before it, of a server that doesn't answer one of
+    the questions."""
+    async with loopback() as net:
+        a, b, room_id, _ = await shared_room(net)
+        c = await net.peer("c.test")
+        await c.join(b, room_id, "carol")
+        message = says(c, room_id, c.user("carol"), "hi")
+        c.lies["get_missing_events"] = c.lies[lie] = refuse
+        b.lies["get_missing_events"] = b.lies[lie] = refuse
+        assert not isinstance(await a.filler.settle(message, c.name), Undecided)
+        assert message.event_id in a.rooms.before
+
+
+async def test_the_gap_is_asked_for_before_the_auth_chain() -> None:
+    async with loopback() as net:
+        a, b, room_id, _ = await shared_room(net)
+        c = await net.peer("c.test")
+        await c.join(b, room_id, "carol")
+        message = says(c, room_id, c.user("carol"), "hi")
+        for part in ("event_auth", "/event/", "state_ids"):
+            c.lies[part] = b.lies[part] = refuse
+        assert isinstance(await a.filler.settle(message, c.name), Accepted)
+        assert not a.rooms.on_anothers_word
+
+
+async def test_the_state_is_asked_for_before_the_missing_parent() -> None:
+    """What was received isn't known to the server that has the state before its parent."""
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        says(b, room_id, bob, "unseen")
+        parent = says(b, room_id, bob, "parent")
+        event = says(b, room_id, bob, "seen")
+        b.lies["get_missing_events"] = refuse
+
+        async def only_before_the_parent(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            if request.query["event_id"] == parent.event_id:
+                b.lies.pop("state_ids")
+                return await b.handle(request)
+            return await refuse(request, None)
+
+        async def only_the_parent(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            if request.path.endswith(parent.event_id):
+                lie = b.lies.pop("/event/")
+                answer = await b.handle(request)
+                b.lies["/event/"] = lie
+                return answer
+            return await refuse(request, None)
+
+        b.lies["state_ids"], b.lies["/event/"] = only_before_the_parent, only_the_parent
+        assert isinstance(await a.filler.settle(event, b.name), Accepted)
+        assert a.rooms.on_anothers_word == [parent.event_id]
+
+
+async def test_other_servers_are_asked_at_each_attempt() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        says(b, room_id, bob, "unseen")
+        event = says(b, room_id, bob, "seen")
+        others = frozenset(ServerName(f"s{number}.test") for number in range(10))
+
+        async def joined(_: RoomId) -> frozenset[ServerName]:
+            return others | {a.name}
+
+        with patch.object(a.rooms, "joined_servers", joined):
+            asked = [await a.filler._servers(event, b.name, attempts) for attempts in range(11)]
+        assert all(servers[0] == b.name for servers in asked)
+        assert set().union(*asked) == others | {b.name}
 
 
 def _draft(user: UserId) -> EventDraft:

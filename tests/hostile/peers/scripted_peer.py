@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -33,7 +34,7 @@ from federation.transport.x_matrix import SignedRequest, build_authorization
 from tests.hostile.clients.running_server import SERVER, Reply
 
 Answer = Callable[[str, Any], object]
-"""Path and body to an answer: JSON (status 200), or an `Http`."""
+"""Path and body to an answer: JSON (status 200), an `Http`, or an awaitable of either."""
 
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
@@ -166,6 +167,8 @@ class ScriptedPeer:
         for part, answer in self.answers.items():
             if part in path:
                 found = answer(path, content)
+                if isawaitable(found):
+                    found = await found
                 if isinstance(found, Http):
                     return web.Response(status=found.status, body=found.body)
                 return web.Response(body=canonical_json.encode_lenient(found))

@@ -22,11 +22,11 @@ from federation.limits import (
     NOTARY_FETCHES_BURST,
     NOTARY_FETCHES_PER_REQUEST_MAX,
 )
-from federation.transport import dialer, keyring
+from federation.transport import dialer, event_fetcher, keyring
 from federation.transport.dialer import Bounds
 from tests.hostile.clients.running_server import Reply, running
 from tests.hostile.peers.conftest import World
-from tests.hostile.peers.scripted_peer import V1, ScriptedPeer, scripted_peer
+from tests.hostile.peers.scripted_peer import V1, Http, ScriptedPeer, scripted_peer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -124,6 +124,47 @@ async def test_invented_origins_do_not_delay_an_honest_peer(siege: tuple[World, 
         await hole.let_go()
     replies = await asyncio.gather(*tasks)
     assert {reply.status for reply in replies} == {401, 429}
+    await world.is_up()
+
+
+async def test_events_with_unknown_parents_do_not_hold_up_a_room(
+    siege: tuple[World, Hole], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 of them, of a peer that hangs when it is asked for what they lack. An honest peer's
+    event, which lacks its parent too, is seen."""
+    world, _ = siege
+    for name in ("_EVENT_BOUNDS", "_MISSING_BOUNDS", "_IDS_BOUNDS", "_STATE_BOUNDS"):
+        monkeypatch.setattr(event_fetcher, name, Bounds(timeout_s=1_000))
+    room_id = await world.room()
+    evil, other = await world.evil.join(room_id), await world.other.join(room_id)
+    over = asyncio.Event()
+
+    async def hang(path: str, body: object) -> Http:
+        await over.wait()
+        return Http(503)
+
+    for part in ("get_missing_events", "/event/", "event_auth", "state"):
+        world.evil.answers[part] = hang
+    for start in range(0, 300, 50):
+        unknown = [
+            evil.event(prev_events=[f"${number:043d}"], content={"n": number})
+            for number in range(start, start + 50)
+        ]
+        assert (await world.evil.send(unknown)).status == 200
+    parent = other.event(advance=True)
+    event = other.event(advance=True)
+    world.other.answers["get_missing_events"] = lambda path, body: {"events": [parent]}
+    assert (await world.other.send([event])).status == 200
+
+    async def is_seen() -> bool:
+        return {other.id(parent), other.id(event)} <= await world.seen_ids(room_id)
+
+    async with asyncio.timeout(100):
+        while not await is_seen():
+            await asyncio.sleep(0.05)
+    over.set()
+    world.evil.answers.clear()
+    world.other.answers.clear()
     await world.is_up()
 
 
