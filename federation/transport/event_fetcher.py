@@ -41,6 +41,7 @@ from federation.limits import (
     MISSING_EVENTS_S_MAX,
     SINGLE_EVENT_FETCHES_AT_ONCE,
     SINGLE_EVENT_FETCHES_MAX,
+    SINGLE_EVENT_ROUNDS_MAX,
     STATE_ANSWER_BYTES_MAX,
     STATE_EVENTS_MAX,
     STATE_IDS_ANSWER_BYTES_MAX,
@@ -141,6 +142,28 @@ class EventFetcher:
         wanted = list(event_ids)[:SINGLE_EVENT_FETCHES_MAX]
         found = await asyncio.gather(*(fetch(event_id) for event_id in wanted))
         return [event for event in found if event is not None]
+
+    async def fetch_auth_events(self, event: Event, server: ServerName) -> None:
+        """Asks for an event's missing auth events one by one, then for what these lack, and keeps
+        what could be checked."""
+        found: dict[EventId, Event] = {}
+        room = RoomRef(event.room_id, event.version)
+        for _ in range(SINGLE_EVENT_ROUNDS_MAX):
+            missing = await self.missing_auth_events([event, *found.values()]) - found.keys()
+            if not missing or len(found) + len(missing) > SINGLE_EVENT_FETCHES_MAX:
+                break
+            fetched = await self.fetch_events(server, missing, room)
+            if not fetched:
+                break
+            found.update((one.event_id, one) for one in fetched)
+        if found:
+            await self.keep_outliers(list(found.values()))
+
+    async def missing_auth_events(self, events: Collection[Event]) -> set[EventId]:
+        """What the events cite as authorisation and isn't stored."""
+        cited = {auth for event in events for auth in needed_auth_events(event)}
+        stored: dict[EventId, StoredEvent] = await self._store.load_events(cited)
+        return cited - stored.keys()
 
     async def fetch_auth_chain(
         self, server: ServerName, event_id: EventId, room: RoomRef

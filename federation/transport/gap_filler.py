@@ -38,7 +38,6 @@ from federation.graph.admission import (
     Verdict,
     Waiting,
     admit,
-    needed_auth_events,
 )
 from federation.graph.auth_rules import AuthState
 from federation.graph.chains import topological_order
@@ -54,7 +53,6 @@ from federation.limits import (
 )
 from federation.ports import (
     EventStore,
-    KnownEvent,
     Metrics,
     PolicyRefusal,
     PolicyUnasked,
@@ -244,36 +242,17 @@ class GapFiller:
     async def _bring_auth_events(self, event: Event, servers: Sequence[ServerName]) -> bool:
         """Sees to it that the event's auth events are stored; False when they can't be had."""
         for server in self._able(servers):
-            if not await self._missing_auth_events([event]):
+            if not await self._fetcher.missing_auth_events([event]):
                 return True
-            await self._fetch_auth_events(event, server)
-            if not await self._missing_auth_events([event]):
+            await self._fetcher.fetch_auth_events(event, server)
+            if not await self._fetcher.missing_auth_events([event]):
                 return True
             try:
                 chain = await self._fetcher.fetch_auth_chain(server, event.event_id, _room(event))
             except FederationError:
                 continue  # the next server may have it
             await self._fetcher.keep_outliers(chain)
-        return not await self._missing_auth_events([event])
-
-    async def _fetch_auth_events(self, event: Event, server: ServerName) -> None:
-        """Asks for the missing auth events one by one, then for what these lack."""
-        found: dict[EventId, Event] = {}
-        for _ in range(SINGLE_EVENT_ROUNDS_MAX):
-            missing = await self._missing_auth_events([event, *found.values()]) - found.keys()
-            if not missing or len(found) + len(missing) > SINGLE_EVENT_FETCHES_MAX:
-                break
-            fetched = await self._fetcher.fetch_events(server, missing, _room(event))
-            if not fetched:
-                break
-            found.update((one.event_id, one) for one in fetched)
-        if found:
-            await self._fetcher.keep_outliers(list(found.values()))
-
-    async def _missing_auth_events(self, events: Collection[Event]) -> set[EventId]:
-        cited = {auth for event in events for auth in needed_auth_events(event)}
-        stored: dict[EventId, KnownEvent] = await self._store.load_events(cited)
-        return cited - stored.keys()
+        return not await self._fetcher.missing_auth_events([event])
 
     def _able(self, servers: Sequence[ServerName]) -> Iterator[ServerName]:
         """Those servers that haven't become slow meanwhile."""
@@ -355,7 +334,9 @@ class GapFiller:
             event, verified = gap[event_id], signers[event_id]
             if isinstance(verified, DropReason):
                 continue
-            if await self._missing_auth_events([event]) or await self._unknown_parents([event]):
+            if await self._fetcher.missing_auth_events([event]) or await self._unknown_parents(
+                [event]
+            ):
                 if asks_left == 0:
                     continue
                 asks_left -= 1
