@@ -1,8 +1,11 @@
 """Server access control lists."""
 
+import re
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from federation.events.ids import ServerName
 from federation.transport.acl import ServerAcl, ip_of, matches_glob, split_port
@@ -51,10 +54,25 @@ def test_globs(glob: str, text: str, matches: bool) -> None:
     assert matches_glob(glob, text) is matches
 
 
+@given(st.text("ab?*", max_size=8), st.text("ab", max_size=8))
+def test_globs_match_as_regular_expressions_do(glob: str, text: str) -> None:
+    pattern = "".join({"*": ".*", "?": "."}.get(one, one) for one in glob)
+    assert matches_glob(glob, text) is (re.fullmatch(pattern, text) is not None)
+
+
 def test_a_hostile_glob_costs_no_exponential_time() -> None:
     started = time.process_time()
     assert not matches_glob("a*" * 120 + "b", "a" * 255)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("glob", ["*aaaaab", "*?a?a?b", "a*a*a*b"])
+def test_thousands_of_hostile_globs_cost_their_length(glob: str) -> None:
+    """As many as fit an event; each step is one of a part's characters."""
+    acl = ServerAcl.parse({"allow": ["*"], "deny": [glob] * (65_000 // (len(glob) + 3))})
+    started = time.process_time()
+    assert acl.allows(ServerName("a" * 230))
+    assert time.process_time() - started < 0.5
 
 
 def test_names_are_split_into_host_and_port() -> None:
