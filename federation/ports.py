@@ -109,6 +109,12 @@ class EventStore(Protocol):
     async def is_server_joined(self, room_id: RoomId, server: ServerName) -> bool:
         """Is a user of `server` joined to the room now?"""
 
+    async def joined_at(
+        self, room_id: RoomId, server: ServerName, event_ids: Collection[EventId]
+    ) -> frozenset[EventId]:
+        """Those of the room's events at which a user of `server` was joined, in the state before
+        the event or after it. Events whose place in the room isn't known are none of them."""
+
     async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
         """The servers with a joined user, ours included if so."""
 

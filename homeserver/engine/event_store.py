@@ -199,6 +199,15 @@ class EngineEventStore:
         room = await self._rooms.get(room_id)
         return room is not None and server in room.view.servers
 
+    async def joined_at(
+        self, room_id: RoomId, server: ServerName, event_ids: Collection[EventId]
+    ) -> frozenset[EventId]:
+        """`EventStore.joined_at`."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            return frozenset()
+        return await self._visibility.joined_at(room, server, event_ids)
+
     async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
         """`EventStore.joined_servers`."""
         room = await self._rooms.get(room_id)

@@ -2,13 +2,17 @@
 
 Rules:
 1. An unknown room is 404 M_NOT_FOUND; a peer that the room's ACL denies gets 403 M_FORBIDDEN.
-2. State and history are for servers with a joined user; what of history such a server may see,
-   `EventStore.visible_to_server` says event by event.
+2. State and history are for servers that had a joined user at the event that is asked about: so a
+   server whose last user was banned learns of the ban, and of what it lacks before it, and of
+   nothing later. What of history a server may see, `EventStore.visible_to_server` says event by
+   event.
 
 Spec: server-server API, "Server access control lists"; the endpoints' 403 and 404 answers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from federation.events.ids import (
     EventId,
@@ -88,12 +92,18 @@ class RoomAccess:
         await self.check_acl(room_id, peer.origin)
         return room_id, version
 
-    async def enter_joined(self, peer: PeerRequest) -> RoomId:
-        """As `enter`, and the peer has a user in the room."""
+    async def enter_at(
+        self, peer: PeerRequest, event_ids: Sequence[EventId]
+    ) -> tuple[RoomId, list[EventId]]:
+        """As `enter`, for what the peer asks about these events: all of them when it has a user in
+        the room, else those at which it had one. Raises Refused 403 where there are none."""
         room_id, _ = await self.enter(peer)
-        if not await self._store.is_server_joined(room_id, peer.origin):
+        if await self._store.is_server_joined(room_id, peer.origin):
+            return room_id, list(event_ids)
+        allowed = await self._store.joined_at(room_id, peer.origin, event_ids)
+        if not allowed:
             raise Refused(403, "M_FORBIDDEN", "This server isn't in the room")
-        return room_id
+        return room_id, [one for one in event_ids if one in allowed]
 
     async def known_event(self, room_id: RoomId, event_id: EventId) -> KnownEvent:
         """A stored event of that room. Raises Refused 404."""

@@ -1,7 +1,8 @@
-"""Endpoints that give a room's events, state and history to servers that are in it.
+"""Endpoints that give a room's events, state and history to servers that are, or were, in it.
 
 Rules:
-1. Only servers with a joined user read; history is cut to what history visibility shows them.
+1. A server reads what its membership at an event allows (`RoomAccess.enter_at`); history is cut to
+   what history visibility shows it.
 2. What is asked for is bounded: more event IDs are refused, a larger `limit` is lowered.
 
 Spec: server-server API, "Retrieving events", "Backfilling and retrieving missing events",
@@ -16,7 +17,7 @@ import orjson
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import EventId, RoomId, ServerName
+from federation.events.ids import EventId, ServerName
 from federation.limits import (
     BACKFILL_EVENTS_SERVED_MAX,
     EVENT_IDS_PER_REQUEST_MAX,
@@ -82,8 +83,7 @@ class RoomRoutes:
 
     async def state(self, peer: PeerRequest) -> object:
         """GET /state/{roomId}: the state before an event, with its auth chain."""
-        room_id = await self._access.enter_joined(peer)
-        state_ids = await self._state_ids(room_id, peer.required("event_id"))
+        state_ids = await self._state_ids(peer)
         state = await self._store.load_events(state_ids)
         chain = await self._store.auth_chain(state_ids)
         return {
@@ -93,13 +93,13 @@ class RoomRoutes:
 
     async def state_ids(self, peer: PeerRequest) -> object:
         """GET /state_ids/{roomId}: as `state`, IDs alone."""
-        room_id = await self._access.enter_joined(peer)
-        state_ids = await self._state_ids(room_id, peer.required("event_id"))
+        state_ids = await self._state_ids(peer)
         chain = await self._store.auth_chain(state_ids)
         return {"pdu_ids": list(state_ids), "auth_chain_ids": list(chain)}
 
-    async def _state_ids(self, room_id: RoomId, event_id_text: str) -> Collection[EventId]:
-        event_id = parse_event(event_id_text)
+    async def _state_ids(self, peer: PeerRequest) -> Collection[EventId]:
+        event_id = parse_event(peer.required("event_id"))
+        room_id, _ = await self._access.enter_at(peer, [event_id])
         await self._access.known_event(room_id, event_id)
         state = await self._store.state_ids_before(event_id)
         if state is None:
@@ -108,16 +108,16 @@ class RoomRoutes:
 
     async def event_auth(self, peer: PeerRequest) -> object:
         """GET /event_auth/{roomId}/{eventId}: the auth chain of an event."""
-        room_id = await self._access.enter_joined(peer)
-        known = await self._access.known_event(room_id, parse_event(peer.params["eventId"]))
+        event_id = parse_event(peer.params["eventId"])
+        room_id, _ = await self._access.enter_at(peer, [event_id])
+        known = await self._access.known_event(room_id, event_id)
         chain = await self._store.auth_chain([known.event.event_id])
         return {"auth_chain": pdus(chain.values())}
 
     async def backfill(self, peer: PeerRequest) -> object:
         """GET /backfill/{roomId}: events `v` and what came before them, newest first."""
-        room_id = await self._access.enter_joined(peer)
-        event_ids = _event_ids(peer.every("v"))
         limit = _bounded(peer.required("limit"), BACKFILL_EVENTS_SERVED_MAX)
+        room_id, event_ids = await self._access.enter_at(peer, _event_ids(peer.every("v")))
         stored = await self._store.load_events(event_ids)
         here = [one for one in event_ids if one in stored and stored[one].event.room_id == room_id]
         events = await self._store.backfill(room_id, here, limit) if here else []
@@ -125,9 +125,10 @@ class RoomRoutes:
 
     async def missing_events(self, peer: PeerRequest) -> object:
         """POST /get_missing_events/{roomId}: between what the peer has and what it got."""
-        room_id = await self._access.enter_joined(peer)
         content = peer.content
-        latest = _event_ids(content.get("latest_events"))
+        room_id, latest = await self._access.enter_at(
+            peer, _event_ids(content.get("latest_events"))
+        )
         stored = await self._store.load_events(latest)
         here = [one for one in latest if one in stored and stored[one].event.room_id == room_id]
         events = await self._store.missing_events(

@@ -51,6 +51,18 @@ class ServerVisibility:
             }
         return {event.event_id: event for event in events if event.event_id in seen}
 
+    async def joined_at(
+        self, room: Room, server: ServerName, event_ids: Collection[EventId]
+    ) -> frozenset[EventId]:
+        """Those of the room's events at which the server had a joined user, on either side: the
+        event by which the last one left is among them, and nothing after it."""
+        users = _Users(room, server)
+        return frozenset(
+            event_id
+            for event_id, one in (await self._moments.around(room, event_ids)).items()
+            if "join" in users.memberships(one.before) or "join" in users.memberships(one.after)
+        )
+
     async def _seen(
         self, room: Room, server: ServerName, event_ids: Collection[EventId]
     ) -> set[EventId]:

@@ -199,8 +199,21 @@ class MemoryRooms:
     async def is_server_joined(self, room_id: RoomId, server: ServerName) -> bool:
         return server in await self.joined_servers(room_id)
 
+    async def joined_at(
+        self, room_id: RoomId, server: ServerName, event_ids: Collection[EventId]
+    ) -> frozenset[EventId]:
+        return frozenset(
+            one
+            for one in event_ids
+            if one in self.before
+            and self.events[one].event.room_id == room_id
+            and server in self._servers_in(self.before[one]) | self._servers_in(self._after(one))
+        )
+
     async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
-        state = self._merged(self.head_ids.get(room_id, ()))
+        return self._servers_in(self._merged(self.head_ids.get(room_id, ())))
+
+    def _servers_in(self, state: State) -> frozenset[ServerName]:
         return frozenset(
             server_of(UserId(key[1]))
             for key, one in state.items()
@@ -216,7 +229,9 @@ class MemoryRooms:
         self, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
         if server not in await self.joined_servers(events[0].room_id):
-            return {}
+            ids = [one.event_id for one in events]
+            here = await self.joined_at(events[0].room_id, server, ids)
+            return {one.event_id: one for one in events if one.event_id in here - self.hidden}
         return {
             one.event_id: redact_event(one) if one.event_id in self.hidden else one
             for one in events

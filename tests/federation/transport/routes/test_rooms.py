@@ -7,7 +7,8 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.limits import EVENT_IDS_PER_REQUEST_MAX, MISSING_EVENTS_SERVED_MAX
 from federation.transport.client import FederationError, Request, build_target
-from tests.federation.transport.loopback import Loopback, Peer, loopback
+from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
+from tests.federation.transport.memory_ports import until
 
 V1 = "/_matrix/federation/v1"
 
@@ -90,7 +91,7 @@ async def test_servers_that_are_not_in_the_room_read_nothing() -> None:
         assert await refused(c, a, build_target(f"{V1}/event", messages[-1])) == 404
 
 
-async def test_a_server_that_left_or_is_denied_reads_nothing() -> None:
+async def test_a_server_that_is_denied_reads_nothing() -> None:
     async with loopback() as net:
         a, b, room_id, messages = await shared_room(net)
         acl = {"allow": ["*"], "deny": ["B.TEST"]}
@@ -102,13 +103,54 @@ async def test_a_server_that_left_or_is_denied_reads_nothing() -> None:
         ]
         for target in every:
             assert await refused(b, a, target) == 403
-        acl = {"allow": ["*"]}
-        a.rooms.send(room_id, a.user("alice"), "m.room.server_acl", acl, state_key="")
-        bob = b.user("bob")
-        kick = {"membership": "leave"}
-        a.rooms.send(room_id, a.user("alice"), "m.room.member", kick, state_key=bob)
-        for target in targets(room_id, messages[0]):
+
+
+async def banned(a: Peer, b: Peer, room_id: RoomId) -> EventId:
+    """Alice bans the only user of b.test."""
+    ban = {"membership": "ban"}
+    alice, bob = a.user("alice"), b.user("bob")
+    return a.rooms.send(room_id, alice, "m.room.member", ban, state_key=bob).event_id
+
+
+async def test_a_banned_server_learns_of_the_ban_and_of_nothing_later() -> None:
+    async with loopback() as net:
+        a, b, room_id, messages = await shared_room(net)
+        ban = await banned(a, b, room_id)
+        after = a.rooms.send(room_id, a.user("alice"), "m.room.message", {"body": "x"}).event_id
+        for event_id in (messages[-1], ban):
+            for target in targets(room_id, event_id):
+                await b.client.get(a.name, target)
+            await b.client.get(a.name, build_target(f"{V1}/event", event_id))
+        target, content = missing(room_id, ban, earliest_events=[messages[-4]])
+        answer = await b.client.request(Request(a.name, "POST", target, content))
+        assert [one["content"] for one in answer["events"]] == [
+            {"body": str(number)} for number in (27, 28, 29)
+        ]
+        for target in targets(room_id, after):
             assert await refused(b, a, target) == 403
+        assert await refused(b, a, build_target(f"{V1}/event", after)) == 404
+        target, content = missing(room_id, after)
+        assert await refused(b, a, target, content) == 403
+        content["latest_events"] = [after, ban]
+        answer = await b.client.request(Request(a.name, "POST", target, content))
+        assert len(answer["events"]) == 10
+        assert all(one["type"] == "m.room.message" for one in answer["events"])
+        assert {"body": "x"} not in [one["content"] for one in answer["events"]]
+        query = [("v", str(after)), ("v", str(ban)), ("limit", "2")]
+        answer = await b.client.get(a.name, build_target(f"{V1}/backfill", room_id, query=query))
+        assert [one["type"] for one in answer["pdus"]] == ["m.room.member", "m.room.message"]
+
+
+async def test_a_banned_server_finds_out_when_it_lacks_what_came_before_the_ban() -> None:
+    async with loopback() as net:
+        a, b, room_id, messages = await shared_room(net)
+        ban = await banned(a, b, room_id)
+        event = a.rooms.events[ban].event
+        pdu = canonical_json.decode(event.raw)
+        await b.inbox.receive(a.name, "t", transaction({"pdus": [pdu]}))
+        await until(lambda: ban in b.rooms.before)
+        assert await b.rooms.joined_servers(room_id) == {a.name}
+        assert set(messages) <= b.rooms.before.keys()
 
 
 async def test_what_a_server_may_not_see_is_redacted() -> None:

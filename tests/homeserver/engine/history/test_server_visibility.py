@@ -107,6 +107,23 @@ async def test_a_server_sees_how_it_was_put_out_and_nothing_after(
     assert forms == [NOTHING, WHOLE, WHOLE, NOTHING]
 
 
+@pytest.mark.parametrize("ending", ["leave", "ban"])
+async def test_a_server_was_there_from_its_join_to_its_end(world: World, ending: str) -> None:
+    room_id = await world.create_room()
+    early = await world.say(room_id, "early")
+    join = (await comes(world, room_id, "join")).event_id
+    during = await world.say(room_id, "during")
+    end = await member(world, room_id, ending)
+    after = await world.say(room_id, "after")
+    back = (await member(world, room_id, "leave")) if ending == "ban" else after
+    asked = [early, join, during, end, after, back, EventId("$unknown")]
+    found = await world.engine.events.joined_at(room_id, HS2, asked)
+    assert found == {join, during, end}
+    other = await world.create_room()
+    assert await world.engine.events.joined_at(other, HS2, asked) == frozenset()
+    assert await world.engine.events.joined_at(RoomId("!no:hs1"), HS2, asked) == frozenset()
+
+
 async def test_shared_history_is_for_who_joined_later_and_has_left_since(world: World) -> None:
     room_id = await world.create_room()
     early = await world.say(room_id, "early")
