@@ -58,7 +58,7 @@ def processes_of(folder: Path) -> list[str]:
 
 async def until_none_stays(folder: Path) -> None:
     """Return when no process of a lab lives any more."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while processes_of(folder):
             await asyncio.sleep(0.05)
 

@@ -88,7 +88,7 @@ async def raw_request(server: AccountServer, text: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(text)
     await writer.drain()
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     await writer.wait_closed()
     return answer

@@ -109,8 +109,8 @@ async def test_a_stop_ends_requests_that_wait_and_frees_the_port() -> None:
     port = server.addresses[0][1]
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
         call = group.create_task(refused(session, f"http://127.0.0.1:{port}/endless"))
-        await asyncio.wait_for(waiting.wait(), 5)
-        await asyncio.wait_for(server.stop(), 4)
+        await asyncio.wait_for(waiting.wait(), 30)
+        await asyncio.wait_for(server.stop(), 30)
         await call
     again = HttpServer(simple_edge(), [Listener(address=f"127.0.0.1:{port}")])
     await again.start()

@@ -160,7 +160,7 @@ async def test_a_killed_postmaster_is_started_again(cluster: EmbeddedCluster) ->
     killed = cluster.pid
     os.kill(killed, signal.SIGKILL)
     await wait_until(lambda: cluster.pid != killed)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             try:
                 again = await asyncpg.connect(address)

@@ -117,7 +117,7 @@ async def test_a_huge_time_out_is_brought_down_and_ends_with_the_client(scene: S
     done, _ = await asyncio.wait(waiting, timeout=0.3)
     assert not done
     await scene.server.send(scene.alice, scene.room_id, "wake")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         replies = await asyncio.gather(*waiting)
     assert {reply.status for reply in replies} == {200}
 
@@ -165,7 +165,7 @@ async def test_filters_that_are_none(scene: Scene, filter_json: object) -> None:
 async def test_odd_filters_are_served_quickly(scene: Scene, filter_json: object) -> None:
     await scene.server.create_room(scene.alice, name="a" * 250)
     text = quote(orjson.dumps(filter_json))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         reply = await get(scene, f"/sync?filter={text}")
     assert reply.status == 200, reply
 

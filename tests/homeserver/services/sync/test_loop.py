@@ -282,7 +282,7 @@ async def test_a_waiting_sync_is_answered_when_something_comes(syncs: SyncWorld)
     await syncs.account_data.put(ALICE, "", "org.example", {"not": "for bob"})
     assert not waiting.done()
     await syncs.say(ALICE, room_id, "wake up")
-    answer = await asyncio.wait_for(waiting, 5)
+    answer = await asyncio.wait_for(waiting, 30)
     assert bodies(answer["rooms"]["join"][room_id]["timeline"]["events"]) == ["wake up"]
 
 
@@ -308,13 +308,13 @@ async def test_a_waiting_sync_wakes_for_an_invite_typing_and_messages_to_the_dev
         waiting = asyncio.ensure_future(syncs.get(BOB, since=since, timeout=60_000))
         await asyncio.sleep(0)
         await act()
-        assert section in await asyncio.wait_for(waiting, 5)
+        assert section in await asyncio.wait_for(waiting, 30)
 
 
 async def test_a_sync_ends_empty_when_its_time_is_over(syncs: SyncWorld) -> None:
     await syncs.world.room()
     since = (await syncs.get())["next_batch"]
-    answer = await asyncio.wait_for(syncs.get(since=since, timeout=20), 5)
+    answer = await asyncio.wait_for(syncs.get(since=since, timeout=20), 30)
     assert "rooms" not in answer
 
 
@@ -325,7 +325,7 @@ async def test_a_token_of_another_history_or_from_beyond_the_end_begins_anew(
     room_id = await syncs.world.room(preset="public_chat")
     await syncs.world.join(BOB, room_id)
     for since in ("s1.other.1:1.1.0.0", "s1.history.1:99999.99999.0.0"):
-        answer = await asyncio.wait_for(syncs.get(since=since, timeout=60_000), 5)
+        answer = await asyncio.wait_for(syncs.get(since=since, timeout=60_000), 30)
         assert types(answer["rooms"]["join"][room_id]["timeline"]["events"])[0] == "m.room.create"
         assert answer["device_lists"]["changed"] == sorted([ALICE, BOB])
     assert "device_lists" not in await syncs.get()
