@@ -190,6 +190,25 @@ async def test_racing_sends_and_state_end_in_the_same_room(couple: Couple) -> No
     await have_the_same_events(couple.host, couple.guest, room_id)
 
 
+async def test_who_leaves_and_comes_back_has_all_of_the_history(couple: Couple) -> None:
+    """Meanwhile things are said, the topic changes and a message is redacted."""
+    meeting = await couple.meet(5)
+    host, guest, room_id = couple.host, couple.guest, meeting.room_id
+    slip = await host.say(room_id, "a slip")
+    await guest.until_has(room_id, slip)
+    await guest.leave(room_id)
+    await host.until_member(room_id, guest.user_id, "leave")
+    for number in range(40):
+        await host.say(room_id, f"meanwhile {number}")
+    await host.put_state(room_id, "m.room.topic", {"topic": "meanwhile"})
+    await host.redact(room_id, slip)
+    await guest.join(room_id, host.server)
+    last = await host.say(room_id, "back again")
+    await guest.until_has(room_id, last)
+    await have_the_same_state(host, guest, room_id)
+    await have_the_same_events(host, guest, room_id)
+
+
 async def test_an_alias_leads_to_the_room_from_the_other_server(couple: Couple) -> None:
     """It is resolved, and joined by; both servers then serve the other's alias."""
     host, guest = couple.host, couple.guest
