@@ -273,8 +273,11 @@ class OutsideRooms(Protocol):
     async def find(self, room_id: RoomId, user_id: UserId) -> OutsideMembership | None:
         """The newest membership, where a handshake brought it; None in a room that we are in."""
 
-    async def keep(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
-        """Keeps an invite or a knock of a user of ours, whether the room is known here or not."""
+    async def keep(
+        self, event: Event, stripped_state: Sequence[JsonObject], via: ServerName | None = None
+    ) -> None:
+        """Keeps an invite or a knock of a user of ours, whether the room is known here or not.
+        `via` is the server that took the knock: nothing else names one in rooms of version 12."""
 
     async def end(self, event: Event, former: EventId | None = None) -> bool:
         """Keeps the leave or ban of a user of ours, which ends an invite or a knock. With `former`

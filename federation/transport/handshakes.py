@@ -91,11 +91,12 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Knocked:
-    """A knock that was taken, and the state to show to the user (stripped)."""
+    """A knock that a server took, and the state to show to the user (stripped)."""
 
     event: Event
     version: RoomVersion
     stripped_state: Sequence[JsonObject]
+    server: ServerName
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +211,11 @@ class Handshakes:
                 server, target, canonical_json.decode_lenient(event.raw), _BOUNDS
             )
             state = answer.get("knock_room_state", [])
-            return Knocked(event, version, await self._stripped(state, wish.room_id, version))
+            shown = await self._stripped(state, wish.room_id, version)
+            return Knocked(event, version, shown, server)
 
         knocked = await self._by_any(wish, via, knock_by)
-        await self._outside.keep(knocked.event, knocked.stripped_state)
+        await self._outside.keep(knocked.event, knocked.stripped_state, knocked.server)
         return knocked
 
     async def _stripped(

@@ -373,6 +373,7 @@ def _add_entry(log: LogRows, placed: Placed) -> None:
                     entry.stripped,
                     entry.event,
                     entry.version,
+                    entry.via,
                 )
             )
         case EventEntry() | StateEntry():

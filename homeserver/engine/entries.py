@@ -70,7 +70,8 @@ class StateEntry(msgspec.Struct, frozen=True):
 
 class MembershipEntry(msgspec.Struct, frozen=True):
     """The membership of a user of ours in a room that we aren't in: an invite or knock from
-    afar, its refusal. `stripped` is a JSON array of stripped state events."""
+    afar, its refusal. `stripped` is a JSON array of stripped state events, `via` the server that
+    took a knock."""
 
     user_id: UserId
     room_id: RoomId
@@ -80,6 +81,7 @@ class MembershipEntry(msgspec.Struct, frozen=True):
     stripped: bytes = b"[]"
     event: bytes = b""  # the raw PDU
     version: str = ""
+    via: str = ""
 
 
 class AccountDataEntry(msgspec.Struct, frozen=True):

@@ -16,7 +16,8 @@ from homeserver.engine.store import Store
 
 
 class UserRoom(msgspec.Struct, frozen=True):
-    """One room of a user. `stripped`: JSON array, of an invite or knock to a room elsewhere."""
+    """One room of a user. `stripped`: JSON array, of an invite or knock to a room elsewhere; `via`:
+    the server that took the knock."""
 
     membership: str
     position: int
@@ -24,6 +25,7 @@ class UserRoom(msgspec.Struct, frozen=True):
     sender: UserId
     forgotten: bool = False
     stripped: bytes = b""
+    via: ServerName | None = None
 
 
 class Memberships:
@@ -64,6 +66,7 @@ class Memberships:
                     row["sender"],
                     row["forgotten"],
                     row["stripped"] or b"",
+                    row["via"] or None,
                 )
                 for row in found
             }
@@ -122,6 +125,7 @@ class Memberships:
                     entry.event_id,
                     entry.sender,
                     stripped=entry.stripped,
+                    via=ServerName(entry.via) if entry.via else None,
                 ),
                 only,
             )

@@ -248,12 +248,15 @@ class Membership:
     async def _candidates(
         self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
     ) -> Sequence[ServerName]:
-        """Servers that may be in a room which we aren't in: the client's, the inviter's, those
-        that were in it when we last knew, the one that the room ID names. Raises 404."""
+        """Servers that may be in a room which we aren't in: the client's, the inviter's, the one
+        that took the user's knock, those that were in it when we last knew, the one that the room
+        ID names. Raises 404."""
         wanted = dict.fromkeys(servers)
         mine = (await self._engine.memberships.of(user_id)).get(room_id)
         if mine is not None and mine.membership == "invite":
             wanted[server_of(mine.sender)] = None
+        if mine is not None and mine.via is not None:
+            wanted[mine.via] = None
         room = await self._engine.rooms.get(room_id)
         if room is not None:
             counts = room.joined_servers
@@ -272,7 +275,8 @@ class Membership:
         servers: Sequence[ServerName],
         extra: Mapping[str, object],
     ) -> None:
-        """Asks to be let in. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        """Asks to be let in. A knock at a room elsewhere may be repeated: nobody has to tell us
+        when one was refused there. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
         content: JsonObject = {
             **await self._people.profile_keys(user_id),
             **extra,
@@ -283,10 +287,11 @@ class Membership:
             draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
             await self._engine.writer.send(room_id, draft)
             return
+        before = (await self._engine.memberships.of(user_id)).get(room_id)
         async with self._handshake(user_id, room_id):
-            mine = (await self._engine.memberships.of(user_id)).get(room_id)
-            if mine is not None and mine.membership == "knock":
-                return
+            now = (await self._engine.memberships.of(user_id)).get(room_id)
+            if now is not None and now.membership == "knock" and now != before:
+                return  # an equal request took this one's turn
             candidates = await self._candidates(user_id, room_id, servers)
             await self._remote.knock(room_id, user_id, candidates, content)
 

@@ -64,6 +64,7 @@ class KnownMember(msgspec.Struct, frozen=True):
     stripped: bytes
     event: bytes
     version: str
+    via: str = ""
 
 
 class BroughtMembers(msgspec.Struct, frozen=True):
@@ -250,5 +251,6 @@ async def _write_log(connection: Connection, log: LogRows) -> None:
             one.stripped,
             one.event,
             one.version,
+            one.via,
         )
         await memberships.upsert(connection, [row])

@@ -21,10 +21,11 @@ class MembershipRow(msgspec.Struct, frozen=True):
     stripped: bytes | None = None
     event: bytes | None = None
     version: str | None = None
+    via: str | None = None
 
 
 _FIELDS = ("room_nid", "user_id", "membership", "event_id", "sender", "position")
-_OUTSIDE = ("stripped", "event", "version")
+_OUTSIDE = ("stripped", "event", "version", "via")
 
 
 async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
@@ -33,12 +34,13 @@ async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
     values = list(newest.values())
     await connection.execute(
         "INSERT INTO memberships (room_nid, user_id, membership, event_id, sender, position,"
-        " stripped, event, version) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[],"
-        " $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[])"
+        " stripped, event, version, via) SELECT * FROM unnest($1::bigint[], $2::text[],"
+        " $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[],"
+        " $10::text[])"
         " ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership,"
         " event_id = excluded.event_id, sender = excluded.sender, position = excluded.position,"
         " stripped = excluded.stripped, event = excluded.event, version = excluded.version,"
-        " forgotten = false",
+        " via = excluded.via, forgotten = false",
         *([getattr(row, name) for row in values] for name in (*_FIELDS, *_OUTSIDE)),
     )
 
@@ -47,7 +49,8 @@ async def of_user(connection: Connection, user_id: str) -> list[Row]:
     """All memberships of a user, with `room_id`."""
     return await connection.fetch(
         "SELECT r.room_id, m.membership, m.event_id, m.sender, m.position, m.forgotten,"
-        " m.stripped FROM memberships m JOIN rooms r USING (room_nid) WHERE m.user_id = $1",
+        " m.stripped, m.via FROM memberships m JOIN rooms r USING (room_nid)"
+        " WHERE m.user_id = $1",
         user_id,
     )
 

@@ -134,7 +134,13 @@ class FakeRemote:
         await self.set_ours(room_id, user_id, "invite", sender)
 
     async def set_ours(
-        self, room_id: RoomId, user_id: UserId, membership: str, sender: UserId | None = None
+        self,
+        room_id: RoomId,
+        user_id: UserId,
+        membership: str,
+        sender: UserId | None = None,
+        *,
+        via: str = "",
     ) -> None:
         """A membership of a user of ours in a room that we know nothing else of."""
         entry = MembershipEntry(
@@ -144,6 +150,7 @@ class FakeRemote:
             event_id=EventId(f"${membership}"),
             sender=sender or user_id,
             version="11",
+            via=via,
         )
         await self.committer.submit(Unit([entry]))
 

@@ -330,7 +330,7 @@ class MemoryMemberships:
 
     async def of_user(self, user_id: str) -> Sequence[Row]:
         await self._pause()
-        names = ("membership", "event_id", "sender", "position", "forgotten", "stripped")
+        names = ("membership", "event_id", "sender", "position", "forgotten", "stripped", "via")
         return [
             {"room_id": self._tables.room_of(nid)["room_id"], **{name: row[name] for name in names}}
             for (nid, user), row in self._tables.members.items()

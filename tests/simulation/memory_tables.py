@@ -239,6 +239,7 @@ class Tables:
             one.stripped,
             one.event,
             one.version,
+            one.via,
         )
 
     def upsert_members(self, rows: Sequence[MembershipRow]) -> None:
@@ -253,6 +254,7 @@ class Tables:
                 "stripped": row.stripped,
                 "event": row.event,
                 "version": row.version,
+                "via": row.via,
             }
 
     def _reset_servers(self, brought: BroughtMembers) -> None:

@@ -61,12 +61,14 @@ class OutsideMemberships:
             return None
         return OutsideMembership(row["membership"], row["event_id"], row["sender"], version)
 
-    async def keep(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
+    async def keep(
+        self, event: Event, stripped_state: Sequence[JsonObject], via: ServerName | None = None
+    ) -> None:
         """`OutsideRooms.keep`."""
         user_id = UserId(str(event.state_key))
         async with self._turn(event.room_id, user_id):
             if not await self._is_in(event.room_id):  # else it comes as an event of the room
-                await self._commit(user_id, event, dump_any(list(stripped_state)))
+                await self._commit(user_id, event, dump_any(list(stripped_state)), via)
 
     async def end(self, event: Event, former: EventId | None = None) -> bool:
         """`OutsideRooms.end`."""
@@ -93,7 +95,9 @@ class OutsideMemberships:
         row = await self._store.memberships.of_user_in(user_id, room_id)
         return row is not None and row["event_id"] == former and row["membership"] in _OPEN
 
-    async def _commit(self, user_id: UserId, event: Event, stripped: bytes) -> None:
+    async def _commit(
+        self, user_id: UserId, event: Event, stripped: bytes, via: ServerName | None = None
+    ) -> None:
         assert event.membership, "it is a membership event"
         entry = MembershipEntry(
             user_id,
@@ -104,5 +108,6 @@ class OutsideMemberships:
             stripped,
             event.raw,
             event.version.name,
+            via or "",
         )
         await self._committer.submit(Unit([entry]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import EventId, RoomId, UserId
+from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.ports import OutsideMembership
 
 
@@ -19,6 +19,7 @@ class MemoryOutside:
         self.invites: list[tuple[Event, Sequence[JsonObject]]] = []
         self.knocks: list[tuple[Event, Sequence[JsonObject]]] = []
         self.departures: list[Event] = []
+        self.taken_by: dict[EventId, ServerName] = {}
 
     async def find(self, room_id: RoomId, user_id: UserId) -> OutsideMembership | None:
         event = self.newest.get((room_id, user_id))
@@ -28,10 +29,14 @@ class MemoryOutside:
             event.membership or "", event.event_id, event.sender, event.version
         )
 
-    async def keep(self, event: Event, stripped_state: Sequence[JsonObject]) -> None:
+    async def keep(
+        self, event: Event, stripped_state: Sequence[JsonObject], via: ServerName | None = None
+    ) -> None:
         kept = self.invites if event.membership == "invite" else self.knocks
         kept.append((event, stripped_state))
         self.newest[event.room_id, UserId(str(event.state_key))] = event
+        if via is not None:
+            self.taken_by[event.event_id] = via
 
     async def end(self, event: Event, former: EventId | None = None) -> bool:
         key = (event.room_id, UserId(str(event.state_key)))

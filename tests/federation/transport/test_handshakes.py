@@ -350,6 +350,7 @@ async def test_a_knock_is_taken_and_answered_with_what_helps_to_recognise_the_ro
         a.rooms.send(room_id, alice, "m.room.name", {"name": "Room"}, state_key="")
         knocked = await b.handshakes.knock(wish(b, room_id), [a.name])
         assert knocked.event.event_id in a.rooms.before
+        assert b.outside.taken_by == {knocked.event.event_id: a.name}
         shown = {entry["type"]: entry["content"] for entry in knocked.stripped_state}
         assert shown["m.room.name"] == {"name": "Room"}
         assert "m.room.create" in shown

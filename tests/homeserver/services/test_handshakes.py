@@ -53,7 +53,8 @@ class Fakes:
         self.notes.append((wish, tuple(via)))
         if self.failure is not None:
             raise self.failure
-        return Knocked(event("m.room.member", "$knock", b'{"k":1}'), VERSION, [{"type": "t"}])
+        knock = event("m.room.member", "$knock", b'{"k":1}')
+        return Knocked(knock, VERSION, [{"type": "t"}], THERE)
 
     async def invite(self, invite: Event, stripped: Sequence[bytes]) -> Event:
         """An invite that the other server signs."""

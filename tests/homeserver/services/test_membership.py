@@ -290,6 +290,26 @@ async def test_a_remote_alias_names_room_and_servers(shared_database_url: str) -
         assert world.remote.asked[1][4] == {"membership": "knock", "reason": "k"}
 
 
+async def test_a_knock_at_a_version_12_room_is_taken_back_where_it_was_taken(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
+        room_id = RoomId("!" + "A" * 43)
+        await world.remote.set_ours(room_id, BOB, "knock", via="there.example")
+        reply = await world.call(BOB, "POST", f"/rooms/{room_id}/leave", {})
+        assert reply.status == 200
+        assert world.remote.asked[0][:4] == ("leave", room_id, BOB, ("there.example",))
+
+
+async def test_a_knock_elsewhere_can_be_repeated(shared_database_url: str) -> None:
+    """Our server need not have learned that the first one was refused."""
+    async with room_world(shared_database_url) as world:
+        await world.remote.set_ours(AFAR, BOB, "knock")
+        reply = await world.call(BOB, "POST", f"/knock/{AFAR}", {"reason": "again"})
+        assert (reply.status, reply.body) == (200, {"room_id": AFAR})
+        assert [asked[0] for asked in world.remote.asked] == ["knock"]
+
+
 async def test_a_version_12_room_of_which_no_server_is_known_is_not_found(
     shared_database_url: str,
 ) -> None:

@@ -170,7 +170,6 @@ async def test_a_knock_is_answered_with_an_invite(couple: Couple) -> None:
     await have_the_same_state(host, guest, room_id)
 
 
-@pytest.mark.long
 async def test_a_knock_is_taken_back(couple: Couple) -> None:
     """The host's server is told, unless the guest's is Synapse, which keeps it to itself."""
     if not room_version(couple.version).knock:
@@ -183,7 +182,6 @@ async def test_a_knock_is_taken_back(couple: Couple) -> None:
         await host.until_member(room_id, guest.user_id, "leave")
 
 
-@pytest.mark.long
 async def test_who_was_refused_may_knock_again(couple: Couple) -> None:
     """The guest's server need not have learned of the refusal: nothing obliges a server to tell one
     that isn't in the room, and Synapse doesn't."""

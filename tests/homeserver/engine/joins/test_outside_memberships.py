@@ -73,6 +73,16 @@ async def test_a_knock_is_taken_back_without_another_server(postgres_url: str) -
         assert await membership(world) == ("leave", knock.event_id, ALICE)
 
 
+async def test_the_server_that_took_a_knock_is_known_after_a_restart_too(postgres_url: str) -> None:
+    async with running(postgres_url) as world:
+        await world.engine.residents.outside.keep(member("knock", sender=ALICE), SHOWN, HS2)
+        assert (await world.engine.memberships.of(ALICE))[ROOM].via == HS2
+    async with running(postgres_url) as world:
+        assert (await world.engine.memberships.of(ALICE))[ROOM].via == HS2
+        await world.engine.residents.outside.keep(member("invite", at=2), SHOWN)
+        assert (await world.engine.memberships.of(ALICE))[ROOM].via is None
+
+
 async def test_nothing_is_kept_of_a_room_that_we_are_in(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room()
