@@ -5,7 +5,10 @@
    lose nothing by it, only a machine without power would.
 2. Between the servers named in `behind_proxy` and PostgreSQL stands a `DatabaseProxy`.
 3. Limits that a test would have to wait for are shortened in the servers' processes (`SHORTER`).
-4. Every wait is for a condition and has a deadline.
+4. A server's time of day is off by the seconds that the file `clock` in its folder says: the
+   launcher here adds them; no server has such an option.
+5. With links, each server is reached by the others over a `Link`, which can be cut or stalled.
+6. Every wait is for a condition and has a deadline.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +32,13 @@ from lab.running import Lab, until_ready
 from lab.topology import Ports, SavedPlan, ServerPlan, free_ports, save, server_names
 from tests.conftest import FAST
 from tests.faults.database_proxy import DatabaseProxy
+from tests.faults.link import Link
 
 WAIT_S = 30.0
 POLL_S = 0.02
 
-SHORTER = {
+Limits = Mapping[str, Mapping[str, float]]
+SHORTER: Limits = {
     "homeserver.limits": {
         "COMMIT_ANSWER_S": 1.5,
         "DATABASE_COMMAND_S": 3,
@@ -44,21 +49,34 @@ SHORTER = {
     "federation.limits": {"BACKOFF_S_MAX": 1.5},
 }
 _LAUNCHER = """
-import importlib, json, sys
+import importlib, json, os, sys
 for module, values in json.loads(sys.argv.pop(1)).items():
     loaded = importlib.import_module(module)
     for name, value in values.items():
         assert hasattr(loaded, name), name
         setattr(loaded, name, value)
+from homeserver.clock import SystemClock
+clock, now_ms = sys.argv.pop(1), SystemClock.now_ms
+def set_now_ms(self):
+    if not os.path.exists(clock):
+        return now_ms(self)
+    with open(clock) as file:
+        return now_ms(self) + 1000 * int(file.read() or 0)
+SystemClock.now_ms = set_now_ms
 from homeserver.cli import main
 main(prog_name="freehold")
 """
 
 
-def impatient_command(server: ServerPlan) -> list[str]:
+def clock_path(server: ServerPlan) -> Path:
+    """Return the file that says by how many seconds a server's time of day is off."""
+    return server.folder / "clock"
+
+
+def impatient_command(server: ServerPlan, *, shorter: Limits = SHORTER) -> list[str]:
     """Return the command that runs a server with shorter limits."""
-    limits = json.dumps(SHORTER)
-    return [sys.executable, "-c", _LAUNCHER, limits, "serve", "--config", str(server.config_path)]
+    launcher = [sys.executable, "-c", _LAUNCHER, json.dumps(shorter), str(clock_path(server))]
+    return [*launcher, "serve", "--config", str(server.config_path)]
 
 
 async def until(
@@ -142,10 +160,13 @@ class BreakableDatabase:
 class Cluster:
     """Servers that run, and how to break them."""
 
-    def __init__(self, lab: Lab, database: BreakableDatabase) -> None:
-        """Take a lab that is up."""
+    def __init__(
+        self, lab: Lab, database: BreakableDatabase, links: Mapping[str, Link] | None = None
+    ) -> None:
+        """Take a lab that is up; `links` lead to the servers that they are named by."""
         self.lab = lab
         self.database = database
+        self.links = links or {}
 
     def url(self, name: str) -> str:
         """Return where clients reach a server."""
@@ -154,6 +175,16 @@ class Cluster:
     def plan(self, name: str) -> ServerPlan:
         """Return a server's files and ports."""
         return self.lab.topology.server(name)
+
+    def interrupt(self, name: str, order: signal.Signals) -> None:
+        """Send a signal to a server that doesn't end it."""
+        self.lab._children[name].process.send_signal(order)
+
+    def set_clock(self, name: str, off_s: int) -> None:
+        """Set a server's time of day, off by some seconds from the real one."""
+        path = clock_path(self.plan(name))
+        path.with_suffix(".new").write_text(str(off_s))
+        path.with_suffix(".new").rename(path)
 
     async def kill(self, name: str) -> None:
         """Kill a server (kill -9)."""
@@ -210,17 +241,41 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(
-    folder: Path, count: int, *, behind_proxy: Sequence[str] = ()
+    folder: Path,
+    count: int,
+    *,
+    behind_proxy: Sequence[str] = (),
+    linked: bool = False,
+    shorter: Limits = SHORTER,
 ) -> AsyncIterator[Cluster]:
     """Start `count` servers `hs1`, `hs2`, ... with a database below a folder; end them after."""
     home = folder / "lab"
     names = server_names(count)
     home.mkdir(mode=0o711)
     home.chmod(0o711)  # whatever the umask: PostgreSQL's account must pass
-    save(home, SavedPlan("faults", _unusual_ports(names)))
+    ports = _unusual_ports(names)
+    save(home, SavedPlan("faults", ports))
     database = BreakableDatabase(home / "postgres", behind_proxy)
-    async with Lab(home, names, database, command=impatient_command) as lab:
-        yield Cluster(lab, database)
+    async with AsyncExitStack() as stack:
+        links: dict[str, Link] = {}
+        for name in names if linked else ():
+            links[name] = await stack.enter_async_context(Link(ports[name].tls))
+
+        def command(server: ServerPlan) -> list[str]:
+            _lead_over_links(server, {ports[name].tls: link for name, link in links.items()})
+            return impatient_command(server, shorter=shorter)
+
+        lab = await stack.enter_async_context(Lab(home, names, database, command=command))
+        yield Cluster(lab, database, links)
+
+
+def _lead_over_links(server: ServerPlan, links: Mapping[int, Link]) -> None:
+    """Put the links' addresses into a server's configuration, in place of other servers' ports."""
+    text = server.config_path.read_text()
+    for port, link in links.items():
+        if port != server.ports.tls:
+            text = text.replace(f'127.0.0.1:{port}"', f'127.0.0.1:{link.port}"')
+    write_private(server.config_path, text.encode())
 
 
 def _unusual_ports(names: Sequence[str]) -> dict[str, Ports]:

@@ -96,7 +96,7 @@ def device_keys(person: Person) -> JsonObject:
         "device_id": person.device_id,
         "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
         "keys": {
-            f"curve25519:{person.device_id}": "A" * 43,
+            f"curve25519:{person.device_id}": "C" * 43,
             f"ed25519:{person.device_id}": key.verify_key.encoded,
         },
     }
