@@ -131,10 +131,7 @@ async def test_a_client_that_is_further_along_begins_anew_and_others_go_on(
 async def test_changes_of_devices_after_it_reach_servers_that_saw_the_lost_ones(
     cluster: Cluster, new_person: NewPerson
 ) -> None:
-    """As many changes as there were before: others must not take them for the ones they know.
-
-    Seen to fail when stream IDs were positions of the log.
-    """
+    """As many changes as there were before: others must not take them for the ones they know."""
     alice, bob = await new_person("r", "hs1"), await new_person("r", "hs2")
     await alice.create_room([bob])
     owner = Owner(alice, alice.user_id[1:].partition(":")[0])
