@@ -254,9 +254,8 @@ def make_people(
     removal = DeviceRemoval(
         committer, tokens, [devicework.keys.on_devices_deleted], sends=engine.transactions
     )
-    parts = AccountParts(
-        clock, os.urandom, passwords, tokens, removal, [departures.begin], shared_tokens
-    )
+    ended = [departures.begin, engine.rooms.erasures.changed]
+    parts = AccountParts(clock, os.urandom, passwords, tokens, removal, ended, shared_tokens)
     accounts = Accounts(database, own, parts)
     uia = Uia(
         clock,

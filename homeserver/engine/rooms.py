@@ -19,6 +19,7 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.event_memory import EventMemory
+from homeserver.engine.history.erasures import Erasures
 from homeserver.engine.room import Before, Head, NotLoaded, Room, RoomView, ring_entry
 from homeserver.engine.room_loader import RoomLoader
 from homeserver.engine.snapshots import (
@@ -100,6 +101,7 @@ class Rooms:
         self._store = store
         self.memory = EventMemory(store)
         self.loader = RoomLoader(store, server_name, self.memory)
+        self.erasures = Erasures(store)
         self._hot = HotRooms()
         self._loading: dict[RoomId, asyncio.Future[None]] = {}
 

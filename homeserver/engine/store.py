@@ -156,6 +156,20 @@ class OwedStore(Protocol):
     async def forget_edus(self, destination: str, upto: int) -> None: ...
 
 
+class ErasureStore(Protocol):
+    """Users who asked for erasure, and who was where before (`storage.accounts`,
+    `memberships`)."""
+
+    async def all(self) -> Sequence[Row]:
+        """user_id and erased_at, the log's position."""
+
+    async def first_join(self, room_nid: int, user_id: str) -> int | None:
+        """The position at which a user joined a room for the first time."""
+
+    async def server_came(self, room_nid: int, server: str) -> int | None:
+        """The position at which a server was in a room for the first time."""
+
+
 class LogStore(Protocol):
     """The log's row and the one who writes it (`storage.logs`, `storage.batches`)."""
 
@@ -198,6 +212,9 @@ class Store(Protocol):
 
     @property
     def owed(self) -> OwedStore: ...
+
+    @property
+    def erasures(self) -> ErasureStore: ...
 
     @property
     def log(self) -> LogStore: ...

@@ -4,8 +4,9 @@ Rules:
 1. `rules.visibility` decides on the state at the event itself (`engine.history.moments`): it may
    stand behind a gap, or come from a branch where the reader was not joined.
 2. Where the reader was joined throughout, memory answers it.
-3. What isn't known counts as not allowed.
-4. A redaction is seen once it was applied: clients apply each one that they get (spec: room
+3. Messages of erased users are redacted for who joined later (`engine.history.erasures`).
+4. What isn't known counts as not allowed.
+5. A redaction is seen once it was applied: clients apply each one that they get (spec: room
    version 3, "Handling redactions").
 
 Spec: client-server API, "Room history visibility".
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from federation.events.ids import EventId, ServerName, StateKey, UserId
+from federation.events.redaction import redact_event
 from homeserver import limits
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
@@ -25,6 +27,7 @@ from homeserver.engine.memberships import UserRoom
 from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
+from homeserver.engine.stored import client_json
 from homeserver.rules.sync_tokens import Order
 from homeserver.rules.visibility import (
     JOINED,
@@ -67,6 +70,16 @@ class Visibility:
     ) -> list[Seen]:
         """Those of `events` (of one room, oldest first in room order) that the user may see.
         `user_room` is their current membership; None when they never had one."""
+        seen = await self._visible(room, user_id, user_room, events)
+        shown = [one.entry.event for one in seen]
+        hidden = await self._rooms.erasures.hidden_from_user(room, user_id, shown)
+        if not hidden:
+            return seen
+        return [_redacted(one) if one.entry.event.event_id in hidden else one for one in seen]
+
+    async def _visible(
+        self, room: Room, user_id: UserId, user_room: UserRoom | None, events: Sequence[Placed]
+    ) -> list[Seen]:
         events = [placed for placed in events if is_released(event_entry(placed))]
         if not events:
             return []
@@ -173,6 +186,13 @@ class Visibility:
                 return placed
             event_id = event_entry(placed).replaces
         return None
+
+
+def _redacted(seen: Seen) -> Seen:
+    """As somebody gets it who came after the sender was erased."""
+    event = redact_event(seen.entry.event)
+    entry = msgspec.structs.replace(seen.entry, event=event, client=client_json(event))
+    return seen._replace(placed=msgspec.structs.replace(seen.placed, entry=entry))
 
 
 def _as_stranger(moment: Moment) -> Moment:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Row
 from homeserver.storage.logs import LOG
 
 
@@ -122,3 +122,11 @@ async def load_departing(connection: Connection) -> list[UserId]:
 async def forget_departing(connection: Connection, user_id: UserId) -> None:
     """A deactivated user is nowhere any more."""
     await connection.execute("DELETE FROM departures WHERE user_id = $1", user_id)
+
+
+async def load_erased(connection: Connection) -> list[Row]:
+    """The users who asked for erasure (user_id), and the log's position then (erased_at)."""
+    rows: list[Row] = await connection.fetch(
+        "SELECT user_id, erased_at FROM accounts WHERE erased_at IS NOT NULL"
+    )
+    return rows

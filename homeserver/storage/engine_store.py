@@ -16,6 +16,7 @@ import msgspec
 from federation.events.ids import ServerName
 from homeserver import limits
 from homeserver.storage import (
+    accounts,
     batches,
     events,
     logs,
@@ -373,6 +374,28 @@ class OwedStore:
             await remote_edus.delete(connection, ServerName(destination), upto)
 
 
+class ErasureRows:
+    """`engine.store.ErasureStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> Sequence[Row]:
+        """See `storage.accounts`."""
+        async with self._database.connection() as connection:
+            return await accounts.load_erased(connection)
+
+    async def first_join(self, room_nid: int, user_id: str) -> int | None:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.first_join(connection, room_nid, user_id)
+
+    async def server_came(self, room_nid: int, server: str) -> int | None:
+        """See `storage.memberships`."""
+        async with self._database.connection() as connection:
+            return await memberships.server_came(connection, room_nid, server)
+
+
 class PostgresLog:
     """`engine.store.LogStore`: the log's row, and the connection that commits."""
 
@@ -437,4 +460,5 @@ class PostgresStore:
         self.memberships = MembershipRows(database)
         self.transactions = TransactionRows(database)
         self.owed = OwedStore(database)
+        self.erasures = ErasureRows(database)
         self.log = PostgresLog(database)

@@ -245,3 +245,25 @@ async def servers_sharing(connection: Connection, user_id: str, own: str) -> lis
         own,
     )
     return [row["server"] for row in rows]
+
+
+async def first_join(connection: Connection, room_nid: int, user_id: str) -> int | None:
+    """The position at which a user of any server joined a room first. Reads what `state_changes`
+    owns."""
+    position: int | None = await connection.fetchval(
+        "SELECT min(position) FROM state_changes WHERE room_nid = $1 AND type = 'm.room.member'"
+        " AND state_key = $2 AND membership = 'join'",
+        room_nid,
+        user_id,
+    )
+    return position
+
+
+async def server_came(connection: Connection, room_nid: int, server: str) -> int | None:
+    """The position at which a server was in a room first."""
+    position: int | None = await connection.fetchval(
+        "SELECT min(joined_position) FROM room_servers WHERE room_nid = $1 AND server = $2",
+        room_nid,
+        server,
+    )
+    return position

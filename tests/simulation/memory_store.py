@@ -482,6 +482,19 @@ class MemoryOwed:
             del self._tables.edus[key]
 
 
+class MemoryErasures:
+    """`ErasureStore`, where nobody has an account."""
+
+    async def all(self) -> Sequence[Row]:
+        return []
+
+    async def first_join(self, room_nid: int, user_id: str) -> int | None:
+        return None
+
+    async def server_came(self, room_nid: int, server: str) -> int | None:
+        return None
+
+
 class MemoryLog:
     """`LogStore`. A write is in, whole, between its two pauses."""
 
@@ -541,6 +554,7 @@ class MemoryStore:
         self.memberships = MemoryMemberships(tables, pause)
         self.transactions = MemoryTransactions(tables, pause)
         self.owed = MemoryOwed(tables, pause)
+        self.erasures = MemoryErasures()
         self.log = MemoryLog(tables, pause)
 
 

@@ -5,7 +5,8 @@ Rules:
    for those who joined at any point after it.
 2. A server with joined users gets the rest redacted: it needs the graph. One without gets what it
    may see, and nothing else.
-3. The event itself says nothing of who may see it: create events and members are as private as
+3. Messages of erased users are redacted for a server that came later (`erasures`).
+4. The event itself says nothing of who may see it: create events and members are as private as
    messages.
 
 Spec: client-server API, "Room history visibility"; server-server API, "Retrieving events",
@@ -44,6 +45,8 @@ class ServerVisibility:
     ) -> dict[EventId, Event]:
         """The form in which the server gets each of the room's events, by rules 1 and 2."""
         seen = await self._seen(room, server, [event.event_id for event in events])
+        hidden = await self._rooms.erasures.hidden_from_server(room, server, events)
+        events = [redact_event(one) if one.event_id in hidden else one for one in events]
         if server in room.view.servers:
             return {
                 event.event_id: event if event.event_id in seen else redact_event(event)

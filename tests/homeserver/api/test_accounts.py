@@ -224,6 +224,37 @@ async def test_a_deactivated_account_is_gone_and_its_name_isnt_free(
     assert available.body["errcode"] == "M_USER_IN_USE"
 
 
+async def test_erasure_takes_account_data_and_filters_and_is_noted(server: AccountServer) -> None:
+    async def left(user_id: str) -> tuple[int, int, bool]:
+        async with server.database.connection() as connection:
+            row = await connection.fetchrow(
+                "SELECT (SELECT count(*) FROM account_data d WHERE d.user_id = a.user_id) AS data,"
+                " (SELECT count(*) FROM filters f WHERE f.user_id = a.user_id) AS filters,"
+                " erased_at IS NOT NULL AS is_erased FROM accounts a WHERE user_id = $1",
+                user_id,
+            )
+        assert row is not None
+        return row["data"], row["filters"], row["is_erased"]
+
+    for name, is_asked in (("carla", True), ("dora", False)):
+        person = await server.register(name)
+        async with server.database.connection() as connection:
+            for table, columns, values in (
+                ("account_data", "room_id, type, content, position", "'', 't', '{}', 1"),
+                ("filters", "filter_id, content", "0, '{}'"),
+            ):
+                await connection.execute(f"DELETE FROM {table}")
+                await connection.execute(
+                    f"INSERT INTO {table} (user_id, {columns}) VALUES ($1, {values})",
+                    person["user_id"],
+                )
+        auth = {"type": "m.login.password", "user": person["user_id"], "password": "secret"}
+        body = {"auth": auth, "erase": is_asked}
+        reply = await server.call("POST", "/account/deactivate", body, token=person["access_token"])
+        assert reply.status == 200
+        assert await left(person["user_id"]) == ((0, 0, True) if is_asked else (1, 1, False))
+
+
 async def test_third_party_ids_are_an_empty_list(server: AccountServer) -> None:
     alice = await server.register("alice")
     reply = await server.call("GET", "/account/3pid", token=alice["access_token"])
