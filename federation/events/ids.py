@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import NewType
 
 from federation.limits import IDENTIFIER_BYTES_MAX
@@ -30,6 +31,11 @@ _IPV4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _SERVER_NAME = re.compile(
     rf"(?:(?P<v4>{_IPV4})|\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9.-]{{1,255}})(?::[0-9]{{1,5}})?"
 )
+_LABEL = r"[A-Za-z0-9-]{1,63}"
+_REACHABLE = re.compile(
+    rf"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>{_LABEL}(?:\.{_LABEL})*))(?::(?P<port>[0-9]{{1,5}}))?"
+)
+_HOST_CHARACTERS_MAX = 253  # of a name in DNS
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -50,6 +56,33 @@ def parse_server_name(text: str) -> ServerName:
     if address is not None and any(int(part) > 255 for part in address.split(".")):
         raise InvalidIdentifier("not an IPv4 address")
     return ServerName(text)
+
+
+def is_reachable_name(server: str) -> bool:
+    """Is it a server name under which a server can be found? Names in events need not be.
+
+    Beyond the grammar: labels of 1 to 63 letters, digits and hyphens, a host of at most 253
+    characters, a port from 1 to 65535, an IPv6 address that is one (spec: appendices, "Server
+    Name", and RFC 1123, section 2.1, to which it refers).
+    """
+    match = _REACHABLE.fullmatch(server)
+    if match is None or len(server) > IDENTIFIER_BYTES_MAX:
+        return False
+    if match["port"] is not None and not 0 < int(match["port"]) < 65_536:
+        return False
+    if match["v6"] is not None:
+        return _is_ipv6(match["v6"])
+    if re.fullmatch(_IPV4, match["host"]):
+        return all(int(part) < 256 for part in match["host"].split("."))
+    return len(match["host"]) <= _HOST_CHARACTERS_MAX
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_size(text: str) -> None:

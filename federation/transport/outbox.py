@@ -5,10 +5,12 @@ Rules:
    goes out at once; what comes while one is under way goes into the next.
 2. A repeat has the same transaction ID and body as the first try. The cursor moves after the
    answer, and is saved at most every second and at the end: what is then sent twice is harmless.
-3. A failing destination waits as `Backoffs` says; when it is heard from it is served at once. After
+3. A destination over which its task breaks, for whatever cause, waits as a failing one does. Names
+   that no server can have get no task.
+4. A failing destination waits as `Backoffs` says; when it is heard from it is served at once. After
    a long outage it gets the latest event of each room instead of all, but all EDUs that the feed
    keeps. How long it was is measured by what the clock can't be set to.
-4. A transaction that the other side finds too large is sent in halves; a single event that is too
+5. A transaction that the other side finds too large is sent in halves; a single event that is too
    large for it is passed over, logged.
 
 Spec: server-server API, "Transactions".
@@ -24,7 +26,7 @@ from typing import Any
 import orjson
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import ServerName
+from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
     EDUS_PER_TRANSACTION_MAX,
     OUTBOX_CATCH_UP_AFTER_S,
@@ -84,6 +86,7 @@ class _Sender:
         "destination",
         "failing_since_s",
         "is_behind",
+        "is_sending",
         "pending",
         "saved",
         "saved_s",
@@ -101,6 +104,7 @@ class _Sender:
         self.wakeup = wakeup
         self.pending: list[_Transaction] = []
         self.upto = destination.cursor
+        self.is_sending = False
         self.is_behind = False  # after a long outage: not everything is sent
 
 
@@ -127,6 +131,8 @@ class Outbox:
     async def start(self) -> None:
         """Takes up destinations that may be owed something, with their back-off."""
         for one in await self._store.lagging():
+            if not is_reachable_name(one.server):
+                continue
             if one.failing_since_ms is not None and one.retry_at_ms is not None:
                 self._backoffs.restore(
                     one.server,
@@ -148,7 +154,7 @@ class Outbox:
     def on_owed(self, servers: Collection[ServerName]) -> None:
         """A commit concerns these servers."""
         for server in servers:
-            if server != self._name:
+            if server != self._name and is_reachable_name(server):
                 self._wake(server)
 
     def heard_from(self, server: ServerName) -> None:
@@ -178,6 +184,9 @@ class Outbox:
             sender = _Sender(await self._store.load_destination(server), wakeup, self._clock)
             self._senders[server] = sender
         sender.wakeup = wakeup
+        if sender.is_sending:  # the task broke over it, and was started again
+            sender.is_sending = False
+            self._backoffs.failed(server, "sending fails here")
         while True:
             if await self._send_owed(sender):
                 continue
@@ -252,18 +261,21 @@ class Outbox:
         transaction = sender.pending[0]
         server = sender.destination.server
         target = build_target(_SEND, transaction.txn_id)
+        sender.is_sending = True
         try:
             await self._client.send(
                 Request(server, "PUT", target, bounds=_BOUNDS, must_succeed=True, takes_turn=False),
                 transaction.body,
             )
         except FederationError as error:
+            sender.is_sending = False
             if error.status == 413:
                 sender.pending[:1] = self._smaller(server, transaction)
             else:
                 self._note_failure(sender, error)
                 return
         else:
+            sender.is_sending = False
             sender.pending.pop(0)
             self._metrics.count("federation_pdus_sent", len(transaction.pdus))
             self._metrics.count("federation_edus_sent", len(transaction.edus))

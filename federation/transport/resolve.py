@@ -26,7 +26,7 @@ import dns.exception
 import dns.rdatatype
 import dns.resolver
 
-from federation.events.ids import ServerName
+from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
     ADDRESS_CACHE_S,
     DNS_S_MAX,
@@ -152,10 +152,12 @@ class Resolver:
 
     async def resolve(self, server: ServerName) -> Endpoint:
         """Where to find `server`. Raises ResolutionFailed."""
+        if not is_reachable_name(server):
+            raise ResolutionFailed(f"{server[:80]!r} isn't a host name")
         try:
             async with asyncio.timeout(RESOLVE_S_MAX):
                 return await self._resolve(server)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: of IDNA
             raise ResolutionFailed(f"{server}: {error}") from None
 
     async def _resolve(self, server: ServerName) -> Endpoint:
@@ -198,14 +200,14 @@ class Resolver:
         for service in ("_matrix-fed", "_matrix"):
             try:
                 records = await self._names.srv(f"{service}._tcp.{host}")
-            except OSError:
+            except (OSError, UnicodeError):
                 continue  # DNS that can't answer SRV mustn't hide a server with plain addresses
             for record in records:
                 if record.host in ("", "."):
                     continue  # RFC 2782: the service isn't offered
                 try:
                     found = await self._names.addresses(record.host)
-                except OSError:
+                except (OSError, UnicodeError):
                     continue
                 return Endpoint(found, record.port, host, host)
         return Endpoint(await self._names.addresses(host), _PORT, host, host)

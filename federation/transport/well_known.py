@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from federation.events.canonical_json import decode
-from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
+from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
     RESOLVE_CACHE_ENTRIES_MAX,
     WELL_KNOWN_BYTES_MAX,
@@ -113,10 +113,9 @@ def _parse(answer: Answer) -> ServerName:
     delegated = body.get("m.server") if isinstance(body, dict) else None
     if not isinstance(delegated, str):
         raise ValueError("no m.server")
-    try:
-        return parse_server_name(delegated)
-    except InvalidIdentifier as invalid:
-        raise ValueError(str(invalid)) from None
+    if not is_reachable_name(delegated):
+        raise ValueError("m.server isn't a server name")
+    return ServerName(delegated)
 
 
 def _cache_s(headers: Mapping[str, str]) -> float:

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from federation.events.ids import InvalidIdentifier, KeyId, ServerName, parse_server_name
+from federation.events.ids import (
+    InvalidIdentifier,
+    KeyId,
+    ServerName,
+    is_reachable_name,
+    parse_server_name,
+)
 from federation.events.signing import SigningKey, VerifyKey
 from federation.limits import AUTHORIZATION_HEADER_BYTES_MAX
 
@@ -93,6 +99,8 @@ def parse_authorization(header: str) -> Credentials:
         raise BadAuthorization(f"no {missing.args[0]}") from None
     except InvalidIdentifier as invalid:
         raise BadAuthorization(f"origin: {invalid}") from None
+    if not is_reachable_name(origin):
+        raise BadAuthorization("no server can have that origin's name")
     if not key_id.startswith("ed25519:") or not signature:
         raise BadAuthorization("key or signature of an unknown kind")
     return Credentials(origin, parameters.get("destination"), KeyId(key_id), signature)

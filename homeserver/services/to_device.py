@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, ServerName, UserId, server_of
+from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_name, server_of
 from federation.events.signing import encode_base64_url
 from federation.ports import Clock
 from homeserver import limits
@@ -200,7 +200,8 @@ class ToDevice:
     ) -> list[Entry]:
         by_server: dict[ServerName, list[DeviceMessage]] = {}
         for one in messages:
-            if (server := server_of(one.user_id)) != self._server_name:
+            server = server_of(one.user_id)
+            if server != self._server_name and is_reachable_name(server):
                 by_server.setdefault(server, []).append(one)
         entries: list[Entry] = []
         for server, owed in by_server.items():

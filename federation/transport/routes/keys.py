@@ -16,7 +16,7 @@ from aiohttp import web
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import InvalidIdentifier, KeyId, ServerName, parse_server_name
+from federation.events.ids import KeyId, ServerName, is_reachable_name
 from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
 from federation.ports import Refused
 from federation.transport.keyring import Keyring
@@ -90,7 +90,6 @@ def _response(value: JsonObject) -> web.Response:
 
 
 def _server(text: str) -> ServerName:
-    try:
-        return parse_server_name(text)
-    except InvalidIdentifier:
-        raise Refused(400, "M_INVALID_PARAM", "not a server name") from None
+    if not is_reachable_name(text):
+        raise Refused(400, "M_INVALID_PARAM", "not a server name")
+    return ServerName(text)

@@ -36,6 +36,67 @@ def test_no_server_name_is_refused(text: str) -> None:
         ids.parse_server_name(text)
 
 
+LABEL = "a" * 63
+LONGEST = ".".join([LABEL, LABEL, LABEL, "a" * 61])  # 253 characters
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "matrix.org",
+        "MATRIX.org:1",
+        "localhost:65535",
+        "xn--bcher-kva.example",
+        "a-b.-c-.1",
+        "1.2.3.4:8448",
+        "255.255.255.255",
+        "1.2.3",
+        "[::1]",
+        "[1234:5678::abcd]:5678",
+        "[::ffff:1.2.3.4]",
+        LABEL,
+        LONGEST,
+    ],
+)
+def test_a_server_may_have_that_name(text: str) -> None:
+    assert ids.is_reachable_name(text)
+    assert ids.parse_server_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "..",
+        "a..b",
+        ".a",
+        "a.",
+        "a_b",
+        "é.org",
+        "a b",
+        "a\n",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:123456",
+        "a:b",
+        "1.2.3.256",
+        "[::1",
+        "[1.2.3.4]",
+        "[:::]",
+        "[12345::]",
+        "::1",
+        f"{LABEL}a",
+        f"a.{LABEL}a.b",
+        f"{LONGEST}a",
+        "a." * 126 + "aaaa",
+    ],
+)
+def test_no_server_can_have_that_name(text: str) -> None:
+    assert not ids.is_reachable_name(text)
+
+
 @pytest.mark.parametrize(
     "text", ["@a:b", "@:b", "@A b\n:b", "@é:b", "@a:b:80", "@" + "a" * 252 + ":b", "@a/+=:b"]
 )

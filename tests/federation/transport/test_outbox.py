@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
+from federation.events.ids import ServerName
 from federation.limits import OUTBOX_CATCH_UP_AFTER_S, OUTBOX_IDLE_S, OUTBOX_SAVE_S
+from federation.ports import Destination
+from federation.transport.dialer import Endpoint
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 
@@ -229,3 +233,44 @@ async def test_a_task_ends_when_idle_and_starts_again_when_needed() -> None:
                 net.clock.jump(OUTBOX_IDLE_S + 1)
                 await asyncio.sleep(0.001)
         assert receiver.numbers == [0, 1, 2]
+
+
+async def test_names_that_no_server_can_have_get_no_task() -> None:
+    async with loopback() as net:
+        a, _, _ = await pair(net)
+        names = [ServerName(f"{number}..b") for number in range(1_500)]
+        for name in names:
+            a.feed.add(name, *numbered(1))
+            a.destinations.kept[name] = Destination(name, -1)
+        await a.outbox.start()
+        assert not any(a.outbox.is_serving(name) for name in names)
+        assert not a.outbox.is_serving(ServerName(".."))
+
+
+async def test_a_task_that_breaks_over_a_destination_backs_off() -> None:
+    """For a cause that isn't known: each new start would break again at once."""
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        a.tasks.restarts = True
+        broken = 0
+
+        async def fail(server: ServerName) -> Endpoint:
+            nonlocal broken
+            broken += 1
+            raise RuntimeError("not foreseen")
+
+        with patch.object(a.resolver, "resolve", fail):
+            a.feed.add(b.name, *numbered(1))
+            for times in range(1, 6):
+                await until(lambda: a.backoffs.of(b.name) is not None)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert broken == times
+                net.clock.jump(a.backoffs.wait_s(b.name) + 0.1)
+                await until(lambda: broken == times + 1)  # noqa: B023
+                await until(lambda: a.backoffs.wait_s(b.name) > 0)
+        state = a.backoffs.of(b.name)
+        assert state is not None
+        assert state.interval_ms > 4_000, "longer each time"
+        net.clock.jump(a.backoffs.wait_s(b.name) + 0.1)
+        await until(lambda: receiver.numbers == [0])

@@ -148,3 +148,40 @@ async def test_addresses_of_the_system_are_kept_for_a_while() -> None:
     first = await names.addresses("localhost")
     assert {"127.0.0.1", "::1"} & set(first)
     assert await names.addresses("localhost") is first
+
+
+@pytest.mark.parametrize("name", ["..", "a..b", "b" * 64, f"a.{'b' * 64}.c", "a.", "d.test:0"])
+async def test_a_name_that_no_host_can_have_leads_nowhere(
+    names: Names, delegations: Delegations, name: str
+) -> None:
+    with pytest.raises(ResolutionFailed):
+        await resolve(names, delegations, name)
+    assert not delegations.asked, "nobody is asked for it"
+
+
+@pytest.mark.parametrize("step", ["addresses", "srv", "delegated"])
+async def test_a_name_that_idna_refuses_leads_nowhere(
+    names: Names, delegations: Delegations, step: str
+) -> None:
+    """Names from SRV records and delegations, too, are for the system's resolver to refuse."""
+
+    async def refuse(name: str) -> tuple[str, ...]:
+        raise UnicodeError("label empty or too long")
+
+    target = delegations if step == "delegated" else names
+    setattr(target, step, refuse)
+    if step == "srv":  # then the host's own addresses are looked up
+        assert (await resolve(names, delegations, "a.test")).addresses == ("192.0.2.1",)
+        return
+    with pytest.raises(ResolutionFailed):
+        await resolve(names, delegations, "a.test")
+
+
+async def test_the_systems_resolver_refuses_odd_names_without_a_bug() -> None:
+    class Plain(Names):
+        """DNS without SRV records; addresses are the system's."""
+
+        addresses = SystemNames(JumpingClock()).addresses
+
+    with pytest.raises(ResolutionFailed):
+        await Resolver(Plain(), Delegations(), {"a.test": "b..c"}).resolve(ServerName("a.test"))

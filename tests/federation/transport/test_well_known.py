@@ -112,6 +112,7 @@ async def test_cache_headers_count_between_bounds(
         Answer(200, {}, b"{}"),
         Answer(200, {}, b'{"m.server":7}'),
         Answer(200, {}, b'{"m.server":"not a name"}'),
+        Answer(200, {}, b'{"m.server":"a..b"}'),
         Answer(302, {}, GOOD),
         redirect("http://plain.test/x"),
         redirect("https://user@other.test/x"),

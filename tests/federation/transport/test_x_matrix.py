@@ -99,3 +99,9 @@ def test_the_length_of_a_header_is_bounded() -> None:
     assert parse_authorization(most).origin == "a"
     with pytest.raises(BadAuthorization):
         parse_authorization(most + "x")
+
+
+@pytest.mark.parametrize("origin", ["..", "a..b", "a" * 64, "a.", "a:0", "[:::]"])
+def test_an_origin_that_no_server_can_have_is_refused(origin: str) -> None:
+    with pytest.raises(BadAuthorization):
+        parse_authorization(f'X-Matrix origin="{origin}",key="ed25519:k1",sig="AAA"')

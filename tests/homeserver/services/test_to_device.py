@@ -188,3 +188,10 @@ async def test_recipients_are_bounded(world: World, monkeypatch: pytest.MonkeyPa
     await world.send({ALICE: {"A": {}, "B": {}}})
     with pytest.raises(MatrixError, match="More than 2"):
         await world.send({ALICE: {"A": {}, "B": {}, "C": {}}}, "more")
+
+
+async def test_nothing_is_owed_to_names_that_no_server_can_have(world: World) -> None:
+    names = ["..", "a..b", "a" * 64, *(f"{number}..b" for number in range(100))]
+    await world.send({f"@bob:{name}": {"*": {"n": 1}} for name in names} | {BOB: {"*": {"n": 2}}})
+    owed = [one.entry for one in world.log.placed if isinstance(one.entry, RemoteEduEntry)]
+    assert [one.destination for one in owed] == [THERE]

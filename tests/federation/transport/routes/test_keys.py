@@ -56,6 +56,7 @@ async def test_a_document_that_ends_too_soon_is_fetched_again() -> None:
         {},
         {"server_keys": 7},
         {"server_keys": {"not a name": {}}},
+        {"server_keys": {"a..b": {}}},
         {"server_keys": {f"s{i}.test": {} for i in range(NOTARY_SERVERS_PER_REQUEST_MAX + 1)}},
     ],
 )
