@@ -333,8 +333,9 @@ EDUS_PER_LIST = 20
 """Space kept in a transaction for the EDUs that one change of a device list makes, or the whole
 list."""
 
-KEY_QUERY_JOIN_WAIT_S = 2.0
-"""How long another server's question about a user waits for a join that is being stored."""
+KEY_QUERY_JOIN_WAIT_S = 0.5
+"""How long another server's question about a user waits for a join that is being stored. A client
+waits for the answer, and asks again after a refusal."""
 
 PASSING_EDUS = 100
 """Typing and receipts that wait for one destination; the oldest go."""

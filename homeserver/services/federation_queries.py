@@ -9,7 +9,8 @@ Rules:
 2. A join that went through another server is known there before it is stored here. So before a
    refusal we look again for a short while (`limits.KEY_QUERY_JOIN_WAIT_S`).
 3. In questions about several users, those whom the server may not see are left out, like unknown
-   ones.
+   ones. Where that leaves none, the question is refused: so the client that asked is told that it
+   failed, and asks again, instead of taking it that the user has no devices.
 4. Profiles and aliases are public; their services answer.
 
 Spec: server-server API, "Querying for information", "Device Management", "End-to-End Encryption".
@@ -76,14 +77,14 @@ class FederationQueries:
     async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
         """A user's devices; 403 where rule 1 doesn't allow it."""
         if not await self._visible(origin, [user_id]):
-            raise Refused(403, "M_FORBIDDEN", "Your server shares no room with this user")
+            raise _not_shared()
         return await self._key_queries.devices_for_server(user_id)
 
     async def keys_query(
         self, origin: ServerName, device_keys: Mapping[UserId, Sequence[DeviceId]]
     ) -> JsonObject:
         """Device and cross-signing keys of those users whom the server may see."""
-        visible = await self._visible(origin, device_keys)
+        visible = await self._some_visible(origin, device_keys)
         wanted = {user: ids for user, ids in device_keys.items() if user in visible}
         return await self._key_queries.query_for_server(wanted)
 
@@ -91,7 +92,7 @@ class FederationQueries:
         self, origin: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
     ) -> JsonObject:
         """Claims keys of those users whom the server may see."""
-        visible = await self._visible(origin, one_time_keys)
+        visible = await self._some_visible(origin, one_time_keys)
         claims = [
             Claim(user_id, device_id, algorithm)
             for user_id, devices in one_time_keys.items()
@@ -100,6 +101,16 @@ class FederationQueries:
             if "\0" not in device_id + algorithm
         ]
         return {"one_time_keys": await self._keys.claim_own(claims)}
+
+    async def _some_visible(
+        self, origin: ServerName, user_ids: Collection[UserId]
+    ) -> frozenset[UserId]:
+        """As `_visible`. Raises Refused 403 where users of ours are asked about, but none of them
+        may be seen."""
+        visible = await self._visible(origin, user_ids)
+        if not visible and any(server_of(user) == self._server_name for user in user_ids):
+            raise _not_shared()
+        return visible
 
     async def _visible(self, origin: ServerName, user_ids: Collection[UserId]) -> frozenset[UserId]:
         """Rules 1 and 2."""
@@ -121,6 +132,10 @@ class FederationQueries:
             if room is not None and origin in room.joined_servers:
                 return True
         return False
+
+
+def _not_shared() -> Refused:
+    return Refused(403, "M_FORBIDDEN", "Your server shares no room with this user")
 
 
 def _refused(error: MatrixError) -> Refused:
