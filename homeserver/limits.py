@@ -389,8 +389,15 @@ PUBLISHED_ROOMS_PER_PAGE = 100
 """Rooms in one page of the directory."""
 
 HEADS_KEPT = 100
-"""Forward extremities of a room, but for those that differ in their state; one more, and those
-that add no state are let go."""
+"""Forward extremities of a room. One more, and those that add no state are let go; then the oldest,
+for which the room's state so far stands from then on."""
+
+HEADS_UNMERGED = 20
+"""Forward extremities of a room that are left to be merged by what users send; with one more an
+event is made for it. All of them fit into one event."""
+
+HEADS_PER_MERGE = 20
+"""Forward extremities that an event names which is made to merge them (spec: 20 prev_events)."""
 
 PROOFS_PER_STEP = 50
 """Verdicts on another server's word that are made again in one go, under the room's turn: some tens

@@ -17,6 +17,7 @@ from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
 from homeserver.engine.residents import Residents
+from homeserver.engine.resolution.head_merges import HeadMerges
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.stager import Signer, Stager
@@ -43,6 +44,7 @@ class Engine:
     fanout: Fanout
     transactions: Transactions
     events: EngineEventStore
+    head_merges: HeadMerges
 
 
 RandomBytes = Callable[[int], bytes]
@@ -61,6 +63,7 @@ class RoomEngine:
     fanout: Fanout
     transactions: Transactions
     events: EngineEventStore
+    head_merges: HeadMerges
 
 
 async def make_engine(
@@ -87,6 +90,7 @@ async def make_engine(
         parts.fanout,
         parts.transactions,
         parts.events,
+        parts.head_merges,
     )
 
 
@@ -155,4 +159,5 @@ async def build_engine(
             resolver=resolver,
             committer=committer,
         ),
+        HeadMerges(rooms, writer, committer),
     )

@@ -180,6 +180,7 @@ def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: Log
     supervisor.spawn("log", engine.committer.run)
     supervisor.spawn("log owner", engine.committer.watch_owner)
     supervisor.spawn("proofs", engine.residents.proofs.run)
+    supervisor.spawn("head merges", engine.head_merges.run)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)
     supervisor.spawn("transactions", lambda: engine.transactions.run(SystemClock()))

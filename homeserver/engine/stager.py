@@ -34,6 +34,7 @@ from homeserver.engine.staging import (
     Staged,
     after_state_event,
     empty_view,
+    lets_heads_go,
     other_heads,
     place_live,
     snapshot_row,
@@ -106,6 +107,11 @@ class Stager:
         made = await self._made(room, room.staged, draft)
         return await self.place_made(room, made, transaction)
 
+    async def stage_merge(self, room: Room, draft: EventDraft) -> Staged:
+        """As `stage_draft`, for an event that merges heads: as many as one may name."""
+        made = await self._made(room, room.staged, draft, heads_max=limits.HEADS_PER_MERGE)
+        return await self._place_made(room, made, Origin(to_federate=False))
+
     async def build(self, room: Room, draft: EventDraft) -> Made:
         """Builds and checks an event on the committed view, without placing it. Raises
         MatrixError."""
@@ -115,7 +121,9 @@ class Stager:
         self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
     ) -> Staged:
         """Places an event of ours; the caller holds the room's turn."""
-        origin = Origin(to_federate=True, transaction=transaction)
+        return await self._place_made(room, made, Origin(to_federate=True, transaction=transaction))
+
+    async def _place_made(self, room: Room, made: Made, origin: Origin) -> Staged:
         return await self.place(
             room,
             made.event,
@@ -125,23 +133,31 @@ class Stager:
             parents=made.parents,
         )
 
-    async def _made(self, room: Room, view: RoomView, draft: EventDraft) -> Made:
+    async def _made(
+        self,
+        room: Room,
+        view: RoomView,
+        draft: EventDraft,
+        *,
+        heads_max: int = limits.HEADS_PER_EVENT,
+    ) -> Made:
         corrections = room.corrections
-        before, snapshots, parents = await self._before(room, view)
-        named = view.heads[-limits.HEADS_PER_EVENT :]
+        named = view.heads[-heads_max:]
+        before, snapshots, parents = await self._before(room, view, named)
         event = await self.loading(lambda: self._build(room, draft, before, named))
         return Made(event, before, snapshots, parents, corrections)
 
     async def _before(
-        self, room: Room, view: RoomView
+        self, room: Room, view: RoomView, named: Sequence[Head]
     ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
         """The state that a new event is made on: of the heads that it names, which are the branches
         given beside it."""
-        if len(view.heads) <= limits.HEADS_PER_EVENT:
-            return Before(view.state, view.chain), (), ()
-        parents = branches_of(view.heads[-limits.HEADS_PER_EVENT :])
+        current = Before(view.state, view.chain)
+        if len(view.heads) == len(named):
+            return current, (), ()
+        parents = branches_of(named)
         states = [state for _, state in parents]
-        before, snapshots = await self._resolver.resolve(room, states, self._take_nid)
+        before, snapshots = await self._resolver.resolve(room, states, self._take_nid, near=current)
         return before, snapshots, parents
 
     async def loading(self, step: Callable[[], T]) -> T:
@@ -245,8 +261,10 @@ class Stager:
             own = () if is_named else ((event.event_id, after),)
             branches = (*own, *branches_of(others))
             room.stage(KnownEvent(event), nid)
-            states = [state for _, state in branches]
             near = Before(was.state, was.chain)
+            if lets_heads_go(was, event, others):
+                branches = (*branches, (was.heads[-1].event_id, near))
+            states = [state for _, state in branches]
             current, rows = await self._resolver.resolve(room, states, self._take_nid, near=near)
             snapshots += rows
         staged = place_live(

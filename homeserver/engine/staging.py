@@ -347,13 +347,25 @@ def place_live(
 def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
     """The heads that a new event leaves beside itself. Past a bound, older ones go whose state a
     newer one has too: they add nothing to the room's state, and a flood of them would never be
-    merged."""
+    merged. Then the oldest go (`lets_heads_go`)."""
     kept = tuple(one for one in view.heads if one.event_id not in event.prev_events)
     if len(kept) < limits.HEADS_KEPT:
         return kept
     newest = {one.chain[-1].nid: one.nid for one in kept}
     older, recent = kept[: -limits.HEADS_PER_EVENT], kept[-limits.HEADS_PER_EVENT :]
-    return (*(one for one in older if newest[one.chain[-1].nid] == one.nid), *recent)
+    kept = (*(one for one in older if newest[one.chain[-1].nid] == one.nid), *recent)
+    return kept[-(limits.HEADS_KEPT - 1) :]
+
+
+def lets_heads_go(view: RoomView, event: Event, others: Sequence[Head]) -> bool:
+    """Are there heads that differ in state and went only because they were too many? Then the
+    room's state so far stands for them, as if an event had merged them: what they have must not be
+    forgotten because somebody made more of them."""
+    states = {one.chain[-1].nid for one in others}
+    return any(
+        one.event_id not in event.prev_events and one.chain[-1].nid not in states
+        for one in view.heads
+    )
 
 
 def empty_view(first_nid: int) -> RoomView:

@@ -56,6 +56,7 @@ class _Terms:
     transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
     unit: Unit | None = None
     check: Check | None = None
+    is_merge: bool = False
 
 
 class Writer:
@@ -156,7 +157,7 @@ class Writer:
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
             committed = await done
         except OutcomeUnknown as unknown:
-            unknown.final.add_done_callback(partial(self._drop_if_failed, room))
+            unknown.final.add_done_callback(partial(_drop_if_failed, self._rooms, room))
             raise
         except Superseded as error:
             self._rooms.drop(room.room_id)
@@ -166,10 +167,6 @@ class Writer:
                 self._rooms.drop(room.room_id)
             raise
         return room.room_id, _sent(staged, committed)
-
-    def _drop_if_failed(self, room: Room, made: asyncio.Future[Committed]) -> None:
-        if made.cancelled() or made.exception() is not None:
-            self._rooms.drop(room.room_id)
 
     async def _commit_drafts(
         self,
@@ -270,6 +267,8 @@ class Writer:
         if isinstance(draft, Made):
             return await self.recommender.place(room, draft, terms.transaction)
         await self.recommender.check_needless(room, draft)
+        if terms.is_merge:
+            return await self.stager.stage_merge(room, draft)
         return await self.stager.stage_draft(room, draft, terms.transaction)
 
     async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
@@ -285,6 +284,12 @@ class Writer:
         if room.generation != generation:
             raise Superseded
         return done
+
+    async def merge_heads(self, room_id: RoomId, draft: EventDraft) -> Sent:
+        """As `send`, for an event that names as many heads as it can, and isn't sent to other
+        servers of itself."""
+        [sent] = await self._commit_drafts(room_id, [draft], _Terms(is_merge=True))
+        return sent
 
     async def find_same(self, room_id: RoomId, draft: EventDraft) -> EventId | None:
         """The committed state event that says just what a draft says, if there is one; 404 for a
@@ -396,3 +401,8 @@ def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> 
 
 def _sent(staged: Sequence[Staged], committed: Committed) -> list[Sent]:
     return [Sent(one.event.event_id, committed.first + i) for i, one in enumerate(staged)]
+
+
+def _drop_if_failed(rooms: Rooms, room: Room, made: asyncio.Future[Committed]) -> None:
+    if made.cancelled() or made.exception() is not None:
+        rooms.drop(room.room_id)

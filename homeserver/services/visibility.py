@@ -28,6 +28,7 @@ from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.engine.stored import client_json
+from homeserver.rules.head_merges import MERGE_TYPE
 from homeserver.rules.sync_tokens import Order
 from homeserver.rules.visibility import (
     JOINED,
@@ -201,7 +202,10 @@ def _as_stranger(moment: Moment) -> Moment:
 
 
 def is_released(entry: EventEntry) -> bool:
-    """May clients have the event at all? A redaction waits until it is applied."""
+    """May clients have the event at all? A redaction waits until it is applied; an event that only
+    merges heads says nothing."""
+    if entry.event.type == MERGE_TYPE and not entry.event.is_state:
+        return False
     return entry.event.type != REDACTION or entry.redacts is not None
 
 

@@ -154,9 +154,11 @@ def the_last_to_arrive_wins() -> None:
     """Where branches differ, what arrived last counts."""
     resolve = Resolver.resolve
 
-    async def by_arrival(self: Resolver, room: Any, branches: Any, take_nid: Any) -> Any:
+    async def by_arrival(
+        self: Resolver, room: Any, branches: Any, take_nid: Any, **near: Any
+    ) -> Any:
         newest = max(branches, key=lambda one: one.chain[-1].nid)
-        return await resolve(self, room, [newest], take_nid)
+        return await resolve(self, room, [newest], take_nid, **near)
 
     _plant(Resolver, "resolve", by_arrival)
 

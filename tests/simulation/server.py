@@ -216,6 +216,7 @@ class SimulatedServer:
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
         process.spawn("proofs", self.engine.residents.proofs.run)
+        process.spawn("head merges", self.engine.head_merges.run)
         process.spawn("feed", self.feed.run)
         self.is_up = True
         await self.inbox.start()

@@ -7,8 +7,10 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
+from federation.graph.building import EventDraft
 from homeserver.engine.reader import event_entry
 from homeserver.engine.rooms import Room
+from homeserver.rules.head_merges import MERGE_TYPE
 from tests.homeserver.room_world import ALICE, BOB, CAROL
 from tests.homeserver.sync_world import SyncWorld, bodies, encoded, sync_world, types
 
@@ -252,3 +254,18 @@ async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
     assert gap.asked == [[child.event_id]] * 2, "the page begins right below the gap"
     await syncs.page(ALICE, room_id, dir="f", limit=100)
     assert len(gap.asked) == 2, "forwards there is nothing older to fetch"
+
+
+async def test_clients_do_not_see_events_that_only_merge_heads(syncs: SyncWorld) -> None:
+    room_id = await syncs.world.room()
+    since = (await syncs.get())["next_batch"]
+    merge = EventDraft(MERGE_TYPE, ALICE, {})
+    sent = await syncs.world.engine.writer.merge_heads(room_id, merge)
+    await syncs.say(ALICE, room_id, "after")
+    joined = (await syncs.get(since=since))["rooms"]["join"][room_id]
+    assert types(joined["timeline"]["events"]) == ["m.room.message"]
+    page = await syncs.page(ALICE, room_id, dir="b", limit=2)
+    assert types(page.body["chunk"])[0] == "m.room.message"
+    assert MERGE_TYPE not in types(page.body["chunk"])
+    single = await syncs.world.in_room(ALICE, "GET", room_id, f"event/{sent.event_id}")
+    assert single.status == 404
