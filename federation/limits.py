@@ -62,6 +62,7 @@ AUTH_EVENTS_FETCHED_MAX = 20_000
 
 # --- transport: answers of other servers --------------------------------------------------------
 ANSWER_BYTES_MAX = 1_000_000  # what isn't named below
+ERROR_ANSWER_BYTES_MAX = 65_536  # of any status but 200
 EVENT_ANSWER_BYTES_MAX = 200_000
 TRANSACTION_ANSWER_BYTES_MAX = 1_000_000
 BACKFILL_ANSWER_BYTES_MAX = 50_000_000
@@ -136,6 +137,7 @@ KEY_FAILURES_REMEMBERED_MAX = 10_000
 KEY_REQUEST_S_MAX = 10.0
 KEY_SERVER_RETRY_S = 60.0  # a trusted key server isn't asked for the same key more often
 KEY_FETCHES_AT_ONCE_MAX = 20  # of one look-up of many keys; each takes a turn of its cause
+UNVERIFIED_BYTES_MAX = 32_000_000  # signed bytes kept of one answer until they are verified
 EVENTS_PER_BATCH = 100  # one job of the thread pool; fewer are worked on at once, on the loop
 
 # --- transport: back-off and the outbox ---------------------------------------------------------
@@ -184,6 +186,10 @@ PIECE_BYTES_MAX = 2_000_000  # one value in a long text: an EDU with many to-dev
 PDU_TEXT_BYTES_MAX = 262_144  # EVENT_BYTES_MAX, with its `unsigned`, and with characters escaped
 EVENT_CONTAINERS_MAX = 32_768  # arrays and objects: an event of 65,536 bytes can't have more
 DOCUMENT_CONTAINERS_MAX = 20_000  # of a request or an EDU: 2,000 to-device messages have 10,000
+ANSWER_CONTAINERS_MAX = 100_000  # of an answer that is read whole: some 25 ms; 10,000 devices
+ANSWER_DEEP_BYTES_MAX = 4_000_000  # of the events in one answer, nested beyond NESTING_MAX
+ANSWER_PART_BYTES = 262_144  # of a long answer, read at a time
+ENTRIES_PASSED_OVER_MAX = 1_000  # of a list that has more than was asked for
 DEEP_TEXT_BYTES_MAX = 131_072  # of a PDU nested beyond NESTING_MAX: it takes the slow parser
 
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------

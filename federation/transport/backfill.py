@@ -26,9 +26,9 @@ from federation.limits import (
     SERVERS_ASKED_MAX,
 )
 from federation.ports import EventStore, RoomWriter
-from federation.transport.client import FederationClient, FederationError, build_target
+from federation.transport.client import FederationClient, FederationError, Request, build_target
 from federation.transport.dialer import Bounds
-from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events
+from federation.transport.event_fetcher import EventFetcher, RoomRef
 from federation.transport.gap_filler import take_ancestors
 
 _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=BACKFILL_ANSWER_BYTES_MAX)
@@ -73,8 +73,8 @@ class Backfiller:
     ) -> int:
         query = [("v", str(event_id)) for event_id in event_ids] + [("limit", str(limit))]
         target = build_target("/_matrix/federation/v1/backfill", room.room_id, query=query)
-        answer = await self._client.get(server, target, bounds=_BOUNDS)
-        given = parse_events(answer.get("pdus"), room, limit + len(event_ids))
+        request = Request(server, "GET", target, None, _BOUNDS)
+        given = await self._fetcher.fetch_list(request, "pdus", room, limit + len(event_ids))
         events, rejected = await self._usable(server, room, await self._ancestors(event_ids, given))
         states = await self._states(server, room, events) if events else None
         if states is None:

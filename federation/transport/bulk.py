@@ -1,8 +1,7 @@
-"""Long answers of other servers: split without being read, then worked through in threads.
+"""Events in bulk: parsed in threads as they are cut out of an answer, worked on in batches.
 
 Rules:
-1. Nothing of a long answer is read on the event loop. Its lists are split into PDUs without
-   decoding; each PDU is decoded, parsed and verified as part of a batch, in a thread.
+1. Each PDU of an answer is decoded and parsed by itself, in a thread (`answers`).
 2. One thread reads, all cores verify; not more, since each thread that waits for the interpreter
    holds up the loop a little.
 3. What is malformed, or of another room, is left out; the rest counts.
@@ -11,26 +10,23 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
-from typing import Final, TypeVar
+from typing import TypeVar
 
-import msgspec
-
-from federation.events import canonical_json
-from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
-from federation.events.event import Event, InvalidEvent, SignedEvent, parse_pdu, parse_signed_pdu
+from federation.events.canonical_json import NotCanonical
+from federation.events.event import Event, InvalidEvent, SignedEvent, parse_signed_pdu
 from federation.events.ids import EventId, RoomId
+from federation.events.json_pieces import Piece, PieceKind
 from federation.events.room_versions import RoomVersion
-from federation.limits import EVENTS_PER_BATCH
+from federation.graph.admission import SignatureRequirements, signed_requirements
+from federation.limits import EVENTS_PER_BATCH, PARSED_AT_ONCE_BYTES_MAX, UNVERIFIED_BYTES_MAX
+from federation.transport.parsing.answers import decode_event
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,93 +66,60 @@ async def in_threads(
     return list(chain.from_iterable(done))
 
 
-# --- answers ------------------------------------------------------------------------------------
-
-
-def split_object(body: bytes) -> Mapping[str, msgspec.Raw]:
-    """The members of a JSON object, unread. Raises NotCanonical for anything else."""
-    try:
-        return _OBJECT.decode(body)
-    except msgspec.MsgspecError as error:
-        raise NotCanonical(str(error)) from error
-    except RecursionError:
-        value = canonical_json.decode_lenient(body)
-    if not isinstance(value, dict):
-        raise NotCanonical("no object")
-    return {name: _unread(member) for name, member in value.items()}
-
-
-def split_list(raw: msgspec.Raw | None) -> Sequence[msgspec.Raw]:
-    """The entries of a JSON list, unread; none of anything else."""
-    if raw is None:
-        return ()
-    try:
-        return _LIST.decode(raw)
-    except msgspec.MsgspecError:
-        return ()
-    except RecursionError:
-        value = decode(raw)
-    try:
-        return [_unread(entry) for entry in value] if isinstance(value, list) else ()
-    except NotCanonical:
-        return ()
-
-
-def decode(raw: msgspec.Raw | None) -> JsonValue:
-    """A value that was left unread; None for what is malformed or absent."""
-    try:
-        return None if raw is None else canonical_json.decode_lenient(bytes(raw))
-    except NotCanonical:
-        return None
-
-
-def _unread(value: JsonValue) -> msgspec.Raw:
-    """A part of what was too deep for the fast decoder, as bytes again."""
-    return msgspec.Raw(canonical_json.encode_lenient(value))
-
-
 # --- events -------------------------------------------------------------------------------------
 
 
-def parse_events(values: object, room: RoomRef, most: int) -> list[Event]:
-    """The valid events of a list of PDUs, each once, at most `most`; malformed ones and those of
-    other rooms are left out."""
-    if not isinstance(values, list):
-        return []
-    found: dict[EventId, Event] = {}
-    for value in values[:most]:
-        event = _parse(value, room, parse_pdu)
-        if event is not None and event.room_id == room.room_id:
-            found[event.event_id] = event
-    return list(found.values())
+class EventReader:
+    """Parses the PDUs of an answer, one by one as they are cut out of it. Malformed ones and those
+    of other rooms are left out. From any thread, one at a time."""
+
+    def __init__(self, room: RoomRef) -> None:
+        self._room = room
+        self._found: dict[str, dict[EventId, Event]] = {}
+        self.required: dict[EventId, SignatureRequirements] = {}
+        """What is to be verified, as far as `UNVERIFIED_BYTES_MAX` reaches: it has each event's
+        bytes once more. Of the rest it is made anew."""
+        self._required_bytes = 0
+
+    def take(self, piece: Piece) -> None:
+        """Parses an entry of a list."""
+        signed = parse_piece(piece, self._room) if piece.kind is PieceKind.ENTRY else None
+        if signed is None:
+            return
+        event = signed.event
+        self._found.setdefault(piece.name, {})[event.event_id] = event
+        self._required_bytes += len(signed.payload)
+        if self._required_bytes <= UNVERIFIED_BYTES_MAX:
+            self.required[event.event_id] = signed_requirements(signed)
+
+    def events(self, name: str) -> list[Event]:
+        """The events of a list, each once, in order."""
+        return list(self._found.get(name, {}).values())
 
 
-async def parse_many(
-    pdus: Sequence[msgspec.Raw], room: RoomRef, also: Callable[[SignedEvent], _R]
-) -> dict[EventId, tuple[Event, _R]]:
-    """As `parse_events`, of PDUs that weren't read yet, in threads. What `also` returns of each,
-    in these threads, stands beside it."""
-    parsed = await in_threads(partial(_parse_batch, room, also), pdus)
-    return {pair[0].event_id: pair for pair in parsed}
+async def parse_pieces(pieces: Sequence[Piece], room: RoomRef) -> list[Event]:
+    """The valid events among pieces, each once; malformed ones and those of other rooms are left
+    out. In a thread unless they are few, small and flat."""
+    is_quick = not any(piece.is_deep for piece in pieces) and (
+        sum(len(piece.raw) for piece in pieces) <= PARSED_AT_ONCE_BYTES_MAX
+    )
+    if is_quick:
+        return _parse_all(pieces, room)
+    return await asyncio.to_thread(_parse_all, pieces, room)
 
 
-def _parse_batch(
-    room: RoomRef, also: Callable[[SignedEvent], _R], pdus: Sequence[msgspec.Raw]
-) -> list[tuple[Event, _R]]:
-    found = []
-    for pdu in pdus:
-        signed = _parse(decode(pdu), room, parse_signed_pdu)
-        if signed is not None and signed.event.room_id == room.room_id:
-            found.append((signed.event, also(signed)))
-    return found
+def _parse_all(pieces: Sequence[Piece], room: RoomRef) -> list[Event]:
+    parsed = [parse_piece(piece, room) for piece in pieces]
+    return list({one.event.event_id: one.event for one in parsed if one is not None}.values())
 
 
-def _parse(
-    value: object, room: RoomRef, parse: Callable[[JsonObject, RoomVersion], _R]
-) -> _R | None:
-    if not isinstance(value, dict):
-        return None
+def parse_piece(piece: Piece, room: RoomRef) -> SignedEvent | None:
+    """The event of a piece; None for what is malformed or of another room."""
     try:
-        return parse(value, room.version)
-    except InvalidEvent:
+        value = decode_event(piece)
+        if not isinstance(value, dict):
+            return None
+        signed = parse_signed_pdu(value, room.version)
+    except (NotCanonical, InvalidEvent):
         return None
+    return signed if signed.event.room_id == room.room_id else None

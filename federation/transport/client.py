@@ -14,21 +14,18 @@ Spec: server-server API, "API standards" and "Request authentication".
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from federation.events import canonical_json
-from federation.events.canonical_json import JsonObject
+from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
 from federation.transport.backoff import Backoffs
-from federation.transport.bulk import split_object
 from federation.transport.dialer import (
     Answer,
     Bounds,
@@ -36,7 +33,9 @@ from federation.transport.dialer import (
     DialError,
     DialFailure,
     Outgoing,
+    Sink,
 )
+from federation.transport.parsing.answers import AnswerReader, parse_document, read_document
 from federation.transport.resolve import ResolutionFailed, Resolver
 from federation.transport.scheduling.scheduler import FetchScheduler, NoTurn
 from federation.transport.x_matrix import SignedRequest, build_authorization
@@ -188,34 +187,37 @@ class FederationClient:
         """The JSON object that the server answers with status 200. Raises FederationError."""
         body = await self.request_bytes(request)
         try:
-            value = canonical_json.decode_lenient(body)
-        except ValueError as error:
-            raise FederationError(
-                request.server, FailureKind.BAD_JSON, str(error), status=200
-            ) from None
-        if not isinstance(value, dict):
-            raise FederationError(request.server, FailureKind.BAD_JSON, "no object", status=200)
-        return value
+            return await read_document(body)
+        except NotCanonical as error:
+            raise _bad_json(request.server, error) from None
 
-    async def request_unread(self, request: Request) -> Mapping[str, msgspec.Raw]:
-        """As `request`, of a long answer: the members of the object aren't read yet (`bulk`)."""
-        body = await self.request_bytes(request)
+    async def request_into(self, request: Request, reader: AnswerReader) -> None:
+        """As `request`, of an answer with events or long lists, which the reader takes as it
+        comes."""
+
+        async def feed(part: bytes) -> None:
+            try:
+                await reader.feed(part)
+            except NotCanonical as error:
+                raise _bad_json(request.server, error) from None
+
+        await self._send(request, _content(request), feed)
         try:
-            return split_object(body)
-        except ValueError as error:
-            raise FederationError(
-                request.server, FailureKind.BAD_JSON, str(error), status=200
-            ) from None
+            await reader.finish()
+        except NotCanonical as error:
+            raise _bad_json(request.server, error) from None
 
     async def request_bytes(self, request: Request) -> bytes:
         """As `request`, for a caller that parses the body itself."""
-        content = None
-        if request.content is not None:
-            content = encode_content(request.content)
-        return await self.send(request, content)
+        return await self.send(request, _content(request))
 
     async def send(self, request: Request, content: bytes | None) -> bytes:
         """As `request_bytes`, with the body written already, as canonical JSON."""
+        return await self._send(request, content)
+
+    async def _send(
+        self, request: Request, content: bytes | None, sink: Sink | None = None
+    ) -> bytes:
         authorization = build_authorization(
             SignedRequest(request.method, request.target, content),
             origin=self._name,
@@ -226,27 +228,28 @@ class FederationClient:
         if content is not None:
             headers |= _JSON_HEADERS
         return await self._exchange(
-            request, Outgoing(request.method, request.target, headers, content)
+            request, Outgoing(request.method, request.target, headers, content), sink
         )
 
     async def request_unsigned(self, request: Request) -> JsonObject:
         """A GET without signature, for published keys. Raises FederationError."""
         body = await self._exchange(request, Outgoing("GET", request.target, {}))
         try:
-            value = canonical_json.decode(body)
-        except ValueError as error:
-            raise FederationError(request.server, FailureKind.BAD_JSON, str(error)) from None
-        if not isinstance(value, dict):
-            raise FederationError(request.server, FailureKind.BAD_JSON, "no object")
-        return value
+            document = await read_document(body)
+            canonical_json.check(document)
+        except NotCanonical as error:
+            raise _bad_json(request.server, error) from None
+        return document
 
-    async def _exchange(self, request: Request, outgoing: Outgoing) -> bytes:
+    async def _exchange(
+        self, request: Request, outgoing: Outgoing, sink: Sink | None = None
+    ) -> bytes:
         self._check_backoff(request)
         if not request.takes_turn:
-            return await self._exchange_now(request, outgoing)
+            return await self._exchange_now(request, outgoing, sink)
         async with self.turn(request.server):
             self._check_backoff(request)  # it may have failed while this waited
-            return await self._exchange_now(request, outgoing)
+            return await self._exchange_now(request, outgoing, sink)
 
     def _check_backoff(self, request: Request) -> None:
         server = request.server
@@ -255,11 +258,11 @@ class FederationClient:
             detail = state.last_error if state is not None else ""
             raise FederationError(server, FailureKind.BACKING_OFF, detail)
 
-    async def _exchange_now(self, request: Request, outgoing: Outgoing) -> bytes:
+    async def _exchange_now(self, request: Request, outgoing: Outgoing, sink: Sink | None) -> bytes:
         server = request.server
         try:
             endpoint = await self._resolver.resolve(server)
-            answer = await self._dialer.exchange(endpoint, outgoing, request.bounds)
+            answer = await self._dialer.exchange(endpoint, outgoing, request.bounds, sink)
             if answer.status != 200:
                 raise _status_error(server, answer)
         except (FederationError, ResolutionFailed, DialError) as error:
@@ -272,8 +275,16 @@ class FederationClient:
     def _count(self, request: Request, failure: FederationError) -> None:
         if failure.is_down or (request.must_succeed and failure.status != 413):
             self._backoffs.failed(failure.server, str(failure), retry_after_s=failure.retry_after_s)
-        elif failure.kind is FailureKind.STATUS:
+        elif failure.kind in (FailureKind.STATUS, FailureKind.BAD_JSON):
             self._backoffs.succeeded(failure.server)
+
+
+def _content(request: Request) -> bytes | None:
+    return None if request.content is None else encode_content(request.content)
+
+
+def _bad_json(server: ServerName, error: NotCanonical) -> FederationError:
+    return FederationError(server, FailureKind.BAD_JSON, str(error), status=200)
 
 
 def encode_content(content: JsonObject) -> bytes:
@@ -304,13 +315,10 @@ _KIND_OF_DIAL = {
 
 
 def _status_error(server: ServerName, answer: Answer) -> FederationError:
-    body: JsonObject = {}
     try:
-        value = canonical_json.decode(answer.body)
-    except ValueError:
-        value = None  # an error page of a proxy; the status says enough
-    if isinstance(value, dict):
-        body = value
+        body = parse_document(answer.body)
+    except NotCanonical:
+        body = {}  # an error page of a proxy; the status says enough
     retry_after_s = _retry_after_s(answer, body)
     detail = f"{answer.status} {body.get('errcode', '')} {body.get('error', '')}"[:300]
     return FederationError(

@@ -16,7 +16,7 @@ import asyncio
 import io
 import ipaddress
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -30,6 +30,7 @@ from federation.limits import (
     CONNECT_S_MAX,
     CONNECTIONS_MAX,
     CONNECTIONS_PER_HOST_MAX,
+    ERROR_ANSWER_BYTES_MAX,
     IDLE_CONNECTION_S_MAX,
     REQUEST_S_MAX,
     WRITTEN_AT_ONCE_BYTES_MAX,
@@ -98,6 +99,10 @@ class DialError(Exception):
     def __init__(self, kind: DialFailure, detail: str) -> None:
         super().__init__(f"{kind.value}: {detail}")
         self.kind, self.detail = kind, detail
+
+
+Sink = Callable[[bytes], Awaitable[None]]
+"""Takes the parts of an answer's body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +193,19 @@ class Dialer:
         """Closes all connections."""
         await self._session.close()
 
-    async def exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> Answer:
-        """Sends and reads the answer, trying the addresses in turn until one connects. Raises
-        DialError."""
+    async def exchange(
+        self, endpoint: Endpoint, request: Outgoing, bounds: Bounds, sink: Sink | None = None
+    ) -> Answer:
+        """Sends and reads the answer, trying the addresses in turn until one connects. `sink`
+        takes the body of an answer with status 200 as it comes. Raises DialError, and what `sink`
+        does."""
         permitted = self._permitted(endpoint)
         failure: DialError | None = None
         try:
             async with asyncio.timeout(bounds.timeout_s):
                 for address in permitted[:ADDRESSES_TRIED_MAX]:
                     try:
-                        return await self._exchange_with(address, endpoint, request, bounds)
+                        return await self._exchange_with(address, endpoint, request, bounds, sink)
                     except aiohttp.ClientConnectorCertificateError as error:
                         raise DialError(DialFailure.CERTIFICATE, str(error)) from None
                     except aiohttp.ClientConnectorError as error:
@@ -221,7 +229,12 @@ class Dialer:
         return permitted
 
     async def _exchange_with(
-        self, address: str, endpoint: Endpoint, request: Outgoing, bounds: Bounds
+        self,
+        address: str,
+        endpoint: Endpoint,
+        request: Outgoing,
+        bounds: Bounds,
+        sink: Sink | None,
     ) -> Answer:
         host = f"[{address}]" if ":" in address else address
         url = yarl.URL(f"https://{host}:{endpoint.port}{request.target}", encoded=True)
@@ -240,7 +253,7 @@ class Dialer:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX),
         ) as response:
-            body = await _read(response, bounds.bytes_max)
+            body = await _read(response, bounds.bytes_max, sink if response.status == 200 else None)
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, headers, body)
 
@@ -256,8 +269,10 @@ def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:
     return DialFailure.REFUSED
 
 
-async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
-    """The body; raises DialError as soon as it is seen to be too large."""
+async def _read(response: aiohttp.ClientResponse, bytes_max: int, sink: Sink | None) -> bytes:
+    """The body, unless the sink took it; raises DialError as soon as it is seen to be too large."""
+    if sink is None and response.status != 200:
+        bytes_max = min(bytes_max, ERROR_ANSWER_BYTES_MAX)
     if response.content_length is not None and response.content_length > bytes_max:
         response.close()
         raise DialError(DialFailure.TOO_LARGE, f"{response.content_length} bytes")
@@ -268,5 +283,8 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
         if size > bytes_max:
             response.close()
             raise DialError(DialFailure.TOO_LARGE, f"more than {bytes_max} bytes")
-        parts.append(part)
+        if sink is None:
+            parts.append(part)
+        else:
+            await sink(part)
     return b"".join(parts)

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import msgspec
-
+from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey
+from federation.events.json_pieces import Piece, PieceKind
 from federation.graph.admission import (
     Accepted,
     DropReason,
@@ -32,12 +32,13 @@ from federation.graph.admission import (
     SignatureRequirements,
     check_auth_chain,
     needed_auth_events,
-    signed_requirements,
 )
 from federation.limits import (
     AUTH_EVENTS_FETCHED_MAX,
+    BACKFILL_ANSWER_BYTES_MAX,
     EVENT_ANSWER_BYTES_MAX,
     EVENTS_PER_BATCH,
+    GAP_EVENTS_PER_ROUND,
     MISSING_EVENTS_S_MAX,
     SINGLE_EVENT_FETCHES_AT_ONCE,
     SINGLE_EVENT_FETCHES_MAX,
@@ -49,7 +50,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, EventStore, RoomWriter
 from federation.ports import KnownEvent as StoredEvent
-from federation.transport.bulk import RoomRef, parse_events, parse_many, split_list
+from federation.transport.bulk import EventReader, RoomRef, parse_pieces
 from federation.transport.client import (
     FailureKind,
     FederationClient,
@@ -58,17 +59,19 @@ from federation.transport.client import (
     build_target,
 )
 from federation.transport.dialer import Bounds
+from federation.transport.parsing.answers import AnswerReader, Wanted
 from federation.transport.scheduling.slow_servers import SlowServers
 from federation.transport.signature_checks import SignatureChecker, Signers
 
 _V1 = "/_matrix/federation/v1"
 _EVENT_BOUNDS = Bounds(bytes_max=EVENT_ANSWER_BYTES_MAX)
-_MISSING_BOUNDS = Bounds(timeout_s=MISSING_EVENTS_S_MAX, bytes_max=STATE_IDS_ANSWER_BYTES_MAX)
+_MISSING_BOUNDS = Bounds(timeout_s=MISSING_EVENTS_S_MAX, bytes_max=BACKFILL_ANSWER_BYTES_MAX)
 _IDS_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_IDS_ANSWER_BYTES_MAX)
 _STATE_BOUNDS = Bounds(timeout_s=STATE_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _T = TypeVar("_T")
 
-__all__ = ["CheckedEvents", "EventFetcher", "ParsedEvents", "RoomRef", "parse_events"]
+__all__ = ["CheckedEvents", "EventFetcher", "RoomRef"]
+_ID_LISTS = ("pdu_ids", "auth_chain_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +82,6 @@ class CheckedEvents:
     accepted: Sequence[Event]
     rejected: Sequence[Event]
     undecided: frozenset[EventId]
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedEvents:
-    """The valid events of a list, each once, and what is to be verified of them."""
-
-    events: Sequence[Event]
-    required: Mapping[EventId, SignatureRequirements]
 
 
 class EventFetcher:
@@ -116,14 +111,14 @@ class EventFetcher:
         """One event by its ID; None when the server doesn't give it. Raises FederationError when
         the server is down."""
         target = build_target(f"{_V1}/event", event_id)
+        request = Request(server, "GET", target, None, _EVENT_BOUNDS)
         try:
             with self._timed(server):
-                answer = await self._client.get(server, target, bounds=_EVENT_BOUNDS)
+                events = await self.fetch_list(request, "pdus", room, 1)
         except FederationError as error:
             if error.is_retryable:
                 raise
             return None
-        events = parse_events(answer.get("pdus"), room, 1)
         return events[0] if events and events[0].event_id == event_id else None
 
     async def fetch_events(
@@ -170,21 +165,36 @@ class EventFetcher:
     ) -> list[Event]:
         """The auth chain of an event, unchecked. Raises FederationError."""
         target = build_target(f"{_V1}/event_auth", room.room_id, event_id)
-        lists = await self._lists(server, target)
-        raws = split_list(lists.get("auth_chain"))[:AUTH_EVENTS_FETCHED_MAX]
-        return list((await self.parse(raws, room)).events)
+        wanted = Wanted({"auth_chain": AUTH_EVENTS_FETCHED_MAX})
+        found = await self._read_events(server, target, room, wanted)
+        return found.events("auth_chain")
 
-    async def _lists(self, server: ServerName, target: str) -> Mapping[str, msgspec.Raw]:
-        """A long answer, unread. Raises FederationError."""
-        request = Request(server, "GET", target, None, _STATE_BOUNDS)
-        with self._timed(server):
-            return await self._client.request_unread(request)
+    async def fetch_list(
+        self, request: Request, name: str, room: RoomRef, most: int
+    ) -> list[Event]:
+        """The valid events of a list of at most so many in an answer. Raises FederationError."""
+        reader = AnswerReader(Wanted({name: most}))
+        await self._client.request_into(request, reader)
+        return await parse_pieces(reader.entries(name), room)
 
-    async def post(self, server: ServerName, target: str, content: JsonObject) -> JsonObject:
-        """A POST for missing events. Raises FederationError."""
+    async def fetch_missing(
+        self, server: ServerName, room: RoomRef, content: JsonObject
+    ) -> list[Event]:
+        """The events of an answer to get_missing_events. Raises FederationError."""
+        target = build_target(f"{_V1}/get_missing_events", room.room_id)
         request = Request(server, "POST", target, content, _MISSING_BOUNDS)
         with self._timed(server):
-            return await self._client.request(request)
+            return await self.fetch_list(request, "events", room, GAP_EVENTS_PER_ROUND)
+
+    async def _read_events(
+        self, server: ServerName, target: str, room: RoomRef, wanted: Wanted
+    ) -> EventReader:
+        """The events of a long answer, parsed as it comes. Raises FederationError."""
+        found = EventReader(room)
+        request = Request(server, "GET", target, None, _STATE_BOUNDS)
+        with self._timed(server):
+            await self._client.request_into(request, AnswerReader(wanted, found.take))
+        return found
 
     @contextmanager
     def _timed(self, server: ServerName) -> Iterator[None]:
@@ -206,24 +216,23 @@ class EventFetcher:
         when the answer isn't complete. Raises FederationError."""
         query = [("event_id", str(event_id))]
         target = build_target(f"{_V1}/state_ids", room.room_id, query=query)
+        ids = _IdReader()
+        reader = AnswerReader(Wanted(dict.fromkeys(_ID_LISTS, STATE_EVENTS_MAX + 1)), ids.take)
+        request = Request(server, "GET", target, None, _IDS_BOUNDS)
         with self._timed(server):
-            answer = await self._client.get(server, target, bounds=_IDS_BOUNDS)
-        state_ids, chain_ids = _ids(answer.get("pdu_ids")), _ids(answer.get("auth_chain_ids"))
-        if state_ids is None or chain_ids is None:
+            await self._client.request_into(request, reader)
+        state_ids, chain_ids = (ids.found.get(name) for name in _ID_LISTS)
+        if not ids.is_valid or state_ids is None or chain_ids is None:
             return None
         wanted = dict.fromkeys([*state_ids, *chain_ids])
         stored = await self._store.load_events(list(wanted))
         missing = [one for one in wanted if one not in stored]
         if len(missing) > SINGLE_EVENT_FETCHES_MAX:
             target = build_target(f"{_V1}/state", room.room_id, query=query)
-            lists = await self._lists(server, target)
-            raws = [
-                raw
-                for name in ("pdus", "auth_chain")
-                for raw in split_list(lists.get(name))[: 2 * STATE_EVENTS_MAX]
-            ]
-            parsed = await self.parse(raws, room)
-            events = [event for event in parsed.events if event.event_id in wanted]
+            lists = Wanted(dict.fromkeys(("pdus", "auth_chain"), 2 * STATE_EVENTS_MAX))
+            found = await self._read_events(server, target, room, lists)
+            listed = [*found.events("pdus"), *found.events("auth_chain")]
+            events = [event for event in listed if event.event_id in wanted]
         else:
             events = await self.fetch_events(server, missing, room)
         fetched = {event.event_id for event in events}
@@ -246,13 +255,6 @@ class EventFetcher:
         return state if ("m.room.create", "") in state else None
 
     # --- checking ---------------------------------------------------------------------------------
-
-    async def parse(self, pdus: Sequence[msgspec.Raw], room: RoomRef) -> ParsedEvents:
-        """The valid events of a list that wasn't read yet, in threads; malformed ones and those of
-        other rooms are left out."""
-        found = await parse_many(pdus, room, signed_requirements)
-        required = {event_id: one for event_id, (_, one) in found.items()}
-        return ParsedEvents([event for event, _ in found.values()], required)
 
     async def check(
         self,
@@ -311,9 +313,18 @@ def _checked(
     return CheckedEvents(accepted, rejected, undecided)
 
 
-def _ids(values: object) -> list[EventId] | None:
-    if not isinstance(values, list) or len(values) > STATE_EVENTS_MAX:
-        return None
-    if not all(isinstance(value, str) for value in values):
-        return None
-    return [EventId(value) for value in values]
+class _IdReader:
+    """Takes the lists of an answer to state_ids."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[EventId]] = {}
+        self.is_valid = True
+
+    def take(self, piece: Piece) -> None:
+        """Takes the start of a list, or an ID."""
+        ids = self.found.setdefault(piece.name, [])
+        if piece.kind is not PieceKind.ENTRY:
+            return
+        value = None if piece.is_deep else canonical_json.decode_lenient(piece.raw)
+        self.is_valid = self.is_valid and isinstance(value, str) and len(ids) < STATE_EVENTS_MAX
+        ids.append(EventId(str(value)))

@@ -58,8 +58,8 @@ from federation.ports import (
     PolicyUnasked,
     RoomWriter,
 )
-from federation.transport.client import FederationError, build_target
-from federation.transport.event_fetcher import EventFetcher, RoomRef, parse_events
+from federation.transport.client import FederationError
+from federation.transport.event_fetcher import EventFetcher, RoomRef
 from federation.transport.policy_servers import Asked, Recommendations
 from federation.transport.signature_checks import SignatureChecker
 
@@ -282,7 +282,6 @@ class GapFiller:
         room = _room(event)
         heads = list(await self._store.heads(event.room_id))
         min_depth = await self._store.first_depth(event.room_id)
-        target = build_target(f"{_V1}/get_missing_events", room.room_id)
         for _ in range(GAP_ROUNDS_MAX):
             missing = await self._open_ends(event, gap)
             if not missing or len(gap) >= GAP_EVENTS_MAX:
@@ -295,10 +294,9 @@ class GapFiller:
                 "min_depth": min_depth,
             }
             try:
-                answer = await self._fetcher.post(server, target, content)
+                events = await self._fetcher.fetch_missing(server, room, content)
             except FederationError:
                 return  # the next server is asked
-            events = parse_events(answer.get("events"), room, GAP_EVENTS_PER_ROUND)
             newer = [one for one in events if one.depth >= min_depth]
             if not take_ancestors(newer, missing, gap):
                 return

@@ -21,12 +21,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import msgspec
-
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, parse_pdu
 from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
+from federation.events.json_pieces import Piece, PieceKind
 from federation.events.room_versions import SUPPORTED, RoomVersion
 from federation.events.signatures import authorising_server
 from federation.events.signing import SigningKey
@@ -40,11 +39,13 @@ from federation.limits import (
     JOIN_SERVERS_TRIED_MAX,
     JOIN_STATE_EVENTS_MAX,
     REQUEST_S_MAX,
+    SERVERS_IN_ROOM_MAX,
     STATE_ANSWER_BYTES_MAX,
+    STRIPPED_STATE_EVENTS_MAX,
 )
 from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
 from federation.transport.arrivals import Arrivals
-from federation.transport.bulk import RoomRef, decode, parse_events, split_list
+from federation.transport.bulk import EventReader, RoomRef, parse_pieces
 from federation.transport.client import (
     FailureKind,
     FederationClient,
@@ -54,6 +55,7 @@ from federation.transport.client import (
 )
 from federation.transport.dialer import Bounds
 from federation.transport.event_fetcher import CheckedEvents, EventFetcher
+from federation.transport.parsing.answers import AnswerReader, Wanted, decode_shallow
 from federation.transport.queries import parse_servers
 from federation.transport.signature_checks import SignatureChecker
 
@@ -109,6 +111,23 @@ class MembershipWish:
     content: JsonObject
 
 
+class _JoinAnswer:
+    """An answer to send_join, taken in as it comes."""
+
+    def __init__(self, room: RoomRef) -> None:
+        lists = dict.fromkeys(("state", "auth_chain"), JOIN_STATE_EVENTS_MAX)
+        wanted = Wanted({**lists, "servers_in_room": SERVERS_IN_ROOM_MAX}, frozenset({"event"}))
+        self.reader = AnswerReader(wanted, self._take)
+        self.events = EventReader(room)
+        self.servers: list[object] = []
+
+    def _take(self, piece: Piece) -> None:
+        if piece.name != "servers_in_room":
+            self.events.take(piece)
+        elif piece.kind is PieceKind.ENTRY:
+            self.servers.append(decode_shallow(piece))
+
+
 class _Unusable(Exception):
     """One server's answer can't be used; the next is tried."""
 
@@ -144,18 +163,19 @@ class Handshakes:
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
         content = canonical_json.decode_lenient(event.raw)
-        answer = await self._client.request_unread(
-            Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
+        answer = _JoinAnswer(room)
+        await self._client.request_into(
+            Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True),
+            answer.reader,
         )
-        given = decode(answer.get("event"))
+        given = answer.reader.member("event")
         event = await self._countersigned(event, given, version)
-        joined = await self._check_joined(room, event, answer)
+        joined = await self._check_joined(room, event, answer.events)
         joined = await asyncio.to_thread(_recommended, joined, given)
-        servers = decode(answer.get("servers_in_room"))
+        servers = parse_servers(answer.servers)
         del answer  # large, and the import takes a while
         await self._writer.import_join(joined)
-        names = parse_servers(servers if isinstance(servers, list) else [])
-        return Joined(event, version, server, names)
+        return Joined(event, version, server, servers)
 
     async def _countersigned(self, event: Event, given: object, version: RoomVersion) -> Event:
         """The join as the resident signed it, where it had to; else as we sent it."""
@@ -172,18 +192,13 @@ class Handshakes:
             raise _Unusable("the join event isn't signed by the server that authorised it")
         return signed
 
-    async def _check_joined(
-        self, room: RoomRef, event: Event, answer: Mapping[str, msgspec.Raw]
-    ) -> JoinedRoom:
+    async def _check_joined(self, room: RoomRef, event: Event, answer: EventReader) -> JoinedRoom:
         """Checks state and auth chain of an answer to send_join. Raises _Unusable."""
-        state = split_list(answer.get("state"))[:JOIN_STATE_EVENTS_MAX]
-        chain = split_list(answer.get("auth_chain"))[:JOIN_STATE_EVENTS_MAX]
-        given = await self._fetcher.parse(state, room)
-        others = await self._fetcher.parse(chain, room)
-        del state, chain
-        events = await asyncio.to_thread(_distinct, event, others.events, given.events)
-        checked = await self._fetcher.check(events, {**others.required, **given.required})
-        return await asyncio.to_thread(_joined_room, room, event, given.events, checked)
+        state = answer.events("state")
+        events = await asyncio.to_thread(_distinct, event, answer.events("auth_chain"), state)
+        checked = await self._fetcher.check(events, answer.required)
+        answer.required.clear()
+        return await asyncio.to_thread(_joined_room, room, event, state, checked)
 
     # --- leaving and knocking ---------------------------------------------------------------------
 
@@ -194,7 +209,8 @@ class Handshakes:
         async def leave_by(server: ServerName) -> Event:
             event, _ = await self._template(server, wish, "leave")
             target = build_target(f"{_V2}/send_leave", wish.room_id, event.event_id)
-            await self._put(server, target, canonical_json.decode_lenient(event.raw), _BOUNDS)
+            content = canonical_json.decode_lenient(event.raw)
+            await self._put(server, target, content, AnswerReader(Wanted({})))
             return event
 
         event = await self._by_any(wish, via, leave_by)
@@ -207,10 +223,9 @@ class Handshakes:
         async def knock_by(server: ServerName) -> Knocked:
             event, version = await self._template(server, wish, "knock")
             target = build_target(f"{_V1}/send_knock", wish.room_id, event.event_id)
-            answer = await self._put(
-                server, target, canonical_json.decode_lenient(event.raw), _BOUNDS
-            )
-            state = answer.get("knock_room_state", [])
+            reader = AnswerReader(Wanted({"knock_room_state": STRIPPED_STATE_EVENTS_MAX}))
+            await self._put(server, target, canonical_json.decode_lenient(event.raw), reader)
+            state = reader.entries("knock_room_state")
             shown = await self._stripped(state, wish.room_id, version)
             return Knocked(event, version, shown, server)
 
@@ -219,12 +234,11 @@ class Handshakes:
         return knocked
 
     async def _stripped(
-        self, state: object, room_id: RoomId, version: RoomVersion
+        self, state: Sequence[Piece], room_id: RoomId, version: RoomVersion
     ) -> list[JsonObject]:
         """State for the user's eyes: whole events are checked, stripped ones taken as they are
         where the version allows them."""
-        entries = [one for one in state if isinstance(one, dict)] if isinstance(state, list) else []
-        events = parse_events(entries[:100], RoomRef(room_id, version), 100)
+        events = await parse_pieces(state, RoomRef(room_id, version))
         verdicts = await self._signatures.check_many(events)
         shown = [
             {"type": e.type, "state_key": e.state_key, "sender": e.sender, "content": e.content}
@@ -234,6 +248,7 @@ class Handshakes:
         if shown or version.room_id_is_create_hash:
             return shown
         names = ("type", "state_key", "sender", "content")
+        entries = [one for one in map(decode_shallow, state) if isinstance(one, dict)]
         return [{n: one[n] for n in names} for one in entries if all(n in one for n in names)]
 
     # --- inviting ---------------------------------------------------------------------------------
@@ -250,8 +265,9 @@ class Handshakes:
         }
         target = build_target(f"{_V2}/invite", event.room_id, event.event_id)
         try:
-            answer = await self._put(server, target, content, _BOUNDS)
-            given = answer.get("event")
+            reader = AnswerReader(Wanted({}, frozenset({"event"})))
+            await self._put(server, target, content, reader)
+            given = reader.member("event")
             if not isinstance(given, dict):
                 raise _Unusable("no event in the answer")
             return await self._cosigned(event, given, server)
@@ -329,11 +345,10 @@ class Handshakes:
         raise _worst(failures)
 
     async def _put(
-        self, server: ServerName, target: str, content: JsonObject, bounds: Bounds
-    ) -> JsonObject:
-        return await self._client.request(
-            Request(server, "PUT", target, content, bounds, despite_backoff=True)
-        )
+        self, server: ServerName, target: str, content: JsonObject, reader: AnswerReader
+    ) -> None:
+        request = Request(server, "PUT", target, content, _BOUNDS, despite_backoff=True)
+        await self._client.request_into(request, reader)
 
 
 def _worst(failures: Sequence[FederationError | _Unusable]) -> HandshakeFailed:

@@ -34,8 +34,8 @@ from federation.transport.arrivals import Arrivals
 from federation.transport.edus import EduReceiver
 from federation.transport.gap_filler import GapFiller, NotAtHand
 from federation.transport.outside.departures import Departures, NotForUs
+from federation.transport.parsing.transactions import ReceivedPdu, Transaction
 from federation.transport.scheduling.backlog import Backlog, InboxPorts
-from federation.transport.transactions import ReceivedPdu, Transaction
 
 _log = logging.getLogger(__name__)
 

@@ -21,8 +21,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from federation.events import canonical_json
-from federation.events.canonical_json import JsonObject
+from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName
 from federation.graph.policy_servers import (
@@ -49,6 +48,7 @@ from federation.limits import (
 from federation.ports import Clock, EventStore, Metrics, PolicyRefusal, PolicySigner, Refused
 from federation.transport.client import FailureKind, FederationClient, FederationError, Request
 from federation.transport.dialer import Bounds
+from federation.transport.parsing.answers import parse_document
 
 _TARGET = "/_matrix/policy/v1/sign"
 _BOUNDS = Bounds(timeout_s=POLICY_REQUEST_S_MAX, bytes_max=POLICY_ANSWER_BYTES_MAX)
@@ -273,12 +273,9 @@ async def _acquired(places: asyncio.Semaphore) -> bool:
 
 def _parse(body: bytes) -> JsonObject:
     try:
-        answer = canonical_json.decode_lenient(body)
-    except ValueError as error:
+        return parse_document(body)
+    except NotCanonical as error:
         raise _Unusable(str(error)) from None
-    if not isinstance(answer, dict):
-        raise _Unusable("the answer is no object")
-    return answer
 
 
 def _applied(

@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
-from federation.events.canonical_json import decode
 from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
     RESOLVE_CACHE_ENTRIES_MAX,
@@ -33,6 +32,7 @@ from federation.limits import (
 from federation.ports import Clock
 from federation.transport.acl import ip_of
 from federation.transport.dialer import Answer, Bounds, Dialer, DialError, Endpoint, Outgoing
+from federation.transport.parsing.answers import parse_document
 
 _PATH = "/.well-known/matrix/server"
 _MAX_AGE = re.compile(r"max-age\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
@@ -109,8 +109,7 @@ def _parse(answer: Answer) -> ServerName:
     """The delegated name; raises ValueError for whatever is wrong."""
     if answer.status != 200:
         raise ValueError(f"status {answer.status}")
-    body = decode(answer.body)
-    delegated = body.get("m.server") if isinstance(body, dict) else None
+    delegated = parse_document(answer.body).get("m.server")
     if not isinstance(delegated, str):
         raise ValueError("no m.server")
     if not is_reachable_name(delegated):

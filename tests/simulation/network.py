@@ -20,6 +20,7 @@ from federation.transport.dialer import (
     DialFailure,
     Endpoint,
     Outgoing,
+    Sink,
 )
 
 
@@ -86,8 +87,16 @@ class NetworkDialer:
     def __init__(self, network: Network, own: ServerName) -> None:
         self._network, self._own = network, own
 
-    async def exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> Answer:
+    async def exchange(
+        self, endpoint: Endpoint, request: Outgoing, bounds: Bounds, sink: Sink | None = None
+    ) -> Answer:
         """Carries a request and its answer. Raises DialError."""
+        answer = await self._exchange(endpoint, request, bounds)
+        if sink is not None and answer.status == 200:
+            await sink(answer.body)
+        return answer
+
+    async def _exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> Answer:
         network, own, other = self._network, self._own, ServerName(endpoint.host_header)
         network.requests += 1
         try:

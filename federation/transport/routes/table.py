@@ -22,6 +22,7 @@ from federation.transport.acl import ServerAcls
 from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
+from federation.transport.parsing.transactions import TransactionReader
 from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
@@ -32,7 +33,6 @@ from federation.transport.routes.room_access import RoomAccess
 from federation.transport.routes.rooms import RoomRoutes
 from federation.transport.routes.users import UserRoutes
 from federation.transport.signature_checks import SignatureChecker
-from federation.transport.transactions import TransactionReader
 
 
 @dataclass(frozen=True, slots=True)

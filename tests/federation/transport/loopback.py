@@ -35,6 +35,7 @@ from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
+from federation.transport.parsing.transactions import Transaction, parse_transaction
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
@@ -42,7 +43,6 @@ from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.backlog import InboxPorts
 from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
-from federation.transport.transactions import Transaction, parse_transaction
 from federation.transport.well_known import WellKnown
 from tests.federation.transport.memory_outside import MemoryOutside
 from tests.federation.transport.memory_ports import (

@@ -3,27 +3,30 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from unittest.mock import patch
 
-import msgspec
 import pytest
 
 from federation.events import canonical_json
-from federation.events.canonical_json import NotCanonical
+from federation.events import event as event_module
+from federation.events.canonical_json import JsonObject
+from federation.events.event import SignedEvent, parse_pdu
 from federation.events.ids import RoomId
-from federation.graph.admission import signature_requirements, signed_requirements
+from federation.events.json_pieces import Piece, PieceKind, cut_pieces
+from federation.events.room_versions import RoomVersion
+from federation.events.signatures import signature_payload
+from federation.graph.admission import signature_requirements
 from federation.limits import EVENTS_PER_BATCH
-from federation.transport.bulk import (
-    RoomRef,
-    decode,
-    in_threads,
-    parse_events,
-    parse_many,
-    split_list,
-    split_object,
-)
+from federation.transport import bulk
+from federation.transport.bulk import EventReader, RoomRef, in_threads, parse_pieces
 from tests.federation.graph.room_builder import ALICE, Room
 
-DEEP = b"[" * 3_000 + b"]" * 3_000
+
+def pieces(raws: Sequence[bytes]) -> list[Piece]:
+    """As the entries of a list in an answer."""
+    body = b'{"state":[' + b",".join(raws) + b"]}"
+    found = cut_pieces(body, {"state"}, len(body))
+    return [one for one in found if one.kind is PieceKind.ENTRY]
 
 
 async def test_batches_come_back_in_order() -> None:
@@ -64,40 +67,6 @@ async def test_a_fault_in_a_thread_is_raised() -> None:
         await in_threads(work, range(3 * EVENTS_PER_BATCH), threads=2)
 
 
-@pytest.mark.parametrize("body", [b"[]", b"3", b"{", b'{"a":1}x', b"", DEEP, b'{"a":' + DEEP])
-def test_what_is_no_object_is_refused(body: bytes) -> None:
-    with pytest.raises(NotCanonical):
-        split_object(body)
-
-
-def test_lists_are_split_without_being_read() -> None:
-    lists = split_object(b'{"state":[{"a":1}, 2,"\\u00e4"],"other":{"b":[]},"state2":null}')
-    assert [bytes(raw) for raw in split_list(lists["state"])] == [b'{"a":1}', b"2", b'"\\u00e4"']
-    assert split_list(lists["other"]) == split_list(lists["state2"]) == split_list(None) == ()
-    assert decode(lists["other"]) == {"b": []}
-    assert decode(None) is None
-
-
-def test_deep_parts_take_the_slow_path() -> None:
-    lists = split_object(b'{"state":[1,{"x":' + DEEP + b'}],"other":' + DEEP + b"}")
-    first, second = split_list(lists["state"])
-    assert decode(first) == 1
-    assert set(decode(second)) == {"x"}
-    assert len(split_list(lists["other"])) == 1
-
-
-def test_what_is_deep_and_malformed_reads_as_nothing() -> None:
-    with pytest.raises(NotCanonical):
-        split_object(b'{"a":' + DEEP + b',"b":"\\ud800"}')
-    assert split_list(msgspec.Raw(b'["\\ud800",1,' + DEEP + b"]")) == ()
-    assert split_list(msgspec.Raw(b"[1e999," + DEEP + b"]")) == ()
-    assert split_list(msgspec.Raw(b'{"a":' + DEEP + b"}")) == ()
-
-
-def test_what_is_malformed_reads_as_nothing() -> None:
-    assert decode(split_object(b'{"a":"\xff"}')["a"]) is None
-
-
 @pytest.mark.parametrize("version", ["1", "5", "11", "12"])
 async def test_events_are_as_parsed_one_by_one_and_need_the_same_signatures(version: str) -> None:
     room = Room(version).open_to()
@@ -106,17 +75,55 @@ async def test_events_are_as_parsed_one_by_one_and_need_the_same_signatures(vers
     pdus = [canonical_json.decode(event.raw) for event in room.events.values()]
     wrong_hash = {**pdus[1], "hashes": {"sha256": "AAAA"}}
     ref = RoomRef(room.create_room_id, room.version)
-    given = [*pdus, wrong_hash, {**pdus[2], "sender": 1}, "no event", pdus[3]]
-    raws = [msgspec.Raw(canonical_json.encode(pdu)) for pdu in given]
-    one_by_one = parse_events(given, ref, len(given))
-    parsed = await parse_many([*raws, msgspec.Raw(b'"\xff"')], ref, signed_requirements)
-    assert [event for event, _ in parsed.values()] == one_by_one
-    for event, required in parsed.values():
-        assert required == signature_requirements(event)
-    redacted = [event for event, _ in parsed.values() if event.content_redacted]
-    assert len(redacted) == 1
+    good = [*pdus, wrong_hash]
+    bad = [{**pdus[2], "sender": 1}, "no event", pdus[3]]
+    raws = [canonical_json.encode(pdu) for pdu in [*good, *bad]]
+    reader = EventReader(ref)
+    for piece in pieces([*raws, b'"\xff"', b"{]"]):
+        reader.take(piece)
+    found = reader.events("state")
+    parsed = [parse_pdu(pdu, room.version) for pdu in good]
+    assert found == list({event.event_id: event for event in parsed}.values())
+    assert {one: reader.required[one.event_id] for one in found} == {
+        one: signature_requirements(one) for one in found
+    }
+    assert len([event for event in found if event.content_redacted]) == 1
+    assert await parse_pieces(pieces(raws), ref) == found
     other = RoomRef(RoomId("!other:a"), room.version)
-    assert await parse_many(raws, other, signed_requirements) == {}
+    assert await parse_pieces(pieces(raws), other) == []
+
+
+async def test_signed_bytes_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room().open_to()
+    raws = [event.raw for event in room.events.values()]
+    most = sum(len(signature_payload(event)) for event in list(room.events.values())[:2])
+    monkeypatch.setattr(bulk, "UNVERIFIED_BYTES_MAX", most)
+    reader = EventReader(RoomRef(room.create_room_id, room.version))
+    for piece in pieces(raws):
+        reader.take(piece)
+    assert len(reader.events("state")) == len(raws) > 2
+    assert len(reader.required) == 2
+
+
+async def test_a_deep_event_is_parsed_in_a_thread() -> None:
+    room = Room()
+    value: object = 1
+    for _ in range(5_000):
+        value = [value]
+    deep = room.send("m.room.message", ALICE, {"x": value})
+    flat = room.send("m.room.message", ALICE, {"x": "[" * 1_000})
+    where: list[int] = []
+
+    def parse_signed_pdu(pdu: JsonObject, version: RoomVersion) -> SignedEvent:
+        where.append(threading.get_ident())
+        return event_module.parse_signed_pdu(pdu, version)
+
+    ref = RoomRef(room.create_room_id, room.version)
+    with patch.object(bulk, "parse_signed_pdu", parse_signed_pdu):
+        for event, is_here in ((flat, True), (deep, False)):
+            where.clear()
+            assert await parse_pieces(pieces([event.raw]), ref) == [event]
+            assert (where == [threading.get_ident()]) is is_here
 
 
 async def test_the_loop_goes_on_while_threads_work() -> None:

@@ -18,7 +18,7 @@ from federation.limits import (
     PDUS_PER_TRANSACTION_MAX,
 )
 from federation.ports import Refused
-from federation.transport.transactions import (
+from federation.transport.parsing.transactions import (
     ReceivedPdu,
     TransactionReader,
     parse_transaction,

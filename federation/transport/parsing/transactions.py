@@ -23,18 +23,16 @@ from federation.events.json_pieces import Piece, PieceKind, cut_pieces
 from federation.events.nesting import TooDeep, has_more_containers, is_deep
 from federation.events.room_versions import RoomVersion
 from federation.limits import (
-    DEEP_TEXT_BYTES_MAX,
     DOCUMENT_CONTAINERS_MAX,
     EDUS_PER_TRANSACTION_MAX,
-    EVENT_CONTAINERS_MAX,
     NESTING_MAX,
     PARSED_AT_ONCE_BYTES_MAX,
-    PDU_TEXT_BYTES_MAX,
     PDUS_PER_TRANSACTION_MAX,
     PIECE_BYTES_MAX,
     TRANSACTIONS_READ_AT_ONCE_MAX,
 )
 from federation.ports import Refused
+from federation.transport.parsing.answers import decode_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +109,7 @@ def _pieces(body: bytes) -> Iterator[Piece]:
 
 
 def _pdu(piece: Piece) -> ReceivedPdu:
-    most = DEEP_TEXT_BYTES_MAX if piece.is_deep else PDU_TEXT_BYTES_MAX
-    if len(piece.raw) > most or has_more_containers(piece.raw, EVENT_CONTAINERS_MAX):
-        return ReceivedPdu(None)
-    return ReceivedPdu(canonical_json.decode_lenient(piece.raw), piece.is_deep)
+    return ReceivedPdu(decode_event(piece), piece.is_deep)
 
 
 def _edu(piece: Piece) -> JsonValue:
