@@ -58,8 +58,15 @@ CLIENT_BODY_BYTES = 1024 * 1024
 HEADS_PER_EVENT = 10
 """Forward extremities that a new event names (the spec allows 20 prev_events)."""
 
-CREATE_ROOM_EVENTS = 20_000
-"""Events that one createRoom may make, initial state and invites included."""
+CREATE_ROOM_STATE = 1_000
+"""Events in `initial_state` of one createRoom: bridges send a few dozen. Each is signed."""
+
+STAGED_AT_ONCE = 10
+"""Events of one request that are staged before others get a turn on the loop: a few milliseconds
+of signing and checking."""
+
+WOKEN_AT_ONCE = 100
+"""Long polls that one commit wakes before others get a turn on the loop: each makes an answer."""
 
 CLIENT_JSON_DEPTH = 100
 """Nesting of a client's JSON; orjson writes 253 levels, and an event wraps its content."""
@@ -75,6 +82,15 @@ FILTER_LIST_ITEMS = 1_000
 
 FILTER_ITEM_CHARACTERS = 512
 """Of one item of a filter's list: identifiers have 255 bytes, paths of fields may be longer."""
+
+FILTER_PATTERNS = 100
+"""Items with wildcards in one list of a filter: each is tried on each event."""
+
+FILTER_WILDCARDS = 10
+"""Wildcards in one of them; types that clients ask for need one or two."""
+
+FILTER_CACHE_BYTES = 16 * 1024 * 1024
+"""JSON of the filters that are kept parsed; parsed they take about four times as much."""
 
 FILTERS_PER_USER = 1_000
 """Stored filters; equal ones are stored once, so a client needs a few."""

@@ -2,14 +2,18 @@
 
 A waiter is made before the first look at the log, so that nothing committed in between is missed.
 A message costs those who wait: the smaller of the room's members and the waiting users is walked.
+Where many wait they are woken in slices, one with each pass of the event loop: each makes an
+answer, and all of these at once would hold up everybody else.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from federation.events.ids import DeviceId, RoomId, ServerName, UserId, server_of
+from homeserver import limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import (
     AccountDataEntry,
@@ -33,6 +37,7 @@ class Waiter:
         self._fanout = fanout
         self.user_id = user_id
         self.device_id = device_id
+        self.is_next = False  # in a slice that is woken soon
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
@@ -63,6 +68,8 @@ class Fanout:
         self._memberships = memberships
         self._server_name = server_name
         self._waiting: dict[UserId, set[Waiter]] = {}
+        self._to_wake: deque[Waiter] = deque()  # of the next slices
+        self._woken_now = 0  # in this pass of the loop
         self._committer: Committer | None = None
 
     def follow(self, committer: Committer) -> None:
@@ -92,7 +99,24 @@ class Fanout:
     def wake_user(self, user_id: UserId) -> None:
         """Wakes all waiters of a user."""
         for waiter in self._waiting.get(user_id, ()):
+            self._wake(waiter)
+
+    def _wake(self, waiter: Waiter) -> None:
+        if self._woken_now == 0:
+            asyncio.get_running_loop().call_soon(self._next_slice)
+        if self._woken_now < limits.WOKEN_AT_ONCE:
+            self._woken_now += 1
             waiter.wake()
+        elif not waiter.is_next:
+            waiter.is_next = True
+            self._to_wake.append(waiter)
+
+    def _next_slice(self) -> None:
+        self._woken_now = 0
+        for _ in range(min(len(self._to_wake), limits.WOKEN_AT_ONCE)):
+            waiter = self._to_wake.popleft()
+            waiter.is_next = False
+            self._wake(waiter)
 
     def wake_room(self, room: Room) -> None:
         """Wakes the joined users of a room."""

@@ -153,6 +153,7 @@ class Writer:
                 for draft in drafts[1:]:
                     await self.recommender.check_new_room(room, draft)
                     staged.append(await self.stager.stage_draft(room, draft, None))
+                    await _let_others_run(len(staged))
                 rows = partial(work, room.room_id) if work is not None else None
                 done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
             committed = await done
@@ -245,6 +246,7 @@ class Writer:
         try:
             for draft in drafts:
                 staged.append(await self._stage_one(room, draft, terms))
+                await _let_others_run(len(staged))
         except BaseException:
             if room.staged is not before:
                 room.restore(before)
@@ -406,3 +408,9 @@ def _sent(staged: Sequence[Staged], committed: Committed) -> list[Sent]:
 def _drop_if_failed(rooms: Rooms, room: Room, made: asyncio.Future[Committed]) -> None:
     if made.cancelled() or made.exception() is not None:
         rooms.drop(room.room_id)
+
+
+async def _let_others_run(staged: int) -> None:
+    """Many events of one request don't hold the loop all the time."""
+    if staged % limits.STAGED_AT_ONCE == 0:
+        await asyncio.sleep(0)

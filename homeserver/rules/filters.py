@@ -11,7 +11,6 @@ Spec: client-server API, "Filtering"; `definitions/sync_filter.yaml`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +21,39 @@ from homeserver import limits
 from homeserver.errors import MatrixError, bad_json, invalid_param
 
 
+class TypePatterns(msgspec.Struct, frozen=True):
+    """Event types, exact ones and those with wildcards: the parts between these."""
+
+    exact: frozenset[str]
+    globs: tuple[tuple[str, ...], ...]
+
+    def match(self, event_type: str) -> bool:
+        """Is the type one of those?"""
+        return event_type in self.exact or any(_is_glob(event_type, one) for one in self.globs)
+
+
+def _is_glob(text: str, parts: tuple[str, ...]) -> bool:
+    """Has the text these parts in order, the first at its start and the last at its end? Each
+    inner part counts where it is found first: a later place is never better, so nothing is tried
+    twice."""
+    first, *inner, last = parts
+    if not (text.startswith(first) and text.endswith(last)):
+        return False
+    position, end = len(first), len(text) - len(last)
+    for part in inner:
+        found = text.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return position <= end
+
+
 class EventFilter(msgspec.Struct, frozen=True):
-    """The part of a filter for one kind of events. `types` patterns are compiled."""
+    """The part of a filter for one kind of events."""
 
     limit: int | None = None
-    types: re.Pattern[str] | None = None
-    not_types: re.Pattern[str] | None = None
+    types: TypePatterns | None = None
+    not_types: TypePatterns | None = None
     senders: frozenset[str] | None = None
     not_senders: frozenset[str] = frozenset()
     rooms: frozenset[str] | None = None
@@ -52,9 +78,9 @@ class EventFilter(msgspec.Struct, frozen=True):
 
     def allows_type(self, event_type: str) -> bool:
         """May events of this type be in the answer?"""
-        if self.not_types is not None and self.not_types.fullmatch(event_type):
+        if self.not_types is not None and self.not_types.match(event_type):
             return False
-        return self.types is None or self.types.fullmatch(event_type) is not None
+        return self.types is None or self.types.match(event_type)
 
     def allows_room(self, room_id: str) -> bool:
         """May this room be in the answer?"""
@@ -238,21 +264,15 @@ def _identifiers(value: JsonObject, key: str, sigil: str) -> frozenset[str] | No
     return frozenset(found)
 
 
-def _patterns(value: JsonObject, key: str) -> re.Pattern[str] | None:
-    """One pattern for a list of types; an empty list matches nothing."""
+def _patterns(value: JsonObject, key: str) -> TypePatterns | None:
+    """The patterns of a list of types; an empty list matches nothing."""
     found = _strings(value, key)
     if found is None:
         return None
-    if not found:
-        return re.compile(r"(?!)")
-    return re.compile("|".join(_pattern(item) for item in found), re.DOTALL)
-
-
-def _pattern(item: str) -> str:
-    """Atomic groups find each inner part at its first place: no backtracking, so no attack by
-    many wildcards; for `*` the first place is always as good as a later one."""
-    first, *others = (re.escape(part) for part in item.split("*"))
-    if not others:
-        return first
-    inner = "".join(f"(?>.*?{part})" for part in others[:-1])
-    return f"{first}{inner}.*{others[-1]}"
+    globs = {item for item in found if "*" in item}
+    if len(globs) > limits.FILTER_PATTERNS:
+        raise invalid_param(f"{key} has more than {limits.FILTER_PATTERNS} items with wildcards")
+    if any(item.count("*") > limits.FILTER_WILDCARDS for item in globs):
+        raise invalid_param(f"{key} has an item with more than {limits.FILTER_WILDCARDS} wildcards")
+    parts = tuple(tuple(item.split("*")) for item in sorted(globs))
+    return TypePatterns(frozenset(found) - globs, parts)

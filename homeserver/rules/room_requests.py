@@ -58,7 +58,8 @@ class RoomRequest(msgspec.Struct, frozen=True):
 
 def parse_room_request(body: JsonObject) -> RoomRequest:
     """The request, from a body of canonical JSON. Raises 400 M_BAD_JSON for a wrong shape, 403
-    M_THREEPID_DENIED for third-party invites, 400 M_INVALID_PARAM for too many invites."""
+    M_THREEPID_DENIED for third-party invites, 400 M_INVALID_PARAM for too many invites, 400
+    M_TOO_LARGE for too much initial state."""
     try:
         request = msgspec.convert(body, RoomRequest)
     except msgspec.ValidationError as error:
@@ -66,6 +67,10 @@ def parse_room_request(body: JsonObject) -> RoomRequest:
     if request.invite_3pid:
         raise MatrixError(
             403, "M_THREEPID_DENIED", "This server can't invite by e-mail address or phone number"
+        )
+    if len(request.initial_state or ()) > limits.CREATE_ROOM_STATE:
+        raise MatrixError(
+            400, "M_TOO_LARGE", f"initial_state has more than {limits.CREATE_ROOM_STATE} events"
         )
     if len(request.invite or ()) > limits.CREATE_ROOM_INVITES:
         raise errors.invalid_param(

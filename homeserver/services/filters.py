@@ -5,21 +5,23 @@ Spec: client-server API, "Filtering".
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import NamedTuple
 
 import orjson
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver import limits
+from homeserver.engine.event_memory import ByteBoundedCache
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
 from homeserver.rules.filters import NO_FILTER, SyncFilter, parse_filter
 from homeserver.storage import filters as store
 from homeserver.storage.database import Database
 
-_CACHED = 10_000
-_ANYONE = UserId("")  # inline filters belong to nobody
-_INLINE_CHARACTERS = 1_000  # longer ones of a query are parsed each time
+
+class _Parsed(NamedTuple):
+    filter: SyncFilter
+    bytes: int
 
 
 class Filters:
@@ -27,7 +29,9 @@ class Filters:
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
-        self._parsed: OrderedDict[tuple[UserId, str], SyncFilter] = OrderedDict()
+        self._parsed: ByteBoundedCache[_Parsed] = ByteBoundedCache(
+            limits.FILTER_CACHE_BYTES, lambda parsed: parsed.bytes + 500
+        )
 
     async def create(self, user_id: UserId, definition: JsonObject) -> str:
         """Checks and stores a filter; returns its ID, the same one for an equal filter."""
@@ -64,26 +68,25 @@ class Filters:
             return NO_FILTER
         if text.startswith("{"):
             return self._inline(text)
-        parsed = self._parsed.get((user_id, text))
-        if parsed is None:
-            try:
-                definition = await self.get(user_id, text)
-            except MatrixError as error:
-                raise invalid_param("There is no such filter") from error
-            parsed = self._parsed[user_id, text] = parse_filter(definition)
-            if len(self._parsed) > _CACHED:
-                self._parsed.popitem(last=False)
-        return parsed
+        key = f"{user_id} {text}"
+        known = self._parsed.get(key)
+        if known is not None:
+            return known.filter
+        try:
+            definition = await self.get(user_id, text)
+        except MatrixError as error:
+            raise invalid_param("There is no such filter") from error
+        return self._keep(key, parse_filter(definition), len(orjson.dumps(definition)))
 
     def _inline(self, text: str) -> SyncFilter:
         """Clients send the same text with each sync: it is parsed once."""
-        parsed = self._parsed.get((_ANYONE, text))
-        if parsed is None:
-            parsed = parse_filter(parse_inline(text))
-            if len(text) <= _INLINE_CHARACTERS:
-                self._parsed[_ANYONE, text] = parsed
-                if len(self._parsed) > _CACHED:
-                    self._parsed.popitem(last=False)
+        known = self._parsed.get(text)
+        if known is not None:
+            return known.filter
+        return self._keep(text, parse_filter(parse_inline(text)), len(text))
+
+    def _keep(self, key: str, parsed: SyncFilter, size: int) -> SyncFilter:
+        self._parsed.put(key, _Parsed(parsed, len(key) + size))
         return parsed
 
 

@@ -86,8 +86,6 @@ class RoomCreation:
     async def _write(self, room: NewRoom, split: _Split) -> RoomId:
         drafts = build_room_drafts(room)
         drafts += [build_membership_draft(room, user, "invite") for user in split.ours]
-        if len(drafts) > limits.CREATE_ROOM_EVENTS:
-            raise MatrixError(400, "M_INVALID_PARAM", "Too many events for a new room")
         try:
             room_id, _ = await self._writer.create(room.version, drafts, work=self._rows(room))
         except MatrixError as error:

@@ -137,14 +137,41 @@ async def test_who_wants_no_invites_is_not_invited(shared_database_url: str) -> 
         assert (reply.status, reply.errcode) == (403, "M_INVITE_BLOCKED")
 
 
-async def test_a_new_room_has_a_limited_number_of_events(
+async def test_initial_state_has_a_limit(
     shared_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "CREATE_ROOM_EVENTS", 7)  # 6 come by themselves
+    monkeypatch.setattr(limits, "CREATE_ROOM_STATE", 2)
+    state = [{"type": "x.y", "state_key": str(number), "content": {}} for number in range(3)]
     async with room_world(shared_database_url) as world:
-        assert await world.room(name="N")
-        reply = await world.call(ALICE, "POST", "/createRoom", {"name": "N", "topic": "T"})
-        assert reply.errcode == "M_INVALID_PARAM"
+        await world.room(initial_state=state[:2])
+        refused = await world.call(ALICE, "POST", "/createRoom", {"initial_state": state})
+        assert (refused.status, refused.errcode) == (400, "M_TOO_LARGE")
+
+
+async def test_others_get_their_turn_while_a_large_room_is_made(
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = [{"type": "x.y", "state_key": str(number), "content": {}} for number in range(200)]
+    async with room_world(shared_database_url) as world:
+        stager = world.engine.writer.stager
+        stage, passes, staged = stager.stage_draft, 0, list[int]()
+
+        async def count_passes() -> None:
+            nonlocal passes
+            while True:
+                passes += 1
+                await asyncio.sleep(0)
+
+        async def noted(*args: Any) -> Any:
+            staged.append(passes)
+            return await stage(*args)
+
+        monkeypatch.setattr(stager, "stage_draft", noted)
+        counting = asyncio.ensure_future(count_passes())
+        await world.room(initial_state=state)
+        counting.cancel()
+        assert len(staged) > 200
+        assert max(staged.count(one) for one in set(staged)) <= limits.STAGED_AT_ONCE
 
 
 async def test_only_some_remote_invites_are_under_way_at_once(
