@@ -31,6 +31,8 @@ NOTARY_FETCHES_PER_REQUEST_MAX = 5  # further servers are left out, unless their
 NOTARY_FETCHES_BURST = 20.0  # of one address; then 429
 NOTARY_FETCHES_PER_S = 0.5
 STRIPPED_STATE_EVENTS_MAX = 100
+INVITE_STATE_BYTES_MAX = 32_768  # kept of an invite's state; the rest is left out
+INVITE_CREATE_FETCH_S_MAX = 5.0  # for a create event that an invite lacks; the inviter waits
 
 # --- transport: what waits ----------------------------------------------------------------------
 INBOX_WAITING_PER_ROOM_MAX = 2_000  # past it the origin gets 429 for the transaction, and retries

@@ -266,6 +266,14 @@ class OutsideMembership:
     version: RoomVersion
 
 
+class InviteGate(Protocol):
+    """Whether another server may invite a user of ours to a room that we aren't in."""
+
+    async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
+        """Raises Refused: 403 M_INVITE_BLOCKED where the user takes no invites, 404 M_NOT_FOUND for
+        no user, 429 M_LIMIT_EXCEEDED for too many invites."""
+
+
 class OutsideRooms(Protocol):
     """Memberships of users of ours in rooms that this server isn't in: invites and knocks, and
     their ends. In a room that we are in these come as events of the room, and nothing is kept."""

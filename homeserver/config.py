@@ -92,6 +92,8 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     messages: RateSettings = RateSettings(per_second=5, burst=50)
     joins: RateSettings = RateSettings(per_second=0.5, burst=20)
     invites: RateSettings = RateSettings(per_second=0.5, burst=30)
+    remote_invites: RateSettings = RateSettings(per_second=1, burst=50)
+    remote_invites_of_user: RateSettings = RateSettings(per_second=0.02, burst=10)
     rooms: RateSettings = RateSettings(per_second=0.2, burst=10)
     writes: RateSettings = RateSettings(per_second=10, burst=100)
     reads: RateSettings = RateSettings(per_second=5, burst=50)

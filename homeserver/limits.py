@@ -184,6 +184,12 @@ CREATE_ROOM_INVITES = 1_000
 INVITES_AT_ONCE = 10
 """Invites of one createRoom that are under way to other servers at the same time."""
 
+REMOTE_INVITES_PENDING = 500
+"""Invites to rooms elsewhere that a user can have open; each may take 100 kB."""
+
+REMOTE_INVITES_PENDING_OF_SERVER = 50
+"""Of those, by users of one server: so one server can't take all."""
+
 JOIN_SERVERS = 20
 """Servers that one join, knock or refusal over federation tries."""
 

@@ -43,6 +43,10 @@ class InvalidEvent(ValueError):
         self.reason = reason
 
 
+class NotCanonicalEvent(InvalidEvent):
+    """A PDU with what canonical JSON can't have: a float, a number beyond 2^53-1, no text."""
+
+
 class EventTooLarge(InvalidEvent):
     """A PDU beyond 65,536 bytes, or with a field beyond 255 bytes."""
 
@@ -229,10 +233,12 @@ def _parse(pdu: JsonObject, version: RoomVersion, *, with_payload: bool) -> Sign
         payload = hashes.reference_payload_checked(kept, version) if with_payload else b""
         event = _make(kept, raw, payload, version, content_redacted=content_redacted)
         return SignedEvent(event, payload, kept["signatures"])
-    except (InvalidIdentifier, NotCanonical) as error:
+    except NotCanonical as error:
+        raise NotCanonicalEvent(str(error)) from error
+    except InvalidIdentifier as error:
         raise InvalidEvent(str(error)) from error
     except UnicodeEncodeError as error:
-        raise InvalidEvent("a lone surrogate") from error
+        raise NotCanonicalEvent("a lone surrogate") from error
 
 
 def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bool]:

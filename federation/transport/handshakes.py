@@ -55,6 +55,7 @@ from federation.transport.client import (
 )
 from federation.transport.dialer import Bounds
 from federation.transport.event_fetcher import CheckedEvents, EventFetcher
+from federation.transport.outside.invite_states import event_of_older_answer
 from federation.transport.parsing.answers import AnswerReader, Wanted, decode_shallow
 from federation.transport.queries import parse_servers
 from federation.transport.signature_checks import SignatureChecker
@@ -65,6 +66,23 @@ _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
 _JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _CREATE: StateKey = ("m.room.create", "")
 _AUTHORISER = "join_authorised_via_users_server"
+_PASSED_ON = frozenset(
+    {
+        "M_BAD_STATE",
+        "M_FORBIDDEN",
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "M_INVITE_BLOCKED",
+        "M_NOT_FOUND",
+        "M_RESOURCE_LIMIT_EXCEEDED",
+        "M_TOO_LARGE",
+        "M_UNABLE_TO_AUTHORISE_JOIN",
+        "M_UNABLE_TO_GRANT_JOIN",
+        "M_UNSUPPORTED_ROOM_VERSION",
+    }
+)
+"""Refusals that a client gets as its own. Others say something of our request to that server, or
+would be taken for our word about the client's request or session (M_UNRECOGNIZED,
+M_UNKNOWN_TOKEN)."""
 _T = TypeVar("_T")
 
 
@@ -263,16 +281,30 @@ class Handshakes:
             "event": canonical_json.decode_lenient(event.raw),
             "invite_room_state": [canonical_json.decode_lenient(raw) for raw in stripped_state],
         }
-        target = build_target(f"{_V2}/invite", event.room_id, event.event_id)
         try:
-            reader = AnswerReader(Wanted({}, frozenset({"event"})))
-            await self._put(server, target, content, reader)
-            given = reader.member("event")
+            given = await self._ask_to_invite(server, event, content)
             if not isinstance(given, dict):
                 raise _Unusable("no event in the answer")
             return await self._cosigned(event, given, server)
         except (FederationError, _Unusable) as error:
             raise _worst([error]) from None
+
+    async def _ask_to_invite(self, server: ServerName, event: Event, content: JsonObject) -> object:
+        """`event` of the answer to /invite, by the older form where the server doesn't know the
+        newer: that can say nothing of a room's version (spec: invites-v1.yaml)."""
+        target = build_target(f"{_V2}/invite", event.room_id, event.event_id)
+        try:
+            reader = AnswerReader(Wanted({}, frozenset({"event"})))
+            await self._put(server, target, content, reader)
+            return reader.member("event")
+        except FederationError as error:
+            if event.version.event_ids_are_hashes or error.status not in (400, 404):
+                raise
+        target = build_target(f"{_V1}/invite", event.room_id, event.event_id)
+        state = content["invite_room_state"]
+        pdu = {**content["event"], "unsigned": {"invite_room_state": state}}
+        request = Request(server, "PUT", target, pdu, _BOUNDS, despite_backoff=True)
+        return event_of_older_answer(await self._client.request_bytes(request))
 
     async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
         """Our event with the other server's signature, taken from what it returned."""
@@ -360,7 +392,8 @@ def _worst(failures: Sequence[FederationError | _Unusable]) -> HandshakeFailed:
         extra = {"room_version": told.body["room_version"]} if "room_version" in told.body else {}
         error = told.body.get("error")
         text = error[:500] if isinstance(error, str) else "The other server refused"
-        return HandshakeFailed(told.status or 502, told.errcode, text, extra)
+        errcode = told.errcode if told.errcode in _PASSED_ON else "M_FORBIDDEN"
+        return HandshakeFailed(told.status or 502, errcode, text, extra)
     detail = "; ".join(str(one) for one in failures)[:500] or "no server to ask"
     return HandshakeFailed(502, "M_UNKNOWN", f"No server could help: {detail}")
 
@@ -370,9 +403,7 @@ def _is_refusal(failure: FederationError) -> bool:
     return (
         failure.kind is FailureKind.STATUS
         and status is not None
-        and 400 <= status < 500
-        and status not in (401, 429)
-        and failure.errcode.startswith("M_")
+        and (status == 403 or (400 <= status < 500 and failure.errcode in _PASSED_ON))
     )
 
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock, EduSink, FederationSettings, Metrics, UserQueries
+from federation.ports import (
+    Clock,
+    EduSink,
+    FederationSettings,
+    InviteGate,
+    Metrics,
+    UserQueries,
+)
 from federation.transport.acl import ServerAcls
 from federation.transport.arrivals import Arrivals
 from federation.transport.backfill import Backfiller
@@ -24,6 +31,7 @@ from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
+from federation.transport.outside.invite_states import InviteStates
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
 from federation.transport.resolve import Resolver, SystemNames
@@ -168,6 +176,7 @@ def make_way_in(
     *,
     users: UserQueries,
     edus: EduSink,
+    invites: InviteGate,
 ) -> WayIn:
     """The endpoints, the inbox and the outbox."""
     name, clock, metrics = around.settings.server_name, around.clock, around.metrics
@@ -214,6 +223,8 @@ def make_way_in(
             clock=clock,
             metrics=metrics,
             recommendations=recommendations,
+            invites=invites,
+            invite_states=InviteStates(way_out.signatures, way_out.fetcher),
         )
     )
     return WayIn(routes, inbox, outbox)

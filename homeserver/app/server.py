@@ -118,7 +118,14 @@ async def serving(
             clock=clock,
             limiter=limiter,
         )
-        way_in = make_way_in(around, engine, way_out, users=services.queries, edus=services.edus)
+        way_in = make_way_in(
+            around,
+            engine,
+            way_out,
+            users=services.queries,
+            edus=services.edus,
+            invites=services.rooms.invites,
+        )
         engine.fanout.follow(engine.committer)
         edge = Edge(
             make_routes(services, config),

@@ -40,6 +40,7 @@ from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.logins import LoginParts, Logins
 from homeserver.services.member_state import MemberState
 from homeserver.services.membership import Membership, People
+from homeserver.services.outside.remote_invites import RemoteInvites
 from homeserver.services.own_devices import OwnDeviceNames
 from homeserver.services.passwords import Passwords
 from homeserver.services.profiles import Profiles
@@ -110,6 +111,7 @@ class RoomServices:
     upgrades: Upgrades
     sync: Sync
     history: History
+    invites: RemoteInvites
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,7 @@ def make_rooms(
     clock: Clock,
     people: People,
     signer: Signer,
+    limiter: RateLimiter,
 ) -> RoomServices:
     """What clients do in rooms, and how they read them."""
     own = people.server_name
@@ -317,6 +320,7 @@ def make_rooms(
         engine.rooms, engine.memberships, engine.committer, engine.fanout, clock
     )
     return RoomServices(
+        invites=RemoteInvites(engine.database, people, engine.memberships, limiter),
         creation=RoomCreation(
             engine.writer,
             directory,
@@ -430,6 +434,7 @@ def make_services(
         clock=clock,
         people=People(own, profiles.local, InvitePermission(engine.database).is_blocked),
         signer=signer,
+        limiter=limiter,
     )
 
     queries = make_queries(engine, devicework, profiles, rooms.directory, own=own, clock=clock)

@@ -2,10 +2,10 @@
 
 Rules:
 1. A server may see the devices of a user of ours, and claim their one-time keys, if it has a user
-   in a room that ours is joined to, or if it is concerned with an invite or knock of ours: it sent
-   the invite, or has a user in that room. So encryption to somebody who is just invited works, and
-   nobody collects keys, or drains one-time keys, of strangers. (The spec names no rule; this is
-   the narrowest one that keeps encrypted joins working.)
+   in a room that ours is joined to or knocks at. One that has only invited ours (anybody can), or
+   has a user in a room that ours is invited to, sees the devices and gets fallback keys: so
+   encryption to somebody who is just invited works, and nobody drains one-time keys of strangers.
+   (The spec names no rule; this is the narrowest one that keeps encrypted joins working.)
 2. A join that went through another server is known there before it is stored here. So before a
    refusal we look again for a short while (`limits.KEY_QUERY_JOIN_WAIT_S`).
 3. In questions about several users, those whom the server may not see are left out, like unknown
@@ -34,6 +34,9 @@ AskProfile = Callable[[UserId, str | None], Awaitable[JsonObject]]
 AskDirectory = Callable[[RoomAlias], Awaitable[tuple[RoomId, Sequence[ServerName]]]]
 
 _LOOK_AGAIN_S = 0.1
+_AGREED = ("join", "knock")
+"""Memberships that come of the user's own wish."""
+_CONCERNED = (*_AGREED, "invite")
 
 
 class FederationQueries:
@@ -93,14 +96,18 @@ class FederationQueries:
     ) -> JsonObject:
         """Claims keys of those users whom the server may see."""
         visible = await self._some_visible(origin, one_time_keys)
-        claims = [
-            Claim(user_id, device_id, algorithm)
-            for user_id, devices in one_time_keys.items()
-            if user_id in visible
-            for device_id, algorithm in devices.items()
-            if "\0" not in device_id + algorithm
-        ]
-        return {"one_time_keys": await self._keys.claim_own(claims)}
+        agreed = {user for user in visible if await self._sees(origin, user, _AGREED)}
+        found: JsonObject = {}
+        for users, fallback_only in ((agreed, False), (visible - agreed, True)):
+            claims = [
+                Claim(user_id, device_id, algorithm)
+                for user_id, devices in one_time_keys.items()
+                if user_id in users
+                for device_id, algorithm in devices.items()
+                if "\0" not in device_id + algorithm
+            ]
+            found |= await self._keys.claim_own(claims, fallback_only=fallback_only)
+        return {"one_time_keys": found}
 
     async def _some_visible(
         self, origin: ServerName, user_ids: Collection[UserId]
@@ -115,16 +122,21 @@ class FederationQueries:
     async def _visible(self, origin: ServerName, user_ids: Collection[UserId]) -> frozenset[UserId]:
         """Rules 1 and 2."""
         own = {user for user in user_ids if server_of(user) == self._server_name}
-        visible = {user for user in own if await self._is_visible(origin, user)}
+        visible = {user for user in own if await self._sees(origin, user, _CONCERNED)}
         deadline_s = self._clock.monotonic_s() + limits.KEY_QUERY_JOIN_WAIT_S
         while own - visible and self._clock.monotonic_s() < deadline_s:
             await self._clock.sleep(_LOOK_AGAIN_S)
-            visible |= {user for user in own - visible if await self._is_visible(origin, user)}
+            visible |= {
+                user for user in own - visible if await self._sees(origin, user, _CONCERNED)
+            }
         return frozenset(visible)
 
-    async def _is_visible(self, origin: ServerName, user_id: UserId) -> bool:
+    async def _sees(
+        self, origin: ServerName, user_id: UserId, memberships: Collection[str]
+    ) -> bool:
+        """Is the server concerned with a room in which the user has one of some memberships?"""
         for room_id, one in (await self._memberships.of(user_id)).items():
-            if one.membership not in ("join", "invite", "knock"):
+            if one.membership not in memberships:
                 continue
             if one.membership == "invite" and server_of(one.sender) == origin:
                 return True

@@ -194,13 +194,16 @@ class Keys:
                 found.update(answer)
         return {"one_time_keys": found, "failures": failures}
 
-    async def claim_own(self, claims: Collection[Claim]) -> JsonObject:
-        """User ID to device ID to key ID to key, for devices of ours."""
+    async def claim_own(
+        self, claims: Collection[Claim], *, fallback_only: bool = False
+    ) -> JsonObject:
+        """User ID to device ID to key ID to key, for devices of ours. `fallback_only`: one-time
+        keys stay."""
         if not claims:
             return {}
         try:
             async with self._database.transaction() as connection:
-                found = await one_time_keys.claim(connection, claims)
+                found = await one_time_keys.claim(connection, claims, fallback_only=fallback_only)
         finally:
             for claim in claims:
                 self.forget_counts(claim.user_id, claim.device_id)

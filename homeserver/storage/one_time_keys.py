@@ -131,14 +131,16 @@ async def unused_fallback_types(
     return [row[0] for row in rows]
 
 
-async def claim(connection: Connection, claims: Collection[Claim]) -> dict[Claim, UploadedKey]:
+async def claim(
+    connection: Connection, claims: Collection[Claim], *, fallback_only: bool = False
+) -> dict[Claim, UploadedKey]:
     """Hands out one key for each claim where there is one. Claims are taken in one order by all,
-    so that two requests can't wait for each other."""
+    so that two requests can't wait for each other. `fallback_only`: no one-time keys."""
     found: dict[Claim, UploadedKey] = {}
     handed_out = []
     for wanted in sorted(set(claims), key=lambda c: (c.user_id, c.device_id, c.algorithm)):
         device = (wanted.user_id, wanted.device_id, wanted.algorithm)
-        row = await connection.fetchrow(_CLAIM, *device)
+        row = None if fallback_only else await connection.fetchrow(_CLAIM, *device)
         if row is not None:
             handed_out.append((*device, row["key_id"], key_digest(row["key"])))
         else:

@@ -40,6 +40,7 @@ from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
+from federation.transport.outside.invite_states import InviteStates
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.backlog import InboxPorts
@@ -52,6 +53,7 @@ from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
+from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (
     MemoryDestinations,
     MemoryInbox,
@@ -362,6 +364,8 @@ class SimulatedServer:
             self.clock,
             self.metrics,
             recommendations,
+            OpenGate(),
+            InviteStates(self.signatures, self.fetcher),
         )
         self._routes = [
             (method, _pattern(path), handler)

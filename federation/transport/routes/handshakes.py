@@ -14,29 +14,29 @@ rooms".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event, InvalidEvent, parse_pdu
+from federation.events.event import Event, InvalidEvent, NotCanonicalEvent, parse_pdu
 from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import SUPPORTED, RoomVersion
 from federation.events.signatures import authorising_server
 from federation.events.signing import SigningKey
 from federation.graph.admission import DropReason
 from federation.graph.building import EventDraft, sign_event
-from federation.limits import EVENT_REQUEST_BYTES_MAX, STRIPPED_STATE_EVENTS_MAX
+from federation.limits import EVENT_REQUEST_BYTES_MAX
 from federation.ports import (
     EventStore,
+    InviteGate,
     OutsideRooms,
     PolicyUnasked,
     Refused,
     ResidentAnswer,
     RoomWriter,
 )
+from federation.transport.outside.invite_states import InviteStates
 from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
@@ -69,6 +69,8 @@ class HandshakePorts:
     access: RoomAccess
     signatures: SignatureChecker
     recommendations: Recommendations
+    invites: InviteGate
+    invite_states: InviteStates
 
 
 class HandshakeRoutes:
@@ -79,6 +81,7 @@ class HandshakeRoutes:
         self._store, self._writer, self._outside = ports.store, ports.writer, ports.outside
         self._access, self._signatures = ports.access, ports.signatures
         self._recommendations = ports.recommendations
+        self._invites, self._states = ports.invites, ports.invite_states
 
     def table(self, endpoints: Endpoints) -> list[Route]:
         """Method, path template and handler of each endpoint."""
@@ -238,9 +241,10 @@ class HandshakeRoutes:
             raise _invalid("the event isn't the one of the path")
         if event.membership != "invite" or server_of(event.sender) != peer.origin:
             raise _invalid("not an invite by a user of the origin")
-        self._invited(event)
+        invitee = self._invited(event)
+        await self._invites.admit(peer.origin, event, invitee)
         await self._check_signatures(event)
-        stripped = await self._stripped(state, event, version)
+        stripped = await self._states.read(peer.origin, state, event)
         signed = sign_event(pdu, version, self._name, self._key)
         await self._outside.keep(signed, stripped)
         return signed
@@ -251,42 +255,12 @@ class HandshakeRoutes:
         except Refused:
             raise _invalid("the invited user isn't of this server") from None
 
-    async def _stripped(
-        self, state: object, invite: Event, version: RoomVersion
-    ) -> list[JsonObject]:
-        """The state for the invited user's eyes. Where the room ID is the create event's hash, each
-        entry must be a signed event of the room and the create event among them; before, entries
-        that are stripped already are taken as they are, as the spec allows."""
-        if not isinstance(state, list) or len(state) > STRIPPED_STATE_EVENTS_MAX:
-            raise _invalid("invite_room_state is no list, or too long")
-        entries = [entry for entry in state if isinstance(entry, dict)]
-        if version.room_id_is_create_hash:
-            return await self._verified_state(entries, invite, version)
-        return [_strip(entry) for entry in entries if _is_state(entry)]
-
-    async def _verified_state(
-        self, entries: Sequence[JsonObject], invite: Event, version: RoomVersion
-    ) -> list[JsonObject]:
-        events = [_parse(_without_unsigned(entry), version) for entry in entries]
-        if not any(event.type == "m.room.create" for event in events):
-            raise Refused(400, "M_MISSING_PARAM", "m.room.create is missing")
-        if any(event.room_id != invite.room_id or not event.is_state for event in events):
-            raise _invalid("invite_room_state has what isn't state of the room")
-        verdicts = await self._signatures.check_many(events)
-        wrong = (DropReason.SIGNATURE_WRONG, DropReason.UNSIGNED)
-        if any(verdict in wrong for verdict in verdicts.values()):
-            raise _invalid("invite_room_state has an event that isn't signed as it must be")
-        # an event whose key can't be had now is left out: it can't be shown as the room's
-        return [
-            _strip(canonical_json.decode_lenient(event.raw))
-            for event in events
-            if not isinstance(verdicts[event.event_id], DropReason)
-        ]
-
 
 def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
     try:
         event = parse_pdu(pdu, version)
+    except NotCanonicalEvent as invalid:
+        raise Refused(400, "M_BAD_JSON", invalid.reason) from None
     except InvalidEvent as invalid:
         raise _invalid(invalid.reason) from None
     if event.content_redacted:
@@ -296,16 +270,6 @@ def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
 
 def _without_unsigned(pdu: JsonObject) -> JsonObject:
     return {name: value for name, value in pdu.items() if name != "unsigned"}
-
-
-def _is_state(entry: JsonObject) -> bool:
-    return all(
-        isinstance(entry.get(name), str) for name in ("type", "state_key", "sender")
-    ) and isinstance(entry.get("content"), dict)
-
-
-def _strip(entry: JsonObject) -> JsonObject:
-    return {name: entry[name] for name in ("type", "state_key", "sender", "content")}
 
 
 def _invalid(detail: str) -> Refused:

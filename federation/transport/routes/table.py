@@ -17,11 +17,20 @@ from aiohttp import web
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import TRANSACTION_BYTES_MAX
-from federation.ports import Clock, EventStore, Metrics, OutsideRooms, RoomWriter, UserQueries
+from federation.ports import (
+    Clock,
+    EventStore,
+    InviteGate,
+    Metrics,
+    OutsideRooms,
+    RoomWriter,
+    UserQueries,
+)
 from federation.transport.acl import ServerAcls
 from federation.transport.backoff import Backoffs
 from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
+from federation.transport.outside.invite_states import InviteStates
 from federation.transport.parsing.transactions import TransactionReader
 from federation.transport.policy_servers import Recommendations
 from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
@@ -53,6 +62,8 @@ class RouteParts:
     clock: Clock
     metrics: Metrics
     recommendations: Recommendations
+    invites: InviteGate
+    invite_states: InviteStates
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -74,6 +85,8 @@ class FederationRoutes:
             access,
             parts.signatures,
             parts.recommendations,
+            parts.invites,
+            parts.invite_states,
         )
         rooms = RoomRoutes(parts.name, store=parts.store, access=access, clock=parts.clock)
         notary = Notary(parts.name, parts.key, parts.keyring, parts.clock)

@@ -5,7 +5,8 @@ Rules:
 1. Each membership has the event that says so, and its room version: without the room's state they
    are all that there is to read what follows by.
 2. One ends only as long as it is the newest: an end that comes late ends no later invite.
-3. Once a user of ours is joined, the room's own events say who is what, and nothing is kept here.
+3. The event itself says what the user's own membership is, whatever stripped state says.
+4. Once a user of ours is joined, the room's own events say who is what, and nothing is kept here.
 
 Spec: server-server API, "Inviting to a room", "Leaving Rooms", "Knocking upon a room".
 """
@@ -68,7 +69,8 @@ class OutsideMemberships:
         user_id = UserId(str(event.state_key))
         async with self._turn(event.room_id, user_id):
             if not await self._is_in(event.room_id):  # else it comes as an event of the room
-                await self._commit(user_id, event, dump_any(list(stripped_state)), via)
+                stripped = dump_any(_with_own(stripped_state, event))
+                await self._commit(user_id, event, stripped, via)
 
     async def end(self, event: Event, former: EventId | None = None) -> bool:
         """`OutsideRooms.end`."""
@@ -111,3 +113,16 @@ class OutsideMemberships:
             via or "",
         )
         await self._committer.submit(Unit([entry]))
+
+
+def _with_own(stripped_state: Sequence[JsonObject], event: Event) -> list[JsonObject]:
+    """Stripped state with the user's own membership by the event (is_direct, reason, name)."""
+    own: JsonObject = {
+        "type": event.type,
+        "state_key": event.state_key,
+        "sender": event.sender,
+        "content": event.content,
+    }
+    key = (event.type, event.state_key)
+    others = [one for one in stripped_state if (one.get("type"), one.get("state_key")) != key]
+    return [*others, own]

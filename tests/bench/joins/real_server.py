@@ -25,6 +25,7 @@ from homeserver.storage.migrate import migrate
 from homeserver.storage.server_keys import ServerKeys
 from homeserver.supervisor import Supervisor
 from tests.bench.joins.signed_room import key_of
+from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import MemoryUsers, RecordingSink
 
 
@@ -68,7 +69,8 @@ async def real_server(
     supervisor = Supervisor(clock, metrics)
     around = Surroundings(settings, key_of(name), clock, metrics, supervisor)
     way_out = make_way_out(around, engine, make_line(around, database))
-    way_in = make_way_in(around, engine, way_out, users=MemoryUsers(name), edus=RecordingSink())
+    users, sink = MemoryUsers(name), RecordingSink()
+    way_in = make_way_in(around, engine, way_out, users=users, edus=sink, invites=OpenGate())
     dispatch: Dispatch[object] = Dispatch()
     for method, template, handler in way_in.routes.table():
         dispatch.add(method, template, handler)

@@ -35,6 +35,7 @@ from federation.transport.inbox import Inbox
 from federation.transport.keyring import Keyring
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.outside.departures import Departures
+from federation.transport.outside.invite_states import InviteStates
 from federation.transport.parsing.transactions import Transaction, parse_transaction
 from federation.transport.policy_servers import PolicyServers, Recommendations
 from federation.transport.queries import Queries
@@ -44,7 +45,7 @@ from federation.transport.scheduling.backlog import InboxPorts
 from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from federation.transport.well_known import WellKnown
-from tests.federation.transport.memory_outside import MemoryOutside
+from tests.federation.transport.memory_outside import MemoryOutside, OpenGate
 from tests.federation.transport.memory_ports import (
     CountingMetrics,
     JumpingClock,
@@ -118,7 +119,7 @@ class Peer:
             settings, self.key, store=self.keys, client=self.client, clock=self.clock
         )
         self.rooms = MemoryRooms(self.name, self.key, self.clock)
-        self.outside = MemoryOutside()
+        self.outside, self.gate = MemoryOutside(), OpenGate()
         self.signatures = SignatureChecker(self.keyring)
         self.acls = ServerAcls(self.rooms)
         self.sink = RecordingSink()
@@ -191,6 +192,8 @@ class Peer:
             self.clock,
             self.metrics,
             self.recommendations,
+            self.gate,
+            InviteStates(self.signatures, self.fetcher),
         )
         self.routes = [
             (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path) + r"\Z"), handler)

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, UserId
-from federation.ports import OutsideMembership
+from federation.ports import OutsideMembership, Refused
+
+
+class OpenGate:
+    """`federation.ports.InviteGate` that lets all invites in, or none."""
+
+    def __init__(self) -> None:
+        self.refusal: Refused | None = None
+
+    async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
 
 class MemoryOutside:

@@ -294,7 +294,7 @@ async def test_an_invite_comes_back_with_both_signatures_and_can_be_refused(vers
         ({"room_version": "org.x"}, "M_INCOMPATIBLE_ROOM_VERSION"),
         ({"event": 7}, "M_MISSING_PARAM"),
         ({"event": {}}, "M_INVALID_PARAM"),
-        ({"invite_room_state": []}, "M_MISSING_PARAM"),
+        ({"invite_room_state": []}, "M_INVALID_PARAM"),
         ({"invite_room_state": 7}, "M_INVALID_PARAM"),
         ({"invite_room_state": [{}]}, "M_INVALID_PARAM"),
         ({"invite_room_state": [{}] * 101}, "M_INVALID_PARAM"),
@@ -410,3 +410,68 @@ async def test_the_older_forms_answer_with_a_list() -> None:
             assert status == 200
             assert ("state" in answer) is (membership == "join")
             assert event.event_id in a.rooms.before
+
+
+@pytest.mark.off_spec("refusals of a false peer")
+@pytest.mark.parametrize(
+    ("status", "errcode", "expected"),
+    [
+        (404, "M_UNRECOGNIZED", (502, "M_UNKNOWN")),
+        (405, "M_UNRECOGNIZED", (502, "M_UNKNOWN")),
+        (400, "M_INVALID_PARAM", (502, "M_UNKNOWN")),
+        (400, "M_MISSING_PARAM", (502, "M_UNKNOWN")),
+        (401, "M_UNKNOWN_TOKEN", (502, "M_UNKNOWN")),
+        (403, "M_UNKNOWN_TOKEN", (403, "M_FORBIDDEN")),
+        (403, "M_USER_LOCKED", (403, "M_FORBIDDEN")),
+        (403, "M_FORBIDDEN", (403, "M_FORBIDDEN")),
+        (404, "M_NOT_FOUND", (404, "M_NOT_FOUND")),
+    ],
+)
+@pytest.mark.parametrize("step", ["make", "send"])
+async def test_a_refusal_is_passed_on_only_if_it_is_about_the_room(
+    step: str, status: int, errcode: str, expected: tuple[int, str]
+) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"), join_rule="knock")
+
+        async def refuse(_: web.BaseRequest, __: object) -> web.StreamResponse:
+            return web.json_response({"errcode": errcode, "error": "no"}, status=status)
+
+        a.lies[f"{step}_"] = refuse
+        for ask in (b.handshakes.join, b.handshakes.knock, b.handshakes.leave):
+            if ask != b.handshakes.knock and step == "send":
+                continue  # their templates are refused here
+            with pytest.raises(HandshakeFailed) as caught:
+                await ask(wish(b, room_id), [a.name])
+            assert (caught.value.status, caught.value.errcode) == expected
+
+
+@pytest.mark.off_spec("a server of the older form alone")
+@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize("version", ["1", "2", "3"])
+async def test_an_invite_takes_the_older_form_where_that_can_say_it(
+    version: str, status: int
+) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"), version, join_rule="invite")
+
+        async def unknown(_: web.BaseRequest, __: object) -> web.StreamResponse:
+            return web.json_response({"errcode": "M_UNRECOGNIZED", "error": "no"}, status=status)
+
+        b.lies["v2/invite"] = unknown
+        event = await invite(a, b, room_id)
+        state = await room_state(a, room_id)
+        if version == "3":
+            with pytest.raises(HandshakeFailed) as caught:
+                await a.handshakes.invite(event, state)
+            assert caught.value.status == 502
+            assert b.outside.invites == []
+            return
+        b.rooms.versions[room_id] = SUPPORTED[version]
+        signed = await a.handshakes.invite(event, state)
+        assert set(signatures_of(signed)) == {a.name, b.name}
+        ((kept, stripped),) = b.outside.invites
+        assert kept.event_id == event.event_id
+        assert "m.room.create" in {entry["type"] for entry in stripped}

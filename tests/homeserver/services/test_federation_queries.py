@@ -37,6 +37,7 @@ from tests.homeserver.device_world import (
     device_keys,
     one_time_keys,
     random_bytes,
+    signed_key,
 )
 
 ELSEWHERE = RoomId("!room:there.test")
@@ -146,6 +147,9 @@ async def world(device_database: Database) -> World:
     upload = {
         "device_keys": device_keys(ALICE, PHONE),
         "one_time_keys": one_time_keys(*range(9)),
+        "fallback_keys": {
+            "signed_curve25519:F": signed_key(70, ALICE, PHONE, fallback=True),
+        },
     }
     await made.keys.upload(ALICE, PHONE, upload)
     return made
@@ -170,11 +174,15 @@ async def test_an_invite_or_knock_is_enough(world: World) -> None:
 
     world.rooms.invites[ALICE] = room("invite", MALLORY)
     assert not await world.sees()
+    one_time = (await world.keys.counts(ALICE, PHONE)).one_time
     world.rooms.invites[ALICE] = room("invite", BOB)
     assert await world.sees()
     world.rooms.put(ELSEWHERE, BOB)
+    assert await world.sees()
+    assert (await world.keys.counts(ALICE, PHONE)).one_time == one_time, "fallback keys alone"
     world.rooms.invites[ALICE] = room("knock", ALICE)
     assert await world.sees()
+    assert (await world.keys.counts(ALICE, PHONE)).one_time == {ALGORITHM: one_time[ALGORITHM] - 1}
     for membership in ("leave", "ban"):
         world.rooms.invites[ALICE] = room(membership, BOB)
         assert not await world.sees()
