@@ -134,9 +134,10 @@ async def _exchange(
     self: FederationClient,
     request: Request,
     outgoing: Any,
+    *more: Any,
 ) -> bytes:
     check_request(outgoing.method, outgoing.target, outgoing.body)
-    return await original(self, request, outgoing)
+    return await original(self, request, outgoing, *more)
 
 
 async def _read(
