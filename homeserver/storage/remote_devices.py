@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
+from homeserver import limits
 from homeserver.storage.database import Connection
 
 _SEEN_KEPT = 32
@@ -175,11 +176,16 @@ async def mark_resyncs(
 async def due_resyncs(
     connection: Connection, *, now_ms: int, limit: int
 ) -> tuple[list[Resync], int | None]:
-    """Fetches that are due, oldest first; and when the next one is, if none is due."""
+    """Fetches that are due, oldest first; and when the next one is, if none is due. One that would
+    wait for longer than it was postponed by (the clock was set back since) is due."""
     rows = await connection.fetch(
-        "SELECT user_id, attempts, retry_at_ms FROM device_list_resyncs"
-        " ORDER BY retry_at_ms LIMIT $1",
+        "SELECT user_id, attempts, CASE WHEN retry_at_ms - $2 > least($4, $3 * 2"
+        "  ^ least(greatest(attempts - 1, 0), 20)) THEN $2 ELSE retry_at_ms END AS due_ms"
+        " FROM device_list_resyncs ORDER BY due_ms LIMIT $1",
         limit,
+        now_ms,
+        limits.RESYNC_RETRY_MS_MIN,
+        limits.RESYNC_RETRY_MS_MAX,
     )
     found = [Resync(UserId(row[0]), row[1], row[2]) for row in rows]
     due = [resync for resync in found if resync.retry_at_ms <= now_ms]

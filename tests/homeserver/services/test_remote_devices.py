@@ -115,6 +115,21 @@ async def test_updates_in_sequence_are_applied(world: World) -> None:
     assert (world.fetches, world.changes) == (1, 2)
 
 
+@pytest.mark.parametrize("failures", [1, 6])
+async def test_a_clock_that_is_set_back_keeps_no_list_waiting(world: World, failures: int) -> None:
+    """Seen to fail when a fetch waited until the time of day that it was postponed to."""
+    await world.devices()
+    del world.remote.lists[BOB]
+    await world.lists.update(update(9, 8))
+    for _ in range(failures):
+        world.clock.seconds += await world.lists.work_once()
+    await world.lists.work_once()
+    world.remote.lists[BOB] = bobs(9, B2)
+    world.clock.seconds -= 5 * 3_600
+    await world.lists.work_once()
+    assert await world.devices() == {B2}
+
+
 async def test_a_gap_makes_the_list_be_fetched_until_it_succeeds(world: World) -> None:
     await world.devices()
     del world.remote.lists[BOB]
