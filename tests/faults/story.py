@@ -45,7 +45,7 @@ DROP FUNCTION IF EXISTS disk_is_full();
 @dataclass
 class Cast:
     """Everybody in the room, by server: who writes, sends letters, changes devices, comes and
-    goes, and follows."""
+    goes, follows, and comes at the end."""
 
     room_id: str
     authors: Sequence[Author]
@@ -53,6 +53,7 @@ class Cast:
     owners: Sequence[Owner]
     guest: Guest
     followers: Sequence[Follower]
+    latecomers: Sequence[Person]
 
 
 class Faults:
@@ -139,8 +140,10 @@ class Faults:
             await connection.close()
 
 
-async def cast(people: dict[str, Person], guest: Person, rng: random.Random) -> Cast:
-    """Bring everybody into one room of hs1's person."""
+async def cast(
+    people: dict[str, Person], guest: Person, latecomers: Sequence[Person], rng: random.Random
+) -> Cast:
+    """Bring all but the latecomers into one room of hs1's person."""
     persons = [people[name] for name in NAMES]
     first = persons[0]
     room_id = await first.create_room(persons[1:])
@@ -152,6 +155,7 @@ async def cast(people: dict[str, Person], guest: Person, rng: random.Random) -> 
         [Owner(person, person.user_id[1:].partition(":")[0]) for person in persons],
         Guest(guest, first, room_id),
         [Follower(person) for person in persons],
+        latecomers,
     )
 
 

@@ -20,6 +20,7 @@ async def check_all(actors: Cast) -> None:
         await author.write()  # the last words of each server
     await _each_message_once_in_order(actors)
     await _same_state(people, actors.room_id)
+    await _latecomers_see_the_same(actors)
     for follower in actors.followers:
         await _each_letter_once(actors, follower)
         await _devices_told(actors, follower)
@@ -57,6 +58,21 @@ async def _each_message_once_in_order(actors: Cast) -> None:
                 if [one for one in found if one in mine] != author.written:
                     return f"{reader.user_id} has {author.person.user_id} in another order"
             return ""
+
+        await _in_time(objection)
+
+
+async def _latecomers_see_the_same(actors: Cast) -> None:
+    """Who joins now, at whichever server, may read all of it."""
+    expected = {event_id for author in actors.authors for event_id in author.written}
+    via = actors.authors[0].person.user_id.partition(":")[2]
+    for reader in actors.latecomers:
+        await reader.join(actors.room_id, via)
+
+        async def objection(reader: Person = reader) -> str:
+            found = [event_id for event_id, _ in await reader.history(actors.room_id)]
+            is_same = set(found) == expected and len(found) == len(expected)
+            return "" if is_same else f"{reader.user_id} sees {len(found)} of {len(expected)}"
 
         await _in_time(objection)
 

@@ -37,7 +37,8 @@ async def tell(cluster: Cluster, new_person: NewPerson, seed: int, rounds: int) 
     """Play the story of a seed and check its end."""
     rng = random.Random(seed)
     people = {name: await new_person("s", name) for name in NAMES}
-    actors = await cast(people, await new_person("guest", "hs2"), rng)
+    guest, late = await new_person("guest", "hs2"), [await new_person("late", n) for n in NAMES]
+    actors = await cast(people, guest, late, rng)
     faults = Faults(cluster, rng)
     kinds = list(faults.all)
     rng.shuffle(kinds)

@@ -136,3 +136,27 @@ async def test_who_is_deactivated_is_served_at_once(world: World) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_few_users_leave_at_a_time(world: World) -> None:
+    """More than that many wait for their turn."""
+    users = [UserId(f"@u{n}:here.test") for n in range(limits.DEPARTURES_AT_ONCE + 2)]
+    for user_id in users:
+        await world.end(user_id, a="join")
+    started: list[UserId] = []
+    go_on = asyncio.Event()
+
+    async def slow(user_id: UserId, room_id: RoomId) -> None:
+        started.append(user_id)
+        await go_on.wait()
+        world.memberships[user_id][room_id] = "leave"
+
+    departures = AccountDepartures(world.database, world.clock, rooms_of=world.rooms_of, leave=slow)
+    working = asyncio.get_running_loop().create_task(departures.work_once())
+    await until(lambda: len(started) == limits.DEPARTURES_AT_ONCE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(started) == limits.DEPARTURES_AT_ONCE
+    go_on.set()
+    await working
+    assert sorted(started) == users
