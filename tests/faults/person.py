@@ -35,6 +35,7 @@ class Person:
     user_id: str = ""
     device_id: str = ""
     token: str = ""
+    name: str = ""
     acknowledged: dict[str, str] = field(default_factory=dict)  # body: event ID
 
     async def call(
@@ -68,6 +69,7 @@ class Person:
         """Make the account and log in."""
         body = {"username": name, "password": "p4ss-" + name, "auth": {"type": "m.login.dummy"}}
         said = await self.must("POST", "/register", body)
+        self.name = name
         self.user_id, self.device_id = said["user_id"], said["device_id"]
         self.token = said["access_token"]
 

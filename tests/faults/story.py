@@ -152,7 +152,7 @@ async def cast(
         room_id,
         [Author(person, room_id, rng) for person in persons],
         [Correspondent(a, b, rng) for a, b in pairs],
-        [Owner(person, person.user_id[1:].partition(":")[0]) for person in persons],
+        [Owner(person, person.name) for person in persons],
         Guest(guest, first, room_id),
         [Follower(person) for person in persons],
         latecomers,

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -181,3 +182,32 @@ async def test_a_server_killed_while_it_receives_gets_everything_once(
     await letters.send(20)
     await letters.until_arrived(20)
     assert letters.arrived == list(range(21))
+
+
+async def test_a_deactivated_user_leaves_everything_though_the_server_is_killed(
+    cluster: Cluster, new_person: NewPerson
+) -> None:
+    """hs1 is killed right after its answer; in one room it is alone, in one hs2 is, too, and to one
+    the user was invited.
+
+    Seen to fail when what was still to do was in memory alone.
+    """
+    alice, bob, anna = [await new_person("p", name) for name in ("hs1", "hs2", "hs1")]
+    invited = await bob.create_room()
+    invite = {"user_id": alice.user_id}
+    await bob.must("POST", f"/rooms/{quote(invited)}/invite", invite)
+    rooms = {await alice.create_room([anna]): anna, await alice.create_room([bob]): bob}
+    auth = {"type": "m.login.password", "user": alice.user_id, "password": "p4ss-" + alice.name}
+    said = await alice.must("POST", "/account/deactivate", {"auth": auth})
+    assert said == {"id_server_unbind_result": "success"}
+    await cluster.kill("hs1")
+    assert (await alice.call("GET", "/account/whoami")).status == 0
+    await cluster.start("hs1")
+    assert (await alice.call("GET", "/account/whoami")).status == 401
+    for room_id, reader in {**rooms, invited: bob}.items():
+        path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(alice.user_id)}"
+
+        async def has_left(reader: Person = reader, path: str = path) -> bool:
+            return (await reader.must("GET", path)).get("membership") == "leave"
+
+        await until(has_left, f"{reader.user_id} sees that the user left")
