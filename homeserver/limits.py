@@ -68,6 +68,13 @@ of signing and checking."""
 WOKEN_AT_ONCE = 100
 """Long polls that one commit wakes before others get a turn on the loop: each makes an answer."""
 
+CLIENT_JSON_CONTAINERS = 100_000
+"""Arrays and objects in a client's body: parsing them takes some 25 ms. To 5,000 devices a
+batch of to-device messages has some 20,000."""
+
+UNAUTHENTICATED_BODY_BYTES = 64 * 1024
+"""The body of a request without a token: log-ins and registrations are small."""
+
 CLIENT_JSON_DEPTH = 100
 """Nesting of a client's JSON; orjson writes 253 levels, and an event wraps its content."""
 
@@ -232,6 +239,19 @@ TOKEN_CACHE_ENTRIES = 20_000
 
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept: longer than a sync's usual time-out."""
+
+HEADERS_S = 20
+"""How long a request's headers may take to come, and before them the TLS handshake."""
+
+CONNECTIONS_WAITING = 256
+"""Connections of one network address on which no request is being answered. A household or a large
+server has a few dozen; beyond it the one that has waited longest is closed."""
+
+CONNECTIONS_PER_ADDRESS = 2_000
+"""Connections of one network address in all, long polls included; further ones are closed."""
+
+OPEN_FILES = 1_048_576
+"""The soft limit of open files is raised to the hard one at the start, at most to this."""
 
 LISTEN_BACKLOG = 1024
 """Connections that wait to be accepted."""

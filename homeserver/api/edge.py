@@ -21,6 +21,7 @@ from aiohttp import web
 
 from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.ports import Clock, Metrics
+from homeserver import limits
 from homeserver.api.answer import JSON_TYPE, Answer, RawJson, Result, to_json
 from homeserver.api.cors import ClientHeaders
 from homeserver.api.dispatch import Dispatch, Match
@@ -116,14 +117,15 @@ class Edge:
         if requester is not None and self._on_seen is not None:
             self._on_seen(requester, address)
         if route.limit is not None:
-            self._limiter.check(route.limit, requester.user_id if requester else address)
+            cause = _cause(requester, address)  # an IPv6 host has a /64, and one bucket
+            self._limiter.check(route.limit, cause.name)
         request = Request(
             http,
             match.params,
             raw_query=raw_query,
             address=address,
             requester=requester,
-            body_bytes=route.body_bytes,
+            body_bytes=_body_bytes(route, requester),
         )
         with caused_by(_cause(requester, address)):
             return await route.handler(request)
@@ -194,6 +196,13 @@ def _cause(requester: Requester | None, address: str) -> Cause:
     if requester is None:
         return address_cause(address)
     return Cause(CauseKind.USER, requester.user_id)
+
+
+def _body_bytes(route: Route, requester: Requester | None) -> int:
+    """How large a body may be: of anybody, small."""
+    if requester is not None:
+        return route.body_bytes
+    return min(route.body_bytes, limits.UNAUTHENTICATED_BODY_BYTES)
 
 
 def access_token(http: web.BaseRequest, raw_query: str) -> str | None:

@@ -2,8 +2,8 @@
 
 Rules:
 1. No JSON at all is 400 M_NOT_JSON; JSON that isn't an object is 400 M_BAD_JSON.
-2. Nesting deeper than `CLIENT_JSON_DEPTH` is 400 M_BAD_JSON: what we make of a body must be
-   serialisable, and a client has no use for more.
+2. Nesting deeper than `CLIENT_JSON_DEPTH` is 400 M_BAD_JSON, seen before anything is parsed: what
+   we make of a body must be serialisable, and a client has no use for more.
 3. `check_canonical` holds what canonical JSON holds: no floats, no integers beyond 2^53 - 1.
 
 Spec: client-server API, "API standards"; appendices, "Canonical JSON".
@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from federation.events.canonical_json import JsonObject
+from federation.events.nesting import TooDeep, check_nesting, has_more_containers
 from homeserver import limits
 from homeserver.errors import bad_json, not_json
 
@@ -25,15 +26,17 @@ _INTEGER_MAX = 2**53 - 1
 def parse_object(body: bytes) -> JsonObject:
     """The JSON object of a body; an empty body is 400 M_NOT_JSON."""
     try:
+        check_nesting(body, limits.CLIENT_JSON_DEPTH)
+    except TooDeep as error:
+        raise bad_json("The JSON is nested too deeply") from error
+    if has_more_containers(body, limits.CLIENT_JSON_CONTAINERS):
+        raise bad_json("The JSON has too many arrays and objects")
+    try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if _is_too_deep(body):
-            raise bad_json("The JSON is nested too deeply") from error
         raise not_json("The body isn't JSON") from error
     if not isinstance(value, dict):
         raise bad_json("The body must be a JSON object")
-    if _is_too_deep(body) and _depth(value) > limits.CLIENT_JSON_DEPTH:
-        raise bad_json("The JSON is nested too deeply")
     return value
 
 
@@ -50,19 +53,3 @@ def check_canonical(value: JsonObject) -> None:
             raise bad_json("Numbers must be integers between -(2^53)+1 and (2^53)-1")
         elif isinstance(item, int) and not -_INTEGER_MAX <= item <= _INTEGER_MAX:
             raise bad_json("Integers must be between -(2^53)+1 and (2^53)-1")
-
-
-def _is_too_deep(body: bytes) -> bool:
-    """Whether a body could be too deep: cheap, and true for many a flat one."""
-    return body.count(b"{") + body.count(b"[") > limits.CLIENT_JSON_DEPTH
-
-
-def _depth(value: Any) -> int:
-    """How deep a value is nested, without recursion."""
-    deepest, waiting = 0, [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        deepest = max(deepest, depth)
-        children = item.values() if isinstance(item, dict) else item
-        waiting.extend((child, depth + 1) for child in children if isinstance(child, dict | list))
-    return deepest

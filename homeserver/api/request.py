@@ -121,7 +121,7 @@ def convert(value: JsonObject, shape: type[T]) -> T:
 
 async def read_body(http: web.BaseRequest, limit: int) -> bytes:
     """The whole body. Raises 413 M_TOO_LARGE, 408 M_UNKNOWN for one that doesn't come within
-    `BODY_S`, or 400 for one that breaks HTTP's framing."""
+    `BODY_S`, or 400 for one that breaks off, or breaks HTTP's framing."""
     if (http.content_length or 0) > limit:
         raise too_large(f"The body is larger than {limit} bytes")
     if not http.body_exists:
@@ -131,7 +131,7 @@ async def read_body(http: web.BaseRequest, limit: int) -> bytes:
             return await _collect(http, limit)
         async with asyncio.timeout(limits.BODY_S):
             return await _collect(http, limit)
-    except RequestPayloadError as error:
+    except (RequestPayloadError, ConnectionError) as error:
         raise not_json("The body can't be read") from error
     except TimeoutError as error:
         raise MatrixError(408, "M_UNKNOWN", "The body didn't come in time") from error

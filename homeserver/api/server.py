@@ -4,26 +4,23 @@ Rules:
 1. Sockets are opened by `start`, which is called last, when requests can be answered.
 2. `stop` closes the sockets, lets requests that are being answered end for `SERVER_STOP_S`, and
    cancels the rest (long polls).
-3. What isn't HTTP, or is too long, is answered in JSON as all else is. It reaches the log by its
-   kind alone: a request line may hold an access token.
+3. TLS is agreed on within `HEADERS_S`, as headers come (`connections`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Sequence
 from functools import partial
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 
 from homeserver import limits
-from homeserver.api.answer import JSON_TYPE, to_json
-from homeserver.api.cors import ClientHeaders
 from homeserver.api.edge import Edge
+from homeserver.api.listeners.connections import Connections
 from homeserver.config import Listener
-from homeserver.errors import MatrixError
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +31,7 @@ class HttpServer:
     def __init__(self, edge: Edge, listeners: Sequence[Listener]) -> None:
         self._edge, self._listeners = edge, listeners
         self._runners: list[web.ServerRunner] = []
+        self._servers: list[asyncio.Server] = []
         self.addresses: list[tuple[str, int]] = []
 
     async def start(self) -> None:
@@ -43,67 +41,33 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Closes the sockets and ends what is being answered."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         for runner in self._runners:
             await runner.cleanup()
         self._runners.clear()
 
     async def _open(self, listener: Listener) -> None:
         handler = partial(self._edge.handle, is_behind_proxy=listener.behind_proxy)
-        server = _Server(
-            handler,
-            access_log=None,
-            keepalive_timeout=limits.KEEP_ALIVE_S,
-            lingering_time=limits.LINGER_S,
-            max_line_size=limits.REQUEST_LINE_BYTES,
-            max_field_size=limits.HEADER_BYTES,
-        )
-        runner = web.ServerRunner(server, shutdown_timeout=limits.SERVER_STOP_S)
+        connections = Connections(handler, is_bounded=not listener.behind_proxy)
+        runner = web.ServerRunner(connections, shutdown_timeout=limits.SERVER_STOP_S)
         await runner.setup()
         self._runners.append(runner)
         host, port = listener.host_and_port()
-        site = web.TCPSite(
-            runner, host, port, ssl_context=tls_context(listener), backlog=limits.LISTEN_BACKLOG
+        context = tls_context(listener)
+        server = await asyncio.get_running_loop().create_server(
+            connections,
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else limits.HEADERS_S,
+            backlog=limits.LISTEN_BACKLOG,
         )
-        await site.start()
-        self.addresses.extend((name[0], name[1]) for name in runner.addresses)
+        self._servers.append(server)
+        names = [socket.getsockname() for socket in server.sockets]
+        self.addresses.extend((name[0], name[1]) for name in names)
         _log.info("listening on %s%s", listener.address, " (TLS)" if listener.is_tls else "")
-
-
-class _Connection(web.RequestHandler):
-    """One connection; answers what can't be read as a request (rule 3)."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The answer to what aiohttp couldn't read; the connection is closed after it."""
-        if status >= 500:
-            _log.error("a request from %s failed", request.remote, exc_info=exc)
-        else:
-            _log.info("unreadable request from %s: %s", request.remote, type(exc).__name__)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun already")
-        error = MatrixError(status, "M_UNKNOWN", "The request isn't readable as HTTP")
-        if isinstance(exc, LineTooLong):
-            error = MatrixError(414, "M_TOO_LARGE", "The request line or a header is too long")
-        headers = ClientHeaders().answer()
-        headers["Content-Type"] = JSON_TYPE
-        response = web.Response(status=error.status, body=to_json(error.body()), headers=headers)
-        response.force_close()
-        return response
-
-
-class _Server(web.Server):
-    """Makes a `_Connection` of each connection."""
-
-    def __call__(self) -> _Connection:
-        """A new connection's protocol."""
-        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 def tls_context(listener: Listener) -> ssl.SSLContext | None:

@@ -15,6 +15,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,6 +96,7 @@ async def serving(
 ) -> AsyncIterator[Services]:
     """A running server, as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        raise_file_limit()
         clock, metrics, ending = SystemClock(), MetricsStore(), _Ending()
         supervisor = Supervisor(clock, metrics)
         _check_addresses(config)
@@ -156,6 +158,14 @@ async def serving(
         await way_in.outbox.start()
         _settle_memory()
         yield services
+
+
+def raise_file_limit() -> None:
+    """Raises the soft limit of open files to the hard one: each connection is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = limits.OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, limits.OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _check_addresses(config: Config) -> None:

@@ -43,6 +43,14 @@ def test_a_broad_object_isnt_a_deep_one() -> None:
     assert len(parse_object(body)["a"]) == 5000
 
 
+def test_arrays_and_objects_are_counted() -> None:
+    def body(count: int) -> bytes:
+        return b'{"a":[' + b",".join([b"[]"] * (count - 2)) + b"]}"
+
+    assert len(parse_object(body(limits.CLIENT_JSON_CONTAINERS))["a"]) > 10
+    assert errcode(body(limits.CLIENT_JSON_CONTAINERS + 1)) == "M_BAD_JSON"
+
+
 @pytest.mark.parametrize("number", [b"1.5", b"1e3", b"9007199254740992", b"-9007199254740992"])
 def test_numbers_that_canonical_json_cant_hold_are_refused(number: bytes) -> None:
     value = parse_object(b'{"a":[{"b":' + number + b"}]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +19,7 @@ from homeserver.api.server import HttpServer
 from homeserver.clock import SystemClock
 from homeserver.config import Listener
 from homeserver.metrics import MetricsStore
+from homeserver.rules.rate_limits import Limit, Rate
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 
@@ -34,12 +35,12 @@ async def address(request: Request) -> JsonObject:
     return {"address": request.address}
 
 
-def edge(routes: Sequence[Route]) -> Edge:
+def edge(routes: Sequence[Route], rates: Mapping[Limit, Rate] | None = None) -> Edge:
     clock = SystemClock()
     return Edge(
         routes,
         tokens=NoTokens(),
-        limiter=RateLimiter(clock, {}),
+        limiter=RateLimiter(clock, rates or {}),
         metrics=MetricsStore(),
         clock=clock,
     )
@@ -132,3 +133,26 @@ async def test_an_address_in_use_is_an_os_error() -> None:
     finally:
         await second.stop()
         await first.stop()
+
+
+async def test_an_ipv6_host_has_one_bucket_for_all_its_addresses() -> None:
+    limited = Route("GET", "/address", address, Auth.NONE, Limit.LOGIN)
+    rates = {Limit.LOGIN: Rate(per_second=0.001, burst=1)}
+    listener = Listener(address="127.0.0.1:0", behind_proxy=True)
+    server = HttpServer(edge([limited], rates), [listener])
+    await server.start()
+
+    async def status(client: str) -> int:
+        url = "http://{}:{}/address".format(*server.addresses[0])
+        async with session.get(url, headers={"X-Forwarded-For": client}) as response:
+            return response.status
+
+    try:
+        async with aiohttp.ClientSession() as session:
+            assert await status("2001:db8:1:2::1") == 200
+            assert await status("2001:db8:1:2:ffff::2") == 429
+            assert await status("2001:db8:1:3::1") == 200
+            assert await status("::ffff:192.0.2.7") == 200
+            assert await status("192.0.2.7") == 429
+    finally:
+        await server.stop()
