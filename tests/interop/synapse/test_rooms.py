@@ -206,7 +206,7 @@ async def test_who_leaves_and_comes_back_has_all_of_the_history(couple: Couple) 
     last = await host.say(room_id, "back again")
     await guest.until_has(room_id, last)
     await have_the_same_state(host, guest, room_id)
-    await have_the_same_events(host, guest, room_id)
+    await have_the_same_history(host, guest, room_id)
 
 
 async def test_an_alias_leads_to_the_room_from_the_other_server(couple: Couple) -> None:
