@@ -228,6 +228,18 @@ class Person:
                 return found[::-1]
             query["from"] = page["end"]
 
+    async def until_in_history(self, room_id: str, event_ids: Set[str]) -> None:
+        """Wait until a server lists several events in a room's history."""
+        missing = event_ids
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while missing := event_ids - {
+                    one["event_id"] for one in await self.history(room_id)
+                }:
+                    await asyncio.sleep(WAIT_S)
+        except TimeoutError:
+            raise AssertionError(f"{self.user_id} waits in vain for {missing}") from None
+
     # --- sync -------------------------------------------------------------------------------
 
     async def sync(self, timeout_ms: int = 0) -> None:
