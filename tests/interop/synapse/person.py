@@ -201,6 +201,11 @@ class Person:
         path = f"{room_path(room_id)}/state/{event_type}/{quote(state_key)}"
         return str((await self.must("PUT", path, content))["event_id"])
 
+    async def put_own_name(self, room_id: str, name: str) -> int:
+        """Try to change the user's name in one room; return the status."""
+        path = f"{room_path(room_id)}/state/m.room.member/{quote(self.user_id)}"
+        return (await self.call("PUT", path, {"membership": "join", "displayname": name})).status
+
     async def redact(self, room_id: str, event_id: str) -> str:
         """Redact an event; return the redaction's ID."""
         path = f"{room_path(room_id)}/redact/{quote(event_id)}/{secrets.token_hex(8)}"
@@ -304,3 +309,12 @@ class Person:
 def room_path(room_id: str) -> str:
     """Return the path of a room."""
     return f"/rooms/{quote(room_id)}"
+
+
+async def histories(one: Person, two: Person, room_id: str) -> tuple[list[JsonObject], ...]:
+    """Return what two servers list of a room, oldest first, once neither lacks what the other has:
+    a server may fetch older events only while it is asked for them."""
+    for asked, waiting in ((one, two), (two, one)):
+        listed = await asked.history(room_id)
+        await waiting.until_in_history(room_id, {event["event_id"] for event in listed})
+    return await one.history(room_id), await two.history(room_id)

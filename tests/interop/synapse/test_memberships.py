@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from federation.events.room_versions import room_version
-from tests.interop.synapse.conftest import Couple
+from tests.interop.synapse.conftest import Couple, Enter
 from tests.interop.synapse.person import JsonObject, Person, RoomView, quote, room_path
 
 pytestmark = [
@@ -89,6 +89,24 @@ async def test_an_invite_is_withdrawn(couple: Couple) -> None:
     assert own["content"].get("reason") == "no mistake"
     await guest.join(room_id, host.server)
     await host.until_member(room_id, guest.user_id, "join")
+
+
+async def test_a_user_is_invited_whose_server_is_in_the_room_already(
+    couple: Couple, enter: Enter
+) -> None:
+    """The guest's server signs the invite, and gets it once more as an event of the room. (Synapse
+    doesn't always show that one to those in the room.)"""
+    host, guest = couple.host, couple.guest
+    room_id = await host.create_room(couple.version, invite=[guest.user_id], preset="private_chat")
+    await guest.until_in(room_id, "invite")
+    await guest.join(room_id, host.server)
+    friend = await enter("friend", couple.guest_side)
+    await host.act(room_id, "invite", friend.user_id, reason="the more the merrier")
+    view = await friend.until_in(room_id, "invite")
+    assert stripped(view, "m.room.member", friend.user_id)["sender"] == host.user_id
+    await friend.join(room_id, host.server)
+    await host.until_member(room_id, friend.user_id, "join")
+    await have_the_same_state(host, guest, room_id)
 
 
 async def test_a_kicked_user_learns_why_and_may_come_back(couple: Couple) -> None:

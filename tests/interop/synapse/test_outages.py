@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.interop.synapse.conftest import Couple, Enter, Meeting, other
-from tests.interop.synapse.person import JsonObject, Person
+from tests.interop.synapse.person import JsonObject, Person, histories
 from tests.interop.synapse.published_keys import DeviceKeys, until_devices
 from tests.interop.synapse.servers import SIDES, Pair, Side
 
@@ -68,7 +68,7 @@ async def test_what_was_said_meanwhile_arrives(pair: Pair, meeting: Meeting, awa
     await until_devices(guest, host.user_id, {host.device_id: device.document})
 
     assert await guest.state_ids(room_id) == await host.state_ids(room_id)
-    of_guest, of_host = await guest.history(room_id), await host.history(room_id)
+    of_guest, of_host = await histories(guest, host, room_id)
     assert sorted(ids_of(of_guest)) == sorted(ids_of(of_host))
     assert [one for one in ids_of(of_guest) if one in said] == said
     redacted = next(event for event in of_guest if event["event_id"] == said[3])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.interop.synapse.conftest import Couple, Meeting
-from tests.interop.synapse.person import JsonObject, Person, RoomView, quote, room_path
+from tests.interop.synapse.person import JsonObject, Person, RoomView, histories, quote, room_path
 
 pytestmark = [
     pytest.mark.processes,
@@ -28,13 +28,13 @@ async def have_the_same_state(one: Person, two: Person, room_id: str) -> None:
 async def have_the_same_history(one: Person, two: Person, room_id: str) -> None:
     """Check that both servers list the same events in the same order, from the first to the last,
     with the same content."""
-    first, second = await one.history(room_id), await two.history(room_id)
+    first, second = await histories(one, two, room_id)
     assert [summary(event) for event in first] == [summary(event) for event in second]
 
 
 async def have_the_same_events(one: Person, two: Person, room_id: str) -> None:
     """Check that both servers list the same events, each once, with the same content."""
-    first, second = await one.history(room_id), await two.history(room_id)
+    first, second = await histories(one, two, room_id)
     by_id = {event["event_id"]: summary(event) for event in first}
     assert by_id == {event["event_id"]: summary(event) for event in second}
     assert len(by_id) == len(first) == len(second)
@@ -73,9 +73,9 @@ async def test_both_servers_have_the_same_state_after_a_join(meeting: Meeting) -
 
 async def test_the_joiner_pages_back_over_all_that_was_said_before(meeting: Meeting) -> None:
     """All events since the room's creation, in the order of the server that made them."""
+    await have_the_same_history(meeting.host, meeting.guest, meeting.room_id)
     of_guest = [event["event_id"] for event in await meeting.guest.history(meeting.room_id)]
     assert [one for one in of_guest if one in meeting.first_words] == meeting.first_words
-    await have_the_same_history(meeting.host, meeting.guest, meeting.room_id)
 
 
 async def test_messages_go_both_ways(meeting: Meeting) -> None:
@@ -134,8 +134,8 @@ async def test_a_redaction_that_comes_before_its_target_is_kept_for_it(couple: C
     await guest.until_in(room_id, "join")
     await host.redact(room_id, said[1])  # shown to nobody before its target is
     await guest.until_has(room_id, await host.say(room_id, "after"))
+    await guest.until_in_history(room_id, set(said))
     history = {event["event_id"]: event for event in await guest.history(room_id)}
-    assert [event_id for event_id in said if event_id not in history] == []
     assert [history[event_id]["content"].get("body") for event_id in said[:4]] == [
         "before 0",
         None,
@@ -191,6 +191,30 @@ async def test_racing_sends_and_state_end_in_the_same_room(couple: Couple) -> No
     await have_the_same_events(couple.host, couple.guest, room_id)
 
 
+async def test_who_is_demoted_while_acting_ends_the_same_on_both_servers(
+    couple: Couple, third: Person
+) -> None:
+    """The host takes the guest's power away, while the guest sets the topic and bans somebody: the
+    servers see these in another order, and have to resolve them to the same state."""
+    meeting = await couple.meet()
+    host, guest, room_id = couple.host, couple.guest, meeting.room_id
+    await third.join(room_id, host.server)
+    await guest.until_member(room_id, third.user_id, "join")
+    levels = await host.must("GET", f"{room_path(room_id)}/state/m.room.power_levels")
+    levels["users"] = {**levels["users"], guest.user_id: 0}
+    await asyncio.gather(
+        host.put_state(room_id, "m.room.power_levels", levels),
+        guest.put_state(room_id, "m.room.topic", {"topic": "while I can"}),
+        guest.act(room_id, "ban", third.user_id),
+        third.put_own_name(room_id, "somebody"),
+    )
+    for speaker, listener in couple.both:
+        await listener.until_has(room_id, await speaker.say(room_id, "that was it"))
+    await have_the_same_state(host, guest, room_id)
+    now = await guest.must("GET", f"{room_path(room_id)}/state/m.room.power_levels")
+    assert now["users"][guest.user_id] == 0
+
+
 async def test_who_leaves_and_comes_back_has_all_of_the_history(couple: Couple) -> None:
     """Meanwhile things are said, the topic changes and a message is redacted."""
     meeting = await couple.meet(5)
@@ -223,3 +247,20 @@ async def test_an_alias_leads_to_the_room_from_the_other_server(couple: Couple) 
     await guest.until_in(room_id, "join")
     missing = await guest.call("GET", f"/directory/room/{quote('#no-' + alias[1:])}")
     assert (missing.status, missing.body["errcode"]) == (404, "M_NOT_FOUND")
+
+
+async def test_an_upgraded_room_is_followed_to_the_new_one(couple: Couple) -> None:
+    """The guest sees the tombstone and joins the room that it names."""
+    meeting = await couple.meet(name="old and new")
+    host, guest, room_id = couple.host, couple.guest, meeting.room_id
+    said = await host.must("POST", f"{room_path(room_id)}/upgrade", {"new_version": "12"})
+    replacement = said["replacement_room"]
+    view = await guest.until_room(
+        room_id, lambda one: one.content("m.room.tombstone"), "the tombstone"
+    )
+    assert view.content("m.room.tombstone")["replacement_room"] == replacement
+    assert await guest.join(replacement, host.server) == replacement
+    new = await guest.until_in(replacement, "join")
+    assert new.content("m.room.create")["predecessor"]["room_id"] == room_id
+    assert new.content("m.room.name") == {"name": "old and new"}
+    await have_the_same_state(host, guest, replacement)
