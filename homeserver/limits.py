@@ -262,6 +262,10 @@ SYNC_TIMEOUT_MS = 120_000
 SYNC_TIMELINE_EVENTS = 10
 """Events of a room's timeline when the filter names no limit (what other servers give)."""
 
+SYNC_TIMELINE_READ = 1_000
+"""Events of a room that a sync looks at to find those that its reader asked for and may see. Past
+it the timeline is limited, and the client pages on."""
+
 SYNC_TAIL_SCAN_ENTRIES = 5_000
 """A sync that is further behind asks the database room by room instead of reading the log."""
 

@@ -4,7 +4,8 @@ Rules:
 1. An event's bytes are never parsed or dumped again, unless the reader's filter asks for chosen
    fields (`event_fields`) or for the form of federation.
 2. `transaction_id` is for the device that sent the event; `membership` is the reader's own, at the
-   event; `prev_content` is for those who could see the event that was replaced.
+   event; `prev_content` is for those who could see the event that was replaced, and
+   `redacted_because` for those who may see the redaction.
 
 Spec: client-server API, "Room event format"; definitions/client_event_without_room_id.
 """
@@ -26,12 +27,13 @@ from homeserver.rules.filters import select_fields
 
 
 class Seen(NamedTuple):
-    """An event that a reader may see, with their membership at it and whether they could see the
-    state before it (so `prev_content` too)."""
+    """An event that a reader may see, with their membership at it, whether they could see the state
+    before it (so `prev_content` too), and whether they may see the redaction of it."""
 
     placed: Placed
     membership: str | None
     knew_state: bool = False
+    knows_redaction: bool = True
 
     @property
     def entry(self) -> EventEntry:
@@ -69,20 +71,30 @@ def needed(events: Sequence[Seen]) -> tuple[set[EventId], set[EventId]]:
         entry = seen.entry
         if entry.replaces is not None and seen.knew_state:
             replaced.add(entry.replaces)
-        if entry.redacted_by is not None:
+        if entry.redacted_by is not None and seen.knows_redaction:
             redactions.add(entry.redacted_by)
     return replaced, redactions
 
 
+async def load_shared(
+    rooms: Rooms, event_ids: Collection[EventId], viewer: Viewer
+) -> Mapping[EventId, bytes]:
+    """The JSON of events in the form that a viewer wants, without `unsigned`."""
+    if viewer.federation_format:
+        return await rooms.memory.raw(event_ids)
+    return await rooms.client_events(event_ids)
+
+
 async def load_extras(
-    rooms: Rooms, replaced: Collection[EventId], redactions: Collection[EventId]
+    rooms: Rooms, events: tuple[Collection[EventId], Collection[EventId]], viewer: Viewer
 ) -> Extras:
     """Loads what `needed` names, in at most two queries."""
+    replaced, redactions = events
     if not replaced and not redactions:
         return NO_EXTRAS
     known = await rooms.events(replaced) if replaced else {}
     contents = {event_id: dump_any(one.event.content) for event_id, one in known.items()}
-    return Extras(contents, await rooms.client_events(redactions) if redactions else {})
+    return Extras(contents, await load_shared(rooms, redactions, viewer) if redactions else {})
 
 
 def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
@@ -97,7 +109,8 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
         content = extras.contents.get(entry.replaces) if seen.knew_state else None
         if content is not None:
             parts.append(b'"prev_content":%b' % content)
-    if entry.redacted_by is not None and entry.redacted_by in extras.redactions:
+    is_explained = seen.knows_redaction and entry.redacted_by in extras.redactions
+    if entry.redacted_by is not None and is_explained:
         parts.append(b'"redacted_because":%b' % extras.redactions[entry.redacted_by])
     sent = entry.transaction
     if sent and sent.device_id == viewer.device_id and sent.user_id == viewer.user_id:
@@ -107,9 +120,10 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
     return whole if viewer.fields is None else _selected(whole, viewer.fields)
 
 
-def render_state(client: bytes, viewer: Viewer) -> bytes:
-    """An event of a `state` list: as it is, for it has no place in time for the reader."""
-    return client if viewer.fields is None else _selected(client, viewer.fields)
+def render_state(shared: bytes, viewer: Viewer) -> bytes:
+    """An event of a `state` list (of `load_shared`): as it is, for it has no place in time for the
+    reader."""
+    return shared if viewer.fields is None else _selected(shared, viewer.fields)
 
 
 def _selected(whole: bytes, fields: tuple[tuple[str, ...], ...]) -> bytes:

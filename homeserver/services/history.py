@@ -106,8 +106,8 @@ class History:
         start = await self._start(where, request)
         stop = await self._point(room, request.stop) if request.stop is not None else None
         page = await self._page(where, request, start, stop)
-        extras = await load_extras(self._rooms, *needed(page.events))
         viewer = self._viewer(requester)
+        extras = await load_extras(self._rooms, needed(page.events), viewer)
         parts = [
             ("start", self._token(start)),
             ("chunk", json_list([render(seen, viewer, extras) for seen in page.events])),
@@ -215,8 +215,8 @@ class History:
             seen = await self._seen(room, requester.user_id, user_room, event_id)
         if seen is None:
             raise errors.not_found("There is no such event, or you may not see it")
-        extras = await load_extras(self._rooms, *needed([seen]))
-        return render(seen, self._viewer(requester), extras)
+        viewer = self._viewer(requester)
+        return render(seen, viewer, await load_extras(self._rooms, needed([seen]), viewer))
 
     async def _seen(
         self, room: Room, user_id: UserId, user_room: UserRoom | None, event_id: EventId
@@ -248,8 +248,8 @@ class History:
         after = await self._reader.page(room, start=order, backwards=False, limit=limit - half)
         around = [*before[::-1], seen.placed, *after]
         visible = await self._visibility.visible(room, requester.user_id, user_room, around)
-        extras = await load_extras(self._rooms, *needed(visible))
         viewer = self._viewer(requester)
+        extras = await load_extras(self._rooms, needed(visible), viewer)
         shown = {
             one.entry.event.event_id: render(one, viewer, extras)
             for one in visible

@@ -74,9 +74,20 @@ class Visibility:
         seen = await self._visible(room, user_id, user_room, events)
         shown = [one.entry.event for one in seen]
         hidden = await self._rooms.erasures.hidden_from_user(room, user_id, shown)
-        if not hidden:
+        if hidden:
+            seen = [_redacted(one) if one.entry.event.event_id in hidden else one for one in seen]
+        redactions = {one.entry.redacted_by for one in seen if one.entry.redacted_by is not None}
+        if not redactions:
             return seen
-        return [_redacted(one) if one.entry.event.event_id in hidden else one for one in seen]
+        placed = sorted((await self._reader.places(room, redactions)).values(), key=_order)
+        known = await self._visible(room, user_id, user_room, placed)
+        ids = {one.entry.event.event_id for one in known}
+        return [
+            one._replace(knows_redaction=one.entry.redacted_by in ids)
+            if one.entry.redacted_by is not None
+            else one
+            for one in seen
+        ]
 
     async def _visible(
         self, room: Room, user_id: UserId, user_room: UserRoom | None, events: Sequence[Placed]

@@ -19,6 +19,7 @@ from homeserver.services.client_events import (
     json_list,
     json_object,
     load_extras,
+    load_shared,
     needed,
     render,
     render_state,
@@ -88,8 +89,8 @@ async def add_rooms(
         more_replaced, more_redactions = needed(plan.timeline.events)
         replaced |= more_replaced
         redactions |= more_redactions
-    state = await rooms.client_events(state_ids) if state_ids else {}
-    extras = await load_extras(rooms, replaced, redactions)
+    state = await load_shared(rooms, state_ids, viewer) if state_ids else {}
+    extras = await load_extras(rooms, (replaced, redactions), viewer)
     state_name = b"state_after" if use_state_after else b"state"
     for plan in plans:
         events = [

@@ -1,8 +1,8 @@
 """The timeline of one room in a sync: the newest events that the reader may see and asked for.
 
 Rules:
-1. A filter that keeps events out makes us read further back, within a bound; what lies between
-   still counts as told, and `prev_batch` stands before all that was looked at.
+1. Where events are kept out by a filter, or hidden from the reader, more is read, within a bound;
+   what lies between still counts as told, and `prev_batch` stands before all that was looked at.
 2. `limited` says that there is more before: more than was asked for, or, where the client knows
    nothing of the room yet, history that we lack.
 3. A timeline never hides a gap: where an event follows on one that we lack (an outage, a time out
@@ -31,7 +31,7 @@ from homeserver.rules.sync_tokens import Point, just_after, just_before
 from homeserver.services.client_events import Seen
 from homeserver.services.visibility import Visibility
 
-_FILTERED_READ = 5  # times the limit are read when a filter keeps events out
+_READ_ON = 5  # times as many are read when a filter, or who may see what, leaves too few
 
 
 class RoomReader(msgspec.Struct, frozen=True):
@@ -99,15 +99,15 @@ class Timelines:
         yet, so that missing history makes it limited."""
         limit = limits.SYNC_TIMELINE_EVENTS if wanted.limit is None else wanted.limit
         to_read = max(1, limit)
-        if not wanted.allows_all:
-            to_read = min(to_read * _FILTERED_READ, limits.PAGE_EVENTS)
-        part = await self._reader.newest(room, after=after, upto=upto, limit=to_read)
-        read = await self._behind_gap(room, part.events)
-        seen = await self._visibility.visible(room, reader.user_id, reader.user_room, read)
-        if not wanted.allows_all:
-            seen = [one for one in seen if allows(wanted, one.entry)]
-        if reader.ignored:
-            seen = [one for one in seen if not _is_ignored(one, reader.ignored)]
+        while True:
+            part = await self._reader.newest(room, after=after, upto=upto, limit=to_read)
+            read = await self._behind_gap(room, part.events)
+            seen = await self._visibility.visible(room, reader.user_id, reader.user_room, read)
+            seen = [one for one in seen if _is_wanted(one, wanted, reader.ignored)]
+            is_whole_read = not part.limited or read is not part.events
+            if len(seen) >= limit or is_whole_read or to_read >= limits.SYNC_TIMELINE_READ:
+                break
+            to_read = min(to_read * _READ_ON, limits.SYNC_TIMELINE_READ)
         is_cut = len(seen) > limit
         kept = seen[len(seen) - limit :] if is_cut else seen
         limited = part.limited or is_cut or read is not part.events
@@ -161,6 +161,10 @@ class Timelines:
         if is_cut:
             return just_after(event_entry(read[-1]).order)
         return just_before(event_entry(read[0]).order) if read else None
+
+
+def _is_wanted(seen: Seen, wanted: EventFilter, ignored: frozenset[str]) -> bool:
+    return (wanted.allows_all or allows(wanted, seen.entry)) and not _is_ignored(seen, ignored)
 
 
 def _is_ignored(seen: Seen, ignored: frozenset[str]) -> bool:
