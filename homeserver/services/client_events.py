@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 import orjson
 
+from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, UserId
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
@@ -80,9 +81,10 @@ async def load_shared(
     rooms: Rooms, event_ids: Collection[EventId], viewer: Viewer
 ) -> Mapping[EventId, bytes]:
     """The JSON of events in the form that a viewer wants, without `unsigned`."""
-    if viewer.federation_format:
-        return await rooms.memory.raw(event_ids)
-    return await rooms.client_events(event_ids)
+    if not viewer.federation_format:
+        return await rooms.client_events(event_ids)
+    known = await rooms.events(event_ids)
+    return {event_id: _federation_json(one.event) for event_id, one in known.items()}
 
 
 async def load_extras(
@@ -115,7 +117,7 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
     sent = entry.transaction
     if sent and sent.device_id == viewer.device_id and sent.user_id == viewer.user_id:
         parts.append(b'"transaction_id":%b' % orjson.dumps(sent.transaction_id))
-    shared = event.raw if viewer.federation_format else entry.client
+    shared = _federation_json(event) if viewer.federation_format else entry.client
     whole = b'%b,"unsigned":{%b}}' % (shared[:-1], b",".join(parts))
     return whole if viewer.fields is None else _selected(whole, viewer.fields)
 
@@ -124,6 +126,13 @@ def render_state(shared: bytes, viewer: Viewer) -> bytes:
     """An event of a `state` list (of `load_shared`): as it is, for it has no place in time for the
     reader."""
     return shared if viewer.fields is None else _selected(shared, viewer.fields)
+
+
+def _federation_json(event: Event) -> bytes:
+    """The event as servers send it, with its ID, which they work out for themselves."""
+    if not event.version.event_ids_are_hashes:
+        return event.raw
+    return b'%b,"event_id":%b}' % (event.raw[:-1], orjson.dumps(event.event_id))
 
 
 def _selected(whole: bytes, fields: tuple[tuple[str, ...], ...]) -> bytes:
