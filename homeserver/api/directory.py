@@ -72,7 +72,11 @@ class DirectoryApi:
 
     async def visibility(self, request: Request) -> JsonObject:
         """Whether a room is published: {"visibility"}."""
-        published = await self._directory.is_published(parse_room(request.params["roomId"]))
+        requester = request.requester_or_none
+        published = await self._directory.is_published(
+            None if requester is None else requester.user_id,
+            parse_room(request.params["roomId"]),
+        )
         return {"visibility": "public" if published else "private"}
 
     async def set_visibility(self, request: Request) -> JsonObject:

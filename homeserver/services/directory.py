@@ -222,17 +222,24 @@ class Directory:
         """Publishes a room that is made in the same transaction."""
         await storage.publish(connection, room_id, user_id, self._clock.now_ms())
 
-    async def is_published(self, room_id: RoomId) -> bool:
-        """Is a room in this server's published directory? Raises 404 for an unknown room."""
-        if await self._engine.rooms.get(room_id) is None:
-            raise errors.not_found("Room not found")
+    async def is_published(self, user_id: UserId | None, room_id: RoomId) -> bool:
+        """Is a room in this server's published directory? Raises 404 for an unknown room; one that
+        isn't published is unknown to all but its members."""
         async with self._database.connection() as connection:
-            return await storage.is_published(connection, room_id)
+            published = await storage.is_published(connection, room_id)
+        if not published:
+            await self._check_known(user_id, room_id)
+        return published
+
+    async def _check_known(self, user_id: UserId | None, room_id: RoomId) -> None:
+        room = await self._engine.rooms.get(room_id)
+        if room is None or user_id not in room.joined_local:
+            raise errors.not_found("Room not found")
 
     async def set_published(self, user_id: UserId, room_id: RoomId, wanted: bool) -> None:
-        """Publishes or hides a room: for who may set its canonical alias. Raises 404, 403."""
-        if await self._engine.rooms.get(room_id) is None:
-            raise errors.not_found("Room not found")
+        """Publishes or hides a room: for who may set its canonical alias. Raises 403, and 404 for
+        a room that the user isn't in, whether it exists or not."""
+        await self._check_known(user_id, room_id)
         if not await self._may_rename(user_id, room_id):
             raise errors.forbidden("You can't change whether this room is published")
         async with self._database.transaction() as connection:

@@ -299,12 +299,10 @@ class Membership:
 
     async def leave(self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object]) -> None:
         """Leaves a room, refuses an invite or takes back a knock; nothing happens to who left
-        already. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        already. Raises 403 M_FORBIDDEN, also for a room that isn't known here."""
         room = await self._engine.rooms.get(room_id)
         mine = (await self._engine.memberships.of(user_id)).get(room_id)
         if mine is None:
-            if room is None:
-                raise errors.not_found("This room isn't known here")
             raise errors.forbidden("You aren't in this room")
         if mine.membership == "leave":
             return

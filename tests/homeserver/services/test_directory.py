@@ -138,3 +138,18 @@ async def test_moderators_publish_a_room(shared_database_url: str) -> None:
         assert odd.errcode == "M_BAD_JSON"
         unknown = await world.call(ALICE, "GET", "/directory/list/room/!no:here.example")
         assert unknown.status == 404
+
+
+async def test_a_private_room_is_as_unknown_to_others_as_one_that_is_not_there(
+    shared_database_url: str,
+) -> None:
+    async with room_world(shared_database_url) as world:
+        private, path = await world.room(), "/directory/list/room/"
+        answers = set()
+        for room_id in (private, "!no:here.example"):
+            read = await world.call(BOB, "GET", path + room_id)
+            put = await world.call(BOB, "PUT", path + room_id, {"visibility": "public"})
+            leave = await world.in_room(BOB, "POST", room_id, "leave")
+            answers.add(str([read, put, leave]))
+        assert len(answers) == 1
+        assert (await world.call(ALICE, "GET", path + private)).body == {"visibility": "private"}
