@@ -99,13 +99,11 @@ def init(server_name: str, folder: Path) -> None:
     """Writes a configuration and makes a signing key; overwrites neither."""
     import os
 
-    from federation.events.ids import InvalidIdentifier, parse_server_name
+    from homeserver.rules.server_names import name_problem
     from homeserver.signing_keys import create_signing_key
 
-    try:
-        parse_server_name(server_name)
-    except InvalidIdentifier as error:
-        raise click.BadParameter(str(error), param_hint="--server-name") from error
+    if (problem := name_problem(server_name)) is not None:
+        raise click.BadParameter(f"{server_name}: {problem}", param_hint="--server-name")
     path, key_path = folder / "freehold.toml", folder / "data" / "signing.key"
     for existing in (path, key_path):
         if existing.exists():

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from federation.events.ids import InvalidIdentifier, parse_server_name
 from homeserver.config import Config, Listener
+from homeserver.rules.server_names import name_problem
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
 
@@ -41,6 +42,7 @@ def _warning(text: str) -> Problem:
 async def check_config(config: Config) -> list[Problem]:
     """All problems, errors first. Opens the ports and the database for a moment."""
     problems = [
+        *_name_problems(config),
         *_policy_problems(config),
         *_file_problems(config),
         *_federation_problems(config),
@@ -48,6 +50,11 @@ async def check_config(config: Config) -> list[Problem]:
         *await _database_problems(config),
     ]
     return sorted(problems, key=lambda problem: not problem.is_error)
+
+
+def _name_problems(config: Config) -> Iterator[Problem]:
+    if (problem := name_problem(config.server_name)) is not None:
+        yield _error(f'server_name "{config.server_name}": {problem}')
 
 
 def _policy_problems(config: Config) -> Iterator[Problem]:

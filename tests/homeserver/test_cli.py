@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from homeserver.cli import main
@@ -48,6 +49,20 @@ def test_init_refuses_a_bad_name(tmp_path: Path) -> None:
     assert code == 2
     assert "--server-name" in output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Example.org", "example.org.", "a..b", "1.2.3"])
+def test_init_and_check_refuse_a_name_that_nobody_reaches(tmp_path: Path, name: str) -> None:
+    code, output = run("init", "--server-name", name, "--dir", tmp_path)
+    assert code == 2
+    assert name in output
+    assert list(tmp_path.iterdir()) == []
+    run("init", "--server-name", "example.org", "--dir", tmp_path)
+    path = tmp_path / "freehold.toml"
+    path.write_text(path.read_text().replace('"example.org"', f'"{name}"'))
+    code, output = run("check", "--config", path)
+    assert code == 1
+    assert f'server_name "{name}": ' in output
 
 
 def test_check_names_what_is_wrong(tmp_path: Path) -> None:
