@@ -88,6 +88,7 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: bool = True
     login: RateSettings = RateSettings(per_second=0.2, burst=10)
+    login_failures: RateSettings = RateSettings(per_second=0.02, burst=50)
     registration: RateSettings = RateSettings(per_second=0.2, burst=5)
     messages: RateSettings = RateSettings(per_second=5, burst=50)
     joins: RateSettings = RateSettings(per_second=0.5, burst=20)

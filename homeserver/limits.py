@@ -347,6 +347,13 @@ PASSWORD_BYTES = 512
 UIA_SESSION_S = 600
 """How long an interactive authentication may take."""
 
+UIA_ANSWER_S = 300
+"""How long the answer of an operation that was authenticated interactively is given again: clients
+that lost it repeat the request within their time-outs. It may hold an access token."""
+
+UIA_ANSWERS = 1_000
+"""Such answers that are kept; a few hundred bytes each. Beyond it the oldest goes."""
+
 UIA_SESSIONS = 10_000
 """Interactive authentications under way; anybody can begin one."""
 

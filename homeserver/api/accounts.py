@@ -5,6 +5,7 @@ Spec: client-server API, "Account registration and management", "Current account
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -18,7 +19,7 @@ from homeserver.rules.login_flows import REGISTRATION_TOKEN, registration_flows
 from homeserver.rules.rate_limits import Limit
 from homeserver.services.accounts import Accounts, Registration
 from homeserver.services.logins import LoggedIn, NewDevice
-from homeserver.services.uia import Uia
+from homeserver.services.uia import Uia, guarded
 
 
 class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +80,8 @@ class AccountsApi:
             Route("GET", v3("/register/available"), self.available, Auth.NONE, limit),
             Route("GET", validity, self.token_validity, Auth.NONE, limit),
             Route("GET", v3("/account/whoami"), self.whoami, guests=True),
-            Route("POST", v3("/account/password"), password, Auth.USER, Limit.LOGIN),
-            Route("POST", v3("/account/deactivate"), self.deactivate, Auth.USER, Limit.LOGIN),
+            Route("POST", v3("/account/password"), password, Auth.USER, Limit.WRITES),
+            Route("POST", v3("/account/deactivate"), self.deactivate, Auth.USER, Limit.WRITES),
             Route("GET", v3("/account/3pid"), self.third_party_ids),
         ]
 
@@ -96,19 +97,25 @@ class AccountsApi:
             raise forbidden("Registration is disabled")
         device = body.device(request.address)
         device.check()
+        asked = guarded("register", None, await request.json(), self._flows)
+        if (answer := self._uia.answered(asked)) is not None:
+            return answer
         if body.username is not None:
             await self._accounts.check_available(body.username)
-        proved = await self._uia.check(None, body.auth, operation="register", flows=self._flows)
-        if body.password is None:
-            raise missing_param("Missing field: password")
-        wanted = Registration(
-            localpart=body.username,
-            password=body.password,
-            device=device,
-            token=proved.get(REGISTRATION_TOKEN),
-            inhibit_login=bool(body.inhibit_login),
-        )
-        return logged_in(await self._accounts.register(wanted))
+
+        async def perform(passed: Mapping[str, str]) -> JsonObject:
+            if body.password is None:
+                raise missing_param("Missing field: password")
+            wanted = Registration(
+                localpart=body.username,
+                password=body.password,
+                device=device,
+                token=passed.get(REGISTRATION_TOKEN),
+                inhibit_login=bool(body.inhibit_login),
+            )
+            return logged_in(await self._accounts.register(wanted))
+
+        return await self._uia.guard(asked, perform)
 
     async def available(self, request: Request) -> JsonObject:
         """GET /register/available"""
@@ -139,20 +146,28 @@ class AccountsApi:
     async def change_password(self, request: Request) -> JsonObject:
         """POST /account/password"""
         body = await request.parse(PasswordBody)
-        await self._uia.check(request.requester, body.auth, operation="change password")
-        if body.new_password is None:
-            raise missing_param("Missing field: new_password")
-        await self._accounts.change_password(
-            request.requester, body.new_password, logout_devices=body.logout_devices
-        )
-        return {}
+
+        async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            if body.new_password is None:
+                raise missing_param("Missing field: new_password")
+            await self._accounts.change_password(
+                request.requester, body.new_password, logout_devices=body.logout_devices
+            )
+            return {}
+
+        asked = guarded("change password", request.requester, await request.json())
+        return await self._uia.guard(asked, perform)
 
     async def deactivate(self, request: Request) -> JsonObject:
         """POST /account/deactivate"""
         body = await request.parse(DeactivateBody)
-        await self._uia.check(request.requester, body.auth, operation="deactivate")
-        await self._accounts.deactivate(request.requester.user_id, erase=body.erase)
-        return {"id_server_unbind_result": "success"}
+
+        async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            await self._accounts.deactivate(request.requester.user_id, erase=body.erase)
+            return {"id_server_unbind_result": "success"}
+
+        asked = guarded("deactivate", request.requester, await request.json())
+        return await self._uia.guard(asked, perform)
 
     async def third_party_ids(self, _request: Request) -> JsonObject:
         """GET /account/3pid: this server binds none."""

@@ -5,6 +5,8 @@ Spec: client-server API, "Device Management".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from federation.events.canonical_json import JsonObject
@@ -13,7 +15,7 @@ from homeserver.api.request import Request, convert
 from homeserver.api.routes import Route, v3
 from homeserver.rules.rate_limits import Limit
 from homeserver.services.devices import Devices
-from homeserver.services.uia import Uia
+from homeserver.services.uia import Uia, guarded
 from homeserver.storage.devices import Device
 
 
@@ -76,17 +78,24 @@ class DevicesApi:
     async def delete(self, request: Request) -> JsonObject:
         """DELETE /devices/{deviceId}"""
         device_id = DeviceId(request.params["deviceId"])
-        body = convert(await request.json_or_empty(), DeleteBody)
-        await self._uia.check(request.requester, body.auth, operation=_deletion([device_id]))
-        await self._devices.remove(request.requester.user_id, [device_id])
-        return {}
+        body = await request.json_or_empty()
+        convert(body, DeleteBody)
+        return await self._delete(request, [device_id], body)
 
     async def delete_many(self, request: Request) -> JsonObject:
         """POST /delete_devices"""
-        body = await request.parse(DeleteManyBody)
-        await self._uia.check(request.requester, body.auth, operation=_deletion(body.devices))
-        await self._devices.remove(request.requester.user_id, body.devices)
-        return {}
+        body = await request.json()
+        return await self._delete(request, convert(body, DeleteManyBody).devices, body)
+
+    async def _delete(
+        self, request: Request, device_ids: list[DeviceId], body: JsonObject
+    ) -> JsonObject:
+        async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            await self._devices.remove(request.requester.user_id, device_ids)
+            return {}
+
+        asked = guarded(_deletion(device_ids), request.requester, body)
+        return await self._uia.guard(asked, perform)
 
 
 def _deletion(device_ids: list[DeviceId]) -> str:

@@ -5,6 +5,8 @@ Spec: client-server API, "End-to-end encryption".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.api.query import PageTokens
@@ -16,7 +18,7 @@ from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
-from homeserver.services.uia import Uia
+from homeserver.services.uia import Uia, guarded
 from homeserver.storage.logs import LOG
 
 _TIMEOUT_MS = 10_000
@@ -91,11 +93,15 @@ class KeysApi:
         """POST /keys/device_signing/upload"""
         body = await request.json()
         user_id = request.requester.user_id
-        if await self._cross_signing.needs_authentication(user_id, body):
-            auth = body.get("auth")
-            await self._uia.check(request.requester, auth, operation="replace cross-signing keys")
-        await self._cross_signing.upload(user_id, body)
-        return {}
+
+        async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            await self._cross_signing.upload(user_id, body)
+            return {}
+
+        if not await self._cross_signing.needs_authentication(user_id, body):
+            return await perform({})
+        asked = guarded("replace cross-signing keys", request.requester, body)
+        return await self._uia.guard(asked, perform)
 
     async def upload_signatures(self, request: Request) -> JsonObject:
         """POST /keys/signatures/upload"""

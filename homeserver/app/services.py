@@ -63,7 +63,7 @@ from homeserver.services.timeline import Timeline
 from homeserver.services.to_device import ToDevice
 from homeserver.services.tokens import Tokens
 from homeserver.services.typing import Typing
-from homeserver.services.uia import Uia
+from homeserver.services.uia import Proofs, Uia
 from homeserver.services.upgrades import Upgrades
 from homeserver.services.visibility import Visibility
 
@@ -259,13 +259,12 @@ def make_people(
     ended = [departures.begin, engine.rooms.erasures.changed]
     parts = AccountParts(clock, os.urandom, passwords, tokens, removal, ended, shared_tokens)
     accounts = Accounts(database, own, parts)
-    uia = Uia(
-        clock,
-        os.urandom,
-        is_password_right=accounts.is_password_right,
-        is_token_usable=accounts.is_token_usable,
-        resolve_user=lambda name: resolve_user(name, own),
+    proofs = Proofs(
+        accounts.is_password_right,
+        accounts.is_token_usable,
+        lambda name: resolve_user(name, own),
     )
+    uia = Uia(clock, os.urandom, proofs, limiter=limiter)
     logins = Logins(
         database,
         committer,

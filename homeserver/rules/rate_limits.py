@@ -16,7 +16,10 @@ class Limit(Enum):
     """What is limited. The name is the key in `[rate_limits]`."""
 
     LOGIN = "login"
-    """Log-ins, by address: each costs a password hash."""
+    """Log-ins, by address, and passwords at interactive authentication, by device: each costs a
+    password hash."""
+    LOGIN_FAILURES = "login_failures"
+    """Failed log-ins of a user from addresses where none of the user's devices was last seen."""
     REGISTRATION = "registration"
     """Registrations, by address."""
     MESSAGES = "messages"
@@ -49,6 +52,11 @@ class Bucket(NamedTuple):
 
     tokens: float
     at_s: float
+
+
+def give_back(bucket: Bucket, rate: Rate) -> Bucket:
+    """The bucket with a token more, up to its size."""
+    return Bucket(min(rate.burst, bucket.tokens + 1), bucket.at_s)
 
 
 class Taken(NamedTuple):

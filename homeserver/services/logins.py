@@ -4,8 +4,9 @@ Rules:
 1. A log-in gives a device a new access token and ends the device's former ones; a new device is
    told to all who share a room with its user.
 2. A wrong password, an unknown user and a deactivated one are the same refusal after the same time.
-3. Attempts are limited by address at the edge, and here by account, so that one account can't be
-   tried from many addresses.
+3. Attempts are limited by address at the edge. Failures are limited here by account, too, so that
+   one account can't be tried from many addresses. That limit doesn't hold at addresses where a
+   device of the account was last seen: strangers can't keep its owner out.
 
 Spec: client-server API, "Login", "Logout".
 """
@@ -28,7 +29,14 @@ from homeserver.services.passwords import Passwords
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import accounts, cross_signing, device_lists, tokens, transactions
+from homeserver.storage import (
+    accounts,
+    cross_signing,
+    device_lists,
+    devices,
+    tokens,
+    transactions,
+)
 from homeserver.storage.database import Connection, Database
 
 _PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
@@ -87,11 +95,14 @@ class Logins:
         """By password; `user_id` None is a name that can't be of ours. Raises 403 M_FORBIDDEN,
         429, or 400 M_INVALID_PARAM for the device."""
         device.check()
-        if user_id is not None:
-            self._parts.limiter.check(Limit.LOGIN, user_id)
+        is_stranger = user_id is not None and not await self._is_known(user_id, device.address)
+        if user_id is not None and is_stranger:
+            self._parts.limiter.check(Limit.LOGIN_FAILURES, user_id)
         password_hash = await self._checked_hash(user_id, password)
         if user_id is None or password_hash is None:
             raise _wrong()
+        if is_stranger:
+            self._parts.limiter.give_back(Limit.LOGIN_FAILURES, user_id)
         token = self._parts.tokens.make()
         device_id = device.device_id or make_device_id(self._parts.random_bytes)
         login = tokens.Login(
@@ -118,6 +129,10 @@ class Logins:
     async def log_out_everywhere(self, requester: Requester) -> None:
         """Ends all devices of the requester."""
         await self._parts.removal.remove(requester.user_id, None)
+
+    async def _is_known(self, user_id: UserId, address: str) -> bool:
+        async with self._database.connection() as connection:
+            return await devices.is_seen_at(connection, user_id, address)
 
     async def _checked_hash(self, user_id: UserId | None, password: str) -> str | None:
         """The account's hash, if the password fits; renewed if its parameters are outdated."""

@@ -12,7 +12,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.config import RateLimitSettings
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Bucket, Limit, Rate, take
+from homeserver.rules.rate_limits import Bucket, Limit, Rate, give_back, take
 
 
 class RateLimiter:
@@ -33,6 +33,12 @@ class RateLimiter:
         self._buckets[limit, key] = taken.bucket
         if taken.wait_s > 0:
             raise limit_exceeded(taken.wait_s)
+
+    def give_back(self, limit: Limit, key: str) -> None:
+        """Returns a token that was taken for what did not come to pass."""
+        rate, bucket = self._rates.get(limit), self._buckets.get((limit, key))
+        if rate is not None and bucket is not None:
+            self._buckets[limit, key] = give_back(bucket, rate)
 
 
 def configured_rates(settings: RateLimitSettings) -> dict[Limit, Rate]:

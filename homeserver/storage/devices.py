@@ -55,6 +55,17 @@ async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> 
     return None if row is None else Device(*row)
 
 
+async def is_seen_at(connection: Connection, user_id: UserId, address: str) -> bool:
+    """Whether a device of the user was last seen at an address."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM devices WHERE user_id = $1 AND last_seen_address = $2)",
+            user_id,
+            address,
+        )
+    )
+
+
 async def rename(
     connection: Connection, user_id: UserId, device_id: DeviceId, display_name: str
 ) -> bool:

@@ -37,7 +37,7 @@ from homeserver.services.profiles import Profiles
 from homeserver.services.rate_limits import RateLimiter, configured_rates
 from homeserver.services.seen_devices import SeenDevices
 from homeserver.services.tokens import Tokens
-from homeserver.services.uia import Uia
+from homeserver.services.uia import Proofs, Uia
 from homeserver.storage import logs
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.engine_store import PostgresStore
@@ -246,13 +246,8 @@ def _parts(
         LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
     )
 
-    uia = Uia(
-        clock,
-        os.urandom,
-        is_password_right=accounts.is_password_right,
-        is_token_usable=accounts.is_token_usable,
-        resolve_user=resolve,
-    )
+    proofs = Proofs(accounts.is_password_right, accounts.is_token_usable, resolve)
+    uia = Uia(clock, os.urandom, proofs, limiter=limiter)
     profiles = Profiles(
         database,
         SERVER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -259,3 +260,64 @@ async def test_third_party_ids_are_an_empty_list(server: AccountServer) -> None:
     alice = await server.register("alice")
     reply = await server.call("GET", "/account/3pid", token=alice["access_token"])
     assert reply.body == {"threepids": []}
+
+
+async def test_a_registration_whose_answer_was_lost_is_answered_again(accounts_url: str) -> None:
+    async with account_server(accounts_url) as server:
+        body: dict[str, Any] = {"username": "lost", "password": "secret"}
+        session = (await server.call("POST", "/register", body)).body["session"]
+        auth = {"type": "m.login.dummy", "session": session}
+        first, again = [
+            await server.call("POST", "/register", {**body, "auth": auth}) for _ in range(2)
+        ]
+        assert first.status == again.status == 200
+        assert first.body == again.body
+        token = again.body["access_token"]
+        assert (await server.call("GET", "/account/whoami", token=token)).status == 200
+        for other in ({"password": "other"}, {"username": "lost2"}):
+            reply = await server.call("POST", "/register", {**body, **other, "auth": auth})
+            assert reply.status in (400, 401), reply
+
+
+async def test_a_password_and_devices_that_went_are_answered_again(accounts_url: str) -> None:
+    async with account_server(accounts_url) as server:
+        token = (await server.register("carla"))["access_token"]
+        gone = (await server.log_in("carla")).body["device_id"]
+        asked: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "/account/password", {"new_password": "secret2"}),
+            ("POST", "/delete_devices", {"devices": [gone]}),
+        ]
+        password = "secret"
+        for method, path, body in asked:
+            session = (await server.call(method, path, body, token=token)).body["session"]
+            auth = {
+                "type": "m.login.password",
+                "user": "carla",
+                "password": password,
+                "session": session,
+            }
+            for _ in range(2):
+                reply = await server.call(method, path, {**body, "auth": auth}, token=token)
+                assert (reply.status, reply.body) == (200, {}), path
+            password = "secret2"
+
+
+async def test_guesses_with_a_stolen_token_end_wherever_passwords_are_asked(
+    accounts_url: str,
+) -> None:
+    config = open_config(rate_limits={"login": {"per_second": 0.0001, "burst": 2}})
+    async with account_server(accounts_url, config=config) as server:
+        token = (await server.register("dora"))["access_token"]
+        auth = {"type": "m.login.password", "user": "dora", "password": "wrong"}
+        asked: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "/delete_devices", {"devices": ["X"]}),
+            ("DELETE", "/devices/X", {}),
+            ("POST", "/account/password", {"new_password": "x"}),
+            ("POST", "/account/deactivate", {}),
+        ]
+        statuses = [
+            (await server.call(method, path, {**body, "auth": auth}, token=token)).status
+            for method, path, body in asked
+        ]
+        assert statuses == [401, 401, 429, 429]
+        assert (await server.log_in("dora")).status == 200

@@ -90,4 +90,5 @@ def test_chosen_fields_alone_are_sent() -> None:
 
 def test_the_form_of_federation_is_the_raw_event() -> None:
     viewer = Viewer(ALICE, DeviceId("D"), 1_500, federation_format=True)
-    assert set(orjson.loads(render(seen(), viewer))) == {"content", "hashes", "unsigned"}
+    whole = orjson.loads(render(seen(), viewer))
+    assert set(whole) == {"content", "hashes", "unsigned", "event_id"}
