@@ -53,7 +53,7 @@ from homeserver.services.room_access import RoomEngine
 from homeserver.services.rooms import RoomCreation
 from homeserver.services.seen_devices import SeenDevices
 from homeserver.services.state import State
-from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.departures import DepartedRooms
 from homeserver.services.sync.loop import Sync, SyncEngine
 from homeserver.services.sync.rooms import RoomPlanner
 from homeserver.services.sync.sources import SyncSources
@@ -306,7 +306,7 @@ def make_rooms(
     timelines = Timelines(engine.reader, visibility)
     state = SyncState(engine.rooms)
     planner = RoomPlanner(engine.rooms, engine.reader, timelines, state, lazy)
-    departures = Departures(engine.rooms, engine.reader, timelines, state)
+    departures = DepartedRooms(engine.rooms, engine.reader, timelines, state)
     sources = SyncSources(
         to_device=devicework.to_device,
         device_lists=devicework.device_lists,

@@ -29,7 +29,7 @@ from homeserver.services.filters import Filters
 from homeserver.services.history import History
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.receipts import Receipts
-from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.departures import DepartedRooms
 from homeserver.services.sync.loop import Sync, SyncEngine
 from homeserver.services.sync.rooms import RoomPlanner
 from homeserver.services.sync.sources import SyncSources
@@ -235,7 +235,7 @@ def make(world: World, database: Database) -> SyncWorld:
     sync = Sync(
         SyncEngine(rooms, memberships, committer, fanout, clock),
         RoomPlanner(rooms, world.reader, timelines, state, lazy),
-        Departures(rooms, world.reader, timelines, state),
+        DepartedRooms(rooms, world.reader, timelines, state),
         lazy,
         SyncSources(to_device, device_lists, NoKeys(), stored, receipts, typing),
     )

@@ -49,7 +49,7 @@ class _Stay(msgspec.Struct, frozen=True):
     is_known: bool
 
 
-class Departures:
+class DepartedRooms:
     """Plans rooms that the reader isn't in."""
 
     def __init__(

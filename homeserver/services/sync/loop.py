@@ -37,7 +37,7 @@ from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.sync import answers
 from homeserver.services.sync.answers import Answer
 from homeserver.services.sync.beside import Plans, SyncBeside
-from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.departures import DepartedRooms
 from homeserver.services.sync.ephemeral import account_data_event
 from homeserver.services.sync.invites import stripped_state
 from homeserver.services.sync.news import RoomNews, scan
@@ -81,7 +81,7 @@ class Sync:
         self,
         engine: SyncEngine,
         planner: RoomPlanner,
-        departures: Departures,
+        departures: DepartedRooms,
         lazy_members: LazyMembers,
         sources: SyncSources,
     ) -> None:
