@@ -109,7 +109,8 @@ FETCH_WAIT_OF_USER_S_MAX = 20.0
 FETCHES_OF_OWN_MAX = 32  # of this server itself
 FETCHES_WAITING_OF_OWN_MAX = 1_000
 FETCH_WAIT_OF_OWN_S_MAX = 60.0
-NAME_LOOKUPS_AT_ONCE_MAX = 128  # threads that wait for the system's resolver
+DELIVERIES_UNPROVEN_AT_ONCE_MAX = 64  # to servers not heard from since they failed, or a start
+NAME_LOOKUPS_AT_ONCE_MAX = 384  # threads that wait for the system's resolver: all of these at once
 RATE_BUCKETS_MAX = 10_000
 
 # --- transport: resolving -----------------------------------------------------------------------

@@ -43,11 +43,16 @@ class Backoffs:
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock, self._random = clock, random
         self._failing: OrderedDict[ServerName, Backoff] = OrderedDict()
+        self._proven: OrderedDict[ServerName, None] = OrderedDict()
         self._listeners: list[Callable[[ServerName], None]] = []
 
     def of(self, server: ServerName) -> Backoff | None:
         """The state of a failing server; None when nothing is wrong."""
         return self._failing.get(server)
+
+    def is_proven(self, server: ServerName) -> bool:
+        """Was the server heard from, and hasn't failed since? (A bounded number is remembered.)"""
+        return server in self._proven
 
     def wait_s(self, server: ServerName) -> float:
         """How long the server is still left alone; 0.0 when it may be tried."""
@@ -61,6 +66,7 @@ class Backoffs:
 
     def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
         """Counts a failure and returns the new state."""
+        self._proven.pop(server, None)
         now_ms = self._clock.now_ms()
         state = self._failing.pop(server, None) or Backoff(now_ms, now_ms, 0, error)
         base_ms = BACKOFF_S_MIN * 1000
@@ -86,6 +92,10 @@ class Backoffs:
 
     def succeeded(self, server: ServerName) -> None:
         """The server answered a request of ours, or made one itself (authenticated)."""
+        self._proven[server] = None
+        self._proven.move_to_end(server)
+        while len(self._proven) > BACKOFFS_REMEMBERED_MAX:
+            self._proven.popitem(last=False)
         if self._failing.pop(server, None) is not None:
             for listener in self._listeners:
                 listener(server)

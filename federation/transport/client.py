@@ -6,14 +6,14 @@ Rules:
 3. What shows that a server is down (no connection, time-out, bad certificate, 429, 5xx) counts
    for its back-off; any other answer ends it. While a server is left alone requests fail at once,
    unless a user waits for it (`despite_backoff`).
-4. Every request takes a turn of its cause (`scheduling`), but for those of callers that bound what
-   is under way: deliveries, and policy servers.
+4. What is under way is bounded (`TurnKind`).
 
 Spec: server-server API, "API standards" and "Request authentication".
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
+from federation.limits import DELIVERIES_UNPROVEN_AT_ONCE_MAX
 from federation.ports import FederationSettings
 from federation.transport.backoff import Backoffs
 from federation.transport.dialer import (
@@ -114,11 +115,22 @@ class FederationError(Exception):
         return self.is_down or self.kind in (FailureKind.BACKING_OFF, FailureKind.BUSY)
 
 
+class TurnKind(Enum):
+    """How requests that are under way are bounded."""
+
+    FETCH = "fetch"
+    """By a turn of whoever caused the request (`scheduling`)."""
+    DELIVERY = "delivery"
+    """By the caller, one for each server; of servers that haven't been heard from, a few at once.
+    What doesn't answer mustn't use up connections and look-ups."""
+    CALLER = "caller"
+    """By the caller, or it has a turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to `server`. `target` is percent-encoded (see `build_target`). `must_succeed`: any
     failure but 413 counts for the back-off, as of a transaction, which is sent until it is taken.
-    `takes_turn` is false where the caller bounds what is under way, or has a turn.
     """
 
     server: ServerName
@@ -128,7 +140,7 @@ class Request:
     bounds: Bounds = _DEFAULT_BOUNDS
     despite_backoff: bool = False
     must_succeed: bool = False
-    takes_turn: bool = True
+    turn: TurnKind = TurnKind.FETCH
 
 
 def build_target(prefix: str, *parts: str, query: Iterable[tuple[str, str]] = ()) -> str:
@@ -154,6 +166,7 @@ class FederationClient:
         self._name, self._key = settings.server_name, key
         self._dialer, self._resolver, self._backoffs = dialer, resolver, backoffs
         self._scheduler = scheduler
+        self._unproven = asyncio.Semaphore(DELIVERIES_UNPROVEN_AT_ONCE_MAX)
 
     @property
     def backoffs(self) -> Backoffs:
@@ -162,7 +175,7 @@ class FederationClient:
 
     @asynccontextmanager
     async def turn(self, server: ServerName) -> AsyncIterator[None]:
-        """A turn for one request, which is made with `takes_turn` false. Raises FederationError
+        """A turn for one request, which is made with `TurnKind.CALLER`. Raises FederationError
         (BUSY)."""
         try:
             async with self._scheduler.turn(server):
@@ -245,11 +258,20 @@ class FederationClient:
         self, request: Request, outgoing: Outgoing, sink: Sink | None = None
     ) -> bytes:
         self._check_backoff(request)
-        if not request.takes_turn:
+        if request.turn is TurnKind.CALLER:
             return await self._exchange_now(request, outgoing, sink)
-        async with self.turn(request.server):
+        turn = self._delivery if request.turn is TurnKind.DELIVERY else self.turn
+        async with turn(request.server):
             self._check_backoff(request)  # it may have failed while this waited
             return await self._exchange_now(request, outgoing, sink)
+
+    @asynccontextmanager
+    async def _delivery(self, server: ServerName) -> AsyncIterator[None]:
+        if self._backoffs.is_proven(server):
+            yield
+            return
+        async with self._unproven:
+            yield
 
     def _check_backoff(self, request: Request) -> None:
         server = request.server

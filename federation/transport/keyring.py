@@ -39,7 +39,7 @@ from federation.limits import (
     OWN_KEY_VALIDITY_MS,
 )
 from federation.ports import Clock, FederationSettings, KeyStore, StoredServerKey
-from federation.transport.client import FederationClient, FederationError, Request
+from federation.transport.client import FederationClient, FederationError, Request, TurnKind
 from federation.transport.dialer import Bounds
 from federation.transport.key_documents import (
     BadKeyDocument,
@@ -230,7 +230,7 @@ class Keyring:
             None,
             _BOUNDS,
             despite_backoff=True,
-            takes_turn=False,
+            turn=TurnKind.CALLER,
         )
         try:
             document = await self._client.request_unsigned(request)

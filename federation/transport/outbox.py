@@ -42,6 +42,7 @@ from federation.transport.client import (
     FederationClient,
     FederationError,
     Request,
+    TurnKind,
     build_target,
     encode_content,
 )
@@ -264,7 +265,9 @@ class Outbox:
         sender.is_sending = True
         try:
             await self._client.send(
-                Request(server, "PUT", target, bounds=_BOUNDS, must_succeed=True, takes_turn=False),
+                Request(
+                    server, "PUT", target, bounds=_BOUNDS, must_succeed=True, turn=TurnKind.DELIVERY
+                ),
                 transaction.body,
             )
         except FederationError as error:

@@ -46,7 +46,13 @@ from federation.limits import (
     POLICY_WAITING_MAX,
 )
 from federation.ports import Clock, EventStore, Metrics, PolicyRefusal, PolicySigner, Refused
-from federation.transport.client import FailureKind, FederationClient, FederationError, Request
+from federation.transport.client import (
+    FailureKind,
+    FederationClient,
+    FederationError,
+    Request,
+    TurnKind,
+)
 from federation.transport.dialer import Bounds
 from federation.transport.parsing.answers import parse_document
 
@@ -121,7 +127,7 @@ class PolicyServers:
             _TARGET,
             bounds=_BOUNDS,
             despite_backoff=True,
-            takes_turn=False,
+            turn=TurnKind.CALLER,
         )
         answer: JsonObject | PolicyRefusal
         try:

@@ -1,7 +1,12 @@
 """Back-off: one state for all callers of a server."""
 
 from federation.events.ids import ServerName
-from federation.limits import BACKOFF_RETRY_AFTER_S_MAX, BACKOFF_S_MAX, BACKOFF_S_MIN
+from federation.limits import (
+    BACKOFF_RETRY_AFTER_S_MAX,
+    BACKOFF_S_MAX,
+    BACKOFF_S_MIN,
+    BACKOFFS_REMEMBERED_MAX,
+)
 from federation.transport.backoff import Backoffs
 from tests.federation.transport.memory_ports import JumpingClock
 
@@ -64,3 +69,16 @@ def test_a_clock_that_is_set_back_makes_no_wait_longer_than_it_was() -> None:
             assert backoffs.wait_s(A) <= wait_s
         clock.jump(wait_s + 1)
         assert backoffs.wait_s(A) == 0
+
+
+def test_a_server_is_proven_by_a_sign_of_life_until_it_fails() -> None:
+    backoffs = Backoffs(JumpingClock(), lambda: 0.5)
+    assert not backoffs.is_proven(A)
+    backoffs.succeeded(A)
+    assert backoffs.is_proven(A)
+    backoffs.failed(A, "down")
+    assert not backoffs.is_proven(A)
+    for number in range(BACKOFFS_REMEMBERED_MAX + 1):
+        backoffs.succeeded(ServerName(f"{number}.test"))
+    assert not backoffs.is_proven(ServerName("0.test"))
+    assert backoffs.is_proven(ServerName("1.test"))

@@ -1,18 +1,25 @@
 """Requests to other servers: signed, bounded, told apart by kind of failure."""
 
+import asyncio
+from unittest.mock import patch
+
 import pytest
 from aiohttp import web
 
+from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.events.canonical_json import JsonObject
+from federation.limits import FETCH_WAIT_OF_ADDRESS_S_MAX, FETCHES_PER_SERVER_AND_CAUSE_MAX
 from federation.transport.client import (
     FailureKind,
     FederationError,
     Request,
+    TurnKind,
     build_target,
     encode_content,
 )
 from federation.transport.dialer import Bounds
 from tests.federation.transport.loopback import Lie, Peer, loopback
+from tests.federation.transport.memory_ports import until
 
 
 async def failed(peer: Peer, request: Request) -> FederationError:
@@ -102,3 +109,102 @@ async def test_get_is_a_request_without_body() -> None:
         answer: JsonObject = await a.client.get(b.name, "/_matrix/federation/v1/version")
         assert answer == {"server": {"name": "Freehold", "version": "0.1.0"}}
         assert a.client.backoffs is a.backoffs
+
+
+class Held:
+    """An endpoint that answers when it is told to; counts who waits."""
+
+    def __init__(self) -> None:
+        self.waiting, self.over = 0, asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest, _: object) -> web.StreamResponse:
+        self.waiting += 1
+        await self.over.wait()
+        return web.json_response({})
+
+
+async def test_a_question_takes_a_turn_and_a_delivery_does_not() -> None:
+    async with loopback() as net:
+        a, b, c = [await net.peer(f"{name}.test") for name in "abc"]
+        held = b.lies["/x"] = Held()
+        c.lies["/x"] = answering(200, b"{}")
+        cause = Cause(CauseKind.SERVER, "c.test")
+        at_once = FETCHES_PER_SERVER_AND_CAUSE_MAX
+        async with asyncio.TaskGroup() as group:
+            with caused_by(cause):
+                for _ in range(at_once + 1):
+                    group.create_task(a.client.request(Request(b.name, "GET", "/x")))
+                await until(lambda: held.waiting == at_once)
+                assert await a.client.request(Request(c.name, "GET", "/x")) == {}
+                delivery = Request(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
+                group.create_task(a.client.request(delivery))
+                await until(lambda: held.waiting == at_once + 1)
+            held.over.set()
+        assert held.waiting == at_once + 2
+
+
+async def test_without_a_turn_nothing_is_asked_and_nobody_blamed() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        held = b.lies["/x"] = Held()
+        async with asyncio.TaskGroup() as group:
+            with caused_by(address_cause("192.0.2.1")):
+                for _ in range(FETCHES_PER_SERVER_AND_CAUSE_MAX):
+                    group.create_task(a.client.request(Request(b.name, "GET", "/x")))
+                await until(lambda: held.waiting == FETCHES_PER_SERVER_AND_CAUSE_MAX)
+                late = group.create_task(failed(a, Request(b.name, "GET", "/x")))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                net.clock.jump(FETCH_WAIT_OF_ADDRESS_S_MAX + 0.1)
+                error = await late
+            held.over.set()
+        assert (error.kind, error.is_retryable, error.is_down) == (FailureKind.BUSY, True, False)
+        assert a.backoffs.of(b.name) is None
+
+
+async def test_who_waits_for_a_turn_at_a_server_that_fails_is_told_so() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        over, asked = asyncio.Event(), 0
+
+        async def fail(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            nonlocal asked
+            asked += 1
+            await over.wait()
+            return web.Response(status=503)
+
+        b.lies["/x"] = fail
+        async with asyncio.TaskGroup() as group:
+            with caused_by(Cause(CauseKind.SERVER, "c.test")):
+                tasks = [
+                    group.create_task(failed(a, Request(b.name, "GET", "/x"))) for _ in range(20)
+                ]
+            await until(lambda: asked == FETCHES_PER_SERVER_AND_CAUSE_MAX)
+            over.set()
+        kinds = [task.result().kind for task in tasks]
+        assert kinds.count(FailureKind.BACKING_OFF) == 20 - FETCHES_PER_SERVER_AND_CAUSE_MAX
+        assert asked == FETCHES_PER_SERVER_AND_CAUSE_MAX
+
+
+async def test_deliveries_to_servers_not_heard_from_leave_room_for_others() -> None:
+    async with loopback() as net:
+        b, c = await net.peer("b.test"), await net.peer("c.test")
+        held = b.lies["/x"] = Held()
+        c.lies["/x"] = answering(200, b"{}")
+        with patch("federation.transport.client.DELIVERIES_UNPROVEN_AT_ONCE_MAX", 2):
+            client = (await net.peer("a.test")).client
+        to_hole = Request(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
+        to_other = Request(c.name, "GET", "/x", turn=TurnKind.DELIVERY)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(client.request(to_hole))
+            await until(lambda: held.waiting == 2)
+            unproven = group.create_task(client.request(to_other))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not unproven.done()
+            client.backoffs.succeeded(c.name)
+            assert await client.request(to_other) == {}
+            assert not unproven.done()
+            held.over.set()
+        assert unproven.result() == {}
