@@ -173,6 +173,10 @@ class FederationClient:
         """The shared table of failing servers."""
         return self._backoffs
 
+    async def is_neighbour(self, server: ServerName) -> bool:
+        """Does the server share a room with us, and answer?"""
+        return await self._scheduler.is_neighbour(server)
+
     @asynccontextmanager
     async def turn(self, server: ServerName) -> AsyncIterator[None]:
         """A turn for one request, which is made with `TurnKind.CALLER`. Raises FederationError

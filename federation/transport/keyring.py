@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from federation.causes import CauseKind, current_cause
 from federation.events.canonical_json import JsonObject, encode
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import (
@@ -31,11 +32,14 @@ from federation.limits import (
     KEY_DOCUMENT_BYTES_MAX,
     KEY_FAILURES_REMEMBERED_MAX,
     KEY_FETCHES_AT_ONCE_MAX,
+    KEY_FETCHES_PER_ADDRESS_BURST,
+    KEY_FETCHES_PER_ADDRESS_PER_S,
     KEY_REFETCH_S_MIN,
     KEY_REQUEST_S_MAX,
     KEY_RETRY_S_MAX,
     KEY_SERVER_RETRY_S,
     KEYS_CACHED_MAX,
+    KEYS_STORED_PER_DOCUMENT_MAX,
     OWN_KEY_VALIDITY_MS,
 )
 from federation.ports import Clock, FederationSettings, KeyStore, StoredServerKey
@@ -50,6 +54,7 @@ from federation.transport.key_documents import (
     parse_key_document,
     signer_ids,
 )
+from federation.transport.scheduling.rates import RateLimit
 
 _BOUNDS = Bounds(timeout_s=KEY_REQUEST_S_MAX, bytes_max=KEY_DOCUMENT_BYTES_MAX)
 
@@ -104,6 +109,9 @@ class Keyring:
         self._flights: dict[ServerName, asyncio.Future[None]] = {}
         self.documents = KeyDocuments()
         self._own_document: JsonObject | None = None
+        self._rate = RateLimit(
+            clock, per_s=KEY_FETCHES_PER_ADDRESS_PER_S, burst=KEY_FETCHES_PER_ADDRESS_BURST
+        )
         self._asked: OrderedDict[tuple[ServerName, ServerName, KeyId], float] = OrderedDict()
 
     # --- what verifiers ask -----------------------------------------------------------------------
@@ -168,7 +176,7 @@ class Keyring:
 
         async def work() -> None:
             for server in left:
-                if not await self.refresh(server):
+                if not await self._refresh_within_rate(server):
                     delayed.add(server)
 
         async with asyncio.TaskGroup() as group:
@@ -188,6 +196,19 @@ class Keyring:
         return kept
 
     # --- fetching ---------------------------------------------------------------------------------
+
+    async def _refresh_within_rate(self, server: ServerName) -> bool:
+        """As `refresh`. Names are cheap to make up, and servers that publish keys under each:
+        an address has a rate, but for servers that share a room with us."""
+        cause = current_cause()
+        if (
+            cause.kind is CauseKind.ADDRESS
+            and not await self._has_landed(server)
+            and self._rate.take(cause) > 0
+            and not await self._client.is_neighbour(server)
+        ):
+            return False
+        return await self.refresh(server)
 
     async def refresh(self, server: ServerName) -> bool:
         """Fetches the server's document, unless somebody else does at this moment or it was tried
@@ -247,7 +268,7 @@ class Keyring:
         size = len(encode(document))
         self.documents.add(KeyDocument(server, document, key_ids, received_ms, until_ms, size))
         self._remember(keys)
-        await self._store.store_keys(keys)
+        await self._store.store_keys(keys[:KEYS_STORED_PER_DOCUMENT_MAX])
 
     async def _ask_notary(self, notary: ServerName, wanted: Sequence[KeyWanted]) -> None:
         asked: dict[str, dict[str, JsonObject]] = {}

@@ -109,7 +109,7 @@ class FetchScheduler:
     """Hands out turns. `is_neighbour` is only asked when no other place is free."""
 
     def __init__(self, clock: Clock, is_neighbour: IsNeighbour) -> None:
-        self._clock, self._is_neighbour = clock, is_neighbour
+        self._clock, self.is_neighbour = clock, is_neighbour
         self._of_cause: Counter[Cause] = Counter()
         self._of_kind: Counter[CauseKind] = Counter()
         self._of_server: Counter[ServerName] = Counter()
@@ -131,7 +131,7 @@ class FetchScheduler:
             self._leave(place)
 
     async def _reserved_or_waited_for(self, cause: Cause, server: ServerName) -> _Place:
-        is_neighbour = await self._is_neighbour(server)
+        is_neighbour = await self.is_neighbour(server)
         place = self._free_place(cause, server, is_neighbour=is_neighbour)
         return place or await self._wait(cause, _Waiter(server, is_neighbour=is_neighbour))
 

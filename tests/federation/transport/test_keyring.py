@@ -14,9 +14,12 @@ from federation.events.signing import SigningKey, sign_json
 from federation.limits import (
     FETCH_WAIT_OF_ADDRESS_S_MAX,
     FETCHES_PER_ADDRESS_MAX,
+    KEY_FETCHES_PER_ADDRESS_BURST,
+    KEY_FETCHES_PER_ADDRESS_PER_S,
     KEY_REFETCH_S_MIN,
     KEY_SERVER_RETRY_S,
     KEY_VALIDITY_MS_MAX,
+    KEYS_STORED_PER_DOCUMENT_MAX,
     OWN_KEY_VALIDITY_MS,
 )
 from federation.ports import StoredServerKey
@@ -269,6 +272,39 @@ async def test_the_key_of_a_neighbour_is_fetched_from_the_reserve(
                 await until(lambda: hole.open == FETCHES_PER_ADDRESS_MAX)
                 assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
             hole.over.set()
+
+
+async def test_an_address_makes_us_fetch_at_a_bounded_rate() -> None:
+    """Its own servers answer at once, each with keys under a new name."""
+    async with loopback() as net:
+        a, b = await pair(net)
+        names = [ServerName(f"s{n}.test") for n in range(int(KEY_FETCHES_PER_ADDRESS_BURST) + 2)]
+        with caused_by(address_cause("192.0.2.66")):
+            for name in names[:-2]:
+                assert await _unavailable(a, name) is KeyUnavailable
+            assert await _unavailable(a, names[-2]) is KeyDelayed
+            assert await _unavailable(a, b.name) is KeyDelayed
+            net.clock.jump(1 / KEY_FETCHES_PER_ADDRESS_PER_S)
+            assert await _unavailable(a, names[-1]) is KeyUnavailable
+            assert await _unavailable(a, b.name) is KeyDelayed
+            a.neighbours.add(b.name)
+            assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+        with caused_by(address_cause("192.0.2.1")):
+            assert await _unavailable(a, names[-2]) is KeyUnavailable
+        assert await _unavailable(a, ServerName("own.test")) is KeyUnavailable
+
+
+async def test_a_bounded_number_of_a_documents_keys_is_stored() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        old = {
+            f"ed25519:o{n}": {"key": b.key.verify_key.encoded, "expired_ts": 1} for n in range(99)
+        }
+        b.lies["/key/v2/server"] = serving(document_of(b, old_verify_keys=old))
+        assert await a.keyring.request_key(b.name, K1) == b.key.verify_key
+        assert len(a.keys.keys) == KEYS_STORED_PER_DOCUMENT_MAX
+        assert (b.name, K1) in a.keys.keys
+        assert a.keyring.at_hand(KeyWanted(b.name, KeyId("ed25519:o98"), 0)) is not None
 
 
 async def test_a_key_server_is_not_asked_for_the_same_key_again_and_again() -> None:
