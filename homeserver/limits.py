@@ -224,6 +224,9 @@ SUPERVISOR_STOP_S = 2
 RESTART_WAIT_S_LEAST = 0.5
 """Wait before a failed task is started again; doubles with each failure."""
 
+RESTART_TRACES = 3
+"""Failures in a row of which a task's traceback is logged; of further ones a line is."""
+
 RESTART_WAIT_S_MOST = 15.0
 """Longest wait before a failed task is started again: after an outage of the database, delivery to
 other servers goes on so soon."""

@@ -1,8 +1,9 @@
 """The parent of every long-lived task, and the only place that makes tasks.
 
 Rules:
-1. A task that fails is logged, counted and started again after a back-off that doubles up to a
-   minute and starts over once the task ran for that long; its siblings go on.
+1. A task that fails is logged (its traceback a few times in a row), counted and started again
+   after a back-off that doubles up to a minute and starts over once the task ran for that long; its
+   siblings go on.
 2. A task that returns is done, and isn't started again.
 3. `stop` cancels all tasks and waits for them, for a bounded time; after it nothing is spawned.
 """
@@ -62,24 +63,29 @@ class Supervisor:
     async def _keep_running(
         self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        wait_s = limits.RESTART_WAIT_S_LEAST
+        wait_s, failures = limits.RESTART_WAIT_S_LEAST, 0
         while True:
             started_s = self._clock.monotonic_s()
-            if await self._is_done(name, factory()):
+            if await self._is_done(name, factory(), failures):
                 return
+            failures += 1
             if self._clock.monotonic_s() - started_s > limits.RESTART_WAIT_S_MOST:
-                wait_s = limits.RESTART_WAIT_S_LEAST
+                wait_s, failures = limits.RESTART_WAIT_S_LEAST, 1
             await self._clock.sleep(wait_s)
             wait_s = min(wait_s * 2, limits.RESTART_WAIT_S_MOST)
 
     async def _run_once(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        await self._is_done(name, coroutine)
+        await self._is_done(name, coroutine, 0)
 
-    async def _is_done(self, name: str, coroutine: Coroutine[Any, Any, None]) -> bool:
+    async def _is_done(
+        self, name: str, coroutine: Coroutine[Any, Any, None], failures: int
+    ) -> bool:
+        """`failures`: how often in a row it failed before."""
         try:
             await coroutine
-        except Exception:  # noqa: BLE001 - the one place where bugs of tasks end
-            _log.exception("task %s failed", name)
+        except Exception as error:  # noqa: BLE001 - the one place where bugs of tasks end
+            is_new = failures < limits.RESTART_TRACES
+            _log.error("task %s failed: %r", name, error, exc_info=error if is_new else None)
             self._metrics.count("task_failures", task=name)
             return False
         return True

@@ -69,6 +69,27 @@ async def test_a_failed_task_is_started_again_with_growing_waits(
     await supervisor.stop()
 
 
+async def test_a_task_that_fails_again_and_again_leaves_a_line_each_time(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs, done = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        if runs > 10:
+            done.set()
+            return
+        raise RuntimeError("no luck")
+
+    supervisor.spawn("worker", work)
+    await asyncio.wait_for(done.wait(), 30)
+    failed = [one for one in caplog.records if "task worker failed" in one.getMessage()]
+    assert len(failed) == 10
+    assert [bool(one.exc_info) for one in failed] == [n < limits.RESTART_TRACES for n in range(10)]
+    await supervisor.stop()
+
+
 async def test_the_wait_has_an_end_and_starts_over_after_a_long_run(
     supervisor: Supervisor, clock: JumpingClock
 ) -> None:

@@ -211,8 +211,9 @@ class Backlog:
 
     async def _settle(self, event: Event, origin: ServerName, attempts: int) -> Outcome:
         """Decides an event. One over which this broke several times is put off, so that it doesn't
-        hold up its lane."""
+        hold up its lane, and tried again then."""
         if self._broken_over[event.event_id] >= _BROKEN_OVER_MAX:
+            del self._broken_over[event.event_id]
             return Undecided("deciding it fails here")
         self._broken_over[event.event_id] += 1
         with caused_by(Cause(CauseKind.SERVER, origin)):

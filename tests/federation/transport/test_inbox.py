@@ -14,6 +14,7 @@ from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
+from federation.limits import INBOX_RETRY_S_MAX
 from federation.ports import JoinedRoom, Refused
 from federation.transport.gap_filler import Outcome
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
@@ -253,6 +254,8 @@ async def test_an_event_over_which_the_worker_breaks_does_not_hold_up_its_room()
             await a.inbox.start()
             await until(lambda: good.event_id in a.rooms.before)
             await until(lambda: a.waiting.waiting[poison.event_id].attempts > 0)
+        net.clock.jump(INBOX_RETRY_S_MAX)
+        await until(lambda: poison.event_id in a.rooms.before)
 
 
 async def test_budgets_per_room_make_the_origin_come_again() -> None:
