@@ -389,9 +389,12 @@ EDUS_PER_LIST = 20
 """Space kept in a transaction for the EDUs that one change of a device list makes, or the whole
 list."""
 
-KEY_QUERY_JOIN_WAIT_S = 0.5
-"""How long another server's question about a user waits for a join that is being stored. A client
-waits for the answer, and asks again after a refusal."""
+KEY_QUERY_JOIN_WAIT_S = 4.0
+"""How long another server's question about a user waits for a join that is being stored."""
+
+KEY_QUERY_WAIT_S = 0.5
+"""How long it waits where none is, for an event that is on its way. A client waits for the answer,
+and asks again after a refusal."""
 
 PASSING_EDUS = 100
 """Typing and receipts that wait for one destination; the oldest go."""

@@ -37,6 +37,10 @@ class Arrivals:
                 if over is not None:
                     over.set()
 
+    def is_any(self) -> bool:
+        """Is a join of any room on its way?"""
+        return bool(self._joins)
+
     async def are_over(self, room_id: RoomId) -> bool:
         """Waits until no join of the room is on its way; False if that takes too long."""
         if room_id not in self._joins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from federation.events.canonical_json import JsonObject
@@ -355,6 +355,7 @@ def make_queries(
     *,
     own: ServerName,
     clock: Clock,
+    is_joining: Callable[[], bool],
 ) -> FederationQueries:
     """What other servers may ask of our users."""
 
@@ -382,6 +383,7 @@ def make_queries(
         clock=clock,
         profile=ask_profile,
         directory=ask_directory,
+        is_joining=is_joining,
     )
 
 
@@ -436,7 +438,15 @@ def make_services(
         limiter=limiter,
     )
 
-    queries = make_queries(engine, devicework, profiles, rooms.directory, own=own, clock=clock)
+    queries = make_queries(
+        engine,
+        devicework,
+        profiles,
+        rooms.directory,
+        own=own,
+        clock=clock,
+        is_joining=way_out.arrivals.is_any,
+    )
     edus = FederationEdus(
         typing=devicework.typing,
         receipts=devicework.receipts,

@@ -7,7 +7,8 @@ Rules:
    encryption to somebody who is just invited works, and nobody drains one-time keys of strangers.
    (The spec names no rule; this is the narrowest one that keeps encrypted joins working.)
 2. A join that went through another server is known there before it is stored here. So before a
-   refusal we look again for a short while (`limits.KEY_QUERY_JOIN_WAIT_S`).
+   refusal we look again, for a short while, or a longer one while a user of ours is joining a room
+   (`limits.KEY_QUERY_WAIT_S`, `KEY_QUERY_JOIN_WAIT_S`).
 3. In questions about several users, those whom the server may not see are left out, like unknown
    ones. Where that leaves none, the question is refused: so the client that asked is told that it
    failed, and asks again, instead of taking it that the user has no devices.
@@ -53,11 +54,13 @@ class FederationQueries:
         clock: Clock,
         profile: AskProfile,
         directory: AskDirectory,
+        is_joining: Callable[[], bool],
     ) -> None:
-        """`profile` and `directory` answer for local users and aliases; they raise MatrixError."""
+        """`profile` and `directory` answer for local users and aliases; they raise MatrixError.
+        `is_joining`: is a join of a user of ours on its way?"""
         self._server_name, self._rooms, self._memberships = server_name, rooms, memberships
         self._keys, self._key_queries, self._clock = keys, key_queries, clock
-        self._profile, self._directory = profile, directory
+        self._profile, self._directory, self._is_joining = profile, directory, is_joining
 
     async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
         """A user's profile, or one field of it."""
@@ -123,13 +126,16 @@ class FederationQueries:
         """Rules 1 and 2."""
         own = {user for user in user_ids if server_of(user) == self._server_name}
         visible = {user for user in own if await self._sees(origin, user, _CONCERNED)}
-        deadline_s = self._clock.monotonic_s() + limits.KEY_QUERY_JOIN_WAIT_S
-        while own - visible and self._clock.monotonic_s() < deadline_s:
+        started_s = self._clock.monotonic_s()
+        while own - visible and self._clock.monotonic_s() < started_s + self._wait_s():
             await self._clock.sleep(_LOOK_AGAIN_S)
             visible |= {
                 user for user in own - visible if await self._sees(origin, user, _CONCERNED)
             }
         return frozenset(visible)
+
+    def _wait_s(self) -> float:
+        return limits.KEY_QUERY_JOIN_WAIT_S if self._is_joining() else limits.KEY_QUERY_WAIT_S
 
     async def _sees(
         self, origin: ServerName, user_id: UserId, memberships: Collection[str]
