@@ -43,7 +43,6 @@ async def cant_join(person: Person, room_id: str, via: str) -> None:
     assert answer.status == 403, answer
 
 
-@pytest.mark.long
 async def test_an_invite_shows_what_it_is_and_is_accepted(couple: Couple) -> None:
     """A direct chat: the guest sees that it is one, who invites, and the room's name."""
     host, guest = couple.host, couple.guest
@@ -73,7 +72,6 @@ async def test_an_invite_is_rejected(couple: Couple) -> None:
     await cant_join(guest, room_id, host.server)
 
 
-@pytest.mark.long
 async def test_an_invite_is_withdrawn(couple: Couple) -> None:
     """By a kick before it was accepted; the guest learns of it and can't join any more. A second
     invite, with a reason, counts again."""
