@@ -31,7 +31,7 @@ from homeserver.api.routes import Auth, Route
 from homeserver.errors import MatrixError, invalid_param, unavailable
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
-from homeserver.storage.database import DatabaseUnavailable, DataRefused
+from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("homeserver.access")
@@ -167,6 +167,9 @@ class Edge:
 
     def _failure(self, error: Exception, method: str, path: str) -> web.Response:
         """An answer for what isn't a refusal."""
+        if isinstance(error, DatabaseFailing):
+            _log.warning("%s %s: the database fails: %s", method, path, error)
+            return self._refusal(unavailable("The database can't do that now"))
         if isinstance(error, DatabaseUnavailable):
             _log.warning("%s %s: the database is away: %s", method, path, error)
             return self._refusal(unavailable("The database can't be reached"))

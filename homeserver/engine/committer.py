@@ -35,7 +35,7 @@ from homeserver.engine.row_numbers import RowNumbers
 from homeserver.engine.staging import RoomUnit, Superseded
 from homeserver.engine.store import Store
 from homeserver.errors import MatrixError, unavailable
-from homeserver.storage.database import DatabaseUnavailable, DataRefused
+from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
 from homeserver.storage.logs import OwnedLog
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class Committer:
         try:
             try:
                 await self._connection.write(batch, self.fault)
-            except (MatrixError, DataRefused, LogLost):
+            except (MatrixError, DataRefused, DatabaseFailing, LogLost):
                 raise  # they say themselves that nothing is stored
             except Exception as error:
                 is_possible = batch.sent or isinstance(error, DatabaseUnavailable)
@@ -196,6 +196,9 @@ class Committer:
         except asyncio.CancelledError:
             self._fail(current, unavailable("the server is stopping"))
             raise
+        except DatabaseFailing as error:
+            log.warning("a commit failed, the database can't store it: %s", error)
+            self._fail(current, unavailable("the database can't store it now"))
         except DatabaseUnavailable as error:
             log.warning("a commit failed, the database is away: %s", error)
             self._fail(current, unavailable("the database can't be reached"))

@@ -4,8 +4,9 @@ Rules:
 1. `asyncpg` is imported in `homeserver.storage` alone; other layers see `Connection`, `Database`
    and the two errors below.
 2. Storage functions take an open connection; who calls them owns the transaction.
-3. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. Data
-   that PostgreSQL refuses is `DataRefused`: trying again would not help.
+3. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. So is
+   one that has no space, or can't do what it is asked for a reason that isn't the data
+   (`DatabaseFailing`). Data that PostgreSQL refuses is `DataRefused`: trying again would not help.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class DatabaseUnavailable(Exception):
     """The database can't be reached, or the connection was lost; it may be back soon."""
 
 
+class DatabaseFailing(DatabaseUnavailable):
+    """The database answers, but can't do what it was asked now: its disk is full or broken, it was
+    told to stop the statement, it only takes reads. Nothing of the transaction is stored."""
+
+
 class DataRefused(Exception):
     """The database refused the data (a constraint, a type): repeating it would not help."""
 
@@ -39,22 +45,35 @@ class DataRefused(Exception):
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the session ended between two steps of the protocol
+    asyncpg.InternalClientError,  # what the driver meets on a connection that is dying
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.InsufficientResourcesError,
     ConnectionError,
     OSError,
     TimeoutError,
 )
 
 
+_FAILING = (
+    asyncpg.InsufficientResourcesError,  # disk full, out of memory
+    asyncpg.OperatorInterventionError,  # a statement that was cancelled
+    asyncpg.PostgresSystemError,  # an input or output error
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a full disk's emergency stop
+)
+"""Errors with which the database says that a transaction came to nothing, whatever its data."""
+
+
 def translated(error: BaseException) -> Exception | None:
     """Our error for one of the driver's, else None."""
     if isinstance(error, _LOST):
         return DatabaseUnavailable(f"{type(error).__name__}: {error}")
+    if isinstance(error, _FAILING):
+        # After a fatal error the session is gone, and what became of the transaction isn't told.
+        is_told = error.severity_en not in ("FATAL", "PANIC")
+        kind = DatabaseFailing if is_told else DatabaseUnavailable
+        return kind(f"{type(error).__name__}: {error}")
     if isinstance(error, asyncpg.PostgresError):
         return DataRefused(f"{type(error).__name__}: {error}")
     return None

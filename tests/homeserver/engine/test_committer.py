@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from federation.graph.admission import Accepted
@@ -125,6 +126,55 @@ async def test_connection_cut_before_commit_is_503_and_stores_nothing(postgres_u
         world.engine.committer.fault = None
         await world.say(room_id, "kept", txn="t")
         assert await world.bodies(room_id) == ["kept"]
+
+
+_REFUSING = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'could not extend file: No space left' USING ERRCODE = '{code}'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.mark.parametrize("code", ["53100", "58030"])
+async def test_a_full_disk_is_503_for_each_send_until_there_is_space_again(
+    postgres_url: str, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await world.say(room_id, "before")
+        async with world.engine.database.connection() as connection:
+            await connection.execute(_REFUSING.replace("{code}", code))
+        sends = [world.say(room_id, str(number), txn=str(number)) for number in range(3)]
+        for refusal in await asyncio.gather(*sends, return_exceptions=True):
+            assert isinstance(refusal, MatrixError)
+            assert (refusal.status, refusal.headers["Retry-After"]) == (503, "2")
+        assert await world.bodies(room_id) == ["before"]
+        async with world.engine.database.connection() as connection:
+            await connection.execute("DROP TRIGGER refuse ON events")
+        await world.say(room_id, "1", txn="1")
+        assert await world.bodies(room_id) == ["before", "1"]
+        assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_dying_connection_that_confuses_the_driver_is_an_unknown_outcome(
+    postgres_url: str,
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        faults = ["after", "before"]
+
+        async def confuse(when: str) -> None:
+            if faults and when == faults[0]:
+                faults.pop(0)
+                raise asyncpg.InternalClientError("got result for unknown protocol state 3")
+
+        world.engine.committer.fault = confuse
+        await world.say(room_id, "in", txn="a")
+        with pytest.raises(MatrixError) as refused:
+            await world.say(room_id, "out", txn="b")
+        assert refused.value.status == 503
+        await world.say(room_id, "out", txn="b")
+        assert await world.bodies(room_id) == ["in", "out"]
 
 
 async def test_failed_batch_takes_what_was_built_on_it_and_nothing_else(postgres_url: str) -> None:
