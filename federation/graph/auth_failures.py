@@ -110,6 +110,8 @@ class AuthRule(Enum):
     STATE_KEY_OF_OTHER_USER = "state_key_of_other_user"
     """9: a state key that starts with `@` is the sender's."""
 
+    POWER_LEVEL_WITHOUT_STATE_KEY = "power_level_without_state_key"
+    """10, by what is deployed: power levels are state."""
     POWER_LEVEL_NOT_INTEGER = "power_level_not_integer"
     """10.1: the named levels are integers."""
     POWER_LEVEL_MAP_MALFORMED = "power_level_map_malformed"
@@ -118,6 +120,8 @@ class AuthRule(Enum):
     """10.3: `users` is an object of integers, keyed by user IDs."""
     POWER_LEVEL_OF_CREATOR = "power_level_of_creator"
     """10.4 (since v12): creators aren't listed in `users`."""
+    POWER_LEVEL_UNREADABLE = "power_level_unreadable"
+    """10.6 before v10, by what is deployed: levels that are compared can be read as integers."""
     POWER_LEVEL_CHANGE_TOO_HIGH = "power_level_change_too_high"
     """10.6: neither the old nor the new level is above the sender's."""
     POWER_LEVEL_MAP_CHANGE_TOO_HIGH = "power_level_map_change_too_high"

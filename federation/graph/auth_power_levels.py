@@ -4,6 +4,9 @@ v12, rule 9 of v6 to v11).
 Rules:
 1. Levels are compared as the version reads them (`read_level`).
 2. An entry that stays as it was is never a reason to refuse, however high it is.
+3. Where the text is silent, what is deployed decides, for a difference splits rooms: power levels
+   without a state key are refused; before version 10 so are levels that can't be read as integers
+   (nor compared, then), once there are power levels to compare them with.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from federation.events.ids import InvalidIdentifier, parse_user_id
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth_failures import AuthFailure, AuthRule
 from federation.graph.auth_state import AuthState
-from federation.graph.power_levels import LEVEL_DEFAULTS, Level, read_level
+from federation.graph.power_levels import LEVEL_DEFAULTS, Level, is_readable, read_level
 
 _Change = tuple[str, int | None, int | None]
 
@@ -24,6 +27,8 @@ _Change = tuple[str, int | None, int | None]
 def check_power_levels(event: Event, state: AuthState) -> AuthFailure | None:
     """The rules for a power levels event whose sender may send one; None when it is allowed."""
     content, version = event.content, state.version
+    if event.state_key is None:
+        return AuthFailure(AuthRule.POWER_LEVEL_WITHOUT_STATE_KEY, "it has no state key")
     # 10.1 to 10.3
     failure = _check_form(content, version)
     if failure is not None:
@@ -41,6 +46,7 @@ def check_power_levels(event: Event, state: AuthState) -> AuthFailure | None:
     level = state.power_levels.user(event.sender)
     # 10.6 to 10.8
     for failure in (
+        _check_readable(current.content, content, version) if event.state_key == "" else None,
         _check_named(current.content, content, level, version),
         _check_map(current.content, content, "events", level, version),
         _check_map(current.content, content, "notifications", level, version)
@@ -79,6 +85,26 @@ def _check_form(content: Mapping[str, Any], version: RoomVersion) -> AuthFailure
             parse_user_id(user_id)
         except InvalidIdentifier as error:
             return AuthFailure(AuthRule.POWER_LEVEL_USERS_MALFORMED, f"{user_id[:80]}: {error}")
+    return None
+
+
+def _check_readable(
+    old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion
+) -> AuthFailure | None:
+    """Before version 10: can all levels be read that are compared?"""
+    if version.integer_power_levels:
+        return None
+    guarded = ("events", "notifications") if version.notification_levels_guarded else ("events",)
+    for content in (old, new):
+        for name in LEVEL_DEFAULTS:
+            if name in content and not is_readable(content[name]):
+                return AuthFailure(AuthRule.POWER_LEVEL_UNREADABLE, f"{name} can't be read")
+        for name in guarded:
+            levels = content.get(name, {})
+            # A text or a list without anything in it counts as an object without entries.
+            is_map = type(levels) is dict and all(map(is_readable, levels.values()))
+            if not is_map and not (type(levels) in (str, list) and not levels):
+                return AuthFailure(AuthRule.POWER_LEVEL_UNREADABLE, f"{name} can't be read")
     return None
 
 

@@ -54,6 +54,21 @@ def read_level(value: Any, version: RoomVersion) -> int | None:
     return None
 
 
+def is_readable(value: Any) -> bool:
+    """Before version 10: can the most deployed server read the value as an integer?
+
+    It reads numbers, booleans too, and texts that Python's `int` takes: more than the text allows
+    (`read_level`), such as digits of any script. What it can't read ends its check.
+    """
+    if type(value) is str:
+        try:
+            int(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, int | float)
+
+
 def creators_of(create: Event) -> frozenset[UserId]:
     """The room's creators: the sender, `content.creator` in old versions, additional ones."""
     version, content = create.version, create.content

@@ -164,10 +164,12 @@ _PLACES: Final[Mapping[AuthRule, tuple[str, str]]] = MappingProxyType(
         _R.THIRD_PARTY_INVITE_LEVEL: ("third_party", "1"),
         _R.LEVEL_TOO_LOW: ("level", ""),
         _R.STATE_KEY_OF_OTHER_USER: ("state_key", ""),
+        _R.POWER_LEVEL_WITHOUT_STATE_KEY: ("power_levels", ""),
         _R.POWER_LEVEL_NOT_INTEGER: ("integers", ""),
         _R.POWER_LEVEL_MAP_MALFORMED: ("integer_maps", ""),
         _R.POWER_LEVEL_USERS_MALFORMED: ("users", ""),
         _R.POWER_LEVEL_OF_CREATOR: ("creators", ""),
+        _R.POWER_LEVEL_UNREADABLE: ("named", ""),
         _R.POWER_LEVEL_CHANGE_TOO_HIGH: ("named", ""),
         _R.POWER_LEVEL_MAP_CHANGE_TOO_HIGH: ("maps", ""),
         _R.POWER_LEVEL_OF_EQUAL: ("equal", "1"),
@@ -184,6 +186,7 @@ _KEPT_WHERE: Final[Mapping[AuthRule, Callable[[RoomVersion], bool]]] = MappingPr
         _R.CREATE_WITHOUT_CREATOR: lambda version: version.creator_in_content,
         _R.CREATE_ADDITIONAL_CREATORS: lambda version: version.additional_creators,
         _R.AUTH_EVENTS_WITHOUT_CREATE: lambda version: version.create_in_auth_events,
+        _R.POWER_LEVEL_UNREADABLE: lambda version: not version.integer_power_levels,
         _R.REDACTION_LEVEL: lambda version: version.redactions_in_auth_rules,
     }
 )

@@ -17,6 +17,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -349,6 +350,8 @@ def refusal_of_joined(case: Case) -> str | None:
         return str(case.top(9))
     # 10
     if kind == "m.room.power_levels":
+        if case.target is None:  # deployed: they are state
+            return str(case.top(10))
         found = levels_refusal(case, mine)
         return None if found is None else f"{case.top(10)}.{found}"
     # 11, up to version 2
@@ -559,6 +562,27 @@ def is_map_of_levels(value: Any, version: int) -> bool:
     return all(level(entry, version) is not None for entry in value.values())
 
 
+BLANK = r"[^\S\x1c-\x1f]*"
+DIGITS = re.compile(rf"{BLANK}[-+]?\d+(_\d+)*{BLANK}")
+
+
+def is_legible(content: Json, version: int) -> bool:
+    """Are the levels of old versions such as the most deployed server takes: numbers, truth values
+    and texts of digits, of any script, between which single underscores may stand? Of the maps,
+    an empty text or list will do as well."""
+
+    def taken(value: Any) -> bool:
+        if isinstance(value, str):
+            digits = sum(char.isdecimal() for char in value)
+            return DIGITS.fullmatch(value) is not None and digits <= 4300
+        return isinstance(value, (bool, int, float))
+
+    maps = [content.get(name, {}) for name in ("events", "notifications")[: 1 + (version >= 6)]]
+    return all(taken(content[name]) for name in NAMED if name in content) and all(
+        all(map(taken, one.values())) if isinstance(one, dict) else one in ("", []) for one in maps
+    )
+
+
 def change_refusal(case: Case, before: Json, mine: float, shift: int) -> str | None:
     """Rules 10.3 to 10.7 of version 1. *Choice:* `"50"` and `50` are one level, and what can't be
     read isn't there."""
@@ -572,6 +596,14 @@ def change_refusal(case: Case, before: Json, mine: float, shift: int) -> str | N
         old, new = entries(before, name), entries(now, name)
         return changed(old, new, [*old, *(entry for entry in new if entry not in old)])
 
+    # Deployed, before version 10: what is compared can be read; under another state key than ""
+    # nothing is compared.
+    if (
+        case.target == ""
+        and version < 10
+        and not (is_legible(before, version) and is_legible(now, version))
+    ):
+        return f"{3 + shift}"
     # 3
     for _, old, new in changed(before, now, NAMED):
         if old is not None and old > mine:
