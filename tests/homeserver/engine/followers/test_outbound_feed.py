@@ -284,6 +284,18 @@ async def test_a_change_of_devices_makes_a_restarted_server_serve_the_destinatio
         assert lists(await one.after_restart(before)) == [changed]
 
 
+async def test_changes_from_before_a_server_came_are_not_owed_to_it(postgres_url: str) -> None:
+    """It asks for the lists of those whom it finds in the room, as they are."""
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        one = Shared(world, feed_of(world), room_id)
+        for _ in range(3):
+            await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
+        await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
+        assert lists(await one.after_restart(-1)) == [one.end]
+
+
 async def test_a_join_shows_the_whole_list_to_servers_that_had_no_updates_before(
     postgres_url: str,
 ) -> None:
