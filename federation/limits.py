@@ -30,6 +30,14 @@ NOTARY_REQUEST_BYTES_MAX = 32_768  # of anybody, unsigned: 50 servers with some 
 NOTARY_FETCHES_PER_REQUEST_MAX = 5  # further servers are left out, unless their keys are at hand
 NOTARY_FETCHES_BURST = 20.0  # of one address; then 429
 NOTARY_FETCHES_PER_S = 0.5
+LEAVE_WAIT_S_MAX = 5.0  # of a client that refuses an invite; the room's servers are told later
+HANDSHAKE_ATTEMPT_S_MAX = 120.0  # of a handshake that is finished or undone later
+HANDSHAKES_AT_ONCE_MAX = 10  # of such attempts
+HANDSHAKE_RETRY_S_MIN = 5.0  # doubles each time
+HANDSHAKE_RETRY_S_MAX = 6 * 3_600.0
+HANDSHAKE_ATTEMPTS_MAX = (
+    40  # with the waits above about a week; then it is given up, with a warning
+)
 STRIPPED_STATE_EVENTS_MAX = 100
 INVITE_STATE_BYTES_MAX = 32_768  # kept of an invite's state; the rest is left out
 INVITE_CREATE_FETCH_S_MAX = 5.0  # for a create event that an invite lacks; the inviter waits

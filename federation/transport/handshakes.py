@@ -17,7 +17,7 @@ room", "Leaving rooms".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -47,7 +47,6 @@ from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
 from federation.transport.arrivals import Arrivals
 from federation.transport.bulk import EventReader, RoomRef, parse_pieces
 from federation.transport.client import (
-    FailureKind,
     FederationClient,
     FederationError,
     Request,
@@ -55,6 +54,12 @@ from federation.transport.client import (
 )
 from federation.transport.dialer import Bounds
 from federation.transport.event_fetcher import CheckedEvents, EventFetcher
+from federation.transport.outside.failures import (
+    HandshakeFailed,
+    Unusable,
+    sent_to,
+    worst_of,
+)
 from federation.transport.outside.invite_states import event_of_older_answer
 from federation.transport.parsing.answers import AnswerReader, Wanted, decode_shallow
 from federation.transport.queries import parse_servers
@@ -66,36 +71,7 @@ _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
 _JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _CREATE: StateKey = ("m.room.create", "")
 _AUTHORISER = "join_authorised_via_users_server"
-_PASSED_ON = frozenset(
-    {
-        "M_BAD_STATE",
-        "M_FORBIDDEN",
-        "M_INCOMPATIBLE_ROOM_VERSION",
-        "M_INVITE_BLOCKED",
-        "M_NOT_FOUND",
-        "M_RESOURCE_LIMIT_EXCEEDED",
-        "M_TOO_LARGE",
-        "M_UNABLE_TO_AUTHORISE_JOIN",
-        "M_UNABLE_TO_GRANT_JOIN",
-        "M_UNSUPPORTED_ROOM_VERSION",
-    }
-)
-"""Refusals that a client gets as its own. Others say something of our request to that server, or
-would be taken for our word about the client's request or session (M_UNRECOGNIZED,
-M_UNKNOWN_TOKEN)."""
 _T = TypeVar("_T")
-
-
-class HandshakeFailed(Exception):
-    """No server could be brought to it. `status` and `errcode` are a resident's refusal where there
-    was one (to be passed on to the client), else 502 M_UNKNOWN."""
-
-    def __init__(
-        self, status: int, errcode: str, error: str, extra: Mapping[str, object] | None = None
-    ) -> None:
-        super().__init__(f"{status} {errcode}: {error}")
-        self.status, self.errcode, self.error = status, errcode, error
-        self.extra: Mapping[str, object] = extra or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +122,6 @@ class _JoinAnswer:
             self.servers.append(decode_shallow(piece))
 
 
-class _Unusable(Exception):
-    """One server's answer can't be used; the next is tried."""
-
-
 class Handshakes:
     """The asking side of all handshakes. Raises HandshakeFailed."""
 
@@ -182,13 +154,12 @@ class Handshakes:
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
         content = canonical_json.decode_lenient(event.raw)
         answer = _JoinAnswer(room)
-        await self._client.request_into(
-            Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True),
-            answer.reader,
-        )
-        given = answer.reader.member("event")
-        event = await self._countersigned(event, given, version)
-        joined = await self._check_joined(room, event, answer.events)
+        request = Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
+        with sent_to(server):
+            await self._client.request_into(request, answer.reader)
+            given = answer.reader.member("event")
+            event = await self._countersigned(event, given, version)
+            joined = await self._check_joined(room, event, answer.events)
         joined = await asyncio.to_thread(_recommended, joined, given)
         servers = parse_servers(answer.servers)
         del answer  # large, and the import takes a while
@@ -201,17 +172,17 @@ class Handshakes:
         if authorising is None or authorising == server_of(event.sender):
             return event
         if not isinstance(given, dict):
-            raise _Unusable("no signed join event")
+            raise Unusable("no signed join event")
         signed = _parse(given, version)
         if signed.event_id != event.event_id:
-            raise _Unusable("another join event")
+            raise Unusable("another join event")
         signers = await self._signatures.check(signed)
         if isinstance(signers, DropReason) or authorising not in signers:
-            raise _Unusable("the join event isn't signed by the server that authorised it")
+            raise Unusable("the join event isn't signed by the server that authorised it")
         return signed
 
     async def _check_joined(self, room: RoomRef, event: Event, answer: EventReader) -> JoinedRoom:
-        """Checks state and auth chain of an answer to send_join. Raises _Unusable."""
+        """Checks state and auth chain of an answer to send_join. Raises Unusable."""
         state = answer.events("state")
         events = await asyncio.to_thread(_distinct, event, answer.events("auth_chain"), state)
         checked = await self._fetcher.check(events, answer.required)
@@ -228,7 +199,8 @@ class Handshakes:
             event, _ = await self._template(server, wish, "leave")
             target = build_target(f"{_V2}/send_leave", wish.room_id, event.event_id)
             content = canonical_json.decode_lenient(event.raw)
-            await self._put(server, target, content, AnswerReader(Wanted({})))
+            with sent_to(server):
+                await self._put(server, target, content, AnswerReader(Wanted({})))
             return event
 
         event = await self._by_any(wish, via, leave_by)
@@ -242,7 +214,8 @@ class Handshakes:
             event, version = await self._template(server, wish, "knock")
             target = build_target(f"{_V1}/send_knock", wish.room_id, event.event_id)
             reader = AnswerReader(Wanted({"knock_room_state": STRIPPED_STATE_EVENTS_MAX}))
-            await self._put(server, target, canonical_json.decode_lenient(event.raw), reader)
+            with sent_to(server):
+                await self._put(server, target, canonical_json.decode_lenient(event.raw), reader)
             state = reader.entries("knock_room_state")
             shown = await self._stripped(state, wish.room_id, version)
             return Knocked(event, version, shown, server)
@@ -284,10 +257,10 @@ class Handshakes:
         try:
             given = await self._ask_to_invite(server, event, content)
             if not isinstance(given, dict):
-                raise _Unusable("no event in the answer")
+                raise Unusable("no event in the answer")
             return await self._cosigned(event, given, server)
-        except (FederationError, _Unusable) as error:
-            raise _worst([error]) from None
+        except (FederationError, Unusable) as error:
+            raise worst_of([error]) from None
 
     async def _ask_to_invite(self, server: ServerName, event: Event, content: JsonObject) -> object:
         """`event` of the answer to /invite, by the older form where the server doesn't know the
@@ -311,14 +284,14 @@ class Handshakes:
         signed = _parse(given, event.version)
         made = given["signatures"].get(server)  # an object of strings: parsed
         if signed.event_id != event.event_id or not made:
-            raise _Unusable("another event, or not signed")
+            raise Unusable("another event, or not signed")
         pdu = canonical_json.decode_lenient(event.raw)
         before = pdu["signatures"].get(server, {})  # of a policy server of the same name
         pdu["signatures"] = {**pdu["signatures"], server: {**made, **before}}
         merged = _parse(pdu, event.version)
         reason = await self._signatures.check_signer(merged, server)
         if reason is not None:
-            raise _Unusable(f"the signature of {server}: {reason.value}")
+            raise Unusable(f"the signature of {server}: {reason.value}")
         return merged
 
     # --- templates --------------------------------------------------------------------------------
@@ -356,7 +329,7 @@ class Handshakes:
         try:
             return sign_event(filled, version, server_of(wish.user_id), self._key), version
         except InvalidEvent as invalid:
-            raise _Unusable(f"the template: {invalid.reason}") from None
+            raise Unusable(f"the template: {invalid.reason}") from None
 
     # --- trying in turn ---------------------------------------------------------------------------
 
@@ -368,13 +341,13 @@ class Handshakes:
     ) -> _T:
         own = server_of(wish.user_id)
         servers = [server for server in dict.fromkeys(via) if server != own]
-        failures: list[FederationError | _Unusable] = []
+        failures: list[FederationError | Unusable] = []
         for server in servers[:JOIN_SERVERS_TRIED_MAX]:
             try:
                 return await attempt(server)
-            except (FederationError, _Unusable) as failure:
+            except (FederationError, Unusable) as failure:
                 failures.append(failure)
-        raise _worst(failures)
+        raise worst_of(failures)
 
     async def _put(
         self, server: ServerName, target: str, content: JsonObject, reader: AnswerReader
@@ -383,34 +356,10 @@ class Handshakes:
         await self._client.request_into(request, reader)
 
 
-def _worst(failures: Sequence[FederationError | _Unusable]) -> HandshakeFailed:
-    """The most telling failure: a refusal about the request, before what only says that a server
-    is down or doesn't know the room."""
-    refusals = [one for one in failures if isinstance(one, FederationError) and _is_refusal(one)]
-    if refusals:
-        told = max(refusals, key=lambda one: (one.errcode != "M_NOT_FOUND", one.status == 403))
-        extra = {"room_version": told.body["room_version"]} if "room_version" in told.body else {}
-        error = told.body.get("error")
-        text = error[:500] if isinstance(error, str) else "The other server refused"
-        errcode = told.errcode if told.errcode in _PASSED_ON else "M_FORBIDDEN"
-        return HandshakeFailed(told.status or 502, errcode, text, extra)
-    detail = "; ".join(str(one) for one in failures)[:500] or "no server to ask"
-    return HandshakeFailed(502, "M_UNKNOWN", f"No server could help: {detail}")
-
-
-def _is_refusal(failure: FederationError) -> bool:
-    status = failure.status
-    return (
-        failure.kind is FailureKind.STATUS
-        and status is not None
-        and (status == 403 or (400 <= status < 500 and failure.errcode in _PASSED_ON))
-    )
-
-
 def _check_template(template: object, wish: MembershipWish, membership: str) -> JsonObject:
     """The template, if it is what was asked for (spec: the MUSTs of make_join and its like)."""
     if not isinstance(template, dict) or not isinstance(template.get("content"), dict):
-        raise _Unusable("no template")
+        raise Unusable("no template")
     expected = {
         "type": "m.room.member",
         "room_id": wish.room_id,
@@ -421,7 +370,7 @@ def _check_template(template: object, wish: MembershipWish, membership: str) -> 
     if template["content"].get("membership") != membership:
         wrong.append("membership")
     if wrong:
-        raise _Unusable(f"a template with another {', '.join(wrong)}")
+        raise Unusable(f"a template with another {', '.join(wrong)}")
     return template
 
 
@@ -462,14 +411,14 @@ def _joined_room(
     for one in state:
         if one.event_id in accepted:
             if one.key in before:
-                raise _Unusable("two events for one key of the state")
+                raise Unusable("two events for one key of the state")
             before[one.key] = one
     create = before.get(_CREATE)
     if create is None or not _is_of_version(create, room.version):
-        raise _Unusable("no create event of this version")
+        raise Unusable("no create event of this version")
     failure = check_auth(event, AuthState(room.version, before.get))
     if failure is not None:
-        raise _Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
+        raise Unusable(f"the join isn't allowed by the state: {failure.rule.value}")
     return JoinedRoom(
         room.room_id,
         room.version,
@@ -488,7 +437,7 @@ def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
     try:
         event = parse_pdu(pdu, version)
     except InvalidEvent as invalid:
-        raise _Unusable(invalid.reason) from None
+        raise Unusable(invalid.reason) from None
     if event.content_redacted:
-        raise _Unusable("the content hash doesn't match")
+        raise Unusable("the content hash doesn't match")
     return event

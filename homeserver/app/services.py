@@ -40,6 +40,7 @@ from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.logins import LoginParts, Logins
 from homeserver.services.member_state import MemberState
 from homeserver.services.membership import Membership, People
+from homeserver.services.outside.handshake_intents import DurableHandshakes
 from homeserver.services.outside.remote_invites import RemoteInvites
 from homeserver.services.own_devices import OwnDeviceNames
 from homeserver.services.passwords import Passwords
@@ -112,6 +113,7 @@ class RoomServices:
     sync: Sync
     history: History
     invites: RemoteInvites
+    handshakes: DurableHandshakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +278,15 @@ def make_people(
     return PeopleServices(tokens, passwords, accounts, logins, devices, uia, profiles, seen)
 
 
+def make_handshakes(
+    engine: Engine, way_out: WayOut, signer: Signer, clock: Clock
+) -> DurableHandshakes:
+    """Membership changes by way of other servers."""
+    entrance = RoomEntrance(engine.rooms, engine.residents)
+    rooms = HandshakeRooms(way_out.handshakes, entrance, signer=signer, clock=clock)
+    return DurableHandshakes(engine.database, rooms, engine.memberships.of, clock=clock)
+
+
 def make_rooms(
     engine: Engine,
     way_out: WayOut,
@@ -293,12 +304,7 @@ def make_rooms(
     directory = Directory(
         room_engine, engine.database, clock, server_name=own, look_up=alias_look_up(way_out.queries)
     )
-    remote = HandshakeRooms(
-        way_out.handshakes,
-        RoomEntrance(engine.rooms, engine.residents),
-        signer=signer,
-        clock=clock,
-    )
+    remote = make_handshakes(engine, way_out, signer, clock)
     membership = Membership(room_engine, engine.committer, people, directory, remote)
     members = MemberState(room_engine, membership, people)
     visibility = Visibility(engine.rooms, engine.reader, own)
@@ -319,6 +325,7 @@ def make_rooms(
         engine.rooms, engine.memberships, engine.committer, engine.fanout, clock
     )
     return RoomServices(
+        handshakes=remote,
         invites=RemoteInvites(engine.database, people, engine.memberships, limiter),
         creation=RoomCreation(
             engine.writer,

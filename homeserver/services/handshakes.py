@@ -22,7 +22,8 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.ports import Clock, Refused
 from federation.transport.client import FailureKind, FederationError
-from federation.transport.handshakes import HandshakeFailed, Handshakes, MembershipWish
+from federation.transport.handshakes import Handshakes, MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
 from federation.transport.queries import Queries
 from homeserver import errors
 from homeserver.engine.residents import Residents
@@ -30,6 +31,7 @@ from homeserver.engine.rooms import Rooms
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
 from homeserver.services.directory import LookUp, Target
+from homeserver.services.remote_rooms import HandshakeUncertain
 
 T = TypeVar("T")
 
@@ -119,7 +121,9 @@ async def _told(work: Awaitable[T]) -> T:
     try:
         return await work
     except (HandshakeFailed, Refused) as error:
-        raise MatrixError(error.status, error.errcode, error.error, extra=error.extra) from error
+        told = MatrixError(error.status, error.errcode, error.error, extra=error.extra)
+        uncertain = error.uncertain if isinstance(error, HandshakeFailed) else ()
+        raise (HandshakeUncertain(told, uncertain) if uncertain else told) from error
 
 
 def alias_look_up(queries: Queries) -> LookUp:

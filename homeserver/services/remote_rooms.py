@@ -13,6 +13,15 @@ from typing import Protocol
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.graph.building import EventDraft
+from homeserver.errors import MatrixError
+
+
+class HandshakeUncertain(MatrixError):
+    """A handshake failed, but `servers` may have taken the event all the same."""
+
+    def __init__(self, error: MatrixError, servers: Sequence[ServerName]) -> None:
+        super().__init__(error.status, error.errcode, error.error, extra=error.extra)
+        self.servers = tuple(servers)
 
 
 class RemoteRooms(Protocol):

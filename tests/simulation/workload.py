@@ -15,7 +15,8 @@ from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from federation.ports import Refused
 from federation.transport.event_fetcher import RoomRef
-from federation.transport.handshakes import HandshakeFailed, MembershipWish
+from federation.transport.handshakes import MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
 from homeserver.engine.room import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.restricted_joins import allowed_rooms, find_authorising_user

@@ -21,7 +21,7 @@ from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
 from federation.ports import Refused
 from federation.transport.client import FederationError
-from federation.transport.handshakes import HandshakeFailed
+from federation.transport.outside.failures import HandshakeFailed
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.room import Room
 from homeserver.errors import MatrixError

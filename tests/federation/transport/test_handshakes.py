@@ -15,7 +15,8 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.ports import Refused
 from federation.transport.client import FederationError, Request, build_target
-from federation.transport.handshakes import HandshakeFailed, MembershipWish
+from federation.transport.handshakes import MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
 from tests.federation.transport.loopback import Lie, Peer, loopback
 
 

@@ -20,7 +20,8 @@ from federation.ports import PolicyRefusal
 from federation.transport import policy_servers
 from federation.transport.dialer import Bounds
 from federation.transport.gap_filler import NotAtHand, Undecided
-from federation.transport.handshakes import HandshakeFailed, MembershipWish
+from federation.transport.handshakes import MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
 from federation.transport.policy_servers import Asked, PolicyServers
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until

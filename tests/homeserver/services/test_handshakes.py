@@ -16,7 +16,8 @@ from federation.graph.building import EventDraft
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import Refused, Template
 from federation.transport.client import FailureKind, FederationError
-from federation.transport.handshakes import HandshakeFailed, Knocked, MembershipWish
+from federation.transport.handshakes import Knocked, MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
 from homeserver.clock import SystemClock
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, forbidden

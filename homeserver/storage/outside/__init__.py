@@ -1,0 +1,1 @@
+"""Tables about rooms that this server isn't in."""

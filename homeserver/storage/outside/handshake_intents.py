@@ -1,0 +1,75 @@
+"""Handshakes that were begun and aren't known to be over. Owns the table `handshake_intents`.
+
+A user has at most one in a room: a later one stands for what the user wants now.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import EventId, RoomId, ServerName, UserId
+from homeserver.rules.any_json import dump_any
+from homeserver.storage.database import Connection
+
+_COLUMNS = "user_id, room_id, membership, former, servers, content, attempts"
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """What a user of ours wants to be in a room elsewhere, and the servers to go by. `former` is,
+    of a leave, the event of the membership that it ends; empty for none."""
+
+    user_id: UserId
+    room_id: RoomId
+    membership: str
+    former: EventId
+    servers: tuple[ServerName, ...]
+    content: JsonObject
+    attempts: int = 0
+
+    @property
+    def key(self) -> tuple[UserId, RoomId]:
+        """Whom it is about, and where."""
+        return (self.user_id, self.room_id)
+
+
+async def save(connection: Connection, intent: Intent) -> None:
+    """Keeps an intent, in place of an older one of the user in the room."""
+    await connection.execute(
+        f"INSERT INTO handshake_intents ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,"
+        " former = excluded.former, servers = excluded.servers, content = excluded.content,"
+        " attempts = excluded.attempts",
+        intent.user_id,
+        intent.room_id,
+        intent.membership,
+        intent.former,
+        list(intent.servers),
+        dump_any(intent.content),
+        intent.attempts,
+    )
+
+
+async def delete(connection: Connection, user_id: UserId, room_id: RoomId) -> None:
+    """Forgets an intent: both sides agree."""
+    await connection.execute(
+        "DELETE FROM handshake_intents WHERE user_id = $1 AND room_id = $2", user_id, room_id
+    )
+
+
+async def load_all(connection: Connection) -> list[Intent]:
+    """All that a former process left."""
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM handshake_intents")
+    return [
+        Intent(
+            row["user_id"],
+            row["room_id"],
+            row["membership"],
+            row["former"],
+            tuple(row["servers"]),
+            orjson.loads(row["content"]),
+            row["attempts"],
+        )
+        for row in rows
+    ]

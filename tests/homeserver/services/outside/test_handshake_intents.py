@@ -1,0 +1,265 @@
+"""Handshakes are finished or undone: after refusals, silence, lost answers and crashes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from federation import limits
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import EventId, RoomId, ServerName, UserId
+from federation.graph.building import EventDraft
+from homeserver.engine.memberships import UserRoom
+from homeserver.errors import MatrixError
+from homeserver.services.outside.handshake_intents import DurableHandshakes
+from homeserver.services.remote_rooms import HandshakeUncertain
+from homeserver.storage.database import Database
+from homeserver.storage.outside import handshake_intents
+from tests.federation.transport.memory_ports import JumpingClock
+
+ALICE, ROOM = UserId("@alice:here.example"), RoomId("!far:there.example")
+ONE, TWO = ServerName("one.example"), ServerName("two.example")
+REFUSED = MatrixError(403, "M_FORBIDDEN", "no")
+DEAD = MatrixError(502, "M_UNKNOWN", "nobody answers")
+LOST = HandshakeUncertain(DEAD, [ONE])
+
+
+@dataclass
+class Others:
+    """The other servers: `outcomes` are what each asking leads to; then all succeeds."""
+
+    outcomes: list[Any] = field(default_factory=list)
+    asked: list[tuple[str, tuple[ServerName, ...]]] = field(default_factory=list)
+    mine: dict[RoomId, UserRoom] = field(default_factory=dict)
+    joined_there: bool = False
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        await self._ask("join", servers)
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        await self._ask("knock", servers)
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        await self._ask("leave", servers)
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        raise AssertionError("nobody is invited here")
+
+    async def _ask(self, membership: str, servers: Sequence[ServerName]) -> None:
+        self.asked.append((membership, tuple(servers)))
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome is not None:
+            if isinstance(outcome, asyncio.Event):
+                await outcome.wait()
+            else:
+                raise outcome
+        self.now(membership)
+
+    def now(self, membership: str, event_id: str = "$new") -> None:
+        """What alice is, as this server knows."""
+        self.mine[ROOM] = UserRoom(membership, 1, EventId(event_id), ALICE)
+
+    async def rooms_of(self, user_id: UserId) -> dict[RoomId, UserRoom]:
+        """Her rooms."""
+        return self.mine
+
+
+@dataclass
+class World:
+    """The service; a new one over the same table is what a restart makes."""
+
+    database: Database
+    others: Others = field(default_factory=Others)
+    clock: JumpingClock = field(default_factory=JumpingClock)
+
+    def service(self) -> DurableHandshakes:
+        """As a process has it."""
+        return DurableHandshakes(self.database, self.others, self.others.rooms_of, clock=self.clock)
+
+    async def intents(self) -> list[str]:
+        """What is stored."""
+        async with self.database.connection() as connection:
+            return [one.membership for one in await handshake_intents.load_all(connection)]
+
+    async def restarted(self) -> DurableHandshakes:
+        """A new process, after its first look at what there is to do."""
+        service = self.service()
+        async with self.database.connection() as connection:
+            for intent in await handshake_intents.load_all(connection):
+                service._later(intent, 0.0)
+        await service.work_once()
+        return service
+
+
+@pytest.fixture
+async def world(device_database: Database) -> World:
+    """Over an empty table."""
+    async with device_database.connection() as connection:
+        await connection.execute("TRUNCATE handshake_intents")
+    return World(device_database)
+
+
+async def act(service: DurableHandshakes, membership: str) -> None:
+    """Alice asks."""
+    do = {"join": service.join, "knock": service.knock, "leave": service.leave}[membership]
+    await do(ROOM, ALICE, [ONE, TWO], {"membership": membership})
+
+
+@pytest.mark.parametrize("membership", ["join", "knock", "leave"])
+async def test_nothing_is_left_of_what_was_done_or_refused(world: World, membership: str) -> None:
+    service = world.service()
+    await act(service, membership)
+    assert await world.intents() == []
+    world.others.outcomes = [REFUSED]
+    with pytest.raises(MatrixError):
+        await act(service, membership)
+    assert await world.intents() == []
+    assert await service.work_once() is None
+
+
+@pytest.mark.parametrize("membership", ["join", "knock"])
+async def test_what_reached_nobody_is_over(world: World, membership: str) -> None:
+    service = world.service()
+    world.others.outcomes = [DEAD]
+    with pytest.raises(MatrixError):
+        await act(service, membership)
+    assert await world.intents() == []
+
+
+@pytest.mark.parametrize("membership", ["join", "knock"])
+@pytest.mark.parametrize("failure", [LOST, MatrixError(503, "M_UNKNOWN", "not stored")])
+async def test_what_failed_but_may_have_been_taken_is_undone(
+    world: World, membership: str, failure: MatrixError
+) -> None:
+    service = world.service()
+    world.others.outcomes = [failure, DEAD]
+    with pytest.raises(MatrixError):
+        await act(service, membership)
+    assert await world.intents() == ["leave"]
+    wait_s = await service.work_once()  # the server is down still
+    assert wait_s is not None
+    assert await world.intents() == ["leave"]
+    world.clock.jump(wait_s)
+    assert await service.work_once() is None
+    to = (ONE,) if failure is LOST else (ONE, TWO)
+    assert world.others.asked == [(membership, (ONE, TWO)), ("leave", to), ("leave", to)]
+    assert await world.intents() == []
+
+
+@pytest.mark.parametrize("membership", ["join", "knock"])
+async def test_what_a_crash_left_is_finished(world: World, membership: str) -> None:
+    never = asyncio.Event()
+    world.others.outcomes = [never]
+    task = asyncio.ensure_future(act(world.service(), membership))
+    while not world.others.asked:
+        await asyncio.sleep(0.01)
+    assert await world.intents() == [membership], "stored before another server may sign"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await world.restarted()
+    assert world.others.mine[ROOM].membership == membership
+    assert await world.intents() == []
+
+
+async def test_what_a_crash_left_and_is_refused_by_now_is_undone(world: World) -> None:
+    world.others.outcomes = [asyncio.Event()]
+    task = asyncio.ensure_future(act(world.service(), "join"))
+    while not world.others.asked:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    world.others.outcomes = [REFUSED]
+    await world.restarted()
+    assert [membership for membership, _ in world.others.asked] == ["join", "join", "leave"]
+    assert await world.intents() == []
+
+
+async def test_a_crash_after_the_import_leaves_nothing_to_do(world: World) -> None:
+    world.others.outcomes = [asyncio.Event()]
+    task = asyncio.ensure_future(act(world.service(), "join"))
+    while not world.others.asked:
+        await asyncio.sleep(0.01)
+    world.others.now("join")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await world.restarted()
+    assert len(world.others.asked) == 1
+    assert await world.intents() == []
+
+
+async def test_a_leave_waits_a_short_while_and_is_told_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LEAVE_WAIT_S_MAX", 0.05)
+    world.others.now("invite", "$invite")
+    service = world.service()
+    world.others.outcomes = [asyncio.Event(), DEAD, DEAD]
+    with pytest.raises(MatrixError) as caught:
+        await act(service, "leave")
+    assert caught.value.status == 504
+    world.others.now("leave", "$invite")  # it ends here by the user's word
+    await service.work_once()
+    assert await world.intents() == ["leave"]
+    again = await world.restarted()
+    assert await world.intents() == ["leave"]
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+    await again.work_once()
+    assert await world.intents() == []
+    assert [membership for membership, _ in world.others.asked] == ["leave"] * 4
+
+
+@pytest.mark.parametrize("since", ["invite", "join", "knock"])
+async def test_what_came_since_is_not_left(world: World, since: str) -> None:
+    world.others.now("invite", "$old")
+    service = world.service()
+    world.others.outcomes = [DEAD]
+    with pytest.raises(MatrixError):
+        await act(service, "leave")
+    world.others.now(since, "$newer")
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    assert await service.work_once() is None
+    assert len(world.others.asked) == 1
+    assert await world.intents() == []
+
+
+async def test_a_new_wish_overtakes_an_attempt_that_is_under_way(world: World) -> None:
+    world.others.now("invite", "$old")
+    service = world.service()
+    hung = asyncio.Event()
+    world.others.outcomes = [DEAD, hung]
+    with pytest.raises(MatrixError):
+        await act(service, "leave")
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    follower = asyncio.ensure_future(service.work_once())
+    while len(world.others.asked) < 2:
+        await asyncio.sleep(0.01)
+    await act(service, "join")
+    await follower
+    assert world.others.mine[ROOM].membership == "join"
+    assert await world.intents() == []
+    assert await service.work_once() is None
+
+
+async def test_it_is_given_up_at_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_ATTEMPTS_MAX", 3)
+    world.others.now("invite", "$old")
+    service = world.service()
+    world.others.outcomes = [DEAD] * 9
+    with pytest.raises(MatrixError):
+        await act(service, "leave")
+    waits = []
+    for _ in range(3):
+        world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+        waits.append(await service.work_once())
+    assert waits == [limits.HANDSHAKE_RETRY_S_MIN * 2, limits.HANDSHAKE_RETRY_S_MIN * 4, None]
+    assert await world.intents() == []
