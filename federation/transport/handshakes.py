@@ -98,11 +98,12 @@ class Knocked:
 @dataclass(frozen=True, slots=True)
 class MembershipWish:
     """Who wants which membership in which room. `content` adds to the template's content
-    (displayname, avatar_url, reason)."""
+    (displayname, avatar_url, reason). `not_before_ms` is the least `origin_server_ts`."""
 
     room_id: RoomId
     user_id: UserId
     content: JsonObject
+    not_before_ms: int = 0
 
 
 class _JoinAnswer:
@@ -323,7 +324,7 @@ class Handshakes:
             "sender": wish.user_id,
             "state_key": wish.user_id,
             "origin": server_of(wish.user_id),
-            "origin_server_ts": self._clock.now_ms(),
+            "origin_server_ts": max(self._clock.now_ms(), wish.not_before_ms),
             "content": content,
         }
         try:

@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from federation.events.event import Event, EventTooLarge, InvalidEvent
-from federation.events.ids import EventId, RoomId, ServerName
+from federation.events.ids import EventId, RoomId, ServerName, server_of
 from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
 from federation.graph.auth_rules import auth_event_keys, check_auth
@@ -186,6 +186,7 @@ class Stager:
             auth_events=[state[key].event_id for key in keys if key in state],
             depth=max(head.depth for head in heads) + 1,
             cited=lambda event_id: self.cited(room, event_id),
+            not_before_ms=self._not_before_ms(room, draft, state),
         )
         failure = check_auth(
             event,
@@ -195,6 +196,15 @@ class Stager:
         if failure is not None:
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
         return event
+
+    def _not_before_ms(self, room: Room, draft: EventDraft, state: StateMap) -> int:
+        """The least time of a state event: after the one of ours that it replaces. Resolution goes
+        by these times where the two compete, and our clock may have been put back since."""
+        ref = None if draft.state_key is None else state.get((draft.type, draft.state_key))
+        replaced = None if ref is None else self.cited(room, ref.event_id)
+        if replaced is None or server_of(replaced.sender) != self._signer.server_name:
+            return 0
+        return replaced.origin_server_ts + 1
 
     def cited(self, room: Room, event_id: EventId) -> Event:
         """An event that a new one cites, for versions that cite by hash; raises NotLoaded."""
@@ -211,6 +221,7 @@ class Stager:
         auth_events: Sequence[EventId],
         depth: int,
         cited: Callable[[EventId], Event] | None = None,
+        not_before_ms: int = 0,
     ) -> Event:
         try:
             return build_event(
@@ -220,7 +231,7 @@ class Stager:
                 prev_events=prev_events,
                 auth_events=auth_events,
                 depth=depth,
-                now_ms=self._clock.now_ms(),
+                now_ms=max(self._clock.now_ms(), not_before_ms),
                 server_name=self._signer.server_name,
                 key=self._signer.key,
                 cited=cited,

@@ -73,7 +73,20 @@ class HandshakeRooms:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.join`."""
-        await _told(self._handshakes.join(MembershipWish(room_id, user_id, content), servers))
+        wish = MembershipWish(
+            room_id, user_id, content, await self._not_before_ms(room_id, user_id)
+        )
+        await _told(self._handshakes.join(wish, servers))
+
+    async def _not_before_ms(self, room_id: RoomId, user_id: UserId) -> int:
+        """After the user's own last member event, as far as we know the room: our clock may have
+        been put back since (see `Stager`)."""
+        room = await self._entrance.rooms.get(room_id)
+        if room is None:
+            return 0
+        key = ("m.room.member", str(user_id))
+        last = (await self._entrance.rooms.state_events(room.view.state, [key])).get(key)
+        return 0 if last is None or last.sender != user_id else last.origin_server_ts + 1
 
     async def leave(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject

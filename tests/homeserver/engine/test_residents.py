@@ -365,3 +365,28 @@ async def test_an_event_of_ours_needs_no_signature_but_ours(postgres_url: str) -
             await world.engine.residents.template(invite, room_id)
         join = draft("m.room.member", {"membership": "join", AUTHORISER: ALICE}, ALICE)
         await world.engine.writer.send(room_id, join)
+
+
+async def test_a_clock_that_was_put_back_does_not_undo_a_join(postgres_url: str) -> None:
+    """Room version 2's resolution orders by the events' own times: a leave that claims to be later
+    than the join after it would win over that wherever a fork makes the two compete."""
+    dave, hour_ms = UserId("@dave:hs1"), 3_600_000
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        await _bob_joins(world, room_id)
+
+        async def becomes(membership: str) -> None:
+            what = draft("m.room.member", {"membership": membership}, dave, sender=dave)
+            await world.engine.writer.send(room_id, what)
+
+        await becomes("join")
+        world.clock.now += hour_ms
+        await becomes("leave")
+        world.clock.now -= hour_ms
+        parents = await _heads(world, room_id)
+        await becomes("join")
+        fork = await world.remote(room_id, message("beside", sender=BOB), parents=parents)
+        assert isinstance(await world.engine.residents.accept(fork, Accepted()), Accepted)
+        await world.say(room_id, "on both")
+        room = await world.room(room_id)
+        assert room.view.state[("m.room.member", dave)].membership == "join"
