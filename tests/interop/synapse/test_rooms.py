@@ -10,6 +10,7 @@ import pytest
 
 from tests.interop.synapse.conftest import Couple, Meeting
 from tests.interop.synapse.person import JsonObject, Person, RoomView, histories, quote, room_path
+from tests.interop.synapse.servers import SIDES
 
 pytestmark = [
     pytest.mark.processes,
@@ -76,6 +77,19 @@ async def test_the_joiner_pages_back_over_all_that_was_said_before(meeting: Meet
     await have_the_same_history(meeting.host, meeting.guest, meeting.room_id)
     of_guest = [event["event_id"] for event in await meeting.guest.history(meeting.room_id)]
     assert [one for one in of_guest if one in meeting.first_words] == meeting.first_words
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "couple", [("12", side) for side in SIDES], ids=lambda one: f"made on {one[1]}", indirect=True
+)
+async def test_a_history_that_takes_several_requests_is_paged_over(couple: Couple) -> None:
+    """A server gives at most 100 events to one request for older ones."""
+    meeting = await couple.meet(150)
+    await have_the_same_history(meeting.host, meeting.guest, meeting.room_id)
+    history = await meeting.guest.history(meeting.room_id)
+    words = [event["event_id"] for event in history if event["type"] == "m.room.message"]
+    assert words == meeting.first_words
 
 
 async def test_messages_go_both_ways(meeting: Meeting) -> None:
