@@ -48,7 +48,7 @@ class NotCanonicalEvent(InvalidEvent):
 
 
 class EventTooLarge(InvalidEvent):
-    """A PDU beyond 65,536 bytes, or with a field beyond 255 bytes."""
+    """A PDU beyond 65,536 bytes, or with a field beyond 255 bytes (code points in old versions)."""
 
 
 class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -103,13 +103,12 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
         return membership if isinstance(membership, str) else None
 
 
-def _string(pdu: JsonObject, name: str) -> str:
+def _string(pdu: JsonObject, name: str, version: RoomVersion) -> str:
     value = pdu.get(name)
     if type(value) is not str:
         raise InvalidEvent(f"{name} is no string")
-    if len(value) > limits.IDENTIFIER_BYTES_MAX or (
-        not value.isascii() and len(value.encode()) > limits.IDENTIFIER_BYTES_MAX
-    ):
+    is_wide = version.field_sizes_in_bytes and not value.isascii()
+    if (len(value.encode()) if is_wide else len(value)) > limits.IDENTIFIER_BYTES_MAX:
         raise EventTooLarge(f"{name} is longer than 255 bytes")
     return value
 
@@ -155,11 +154,11 @@ def _room_id(pdu: JsonObject, event_type: str, event_id: EventId, version: RoomV
         if event_type == "m.room.create":
             # A `room_id` given all the same is an auth rule's matter (rule 1.2), not the format's.
             return RoomId("!" + event_id[1:])
-        return ids.parse_hash_room_id(_string(pdu, "room_id"))
-    room_id = _string(pdu, "room_id")
+        return ids.parse_hash_room_id(_string(pdu, "room_id", version))
+    room_id = _string(pdu, "room_id", version)
     if ":" not in room_id:
         raise InvalidEvent("room_id has no domain")
-    return ids.parse_room_id(room_id)
+    return ids.parse_room_id(room_id, in_bytes=version.field_sizes_in_bytes)
 
 
 def _redacts(event_type: str, pdu: JsonObject, version: RoomVersion) -> EventId | None:
@@ -248,10 +247,11 @@ def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bo
         sendable = {name: value for name, value in pdu.items() if name != "unsigned"}
     if version.strict_canonical_json:
         canonical_json.check(sendable)
-    _string(sendable, "type")
-    ids.parse_user_id(_string(sendable, "sender"))
+    _string(sendable, "type", version)
+    in_bytes = version.field_sizes_in_bytes
+    ids.parse_user_id(_string(sendable, "sender", version), in_bytes=in_bytes)
     if "state_key" in sendable:
-        _string(sendable, "state_key")
+        _string(sendable, "state_key", version)
     _object(sendable, "content")
     _check_numbers(sendable, version)
     _check_signatures(sendable)
@@ -260,7 +260,7 @@ def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bo
     if redacts is not None and not version.redacts_in_content and type(redacts) is not str:
         raise InvalidEvent("redacts is no string")
     if not version.event_ids_are_hashes:
-        ids.parse_server_made_event_id(_string(sendable, "event_id"))
+        ids.parse_server_made_event_id(_string(sendable, "event_id", version))
     raw = hashes.encode_checked_for(version, sendable)
     _check_size(raw)
     if given == hashes.content_digest_checked(sendable, version):

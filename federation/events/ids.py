@@ -85,19 +85,20 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _check_size(text: str) -> None:
+def _check_size(text: str, *, in_bytes: bool = True) -> None:
+    size = len(text)
     if not text.isascii():
         try:
-            size = len(text.encode())
+            encoded = text.encode()
         except UnicodeEncodeError:
             raise InvalidIdentifier("contains a lone surrogate") from None
-        if size > IDENTIFIER_BYTES_MAX:
-            raise InvalidIdentifier("longer than 255 bytes")
-    elif len(text) > IDENTIFIER_BYTES_MAX:
+        if in_bytes:
+            size = len(encoded)
+    if size > IDENTIFIER_BYTES_MAX:
         raise InvalidIdentifier("longer than 255 bytes")
 
 
-def _check_with_domain(text: str, sigil: str, kind: str) -> None:
+def _check_with_domain(text: str, sigil: str, kind: str, *, in_bytes: bool = True) -> None:
     if text[:1] != sigil:
         raise InvalidIdentifier(f"{kind} does not start with {sigil}")
     localpart, colon, domain = text.partition(":")
@@ -105,27 +106,29 @@ def _check_with_domain(text: str, sigil: str, kind: str) -> None:
         raise InvalidIdentifier(f"{kind} has no domain")
     if "\0" in localpart:
         raise InvalidIdentifier(f"{kind} contains NUL")
-    _check_size(text)
+    _check_size(text, in_bytes=in_bytes)
     parse_server_name(domain)
 
 
-def parse_user_id(text: str) -> UserId:
+def parse_user_id(text: str, *, in_bytes: bool = True) -> UserId:
     """A user ID as received in events: any localpart without ':' and NUL, even an empty one.
 
-    Raises InvalidIdentifier. Spec: appendices, "Historical User IDs".
+    Its 255 bytes are code points unless `in_bytes`: for events of old room versions
+    (`RoomVersion.field_sizes_in_bytes`). Raises InvalidIdentifier. Spec: appendices, "Historical
+    User IDs".
     """
-    _check_with_domain(text, "@", "user ID")
+    _check_with_domain(text, "@", "user ID", in_bytes=in_bytes)
     return UserId(text)
 
 
 def is_user_id(text: str) -> bool:
-    """Is it a user ID as `parse_user_id` reads it?
+    """Is it a user ID as `parse_user_id` reads it in events of some room version?
 
     The auth rules ask that of a `sender`, never of a member event's state key: anything may be
     banned.
     """
     try:
-        parse_user_id(text)
+        parse_user_id(text, in_bytes=False)
     except InvalidIdentifier:
         return False
     return True
@@ -150,14 +153,14 @@ def is_compliant_user_id(user_id: str) -> bool:
     return bool(localpart) and all("!" <= char <= "~" for char in localpart)
 
 
-def parse_room_id(text: str) -> RoomId:
+def parse_room_id(text: str, *, in_bytes: bool = True) -> RoomId:
     """A room ID of any version: `!opaque:domain`, or `!` and the hash of the create event.
 
-    Raises InvalidIdentifier. Spec: appendices, "Room IDs".
+    `in_bytes`: as for `parse_user_id`. Raises InvalidIdentifier. Spec: appendices, "Room IDs".
     """
     if ":" not in text:
         return parse_hash_room_id(text)
-    _check_with_domain(text, "!", "room ID")
+    _check_with_domain(text, "!", "room ID", in_bytes=in_bytes)
     return RoomId(text)
 
 

@@ -67,6 +67,9 @@ class RoomVersion:
     creator_in_content: bool = True
     """v1, "Authorisation rules" 1.4: `content.creator` is required and names the creator; gone in
     v11, "Event format"."""
+    field_sizes_in_bytes: bool = False
+    """v11 on, the 255 bytes of client-server API, "Size limits", are bytes. Before, the most
+    deployed server counts code points: what it lets into a room must not be refused here."""
     redacts_in_content: bool = False
     """v11, "Redactions": `redacts` is in `content`, not at the top level."""
 
@@ -129,6 +132,7 @@ _V11 = replace(
     _V10,
     name="11",
     creator_in_content=False,
+    field_sizes_in_bytes=True,
     redacts_in_content=True,
     redaction_keeps_legacy_fields=False,
     redaction_keeps_create_content=True,

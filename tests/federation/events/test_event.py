@@ -145,6 +145,15 @@ def test_a_field_longer_than_255_bytes_is_too_large(changes: dict[str, Any]) -> 
         parse_pdu(pdu_of(**changes), V11)
 
 
+@pytest.mark.parametrize("version", [V10, V11])
+@pytest.mark.parametrize("field", ["type", "state_key", "sender"])
+def test_a_lone_surrogate_is_refused_however_sizes_are_counted(
+    version: RoomVersion, field: str
+) -> None:
+    with pytest.raises(InvalidEvent):
+        parse_pdu(pdu_of(**{field: "@\ud800:d"}), version)
+
+
 def test_an_event_may_have_65536_bytes_and_not_one_more() -> None:
     bare = len(canonical_json.encode(pdu_of(content={"body": ""})))
     body = "x" * (limits.EVENT_BYTES_MAX - bare)

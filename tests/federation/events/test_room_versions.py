@@ -38,6 +38,7 @@ CHANGES = {
     "10": {"rule_numbering", "knock_restricted", "integer_power_levels"},
     "11": {
         "creator_in_content",
+        "field_sizes_in_bytes",
         "redacts_in_content",
         "redaction_keeps_legacy_fields",
         "redaction_keeps_create_content",
