@@ -130,8 +130,8 @@ class Acceptance:
         to_federate: bool,
         asked: PolicyServer | None,
     ) -> tuple[Staged, Verdict]:
-        outlier_nid = await self._outlier_nid(event.event_id)
-        nid = self._committer.numbers.take() if outlier_nid is None else outlier_nid
+        outlier = await self._outlier(event.event_id)
+        nid, event = outlier or (self._committer.numbers.take(), event)
         before, snapshots, parents = await self._before(room, event, state_before)
         if room.was_corrected and state_before is None:
             verdict = await self._judge_again(room, event, verdict, before)
@@ -146,7 +146,7 @@ class Acceptance:
             staged = await self._writer.stager.place(
                 room, event, before, origin, nid=nid, snapshots=snapshots, parents=parents
             )
-            staged.was_outlier = outlier_nid is not None
+            staged.was_outlier = outlier is not None
             staged.missing_parents, staged.is_awaited = missing, is_awaited
             return staged, verdict
         is_soft = isinstance(verdict, SoftFailed)
@@ -191,14 +191,15 @@ class Acceptance:
         if await self._writer.recommender.policy_of(room, room.staged) != asked:
             raise PolicyUnasked
 
-    async def _outlier_nid(self, event_id: EventId) -> int | None:
-        """The row number of an event that is stored without a place, to get one now."""
+    async def _outlier(self, event_id: EventId) -> tuple[int, Event] | None:
+        """An event that is stored without a place, to get one now, with its row number. What is
+        stored counts: it may be whole where what came is redacted, or the other way round."""
         known = (await self._rooms.events([event_id])).get(event_id)
         if known is not None:
             for row in await self._store.events.by_id([event_id]):
                 self._rooms.memory.forget_event(event_id)
                 nid: int = row["event_nid"]
-                return nid
+                return nid, known.event
         return None
 
     async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:

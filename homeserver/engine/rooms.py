@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, 
 import msgspec
 
 from federation.events.event import Event
-from federation.events.ids import EventId, RoomId, ServerName, StateKey
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.event_memory import EventMemory
@@ -199,6 +199,12 @@ class Rooms:
     async def state_after(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state after a stored event; None for an outlier or an unknown one."""
         return await self._state_at(room, event_id, self._store.events.snapshot_after)
+
+    async def end_of_stay(self, room: Room, user_id: UserId) -> tuple[int, EventId | None] | None:
+        """The last change of the room's state by which a user of ours ceased to be joined: its
+        position, and the event, if one is left in the state."""
+        row = await self._store.rooms.end_of_stay(room.nid, user_id)
+        return None if row is None else (row["position"], row["event_id"])
 
     # Events
 

@@ -28,13 +28,15 @@ from homeserver.rules.filters import select_fields
 
 
 class Seen(NamedTuple):
-    """An event that a reader may see, with their membership at it, whether they could see the state
-    before it (so `prev_content` too), and whether they may see the redaction of it."""
+    """An event that a reader may see, with their membership at it, whether they may see the event
+    that it replaced (so `prev_content` too), whether they may see the redaction of it, and whether
+    they see it by an invite alone."""
 
     placed: Placed
     membership: str | None
     knew_state: bool = False
     knows_redaction: bool = True
+    by_invite: bool = False
 
     @property
     def entry(self) -> EventEntry:

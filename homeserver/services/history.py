@@ -195,7 +195,7 @@ class History:
         """The membership events of the senders, as of now, or as the reader last saw them."""
         state: Mapping[StateKey, StateRef] = where.room.view.state
         if not await self._is_current(where):
-            state = await self._visibility.last_seen(where.room, where.user_room)
+            state = await self._visibility.last_seen(where.room, where.user_id, where.user_room)
         senders = {seen.entry.event.sender for seen in events}
         ids = [
             ref.event_id
@@ -269,14 +269,14 @@ class History:
         return json_object(parts)
 
     async def _context_state(self, where: _Where, last: Seen) -> Mapping[StateKey, StateRef]:
-        """The state at the last event that is shown. Who isn't joined, and wasn't at that event,
-        sees it by an invite alone: they get the state of when they were."""
+        """The state at the last event that is shown. Who isn't joined, and sees that by an invite
+        alone, gets the state of when they were."""
         room = where.room
         state = await self._rooms.state_after(room, last.entry.event.event_id)
         if await self._is_current(where):
             return room.view.state if state is None else state
-        if state is None or last.membership in ("invite", "knock"):
-            return await self._visibility.last_seen(room, where.user_room)
+        if state is None or last.by_invite:
+            return await self._visibility.last_seen(room, where.user_id, where.user_room)
         return state
 
     async def _state_events(
@@ -298,7 +298,7 @@ class History:
         room = await self._rooms.get(room_id)
         user_room = (await self._memberships.of(user_id)).get(room_id)
         if room is not None and (
-            await self._visibility.was_joined(room, user_room)
+            await self._visibility.was_joined(room, user_id, user_room)
             or await self._visibility.is_world_readable(room)
         ):
             return room, user_room

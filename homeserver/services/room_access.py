@@ -103,10 +103,22 @@ class RoomAccess:
         return event is not None and event.content.get("history_visibility") == "world_readable"
 
     async def _last_seen(
+        self, room: Room, user_id: UserId, latest: EventId
+    ) -> Mapping[StateKey, StateRef]:
+        """The state after the event by which the user ceased to be joined."""
+        ended = await self._rooms.end_of_stay(room, user_id)
+        if ended is not None and ended[1] is not None:
+            state = await self._rooms.state_after(room, ended[1])
+            if state is not None:
+                return state
+        ref = room.view.state.get(("m.room.member", user_id))
+        return await self._last_seen_by_events(room, user_id, ref.event_id if ref else latest)
+
+    async def _last_seen_by_events(
         self, room: Room, user_id: UserId, left: EventId
     ) -> Mapping[StateKey, StateRef]:
-        """The state after the event by which the user ceased to be joined. A ban after a leave, or
-        a refused invite, leads further back."""
+        """As the membership events tell: a ban after a leave, or a refused invite, leads further
+        back."""
         for _ in range(limits.MEMBERSHIP_STEPS):
             before = await self._rooms.state_before(room, left)
             previous = None if before is None else before.get(("m.room.member", user_id))

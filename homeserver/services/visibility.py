@@ -24,7 +24,7 @@ from homeserver import limits
 from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
-from homeserver.engine.reader import Reader, event_entry
+from homeserver.engine.reader import BEGINNING, Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.engine.stored import client_json
@@ -52,6 +52,13 @@ class _Reading(msgspec.Struct, frozen=True):
     room: Room
     user_id: UserId
     joined_until: Order
+
+
+class _Stay(msgspec.Struct, frozen=True):
+    """A time in a room that ended: by which event, and the place before which it was."""
+
+    until: Order
+    ended_by: EventId
 
 
 class Visibility:
@@ -101,16 +108,21 @@ class Visibility:
                 return quick
         ids = [event_entry(placed).event.event_id for placed in events]
         moments = await self._reader.moments.of_user(room, user_id, ids)
-        joined_until = await self._joined_until(room, user_room)
+        joined_until = await self._joined_until(room, user_id, user_room)
         is_forgotten = user_room is not None and user_room.forgotten
         seen = []
         for placed in events:
             before, after = moments.get(event_entry(placed).event.event_id, _UNKNOWN)
             if is_forgotten:
                 before, after = _as_stranger(before), _as_stranger(after)
-            if may_see(before, after, joined_later=_order(placed) < joined_until):
+            joined_later = _order(placed) < joined_until
+            if may_see(before, after, joined_later=joined_later):
+                by_invite = not may_see(
+                    _uninvited(before), _uninvited(after), joined_later=joined_later
+                )
                 membership = _membership(placed, user_id, before, after)
-                seen.append(Seen(placed, membership, before.membership == "join"))
+                knew_state = before.membership == "join"
+                seen.append(Seen(placed, membership, knew_state, by_invite))
         return await self._with_replaced(_Reading(room, user_id, joined_until), seen)
 
     def _joined_throughout(
@@ -162,40 +174,59 @@ class Visibility:
         return membership_of(known.event.membership if known is not None else None)
 
     async def last_seen(
-        self, room: Room, user_room: UserRoom | None
+        self, room: Room, user_id: UserId, user_room: UserRoom | None
     ) -> Mapping[StateKey, StateRef]:
         """The state in which the user last saw a room that they aren't in: that after the event by
         which they ceased to be joined. Empty for who never was."""
-        left = await self._end_of_stay(room, user_room)
-        if left is None:
+        stay = await self._stay(room, user_id, user_room)
+        if stay is None:
             return {}
-        return await self._rooms.state_after(room, event_entry(left).event.event_id) or {}
+        return await self._rooms.state_after(room, stay.ended_by) or {}
 
-    async def was_joined(self, room: Room, user_room: UserRoom | None) -> bool:
+    async def was_joined(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> bool:
         """Is the user in the room, or were they once (and haven't forgotten it)?"""
         if user_room is not None and user_room.membership == "join":
             return True
-        return await self._end_of_stay(room, user_room) is not None
+        return await self._stay(room, user_id, user_room) is not None
 
-    async def _joined_until(self, room: Room, user_room: UserRoom | None) -> Order:
+    async def _joined_until(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> Order:
         """The place where the user's last time in the room ended: events before it were sent
         before they "joined at any point after"."""
         if user_room is not None and user_room.membership == "join":
             return _ALWAYS
-        left = await self._end_of_stay(room, user_room)
-        return _NEVER if left is None else _order(left)
+        stay = await self._stay(room, user_id, user_room)
+        return _NEVER if stay is None else stay.until
 
-    async def _end_of_stay(self, room: Room, user_room: UserRoom | None) -> Placed | None:
-        """The event by which a user who isn't joined ceased to be."""
+    async def _stay(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> _Stay | None:
+        """The last time in the room of a user who isn't joined. What ended it may be an event that
+        knew nothing of their join, of another branch; an invite from afar isn't in the room."""
         if user_room is None or user_room.forgotten:
             return None
-        event_id: EventId | None = user_room.event_id
+        ended = await self._rooms.end_of_stay(room, user_id)
+        if ended is not None and ended[1] is not None:
+            return await self._stay_until(room, ended[0], ended[1])
+        ref = room.view.state.get((MEMBER, user_id))
+        event_id = ref.event_id if ref is not None else user_room.event_id
+        return await self._stay_by_events(room, event_id)
+
+    async def _stay_until(self, room: Room, position: int, event_id: EventId) -> _Stay:
+        """The event at that position, if there is one, was sent when they had left already."""
+        part = await self._reader.newest(room, after=0, upto=position, limit=1)
+        if not part.events:
+            return _Stay(BEGINNING, event_id)
+        n, fill = _order(part.events[0])
+        is_then = part.events[0].position == position
+        return _Stay((n, fill) if is_then else (n, fill + 1), event_id)
+
+    async def _stay_by_events(self, room: Room, event_id: EventId | None) -> _Stay | None:
+        """As the membership events tell, each with the one that it replaced: for what we learned
+        of by the state that another server gave."""
         for _ in range(limits.MEMBERSHIP_STEPS):
             placed = await self._reader.place(room, event_id) if event_id else None
-            if placed is None:
+            if placed is None or event_id is None:
                 return None
             if await self._former_membership(event_entry(placed)) == "join":
-                return placed
+                return _Stay(_order(placed), event_id)
             event_id = event_entry(placed).replaces
         return None
 
@@ -205,6 +236,11 @@ def _redacted(seen: Seen) -> Seen:
     event = redact_event(seen.entry.event)
     entry = msgspec.structs.replace(seen.entry, event=event, client=client_json(event))
     return seen._replace(placed=msgspec.structs.replace(seen.placed, entry=entry))
+
+
+def _uninvited(moment: Moment) -> Moment:
+    """As for somebody who wasn't invited."""
+    return _as_stranger(moment) if moment.membership == "invite" else moment
 
 
 def _as_stranger(moment: Moment) -> Moment:

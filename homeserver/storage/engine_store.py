@@ -219,6 +219,11 @@ class RoomRows:
         async with self._database.connection() as connection:
             return await state_changes.between(connection, room_nid, after, upto)
 
+    async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
+        """See `storage.state_changes`."""
+        async with self._database.connection() as connection:
+            return await state_changes.end_of_stay(connection, room_nid, user_id)
+
     async def resolutions(self, room_nid: int) -> Sequence[Row]:
         """See `storage.state_changes`."""
         async with self._database.connection() as connection:

@@ -51,6 +51,17 @@ async def between(connection: Connection, room_nid: int, after: int, upto: int) 
     )
 
 
+async def end_of_stay(connection: Connection, room_nid: int, user_id: str) -> Row | None:
+    """(position, event_id) of the last change by which a user ceased to be joined."""
+    return await connection.fetchrow(
+        "SELECT position, event_id FROM state_changes WHERE room_nid = $1"
+        " AND type = 'm.room.member' AND state_key = $2 AND former = 'join'"
+        " AND membership IS DISTINCT FROM 'join' ORDER BY position DESC LIMIT 1",
+        room_nid,
+        user_id,
+    )
+
+
 async def record_resolutions(
     connection: Connection, rows: Sequence[ResolutionRow], *, kept: int
 ) -> None:

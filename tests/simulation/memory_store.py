@@ -251,6 +251,17 @@ class MemoryRooms:
             if key[0] == room_nid and after < key[1] <= upto
         ]
 
+    async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
+        await self._pause()
+        ends = [
+            {"position": row["position"], "event_id": row["event_id"]}
+            for key, row in sorted(self._tables.changes.items())
+            if key[0] == room_nid
+            and (row["type"], row["state_key"]) == ("m.room.member", user_id)
+            and row["former"] == "join" != row["membership"]
+        ]
+        return ends[-1] if ends else None
+
     async def resolutions(self, room_nid: int) -> Sequence[Row]:
         await self._pause()
         return [

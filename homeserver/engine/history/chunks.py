@@ -16,7 +16,7 @@ Spec: server-server API, "Backfilling and retrieving missing events".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import immutables
 
@@ -42,6 +42,7 @@ from homeserver.engine.staging import (
     snapshot_row,
 )
 from homeserver.engine.store import Store
+from homeserver.engine.stored import known_event
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled
@@ -132,6 +133,12 @@ class Chunks:
         ids |= {parent for event in chunk.events for parent in event.prev_events}
         rows = await self._store.events.by_id(ids)
         stored = {row["event_id"]: row for row in rows}
+        # What is stored counts: it may be whole where what came is redacted.
+        events = [
+            known_event(stored[one.event_id]).event if one.event_id in stored else one
+            for one in chunk.events
+        ]
+        chunk = replace(chunk, events=events)
         work = _Work(room, chunk, stored, self._numbers(chunk, stored))
         for event in chunk.events:
             is_rejected = event.event_id in chunk.rejected

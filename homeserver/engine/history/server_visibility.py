@@ -16,6 +16,7 @@ Spec: client-server API, "Room history visibility"; server-server API, "Retrievi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, server_of
@@ -101,32 +102,62 @@ class ServerVisibility:
             return around.keys()
         if all(one in (WORLD_READABLE, JOINED) for one in visibilities.values()):
             return ()
-        end = await self._end_of_stay(room, server)
-        if end is None:
+        stays = await self._stays(room, server)
+        if not stays:
             return ()
         rows = await self._store.events.by_id(around.keys())
-        return {row["event_id"] for row in rows if row["n"] is not None and _order(row) < end}
+        return {
+            event_id
+            for row in rows
+            if row["n"] is not None
+            for event_id in [row["event_id"]]
+            if any(_is_before_end(_order(row), around[event_id], stay) for stay in stays)
+        }
 
-    async def _end_of_stay(self, room: Room, server: ServerName) -> Order | None:
-        """The place of the event by which the last of the server's users left the room. A ban after
-        a leave, or a new invite, leads further back."""
-        newest = sorted(_Users(room, server).refs, key=lambda ref: -ref.nid)
-        wanted = {ref.event_id for ref in newest[: limits.DEPARTED_USERS_SEEN]}
-        ends: list[Order] = []
+    async def _stays(self, room: Room, server: ServerName) -> list[_Stay]:
+        """How the server's users left the room, the newest. A ban after a leave, or a new invite,
+        leads further back."""
+        refs = sorted(_Users(room, server).refs.items(), key=lambda item: -item[1].nid)
+        open_stays = {
+            ref.event_id: _Stay(key, {ref.event_id})
+            for key, ref in refs[: limits.DEPARTED_USERS_SEEN]
+        }
+        found = []
         for _ in range(limits.MEMBERSHIP_STEPS):
-            if not wanted:
+            if not open_stays:
                 break
-            rows = await self._store.events.by_id(wanted)
+            rows = await self._store.events.by_id(open_stays.keys())
             former = {one for row in rows if (one := row["replaces"]) is not None}
             known = await self._rooms.events(former)
-            joins = {
-                one for one in former if one in known and known[one].event.membership == "join"
-            }
-            ends += [
-                _order(row) for row in rows if row["n"] is not None and row["replaces"] in joins
-            ]
-            wanted = former - joins
-        return max(ends, default=None)
+            further = {}
+            for row in rows:
+                stay, replaced = open_stays[row["event_id"]], row["replaces"]
+                if replaced not in known:
+                    continue
+                if known[replaced].event.membership != "join":
+                    stay.since.add(replaced)
+                    further[replaced] = stay
+                elif row["n"] is not None:
+                    stay.until = _order(row)
+                    found.append(stay)
+            open_stays = further
+        return found
+
+
+@dataclass(slots=True)
+class _Stay:
+    """How a user ceased to be in a room: their member events since, and the place of the first."""
+
+    key: StateKey
+    since: set[EventId]
+    until: Order = (0, 0)
+
+
+def _is_before_end(order: Order, around: Around, stay: _Stay) -> bool:
+    """Was an event sent before a user left? What came late stands at the end of the room, so that
+    its place alone doesn't tell."""
+    ref = held(around.before, stay.key)
+    return order < stay.until and (ref is None or ref.event_id not in stay.since)
 
 
 def _order(row: Mapping[str, int]) -> Order:
@@ -142,7 +173,7 @@ class _Users:
         self._chain = room.view.chain
         current = {key: ref for key, ref in room.view.state.items() if self._is_own(key)}
         self._keys = frozenset(current)
-        self.refs = list(current.values())
+        self.refs = current
 
     def _is_own(self, key: StateKey) -> bool:
         return key[0] == _MEMBER and server_of(key[1]) == self._server

@@ -8,6 +8,7 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
+from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.reader import BEGINNING
 from homeserver.services.client_events import Seen
 from homeserver.services.visibility import Visibility
@@ -183,3 +184,38 @@ async def test_a_forgotten_room_is_a_strangers(server: Here) -> None:
     assert await seen_by(server, ALICE)
     await server.engine.memberships.forget(ALICE, server.room_id)
     assert not await seen_by(server, ALICE)
+
+
+async def test_an_invite_from_afar_takes_nothing_from_who_was_there_before(server: Here) -> None:
+    """The server is out of the room, so that the invite is no event of it here."""
+    join = await server.join(ALICE, server.graph.begin())
+    early = said(server, "early", join)
+    leave = member(server, ALICE, "leave", early)
+    await server.accept(early, leave)
+    before = set(await seen_by(server, ALICE))
+    invite = member(server, ALICE, "invite", leave)
+    entry = MembershipEntry(ALICE, server.room_id, "invite", invite.event_id, BOB, version="12")
+    await server.engine.committer.submit(Unit([entry]))
+    assert early.event_id in before
+    assert set(await seen_by(server, ALICE)) == before
+
+
+async def test_a_ban_that_knew_nothing_of_the_join_leaves_what_was_seen(server: Here) -> None:
+    """A fork: who was in the room has seen it, though the ban replaced no membership."""
+    begin = server.graph.begin()
+    await server.join(CARLA, begin)
+    join = member(
+        server, ALICE, "join", server.graph.events[(await server.room()).view.heads[0].event_id]
+    )
+    await server.accept(join)
+    early = said(server, "early", join)
+    await server.accept(early)
+    ban = server.graph.add(draft("m.room.member", {"membership": "ban"}, ALICE, sender=BOB), begin)
+    await server.backfill(*[one for one in server.graph.oracle.order if one.depth <= begin.depth])
+    await server.accept(ban)
+    later = said(server, "later", early, ban)
+    await server.accept(later)
+    assert server.graph.oracle.rejected == {}
+    seen = await seen_by(server, ALICE)
+    assert {join.event_id, early.event_id} <= set(seen)
+    assert later.event_id not in seen

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from federation.events.redaction import redact_event
 from homeserver.engine.history.places import SPACING
 from homeserver.storage.events import ACCEPTED, REJECTED
 from tests.homeserver.engine.engine_world import ALICE, message
@@ -113,3 +116,22 @@ async def test_two_parts_of_history_join_without_a_gap() -> None:
         await server.prove()
         assert server.unproven == set()
         await server.check()
+
+
+@pytest.mark.parametrize("way", ["history", "live"])
+async def test_a_redacted_copy_takes_nothing_from_what_is_stored(way: str) -> None:
+    """Other servers cut history to what we may see; the state that a join brought was whole."""
+    async with here() as server:
+        graph = server.graph
+        known = graph.add(topic("known", BOB), graph.begin())
+        join = await server.join(ALICE, known)
+        copy = redact_event(known)
+        assert copy.content == {}
+        if way == "history":
+            await server.backfill(*[one for one in graph.oracle.order if one not in (known, join)])
+            await server.backfill(copy)
+        else:
+            await server.accept_with(copy, graph.state_before(known))
+        assert server.row(known)["n"] is not None
+        stored = (await server.engine.rooms.events([known.event_id]))[known.event_id].event
+        assert stored.raw == known.raw == server.row(known)["json"]

@@ -1,0 +1,174 @@
+"""The services that read a room for clients, over a simulated server's engine.
+
+What isn't under test is empty: keys, account data, receipts, typing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+
+from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
+from homeserver.errors import MatrixError
+from homeserver.rules.filters import EventFilter
+from homeserver.rules.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
+from homeserver.services.backfill import RoomBackfill
+from homeserver.services.history import History, PageRequest
+from homeserver.services.lazy_members import LazyMembers
+from homeserver.services.requester import Requester
+from homeserver.services.room_access import RoomEngine
+from homeserver.services.state import MemberFilter, State
+from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.loop import Sync, SyncEngine, SyncRequest
+from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.sources import SyncSources
+from homeserver.services.sync.state import SyncState
+from homeserver.services.sync.timelines import Timelines
+from homeserver.services.typing import TypingToken
+from homeserver.services.visibility import Visibility
+from tests.simulation.server import SimulatedServer
+
+DEV = DeviceId("DEV")
+REFUSED: dict[str, Any] = {}
+"""What stands for an answer that was refused (403, 404)."""
+
+
+@dataclass(frozen=True)
+class _Counts:
+    one_time: Mapping[str, int]
+    unused_fallback: Sequence[str]
+
+
+class _Nothing:
+    """Sources that have nothing to tell."""
+
+    token = TypingToken(1, 0)
+
+    async def pending(self, *_: object, after: int, upto: int, limit: int) -> tuple[list[Any], int]:
+        return [], upto
+
+    def acknowledge(self, *_: object) -> None:
+        """Nothing was sent."""
+
+    async def counts(self, user_id: UserId, device_id: DeviceId) -> _Counts:
+        return _Counts({}, ())
+
+    async def between(self, user_id: UserId, *, after: int, upto: int) -> Sequence[Any]:
+        return ()
+
+    def since(self, room_id: RoomId, token: TypingToken | None) -> None:
+        return None
+
+
+class _NoLists:
+    def __getattr__(self, name: str) -> Any:
+        async def changes(*_: object, **__: object) -> tuple[Sequence[Any], Sequence[Any]]:
+            return (), ()
+
+        return changes
+
+
+class _NoReceipts:
+    async def since(
+        self, rooms: Collection[RoomId], *, after: int, upto: int
+    ) -> Mapping[RoomId, Sequence[Any]]:
+        return {}
+
+
+class Readers:
+    """Clients of one server. Answers are decoded JSON; a refusal is REFUSED."""
+
+    def __init__(self, server: SimulatedServer) -> None:
+        engine = server.engine
+        rooms, reader, memberships = engine.rooms, engine.reader, engine.memberships
+        visibility = Visibility(rooms, reader, server.name)
+        self.history = History(
+            rooms,
+            reader,
+            memberships,
+            visibility,
+            clock=server.clock,
+            log_history=engine.committer.history,
+            backfill=RoomBackfill(server.backfiller, server.name),
+        )
+        nobody = cast(Any, None)
+        self.state = State(RoomEngine(rooms, memberships, engine.writer), nobody, nobody, reader)
+        timelines, state = Timelines(reader, visibility), SyncState(rooms)
+        lazy, nothing = LazyMembers(), _Nothing()
+        self.sync = Sync(
+            SyncEngine(rooms, memberships, engine.committer, engine.fanout, server.clock),
+            RoomPlanner(rooms, reader, timelines, state, lazy),
+            Departures(rooms, reader, timelines, state),
+            lazy,
+            SyncSources(nothing, _NoLists(), nothing, nothing, _NoReceipts(), cast(Any, nothing)),
+        )
+
+    async def event(self, user: UserId, room_id: RoomId, event_id: EventId) -> dict[str, Any]:
+        """/event."""
+        return await _answer(self.history.event(_as(user), room_id, event_id))
+
+    async def context(
+        self, user: UserId, room_id: RoomId, event_id: EventId, limit: int
+    ) -> dict[str, Any]:
+        """/context."""
+        work = self.history.context(_as(user), room_id, event_id, limit=limit, wanted=EventFilter())
+        return await _answer(work)
+
+    async def page(
+        self, user: UserId, room_id: RoomId, start: str | None, *, backwards: bool, limit: int
+    ) -> dict[str, Any]:
+        """/messages."""
+        point = None if start is None else _point(start)
+        request = PageRequest(room_id, backwards, point, limit=limit)
+        return await _answer(self.history.messages(_as(user), request))
+
+    async def all_state(self, user: UserId, room_id: RoomId) -> list[dict[str, Any]] | None:
+        """/state; None if it is refused."""
+        found = await _answer(self.state.all(user, room_id))
+        return None if found is REFUSED else cast(Any, found)
+
+    async def members(
+        self, user: UserId, room_id: RoomId, at: str | None = None
+    ) -> list[dict[str, Any]] | None:
+        """/members; None if it is refused."""
+        point = None if at is None else _point(at)
+        found = await _answer(self.state.members(user, room_id, MemberFilter(), point))
+        return None if found is REFUSED else cast(Any, found)
+
+    async def one_state(self, user: UserId, room_id: RoomId, key: StateKey) -> dict[str, Any]:
+        """/state/{type}/{key}, as an event."""
+        return await _answer(self.state.event(user, room_id, key))
+
+    async def joined_members(self, user: UserId, room_id: RoomId) -> set[str] | None:
+        """/joined_members; None if it is refused."""
+        try:
+            return set(await self.state.joined_members(user, room_id))
+        except MatrixError:
+            return None
+
+    async def synced(self, user: UserId, since: str | None) -> dict[str, Any]:
+        """/sync."""
+        token: SyncToken | None = parse_sync(since) if since else None
+        return await _answer(self.sync.sync(SyncRequest(user, DEV, since=token)))
+
+
+def _as(user: UserId) -> Requester:
+    return Requester(user, DEV, 1, False)
+
+
+def _point(token: str) -> Point | SyncToken:
+    parsed = parse_any(token)
+    return parsed.point if isinstance(parsed, PageToken) else parsed
+
+
+async def _answer(work: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = orjson.loads(await work)
+    except MatrixError as error:
+        if error.status not in (403, 404):
+            raise
+        return REFUSED
+    return found
