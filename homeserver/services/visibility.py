@@ -122,7 +122,7 @@ class Visibility:
                 )
                 membership = _membership(placed, user_id, before, after)
                 knew_state = before.membership == "join"
-                seen.append(Seen(placed, membership, knew_state, by_invite))
+                seen.append(Seen(placed, membership, knew_state, by_invite=by_invite))
         return await self._with_replaced(_Reading(room, user_id, joined_until), seen)
 
     def _joined_throughout(

@@ -21,7 +21,7 @@ from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.requester import Requester
 from homeserver.services.room_access import RoomEngine
 from homeserver.services.state import MemberFilter, State
-from homeserver.services.sync.departures import Departures
+from homeserver.services.sync.departures import DepartedRooms
 from homeserver.services.sync.loop import Sync, SyncEngine, SyncRequest
 from homeserver.services.sync.rooms import RoomPlanner
 from homeserver.services.sync.sources import SyncSources
@@ -101,7 +101,7 @@ class Readers:
         self.sync = Sync(
             SyncEngine(rooms, memberships, engine.committer, engine.fanout, server.clock),
             RoomPlanner(rooms, reader, timelines, state, lazy),
-            Departures(rooms, reader, timelines, state),
+            DepartedRooms(rooms, reader, timelines, state),
             lazy,
             SyncSources(nothing, _NoLists(), nothing, nothing, _NoReceipts(), cast(Any, nothing)),
         )
