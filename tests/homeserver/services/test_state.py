@@ -6,6 +6,7 @@ import pytest
 
 from federation.events.ids import UserId
 from homeserver import limits
+from homeserver.engine.rooms import Rooms
 from homeserver.rules.sync_tokens import SyncToken, format_sync, just_after
 from homeserver.services.state import MemberFilter
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, World, room_world
@@ -103,11 +104,24 @@ async def test_who_was_kicked_then_banned_sees_the_state_of_the_kick(
         assert (await world.get_state(BOB, room_id, "m.room.name")).body == {"name": "before"}
 
 
-@pytest.mark.parametrize(("steps", "status"), [(1, 403), (2, 200)])
-async def test_the_time_when_a_banned_user_was_joined_is_looked_for_a_few_steps_back(
-    shared_database_url: str, monkeypatch: pytest.MonkeyPatch, steps: int, status: int
+@pytest.mark.parametrize(
+    ("steps", "is_noted", "status"), [(1, True, 200), (1, False, 403), (2, False, 200)]
+)
+async def test_the_end_of_a_stay_that_was_not_noted_is_looked_for_a_few_steps_back(
+    shared_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    is_noted: bool,
+    status: int,
 ) -> None:
+    """It isn't where a join brought the membership with the room's state."""
+
+    async def nothing(*_: object) -> None:
+        return None
+
     monkeypatch.setattr(limits, "MEMBERSHIP_STEPS", steps)
+    if not is_noted:
+        monkeypatch.setattr(Rooms, "end_of_stay", nothing)
     async with room_world(shared_database_url) as world:
         room_id = await world.room(preset="public_chat")
         await world.join(BOB, room_id)
