@@ -19,7 +19,8 @@ from federation.events.room_versions import room_version
 from federation.graph.building import EventDraft
 from federation.ports import Refused
 from federation.transport.client import FederationError, build_target
-from federation.transport.handshakes import HandshakeFailed, MembershipWish
+from federation.transport.handshakes import MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
 from homeserver.errors import MatrixError
 from tests.simulation.network import Network, Weather
 from tests.simulation.server import SimulatedServer
