@@ -152,6 +152,8 @@ KEYS_STORED_PER_DOCUMENT_MAX = 20  # current ones first; others are fetched agai
 KEY_SERVER_RETRY_S = 60.0  # a trusted key server isn't asked for the same key more often
 KEY_FETCHES_AT_ONCE_MAX = 20  # of one look-up of many keys; each takes a turn of its cause
 UNVERIFIED_BYTES_MAX = 32_000_000  # signed bytes kept of one answer until they are verified
+KEPT_CONTAINERS_MAX = 250_000  # arrays and objects in the events of one long answer, some 60 MB
+KEPT_CONTAINERS_PER_EVENT = 20  # that many more for each: a member event has 8, in version 1 15
 EVENTS_PER_BATCH = 100  # one job of the thread pool; fewer are worked on at once, on the loop
 
 # --- transport: back-off and the outbox ---------------------------------------------------------
@@ -203,7 +205,7 @@ DOCUMENT_CONTAINERS_MAX = 20_000  # of a request or an EDU: 2,000 to-device mess
 ANSWER_CONTAINERS_MAX = 100_000  # of an answer that is read whole: some 25 ms; 10,000 devices
 ANSWER_DEEP_BYTES_MAX = 4_000_000  # of the events in one answer, nested beyond NESTING_MAX
 ANSWER_PART_BYTES = 262_144  # of a long answer, read at a time
-ENTRIES_PASSED_OVER_MAX = 1_000  # of a list that has more than was asked for
+ENTRIES_PASSED_OVER_MAX = 1_000  # of a list beyond what was asked for; members of an answer
 DEEP_TEXT_BYTES_MAX = 131_072  # of a PDU nested beyond NESTING_MAX: it takes the slow parser
 
 # --- events (spec: client-server API, "Size limits"; the room versions' event formats) ----------

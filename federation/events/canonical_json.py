@@ -85,7 +85,8 @@ def check(value: JsonValue) -> None:
 def encode_checked(value: JsonValue) -> bytes:
     """Encode what `check` has passed (or consists of strings only); raises NotCanonical."""
     try:
-        return orjson.dumps(value, option=_OPTIONS)
+        # A copy of the exact size: what orjson returns keeps its buffer of some kilobytes.
+        return bytes(memoryview(orjson.dumps(value, option=_OPTIONS)))
     except TypeError:
         # Too deep for orjson, or a key or string that can't be: the slow path knows which.
         return deep_json.encode(value)

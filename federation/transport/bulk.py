@@ -20,9 +20,16 @@ from federation.events.canonical_json import NotCanonical
 from federation.events.event import Event, InvalidEvent, SignedEvent, parse_signed_pdu
 from federation.events.ids import EventId, RoomId
 from federation.events.json_pieces import Piece, PieceKind
+from federation.events.nesting import TooDeep
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import SignatureRequirements, signed_requirements
-from federation.limits import EVENTS_PER_BATCH, PARSED_AT_ONCE_BYTES_MAX, UNVERIFIED_BYTES_MAX
+from federation.limits import (
+    EVENTS_PER_BATCH,
+    KEPT_CONTAINERS_MAX,
+    KEPT_CONTAINERS_PER_EVENT,
+    PARSED_AT_ONCE_BYTES_MAX,
+    UNVERIFIED_BYTES_MAX,
+)
 from federation.transport.parsing.answers import decode_event
 
 _T = TypeVar("_T")
@@ -80,13 +87,19 @@ class EventReader:
         """What is to be verified, as far as `UNVERIFIED_BYTES_MAX` reaches: it has each event's
         bytes once more. Of the rest it is made anew."""
         self._required_bytes = 0
+        self._containers_left = KEPT_CONTAINERS_MAX
 
     def take(self, piece: Piece) -> None:
-        """Parses an entry of a list."""
+        """Parses an entry of a list. Raises TooDeep when the events have too many arrays and
+        objects to be kept: each takes many times the memory of its text."""
         signed = parse_piece(piece, self._room) if piece.kind is PieceKind.ENTRY else None
         if signed is None:
             return
         event = signed.event
+        self._containers_left += KEPT_CONTAINERS_PER_EVENT
+        self._containers_left -= piece.raw.count(b"[") + piece.raw.count(b"{")
+        if self._containers_left < 0:
+            raise TooDeep("events with too many arrays and objects")
         self._found.setdefault(piece.name, {})[event.event_id] = event
         self._required_bytes += len(signed.payload)
         if self._required_bytes <= UNVERIFIED_BYTES_MAX:

@@ -119,6 +119,7 @@ class AnswerReader:
         self._parts: list[bytes] = []
         self._size = 0
         self._counts: Counter[str] = Counter()
+        self._member_count = 0
         self._deep_bytes = 0
         self._take = take or self._keep
         self._entries: dict[str, list[Piece]] = {}
@@ -162,11 +163,18 @@ class AnswerReader:
                     raise NotCanonical(f"too many entries of {piece.name}")
                 if beyond > 0:
                     continue
-            if piece.kind is not PieceKind.MEMBER:
+            if piece.kind is PieceKind.MEMBER:
+                self._take_member(piece)
+            else:
                 self._count_deep(piece)
                 self._take(piece)
-            elif piece.name in self._wanted.members:
-                self._members[piece.name] = piece
+
+    def _take_member(self, piece: Piece) -> None:
+        self._member_count += 1
+        if self._member_count > ENTRIES_PASSED_OVER_MAX:
+            raise NotCanonical("too many members")
+        if piece.name in self._wanted.members:
+            self._members[piece.name] = piece
 
     def _count_deep(self, piece: Piece) -> None:
         if piece.is_deep:

@@ -13,6 +13,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.event import SignedEvent, parse_pdu
 from federation.events.ids import RoomId
 from federation.events.json_pieces import Piece, PieceKind, cut_pieces
+from federation.events.nesting import TooDeep
 from federation.events.room_versions import RoomVersion
 from federation.events.signatures import signature_payload
 from federation.graph.admission import signature_requirements
@@ -103,6 +104,34 @@ async def test_signed_bytes_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPa
         reader.take(piece)
     assert len(reader.events("state")) == len(raws) > 2
     assert len(reader.required) == 2
+
+
+async def test_events_that_would_fill_the_memory_refuse_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = Room()
+    dense = room.send("m.room.message", ALICE, {"x": [[] for _ in range(1_000)]})
+    count = dense.raw.count(b"[") + dense.raw.count(b"{")
+    monkeypatch.setattr(bulk, "KEPT_CONTAINERS_PER_EVENT", 20)
+    ref = RoomRef(room.create_room_id, room.version)
+    for most, is_taken in ((count - 20, True), (count - 21, False)):
+        monkeypatch.setattr(bulk, "KEPT_CONTAINERS_MAX", most)
+        reader = EventReader(ref)
+        try:
+            for piece in pieces([dense.raw]):
+                reader.take(piece)
+        except TooDeep:
+            assert not is_taken
+        else:
+            assert is_taken
+            assert reader.events("state") == [dense]
+
+
+def test_usual_events_are_within_their_share() -> None:
+    for version in ("1", "11"):
+        room = Room(version).open_to()
+        event = room.member(ALICE, "join", extra={"displayname": "a"})
+        assert event.raw.count(b"[") + event.raw.count(b"{") <= bulk.KEPT_CONTAINERS_PER_EVENT
 
 
 async def test_a_deep_event_is_parsed_in_a_thread() -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 import pytest
 
@@ -18,7 +19,8 @@ from federation.limits import NOTARY_REQUEST_BYTES_MAX, TRANSACTION_BYTES_MAX
 from federation.transport.x_matrix import SignedRequest, build_authorization
 from tests.hostile.clients.running_server import SERVER
 from tests.hostile.peers.conftest import World
-from tests.hostile.peers.scripted_peer import V1
+from tests.hostile.peers.scripted_peer import V1, Http
+from tests.hostile.peers.scripted_room import ScriptedRoom
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -146,3 +148,44 @@ async def test_a_question_for_keys_is_small_and_flat(world: World) -> None:
         cost_s = await loop_cost(attack)
         assert answers[0].split(b" ")[1] == status
         assert cost_s < UNAUTHENTICATED_S
+
+
+ANSWERS = {
+    "nested": b'{"state":' + b"[" * 10_000_000,
+    "deep": b'{"state":[' + b",".join([b"[" * 30_000 + b"]" * 30_000] * 150) + b"]}",
+    "flat": b'{"state":[' + b",".join([b"{}"] * 3_000_000) + b"]}",
+    "members": b'{"x":1' + b',"x":1' * 1_500_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_a_lured_join_does_not_hold_the_loop(world: World, kind: str) -> None:
+    """The peer sends from this loop, too: that is in the cost, and cheap beside parsing."""
+    room = ScriptedRoom(world.evil)
+    room.script(sent=lambda _event: Http(200, ANSWERS[kind]))
+    replies: list[int] = []
+
+    async def lure() -> None:
+        path = f"/join/{quote(room.room_id)}?via={room.peer.name}"
+        replies.append((await world.server.call("POST", path, {}, by=world.alice)).status)
+
+    cost_s = await loop_cost(lure)
+    assert replies == [502]
+    assert cost_s < 0.5
+    await world.is_up()
+
+
+async def test_a_nested_profile_is_no_profile(world: World) -> None:
+    world.evil.answers["/query/profile"] = lambda _path, _body: Http(200, b"[" * 1_000_000)
+    statuses: list[int] = []
+
+    async def look_up() -> None:
+        path = f"/profile/{quote(world.evil.user('deep'))}"
+        statuses.append((await world.server.call("GET", path, by=world.alice)).status)
+
+    try:
+        cost_s = await loop_cost(look_up)
+    finally:
+        del world.evil.answers["/query/profile"]
+    assert statuses[0] in (404, 502)
+    assert cost_s < PEER_ANSWER_S

@@ -110,6 +110,16 @@ async def test_entries_past_the_wanted_number_are_passed_over_but_not_for_ever()
         await read(body(most + 1), Wanted({"state": 3}))
 
 
+async def test_members_are_counted() -> None:
+    def body(count: int) -> bytes:
+        return b'{"a":1' + b',"x":1' * (count - 1) + b"}"
+
+    wanted = Wanted({}, frozenset({"a"}))
+    assert (await read(body(ENTRIES_PASSED_OVER_MAX), wanted)).member("a") == 1
+    with pytest.raises(NotCanonical):
+        await read(body(ENTRIES_PASSED_OVER_MAX + 1), wanted)
+
+
 async def test_deep_events_are_taken_up_to_a_bound() -> None:
     deep = nested(50_000)
     most = ANSWER_DEEP_BYTES_MAX // len(deep)
