@@ -17,7 +17,7 @@ from federation.events.nesting import TooDeep
 from federation.events.room_versions import RoomVersion
 from federation.events.signatures import signature_payload
 from federation.graph.admission import signature_requirements
-from federation.limits import EVENTS_PER_BATCH
+from federation.limits import EVENTS_PER_BATCH, KEPT_CONTAINERS_PER_EVENT
 from federation.transport import bulk
 from federation.transport.bulk import EventReader, RoomRef, in_threads, parse_pieces
 from tests.federation.graph.room_builder import ALICE, Room
@@ -131,7 +131,7 @@ def test_usual_events_are_within_their_share() -> None:
     for version in ("1", "11"):
         room = Room(version).open_to()
         event = room.member(ALICE, "join", extra={"displayname": "a"})
-        assert event.raw.count(b"[") + event.raw.count(b"{") <= bulk.KEPT_CONTAINERS_PER_EVENT
+        assert event.raw.count(b"[") + event.raw.count(b"{") <= KEPT_CONTAINERS_PER_EVENT
 
 
 async def test_a_deep_event_is_parsed_in_a_thread() -> None:
