@@ -11,7 +11,9 @@ Spec: server-server API, "EDUs" and the sections of each type; "Server access co
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import groupby
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -55,6 +57,19 @@ class EduReceiver:
             "m.signing_key_update": self._signing_key_update,
             "m.presence": self._presence,
         }
+
+    async def receive_all(self, origin: ServerName, edus: Sequence[object]) -> None:
+        """Hands on the EDUs of a transaction, in order. Messages to devices that follow each other
+        go side by side, so that they are stored together; the sink keeps their order."""
+        for is_to_device, some in groupby(edus, key=_is_to_device):
+            if not is_to_device:
+                for edu in some:
+                    await self.receive(origin, edu)
+                continue
+            work = [self.receive(origin, edu) for edu in some]
+            for outcome in await asyncio.gather(*work, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     async def receive(self, origin: ServerName, edu: object) -> bool:
         """Hands one EDU on; False when it was ignored."""
@@ -146,6 +161,10 @@ class EduReceiver:
         ]
         if kept:
             await self._sink.presence(origin, {**content, "push": kept})
+
+
+def _is_to_device(edu: object) -> bool:
+    return isinstance(edu, dict) and edu.get("edu_type") == "m.direct_to_device"
 
 
 def _receipts_of(origin: ServerName, by_type: object) -> dict[str, JsonObject]:

@@ -96,8 +96,7 @@ class Inbox:
         result: JsonObject | None = None
         try:
             pdu_results = await self._receive_pdus(origin, transaction.pdus)
-            for edu in transaction.edus:
-                await self._edus.receive(origin, edu)
+            await self._edus.receive_all(origin, transaction.edus)
             result = {"pdus": pdu_results}
         finally:
             _lower(self._running, origin)

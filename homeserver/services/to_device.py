@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_name, server_of
@@ -64,6 +65,7 @@ class ToDevice:
         self._newest: dict[_Device, int] = {}
         self._acknowledged: dict[_Device, int] = {}
         self._to_delete = asyncio.Event()
+        self._receiving: WeakValueDictionary[ServerName, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
         """At a start, before the first commit: what waits."""
@@ -162,7 +164,7 @@ class ToDevice:
 
     async def receive(self, origin: ServerName, content: JsonObject) -> None:
         """An m.direct_to_device EDU, whose sender is a user of `origin`. Returns after the commit;
-        a repeat, and what isn't sound, does nothing."""
+        a repeat, and what isn't sound, does nothing. Several at once keep their order."""
         try:
             sender = UserId(content["sender"])
             event_type = check_text(content.get("type"), "type")
@@ -171,7 +173,9 @@ class ToDevice:
         except MatrixError as error:
             log.info("A message to devices from %s is ignored: %s", origin, error)
             return
-        entries = await self._local(sender, event_type, parsed)
+        async with self._receiving.setdefault(origin, asyncio.Lock()):
+            entries = await self._local(sender, event_type, parsed)
+        # From here to the queue of the log there is no wait: so the order stays.
 
         async def work(connection: Connection) -> Sequence[Entry]:
             now_ms = self._clock.now_ms()
