@@ -333,10 +333,14 @@ class OwedStore:
     ) -> OwedRows:
         """What comes after a position, each list with at most `limit`; of events, with `latest`,
         only those that lead to all others."""
-        load_events = events.latest_owed if latest else events.owed
         async with self._database.connection() as connection:
-            rows = await load_events(
-                connection, destination, after=after, limit=limit, suffix=":" + destination
+            rows = await events.owed(
+                connection,
+                destination,
+                after=after,
+                limit=limit,
+                suffix=":" + destination,
+                latest=latest,
             )
             edus = await remote_edus.load(
                 connection,

@@ -317,43 +317,53 @@ async def redact(
     )
 
 
-_OWED = (
+_IS_OWED = (
     "e.n IS NOT NULL AND e.fill = 0 AND e.position > $2 AND e.position >= s.joined_position"
     " AND (s.left_position IS NULL OR e.position <= s.left_position)"
     " AND e.to_federate AND right(e.sender, length($4)) <> $4"
 )
+_ALL_OWED = (
+    "SELECT DISTINCT ON (e.position) e.position, e.event_nid, e.json FROM room_servers s"
+    " JOIN room_heads h USING (room_nid)"
+    f" JOIN events e ON e.room_nid = s.room_nid AND {_IS_OWED}"
+    " WHERE s.server = $1 AND h.position > $2 ORDER BY e.position LIMIT $3"
+)
+_LATEST_OWED = (
+    "SELECT DISTINCT ON (e.position) e.position, e.event_nid, e.json FROM room_servers s"
+    " JOIN room_heads h USING (room_nid) CROSS JOIN LATERAL"
+    f" ((SELECT e.event_nid FROM events e WHERE e.room_nid = s.room_nid AND {_IS_OWED}"
+    "  ORDER BY e.n DESC LIMIT 1) UNION SELECT unnest(h.heads)) AS k (event_nid)"
+    f" JOIN events e ON e.room_nid = s.room_nid AND e.event_nid = k.event_nid AND {_IS_OWED}"
+    " WHERE s.server = $1 AND h.position > $2"
+    " AND (s.left_position IS NULL OR s.left_position > $2) ORDER BY e.position LIMIT $3"
+)
+_BESIDE_JOINS = (
+    "SELECT s.joined_position, e.event_nid, e.json FROM room_servers s"
+    " JOIN room_heads h USING (room_nid) JOIN events e ON e.room_nid = s.room_nid"
+    "  AND e.event_nid = ANY(h.heads) AND e.fill = 0 AND e.position < s.joined_position"
+    "  AND e.to_federate AND right(e.sender, length($4)) <> $4"
+    " WHERE s.server = $1 AND s.left_position IS NULL AND s.joined_position > $2"
+)
 
 
 async def owed(
-    connection: Connection, server: str, *, after: int, limit: int, suffix: str
+    connection: Connection,
+    server: str,
+    *,
+    after: int,
+    limit: int,
+    suffix: str,
+    latest: bool = False,
 ) -> list[Row]:
     """Our events that `server` has not been sent: in rooms where it was when they came, or where
-    they made it leave. `suffix` is its name behind a colon: events of its own are left out."""
+    they made it leave; with `latest` those that lead to all others, the newest event of each room
+    and the room's heads. At the place of its join, heads that stand beside it. `limit` is passed
+    by what is at one position. `suffix` is its name behind a colon: its own events are left out."""
+    found = _LATEST_OWED if latest else _ALL_OWED
     return await connection.fetch(
-        "SELECT DISTINCT ON (e.position) e.position, e.json FROM room_servers s"
-        " JOIN room_heads h USING (room_nid)"
-        f" JOIN events e ON e.room_nid = s.room_nid AND {_OWED}"
-        " WHERE s.server = $1 AND h.position > $2 ORDER BY e.position LIMIT $3",
-        server,
-        after,
-        limit,
-        suffix,
-    )
-
-
-async def latest_owed(
-    connection: Connection, server: str, *, after: int, limit: int, suffix: str
-) -> list[Row]:
-    """Of what `owed` gives, what leads to all the rest: the newest event of each room, and the
-    room's heads."""
-    return await connection.fetch(
-        "SELECT DISTINCT ON (e.position) e.position, e.json FROM room_servers s"
-        " JOIN room_heads h USING (room_nid) CROSS JOIN LATERAL"
-        f" ((SELECT e.event_nid FROM events e WHERE e.room_nid = s.room_nid AND {_OWED}"
-        "  ORDER BY e.n DESC LIMIT 1) UNION SELECT unnest(h.heads)) AS k (event_nid)"
-        f" JOIN events e ON e.room_nid = s.room_nid AND e.event_nid = k.event_nid AND {_OWED}"
-        " WHERE s.server = $1 AND h.position > $2"
-        " AND (s.left_position IS NULL OR s.left_position > $2) ORDER BY e.position LIMIT $3",
+        "SELECT position, json FROM (SELECT DISTINCT ON (position, event_nid) position, json"
+        f" FROM (({found}) UNION ALL ({_BESIDE_JOINS})) AS o (position, event_nid, json)) d"
+        " ORDER BY position FETCH FIRST $3 ROWS WITH TIES",
         server,
         after,
         limit,

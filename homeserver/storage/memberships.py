@@ -171,13 +171,15 @@ async def servers_reset(
 async def device_changes_for(
     connection: Connection, server: str, own: str, *, after: int, upto: int, limit: int
 ) -> list[int]:
-    """Positions of changes of devices of users of ours who share a room with `server` now."""
+    """Positions of changes of devices of users of ours who share a room with `server` now, that it
+    was in when the change came: who comes later asks for the list as it is."""
     rows = await connection.fetch(
         "SELECT c.position FROM device_list_changes c WHERE c.position > $3 AND c.position <= $4"
         " AND right(c.user_id, length($2) + 1) = ':' || $2"
         " AND EXISTS (SELECT FROM memberships m JOIN room_servers s USING (room_nid)"
         "  WHERE m.user_id = c.user_id AND m.membership = 'join' AND s.server = $1"
-        "  AND s.left_position IS NULL) ORDER BY c.position LIMIT $5",
+        "  AND s.left_position IS NULL AND s.joined_position < c.position)"
+        " ORDER BY c.position LIMIT $5",
         server,
         own,
         after,

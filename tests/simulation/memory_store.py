@@ -427,29 +427,41 @@ class MemoryOwed:
         self, destination: str, own: str, *, after: int, upto: int, limit: int, latest: bool = False
     ) -> OwedRows:
         await self._pause()
-        events: dict[int, Row] = {}
+        events: dict[tuple[int, int], Row] = {}
         for (nid, server, joined), left in self._tables.servers.items():
-            heads = self._tables.heads.get(nid)
-            if server != destination or heads is None or heads["position"] <= after:
+            if server != destination or nid not in self._tables.heads:
                 continue
-            found = [
-                _with_room(self._tables, one)
-                for one in self._sendable(destination, nid, after)
-                if one["position"] >= joined and (left is None or one["position"] <= left)
-            ]
-            if latest and found:
-                newest = max(one["n"] for one in found)
-                leading = heads["heads"]
-                found = [o for o in found if o["n"] == newest or o["event_nid"] in leading]
-            events.update((one["position"], one) for one in found)
+            for place, one in self._owed_of(destination, nid, (joined, left), after, latest):
+                events[place, one["event_nid"]] = {"position": place, "json": one["json"]}
         edus = sorted(
             (position, edu)
             for (server, position), edu in self._tables.edus.items()
             if server == destination and after < position <= upto
         )
-        names = ("position", "json")
-        cut = [{name: events[place][name] for name in names} for place in sorted(events)[:limit]]
+        last = sorted(events)[:limit][-1][0] if events else 0
+        cut = [events[key] for key in sorted(events) if key[0] <= last]
         return OwedRows(cut, edus[:limit], [])
+
+    def _owed_of(
+        self, destination: str, nid: int, stay: tuple[int, int | None], after: int, latest: bool
+    ) -> Iterable[tuple[int, Fields]]:
+        """(position, event) of one stay of a server in a room."""
+        (joined, left), heads = stay, self._tables.heads[nid]["heads"]
+        for one in self._sendable(destination, nid, -1):
+            is_beside = one["event_nid"] in heads and one["position"] < joined
+            if is_beside and joined > after and left is None:
+                yield joined, one
+        if self._tables.heads[nid]["position"] <= after:
+            return
+        found = [
+            one
+            for one in self._sendable(destination, nid, after)
+            if one["position"] >= joined and (left is None or one["position"] <= left)
+        ]
+        newest = max((one["n"] for one in found), default=0)
+        for one in found:
+            if not latest or one["n"] == newest or one["event_nid"] in heads:
+                yield one["position"], one
 
     async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
         await self._pause()

@@ -327,7 +327,7 @@ async def everything(store: Store) -> dict[str, Any]:
         for latest in (False, True):
             owed = await store.owed.owed(server, "far", after=2, upto=30, limit=6, latest=latest)
             seen[f"owed {server} {latest}"] = (
-                [dict(row) for row in owed.events],
+                sorted_rows(owed.events, "position", "json"),
                 list(owed.edus),
                 list(owed.device_changes),
                 list(owed.joins),

@@ -167,6 +167,23 @@ async def test_after_a_long_outage_all_heads_are_sent(postgres_url: str) -> None
         assert beside.raw in owed.pdus
 
 
+@pytest.mark.parametrize("latest", [False, True])
+async def test_heads_beside_a_servers_join_are_owed_to_it_after_a_restart_too(
+    postgres_url: str, latest: bool
+) -> None:
+    """It got the state from before its join, and nobody else sends it what stands beside that."""
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        one = Shared(world, feed_of(world), room_id)
+        join = await world.remote(room_id, JOIN)
+        await world.say(room_id, "beside the join")
+        await world.engine.residents.accept_handshake(join)
+        for feed in (one.feed, feed_of(world)):
+            owed = await one.all_owed(one.end - 1, feed=feed, latest=latest)
+            assert bodies(owed) == ["beside the join"]
+        assert bodies(await one.all_owed(one.end, feed=feed_of(world), latest=latest)) == []
+
+
 async def test_a_server_that_was_thrown_out_while_it_was_away_learns_of_it(
     postgres_url: str,
 ) -> None:
@@ -282,6 +299,18 @@ async def test_a_change_of_devices_makes_a_restarted_server_serve_the_destinatio
         changed = await one.change(ALICE)
         assert [found.server for found in await destinations.lagging()] == [HS2]
         assert lists(await one.after_restart(before)) == [changed]
+
+
+async def test_changes_from_before_a_server_came_are_not_owed_to_it(postgres_url: str) -> None:
+    """It asks for the lists of those whom it finds in the room, as they are."""
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        one = Shared(world, feed_of(world), room_id)
+        for _ in range(3):
+            await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
+        await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
+        assert lists(await one.after_restart(-1)) == [one.end]
 
 
 async def test_a_join_shows_the_whole_list_to_servers_that_had_no_updates_before(
