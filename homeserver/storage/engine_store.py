@@ -35,6 +35,7 @@ from homeserver.storage.history import gaps, proofs
 from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.logs import OwnedLog
 from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.outside import withdrawals
 from homeserver.storage.snapshots import SnapshotRow
 
 Order = tuple[int, int]
@@ -342,6 +343,7 @@ class OwedStore:
                 suffix=":" + destination,
                 latest=latest,
             )
+            ends = await withdrawals.owed(connection, destination, after=after, limit=limit)
             edus = await remote_edus.load(
                 connection,
                 ServerName(destination),
@@ -355,7 +357,7 @@ class OwedStore:
             joins = await memberships.joins_shown_to(
                 connection, destination, own, after=after, upto=upto, limit=limit
             )
-        return OwedRows(rows, edus, changes, joins)
+        return OwedRows(withdrawals.merged(rows, ends, limit), edus, changes, joins)
 
     async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
         """See `storage.memberships`."""
@@ -372,9 +374,11 @@ class OwedStore:
             )
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
-        """See `memberships.lagging_servers`; and the servers that EDUs wait for."""
+        """See `memberships.lagging_servers` and `withdrawals.servers`; and the servers that EDUs
+        wait for."""
         async with self._database.connection() as connection:
             rows = await memberships.lagging_servers(connection, own)
+            rows = withdrawals.newest(rows, await withdrawals.servers(connection, own))
             return rows, await remote_edus.destinations(connection)
 
     async def forget_edus(self, destination: str, upto: int) -> None:

@@ -19,6 +19,7 @@ from homeserver.storage.memberships import MembershipRow
 from tests.simulation.memory_tables import Fields, Tables
 
 Order = tuple[int, int]
+_OUT = ("leave", "ban")
 Pause = Callable[[], Awaitable[None]]
 
 
@@ -433,6 +434,10 @@ class MemoryOwed:
                 continue
             for place, one in self._owed_of(destination, nid, (joined, left), after, latest):
                 events[place, one["event_nid"]] = {"position": place, "json": one["json"]}
+        for server, event in self._withdrawals():
+            if server == destination and event["position"] > after:
+                place = event["position"]
+                events[place, event["event_nid"]] = {"position": place, "json": event["json"]}
         edus = sorted(
             (position, edu)
             for (server, position), edu in self._tables.edus.items()
@@ -462,6 +467,21 @@ class MemoryOwed:
         for one in found:
             if not latest or one["n"] == newest or one["event_nid"] in heads:
                 yield one["position"], one
+
+    def _withdrawals(self) -> Sequence[tuple[str, Row]]:
+        """As `storage.outside.withdrawals`: servers, and the events that concern them."""
+        found = []
+        for (_, position, kind, key), change in self._tables.changes.items():
+            event = self._tables.events.get(change["event_id"] or "")
+            server = key.partition(":")[2]
+            is_end = change["former"] in ("invite", "knock") and change["membership"] in _OUT
+            if kind != "m.room.member" or not is_end or event is None or event["n"] is None:
+                continue
+            is_theirs = event["sender"].endswith(":" + server)
+            is_sent = event["to_federate"] and event["fill"] == 0 and event["position"] == position
+            if is_sent and not is_theirs:
+                found.append((server, event))
+        return found
 
     async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
         await self._pause()
@@ -496,6 +516,9 @@ class MemoryOwed:
             if server != own and heads is not None:
                 position = min(left if left is not None else heads["position"], heads["position"])
                 newest[server] = max(newest.get(server, position), position)
+        for server, event in self._withdrawals():
+            if server != own:
+                newest[server] = max(newest.get(server, 0), event["position"])
         rows = [{"server": server, "position": position} for server, position in newest.items()]
         return rows, sorted({server for server, _ in self._tables.edus})
 

@@ -24,9 +24,10 @@ from homeserver.engine.residents import Residents
 from tests.faults.servers import until
 from tests.hostile.clients.running_server import Server, running
 from tests.hostile.peers.conftest import World
-from tests.hostile.peers.scripted_peer import Http, ScriptedPeer, scripted_peer
+from tests.hostile.peers.scripted_peer import V1, Http, ScriptedPeer, scripted_peer
 from tests.hostile.peers.scripted_room import ScriptedRoom
 from tests.hostile.peers.test_joining import build_invite, send_invite
+from tests.hostile.peers.test_withdrawn_invites import cosigned, pdus
 
 
 class Lasting(NamedTuple):
@@ -149,3 +150,31 @@ async def test_refusing_an_invite_of_a_silent_server_is_quick_and_reaches_it_lat
             await until(is_told, "the peer learns of it, after a restart too")
             (leave,) = [body for _, path, body in peer.asked if "/send_leave/" in path]
             assert leave["content"] == {"membership": "leave", "reason": "no"}
+
+
+async def test_a_withdrawn_invite_reaches_a_server_that_was_down_over_a_restart(
+    postgres_url: str,
+) -> None:
+    async with peer_and_authority() as (peer, lasting):
+        async with served(postgres_url, peer, lasting) as server:
+            alice = await server.register("alice")
+            cosigned(World(server, alice, peer, peer))
+            room_id = await server.create_room(alice)
+            path, target = f"/rooms/{quote(room_id)}", {"user_id": peer.user()}
+            await server.ok("POST", f"{path}/invite", target, by=alice)
+            peer.answers["/send/"] = lambda path, body: Http(500)
+            await server.ok("POST", f"{path}/kick", target, by=alice)
+        del peer.answers["/send/"]
+        peer.asked.clear()
+        async with served(postgres_url, peer, lasting) as server:
+            peer.target = server.tls_address
+            world = World(server, alice, peer, peer)
+
+            async def is_told() -> bool:
+                heard = await peer.request("GET", f"{V1}/version")  # it is up again
+                assert heard.status == 200
+                return any(pdu["room_id"] == room_id for pdu in pdus(world))
+
+            await until(is_told, "the peer learns that the invite is no more")
+            (got,) = [pdu for pdu in pdus(world) if pdu["room_id"] == room_id]
+            assert (got["state_key"], got["content"]["membership"]) == (peer.user(), "leave")
