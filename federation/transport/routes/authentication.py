@@ -23,11 +23,14 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from federation.causes import current_cause
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.limits import (
     AUTHORIZATION_HEADERS_MAX,
+    BODIES_BYTES_MAX,
+    BODIES_BYTES_PER_ADDRESS_MAX,
     PARSED_AT_ONCE_BYTES_MAX,
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
@@ -35,6 +38,7 @@ from federation.ports import Refused
 from federation.transport.backoff import Backoffs
 from federation.transport.keyring import KeyDelayed, Keyring, KeyUnavailable
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
+from federation.transport.routes.budgets import ByteBudget
 from federation.transport.x_matrix import (
     BadAuthorization,
     Credentials,
@@ -106,6 +110,7 @@ class Authenticator:
     def __init__(self, name: ServerName, keyring: Keyring, backoffs: Backoffs) -> None:
         self._name, self._keyring, self._backoffs = name, keyring, backoffs
         self._bodies = CanonicalBodies()
+        self._budget = ByteBudget(BODIES_BYTES_MAX, BODIES_BYTES_PER_ADDRESS_MAX)
 
     async def authenticate(
         self,
@@ -114,21 +119,22 @@ class Authenticator:
         bytes_max: int,
         reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
-        """The request with its proven origin. Raises Refused (401, 400, 413, 408, 429)."""
+        """The request with its proven origin. Raises Refused (401, 400, 413, 408, 429, 503)."""
         claims = await self._claims(request)
         if not claims:
             raise _unauthenticated()
-        body = await read_body(request, bytes_max)
         target = request.raw_path
-        signed = SignedRequest(request.method, target, body or None)
-        origin = await _signer(signed, claims)
-        if origin is None and body:
-            body = await self._bodies.spell(body)
-            origin = await _signer(replace(signed, content=body), claims)
-        if origin is None:
-            raise _unauthenticated()
-        self._backoffs.succeeded(origin)
-        content = await _read(body, reads) if body else {}
+        with self._budget.use(current_cause()) as take:
+            body = await read_body(request, bytes_max, take)
+            signed = SignedRequest(request.method, target, body or None)
+            origin = await _signer(signed, claims)
+            if origin is None and body:
+                body = await self._bodies.spell(body)
+                origin = await _signer(replace(signed, content=body), claims)
+            if origin is None:
+                raise _unauthenticated()
+            self._backoffs.succeeded(origin)
+            content = await _read(body, reads) if body else {}
         return PeerRequest(origin, params, parse_query(target), content, body)
 
     async def _claims(self, request: web.BaseRequest) -> list[_Claim]:

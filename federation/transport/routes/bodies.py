@@ -34,11 +34,16 @@ from federation.limits import (
 )
 from federation.ports import Refused
 from federation.transport.client import encode_content
+from federation.transport.routes.budgets import Take
 
 
-async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+def _no_budget(_count: int) -> None:
+    """For small bodies."""
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_budget) -> bytes:
     """The request's body. Raises Refused: 413 past the limit, 408 when it comes too slowly, 400
-    when it can't be read."""
+    when it can't be read, and as `take` does, which is told of each part."""
     if request.content_length is not None and request.content_length > bytes_max:
         raise Refused(413, "M_TOO_LARGE", "the body is too large")
     parts: list[bytes] = []
@@ -49,6 +54,7 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
                 size += len(part)
                 if size > bytes_max:
                     raise Refused(413, "M_TOO_LARGE", "the body is too large")
+                take(len(part))
                 parts.append(part)
     except TimeoutError:
         raise Refused(408, "M_UNKNOWN", "the body came too slowly") from None
