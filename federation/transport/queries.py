@@ -67,6 +67,18 @@ class Queries:
             raise _bad(server, str(error)) from None
         return room_id, parse_servers(servers)
 
+    async def guests_may_join(self, server: ServerName, room_id: RoomId) -> bool:
+        """Whether a server that is in a room says that guests may join it; of a room that it
+        doesn't show to us it says nothing. Spec: server-server API, /hierarchy/{roomId}."""
+        query = [("suggested_only", "true")]
+        answer = await self._client.get(
+            server, build_target(f"{_V1}/hierarchy", room_id, query=query)
+        )
+        room = answer.get("room")
+        if not isinstance(room, dict) or room.get("room_id") != room_id:
+            raise _bad(server, "not this room")
+        return room.get("guest_can_join") is True
+
     async def devices(self, user_id: UserId) -> UserDevices:
         """All devices of another server's user."""
         server = server_of(user_id)

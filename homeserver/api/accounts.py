@@ -31,6 +31,7 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str | None = None
     initial_device_display_name: str | None = None
     inhibit_login: bool | None = False
+    guest_access_token: str | None = None
 
     def device(self, address: str) -> NewDevice:
         """What is said of the device."""
@@ -100,7 +101,12 @@ class AccountsApi:
         asked = guarded("register", None, await request.json(), self._flows)
         if (answer := self._uia.answered(asked)) is not None:
             return answer
-        if body.username is not None:
+        guest = None
+        if body.guest_access_token is not None:
+            if body.username is None:
+                raise missing_param("Missing field: username")
+            guest = await self._accounts.guest_of(body.guest_access_token, body.username)
+        elif body.username is not None:
             await self._accounts.check_available(body.username)
 
         async def perform(passed: Mapping[str, str]) -> JsonObject:
@@ -113,6 +119,8 @@ class AccountsApi:
                 token=passed.get(REGISTRATION_TOKEN),
                 inhibit_login=bool(body.inhibit_login),
             )
+            if guest is not None:
+                return logged_in(await self._accounts.upgrade_guest(guest, wanted))
             return logged_in(await self._accounts.register(wanted))
 
         return await self._uia.guard(asked, perform)

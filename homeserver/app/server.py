@@ -205,6 +205,7 @@ def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: Log
     supervisor.spawn("to-device", services.devicework.to_device.run)
     supervisor.spawn("departures", services.departures.run)
     supervisor.spawn("handshakes", services.rooms.handshakes.run)
+    supervisor.spawn("guests", services.guests.run)
     supervisor.spawn("device lists", services.devicework.remote_devices.run)
 
 

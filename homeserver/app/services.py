@@ -14,6 +14,7 @@ from federation.ports import Clock, Refused
 from federation.transport.client import FederationError
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
+from homeserver.app.members import make_guests, make_people_of_rooms
 from homeserver.config import Config
 from homeserver.engine.log_history import LogHistory
 from homeserver.engine.reader import event_entry
@@ -31,9 +32,9 @@ from homeserver.services.directory import Directory
 from homeserver.services.federation_edus import FederationEdus
 from homeserver.services.federation_queries import FederationQueries
 from homeserver.services.filters import Filters
+from homeserver.services.guests import GuestStays
 from homeserver.services.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
 from homeserver.services.history import History
-from homeserver.services.invite_permission import InvitePermission
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.lazy_members import LazyMembers
@@ -128,6 +129,7 @@ class Services:
     filters: Filters
     log_history: LogHistory
     departures: AccountDepartures
+    guests: GuestStays
 
 
 class _Questions:
@@ -283,7 +285,13 @@ def make_handshakes(
 ) -> DurableHandshakes:
     """Membership changes by way of other servers."""
     entrance = RoomEntrance(engine.rooms, engine.residents)
-    rooms = HandshakeRooms(way_out.handshakes, entrance, signer=signer, clock=clock)
+    rooms = HandshakeRooms(
+        way_out.handshakes,
+        entrance,
+        signer=signer,
+        clock=clock,
+        ask_for_guests=way_out.queries.guests_may_join,
+    )
     return DurableHandshakes(engine.database, rooms, engine.memberships.of, clock=clock)
 
 
@@ -312,7 +320,7 @@ def make_rooms(
     timelines = Timelines(engine.reader, visibility)
     state = SyncState(engine.rooms)
     planner = RoomPlanner(engine.rooms, engine.reader, timelines, state, lazy)
-    departures = DepartedRooms(engine.rooms, engine.reader, timelines, state)
+    departures = DepartedRooms(engine.rooms, engine.reader, engine.memberships, timelines, state)
     sources = SyncSources(
         to_device=devicework.to_device,
         device_lists=devicework.device_lists,
@@ -406,7 +414,6 @@ def make_services(
     """All services, the sinks of federation, and the table of client routes."""
     own = ServerName(config.server_name)
     devicework = make_devicework(engine, way_out, own, clock)
-    questions = _Questions(way_out)
 
     async def on_profile_changed(user_id: UserId) -> None:
         await rooms.members.on_profile_changed(user_id)
@@ -415,9 +422,8 @@ def make_services(
         engine.database,
         own,
         on_profile_changed=on_profile_changed,
-        fetch_remote=questions.profile,
+        fetch_remote=_Questions(way_out).profile,
     )
-
     departures = AccountDepartures(
         engine.database,
         clock,
@@ -440,7 +446,7 @@ def make_services(
         devicework,
         config=config,
         clock=clock,
-        people=People(own, profiles.local, InvitePermission(engine.database).is_blocked),
+        people=make_people_of_rooms(engine, own, profiles, devicework.account_data.carry_over),
         signer=signer,
         limiter=limiter,
     )
@@ -454,13 +460,23 @@ def make_services(
         clock=clock,
         is_joining=way_out.arrivals.is_any,
     )
-    edus = FederationEdus(
+    return Services(
+        devicework,
+        people,
+        rooms,
+        queries,
+        _make_edus(devicework),
+        Filters(database=engine.database),
+        engine.committer.history,
+        departures,
+        make_guests(engine, rooms.membership, clock),
+    )
+
+
+def _make_edus(devicework: Devicework) -> FederationEdus:
+    return FederationEdus(
         typing=devicework.typing,
         receipts=devicework.receipts,
         to_device=devicework.to_device,
         remote_devices=devicework.remote_devices,
-    )
-    filters = Filters(database=engine.database)
-    return Services(
-        devicework, people, rooms, queries, edus, filters, engine.committer.history, departures
     )

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
+from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import EventEntry, MembershipEntry, StateChange, StateEntry
@@ -87,6 +89,15 @@ class Memberships:
         known = self._users.get(user_id)
         if known is not None and room_id in known:
             known[room_id] = msgspec.structs.replace(known[room_id], forgotten=True)
+
+    async def outside_event(self, user_id: UserId, room_id: RoomId) -> Event | None:
+        """The signed event behind a user's membership of a room that we aren't in, if there is
+        one."""
+        row = await self._store.memberships.of_user_in(user_id, room_id)
+        version = None if row is None else ROOM_VERSIONS.get(row["version"] or "")
+        if row is None or version is None or not row["event"]:
+            return None
+        return load_event(row["event"], version, EventId(row["event_id"]))
 
     async def sharing(self, user_id: UserId, among: Collection[UserId]) -> set[UserId]:
         """Those of some users, of any server, who are joined or invited to a room that the user is

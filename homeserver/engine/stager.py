@@ -313,12 +313,12 @@ class Stager:
         ends = tuple((event_id, state.chain[-1].nid) for event_id, state in branches)
         return Resolved(self._clock.now_ms(), was[-1].nid, now[-1].nid, ends)
 
-    def new_room(self, version: RoomVersion, draft: EventDraft) -> tuple[Room, Staged]:
-        """A room with its create event staged."""
-        room_id = None
+    def new_room(
+        self, version: RoomVersion, draft: EventDraft, room_id: RoomId | None = None
+    ) -> tuple[Room, Staged]:
+        """A room with its create event staged; `room_id` of `make_room_id`, if one was made."""
         if not version.room_id_is_create_hash:
-            opaque = self._random_bytes(16).hex()
-            room_id = RoomId(f"!{opaque}:{self._signer.server_name}")
+            room_id = room_id or make_room_id(self)
         event = self._signed(
             draft, version=version, room_id=room_id, prev_events=(), auth_events=(), depth=1
         )
@@ -367,3 +367,8 @@ class Stager:
         """Applies the redactions that waited for an event, of whatever verdict."""
         if staged.event.event_id in room.awaited_targets:
             staged.redacting += await self.redactions.waiting_for(room, staged.event)
+
+
+def make_room_id(stager: Stager) -> RoomId:
+    """An ID for a room of a version in which the server makes it."""
+    return RoomId(f"!{stager._random_bytes(16).hex()}:{stager._signer.server_name}")

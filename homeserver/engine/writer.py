@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+import msgspec
+
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import RoomVersion
@@ -137,15 +139,15 @@ class Writer:
         version: RoomVersion,
         drafts: Sequence[EventDraft],
         *,
-        entries: Sequence[Entry] = (),
         work: RoomWork | None = None,
+        room_id: RoomId | None = None,
     ) -> tuple[RoomId, list[Sent]]:
         """Makes a room: the first draft is its m.room.create. All in one unit, with the rows that
         `work`, called with the new room's ID, writes (an alias). Raises as `send` does."""
         assert drafts[0].type == "m.room.create", "a room begins with its create event"
         await self._committer.wait_for_space()
         await self._committer.numbers.ready(2 * len(drafts) + 3)
-        room, first = self.stager.new_room(version, drafts[0])
+        room, first = self.stager.new_room(version, drafts[0], room_id)
         self._rooms.add(room)
         try:
             async with room.turn:
@@ -155,7 +157,7 @@ class Writer:
                     staged.append(await self.stager.stage_draft(room, draft, None))
                     await _let_others_run(len(staged))
                 rows = partial(work, room.room_id) if work is not None else None
-                done = self.enqueue(room, staged, unit=Unit(entries, rows), is_new=True)
+                done = self.enqueue(room, staged, unit=Unit((), rows), is_new=True)
             committed = await done
         except OutcomeUnknown as unknown:
             unknown.final.add_done_callback(partial(_drop_if_failed, self._rooms, room))
@@ -359,6 +361,22 @@ class Writer:
             for redacting in staged.redacting:
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
         self._rooms.grew(unit.room)
+
+
+async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> Made:
+    """An event that isn't placed yet, so that another room can name it first; for `send_made`.
+    Raises as `Writer.send` does."""
+    room = await writer.room(room_id)
+    made = await writer.stager.build(room, draft)
+    signed, _ = await writer.recommender.sign(room, made.event)
+    return msgspec.structs.replace(made, event=signed)
+
+
+async def send_made(writer: Writer, room_id: RoomId, made: Made) -> Sent:
+    """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and PolicyUnasked
+    where the room's policy server, or what the event was built on, has changed."""
+    [sent] = await writer._commit(room_id, [made], _Terms())
+    return sent
 
 
 async def _same_state(

@@ -49,8 +49,8 @@ CARRIED_KEYS: Sequence[StateKey] = (
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """An upgrade: who does it to what. `state` has the old room's events for `CARRIED_KEYS`, its
-    create event surely; `member` is the content of the upgrader's join; `last` an event of the
-    old room that nothing follows yet."""
+    create event surely; `member` is the content of the upgrader's join; `tombstone` the event that
+    closes the old room, where its ID is known before the new room's."""
 
     user_id: UserId
     state: Mapping[StateKey, Event]
@@ -58,7 +58,7 @@ class Upgrade:
     version: RoomVersion
     additional_creators: Sequence[UserId]
     member: JsonObject
-    last: EventId
+    tombstone: EventId | None
 
 
 def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
@@ -98,8 +98,8 @@ def build_closed_levels(power_levels: JsonObject) -> JsonObject:
 def _create_content(upgrade: Upgrade) -> JsonObject:
     old = upgrade.state[_CREATE]
     predecessor: JsonObject = {"room_id": old.room_id}
-    if not upgrade.version.room_id_is_create_hash:
-        predecessor["event_id"] = upgrade.last
+    if upgrade.tombstone is not None:
+        predecessor["event_id"] = upgrade.tombstone
     content: JsonObject = {"room_version": upgrade.version.name, "predecessor": predecessor}
     for name in ("type", "m.federate"):
         if name in old.content:

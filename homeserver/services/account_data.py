@@ -32,6 +32,7 @@ from homeserver.storage.database import Connection, Database
 PUSH_RULES = "m.push_rules"
 _SERVER_MANAGED = frozenset({"m.fully_read", PUSH_RULES})
 TAGS = "m.tag"
+DIRECT = "m.direct"
 
 
 class AccountDataService:
@@ -131,6 +132,40 @@ class AccountDataService:
         lock = self._tag_locks.setdefault(user_id, asyncio.Lock())
         async with lock:  # units of one batch don't see each other's entries
             await self._committer.submit(Unit(work=work))
+
+    # What moves with an upgraded room
+
+    async def carry_over(self, user_id: UserId, old: RoomId, new: RoomId) -> None:
+        """Gives a room that replaces another its tags, and its place in m.direct; what is set for
+        the new room already stays."""
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            entries: list[Entry] = []
+            tags = _tags(await store.load(connection, user_id, old, TAGS))
+            if tags and await store.load(connection, user_id, new, TAGS) is None:
+                entries.append(AccountDataEntry(user_id, new, TAGS, _encode({"tags": tags})))
+            direct = await store.load(connection, user_id, "", DIRECT)
+            added = None if direct is None else with_successor(orjson.loads(direct), old, new)
+            if added is not None:
+                entries.append(AccountDataEntry(user_id, "", DIRECT, _encode(added)))
+            return entries
+
+        lock = self._tag_locks.setdefault(user_id, asyncio.Lock())
+        async with lock:
+            await self._committer.submit(Unit(work=work))
+
+
+def with_successor(direct: object, old: RoomId, new: RoomId) -> JsonObject | None:
+    """An m.direct in which a room stands beside the one that it replaces; None where there is
+    nothing to change."""
+    if not isinstance(direct, dict):
+        return None
+    added = {
+        user: [*rooms, new]
+        for user, rooms in direct.items()
+        if isinstance(rooms, list) and old in rooms and new not in rooms
+    }
+    return {**direct, **added} if added else None
 
 
 def _tags(content: bytes | None) -> JsonObject:

@@ -34,7 +34,7 @@ from homeserver.services.logins import LoggedIn, NewDevice, make_device_id
 from homeserver.services.passwords import Passwords
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import account_data, accounts, profiles, registration_tokens
+from homeserver.storage import account_data, accounts, profiles, registration_tokens, tokens
 from homeserver.storage.database import Connection, Database
 
 
@@ -111,6 +111,47 @@ class Accounts:
             return LoggedIn(user_id, None, None)
         return LoggedIn(user_id, device_id, token)
 
+    async def guest_of(self, token: str, username: str) -> Requester:
+        """The guest with an access token, who must have that user name. Raises 403 M_FORBIDDEN
+        where it isn't a guest's, 400 M_INVALID_USERNAME."""
+        try:
+            guest = await self._parts.tokens.requester(token)
+        except MatrixError as error:
+            raise forbidden("guest_access_token isn't an access token") from error
+        if not guest.is_guest:
+            raise forbidden("guest_access_token isn't a guest's")
+        if self.user_id(username) != guest.user_id:
+            raise MatrixError(400, "M_INVALID_USERNAME", "A guest keeps their user name")
+        return guest
+
+    async def upgrade_guest(self, guest: Requester, wanted: Registration) -> LoggedIn:
+        """Makes a guest's account an ordinary one, and logs it in on a further device. Raises as
+        `register`."""
+        parts, user_id = self._parts, guest.user_id
+        password_hash = await parts.passwords.hash(wanted.password or "")
+        token = parts.tokens.make()
+        device_id = wanted.device.device_id or make_device_id(parts.random_bytes)
+        now_ms = parts.clock.now_ms()
+        login = tokens.Login(
+            user_id=user_id,
+            password_hash=password_hash,
+            device_id=device_id,
+            device_name=wanted.device.display_name,
+            token_hash=token_hash(token),
+            now_ms=now_ms,
+            address=wanted.device.address,
+        )
+        async with self._database.transaction() as connection:
+            await self._use_token(connection, wanted.token, now_ms)
+            if not await accounts.upgrade_guest(connection, user_id, password_hash):
+                raise in_use()
+            if not wanted.inhibit_login:
+                await tokens.log_in(connection, login)
+        parts.tokens.forget(user_id)
+        if wanted.inhibit_login:
+            return LoggedIn(user_id, None, None)
+        return LoggedIn(user_id, device_id, token)
+
     async def change_password(
         self, requester: Requester, password: str, *, logout_devices: bool
     ) -> None:
@@ -164,16 +205,18 @@ class Accounts:
             )
 
     async def _store(self, new: accounts.NewAccount, registration_token: str | None) -> None:
-        if registration_token is None or self._is_shared(registration_token):
-            async with self._database.connection() as connection:
-                if not await accounts.create(connection, new):
-                    raise in_use()
-            return
         async with self._database.transaction() as connection:
-            if not await registration_tokens.use(connection, registration_token, new.created_ms):
-                raise forbidden("The registration token isn't valid any more")
+            await self._use_token(connection, registration_token, new.created_ms)
             if not await accounts.create(connection, new):
                 raise in_use()
+
+    async def _use_token(
+        self, connection: Connection, registration_token: str | None, now_ms: int
+    ) -> None:
+        if registration_token is None or self._is_shared(registration_token):
+            return
+        if not await registration_tokens.use(connection, registration_token, now_ms):
+            raise forbidden("The registration token isn't valid any more")
 
     def _is_shared(self, token: str) -> bool:
         """Compared in constant time, so that answers don't tell a token letter by letter."""

@@ -11,9 +11,10 @@ Spec: server-server API, "Joining rooms", "Inviting to a room"; design, "What ke
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import EventTooLarge, InvalidEvent
@@ -58,13 +59,24 @@ class RoomEntrance:
     residents: Residents
 
 
+AskForGuests: TypeAlias = Callable[[ServerName, RoomId], Awaitable[bool]]
+"""Asks a server whether guests may join a room that it is in. Raises FederationError."""
+
+
 class HandshakeRooms:
     """Membership changes by way of other servers (`RemoteRooms`)."""
 
     def __init__(
-        self, handshakes: Handshakes, entrance: RoomEntrance, *, signer: Signer, clock: Clock
+        self,
+        handshakes: Handshakes,
+        entrance: RoomEntrance,
+        *,
+        signer: Signer,
+        clock: Clock,
+        ask_for_guests: AskForGuests,
     ) -> None:
         self._handshakes = handshakes
+        self._ask_for_guests = ask_for_guests
         self._entrance = entrance
         self._signer = signer
         self._clock = clock
@@ -99,6 +111,14 @@ class HandshakeRooms:
     ) -> None:
         """`RemoteRooms.knock`."""
         await _told(self._handshakes.knock(MembershipWish(room_id, user_id, content), servers))
+
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """`RemoteRooms.guests_may_join`. The first that answers is believed: what it says is
+        checked against the room's state after the join."""
+        for server in servers:
+            with suppress(FederationError):
+                return await self._ask_for_guests(server, room_id)
+        return False
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """`RemoteRooms.invite`."""

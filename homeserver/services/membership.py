@@ -63,11 +63,13 @@ _PROFILE_KEYS = ("displayname", "avatar_url")
 @dataclass(frozen=True, slots=True)
 class People:
     """What membership needs to know of users. `profile_of` gives `displayname` and `avatar_url`,
-    as far as set, of a user of ours; `is_invite_blocked` whether one wants no invites."""
+    as far as set, of a user of ours; `is_invite_blocked` whether one wants no invites;
+    `carry_over` sees to what a user has set for a room that one they just joined replaces."""
 
     server_name: ServerName
     profile_of: Callable[[UserId], Awaitable[JsonObject]]
     is_invite_blocked: Callable[[UserId], Awaitable[bool]]
+    carry_over: Callable[[UserId, RoomId], Awaitable[None]]
 
     def is_ours(self, user_id: UserId) -> bool:
         """Is this a user of this server?"""
@@ -188,7 +190,7 @@ class Membership:
         if room is not None and user_id in room.joined_local:
             return
         if is_guest:
-            await self._access.check_guest(room)
+            await self._check_guest(user_id, room_id, servers)
         content: JsonObject = {
             **await self._people.profile_keys(user_id),
             **(extra or {}),
@@ -196,8 +198,25 @@ class Membership:
         }
         if room is None or not is_resident(room):
             await self._join_by_others(user_id, room_id, servers, content)
-            return
-        await self._join_here(user_id, room, content, servers)
+        else:
+            await self._join_here(user_id, room, content, servers)
+        if is_guest and not await self._access.lets_guests_in(room_id):
+            await self.leave(user_id, room_id, {})  # closed meanwhile, or its server was wrong
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
+        await self._people.carry_over(user_id, room_id)
+
+    async def _check_guest(
+        self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
+    ) -> None:
+        """Raises 403 M_GUEST_ACCESS_FORBIDDEN for a room that guests may not join, as far as can
+        be known before the join."""
+        if is_resident(await self._engine.rooms.get(room_id)):
+            may_join = await self._access.lets_guests_in(room_id)
+        else:
+            candidates = await self._candidates(user_id, room_id, servers)
+            may_join = await self._remote.guests_may_join(room_id, candidates)
+        if not may_join:
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
 
     async def _join_by_others(
         self,

@@ -74,7 +74,7 @@ class Profiles:
     async def set(self, requester: Requester, user_id: UserId, key: str, value: Any) -> None:
         """Sets a key of the requester's own profile, and tells the rooms. An empty `displayname`
         or `avatar_url` removes it. Raises 400 or 403."""
-        _check_own(requester, user_id)
+        _check_own(requester, user_id, key)
         _check_key(key)
         if key in _IN_EVENTS:
             if not isinstance(value, str):
@@ -94,7 +94,7 @@ class Profiles:
 
     async def remove(self, requester: Requester, user_id: UserId, key: str) -> None:
         """Removes a key of the requester's own profile, and tells the rooms."""
-        _check_own(requester, user_id)
+        _check_own(requester, user_id, key)
         _check_key(key)
         async with self._database.connection() as connection:
             await profiles.delete(connection, user_id, key)
@@ -113,9 +113,11 @@ def parse_target(text: str) -> UserId:
         raise invalid_param(f"Not a user ID: {error}") from error
 
 
-def _check_own(requester: Requester, user_id: UserId) -> None:
+def _check_own(requester: Requester, user_id: UserId, key: str) -> None:
     if requester.user_id != user_id:
         raise forbidden("Only one's own profile can be changed")
+    if requester.is_guest and key != "displayname":  # spec: "Guest Access", "Client behaviour"
+        raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests change their name alone")
 
 
 def _check_key(key: str) -> None:

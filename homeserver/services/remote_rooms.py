@@ -42,5 +42,8 @@ class RemoteRooms(Protocol):
     ) -> None:
         """Refuses an invite to such a room, or takes a knock back."""
 
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """Whether one of the room's servers says that guests may join it. Doesn't raise."""
+
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """Invites a user of another server to a room that we are in: their server signs first."""

@@ -73,17 +73,13 @@ class RoomAccess:
             raise errors.forbidden(NOT_IN_ROOM)
         return room
 
-    async def check_guest(self, room: Room | None) -> None:
-        """Raises 403 M_GUEST_ACCESS_FORBIDDEN unless the room's m.room.guest_access lets guests
-        in. Of a room elsewhere we can't know before the join, so guests don't get in there."""
-        found = (
-            await self._rooms.state_events(room.view.state, [GUEST_ACCESS])
-            if room is not None and is_resident(room)
-            else {}
-        )
-        event = found.get(GUEST_ACCESS)
-        if event is None or event.content.get("guest_access") != "can_join":
-            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
+    async def lets_guests_in(self, room_id: RoomId) -> bool:
+        """Whether guests may be in a room, by its state as it is known here."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            return False
+        event = (await self._rooms.state_events(room.view.state, [GUEST_ACCESS])).get(GUEST_ACCESS)
+        return event is not None and event.content.get("guest_access") == "can_join"
 
     async def readable(self, user_id: UserId, room_id: RoomId) -> ReadableRoom:
         """The room as the user may see it; raises 403 M_FORBIDDEN."""

@@ -2,7 +2,9 @@
 
 Rules:
 1. The new room, and the move of this server's aliases to it, are one unit.
-2. Then the tombstone is sent, then the old room is closed; closing is a courtesy.
+2. Then the tombstone is sent, then the old room is closed; closing is a courtesy. The new room
+   names the tombstone, which is made before it, unless the new room's ID follows from its create
+   event (version 12): then the tombstone can't be there yet, and nothing is named.
 3. A room is upgraded by one request at a time. A user's repeat of a request gets the replacement
    that the first one made, as long as the tombstone names it.
 
@@ -17,13 +19,16 @@ from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import EventId, RoomId, StateKey, UserId
+from federation.events.ids import RoomId, StateKey, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
+from federation.ports import PolicyUnasked
 from homeserver import errors
 from homeserver.engine.entries import Entry
 from homeserver.engine.rooms import Room
+from homeserver.engine.stager import Made, make_room_id
+from homeserver.engine.writer import make_ahead, send_made
 from homeserver.errors import MatrixError
 from homeserver.rules.room_requests import choose_version, parse_users
 from homeserver.rules.room_upgrades import (
@@ -72,6 +77,11 @@ class Upgrades:
         made = await self._made_before(user_id, room, version)
         if made is not None:
             return made
+        planned, tombstone = None, None
+        if not version.room_id_is_create_hash:
+            planned = make_room_id(self._engine.writer.stager)
+            draft = _tombstone(user_id, planned)
+            tombstone = await make_ahead(self._engine.writer, room_id, draft)
         upgrade = Upgrade(
             user_id,
             state,
@@ -79,11 +89,24 @@ class Upgrades:
             version,
             parse_users(creators, without=user_id) if version.additional_creators else (),
             {**await self._people.profile_keys(user_id), "membership": "join"},
-            _newest(room),
+            None if tombstone is None else tombstone.event.event_id,
         )
-        replacement = await self._create(upgrade, room_id)
-        await self._close(upgrade, room_id, replacement)
+        replacement = await self._create(upgrade, room_id, planned)
+        await self._bury(room_id, _tombstone(user_id, replacement), tombstone)
+        await self._close(upgrade, room_id)
+        await self._people.carry_over(user_id, replacement)
         return replacement
+
+    async def _bury(self, old: RoomId, draft: EventDraft, made: Made | None) -> None:
+        """Sends the tombstone: the one that was made, as long as the room takes it."""
+        if made is not None:
+            try:
+                await send_made(self._engine.writer, old, made)
+            except (MatrixError, PolicyUnasked) as error:
+                log.info("the tombstone of %s is made anew: %s", old, error)
+            else:
+                return
+        await self._engine.writer.send(old, draft)
 
     async def _made_before(
         self, user_id: UserId, room: Room, version: RoomVersion
@@ -102,36 +125,29 @@ class Upgrades:
         is_of_this = isinstance(predecessor, dict) and predecessor.get("room_id") == room.room_id
         return made.room_id if is_of_this and create.sender == user_id else None
 
-    async def _create(self, upgrade: Upgrade, old: RoomId) -> RoomId:
+    async def _create(self, upgrade: Upgrade, old: RoomId, planned: RoomId | None) -> RoomId:
         async def move(new: RoomId, connection: Connection) -> Sequence[Entry]:
             await aliases.move_aliases(connection, old, new)
             return ()
 
         replacement, _ = await self._engine.writer.create(
-            upgrade.version, build_upgrade_drafts(upgrade), work=move
+            upgrade.version, build_upgrade_drafts(upgrade), work=move, room_id=planned
         )
         return replacement
 
-    async def _close(self, upgrade: Upgrade, old: RoomId, replacement: RoomId) -> None:
-        content: JsonObject = {
-            "body": "This room has been replaced",
-            "replacement_room": replacement,
-        }
-        await self._send(upgrade, old, _TOMBSTONE, content)
+    async def _close(self, upgrade: Upgrade, old: RoomId) -> None:
         levels = upgrade.state.get(POWER_LEVELS)
+        closed = build_closed_levels({} if levels is None else levels.content)
+        draft = EventDraft(POWER_LEVELS[0], upgrade.user_id, closed, state_key="")
         try:
-            closed = build_closed_levels({} if levels is None else levels.content)
-            await self._send(upgrade, old, POWER_LEVELS[0], closed)
+            await self._engine.writer.send(old, draft)
         except MatrixError as error:
             log.info("power levels of the upgraded room %s stay: %s", old, error)
 
-    async def _send(
-        self, upgrade: Upgrade, room_id: RoomId, event_type: str, content: JsonObject
-    ) -> None:
-        draft = EventDraft(event_type, upgrade.user_id, content, state_key="")
-        await self._engine.writer.send(room_id, draft)
 
-
-def _newest(room: Room) -> EventId:
-    """The newest event, or any of the newest where the room has forked."""
-    return room.view.heads[-1].event_id
+def _tombstone(user_id: UserId, replacement: RoomId) -> EventDraft:
+    content: JsonObject = {
+        "body": "This room has been replaced",
+        "replacement_room": replacement,
+    }
+    return EventDraft(_TOMBSTONE, user_id, content, state_key="")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from federation.events.ids import DeviceId, UserId
+from federation.events.ids import DeviceId, RoomId, UserId
 from homeserver.storage.database import Connection, Row
 from homeserver.storage.logs import LOG
 
@@ -93,6 +93,30 @@ async def change_password(
         previous,
     )
     return bool(result)
+
+
+async def upgrade_guest(connection: Connection, user_id: UserId, password_hash: str) -> bool:
+    """Makes a guest's account an ordinary one. False: it isn't a guest's."""
+    result = await connection.fetchval(
+        "UPDATE accounts SET password_hash = $2, is_guest = false"
+        " WHERE user_id = $1 AND is_guest AND NOT is_deactivated RETURNING true",
+        user_id,
+        password_hash,
+    )
+    return bool(result)
+
+
+async def load_guests(
+    connection: Connection, room_id: RoomId | None = None
+) -> list[tuple[RoomId, UserId]]:
+    """The guests who are joined to a room, or to any. Reads what `memberships` and `rooms` own."""
+    rows = await connection.fetch(
+        "SELECT r.room_id, m.user_id FROM accounts a JOIN memberships m USING (user_id)"
+        " JOIN rooms r USING (room_nid) WHERE a.is_guest AND NOT a.is_deactivated"
+        " AND m.membership = 'join' AND ($1::text IS NULL OR r.room_id = $1)",
+        room_id,
+    )
+    return [(RoomId(row[0]), UserId(row[1])) for row in rows]
 
 
 async def deactivate(connection: Connection, user_id: UserId, *, erase: bool) -> bool:

@@ -46,13 +46,16 @@ from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
 from homeserver.errors import MatrixError, not_found
 from homeserver.metrics import MetricsStore
+from homeserver.services.account_data import AccountDataService
 from homeserver.services.directory import Directory, Target
 from homeserver.services.member_state import MemberState
 from homeserver.services.membership import Membership, People
+from homeserver.services.push_rules import PushRules
 from homeserver.services.requester import Requester
 from homeserver.services.room_access import RoomEngine
 from homeserver.services.rooms import RoomCreation
 from homeserver.services.state import State
+from homeserver.services.successions import Successions
 from homeserver.services.timeline import Timeline
 from homeserver.services.upgrades import Upgrades
 from homeserver.storage import logs
@@ -94,6 +97,7 @@ class FakeRemote:
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     error: MatrixError | None = None
     aliases: dict[RoomAlias, Target] = field(default_factory=dict)
+    open_to_guests: set[RoomId] = field(default_factory=set)
 
     async def join(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
@@ -112,6 +116,11 @@ class FakeRemote:
     ) -> None:
         """Notes it."""
         self._ask("leave", room_id, user_id, tuple(servers), content)
+
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """What the test says of a room."""
+        self.asked.append(("guests", room_id, tuple(servers)))
+        return room_id in self.open_to_guests
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """Notes it."""
@@ -299,7 +308,9 @@ def _world(database: Database, committer: Committer) -> World:
     async def is_invite_blocked(user_id: UserId) -> bool:
         return user_id in blocking
 
-    people = People(HERE, profile_of, is_invite_blocked)
+    settings = AccountDataService(database=database, committer=committer, push_rules=PushRules())
+    successions = Successions(rooms, engine.memberships, settings.carry_over)
+    people = People(HERE, profile_of, is_invite_blocked, successions.joined)
     directory = Directory(engine, database, clock, server_name=HERE, look_up=remote.look_up)
     membership = Membership(engine, committer, people, directory, remote)
     members = MemberState(engine, membership, people)

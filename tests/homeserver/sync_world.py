@@ -235,7 +235,7 @@ def make(world: World, database: Database) -> SyncWorld:
     sync = Sync(
         SyncEngine(rooms, memberships, committer, fanout, clock),
         RoomPlanner(rooms, world.reader, timelines, state, lazy),
-        DepartedRooms(rooms, world.reader, timelines, state),
+        DepartedRooms(rooms, world.reader, memberships, timelines, state),
         lazy,
         SyncSources(to_device, device_lists, NoKeys(), stored, receipts, typing),
     )

@@ -307,6 +307,7 @@ class SimulatedServer:
             RoomEntrance(self.engine.rooms, residents),
             signer=Signer(self.name, self.key),
             clock=self.clock,
+            ask_for_guests=_nobody_is_a_guest,
         )
         self.feed = LogFeed(
             self.store,
@@ -419,3 +420,7 @@ class NoDeviceLists:
     async def whole_lists(self, users: object) -> list[JsonObject]:
         """All lists are empty."""
         return []
+
+
+async def _nobody_is_a_guest(_server: ServerName, _room_id: RoomId) -> bool:
+    raise AssertionError("no user of a simulation is a guest")

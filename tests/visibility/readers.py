@@ -101,7 +101,7 @@ class Readers:
         self.sync = Sync(
             SyncEngine(rooms, memberships, engine.committer, engine.fanout, server.clock),
             RoomPlanner(rooms, reader, timelines, state, lazy),
-            DepartedRooms(rooms, reader, timelines, state),
+            DepartedRooms(rooms, reader, memberships, timelines, state),
             lazy,
             SyncSources(nothing, _NoLists(), nothing, nothing, _NoReceipts(), cast(Any, nothing)),
         )

@@ -102,6 +102,10 @@ class DurableHandshakes:
             raise
         await self._end(intent)
 
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """`RemoteRooms.guests_may_join`."""
+        return await self._remote.guests_may_join(room_id, servers)
+
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """`RemoteRooms.invite`."""
         return await self._remote.invite(room_id, draft)

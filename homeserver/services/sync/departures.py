@@ -18,11 +18,12 @@ import msgspec
 
 from federation.events.ids import EventId, RoomId, StateKey
 from homeserver import limits
-from homeserver.engine.entries import StateChange
+from homeserver.engine.entries import EventEntry, StateChange
 from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.stored import client_json
 from homeserver.rules import sync_diff
 from homeserver.services.client_events import Seen
 from homeserver.services.sync.plans import Ask, RoomPlan
@@ -53,9 +54,15 @@ class DepartedRooms:
     """Plans rooms that the reader isn't in."""
 
     def __init__(
-        self, rooms: Rooms, reader: Reader, timelines: Timelines, state: SyncState
+        self,
+        rooms: Rooms,
+        reader: Reader,
+        memberships: Memberships,
+        timelines: Timelines,
+        state: SyncState,
     ) -> None:
         self._rooms = rooms
+        self._memberships = memberships
         self._reader = reader
         self._timelines = timelines
         self._state = state
@@ -65,7 +72,7 @@ class DepartedRooms:
         room = await self._rooms.get(room_id)
         ended = None if room is None else await self._reader.place(room, user_room.event_id)
         if room is None or ended is None:
-            return RoomPlan(room_id, "leave", is_told=True)
+            return await self._outside(ask, room_id, user_room)
         changes: Sequence[tuple[int, StateChange]] = ()
         if ask.since is not None:
             changes = await self._reader.changes(
@@ -83,6 +90,15 @@ class DepartedRooms:
         if user_room.event_id not in plan.timeline.ids or ask.use_state_after:
             chosen[(_MEMBER, ask.user_id)] = user_room.event_id
         plan.state = list((await self._state.filtered(chosen, ask.filter.room.state)).values())
+        return plan
+
+    async def _outside(self, ask: Ask, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+        """A room that we aren't in: an invite or a knock ended."""
+        plan = RoomPlan(room_id, "leave", is_told=True)
+        event = await self._memberships.outside_event(ask.user_id, room_id)
+        if event is not None and event.event_id == user_room.event_id:
+            entry = EventEntry(room_id, event, nid=0, order=(0, 0), client=client_json(event))
+            plan.timeline = _with_end(ask, NOTHING, Placed(user_room.position, entry))
         return plan
 
     async def _plan_stay(

@@ -1,10 +1,13 @@
 """Questions to other servers about their users, and answers that speak of others."""
 
+from typing import Any, cast
+
 import pytest
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, RoomAlias, UserId
+from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId
 from federation.transport.client import FailureKind, FederationError
+from federation.transport.queries import Queries
 from tests.federation.transport.loopback import loopback
 
 D1 = DeviceId("D1")
@@ -110,3 +113,35 @@ async def test_a_server_that_is_down_is_told_by_kind_and_then_left_alone() -> No
             assert caught.value.is_retryable
             kinds.append(caught.value.kind)
         assert kinds == [FailureKind.REFUSED, FailureKind.BACKING_OFF]
+
+
+class ScriptedClient:
+    """Stands for the client: one answer."""
+
+    def __init__(self, answer: JsonObject) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def get(self, _server: ServerName, target: str) -> JsonObject:
+        """The answer."""
+        self.asked.append(target)
+        return self.answer
+
+
+async def test_a_room_of_another_server_says_whether_guests_may_join() -> None:
+    room_id, server = RoomId("!a/b:b.test"), ServerName("b.test")
+    for may_join in (True, False, "yes", None):
+        client = ScriptedClient({"room": {"room_id": room_id, "guest_can_join": may_join}})
+        found = await Queries(cast(Any, client)).guests_may_join(server, room_id)
+        assert found is (may_join is True)
+        [target] = client.asked
+        assert target == "/_matrix/federation/v1/hierarchy/%21a%2Fb%3Ab.test?suggested_only=true"
+    odd: list[JsonObject] = [
+        {},
+        {"room": []},
+        {"room": {"guest_can_join": True}},
+        {"room": {"room_id": "!other:b.test", "guest_can_join": True}},
+    ]
+    for answer in odd:
+        with pytest.raises(FederationError):
+            await Queries(cast(Any, ScriptedClient(answer))).guests_may_join(server, room_id)

@@ -321,3 +321,58 @@ async def test_guesses_with_a_stolen_token_end_wherever_passwords_are_asked(
         ]
         assert statuses == [401, 401, 429, 429]
         assert (await server.log_in("dora")).status == 200
+
+
+async def guest_of(server: AccountServer) -> tuple[str, str, str]:
+    """A new guest's user ID, user name and token."""
+    reply = await server.call("POST", "/register?kind=guest", {})
+    user_id = reply.body["user_id"]
+    return user_id, user_id[1:].partition(":")[0], reply.body["access_token"]
+
+
+async def test_a_guest_becomes_a_user_under_the_same_name(accounts_url: str) -> None:
+    registration = {"enabled": True, "verification": "none", "guests": True}
+    async with account_server(
+        accounts_url, config=open_config(registration=registration)
+    ) as server:
+        user_id, name, token = await guest_of(server)
+        _, _, other = await guest_of(server)
+        mine = (await server.register("ordinary"))["access_token"]
+        body: dict[str, Any] = {"password": "secret", "auth": {"type": "m.login.dummy"}}
+        for wrong, username, errcode in (
+            (token, "somebody", "M_INVALID_USERNAME"),
+            (token, None, "M_MISSING_PARAM"),
+            (other, name, "M_INVALID_USERNAME"),
+            (mine, "ordinary", "M_FORBIDDEN"),
+            ("nonsense", name, "M_FORBIDDEN"),
+        ):
+            asked = {**body, "guest_access_token": wrong}
+            if username is not None:
+                asked["username"] = username
+            assert (await server.call("POST", "/register", asked)).body["errcode"] == errcode
+        asked = {**body, "username": name, "guest_access_token": token}
+        reply = await server.call("POST", "/register", asked)
+        assert (reply.status, reply.body["user_id"]) == (200, user_id)
+        for one in (token, reply.body["access_token"]):
+            who = await server.call("GET", "/account/whoami", token=one)
+            assert (who.body["user_id"], who.body["is_guest"]) == (user_id, False)
+        assert (await server.log_in(name)).status == 200
+        again = await server.call("POST", "/register", asked)
+        assert again.body["errcode"] == "M_FORBIDDEN"
+
+
+async def test_a_guest_changes_the_display_name_alone(accounts_url: str) -> None:
+    registration = {"enabled": True, "verification": "none", "guests": True}
+    async with account_server(
+        accounts_url, config=open_config(registration=registration)
+    ) as server:
+        user_id, _, token = await guest_of(server)
+        path = f"/profile/{user_id}/"
+        reply = await server.call("PUT", path + "displayname", {"displayname": "G"}, token=token)
+        assert reply.status == 200
+        for key, value in (("avatar_url", "mxc://a/b"), ("m.tz", "UTC"), ("org.x", 1)):
+            put = await server.call("PUT", path + key, {key: value}, token=token)
+            delete = await server.call("DELETE", path + key, token=token)
+            for refused in (put, delete):
+                assert refused.body["errcode"] == "M_GUEST_ACCESS_FORBIDDEN", key
+        assert (await server.call("DELETE", path + "displayname", token=token)).status == 200

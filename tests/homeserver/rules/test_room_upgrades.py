@@ -41,7 +41,7 @@ def upgrade(
         ROOM_VERSIONS[new],
         creators,
         {"membership": "join"},
-        EventId("$last"),
+        None if ROOM_VERSIONS[new].room_id_is_create_hash else EventId("$tombstone"),
     )
     return {draft.type: draft.content for draft in build_upgrade_drafts(made)}
 
@@ -57,7 +57,7 @@ def test_power_levels_come_last_and_members_are_not_carried_over() -> None:
     ]
     assert found["m.room.create"]["predecessor"] == {
         "room_id": "!old:here.example",
-        "event_id": "$last",
+        "event_id": "$tombstone",
     }
     assert "creator" not in found["m.room.create"]
     assert upgrade("11", "10", {})["m.room.create"]["creator"] == ALICE

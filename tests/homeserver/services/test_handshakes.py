@@ -110,7 +110,19 @@ class Fakes:
         )
         entrance = RoomEntrance(cast(Any, self), cast(Any, self))
         signer = Signer(HERE, SigningKey.generate(bytes(32), "1"))
-        return HandshakeRooms(cast(Any, handshakes), entrance, signer=signer, clock=SystemClock())
+        return HandshakeRooms(
+            cast(Any, handshakes),
+            entrance,
+            signer=signer,
+            clock=SystemClock(),
+            ask_for_guests=self.ask_for_guests,
+        )
+
+    async def ask_for_guests(self, server: ServerName, room_id: RoomId) -> bool:
+        """One server is down, the others know one room that is open to guests."""
+        if server == "down.example":
+            raise FederationError(server, FailureKind.REFUSED, "no")
+        return room_id == "!open:there.example"
 
 
 async def test_joins_and_refusals_go_through_the_given_servers() -> None:
@@ -208,3 +220,14 @@ async def test_an_alias_is_looked_up_at_its_server() -> None:
 
     look_up = alias_look_up(cast(Any, SimpleNamespace(directory=directory)))
     assert await look_up(RoomAlias("#x:there.example")) == Target(ROOM, (THERE,))
+
+
+async def test_the_first_server_that_answers_says_whether_guests_may_join() -> None:
+    service = Fakes().service()
+    down, there = ServerName("down.example"), ServerName("there.example")
+    for room_id, servers, expected in (
+        ("!open:there.example", [down, there], True),
+        ("!closed:there.example", [down, there], False),
+        ("!open:there.example", [down], False),
+    ):
+        assert await service.guests_may_join(RoomId(room_id), servers) is expected

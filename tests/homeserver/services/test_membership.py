@@ -168,7 +168,7 @@ async def test_guests_join_where_the_room_lets_them(shared_database_url: str) ->
         assert await act(world, BOB, AFAR, "join") == no_guests
         own = await world.put_state(BOB, AFAR, "m.room.member", {"membership": "join"}, BOB)
         assert own.status == 403
-        assert world.remote.asked == []
+        assert [what for what, *_ in world.remote.asked] == ["guests"]
 
 
 async def test_knocking_asks_to_be_invited(shared_database_url: str) -> None:
@@ -263,13 +263,16 @@ async def test_who_asks_twice_joins_a_room_elsewhere_once() -> None:
         await asyncio.sleep(0)
         room.joined_local.add(user_id)
 
+    async def nothing(_user_id: UserId, _room_id: RoomId) -> None:
+        pass
+
     async def is_blocked(user_id: UserId) -> bool:
         return False
 
     engine = SimpleNamespace(
         rooms=SimpleNamespace(get=get), memberships=SimpleNamespace(of=none_of), writer=None
     )
-    people = People(ServerName("here.example"), none_of, is_blocked)
+    people = People(ServerName("here.example"), none_of, is_blocked, nothing)
     remote = SimpleNamespace(join=join)
     service = Membership(
         cast(Any, engine), cast(Any, None), people, cast(Any, None), cast(Any, remote)

@@ -119,3 +119,15 @@ async def test_another_version_or_user_upgrades_once_more(shared_database_url: s
         await world.put_state(BOB, room_id, "m.room.tombstone", broken)
         reply = await world.in_room(BOB, "POST", room_id, "upgrade", {"new_version": "11"})
         assert reply.body["replacement_room"] not in {room_id, *made}
+
+
+async def test_the_new_room_names_the_tombstone_of_the_old_one(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
+        room_id = await world.room(room_version="10", preset="public_chat")
+        reply = await world.in_room(ALICE, "POST", room_id, "upgrade", {"new_version": "11"})
+        made = reply.body["replacement_room"]
+        create = (await world.get_state(ALICE, made, "m.room.create")).body
+        state = (await world.in_room(ALICE, "GET", room_id, "state")).body
+        [tombstone] = [event for event in state if event["type"] == "m.room.tombstone"]
+        assert create["predecessor"] == {"room_id": room_id, "event_id": tombstone["event_id"]}
+        assert tombstone["content"]["replacement_room"] == made

@@ -52,6 +52,9 @@ class Others:
     ) -> None:
         await self._ask("leave", servers)
 
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        raise AssertionError("nobody is a guest here")
+
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         raise AssertionError("nobody is invited here")
 

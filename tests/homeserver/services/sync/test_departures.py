@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from federation.events.ids import EventId
-from federation.graph.building import EventDraft
-from tests.homeserver.peer import PETER
+from federation.events.ids import EventId, RoomId
+from federation.events.room_versions import ROOM_VERSIONS
+from federation.events.signing import SigningKey
+from federation.graph.building import EventDraft, build_event
+from homeserver.engine.entries import MembershipEntry, Unit
+from tests.homeserver.peer import PETER, THERE
 from tests.homeserver.room_world import ALICE, BOB
 from tests.homeserver.sync_world import SyncWorld, bodies, sync_world, types
 
@@ -145,3 +148,30 @@ async def test_state_of_a_left_room_is_as_of_leaving_for_lazy_clients_too(
     assert state["m.room.topic", ""]["topic"] == "then"
     assert state["m.room.member", ALICE] == before
     assert EventId(room["timeline"]["events"][-1]["event_id"])
+
+
+@pytest.mark.parametrize("membership", ["leave", "ban"])
+async def test_the_end_of_an_invite_from_afar_is_told_with_its_sender_and_reason(
+    syncs: SyncWorld, membership: str
+) -> None:
+    room_id = RoomId("!afar:there.example")
+    await syncs.world.remote.invite_ours(room_id, BOB, PETER)
+    since = (await syncs.get(BOB))["next_batch"]
+    content = {"membership": membership, "reason": "a mistake"}
+    event = build_event(
+        EventDraft("m.room.member", PETER, content, BOB),
+        version=ROOM_VERSIONS["11"],
+        room_id=room_id,
+        prev_events=[EventId("$" + "p" * 43)],
+        auth_events=[EventId("$" + "a" * 43)],
+        depth=5,
+        now_ms=1_000,
+        server_name=THERE,
+        key=SigningKey.generate(bytes([7]) * 32, "there"),
+    )
+    entry = MembershipEntry(BOB, room_id, membership, event.event_id, PETER, b"[]", event.raw, "11")
+    await syncs.world.committer.submit(Unit([entry]))
+    room = await left_room(syncs, room_id, since)
+    [told] = room["timeline"]["events"]
+    assert (told["sender"], told["content"]) == (PETER, content)
+    assert told["event_id"] == event.event_id

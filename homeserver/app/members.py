@@ -1,0 +1,32 @@
+"""Makes what watches over the members of rooms: what membership knows of users, and guests."""
+
+from __future__ import annotations
+
+from federation.events.ids import ServerName
+from federation.ports import Clock
+from homeserver.app.engine import Engine
+from homeserver.services.guests import GuestStays
+from homeserver.services.invite_permission import InvitePermission
+from homeserver.services.membership import Membership, People
+from homeserver.services.profiles import Profiles
+from homeserver.services.room_access import RoomAccess, RoomEngine
+from homeserver.services.successions import Move, Successions
+
+
+def make_guests(engine: Engine, membership: Membership, clock: Clock) -> GuestStays:
+    """What has guests leave rooms that are closed to them; it follows the log."""
+    guests = GuestStays(
+        engine.database,
+        RoomAccess(RoomEngine(engine.rooms, engine.memberships, engine.writer)),
+        leave=lambda user_id, room_id: membership.leave(user_id, room_id, {}),
+        sleep=clock.sleep,
+    )
+    engine.committer.subscribe(guests.on_commit)
+    return guests
+
+
+def make_people_of_rooms(engine: Engine, own: ServerName, profiles: Profiles, move: Move) -> People:
+    """What membership needs to know of users."""
+    successions = Successions(engine.rooms, engine.memberships, move)
+    blocked = InvitePermission(engine.database).is_blocked
+    return People(own, profiles.local, blocked, successions.joined)

@@ -1,0 +1,63 @@
+"""What a user has set for a room goes with them to the room that replaces it.
+
+Rules:
+1. A room replaces another if its create event names that as its predecessor and the other's
+   tombstone, as this server knows it, names it as its replacement: else anybody could make a room
+   that counts as a direct chat.
+2. Tags and m.direct are carried over, once, when the user joins. It is a courtesy: a failure
+   doesn't undo the join.
+
+Spec: client-server API, "Room Upgrades", "Server behaviour".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from federation.events.ids import RoomId, StateKey, UserId
+from homeserver.engine.memberships import Memberships
+from homeserver.engine.rooms import Rooms
+from homeserver.errors import MatrixError
+
+log = logging.getLogger("freehold.upgrades")
+
+_CREATE: StateKey = ("m.room.create", "")
+_TOMBSTONE: StateKey = ("m.room.tombstone", "")
+
+
+Move: TypeAlias = Callable[[UserId, RoomId, RoomId], Awaitable[None]]
+"""Carries a user's account data of a room over to another."""
+
+
+class Successions:
+    """Knows which room replaces which."""
+
+    def __init__(self, rooms: Rooms, memberships: Memberships, move: Move) -> None:
+        self._rooms, self._memberships, self._move = rooms, memberships, move
+
+    async def joined(self, user_id: UserId, room_id: RoomId) -> None:
+        """A user of ours joined a room."""
+        old = await self._predecessor(room_id)
+        if old is None or old not in await self._memberships.of(user_id):
+            return
+        try:
+            await self._move(user_id, old, room_id)
+        except MatrixError as error:
+            log.info("%s keeps their settings of %s there: %s", user_id, old, error)
+
+    async def _predecessor(self, room_id: RoomId) -> RoomId | None:
+        named = await self._named(room_id, _CREATE, "predecessor")
+        old = named.get("room_id") if isinstance(named, dict) else None
+        if not isinstance(old, str):
+            return None
+        replacement = await self._named(RoomId(old), _TOMBSTONE, "replacement_room")
+        return RoomId(old) if replacement == room_id else None
+
+    async def _named(self, room_id: RoomId, key: StateKey, name: str) -> object:
+        room = await self._rooms.get(room_id)
+        if room is None:
+            return None
+        event = (await self._rooms.state_events(room.view.state, [key])).get(key)
+        return None if event is None else event.content.get(name)
