@@ -21,11 +21,17 @@ DATABASE_CLOSE_S = 2
 COMMIT_QUEUE_UNITS = 10_000
 """Units that wait for a commit; when it is full, submitters wait (back-pressure to clients)."""
 
+COMMIT_QUEUE_BYTES = 128 * 1024 * 1024
+"""Bytes of these: 600 of the largest events; then submitters wait, too."""
+
 COMMIT_BATCH_UNITS = 512
 """Units in one transaction: bounds what a failed batch takes with it."""
 
 LOG_TAIL_ENTRIES = 50_000
 """Committed log entries kept in memory for incremental syncs and followers."""
+
+LOG_TAIL_BYTES = 96 * 1024 * 1024
+"""Bytes of these: some 15,000 usual messages, or 700 of the largest."""
 
 HOT_ROOMS_BYTES = 96 * 1024 * 1024
 """Estimated bytes of rooms held in memory; cold ones load in a few queries."""
@@ -33,21 +39,26 @@ HOT_ROOMS_BYTES = 96 * 1024 * 1024
 ROOM_RING_EVENTS = 128
 """Newest events of a hot room that are kept as client JSON."""
 
+ROOM_RING_BYTES = 1024 * 1024
+"""Bytes of these: 128 usual messages take half of it."""
+
 HOT_ROOMS_MIN = 8
-"""So few rooms stay, however large: each would be loaded again at once. The largest rooms known
-take about 70 MB each."""
+"""So few rooms stay, however large: each would be loaded again at once."""
 
 HOT_ROOMS_PASSED_OVER = 100
-"""Rooms in use that one eviction passes over: it must not walk all of them each time."""
+"""Rooms in use that one eviction passes over: it must not walk all of them."""
 
 ROOM_LOAD_EVENTS = 20
 """Newest events read when a room is loaded: enough for most clients' first look."""
 
-EVENT_CACHE_BYTES = 32 * 1024 * 1024
+EVENT_CACHE_BYTES = 64 * 1024 * 1024
 """Parsed events kept in memory, of all rooms."""
 
 CLIENT_JSON_CACHE_BYTES = 24 * 1024 * 1024
 """Events as JSON for clients kept in memory, of all rooms."""
+
+CLIENT_JSON_KEPT_BYTES = 8 * 1024
+"""Events' JSON for clients is kept up to this size, a larger one made when asked for."""
 
 STATE_CACHE_BYTES = 16 * 1024 * 1024
 """Older states kept in memory, of all rooms."""
@@ -62,11 +73,10 @@ CREATE_ROOM_STATE = 1_000
 """Events in `initial_state` of one createRoom: bridges send a few dozen. Each is signed."""
 
 STAGED_AT_ONCE = 10
-"""Events of one request that are staged before others get a turn on the loop: a few milliseconds
-of signing and checking."""
+"""Events of one request that are staged, in some milliseconds, before others get a turn."""
 
 WOKEN_AT_ONCE = 100
-"""Long polls that one commit wakes before others get a turn on the loop: each makes an answer."""
+"""Long polls woken, each to make an answer, before others get a turn on the loop."""
 
 CLIENT_JSON_CONTAINERS = 100_000
 """Arrays and objects in a client's body: parsing them takes some 25 ms. To 5,000 devices a
@@ -332,6 +342,9 @@ TRANSACTIONS_PER_DEVICE = 5_000
 MEMBERSHIP_CACHE_USERS = 20_000
 """Users of ours whose rooms are in memory."""
 
+MEMBERSHIP_CACHE_BYTES = 64 * 1024 * 1024
+"""Bytes of these: mostly the stripped state of invites."""
+
 STAGING_LOADS = 200
 """Events that staging one event may have to load, one after another: auth events of a draft."""
 
@@ -448,15 +461,13 @@ PUBLISHED_ROOMS_PER_PAGE = 100
 """Rooms in one page of the directory."""
 
 HEADS_KEPT = 100
-"""Forward extremities of a room. One more, and those that add no state are let go; then the oldest,
-for which the room's state so far stands from then on."""
+"""Forward extremities of a room; past it go those without a state of their own, then the oldest."""
 
 HEADS_UNMERGED = 20
-"""Forward extremities of a room that are left to be merged by what users send; with one more an
-event is made for it. All of them fit into one event."""
+"""Forward extremities that are left to what users send; with one more they are merged."""
 
 HEADS_PER_MERGE = 20
-"""Forward extremities that an event names which is made to merge them (spec: 20 prev_events)."""
+"""Forward extremities that a merging event names (spec: 20 prev_events)."""
 
 PROOFS_PER_STEP = 50
 """Verdicts on another server's word that are made again in one go, under the room's turn: some tens

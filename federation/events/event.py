@@ -295,7 +295,7 @@ def _make(
         pdu["origin_server_ts"],
         _redacts(event_type, pdu, version),
         version,
-        raw,
+        bytes(memoryview(raw)),  # a copy: what the JSON library gives has room for 4 KB and more
         content_redacted,
     )
 

@@ -20,14 +20,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.batch import Batch
-from homeserver.engine.entries import Committed, Unit
+from homeserver.engine.entries import Committed, Unit, entry_bytes
 from homeserver.engine.log import LogTail, Placed
 from homeserver.engine.log_connection import Fault, LogConnection, LogLost
 from homeserver.engine.log_history import LogHistory
@@ -68,6 +68,47 @@ class _Plain:
 
 
 _Pending = RoomUnit | _Plain
+
+
+class _Queue:
+    """Units that wait for a commit, in order, and how many bytes they take."""
+
+    def __init__(self) -> None:
+        self._units: deque[_Pending] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __iter__(self) -> Iterator[_Pending]:
+        return iter(self._units)
+
+    def append(self, pending: _Pending) -> None:
+        """Adds a unit."""
+        self._units.append(pending)
+        self.bytes += _bytes_of(pending)
+
+    def take(self, count: int) -> list[_Pending]:
+        """Takes out the first `count` units, or all where there are fewer."""
+        taken = [self._units.popleft() for _ in range(min(count, len(self._units)))]
+        self.bytes -= sum(map(_bytes_of, taken))
+        return taken
+
+    @property
+    def is_full(self) -> bool:
+        """Must submitters wait?"""
+        return (
+            len(self._units) >= limits.COMMIT_QUEUE_UNITS or self.bytes >= limits.COMMIT_QUEUE_BYTES
+        )
+
+
+def _bytes_of(pending: _Pending) -> int:
+    """What a unit takes while it waits; rows that its work will write aren't known yet."""
+    staged = pending.staged if isinstance(pending, RoomUnit) else ()
+    events = sum(entry_bytes(one.entry) for one in staged if one.entry is not None)
+    return events + sum(map(entry_bytes, pending.unit.entries))
+
+
 Published = Callable[[Sequence[Placed]], None]
 
 
@@ -79,8 +120,8 @@ class Committer:
         self.history = LogHistory(owned.epochs, lambda: self.position)
         self._epoch = owned.epoch
         self.position = owned.position
-        self.tail = LogTail(owned.position, limits.LOG_TAIL_ENTRIES)
-        self._queue: deque[_Pending] = deque()
+        self.tail = LogTail(owned.position, limits.LOG_TAIL_ENTRIES, limits.LOG_TAIL_BYTES)
+        self._queue = _Queue()
         self._filled = asyncio.Event()
         self._room_left = asyncio.Event()
         self._room_left.set()
@@ -122,7 +163,7 @@ class Committer:
             raise unavailable("the server is stopping")
         if self._is_late:
             raise unavailable("the database doesn't answer")
-        if len(self._queue) >= limits.COMMIT_QUEUE_UNITS:
+        if self._queue.is_full:
             self._room_left.clear()
             try:
                 await asyncio.wait_for(self._room_left.wait(), limits.COMMIT_WAIT_S)
@@ -137,9 +178,8 @@ class Committer:
             await self._filled.wait()
             self._filled.clear()
             while self._queue:
-                count = min(len(self._queue), limits.COMMIT_BATCH_UNITS)
-                batch = [self._queue.popleft() for _ in range(count)]
-                if len(self._queue) < limits.COMMIT_QUEUE_UNITS:
+                batch = self._queue.take(limits.COMMIT_BATCH_UNITS)
+                if not self._queue.is_full:
                     self._room_left.set()
                 await self._commit(batch)
             if self._closing:
@@ -236,8 +276,7 @@ class Committer:
         self._is_lost = True
         refusal = unavailable("another process has taken over")
         self._fail(pending, refusal)
-        queued = list(self._queue)
-        self._queue.clear()
+        queued = self._queue.take(len(self._queue))
         self._fail(queued, refusal)
         self._room_left.set()
         self._filled.set()

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 
-from federation.events.event import Event
+from federation.events.event import Event, client_event
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, StateKey, UserId
+from homeserver import limits
+from homeserver.rules.any_json import dump_any
+from homeserver.rules.json_bytes import parsed_bytes
 from homeserver.storage.database import Connection
+
+_ENTRY_BYTES, _EVENT_BYTES, _CHANGE_BYTES = 500, 600, 200
 
 
 class TransactionKey(msgspec.Struct, frozen=True):
@@ -46,7 +51,7 @@ class EventEntry(msgspec.Struct, frozen=True):
     event: Event
     nid: int
     order: tuple[int, int]  # room order (n, fill)
-    client: bytes  # JSON for clients without `unsigned`; ends with b"}"
+    kept_client: bytes | None  # `client`, but for a large event
     changes: tuple[StateChange, ...] = ()
     transaction: TransactionKey | None = None
     replaces: EventId | None = None  # the state event that this one replaced
@@ -56,9 +61,34 @@ class EventEntry(msgspec.Struct, frozen=True):
     to_federate: bool = False  # ours, or accepted for another server: we owe it to the others
 
     @property
+    def client(self) -> bytes:
+        """JSON for clients without `unsigned`; ends with b"}". Of a large event it is made when it
+        is asked for: a second copy of its bytes isn't worth its memory."""
+        return client_json(self.event) if self.kept_client is None else self.kept_client
+
+    @property
     def size(self) -> int:
-        """Bytes that it takes, roughly."""
-        return len(self.client) + len(self.event.raw) + 500
+        """Bytes that it takes, its event included."""
+        changes = _CHANGE_BYTES * len(self.changes)
+        return _ENTRY_BYTES + len(self.kept_client or b"") + event_bytes(self.event) + changes
+
+
+def client_json(event: Event) -> bytes:
+    """The event for clients, without `unsigned`: JSON that ends with a brace to splice into.
+
+    A copy, for it may be kept: what the JSON library gives has room for 4 KB and more.
+    """
+    return bytes(memoryview(dump_any(client_event(event))))
+
+
+def kept_client(event: Event) -> bytes | None:
+    """An event's JSON for clients, to be kept with it; None for a large one."""
+    return client_json(event) if len(event.raw) <= limits.CLIENT_JSON_KEPT_BYTES else None
+
+
+def event_bytes(event: Event) -> int:
+    """The memory that an event takes: what is stored of it, and its content as values."""
+    return _EVENT_BYTES + len(event.raw) + parsed_bytes(event.raw)
 
 
 class StateEntry(msgspec.Struct, frozen=True):
@@ -137,6 +167,29 @@ Entry: TypeAlias = (
     | RemoteEduEntry
     | DeviceListEntry
 )
+
+
+def entry_bytes(entry: Entry) -> int:
+    """The memory that an entry takes, roughly."""
+    match entry:
+        case EventEntry():
+            return entry.size
+        case StateEntry():
+            return _ENTRY_BYTES + _CHANGE_BYTES * len(entry.changes)
+        case MembershipEntry():
+            return _ENTRY_BYTES + len(entry.stripped) + len(entry.event)
+        case AccountDataEntry():
+            return _ENTRY_BYTES + len(entry.content)
+        case ToDeviceEntry():
+            return _ENTRY_BYTES + len(entry.message)
+        case RemoteEduEntry():
+            return _ENTRY_BYTES + len(entry.edu)
+        case DeviceListEntry():
+            return _ENTRY_BYTES + 100 * len(entry.verified)
+        case ReceiptEntry():
+            return _ENTRY_BYTES
+        case _:
+            assert_never(entry)
 
 
 Work: TypeAlias = Callable[[Connection], Awaitable[Sequence[Entry]]]

@@ -10,9 +10,10 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.ports import KnownEvent
 from homeserver import limits
+from homeserver.engine.entries import client_json, event_bytes
 from homeserver.engine.room import NotLoaded
 from homeserver.engine.store import Store
-from homeserver.engine.stored import client_json, known_event
+from homeserver.engine.stored import known_event
 
 V = TypeVar("V")
 
@@ -92,7 +93,7 @@ class EventMemory:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._events: ByteBoundedCache[KnownEvent] = ByteBoundedCache(
-            limits.EVENT_CACHE_BYTES, lambda known: 3 * len(known.event.raw) + 600
+            limits.EVENT_CACHE_BYTES, lambda known: event_bytes(known.event)
         )
         self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
             limits.CLIENT_JSON_CACHE_BYTES, lambda client: len(client) + 150

@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from homeserver.engine.entries import Entry
+from homeserver.engine.entries import Entry, entry_bytes
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -19,22 +19,30 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 class LogTail:
-    """The newest entries, bounded in number; positions have no gaps, so an index is arithmetic."""
+    """The newest entries, bounded in number and in bytes; positions have no gaps, so an index is
+    arithmetic."""
 
-    def __init__(self, position: int, entries_max: int) -> None:
+    def __init__(self, position: int, entries_max: int, bytes_max: int) -> None:
         self.start = position
         self.end = position
         self._entries: deque[Placed] = deque()
         self._entries_max = entries_max
+        self._sizes: deque[int] = deque()
+        self._bytes_max = bytes_max
+        self.bytes = 0
 
     def append(self, placed: Sequence[Placed]) -> None:
         """Adds a committed batch."""
         for one in placed:
             assert one.position == self.end + 1, "positions follow each other without a gap"
+            size = entry_bytes(one.entry)
             self._entries.append(one)
+            self._sizes.append(size)
+            self.bytes += size
             self.end += 1
-        while len(self._entries) > self._entries_max:
+        while len(self._entries) > self._entries_max or self.bytes > self._bytes_max:
             self._entries.popleft()
+            self.bytes -= self._sizes.popleft()
             self.start += 1
 
     def since(self, position: int) -> Sequence[Placed]:

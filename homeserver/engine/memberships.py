@@ -38,6 +38,7 @@ class Memberships:
         self._committer = committer
         self._server_name = server_name
         self._users: OrderedDict[UserId, dict[RoomId, UserRoom]] = OrderedDict()
+        self.bytes = 0
         committer.subscribe(self._published)
 
     async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]:
@@ -73,15 +74,24 @@ class Memberships:
                 for row in found
             }
             self._users[user_id] = loaded
+            self.bytes += sum(map(_size_of, loaded.values()))
             for placed in self._committer.tail.since(start):
                 self._apply(placed, only=user_id)
-            while len(self._users) > limits.MEMBERSHIP_CACHE_USERS:
-                self._users.popitem(last=False)
+            self._evict()
             return loaded
 
     def drop(self, user_id: UserId) -> None:
         """Forgets what is in memory of a user; the next question reads the table."""
-        self._users.pop(user_id, None)
+        for room in self._users.pop(user_id, {}).values():
+            self.bytes -= _size_of(room)
+
+    def _evict(self) -> None:
+        """Lets the users go who were asked for least lately; the last one stays."""
+        while len(self._users) > 1 and (
+            len(self._users) > limits.MEMBERSHIP_CACHE_USERS
+            or self.bytes > limits.MEMBERSHIP_CACHE_BYTES
+        ):
+            self.drop(next(iter(self._users)))
 
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a left room (spec: "Leaving rooms")."""
@@ -165,4 +175,11 @@ class Memberships:
             return
         known = self._users.get(user_id)
         if known is not None:
+            former = known.get(room_id)
+            self.bytes += _size_of(room) - (0 if former is None else _size_of(former))
             known[room_id] = room
+            self._evict()
+
+
+def _size_of(room: UserRoom) -> int:
+    return 400 + len(room.stripped)

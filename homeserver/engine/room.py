@@ -166,7 +166,9 @@ class Room:
         """Adds a committed timeline event to the ring."""
         self.ring.append(placed)
         self._ring_bytes += ring_entry(placed).size
-        if len(self.ring) > limits.ROOM_RING_EVENTS:
+        while len(self.ring) > limits.ROOM_RING_EVENTS or (
+            self._ring_bytes > limits.ROOM_RING_BYTES and len(self.ring) > 1
+        ):
             oldest = self.ring.popleft()
             self.ring_start = oldest.position
             self._ring_bytes -= ring_entry(oldest).size
@@ -176,6 +178,7 @@ class Room:
         for i, placed in enumerate(self.ring):
             if ring_entry(placed).event.event_id == entry.event.event_id:
                 self.ring[i] = Placed(placed.position, entry)
+                self._ring_bytes += entry.size - ring_entry(placed).size
                 return
 
     def forget_timeline(self, event_id: EventId) -> None:

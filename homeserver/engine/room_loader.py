@@ -9,13 +9,13 @@ from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from homeserver import limits
-from homeserver.engine.entries import EventEntry
+from homeserver.engine.entries import EventEntry, kept_client
 from homeserver.engine.event_memory import ByteBoundedCache, EventMemory
 from homeserver.engine.log import Placed
 from homeserver.engine.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.store import Store
-from homeserver.engine.stored import client_json, key_of, ref_of, transaction_of
+from homeserver.engine.stored import key_of, ref_of, transaction_of
 from homeserver.rules.any_json import load_any
 from homeserver.storage.database import Row
 
@@ -156,13 +156,13 @@ class RoomLoader:
         event_id = row["event_id"]
         known = self._memory.known(event_id)
         event = known.event if known else load_event(row["json"], room.version, event_id)
-        client = self._memory.client(event_id) or client_json(event)
+        client = self._memory.client(event_id) or kept_client(event)
         return EventEntry(
             room_id=room.room_id,
             event=event,
             nid=row["event_nid"],
             order=(row["n"], row["fill"]),
-            client=client,
+            kept_client=client,
             transaction=transaction_of(row["transaction_of"], row["sender"]),
             replaces=row["replaces"],
             redacts=row["redacts"],

@@ -18,6 +18,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.ports import KnownEvent
 from homeserver import limits
+from homeserver.engine.entries import kept_client
 from homeserver.engine.event_memory import EventMemory
 from homeserver.engine.history.erasures import Erasures
 from homeserver.engine.room import Before, Head, NotLoaded, Room, RoomView, ring_entry
@@ -31,7 +32,6 @@ from homeserver.engine.snapshots import (
     state_of,
 )
 from homeserver.engine.store import Store
-from homeserver.engine.stored import client_json
 
 __all__ = ["Before", "Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef"]
 
@@ -239,7 +239,7 @@ class Rooms:
             if entry.event.event_id == target.event_id:
                 room.replace_in_ring(
                     msgspec.structs.replace(
-                        entry, event=target, client=client_json(target), redacted_by=redaction
+                        entry, event=target, kept_client=kept_client(target), redacted_by=redaction
                     )
                 )
             elif entry.event.event_id == redaction:

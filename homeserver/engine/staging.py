@@ -24,6 +24,7 @@ from homeserver.engine.entries import (
     StateEntry,
     TransactionKey,
     Unit,
+    kept_client,
 )
 from homeserver.engine.room import Before, Head, Room, RoomView
 from homeserver.engine.snapshots import (
@@ -37,7 +38,6 @@ from homeserver.engine.snapshots import (
     first_chain,
     membership_of,
 )
-from homeserver.engine.stored import client_json
 from homeserver.storage import events as event_rows
 from homeserver.storage.batches import RedactedRow
 from homeserver.storage.events import EventRow
@@ -324,7 +324,7 @@ def place_live(
         event=event,
         nid=nid,
         order=(row.n, 0),
-        client=client_json(event),
+        kept_client=kept_client(event),
         changes=changes,
         transaction=origin.transaction[0] if origin.transaction else None,
         replaces=EventId(row.replaces) if row.replaces else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from federation.events.event import Event, client_event, load_event
+from federation.events.event import load_event
 from federation.events.ids import StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.graph.auth_failures import AuthFailure, AuthRule
@@ -12,17 +12,11 @@ from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
 from federation.ports import KnownEvent
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.snapshots import StateRef
-from homeserver.rules.any_json import dump_any
 from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.text import unescape
 
 _RULES = MappingProxyType({rule.value: rule for rule in AuthRule})
-
-
-def client_json(event: Event) -> bytes:
-    """The event for clients, without `unsigned`: JSON that ends with a brace to splice into."""
-    return dump_any(client_event(event))
 
 
 def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:

@@ -356,7 +356,7 @@ class Writer:
             unit.room.awaited.discard(staged.event.event_id)
             known = unit.room.unstage(staged.event.event_id)
             if known is not None:
-                client = staged.entry.client if staged.entry else None
+                client = staged.entry.kept_client if staged.entry else None
                 self._rooms.memory.remember(known, client if staged.event.is_state else None)
             for redacting in staged.redacting:
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)

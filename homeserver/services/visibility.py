@@ -21,13 +21,12 @@ import msgspec
 from federation.events.ids import EventId, ServerName, StateKey, UserId
 from federation.events.redaction import redact_event
 from homeserver import limits
-from homeserver.engine.entries import EventEntry
+from homeserver.engine.entries import EventEntry, kept_client
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.reader import BEGINNING, Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
-from homeserver.engine.stored import client_json
 from homeserver.rules.head_merges import MERGE_TYPE
 from homeserver.rules.sync_tokens import Order
 from homeserver.rules.visibility import (
@@ -234,7 +233,7 @@ class Visibility:
 def _redacted(seen: Seen) -> Seen:
     """As somebody gets it who came after the sender was erased."""
     event = redact_event(seen.entry.event)
-    entry = msgspec.structs.replace(seen.entry, event=event, client=client_json(event))
+    entry = msgspec.structs.replace(seen.entry, event=event, kept_client=kept_client(event))
     return seen._replace(placed=msgspec.structs.replace(seen.placed, entry=entry))
 
 

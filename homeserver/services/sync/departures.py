@@ -18,12 +18,11 @@ import msgspec
 
 from federation.events.ids import EventId, RoomId, StateKey
 from homeserver import limits
-from homeserver.engine.entries import EventEntry, StateChange
+from homeserver.engine.entries import EventEntry, StateChange, kept_client
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.stored import client_json
 from homeserver.rules import sync_diff
 from homeserver.services.client_events import Seen
 from homeserver.services.sync.plans import Ask, RoomPlan
@@ -97,7 +96,7 @@ class DepartedRooms:
         plan = RoomPlan(room_id, "leave", is_told=True)
         event = await self._memberships.outside_event(ask.user_id, room_id)
         if event is not None and event.event_id == user_room.event_id:
-            entry = EventEntry(room_id, event, nid=0, order=(0, 0), client=client_json(event))
+            entry = EventEntry(room_id, event, nid=0, order=(0, 0), kept_client=kept_client(event))
             plan.timeline = _with_end(ask, NOTHING, Placed(user_room.position, entry))
         return plan
 

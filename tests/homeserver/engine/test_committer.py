@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from federation.graph.admission import Accepted
+from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
@@ -296,3 +297,32 @@ async def test_a_follower_that_fails_keeps_nobody_from_an_answer(
         await world.say(room_id, "heard")
         assert heard == [4, 1]
         assert "a follower of the log failed" in caplog.text
+
+
+async def test_submitters_wait_once_too_many_bytes_are_queued(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "COMMIT_QUEUE_BYTES", 2_000)
+    monkeypatch.setattr(limits, "COMMIT_WAIT_S", 0.01)
+    async with running(postgres_url) as world:
+        committer, may_go = world.engine.committer, asyncio.Event()
+
+        async def hold(when: str) -> None:
+            if when == "before":
+                await may_go.wait()
+
+        committer.fault = hold
+        large = Unit([AccountDataEntry(ALICE, "", "m.large", b"x" * 3_000)])
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(committer.submit(Unit([_account_data("m.first")])))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it is on its way, and the queue empty
+        second = loop.create_task(committer.submit(large))
+        await asyncio.sleep(0)
+        with pytest.raises(MatrixError) as refused:
+            await committer.submit(Unit([_account_data("m.third")]))
+        assert refused.value.status == 503
+        may_go.set()
+        await asyncio.gather(first, second)
+        await committer.submit(Unit([_account_data("m.third")]))
+        assert committer._queue.bytes == 0

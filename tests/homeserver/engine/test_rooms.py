@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
+from homeserver.engine.log import Placed
 from homeserver.engine.room import Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.staging import empty_view
+from tests.homeserver.engine.test_entries import event_entry
 
 SIZE = 10_000
 
@@ -140,3 +143,23 @@ async def test_a_few_rooms_stay_however_large(
         rooms.add(made(name(number)))
     assert rooms.hot(name(0)) is None
     assert all(rooms.hot(name(n)) is not None for n in range(1, limits.HOT_ROOMS_MIN + 1))
+
+
+def test_a_rooms_newest_events_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = event_entry({"body": "x" * 60_000})
+    monkeypatch.setattr(limits, "ROOM_RING_BYTES", 3 * entry.size)
+    room = Room(name(1), 1, ROOM_VERSIONS["11"], empty_view(1))
+    empty = room.bytes
+    for position in range(1, 11):
+        room.remember(Placed(position, entry))
+    assert [placed.position for placed in room.ring] == [8, 9, 10]
+    assert room.ring_start == 7
+    assert room.bytes == empty + 3 * entry.size
+    small = event_entry({})
+    room.replace_in_ring(msgspec.structs.replace(small, event=entry.event, kept_client=b"{}"))
+    room.forget_timeline(entry.event.event_id)
+    assert len(room.ring) == 2
+    monkeypatch.setattr(limits, "ROOM_RING_BYTES", 1)
+    room.remember(Placed(11, small))
+    assert [placed.position for placed in room.ring] == [11]
+    assert room.bytes == empty + small.size
