@@ -56,10 +56,17 @@ class Viewer(msgspec.Struct, frozen=True):
     federation_format: bool = False
 
 
-class Extras(msgspec.Struct, frozen=True):
-    """What `unsigned` needs beside the event: contents of replaced events, and redactions."""
+class Replaced(NamedTuple):
+    """A state event that another one replaced: its content as JSON, and its sender."""
 
-    contents: Mapping[EventId, bytes]
+    content: bytes
+    sender: UserId
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What `unsigned` needs beside the event: replaced events, and redactions."""
+
+    replaced: Mapping[EventId, Replaced]
     redactions: Mapping[EventId, bytes]
 
 
@@ -97,7 +104,10 @@ async def load_extras(
     if not replaced and not redactions:
         return NO_EXTRAS
     known = await rooms.events(replaced) if replaced else {}
-    contents = {event_id: dump_any(one.event.content) for event_id, one in known.items()}
+    contents = {
+        event_id: Replaced(dump_any(one.event.content), one.event.sender)
+        for event_id, one in known.items()
+    }
     return Extras(contents, await load_shared(rooms, redactions, viewer) if redactions else {})
 
 
@@ -110,9 +120,11 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
         parts.append(b'"membership":"%b"' % seen.membership.encode())
     if entry.replaces is not None:
         parts.append(b'"replaces_state":%b' % orjson.dumps(entry.replaces))
-        content = extras.contents.get(entry.replaces) if seen.knew_state else None
-        if content is not None:
-            parts.append(b'"prev_content":%b' % content)
+        replaced = extras.replaced.get(entry.replaces) if seen.knew_state else None
+        if replaced is not None:
+            parts.append(b'"prev_content":%b' % replaced.content)
+            # not in the specification; clients take who made a chat a direct one from it
+            parts.append(b'"prev_sender":%b' % orjson.dumps(replaced.sender))
     is_explained = seen.knows_redaction and entry.redacted_by in extras.redactions
     if entry.redacted_by is not None and is_explained:
         parts.append(b'"redacted_because":%b' % extras.redactions[entry.redacted_by])

@@ -10,11 +10,14 @@ from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver.engine.entries import EventEntry, TransactionKey
 from homeserver.engine.log import Placed
-from homeserver.services.client_events import Extras, Seen, Viewer, needed, render
+from homeserver.services.client_events import Extras, Replaced, Seen, Viewer, needed, render
 
 ALICE = UserId("@alice:x")
 VIEWER = Viewer(ALICE, DeviceId("D"), now_ms=1_500)
-EXTRAS = Extras({EventId("$old"): b'{"topic":"old"}'}, {EventId("$because"): b'{"type":"r"}'})
+EXTRAS = Extras(
+    {EventId("$old"): Replaced(b'{"topic":"old"}', UserId("@before:x"))},
+    {EventId("$because"): b'{"type":"r"}'},
+)
 
 
 def seen(*, knew_state: bool = True, membership: str | None = "join", **extra: Any) -> Seen:
@@ -54,8 +57,9 @@ def test_unsigned_is_spliced_behind_the_shared_json() -> None:
 def test_former_content_is_for_those_who_could_see_it() -> None:
     old = EventId("$old")
     assert unsigned(seen(replaces=old))["prev_content"] == {"topic": "old"}
+    assert unsigned(seen(replaces=old))["prev_sender"] == "@before:x"
     hidden = unsigned(seen(knew_state=False, replaces=old))
-    assert "prev_content" not in hidden
+    assert not {"prev_content", "prev_sender"} & hidden.keys()
     assert hidden["replaces_state"] == "$old"
     assert needed([seen(replaces=old)])[0] == {"$old"}
     assert needed([seen(knew_state=False, replaces=old)])[0] == set()

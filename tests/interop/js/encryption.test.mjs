@@ -37,6 +37,8 @@ test("what is said between invite and join is read after the join", () =>
         await anna.until(invited, "the invite");
         await anna.say(roomId, "said before the join");
         await bert.client.joinRoom(roomId);
+        await bert.untilMembership(roomId, "join");
+        await bert.scrollToTheBeginning(roomId);
         await bert.untilText(roomId, "said before the join");
     }));
 
