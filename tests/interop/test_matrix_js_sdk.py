@@ -20,7 +20,6 @@ from tests.interop.js.packages import HERE, NodeUnavailable, ensure_packages
 
 pytestmark = [
     pytest.mark.processes,
-    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(400),
 ]
 SCENARIOS = sorted(path.name for path in HERE.glob("*.test.mjs"))
