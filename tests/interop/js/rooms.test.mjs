@@ -124,6 +124,23 @@ test("the context of a message doesn't tell who left what came later", () =>
         }
     }));
 
+test("tags and direct chats move along with an upgrade", () =>
+    withPeople(TWO, async (anna, bert) => {
+        const roomId = await anna.createRoom({ is_direct: true, room_version: "10" }, [bert]);
+        await bert.client.setRoomTag(roomId, "m.favourite", { order: 0.5 });
+        await bert.client.setAccountData("m.direct", { [anna.userId]: [roomId] });
+        const { replacement_room: next } = await anna.client.upgradeRoom(roomId, "12");
+        await bert.untilEvent(roomId, (event) => event.getType() === "m.room.tombstone", "the end");
+        await anna.client.invite(next, bert.userId);
+        await bert.untilMembership(next, "invite");
+        await bert.client.joinRoom(next);
+        await bert.untilMembership(next, "join");
+        await bert.until(() => bert.room(next).tags["m.favourite"], "the tag");
+        const direct = () =>
+            bert.client.getAccountData("m.direct").getContent()[anna.userId].includes(next);
+        await bert.until(direct, "the direct chat");
+    }));
+
 test("typing, receipts, names and read markers pass between servers", () =>
     withPeople(TWO, async (anna, bert) => {
         const roomId = await anna.createRoom({}, [bert]);
