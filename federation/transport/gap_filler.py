@@ -7,7 +7,8 @@ Rules:
    is judged by the state before it on another server's word, and marked so. The oldest events
    that came are judged first: it is they whose state is asked for.
 3. Of what a server returns only ancestors of the event that is being decided count, by their own
-   prev_events; an answer that brings none of them ends the asking.
+   prev_events; an answer that brings none of them ends the asking. What is missing below an event
+   that has a place here is history, which backfill puts where it belongs: it is no news.
 4. Nothing is guessed: what can't be had leaves the event undecided, to be tried again.
 5. A server that let us wait is passed over (`slow_servers`). Who is asked beside the origin and
    the sender's server changes with each attempt.
@@ -297,8 +298,7 @@ class GapFiller:
                 events = await self._fetcher.fetch_missing(server, room, content)
             except FederationError:
                 return  # the next server is asked
-            newer = [one for one in events if one.depth >= min_depth]
-            if not take_ancestors(newer, missing, gap):
+            if not take_ancestors(await self._newer(events, min_depth), missing, gap):
                 return
 
     async def _fetch_single_parents(
@@ -312,9 +312,14 @@ class GapFiller:
                 if not missing or len(missing) > SINGLE_EVENT_FETCHES_MAX:
                     return
                 found = await self._fetcher.fetch_events(server, missing, _room(event))
-                newer = [one for one in found if one.depth >= min_depth]
-                if not take_ancestors(newer, missing, gap):
+                if not take_ancestors(await self._newer(found, min_depth), missing, gap):
                     break
+
+    async def _newer(self, events: Sequence[Event], min_depth: int) -> list[Event]:
+        """Those that may belong to a gap: not older than our membership, and without a place here,
+        so that nothing is reached through what is known."""
+        placed = await self._placed([one.event_id for one in events])
+        return [one for one in events if one.depth >= min_depth and one.event_id not in placed]
 
     async def _open_ends(self, event: Event, gap: Mapping[EventId, Event]) -> set[EventId]:
         """Parents that are neither known nor in the gap."""

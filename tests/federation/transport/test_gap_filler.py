@@ -80,6 +80,20 @@ async def test_what_is_older_than_our_membership_is_not_taken_for_news() -> None
         assert a.rooms.on_anothers_word == [events[5].event_id]
 
 
+async def test_what_is_missing_below_a_known_event_is_not_taken_for_news() -> None:
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        old, known, parent, event = [says(b, room_id, bob, str(i)) for i in range(4)]
+        a.rooms.first_depths[room_id] = known.depth
+        assert isinstance(await a.filler.settle(known, b.name), Accepted)
+        del a.rooms.first_depths[room_id]
+        answer = [pdu(one) for one in (old, known, parent)]
+        b.lies["get_missing_events"] = answering(lambda: answer, [])
+        assert isinstance(await a.filler.settle(event, b.name), Accepted)
+        assert parent.event_id in a.rooms.before
+        assert old.event_id not in a.rooms.before, "backfill brings it"
+
+
 async def test_when_nobody_gives_the_parents_the_event_waits() -> None:
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
