@@ -8,6 +8,7 @@ from typing import Any
 
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
+from homeserver.storage.events import ACCEPTED
 from tests.visibility.model import Model, Verdict
 from tests.visibility.story import Story
 
@@ -70,6 +71,16 @@ class Look:
             for one in self.model.oracle.order
             if one.event_id in rows and rows[one.event_id]["n"] is not None
         ]
+
+    @property
+    def arrivals(self) -> list[EventId]:
+        """The accepted events that came live, in the order of the log."""
+        live = {
+            EventId(event_id): row["position"]
+            for event_id, row in self.rows.items()
+            if row["position"] is not None and row["verdict"] == ACCEPTED
+        }
+        return [one for one in sorted(live, key=live.__getitem__) if self.model.is_allowed(one)]
 
     @property
     def heads(self) -> Collection[EventId]:

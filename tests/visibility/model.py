@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from federation.events.event import Event
-from federation.events.ids import EventId, StateKey, UserId
+from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
 from federation.events.signatures import required_signers
 from tests.simulation.oracle import GraphOracle
@@ -142,6 +142,30 @@ class Model:
             and one.content.get("membership") == "join"
             and self.is_allowed(one.event_id)
         ]
+
+    def while_joined(self, user: UserId, arrivals: Iterable[EventId]) -> list[State]:
+        """The states that a room had for the user's server while the user was in it, one for each
+        of the accepted events in the order in which they arrived there. To who is joined, state is
+        "taken from the current state of the room", to who left "from the state of the room when
+        they left" (/rooms/{roomId}/state/{eventType}/{stateKey}), whatever hides the events."""
+        heads: set[EventId] = set()
+        state: State = {}
+        found = []
+        for event_id in arrivals:
+            if not self._has_joined(state, server_of(user)):
+                heads = set()  # it begins anew with what the handshake gives
+            if not any(event_id in self.ancestors[head] for head in heads):
+                heads = {event_id, *(heads - self.ancestors[event_id])}
+            state = self.at(sorted(heads))
+            if self.membership(state, user) == "join":
+                found.append(state)
+        return found
+
+    def _has_joined(self, state: State, server: ServerName) -> bool:
+        users = [UserId(key[1]) for key in state if key[0] == "m.room.member"]
+        return any(
+            server_of(one) == server and self.membership(state, one) == "join" for one in users
+        )
 
     def ends_of_stay(self, user: UserId) -> list[EventId]:
         """The events by which a user who isn't in the room ceased to be for the last time. On

@@ -66,6 +66,24 @@ def test_beside_a_stay_the_text_leaves_it_open() -> None:
     assert Model(V12, graph.events).verdict(aside, ANNA, is_joined=False) is EITHER
 
 
+def test_state_is_that_of_the_room_while_the_reader_is_in_whatever_hides_its_events() -> None:
+    graph = Graph()
+    start = setting(graph, "joined", graph.begin())
+    join = member(graph, "join", start)
+    topic = graph.add(draft("m.room.topic", {"topic": "aside"}, "", sender=BOB), start)
+    ban = member(graph, "ban", topic)
+    model = Model(V12, graph.events)
+    assert model.verdict(topic, ANNA, is_joined=False) is HIDE
+
+    def topics(*later: Event) -> list[str | None]:
+        arrivals = [one.event_id for one in (join, *later)]
+        states = model.while_joined(ANNA, arrivals)
+        return [state.get(("m.room.topic", "")) for state in states]
+
+    assert topics(topic, ban) == [None, topic.event_id]
+    assert topics(ban, topic) == [None]
+
+
 def test_a_server_may_have_what_one_of_its_users_may_see() -> None:
     assert best([HIDE, SHOW, EITHER]) is SHOW
     assert best([HIDE, EITHER]) is EITHER

@@ -342,6 +342,9 @@ class UserChecks:
             if model.is_allowed(event.event_id) and look.verdict(event.event_id, user) is not HIDE:
                 allowed |= set(model.before(event.event_id).values())
                 allowed |= set(model.after(event.event_id).values())
+        if any(one["event_id"] not in allowed for one in state):
+            for moment in model.while_joined(user, look.arrivals):
+                allowed |= set(moment.values())
         for one in state:
             if one["event_id"] not in allowed:
                 look.leak(f"{where}, state, {user}", look.name(one["event_id"]))
