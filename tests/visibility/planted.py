@@ -17,6 +17,8 @@ from homeserver.services import visibility
 from homeserver.services.history import History
 from homeserver.services.history_gaps import HistoryGaps
 from homeserver.services.room_access import RoomAccess
+from homeserver.services.sync.departures import DepartedRooms
+from homeserver.services.sync.plans import Ask
 from homeserver.services.visibility import Visibility
 
 
@@ -71,6 +73,18 @@ def _state_is_that_of_now() -> None:
     RoomAccess._last_seen = last_seen  # type: ignore[method-assign,assignment]
 
 
+def _who_left_syncs_the_state_of_now() -> None:
+    true: Any = DepartedRooms._choose
+
+    async def choose(self: DepartedRooms, ask: Ask, room: Room, *rest: Any) -> object:
+        *others, told = rest
+        if ask.since is not None:
+            told = await self._reader.changes(room, after=ask.since, upto=ask.upto)
+        return await true(self, ask, room, *others, told)
+
+    DepartedRooms._choose = choose  # type: ignore[method-assign,assignment]
+
+
 def _only_members_learn_what_was_replaced() -> None:
     async def with_replaced(self: Visibility, reading: object, seen: Sequence[Any]) -> list[Any]:
         return list(seen)
@@ -105,6 +119,7 @@ PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
     "context-state": (_contexts_have_current_state, "LEAK context"),
     "joined-later": (_who_left_has_joined_later, "LEAK messages"),
     "state-of-now": (_state_is_that_of_now, "LEAK state"),
+    "synced-state-of-now": (_who_left_syncs_the_state_of_now, "LEAK incremental sync, state"),
     "replaced": (_only_members_learn_what_was_replaced, "HIDDEN messages forwards, prev_content"),
     "one-side": (_one_side_decides, "HIDDEN"),
     "no-end": (_short_pages_have_no_end, "HIDDEN messages"),
