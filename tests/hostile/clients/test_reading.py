@@ -135,6 +135,8 @@ async def test_a_huge_time_out_is_brought_down_and_ends_with_the_client(scene: S
         {"event_fields": ["x"] * (limits.FILTER_LIST_ITEMS + 1)},
         {"event_format": "nonsense"},
         {"room": {"timeline": {"types": ["x"] * (limits.FILTER_LIST_ITEMS + 1)}}},
+        {"room": {"timeline": {"types": ["*a" * (limits.FILTER_WILDCARDS + 1)]}}},
+        {"room": {"timeline": {"types": ["a*"] * (limits.FILTER_PATTERNS + 1)}}},
     ],
 )
 async def test_filters_that_are_none(scene: Scene, filter_json: object) -> None:
@@ -155,8 +157,12 @@ async def test_filters_that_are_none(scene: Scene, filter_json: object) -> None:
     [
         {"room": {"timeline": {"limit": 2**53 - 1}}},
         {"room": {"timeline": {"limit": 0}}},
-        {"room": {"timeline": {"types": ["*" * 200]}}},
-        {"room": {"timeline": {"types": ["*a" * 100 + "b"] * 50}}},
+        {"room": {"timeline": {"types": ["*" * limits.FILTER_WILDCARDS]}}},
+        {
+            "room": {
+                "timeline": {"types": ["*a" * limits.FILTER_WILDCARDS] * limits.FILTER_PATTERNS}
+            }
+        },
         {"room": {"rooms": ["!x:y"] * limits.FILTER_LIST_ITEMS}},
         {"event_fields": ["content." + "a" * 250, "content.a\\.b", "..", "\\"]},
         {"presence": {"limit": 5}, "unknown": {"a": [1]}},
