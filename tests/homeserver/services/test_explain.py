@@ -22,7 +22,7 @@ from federation.graph.auth_rules import AuthFailure, AuthRule
 from homeserver.cli import main
 from homeserver.config import Config, DatabaseSettings
 from homeserver.services import explain as service
-from homeserver.storage.database import DataRefused
+from homeserver.storage.database import DatabaseFailing
 from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
 from homeserver.storage.embedded.attach import running_url
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
@@ -251,7 +251,7 @@ async def test_what_is_not_stored_is_said_not_to_be(postgres_url: str) -> None:
 
 async def test_the_session_can_not_write(postgres_url: str) -> None:
     async with running(postgres_url), service.read_only(config(postgres_url)) as database:
-        with pytest.raises(DataRefused):
+        with pytest.raises(DatabaseFailing, match="ReadOnly"):
             async with database.connection() as connection:
                 await connection.execute("DELETE FROM events")
 
