@@ -33,7 +33,7 @@ class GraphOracle:
         self._after: dict[EventId, StateIds] = {}
         self._resolver = Oracle(version, events, self.rejected.__contains__)
         self.order = _in_order(events)
-        """Parents first; what lacks a parent comes last."""
+        """Parents and cited events first, whatever depths say; what lacks a parent comes last."""
         for event in self.order:
             self._place(event)
 
@@ -109,14 +109,16 @@ class GraphOracle:
 
 
 def _in_order(events: Mapping[EventId, Event]) -> list[Event]:
-    """Parents first, by repeated looks; what lacks a parent goes last."""
+    """Parents and cited events first, by repeated looks; what lacks a parent goes last. A liar
+    cites events that are no ancestors: their verdicts count all the same."""
     order: list[Event] = []
     placed: set[EventId] = set()
     left = sorted(events.values(), key=lambda one: (one.depth, one.event_id))
     while left:
         later = []
         for one in left:
-            if all(parent in placed or parent not in events for parent in one.prev_events):
+            needed = (*one.prev_events, *one.auth_events)
+            if all(event_id in placed or event_id not in events for event_id in needed):
                 order.append(one)
                 placed.add(one.event_id)
             else:
