@@ -140,7 +140,7 @@ class Acceptance:
             await self._check_asked(room, verdict, asked)
         unproven = state_before is not None
         missing = await self._missing_parents(room, event)
-        is_awaited = event.event_id in room.awaited
+        is_awaited = room.is_awaited(event.event_id)
         if isinstance(verdict, Accepted):
             origin = Origin(to_federate=to_federate, unproven=unproven)
             staged = await self._writer.stager.place(

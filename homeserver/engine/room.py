@@ -133,6 +133,8 @@ class Room:
         self.corrections = 0  # what was built before one is built anew
         self.staged_events: dict[EventId, KnownEvent] = {}
         self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
+        self.staged_missing: dict[EventId, tuple[Sequence[EventId], bool]] = {}
+        """Events among them some of whose parents aren't here: these, and is the event accepted."""
         self.citations = CitationIndex()
         self.auth_chains = AuthChains()
         self.after: OrderedDict[EventId, Before] = OrderedDict()
@@ -217,7 +219,21 @@ class Room:
     def unstage(self, event_id: EventId) -> KnownEvent | None:
         """After its commit: the event as it was staged."""
         self.staged_refs.pop(event_id, None)
+        self.staged_missing.pop(event_id, None)
         return self.staged_events.pop(event_id, None)
+
+    def is_named(self, event_id: EventId) -> bool:
+        """Is an event that had no place here the parent of an accepted one, stored or staged?"""
+        return event_id in self.named or any(
+            is_accepted and event_id in missing
+            for missing, is_accepted in self.staged_missing.values()
+        )
+
+    def is_awaited(self, event_id: EventId) -> bool:
+        """Is an event that had no place here the parent of an unproven one, stored or staged?"""
+        return event_id in self.awaited or any(
+            event_id in missing for missing, _ in self.staged_missing.values()
+        )
 
     def cite(self, events: Iterable[Event]) -> None:
         """Takes new events into the index of citations; called before they can be read from the
@@ -240,6 +256,7 @@ class Room:
         self.restore(self.view)
         self.staged_events.clear()
         self.staged_refs.clear()
+        self.staged_missing.clear()
         self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
 
     def restore(self, view: RoomView) -> None:

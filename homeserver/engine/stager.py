@@ -266,7 +266,7 @@ class Stager:
             after, rows = after_state_event(event, nid, room, before)
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)
-        is_named = bool(others) and event.event_id in room.named
+        is_named = bool(others) and room.is_named(event.event_id)
         branches, current, was = parents, after, room.staged
         if others:
             own = () if is_named else ((event.event_id, after),)

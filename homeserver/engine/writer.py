@@ -335,6 +335,10 @@ class Writer:
         )
         if room.watched is not None:
             room.watched += [one.event for one in staged]
+        for one in staged:
+            if one.missing_parents:
+                is_accepted = one.entry is not None
+                room.staged_missing[one.event.event_id] = one.missing_parents, is_accepted
         room_unit.committed = lambda: self._published(room_unit)
         # From the commit on the store has these events, and states that name them: before we are
         # told, or though we are told that it failed (the position says nothing of a batch without

@@ -220,10 +220,10 @@ async def write_redactions(
 
 
 async def _write_history(connection: Connection, rows: CommitRows) -> None:
-    for room_nid, event_id in rows.proofs.placed:
-        await gaps.close(connection, room_nid, [event_id])
     if rows.gaps:
         await gaps.insert(connection, rows.gaps)
+    for room_nid, event_id in rows.proofs.placed:  # also of gaps that this batch opened
+        await gaps.close(connection, room_nid, [event_id])
     if rows.proofs:
         await proofs.write(connection, rows.proofs)
 

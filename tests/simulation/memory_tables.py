@@ -161,9 +161,9 @@ class Tables:
             self._apply_state(rows)
             self._apply_members(rows)
             self.apply_redactions(rows.redacted, rows.awaited)
+            self.open_gaps(rows.gaps)
             for nid, event_id in rows.proofs.placed:
                 self.gaps.pop((nid, event_id), None)
-            self.open_gaps(rows.gaps)
             self.apply_proofs(rows.proofs)
 
     def _set_heads(

@@ -8,7 +8,7 @@ for the states before them, and hold the engine's disk to the graph.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from federation.ports import JoinedRoom
 from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.room import Room
+from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.events import REJECTED, SOFT_FAILED
 from homeserver.storage.text import unescape
 from tests.federation.transport.memory_ports import CountingMetrics
@@ -376,6 +377,43 @@ class _Counting:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
+
+
+class CommitsHeld:
+    """Holds all commits back until `release`."""
+
+    def __init__(self, server: Here) -> None:
+        self._server = server
+        self._free = asyncio.Event()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.fails = False
+        server.engine.committer.fault = self._fault
+
+    async def _fault(self, when: str) -> None:
+        if when == "before":
+            await self._free.wait()
+            if self.fails:
+                raise DatabaseUnavailable("held")
+
+    async def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Starts to hand something in; returns when it is staged and waits for its commit."""
+        room = await self._server.room()
+        queued = room.unsettled
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+        while room.unsettled == queued:
+            assert not task.done(), "it is staged"
+            await asyncio.sleep(0)
+
+    async def release(self) -> None:
+        """Lets commits go on, or fail; returns when all that was begun has ended. Raises the first
+        of their errors."""
+        self._free.set()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._server.engine.committer.fault = None
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 class Crash(Exception):

@@ -13,11 +13,13 @@ from homeserver import limits
 from homeserver.engine.entries import EventEntry, StateEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.reader import event_entry
+from homeserver.errors import MatrixError
 from homeserver.storage.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history.history_world import (
     BOB,
     CAROL,
+    CommitsHeld,
     Crash,
     CrashAfter,
     Graph,
@@ -323,6 +325,51 @@ async def test_gap_that_is_filled_by_a_live_event_is_closed() -> None:
         await server.accept(named)
         assert server.tables.gaps == {}
         assert (await server.room()).awaited == set()
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one batch", "two batches"])
+async def test_gap_that_is_filled_before_its_child_is_committed_is_closed(at_once: bool) -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(topic("in the gap", BOB), last)
+        said = graph.add(message("after", CAROL), named)
+        told = graph.state_before(said)
+        await server.engine.residents.store_outliers(graph.auth_chain(told.values()), [])
+        held = CommitsHeld(server)
+        if at_once:  # what is queued while a commit is on its way goes as one
+            await held.begin(server.accept(graph.add(message("meanwhile", BOB), last)))
+        await held.begin(server.accept_with(said, told))
+        await held.begin(server.accept(named))
+        await held.release()
+        assert server.tables.gaps == {}
+        room = await server.room()
+        assert (room.awaited, room.staged_missing) == (set(), {})
+        assert named.event_id not in server.heads
+        assert said.event_id in server.heads
+        await server.prove()
+        assert server.unproven == set()
+        await server.check()
+
+
+async def test_what_a_staged_event_lacks_is_forgotten_with_it() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(topic("in the gap", BOB), last)
+        said = graph.add(message("after", CAROL), named)
+        told = graph.state_before(said)
+        await server.engine.residents.store_outliers(graph.auth_chain(told.values()), [])
+        held = CommitsHeld(server)
+        await held.begin(server.accept_with(said, told))
+        room = await server.room()
+        assert room.is_named(named.event_id)
+        assert room.is_awaited(named.event_id)
+        held.fails = True
+        with pytest.raises(MatrixError):
+            await held.release()
+        assert not room.is_named(named.event_id)
+        assert not room.is_awaited(named.event_id)
+        await server.accept(named)
+        server.check_current(named)
 
 
 async def test_lie_about_fetched_history_hides_nothing_and_is_found_out() -> None:
