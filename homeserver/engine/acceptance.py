@@ -10,14 +10,15 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from federation.events.event import Event
-from federation.events.ids import EventId, StateKey
+from federation.events.ids import EventId, RoomId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NotRecommended, PolicyServer
 from federation.ports import KnownEvent, PolicyUnasked, Refused
-from homeserver.engine.committer import Committer
+from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Unit
 from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge, is_unsigned_join
@@ -94,12 +95,19 @@ class Acceptance:
                 await done
             except Superseded:
                 continue
+            except OutcomeUnknown as unknown:
+                unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
+                raise
             finally:
                 room.pins -= 1
-            if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
-                self._due_rooms.add([room.room_id])
+            self._wake(room.room_id, staged)
             return final
         raise Refused(503, "M_UNKNOWN", "the room could not be written")
+
+    def _wake(self, room_id: RoomId, staged: Staged, _: object = None) -> None:
+        """After the commit, which may have come late: is a verdict to be made again?"""
+        if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
+            self._due_rooms.add([room_id])
 
     async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
         """What became of an event that is here already. One that is staged counts only once it is

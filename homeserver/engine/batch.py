@@ -153,6 +153,17 @@ class Batch:
         """All staged events of units that did not fail."""
         return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
 
+    def witnesses(self) -> list[tuple[int, int, bool]]:
+        """Events that are stored so (room_nid, event_nid, unproven) if and only if the batch is:
+        new ones, and those that it proves."""
+        found = [
+            (one.row.room_nid, one.row.event_nid, one.row.unproven) for _, one in self.staged()
+        ]
+        for one in self.units:
+            if one.error is None and one.correction is not None:
+                found += [(nid, event, False) for nid, event, _ in one.correction.proofs.proven]
+        return found
+
     async def run_work(self, connection: Connection) -> None:
         """Runs the units' own work, each under a savepoint, then gives positions."""
         for one in self.units:

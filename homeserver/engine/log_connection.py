@@ -2,7 +2,9 @@
 
 Rules:
 1. Nobody else writes over it; it is made anew when it is lost.
-2. Before the log's row is asked whether a batch is in, the lost session is ended: what was sent to
+2. Whether a batch is in is told by the log's position, or, where it has no log entries, by a row
+   that it wrote.
+3. Before the log's row is asked whether a batch is in, the lost session is ended: what was sent to
    it, and is perhaps still on its way, can't commit afterwards.
 """
 
@@ -58,6 +60,7 @@ class LogConnection:
         while True:
             try:
                 position = await self._log.settled_position(self._epoch, lost)
+                is_seen = batch.upto == batch.old and await self._log.any_placed(batch.witnesses())
                 break
             except Exception as error:
                 if translated(error) is None and not isinstance(error, DatabaseUnavailable):
@@ -70,7 +73,7 @@ class LogConnection:
         if position is None:
             raise LogLost
         assert position in (batch.old, batch.upto), "the log moves from batch to batch"
-        return bool(position == batch.upto and batch.upto > batch.old)
+        return is_seen if batch.upto == batch.old else bool(position == batch.upto)
 
     def stop_asking(self) -> None:
         """The server stops: what can't be known soon is not waited for."""

@@ -191,6 +191,10 @@ class LogStore(Protocol):
         """The log's position once nothing sent over the lost connection can commit any more; None
         when the log isn't ours."""
 
+    async def any_placed(self, events: Sequence[tuple[int, int, bool]]) -> bool:
+        """Has one of these events (room_nid, event_nid, unproven) a place; asked after
+        `settled_position`."""
+
     async def disconnect(self) -> None: ...
 
 

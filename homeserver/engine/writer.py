@@ -341,8 +341,8 @@ class Writer:
                 room.staged_missing[one.event.event_id] = one.missing_parents, is_accepted
         room_unit.committed = lambda: self._published(room_unit)
         # From the commit on the store has these events, and states that name them: before we are
-        # told, or though we are told that it failed (the position says nothing of a batch without
-        # log entries). So memory must not say that they aren't stored.
+        # told, or though we are told that it failed (the server stops, and can't ask any more). So
+        # memory must not say that they aren't stored.
         ids = [one.event.event_id for one in staged]
         self._rooms.memory.stored(ids)
         room_unit.failed = lambda: self._rooms.memory.stored(ids)

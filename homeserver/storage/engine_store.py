@@ -450,6 +450,10 @@ class PostgresLog:
         async with connection.transaction():
             return await logs.position_once_settled(connection, epoch)
 
+    async def any_placed(self, rows: Sequence[tuple[int, int, bool]]) -> bool:
+        """See `storage.events.any_placed`; raises as `settled_position` does."""
+        return await events.any_placed(await self._connected(), rows)
+
     async def disconnect(self) -> None:
         """Closes the connection; the next use makes another."""
         if self._connection is not None:

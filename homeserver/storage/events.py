@@ -97,6 +97,17 @@ async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
     )
 
 
+async def any_placed(connection: Connection, rows: Sequence[tuple[int, int, bool]]) -> bool:
+    """Has one of these events (room_nid, event_nid, unproven) a place in its room's graph?"""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM events e JOIN"
+        " unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS u (room_nid, event_nid, unproven)"
+        " USING (room_nid, event_nid, unproven) WHERE NOT e.outlier)",
+        *([row[i] for row in rows] for i in range(3)),
+    )
+    return found
+
+
 async def insert_outliers(connection: Connection, rows: Sequence[EventRow]) -> None:
     """Events without a place; those that are here already stay as they are."""
     await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", *columns(rows))

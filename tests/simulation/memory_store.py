@@ -586,6 +586,14 @@ class MemoryLog:
         await self._pause()
         return self._tables.position if self._tables.epoch == epoch else None
 
+    async def any_placed(self, events: Sequence[tuple[int, int, bool]]) -> bool:
+        await self._pause()
+        rows = [(self._tables.by_nid.get((room, nid)), unproven) for room, nid, unproven in events]
+        return any(
+            row is not None and not row["outlier"] and row["unproven"] == unproven
+            for row, unproven in rows
+        )
+
     async def disconnect(self) -> None:
         """There is no connection."""
 

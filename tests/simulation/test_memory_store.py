@@ -357,6 +357,11 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
     seen[f"due {room}"] = sorted_rows(await store.proofs.due(nid, 100), "event_nid")
     seen[f"with place {room}"] = [dict(row) for row in await store.proofs.with_place(nid, 110, 9)]
     wanted = [(nid, number) for number in range(100, 220)]
+    seen[f"any placed {room}"] = [
+        await store.log.any_placed([(*one, unproven)])
+        for one in wanted
+        for unproven in (True, False)
+    ]
     seen[f"refs {room}"] = sorted_rows(await store.events.refs(wanted), "event_nid")
     seen[f"heads {room}"] = sorted_rows(await store.rooms.heads(wanted), "event_nid")
     chains = await store.rooms.chains(wanted)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
-from federation.graph.admission import Accepted
+from federation.graph.admission import Accepted, Rejected
+from federation.graph.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log import Placed
@@ -85,6 +86,29 @@ async def test_connection_cut_after_commit_is_answered_once_it_is_known_to_be_in
         assert await world.say(room_id, "once", txn="t") == event_id
         assert await world.bodies(room_id) == ["once"]
         assert await world.say(room_id, "next") != event_id
+
+
+async def test_batch_without_log_entries_is_known_to_be_in_or_not_after_a_cut_line(
+    postgres_url: str,
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await world.create_room()
+        cuts = ["before", "after"]
+
+        async def cut(when: str) -> None:
+            if cuts and when == cuts[0]:
+                cuts.pop(0)
+                raise ConnectionResetError("cut")
+
+        event = await world.remote(room_id, message("rejected", BOB))
+        verdict = Rejected(AuthFailure(AuthRule.SENDER_NOT_JOINED, "he is not here"))
+        world.engine.committer.fault = cut
+        with pytest.raises(MatrixError):
+            await world.engine.residents.accept(event, verdict)
+        assert await world.engine.rooms.events([event.event_id]) == {}
+        assert await world.engine.residents.accept(event, verdict) == verdict
+        assert cuts == []
+        assert (await world.engine.rooms.events([event.event_id]))[event.event_id].rejected
 
 
 async def test_an_event_that_was_asked_for_before_it_came_is_found_from_its_commit_on(

@@ -8,12 +8,13 @@ import contextlib
 import pytest
 
 from federation.events.event import Event
-from federation.graph.admission import Accepted, Rejected
+from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, StateEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.reader import event_entry
 from homeserver.errors import MatrixError
+from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history.history_world import (
@@ -370,6 +371,49 @@ async def test_what_a_staged_event_lacks_is_forgotten_with_it() -> None:
         assert not room.is_awaited(named.event_id)
         await server.accept(named)
         server.check_current(named)
+
+
+def cut_after_commit(server: Here) -> list[str]:
+    """The line is cut once, between a commit and its answer; filled when that happens."""
+    cuts: list[str] = []
+
+    async def cut(when: str) -> None:
+        if when == "after" and not cuts:
+            cuts.append(when)
+            raise DatabaseUnavailable("cut")
+
+    server.engine.committer.fault = cut
+    return cuts
+
+
+async def test_what_a_soft_failed_event_waits_for_is_known_after_a_cut_line() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(message("in the gap", CAROL), last)
+        said = graph.add(message("after", CAROL), named)
+        await server.accept(graph.add(ban(CAROL), last))
+        cuts = cut_after_commit(server)  # the batch has no log entries: no position tells of it
+        assert isinstance(await server.accept_with(said, graph.state_before(said)), SoftFailed)
+        assert cuts == ["after"]
+        assert (await server.room()).awaited == {named.event_id}
+        await server.accept(named)
+        await server.prove()
+        assert server.unproven == set()
+        await server.check()
+
+
+async def test_proof_is_known_to_be_stored_after_a_cut_line() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(message("in the gap", CAROL), last)
+        said = graph.add(message("after", CAROL), named)
+        assert await server.accept_with(said, graph.state_before(said)) == Accepted()
+        await server.accept(named)
+        cuts = cut_after_commit(server)
+        await server.prove()
+        assert cuts == ["after"]
+        assert server.unproven == set()
+        await server.check()
 
 
 async def test_lie_about_fetched_history_hides_nothing_and_is_found_out() -> None:
