@@ -335,10 +335,7 @@ class Writer:
         )
         if room.watched is not None:
             room.watched += [one.event for one in staged]
-        for one in staged:
-            if one.missing_parents:
-                is_accepted = one.entry is not None
-                room.staged_missing[one.event.event_id] = one.missing_parents, is_accepted
+        _stage_missing(room, staged)
         room_unit.committed = lambda: self._published(room_unit)
         # From the commit on the store has these events, and states that name them: before we are
         # told, or though we are told that it failed (the server stops, and can't ask any more). So
@@ -354,10 +351,7 @@ class Writer:
         _apply_correction(self._rooms, self._server_name, unit)
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
-            if staged.entry is not None:
-                unit.room.named.update(staged.missing_parents)
-            unit.room.awaited.update(staged.missing_parents)
-            unit.room.awaited.discard(staged.event.event_id)
+            _publish_missing(unit.room, staged)
             known = unit.room.unstage(staged.event.event_id)
             if known is not None:
                 client = staged.entry.kept_client if staged.entry else None
@@ -399,6 +393,22 @@ async def _same_state(
     if event.sender != draft.sender or event.content != draft.content:
         return None
     return Sent(event.event_id, room.view.position)
+
+
+def _stage_missing(room: Room, staged: Sequence[Staged]) -> None:
+    """Until the commit: which parents of staged events aren't here."""
+    for one in staged:
+        if one.missing_parents:
+            is_accepted = one.entry is not None
+            room.staged_missing[one.event.event_id] = one.missing_parents, is_accepted
+
+
+def _publish_missing(room: Room, staged: Staged) -> None:
+    """After the commit: parents that aren't here, and one that is now."""
+    if staged.entry is not None:
+        room.named.update(staged.missing_parents)
+    room.awaited.update(staged.missing_parents)
+    room.awaited.discard(staged.event.event_id)
 
 
 def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> None:
