@@ -377,6 +377,13 @@ def form_pairs(name: str, rule: R) -> Iterator[Pair]:
     def change(**content: Any) -> Asked:
         return scene.levels(CAROL, keep=False, **content)
 
+    if rule is R.POWER_LEVEL_WITHOUT_STATE_KEY:
+        allowed = change()
+        content = allowed.event.content
+        yield scene.ask(scene.send("m.room.power_levels", CAROL, **content)), allowed
+    if rule is R.POWER_LEVEL_UNREADABLE:
+        yield change(ban="x"), change(ban=50)
+        yield change(events={"x": "1.5"}), change(events={"x": 1})
     if rule is R.POWER_LEVEL_NOT_INTEGER:
         yield change(ban="50"), change(ban=50)
     if rule is R.POWER_LEVEL_MAP_MALFORMED:
@@ -473,6 +480,8 @@ BUILDERS: Final[Mapping[Builder, tuple[R, ...]]] = {
         R.REDACTION_LEVEL,
     ),
     form_pairs: (
+        R.POWER_LEVEL_WITHOUT_STATE_KEY,
+        R.POWER_LEVEL_UNREADABLE,
         R.POWER_LEVEL_NOT_INTEGER,
         R.POWER_LEVEL_MAP_MALFORMED,
         R.POWER_LEVEL_USERS_MALFORMED,
@@ -485,6 +494,8 @@ BUILDERS: Final[Mapping[Builder, tuple[R, ...]]] = {
         R.POWER_LEVEL_USER_TOO_HIGH,
     ),
 }
+BY_WHAT_IS_DEPLOYED: Final = frozenset({R.POWER_LEVEL_WITHOUT_STATE_KEY, R.POWER_LEVEL_UNREADABLE})
+"""Rules where the pages are silent."""
 PAIRS: Final[Mapping[R, Builder]] = {
     rule: builder for builder, rules in BUILDERS.items() for rule in rules
 }

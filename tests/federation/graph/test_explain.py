@@ -138,6 +138,7 @@ def test_every_rule_that_a_version_can_break_has_a_number_there(name: str) -> No
         AuthRule.POWER_LEVEL_NOT_INTEGER: version.integer_power_levels,
         AuthRule.POWER_LEVEL_MAP_MALFORMED: version.integer_power_levels,
         AuthRule.POWER_LEVEL_OF_CREATOR: version.creators_are_privileged,
+        AuthRule.POWER_LEVEL_UNREADABLE: not version.integer_power_levels,
         AuthRule.REDACTION_LEVEL: version.redactions_in_auth_rules,
     }
     assert absent == {rule for rule, known in by_flag.items() if not known}
