@@ -104,7 +104,9 @@ class _Reader:
     def read(self, text: str) -> Any:
         """The value of the whole text."""
         expected = _VALUE
-        for token in _TOKEN.finditer(text):
+        tokens = _TOKEN.finditer(text)
+        while True:
+            token = next(tokens)  # the last one is the end, which is taken or refused
             match token.lastgroup:
                 case "opening" if expected & _VALUE:
                     expected = self._opened(token["opening"])
@@ -123,7 +125,6 @@ class _Reader:
                     expected = self._added(self._scalar(token))
                 case _:
                     raise NotCanonical(f"malformed JSON at {token.end()}")
-        raise NotCanonical("malformed JSON: no end")
 
     def _opened(self, bracket: str) -> int:
         value: Any = [] if bracket == "[" else {}

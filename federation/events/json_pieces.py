@@ -165,20 +165,21 @@ class PieceCutter:
     def _container(self) -> _Found:
         size, depth, deepest = 0, 0, 0  # size: of what has been walked over
         while True:
-            for found in _BRACKET.finditer(self._buffer, self._at + size):
-                match found.lastindex:
-                    case 1:
-                        depth += 1
-                        deepest = max(deepest, depth)
-                    case 2 if depth > 1:
-                        depth -= 1
-                    case 2:
-                        self._is_deep = deepest > NESTING_MAX
-                        return self._take(found.end() - self._at)
-                    case _:
-                        size = found.start() - self._at
-                        break
-            yield from self._more()
+            found = _BRACKET.match(self._buffer, self._at + size)
+            assert found is not None, "the pattern matches the end of a text too"
+            match found.lastindex:
+                case 1:
+                    depth += 1
+                    deepest = max(deepest, depth)
+                case 2 if depth > 1:
+                    depth -= 1
+                case 2:
+                    self._is_deep = deepest > NESTING_MAX
+                    return self._take(found.end() - self._at)
+                case _:
+                    yield from self._more()
+                    continue
+            size = found.end() - self._at
 
     def _match(self, pattern: re.Pattern[bytes]) -> _Found:
         while (found := pattern.match(self._buffer, self._at)) is None:

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.events.nesting import NestingScan, TooDeep, check_nesting
+from federation.events.nesting import (
+    NestingScan,
+    TooDeep,
+    check_nesting,
+    has_more_containers,
+    is_deep,
+)
 from federation.limits import NESTING_MAX
 
 # Texts full of what could be taken for structure.
@@ -52,6 +58,18 @@ def test_a_text_passes_with_its_depth_and_not_with_less_in_any_parts(
     if depth:
         with pytest.raises(TooDeep):
             NestingScan(depth - 1).feed(data)
+
+
+@given(VALUES, st.integers(0, 6))
+def test_questions_are_answered_as_by_the_value(value: Any, limit: int) -> None:
+    data = json.dumps(value).encode()
+    assert is_deep(data, limit) is (depth_of(value) > limit)
+    assert has_more_containers(data, limit) is (containers_of(value) > limit)
+
+
+def test_brackets_in_strings_are_no_containers() -> None:
+    assert not is_deep(b'{"[[[[":"{{{{"}', 1)
+    assert not has_more_containers(b'{"[[[[":"{{{{"}', 1)
 
 
 @pytest.mark.parametrize("filler", [b"", b'"[[[[",' * 20_000, b'"\\"[",' * 20_000])
