@@ -10,6 +10,7 @@ import pytest
 from federation.events.event import Event
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver import limits
+from homeserver.engine.committer import OutcomeUnknown
 from homeserver.engine.entries import EventEntry, StateEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.reader import event_entry
@@ -414,6 +415,25 @@ async def test_proof_is_known_to_be_stored_after_a_cut_line() -> None:
         assert cuts == ["after"]
         assert server.unproven == set()
         await server.check()
+
+
+async def test_worker_is_woken_by_a_commit_that_came_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        named = graph.add(message("in the gap", CAROL), last)
+        said = graph.add(message("after", CAROL), named)
+        await server.accept_with(said, graph.state_before(said))
+        due = server.proofs._due_rooms
+        due._rooms.clear()
+        held = CommitsHeld(server)
+        monkeypatch.setattr(limits, "COMMIT_ANSWER_S", 0)
+        with pytest.raises(OutcomeUnknown) as late:
+            await server.accept(named)
+        assert not due._rooms
+        await held.release()
+        await late.value.final
+        await asyncio.sleep(0)
+        assert list(due._rooms) == [server.room_id]
 
 
 async def test_lie_about_fetched_history_hides_nothing_and_is_found_out() -> None:
