@@ -155,14 +155,18 @@ async def claim(
     return found
 
 
+# The key is chosen before anything is deleted: as a subquery, a plan may choose anew for each row,
+# and hand out one key while all are deleted.
 _CLAIM = """
-DELETE FROM one_time_keys
-WHERE (user_id, device_id, algorithm, key_id) IN (
+WITH chosen AS MATERIALIZED (
     SELECT user_id, device_id, algorithm, key_id FROM one_time_keys
     WHERE user_id = $1 AND device_id = $2 AND algorithm = $3
     ORDER BY sequence LIMIT 1 FOR UPDATE SKIP LOCKED
 )
-RETURNING key_id, key
+DELETE FROM one_time_keys USING chosen
+WHERE one_time_keys.user_id = chosen.user_id AND one_time_keys.device_id = chosen.device_id
+    AND one_time_keys.algorithm = chosen.algorithm AND one_time_keys.key_id = chosen.key_id
+RETURNING one_time_keys.key_id, one_time_keys.key
 """
 
 _CLAIM_FALLBACK = """

@@ -34,7 +34,7 @@ from tests.conftest import FAST
 from tests.faults.database_proxy import DatabaseProxy
 from tests.faults.link import Link
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 POLL_S = 0.02
 
 Limits = Mapping[str, Mapping[str, float]]
