@@ -82,7 +82,7 @@ class FederationQueries:
 
     async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
         """A user's devices; 403 where rule 1 doesn't allow it."""
-        if not await self._visible(origin, [user_id]):
+        if not await self._visible(origin, [user_id], _CONCERNED):
             raise _not_shared()
         return await self._key_queries.devices_for_server(user_id)
 
@@ -99,7 +99,8 @@ class FederationQueries:
     ) -> JsonObject:
         """Claims keys of those users whom the server may see."""
         visible = await self._some_visible(origin, one_time_keys)
-        agreed = {user for user in visible if await self._sees(origin, user, _AGREED)}
+        # An invited user may have joined just now, through the very server that asks.
+        agreed = await self._visible(origin, visible, _AGREED)
         found: JsonObject = {}
         for users, fallback_only in ((agreed, False), (visible - agreed, True)):
             claims = [
@@ -117,20 +118,22 @@ class FederationQueries:
     ) -> frozenset[UserId]:
         """As `_visible`. Raises Refused 403 where users of ours are asked about, but none of them
         may be seen."""
-        visible = await self._visible(origin, user_ids)
+        visible = await self._visible(origin, user_ids, _CONCERNED)
         if not visible and any(server_of(user) == self._server_name for user in user_ids):
             raise _not_shared()
         return visible
 
-    async def _visible(self, origin: ServerName, user_ids: Collection[UserId]) -> frozenset[UserId]:
+    async def _visible(
+        self, origin: ServerName, user_ids: Collection[UserId], memberships: Collection[str]
+    ) -> frozenset[UserId]:
         """Rules 1 and 2."""
         own = {user for user in user_ids if server_of(user) == self._server_name}
-        visible = {user for user in own if await self._sees(origin, user, _CONCERNED)}
+        visible = {user for user in own if await self._sees(origin, user, memberships)}
         started_s = self._clock.monotonic_s()
         while own - visible and self._clock.monotonic_s() < started_s + self._wait_s():
             await self._clock.sleep(_LOOK_AGAIN_S)
             visible |= {
-                user for user in own - visible if await self._sees(origin, user, _CONCERNED)
+                user for user in own - visible if await self._sees(origin, user, memberships)
             }
         return frozenset(visible)
 
