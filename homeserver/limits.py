@@ -405,7 +405,7 @@ list."""
 KEY_QUERY_JOIN_WAIT_S = 4.0
 """How long another server's question about a user waits for a join that is being stored."""
 
-KEY_QUERY_WAIT_S = 0.5
+KEY_QUERY_WAIT_S = 2.0
 """How long it waits where none is, for an event that is on its way. A client waits for the answer,
 and asks again after a refusal."""
 
