@@ -1,0 +1,16 @@
+"""Every number that bounds what a client, the database or the disk can make this server do.
+
+1. One constant a line, units last in the name; why it is that number stands beside it.
+2. A limit belongs to the module of its noun; all are read here: `limits.NAME`.
+"""
+
+from homeserver.limits.accounts import *
+from homeserver.limits.encryption import *
+from homeserver.limits.federation import *
+from homeserver.limits.history import *
+from homeserver.limits.http import *
+from homeserver.limits.membership import *
+from homeserver.limits.processes import *
+from homeserver.limits.rooms import *
+from homeserver.limits.storage import *
+from homeserver.limits.sync import *

@@ -1,0 +1,65 @@
+"""Limits of accounts: their data, profiles, passwords, devices and authentications."""
+
+FILTERS_PER_USER = 1_000
+"""Stored filters; equal ones are stored once, so a client needs a few."""
+
+FILTER_BYTES = 64 * 1024
+"""A filter's JSON."""
+
+ACCOUNT_DATA_BYTES = 64 * 1024
+"""One item of account data: as large as an event may be."""
+
+ACCOUNT_DATA_PER_USER = 10_000
+"""Items of account data of a user, of all rooms."""
+
+TOKEN_CACHE_ENTRIES = 20_000
+"""Access tokens whose user is kept in memory."""
+
+PASSWORD_THREADS = 2
+"""Password hashes at once: each takes a core and 64 MiB."""
+
+PASSWORD_QUEUE = 64
+"""Password hashes that wait or run; some seconds of work. Beyond it 429."""
+
+PASSWORD_BYTES = 512
+"""The longest password; Argon2's cost hardly follows the length, memory for bodies does."""
+
+UIA_SESSION_S = 600
+"""How long an interactive authentication may take."""
+
+UIA_ANSWER_S = 300
+"""How long the answer of an operation that was authenticated interactively is given again: clients
+that lost it repeat the request within their time-outs. It may hold an access token."""
+
+UIA_ANSWERS = 1_000
+"""Such answers that are kept; a few hundred bytes each. Beyond it the oldest goes."""
+
+UIA_SESSIONS = 10_000
+"""Interactive authentications under way; anybody can begin one."""
+
+DEVICE_ID_BYTES = 255
+"""A device ID that a client chooses."""
+
+DEVICE_NAME_CHARACTERS = 100
+"""A device's display name: it goes to other servers."""
+
+PROFILE_BYTES = 65_536
+"""A whole profile (spec: 64 KiB)."""
+
+PROFILE_KEY_BYTES = 255
+"""A key of a profile (spec)."""
+
+DISPLAYNAME_CHARACTERS = 256
+"""A display name is in each m.room.member event of its user."""
+
+AVATAR_URL_CHARACTERS = 1000
+"""Likewise."""
+
+SEEN_FLUSH_S = 60
+"""How often it is stored when devices were last seen."""
+
+SEEN_DEVICES = 50_000
+"""Devices whose last sighting waits to be stored."""
+
+IGNORED_USERS_CACHED = 50_000
+"""Users whose list of ignored users is kept in memory for syncs."""

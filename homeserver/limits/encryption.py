@@ -1,0 +1,59 @@
+"""Limits of encryption: keys, messages to devices and the device lists of other servers."""
+
+TO_DEVICE_MESSAGE_BYTES = 64 * 1024
+"""One message to a device: as large as an event may be."""
+
+TO_DEVICE_RECIPIENTS = 5_000
+"""Devices named in one request; the body's size is the other bound."""
+
+TO_DEVICE_PER_EDU = 100
+"""Messages in one EDU to another server."""
+
+TO_DEVICE_EDU_BYTES = 1024 * 1024
+"""Content of one EDU with messages, summed up: 100 of them fit a transaction at usual sizes."""
+
+TO_DEVICE_PER_SYNC = 100
+"""Messages in one sync answer; the next sync has the rest."""
+
+TO_DEVICE_REMEMBERED_MS = 14 * 24 * 3_600_000
+"""How long a repeated request, or a repeated EDU of another server, is recognised."""
+
+ONE_TIME_KEYS_PER_UPLOAD = 500
+"""Clients keep about 50 to 100 on the server."""
+
+ONE_TIME_KEYS_PER_DEVICE = 5_000
+"""Unclaimed keys of one device."""
+
+KEY_OBJECT_BYTES = 16 * 1024
+"""JSON of a device's keys, a one-time key or a cross-signing key with its signatures."""
+
+KEY_ALGORITHMS_PER_DEVICE = 20
+"""Algorithms, and keys, that one device may publish."""
+
+KEY_SIGNATURES_PER_UPLOAD = 1_000
+"""Signed keys in one /keys/signatures/upload."""
+
+KEYS_USERS_PER_REQUEST = 2_000
+"""Users in one /keys/query or /keys/claim."""
+
+KEYS_REMOTE_TIMEOUT_S_MAX = 30.0
+"""`timeout` of /keys/query and /keys/claim is cut to this; 10 s if none is given."""
+
+REMOTE_DEVICES_PER_USER = 1_000
+"""Devices of a remote user that we keep; further ones of a list are left out."""
+
+RESYNC_AT_ONCE = 10
+"""Device lists fetched from other servers at the same time."""
+
+RESYNC_RETRY_MS_MIN = 5_000
+"""First wait before a failed fetch of a device list is repeated; doubles each time."""
+
+RESYNC_RETRY_MS_MAX = 3_600_000
+"""Longest wait between two attempts."""
+
+KEY_QUERY_JOIN_WAIT_S = 4.0
+"""How long another server's question about a user waits for a join that is being stored."""
+
+KEY_QUERY_WAIT_S = 2.0
+"""How long it waits where none is, for an event that is on its way. A client waits for the answer,
+and asks again after a refusal."""

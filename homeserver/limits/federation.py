@@ -1,0 +1,20 @@
+"""Limits of what waits for other servers."""
+
+OWED_IN_MEMORY = 2_000
+"""What one destination is owed, kept in memory; beyond that the tables are read."""
+
+EDUS_PER_LIST = 20
+"""Space kept in a transaction for the EDUs that one change of a device list makes, or the whole
+list."""
+
+PASSING_EDUS = 100
+"""Typing and receipts that wait for one destination; the oldest go."""
+
+POLICY_SENDS_WAITING = 100
+"""Sends of one user in one room that wait for its policy server; further ones get 503."""
+
+POLICY_TURN_S = 30
+"""How long one of them waits for those before it."""
+
+POLICY_TRIES = 3
+"""How often an event is made anew when the room's policy server changes under it."""

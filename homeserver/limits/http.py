@@ -1,0 +1,69 @@
+"""Limits of connections and requests of clients: their sizes, their times and their identifiers."""
+
+CLIENT_BODY_BYTES = 1024 * 1024
+"""A client's JSON body: 16 times the largest event, for key uploads and to-device batches."""
+
+WOKEN_AT_ONCE = 100
+"""Long polls woken, each to make an answer, before others get a turn on the loop."""
+
+CLIENT_JSON_CONTAINERS = 100_000
+"""Arrays and objects in a client's body: parsing them takes some 25 ms. To 5,000 devices a
+batch of to-device messages has some 20,000."""
+
+UNAUTHENTICATED_BODY_BYTES = 64 * 1024
+"""The body of a request without a token: log-ins and registrations are small."""
+
+CLIENT_JSON_DEPTH = 100
+"""Nesting of a client's JSON; orjson writes 253 levels, and an event wraps its content."""
+
+QUERY_FIELDS = 200
+"""Parameters in a query string."""
+
+IDENTIFIER_BYTES = 255
+"""Types, keys, device and event IDs that clients name (spec: size limits of events)."""
+
+TRANSACTION_ID_BYTES = 255
+"""A client's transaction ID: it is kept with the event."""
+
+RATE_LIMIT_BUCKETS = 100_000
+"""Token buckets kept; beyond it the longest unused go."""
+
+KEEP_ALIVE_S = 75
+"""How long an idle connection is kept: longer than a sync's usual time-out."""
+
+HEADERS_S = 20
+"""How long a request's headers may take to come, and before them the TLS handshake."""
+
+CONNECTIONS_WAITING = 256
+"""Connections of one network address on which no request is being answered. A household or a large
+server has a few dozen; beyond it the one that has waited longest is closed."""
+
+CONNECTIONS_PER_ADDRESS = 2_000
+"""Connections of one network address in all, long polls included; further ones are closed."""
+
+LISTEN_BACKLOG = 1024
+"""Connections that wait to be accepted."""
+
+TRANSACTIONS_IN_MEMORY = 200_000
+"""Transaction IDs in memory, of all devices: about 60 MB; the devices used least lately go."""
+
+TRANSACTIONS_PER_DEVICE = 5_000
+"""Newest transaction IDs of a device in memory; older ones are looked up in the database."""
+
+BODY_S = 60
+"""How long a request's body may take to come."""
+
+LINGER_S = 1.0
+"""How long the rest of a body is read away after the answer, before the connection is cut."""
+
+REQUEST_LINE_BYTES = 80 * 1024
+"""Method, path and query: an inline filter of a sync is the longest part that clients send."""
+
+HEADER_BYTES = 16 * 1024
+"""Each header of a request; a token or an X-Matrix signature takes a few hundred."""
+
+TRANSACTION_DAYS = 7
+"""How long a client's transaction ID is remembered: far beyond any client's retries."""
+
+TRANSACTION_PRUNE_S = 6 * 3600
+"""Between two looks for transaction IDs to forget."""

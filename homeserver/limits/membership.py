@@ -1,0 +1,45 @@
+"""Limits of membership: invites, joins and the ways out of rooms."""
+
+DEPARTURE_RETRY_S_MIN = 5.0
+"""First wait before a deactivated user tries again to leave a room that refused; doubles each
+time."""
+
+DEPARTURE_RETRY_S_MAX = 3_600.0
+"""Longest wait between two attempts."""
+
+DEPARTURE_LAST_LOOK_S = 300.0
+"""After the last room: longer than a join at other servers takes, one of which may have been on its
+way."""
+
+DEPARTURES_AT_ONCE = 4
+"""Deactivated users who leave at a time; a slow room of one keeps few others waiting."""
+
+CREATE_ROOM_INVITES = 1_000
+"""Users in `invite` of one createRoom; those of other servers cost a request each."""
+
+INVITES_AT_ONCE = 10
+"""Invites of one createRoom that are under way to other servers at the same time."""
+
+REMOTE_INVITES_PENDING = 500
+"""Invites to rooms elsewhere that a user can have open; each may take 100 kB."""
+
+REMOTE_INVITES_PENDING_OF_SERVER = 50
+"""Of those, by users of one server: so one server can't take all."""
+
+JOIN_SERVERS = 20
+"""Servers that one join, knock or refusal over federation tries."""
+
+MEMBER_RENEWALS = 5
+"""How often a member event is made anew for a changed profile while it changes otherwise."""
+
+RESTRICTED_JOIN_ROOMS = 200
+"""Conditions of a join rule that are looked at."""
+
+MEMBERSHIP_STEPS = 20
+"""How many of a user's own membership events are looked at to find out when they last joined."""
+
+MEMBERSHIP_CACHE_USERS = 20_000
+"""Users of ours whose rooms are in memory."""
+
+MEMBERSHIP_CACHE_BYTES = 64 * 1024 * 1024
+"""Bytes of these: mostly the stripped state of invites."""

@@ -1,0 +1,75 @@
+"""Limits of rooms: their state, heads, aliases and the directory."""
+
+HOT_ROOMS_BYTES = 96 * 1024 * 1024
+"""Estimated bytes of rooms held in memory; cold ones load in a few queries."""
+
+ROOM_RING_EVENTS = 128
+"""Newest events of a hot room that are kept as client JSON."""
+
+ROOM_RING_BYTES = 1024 * 1024
+"""Bytes of these: 128 usual messages take half of it."""
+
+HOT_ROOMS_MIN = 8
+"""So few rooms stay, however large: each would be loaded again at once."""
+
+HOT_ROOMS_PASSED_OVER = 100
+"""Rooms in use that one eviction passes over: it must not walk all of them."""
+
+ROOM_LOAD_EVENTS = 20
+"""Newest events read when a room is loaded: enough for most clients' first look."""
+
+HEADS_PER_EVENT = 10
+"""Forward extremities that a new event names (the spec allows 20 prev_events)."""
+
+CREATE_ROOM_STATE = 1_000
+"""Events in `initial_state` of one createRoom: bridges send a few dozen. Each is signed."""
+
+STAGED_AT_ONCE = 10
+"""Events of one request that are staged, in some milliseconds, before others get a turn."""
+
+ALIASES_PER_ROOM = 500
+"""Aliases of ours that one room can have."""
+
+CANONICAL_ALIASES_NEW = 50
+"""Aliases that one m.room.canonical_alias may add: each is looked up, maybe over federation."""
+
+ROOM_STATES_AFTER = 64
+"""States after the newest events of a hot room, for events that name one of them as parent."""
+
+STAGING_LOADS = 200
+"""Events that staging one event may have to load, one after another: auth events of a draft."""
+
+PUBLISHED_ROOMS_LISTED = 1_000
+"""Rooms of the published directory that are listed and searched: those last published."""
+
+PUBLISHED_ROOMS_LOADED = 50
+"""Cold rooms that one listing loads at a time."""
+
+PUBLISHED_ROOMS_PER_PAGE = 100
+"""Rooms in one page of the directory."""
+
+HEADS_KEPT = 100
+"""Forward extremities of a room; past it go those without a state of their own, then the oldest."""
+
+HEADS_UNMERGED = 20
+"""Forward extremities that are left to what users send; with one more they are merged."""
+
+HEADS_PER_MERGE = 20
+"""Forward extremities that a merging event names (spec: 20 prev_events)."""
+
+PROOFS_PER_STEP = 50
+"""Verdicts on another server's word that are made again in one go, under the room's turn: some tens
+of milliseconds, so that senders hardly wait."""
+
+PROOF_SCAN_EVENTS = 500
+"""Events of a room that are read at a time to find what descends from a wrong one."""
+
+ROOM_CITING_EVENTS = 50_000
+"""State events of a hot room whose citations are kept in memory (about 27 MB, counted as the
+room's). What doesn't fit is read from the database when state resolution asks for it."""
+
+RESOLUTIONS_KEPT = 100
+"""Records, for each room, of forks whose resolution changed the current state; the oldest go."""
+
+CITING_EVENTS_PAGE = 2_000
+"""State events read at a time for their citations."""

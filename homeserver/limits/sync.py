@@ -1,0 +1,50 @@
+"""Limits of syncs: filters, timelines, members and who is typing."""
+
+FILTER_LIMIT_EVENTS = 1_000
+"""`limit` of a filter is cut to this: larger pages hold memory for nobody's screen."""
+
+FILTER_LIST_ITEMS = 1_000
+"""Items in one list of a filter: types, senders, rooms, event fields."""
+
+FILTER_ITEM_CHARACTERS = 512
+"""Of one item of a filter's list: identifiers have 255 bytes, paths of fields may be longer."""
+
+FILTER_PATTERNS = 100
+"""Items with wildcards in one list of a filter: each is tried on each event."""
+
+FILTER_WILDCARDS = 10
+"""Wildcards in one of them; types that clients ask for need one or two."""
+
+FILTER_CACHE_BYTES = 16 * 1024 * 1024
+"""JSON of the filters that are kept parsed; parsed they take about four times as much."""
+
+TYPING_TIMEOUT_MS_MAX = 120_000
+"""A client must repeat that it types."""
+
+TYPING_USERS_PER_ROOM = 500
+"""Typing users that are kept of a room; further ones are left out."""
+
+SYNC_TIMEOUT_MS = 120_000
+"""The longest a sync waits; clients ask for 30 s."""
+
+SYNC_TIMELINE_EVENTS = 10
+"""Events of a room's timeline when the filter names no limit (what other servers give)."""
+
+SYNC_TIMELINE_READ = 1_000
+"""Events of a room that a sync looks at to find those that its reader asked for and may see. Past
+it the timeline is limited, and the client pages on."""
+
+SYNC_TAIL_SCAN_ENTRIES = 5_000
+"""A sync that is further behind asks the database room by room instead of reading the log."""
+
+SYNC_ROOMS_AT_ONCE = 250
+"""Cold rooms that an initial sync loads together: bounds the rows of one query."""
+
+LAZY_MEMBERS_DEVICES = 2_000
+"""Devices for which we remember the members already sent; for others they are sent again."""
+
+LAZY_MEMBERS_PER_DEVICE = 4_000
+"""Members remembered for one device; when it is full, it starts anew."""
+
+SYNC_STATE_INDEXES = 2_000
+"""Rooms whose non-member state and heroes are kept for syncs; others are looked through again."""
