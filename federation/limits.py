@@ -168,7 +168,6 @@ OUTBOX_IDLE_S = 60.0  # a destination's task ends after so long without work
 OUTBOX_CATCH_UP_AFTER_S = 3_600.0  # after a longer outage: the latest event of each room only
 
 # --- transport: EDUs (larger ones are ignored, one by one) --------------------------------------
-EDU_TYPE_BYTES_MAX = 255
 RECEIPTS_PER_EDU_MAX = 2_000
 TO_DEVICE_MESSAGES_PER_EDU_MAX = 2_000
 TO_DEVICE_MESSAGE_ID_BYTES_MAX = 128  # spec: 32 code points
