@@ -17,9 +17,11 @@ from functools import partial
 
 from aiohttp import web
 
+from federation.ports import Clock
 from homeserver import limits
 from homeserver.api.edge import Edge
-from homeserver.api.listeners.connections import Connections
+from homeserver.api.listeners.connections import Connections, OpenConnections
+from homeserver.clock import SystemClock
 from homeserver.config import Listener
 
 _log = logging.getLogger(__name__)
@@ -28,8 +30,11 @@ _log = logging.getLogger(__name__)
 class HttpServer:
     """Serves one edge on every listener of the configuration."""
 
-    def __init__(self, edge: Edge, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, edge: Edge, listeners: Sequence[Listener], clock: Clock | None = None
+    ) -> None:
         self._edge, self._listeners = edge, listeners
+        self._clock, self._connections = clock or SystemClock(), OpenConnections()
         self._runners: list[web.ServerRunner] = []
         self._servers: list[asyncio.Server] = []
         self.addresses: list[tuple[str, int]] = []
@@ -50,7 +55,12 @@ class HttpServer:
 
     async def _open(self, listener: Listener) -> None:
         handler = partial(self._edge.handle, is_behind_proxy=listener.behind_proxy)
-        connections = Connections(handler, is_bounded=not listener.behind_proxy)
+        connections = Connections(
+            handler,
+            is_bounded=not listener.behind_proxy,
+            clock=self._clock,
+            in_all=self._connections,
+        )
         runner = web.ServerRunner(connections, shutdown_timeout=limits.SERVER_STOP_S)
         await runner.setup()
         self._runners.append(runner)

@@ -36,10 +36,22 @@ HEADERS_S = 20
 
 CONNECTIONS_WAITING = 256
 """Connections of one network address on which no request is being answered. A household or a large
-server has a few dozen; beyond it the one that has waited longest is closed."""
+server has a few dozen; beyond it those are closed that have waited for `CONNECTION_WAIT_S`."""
+
+CONNECTION_WAIT_S = 10
+"""How long a connection may wait for a request, however many of its address do: hundreds are opened
+at once by a reverse proxy or a client of many users, and their requests come within seconds."""
 
 CONNECTIONS_PER_ADDRESS = 2_000
-"""Connections of one network address in all, long polls included; further ones are closed."""
+"""Connections of one network address in all, long polls included; a further one takes the place of
+the one that has waited longest for a request, or is closed."""
+
+CONNECTIONS = 50_000
+"""Connections of all addresses, some 40 kB each."""
+
+CONNECTIONS_SHARE_OF_FILES = 0.75
+"""Of the files that may be open, connections of clients and other servers to us: a limit of 1,024
+leaves 256 for requests to other servers, the database and media."""
 
 LISTEN_BACKLOG = 1024
 """Connections that wait to be accepted."""

@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from homeserver import limits
 from tests.faults.person import Person
 from tests.faults.servers import Cluster
 
@@ -37,8 +36,7 @@ def numbers() -> Iterator[int]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def new_person(cluster: Cluster, numbers: Iterator[int]) -> AsyncIterator[NewPerson]:
     """Yield what registers a person: a name and a server."""
-    # fewer than the connections without a request that a server keeps of one address
-    connector = aiohttp.TCPConnector(limit=limits.CONNECTIONS_WAITING // 2)
+    connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def register(name: str, server: str) -> Person:

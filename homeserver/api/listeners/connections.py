@@ -2,12 +2,17 @@
 
 Rules:
 1. A network address (of IPv6: a /64) keeps `CONNECTIONS_WAITING` connections on which no request is
-   being answered. For a new one beyond that, the one that has waited longest is closed: half-sent
-   requests crowd out each other, and nobody else's, nor the next whole request of the same address.
-2. In all an address has `CONNECTIONS_PER_ADDRESS`; further ones are closed at once. Behind a proxy
-   all connections are the proxy's, so neither bound holds there.
-3. Headers come within `HEADERS_S` of the connection, or of their first byte; then 408.
-4. What isn't HTTP, or is too long, is answered in JSON as all else is. It reaches the log by its
+   being answered, and, for a moment, more: a proxy, or a client that begins, opens hundreds before
+   the first request is there. For a new one beyond the bound, those are closed that have waited for
+   `CONNECTION_WAIT_S`, the longest first: half-sent requests crowd out each other, and nobody
+   else's, nor the next whole request of the same address.
+2. In all an address has `CONNECTIONS_PER_ADDRESS`. For a further one the one that has waited
+   longest is closed, however short that is; where none waits, the new one is. Behind a proxy all
+   connections are the proxy's, so neither bound holds there.
+3. All addresses and listeners have `connections_max` in all, so that files are left for all else.
+   Beyond it goes the one that has waited longest of all, as in rule 2.
+4. Headers come within `HEADERS_S` of the connection, or of their first byte; then 408.
+5. What isn't HTTP, or is too long, is answered in JSON as all else is. It reaches the log by its
    kind alone: a request line may hold an access token. A body that breaks off, or whose framing or
    compression is broken, is the sender's fault and no error of ours.
 """
@@ -16,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,6 +30,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestPayloadError
 
 from federation.causes import address_cause
+from federation.ports import Clock
 from homeserver import limits
 from homeserver.api.answer import JSON_TYPE, to_json
 from homeserver.api.cors import ClientHeaders
@@ -34,11 +41,37 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+def connections_max() -> int:
+    """How many connections there may be in all: a share of the files that may be open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = limits.OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+    return min(limits.CONNECTIONS, int(files * limits.CONNECTIONS_SHARE_OF_FILES))
+
+
+class OpenConnections:
+    """The connections of one network address, or of all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.waiting: dict[_Connection, None] = {}
+        """On which no request is being answered, those first that have waited longest."""
+
+    def close_longest(self) -> bool:
+        """Closes the one that has waited longest; False where none waits."""
+        longest = next(iter(self.waiting), None)
+        if longest is None:
+            return False
+        longest.give_way()
+        return True
+
+
 class Connections(web.Server):
     """Makes a `_Connection` of each connection, and counts them."""
 
-    def __init__(self, handler: Handler, *, is_bounded: bool) -> None:
-        """`is_bounded`: by address (rules 1 and 2)."""
+    def __init__(
+        self, handler: Handler, *, is_bounded: bool, clock: Clock, in_all: OpenConnections
+    ) -> None:
+        """`is_bounded`: by address (rules 1 and 2). `in_all`: of all listeners."""
         super().__init__(
             handler,
             access_log=None,
@@ -47,8 +80,9 @@ class Connections(web.Server):
             max_line_size=limits.REQUEST_LINE_BYTES,
             max_field_size=limits.HEADER_BYTES,
         )
-        self._is_bounded = is_bounded
-        self._by_address: dict[str, dict[_Connection, None]] = {}  # in the order they came
+        self._is_bounded, self._clock = is_bounded, clock
+        self._in_all, self._in_all_max = in_all, connections_max()
+        self._by_network: dict[str, OpenConnections] = {}
 
     def __call__(self) -> _Connection:
         """A new connection's protocol."""
@@ -56,31 +90,53 @@ class Connections(web.Server):
 
     def enter(self, connection: _Connection) -> bool:
         """Counts a connection; False where it is one too many."""
-        if not self._is_bounded:
-            return True
-        own = self._by_address.setdefault(connection.network, {})
-        if len(own) >= limits.CONNECTIONS_WAITING:
-            longest = next((one for one in own if one.is_waiting), None)
-            if longest is not None:
-                longest.force_close()
-                own.pop(longest, None)
-            elif len(own) >= limits.CONNECTIONS_PER_ADDRESS:
-                return False
-        own[connection] = None
+        own = self._by_network.get(connection.network) or OpenConnections()
+        if self._is_bounded and not self._has_space(own):
+            return False
+        if self._in_all.count >= self._in_all_max and not self._in_all.close_longest():
+            return False
+        # what was closed may have been the last one of the address
+        own = self._by_network.setdefault(connection.network, own)
+        own.count += 1
+        self._in_all.count += 1
+        self.wait(connection)
         return True
 
     def leave(self, connection: _Connection) -> None:
-        """The connection has ended."""
-        own = self._by_address.get(connection.network, {})
-        own.pop(connection, None)
-        if not own:
-            self._by_address.pop(connection.network, None)
+        """A connection that was counted has ended."""
+        self.work(connection)
+        own = self._by_network[connection.network]
+        own.count -= 1
+        self._in_all.count -= 1
+        if not own.count:
+            del self._by_network[connection.network]
+
+    def wait(self, connection: _Connection) -> None:
+        """From now on the connection waits for a request."""
+        connection.waits_since_s = self._clock.monotonic_s()
+        self._by_network[connection.network].waiting[connection] = None
+        self._in_all.waiting[connection] = None
+
+    def work(self, connection: _Connection) -> None:
+        """The connection has a request, or has ended."""
+        connection.waits_since_s = None
+        self._by_network[connection.network].waiting.pop(connection, None)
+        self._in_all.waiting.pop(connection, None)
+
+    def _has_space(self, own: OpenConnections) -> bool:
+        since_s = self._clock.monotonic_s() - limits.CONNECTION_WAIT_S
+        while len(own.waiting) >= limits.CONNECTIONS_WAITING:
+            longest = next(iter(own.waiting))
+            if longest.waits_since_s is None or longest.waits_since_s > since_s:
+                break
+            longest.give_way()
+        return own.count < limits.CONNECTIONS_PER_ADDRESS or own.close_longest()
 
 
 class _Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_connections", "_deadline", "network")
+    __slots__ = ("_connections", "_deadline", "_is_counted", "network", "waits_since_s")
 
     def __init__(
         self, connections: Connections, *, loop: asyncio.AbstractEventLoop, **options: Any
@@ -88,19 +144,28 @@ class _Connection(web.RequestHandler):
         super().__init__(connections, loop=loop, **options)
         self._connections = connections
         self._deadline: asyncio.TimerHandle | None = None
+        self._is_counted = False
         self.network = ""
+        self.waits_since_s: float | None = None
+        """When it began to wait for a request, or for all of its headers; None: it doesn't."""
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether no request is being answered: none has come, or not all of its headers."""
-        return self._current_request is None and not self._messages
+    def give_way(self) -> None:
+        """Ends, for another one."""
+        self.force_close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._connections.leave(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts, unless the address has too many."""
         peer = transport.get_extra_info("peername")
         self.network = address_cause(peer[0]).name if isinstance(peer, tuple) else ""
         super().connection_made(transport)
-        if self._connections.enter(self):
+        self._is_counted = self._connections.enter(self)
+        if self._is_counted:
             self._await_headers()
         else:
             _log.info("too many connections from %s", self.network)
@@ -108,7 +173,7 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends."""
-        self._connections.leave(self)
+        self._leave()
         self._headers_are_there()
         super().connection_lost(exc)
 
@@ -118,8 +183,18 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
         if self._request_count > before:
             self._headers_are_there()
-        elif self._deadline is None and data and self.is_waiting:
+            if self._is_counted:
+                self._connections.work(self)
+        elif self._deadline is None and data and self.waits_since_s is not None:
             self._await_headers()
+
+    async def _handle_request(self, *args: Any, **options: Any) -> tuple[web.StreamResponse, bool]:
+        """Answers a request, to the last byte that is written; then the next one is waited for."""
+        try:
+            return await super()._handle_request(*args, **options)
+        finally:
+            if self._is_counted and not self._messages:
+                self._connections.wait(self)
 
     def _await_headers(self) -> None:
         self._deadline = asyncio.get_running_loop().call_later(limits.HEADERS_S, self._give_up)
@@ -132,7 +207,7 @@ class _Connection(web.RequestHandler):
     def _give_up(self) -> None:
         """The headers didn't come in time."""
         self._deadline = None
-        if not self.is_waiting or self.transport is None:
+        if self.waits_since_s is None or self.transport is None:
             return
         body = to_json(MatrixError(408, "M_UNKNOWN", "The request didn't come in time").body())
         head = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -16,10 +17,13 @@ from aiohttp import web
 
 from homeserver import limits
 from homeserver.api.edge import Edge
+from homeserver.api.listeners import connections
 from homeserver.api.request import read_body
 from homeserver.api.server import HttpServer
+from homeserver.app.server import raise_file_limit
 from homeserver.config import Listener
 from homeserver.errors import MatrixError
+from tests.federation.transport.memory_ports import JumpingClock
 
 HALF = b"POST / HTTP/1.1\r\nHost: x\r\n"
 WHOLE = HALF + b"Content-Length: 0\r\n\r\n"
@@ -33,6 +37,11 @@ class Reading:
         self.let_go = asyncio.Event()
         self.waiting = 0
 
+    async def has_waiting(self, count: int) -> None:
+        """Returns when so many requests wait."""
+        while self.waiting < count:
+            await asyncio.sleep(0)
+
     async def handle(self, http: web.BaseRequest, *, is_behind_proxy: bool) -> web.StreamResponse:
         """How many bytes the body has, or why it can't be read."""
         if http.path == "/wait":
@@ -45,11 +54,13 @@ class Reading:
 
 
 @asynccontextmanager
-async def listening(*, behind_proxy: bool = False) -> AsyncIterator[tuple[int, Reading]]:
+async def listening(
+    *, behind_proxy: bool = False, clock: JumpingClock | None = None
+) -> AsyncIterator[tuple[int, Reading]]:
     """A server's port and its edge."""
     edge = Reading()
     listener = Listener(address=f"{HOST}:0", behind_proxy=behind_proxy)
-    http = HttpServer(cast(Edge, edge), [listener])
+    http = HttpServer(cast(Edge, edge), [listener], clock)
     await http.start()
     try:
         yield http.addresses[0][1], edge
@@ -77,22 +88,134 @@ async def answered(port: int, data: bytes, *, end: bool = False) -> bytes:
     return found
 
 
-async def test_a_thousand_half_sent_requests_lock_nobody_out(
+def last(data: bytes) -> bytes:
+    """A whole request after whose answer the connection is closed."""
+    return data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+def status(answer: bytes) -> bytes:
+    """The status of an answer, empty where there is none."""
+    return answer[9:12]
+
+
+Begun = list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+async def ended(held: Begun) -> list[bytes]:
+    """What came on connections until the server closed them."""
+    async with asyncio.timeout(30):
+        return [await reader.read() for reader, _ in held]
+
+
+async def all_answered(held: Begun) -> bool:
+    """Whether the rest of half-sent requests is answered on each of these connections."""
+    statuses = []
+    for reader, writer in held:
+        writer.write(b"Content-Length: 0\r\n\r\n")
+        async with asyncio.timeout(60):
+            statuses.append(status(await reader.readuntil(b"\r\n\r\n0")))
+    return statuses == [b"200"] * len(held)
+
+
+def close(held: Begun) -> None:
+    for _, writer in held:
+        writer.close()
+
+
+async def test_half_sent_requests_are_closed_for_others_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not even the next client of the same address; and few are kept."""
+    """Those that have waited longest, down to the bound; what is newer isn't."""
     monkeypatch.setattr(limits, "CONNECTIONS_WAITING", 20)
-    async with listening() as (port, _):
+    clock = JumpingClock()
+    async with listening(clock=clock) as (port, _):
         held = [await begun(port, HALF) for _ in range(100)]
-        assert (await answered(port, WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))[
-            9:12
-        ] == b"200"
-        async with asyncio.timeout(30):
-            ended = [await reader.read() for reader, _ in held[:81]]
-        assert ended == [b""] * 81
-        assert not any(reader.at_eof() for reader, _ in held[81:])
-        for _, writer in held:
-            writer.close()
+        clock.jump(limits.CONNECTION_WAIT_S - 1)
+        assert status(await answered(port, last(WHOLE))) == b"200"
+        assert not any(reader.at_eof() for reader, _ in held)
+        clock.jump(1)
+        assert status(await answered(port, last(WHOLE))) == b"200"
+        assert await ended(held[:81]) == [b""] * 81
+        assert await all_answered(held[81:])
+        close(held)
+
+
+async def test_a_connection_that_was_answered_waits_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_WAITING", 2)
+    clock = JumpingClock()
+    async with listening(clock=clock) as (port, _):
+        held = [await begun(port, HALF) for _ in range(2)]
+        clock.jump(limits.CONNECTION_WAIT_S)
+        assert await all_answered(held[:1])
+        assert status(await answered(port, last(WHOLE))) == b"200"
+        assert await ended(held[1:]) == [b""]
+        held[0][1].write(HALF)
+        assert await all_answered(held[:1])
+        close(held)
+
+
+async def test_an_address_has_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one takes the place of the one that has waited longest, at once."""
+    monkeypatch.setattr(limits, "CONNECTIONS_PER_ADDRESS", 5)
+    async with listening(clock=JumpingClock()) as (port, _):
+        held = [await begun(port, HALF) for _ in range(5)]
+        assert status(await answered(port, last(WHOLE))) == b"200"
+        assert await ended(held[:1]) == [b""]
+        assert await all_answered(held[1:])
+        close(held)
+
+
+@pytest.mark.parametrize("behind_proxy", [False, True])
+async def test_all_addresses_have_so_many_connections(
+    behind_proxy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait give way; without one the new one is closed."""
+    monkeypatch.setattr(connections, "connections_max", lambda: 3)
+    wait = WHOLE.replace(b"POST / ", b"POST /wait ")
+    async with listening(behind_proxy=behind_proxy) as (port, edge):
+        held = [await begun(port, wait) for _ in range(2)]
+        await edge.has_waiting(2)
+        halves = [await begun(port, HALF) for _ in range(2)]
+        assert await ended(halves[:1]) == [b""]
+        assert await all_answered(halves[1:])
+        held.append(await begun(port, wait))
+        await edge.has_waiting(3)
+        assert await ended(halves) == [b"", b""]
+        assert await answered(port, b"") == b""
+        edge.let_go.set()
+        assert [status(await one.readuntil(b"\r\n\r\n0")) for one, _ in held] == [b"200"] * 3
+        close(held + halves)
+
+
+def test_connections_leave_files_for_all_else() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = connections.connections_max()
+    assert most <= limits.CONNECTIONS
+    assert soft == resource.RLIM_INFINITY or most <= soft * limits.CONNECTIONS_SHARE_OF_FILES
+
+
+BURST = 1_500
+"""Of a client of many users, or of a reverse proxy."""
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Files for both ends of so many connections."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_file_limit()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_burst_of_connections_is_answered_whole() -> None:
+    """All are open before the first request is sent whole."""
+    async with listening() as (port, _):
+        held: Begun = []
+        for _ in range(BURST // 50):  # the listener's queue takes no more at once
+            held += await asyncio.gather(*(begun(port, HALF) for _ in range(50)))
+        assert await all_answered(held)
+        close(held)
 
 
 async def test_what_is_being_answered_is_not_crowded_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +224,7 @@ async def test_what_is_being_answered_is_not_crowded_out(monkeypatch: pytest.Mon
     wait = WHOLE.replace(b"POST / ", b"POST /wait ")
     async with listening() as (port, edge):
         held = [await begun(port, wait) for _ in range(12)]
-        while edge.waiting < 12:
-            await asyncio.sleep(0)
+        await edge.has_waiting(12)
         assert await answered(port, b"") == b""  # one too many
         edge.let_go.set()
         async with asyncio.timeout(30):
@@ -144,8 +266,7 @@ async def test_a_request_that_came_whole_is_not_given_up(monkeypatch: pytest.Mon
     monkeypatch.setattr(limits, "HEADERS_S", 0.05)
     async with listening() as (port, edge):
         reader, writer = await begun(port, WHOLE.replace(b"POST / ", b"POST /wait "))
-        while not edge.waiting:
-            await asyncio.sleep(0)
+        await edge.has_waiting(1)
         await asyncio.sleep(2 * limits.HEADERS_S)
         edge.let_go.set()
         async with asyncio.timeout(30):
