@@ -122,7 +122,7 @@ def close(held: Begun) -> None:
         writer.close()
 
 
-async def test_half_sent_requests_are_closed_for_others_after_a_while(
+async def test_a_thousand_half_sent_requests_lock_nobody_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those that have waited longest, down to the bound; what is newer isn't."""
