@@ -288,8 +288,8 @@ class OutsideRooms(Protocol):
         `via` is the server that took the knock: nothing else names one in rooms of version 12."""
 
     async def end(self, event: Event, former: EventId | None = None) -> bool:
-        """Keeps the leave or ban of a user of ours, which ends an invite or a knock. With `former`
-        only if that is the event of an invite or knock that is the newest still."""
+        """Keeps the leave or ban of a user of ours, which ends an invite or a knock: with `former`
+        that which it is the event of, if it is the newest still. False where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

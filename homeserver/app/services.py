@@ -313,7 +313,8 @@ def make_rooms(
         room_engine, engine.database, clock, server_name=own, look_up=alias_look_up(way_out.queries)
     )
     remote = make_handshakes(engine, way_out, signer, clock)
-    membership = Membership(room_engine, engine.committer, people, directory, remote)
+    outside = engine.residents.outside
+    membership = Membership(room_engine, outside, people, directory, remote)
     members = MemberState(room_engine, membership, people)
     visibility = Visibility(engine.rooms, engine.reader, own)
     lazy = LazyMembers()

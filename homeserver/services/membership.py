@@ -20,6 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from federation.events.canonical_json import JsonObject
@@ -35,8 +36,6 @@ from federation.events.ids import (
 )
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.joins import membership_checks
 from homeserver.engine.joins.authorisers import find_authoriser, restricted_to
 from homeserver.engine.joins.membership_checks import MEMBER
@@ -107,20 +106,26 @@ def parse_servers(texts: Sequence[str]) -> Sequence[ServerName]:
     return tuple(servers)
 
 
+class OutsideEnds(Protocol):
+    """Ends memberships of rooms that this server isn't in (the engine's `OutsideMemberships`)."""
+
+    async def end_unsigned(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool: ...
+
+
 class Membership:
     """Changes who is in which room."""
 
     def __init__(
         self,
         engine: RoomEngine,
-        committer: Committer,
+        outside: OutsideEnds,
         people: People,
         directory: Directory,
         remote: RemoteRooms,
     ) -> None:
         self._engine = engine
         self._access = RoomAccess(engine)
-        self._committer = committer
+        self._outside = outside
         self._people = people
         self._directory = directory
         self._remote = remote
@@ -329,14 +334,17 @@ class Membership:
             raise errors.forbidden("You are banned from this room")
         content: JsonObject = {**extra, "membership": "leave"}
         if is_resident(room):
-            draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
-            check = membership_checks.leaves(user_id)
-            await self._engine.writer.send(room_id, draft, check=check)
+            await self._leave_here(user_id, room_id, content)
             return
         async with self._handshake(user_id, room_id):
             now = (await self._engine.memberships.of(user_id)).get(room_id, mine)
             if now.membership != "leave":
                 await self._refuse(user_id, room_id, now, content)
+
+    async def _leave_here(self, user_id: UserId, room_id: RoomId, content: JsonObject) -> None:
+        draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+        check = membership_checks.leaves(user_id)
+        await self._engine.writer.send(room_id, draft, check=check)
 
     async def _refuse(
         self, user_id: UserId, room_id: RoomId, mine: UserRoom, content: JsonObject
@@ -346,14 +354,9 @@ class Membership:
             await self._remote.leave(room_id, user_id, servers, content)
         except MatrixError as error:
             log.info("%s refuses %s without its servers: %s", user_id, room_id, error)
-            entry = MembershipEntry(
-                user_id=user_id,
-                room_id=room_id,
-                membership="leave",
-                event_id=mine.event_id,
-                sender=user_id,
-            )
-            await self._committer.submit(Unit([entry]))
+            is_over = await self._outside.end_unsigned(room_id, user_id, mine.event_id)
+            if not is_over and is_resident(await self._engine.rooms.get(room_id)):
+                await self._leave_here(user_id, room_id, content)  # another of ours joined it
 
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,

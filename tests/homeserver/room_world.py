@@ -36,6 +36,7 @@ from homeserver.clock import SystemClock
 from homeserver.engine.committer import Committer
 from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.history.redactions import Redactions
+from homeserver.engine.joins.outside_memberships import OutsideMemberships
 from homeserver.engine.memberships import Memberships
 from homeserver.engine.policy.recommender import NobodyAsks, Recommender
 from homeserver.engine.reader import Reader
@@ -312,7 +313,8 @@ def _world(database: Database, committer: Committer) -> World:
     successions = Successions(rooms, engine.memberships, settings.carry_over)
     people = People(HERE, profile_of, is_invite_blocked, successions.joined)
     directory = Directory(engine, database, clock, server_name=HERE, look_up=remote.look_up)
-    membership = Membership(engine, committer, people, directory, remote)
+    outside = OutsideMemberships(store, rooms, committer, HERE)
+    membership = Membership(engine, outside, people, directory, remote)
     members = MemberState(engine, membership, people)
     state = State(engine, directory, members, reader)
     timeline = Timeline(engine)

@@ -7,6 +7,9 @@ Rules:
 2. One ends only as long as it is the newest: an end that comes late ends no later invite.
 3. The event itself says what the user's own membership is, whatever stripped state says.
 4. Once a user of ours is joined, the room's own events say who is what, and nothing is kept here.
+5. A user who isn't invited and doesn't knock has nothing to end: of the leave that undoes a failed
+   join nothing is kept, so clients see no room that the user was never in, and an older leave or
+   ban stays what it is.
 
 Spec: server-server API, "Inviting to a room", "Leaving Rooms", "Knocking upon a room".
 """
@@ -28,7 +31,8 @@ from homeserver.engine.rooms import Rooms
 from homeserver.engine.store import Store
 from homeserver.rules.any_json import dump_any
 
-_OPEN = ("invite", "knock")
+_OPEN = ("invite", "knock", "join")
+"""What can end; a join where other servers' events say that nobody of ours is in the room."""
 
 
 class OutsideMemberships:
@@ -76,26 +80,29 @@ class OutsideMemberships:
         """`OutsideRooms.end`."""
         user_id = UserId(str(event.state_key))
         async with self._turn(event.room_id, user_id):
-            if await self._is_in(event.room_id):
-                return False
-            if former is not None and not await self._is_open(event.room_id, user_id, former):
+            if not await self._may_end(event.room_id, user_id, former):
                 return False
             await self._commit(user_id, event, b"[]")
             return True
 
     async def end_unsigned(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool:
-        """Ends an invite or a knock that `former` says of, by the user's own wish, without an event
+        """Ends the membership that `former` says of, by the user's own wish, without an event
         that other servers have. False where it isn't the newest any more."""
         async with self._turn(room_id, user_id):
-            if await self._is_in(room_id) or not await self._is_open(room_id, user_id, former):
+            if not await self._may_end(room_id, user_id, former):
                 return False
             entry = MembershipEntry(user_id, room_id, "leave", former, user_id)
             await self._committer.submit(Unit([entry]))
             return True
 
-    async def _is_open(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool:
+    async def _may_end(self, room_id: RoomId, user_id: UserId, former: EventId | None) -> bool:
+        """Whether there is a membership to end: the one that `former` says of, or any (None)."""
+        if await self._is_in(room_id):
+            return False
         row = await self._store.memberships.of_user_in(user_id, room_id)
-        return row is not None and row["event_id"] == former and row["membership"] in _OPEN
+        if row is None or row["membership"] not in _OPEN:
+            return False
+        return former is None or row["event_id"] == former
 
     async def _commit(
         self, user_id: UserId, event: Event, stripped: bytes, via: ServerName | None = None

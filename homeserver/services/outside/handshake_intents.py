@@ -6,7 +6,8 @@ Rules:
 2. What a crash left is finished: the user asked for it and got no answer. Where it is refused by
    then, it is undone.
 3. Where the user was told that it failed though the other server may have taken the event, it is
-   undone there: the user leaves.
+   undone there: the user leaves. But the join of an invited user is finished: a leave would also
+   refuse the invite, and a further try would find it gone.
 4. A leave is waited for a short while. Then it is the user's word that counts here, and the
    other servers are told as soon as they can be.
 5. An intent that is overtaken is dropped: by a newer one, by an invite that came since, by a join.
@@ -133,7 +134,13 @@ class DurableHandshakes:
         await self._end(intent)
 
     async def _undo(self, intent: Intent, servers: Sequence[ServerName]) -> None:
-        former = await self._event_of(intent.user_id, intent.room_id)
+        mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
+        if intent.membership == "join" and mine is not None and mine.membership == "invite":
+            accepting = msgspec.structs.replace(intent, former=mine.event_id)
+            await self._save(accepting)
+            self._later(accepting, limits.HANDSHAKE_RETRY_S_MIN)
+            return
+        former = _NONE if mine is None else mine.event_id
         undo = Intent(intent.user_id, intent.room_id, "leave", former, tuple(servers), {**_LEAVE})
         try:
             await self._save(undo)
@@ -267,7 +274,7 @@ def _is_refused(error: MatrixError) -> bool:
 def _is_wanted(intent: Intent, mine: UserRoom | None) -> bool:
     """Does the intent still say what the user wants, who is `mine` here?"""
     membership = "" if mine is None else mine.membership
-    if intent.membership == "leave":
+    if intent.membership == "leave" or intent.former:
         event_id = _NONE if mine is None else mine.event_id
         return membership != "join" and event_id == intent.former
     return membership not in ("join", "ban", intent.membership)

@@ -17,8 +17,9 @@ _COLUMNS = "user_id, room_id, membership, former, servers, content, attempts"
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """What a user of ours wants to be in a room elsewhere, and the servers to go by. `former` is,
-    of a leave, the event of the membership that it ends; empty for none."""
+    """What a user of ours wants to be in a room elsewhere, and the servers to go by. `former` is
+    the event of the membership that a leave ends, or of the invite that a failed join accepts;
+    empty for none."""
 
     user_id: UserId
     room_id: RoomId

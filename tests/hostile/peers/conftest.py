@@ -62,6 +62,14 @@ class World:
         events = await self.server.ok("GET", f"/rooms/{quote(room_id)}/state", by=self.alice)
         return {(event["type"], event["state_key"]): event for event in events}
 
+    async def kept(self, room_id: str) -> int:
+        """How many events of a room are stored, seen by clients or not. Work on what earlier tests
+        sent doesn't change it: each has its rooms."""
+        found: int = await self.server.database.fetchval(
+            "SELECT count(*) FROM events JOIN rooms USING (room_nid) WHERE room_id = $1", room_id
+        )
+        return found
+
     async def is_up(self) -> None:
         """The server still answers both sides."""
         room_id = await self.room()

@@ -224,7 +224,7 @@ async def test_bad_parts_of_requests(world: World, method: str, template: str) -
             room.event(),
             *({name: value} for name in (*names, "server_keys") for value in wrong),
         )
-    before = await world.server.rows()
+    before = await world.kept(room.room_id)
     count = template.count("{}")
     for part in BAD_PARTS:
         for place in range(max(count, 1)):
@@ -239,7 +239,7 @@ async def test_bad_parts_of_requests(world: World, method: str, template: str) -
                 assert isinstance(reply.body, dict), told
                 if reply.status >= 400:
                     assert reply.errcode.startswith("M_"), told
-    assert (await world.server.rows())["events"] == before["events"]
+    assert await world.kept(room.room_id) == before
     await world.is_up()
 
 

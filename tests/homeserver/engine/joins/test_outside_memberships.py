@@ -63,6 +63,24 @@ async def test_the_newest_invite_alone_is_ended(postgres_url: str) -> None:
         assert await membership(world) == ("leave", leave.event_id, BOB)
 
 
+async def test_a_leave_of_who_has_nothing_to_end_is_not_kept(postgres_url: str) -> None:
+    """The one that undoes a failed join: no room appears, and an older departure stays what it is,
+    forgotten too."""
+    async with running(postgres_url) as world:
+        outside, memberships = world.engine.residents.outside, world.engine.memberships
+        undo = member("leave", sender=ALICE, at=9)
+        assert not await outside.end(undo)
+        assert ROOM not in await memberships.of(ALICE)
+        await outside.keep(member("invite"), SHOWN)
+        ban = member("ban", at=3)
+        assert await outside.end(ban)
+        await memberships.forget(ALICE, ROOM)
+        assert not await outside.end(undo)
+        assert await membership(world) == ("ban", ban.event_id, BOB)
+    async with running(postgres_url) as world:
+        assert (await world.engine.memberships.of(ALICE))[ROOM].forgotten
+
+
 async def test_a_knock_is_taken_back_without_another_server(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         outside = world.engine.residents.outside

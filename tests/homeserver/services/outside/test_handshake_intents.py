@@ -159,6 +159,40 @@ async def test_what_failed_but_may_have_been_taken_is_undone(
     assert await world.intents() == []
 
 
+@pytest.mark.parametrize("failure", [LOST, MatrixError(503, "M_UNKNOWN", "not stored")])
+async def test_a_failed_join_of_an_invited_user_is_finished(
+    world: World, failure: MatrixError
+) -> None:
+    """A leave would refuse the invite. After a restart, too."""
+    world.others.now("invite", "$invite")
+    world.others.outcomes = [failure, DEAD]
+    service = world.service()
+    with pytest.raises(MatrixError):
+        await act(service, "join")
+    assert await world.intents() == ["join"]
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    await service.work_once()
+    assert await world.intents() == ["join"]
+    await world.restarted()
+    assert world.others.mine[ROOM].membership == "join"
+    assert [membership for membership, _ in world.others.asked] == ["join"] * 3
+    assert await world.intents() == []
+
+
+@pytest.mark.parametrize("since", ["leave", "invite", "ban"])
+async def test_a_failed_join_of_an_invite_that_is_no_more_is_over(world: World, since: str) -> None:
+    world.others.now("invite", "$invite")
+    world.others.outcomes = [LOST]
+    service = world.service()
+    with pytest.raises(MatrixError):
+        await act(service, "join")
+    world.others.now(since, "$newer")
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    assert await service.work_once() is None
+    assert len(world.others.asked) == 1
+    assert await world.intents() == []
+
+
 @pytest.mark.parametrize("membership", ["join", "knock"])
 async def test_what_a_crash_left_is_finished(world: World, membership: str) -> None:
     never = asyncio.Event()
