@@ -41,7 +41,7 @@ from homeserver.engine.joins.authorisers import find_authoriser, restricted_to
 from homeserver.engine.joins.membership_checks import MEMBER
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Room
-from homeserver.engine.writer import Check
+from homeserver.engine.writer import Check, Writer
 from homeserver.errors import MatrixError
 from homeserver.rules.restricted_joins import AUTHORISER
 from homeserver.services.directory import Directory, parse_alias, parse_room
@@ -334,17 +334,12 @@ class Membership:
             raise errors.forbidden("You are banned from this room")
         content: JsonObject = {**extra, "membership": "leave"}
         if is_resident(room):
-            await self._leave_here(user_id, room_id, content)
+            await _leave_here(self._engine.writer, user_id, room_id, content)
             return
         async with self._handshake(user_id, room_id):
             now = (await self._engine.memberships.of(user_id)).get(room_id, mine)
             if now.membership != "leave":
                 await self._refuse(user_id, room_id, now, content)
-
-    async def _leave_here(self, user_id: UserId, room_id: RoomId, content: JsonObject) -> None:
-        draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
-        check = membership_checks.leaves(user_id)
-        await self._engine.writer.send(room_id, draft, check=check)
 
     async def _refuse(
         self, user_id: UserId, room_id: RoomId, mine: UserRoom, content: JsonObject
@@ -356,7 +351,8 @@ class Membership:
             log.info("%s refuses %s without its servers: %s", user_id, room_id, error)
             is_over = await self._outside.end_unsigned(room_id, user_id, mine.event_id)
             if not is_over and is_resident(await self._engine.rooms.get(room_id)):
-                await self._leave_here(user_id, room_id, content)  # another of ours joined it
+                # another of ours joined it
+                await _leave_here(self._engine.writer, user_id, room_id, content)
 
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,
@@ -401,3 +397,10 @@ class Membership:
         await self._access.joined(sender, room_id)
         draft = EventDraft(MEMBER, sender, content, state_key=target)
         await self._engine.writer.send(room_id, draft, check=check)
+
+
+async def _leave_here(
+    writer: Writer, user_id: UserId, room_id: RoomId, content: JsonObject
+) -> None:
+    draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+    await writer.send(room_id, draft, check=membership_checks.leaves(user_id))
