@@ -5,6 +5,8 @@ Rules:
 2. What belongs to a room is dropped where the room's server ACL denies the origin.
 3. A malformed, oversized or unknown EDU is ignored, alone; the others go on. What the sink raises
    is passed on: the transaction fails and the origin sends it again.
+4. EDUs about devices don't depend on the events of their transaction, but events may depend on
+   them: a message can't be read before its key is there (`before_events`).
 
 Spec: server-server API, "EDUs" and the sections of each type; "Server access control lists".
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -35,7 +38,9 @@ from federation.limits import (
 from federation.ports import EduSink, Metrics
 from federation.transport.acl import ServerAcls
 
+_Edu = TypeVar("_Edu")
 _PRESENCES = frozenset({"online", "offline", "unavailable"})
+_ABOUT_DEVICES = frozenset({"m.direct_to_device", "m.device_list_update", "m.signing_key_update"})
 
 
 class InvalidEdu(ValueError):
@@ -73,9 +78,8 @@ class EduReceiver:
 
     async def receive(self, origin: ServerName, edu: object) -> bool:
         """Hands one EDU on; False when it was ignored."""
-        edu_type = edu.get("edu_type") if isinstance(edu, dict) else None
         content = edu.get("content") if isinstance(edu, dict) else None
-        handler = self._handlers.get(edu_type) if isinstance(edu_type, str) else None
+        handler = self._handlers.get(_edu_type(edu))
         if handler is None or not isinstance(content, dict):
             self._metrics.count("federation_edus_ignored", reason="unknown")
             return False
@@ -163,8 +167,20 @@ class EduReceiver:
             await self._sink.presence(origin, {**content, "push": kept})
 
 
+def before_events(edus: Sequence[_Edu]) -> tuple[Sequence[_Edu], Sequence[_Edu]]:
+    """The EDUs of a transaction that are handled before its events, and those that are handled
+    after them, such as receipts: they may refer to these events."""
+    first = [edu for edu in edus if _edu_type(edu) in _ABOUT_DEVICES]
+    return first, [edu for edu in edus if _edu_type(edu) not in _ABOUT_DEVICES]
+
+
+def _edu_type(edu: object) -> str:
+    edu_type = edu.get("edu_type") if isinstance(edu, dict) else None
+    return edu_type if isinstance(edu_type, str) else ""
+
+
 def _is_to_device(edu: object) -> bool:
-    return isinstance(edu, dict) and edu.get("edu_type") == "m.direct_to_device"
+    return _edu_type(edu) == "m.direct_to_device"
 
 
 def _receipts_of(origin: ServerName, by_type: object) -> dict[str, JsonObject]:

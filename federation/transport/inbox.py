@@ -6,6 +6,8 @@ Rules:
 2. The fast path needs no network: parents, auth events and keys at hand, answered after the
    commit. Anything else is stored first, answered, and tried until it can be decided
    (`scheduling.backlog`).
+3. EDUs about devices come before the events of the transaction, all others after them
+   (`edus.before_events`).
 
 Spec: server-server API, "Transactions" and "Checks performed on receipt of a PDU".
 """
@@ -31,7 +33,7 @@ from federation.limits import (
 from federation.ports import Refused, Waiting
 from federation.transport.acl import ServerAcls
 from federation.transport.arrivals import Arrivals
-from federation.transport.edus import EduReceiver
+from federation.transport.edus import EduReceiver, before_events
 from federation.transport.gap_filler import GapFiller, NotAtHand
 from federation.transport.outside.departures import Departures, NotForUs
 from federation.transport.parsing.transactions import ReceivedPdu, Transaction
@@ -95,8 +97,10 @@ class Inbox:
         self._running[origin] += 1
         result: JsonObject | None = None
         try:
+            first, last = before_events(transaction.edus)
+            await self._edus.receive_all(origin, first)
             pdu_results = await self._receive_pdus(origin, transaction.pdus)
-            await self._edus.receive_all(origin, transaction.edus)
+            await self._edus.receive_all(origin, last)
             result = {"pdus": pdu_results}
         finally:
             _lower(self._running, origin)

@@ -12,6 +12,8 @@ Rules:
    keeps. How long it was is measured by what the clock can't be set to.
 5. A transaction that the other side finds too large is sent in halves; a single event that is too
    large for it is passed over, logged.
+6. An event goes in no earlier transaction than the EDUs that were owed with it: a message's key
+   is there before the message.
 
 Spec: server-server API, "Transactions".
 """
@@ -21,7 +23,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeVar
 
 import orjson
 
@@ -47,6 +50,7 @@ from federation.transport.client import (
     encode_content,
 )
 from federation.transport.dialer import Bounds
+from federation.transport.edus import before_events
 from federation.transport.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 """Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
 
 _BOUNDS = Bounds(timeout_s=TRANSACTION_S_MAX, bytes_max=TRANSACTION_ANSWER_BYTES_MAX)
+_T = TypeVar("_T")
 _SEND = "/_matrix/federation/v1/send"
 _PENDING_KEPT_MS_MAX = 60_000  # of back-off; then what is pending is read from the feed again
 
@@ -315,7 +320,10 @@ class Outbox:
             _log.warning("%s finds an event too large; it is passed over", server)
             self._metrics.count("federation_passed_over")
             return []
-        if pdus and edus:
+        first, last = before_events(edus)
+        if pdus and first:
+            halves = [(pdus[:0], first), (pdus, last)]
+        elif pdus and edus:
             halves = [(pdus, edus[:0]), (pdus[:0], edus)]
         else:
             half_p, half_e = len(pdus) // 2, len(edus) // 2
@@ -344,17 +352,16 @@ class Outbox:
 def _chunks(
     pdus: Sequence[bytes], edus: Sequence[JsonObject]
 ) -> list[tuple[Sequence[bytes], Sequence[JsonObject]]]:
-    """What is owed in portions that one transaction may hold."""
-    count = max(
-        -(-len(pdus) // PDUS_PER_TRANSACTION_MAX), -(-len(edus) // EDUS_PER_TRANSACTION_MAX)
-    )
-    return [
-        (
-            pdus[i * PDUS_PER_TRANSACTION_MAX : (i + 1) * PDUS_PER_TRANSACTION_MAX],
-            edus[i * EDUS_PER_TRANSACTION_MAX : (i + 1) * EDUS_PER_TRANSACTION_MAX],
-        )
-        for i in range(count)
-    ]
+    """What is owed in portions that one transaction may hold: EDUs first, rule 6."""
+    some_pdus = _portions(pdus, PDUS_PER_TRANSACTION_MAX)
+    some_edus = _portions(edus, EDUS_PER_TRANSACTION_MAX)
+    ahead = max(0, len(some_edus) - 1) if some_pdus else 0
+    nothing: Sequence[Any] = ()
+    return list(zip_longest([nothing] * ahead + some_pdus, some_edus, fillvalue=nothing))
+
+
+def _portions(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _body(

@@ -89,6 +89,14 @@ class RemoteDevices:
                 return True
         return False
 
+    async def _is_of_use(self, user_id: UserId) -> bool:
+        """May an update of the user's list change what anybody here knows of it? An update that
+        comes with a join comes before it, so a list that wasn't dropped yet may be kept on."""
+        if user_id in self._fetching or await self.is_tracked(user_id):
+            return True
+        async with self._database.connection() as connection:
+            return await store.is_kept(connection, user_id)
+
     async def fetch(self, user_id: UserId) -> RemoteList:
         """Fetches a list and keeps it. Raises FederationError."""
         self._fetching[user_id] = self._fetching.get(user_id, 0) + 1
@@ -136,8 +144,8 @@ class RemoteDevices:
         stream_id = int(content["stream_id"])
         before = [int(one) for one in content.get("prev_id", [])]
         device = parse_update(content)
-        if not -(2**63) <= stream_id < 2**63 or not await self.is_tracked(user_id):
-            return  # nobody here may know the list
+        if not -(2**63) <= stream_id < 2**63 or not await self._is_of_use(user_id):
+            return
         if user_id in self._fetching:
             self._updated_meanwhile.add(user_id)
 
@@ -161,7 +169,7 @@ class RemoteDevices:
     async def update_signing_keys(self, content: JsonObject) -> None:
         """An m.signing_key_update: new cross-signing keys. Keys that aren't sound are ignored."""
         user_id = UserId(content["user_id"])
-        if not await self.is_tracked(user_id):
+        if not await self._is_of_use(user_id):
             return
 
         async def work(connection: Connection) -> Sequence[Entry]:

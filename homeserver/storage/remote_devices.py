@@ -73,6 +73,14 @@ async def seen(connection: Connection, user_id: UserId) -> list[int] | None:
     return found
 
 
+async def is_kept(connection: Connection, user_id: UserId) -> bool:
+    """Return whether a user's list is kept."""
+    found = await connection.fetchval(
+        "SELECT 1 FROM remote_device_lists WHERE user_id = $1", user_id
+    )
+    return found is not None
+
+
 async def replace(
     connection: Connection, user_id: UserId, stream_id: int, fetched: RemoteList
 ) -> None:

@@ -63,9 +63,7 @@ async def sealed_room(host: Client, *guests: NioPerson) -> str:
     return room_id
 
 
-@pytest.mark.parametrize(
-    "place", ["hs1", pytest.param("hs2", marks=pytest.mark.long)], ids=["one server", "two servers"]
-)
+@both_places
 async def test_megolm_passes_both_ways_in_a_room_of_ours(
     nio: NioEntry, ours: OurEntry, place: str
 ) -> None:

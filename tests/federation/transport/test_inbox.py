@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -37,6 +38,14 @@ def says(peer: Peer, room_id: RoomId, user: UserId, text: str) -> Event:
     return peer.rooms.send(room_id, user, "m.room.message", {"body": text})
 
 
+def room_key(sender: UserId, to: UserId) -> JsonObject:
+    return {"sender": sender, "type": "m.x", "message_id": "m", "messages": {to: {"PHONE": {}}}}
+
+
+def device_list_update(user: UserId) -> JsonObject:
+    return {"user_id": user, "device_id": "D", "stream_id": 1}
+
+
 async def test_an_event_with_all_at_hand_is_in_the_room_when_it_is_answered() -> None:
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
@@ -60,6 +69,42 @@ async def test_a_repeated_transaction_gets_the_first_answer() -> None:
         assert await a.inbox.receive(b.name, "t1", transaction({"pdus": []})) == answers[0]
         assert len(a.sink.calls) == 1
         assert await a.inbox.receive(b.name, "t2", transaction({"pdus": []})) == {"pdus": {}}
+
+
+async def test_a_key_is_there_before_the_message_that_it_opens() -> None:
+    """A client that syncs in between would have a message that it can't read."""
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        event = says(b, room_id, bob, "sealed")
+        about_devices: list[JsonObject] = [
+            {"edu_type": "m.device_list_update", "content": device_list_update(bob)},
+            {"edu_type": "m.signing_key_update", "content": {"user_id": bob}},
+            {"edu_type": "m.direct_to_device", "content": room_key(bob, a.user("alice"))},
+        ]
+        receipt = {room_id: {"m.read": {bob: {"event_ids": [event.event_id], "data": {"ts": 1}}}}}
+        typing = {"room_id": room_id, "user_id": bob, "typing": True}
+        of_the_room: list[JsonObject] = [
+            {"edu_type": "m.receipt", "content": receipt},
+            {"edu_type": "m.typing", "content": typing},
+        ]
+        accept = a.rooms.accept
+
+        async def noted(*args: Any, **options: Any) -> Any:
+            a.sink.calls.append(("event", args))
+            return await accept(*args, **options)
+
+        edus = [of_the_room[0], *about_devices, of_the_room[1], 7, {"edu_type": ["m.typing"]}]
+        body = {"pdus": [pdu(event)], "edus": edus}
+        with patch.object(a.rooms, "accept", noted):
+            await a.inbox.receive(b.name, "t1", transaction(body))
+        assert [call[0] for call in a.sink.calls] == [
+            "device_list_update",
+            "signing_key_update",
+            "to_device",
+            "event",
+            "receipts",
+            "typing",
+        ]
 
 
 async def test_a_failed_transaction_is_handled_when_it_is_repeated() -> None:

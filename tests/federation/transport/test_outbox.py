@@ -11,8 +11,13 @@ from aiohttp import web
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
-from federation.limits import OUTBOX_CATCH_UP_AFTER_S, OUTBOX_IDLE_S, OUTBOX_SAVE_S
-from federation.ports import Destination
+from federation.limits import (
+    EDUS_PER_TRANSACTION_MAX,
+    OUTBOX_CATCH_UP_AFTER_S,
+    OUTBOX_IDLE_S,
+    OUTBOX_SAVE_S,
+)
+from federation.ports import Destination, Owed
 from federation.transport.dialer import Endpoint
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
@@ -186,6 +191,34 @@ async def test_what_is_too_large_for_the_other_side_is_halved() -> None:
         receiver.pdus_max = 3
         a.feed.add(b.name, *numbered(1, start=22))
         await until(lambda: receiver.numbers[-1] == 22)
+
+
+async def test_in_a_halved_transaction_keys_go_before_the_messages_that_they_open() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.pdus_max = 1
+        keys: list[JsonObject] = [{"edu_type": "m.direct_to_device", "content": {"n": 1}}]
+        a.feed.add(b.name, *keys, *numbered(2))
+        await until(lambda: len(receiver.numbers) == 2)
+        assert [body["edus"] for body in receiver.bodies] == [keys, [], []]
+
+
+async def test_keys_of_many_transactions_go_before_the_messages_that_they_open() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        keys: list[JsonObject] = [
+            {"edu_type": "m.direct_to_device", "content": {"n": n}}
+            for n in range(EDUS_PER_TRANSACTION_MAX + 1)
+        ]
+
+        async def owed(server: ServerName, cursor: int, **limits: int) -> Owed:
+            return Owed(numbered(2), keys, upto=0) if cursor < 0 else Owed([], [], upto=0)
+
+        with patch.object(a.feed, "owed", owed):
+            a.outbox.on_owed([b.name])
+            await until(lambda: len(receiver.bodies) == 2)
+        assert [len(body["edus"]) for body in receiver.bodies] == [EDUS_PER_TRANSACTION_MAX, 1]
+        assert [len(body["pdus"]) for body in receiver.bodies] == [0, 2]
 
 
 async def test_the_cursor_is_saved_seldom_and_at_the_end() -> None:

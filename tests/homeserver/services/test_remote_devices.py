@@ -193,6 +193,21 @@ async def test_a_list_is_dropped_when_no_room_is_shared_any_more(world: World) -
     assert await world.devices() == {B2}
 
 
+async def test_updates_that_come_before_the_join_that_they_follow_count(world: World) -> None:
+    """A list that wasn't dropped after the user left is kept on by the user's return."""
+    listed = world.remote.lists[BOB]
+    world.remote.lists[BOB] = UserDevices(BOB, 5, listed.devices)
+    await world.devices()
+    world.rooms.put(ROOM, ALICE)
+    await world.lists.update(update(6, 5))
+    await world.lists.update_signing_keys({"user_id": BOB, **cross_signing_upload(BOB)})
+    world.rooms.put(ROOM, ALICE, BOB)
+    answer = await world.queries.query(ALICE, {BOB: []}, timeout_s=1)
+    assert set(answer["device_keys"][BOB]) == {B1, B2}
+    assert answer["master_keys"] == {BOB: cross_signing_upload(BOB)["master_key"]}
+    assert world.fetches == 1
+
+
 async def test_users_who_share_no_room_are_asked_for_each_time(world: World) -> None:
     world.rooms.put(ROOM, ALICE)
     world.remote.queries = {
