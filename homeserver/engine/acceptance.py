@@ -24,9 +24,9 @@ from homeserver.engine.history.due_rooms import DueRooms
 from homeserver.engine.history.judging import Judge, is_unsigned_join
 from homeserver.engine.imports import Imports
 from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.room import Before, Branch, Room
+from homeserver.engine.room import Before, Branch, Room, Superseded
 from homeserver.engine.rooms import Rooms
-from homeserver.engine.staging import Origin, Staged, Superseded, keep_aside
+from homeserver.engine.staging import Origin, Staged, keep_aside
 from homeserver.engine.store import Store
 from homeserver.engine.stored import stored_failure
 from homeserver.engine.writer import Writer

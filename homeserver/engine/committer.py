@@ -31,8 +31,9 @@ from homeserver.engine.entries import Committed, Unit, entry_bytes
 from homeserver.engine.log import LogTail, Placed
 from homeserver.engine.log_connection import Fault, LogConnection, LogLost
 from homeserver.engine.log_history import LogHistory
+from homeserver.engine.room import Superseded
 from homeserver.engine.row_numbers import RowNumbers
-from homeserver.engine.staging import RoomUnit, Superseded
+from homeserver.engine.staging import RoomUnit
 from homeserver.engine.store import Store
 from homeserver.errors import MatrixError, unavailable
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused

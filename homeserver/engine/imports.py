@@ -27,7 +27,7 @@ from homeserver.engine.history.judging import Judge
 from homeserver.engine.history.redactions import note_waiting
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.room import Before, Room, RoomView, membership_counts
+from homeserver.engine.room import Before, Room, RoomView, Superseded, membership_counts
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import (
     StateMap,
@@ -42,7 +42,6 @@ from homeserver.engine.staging import (
     Origin,
     Redacting,
     Staged,
-    Superseded,
     extended,
     snapshot_row,
 )

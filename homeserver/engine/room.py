@@ -5,6 +5,8 @@ Rules:
    on it leaves the process before its commit. After a failed batch `staged` is `view` again and
    the generation is one higher.
 2. Views are values: a new one for each event, sharing what did not change.
+3. What is staged in a turn is queued before it ends, or taken back. It isn't queued where a batch
+   that it may rest on failed meanwhile.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ class NotLoaded(LookupError):
     def __init__(self, event_id: EventId) -> None:
         super().__init__(event_id)
         self.event_id = event_id
+
+
+class Superseded(Exception):
+    """What this was staged on came to nothing, or it can't be placed now: stage it again."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -87,8 +93,11 @@ class Turn:
     who are behind must not wait for one such load each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
         self._lock = asyncio.Lock()
+        self._room = room
+        self._is_queued = False
+        self.begin()
 
     def locked(self) -> bool:
         """Has somebody the turn?"""
@@ -97,15 +106,53 @@ class Turn:
     async def __aenter__(self) -> None:
         if not self._lock.locked():
             await self._lock.acquire()
-            return
-        try:
-            async with asyncio.timeout(limits.COMMIT_ANSWER_S):
-                await self._lock.acquire()
-        except TimeoutError:
-            raise unavailable("the room is busy") from None
+        else:
+            try:
+                async with asyncio.timeout(limits.COMMIT_ANSWER_S):
+                    await self._lock.acquire()
+            except TimeoutError:
+                raise unavailable("the room is busy") from None
+        self._is_queued = False
+        self.begin()
 
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: object
+    ) -> None:
+        is_lost = self.is_lost
+        try:
+            self._take_back()
+        finally:
+            self._lock.release()
+        if is_lost and not self._is_queued and isinstance(error, AssertionError | LookupError):
+            raise Superseded from error  # it may have looked for what the failed batch took along
+
+    def begin(self) -> None:
+        """From here on, what is staged belongs together."""
+        self._generation = self._room.generation
+        self.view = self._room.staged
+        self.staged: set[EventId] = set()
+
+    @property
+    def is_lost(self) -> bool:
+        """Has a batch failed that what was staged since `begin` may rest on?"""
+        return self._generation != self._room.generation
+
+    def keep(self) -> None:
+        """What was staged is queued for its commit. Raises Superseded where it rests on nothing."""
+        if self.is_lost:
+            raise Superseded
+        self._is_queued = True
+        self.begin()
+
+    def _take_back(self) -> None:
+        """Drops what was staged and not kept."""
+        room = self._room
+        if self.is_lost:
+            room.drop_staged()  # all of it was staged in this turn, after the failure or before
+        elif self.staged or room.staged is not self.view:
+            for event_id in self.staged:
+                room.unstage(event_id)
+            room.restore(self.view)
 
 
 class Room:
@@ -120,7 +167,6 @@ class Room:
         self.generation = 0
         self.pins = 0
         self.unsettled = 0
-        self.turn = Turn()
         self.joined_local: set[UserId] = set()
         self.ring: deque[Placed] = deque()
         self.ring_start = view.position
@@ -141,6 +187,7 @@ class Room:
         self._ring_bytes = 0
         self._auth: AuthState | None = None
         self._auth_of: StateMap | None = None
+        self.turn = Turn(self)
 
     @property
     def joined_servers(self) -> Mapping[ServerName, int]:
@@ -193,8 +240,10 @@ class Room:
 
     def publish(self, view: RoomView, position: int) -> None:
         """Makes a staged view the committed one; for the committer."""
-        is_newest = self.staged is view
+        is_newest, is_ground = self.staged is view, self.turn.view is view
         self.view = msgspec.structs.replace(view, position=position)
+        if is_ground:
+            self.turn.view = self.view
         if is_newest:
             self.staged = self.view
 
@@ -211,6 +260,7 @@ class Room:
     def stage(self, known: KnownEvent, nid: int) -> None:
         """Keeps an event that waits for its commit, under its row number."""
         event = known.event
+        self.turn.staged.add(event.event_id)
         self.staged_events[event.event_id] = known
         if event.is_state:
             self.staged_refs[event.event_id] = StateRef(event.event_id, nid, membership_of(event))
@@ -253,16 +303,20 @@ class Room:
     def discard_staged(self) -> None:
         """After a failure: what was staged is gone, and whoever built on it is told so."""
         self.generation += 1
-        self.restore(self.view)
+        self.drop_staged()
+
+    def drop_staged(self) -> None:
+        """Takes back all that is staged."""
         self.staged_events.clear()
         self.staged_refs.clear()
         self.staged_missing.clear()
-        self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
+        self.restore(self.view)
 
     def restore(self, view: RoomView) -> None:
         """Takes back staging that was not queued."""
         self.staged = view
         self.after.clear()
+        self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
         self.forget_auth()
 
     def forget_auth(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from homeserver.engine.staging import Superseded
+from homeserver.engine.room import Superseded
 from homeserver.engine.store import LogStore
 
 

@@ -46,10 +46,6 @@ from homeserver.storage.snapshots import SnapshotRow
 from homeserver.storage.text import escape
 
 
-class Superseded(Exception):
-    """What this was staged on came to nothing, or it can't be placed now: stage it again."""
-
-
 class Redacting(msgspec.Struct, frozen=True):
     """A stored event that a redaction empties: its new bytes."""
 

@@ -32,10 +32,11 @@ from homeserver import limits
 from homeserver.engine.committer import Committer, OutcomeUnknown
 from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.policy.recommender import Recommender
+from homeserver.engine.room import Superseded
 from homeserver.engine.rooms import Room, Rooms, RoomView, StateRef
 from homeserver.engine.snapshots import StateMap
 from homeserver.engine.stager import Made, Signer, Stager
-from homeserver.engine.staging import Brought, Correction, RoomUnit, Staged, Superseded
+from homeserver.engine.staging import Brought, Correction, RoomUnit, Staged
 from homeserver.engine.transactions import Sent, Transactions
 from homeserver.errors import MatrixError, not_found, unavailable
 from homeserver.storage.database import Connection
@@ -243,16 +244,10 @@ class Writer:
         drafts: Sequence[EventDraft | Made],
         terms: _Terms,
     ) -> list[Staged | Sent]:
-        before = room.staged
         staged: list[Staged | Sent] = []
-        try:
-            for draft in drafts:
-                staged.append(await self._stage_one(room, draft, terms))
-                await _let_others_run(len(staged))
-        except BaseException:
-            if room.staged is not before:
-                room.restore(before)
-            raise
+        for draft in drafts:
+            staged.append(await self._stage_one(room, draft, terms))
+            await _let_others_run(len(staged))
         return staged
 
     async def _stage_one(
@@ -321,7 +316,9 @@ class Writer:
         brought: Brought | None = None,
         correction: Correction | None = None,
     ) -> asyncio.Future[Committed]:
-        """Queues what was staged under the room's turn; the future is done after the commit."""
+        """Queues what was staged under the room's turn; the future is done after the commit.
+        Raises Superseded where what it may rest on came to nothing meanwhile."""
+        room.turn.keep()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         room_unit = RoomUnit(
             room,

@@ -36,13 +36,12 @@ from homeserver.engine.history.judgements import Judgement
 from homeserver.engine.history.judging import Judge, is_unsigned_join
 from homeserver.engine.history.redactions import target_of
 from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.room import Before, Room
+from homeserver.engine.room import Before, Room, Superseded
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import difference, extend, first_chain
 from homeserver.engine.staging import (
     Correction,
     Redacting,
-    Superseded,
     extended,
     snapshot_row,
     state_ref,
@@ -156,7 +155,6 @@ class Proofs:
             return False
         await self._committer.numbers.ready(5 * len(due) + limits.HEADS_KEPT)
         step = _Step(await self._load([row["event_id"] for row in due]))
-        view = room.staged
         try:
             correction = await self._decide(work, step, due)
             staged = await self._corrections.place(
@@ -166,7 +164,6 @@ class Proofs:
         except BaseException:
             for event_id in step.flipped:
                 room.staged_events.pop(event_id, None)
-            room.restore(view)
             raise
         await done
         self._count(step)

@@ -29,8 +29,8 @@ from federation.ports import PolicyRefusal, PolicyUnasked, Refused
 from homeserver import limits
 from homeserver.app.engine import Engine, build_engine
 from homeserver.engine.entries import Committed
+from homeserver.engine.room import Superseded
 from homeserver.engine.rooms import Room
-from homeserver.engine.staging import Superseded
 from homeserver.errors import MatrixError
 from tests.homeserver.engine.engine_world import (
     ALICE,
