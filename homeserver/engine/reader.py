@@ -146,9 +146,13 @@ class Reader:
         rows = await self._store.rooms.gaps_before(room.nid, order, limit)
         return [EventId(row["missing"]) for row in rows]
 
-    async def gap_places(self, room: Room, order: Order, limit: int) -> list[Order]:
-        """The places at or before a place below which something is missing, the nearest first."""
-        rows = await self._store.rooms.gaps_before(room.nid, order, limit)
+    async def gap_places(
+        self, room: Room, order: Order, limit: int, *, backwards: bool = True
+    ) -> list[Order]:
+        """The places at or before a place (or at or behind it) below which something is missing,
+        the nearest first."""
+        read = self._store.rooms.gaps_before if backwards else self._store.rooms.gaps_behind
+        rows = await read(room.nid, order, limit)
         return list(dict.fromkeys((row["n"], row["fill"]) for row in rows))
 
     async def at_places(self, room: Room, orders: Sequence[Order]) -> list[Event]:

@@ -99,6 +99,8 @@ class RoomStore(Protocol):
 
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
 
+    async def gaps_behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
+
 
 class ProofStore(Protocol):
     """Verdicts on another server's word that are to be made again (`storage.history.proofs`)."""

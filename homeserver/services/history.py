@@ -4,8 +4,9 @@ Rules:
 1. Pages go by room order, never by `depth`. A page begins and ends at points between events, so
    that the next one neither skips nor repeats, wherever a sync's tokens came from.
 2. What a reader may not see is left out; who was never in the room, and may not peek, gets 403.
-3. Where history is missing at or behind the page, other servers are asked for a bounded time; then
-   the page has what is here (`history_gaps`). It tells of an end while anything is missing.
+3. Where history is missing at or behind the page, in either direction, other servers are asked for
+   a bounded time; then the page has what is here (`history_gaps`). It tells of an end while
+   anything is missing.
 4. An event that may not be seen is as one that isn't there: 404. So it is with state: who isn't in
    the room any more gets that of when they were.
 
@@ -14,6 +15,7 @@ Spec: client-server API, /messages, /event, /context; "Lazy-loading room members
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
@@ -29,7 +31,7 @@ from homeserver.engine.reader import BEGINNING, END, Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
 from homeserver.rules.filters import EventFilter
-from homeserver.rules.sync_tokens import Point, SyncToken, just_after, just_before
+from homeserver.rules.sync_tokens import Order, Point, SyncToken, just_after, just_before
 from homeserver.services.client_events import (
     Seen,
     Viewer,
@@ -126,11 +128,8 @@ class History:
         async def read() -> list[Placed]:
             return await self._read(room, request, start, stop)
 
-        if request.backwards:
-            reach = Reach(start, request.limit, stop)
-            found = await self._gaps.filled(room, reach, read)
-        else:
-            found = await read()
+        reach = Reach(start, request.limit, stop, backwards=request.backwards)
+        found = await self._gaps.filled(room, reach, read)
         in_order = found[::-1] if request.backwards else found
         seen = await self._visibility.visible(room, where.user_id, where.user_room, in_order)
         if request.backwards:
@@ -153,7 +152,7 @@ class History:
         """May there be more behind the end of a page, here or elsewhere?"""
         if len(found) == request.limit:
             return not request.backwards or event_entry(found[-1]).event.type != "m.room.create"
-        return request.backwards and await self._gaps.is_left(room, end, stop)
+        return await self._gaps.is_left(room, end, stop, backwards=request.backwards)
 
     async def _read(
         self, room: Room, request: PageRequest, start: Point, stop: Point | None
@@ -243,9 +242,7 @@ class History:
         if seen is None:
             raise errors.not_found("There is no such event, or you may not see it")
         order = seen.entry.order
-        half = limit // 2
-        before = await self._reader.page(room, start=order, backwards=True, limit=half)
-        after = await self._reader.page(room, start=order, backwards=False, limit=limit - half)
+        before, after = await self._around(room, order, limit)
         around = [*before[::-1], seen.placed, *after]
         visible = await self._visibility.visible(room, requester.user_id, user_room, around)
         viewer = self._viewer(requester)
@@ -267,6 +264,26 @@ class History:
             ("state", json_list(await self._state_events(state, visible, wanted))),
         ]
         return json_object(parts)
+
+    async def _around(
+        self, room: Room, order: Order, limit: int
+    ) -> tuple[list[Placed], list[Placed]]:
+        """What comes before a place, newest first, and behind it; together at most `limit`."""
+
+        async def side(most: int, start: Point, backwards: bool) -> list[Placed]:
+            async def read() -> list[Placed]:
+                return await self._reader.page(room, start=order, backwards=backwards, limit=most)
+
+            reach = Reach(start, most, backwards=backwards, over_first=False)
+            if most == 0:
+                return []
+            return await self._gaps.filled(room, reach, read)
+
+        half = limit // 2
+        before, after = await asyncio.gather(
+            side(half, just_before(order), True), side(limit - half, just_after(order), False)
+        )
+        return before, after
 
     async def _context_state(self, where: _Where, last: Seen) -> Mapping[StateKey, StateRef]:
         """The state at the last event that is shown. Who isn't joined, and sees that by an invite

@@ -5,6 +5,8 @@ Rules:
    wait until the page is known to reach them.
 2. Servers are asked for a bounded time for each page. A gap that is left ends the page, so that
    the next one begins at it and asks again; a page that begins at it goes on behind it.
+3. Both directions are alike. What surrounds an event never goes over a gap, not even at once: its
+   ends are where clients page on.
 
 Spec: client-server API, /messages; server-server API, "Backfilling and retrieving missing events".
 """
@@ -36,11 +38,14 @@ class Backfill(Protocol):
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """A page that is read backwards: from where, how many events, and where it is to stop."""
+    """A page: from where, how many events, where it is to stop, and in which direction it is read.
+    `over_first`: it goes on behind a gap at its start that can't be filled."""
 
     start: Point
     limit: int
-    stop: Point | None
+    stop: Point | None = None
+    backwards: bool = True
+    over_first: bool = True
 
 
 class HistoryGaps:
@@ -51,8 +56,8 @@ class HistoryGaps:
         self._backfill = backfill
 
     async def filled(self, room: Room, reach: Reach, read: Read) -> list[Placed]:
-        """What `read` reads of the page, newest first, once that is filled as far as may be; it
-        ends at a gap that is left."""
+        """What `read` reads of the page, in the order of reading, once that is filled as far as may
+        be; it ends at a gap that is left."""
         found = await read()
         try:
             async with asyncio.timeout(limits.BACKFILL_WAIT_S):
@@ -63,24 +68,29 @@ class HistoryGaps:
                     found = await read()
         except TimeoutError:
             found = await read()  # more may have come before
-        left = [one for one in await self._gaps(room, reach, found) if one < reach.start.before]
-        if not left:
-            return found
-        return [placed for placed in found if event_entry(placed).order >= left[0]]
+        for gap in await self._gaps(room, reach, found):
+            kept = _up_to(gap, reach, found)
+            if kept or not reach.over_first:
+                return kept
+        return found
 
-    async def is_left(self, room: Room, below: Point, stop: Point | None) -> bool:
-        """Is something missing at or below a point?"""
-        gaps = await self._reader.gap_places(room, below.before, 1)
-        return any(stop is None or one >= stop.before for one in gaps)
+    async def is_left(
+        self, room: Room, end: Point, stop: Point | None, *, backwards: bool = True
+    ) -> bool:
+        """Is something missing from a point on?"""
+        gaps = await self._reader.gap_places(room, end.before, 1, backwards=backwards)
+        return any(stop is None or _is_within(one, stop.before, backwards) for one in gaps)
 
     async def _gaps(self, room: Room, reach: Reach, found: Sequence[Placed]) -> list[Order]:
         """The places below which the page lacks something, the nearest first."""
-        places = await self._reader.gap_places(room, reach.start.before, limits.GAPS_ASKED_AT_ONCE)
-        end = reach.stop.before if reach.stop is not None else None
+        start, backwards = reach.start.before, reach.backwards
+        places = await self._reader.gap_places(
+            room, start, limits.GAPS_ASKED_AT_ONCE, backwards=backwards
+        )
+        ends = [reach.stop.before] if reach.stop is not None else []
         if len(found) >= reach.limit:
-            last = event_entry(found[-1]).order
-            end = last if end is None else max(end, last)
-        return [one for one in places if end is None or one >= end]
+            ends.append(event_entry(found[-1]).order if found else start)
+        return [one for one in places if all(_is_within(one, end, backwards) for end in ends)]
 
     async def _fill(self, room: Room, gaps: Sequence[Order], limit: int) -> bool:
         if self._backfill is None:
@@ -88,3 +98,15 @@ class HistoryGaps:
         region = [one for one in gaps if one[0] == gaps[0][0]]
         children = await self._reader.at_places(room, region)
         return bool(children) and await self._backfill(room, children, limit=limit)
+
+
+def _is_within(gap: Order, end: Order, backwards: bool) -> bool:
+    return gap >= end if backwards else gap <= end
+
+
+def _up_to(gap: Order, reach: Reach, found: Sequence[Placed]) -> list[Placed]:
+    """What of a page comes before a gap is reached: what is missing lies below the gap's place."""
+    orders = [(placed, event_entry(placed).order) for placed in found]
+    if reach.backwards:
+        return [placed for placed, order in orders if order >= gap]
+    return [placed for placed, order in orders if order < gap]

@@ -231,9 +231,14 @@ class RoomRows:
             return await state_changes.resolutions(connection, room_nid)
 
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
-        """See `storage.redactions`."""
+        """See `storage.history.gaps`."""
         async with self._database.connection() as connection:
             return await gaps.before(connection, room_nid, order, limit)
+
+    async def gaps_behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        """See `storage.history.gaps`."""
+        async with self._database.connection() as connection:
+            return await gaps.behind(connection, room_nid, order, limit)
 
 
 class ProofQueue:

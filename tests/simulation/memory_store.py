@@ -281,6 +281,15 @@ class MemoryRooms:
         found.sort(reverse=True)
         return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
 
+    async def gaps_behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+        await self._pause()
+        found = sorted(
+            (place, missing)
+            for (nid, missing), place in self._tables.gaps.items()
+            if nid == room_nid and place >= order
+        )
+        return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
+
 
 class MemoryProofs:
     """`ProofStore`."""

@@ -354,6 +354,9 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
     gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
     seen[f"gaps {room}"] = sorted_rows(gaps, "n", "fill", "missing")
+    for limit in (1, 2, 100):
+        gaps = await store.rooms.gaps_behind(nid, (3, -2), limit)
+        seen[f"gaps behind {room} {limit}"] = [(row["n"], row["fill"]) for row in gaps]
     seen[f"due {room}"] = sorted_rows(await store.proofs.due(nid, 100), "event_nid")
     seen[f"with place {room}"] = [dict(row) for row in await store.proofs.with_place(nid, 110, 9)]
     wanted = [(nid, number) for number in range(100, 220)]

@@ -40,6 +40,19 @@ async def before(
     )
 
 
+async def behind(
+    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+) -> list[Row]:
+    """Missing events at or above a place, nearest first."""
+    return await connection.fetch(
+        "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND (n, fill) >= ($2, $3)"
+        " ORDER BY n, fill LIMIT $4",
+        room_nid,
+        *order,
+        limit,
+    )
+
+
 async def close(connection: Connection, room_nid: int, missing: Sequence[str]) -> None:
     """These events are here now."""
     await connection.execute(

@@ -224,9 +224,10 @@ class Gap:
         self.asked: list[list[EventId]] = []
 
     async def gap_places(
-        self, room: Room, order: tuple[int, int], limit: int
+        self, room: Room, order: tuple[int, int], limit: int, *, backwards: bool = True
     ) -> list[tuple[int, int]]:
-        return [self.order] if self.order <= order else []
+        is_ahead = self.order <= order if backwards else self.order >= order
+        return [self.order] if is_ahead else []
 
     async def backfill(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
         self.asked.append([event.event_id for event in children])
@@ -253,7 +254,7 @@ async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
     await syncs.page(ALICE, room_id, dir="b", limit=3, start=page.body["end"])
     assert gap.asked == [[child.event_id]] * 2, "the page begins right below the gap"
     await syncs.page(ALICE, room_id, dir="f", limit=100)
-    assert len(gap.asked) == 2, "forwards there is nothing older to fetch"
+    assert gap.asked == [[child.event_id]] * 3, "it lies within the page forwards, too"
 
 
 async def test_clients_do_not_see_events_that_only_merge_heads(syncs: SyncWorld) -> None:

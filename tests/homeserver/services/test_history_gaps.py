@@ -14,6 +14,7 @@ from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, UserId
 from homeserver import limits
 from homeserver.engine.room import Room
+from homeserver.rules.filters import EventFilter
 from homeserver.rules.sync_tokens import PageToken, Point, parse_any
 from homeserver.services.history import History, PageRequest
 from homeserver.services.requester import Requester
@@ -70,24 +71,41 @@ class Client:
     server: Here
     user: UserId = ALICE
 
-    async def page(self, start: str | None = None, limit: int = 10) -> dict[str, Any]:
-        requester = Requester(self.user, DeviceId("DEV"), 1, False)
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.user, DeviceId("DEV"), 1, False)
+
+    async def page(
+        self, start: str | None = None, limit: int = 10, *, backwards: bool = True
+    ) -> dict[str, Any]:
         point = point_of(start) if start else None
-        asked = PageRequest(self.server.room_id, True, point, limit=limit)
-        answer: dict[str, Any] = orjson.loads(await self.history.messages(requester, asked))
+        asked = PageRequest(self.server.room_id, backwards, point, limit=limit)
+        answer: dict[str, Any] = orjson.loads(await self.history.messages(self.requester, asked))
         return answer
 
-    async def walk(self, limit: int) -> list[str]:
+    async def walk(
+        self, limit: int, start: str | None = None, *, backwards: bool = True
+    ) -> list[str]:
         """The IDs of all pages, oldest first."""
         found: list[str] = []
-        start: str | None = None
         for _ in range(300):
-            page = await self.page(start, limit)
+            page = await self.page(start, limit, backwards=backwards)
             found += [event["event_id"] for event in page["chunk"]]
             if "end" not in page:
-                return found[::-1]
+                return found[::-1] if backwards else found
             start = page["end"]
         raise AssertionError("paging does not end")
+
+    async def context(self, event: Event, limit: int) -> dict[str, Any]:
+        raw = await self.history.context(
+            self.requester,
+            self.server.room_id,
+            event.event_id,
+            limit=limit,
+            wanted=EventFilter(),
+        )
+        answer: dict[str, Any] = orjson.loads(raw)
+        return answer
 
 
 def client_of(server: Here, others: Others) -> Client:
@@ -249,3 +267,87 @@ async def test_what_is_missing_is_asked_for_region_by_region(server: Here) -> No
     await client.page(limit=1000)
     assert all(len(one) == 1 for one in others.asked)
     assert len(others.asked) == 3
+
+
+# --- forwards ---------------------------------------------------------------------------------
+
+
+async def absences(server: Here, count: int, missed: int) -> list[Event]:
+    """ALICE joins, leaves and comes back so often; so many messages are missed each time. Returns
+    the last event before each absence."""
+    last = await server.join(ALICE, server.graph.begin())
+    ends = []
+    for absence in range(count):
+        said = chain(server, last, 2, f"here {absence} ")
+        await server.accept(*said)
+        ends.append(await leave(server, said[-1]))
+        last = await server.join(ALICE, chain(server, ends[-1], missed, f"missed {absence} ")[-1])
+    await server.accept(*chain(server, last, 2, "now "))
+    return ends
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("at_once", [2, 100])
+async def test_paging_forwards_from_an_event_goes_over_no_gap(
+    server: Here, at_once: int, limit: int
+) -> None:
+    [first, *_] = await absences(server, 2, 5)
+    client = client_of(server, Others(server, at_once=at_once))
+    start = (await client.context(first, 0))["end"]
+    order = ids(server.graph.oracle.order)
+    behind = order[order.index(first.event_id) + 1 :]
+    assert await client.walk(limit, start, backwards=False) == behind
+
+
+async def test_a_page_forwards_ends_at_a_gap_that_is_left_and_the_next_goes_on_behind_it(
+    server: Here,
+) -> None:
+    [left] = await absences(server, 1, 5)
+    others = Others(server, is_up=False)
+    client = client_of(server, others)
+    order = ids(server.graph.oracle.order)
+    place = order.index(left.event_id)
+    start = (await client.context(server.graph.events[EventId(order[place - 2])], 0))["start"]
+    page = await client.page(start, 100, backwards=False)
+    assert [one["event_id"] for one in page["chunk"]] == order[place - 2 : place + 1]
+    behind = await client.page(page["end"], 2, backwards=False)
+    assert [one["event_id"] for one in behind["chunk"]] == order[place + 6 : place + 8]
+    others.is_up = True
+    now = await client.page(page["end"], 2, backwards=False)
+    assert [one["event_id"] for one in now["chunk"]] == order[place + 1 : place + 3]
+
+
+async def test_a_page_forwards_that_does_not_reach_a_gap_asks_nobody(server: Here) -> None:
+    [first, second] = await absences(server, 2, 5)
+    others = Others(server)
+    client = client_of(server, others)
+    start = (await client.context(first, 0))["start"]
+    await client.page(start, 1, backwards=False)
+    assert others.asked == []
+    await client.page(start, 2, backwards=False)
+    [asked] = others.asked
+    child = server.graph.events[asked[0]]
+    assert child.content["membership"] == "join"
+    assert child.depth < second.depth
+
+
+async def test_what_surrounds_an_event_is_fetched_on_both_sides(server: Here) -> None:
+    """Else a client takes what stands on two sides of a gap for neighbours, and never asks."""
+    [left] = await absences(server, 1, 5)
+    order = ids(server.graph.oracle.order)
+    place = order.index(left.event_id)
+    others = Others(server, is_up=False)
+    client = client_of(server, others)
+    context = await client.context(left, 6)
+    assert context["events_after"] == []
+    back = server.graph.events[EventId(order[place + 6])]
+    context = await client.context(back, 6)
+    assert context["events_before"] == []
+    assert len(context["events_after"]) == 2
+    others.is_up = True
+    context = await client.context(left, 6)
+    assert [one["event_id"] for one in context["events_after"]] == order[place + 1 : place + 4]
+    assert await client.walk(3, context["end"], backwards=False) == order[place + 4 :]
+    context = await client.context(back, 6)
+    before = [one["event_id"] for one in context["events_before"]]
+    assert before == order[place + 3 : place + 6][::-1]
