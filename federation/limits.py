@@ -182,9 +182,6 @@ SERVERS_IN_ROOM_MAX = 100_000
 # --- transport: policy servers ------------------------------------------------------------------
 POLICY_REQUEST_S_MAX = 10.0  # of one signature, once it is its turn
 POLICY_ANSWER_BYTES_MAX = 65_536
-POLICY_AT_ONCE_MAX = 8  # requests to one policy server; further ones wait
-POLICY_WAITING_MAX = 500  # for one policy server; past it nothing is asked, as if it were down
-POLICY_WAIT_S_MAX = 20.0  # for one's turn; as above
 POLICY_PAUSE_S_MIN = 1.0  # after a failure, doubling; a longer Retry-After counts
 POLICY_PAUSE_S_MAX = 30.0  # so late our users notice at most that it is back
 POLICY_PAUSES_REMEMBERED_MAX = 1_000  # a forgotten one costs one more try

@@ -187,7 +187,7 @@ class PolicySigner(Protocol):
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
         """The event with the policy server's signature, verified, added to those that it has; or
-        why not. Takes a bounded time (POLICY_WAIT_S_MAX + POLICY_REQUEST_S_MAX)."""
+        why not. Takes a bounded time: the wait of its cause's turn, and POLICY_REQUEST_S_MAX."""
 
 
 class RoomWriter(Protocol):

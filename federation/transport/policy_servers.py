@@ -2,8 +2,9 @@
 
 Rules:
 1. What a policy server said of an event, yes or no, is remembered for a while: nobody asks twice.
-2. Requests to one policy server are bounded in number and time. One that fails is left alone for a
-   short, growing time; who waits for it meanwhile is told so at once.
+2. Each request takes a turn of whoever caused it (`scheduling`): one sender's events don't keep
+   others' from being asked about. A policy server that fails is left alone for a short, growing
+   time; who waits for it meanwhile is told so at once.
 3. A refusal (any 4xx that speaks of the event, or a signature that isn't the room's) is final. What
    shows only that it can't be asked (time-outs, 401, 429, 5xx, answers that are no JSON) isn't.
 4. A received event waits a bounded time for a policy server that can't be asked; then it goes on
@@ -15,10 +16,7 @@ same name, as MSC4284 suggests. If nothing is there, the answer is our own 404.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from federation.events.canonical_json import JsonObject, NotCanonical
@@ -35,15 +33,12 @@ from federation.limits import (
     POLICY_ANSWER_BYTES_MAX,
     POLICY_ANSWER_REMEMBERED_S,
     POLICY_ANSWERS_REMEMBERED_MAX,
-    POLICY_AT_ONCE_MAX,
     POLICY_HELD_MAX,
     POLICY_HOLD_S_MAX,
     POLICY_PAUSE_S_MAX,
     POLICY_PAUSE_S_MIN,
     POLICY_PAUSES_REMEMBERED_MAX,
     POLICY_REQUEST_S_MAX,
-    POLICY_WAIT_S_MAX,
-    POLICY_WAITING_MAX,
 )
 from federation.ports import Clock, EventStore, Metrics, PolicyRefusal, PolicySigner, Refused
 from federation.transport.client import (
@@ -83,14 +78,6 @@ class _Pause:
     detail: str
 
 
-class _Line:
-    """Those who are asking one policy server, or wait to."""
-
-    def __init__(self) -> None:
-        self.places = asyncio.Semaphore(POLICY_AT_ONCE_MAX)
-        self.present = 0
-
-
 class PolicyServers:
     """The asking side (`PolicySigner`)."""
 
@@ -98,20 +85,18 @@ class PolicyServers:
         self._client, self._clock, self._metrics = client, clock, metrics
         self._words: OrderedDict[tuple[PolicyServer, EventId], _Word] = OrderedDict()
         self._pauses: OrderedDict[ServerName, _Pause] = OrderedDict()
-        self._lines: dict[ServerName, _Line] = {}
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
         """`PolicySigner.sign`."""
         word = self._remembered(event, policy)
         if word is not None:
             return _applied(event, policy, word.answer)
-        async with self._place(policy.server) as has_place:
-            if not has_place:
-                outcome: Event | PolicyRefusal = _unasked(
-                    policy.server, "too many requests wait for it", POLICY_PAUSE_S_MIN
-                )
-            else:
+        outcome: Event | PolicyRefusal
+        try:
+            async with self._client.turn(policy.server):
                 outcome = self._paused(policy.server) or await self._ask(event, policy)
+        except FederationError as busy:  # what the request itself meets is an outcome
+            outcome = _unasked(policy.server, busy.detail, POLICY_PAUSE_S_MIN)
         if isinstance(outcome, Event):
             result = "signed"
         else:
@@ -166,25 +151,6 @@ class PolicyServers:
             self._words.popitem(last=False)
 
     # --- how often one is asked -------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _place(self, server: ServerName) -> AsyncIterator[bool]:
-        """One's turn at a policy server; False where there is none within the limits."""
-        line = self._lines.setdefault(server, _Line())
-        if line.present >= POLICY_AT_ONCE_MAX + POLICY_WAITING_MAX:
-            yield False
-            return
-        line.present += 1
-        has_place = False
-        try:
-            has_place = await _acquired(line.places)
-            yield has_place
-        finally:
-            if has_place:
-                line.places.release()
-            line.present -= 1
-            if line.present == 0:
-                del self._lines[server]
 
     def _paused(self, server: ServerName) -> PolicyRefusal | None:
         pause = self._pauses.get(server)
@@ -267,14 +233,6 @@ class Recommendations:
         if len(self._held_since_s) > POLICY_HELD_MAX:
             self._held_since_s.popitem(last=False)
         return now_s - since_s < POLICY_HOLD_S_MAX
-
-
-async def _acquired(places: asyncio.Semaphore) -> bool:
-    try:
-        async with asyncio.timeout(POLICY_WAIT_S_MAX):
-            return await places.acquire()
-    except TimeoutError:
-        return False
 
 
 def _parse(body: bytes) -> JsonObject:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from federation import limits
+from federation.causes import Cause, CauseKind, caused_by
 from federation.events import canonical_json
 from federation.events.event import Event, parse_pdu
 from federation.events.ids import RoomId, ServerName, UserId
@@ -23,6 +24,8 @@ from federation.transport.gap_filler import NotAtHand, Undecided
 from federation.transport.handshakes import MembershipWish
 from federation.transport.outside.failures import HandshakeFailed
 from federation.transport.policy_servers import Asked, PolicyServers
+from federation.transport.scheduling import scheduler
+from federation.transport.scheduling.scheduler import SHARES
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
 from tests.federation.transport.policy_app import SIGN_PATH, Mood, PolicyApp
@@ -350,29 +353,60 @@ async def test_one_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         room.app.go_on.set()
 
 
-async def test_requests_to_one_policy_server_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_servers, "POLICY_AT_ONCE_MAX", 2)
-    monkeypatch.setattr(policy_servers, "POLICY_WAITING_MAX", 3)
+async def test_one_cause_does_not_keep_others_from_asking() -> None:
+    """A server that floods a room has a share of what is under way; others have theirs."""
     async with guarded() as room:
         room.app.mood = Mood.STALLS
-        events = [room.says(str(i)) for i in range(6)]
+        flood = [room.says(f"flood {i}") for i in range(20)]
+        honest = room.says("honest")
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(room.a.policies.sign(event, room.app.policy)) for event in events
-            ]
-            await until(lambda: len(room.app.asked) == 2)
-            await until(lambda: tasks[5].done())
-            assert isinstance(tasks[5].result(), PolicyRefusal)
+            with caused_by(Cause(CauseKind.SERVER, "flood.test")):
+                flooding = [
+                    group.create_task(room.a.policies.sign(event, room.app.policy))
+                    for event in flood
+                ]
+            await until(lambda: len(room.app.asked) == limits.FETCHES_PER_SERVER_AND_CAUSE_MAX)
+            with caused_by(Cause(CauseKind.SERVER, "honest.test")):
+                asking = group.create_task(room.a.policies.sign(honest, room.app.policy))
+            await until(lambda: len(room.app.asked) > limits.FETCHES_PER_SERVER_AND_CAUSE_MAX)
             room.app.mood = Mood.RECOMMENDS
             room.app.go_on.set()
-        assert all(isinstance(task.result(), Event) for task in tasks[:5])
-        assert room.app.at_once_most == 2
+        asked = [event["content"]["body"] for event in room.app.asked]
+        assert asked.index("honest") == limits.FETCHES_PER_SERVER_AND_CAUSE_MAX
+        assert isinstance(asking.result(), Event)
+        assert all(isinstance(task.result(), Event) for task in flooding)
+        assert room.app.at_once_most <= limits.FETCHES_PER_SERVER_MAX
+
+
+async def test_a_cause_without_a_turn_is_told_that_nothing_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    share = replace(SHARES[CauseKind.SERVER], waiting=1)
+    monkeypatch.setattr(scheduler, "SHARES", {**SHARES, CauseKind.SERVER: share})
+    monkeypatch.setattr(scheduler, "FETCHES_PER_SERVER_AND_CAUSE_MAX", 1)
+    async with guarded() as room:
+        room.app.mood = Mood.STALLS
+        events = [room.says(str(i)) for i in range(3)]
+        async with asyncio.TaskGroup() as group:
+            with caused_by(Cause(CauseKind.SERVER, "flood.test")):
+                tasks = [
+                    group.create_task(room.a.policies.sign(event, room.app.policy))
+                    for event in events
+                ]
+            await until(lambda: any(task.done() for task in tasks))
+            [refused] = [task.result() for task in tasks if task.done()]
+            assert isinstance(refused, PolicyRefusal)
+            assert not refused.is_final
+            room.app.mood = Mood.RECOMMENDS
+            room.app.go_on.set()
+        assert sum(isinstance(task.result(), Event) for task in tasks) == 2
+        assert isinstance(await room.a.policies.sign(events[2], room.app.policy), Event)
 
 
 async def test_who_waits_for_a_turn_is_told_of_the_failure_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(policy_servers, "POLICY_AT_ONCE_MAX", 1)
+    monkeypatch.setattr(scheduler, "FETCHES_PER_SERVER_AND_CAUSE_MAX", 1)
     async with guarded() as room:
         room.app.mood = Mood.STALLS
         async with asyncio.TaskGroup() as group:
@@ -385,22 +419,6 @@ async def test_who_waits_for_a_turn_is_told_of_the_failure_before_it(
             room.app.go_on.set()
         assert len(room.app.asked) == 1
         assert all(isinstance(task.result(), PolicyRefusal) for task in tasks)
-
-
-async def test_a_wait_for_ones_turn_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_servers, "POLICY_AT_ONCE_MAX", 1)
-    monkeypatch.setattr(policy_servers, "POLICY_WAIT_S_MAX", 0.01)
-    async with guarded() as room:
-        room.app.mood = Mood.STALLS
-        async with asyncio.TaskGroup() as group:
-            first = group.create_task(room.a.policies.sign(room.says("1"), room.app.policy))
-            await until(lambda: len(room.app.asked) == 1)
-            second = await room.a.policies.sign(room.says("2"), room.app.policy)
-            assert isinstance(second, PolicyRefusal)
-            assert not second.is_final
-            room.app.mood = Mood.RECOMMENDS
-            room.app.go_on.set()
-        assert isinstance(first.result(), Event)
 
 
 async def test_an_event_too_large_for_another_signature_is_not_recommended() -> None:
