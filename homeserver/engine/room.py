@@ -148,7 +148,7 @@ class Turn:
         """Drops what was staged and not kept."""
         room = self._room
         if self.is_lost:
-            room.drop_staged()  # all of it was staged in this turn, after the failure or before
+            _drop_staged(room)  # all of it was staged in this turn, after the failure or before
         elif self.staged or room.staged is not self.view:
             for event_id in self.staged:
                 room.unstage(event_id)
@@ -303,14 +303,7 @@ class Room:
     def discard_staged(self) -> None:
         """After a failure: what was staged is gone, and whoever built on it is told so."""
         self.generation += 1
-        self.drop_staged()
-
-    def drop_staged(self) -> None:
-        """Takes back all that is staged."""
-        self.staged_events.clear()
-        self.staged_refs.clear()
-        self.staged_missing.clear()
-        self.restore(self.view)
+        _drop_staged(self)
 
     def restore(self, view: RoomView) -> None:
         """Takes back staging that was not queued."""
@@ -336,6 +329,14 @@ class Room:
 
             self._auth, self._auth_of = AuthState(self.version, lookup), state
         return self._auth
+
+
+def _drop_staged(room: Room) -> None:
+    """Takes back all that is staged."""
+    room.staged_events.clear()
+    room.staged_refs.clear()
+    room.staged_missing.clear()
+    room.restore(room.view)
 
 
 def ring_entry(placed: Placed) -> EventEntry:
