@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from federation.events import canonical_json, hashes, ids
-from federation.events.event import Event
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event, SignedEvent
 from federation.events.ids import InvalidIdentifier, KeyId, ServerName, server_of
 
 
@@ -55,15 +56,25 @@ def required_signers(event: Event) -> frozenset[ServerName]:
     return originating_servers(event) | {authorising}
 
 
+def signed_parts(event: Event) -> SignedEvent:
+    """The event with what its signatures are verified by; its bytes are read for it."""
+    pdu = canonical_json.decode_lenient(event.raw)
+    payload = hashes.reference_payload(pdu, event.version)
+    return SignedEvent(event, payload, _signatures(pdu))
+
+
 def signature_payload(event: Event) -> bytes:
     """The bytes that its signers signed: the redacted event without signatures and unsigned."""
-    pdu = canonical_json.decode_lenient(event.raw)
-    return hashes.reference_payload(pdu, event.version)
+    return signed_parts(event).payload
 
 
 def signatures_of(event: Event) -> dict[ServerName, dict[KeyId, str]]:
     """The signatures that the event bears, per server and key; not verified."""
-    found: dict[str, Any] = canonical_json.decode_lenient(event.raw).get("signatures", {})
+    return _signatures(canonical_json.decode_lenient(event.raw))
+
+
+def _signatures(pdu: JsonObject) -> dict[ServerName, dict[KeyId, str]]:
+    found: dict[str, Any] = pdu.get("signatures", {})
     return {
         ServerName(server): {KeyId(key_id): text for key_id, text in made.items()}
         for server, made in found.items()

@@ -22,8 +22,7 @@ from federation.events.ids import EventId, KeyId, ServerName, StateKey
 from federation.events.signatures import (
     authorising_server,
     originating_servers,
-    signature_payload,
-    signatures_of,
+    signed_parts,
 )
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.graph.auth_failures import AuthRule
@@ -160,7 +159,7 @@ class SignatureRequirements:
 
 def signature_requirements(event: Event) -> SignatureRequirements:
     """What has to be verified of an event; pure, so that batches can go to threads."""
-    return signed_requirements(SignedEvent(event, signature_payload(event), signatures_of(event)))
+    return signed_requirements(signed_parts(event))
 
 
 def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
@@ -227,8 +226,10 @@ _T = TypeVar("_T")
 _Check = Generator[Need, Answer, _T]
 
 
-def _check_signatures(event: Event) -> _Check[frozenset[ServerName] | Dropped]:
-    requirements = signature_requirements(event)
+def _check_signatures(
+    event: Event, required: SignatureRequirements | None
+) -> _Check[frozenset[ServerName] | Dropped]:
+    requirements = required or signature_requirements(event)
     for server in requirements.originating:
         if not requirements.servers[server]:
             return Dropped(DropReason.UNSIGNED)
@@ -315,17 +316,21 @@ def _check_state_before(
 
 
 def admit(
-    event: Event, *, verified_servers: frozenset[ServerName] | None = None
+    event: Event,
+    *,
+    verified_servers: frozenset[ServerName] | None = None,
+    required: SignatureRequirements | None = None,
 ) -> Generator[Need, Answer, Verdict]:
     """Checks 2, 4 and 5 in order, for an event that `parse_pdu` made.
 
     `verified_servers`: the outcome of `verify_signatures` when that was done before (in a batch);
-    then no keys are asked for. Returns Accepted, Rejected, Dropped or Waiting, never SoftFailed.
+    then no keys are asked for. `required`: what is to be verified, where the event was read for it
+    before. Returns Accepted, Rejected, Dropped or Waiting, never SoftFailed.
     """
     # 2
     verified: frozenset[ServerName] | Dropped
     if verified_servers is None:
-        verified = yield from _check_signatures(event)
+        verified = yield from _check_signatures(event, required)
         if isinstance(verified, Dropped):
             return verified
     else:

@@ -103,7 +103,8 @@ class GapFiller:
 
     async def judge_at_hand(self, event: Event) -> Verdict:
         """The verdict by what is stored. Raises NotAtHand where it isn't enough."""
-        verdict = await self._drive(event, admit(event), None)
+        required = await self._signatures.read(event)
+        verdict = await self._drive(event, admit(event, required=required), None)
         if isinstance(verdict, Waiting):
             raise NotAtHand
         return verdict

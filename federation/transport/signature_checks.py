@@ -12,12 +12,14 @@ Spec: server-server API, "Validating hashes and signatures on received events".
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
 from federation.events.event import Event
 from federation.events.ids import EventId, KeyId, ServerName
+from federation.events.nesting import is_deep
 from federation.events.signatures import signature_payload, signatures_of
 from federation.graph.admission import (
     DropReason,
@@ -28,6 +30,7 @@ from federation.graph.admission import (
     verify_signatures,
 )
 from federation.graph.policy_servers import POLICY_KEY_ID
+from federation.limits import NESTING_MAX
 from federation.transport.bulk import in_threads
 from federation.transport.keyring import Keyring, KeyWanted
 
@@ -70,9 +73,15 @@ class SignatureChecker:
             keys = self.keys_at_hand(need)
         return keys
 
+    async def read(self, event: Event) -> SignatureRequirements:
+        """What has to be verified of an event; one that is nested deeply is read in a thread."""
+        if is_deep(event.raw, NESTING_MAX):
+            return await asyncio.to_thread(signature_requirements, event)
+        return signature_requirements(event)
+
     async def check(self, event: Event) -> Signers:
         """Verifies one event, fetching keys as needed."""
-        requirements = signature_requirements(event)
+        requirements = await self.read(event)
         return verify_signatures(requirements, await self.fetch_keys(requirements.need()))
 
     async def check_signer(self, event: Event, server: ServerName) -> DropReason | None:

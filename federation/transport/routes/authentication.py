@@ -91,8 +91,6 @@ class Reads(Enum):
 
     DOCUMENT = "document"
     """As a JSON object, nested at most `NESTING_MAX` levels."""
-    EVENTS = "events"
-    """As a JSON object with events, which may be nested as deeply as they like."""
     NOTHING = "nothing"
     """Not here: the handler cuts it itself."""
 
@@ -186,10 +184,9 @@ def _verified(signed: SignedRequest, claims: Sequence[_Claim]) -> ServerName | N
 async def _read(body: bytes, reads: Reads) -> JsonObject:
     if reads is Reads.NOTHING:
         return {}
-    with_events = reads is Reads.EVENTS
     if len(body) <= PARSED_AT_ONCE_BYTES_MAX:
-        return parse_object(body, with_events=with_events)
-    return await asyncio.to_thread(parse_object, body, with_events=with_events)
+        return parse_object(body)
+    return await asyncio.to_thread(parse_object, body)
 
 
 def _too_much_under_way() -> Refused:

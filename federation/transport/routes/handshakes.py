@@ -38,7 +38,7 @@ from federation.ports import (
 )
 from federation.transport.outside.invite_states import InviteStates
 from federation.transport.policy_servers import Recommendations
-from federation.transport.routes.authentication import PeerRequest, Reads
+from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
 from federation.transport.routes.room_access import RoomAccess, parse_own_user, parse_room
 from federation.transport.signature_checks import SignatureChecker
@@ -109,7 +109,7 @@ class HandshakeRoutes:
             (
                 "PUT",
                 path,
-                endpoints.signed(handler.__name__, handler, bytes_max=most, reads=Reads.EVENTS),
+                endpoints.signed(handler.__name__, handler, bytes_max=most),
             )
             for path, handler in puts
         ]

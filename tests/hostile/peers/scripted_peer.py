@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import isawaitable
 from itertools import count
 from typing import Any, NamedTuple
@@ -98,8 +99,24 @@ class ScriptedPeer:
             "Content-Type": "application/json",
             **(headers or {}),
         }
+        return await self._exchange(method, path, body, sent)
+
+    def prepare(self, method: str, path: str, content: object) -> Callable[[], Awaitable[Reply]]:
+        """A signed request, written now and sent when it is called: that costs little then."""
+        body = canonical_json.encode_lenient(content)
+        authorization = build_authorization(
+            SignedRequest(method, path, body),
+            origin=ServerName(self.name),
+            destination=ServerName(SERVER),
+            key=self.key,
+        )
+        return partial(self._exchange, method, path, body, {"Authorization": authorization})
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Reply:
         url = URL(f"https://{self.target}{path}", encoded=True)
-        async with self.session.request(method, url, data=body, headers=sent) as response:
+        async with self.session.request(method, url, data=body, headers=headers) as response:
             text = await response.read()
             try:
                 parsed = orjson.loads(text)

@@ -97,14 +97,3 @@ def test_the_bounds_of_a_document_are_reached() -> None:
     assert isinstance(value["a"], list)
     flat = b'{"a":[' + b",".join([b"[]"] * (DOCUMENT_CONTAINERS_MAX - 2)) + b"]}"
     assert len(parse_object(flat)["a"]) == DOCUMENT_CONTAINERS_MAX - 2
-
-
-def test_events_may_be_deep_as_long_as_they_are_no_larger_than_events() -> None:
-    def event(size: int) -> bytes:
-        return b'{"a":' + deep(size - 6) + b"}"
-
-    with pytest.raises(Refused):
-        parse_object(event(DEEP_TEXT_BYTES_MAX + 1), with_events=True)
-    assert parse_object(event(DEEP_TEXT_BYTES_MAX), with_events=True)
-    with pytest.raises(Refused):
-        parse_object(event(1_000))
