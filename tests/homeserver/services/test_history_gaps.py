@@ -351,3 +351,36 @@ async def test_what_surrounds_an_event_is_fetched_on_both_sides(server: Here) ->
     context = await client.context(back, 6)
     before = [one["event_id"] for one in context["events_before"]]
     assert before == order[place + 3 : place + 6][::-1]
+
+
+@pytest.mark.parametrize("at_most", [2, 3])
+async def test_a_bounded_number_of_events_is_asked_about_at_once(
+    server: Here, monkeypatch: pytest.MonkeyPatch, at_most: int
+) -> None:
+    """Three branches come with the first answer, what is below each with later ones."""
+    monkeypatch.setattr(limits, "GAPS_ASKED_AT_ONCE", at_most)
+    start = server.graph.begin()
+    ends = [chain(server, start, 2, name)[-1] for name in ("a", "b", "c")]
+    await server.join(ALICE, *ends)
+    others = Others(server, at_once=3)
+    page = await client_of(server, others).page(limit=7)
+    assert len(page["chunk"]) == 7
+    asked = [len(children) for children in others.asked]
+    assert asked[:2] == [1, at_most]
+    assert max(asked) == at_most
+
+
+@pytest.mark.parametrize("times", [8, 9])
+async def test_other_servers_are_asked_a_bounded_number_of_times_for_a_page(
+    server: Here, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Each answer brings one event."""
+    monkeypatch.setattr(limits, "GAPS_FILLED_PER_PAGE", times)
+    missing = chain(server, server.graph.begin(), 20)
+    await server.join(ALICE, missing[-1])
+    others = Others(server, at_once=1)
+    client = client_of(server, others)
+    page = await client.page(limit=10)
+    assert len(others.asked) == times
+    assert len(page["chunk"]) == 1 + times
+    assert len((await client.page(page["end"], limit=5))["chunk"]) == 5

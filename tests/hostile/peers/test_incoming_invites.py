@@ -6,6 +6,7 @@ state".
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -96,6 +97,28 @@ async def test_of_stripped_entries_in_version_12_the_create_event_is_fetched(wor
     assert reply.status == 200, reply
     types = {one["type"] for one in await shown(world, room, user)}
     assert types == {"m.room.create", "m.room.member"}
+
+
+async def test_the_create_event_is_waited_for_a_short_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "federation.transport.outside.invite_states"
+    monkeypatch.setattr(f"{module}.INVITE_CREATE_FETCH_S_MAX", 0.1)
+    room, user = ScriptedRoom(world.evil), await newcomer(world)
+    stalled = asyncio.Event()
+
+    async def stall() -> Http:
+        await stalled.wait()
+        return Http(403)
+
+    world.evil.answers = {"/event/": lambda path, body: stall()}
+    event = build_invite(room, world, state_key=user.user_id, auth_events=[])
+    try:
+        reply = await send_invite(room, event, [stripped(one) for one in room.state])
+    finally:
+        stalled.set()
+    assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
+    assert await shown(world, room, user) == []
 
 
 async def test_bad_entries_are_left_out_and_the_rest_is_kept(world: World) -> None:

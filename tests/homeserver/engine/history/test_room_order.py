@@ -9,6 +9,7 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId
+from homeserver import limits
 from homeserver.engine.reader import BEGINNING, event_entry
 from tests.homeserver.engine.engine_world import ALICE, draft, message
 from tests.homeserver.engine.history.history_world import BOB, Graph, Here, here
@@ -121,3 +122,23 @@ async def test_what_may_have_missing_descendants_further_down_goes_below_them() 
         order = await order_of(server)
         wanted = [shared, missing, lower, upper]
         assert order[-5:-1] == [one.event_id for one in wanted]
+
+
+@pytest.mark.parametrize(("looked_at", "expected"), [(3, ["one", "aside"]), (2, ["aside", "one"])])
+async def test_past_a_number_of_gaps_there_may_be_one_everywhere(
+    monkeypatch: pytest.MonkeyPatch, looked_at: int, expected: list[str]
+) -> None:
+    """Two events name missing ones: the join, and the first that came of history. What is known to
+    lack nothing stands right below what names it, else right above what it names."""
+    monkeypatch.setattr(limits, "GAPS_LOOKED_AT", looked_at)
+    async with here() as server:
+        graph = server.graph
+        start = graph.begin()
+        named = {name: graph.add(message(name, BOB), start) for name in ("one", "aside")}
+        await server.join(ALICE, *named.values())
+        await server.backfill(
+            *[event for event in graph.oracle.order if event in (start, named["one"])]
+        )
+        await server.backfill(named["aside"])
+        order = await order_of(server)
+        assert order[-3:-1] == [named[name].event_id for name in expected]

@@ -9,6 +9,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted
+from homeserver import limits
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,
@@ -144,6 +145,22 @@ async def test_the_last_of_the_users_decides_until_when_a_server_was_there(world
     await comes(world, room_id, "leave", CAROL)
     after = await world.say(room_id, "after")
     assert [await form(world, between), await form(world, after)] == [WHOLE, NOTHING]
+
+
+@pytest.mark.parametrize(("looked_at", "expected"), [(2, WHOLE), (1, NOTHING)])
+async def test_a_bounded_number_of_departed_users_is_looked_at_the_newest_first(
+    world: World, monkeypatch: pytest.MonkeyPatch, looked_at: int, expected: str
+) -> None:
+    """CAROL came and left last, but of BOB there is a newer member event."""
+    room_id = await world.create_room()
+    await comes(world, room_id, "join")
+    await comes(world, room_id, "leave")
+    between = await world.say(room_id, "between")
+    await comes(world, room_id, "join", CAROL)
+    await comes(world, room_id, "leave", CAROL)
+    await member(world, room_id, "ban")
+    monkeypatch.setattr(limits, "DEPARTED_USERS_SEEN", looked_at)
+    assert await form(world, between) == expected
 
 
 async def test_who_is_invited_sees_from_the_invite_on_where_invited_may(world: World) -> None:

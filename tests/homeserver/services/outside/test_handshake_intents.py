@@ -242,7 +242,8 @@ async def test_a_leave_waits_a_short_while_and_is_told_later(
     service = world.service()
     world.others.outcomes = [asyncio.Event(), DEAD, DEAD]
     with pytest.raises(MatrixError) as caught:
-        await act(service, "leave")
+        async with asyncio.timeout(20):
+            await act(service, "leave")
     assert caught.value.status == 504
     world.others.now("leave", "$invite")  # it ends here by the user's word
     await service.work_once()
@@ -299,4 +300,46 @@ async def test_it_is_given_up_at_last(world: World, monkeypatch: pytest.MonkeyPa
         world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
         waits.append(await service.work_once())
     assert waits == [limits.HANDSHAKE_RETRY_S_MIN * 2, limits.HANDSHAKE_RETRY_S_MIN * 4, None]
+    assert await world.intents() == []
+
+
+async def test_an_attempt_ends_and_is_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.others.now("invite", "$old")
+    service = world.service()
+    world.others.outcomes = [DEAD, asyncio.Event()]
+    with pytest.raises(MatrixError):
+        await act(service, "leave")
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "HANDSHAKE_ATTEMPT_S_MAX", 0.01)
+        wait_s = await service.work_once()
+    assert wait_s == limits.HANDSHAKE_RETRY_S_MIN * 2
+    assert await world.intents() == ["leave"]
+    world.clock.jump(wait_s)
+    assert await service.work_once() is None
+    assert len(world.others.asked) == 3
+    assert await world.intents() == []
+
+
+@pytest.mark.parametrize("at_once", [2, 5])
+async def test_so_many_are_tried_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKES_AT_ONCE_MAX", at_once)
+    world.others.now("invite", "$old")
+    service = world.service()
+    gate = asyncio.Event()
+    world.others.outcomes = [DEAD] * 5 + [gate] * 5
+    for number in range(5):
+        with pytest.raises(MatrixError):
+            await service.leave(ROOM, UserId(f"@user{number}:here.example"), [ONE], {})
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    work = asyncio.ensure_future(service.work_once())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(world.others.asked) == 5 + at_once
+    gate.set()
+    assert await work is None
     assert await world.intents() == []
