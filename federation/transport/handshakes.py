@@ -45,7 +45,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
 from federation.transport.arrivals import Arrivals
-from federation.transport.bulk import EventReader, RoomRef, parse_pieces
+from federation.transport.bulk import EventReader, RoomRef
 from federation.transport.client import (
     FederationClient,
     FederationError,
@@ -60,7 +60,7 @@ from federation.transport.outside.failures import (
     sent_to,
     worst_of,
 )
-from federation.transport.outside.invite_states import event_of_older_answer
+from federation.transport.outside.invite_states import InviteStates, event_of_older_answer
 from federation.transport.parsing.answers import AnswerReader, Wanted, decode_shallow
 from federation.transport.queries import parse_servers
 from federation.transport.signature_checks import SignatureChecker
@@ -141,6 +141,7 @@ class Handshakes:
         self._key, self._client, self._fetcher = key, client, fetcher
         self._signatures, self._writer, self._clock = signatures, writer, clock
         self._outside, self._arrivals = outside, arrivals
+        self._states = InviteStates(signatures, fetcher)
 
     # --- joining ----------------------------------------------------------------------------------
 
@@ -218,30 +219,12 @@ class Handshakes:
             with sent_to(server):
                 await self._put(server, target, canonical_json.decode_lenient(event.raw), reader)
             state = reader.entries("knock_room_state")
-            shown = await self._stripped(state, wish.room_id, version)
+            shown = await self._states.read_knock(server, state, RoomRef(wish.room_id, version))
             return Knocked(event, version, shown, server)
 
         knocked = await self._by_any(wish, via, knock_by)
         await self._outside.keep(knocked.event, knocked.stripped_state, knocked.server)
         return knocked
-
-    async def _stripped(
-        self, state: Sequence[Piece], room_id: RoomId, version: RoomVersion
-    ) -> list[JsonObject]:
-        """State for the user's eyes: whole events are checked, stripped ones taken as they are
-        where the version allows them."""
-        events = await parse_pieces(state, RoomRef(room_id, version))
-        verdicts = await self._signatures.check_many(events)
-        shown = [
-            {"type": e.type, "state_key": e.state_key, "sender": e.sender, "content": e.content}
-            for e in events
-            if e.is_state and not isinstance(verdicts[e.event_id], DropReason)
-        ]
-        if shown or version.room_id_is_create_hash:
-            return shown
-        names = ("type", "state_key", "sender", "content")
-        entries = [one for one in map(decode_shallow, state) if isinstance(one, dict)]
-        return [{n: one[n] for n in names} for one in entries if all(n in one for n in names)]
 
     # --- inviting ---------------------------------------------------------------------------------
 

@@ -1,15 +1,18 @@
-"""What an invited user is shown of a room that this server isn't in: `invite_room_state`.
+"""What a user who is invited, or knocks, is shown of a room that this server isn't in.
 
 Rules:
-1. Where the room ID is the create event's hash, entries are signed events of the room, the create
-   event among them. Stripped ones, which some servers send, can't be told from made-up ones: they
-   are left out, and the create event is fetched from the inviter's server. It can't be false, for
-   its hash is the room's ID. Where it can't be had, there is no invite.
-2. In older versions stripped entries are taken as they are. What isn't one is left out.
-3. What is kept is bounded in bytes: what helps to recognise the room comes first.
+1. Whole events of the room are checked, and count before stripped ones for the same state; what
+   isn't signed as it must be is left out. (In invites of versions whose room IDs aren't hashes all
+   entries are taken as stripped ones: the inviter's server has to be believed anyway.)
+2. Stripped entries, which some servers send, can't be told from made-up ones. They are taken where
+   they help to recognise the room, for nothing else is there to show; clients are warned of that.
+3. Where the room ID is the create event's hash, that event is never taken stripped: what comes
+   whole, or is fetched from the server, can't be false. Where it can't be had, there is no invite;
+   a knock has been taken by then, and is shown without it.
+4. What is kept is bounded in bytes: what helps to recognise the room comes first.
 
-Spec: server-server API, "Inviting to a room" (invites-v2.yaml); client-server API, "Stripped
-state".
+Spec: server-server API, "Inviting to a room" (invites-v2.yaml), "Knocking upon a room"
+(knocks.yaml); client-server API, "Stripped state".
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from collections.abc import Sequence
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.event import Event, InvalidEvent, parse_pdu
-from federation.events.ids import ServerName
+from federation.events.ids import ServerName, StateKey, UserId
+from federation.events.json_pieces import Piece
 from federation.events.nesting import is_deep
 from federation.graph.admission import DropReason
 from federation.graph.auth_rules import create_event_id
@@ -31,9 +35,10 @@ from federation.limits import (
     STRIPPED_STATE_EVENTS_MAX,
 )
 from federation.ports import Refused
-from federation.transport.bulk import RoomRef
+from federation.transport.bulk import RoomRef, parse_pieces
 from federation.transport.client import FederationError
 from federation.transport.event_fetcher import EventFetcher
+from federation.transport.parsing.answers import decode_shallow
 from federation.transport.signature_checks import SignatureChecker
 
 _FIRST = (
@@ -46,10 +51,11 @@ _FIRST = (
     "m.room.topic",
     "m.room.member",
 )
+_CREATE: StateKey = ("m.room.create", "")
 
 
 class InviteStates:
-    """Reads the state that comes with invites."""
+    """Reads the state that comes with invites, and with answers to knocks."""
 
     def __init__(self, signatures: SignatureChecker, fetcher: EventFetcher) -> None:
         self._signatures, self._fetcher = signatures, fetcher
@@ -61,32 +67,49 @@ class InviteStates:
         entries = [entry for entry in state if isinstance(entry, dict)]
         if not invite.version.room_id_is_create_hash:
             return bounded([_strip(entry) for entry in entries if _is_state(entry)])
-        events = await self._verified(entries, invite)
-        if not any(event.type == "m.room.create" for event in events):
-            events.append(await self._create(origin, invite))
-        return bounded([_strip(canonical_json.decode_lenient(event.raw)) for event in events])
-
-    async def _verified(self, entries: Sequence[JsonObject], invite: Event) -> list[Event]:
-        """The signed state events of the invite's room among some entries."""
-        parsed = [_state_event(entry, invite) for entry in entries]
-        events = list({event.event_id: event for event in parsed if event is not None}.values())
-        verdicts = await self._signatures.check_many(events)
-        return [event for event in events if not isinstance(verdicts[event.event_id], DropReason)]
-
-    async def _create(self, origin: ServerName, invite: Event) -> Event:
-        event_id = create_event_id(invite.room_id, invite.version)
-        assert event_id is not None, "the room ID is its hash"
-        try:
-            async with asyncio.timeout(INVITE_CREATE_FETCH_S_MAX):
-                room = RoomRef(invite.room_id, invite.version)
-                found = await self._fetcher.fetch_event(origin, event_id, room)
-        except (FederationError, TimeoutError):
-            found = None
-        if found is None or found.type != "m.room.create" or found.content_redacted:
+        room = RoomRef(invite.room_id, invite.version)
+        events = [event for entry in entries if (event := _event(entry, room)) is not None]
+        events = await self._with_create(origin, room, await self._verified(events))
+        if not any(event.key == _CREATE for event in events):
             raise Refused(
                 400, "M_INVALID_PARAM", "invite_room_state lacks the room's m.room.create event"
             )
-        return found
+        return _shown(events, entries, room, invite.sender)
+
+    async def read_knock(
+        self, server: ServerName, state: Sequence[Piece], room: RoomRef
+    ) -> list[JsonObject]:
+        """The stripped state to show, of what a server answered to a knock."""
+        events = await self._verified(await parse_pieces(state, room))
+        if room.version.room_id_is_create_hash:
+            events = await self._with_create(server, room, events)
+        decoded = [decode_shallow(piece) for piece in state]
+        entries = [entry for entry in decoded if isinstance(entry, dict)]
+        return _shown(events, entries, room, None)
+
+    async def _verified(self, events: Sequence[Event]) -> list[Event]:
+        """Those that are signed, whole state events, each once."""
+        whole = [event for event in events if event.is_state and not event.content_redacted]
+        distinct = list({event.event_id: event for event in whole}.values())
+        verdicts = await self._signatures.check_many(distinct)
+        return [event for event in distinct if not isinstance(verdicts[event.event_id], DropReason)]
+
+    async def _with_create(
+        self, server: ServerName, room: RoomRef, events: list[Event]
+    ) -> list[Event]:
+        """With the room's create event, if it is among them or the server gives it."""
+        if any(event.key == _CREATE for event in events):
+            return events
+        event_id = create_event_id(room.room_id, room.version)
+        assert event_id is not None, "the room ID is its hash"
+        try:
+            async with asyncio.timeout(INVITE_CREATE_FETCH_S_MAX):
+                found = await self._fetcher.fetch_event(server, event_id, room)
+        except (FederationError, TimeoutError):
+            return events
+        if found is None or found.key != _CREATE or found.content_redacted:
+            return events
+        return [*events, found]
 
 
 def bounded(stripped: Sequence[JsonObject]) -> list[JsonObject]:
@@ -116,14 +139,37 @@ def event_of_older_answer(body: bytes) -> object:
     return answer[1].get("event")
 
 
-def _state_event(entry: JsonObject, invite: Event) -> Event | None:
+def _event(entry: JsonObject, room: RoomRef) -> Event | None:
     pdu = {name: value for name, value in entry.items() if name != "unsigned"}
     try:
-        event = parse_pdu(pdu, invite.version)
+        event = parse_pdu(pdu, room.version)
     except InvalidEvent:
         return None
-    is_whole = not event.content_redacted and event.is_state
-    return event if is_whole and event.room_id == invite.room_id else None
+    return event if event.room_id == room.room_id else None
+
+
+def _shown(
+    events: Sequence[Event], entries: Sequence[JsonObject], room: RoomRef, inviter: UserId | None
+) -> list[JsonObject]:
+    """Verified events, then stripped entries for other state; each key once."""
+    found: dict[StateKey, JsonObject] = {}
+    for event in events:
+        found[event.key] = _strip(canonical_json.decode_lenient(event.raw))
+    for entry in entries:
+        if "signatures" in entry or not _is_state(entry):
+            continue
+        key: StateKey = (entry["type"], entry["state_key"])
+        if not room.version.room_id_is_create_hash or _is_telling(key, inviter):
+            found.setdefault(key, _strip(entry))
+    return bounded(list(found.values()))
+
+
+def _is_telling(key: StateKey, inviter: UserId | None) -> bool:
+    """Whether stripped state of a key helps to recognise a room, and its hash doesn't say it."""
+    kind, state_key = key
+    if kind == "m.room.member":
+        return state_key == inviter
+    return kind in _FIRST and key != _CREATE and state_key == ""
 
 
 def _is_state(entry: JsonObject) -> bool:

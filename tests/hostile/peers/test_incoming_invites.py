@@ -82,6 +82,13 @@ def stripped(event: JsonObject) -> JsonObject:
     return {name: event[name] for name in ("type", "state_key", "sender", "content")}
 
 
+def contents(events: list[JsonObject]) -> dict[tuple[str, str], JsonObject]:
+    """Content by type and state key, as a client reads them; none twice."""
+    found = {(one["type"], one["state_key"]): one["content"] for one in events}
+    assert len(found) == len(events)
+    return found
+
+
 async def test_of_stripped_entries_in_version_12_the_create_event_is_fetched(world: World) -> None:
     room, user = ScriptedRoom(world.evil), await newcomer(world)
     create = room.create
@@ -93,10 +100,41 @@ async def test_of_stripped_entries_in_version_12_the_create_event_is_fetched(wor
     assert await shown(world, room, user) == []
     transaction = {"origin": world.evil.name, "origin_server_ts": 1, "pdus": [create]}
     world.evil.answers = {"/event/": lambda path, body: transaction}
-    reply = await send_invite(room, event, room.state)
+    false_create = {**stripped(create), "sender": "@friend:here.example", "content": {"a": 1}}
+    state = [false_create, *room.state[1:]]
+    reply = await send_invite(room, event, state)
     assert reply.status == 200, reply
-    types = {one["type"] for one in await shown(world, room, user)}
-    assert types == {"m.room.create", "m.room.member"}
+    found = contents(await shown(world, room, user))
+    assert found["m.room.create", ""] == create["content"]
+    assert found["m.room.name", ""] == {"name": "Trap"}
+    assert found["m.room.join_rules", ""] == {"join_rule": "public"}
+    assert ("m.room.power_levels", "") not in found, "it isn't needed to recognise the room"
+
+
+@pytest.mark.parametrize("version", ["10", "11", "12"])
+@pytest.mark.parametrize("form", ["whole", "create alone", "stripped"])
+async def test_an_invite_shows_what_the_room_is_called(
+    world: World, version: str, form: str
+) -> None:
+    """Whether all entries are signed events, only the create event is, or none."""
+    room, user = ScriptedRoom(world.evil, version=version), await newcomer(world)
+    create = room.create
+    room.add("m.room.encryption", "", {"algorithm": "m.megolm.v1.aes-sha2"})
+    event = build_invite(room, world, state_key=user.user_id)
+    if form != "whole":
+        room.state = [stripped(one) for one in room.state]
+    if form == "create alone":
+        room.state[0] = create
+    transaction = {"origin": world.evil.name, "origin_server_ts": 1, "pdus": [create]}
+    world.evil.answers = {"/event/": lambda path, body: transaction}
+    reply = await send_invite(room, event, room.state, room_version=version)
+    assert reply.status == 200, reply
+    found = contents(await shown(world, room, user))
+    assert found["m.room.create", ""] == create["content"]
+    assert found["m.room.name", ""] == {"name": "Trap"}
+    assert found["m.room.encryption", ""] == {"algorithm": "m.megolm.v1.aes-sha2"}
+    assert found["m.room.member", world.evil.user()] == {"membership": "join"}
+    assert found["m.room.member", user.user_id] == {"membership": "invite"}
 
 
 async def test_the_create_event_is_waited_for_a_short_while(
@@ -125,14 +163,17 @@ async def test_bad_entries_are_left_out_and_the_rest_is_kept(world: World) -> No
     room, user = ScriptedRoom(world.evil), await newcomer(world)
     other = ScriptedRoom(world.evil)
     forged = {**room.event(type="m.room.topic", state_key="", content={}), "signatures": {}}
-    room.state += [{}, None, stripped(forged), forged, *other.state, room.event()]  # type: ignore[list-item]
+    renamed = {**stripped(forged), "type": "m.room.name", "content": {"name": "Other"}}
+    vouching = {**stripped(forged), "type": "m.room.member", "state_key": "@friend:here.example"}
+    bad: list[Any] = [{}, None, renamed, vouching, forged, *other.state, room.event()]
     event = build_invite(room, world, state_key=user.user_id, auth_events=[])
-    reply = await send_invite(room, event, room.state)
+    reply = await send_invite(room, event, [*bad, *room.state])
     assert reply.status == 200, reply
-    found = [(one["type"], one["content"]) for one in await shown(world, room, user)]
-    assert ("m.room.name", {"name": "Trap"}) in found
-    assert [kind for kind, _ in found].count("m.room.create") == 1
-    assert "m.room.topic" not in [kind for kind, _ in found]
+    found = contents(await shown(world, room, user))
+    assert found["m.room.name", ""] == {"name": "Trap"}, "the signed one counts"
+    assert found["m.room.create", ""] == room.create["content"]
+    assert ("m.room.topic", "") not in found
+    assert ("m.room.member", "@friend:here.example") not in found
 
 
 @pytest.mark.parametrize("version", ["11", "12"])
