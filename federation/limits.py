@@ -152,6 +152,7 @@ KEY_FETCHES_PER_ADDRESS_BURST = 100.0  # that an unauthenticated address causes;
 KEY_FETCHES_PER_ADDRESS_PER_S = 1.0
 KEYS_STORED_PER_DOCUMENT_MAX = 20  # current ones first; others are fetched again when needed
 KEY_SERVER_RETRY_S = 60.0  # a trusted key server isn't asked for the same key more often
+NOTARY_REQUESTS_PER_ANSWER_MAX = 20  # for keys of a state's events, 50 servers each; 1,000 in all
 KEY_FETCHES_AT_ONCE_MAX = 20  # of one look-up of many keys; each takes a turn of its cause
 UNVERIFIED_BYTES_MAX = 32_000_000  # signed bytes kept of one answer until they are verified
 KEPT_CONTAINERS_MAX = 250_000  # arrays and objects in the events of one long answer, some 60 MB

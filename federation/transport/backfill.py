@@ -127,7 +127,7 @@ class Backfiller:
             if lacking is None:
                 break
             chain = await self._fetcher.fetch_auth_chain(server, lacking, room)
-            if not (await self._fetcher.keep_outliers(chain)).accepted:
+            if not (await self._fetcher.keep_outliers(chain, giver=server)).accepted:
                 break
         checked = await self._fetcher.check(list(events.values()))
         passed = {event.event_id: event for event in (*checked.accepted, *checked.rejected)}

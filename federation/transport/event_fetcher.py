@@ -77,11 +77,12 @@ _ID_LISTS = ("pdu_ids", "auth_chain_ids")
 @dataclass(frozen=True, slots=True)
 class CheckedEvents:
     """Events that passed their signatures, by what their auth events say. The undecided lack
-    auth events, or were dropped."""
+    auth events, or were dropped; `keyless` are those of them whose keys can't be had."""
 
     accepted: Sequence[Event]
     rejected: Sequence[Event]
     undecided: frozenset[EventId]
+    keyless: frozenset[EventId] = frozenset()
 
 
 class EventFetcher:
@@ -238,7 +239,7 @@ class EventFetcher:
         fetched = {event.event_id for event in events}
         if not fetched.issuperset(missing):
             return None
-        await self.keep_outliers(events)
+        await self.keep_outliers(events, giver=server)
         return await self._state_of(state_ids)
 
     async def _state_of(self, state_ids: Collection[EventId]) -> Mapping[StateKey, EventId] | None:
@@ -260,19 +261,25 @@ class EventFetcher:
         self,
         events: Sequence[Event],
         required: Mapping[EventId, SignatureRequirements] | None = None,
+        *,
+        giver: ServerName | None = None,
     ) -> CheckedEvents:
         """Checks signatures, and authorisation by auth events, which are among `events` or
-        stored. `required`: see `SignatureChecker.check_many`."""
-        signers = await self._signatures.check_many(events, required)
+        stored. `required`, `giver`: see `SignatureChecker.check_many`."""
+        signers = await self._signatures.check_many(events, required, giver=giver)
         run = _here if len(events) <= EVENTS_PER_BATCH else asyncio.to_thread
         cited = await run(_cited_outside, events, signers)
         stored = await self._store.load_events(cited)
         return await run(_checked, events, signers, stored)
 
-    async def keep_outliers(self, events: Sequence[Event]) -> CheckedEvents:
-        """Checks events and keeps those that could be decided, as outliers; stored ones stay."""
+    async def keep_outliers(
+        self, events: Sequence[Event], *, giver: ServerName | None = None
+    ) -> CheckedEvents:
+        """Checks events and keeps those that could be decided, as outliers; stored ones stay.
+        `giver`: as in `check`, of a state or an auth chain."""
         stored = await self._store.load_events([event.event_id for event in events])
-        checked = await self.check([one for one in events if one.event_id not in stored])
+        new = [one for one in events if one.event_id not in stored]
+        checked = await self.check(new, giver=giver)
         keep = [*checked.accepted, *checked.rejected]
         if keep:
             rejected = {event.event_id for event in checked.rejected}
@@ -310,7 +317,10 @@ def _checked(
     rejected = [one for one in signed if isinstance(verdicts[one.event_id], Rejected)]
     decided = {one.event_id for one in (*accepted, *rejected)}
     undecided = frozenset(one.event_id for one in events if one.event_id not in decided)
-    return CheckedEvents(accepted, rejected, undecided)
+    keyless = frozenset(
+        one for one, found in signers.items() if found is DropReason.KEY_UNAVAILABLE
+    )
+    return CheckedEvents(accepted, rejected, undecided, keyless)
 
 
 class _IdReader:

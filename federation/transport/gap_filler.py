@@ -253,7 +253,7 @@ class GapFiller:
                 chain = await self._fetcher.fetch_auth_chain(server, event.event_id, _room(event))
             except FederationError:
                 continue  # the next server may have it
-            await self._fetcher.keep_outliers(chain)
+            await self._fetcher.keep_outliers(chain, giver=server)
         return not await self._fetcher.missing_auth_events([event])
 
     def _able(self, servers: Sequence[ServerName]) -> Iterator[ServerName]:

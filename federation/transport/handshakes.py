@@ -17,6 +17,7 @@ room", "Leaving rooms".
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -24,7 +25,7 @@ from typing import TypeVar
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, parse_pdu
-from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.json_pieces import Piece, PieceKind
 from federation.events.room_versions import SUPPORTED, RoomVersion
 from federation.events.signatures import authorising_server
@@ -71,6 +72,9 @@ _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
 _JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _CREATE: StateKey = ("m.room.create", "")
 _AUTHORISER = "join_authorised_via_users_server"
+_SERVERS_NAMED = 10
+
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -161,7 +165,7 @@ class Handshakes:
             await self._client.request_into(request, answer.reader)
             given = answer.reader.member("event")
             event = await self._countersigned(event, given, version)
-            joined = await self._check_joined(room, event, answer.events)
+            joined = await self._check_joined(room, event, answer.events, server)
         joined = await asyncio.to_thread(_recommended, joined, given)
         servers = parse_servers(answer.servers)
         del answer  # large, and the import takes a while
@@ -183,12 +187,15 @@ class Handshakes:
             raise Unusable("the join event isn't signed by the server that authorised it")
         return signed
 
-    async def _check_joined(self, room: RoomRef, event: Event, answer: EventReader) -> JoinedRoom:
+    async def _check_joined(
+        self, room: RoomRef, event: Event, answer: EventReader, resident: ServerName
+    ) -> JoinedRoom:
         """Checks state and auth chain of an answer to send_join. Raises Unusable."""
         state = answer.events("state")
         events = await asyncio.to_thread(_distinct, event, answer.events("auth_chain"), state)
-        checked = await self._fetcher.check(events, answer.required)
+        checked = await self._fetcher.check(events, answer.required, giver=resident)
         answer.required.clear()
+        _warn_of_keyless(room, checked.keyless, state)
         return await asyncio.to_thread(_joined_room, room, event, state, checked)
 
     # --- leaving and knocking ---------------------------------------------------------------------
@@ -411,6 +418,19 @@ def _joined_room(
         [*checked.accepted, *checked.rejected],
         frozenset(one.event_id for one in checked.rejected),
     )
+
+
+def _warn_of_keyless(room: RoomRef, keyless: frozenset[EventId], state: Sequence[Event]) -> None:
+    """What is left out of a room's state because nobody has its keys may have been a ban."""
+    lost = [one for one in state if one.event_id in keyless]
+    if lost:
+        servers = sorted({server_of(one.sender) for one in lost})
+        log.warning(
+            "%s: %d events of its state are left out, since keys can't be had of: %s",
+            room.room_id,
+            len(lost),
+            ", ".join(servers[:_SERVERS_NAMED]),
+        )
 
 
 def _is_of_version(create: Event, version: RoomVersion) -> bool:

@@ -42,6 +42,15 @@ class BadKeyDocument(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyWanted:
+    """A key that must have been valid at `at_ms`."""
+
+    server: ServerName
+    key_id: KeyId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyDocument:
     """One document of another server, its signatures verified. `size` is in bytes."""
 

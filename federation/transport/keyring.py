@@ -23,10 +23,8 @@ from federation.causes import CauseKind, current_cause
 from federation.events.canonical_json import JsonObject, encode
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import (
-    SignatureInvalid,
     SigningKey,
     VerifyKey,
-    verify_json,
 )
 from federation.limits import (
     KEY_DOCUMENT_BYTES_MAX,
@@ -37,7 +35,6 @@ from federation.limits import (
     KEY_REFETCH_S_MIN,
     KEY_REQUEST_S_MAX,
     KEY_RETRY_S_MAX,
-    KEY_SERVER_RETRY_S,
     KEYS_CACHED_MAX,
     KEYS_STORED_PER_DOCUMENT_MAX,
     OWN_KEY_VALIDITY_MS,
@@ -49,11 +46,12 @@ from federation.transport.key_documents import (
     BadKeyDocument,
     KeyDocument,
     KeyDocuments,
+    KeyWanted,
     build_key_document,
     is_usable,
     parse_key_document,
-    signer_ids,
 )
+from federation.transport.notaries import Notaries
 from federation.transport.scheduling.rates import RateLimit
 
 _BOUNDS = Bounds(timeout_s=KEY_REQUEST_S_MAX, bytes_max=KEY_DOCUMENT_BYTES_MAX)
@@ -65,15 +63,6 @@ class KeyUnavailable(Exception):
 
 class KeyDelayed(KeyUnavailable):
     """The key's server wasn't asked: too much is under way for whoever wants the key."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyWanted:
-    """A key that must have been valid at `at_ms`."""
-
-    server: ServerName
-    key_id: KeyId
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +101,7 @@ class Keyring:
         self._rate = RateLimit(
             clock, per_s=KEY_FETCHES_PER_ADDRESS_PER_S, burst=KEY_FETCHES_PER_ADDRESS_BURST
         )
-        self._asked: OrderedDict[tuple[ServerName, ServerName, KeyId], float] = OrderedDict()
+        self._others = Notaries(client, clock, self._verifying)
 
     # --- what verifiers ask -----------------------------------------------------------------------
 
@@ -153,6 +142,19 @@ class Keyring:
         await self._obtain(wanted)
         return [one for one in wanted if self.at_hand(one) is None]
 
+    async def ask_giver(
+        self, server: ServerName, wanted: Collection[KeyWanted]
+    ) -> dict[tuple[ServerName, KeyId], StoredServerKey]:
+        """What a server that gave us events says of the keys for them, to verify these and nothing
+        else (`notaries`): it isn't kept, and replaces nothing that is known."""
+        asked = [one for one in wanted if one.server not in (server, self._name)]
+        found: dict[tuple[ServerName, KeyId], StoredServerKey] = {}
+        for key in await self._others.ask_giver(server, asked):
+            kept = self._keys.get((key.server, key.key_id))
+            if kept is None or kept[0].key == key.key:
+                found[key.server, key.key_id] = key
+        return found
+
     async def _obtain(self, wanted: Collection[KeyWanted]) -> set[ServerName]:
         """Does what `fetch` says; returns the servers for which there was no turn."""
         missing = await self.load(wanted)
@@ -165,7 +167,10 @@ class Keyring:
             asked = [one for one in missing if one.server != notary and one.server != self._name]
             if not asked:
                 break
-            await self._ask_notary(notary, asked)
+            # an older copy must not shorten what the server itself said
+            merged = [self._longer(key) for key in await self._others.ask_trusted(notary, asked)]
+            self._remember(merged)
+            await self._store.store_keys(merged)
             missing = [one for one in missing if self.at_hand(one) is None]
         return delayed
 
@@ -270,64 +275,13 @@ class Keyring:
         self._remember(keys)
         await self._store.store_keys(keys[:KEYS_STORED_PER_DOCUMENT_MAX])
 
-    async def _ask_notary(self, notary: ServerName, wanted: Sequence[KeyWanted]) -> None:
-        asked: dict[str, dict[str, JsonObject]] = {}
-        for one in wanted:
-            if self._was_asked(notary, one):
-                continue
-            asked.setdefault(one.server, {})[one.key_id] = {"minimum_valid_until_ts": one.at_ms}
-        if not asked:
-            return
-        request = Request(notary, "POST", "/_matrix/key/v2/query", {"server_keys": asked}, _BOUNDS)
-        try:
-            answer = await self._client.request(request)
-        except FederationError:
-            return  # the next key server is asked, or the caller goes without
-        documents = answer.get("server_keys")
-        if not isinstance(documents, list):
-            return
-        for document in documents[: 2 * len(asked)]:
-            await self._take_notarised(notary, document, asked.keys())
-
-    def _was_asked(self, notary: ServerName, wanted: KeyWanted) -> bool:
-        """Was the key server asked for this key lately? Notes that it is now."""
-        now_s = self._clock.monotonic_s()
-        place = (notary, wanted.server, wanted.key_id)
-        if self._asked.get(place, now_s) > now_s:
-            return True
-        self._asked.pop(place, None)
-        self._asked[place] = now_s + KEY_SERVER_RETRY_S
-        while len(self._asked) > KEY_FAILURES_REMEMBERED_MAX:
-            self._asked.popitem(last=False)
-        return False
-
-    async def _take_notarised(
-        self, notary: ServerName, document: object, servers: Collection[str]
-    ) -> None:
-        name = document.get("server_name") if isinstance(document, dict) else None
-        if not isinstance(document, dict) or name not in servers:
-            return
-        try:
-            await self._verify_notary(notary, document)
-            keys = parse_key_document(document, ServerName(str(name)), self._clock.now_ms())
-        except (SignatureInvalid, BadKeyDocument):
-            return
-        # an older copy must not shorten what the server itself said
-        merged = [self._longer(key) for key in keys]
-        self._remember(merged)
-        await self._store.store_keys(merged)
-
-    async def _verify_notary(self, notary: ServerName, document: JsonObject) -> None:
+    async def _verifying(self, server: ServerName, key_ids: Sequence[KeyId]) -> list[VerifyKey]:
+        """Those of a server's keys that are valid now."""
         now_ms = self._clock.now_ms()
-        wanted = [KeyWanted(notary, key_id, now_ms) for key_id in signer_ids(document, notary)[:4]]
+        wanted = [KeyWanted(server, key_id, now_ms) for key_id in key_ids]
         if await self.load(wanted):
-            await self.refresh(notary)
-        for one in wanted:
-            key = self.at_hand(one)
-            if key is not None:
-                verify_json(document, notary, key)
-                return
-        raise SignatureInvalid("no key of the key server")
+            await self.refresh(server)
+        return [key for one in wanted if (key := self.at_hand(one)) is not None]
 
     def _longer(self, key: StoredServerKey) -> StoredServerKey:
         kept = self._keys.get((key.server, key.key_id))

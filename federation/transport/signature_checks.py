@@ -4,6 +4,7 @@ Rules:
 1. What must be verified, and what an outcome means, `graph.admission` says; here are the keys and
    the threads.
 2. Keys are fetched only for servers none of whose keys is at hand; for many events all at once.
+   Where they are a state on one server's word, that is asked for what can't be had otherwise.
 3. Bulk is split into batches for threads (`bulk`): libsodium works without the interpreter's lock.
    An event that was just parsed isn't read again.
 
@@ -21,6 +22,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, KeyId, ServerName
 from federation.events.nesting import is_deep
 from federation.events.signatures import signature_payload, signatures_of
+from federation.events.signing import VerifyKey
 from federation.graph.admission import (
     DropReason,
     Keys,
@@ -31,11 +33,15 @@ from federation.graph.admission import (
 )
 from federation.graph.policy_servers import POLICY_KEY_ID
 from federation.limits import NESTING_MAX
+from federation.ports import StoredServerKey
 from federation.transport.bulk import in_threads
-from federation.transport.keyring import Keyring, KeyWanted
+from federation.transport.key_documents import KeyWanted, is_usable
+from federation.transport.keyring import Keyring
 
 Signers = frozenset[ServerName] | DropReason
 """The servers whose signatures are valid, or why the event is to be dropped."""
+
+_Given = Mapping[tuple[ServerName, KeyId], StoredServerKey]
 
 
 class SignatureChecker:
@@ -101,9 +107,13 @@ class SignatureChecker:
         self,
         events: Sequence[Event],
         required: Mapping[EventId, SignatureRequirements] | None = None,
+        *,
+        giver: ServerName | None = None,
     ) -> dict[EventId, Signers]:
         """As `check`, for many: keys are fetched for all at once, batches run in threads.
-        `required`: what is to be verified of those of which it is known (`signed_requirements`)."""
+        `required`: what is to be verified of those of which it is known (`signed_requirements`).
+        `giver`: the server whose word the events are anyway. It is asked for keys that can't be
+        had otherwise, and these count here alone."""
         known = required or {}
         unread = [event for event in events if event.event_id not in known]
         read = dict(
@@ -116,11 +126,16 @@ class SignatureChecker:
         ids = list(dict.fromkeys(event.event_id for event in events))
         whole = [known.get(event_id) or read[event_id] for event_id in ids]
         wanted = await in_threads(self._lacking_keys, whole, self._executor)
+        given: _Given = {}
         if wanted:
-            await self._keyring.fetch(wanted)
-        verified = await in_threads(
-            self._verify, whole, self._executor, threads=os.cpu_count() or 1
-        )
+            lacking = await self._keyring.fetch(wanted)
+            if lacking and giver is not None:
+                given = await self._keyring.ask_giver(giver, lacking)
+
+        def verify(required: Sequence[SignatureRequirements]) -> list[Signers]:
+            return [verify_signatures(one, self._keys(one.need(), given)) for one in required]
+
+        verified = await in_threads(verify, whole, self._executor, threads=os.cpu_count() or 1)
         return dict(zip(ids, verified, strict=True))
 
     # what runs in threads
@@ -138,8 +153,15 @@ class SignatureChecker:
         ]
         return [one for need in needs for one in _lacking(need, self.keys_at_hand(need))]
 
-    def _verify(self, required: Sequence[SignatureRequirements]) -> list[Signers]:
-        return [verify_signatures(one, self.keys_at_hand(one.need())) for one in required]
+    def _keys(self, need: NeedKeys, given: _Given) -> Keys:
+        """Those keys that are in memory, and those that the events' giver told."""
+        keys = dict(self.keys_at_hand(need))
+        for server, key_ids in need.servers.items() if given else ():
+            for key_id in key_ids:
+                told = given.get((server, key_id))
+                if told is not None and is_usable(told, need.valid_at_ms):
+                    keys.setdefault((server, key_id), VerifyKey(key_id, told.key))
+        return keys
 
 
 def _read_requirements(events: Sequence[Event]) -> list[SignatureRequirements]:

@@ -25,7 +25,8 @@ from federation.limits import (
 from federation.ports import StoredServerKey
 from federation.transport import keyring
 from federation.transport.dialer import Bounds
-from federation.transport.keyring import KeyDelayed, KeyUnavailable, KeyWanted
+from federation.transport.key_documents import KeyWanted
+from federation.transport.keyring import KeyDelayed, KeyUnavailable
 from tests.federation.transport.loopback import Lie, Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 
