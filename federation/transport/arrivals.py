@@ -1,9 +1,12 @@
-"""Rooms that users of ours are joining at this moment.
+"""Joins of users of ours that are on their way through other servers at this moment.
 
-The resident server counts us as a member from its commit on, and sends what is said in the room at
-once: that may be here before the answer to our send_join is checked and stored. Such events must
-wait for the join instead of being refused as those of an unknown room, or they would be lost until
-somebody refers to them.
+Rules:
+1. The resident server counts us as a member from its commit on, and sends what is said in the room
+   at once: that may be here before the answer to our send_join is checked and stored. Such events
+   must wait for the join instead of being refused as those of an unknown room, or they would be
+   lost until somebody refers to them.
+2. Its users also encrypt for the one who joins from then on. So who was asked to take a join is
+   known from the moment of the request.
 """
 
 from __future__ import annotations
@@ -12,38 +15,60 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from federation.events.ids import RoomId
+from federation.events.ids import RoomId, ServerName, UserId
 from federation.limits import ARRIVAL_WAIT_S_MAX
 
 
-class Arrivals:
-    """Joins on their way, by room."""
+class Arrival:
+    """One join on its way. `asked`: the servers that were asked to take it, so far."""
+
+    __slots__ = ("asked",)
 
     def __init__(self) -> None:
-        self._joins: dict[RoomId, int] = {}
+        self.asked: set[ServerName] = set()
+
+
+class Arrivals:
+    """Joins on their way, by room and by user."""
+
+    def __init__(self) -> None:
+        self._by_room: dict[RoomId, int] = {}
+        self._by_user: dict[UserId, list[Arrival]] = {}
         self._over: dict[RoomId, asyncio.Event] = {}
 
     @contextmanager
-    def joining(self, room_id: RoomId) -> Iterator[None]:
-        """A join of the room is on its way as long as the block lasts."""
-        self._joins[room_id] = self._joins.get(room_id, 0) + 1
+    def joining(self, room_id: RoomId, user_id: UserId) -> Iterator[Arrival]:
+        """The user's join of the room is on its way as long as the block lasts."""
+        arrival = Arrival()
+        self._by_room[room_id] = self._by_room.get(room_id, 0) + 1
+        self._by_user.setdefault(user_id, []).append(arrival)
         try:
-            yield
+            yield arrival
         finally:
-            self._joins[room_id] -= 1
-            if self._joins[room_id] == 0:
-                del self._joins[room_id]
-                over = self._over.pop(room_id, None)
-                if over is not None:
-                    over.set()
+            self._end(room_id, user_id, arrival)
 
-    def is_any(self) -> bool:
-        """Is a join of any room on its way?"""
-        return bool(self._joins)
+    def _end(self, room_id: RoomId, user_id: UserId, arrival: Arrival) -> None:
+        self._by_user[user_id].remove(arrival)
+        if not self._by_user[user_id]:
+            del self._by_user[user_id]
+        self._by_room[room_id] -= 1
+        if self._by_room[room_id] == 0:
+            del self._by_room[room_id]
+            over = self._over.pop(room_id, None)
+            if over is not None:
+                over.set()
+
+    def is_joining(self, user_id: UserId) -> bool:
+        """Is a join of the user on its way?"""
+        return user_id in self._by_user
+
+    def has_asked(self, user_id: UserId, server: ServerName) -> bool:
+        """Is a join of the user on its way that this server was asked to take?"""
+        return any(server in arrival.asked for arrival in self._by_user.get(user_id, ()))
 
     async def are_over(self, room_id: RoomId) -> bool:
         """Waits until no join of the room is on its way; False if that takes too long."""
-        if room_id not in self._joins:
+        if room_id not in self._by_room:
             return True
         over = self._over.setdefault(room_id, asyncio.Event())
         try:

@@ -45,7 +45,7 @@ from federation.limits import (
     STRIPPED_STATE_EVENTS_MAX,
 )
 from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
-from federation.transport.arrivals import Arrivals
+from federation.transport.arrivals import Arrival, Arrivals
 from federation.transport.bulk import EventReader, RoomRef
 from federation.transport.client import (
     FederationClient,
@@ -151,16 +151,19 @@ class Handshakes:
 
     async def join(self, wish: MembershipWish, via: Sequence[ServerName]) -> Joined:
         """Joins a user of ours through one of `via`; returns once the room is imported."""
-        with self._arrivals.joining(wish.room_id):
-            return await self._by_any(wish, via, lambda server: self._join_by(server, wish))
+        with self._arrivals.joining(wish.room_id, wish.user_id) as arrival:
+            return await self._by_any(
+                wish, via, lambda server: self._join_by(server, wish, arrival)
+            )
 
-    async def _join_by(self, server: ServerName, wish: MembershipWish) -> Joined:
+    async def _join_by(self, server: ServerName, wish: MembershipWish, arrival: Arrival) -> Joined:
         event, version = await self._template(server, wish, "join")
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
         content = canonical_json.decode_lenient(event.raw)
         answer = _JoinAnswer(room)
         request = Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
+        arrival.asked.add(server)
         with sent_to(server):
             await self._client.request_into(request, answer.reader)
             given = answer.reader.member("event")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.ports import Clock, Refused
+from federation.transport.arrivals import Arrivals
 from federation.transport.client import FederationError
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
@@ -371,7 +372,7 @@ def make_queries(
     *,
     own: ServerName,
     clock: Clock,
-    is_joining: Callable[[], bool],
+    arrivals: Arrivals,
 ) -> FederationQueries:
     """What other servers may ask of our users."""
 
@@ -399,7 +400,7 @@ def make_queries(
         clock=clock,
         profile=ask_profile,
         directory=ask_directory,
-        is_joining=is_joining,
+        arrivals=arrivals,
     )
 
 
@@ -459,7 +460,7 @@ def make_services(
         rooms.directory,
         own=own,
         clock=clock,
-        is_joining=way_out.arrivals.is_any,
+        arrivals=way_out.arrivals,
     )
     return Services(
         devicework,

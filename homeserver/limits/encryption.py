@@ -52,8 +52,9 @@ RESYNC_RETRY_MS_MAX = 3_600_000
 """Longest wait between two attempts."""
 
 KEY_QUERY_JOIN_WAIT_S = 4.0
-"""How long another server's question about a user waits for a join that is being stored."""
+"""How long another server's question about a user waits for a join of the user that is on its
+way."""
 
-KEY_QUERY_WAIT_S = 2.0
-"""How long it waits where none is, for an event that is on its way. A client waits for the answer,
-and asks again after a refusal."""
+KEY_QUERY_WAIT_S = 0.5
+"""How long a question about a user whom the server may not see waits for an event that is on its
+way. A client waits for the answer, and asks again after a refusal."""

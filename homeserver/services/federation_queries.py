@@ -6,9 +6,10 @@ Rules:
    has a user in a room that ours is invited to, sees the devices and gets fallback keys: so
    encryption to somebody who is just invited works, and nobody drains one-time keys of strangers.
    (The spec names no rule; this is the narrowest one that keeps encrypted joins working.)
-2. A join that went through another server is known there before it is stored here. So before a
-   refusal we look again, for a short while, or a longer one while a user of ours is joining a room
-   (`limits.KEY_QUERY_WAIT_S`, `KEY_QUERY_JOIN_WAIT_S`).
+2. A join that goes through another server is known there before it is stored here. While it is on
+   its way, the server that was asked to take it counts as one of the room. Others may have heard of
+   it and wait for it, as does a server that may not see a user at all: what lets it may be on its
+   way (`limits.KEY_QUERY_JOIN_WAIT_S`, `KEY_QUERY_WAIT_S`).
 3. In questions about several users, those whom the server may not see are left out, like unknown
    ones. Where that leaves none, the question is refused: so the client that asked is told that it
    failed, and asks again, instead of taking it that the user has no devices.
@@ -24,6 +25,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId, server_of
 from federation.ports import Clock, Refused, UserDevices
+from federation.transport.arrivals import Arrivals
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.services.engine_ports import MemberRooms, UserRooms
@@ -54,13 +56,12 @@ class FederationQueries:
         clock: Clock,
         profile: AskProfile,
         directory: AskDirectory,
-        is_joining: Callable[[], bool],
+        arrivals: Arrivals,
     ) -> None:
-        """`profile` and `directory` answer for local users and aliases; they raise MatrixError.
-        `is_joining`: is a join of a user of ours on its way?"""
+        """`profile` and `directory` answer for local users and aliases; they raise MatrixError."""
         self._server_name, self._rooms, self._memberships = server_name, rooms, memberships
         self._keys, self._key_queries, self._clock = keys, key_queries, clock
-        self._profile, self._directory, self._is_joining = profile, directory, is_joining
+        self._profile, self._directory, self._arrivals = profile, directory, arrivals
 
     async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
         """A user's profile, or one field of it."""
@@ -82,7 +83,7 @@ class FederationQueries:
 
     async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
         """A user's devices; 403 where rule 1 doesn't allow it."""
-        if not await self._visible(origin, [user_id], _CONCERNED):
+        if not await self._visible(origin, [user_id]):
             raise _not_shared()
         return await self._key_queries.devices_for_server(user_id)
 
@@ -99,8 +100,7 @@ class FederationQueries:
     ) -> JsonObject:
         """Claims keys of those users whom the server may see."""
         visible = await self._some_visible(origin, one_time_keys)
-        # An invited user may have joined just now, through the very server that asks.
-        agreed = await self._visible(origin, visible, _AGREED)
+        agreed = await self._seen(origin, visible, _AGREED, wait_s=0.0)
         found: JsonObject = {}
         for users, fallback_only in ((agreed, False), (visible - agreed, True)):
             claims = [
@@ -118,32 +118,49 @@ class FederationQueries:
     ) -> frozenset[UserId]:
         """As `_visible`. Raises Refused 403 where users of ours are asked about, but none of them
         may be seen."""
-        visible = await self._visible(origin, user_ids, _CONCERNED)
+        visible = await self._visible(origin, user_ids)
         if not visible and any(server_of(user) == self._server_name for user in user_ids):
             raise _not_shared()
         return visible
 
-    async def _visible(
-        self, origin: ServerName, user_ids: Collection[UserId], memberships: Collection[str]
-    ) -> frozenset[UserId]:
+    async def _visible(self, origin: ServerName, user_ids: Collection[UserId]) -> frozenset[UserId]:
         """Rules 1 and 2."""
-        own = {user for user in user_ids if server_of(user) == self._server_name}
-        visible = {user for user in own if await self._sees(origin, user, memberships)}
+        return await self._seen(origin, user_ids, _CONCERNED, wait_s=limits.KEY_QUERY_WAIT_S)
+
+    async def _seen(
+        self,
+        origin: ServerName,
+        user_ids: Collection[UserId],
+        memberships: Collection[str],
+        *,
+        wait_s: float,
+    ) -> frozenset[UserId]:
+        """The users for whom `_sees` holds, waited for: `wait_s`, or longer where a join is on its
+        way."""
+        hidden = {user for user in user_ids if server_of(user) == self._server_name}
+        visible: set[UserId] = set()
         started_s = self._clock.monotonic_s()
-        while own - visible and self._clock.monotonic_s() < started_s + self._wait_s():
-            await self._clock.sleep(_LOOK_AGAIN_S)
-            visible |= {
-                user for user in own - visible if await self._sees(origin, user, memberships)
-            }
+        while hidden:
+            waited_s = self._clock.monotonic_s() - started_s
+            # Asked before looking: what ends meanwhile is seen, or looked for again.
+            patient = {user for user in hidden if waited_s < self._wait_s(user, wait_s)}
+            visible |= {user for user in hidden if await self._sees(origin, user, memberships)}
+            hidden = patient - visible
+            if hidden:
+                await self._clock.sleep(_LOOK_AGAIN_S)
         return frozenset(visible)
 
-    def _wait_s(self) -> float:
-        return limits.KEY_QUERY_JOIN_WAIT_S if self._is_joining() else limits.KEY_QUERY_WAIT_S
+    def _wait_s(self, user_id: UserId, otherwise_s: float) -> float:
+        is_joining = self._arrivals.is_joining(user_id)
+        return limits.KEY_QUERY_JOIN_WAIT_S if is_joining else otherwise_s
 
     async def _sees(
         self, origin: ServerName, user_id: UserId, memberships: Collection[str]
     ) -> bool:
-        """Is the server concerned with a room in which the user has one of some memberships?"""
+        """Is the server concerned with a room in which the user has one of some memberships, or
+        that the user is joining through it?"""
+        if self._arrivals.has_asked(user_id, origin):
+            return True
         for room_id, one in (await self._memberships.of(user_id)).items():
             if one.membership not in memberships:
                 continue

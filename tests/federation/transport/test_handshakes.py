@@ -1,6 +1,7 @@
 """Joins, leaves, knocks and invites between servers over TLS, and residents that lie."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,7 @@ from federation.events.room_versions import SUPPORTED
 from federation.events.signatures import signatures_of
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
-from federation.ports import Refused
+from federation.ports import JoinedRoom, Refused
 from federation.transport.client import FederationError, Request, build_target
 from federation.transport.handshakes import MembershipWish
 from federation.transport.outside.failures import HandshakeFailed
@@ -52,6 +53,39 @@ async def test_a_user_joins_a_room_of_another_server(version: str) -> None:
         assert joined.event.content["displayname"] == "Bob"
         assert await a.rooms.joined_servers(room_id) == {"a.test", "b.test"}
         assert await b.rooms.current_state_ids(room_id) == await a.rooms.current_state_ids(room_id)
+
+
+async def test_a_server_counts_as_asked_from_the_request_to_take_the_join_until_it_is_stored() -> (
+    None
+):
+    """Before that it can know of no join; from then on its users encrypt for the one who joins."""
+    async with loopback() as net:
+        a, b, c = [await net.peer(f"{name}.test") for name in "abc"]
+        room_id = a.rooms.create_room(a.user("alice"))
+        bob, known = b.user("bob"), dict[str, list[bool]]()
+
+        def note(step: str) -> Callable[[JsonObject], object]:
+            return lambda _: known.update(
+                {step: [b.arrivals.has_asked(bob, one.name) for one in (a, c)]}
+            )
+
+        a.lies["make_join"] = changed(a, note("template"))
+        a.lies["send_join"] = changed(a, note("join"))
+        import_join = b.rooms.import_join
+
+        async def noted(joined: JoinedRoom) -> None:
+            note("import")({})
+            await import_join(joined)
+
+        with patch.object(b.rooms, "import_join", noted):
+            await b.handshakes.join(wish(b, room_id), [c.name, a.name])
+        note("after")({})
+        assert known == {
+            "template": [False, False],
+            "join": [True, False],
+            "import": [True, False],
+            "after": [False, False],
+        }
 
 
 async def test_servers_are_tried_in_turn_and_the_telling_refusal_is_passed_on() -> None:

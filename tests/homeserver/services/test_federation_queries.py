@@ -1,6 +1,7 @@
 """What other servers may ask and say."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.ports import EduSink, Refused, UserQueries
+from federation.transport.arrivals import Arrivals
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
 from homeserver.engine.memberships import UserRoom
@@ -62,7 +64,7 @@ async def no_order(room_id: RoomId, event_id: EventId) -> None:
 class World:
     def __init__(self, database: Database) -> None:
         log, self.rooms, remote, self.clock = Log(database), Rooms(), Remote(), Clock()
-        self.log, self.is_joining = log, False
+        self.log, self.arrivals = log, Arrivals()
         own = OwnDevices()
         self.keys = Keys(database=database, committer=log, server_name=HERE, remote=remote)
         lists = RemoteDevices(
@@ -89,7 +91,7 @@ class World:
             clock=self.clock,
             profile=profile,
             directory=directory,
-            is_joining=lambda: self.is_joining,
+            arrivals=self.arrivals,
         )
         self.typing = Typing(
             rooms=self.rooms,
@@ -202,26 +204,100 @@ async def test_a_join_that_is_being_stored_is_waited_for(world: World) -> None:
 
 @pytest.mark.parametrize("is_joining", [False, True])
 async def test_the_wait_before_a_refusal_is_bounded(world: World, is_joining: bool) -> None:
-    world.is_joining = is_joining
     most = limits.KEY_QUERY_JOIN_WAIT_S if is_joining else limits.KEY_QUERY_WAIT_S
     before = world.clock.seconds
-    with pytest.raises(Refused, match="403 M_FORBIDDEN"):
+    with (
+        world.arrivals.joining(ROOM, ALICE if is_joining else ANNA),
+        pytest.raises(Refused, match="403 M_FORBIDDEN"),
+    ):
         await world.queries.devices(THERE, ALICE)
     assert most <= world.clock.seconds - before < most + 0.2
 
 
 async def test_the_wait_ends_with_the_join(world: World) -> None:
-    world.is_joining = True
     sleep, before = world.clock.sleep, world.clock.seconds
+    with ExitStack() as way:
+        way.enter_context(world.arrivals.joining(ROOM, ALICE))
 
-    async def sleep_once(seconds: float) -> None:
-        await sleep(seconds)
-        world.is_joining = False
+        async def sleep_once(seconds: float) -> None:
+            await sleep(seconds)
+            way.close()
 
-    world.clock.sleep = sleep_once  # type: ignore[method-assign]
-    with pytest.raises(Refused):
-        await world.queries.devices(THERE, ALICE)
+        world.clock.sleep = sleep_once  # type: ignore[method-assign]
+        with pytest.raises(Refused):
+            await world.queries.devices(THERE, ALICE)
     assert world.clock.seconds - before < limits.KEY_QUERY_WAIT_S + 0.2
+
+
+async def claimed(world: World, origin: ServerName = THERE) -> str:
+    """The kind of the key that a claim gives of Alice."""
+    found = await world.queries.keys_claim(origin, {ALICE: {PHONE: ALGORITHM}})
+    ((key,),) = [devices[PHONE].values() for devices in found["one_time_keys"].values()]
+    return "fallback" if key.get("fallback") else "one-time"
+
+
+async def test_the_server_that_a_join_goes_through_gets_one_time_keys_before_the_join_is_stored(
+    world: World,
+) -> None:
+    """Its users see the join at once, and encrypt for the one who joins."""
+    world.rooms.invites[ALICE] = {ELSEWHERE: UserRoom("invite", 1, EventId("$i"), BOB)}
+    before = world.clock.seconds
+    assert await claimed(world) == "fallback"
+    with world.arrivals.joining(ELSEWHERE, ANNA) as another:
+        another.asked.add(THERE)
+        assert await claimed(world) == "fallback"
+    assert world.clock.seconds == before, "a server that has only invited doesn't wait"
+    with world.arrivals.joining(ELSEWHERE, ALICE) as arrival:
+        arrival.asked.add(THERE)
+        assert await claimed(world) == "one-time"
+    assert world.clock.seconds == before
+    assert await claimed(world) == "fallback"
+
+
+async def test_a_server_sees_who_joins_through_it_without_an_invite(world: World) -> None:
+    before = world.clock.seconds
+    with world.arrivals.joining(ELSEWHERE, ALICE) as arrival:
+        arrival.asked.add(THERE)
+        assert await world.sees()
+    assert world.clock.seconds == before
+
+
+async def test_another_server_of_the_room_waits_for_the_join(world: World) -> None:
+    """It may have heard of the join from the server that the join goes through."""
+    world.rooms.invites[ALICE] = {ELSEWHERE: UserRoom("invite", 1, EventId("$i"), BOB)}
+    sleep = world.clock.sleep
+    with ExitStack() as way:
+        way.enter_context(world.arrivals.joining(ELSEWHERE, ALICE)).asked.add(
+            ServerName("elsewhere.test")
+        )
+
+        async def sleep_then_join(seconds: float) -> None:
+            await sleep(seconds)
+            world.rooms.put(ELSEWHERE, ALICE, BOB)
+            way.close()
+
+        world.clock.sleep = sleep_then_join  # type: ignore[method-assign]
+        assert await claimed(world) == "one-time"
+
+
+async def test_a_join_that_is_stored_while_the_server_looks_is_seen(world: World) -> None:
+    """It is no longer on its way then, and wasn't there yet."""
+    world.rooms.invites[ALICE] = {ELSEWHERE: UserRoom("invite", 1, EventId("$i"), BOB)}
+    of, looks = world.rooms.of, 0
+    with ExitStack() as way:
+        way.enter_context(world.arrivals.joining(ELSEWHERE, ALICE))
+
+        async def of_then_join(user_id: UserId) -> Any:
+            nonlocal looks
+            looks += 1
+            before = dict(await of(user_id))
+            if looks == 2:  # the first is for her devices, the second for her keys
+                world.rooms.put(ELSEWHERE, ALICE, BOB)
+                way.close()
+            return before
+
+        world.rooms.of = of_then_join  # type: ignore[method-assign]
+        assert await claimed(world) == "one-time"
 
 
 async def test_a_question_about_unseen_users_alone_is_refused(world: World) -> None:
