@@ -107,7 +107,8 @@ class InviteStates:
                 found = await self._fetcher.fetch_event(server, event_id, room)
         except (FederationError, TimeoutError):
             return events
-        if found is None or found.key != _CREATE or found.content_redacted:
+        is_whole = found is not None and found.is_state and not found.content_redacted
+        if found is None or not is_whole or found.key != _CREATE:
             return events
         return [*events, found]
 

@@ -82,6 +82,21 @@ def stripped(event: JsonObject) -> JsonObject:
     return {name: event[name] for name in ("type", "state_key", "sender", "content")}
 
 
+async def test_a_create_event_that_is_no_state_makes_no_invite(world: World) -> None:
+    """Its hash can name a room all the same."""
+    room, user = ScriptedRoom(world.evil), await newcomer(world)
+    fields = {name: value for name, value in room.create.items() if name != "state_key"}
+    create = world.evil.sign(fields, room.version)
+    room.room_id = "!" + room.id(create)[1:]
+    transaction = {"origin": world.evil.name, "origin_server_ts": 1, "pdus": [create]}
+    world.evil.answers = {"/event/": lambda path, body: transaction}
+    event = build_invite(room, world, state_key=user.user_id, auth_events=[])
+    for state in ([create], []):
+        reply = await send_invite(room, event, state)
+        assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
+    assert await shown(world, room, user) == []
+
+
 def contents(events: list[JsonObject]) -> dict[tuple[str, str], JsonObject]:
     """Content by type and state key, as a client reads them; none twice."""
     found = {(one["type"], one["state_key"]): one["content"] for one in events}
