@@ -82,7 +82,14 @@ class AccountsApi:
             Route("GET", validity, self.token_validity, Auth.NONE, limit),
             Route("GET", v3("/account/whoami"), self.whoami, guests=True),
             Route("POST", v3("/account/password"), password, Auth.USER, Limit.WRITES),
-            Route("POST", v3("/account/deactivate"), self.deactivate, Auth.USER, Limit.WRITES),
+            Route(
+                "POST",
+                v3("/account/deactivate"),
+                self.deactivate,
+                Auth.USER,
+                Limit.WRITES,
+                lapsed=True,
+            ),
             Route("GET", v3("/account/3pid"), self.third_party_ids),
         ]
 
@@ -167,11 +174,17 @@ class AccountsApi:
         return await self._uia.guard(asked, perform)
 
     async def deactivate(self, request: Request) -> JsonObject:
-        """POST /account/deactivate"""
+        """POST /account/deactivate. A repeat is answered as the request that ended the account was,
+        for that answer may have been lost; there is nothing left to guard by authentication."""
+        if request.lapsed_token is not None:
+            await self._accounts.check_ended(request.lapsed_token, erased=False)
+            if (await request.parse(DeactivateBody)).erase:
+                await self._accounts.check_ended(request.lapsed_token, erased=True)
+            return {"id_server_unbind_result": "success"}
         body = await request.parse(DeactivateBody)
 
         async def perform(_passed: Mapping[str, str]) -> JsonObject:
-            await self._accounts.deactivate(request.requester.user_id, erase=body.erase)
+            await self._accounts.deactivate(request.requester, erase=body.erase)
             return {"id_server_unbind_result": "success"}
 
         asked = guarded("deactivate", request.requester, await request.json())

@@ -110,9 +110,11 @@ class Edge:
     ) -> Result:
         route = match.value
         assert isinstance(route, Route), "client routes are answered here"
-        requester = None
+        requester, lapsed_token = None, None
         if route.auth is not Auth.NONE:
-            requester = await self._authenticate(http, raw_query, route)
+            token = access_token(http, raw_query)
+            requester = await self._authenticate(token, route)
+            lapsed_token = token if requester is None else None
         address = _address(http, is_behind_proxy=is_behind_proxy)
         if requester is not None and self._on_seen is not None:
             self._on_seen(requester, address)
@@ -126,19 +128,22 @@ class Edge:
             address=address,
             requester=requester,
             body_bytes=_body_bytes(route, requester),
+            lapsed_token=lapsed_token,
         )
         with caused_by(_cause(requester, address)):
             return await route.handler(request)
 
-    async def _authenticate(
-        self, http: web.BaseRequest, raw_query: str, route: Route
-    ) -> Requester | None:
-        token = access_token(http, raw_query)
+    async def _authenticate(self, token: str | None, route: Route) -> Requester | None:
         if token is None:
             if route.auth is Auth.OPTIONAL:
                 return None
             raise MatrixError(401, "M_MISSING_TOKEN", "Missing access token")
-        requester = await self._tokens.requester(token)
+        try:
+            requester = await self._tokens.requester(token)
+        except MatrixError as error:
+            if route.lapsed and error.errcode == "M_UNKNOWN_TOKEN":
+                return None
+            raise
         if requester.is_guest and not route.guests:
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't do this")
         return requester

@@ -30,7 +30,8 @@ _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 
 
 class Request:
-    """A client's request. `params` are the decoded parts of the path; `address` the client's."""
+    """A client's request. `params` are the decoded parts of the path; `address` the client's;
+    `lapsed_token` a token that stands for nobody, on a route that takes one."""
 
     __slots__ = (
         "_body",
@@ -39,6 +40,7 @@ class Request:
         "_requester",
         "address",
         "http",
+        "lapsed_token",
         "method",
         "params",
         "raw_query",
@@ -53,6 +55,7 @@ class Request:
         address: str,
         requester: Requester | None,
         body_bytes: int,
+        lapsed_token: str | None = None,
     ) -> None:
         self.http = http
         self.method = http.method
@@ -60,6 +63,7 @@ class Request:
         self.raw_query = raw_query
         self.address = address
         self._requester = requester
+        self.lapsed_token = lapsed_token
         self._body_bytes = body_bytes
         self._query: Query | None = None
         self._body: bytes | None = None

@@ -35,7 +35,8 @@ class Auth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `guests` says that a guest's token is enough; `body_bytes` bounds the body."""
+    """One operation. `guests` says that a guest's token is enough; `lapsed` that a token which
+    stands for nobody reaches the handler (`Request.lapsed_token`); `body_bytes` bounds the body."""
 
     method: str
     template: str
@@ -43,6 +44,7 @@ class Route:
     auth: Auth = Auth.USER
     limit: Limit | None = None
     guests: bool = False
+    lapsed: bool = False
     body_bytes: int = limits.CLIENT_BODY_BYTES
 
 

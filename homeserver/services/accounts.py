@@ -4,7 +4,9 @@ Rules:
 1. An account, its profile, device and access token are one statement; a registration token is used
    up in the same transaction.
 2. A user ID is never given out twice, not even after its account's deactivation.
-3. What ends devices (a new password, deactivation) goes through `DeviceRemoval`, in one unit.
+3. Whoever ended an account may ask again, for the answer may have been lost: the access token that
+   was ended with it is known by its hash, for that alone.
+4. What ends devices (a new password, deactivation) goes through `DeviceRemoval`, in one unit.
 
 Spec: client-server API, "Account registration and management".
 """
@@ -33,7 +35,7 @@ from homeserver.services.device_removal import DeviceRemoval
 from homeserver.services.logins import LoggedIn, NewDevice, make_device_id
 from homeserver.services.passwords import Passwords
 from homeserver.services.requester import Requester
-from homeserver.services.tokens import Tokens, token_hash
+from homeserver.services.tokens import Tokens, token_hash, unknown_token
 from homeserver.storage import account_data, accounts, profiles, registration_tokens, tokens
 from homeserver.storage.database import Connection, Database
 
@@ -171,13 +173,14 @@ class Accounts:
             async with self._database.transaction() as connection:
                 await work(connection)
 
-    async def deactivate(self, user_id: UserId, *, erase: bool = False) -> None:
+    async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
         """Ends an account for good: password, profile, devices and tokens are gone when this
         returns; its rooms are left in the background (`deactivation.departures`). `erase`: account
         data and filters go, too, and who joins a room later sees none of the user's messages."""
+        user_id = requester.user_id
 
         async def work(connection: Connection) -> Sequence[Entry]:
-            await accounts.deactivate(connection, user_id, erase=erase)
+            await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
             await profiles.delete(connection, user_id, None)
             if erase:
                 await account_data.delete_all(connection, user_id)
@@ -186,6 +189,13 @@ class Accounts:
         await self._parts.removal.remove(user_id, None, first=work)
         for hook in self._parts.on_deactivated:
             hook(user_id)
+
+    async def check_ended(self, token: str, *, erased: bool) -> None:
+        """Raises 401 M_UNKNOWN_TOKEN unless an account was ended by a request with this access
+        token, and erased, if that is asked for."""
+        async with self._database.connection() as connection:
+            if not await accounts.is_ended_by(connection, token_hash(token), erased=erased):
+                raise unknown_token()
 
     async def is_password_right(self, user_id: UserId, password: str) -> bool:
         """For interactive authentication."""

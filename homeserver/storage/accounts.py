@@ -119,13 +119,16 @@ async def load_guests(
     return [(RoomId(row[0]), UserId(row[1])) for row in rows]
 
 
-async def deactivate(connection: Connection, user_id: UserId, *, erase: bool) -> bool:
+async def deactivate(
+    connection: Connection, user_id: UserId, *, erase: bool, token_id: int | None = None
+) -> bool:
     """Marks an account as deactivated, forgets its password, and notes that its user leaves all
-    rooms; with `erase`, that who joins one later sees none of its messages. False: it was
-    deactivated already."""
+    rooms, and by which access token it was asked; with `erase`, that who joins one later sees none
+    of its messages. False: it was deactivated already."""
     result = await connection.fetchval(
         "WITH ended AS (UPDATE accounts SET is_deactivated = true, password_hash = NULL,"
-        "  erased_at = CASE WHEN $2 THEN (SELECT position FROM logs WHERE log = $3) END"
+        "  erased_at = CASE WHEN $2 THEN (SELECT position FROM logs WHERE log = $3) END,"
+        "  ended_by = (SELECT hash FROM access_tokens WHERE token_id = $4)"
         "  WHERE user_id = $1 AND NOT is_deactivated RETURNING user_id),"
         " departing AS (INSERT INTO departures (user_id) SELECT user_id FROM ended"
         "  ON CONFLICT DO NOTHING)"
@@ -133,8 +136,19 @@ async def deactivate(connection: Connection, user_id: UserId, *, erase: bool) ->
         user_id,
         erase,
         LOG,
+        token_id,
     )
     return bool(result)
+
+
+async def is_ended_by(connection: Connection, token_hash: bytes, *, erased: bool) -> bool:
+    """Whether an access token was the one by which its account was ended, and (`erased`) erased."""
+    found = await connection.fetchval(
+        "SELECT true FROM accounts WHERE ended_by = $1 AND (NOT $2 OR erased_at IS NOT NULL)",
+        token_hash,
+        erased,
+    )
+    return bool(found)
 
 
 async def load_departing(connection: Connection) -> list[UserId]:

@@ -225,6 +225,40 @@ async def test_a_deactivated_account_is_gone_and_its_name_isnt_free(
     assert available.body["errcode"] == "M_USER_IN_USE"
 
 
+async def test_whoever_ended_an_account_may_ask_again(server: AccountServer) -> None:
+    """The answer may have been lost. Nobody else is told anything, and the token is of no other
+    use."""
+
+    async def deactivate(token: str, **body: object) -> tuple[int, object]:
+        reply = await server.call("POST", "/account/deactivate", dict(body), token=token)
+        return reply.status, reply.body.get("errcode", reply.body)
+
+    done = (200, {"id_server_unbind_result": "success"})
+    unknown = (401, "M_UNKNOWN_TOKEN")
+    alice = await server.register("erna")
+    token, other = alice["access_token"], (await server.log_in("erna")).body["access_token"]
+    first = await server.call("POST", "/account/deactivate", {}, token=token)
+    auth = {"type": "m.login.password", "user": "erna", "password": "secret"}
+    auth["session"] = first.body["session"]
+    assert await deactivate(token, auth=auth) == done
+    assert await deactivate(token, auth=auth) == done
+    assert await deactivate(token) == done, "a client may begin anew"
+    assert server.deactivated == ["@erna:hs1"], "it was done once"
+    assert await deactivate(token, auth=auth, erase=True) == unknown, "nothing was erased"
+    assert await deactivate(token, auth=auth, erase="x") == (400, "M_BAD_JSON")
+    assert await deactivate(other, auth=auth) == unknown
+    assert await deactivate("x", erase="x") == unknown
+    assert (await server.call("GET", "/account/whoami", token=token)).status == 401
+
+
+async def test_an_erasure_may_be_asked_for_again(server: AccountServer) -> None:
+    token = (await server.register("erik"))["access_token"]
+    auth = {"type": "m.login.password", "user": "erik", "password": "secret"}
+    for body in ({"auth": auth, "erase": True}, {"auth": auth, "erase": True}, {}):
+        reply = await server.call("POST", "/account/deactivate", body, token=token)
+        assert (reply.status, reply.body) == (200, {"id_server_unbind_result": "success"})
+
+
 async def test_erasure_takes_account_data_and_filters_and_is_noted(server: AccountServer) -> None:
     async def left(user_id: str) -> tuple[int, int, bool]:
         async with server.database.connection() as connection:
