@@ -37,7 +37,8 @@ from federation.transport.edus import EduReceiver, before_events
 from federation.transport.gap_filler import GapFiller, NotAtHand
 from federation.transport.outside.departures import Departures, NotForUs
 from federation.transport.parsing.transactions import ReceivedPdu, Transaction
-from federation.transport.scheduling.backlog import Backlog, InboxPorts
+from federation.transport.scheduling.backlog import Backlog, InboxPorts, too_much
+from federation.transport.scheduling.counters import lower
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Inbox:
         if before is not None:
             return await self._repeated(before)
         if self._running[origin] >= TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX:
-            raise _too_much("too many transactions at once")
+            raise too_much("too many transactions at once")
         answer: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
         self._answers[place] = answer
         self._running[origin] += 1
@@ -103,7 +104,7 @@ class Inbox:
             await self._edus.receive_all(origin, last)
             result = {"pdus": pdu_results}
         finally:
-            _lower(self._running, origin)
+            lower(self._running, origin)
             answer.set_result(result)
             if result is None:  # it failed, so a repeat has to be handled
                 self._answers.pop(place, None)
@@ -223,16 +224,6 @@ class Inbox:
             event.version.name,
             self._clock.now_ms(),
         )
-
-
-def _lower(counter: Counter[ServerName], server: ServerName) -> None:
-    counter[server] -= 1
-    if counter[server] <= 0:
-        del counter[server]
-
-
-def _too_much(detail: str) -> Refused:
-    return Refused(429, "M_LIMIT_EXCEEDED", detail, {"retry_after_ms": 5_000})
 
 
 def _event_id(pdu: JsonObject, version: RoomVersion) -> str | None:

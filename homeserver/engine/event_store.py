@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey
@@ -17,30 +17,12 @@ from homeserver.engine.policy.recommender import Recommender
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.snapshots import StateMap
+from homeserver.engine.snapshots import EventIds, StateMap
 from homeserver.engine.store import Store
 
 
 def _ids(state: StateMap) -> dict[StateKey, EventId]:
     return {key: ref.event_id for key, ref in state.items()}
-
-
-class _EventIds(Mapping[StateKey, EventId]):
-    """A state as IDs, without a walk over it: an incoming request asks for one key or a few."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: StateMap) -> None:
-        self._state = state
-
-    def __getitem__(self, key: StateKey) -> EventId:
-        return self._state[key].event_id
-
-    def __iter__(self) -> Iterator[StateKey]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
 
 
 class EngineEventStore:
@@ -132,7 +114,7 @@ class EngineEventStore:
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """`EventStore.current_state_ids`."""
         room = await self._rooms.get(room_id)
-        return {} if room is None else _EventIds(room.view.state)
+        return {} if room is None else EventIds(room.view.state)
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
         """`EventStore.auth_chain`."""

@@ -9,7 +9,7 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import immutables
 import msgspec
@@ -44,6 +44,24 @@ _MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
 
 StateMap = immutables.Map[StateKey, StateRef]
 Delta = Mapping[StateKey, StateRef | None]
+
+
+class EventIds(Mapping[StateKey, EventId]):
+    """A state by event IDs, without a walk over it: most who ask want one key or a few."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: StateMap) -> None:
+        self._state = state
+
+    def __getitem__(self, key: StateKey) -> EventId:
+        return self._state[key].event_id
+
+    def __iter__(self) -> Iterator[StateKey]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
 
 
 class Link(msgspec.Struct, frozen=True, weakref=True):

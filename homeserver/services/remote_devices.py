@@ -26,6 +26,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from federation.ports import Clock, UserDevices
 from federation.transport.client import FederationError
+from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
 from homeserver.engine.log import Placed
@@ -68,7 +69,7 @@ class RemoteDevices:
         self._updated_meanwhile: set[UserId] = set()
         self._departed: set[UserId] = set()
         self._check_all = True
-        self._wake = asyncio.Event()
+        self._wakeup = Wakeup(clock)
 
     # Reading
 
@@ -117,7 +118,7 @@ class RemoteDevices:
         async with self._database.transaction() as connection:
             retry_at_ms = self._clock.now_ms() + limits.RESYNC_RETRY_MS_MIN
             await store.mark_resyncs(connection, user_ids, retry_at_ms=retry_at_ms)
-        self._wake.set()
+        self._wakeup.set()
 
     async def _keep(self, user_id: UserId, stream_id: int, fetched: RemoteList) -> None:
         async def work(connection: Connection) -> Sequence[Entry]:
@@ -128,7 +129,7 @@ class RemoteDevices:
             if user_id in self._updated_meanwhile:  # rule 3
                 now_ms = self._clock.now_ms()
                 await store.mark_resyncs(connection, [user_id], retry_at_ms=now_ms)
-                self._wake.set()
+                self._wakeup.set()
             # a client that asked in vain before must ask again
             is_news = was_due if before is None else before != fetched
             return [DeviceListEntry(user_id)] if is_news else []
@@ -164,7 +165,7 @@ class RemoteDevices:
             return [DeviceListEntry(user_id)]
 
         await self._committer.submit(Unit(work=work))
-        self._wake.set()
+        self._wakeup.set()
 
     async def update_signing_keys(self, content: JsonObject) -> None:
         """An m.signing_key_update: new cross-signing keys. Keys that aren't sound are ignored."""
@@ -201,30 +202,17 @@ class RemoteDevices:
             for change in entry.changes:
                 if change.key[0] == "m.room.member" and change.membership != "join":
                     self._departed.add(UserId(change.key[1]))
-                    self._wake.set()
+                    self._wakeup.set()
 
     async def run(self) -> None:
         """For the supervisor: fetches what is due and drops what is no longer kept, for ever."""
         while True:
-            self._wake.clear()
             try:
                 wait_s = await self.work_once()
             except DatabaseUnavailable as error:
                 log.warning("Device lists wait for the database: %s", error)
                 wait_s = limits.RESYNC_RETRY_MS_MIN / 1000
-            if not self._wake.is_set():
-                await self._sleep(wait_s)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Until something happens, or for so long."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._clock.sleep(seconds)),
-                group.create_task(_wait(self._wake)),
-            ]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
+            await self._wakeup.wait(wait_s)
 
     async def work_once(self) -> float:
         """Does all that is due now; returns the seconds until more is."""
@@ -286,10 +274,6 @@ class RemoteDevices:
             self._departed |= departed
             self._check_all = self._check_all or check_all
             raise
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def parse_list(answer: UserDevices) -> RemoteList:

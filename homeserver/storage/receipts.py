@@ -17,7 +17,7 @@ _COLUMNS = "room_id, user_id, kind, thread, event_id, ts"
 
 
 class ReceiptRow(Protocol):
-    """What `append` reads of a log entry."""
+    """What a log entry says; the same of a stored receipt."""
 
     @property
     def room_id(self) -> RoomId: ...

@@ -7,10 +7,8 @@ replays it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -25,11 +23,13 @@ from tests.simulation.convergence import Convergence
 from tests.simulation.hardships import Hardships
 from tests.simulation.lies import Lies
 from tests.simulation.planted_bugs import PLANTED
+from tests.simulation.seeds import parse_seeds, replay_command, seeds_parser, start
 from tests.simulation.server import described
 from tests.simulation.virtual_time import Stuck, run_virtually
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
+MODULE = "tests.simulation.run"
 OPERATIONS = 60
 _ORDERS_EVERY = (
     4  # worlds of which the graph is handed in again in other orders: the rest is dearer
@@ -84,34 +84,16 @@ async def _live(world: World) -> None:
     world.met = coverage.count(world, rooms)
 
 
-def command(seed: int, operations: int) -> str:
-    """What replays a seed."""
-    return f"python -m tests.simulation.run {seed} --operations {operations} --trace"
-
-
-def _seeds(texts: Sequence[str]) -> list[int]:
-    seeds: list[int] = []
-    for text in texts:
-        first, _, last = text.partition("-")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
-
-
 def main() -> int:
     """Runs the seeds of the command line; 1 if one failed."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("seeds", nargs="+")
-    parser.add_argument("--operations", type=int, default=OPERATIONS)
-    parser.add_argument("--trace", action="store_true")
+    parser = seeds_parser(OPERATIONS, PLANTED)
     parser.add_argument("--digests", action="store_true")
     parser.add_argument("--coverage", action="store_true", help="how often what came about")
-    parser.add_argument("--until", help="stop at a fault that says this")
-    parser.add_argument("--plant", choices=sorted(PLANTED), help="a bug to plant first")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.plant:
         PLANTED[options.plant][0]()
-    started_s, seeds = time.perf_counter(), _seeds(options.seeds)
+    started_s, seeds = time.perf_counter(), parse_seeds(options.seeds)
     failed, ran, met = 0, 0, Counter[str]()
     out = sys.stdout.write
     for seed in seeds:
@@ -125,7 +107,8 @@ def main() -> int:
         if result.faults:
             failed += 1
             faults = "\n  ".join(dict.fromkeys(result.faults))
-            out(f"seed {seed} failed: {command(seed, options.operations)}\n  {faults}\n")
+            command = replay_command(MODULE, seed, options.operations)
+            out(f"seed {seed} failed: {command}\n  {faults}\n")
             if options.until and options.until in faults:
                 break
     if options.coverage:
@@ -137,7 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if os.environ.get("PYTHONHASHSEED") != "0":
-        os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, "-m", "tests.simulation.run", *sys.argv[1:]])
-    sys.exit(main())
+    start(MODULE, main)

@@ -5,30 +5,18 @@ Each batch runs in a process of its own, with a fixed hash seed (see `tests.simu
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.simulation.coverage import missing
 from tests.simulation.planted_bugs import PLANTED
-
-ROOT = Path(__file__).parents[2]
+from tests.simulation.run import MODULE
+from tests.simulation.seeds import assert_found, run_program
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "tests.simulation.run", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
+    return run_program(MODULE, *arguments, timeout_s=900)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +47,7 @@ def test_a_seed_gives_the_same_run_each_time() -> None:
 def test_each_planted_bug_is_found_by_its_check(bug: str) -> None:
     _, says = PLANTED[bug]
     ran = _run("0-59", "--plant", bug, "--until", says)
-    assert ran.returncode == 1, f"\n{ran.stdout}\n{ran.stderr}"
-    assert " failed: python -m tests.simulation.run " in ran.stdout
-    assert says in ran.stdout
+    assert_found(ran, MODULE, says)
 
 
 @pytest.mark.long

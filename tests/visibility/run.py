@@ -6,14 +6,12 @@ failing seed prints the command that replays it.
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 import sys
 import time
-from collections.abc import Sequence
 
 from homeserver import limits
+from tests.simulation.seeds import parse_seeds, replay_command, seeds_parser, start
 from tests.simulation.server import described
 from tests.simulation.virtual_time import run_virtually
 from tests.visibility.faults import Look
@@ -22,6 +20,7 @@ from tests.visibility.server_checks import ServerChecks
 from tests.visibility.story import Story
 from tests.visibility.user_checks import UserChecks
 
+MODULE = "tests.visibility.run"
 OPERATIONS = 30
 
 
@@ -37,34 +36,15 @@ async def lived(story: Story, operations: int) -> Look:
     return look
 
 
-def command(seed: int, operations: int) -> str:
-    """What replays a seed."""
-    return f"python -m tests.visibility.run {seed} --operations {operations} --trace"
-
-
-def _seeds(texts: Sequence[str]) -> list[int]:
-    seeds: list[int] = []
-    for text in texts:
-        first, _, last = text.partition("-")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
-
-
 def main() -> int:
     """Runs the seeds of the command line; 1 if one failed."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("seeds", nargs="+")
-    parser.add_argument("--operations", type=int, default=OPERATIONS)
-    parser.add_argument("--trace", action="store_true")
-    parser.add_argument("--until", help="stop at a fault that says this")
-    parser.add_argument("--plant", choices=sorted(PLANTED), help="a bug to plant first")
-    options = parser.parse_args()
+    options = seeds_parser(OPERATIONS, PLANTED).parse_args()
     logging.disable(logging.CRITICAL)
     limits.BACKFILL_EVENTS = 3  # so that a gap takes more than one answer
     if options.plant:
         PLANTED[options.plant][0]()
     started_s, out, failed, questions = time.process_time(), sys.stdout.write, 0, 0
-    seeds = _seeds(options.seeds)
+    seeds = parse_seeds(options.seeds)
     for seed in seeds:
         story = Story.make(seed)
         faults: list[str]
@@ -80,7 +60,8 @@ def main() -> int:
         if faults:
             failed += 1
             text = "\n  ".join(dict.fromkeys(faults))
-            out(f"seed {seed} failed: {command(seed, options.operations)}\n  {text}\n")
+            command = replay_command(MODULE, seed, options.operations)
+            out(f"seed {seed} failed: {command}\n  {text}\n")
             if options.until and options.until in text:
                 break
     spent_s = time.process_time() - started_s
@@ -89,7 +70,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if os.environ.get("PYTHONHASHSEED") != "0":
-        os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, "-m", "tests.visibility.run", *sys.argv[1:]])
-    sys.exit(main())
+    start(MODULE, main)

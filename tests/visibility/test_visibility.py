@@ -6,29 +6,17 @@ the command that replays it. The budget is of CPU time, whatever else the machin
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.simulation.seeds import assert_found, run_program
 from tests.visibility.planted import PLANTED
-
-ROOT = Path(__file__).parents[2]
+from tests.visibility.run import MODULE
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "tests.visibility.run", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=3_000,
-    )
+    return run_program(MODULE, *arguments, timeout_s=3_000)
 
 
 @pytest.mark.timeout(900)
@@ -44,9 +32,7 @@ def test_in_a_hundred_rooms_nothing_leaks_and_nothing_is_hidden() -> None:
 def test_each_planted_bug_is_found(bug: str) -> None:
     _, says = PLANTED[bug]
     ran = _run("0-59", "--plant", bug, "--until", says)
-    assert ran.returncode == 1, f"\n{ran.stdout}\n{ran.stderr}"
-    assert " failed: python -m tests.visibility.run " in ran.stdout
-    assert says in ran.stdout
+    assert_found(ran, MODULE, says)
 
 
 @pytest.mark.long

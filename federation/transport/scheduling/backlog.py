@@ -37,6 +37,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
 from federation.transport.gap_filler import GapFiller, Outcome, Undecided
+from federation.transport.scheduling.counters import lower
 from federation.transport.scheduling.lanes import Lane
 
 _log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Backlog:
         for room_id, count in Counter(one.room_id for one in new).items():
             self._check_space(origin, room_id, count)
         if self._waiting_of[origin] + len(new) > INBOX_WAITING_PER_ORIGIN_MAX:
-            raise _too_much("too much of this server waits")
+            raise too_much("too much of this server waits")
         await self._waiting.keep(keep)
         for one in keep:
             self._enter(one.room_id, one.event_id, origin)
@@ -106,7 +107,7 @@ class Backlog:
         is_full = len(kept) + count > INBOX_WAITING_PER_ROOM_MAX
         most = INBOX_WAITING_RESERVED if is_full else INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX
         if own > most:
-            raise _too_much("too much waits in the room")
+            raise too_much("too much waits in the room")
 
     def _enter(self, room_id: RoomId, event_id: EventId, origin: ServerName) -> None:
         """Puts an event into the lane of its origin."""
@@ -129,7 +130,7 @@ class Backlog:
         kept = self._kept.get(room_id, {})
         origins = kept.pop(event_id, [])
         if origins:
-            _lower(self._waiting_of, origins[0])
+            lower(self._waiting_of, origins[0])
         for origin in origins:
             lane = self._lanes.get(origin, {}).get(room_id)
             if lane is not None:
@@ -222,11 +223,6 @@ class Backlog:
         return outcome
 
 
-def _lower(counter: Counter[ServerName], server: ServerName) -> None:
-    counter[server] -= 1
-    if counter[server] <= 0:
-        del counter[server]
-
-
-def _too_much(detail: str) -> Refused:
+def too_much(detail: str) -> Refused:
+    """What an origin is told that sends more than waits for it here already."""
     return Refused(429, "M_LIMIT_EXCEEDED", detail, {"retry_after_ms": 5_000})

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from federation import limits
 from federation.causes import Cause, CauseKind, current_cause
@@ -33,8 +33,8 @@ from federation.limits import (
     FETCHES_RESERVED_PER_CAUSE_MAX,
 )
 from federation.ports import Clock
+from federation.transport.scheduling.counters import lower
 
-_T = TypeVar("_T")
 IsNeighbour = Callable[[ServerName], Awaitable[bool]]
 """Does the server share a room with us, and answer?"""
 
@@ -166,13 +166,13 @@ class FetchScheduler:
         return place
 
     def _leave(self, place: _Place) -> None:
-        _lower(self._of_server, place.server)
-        _lower(self._of_cause_at, (place.cause, place.server))
+        lower(self._of_server, place.server)
+        lower(self._of_cause_at, (place.cause, place.server))
         if place.is_reserved:
-            _lower(self._reserved_of, place.cause)
+            lower(self._reserved_of, place.cause)
         else:
-            _lower(self._of_cause, place.cause)
-            _lower(self._of_kind, place.cause.kind)
+            lower(self._of_cause, place.cause)
+            lower(self._of_kind, place.cause.kind)
         self._grant()
 
     # --- waiting ----------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class FetchScheduler:
         line = self._waiting.get(cause)
         if line is not None and waiter in line:
             line.remove(waiter)
-            _lower(self._waiting_of_kind, cause.kind)
+            lower(self._waiting_of_kind, cause.kind)
             if not line:
                 del self._waiting[cause]
 
@@ -242,9 +242,3 @@ class FetchScheduler:
                 self._forget(cause, waiter)
                 return True
         return False
-
-
-def _lower(counter: Counter[_T], key: _T) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]

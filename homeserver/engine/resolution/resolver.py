@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey
@@ -18,7 +18,7 @@ from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.resolution.citations import Scan
 from homeserver.engine.rooms import Before, Room, Rooms
-from homeserver.engine.snapshots import Delta, StateMap, StateRef, change_between
+from homeserver.engine.snapshots import Delta, EventIds, StateMap, StateRef, change_between
 from homeserver.engine.staging import extended
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
@@ -72,7 +72,7 @@ class Resolver:
             try:
                 resolved = resolve_deltas(
                     room.version,
-                    _Ids(states[0]),
+                    EventIds(states[0]),
                     [_ids(delta) for delta in deltas],
                     event=known.event,
                     is_rejected=known.is_rejected,
@@ -262,22 +262,6 @@ class _Reached:
             return False
         both = [{own.event_id}, {own.event_id, event_id}]
         return not self._room.auth_chains.differing(both, self._known.event)
-
-
-class _Ids(Mapping[StateKey, EventId]):
-    """A state by event IDs, without a copy."""
-
-    def __init__(self, state: StateMap) -> None:
-        self._state = state
-
-    def __getitem__(self, key: StateKey) -> EventId:
-        return self._state[key].event_id
-
-    def __iter__(self) -> Iterator[StateKey]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
 
 
 def _nearest(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from federation.events.ids import RoomId, UserId
 from federation.ports import Clock
+from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.memberships import UserRoom
 from homeserver.errors import MatrixError
@@ -54,33 +55,21 @@ class AccountDepartures:
         self._database, self._clock = database, clock
         self._rooms_of, self._leave = rooms_of, leave
         self._tries: dict[UserId, _Try] = {}
-        self._wake = asyncio.Event()
+        self._wakeup = Wakeup(clock)
 
     def begin(self, _user_id: UserId) -> None:
         """An account was ended: there is work."""
-        self._wake.set()
+        self._wakeup.set()
 
     async def run(self) -> None:
         """Works off what a former process left, then what comes; for the supervisor."""
         while True:
-            self._wake.clear()
             try:
                 wait_s = await self.work_once()
             except DatabaseUnavailable as error:
                 log.warning("AccountDepartures wait for the database: %s", error)
                 wait_s = limits.DEPARTURE_RETRY_S_MIN
-            await self._sleep(wait_s)
-
-    async def _sleep(self, seconds: float) -> None:
-        """For so long, or until there is work."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._clock.sleep(seconds)),
-                group.create_task(_wait(self._wake)),
-            ]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
+            await self._wakeup.wait(wait_s)
 
     async def work_once(self) -> float:
         """Does all that is due now; returns the seconds until more is."""
@@ -132,7 +121,3 @@ class AccountDepartures:
         else:
             async with self._database.connection() as connection:
                 await accounts.forget_departing(connection, user_id)
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()

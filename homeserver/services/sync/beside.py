@@ -15,8 +15,9 @@ from federation.events.ids import RoomId
 from homeserver.rules.sync_tokens import SyncToken
 from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
 from homeserver.services.sync.plans import Look, RoomPlan
-from homeserver.services.sync.sources import ReceiptItem, SyncSources
+from homeserver.services.sync.sources import SyncSources
 from homeserver.services.typing import TypingToken
+from homeserver.storage.receipts import ReceiptRow
 
 Plans = dict[RoomId, RoomPlan]
 
@@ -58,7 +59,7 @@ class SyncBeside:
     async def _add_receipts(self, look: Look, plans: Plans) -> None:
         ask, source = look.ask, self._sources.receipts
         whole = [p.room_id for p in plans.values() if p.is_whole and p.section == "join"]
-        found: dict[RoomId, Sequence[ReceiptItem]] = {}
+        found: dict[RoomId, Sequence[ReceiptRow]] = {}
         if whole:
             found.update(await source.since(whole, after=0, upto=ask.upto))
         if look.news is None:

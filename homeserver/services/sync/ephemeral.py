@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from federation.events.ids import UserId
-from homeserver.services.sync.sources import ReceiptItem
+from homeserver.storage.receipts import ReceiptRow
 
 PRIVATE = "m.read.private"
 
@@ -26,7 +26,7 @@ def typing_event(user_ids: Collection[UserId]) -> bytes:
     return orjson.dumps({"type": "m.typing", "content": {"user_ids": sorted(user_ids)}})
 
 
-def receipt_events(receipts: Iterable[ReceiptItem], reader: UserId) -> list[bytes]:
+def receipt_events(receipts: Iterable[ReceiptRow], reader: UserId) -> list[bytes]:
     """m.receipt events of one room for one reader."""
     contents: list[dict[str, Any]] = []
     for receipt in receipts:
@@ -39,7 +39,7 @@ def receipt_events(receipts: Iterable[ReceiptItem], reader: UserId) -> list[byte
     return [orjson.dumps({"type": "m.receipt", "content": content}) for content in contents]
 
 
-def _place(contents: list[dict[str, Any]], receipt: ReceiptItem, data: dict[str, Any]) -> None:
+def _place(contents: list[dict[str, Any]], receipt: ReceiptRow, data: dict[str, Any]) -> None:
     """Puts a receipt into the first event that has none of this user at its place; a newer one of
     the same thread takes the older one's place."""
     for content in contents:

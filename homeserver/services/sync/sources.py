@@ -9,8 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from federation.events.ids import DeviceId, RoomId, UserId
 from homeserver.services.typing import TypingToken
+from homeserver.storage.account_data import AccountData
+from homeserver.storage.receipts import ReceiptRow
 
 
 class ToDeviceSource(Protocol):
@@ -52,42 +54,10 @@ class KeyCountSource(Protocol):
     async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts: ...
 
 
-class AccountDataItem(Protocol):
-    """One item, as last changed at `position`; `room_id` is "" for global ones."""
-
-    @property
-    def room_id(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def content(self) -> bytes: ...
-    @property
-    def position(self) -> int: ...
-
-
 class AccountDataSource(Protocol):
     """A user's account data."""
 
-    async def between(
-        self, user_id: UserId, *, after: int, upto: int
-    ) -> Sequence[AccountDataItem]: ...
-
-
-class ReceiptItem(Protocol):
-    """One receipt; `thread` is "" for an unthreaded one."""
-
-    @property
-    def room_id(self) -> RoomId: ...
-    @property
-    def user_id(self) -> UserId: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def thread(self) -> str: ...
-    @property
-    def event_id(self) -> EventId: ...
-    @property
-    def ts(self) -> int: ...
+    async def between(self, user_id: UserId, *, after: int, upto: int) -> Sequence[AccountData]: ...
 
 
 class ReceiptSource(Protocol):
@@ -95,7 +65,7 @@ class ReceiptSource(Protocol):
 
     async def since(
         self, rooms: Collection[RoomId], *, after: int, upto: int
-    ) -> Mapping[RoomId, Sequence[ReceiptItem]]: ...
+    ) -> Mapping[RoomId, Sequence[ReceiptRow]]: ...
 
 
 class TypingSource(Protocol):

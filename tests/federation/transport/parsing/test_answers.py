@@ -26,10 +26,7 @@ from federation.transport.parsing.answers import (
     parse_document,
     read_document,
 )
-
-
-def nested(depth: int) -> bytes:
-    return b"[" * depth + b"]" * depth
+from tests.federation.transport.deep_json import nested
 
 
 def flat(count: int) -> bytes:

@@ -24,16 +24,7 @@ from federation.transport.parsing.transactions import (
     parse_transaction,
 )
 from tests.federation.graph.room_builder import ALICE, Room
-
-
-def nested(depth: int) -> bytes:
-    return b"[" * depth + b"]" * depth
-
-
-def deep(size: int) -> bytes:
-    """A value of that many bytes that is nested too deeply for anything but an event."""
-    levels = NESTING_MAX + 1
-    return b"[" * levels + b'"' + b"x" * (size - 2 * levels - 2) + b'"' + b"]" * levels
+from tests.federation.transport.deep_json import deep, nested
 
 
 def body(pdus: list[bytes], edus: list[bytes], more: bytes = b"") -> bytes:

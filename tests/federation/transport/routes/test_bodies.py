@@ -22,16 +22,7 @@ from federation.limits import (
 from federation.ports import Refused
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, spell_in_pieces
 from tests.federation.events.test_canonical_json import TEXT, VALUES
-
-
-def nested(depth: int) -> bytes:
-    return b"[" * depth + b"]" * depth
-
-
-def deep(size: int) -> bytes:
-    """A value of that many bytes that is nested too deeply for anything but an event."""
-    levels = NESTING_MAX + 1
-    return b"[" * levels + b'"' + b"x" * (size - 2 * levels - 2) + b'"' + b"]" * levels
+from tests.federation.transport.deep_json import deep, nested
 
 
 @given(st.dictionaries(TEXT, VALUES, max_size=6), st.integers(0, 3))
