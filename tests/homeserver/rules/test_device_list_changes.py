@@ -41,6 +41,17 @@ def test_what_others_did_while_the_user_was_away_does_not_count() -> None:
     assert found(*away, is_in=True) == (set(), set(), 1, 1)
 
 
+def test_an_invite_or_knock_of_the_user_shows_nothing_of_a_rooms_members() -> None:
+    for membership in ("invite", "knock"):
+        for former in (None, "leave"):
+            asked = change(ME, membership, former)
+            assert found(asked, COMES, GOES, is_in=False) == (set(), set(), 0, 0)
+            refused = change(ME, "leave", membership)
+            assert found(COMES, GOES, refused, is_in=False) == (set(), set(), 0, 0)
+            joined = change(ME, "join", membership)
+            assert found(GOES, joined, is_in=True) == (set(), set(), 1, 0)
+
+
 def test_only_a_joined_user_departs() -> None:
     for former in ("invite", "knock", "leave", "ban", None):
         for membership in ("leave", "ban", "knock", "invite"):

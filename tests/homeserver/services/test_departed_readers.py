@@ -66,9 +66,12 @@ async def test_a_context_whose_end_is_filtered_out_has_the_state_before_it(
     query = encoded({"filter": {"types": ["m.room.message"]}})
     reply = await syncs.world.in_room(ALICE, "GET", room_id, f"context/{said}", query=query)
     assert bodies(reply.body["events_after"]) == ["later"]
-    query = encoded({"filter": {"types": ["m.room.message", "m.room.topic"]}, "limit": 2})
-    reply = await syncs.world.in_room(ALICE, "GET", room_id, f"context/{said}", query=query)
-    assert topics(reply.body["state"]) == ["old"]
+    [last] = await syncs.say(CAROL, room_id, "last")
+    await syncs.world.put_state(ALICE, room_id, "m.room.topic", {"topic": "newest"})
+    for wanted, topic in (({}, "newest"), ({"not_senders": [ALICE]}, "secret")):
+        query = encoded({"filter": wanted})
+        reply = await syncs.world.in_room(CAROL, "GET", room_id, f"context/{last}", query=query)
+        assert topics(reply.body["state"]) == [topic]
 
 
 async def test_members_that_are_loaded_lazily_are_those_of_then(syncs: SyncWorld) -> None:
