@@ -1,12 +1,15 @@
 """Who sends a request, found out before anything of its body is read.
 
 Rules:
-1. First the X-Matrix headers: well-formed, `destination` (when given) us, the origin another server
+1. First how much the address, and the claimed origin, have asked lately (`request_rates`); then the
+   X-Matrix headers: well-formed, `destination` (when given) us, the origin another server
    than us, with a key that is valid now. Only then is the body read. Several headers of one origin
    may be given: one valid one is enough, a few are tried.
 2. The signature covers the body as canonical JSON. Most servers send just that, so the bytes are
-   tried as they came: nothing unsigned is parsed. A body that is spelled otherwise is spelled anew
-   (`bodies`), and the canonical form is what is read from then on.
+   tried as they came: nothing unsigned is parsed. Ed25519 reads a message twice, and no library
+   takes it in parts, so a body is kept, counted against budgets (`budgets`), until it is whole.
+   A body that is spelled otherwise is spelled anew (`bodies`), and the canonical form is what is
+   read from then on.
 3. The other side learns that the request isn't authenticated, not which check failed.
 
 Spec: server-server API, "Request authentication".
@@ -34,11 +37,12 @@ from federation.limits import (
     PARSED_AT_ONCE_BYTES_MAX,
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
-from federation.ports import Refused
+from federation.ports import Clock, Refused
 from federation.transport.backoff import Backoffs
 from federation.transport.keyring import KeyDelayed, Keyring, KeyUnavailable
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
 from federation.transport.routes.budgets import ByteBudget
+from federation.transport.routes.request_rates import RequestRates
 from federation.transport.x_matrix import (
     BadAuthorization,
     Credentials,
@@ -105,8 +109,11 @@ class _Claim(NamedTuple):
 class Authenticator:
     """Finds out who asks."""
 
-    def __init__(self, name: ServerName, keyring: Keyring, backoffs: Backoffs) -> None:
+    def __init__(
+        self, name: ServerName, keyring: Keyring, backoffs: Backoffs, clock: Clock
+    ) -> None:
         self._name, self._keyring, self._backoffs = name, keyring, backoffs
+        self._rates = RequestRates(clock)
         self._bodies = CanonicalBodies()
         self._budget = ByteBudget(BODIES_BYTES_MAX, BODIES_BYTES_PER_ADDRESS_MAX)
 
@@ -118,11 +125,13 @@ class Authenticator:
         reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
         """The request with its proven origin. Raises Refused (401, 400, 413, 408, 429, 503)."""
+        address = current_cause()
+        self._rates.enter(address)
         claims = await self._claims(request)
         if not claims:
             raise _unauthenticated()
         target = request.raw_path
-        with self._budget.use(current_cause()) as take:
+        with self._budget.use(address) as take:
             body = await read_body(request, bytes_max, take)
             signed = SignedRequest(request.method, target, body or None)
             origin = await _signer(signed, claims)
@@ -131,6 +140,7 @@ class Authenticator:
                 origin = await _signer(replace(signed, content=body), claims)
             if origin is None:
                 raise _unauthenticated()
+            self._rates.prove(address, origin)
             self._backoffs.succeeded(origin)
             content = await _read(body, reads) if body else {}
         return PeerRequest(origin, params, parse_query(target), content, body)
@@ -146,6 +156,7 @@ class Authenticator:
                 continue
             if credentials.destination in (None, self._name) and credentials.origin != self._name:
                 found.append(credentials)
+        self._rates.check({one.origin for one in found[:1]})
         claims: list[_Claim] = []
         is_delayed = False
         for one in found:

@@ -7,6 +7,8 @@ Rules:
    nested as deeply as they like: a membership event has few levels, nobody has it yet, and each
    step with a deep one would take the slow parser. Of transactions the single PDUs are cut out.
 3. What costs more than a moment is done in a thread, one body at a time, in steps of one piece.
+   Of one address few wait for that thread. A body with more parts than any request has is refused
+   by their number alone, before it is cut.
 
 Spec: server-server API, "API standards" and "Request authentication".
 """
@@ -14,11 +16,15 @@ Spec: server-server API, "API standards" and "Request authentication".
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import orjson
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from federation.causes import Cause, current_cause
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
 from federation.events.json_pieces import Piece, PieceKind, cut_pieces
@@ -31,8 +37,11 @@ from federation.limits import (
     NESTING_MAX,
     PARSED_AT_ONCE_BYTES_MAX,
     PIECE_BYTES_MAX,
+    SPELLED_AT_ONCE_PER_ADDRESS_MAX,
+    SPELLED_CONTAINERS_MAX,
     SPELLED_DEEP_BYTES_MAX,
     SPELLED_PIECES_MAX,
+    VERIFIED_AT_ONCE_BYTES_MAX,
 )
 from federation.ports import Refused
 from federation.transport.client import encode_content
@@ -62,6 +71,8 @@ async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_b
         raise Refused(408, "M_UNKNOWN", "the body came too slowly") from None
     except (RequestPayloadError, ConnectionError):
         raise Refused(400, "M_NOT_JSON", "the body can't be read") from None
+    if size > VERIFIED_AT_ONCE_BYTES_MAX:
+        return await asyncio.to_thread(b"".join, parts)
     return b"".join(parts)
 
 
@@ -86,16 +97,31 @@ class CanonicalBodies:
 
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
+        self._under_way: Counter[Cause] = Counter()
 
     async def spell(self, body: bytes) -> bytes:
         """The canonical JSON of a body. Raises Refused for what has none."""
         try:
             if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not is_deep(body, NESTING_MAX):
                 return encode_content(canonical_json.decode_lenient(body))
-            async with self._turn:
-                return await asyncio.to_thread(spell_in_pieces, body)
+            with self._counted(current_cause()):
+                async with self._turn:
+                    return await asyncio.to_thread(spell_in_pieces, body)
         except NotCanonical:
             raise Refused(400, "M_NOT_JSON", "the body isn't JSON that can be signed") from None
+
+    @contextmanager
+    def _counted(self, cause: Cause) -> Iterator[None]:
+        if self._under_way[cause] >= SPELLED_AT_ONCE_PER_ADDRESS_MAX:
+            again = {"retry_after_ms": 2_000}
+            raise Refused(429, "M_LIMIT_EXCEEDED", "too many bodies that aren't canonical", again)
+        self._under_way[cause] += 1
+        try:
+            yield
+        finally:
+            self._under_way[cause] -= 1
+            if not self._under_way[cause]:
+                del self._under_way[cause]
 
 
 def spell_in_pieces(body: bytes) -> bytes:
@@ -104,6 +130,8 @@ def spell_in_pieces(body: bytes) -> bytes:
     more pieces, or more of them deep, than any request has."""
     members: dict[str, bytes | list[bytes] | dict[str, bytes]] = {}
     deep_bytes = 0
+    if has_more_containers(body, SPELLED_CONTAINERS_MAX):
+        raise TooDeep("too many arrays and objects")
     for count, piece in enumerate(cut_pieces(body, None, PIECE_BYTES_MAX), 1):
         deep_bytes += len(piece.raw) if piece.is_deep else 0
         if count > SPELLED_PIECES_MAX or deep_bytes > SPELLED_DEEP_BYTES_MAX:

@@ -76,7 +76,7 @@ class FederationRoutes:
         # a server that makes requests can be asked for what waits for it
         parts.backoffs.on_recovered(parts.inbox.heard_from)
         access = RoomAccess(parts.store, parts.acls)
-        authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs)
+        authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs, parts.clock)
         endpoints = Endpoints(authenticator, parts.metrics, parts.clock)
         handshakes = HandshakePorts(
             parts.store,

@@ -29,12 +29,30 @@ class RateLimit:
 
     def take(self, cause: Cause) -> float:
         """Takes a token: 0.0. Where there is none, how many seconds there will be none."""
-        now_s = self._clock.monotonic_s()
-        bucket = self._buckets.pop(cause, None) or _Bucket(self._burst, now_s)
-        gained = max(0.0, now_s - bucket.at_s) * self._per_s
-        tokens = min(self._burst, bucket.tokens + gained)
-        wait_s = 0.0 if tokens >= 1 else (1 - tokens) / self._per_s
-        self._buckets[cause] = _Bucket(tokens - 1 if tokens >= 1 else tokens, now_s)
+        tokens = self._tokens(cause)
+        self._keep(cause, tokens - 1 if tokens >= 1 else tokens)
+        return self._wait_s(tokens)
+
+    def wait_s(self, cause: Cause) -> float:
+        """As `take`, which this doesn't do."""
+        return self._wait_s(self._tokens(cause))
+
+    def give_back(self, cause: Cause) -> None:
+        """A token that was taken wasn't used."""
+        self._keep(cause, min(self._burst, self._tokens(cause) + 1))
+
+    def _tokens(self, cause: Cause) -> float:
+        bucket = self._buckets.get(cause)
+        if bucket is None:
+            return self._burst
+        gained = max(0.0, self._clock.monotonic_s() - bucket.at_s) * self._per_s
+        return min(self._burst, bucket.tokens + gained)
+
+    def _wait_s(self, tokens: float) -> float:
+        return 0.0 if tokens >= 1 else (1 - tokens) / self._per_s
+
+    def _keep(self, cause: Cause, tokens: float) -> None:
+        self._buckets[cause] = _Bucket(tokens, self._clock.monotonic_s())
+        self._buckets.move_to_end(cause)
         while len(self._buckets) > RATE_BUCKETS_MAX:
             self._buckets.popitem(last=False)
-        return wait_s

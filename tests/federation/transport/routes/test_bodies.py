@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federation.causes import address_cause, caused_by
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
+from federation.events.json_pieces import Piece, cut_pieces
 from federation.limits import (
     DEEP_TEXT_BYTES_MAX,
     DOCUMENT_CONTAINERS_MAX,
     EVENT_CONTAINERS_MAX,
     NESTING_MAX,
     PARSED_AT_ONCE_BYTES_MAX,
+    SPELLED_AT_ONCE_PER_ADDRESS_MAX,
+    SPELLED_CONTAINERS_MAX,
     SPELLED_DEEP_BYTES_MAX,
     SPELLED_PIECES_MAX,
 )
 from federation.ports import Refused
+from federation.transport.routes import bodies
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, spell_in_pieces
 from tests.federation.events.test_canonical_json import TEXT, VALUES
 from tests.federation.transport.deep_json import deep, nested
@@ -65,6 +74,56 @@ def test_spelling_has_bounds() -> None:
     assert not spelled(deep(10_000), SPELLED_DEEP_BYTES_MAX // 10_000 + 1)
     assert spelled(b"[" + b",".join([b"[]"] * (EVENT_CONTAINERS_MAX - 1)) + b"]", 1)
     assert not spelled(b"[" + b",".join([b"[]"] * EVENT_CONTAINERS_MAX) + b"]", 1)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_body_with_too_many_parts_is_not_even_cut(
+    more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[int] = []
+
+    def watched(data: bytes, *given: Any) -> Iterator[Piece]:
+        cut.append(len(data))
+        return cut_pieces(data, *given)
+
+    monkeypatch.setattr(bodies, "cut_pieces", watched)
+    counts = [SPELLED_CONTAINERS_MAX // 4] * 3  # the object and the list are two more
+    counts.append(SPELLED_CONTAINERS_MAX - sum(counts) - 2 + more)
+    entries = [b"[" + b",".join([b"[]"] * (count - 1)) + b"]" for count in counts]
+    body = b'{"a":[' + b",".join(entries) + b"]}"
+    if more:
+        with pytest.raises(NotCanonical):
+            spell_in_pieces(body)
+    else:
+        assert spell_in_pieces(body) == body
+    assert bool(cut) is not bool(more)
+
+
+async def test_few_bodies_of_one_address_wait_to_be_spelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(bodies, "spell_in_pieces", lambda body: go_on.wait(60) and body)
+    spelling = CanonicalBodies()
+    body = b" " * (PARSED_AT_ONCE_BYTES_MAX + 1)
+
+    async def spell(address: str) -> int:
+        with caused_by(address_cause(address)):
+            try:
+                await spelling.spell(body)
+            except Refused as refused:
+                return refused.status
+        return 200
+
+    one = [
+        asyncio.ensure_future(spell("127.0.0.1"))
+        for _ in range(SPELLED_AT_ONCE_PER_ADDRESS_MAX + 1)
+    ]
+    assert await one[-1] == 429
+    other = asyncio.ensure_future(spell("127.0.0.2"))
+    go_on.set()
+    assert await asyncio.gather(*one[:-1], other) == [200] * (SPELLED_AT_ONCE_PER_ADDRESS_MAX + 1)
+    assert await spell("127.0.0.1") == 200
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,19 @@ def test_a_burst_and_then_as_many_as_come_back() -> None:
     assert [limit.take(address(1)) > 0 for _ in range(4)] == [False] * 3 + [True]
 
 
+def test_a_look_takes_nothing_and_what_was_not_used_can_be_given_back() -> None:
+    clock = JumpingClock()
+    limit = RateLimit(clock, per_s=0.5, burst=2)
+    assert [limit.wait_s(address(1)) for _ in range(5)] == [0.0] * 5
+    assert [limit.take(address(1)) for _ in range(3)] == [0.0, 0.0, pytest.approx(2.0)]
+    assert limit.wait_s(address(1)) == pytest.approx(2.0)
+    limit.give_back(address(1))
+    assert limit.wait_s(address(1)) == 0.0
+    for _ in range(5):
+        limit.give_back(address(1))
+    assert [limit.take(address(1)) > 0 for _ in range(3)] == [False, False, True]
+
+
 def test_the_table_is_bounded_by_dropping_the_longest_unused() -> None:
     limit = RateLimit(JumpingClock(), per_s=1, burst=1)
     for number in range(RATE_BUCKETS_MAX):

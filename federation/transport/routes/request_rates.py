@@ -1,0 +1,63 @@
+"""How often other servers may ask: by network address until they have shown who they are, then by
+name.
+
+Rules:
+1. A request takes a token of its address, which is given back once its origin is proven: honest
+   servers use none up, however many share an address. What isn't proven costs its address.
+2. A proven request takes a token of its origin. Nobody else can use these up: a name that is merely
+   claimed is looked up, and takes none.
+3. Both are looked at before a key is, and before anything of the body is read; what is too much is
+   429 with the time after which it is worth coming again.
+
+Spec: server-server API, "Request authentication"; client-server API, "Rate limiting".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from federation.causes import Cause, CauseKind
+from federation.events.ids import ServerName
+from federation.limits import (
+    ORIGIN_REQUESTS_BURST,
+    ORIGIN_REQUESTS_PER_S,
+    UNPROVEN_REQUESTS_BURST,
+    UNPROVEN_REQUESTS_PER_S,
+)
+from federation.ports import Clock, Refused
+from federation.transport.scheduling.rates import RateLimit
+
+
+class RequestRates:
+    """The rates of all who ask."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._addresses = RateLimit(
+            clock, per_s=UNPROVEN_REQUESTS_PER_S, burst=UNPROVEN_REQUESTS_BURST
+        )
+        self._origins = RateLimit(clock, per_s=ORIGIN_REQUESTS_PER_S, burst=ORIGIN_REQUESTS_BURST)
+
+    def enter(self, address: Cause) -> None:
+        """A request has come from an address. Raises Refused."""
+        _refuse_for(self._addresses.take(address))
+
+    def check(self, claimed: Iterable[ServerName]) -> None:
+        """The request says that it is of one of these. Raises Refused."""
+        for origin in claimed:
+            _refuse_for(self._origins.wait_s(_cause(origin)))
+
+    def prove(self, address: Cause, origin: ServerName) -> None:
+        """The request is of that server."""
+        self._addresses.give_back(address)
+        self._origins.take(_cause(origin))
+
+
+def _cause(origin: ServerName) -> Cause:
+    return Cause(CauseKind.SERVER, origin)
+
+
+def _refuse_for(wait_s: float) -> None:
+    if wait_s > 0:
+        again = {"retry_after_ms": ceil(wait_s * 1000)}
+        raise Refused(429, "M_LIMIT_EXCEEDED", "Too many requests", again)
