@@ -44,6 +44,7 @@ HANDSHAKE_RETRY_S_MAX = 6 * 3_600.0
 HANDSHAKE_ATTEMPTS_MAX = (
     40  # with the waits above about a week; then it is given up, with a warning
 )
+INVITE_ATTEMPTS_MAX = 10  # of ours that another server may have: with the waits above 85 minutes
 STRIPPED_STATE_EVENTS_MAX = 100
 INVITE_STATE_BYTES_MAX = 32_768  # kept of an invite's state; the rest is left out
 INVITE_CREATE_FETCH_S_MAX = 5.0  # for a create event that an invite lacks; the inviter waits

@@ -50,7 +50,9 @@ class FailureKind(Enum):
 
     TIMEOUT = "timeout"
     REFUSED = "refused"
-    """No connection, or it broke."""
+    """No connection."""
+    BROKEN = "broken"
+    """The connection broke: the server may have the request."""
     CERTIFICATE = "certificate"
     ADDRESS = "address"
     """A private address without permission."""
@@ -71,6 +73,7 @@ _DOWN = frozenset(
     {
         FailureKind.TIMEOUT,
         FailureKind.REFUSED,
+        FailureKind.BROKEN,
         FailureKind.CERTIFICATE,
         FailureKind.ADDRESS,
         FailureKind.UNRESOLVED,
@@ -334,6 +337,7 @@ def _as_federation_error(
 _KIND_OF_DIAL = {
     DialFailure.TIMEOUT: FailureKind.TIMEOUT,
     DialFailure.REFUSED: FailureKind.REFUSED,
+    DialFailure.BROKEN: FailureKind.BROKEN,
     DialFailure.CERTIFICATE: FailureKind.CERTIFICATE,
     DialFailure.ADDRESS: FailureKind.ADDRESS,
     DialFailure.TOO_LARGE: FailureKind.TOO_LARGE,

@@ -84,7 +84,9 @@ class DialFailure(Enum):
     TIMEOUT = "timeout"
     """Too slow to connect, or to answer in full."""
     REFUSED = "refused"
-    """No connection, or it broke."""
+    """No connection: nothing was sent."""
+    BROKEN = "broken"
+    """The connection broke, or what came isn't HTTP."""
     CERTIFICATE = "certificate"
     """TLS failed: no valid certificate for the name."""
     ADDRESS = "address"
@@ -217,7 +219,7 @@ class Dialer:
             raise DialError(DialFailure.TIMEOUT, f"no answer in {bounds.timeout_s} s") from None
         except (aiohttp.ClientError, ssl.SSLError, ConnectionError, ValueError) as error:
             # ValueError: aiohttp's word for a malformed status line, header or chunk
-            raise DialError(DialFailure.REFUSED, f"{type(error).__name__}: {error}") from None
+            raise DialError(DialFailure.BROKEN, f"{type(error).__name__}: {error}") from None
         assert failure is not None, "no address was tried"
         raise failure
 

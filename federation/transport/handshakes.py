@@ -249,10 +249,11 @@ class Handshakes:
             "invite_room_state": [canonical_json.decode_lenient(raw) for raw in stripped_state],
         }
         try:
-            given = await self._ask_to_invite(server, event, content)
-            if not isinstance(given, dict):
-                raise Unusable("no event in the answer")
-            return await self._cosigned(event, given, server)
+            with sent_to(server):
+                given = await self._ask_to_invite(server, event, content)
+                if not isinstance(given, dict):
+                    raise Unusable("no event in the answer")
+                return await self._cosigned(event, given, server)
         except (FederationError, Unusable) as error:
             raise worst_of([error]) from None
 

@@ -293,7 +293,13 @@ def make_handshakes(
         clock=clock,
         ask_for_guests=way_out.queries.guests_may_join,
     )
-    return DurableHandshakes(engine.database, rooms, engine.memberships.of, clock=clock)
+    return DurableHandshakes(
+        engine.database,
+        rooms,
+        engine.memberships.of,
+        end_here=engine.residents.outside.end_unsigned,
+        clock=clock,
+    )
 
 
 def make_rooms(

@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
+from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
-from federation.events.event import EventTooLarge, InvalidEvent
+from federation.events.event import EventTooLarge, InvalidEvent, parse_pdu
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateKey, UserId
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
@@ -28,7 +29,7 @@ from federation.transport.outside.failures import HandshakeFailed
 from federation.transport.queries import Queries
 from homeserver import errors
 from homeserver.engine.residents import Residents
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
 from homeserver.services.directory import LookUp, Target
@@ -122,6 +123,10 @@ class HandshakeRooms:
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """`RemoteRooms.invite`."""
+        return await self.send_invite(room_id, await self.draft_invite(room_id, draft))
+
+    async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
+        """`InvitingRooms.draft_invite`."""
         now = replace(draft, origin_server_ts=self._clock.now_ms())
         template = await _told(self._entrance.residents.template(now, room_id))
         try:
@@ -132,18 +137,27 @@ class HandshakeRooms:
             raise errors.too_large(error.reason) from error
         except InvalidEvent as error:
             raise errors.bad_json(error.reason) from error
+        pdu: JsonObject = canonical_json.decode(event.raw)
+        return pdu
+
+    async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
+        """`InvitingRooms.send_invite`."""
+        room = await self._entrance.rooms.get(room_id)
+        if room is None:
+            raise errors.not_found("This room isn't known here")
+        event = parse_pdu(pdu, room.version)
+        known = (await self._entrance.rooms.events([event.event_id])).get(event.event_id)
+        if known is not None and not known.outlier:
+            return event.event_id
         event, asked = await self._entrance.residents.recommended(event)
-        stripped = await self._stripped(room_id, draft.sender)
+        stripped = await self._stripped(room, event.sender)
         signed = await _told(self._handshakes.invite(event, stripped))
         verdict = await _told(self._entrance.residents.accept_own(signed, asked=asked))
         if not isinstance(verdict, Accepted):
             raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
         return signed.event_id
 
-    async def _stripped(self, room_id: RoomId, inviter: UserId) -> list[bytes]:
-        room = await self._entrance.rooms.get(room_id)
-        if room is None:
-            raise errors.not_found("This room isn't known here")
+    async def _stripped(self, room: Room, inviter: UserId) -> list[bytes]:
         keys = [*_STRIPPED, ("m.room.member", str(inviter))]
         found = await self._entrance.rooms.state_events(room.view.state, keys)
         return [found[key].raw for key in keys if key in found]

@@ -47,3 +47,14 @@ class RemoteRooms(Protocol):
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """Invites a user of another server to a room that we are in: their server signs first."""
+
+
+class InvitingRooms(RemoteRooms, Protocol):
+    """The same, with invites in two steps: between them the event can be written down."""
+
+    async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
+        """The signed invite, which nobody has yet."""
+
+    async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
+        """Has the invited user's server sign such an invite, and makes it part of the room. The
+        same invite may be sent again."""

@@ -48,7 +48,7 @@ SHORTER: Limits = {
     },
     "federation.limits": {"BACKOFF_S_MAX": 1.5},
 }
-_LAUNCHER = """
+LAUNCHER = """
 import importlib, json, os, sys
 for module, values in json.loads(sys.argv.pop(1)).items():
     loaded = importlib.import_module(module)
@@ -75,7 +75,7 @@ def clock_path(server: ServerPlan) -> Path:
 
 def impatient_command(server: ServerPlan, *, shorter: Limits = SHORTER) -> list[str]:
     """Return the command that runs a server with shorter limits."""
-    launcher = [sys.executable, "-c", _LAUNCHER, json.dumps(shorter), str(clock_path(server))]
+    launcher = [sys.executable, "-c", LAUNCHER, json.dumps(shorter), str(clock_path(server))]
     return [*launcher, "serve", "--config", str(server.config_path)]
 
 

@@ -130,7 +130,7 @@ class NetworkDialer:
                 found = await host.answer(request)
             except BaseException as error:
                 if not answer.done():
-                    answer.set_exception(DialError(DialFailure.REFUSED, type(error).__name__))
+                    answer.set_exception(DialError(DialFailure.BROKEN, type(error).__name__))
                     answer.exception()
                 raise
             if not answer.done():

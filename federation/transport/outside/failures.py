@@ -30,6 +30,19 @@ would be taken for our word about the client's request or session (M_UNRECOGNIZE
 M_UNKNOWN_TOKEN)."""
 
 
+_NOT_SENT = frozenset(
+    {
+        FailureKind.REFUSED,
+        FailureKind.CERTIFICATE,
+        FailureKind.ADDRESS,
+        FailureKind.UNRESOLVED,
+        FailureKind.BACKING_OFF,
+        FailureKind.BUSY,
+    }
+)
+"""Failures that say that the server has nothing of the request."""
+
+
 class HandshakeFailed(Exception):
     """No server could be brought to it. `status` and `errcode` are a resident's refusal where there
     was one (to be passed on to the client), else 502 M_UNKNOWN. `uncertain` are servers that may
@@ -64,13 +77,14 @@ class Uncertain(Unusable):
 
 @contextmanager
 def sent_to(server: ServerName) -> Iterator[None]:
-    """Within the block a server has our signed event: unless it refuses, it may have taken it.
-    Raises Uncertain in place of what says nothing of that."""
+    """Within the block a server gets our signed event: unless it refuses, or can't be reached, it
+    may have taken it. Raises Uncertain in place of what says nothing of that."""
     try:
         yield
     except FederationError as error:
         status = error.status or 0
-        if error.kind is FailureKind.STATUS and 400 <= status < 500:
+        is_refused = error.kind is FailureKind.STATUS and 400 <= status < 500
+        if is_refused or error.kind in _NOT_SENT:
             raise
         raise Uncertain(server, str(error)) from error
     except Unusable as error:

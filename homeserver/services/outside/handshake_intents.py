@@ -1,4 +1,5 @@
-"""`RemoteRooms` whose joins, knocks and leaves are finished or undone, whatever happens between.
+"""`RemoteRooms` whose joins, knocks, leaves and invites are finished or undone, whatever happens
+between.
 
 Rules:
 1. The intent is stored before another server may sign or take in the event, and deleted once both
@@ -8,12 +9,14 @@ Rules:
 3. Where the user was told that it failed though the other server may have taken the event, it is
    undone there: the user leaves. But the join of an invited user is finished: a leave would also
    refuse the invite, and a further try would find it gone.
-4. A leave is waited for a short while. Then it is the user's word that counts here, and the
+4. Our invite of another server's user is finished, the same event: there is none that would take
+   it back at a server that isn't in the room. After a bounded number of tries it is given up.
+5. A leave is waited for a short while. Then it is the user's word that counts here, and the
    other servers are told as soon as they can be.
-5. An intent that is overtaken is dropped: by a newer one, by an invite that came since, by a join.
+6. An intent that is overtaken is dropped: by a newer one, by an invite that came since, by a join.
 
-Spec: server-server API, "Joining Rooms", "Leaving Rooms", "Knocking upon a room"; design, "What
-keeps it right", 9.
+Spec: server-server API, "Joining Rooms", "Leaving Rooms", "Knocking upon a room", "Inviting to a
+room"; design, "What keeps it right", 9.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ import msgspec
 
 from federation import limits
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import EventId, RoomId, ServerName, UserId
+from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from federation.ports import Clock
 from homeserver.engine.memberships import UserRoom
 from homeserver.errors import MatrixError
-from homeserver.services.remote_rooms import HandshakeUncertain, RemoteRooms
+from homeserver.services.remote_rooms import HandshakeUncertain, InvitingRooms
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.outside import handshake_intents as store
 from homeserver.storage.outside.handshake_intents import Intent
@@ -42,6 +45,9 @@ log = logging.getLogger(__name__)
 
 _Key = tuple[UserId, RoomId]
 RoomsOf = Callable[[UserId], Awaitable[Mapping[RoomId, UserRoom]]]
+EndHere = Callable[[RoomId, UserId, EventId], Awaitable[bool]]
+"""Ends a membership here that an event says of, without one of other servers
+(`OutsideMemberships.end_unsigned`)."""
 
 
 @dataclass(slots=True)
@@ -55,10 +61,16 @@ class DurableHandshakes:
     """Does handshakes by `remote`; `rooms_of` gives a user's memberships, as they are here."""
 
     def __init__(
-        self, database: Database, remote: RemoteRooms, rooms_of: RoomsOf, *, clock: Clock
+        self,
+        database: Database,
+        remote: InvitingRooms,
+        rooms_of: RoomsOf,
+        *,
+        end_here: EndHere,
+        clock: Clock,
     ) -> None:
         self._database, self._remote, self._clock = database, remote, clock
-        self._rooms_of = rooms_of
+        self._rooms_of, self._end_here = rooms_of, end_here
         self._due: dict[_Key, tuple[float, Intent]] = {}
         self._attempts: dict[_Key, _Attempt] = {}
         self._wake = asyncio.Event()
@@ -86,7 +98,7 @@ class DurableHandshakes:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.leave`, for a short while; then 504, and the servers are told later."""
-        former = await self._event_of(user_id, room_id)
+        former = _event_of((await self._rooms_of(user_id)).get(room_id))
         intent = Intent(user_id, room_id, "leave", former, tuple(servers), content)
         await self._begin(intent)
         try:
@@ -109,7 +121,23 @@ class DurableHandshakes:
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """`RemoteRooms.invite`."""
-        return await self._remote.invite(room_id, draft)
+        pdu = await self._remote.draft_invite(room_id, draft)
+        target = UserId(str(draft.state_key))
+        intent = Intent(target, room_id, "invite", _NONE, (server_of(target),), pdu)
+        await self._begin(intent)
+        try:
+            event_id = await self._remote.send_invite(room_id, pdu)
+        except MatrixError as error:
+            if _is_certain(error):
+                await self._end(intent)
+            else:
+                self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            raise
+        except BaseException:
+            self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            raise
+        await self._end(intent)
+        return event_id
 
     # Intents
 
@@ -123,7 +151,7 @@ class DurableHandshakes:
             await self._undo(intent, error.servers)
             raise
         except MatrixError as error:
-            if error.status < 500 or error.status == _NOT_REACHED:
+            if _is_certain(error):
                 await self._end(intent)
             else:  # it was taken there, but couldn't be stored here
                 await self._undo(intent, intent.servers)
@@ -140,17 +168,12 @@ class DurableHandshakes:
             await self._save(accepting)
             self._later(accepting, limits.HANDSHAKE_RETRY_S_MIN)
             return
-        former = _NONE if mine is None else mine.event_id
+        former = _event_of(mine)
         undo = Intent(intent.user_id, intent.room_id, "leave", former, tuple(servers), {**_LEAVE})
         try:
             await self._save(undo)
         finally:
             self._later(undo, 0.0)
-
-    async def _event_of(self, user_id: UserId, room_id: RoomId) -> EventId:
-        """The event of a user's membership; empty for none."""
-        mine = (await self._rooms_of(user_id)).get(room_id)
-        return _NONE if mine is None else mine.event_id
 
     async def _begin(self, intent: Intent) -> None:
         self._due.pop(intent.key, None)
@@ -227,7 +250,9 @@ class DurableHandshakes:
 
     async def _postpone(self, intent: Intent) -> None:
         tried = msgspec.structs.replace(intent, attempts=intent.attempts + 1)
-        if tried.attempts >= limits.HANDSHAKE_ATTEMPTS_MAX:
+        is_invite = intent.membership == "invite"
+        most = limits.INVITE_ATTEMPTS_MAX if is_invite else limits.HANDSHAKE_ATTEMPTS_MAX
+        if tried.attempts >= most:
             log.warning("given up: %s of %s in %s", intent.membership, *intent.key)
             await self._end(intent)
             return
@@ -237,6 +262,8 @@ class DurableHandshakes:
 
     async def _try(self, intent: Intent) -> bool:
         """One attempt; is it over?"""
+        if intent.membership == "invite":
+            return await self._try_to_invite(intent)
         mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
         if not _is_wanted(intent, mine):
             return True
@@ -245,11 +272,21 @@ class DurableHandshakes:
         try:
             await do[intent.membership](room_id, user_id, intent.servers, intent.content)
         except MatrixError as error:
+            if intent.membership == "leave":  # the user's word counts, whatever others say
+                await self._end_here(room_id, user_id, intent.former)
             if not _is_refused(error):
                 return False
             log.info("%s of %s in %s: %s", intent.membership, user_id, room_id, error)
             if intent.membership != "leave":
                 await self._leave_if_there(intent)
+        return True
+
+    async def _try_to_invite(self, intent: Intent) -> bool:
+        try:
+            await self._remote.send_invite(intent.room_id, intent.content)
+        except MatrixError as error:
+            log.info("%s of %s in %s: %s", intent.membership, *intent.key, error)
+            return _is_refused(error)
         return True
 
     async def _leave_if_there(self, intent: Intent) -> None:
@@ -266,6 +303,17 @@ _NOT_REACHED = 502
 """What says that no server got the event."""
 
 
+def _event_of(mine: UserRoom | None) -> EventId:
+    """The event of a membership; empty for none."""
+    return _NONE if mine is None else mine.event_id
+
+
+def _is_certain(error: MatrixError) -> bool:
+    """Is it known that nothing came of it?"""
+    is_unsent = error.status == _NOT_REACHED and not isinstance(error, HandshakeUncertain)
+    return is_unsent or _is_refused(error)
+
+
 def _is_refused(error: MatrixError) -> bool:
     """Did a server say no, so that nothing came of it?"""
     return 400 <= error.status < 500 and not isinstance(error, HandshakeUncertain)
@@ -275,6 +323,5 @@ def _is_wanted(intent: Intent, mine: UserRoom | None) -> bool:
     """Does the intent still say what the user wants, who is `mine` here?"""
     membership = "" if mine is None else mine.membership
     if intent.membership == "leave" or intent.former:
-        event_id = _NONE if mine is None else mine.event_id
-        return membership != "join" and event_id == intent.former
+        return membership != "join" and _event_of(mine) == intent.former
     return membership not in ("join", "ban", intent.membership)

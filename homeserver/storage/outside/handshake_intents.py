@@ -17,7 +17,8 @@ _COLUMNS = "user_id, room_id, membership, former, servers, content, attempts"
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """What a user of ours wants to be in a room elsewhere, and the servers to go by. `former` is
+    """What a user of ours wants to be in a room elsewhere, and the servers to go by; or our invite
+    of another server's user, whose `content` is the whole signed event. `former` is
     the event of the membership that a leave ends, or of the invite that a failed join accepts;
     empty for none."""
 

@@ -183,6 +183,20 @@ async def test_nobody_listening_is_a_refusal() -> None:
         assert await failure(peer.dialer, endpoint) is DialFailure.REFUSED
 
 
+async def test_a_connection_that_breaks_is_not_a_refusal() -> None:
+    """The server has the request, and may have done what it asks for."""
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+
+        async def broken(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+
+        peer.lies["/lie"] = broken
+        assert await failure(peer.dialer, endpoint_of(net, peer)) is DialFailure.BROKEN
+
+
 async def test_answers_are_read_up_to_the_limit() -> None:
     async with loopback() as net:
         peer = await net.peer("a.test")

@@ -97,7 +97,11 @@ class Fakes:
 
     async def get(self, room_id: RoomId) -> Any:
         """A room of the engine."""
-        return SimpleNamespace(view=SimpleNamespace(state={}))
+        return SimpleNamespace(view=SimpleNamespace(state={}), version=VERSION)
+
+    async def events(self, event_ids: Any) -> dict[EventId, Any]:
+        """None of them is stored."""
+        return {}
 
     async def state_events(self, state: Any, keys: Any) -> Any:
         """Events of its state."""

@@ -11,7 +11,7 @@ import pytest
 
 from federation import limits
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import EventId, RoomId, ServerName, UserId
+from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from homeserver.engine.memberships import UserRoom
 from homeserver.errors import MatrixError
@@ -35,7 +35,8 @@ class Others:
     outcomes: list[Any] = field(default_factory=list)
     asked: list[tuple[str, tuple[ServerName, ...]]] = field(default_factory=list)
     mine: dict[RoomId, UserRoom] = field(default_factory=dict)
-    joined_there: bool = False
+    drafted: int = 0
+    invited: list[int] = field(default_factory=list)
 
     async def join(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
@@ -56,7 +57,23 @@ class Others:
         raise AssertionError("nobody is a guest here")
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
-        raise AssertionError("nobody is invited here")
+        raise AssertionError("it is done in two steps")
+
+    async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
+        self.drafted += 1
+        return {"state_key": draft.state_key, "number": self.drafted}
+
+    async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
+        await self._ask("invite", [server_of(UserId(pdu["state_key"]))])
+        self.invited.append(pdu["number"])
+        return EventId(f"$invite{pdu['number']}")
+
+    async def end_here(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool:
+        """`OutsideMemberships.end_unsigned`."""
+        if former != (self.mine[room_id].event_id if room_id in self.mine else ""):
+            return False
+        self.now("leave", former)
+        return True
 
     async def _ask(self, membership: str, servers: Sequence[ServerName]) -> None:
         self.asked.append((membership, tuple(servers)))
@@ -87,7 +104,13 @@ class World:
 
     def service(self) -> DurableHandshakes:
         """As a process has it."""
-        return DurableHandshakes(self.database, self.others, self.others.rooms_of, clock=self.clock)
+        return DurableHandshakes(
+            self.database,
+            self.others,
+            self.others.rooms_of,
+            end_here=self.others.end_here,
+            clock=self.clock,
+        )
 
     async def intents(self) -> list[str]:
         """What is stored."""
@@ -343,3 +366,105 @@ async def test_so_many_are_tried_at_once(
     gate.set()
     assert await work is None
     assert await world.intents() == []
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, DEAD])
+async def test_a_leave_that_a_crash_left_ends_the_invite_here_whatever_others_say(
+    world: World, outcome: MatrixError
+) -> None:
+    """They may have taken it before the crash: then they refuse a second one."""
+    world.others.now("invite", "$invite")
+    world.others.outcomes = [asyncio.Event()]
+    task = asyncio.ensure_future(act(world.service(), "leave"))
+    while not world.others.asked:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert world.others.mine[ROOM].membership == "invite"
+    world.others.outcomes = [outcome]
+    await world.restarted()
+    assert world.others.mine[ROOM].membership == "leave"
+    assert await world.intents() == ([] if outcome is REFUSED else ["leave"])
+
+
+# --- invites -------------------------------------------------------------------------------------
+
+BOB = UserId("@bob:there.example")
+
+
+async def invite(service: DurableHandshakes) -> EventId:
+    """Alice invites bob of another server."""
+    draft = EventDraft("m.room.member", ALICE, {"membership": "invite"}, state_key=BOB)
+    return await service.invite(ROOM, draft)
+
+
+async def test_nothing_is_left_of_an_invite_that_was_taken_refused_or_reached_nobody(
+    world: World,
+) -> None:
+    service = world.service()
+    assert await invite(service) == "$invite1"
+    for failure in (REFUSED, DEAD):
+        world.others.outcomes = [failure]
+        with pytest.raises(MatrixError):
+            await invite(service)
+        assert await world.intents() == []
+    assert await service.work_once() is None
+    assert world.others.invited == [1]
+
+
+async def test_an_invite_that_a_crash_left_is_finished_as_the_same_event(world: World) -> None:
+    world.others.outcomes = [asyncio.Event()]
+    task = asyncio.ensure_future(invite(world.service()))
+    while not world.others.asked:
+        await asyncio.sleep(0.01)
+    assert await world.intents() == ["invite"], "stored before the other server may sign"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await world.restarted()
+    assert (world.others.invited, world.others.drafted) == ([1], 1)
+    assert await world.intents() == []
+
+
+@pytest.mark.parametrize("failure", [LOST, MatrixError(503, "M_UNKNOWN", "not stored")])
+@pytest.mark.parametrize("again", [None, REFUSED])
+async def test_an_invite_that_failed_but_may_have_been_taken_is_finished(
+    world: World, failure: MatrixError, again: MatrixError | None
+) -> None:
+    service = world.service()
+    world.others.outcomes = [failure, DEAD, again]
+    with pytest.raises(MatrixError):
+        await invite(service)
+    for _ in range(2):
+        assert await world.intents() == ["invite"]
+        world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+        await service.work_once()
+    assert world.others.invited == ([1] if again is None else [])
+    assert await world.intents() == []
+    assert await service.work_once() is None
+
+
+async def test_a_second_invite_overtakes_one_that_is_not_over(world: World) -> None:
+    service = world.service()
+    world.others.outcomes = [LOST]
+    with pytest.raises(MatrixError):
+        await invite(service)
+    assert await invite(service) == "$invite2"
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+    assert await service.work_once() is None
+    assert world.others.invited == [2]
+
+
+async def test_an_invite_is_given_up_sooner_than_a_leave(world: World) -> None:
+    service = world.service()
+    world.others.outcomes = [LOST, *[DEAD] * (limits.INVITE_ATTEMPTS_MAX - 1)]
+    with pytest.raises(MatrixError):
+        await invite(service)
+    for _ in range(limits.INVITE_ATTEMPTS_MAX - 1):
+        world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+        assert await service.work_once() is not None
+    assert await world.intents() == ["invite"]
+    world.others.outcomes = [DEAD]
+    world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+    assert await service.work_once() is None
+    assert await world.intents() == []
+    assert world.others.invited == []
