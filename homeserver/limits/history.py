@@ -17,6 +17,10 @@ GAPS_LOOKED_AT = 50
 """Gaps of a room that are looked at when fetched history gets its places; where there are more, it
 is placed as if one lay everywhere, which is right too but further from what descends from it."""
 
+HISTORY_ANCESTORS_LOOKED_AT = 2_000
+"""Stored events that are looked at to find which of fetched history stands above what descends from
+it; what is further back stays where it is, out of order but there."""
+
 DEPARTED_USERS_SEEN = 50
 """Users of a server that left a room whose ways out are looked at, the newest first, to find out
 until when the server was in it: one of them was the last."""

@@ -45,7 +45,7 @@ _CHUNK = 1000
 class Filled(msgspec.Struct, frozen=True):
     """What fills it: events, snapshots, the gaps that are left below as (missing event, n, fill of
     the event that names it), what is now to be proven, events that redactions empty, redactions
-    that wait as (room_nid, target, redaction)."""
+    that wait as (room_nid, target, redaction), fetched history that moves as (event, n, fill)."""
 
     rows: Sequence[EventRow]
     snapshots: Sequence[SnapshotRow]
@@ -53,6 +53,7 @@ class Filled(msgspec.Struct, frozen=True):
     proofs: ProofRows
     redacted: Sequence[RedactedRow] = ()
     awaited: Sequence[tuple[int, str, str]] = ()
+    moved: Sequence[tuple[str, int, int]] = ()
 
 
 class OwedRows(msgspec.Struct, frozen=True):
@@ -166,6 +167,8 @@ class EventRows:
         async with self._database.transaction() as connection:
             await snapshots.insert(connection, filled.snapshots)
             await events.insert(connection, filled.rows)
+            if filled.moved:
+                await events.move(connection, filled.moved)
             await gaps.close(connection, room_nid, event_ids)
             if filled.gaps:
                 await gaps.insert(connection, [(room_nid, *one) for one in filled.gaps])

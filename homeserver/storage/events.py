@@ -97,6 +97,16 @@ async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
     )
 
 
+async def move(connection: Connection, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Gives fetched history other places: rows of (event, n, fill)."""
+    await connection.execute(
+        "UPDATE events SET n = u.n, fill = u.fill"
+        " FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (event_id, n, fill)"
+        " WHERE events.event_id = u.event_id AND events.fill < 0",
+        *([row[i] for row in rows] for i in range(3)),
+    )
+
+
 async def any_placed(connection: Connection, rows: Sequence[tuple[int, int, bool]]) -> bool:
     """Has one of these events (room_nid, event_nid, unproven) a place in its room's graph?"""
     found: bool = await connection.fetchval(

@@ -160,6 +160,10 @@ class MemoryEvents:
         tables.check_events(filled.rows, plain=False)
         tables.insert_snapshots(filled.snapshots)
         tables.insert_events(filled.rows)
+        for event_id, n, fill in filled.moved:
+            row = tables.events.get(event_id)
+            if row is not None and row["fill"] is not None and row["fill"] < 0:
+                row.update(n=n, fill=fill)
         for one in event_ids:
             tables.gaps.pop((room_nid, one), None)
         tables.open_gaps([(room_nid, *one) for one in filled.gaps])

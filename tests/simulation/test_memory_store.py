@@ -258,6 +258,7 @@ def _backfill(script: Script) -> Operation:
         row.event_id = event_id
     snapshot = SnapshotRow(ROOMS[room], script.next_nid(), None, 0, [], [])
     missing, proofs = rng.choice(EVENTS), script.proofs(ROOMS[room])
+    moving = rng.sample(EVENTS, 2)
 
     async def backfill(store: Store) -> object:
         gaps = await store.events.gaps_of(ROOMS[room], ids)
@@ -267,7 +268,8 @@ def _backfill(script: Script) -> Operation:
         lowest = await store.events.lowest_fill(ROOMS[room], n)
         for i, row in enumerate(made):
             row.n, row.fill = n, lowest - len(made) + i
-        filled = Filled(made, [snapshot], [(missing, n, fill)], proofs)
+        moved = [(one, n, lowest - 90 - i) for i, one in enumerate(moving)]
+        filled = Filled(made, [snapshot], [(missing, n, fill)], proofs, moved=moved)
         await store.events.backfill(ROOMS[room], ids, filled)
         return [[row[name] for name in ("missing", "n", "fill")] for row in gaps]
 

@@ -27,7 +27,7 @@ from federation.ports import KnownEvent
 from homeserver.engine.history.judging import Judge, refused_by_auth_events
 from homeserver.engine.history.places import Order
 from homeserver.engine.history.redactions import Redactions, target_of
-from homeserver.engine.history.room_order import RoomOrder, Unplaced
+from homeserver.engine.history.room_order import Moved, RoomOrder, Unplaced
 from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Before, Room
@@ -151,8 +151,8 @@ class Chunks:
         finally:
             for event in work.events:
                 room.unstage(event.event_id)
-        await self._order.give_places(room, _unplaced(work), gaps)
-        return _filled(work), work.redacting
+        moved = await self._order.give_places(room, _unplaced(work), gaps)
+        return _filled(work, moved), work.redacting
 
     async def _redact(self, work: _Work) -> None:
         """What the chunk's redactions do, and what waiting ones do to its events."""
@@ -261,7 +261,7 @@ class Chunks:
 
 
 def _unplaced(work: _Work) -> Unplaced:
-    rows = {row.event_id: row for row in work.rows if row.verdict == event_rows.ACCEPTED}
+    rows = {EventId(row.event_id): row for row in work.rows if row.verdict == event_rows.ACCEPTED}
     stored = {
         event_id: (row["n"], row["fill"])
         for event_id, row in work.stored.items()
@@ -270,7 +270,7 @@ def _unplaced(work: _Work) -> Unplaced:
     return Unplaced(work.chunk.events, work.events, rows, stored)
 
 
-def _filled(work: _Work) -> Filled:
+def _filled(work: _Work, moved: Sequence[Moved]) -> Filled:
     """The rows; what is to be proven; the gaps that are left."""
     room_nid = work.room.nid
     gaps: list[tuple[str, int, int]] = []
@@ -283,6 +283,8 @@ def _filled(work: _Work) -> Filled:
             proofs.opened += [
                 (room_nid, parent, row.event_nid, parent in lacking) for parent in event.prev_events
             ]
+    for one in moved:
+        gaps += [(missing, *one.place) for missing in one.lacking]
     return Filled(
         work.rows,
         work.snapshots,
@@ -290,4 +292,5 @@ def _filled(work: _Work) -> Filled:
         proofs,
         redacted_rows(room_nid, work.redacting),
         [(room_nid, target, redaction) for target, redaction in work.waiting],
+        [(one.event_id, *one.place) for one in moved],
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import TypeAlias
 
 import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
+from federation.graph.chains import topological_order
 from homeserver import limits
+from homeserver.engine.history.displaced import Ancestors, AncestorWalk, Displaced
 from homeserver.engine.history.places import Ends, Order, ends_of, places_between
 from homeserver.engine.room import Room
 from homeserver.engine.store import Store
@@ -16,6 +19,7 @@ from homeserver.storage.events import EventRow
 
 _BEGINNING: Order = (0, -(2**53))
 _Between = tuple[Order | None, Order]
+_Row: TypeAlias = EventRow | Displaced
 
 
 class Unplaced(msgspec.Struct, frozen=True):
@@ -24,8 +28,49 @@ class Unplaced(msgspec.Struct, frozen=True):
 
     events: Sequence[Event]
     stored: Sequence[Event]
-    rows: Mapping[str, EventRow]
+    rows: Mapping[EventId, _Row]
     places: Mapping[EventId, Order]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A stored event that gets another place, and those of its parents that are missing."""
+
+    event_id: EventId
+    place: Order
+    lacking: Sequence[EventId]
+
+
+def _highs_of(
+    events: Sequence[Event], places: Mapping[EventId, Order], gaps: Mapping[EventId, Order]
+) -> dict[EventId, Order]:
+    """The lowest place that descends from each event, where one is known."""
+    ends = ends_of(events, stored=places, children=gaps)
+    return {event_id: end.high for event_id, end in ends.items() if end.high is not None}
+
+
+def _joined(chunk: Unplaced, ancestors: Ancestors) -> Unplaced:
+    """The chunk with what has to move, as if that had no places yet."""
+    moving = ancestors.displaced
+    own = {event.event_id for event in chunk.events}
+    events = {
+        **{one: found.event for one, found in moving.items() if one not in own},
+        **{event.event_id: event for event in chunk.events},
+    }
+    order = topological_order(events, lambda one: events[one].prev_events)
+    placed_now = {event.event_id for event in chunk.stored} | moving.keys()
+    return Unplaced(
+        [events[one] for one in order],
+        [events[one] for one in order if one in placed_now],
+        {**chunk.rows, **moving},
+        {one: at for one, at in ancestors.places.items() if one not in moving},
+    )
+
+
+def _moved(one: Displaced, known: Set[EventId]) -> Moved:
+    assert one.n is not None, "it has its place"
+    assert one.fill is not None, "it has its place"
+    lacking = [parent for parent in one.event.prev_events if parent not in known]
+    return Moved(one.event.event_id, (one.n, one.fill), lacking)
 
 
 class RoomOrder:
@@ -34,23 +79,80 @@ class RoomOrder:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def give_places(self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]) -> None:
+    async def give_places(
+        self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
+    ) -> list[Moved]:
         """Sets `n` and `fill` of the rows. `gaps`: the lowest places of stored events that name
-        events of the chunk."""
+        events of the chunk. Returns what of fetched history gets another place."""
+        highs = _highs_of(chunk.events, chunk.places, gaps)
+        walk = AncestorWalk(self._store, chunk.events, chunk.places)
+        ancestors = await walk.walk(highs)
+        displaced = ancestors.displaced
+        if displaced:
+            chunk = _joined(chunk, ancestors)
+            below = {event_id: one.high for event_id, one in displaced.items()}
+            gaps = {**gaps, **{one: min(high, gaps.get(one, high)) for one, high in below.items()}}
+            highs = _highs_of(chunk.events, chunk.places, gaps)
+        await self._place(room, chunk, gaps, highs)
+        return [
+            _moved(one, ancestors.known | {event.event_id for event in chunk.stored})
+            for one in displaced.values()
+            if one.n is not None and one.fill is not None
+        ]
+
+    async def _place(
+        self,
+        room: Room,
+        chunk: Unplaced,
+        gaps: Mapping[EventId, Order],
+        highs: Mapping[EventId, Order],
+    ) -> None:
         ends = ends_of(chunk.stored, stored=chunk.places, children=gaps)
-        highs = ends_of(chunk.events, stored=chunk.places, children=gaps)
         fallback = min(gaps.values())
         others = await self._other_gaps(room, chunk, gaps)
-        groups: dict[_Between, list[EventRow]] = {}
+        placing = [event for event in chunk.stored if event.event_id in chunk.rows]
         # What lacks no ancestor comes first: what is missing may stand between it and the others.
-        for event in sorted(chunk.stored, key=lambda one: not ends[one.event_id].is_closed):
-            row = chunk.rows.get(event.event_id)
-            if row is None:
-                continue
-            end = ends[event.event_id]
-            high = highs[event.event_id].high or fallback
-            between = await self._between(room, end, high, others)
-            groups.setdefault(between, []).append(row)
+        placing.sort(key=lambda one: not ends[one.event_id].is_closed)
+        groups: dict[_Between, list[_Row]] = {}
+        closed: list[Event] = []
+        for event in placing:
+            high = highs.get(event.event_id, fallback)
+            if _is_clear(ends[event.event_id], high, others):
+                below = await self._store.events.before(room.nid, high, 1)
+                between = ((below[0]["n"], below[0]["fill"]) if below else None), high
+                groups.setdefault(between, []).append(chunk.rows[event.event_id])
+            else:
+                closed.append(event)
+        await self._spread(room, groups)
+        await self._place_above(room, chunk, closed, highs)
+
+    async def _place_above(
+        self,
+        room: Room,
+        chunk: Unplaced,
+        events: Sequence[Event],
+        highs: Mapping[EventId, Order],
+    ) -> None:
+        """Gives events none of whose ancestors is missing the places above the highest of these,
+        which may have got its own place just now."""
+        if not events:
+            return
+        given = {one: place for one, row in chunk.rows.items() if (place := _place_of(row))}
+        left = [event for event in chunk.stored if event.event_id not in given]
+        lows = ends_of(left, stored={**chunk.places, **given}, children={})
+        groups: dict[_Between, list[_Row]] = {}
+        for event in events:
+            low = lows[event.event_id].low
+            rows = await self._store.events.behind(room.nid, low or _BEGINNING, 1)
+            above = [(row["n"], row["fill"]) for row in rows]
+            above += [place for place in given.values() if low is None or place > low]
+            if not above:  # the newest event is an ancestor that came late
+                low, above = None, [highs[event.event_id]]
+            groups.setdefault((low, min(above)), []).append(chunk.rows[event.event_id])
+        await self._spread(room, groups)
+
+    async def _spread(self, room: Room, groups: Mapping[_Between, Sequence[_Row]]) -> None:
+        """Gives each group places between its two neighbours."""
         for between, rows in groups.items():
             places = places_between(*between, len(rows))
             if places is None:
@@ -77,17 +179,16 @@ class RoomOrder:
             return None
         return [(row["n"], row["fill"]) for row in rows if row["missing"] not in inside]
 
-    async def _between(
-        self, room: Room, end: Ends, high: Order, others: Sequence[Order] | None
-    ) -> _Between:
-        """The neighbours between which an event stands."""
-        is_clear = others is not None and not any(
-            (end.low is None or end.low < other) and other < high for other in others
-        )
-        if end.is_closed and not is_clear:
-            low = end.low or _BEGINNING
-            above = await self._store.events.behind(room.nid, low, 1)
-            if above:
-                return end.low, (above[0]["n"], above[0]["fill"])
-        below = await self._store.events.before(room.nid, high, 1)
-        return ((below[0]["n"], below[0]["fill"]) if below else None), high
+
+def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:
+    """Does an event stand directly below what descends from it? If not, it stands directly above
+    its ancestors: what is missing may descend from it, and stand lower."""
+    if not end.is_closed:
+        return True
+    return others is not None and not any(
+        (end.low is None or end.low < other) and other < high for other in others
+    )
+
+
+def _place_of(row: _Row) -> Order | None:
+    return None if row.n is None or row.fill is None else (row.n, row.fill)

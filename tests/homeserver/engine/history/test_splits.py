@@ -52,32 +52,73 @@ def history(rng: random.Random) -> Graph:
     return graph
 
 
-async def lived(server: Here, truth: Graph, rng: random.Random) -> None:
-    """Hands the history in: while ALICE is in the room some of it live, some not at all; then the
-    rest, in pieces, in any order of gaps."""
+def forked(rng: random.Random) -> Graph:
+    """As `history`, with forks, which a membership of ALICE merges."""
+    graph = Graph()
+    last, said = graph.begin(), list[Event]()
+    for stay in range(3):
+        for membership in ("join", "leave"):
+            ends = [last]
+            for number in range(rng.randrange(2, 12)):
+                parents = rng.sample(ends, min(len(ends), rng.choice([1, 1, 1, 2, 3])))
+                event = graph.add(something(rng, said, number), *parents)
+                if event.type == "m.room.message":
+                    said.append(event)
+                keeps_open = rng.random() < 0.45
+                ends = [*(one for one in ends if keeps_open or one not in parents), event]
+            is_end = (stay, membership) == (2, "leave")
+            last = graph.add(message("end", BOB) if is_end else member(membership), *ends)
+    return graph
+
+
+async def lived(
+    server: Here, truth: Graph, rng: random.Random, *, live: float = 0.6, late: float = 0.0
+) -> None:
+    """Hands the history in: while ALICE is in the room some of it live, some not at all; now and
+    then a piece is fetched; then the rest, in pieces, in any order of gaps. `late`: how much of
+    what is missing comes live after all."""
     server.graph = truth
-    is_in, has_all = False, True
+    is_in = False
     events = truth.oracle.order
     for event in events:
         if event.sender == ALICE and event.membership == "join":
             await joined(server, event)
-            is_in, has_all = True, True
-        elif is_in and (event is events[-1] or event.sender == ALICE or rng.random() < 0.6):
-            if has_all:
+            is_in = True
+        elif is_in and (event is events[-1] or event.sender == ALICE or rng.random() < live):
+            if all(is_placed(server, parent) for parent in event.prev_events):
                 await server.accept(event)
             else:
                 await server.accept_with(event, truth.state_before(event))
-            has_all = True
             is_in = event.sender != ALICE
-        else:
-            has_all = False
+        if is_in and rng.random() < 0.3:
+            await fetched(server, rng)
+        named = sorted(one for region in gaps(server).values() for one in region)
+        missing = [one for one in named if truth.events[one].prev_events]
+        if is_in and missing and rng.random() < late:
+            came = truth.events[rng.choice(missing)]
+            if all(is_placed(server, parent) for parent in came.prev_events):
+                await server.accept(came)
+            else:
+                await server.accept_with(came, truth.state_before(came))
     for _ in range(CHUNKS_MAX):
-        regions = gaps(server)
-        if not regions:
+        if not await fetched(server, rng):
             break
-        missing: list[EventId] = regions[rng.choice(sorted(regions))]
-        await server.backfill(*before(server, missing, rng.choice([1, 2, 5, 100])))
     await server.prove()
+
+
+def is_placed(server: Here, event_id: EventId) -> bool:
+    row = server.tables.events.get(event_id)
+    return row is not None and not row["outlier"]
+
+
+async def fetched(server: Here, rng: random.Random) -> bool:
+    """A piece of what is missing below one event; False where nothing is."""
+    regions = gaps(server)
+    if not regions:
+        return False
+    missing: list[EventId] = regions[rng.choice(sorted(regions))]
+    await server.backfill(*before(server, missing, rng.choice([1, 2, 5, 100])))
+    return True
 
 
 async def joined(server: Here, event: Event) -> None:
@@ -107,3 +148,40 @@ async def test_any_split_of_a_history_ends_the_same(seed: int) -> None:
             rows = server.tables.events
             assert {one for one, row in rows.items() if row["redacted_by"]} == redacted
             assert set(await seen_by(server, ALICE)) == shown
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_any_split_of_a_history_with_forks_keeps_the_graphs_order(seed: int) -> None:
+    """What was fetched through one gap may have descendants that come through another."""
+    truth = forked(random.Random(seed))
+    model = Model(V12, truth.events)
+    redacted = {one.redacts for one in truth.events.values() if one.type == "m.room.redaction"}
+    shown = {
+        one.event_id
+        for one in model.oracle.order
+        if model.verdict(one, ALICE, is_joined=True) is Verdict.SHOW
+    }
+    for live in (0.2, 0.4, 0.6):
+        async with here() as server:
+            await lived(server, truth, random.Random(f"{seed} {live}"), live=live)
+            order = await order_of(server)
+            assert sorted(order) == sorted(truth.events)
+            place = {event_id: number for number, event_id in enumerate(order)}
+            for event in truth.events.values():
+                for parent in event.prev_events:
+                    assert place[parent] < place[event.event_id], (event.content, event.depth)
+            rows = server.tables.events
+            assert {one for one, row in rows.items() if row["redacted_by"]} == redacted
+            assert set(await seen_by(server, ALICE)) == shown
+            await server.check()
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_what_comes_live_after_its_descendants_loses_nothing(seed: int) -> None:
+    """It stands where clients were told of it, and so not where the graph would have it."""
+    truth = forked(random.Random(seed))
+    for live in (0.2, 0.5):
+        async with here() as server:
+            await lived(server, truth, random.Random(f"{seed} {live}"), live=live, late=0.5)
+            assert sorted(await order_of(server)) == sorted(truth.events)
+            await server.check()
