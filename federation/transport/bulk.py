@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from federation.events.canonical_json import NotCanonical
 from federation.events.event import Event, InvalidEvent, SignedEvent, parse_signed_pdu
@@ -71,6 +71,13 @@ async def in_threads(
     loop = asyncio.get_running_loop()
     await asyncio.gather(*(loop.run_in_executor(executor, run) for _ in range(threads)))
     return list(chain.from_iterable(done))
+
+
+async def in_a_thread(size: int, work: Callable[..., _R], *given: Any) -> _R:
+    """What `work` makes of what is given, which are so many items: few are done at once, here."""
+    if size <= EVENTS_PER_BATCH:
+        return work(*given)
+    return await asyncio.to_thread(work, *given)
 
 
 # --- events -------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ Spec: server-server API, "Backfilling and retrieving missing events", "Retrievin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
@@ -37,7 +37,6 @@ from federation.limits import (
     AUTH_EVENTS_FETCHED_MAX,
     BACKFILL_ANSWER_BYTES_MAX,
     EVENT_ANSWER_BYTES_MAX,
-    EVENTS_PER_BATCH,
     GAP_EVENTS_PER_ROUND,
     MISSING_EVENTS_S_MAX,
     SINGLE_EVENT_FETCHES_AT_ONCE,
@@ -50,7 +49,7 @@ from federation.limits import (
 )
 from federation.ports import Clock, EventStore, RoomWriter
 from federation.ports import KnownEvent as StoredEvent
-from federation.transport.bulk import EventReader, RoomRef, parse_pieces
+from federation.transport.bulk import EventReader, RoomRef, in_a_thread, parse_pieces
 from federation.transport.client import (
     FailureKind,
     FederationClient,
@@ -267,10 +266,10 @@ class EventFetcher:
         """Checks signatures, and authorisation by auth events, which are among `events` or
         stored. `required`, `giver`: see `SignatureChecker.check_many`."""
         signers = await self._signatures.check_many(events, required, giver=giver)
-        run = _here if len(events) <= EVENTS_PER_BATCH else asyncio.to_thread
-        cited = await run(_cited_outside, events, signers)
+        size = len(events)
+        cited = await in_a_thread(size, _cited_outside, events, signers)
         stored = await self._store.load_events(cited)
-        return await run(_checked, events, signers, stored)
+        return await in_a_thread(size, _checked, events, signers, stored)
 
     async def keep_outliers(
         self, events: Sequence[Event], *, giver: ServerName | None = None
@@ -285,10 +284,6 @@ class EventFetcher:
             rejected = {event.event_id for event in checked.rejected}
             await self._writer.store_outliers(keep, rejected)
         return checked
-
-
-async def _here(work: Callable[..., _T], *given: Any) -> _T:
-    return work(*given)
 
 
 def _cited_outside(events: Sequence[Event], signers: Mapping[EventId, Signers]) -> set[EventId]:

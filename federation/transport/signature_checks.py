@@ -34,7 +34,7 @@ from federation.graph.admission import (
 from federation.graph.policy_servers import POLICY_KEY_ID
 from federation.limits import NESTING_MAX
 from federation.ports import StoredServerKey
-from federation.transport.bulk import in_threads
+from federation.transport.bulk import in_a_thread, in_threads
 from federation.transport.key_documents import KeyWanted, is_usable
 from federation.transport.keyring import Keyring
 
@@ -114,17 +114,11 @@ class SignatureChecker:
         `required`: what is to be verified of those of which it is known (`signed_requirements`).
         `giver`: the server whose word the events are anyway. It is asked for keys that can't be
         had otherwise, and these count here alone."""
-        known = required or {}
-        unread = [event for event in events if event.event_id not in known]
-        read = dict(
-            zip(
-                (event.event_id for event in unread),
-                await in_threads(_read_requirements, unread, self._executor),
-                strict=True,
-            )
-        )
-        ids = list(dict.fromkeys(event.event_id for event in events))
-        whole = [known.get(event_id) or read[event_id] for event_id in ids]
+        size, known = len(events), required or {}
+        by_id = await in_a_thread(size, _distinct, events)
+        unread = await in_a_thread(size, _unread, by_id, known)
+        read = await in_threads(_read_requirements, unread, self._executor)
+        whole = await in_a_thread(size, _in_order, by_id, known, unread, read)
         wanted = await in_threads(self._lacking_keys, whole, self._executor)
         given: _Given = {}
         if wanted:
@@ -136,7 +130,7 @@ class SignatureChecker:
             return [verify_signatures(one, self._keys(one.need(), given)) for one in required]
 
         verified = await in_threads(verify, whole, self._executor, threads=os.cpu_count() or 1)
-        return dict(zip(ids, verified, strict=True))
+        return await in_a_thread(size, _by_event, by_id, verified)
 
     # what runs in threads
 
@@ -162,6 +156,33 @@ class SignatureChecker:
                 if told is not None and is_usable(told, need.valid_at_ms):
                     keys.setdefault((server, key_id), VerifyKey(key_id, told.key))
         return keys
+
+
+def _distinct(events: Sequence[Event]) -> dict[EventId, Event]:
+    return {event.event_id: event for event in events}
+
+
+def _unread(
+    events: Mapping[EventId, Event], known: Mapping[EventId, SignatureRequirements]
+) -> list[Event]:
+    return [event for event_id, event in events.items() if event_id not in known]
+
+
+def _in_order(
+    events: Mapping[EventId, Event],
+    known: Mapping[EventId, SignatureRequirements],
+    unread: Sequence[Event],
+    read: Sequence[SignatureRequirements],
+) -> list[SignatureRequirements]:
+    """What is to be verified of each event, in their order."""
+    rest = {event.event_id: one for event, one in zip(unread, read, strict=True)}
+    return [known.get(event_id) or rest[event_id] for event_id in events]
+
+
+def _by_event(
+    events: Mapping[EventId, Event], verified: Sequence[Signers]
+) -> dict[EventId, Signers]:
+    return dict(zip(events, verified, strict=True))
 
 
 def _read_requirements(events: Sequence[Event]) -> list[SignatureRequirements]:

@@ -33,9 +33,10 @@ class LoopSteps:
 
 @contextmanager
 def counted_steps() -> Iterator[LoopSteps]:
-    """Count the callbacks of the loop of this thread while the block runs, that of the block itself
-    too. What is in memory before is taken from the garbage collector, as a server does."""
-    steps, thread = LoopSteps(), threading.get_ident()
+    """Count the callbacks of the loop of this thread that begin and end within the block: what the
+    block itself does before it waits, and at its end, is in none. What is in memory before is taken
+    from the garbage collector, as a server does."""
+    steps, thread, is_over = LoopSteps(), threading.get_ident(), False
     run = asyncio.Handle._run
 
     def counted(handle: asyncio.Handle) -> Any:
@@ -45,7 +46,8 @@ def counted_steps() -> Iterator[LoopSteps]:
         try:
             return run(handle)
         finally:
-            steps.add(handle, time.thread_time() - before)
+            if not is_over:
+                steps.add(handle, time.thread_time() - before)
 
     gc.collect()
     gc.freeze()
@@ -53,5 +55,6 @@ def counted_steps() -> Iterator[LoopSteps]:
     try:
         yield steps
     finally:
+        is_over = True
         asyncio.Handle._run = run  # type: ignore[method-assign]
         gc.unfreeze()

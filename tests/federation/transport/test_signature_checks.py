@@ -1,12 +1,19 @@
 """Events' signatures, one by one and in bulk."""
 
+import asyncio
+
+import msgspec
+import pytest
+
 from federation.events import canonical_json
 from federation.events.event import Event, parse_pdu
-from federation.events.ids import UserId
-from federation.graph.admission import DropReason
+from federation.events.ids import EventId, UserId
+from federation.graph.admission import DropReason, signature_requirements
 from federation.graph.building import EventDraft, build_event
 from federation.limits import EVENTS_PER_BATCH, KEY_VALIDITY_MS_MAX
+from federation.transport import signature_checks
 from tests.federation.transport.loopback import Peer, loopback
+from tests.hostile.loop_steps import counted_steps
 
 
 def event_of(peer: Peer, sender: UserId, *, at_ms: int, body: str = "") -> Event:
@@ -71,3 +78,24 @@ async def test_a_cosigner_is_checked_by_name() -> None:
         assert await a.signatures.check_signer(event, a.name) is DropReason.UNSIGNED
         wrong = forged(event)
         assert await a.signatures.check_signer(wrong, b.name) is DropReason.SIGNATURE_WRONG
+
+
+async def test_two_hundred_thousand_events_do_not_hold_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a long answer has; what is slow, the signatures themselves, is in threads anyway."""
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        b.rooms.create_room(b.user("bob"))
+        one = event_of(b, b.user("bob"), at_ms=net.clock.now_ms())
+        signers = await a.signatures.check(one)
+        monkeypatch.setattr(signature_checks, "verify_signatures", lambda *_: signers)
+        events = [
+            msgspec.structs.replace(one, event_id=EventId(f"${number}"))
+            for number in range(200_000)
+        ]
+        required = dict.fromkeys((e.event_id for e in events), signature_requirements(one))
+        with counted_steps() as steps:
+            found = await asyncio.ensure_future(a.signatures.check_many(events, required))
+        assert found == dict.fromkeys(required, signers)
+        assert steps.longest_s < 0.030, steps.longest
