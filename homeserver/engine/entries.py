@@ -135,11 +135,13 @@ class ReceiptEntry(msgspec.Struct, frozen=True):
 
 
 class ToDeviceEntry(msgspec.Struct, frozen=True):
-    """A to-device message for a device of ours: JSON with type, sender and content."""
+    """A to-device message for a device of ours: JSON with type, sender and content. `sender` is
+    set where it is a user of another server."""
 
     user_id: UserId
     device_id: DeviceId
     message: bytes
+    sender: UserId = UserId("")
 
 
 class RemoteEduEntry(msgspec.Struct, frozen=True):

@@ -15,6 +15,24 @@ TO_DEVICE_EDU_BYTES = 1024 * 1024
 TO_DEVICE_PER_SYNC = 100
 """Messages in one sync answer; the next sync has the rest."""
 
+TO_DEVICE_WAITING_PER_SENDER = 10_000
+"""Messages that wait for one device from one user of another server: a key for each of a hundred
+rooms, weekly, for two years."""
+
+TO_DEVICE_WAITING_BYTES_PER_SENDER = 16 * 1024 * 1024
+"""Their bytes: a message with a room key has a good kilobyte."""
+
+TO_DEVICE_WAITING_PER_SERVER = 50_000
+"""Messages that wait for one device from all users of one other server: who has a server has any
+number of users."""
+
+TO_DEVICE_WAITING_BYTES_PER_SERVER = 64 * 1024 * 1024
+"""Their bytes."""
+
+TO_DEVICE_SENDERS_COUNTED = 100_000
+"""Senders, of all devices, whose messages are counted in memory (some 300 bytes each); for others
+they are counted in the database."""
+
 TO_DEVICE_REMEMBERED_MS = 14 * 24 * 3_600_000
 """How long a repeated request, or a repeated EDU of another server, is recognised."""
 

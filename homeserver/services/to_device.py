@@ -8,6 +8,7 @@ Rules:
    waits for asks the database nothing.
 5. A message is delivered until the device comes with a later position (`acknowledge`), and not
    again after that; rows are deleted in the background.
+6. What users of other servers may have waiting is bounded (`to_device_shares`).
 
 Spec: client-server API, "Send-to-Device messaging".
 """
@@ -24,7 +25,13 @@ from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_nam
 from federation.events.signing import encode_base64_url
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.entries import Entry, RemoteEduEntry, ToDeviceEntry, Unit
+from homeserver.engine.entries import (
+    DeviceListEntry,
+    Entry,
+    RemoteEduEntry,
+    ToDeviceEntry,
+    Unit,
+)
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
 from homeserver.rules.device_keys import check_text
@@ -37,12 +44,14 @@ from homeserver.rules.to_device import (
     split_for_edus,
 )
 from homeserver.services.engine_ports import OwnDevices, UnitLog
+from homeserver.services.to_device_shares import ToDeviceShares
 from homeserver.storage import to_device as store
 from homeserver.storage.database import Connection, Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S = 3_600.0
+_NOBODY = UserId("")
 _Device = tuple[UserId, DeviceId]
 
 
@@ -65,6 +74,7 @@ class ToDevice:
         self._newest: dict[_Device, int] = {}
         self._acknowledged: dict[_Device, int] = {}
         self._to_delete = asyncio.Event()
+        self._shares = ToDeviceShares(database)
         self._receiving: WeakValueDictionary[ServerName, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
@@ -78,6 +88,8 @@ class ToDevice:
             if isinstance(placed.entry, ToDeviceEntry):
                 device = (placed.entry.user_id, placed.entry.device_id)
                 self._newest[device] = placed.position
+            elif isinstance(placed.entry, DeviceListEntry):
+                self._shares.forget_user(placed.entry.user_id)
 
     # Delivery
 
@@ -124,6 +136,7 @@ class ToDevice:
         for device, upto in list(self._acknowledged.items()):
             async with self._database.transaction() as connection:
                 await store.delete(connection, *device, upto)
+            self._shares.forget(*device)
             if self._newest.get(device, upto + 1) <= upto:
                 del self._newest[device]
             if self._acknowledged.get(device) == upto:
@@ -164,7 +177,8 @@ class ToDevice:
 
     async def receive(self, origin: ServerName, content: JsonObject) -> None:
         """An m.direct_to_device EDU, whose sender is a user of `origin`. Returns after the commit;
-        a repeat, and what isn't sound, does nothing. Several at once keep their order."""
+        a repeat, and what isn't sound, does nothing, nor does what the sender's share has no room
+        for. Several at once keep their order."""
         try:
             sender = UserId(content["sender"])
             event_type = check_text(content.get("type"), "type")
@@ -174,20 +188,26 @@ class ToDevice:
             log.info("A message to devices from %s is ignored: %s", origin, error)
             return
         async with self._receiving.setdefault(origin, asyncio.Lock()):
-            entries = await self._local(sender, event_type, parsed)
+            admitted = await self._shares.admit(await self._local(sender, event_type, parsed))
         # From here to the queue of the log there is no wait: so the order stays.
 
         async def work(connection: Connection) -> Sequence[Entry]:
             now_ms = self._clock.now_ms()
             is_new = await store.remember_remote(connection, origin, message_id, now_ms=now_ms)
-            return entries if is_new else []
+            return admitted.entries if is_new else []
 
-        await self._committer.submit(Unit(work=work))
+        is_stored = False
+        try:
+            is_stored = bool((await self._committer.submit(Unit(work=work))).entries)
+        finally:
+            if not is_stored:
+                admitted.release()
 
     async def _local(
         self, sender: UserId, event_type: str, messages: Sequence[DeviceMessage]
-    ) -> list[Entry]:
-        entries: list[Entry] = []
+    ) -> list[ToDeviceEntry]:
+        entries: list[ToDeviceEntry] = []
+        elsewhere = sender if server_of(sender) != self._server_name else _NOBODY
         ours = [one for one in messages if server_of(one.user_id) == self._server_name]
         devices = await self._own_devices({one.user_id for one in ours})
         for one in ours:
@@ -195,7 +215,8 @@ class ToDevice:
             targets = known if one.device_id == ALL_DEVICES else known & {one.device_id}
             message = build_message(sender, event_type, one.content)
             entries += [
-                ToDeviceEntry(one.user_id, device_id, message) for device_id in sorted(targets)
+                ToDeviceEntry(one.user_id, device_id, message, elsewhere)
+                for device_id in sorted(targets)
             ]
         return entries
 

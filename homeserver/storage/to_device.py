@@ -25,16 +25,20 @@ class ToDeviceRow(Protocol):
     @property
     def message(self) -> bytes: ...
 
+    @property
+    def sender(self) -> UserId: ...
+
 
 async def append(connection: Connection, rows: Sequence[tuple[int, ToDeviceRow]]) -> None:
     """Stores what a batch of the log says."""
     await connection.execute(
-        "INSERT INTO to_device_messages (user_id, device_id, position, message)"
-        " SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])",
+        "INSERT INTO to_device_messages (user_id, device_id, position, message, sender)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[])",
         [entry.user_id for _, entry in rows],
         [entry.device_id for _, entry in rows],
         [position for position, _ in rows],
         [entry.message for _, entry in rows],
+        [entry.sender or None for _, entry in rows],
     )
 
 
@@ -61,6 +65,21 @@ async def newest(connection: Connection) -> dict[tuple[UserId, DeviceId], int]:
         " GROUP BY user_id, device_id"
     )
     return {(UserId(row[0]), DeviceId(row[1])): row[2] for row in rows}
+
+
+async def count_by_sender(
+    connection: Connection, devices: Collection[tuple[UserId, DeviceId]]
+) -> list[tuple[tuple[UserId, DeviceId], UserId, int, int]]:
+    """For each device and each user of another server: messages that wait, and their bytes."""
+    rows = await connection.fetch(
+        "SELECT user_id, device_id, sender, count(*), sum(octet_length(message))"
+        " FROM to_device_messages"
+        " JOIN unnest($1::text[], $2::text[]) AS wanted (user_id, device_id)"
+        " USING (user_id, device_id) WHERE sender IS NOT NULL GROUP BY user_id, device_id, sender",
+        [user_id for user_id, _ in devices],
+        [device_id for _, device_id in devices],
+    )
+    return [((UserId(row[0]), DeviceId(row[1])), UserId(row[2]), row[3], row[4]) for row in rows]
 
 
 async def delete(connection: Connection, user_id: UserId, device_id: DeviceId, upto: int) -> None:
