@@ -112,6 +112,7 @@ def test_size_is_that_of_canonical_json_not_of_what_was_sent(version: RoomVersio
 
 @versions
 def test_a_field_has_255_bytes(version: RoomVersion) -> None:
+    assert limits.IDENTIFIER_BYTES_MAX == 255
     accept(version, type="t" * 255, state_key="é" * 127 + "k")
     accept(version, sender="@" + "a" * 252 + ":d")
     accept(version, sender="@" + "é" * 126 + ":d")
@@ -146,7 +147,9 @@ def test_an_event_cites_20_others_and_10_auth_events_with_long_ids(version: Room
 
 @versions
 def test_depth_reaches_the_largest_integer(version: RoomVersion) -> None:
-    largest = 2**53 - 1 if version.strict_canonical_json else 2**63 - 1
+    strict = version.strict_canonical_json
+    largest = limits.EVENT_DEPTH_MAX if strict else limits.EVENT_DEPTH_MAX_LENIENT
+    assert largest == (2**53 - 1 if strict else 2**63 - 1)
     accept(version, depth=largest)
     accept(version, depth=0)
     refuse(version, depth=-1)
@@ -157,8 +160,10 @@ def test_depth_reaches_the_largest_integer(version: RoomVersion) -> None:
 @versions
 def test_the_time_is_any_integer_of_the_format(version: RoomVersion) -> None:
     # PDU schema: int64; since version 6 canonical JSON has fewer.
-    largest = 2**53 - 1 if version.strict_canonical_json else 2**63 - 1
-    smallest = -(2**53) + 1 if version.strict_canonical_json else -(2**63)
+    assert (limits.EVENT_TIME_MS_MIN, limits.EVENT_TIME_MS_MAX) == (-(2**63), 2**63 - 1)
+    strict = version.strict_canonical_json
+    largest = 2**53 - 1 if strict else limits.EVENT_TIME_MS_MAX
+    smallest = -(2**53) + 1 if strict else limits.EVENT_TIME_MS_MIN
     for value in (largest, 0, smallest):
         accept(version, origin_server_ts=value)
     for value in (largest + 1, smallest - 1):

@@ -14,6 +14,7 @@ from federation.events.room_versions import SUPPORTED
 from federation.events.signatures import signatures_of
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
+from federation.limits import STRIPPED_STATE_EVENTS_MAX
 from federation.ports import JoinedRoom, Refused
 from federation.transport.client import FederationError, Request, build_target
 from federation.transport.handshakes import MembershipWish
@@ -332,7 +333,7 @@ async def test_an_invite_comes_back_with_both_signatures_and_can_be_refused(vers
         ({"invite_room_state": []}, "M_INVALID_PARAM"),
         ({"invite_room_state": 7}, "M_INVALID_PARAM"),
         ({"invite_room_state": [{}]}, "M_INVALID_PARAM"),
-        ({"invite_room_state": [{}] * 101}, "M_INVALID_PARAM"),
+        ({"invite_room_state": [{}] * (STRIPPED_STATE_EVENTS_MAX + 1)}, "M_INVALID_PARAM"),
     ],
 )
 async def test_malformed_invites_are_refused(change: JsonObject, errcode: str) -> None:
@@ -351,6 +352,32 @@ async def test_malformed_invites_are_refused(change: JsonObject, errcode: str) -
             await a.client.request(Request(b.name, "PUT", target, {**content, **change}))
         assert (caught.value.status, caught.value.errcode) == (400, errcode)
         assert not b.outside.invites
+
+
+@pytest.mark.off_spec("bodies of a false peer")
+@pytest.mark.parametrize(
+    ("count", "status"), [(STRIPPED_STATE_EVENTS_MAX, 200), (STRIPPED_STATE_EVENTS_MAX + 1, 400)]
+)
+async def test_an_invite_brings_so_many_entries(count: int, status: int) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"), "12")
+        event = await invite(a, b, room_id)
+        state = [canonical_json.decode(raw) for raw in await room_state(a, room_id)]
+        content = {
+            "room_version": "12",
+            "event": canonical_json.decode(event.raw),
+            "invite_room_state": [*state, *[{}] * (count - len(state))],
+        }
+        target = build_target("/_matrix/federation/v2/invite", room_id, event.event_id)
+        request = Request(b.name, "PUT", target, content)
+        if status == 200:
+            await a.client.request(request)
+        else:
+            with pytest.raises(FederationError) as caught:
+                await a.client.request(request)
+            assert caught.value.status == status
+        assert bool(b.outside.invites) is (status == 200)
 
 
 @pytest.mark.parametrize("lie", ["unsigned", "changed", "nothing", "forged"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from homeserver import limits
 from homeserver.storage import accounts, registration_tokens
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
@@ -92,10 +93,11 @@ async def test_the_password_must_be_there_and_within_bounds(server: AccountServe
     body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
     missing = await server.call("POST", "/register", body)
     assert (missing.status, missing.body["errcode"]) == (400, "M_MISSING_PARAM")
-    for password in ("", "x" * 513):
+    for password in ("", "x" * (limits.PASSWORD_BYTES + 1)):
         reply = await server.call("POST", "/register", {**body, "password": password})
         assert (reply.status, reply.body["errcode"]) == (400, "M_INVALID_PARAM")
-    assert (await server.call("POST", "/register", {**body, "password": "x" * 512})).status == 200
+    longest = {**body, "password": "x" * limits.PASSWORD_BYTES}
+    assert (await server.call("POST", "/register", longest)).status == 200
 
 
 async def test_registration_that_is_off_is_forbidden(accounts_url: str) -> None:

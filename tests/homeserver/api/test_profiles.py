@@ -10,6 +10,8 @@ from homeserver import limits
 from tests.homeserver.api.account_server import AccountServer, account_server
 
 ALICE = "/profile/@alice:hs1"
+LONG_NAME = "ä" * limits.DISPLAYNAME_CHARACTERS
+LONG_KEY = "a." + "x" * (limits.PROFILE_KEY_BYTES - 2)
 
 
 @pytest.fixture
@@ -68,11 +70,15 @@ async def test_only_ones_own_profile_can_be_changed(server: AccountServer) -> No
         ("displayname", {"displayname": None}, "M_BAD_JSON"),
         ("displayname", {"displayname": ["x"]}, "M_BAD_JSON"),
         ("displayname", {"displayname": "x\0"}, "M_INVALID_PARAM"),
-        ("displayname", {"displayname": "x" * 257}, "M_INVALID_PARAM"),
-        ("avatar_url", {"avatar_url": "x" * 1001}, "M_INVALID_PARAM"),
+        (
+            "displayname",
+            {"displayname": LONG_NAME + "x"},
+            "M_INVALID_PARAM",
+        ),
+        ("avatar_url", {"avatar_url": "x" * (limits.AVATAR_URL_CHARACTERS + 1)}, "M_INVALID_PARAM"),
         ("Bad", {"Bad": 1}, "M_INVALID_PARAM"),
         ("plain", {"plain": 1}, "M_INVALID_PARAM"),
-        ("a." + "x" * 254, {"a." + "x" * 254: 1}, "M_KEY_TOO_LARGE"),
+        (LONG_KEY + "x", {LONG_KEY + "x": 1}, "M_KEY_TOO_LARGE"),
         ("org.x", {"org.x": 1.5}, "M_BAD_JSON"),
         ("org.x", {"org.x": "x" * limits.PROFILE_BYTES}, "M_PROFILE_TOO_LARGE"),
     ],
@@ -98,9 +104,10 @@ async def test_a_whole_profile_has_a_bound(server: AccountServer) -> None:
 
 async def test_the_largest_names_fit(server: AccountServer) -> None:
     token = (await server.register("alice"))["access_token"]
-    name = "ä" * limits.DISPLAYNAME_CHARACTERS
-    reply = await server.call("PUT", f"{ALICE}/displayname", {"displayname": name}, token=token)
-    assert reply.status == 200
+    url = "x" * limits.AVATAR_URL_CHARACTERS
+    for key, value in (("displayname", LONG_NAME), ("avatar_url", url), (LONG_KEY, "x")):
+        reply = await server.call("PUT", f"{ALICE}/{key}", {key: value}, token=token)
+        assert reply.status == 200, key
 
 
 async def test_profiles_of_other_servers_are_asked_for(server: AccountServer) -> None:

@@ -323,10 +323,12 @@ async def test_a_follower_that_fails_keeps_nobody_from_an_answer(
         assert "a follower of the log failed" in caplog.text
 
 
-async def test_submitters_wait_once_too_many_bytes_are_queued(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "bound"), [("BYTES", 2_000), ("UNITS", 1)])
+async def test_submitters_wait_once_too_much_is_queued(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, limit: str, bound: int
 ) -> None:
-    monkeypatch.setattr(limits, "COMMIT_QUEUE_BYTES", 2_000)
+    name = {"BYTES": "COMMIT_QUEUE_BYTES", "UNITS": "COMMIT_QUEUE_UNITS"}[limit]
+    monkeypatch.setattr(limits, name, bound)
     monkeypatch.setattr(limits, "COMMIT_WAIT_S", 0.01)
     async with running(postgres_url) as world:
         committer, may_go = world.engine.committer, asyncio.Event()

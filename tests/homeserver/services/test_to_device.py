@@ -143,6 +143,15 @@ async def test_many_messages_are_several_edus(world: World) -> None:
     assert len(world.log.of_kind(RemoteEduEntry)) == 3
 
 
+async def test_an_edu_has_a_bounded_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {"x": "y" * 92}  # 100 bytes
+    for size, edus in ((200, 1), (199, 2)):
+        monkeypatch.setattr(limits, "TO_DEVICE_EDU_BYTES", size)
+        before = len(world.log.of_kind(RemoteEduEntry))
+        await world.send({BOB: {"D1": content, "D2": content}}, f"size {size}")
+        assert len(world.log.of_kind(RemoteEduEntry)) - before == edus
+
+
 async def test_an_edu_of_another_server_is_taken_once(world: World) -> None:
     content = {
         "sender": BOB,

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homeserver import limits
 from tests.hostile.clients.conftest import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -40,6 +41,26 @@ async def test_published_rooms_are_listed_in_pages(scene: Scene) -> None:
     await server.ok("PUT", hidden, {"visibility": "private"}, by=alice)
     left = await server.ok("GET", "/publicRooms")
     assert {room["name"] for room in left["chunk"]} == {"Beta", "Gamma"}
+
+
+async def test_lists_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, alice = scene.server, scene.alice
+    for name in ("One", "Two", "Three"):
+        await server.create_room(alice, preset="public_chat", visibility="public", name=name)
+    everything = await server.ok("GET", "/publicRooms")
+    count = len(everything["chunk"])
+    assert count >= 3
+    monkeypatch.setattr(limits, "PUBLISHED_ROOMS_LOADED", 2)
+    assert await server.ok("GET", "/publicRooms") == everything
+    for bound, total in ((count, count), (count - 1, count - 1)):
+        monkeypatch.setattr(limits, "PUBLISHED_ROOMS_LISTED", bound)
+        page = await server.ok("GET", "/publicRooms")
+        assert page["total_room_count_estimate"] == len(page["chunk"]) == total
+    monkeypatch.setattr(limits, "PUBLISHED_ROOMS_PER_PAGE", 2)
+    for path in ("/publicRooms", "/publicRooms?limit=3"):
+        page = await server.ok("GET", path)
+        assert len(page["chunk"]) == 2
+        assert "next_batch" in page
 
 
 async def test_hostile_state_of_a_published_room_is_left_out(scene: Scene) -> None:

@@ -349,3 +349,15 @@ async def test_a_room_of_our_own_users_shows_no_list(postgres_url: str) -> None:
         await one.join(CAROL, room_id)
         assert lists(await one.all_owed(before)) == []
         assert lists(await one.after_restart(before)) == []
+
+
+async def test_of_what_is_not_worth_keeping_the_newest_waits(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PASSING_EDUS", 2)
+    async with shared(postgres_url) as one:
+        feed = feed_of(one.world)
+        for number in range(3):
+            feed.pass_on([HS2], {"edu_type": "m.typing", "content": {"number": number}})
+        owed = await one.all_owed(one.end, feed=feed)
+    assert [edu["content"]["number"] for edu in owed.edus] == [1, 2]

@@ -273,6 +273,23 @@ async def test_messages_to_a_device_come_until_a_later_since(syncs: SyncWorld) -
         assert numbers == [0, 1, 2]
 
 
+async def test_a_sync_has_so_many_messages_and_the_next_one_the_rest(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TO_DEVICE_PER_SYNC", 2)
+    since = (await syncs.get())["next_batch"]
+    for number in range(3):
+        message = {ALICE: {DEV: {"n": number}}}
+        await syncs.to_device.send(
+            BOB, DEV, event_type="m.test", transaction_id=f"so many {number}", messages=message
+        )
+    for expected in ([0, 1], [2]):
+        answer = await syncs.get(since=since)
+        numbers = [event["content"]["n"] for event in answer["to_device"]["events"]]
+        assert numbers == expected
+        since = answer["next_batch"]
+
+
 async def test_a_waiting_sync_is_answered_when_something_comes(syncs: SyncWorld) -> None:
     room_id = await syncs.world.room(preset="public_chat")
     await syncs.join(room_id, BOB)

@@ -64,3 +64,16 @@ async def test_what_is_hidden_from_the_reader_does_not_empty_a_timeline(
     room = (await syncs.get(BOB, since=since, filter=wanted))["rooms"]["join"][room_id]
     assert types(room["timeline"]["events"]) == ["m.room.message"] + ["m.room.member"] * 2
     assert bodies(room["timeline"]["events"]) == ["seen"]
+
+
+async def test_without_a_filter_a_timeline_has_so_many_events(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SYNC_TIMELINE_EVENTS", 3)
+    room_id = await syncs.world.room()
+    for said, limited in (("abc", False), ("defg", True)):
+        since = (await syncs.get())["next_batch"]
+        await syncs.say(ALICE, room_id, *said)
+        timeline = (await syncs.get(since=since))["rooms"]["join"][room_id]["timeline"]
+        assert bodies(timeline["events"]) == list(said[-3:])
+        assert timeline["limited"] is limited
