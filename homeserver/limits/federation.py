@@ -3,6 +3,12 @@
 OWED_IN_MEMORY = 2_000
 """What one destination is owed, kept in memory; beyond that the tables are read."""
 
+OWED_BYTES_PER_DESTINATION = 8_000_000
+"""As above, in bytes: 120 events of the largest size, or 2,000 of 4 kB."""
+
+OWED_BYTES_IN_ALL = 128_000_000
+"""As above, of all destinations; beyond that the one that gets more is read from the tables."""
+
 EDUS_PER_LIST = 20
 """Space kept in a transaction for the EDUs that one change of a device list makes, or the whole
 list."""

@@ -17,6 +17,10 @@ GAPS_LOOKED_AT = 50
 """Gaps of a room that are looked at when fetched history gets its places; where there are more, it
 is placed as if one lay everywhere, which is right too but further from what descends from it."""
 
+WAITING_REDACTIONS_ALIKE = 3
+"""Redactions of one server, or of one user with the power to redact, that wait for the same event
+that isn't here: more would do nothing else once it comes."""
+
 HISTORY_ANCESTORS_LOOKED_AT = 2_000
 """Stored events that are looked at to find which of fetched history stands above what descends from
 it; what is further back stays where it is, out of order but there."""

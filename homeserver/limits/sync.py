@@ -46,5 +46,9 @@ LAZY_MEMBERS_DEVICES = 2_000
 LAZY_MEMBERS_PER_DEVICE = 4_000
 """Members remembered for one device; when it is full, it starts anew."""
 
+LAZY_MEMBERS_IN_ALL = 200_000
+"""Members remembered for all devices, some 60 MB; the devices that were unused for longest start
+anew."""
+
 SYNC_STATE_INDEXES = 2_000
 """Rooms whose non-member state and heroes are kept for syncs; others are looked through again."""

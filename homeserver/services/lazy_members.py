@@ -25,6 +25,7 @@ class LazyMembers:
 
     def __init__(self) -> None:
         self._devices: OrderedDict[tuple[UserId, DeviceId], _Sent] = OrderedDict()
+        self._count = 0
 
     def has(
         self,
@@ -51,15 +52,21 @@ class LazyMembers:
         """Notes what an answer at `position` has."""
         sent = self._devices.setdefault(device, {})
         self._devices.move_to_end(device)
+        before = len(sent)
         for member, event_id in members:
             known = sent.get(member)
             if known is None or known[0] != event_id:
                 sent[member] = (event_id, position)
         if len(sent) > limits.LAZY_MEMBERS_PER_DEVICE:
             sent.clear()
-        if len(self._devices) > limits.LAZY_MEMBERS_DEVICES:
-            self._devices.popitem(last=False)
+        self._count += len(sent) - before
+        while (
+            len(self._devices) > limits.LAZY_MEMBERS_DEVICES
+            or self._count > limits.LAZY_MEMBERS_IN_ALL
+        ):
+            _, dropped = self._devices.popitem(last=False)
+            self._count -= len(dropped)
 
     def forget(self, device: tuple[UserId, DeviceId]) -> None:
         """A device that starts anew has nothing."""
-        self._devices.pop(device, None)
+        self._count -= len(self._devices.pop(device, ()))

@@ -33,6 +33,7 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.store import OwedStore, Store
 
 _OUT = ("leave", "ban")
+_ITEM_BYTES = 150
 
 
 class DeviceListEdus(Protocol):
@@ -54,13 +55,27 @@ class _Item(msgspec.Struct, frozen=True, order=True):
     edu: bytes = b""
     joined: str = ""
 
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, roughly; a PDU's bytes may be shared with other queues."""
+        return _ITEM_BYTES + len(self.pdu) + len(self.edu)
+
+
+class _Memory:
+    """What all queues take."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
 
 class _Queue:
     """What one destination is owed after `start`, all of it."""
 
-    def __init__(self, server: ServerName, start: int) -> None:
+    def __init__(self, server: ServerName, start: int, memory: _Memory) -> None:
         self.server = server
         self.start = start
+        self.bytes = 0
+        self._memory = memory
         self.items: deque[_Item] = deque()
         self.passing: deque[JsonObject] = deque(maxlen=limits.PASSING_EDUS)
 
@@ -74,14 +89,24 @@ class _Queue:
             self.items = deque(items)
         else:
             self.items.append(item)
-        if len(self.items) > limits.OWED_IN_MEMORY:
+        self._count(item.bytes)
+        if (
+            len(self.items) > limits.OWED_IN_MEMORY
+            or self.bytes > limits.OWED_BYTES_PER_DESTINATION
+            or self._memory.bytes > limits.OWED_BYTES_IN_ALL
+        ):
             self.start = self.items[-1].position
             self.items.clear()
+            self._count(-self.bytes)
 
     def taken(self, upto: int) -> None:
         """Forgets what the destination has."""
         while self.items and self.items[0].position <= upto:
-            self.items.popleft()
+            self._count(-self.items.popleft().bytes)
+
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self._memory.bytes += size
 
 
 class LogFeed:
@@ -103,6 +128,7 @@ class LogFeed:
         self._device_list_edus = device_list_edus
         self._start = committer.position
         self._queues: dict[ServerName, _Queue] = {}
+        self._memory = _Memory()
         self._audience = DeviceListAudience(store.owed, rooms, server_name)
         self._held_back: set[ServerName] = set()
         self._given_out: dict[ServerName, int] = {}  # the newest stored EDU of each
@@ -193,7 +219,7 @@ class LogFeed:
     def _queue(self, server: ServerName) -> _Queue:
         queue = self._queues.get(server)
         if queue is None:
-            queue = self._queues[server] = _Queue(server, self._start)
+            queue = self._queues[server] = _Queue(server, self._start, self._memory)
         return queue
 
     def _tell(self, servers: Collection[ServerName]) -> None:

@@ -5,7 +5,7 @@ Rules:
    redaction gives its sender the power. A state event redacts nothing, whatever its type.
 2. One whose target isn't here waits for it. So does one whose state is another server's word, as
    long as the room's current state doesn't say the same: what is lost can't be had back. It is
-   looked at again once it is proven.
+   looked at again once it is proven. Of those that would do the same a few wait for a target.
 3. Rejected and soft-failed redactions are never applied. Events are redacted whatever became of
    them: outliers and rejected ones are stored, too.
 
@@ -23,6 +23,7 @@ from federation.events.ids import EventId, StateKey, server_of
 from federation.events.redaction import redact_event
 from federation.graph.auth_rules import AuthState
 from federation.ports import KnownEvent
+from homeserver import limits
 from homeserver.engine.room import Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import StateMap
@@ -69,7 +70,7 @@ class Redactions:
             return Outcome()
         known = at_hand.get(target_id) or await self._known(room, target_id)
         if known is None:
-            return Outcome(waits_for=target_id)
+            return Outcome(waits_for=target_id if await self._adds(room, by, before) else None)
         if known.event.room_id != room.room_id:
             return Outcome()
         states = (before, room.staged.state) if is_word else (before,)
@@ -88,6 +89,28 @@ class Redactions:
             if await self._is_allowed(room, target, known.event, states):
                 found.append(Redacting(redact_event(target), event_id))
         return tuple(found)
+
+    async def _adds(self, room: Room, by: Event, before: StateMap) -> bool:
+        """May a redaction do what those that wait for the same target don't? One whose sender has
+        no power is applied only where the target is of the sender's server: any other one of that
+        server does the same. One with power does what others of the same sender do. A few of each
+        are kept: not all that wait may turn out to be allowed."""
+        target = target_of(by)
+        waiting = room.awaited_targets.get(target, ()) if target is not None else ()
+        if len(waiting) < limits.WAITING_REDACTIONS_ALIKE or by.event_id in waiting:
+            return True
+        levels = (await self._auth(room, before)).power_levels
+        has_power = levels.user(by.sender) >= levels.redact
+        alike = 0
+        for event_id in waiting:
+            other = await self._known(room, event_id)
+            if other is None:
+                continue
+            if has_power:
+                alike += other.event.sender == by.sender
+            else:
+                alike += server_of(other.event.sender) == server_of(by.sender)
+        return alike < limits.WAITING_REDACTIONS_ALIKE
 
     async def _known(self, room: Room, event_id: EventId) -> KnownEvent | None:
         return room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(

@@ -61,3 +61,25 @@ def test_memory_of_all_devices_is_bounded_and_drops_the_longest_unused(
         lazy.remember(device, [(MEMBER, EVENT)], position=10)
     kept = [device[1] for device in devices if lazy.has(device, MEMBER, EVENT, since=10)]
     assert kept == ["A", "C"]
+
+
+def test_memory_of_all_members_is_bounded_and_drops_the_longest_unused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("homeserver.limits.LAZY_MEMBERS_IN_ALL", 4)
+    lazy = LazyMembers()
+    devices = [(UserId("@a:x"), DeviceId(name)) for name in "ABC"]
+    members = [((RoomId("!r:x"), f"@{n}:x"), EVENT) for n in range(2)]
+
+    def kept() -> str:
+        return "".join(one[1] for one in devices if lazy.has(one, members[0][0], EVENT, since=10))
+
+    lazy.remember(devices[0], members, position=10)
+    lazy.remember(devices[1], members, position=10)
+    lazy.remember(devices[1], members, position=10)
+    assert kept() == "AB"
+    lazy.remember(devices[2], members[:1], position=10)
+    assert kept() == "BC"
+    lazy.forget(devices[1])
+    lazy.remember(devices[0], members, position=10)
+    assert kept() == "AC", "what was forgotten takes no space"

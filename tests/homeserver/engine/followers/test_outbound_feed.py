@@ -228,6 +228,27 @@ async def test_what_does_not_fit_into_memory_is_owed_all_the_same(
         assert lists(owed) == expected
 
 
+@pytest.mark.parametrize("bound", ["OWED_BYTES_PER_DESTINATION", "OWED_BYTES_IN_ALL"])
+async def test_what_takes_too_much_memory_is_owed_all_the_same(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    async with shared(postgres_url) as one:
+        before = one.end
+        await one.tell(0)
+        queue = one.feed._queue(HS2)
+        size = queue.bytes
+        monkeypatch.setattr(limits, bound, 3 * size + 50)
+        for number in range(1, 3):
+            await one.tell(number)
+        assert len(queue.items) == 3
+        await one.tell(3)
+        assert (len(queue.items), queue.bytes, one.feed._memory.bytes) == (0, 0, 0)
+        await one.tell(4)
+        assert numbers(await one.all_owed(before)) == list(range(5))
+        queue.taken(one.end)
+        assert (queue.bytes, one.feed._memory.bytes) == (0, 0), "what was taken takes no space"
+
+
 async def test_who_had_to_wait_for_a_list_to_be_looked_up_is_told_when_it_is(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

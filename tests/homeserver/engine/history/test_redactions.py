@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, UserId
 from federation.graph.admission import SoftFailed
 from federation.graph.building import EventDraft
+from homeserver import limits
 from tests.homeserver.engine.engine_world import ALICE, draft, message
 from tests.homeserver.engine.history.history_world import (
     BOB,
@@ -229,3 +231,27 @@ async def test_of_several_that_wait_the_one_that_may_is_applied(server: Here) ->
     await server.backfill(secret)
     assert await is_redacted(server, secret, by)
     assert server.row(idle)["redacts"] is None
+
+
+async def test_a_few_redactions_alike_wait_for_an_event_and_lose_nothing(server: Here) -> None:
+    """Whoever may redact it does, however many others of another server try first."""
+    graph = server.graph
+    begun = graph.begin(BOB, enter(CAROL))
+    target = graph.add(message("late", CAROL), begun)
+    joined = graph.add(enter(ERIN), target)
+    await server.join(ALICE, joined)
+    last = next(one for one in graph.events.values() if one.sender == ALICE)
+    for number in range(limits.WAITING_REDACTIONS_ALIKE + 3):
+        last = graph.add(replace(redaction(target, ERIN), origin_server_ts=number), last)
+        await server.accept(last)
+    room = await server.room()
+    assert len(room.awaited_targets[target.event_id]) == limits.WAITING_REDACTIONS_ALIKE
+    of_moderator = graph.add(redaction(target, BOB), last)
+    of_moderator_again = graph.add(redaction(target, BOB), of_moderator)
+    await server.accept(of_moderator)
+    await server.accept(of_moderator_again)
+    waiting = len(room.awaited_targets[target.event_id])
+    assert waiting == limits.WAITING_REDACTIONS_ALIKE + 2
+    assert len(server.tables.awaited) == waiting
+    await server.backfill(target, joined)
+    assert await is_redacted(server, target, of_moderator_again)
