@@ -86,7 +86,7 @@ def sent_to(server: ServerName) -> Iterator[None]:
         is_refused = error.kind is FailureKind.STATUS and 400 <= status < 500
         if is_refused or error.kind in _NOT_SENT:
             raise
-        raise Uncertain(server, str(error)) from error
+        raise Uncertain(server, _told(error)) from error
     except Unusable as error:
         raise Uncertain(server, str(error)) from error
 
@@ -103,9 +103,16 @@ def worst_of(failures: Sequence[FederationError | Unusable]) -> HandshakeFailed:
         text = said[:500] if isinstance(said, str) else "The other server refused"
         errcode = told.errcode if told.errcode in _PASSED_ON else "M_FORBIDDEN"
         return HandshakeFailed(told.status or 502, errcode, text, extra, uncertain=uncertain)
-    detail = "; ".join(str(one) for one in failures)[:500] or "no server to ask"
+    told_of = (_told(one) if isinstance(one, FederationError) else str(one) for one in failures)
+    detail = "; ".join(told_of)[:500] or "no server to ask"
     error = f"No server could help: {detail}"
     return HandshakeFailed(502, "M_UNKNOWN", error, uncertain=uncertain)
+
+
+def _told(failure: FederationError) -> str:
+    """What a client gets to know: not the addresses that were tried."""
+    is_answer = failure.kind in (FailureKind.STATUS, FailureKind.BAD_JSON)
+    return str(failure) if is_answer else f"{failure.server}: {failure.kind.value}"
 
 
 def is_refusal(failure: FederationError) -> bool:

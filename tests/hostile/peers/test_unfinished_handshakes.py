@@ -123,6 +123,34 @@ async def test_a_join_that_can_not_be_used_is_undone_at_the_peer(postgres_url: s
             assert leave["state_key"] == alice.user_id
 
 
+@pytest.mark.parametrize("lost", [Http(500), Http(200, b"{"), Http(200, b"{}")])
+async def test_an_invite_whose_answer_is_of_no_use_is_finished_as_the_same_event(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, lost: Http
+) -> None:
+    """The peer may have shown it to its user: one that the room doesn't know can't be accepted."""
+    monkeypatch.setattr(limits, "HANDSHAKE_RETRY_S_MIN", 0.05)
+    async with (
+        peer_and_authority() as (peer, lasting),
+        served(postgres_url, peer, lasting) as server,
+    ):
+        alice = await server.register("alice")
+        room_id = await server.create_room(alice)
+        peer.answers = {"/invite/": lambda path, body: lost}
+        path, target = f"/rooms/{quote(room_id)}", {"user_id": peer.user()}
+        assert (await server.call("POST", f"{path}/invite", target, by=alice)).status == 502
+        member = f"{path}/state/m.room.member/{quote(peer.user())}"
+        assert (await server.call("GET", member, by=alice)).status == 404
+        cosigned(World(server, alice, peer, peer))
+
+        async def is_invited() -> bool:
+            return (await server.call("GET", member, by=alice)).status == 200
+
+        await until(is_invited, "the room knows of the invite")
+        sent_ids = {path for _, path, _ in peer.asked if "/v2/invite/" in path}
+        assert len(sent_ids) == 1, "the same event each time"
+        await server.rows()  # waits until nothing is left to do
+
+
 async def test_refusing_an_invite_of_a_silent_server_is_quick_and_reaches_it_later(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

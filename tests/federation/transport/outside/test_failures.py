@@ -31,6 +31,17 @@ def test_a_refusal_says_that_it_was_not_taken(status: int, is_uncertain: bool) -
     assert isinstance(caught.value, Uncertain) == is_uncertain
 
 
+def test_clients_are_not_told_where_a_server_was_looked_for() -> None:
+    failure = FederationError(THERE, FailureKind.TIMEOUT, "connecting to 10.0.0.5:8448")
+    with pytest.raises(Uncertain) as caught, sent_to(THERE):
+        raise failure
+    for one in (failure, caught.value):
+        error = worst_of([one]).error
+        assert "there.example" in error
+        assert "timeout" in error
+        assert "10.0.0.5" not in error
+
+
 def test_an_answer_that_can_not_be_used_says_nothing_of_it() -> None:
     with pytest.raises(Uncertain), sent_to(THERE):
         raise Unusable("no event")
