@@ -385,6 +385,31 @@ def test_problem_b_a_chain_of_promotions_is_cut_in_v2_only(name: str) -> None:
     assert resolved(room, *states, version=v2_1)[LEVELS] == latest.event_id
 
 
+@both
+def test_an_unban_is_taken_back_where_the_unbanner_was_demoted_and_a_branch_lacks_both(
+    name: str,
+) -> None:
+    """Of the two algorithms' making, not ours: power events go by their senders' power, and only
+    `auth_events` hold an order up. What a more powerful user did later comes first."""
+    room = Room(name).open_to(BOB, CAROL)
+    room.levels(ALICE, admins(room, bob=50))
+    ban = room.member(ALICE, "ban", CAROL)
+    old = ids_of(room.state)
+    unban = room.member(BOB, "leave", CAROL)
+    unbanned = ids_of(room.state)
+    room.levels(ALICE, admins(room))
+    for version in variants(room):
+        oracle = Oracle(version, room.events, never)
+        for states, outcome in (
+            ([unbanned, old], unban),
+            ([ids_of(room.state), old], ban),
+            ([ids_of(room.state), unbanned], unban),
+        ):
+            found = resolved(room, *states, version=version)
+            assert found == oracle.resolve(states)
+            assert found[member(CAROL)] == outcome.event_id
+
+
 # --- properties on random rooms -----------------------------------------------------------------
 
 SEEDS = st.integers(0, 2**32)
