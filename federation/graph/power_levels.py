@@ -5,7 +5,7 @@ Rules:
    nothing. Without a power levels event the creator has 100.
 2. Where creators are privileged (room version 12) they have infinite power.
 3. Before room version 10 strings and floats are read as integers; a value that can't be read
-   counts as its default (such an event never passes the auth rules).
+   counts as its default (such an event passes the auth rules as a room's first power levels only).
 """
 
 from __future__ import annotations

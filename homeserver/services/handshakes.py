@@ -137,7 +137,8 @@ class HandshakeRooms:
             raise errors.too_large(error.reason) from error
         except InvalidEvent as error:
             raise errors.bad_json(error.reason) from error
-        pdu: JsonObject = canonical_json.decode(event.raw)
+        recommended, _ = await self._entrance.residents.recommended(event)
+        pdu: JsonObject = canonical_json.decode(recommended.raw)
         return pdu
 
     async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:

@@ -53,7 +53,7 @@ class InvitingRooms(RemoteRooms, Protocol):
     """The same, with invites in two steps: between them the event can be written down."""
 
     async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
-        """The signed invite, which nobody has yet."""
+        """The signed invite, which nobody has yet but the room's policy server, if it uses one."""
 
     async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
         """Has the invited user's server sign such an invite, and makes it part of the room. The

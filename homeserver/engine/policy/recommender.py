@@ -31,6 +31,7 @@ from federation.graph.policy_servers import (
     POLICY_KEY,
     NotRecommended,
     PolicyServer,
+    check_policy,
     needs_recommendation,
     policy_server_of,
 )
@@ -148,10 +149,12 @@ class Recommender:
 
     async def sign(self, room: Room, event: Event) -> tuple[Event, PolicyServer | None]:
         """An event of ours for a room as committed, with its policy server's signature, and whose
-        that is; as it is where the room uses none. Raises MatrixError."""
+        that is; as it is where the room uses none, or it is signed. Raises MatrixError."""
         policy = await self.policy_of(room, room.view)
         if policy is None or not needs_recommendation(event.type, event.state_key):
             return event, None
+        if check_policy(event, policy) is None:
+            return event, policy
         return await self._signed(event, policy), policy
 
     async def _signed(self, event: Event, policy: PolicyServer) -> Event:

@@ -168,6 +168,8 @@ async def test_an_invite_that_is_not_recommended_reaches_nobody() -> None:
         await fakes.service().invite(ROOM, draft)
     assert caught.value is fakes.not_recommended
     assert fakes.notes == []
+    with pytest.raises(MatrixError):  # before it is written down: nobody has it
+        await fakes.service().draft_invite(ROOM, draft)
 
 
 async def test_failures_are_told_with_their_code() -> None:

@@ -435,6 +435,9 @@ async def test_an_invite_of_ours_is_signed_before_another_server_sees_it() -> No
         room.signer.refusal = PolicyRefusal("no", is_final=True)
         with pytest.raises(MatrixError):
             await residents.recommended(invite)
+        asked_before = len(room.signer.asked)
+        assert await residents.recommended(signed) == (signed, POLICY)
+        assert len(room.signer.asked) == asked_before, "what is signed isn't shown again"
         await room.send(draft("m.room.policy", {}, ""))
         assert await residents.recommended(invite) == (invite, None)
 
