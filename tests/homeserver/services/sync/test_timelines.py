@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from federation.graph.building import EventDraft
 from homeserver import limits
+from tests.homeserver.peer import PETER
 from tests.homeserver.room_world import ALICE, BOB
 from tests.homeserver.sync_world import SyncWorld, bodies, sync_world, types
 
@@ -77,3 +79,38 @@ async def test_without_a_filter_a_timeline_has_so_many_events(
         timeline = (await syncs.get(since=since))["rooms"]["join"][room_id]["timeline"]
         assert bodies(timeline["events"]) == list(said[-3:])
         assert timeline["limited"] is limited
+
+
+async def test_a_state_event_that_lost_its_fork_is_told_to_who_takes_no_state_of_timelines(
+    syncs: SyncWorld,
+) -> None:
+    """Timelines and pages agree then. A client that doesn't ask for `state_after` MUST apply the
+    state events of its timeline (sync.yaml, `state_after`): it would end with the event that lost,
+    and finds it by paging alone."""
+    levels = {"users": {ALICE: 100, PETER: 50}}
+    room_id = await syncs.world.room(
+        preset="public_chat", power_level_content_override=levels, room_version="11"
+    )
+    await syncs.peer.join(room_id)
+    since = (await syncs.get())["next_batch"]
+    fork = [head.event_id for head in (await syncs.peer.room(room_id)).view.heads]
+    await syncs.world.put_state(ALICE, room_id, "m.room.topic", {"topic": "won"})
+    before = (await syncs.get())["next_batch"]
+    draft = EventDraft("m.room.topic", PETER, {"topic": "lost"}, "", origin_server_ts=1)
+    lost = await syncs.peer.send(room_id, draft, parents=fork)
+    await syncs.say(ALICE, room_id, "after")
+    newest = await syncs.page(ALICE, room_id, dir="b", limit=3)
+    paged = [event["event_id"] for event in newest.body["chunk"]][::-1]
+    assert paged[1] == lost
+    for start in (since, before):
+        room = (await syncs.get(since=start, use_state_after=True))["rooms"]["join"][room_id]
+        timeline = [event["event_id"] for event in room["timeline"]["events"]]
+        assert timeline == paged[-len(timeline) :]
+        assert lost in timeline
+        topics = [one for one in room["state_after"]["events"] if one["type"] == "m.room.topic"]
+        assert lost not in [one["event_id"] for one in topics]
+        room = (await syncs.get(since=start))["rooms"]["join"][room_id]
+        events = [*room["state"]["events"], *room["timeline"]["events"]]
+        assert lost not in [event["event_id"] for event in events]
+        topics = [event for event in events if event["type"] == "m.room.topic"]
+        assert [one["content"]["topic"] for one in topics] == ["won"] * (start == since)
