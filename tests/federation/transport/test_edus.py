@@ -7,6 +7,7 @@ from federation.events.ids import ServerName
 from federation.limits import (
     PRESENCE_UPDATES_PER_EDU_MAX,
     RECEIPTS_PER_EDU_MAX,
+    TO_DEVICE_MESSAGE_ID_BYTES_MAX,
     TO_DEVICE_MESSAGES_PER_EDU_MAX,
 )
 from federation.ports import EduSink
@@ -126,6 +127,9 @@ async def test_limits_of_lists_hold_on_both_sides() -> None:
                 edu("m.direct_to_device", **TO_DEVICE, messages={"@al:a.test": messages}),
                 edu("m.presence", push=[update] * (PRESENCE_UPDATES_PER_EDU_MAX + over)),
             ]
+            message_id = "x" * (TO_DEVICE_MESSAGE_ID_BYTES_MAX + over)
+            content = {**TO_DEVICE, "message_id": message_id, "messages": {"@al:a.test": {"D": {}}}}
+            sent.append(edu("m.direct_to_device", **content))
             for one in sent:
                 assert len(await receive(net, one)) == 1 - over
 

@@ -14,7 +14,7 @@ from federation.events.room_versions import SUPPORTED
 from federation.events.signatures import signatures_of
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
-from federation.limits import STRIPPED_STATE_EVENTS_MAX
+from federation.limits import JOIN_SERVERS_TRIED_MAX, STRIPPED_STATE_EVENTS_MAX
 from federation.ports import JoinedRoom, Refused
 from federation.transport.client import FederationError, Request, build_target
 from federation.transport.handshakes import MembershipWish
@@ -105,6 +105,22 @@ async def test_servers_are_tried_in_turn_and_the_telling_refusal_is_passed_on() 
             with pytest.raises(HandshakeFailed) as caught:
                 await b.handshakes.join(wish(b, private), via)
             assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("dead_ones", "joins"), [(JOIN_SERVERS_TRIED_MAX - 1, True), (JOIN_SERVERS_TRIED_MAX, False)]
+)
+async def test_so_many_servers_are_tried(dead_ones: int, joins: bool) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        room_id = a.rooms.create_room(a.user("alice"))
+        dead = [ServerName(f"dead{number}.test:1") for number in range(dead_ones)]
+        net.addresses.update(dict.fromkeys(dead, "127.0.0.1:1"))
+        if joins:
+            assert (await b.handshakes.join(wish(b, room_id), [*dead, a.name])).resident == a.name
+        else:
+            with pytest.raises(HandshakeFailed):
+                await b.handshakes.join(wish(b, room_id), [*dead, a.name])
 
 
 async def test_a_room_of_an_unknown_version_is_refused_clearly() -> None:

@@ -15,7 +15,7 @@ from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
-from federation.limits import INBOX_RETRY_S_MAX
+from federation.limits import INBOX_RETRY_S_MAX, TRANSACTION_ID_BYTES_MAX
 from federation.ports import JoinedRoom, Refused
 from federation.transport.gap_filler import Outcome
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
@@ -69,6 +69,58 @@ async def test_a_repeated_transaction_gets_the_first_answer() -> None:
         assert await a.inbox.receive(b.name, "t1", transaction({"pdus": []})) == answers[0]
         assert len(a.sink.calls) == 1
         assert await a.inbox.receive(b.name, "t2", transaction({"pdus": []})) == {"pdus": {}}
+
+
+async def test_a_transaction_id_has_a_bounded_length() -> None:
+    async with loopback() as net:
+        a, b, _, _ = await shared_room(net)
+        longest = "t" * TRANSACTION_ID_BYTES_MAX
+        assert await a.inbox.receive(b.name, longest, transaction({"pdus": []})) == {"pdus": {}}
+        with pytest.raises(Refused) as refused:
+            await a.inbox.receive(b.name, longest + "t", transaction({"pdus": []}))
+        assert (refused.value.status, refused.value.errcode) == (400, "M_INVALID_PARAM")
+
+
+@pytest.mark.parametrize(("remembered", "calls"), [(2, 2), (1, 3)])
+async def test_so_many_transactions_are_remembered(
+    monkeypatch: pytest.MonkeyPatch, remembered: int, calls: int
+) -> None:
+    monkeypatch.setattr("federation.transport.inbox.TRANSACTIONS_REMEMBERED_MAX", remembered)
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        typing = {"room_id": room_id, "user_id": bob, "typing": True}
+        body = {"pdus": [], "edus": [{"edu_type": "m.typing", "content": typing}]}
+        for txn_id in ("one", "two", "one"):
+            await a.inbox.receive(b.name, txn_id, transaction(body))
+        assert len(a.sink.calls) == calls
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_an_origin_has_so_many_transactions_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("federation.transport.inbox.TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX", at_once)
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        gate = asyncio.Event()
+
+        async def held(*arguments: object) -> None:
+            await gate.wait()
+
+        monkeypatch.setattr(a.sink, "typing", held)
+        typing = {"room_id": room_id, "user_id": bob, "typing": True}
+        body = {"pdus": [], "edus": [{"edu_type": "m.typing", "content": typing}]}
+        under_way = [
+            asyncio.ensure_future(a.inbox.receive(b.name, f"t{number}", transaction(body)))
+            for number in range(at_once)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await a.inbox.receive(b.name, "beyond", transaction(body))
+        assert refused.value.status == 429
+        gate.set()
+        assert await asyncio.gather(*under_way) == [{"pdus": {}}] * at_once
+        assert await a.inbox.receive(b.name, "beyond", transaction(body)) == {"pdus": {}}
 
 
 async def test_a_key_is_there_before_the_message_that_it_opens() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -121,3 +122,24 @@ async def test_a_device_is_seen_with_each_request(server: AccountServer) -> None
     await server.seen.flush()
     after = (await server.call("GET", path, token=token)).body["last_seen_ts"]
     assert after > before
+
+
+async def test_so_many_devices_wait_to_be_stored_and_those_count_on(
+    server: AccountServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SEEN_DEVICES", 1)
+    alice, bob = [await server.register(name) for name in ("alice", "bob")]
+    await server.seen.flush()
+
+    async def seen(who: dict[str, Any]) -> int:
+        path = f"/devices/{who['device_id']}"
+        found: int = (await server.call("GET", path, token=who["access_token"])).body[
+            "last_seen_ts"
+        ]
+        return found
+
+    before = [await seen(alice), await seen(bob)]
+    await server.seen.flush()
+    after = [await seen(alice), await seen(bob)]
+    assert after[0] > before[0]
+    assert after[1] == before[1]

@@ -145,6 +145,15 @@ async def test_a_few_rooms_stay_however_large(
     assert all(rooms.hot(name(n)) is not None for n in range(1, limits.HOT_ROOMS_MIN + 1))
 
 
+def test_a_rooms_newest_events_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ROOM_RING_EVENTS", 3)
+    room = Room(name(1), 1, ROOM_VERSIONS["11"], empty_view(1))
+    for position in range(1, 5):
+        room.remember(Placed(position, event_entry({})))
+        assert len(room.ring) == min(position, 3)
+    assert [placed.position for placed in room.ring] == [2, 3, 4]
+
+
 def test_a_rooms_newest_events_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = event_entry({"body": "x" * 60_000})
     monkeypatch.setattr(limits, "ROOM_RING_BYTES", 3 * entry.size)

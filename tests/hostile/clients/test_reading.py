@@ -102,6 +102,13 @@ async def test_huge_limits_are_brought_down(scene: Scene) -> None:
         assert (await get(scene, path)).status == 200
 
 
+async def test_a_page_has_so_many_events(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"/rooms/{quote(scene.room_id)}/messages?dir=b&limit=5"
+    for most, count in ((5, 5), (4, 4)):
+        monkeypatch.setattr(limits, "PAGE_EVENTS", most)
+        assert len((await get(scene, path)).body["chunk"]) == count
+
+
 @pytest.mark.parametrize("timeout", ["-1", "x", "1.5", "9" * 25])
 async def test_time_outs_that_are_none(scene: Scene, timeout: str) -> None:
     reply = await get(scene, f"/sync?timeout={timeout}")

@@ -229,6 +229,24 @@ async def test_of_several_headers_one_valid_one_is_enough(wrong_ones: int, statu
             assert response.status == status
 
 
+@pytest.mark.parametrize(
+    ("limit", "status"), [("BODIES_BYTES_PER_ADDRESS_MAX", 429), ("BODIES_BYTES_MAX", 503)]
+)
+async def test_bodies_under_way_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, limit: str, status: int
+) -> None:
+    body = b'{"pdus":[]}'
+    names = {"BODIES_BYTES_PER_ADDRESS_MAX", "BODIES_BYTES_MAX"}
+    for bytes_max, expected in ((len(body), 200), (len(body) - 1, status)):
+        with monkeypatch.context() as patch:
+            for name in names:
+                bound = bytes_max if name == limit else 1_000
+                patch.setattr(f"federation.transport.routes.authentication.{name}", bound)
+            async with loopback() as net:
+                a, b = await net.peer("a.test"), await net.peer("b.test")
+                assert (await send(a, b, body, authorization(a, body)))[0] == expected
+
+
 async def test_floats_in_edus_do_not_break_the_signature() -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")

@@ -80,6 +80,16 @@ async def test_missing_events_are_bounded_and_oldest_first() -> None:
         assert len(got["events"]) == 8
 
 
+@pytest.mark.parametrize(("limit", "given"), [(5, 5), (6, 6), (7, 6)])
+async def test_backfill_is_bounded(monkeypatch: pytest.MonkeyPatch, limit: int, given: int) -> None:
+    monkeypatch.setattr("federation.transport.routes.rooms.BACKFILL_EVENTS_SERVED_MAX", 6)
+    async with loopback() as net:
+        a, b, room_id, messages = await shared_room(net)
+        query = [("v", str(messages[-1])), ("limit", str(limit))]
+        history = await b.client.get(a.name, build_target(f"{V1}/backfill", room_id, query=query))
+        assert len(history["pdus"]) == given
+
+
 async def test_servers_that_are_not_in_the_room_read_nothing() -> None:
     async with loopback() as net:
         a, _, room_id, messages = await shared_room(net)

@@ -56,11 +56,12 @@ async def test_many_heads_are_merged_by_an_event_of_ours(version: str) -> None:
         assert len(room.view.heads) <= limits.HEADS_UNMERGED
         assert await joined(world, joins) == 45
         made = merges(world)
+        assert len(made[0].event.prev_events) == limits.HEADS_PER_MERGE
         named = [one for entry in made for one in entry.event.prev_events]
         assert heads <= {*named, *(head.event_id for head in room.view.heads)}
         for entry in made:
             assert (entry.event.sender, entry.event.content) == (ADMIN, {})
-            assert len(entry.event.prev_events) <= 20
+            assert len(entry.event.prev_events) <= limits.HEADS_PER_MERGE
             assert not entry.to_federate, "each server would answer with one more head"
         before = len(made)
         await world.engine.head_merges.merge(room)
