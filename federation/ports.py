@@ -323,7 +323,11 @@ class KeyStore(Protocol):
         self, wanted: Collection[tuple[ServerName, KeyId]]
     ) -> list[StoredServerKey]: ...
 
-    async def store_keys(self, keys: Sequence[StoredServerKey]) -> None: ...
+    async def store_keys(
+        self, keys: Sequence[StoredServerKey], *, neighbours: Collection[ServerName] = ()
+    ) -> None:
+        """Keeps keys, those that their servers drop later too. `neighbours`: those of the servers
+        that share a room with us; their keys are kept where there is no room for others'."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class Keyring:
             # an older copy must not shorten what the server itself said
             merged = [self._longer(key) for key in await self._others.ask_trusted(notary, asked)]
             self._remember(merged)
-            await self._store.store_keys(merged)
+            await self._keep(merged)
             missing = [one for one in missing if self.at_hand(one) is None]
         return delayed
 
@@ -273,7 +273,13 @@ class Keyring:
         size = len(encode(document))
         self.documents.add(KeyDocument(server, document, key_ids, received_ms, until_ms, size))
         self._remember(keys)
-        await self._store.store_keys(keys[:KEYS_STORED_PER_DOCUMENT_MAX])
+        await self._keep(keys[:KEYS_STORED_PER_DOCUMENT_MAX])
+
+    async def _keep(self, keys: Sequence[StoredServerKey]) -> None:
+        """Stores keys, with what makes some of them matter more."""
+        servers = {key.server for key in keys}
+        neighbours = {server for server in servers if await self._client.is_neighbour(server)}
+        await self._store.store_keys(keys, neighbours=neighbours)
 
     async def _verifying(self, server: ServerName, key_ids: Sequence[KeyId]) -> list[VerifyKey]:
         """Those of a server's keys that are valid now."""

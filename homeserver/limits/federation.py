@@ -24,3 +24,16 @@ POLICY_TURN_S = 30
 
 POLICY_TRIES = 3
 """How often an event is made anew when the room's policy server changes under it."""
+
+SERVER_KEYS_PER_SERVER = 200
+"""Signing keys that are kept of one server, those that it has dropped among them: events that they
+signed may come at any time. A server that changes its key each week fills this in four years; then
+the oldest go."""
+
+SERVER_KEYS = 1_000_000
+"""Signing keys that are kept of all servers, some 150 bytes each. Beyond it further keys are used,
+but fetched again after a restart."""
+
+SERVER_KEYS_OF_STRANGERS = 500_000
+"""Signing keys that are kept before those of servers that share no room with us are no longer
+added: names are cheap to make up."""

@@ -2,15 +2,26 @@
 
 This is the KeyStore of `federation.ports`. Owns the table `server_keys`. What may be stored
 (signatures, validity) is `federation.transport.keyring`'s to decide.
+
+Rules:
+1. A key stays after its server has dropped it from its document: old events are verified by it.
+2. Each server has a bounded number of keys; the oldest go, first of those that are expired.
+3. All together are bounded, and those of strangers more narrowly, so that made-up servers leave
+   others room. Where there is none, keys that are stored are brought up to date, and no others are
+   stored. `ServerKeys` counts the rows once and then keeps count.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 
 from federation.events.ids import KeyId, ServerName
 from federation.ports import StoredServerKey
+from homeserver import limits
 from homeserver.storage.database import Connection, Database
+
+log = logging.getLogger(__name__)
 
 
 async def load(
@@ -27,20 +38,43 @@ async def load(
     return [StoredServerKey(*row) for row in rows]
 
 
-async def save(connection: Connection, keys: Sequence[StoredServerKey]) -> None:
-    """Keeps keys; a newer word on a key replaces the older. One row for each key at most."""
+async def save(
+    connection: Connection, keys: Sequence[StoredServerKey], *, may_add: bool = True
+) -> int:
+    """Keeps keys; a newer word on a key replaces the older. Returns by how many rows there are
+    more now. `may_add`: whether keys that aren't stored yet are."""
     latest = {(key.server, key.key_id): key for key in keys}.values()
-    await connection.execute(
+    added = await connection.fetch(
         "INSERT INTO server_keys (server, key_id, key, valid_until_ms, expired_ms)"
         " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])"
+        " AS given (server, key_id, key, valid_until_ms, expired_ms)"
+        " WHERE $6 OR EXISTS (SELECT FROM server_keys AS kept"
+        " WHERE kept.server = given.server AND kept.key_id = given.key_id)"
         " ON CONFLICT (server, key_id) DO UPDATE SET key = excluded.key,"
-        " valid_until_ms = excluded.valid_until_ms, expired_ms = excluded.expired_ms",
+        " valid_until_ms = excluded.valid_until_ms, expired_ms = excluded.expired_ms"
+        " RETURNING xmax = 0",
         [key.server for key in latest],
         [key.key_id for key in latest],
         [key.key for key in latest],
         [key.valid_until_ms for key in latest],
         [key.expired_ms for key in latest],
+        may_add,
     )
+    return sum(row[0] for row in added)
+
+
+async def prune(connection: Connection, servers: Collection[ServerName]) -> int:
+    """Drops what these servers have too many of (rule 2); returns how many."""
+    done: str = await connection.execute(
+        "DELETE FROM server_keys USING (SELECT server, key_id, row_number() OVER (PARTITION BY"
+        " server ORDER BY expired_ms IS NULL DESC, coalesce(expired_ms, valid_until_ms) DESC,"
+        " key_id) AS place FROM server_keys WHERE server = ANY($1::text[])) AS ranked"
+        " WHERE place > $2 AND ranked.server = server_keys.server"
+        " AND ranked.key_id = server_keys.key_id",
+        list(servers),
+        limits.SERVER_KEYS_PER_SERVER,
+    )
+    return int(done.split()[-1])
 
 
 class ServerKeys:
@@ -48,6 +82,8 @@ class ServerKeys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._count: int | None = None
+        self._was_full = False
 
     async def load_keys(
         self, wanted: Collection[tuple[ServerName, KeyId]]
@@ -56,7 +92,28 @@ class ServerKeys:
         async with self._database.connection() as connection:
             return await load(connection, wanted)
 
-    async def store_keys(self, keys: Sequence[StoredServerKey]) -> None:
-        """See `save`; durable when it returns."""
-        async with self._database.connection() as connection:
-            await save(connection, keys)
+    async def store_keys(
+        self, keys: Sequence[StoredServerKey], *, neighbours: Collection[ServerName] = ()
+    ) -> None:
+        """See `save`; durable when it returns. `neighbours`: those of the servers that share a room
+        with us. Raises nothing where there is no room (rule 3)."""
+        theirs = [key for key in keys if key.server in neighbours]
+        others = [key for key in keys if key.server not in neighbours]
+        for some, most in (
+            (theirs, limits.SERVER_KEYS),
+            (others, min(limits.SERVER_KEYS, limits.SERVER_KEYS_OF_STRANGERS)),
+        ):
+            if some:
+                await self._store(some, most)
+
+    async def _store(self, keys: Sequence[StoredServerKey], most: int) -> None:
+        async with self._database.transaction() as connection:
+            if self._count is None:
+                self._count = await connection.fetchval("SELECT count(*) FROM server_keys")
+            has_room = self._count + len(keys) <= most
+            added = await save(connection, keys, may_add=has_room)
+            dropped = await prune(connection, {key.server for key in keys}) if added else 0
+        self._count += added - dropped
+        if not has_room and not self._was_full:
+            log.warning("%d signing keys are kept: further ones aren't", self._count)
+        self._was_full = not has_room

@@ -110,13 +110,17 @@ class MemoryKeys:
 
     def __init__(self) -> None:
         self.keys: dict[tuple[ServerName, KeyId], StoredServerKey] = {}
+        self.neighbours: set[ServerName] = set()
 
     async def load_keys(
         self, wanted: Collection[tuple[ServerName, KeyId]]
     ) -> list[StoredServerKey]:
         return [self.keys[one] for one in wanted if one in self.keys]
 
-    async def store_keys(self, keys: Sequence[StoredServerKey]) -> None:
+    async def store_keys(
+        self, keys: Sequence[StoredServerKey], *, neighbours: Collection[ServerName] = ()
+    ) -> None:
+        self.neighbours |= set(neighbours)
         self.keys.update({(key.server, key.key_id): key for key in keys})
 
 

@@ -22,11 +22,11 @@ from federation.limits import (
     KEYS_STORED_PER_DOCUMENT_MAX,
     OWN_KEY_VALIDITY_MS,
 )
-from federation.ports import StoredServerKey
+from federation.ports import FederationSettings, StoredServerKey
 from federation.transport import keyring
 from federation.transport.dialer import Bounds
 from federation.transport.key_documents import KeyWanted
-from federation.transport.keyring import KeyDelayed, KeyUnavailable
+from federation.transport.keyring import KeyDelayed, Keyring, KeyUnavailable
 from tests.federation.transport.loopback import Lie, Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 
@@ -39,6 +39,10 @@ def serving(document: JsonObject) -> Lie:
         return web.json_response(document)
 
     return serve
+
+
+def verify_key_of(key: SigningKey) -> JsonObject:
+    return {"key": key.verify_key.encoded}
 
 
 def document_of(peer: Peer, **changes: object) -> JsonObject:
@@ -306,6 +310,35 @@ async def test_a_bounded_number_of_a_documents_keys_is_stored() -> None:
         assert len(a.keys.keys) == KEYS_STORED_PER_DOCUMENT_MAX
         assert (b.name, K1) in a.keys.keys
         assert a.keyring.at_hand(KeyWanted(b.name, KeyId("ed25519:o98"), 0)) is not None
+
+
+async def test_a_key_that_its_server_has_dropped_is_good_for_old_events_after_a_restart() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        said_ms = net.clock.now_ms()
+        await a.keyring.request_key(b.name, K1)
+        key = SigningKey.generate(bytes([7]) * 32, "k2")
+        whole = {**b.keyring.own_document(), "verify_keys": {key.key_id: verify_key_of(key)}}
+        del whole["signatures"]
+        b.lies["/key/v2/server"] = serving(sign_json(whole, b.name, key))
+        net.clock.jump(KEY_REFETCH_S_MIN)
+        await a.keyring.request_key(b.name, key.key_id)
+        again = Keyring(
+            FederationSettings(a.name), a.key, store=a.keys, client=a.client, clock=net.clock
+        )
+        b.lies["/key/v2/server"] = serving({})
+        assert await again.load([KeyWanted(b.name, K1, said_ms)]) == []
+        assert again.at_hand(KeyWanted(b.name, K1, said_ms)) == b.key.verify_key
+
+
+async def test_keys_are_stored_with_who_is_a_neighbour() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        c = await net.peer("c.test")
+        a.neighbours.add(b.name)
+        for one in (b, c):
+            await a.keyring.request_key(one.name, K1)
+        assert a.keys.neighbours == {b.name}
 
 
 async def test_a_key_server_is_not_asked_for_the_same_key_again_and_again() -> None:
