@@ -6,7 +6,7 @@ Rules:
 3. What shows that a server is down (no connection, time-out, bad certificate, 429, 5xx) counts
    for its back-off; any other answer ends it. While a server is left alone requests fail at once,
    unless a user waits for it (`despite_backoff`).
-4. What is under way is bounded (`TurnKind`).
+4. What is under way is bounded in number (`TurnKind`) and in bytes (`exchange_budget`).
 
 Spec: server-server API, "API standards" and "Request authentication".
 """
@@ -24,7 +24,11 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.limits import DELIVERIES_UNPROVEN_AT_ONCE_MAX
+from federation.limits import (
+    DELIVERIES_UNPROVEN_AT_ONCE_MAX,
+    EXCHANGES_BYTES_MAX,
+    EXCHANGES_BYTES_PER_SERVER_MAX,
+)
 from federation.ports import FederationSettings
 from federation.transport.backoff import Backoffs
 from federation.transport.dialer import (
@@ -36,6 +40,7 @@ from federation.transport.dialer import (
     Outgoing,
     Sink,
 )
+from federation.transport.exchange_budget import ExchangeBudget, OverBudget
 from federation.transport.parsing.answers import AnswerReader, parse_document, read_document
 from federation.transport.resolve import ResolutionFailed, Resolver
 from federation.transport.scheduling.scheduler import FetchScheduler, NoTurn
@@ -61,7 +66,7 @@ class FailureKind(Enum):
     BACKING_OFF = "backing_off"
     """Not tried: it failed lately."""
     BUSY = "busy"
-    """Not tried: too much is under way for the same cause, or at the same server."""
+    """Not tried, or given up: too much is under way for the same cause, or with the same server."""
     STATUS = "status"
     """An answer other than 200; see `status` and `errcode`."""
     TOO_LARGE = "too_large"
@@ -169,12 +174,18 @@ class FederationClient:
         self._name, self._key = settings.server_name, key
         self._dialer, self._resolver, self._backoffs = dialer, resolver, backoffs
         self._scheduler = scheduler
+        self._budget = ExchangeBudget(EXCHANGES_BYTES_MAX, EXCHANGES_BYTES_PER_SERVER_MAX)
         self._unproven = asyncio.Semaphore(DELIVERIES_UNPROVEN_AT_ONCE_MAX)
 
     @property
     def backoffs(self) -> Backoffs:
         """The shared table of failing servers."""
         return self._backoffs
+
+    @property
+    def bytes_under_way(self) -> int:
+        """Of bodies that are being sent and answers that are being read."""
+        return self._budget.total
 
     async def is_neighbour(self, server: ServerName) -> bool:
         """Does the server share a room with us, and answer?"""
@@ -291,10 +302,12 @@ class FederationClient:
         server = request.server
         try:
             endpoint = await self._resolver.resolve(server)
-            answer = await self._dialer.exchange(endpoint, outgoing, request.bounds, sink)
+            async with self._budget.use(server) as take:
+                take(len(outgoing.body or b""))
+                answer = await self._dialer.exchange(endpoint, outgoing, request.bounds, sink, take)
             if answer.status != 200:
                 raise _status_error(server, answer)
-        except (FederationError, ResolutionFailed, DialError) as error:
+        except (FederationError, ResolutionFailed, DialError, OverBudget) as error:
             failure = _as_federation_error(server, error)
             self._count(request, failure)
             raise failure from None
@@ -325,10 +338,12 @@ def encode_content(content: JsonObject) -> bytes:
 
 
 def _as_federation_error(
-    server: ServerName, error: FederationError | ResolutionFailed | DialError
+    server: ServerName, error: FederationError | ResolutionFailed | DialError | OverBudget
 ) -> FederationError:
     if isinstance(error, FederationError):
         return error
+    if isinstance(error, OverBudget):
+        return FederationError(server, FailureKind.BUSY, str(error))
     if isinstance(error, ResolutionFailed):
         return FederationError(server, FailureKind.UNRESOLVED, str(error))
     return FederationError(server, _KIND_OF_DIAL[error.kind], error.detail)

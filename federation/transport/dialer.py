@@ -19,6 +19,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -35,6 +36,7 @@ from federation.limits import (
     REQUEST_S_MAX,
     WRITTEN_AT_ONCE_BYTES_MAX,
 )
+from federation.transport.exchange_budget import Take
 
 # IANA's registries of special-purpose addresses, as of 2026; newer entries lie within these.
 _IPV4_SPECIAL: Final = tuple(
@@ -105,6 +107,10 @@ class DialError(Exception):
 
 Sink = Callable[[bytes], Awaitable[None]]
 """Takes the parts of an answer's body."""
+
+
+def _take_no_count(_count: int) -> None:
+    """For small answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,18 +202,24 @@ class Dialer:
         await self._session.close()
 
     async def exchange(
-        self, endpoint: Endpoint, request: Outgoing, bounds: Bounds, sink: Sink | None = None
+        self,
+        endpoint: Endpoint,
+        request: Outgoing,
+        bounds: Bounds,
+        sink: Sink | None = None,
+        take: Take = _take_no_count,
     ) -> Answer:
         """Sends and reads the answer, trying the addresses in turn until one connects. `sink`
-        takes the body of an answer with status 200 as it comes. Raises DialError, and what `sink`
-        does."""
+        takes the body of an answer with status 200 as it comes; `take` counts the bytes of any.
+        Raises DialError, and what these two do."""
         permitted = self._permitted(endpoint)
+        read = partial(_read, bytes_max=bounds.bytes_max, sink=sink, take=take)
         failure: DialError | None = None
         try:
             async with asyncio.timeout(bounds.timeout_s):
                 for address in permitted[:ADDRESSES_TRIED_MAX]:
                     try:
-                        return await self._exchange_with(address, endpoint, request, bounds, sink)
+                        return await self._exchange_with(address, endpoint, request, read)
                     except aiohttp.ClientConnectorCertificateError as error:
                         raise DialError(DialFailure.CERTIFICATE, str(error)) from None
                     except aiohttp.ClientConnectorError as error:
@@ -235,8 +247,7 @@ class Dialer:
         address: str,
         endpoint: Endpoint,
         request: Outgoing,
-        bounds: Bounds,
-        sink: Sink | None,
+        read: Callable[[aiohttp.ClientResponse], Awaitable[bytes]],
     ) -> Answer:
         host = f"[{address}]" if ":" in address else address
         url = yarl.URL(f"https://{host}:{endpoint.port}{request.target}", encoded=True)
@@ -255,7 +266,7 @@ class Dialer:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX),
         ) as response:
-            body = await _read(response, bounds.bytes_max, sink if response.status == 200 else None)
+            body = await read(response)
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, headers, body)
 
@@ -271,9 +282,12 @@ def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:
     return DialFailure.REFUSED
 
 
-async def _read(response: aiohttp.ClientResponse, bytes_max: int, sink: Sink | None) -> bytes:
+async def _read(
+    response: aiohttp.ClientResponse, *, bytes_max: int, sink: Sink | None, take: Take
+) -> bytes:
     """The body, unless the sink took it; raises DialError as soon as it is seen to be too large."""
-    if sink is None and response.status != 200:
+    if response.status != 200:
+        sink = None
         bytes_max = min(bytes_max, ERROR_ANSWER_BYTES_MAX)
     if response.content_length is not None and response.content_length > bytes_max:
         response.close()
@@ -285,6 +299,7 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int, sink: Sink | N
         if size > bytes_max:
             response.close()
             raise DialError(DialFailure.TOO_LARGE, f"more than {bytes_max} bytes")
+        take(len(part))
         if sink is None:
             parts.append(part)
         else:

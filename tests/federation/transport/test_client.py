@@ -9,6 +9,7 @@ from aiohttp import web
 from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.events.canonical_json import JsonObject
 from federation.limits import FETCH_WAIT_OF_ADDRESS_S_MAX, FETCHES_PER_SERVER_AND_CAUSE_MAX
+from federation.transport import client as client_module
 from federation.transport.client import (
     FailureKind,
     FederationError,
@@ -208,3 +209,53 @@ async def test_deliveries_to_servers_not_heard_from_leave_room_for_others() -> N
             assert not unproven.done()
             held.over.set()
         assert unproven.result() == {}
+
+
+def part_of_an_answer(size: int, let_go: asyncio.Event) -> Lie:
+    """An answer of which so many bytes come at once and the rest never."""
+
+    async def lie(request: web.BaseRequest, params: object) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(2 * size)})
+        await response.prepare(request)
+        await response.write(b" " * size)
+        await let_go.wait()
+        return response
+
+    return lie
+
+
+async def test_the_largest_exchange_gives_way_to_those_of_other_servers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that sends a lot, and then nothing, holds up nobody, and isn't blamed."""
+    monkeypatch.setattr(client_module, "EXCHANGES_BYTES_MAX", 100_000)
+    async with loopback() as net:
+        a, b, c = [await net.peer(name) for name in ("a.test", "b.test", "c.test")]
+        let_go = asyncio.Event()
+        b.lies["/x"] = part_of_an_answer(80_000, let_go)
+        c.lies["/x"] = answering(200, b'{"text":"%s"}' % (b"x" * 50_000))
+        hanging = asyncio.ensure_future(failed(a, Request(b.name, "GET", "/x")))
+        await until(lambda: a.client.bytes_under_way == 80_000)
+        found = await a.client.get(c.name, "/x")
+        assert len(found["text"]) == 50_000
+        failure = await hanging
+        assert (failure.kind, failure.is_retryable) == (FailureKind.BUSY, True)
+        assert a.backoffs.of(b.name) is None
+        assert a.client.bytes_under_way == 0
+        let_go.set()
+
+
+async def test_one_server_has_a_share_of_what_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "EXCHANGES_BYTES_PER_SERVER_MAX", 50_000)
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        for size, sent in ((50_000, 0), (25_000, 25_000)):
+            text = b'{"text":"%s"}' % (b"x" * (size - 11))
+            b.lies["/x"] = answering(200, text)
+            content = {"a": "x" * (sent - 8)} if sent else None
+            assert await a.client.request(Request(b.name, "PUT", "/x", content))
+            b.lies["/x"] = answering(200, text + b" ")
+            refused = await failed(a, Request(b.name, "PUT", "/x", content))
+            assert refused.kind is FailureKind.BUSY
