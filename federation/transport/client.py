@@ -40,9 +40,9 @@ from federation.transport.dialer import (
     Outgoing,
     Sink,
 )
-from federation.transport.exchange_budget import ExchangeBudget, OverBudget
 from federation.transport.parsing.answers import AnswerReader, parse_document, read_document
 from federation.transport.resolve import ResolutionFailed, Resolver
+from federation.transport.scheduling.exchange_budget import ExchangeBudget, OverBudget
 from federation.transport.scheduling.scheduler import FetchScheduler, NoTurn
 from federation.transport.x_matrix import SignedRequest, build_authorization
 

@@ -36,7 +36,7 @@ from federation.limits import (
     REQUEST_S_MAX,
     WRITTEN_AT_ONCE_BYTES_MAX,
 )
-from federation.transport.exchange_budget import Take
+from federation.transport.scheduling.exchange_budget import Take
 
 # IANA's registries of special-purpose addresses, as of 2026; newer entries lie within these.
 _IPV4_SPECIAL: Final = tuple(

@@ -8,7 +8,7 @@ import pytest
 
 from federation.events.ids import ServerName
 from federation.limits import EXCHANGES_BYTES_MAX, EXCHANGES_BYTES_PER_SERVER_MAX
-from federation.transport.exchange_budget import ExchangeBudget, OverBudget, Take
+from federation.transport.scheduling.exchange_budget import ExchangeBudget, OverBudget, Take
 
 ONE, TWO, THREE = (ServerName(f"{name}.test") for name in ("one", "two", "three"))
 
