@@ -175,7 +175,7 @@ class Imports:
         may get a place yet."""
         redacted = {}
         for event in events:
-            if event.event_id in room.awaited_targets:
+            if room.awaits_more or event.event_id in room.awaited_targets:
                 for one in await self._writer.stager.redactions.waiting_for(room, event):
                     redacted[event.event_id] = one
         return redacted

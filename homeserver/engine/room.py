@@ -33,6 +33,7 @@ from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
 _ROOM_BYTES = 4_000
+_AWAITED_BYTES = 400
 
 
 class NotLoaded(LookupError):
@@ -172,6 +173,7 @@ class Room:
         self.ring_start = view.position
         self.changes_start = view.position  # older ring entries don't tell changes of state
         self.awaited_targets: dict[EventId, list[EventId]] = {}  # targets: redactions that wait
+        self.awaits_more = False  # there are others, in the store alone
         self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
         self.awaited: set[EventId] = set()  # parents of unproven events that aren't here
         self.watched: list[Event] | None = None  # what is staged, while somebody wants to know
@@ -204,6 +206,7 @@ class Room:
         """A rough size, for the memory budget."""
         state = _STATE_ENTRY_BYTES * len(self.view.state)
         index = self.citations.bytes + self.auth_chains.size_bytes
+        index += _AWAITED_BYTES * len(self.awaited_targets)
         return _ROOM_BYTES + state + self._ring_bytes + index
 
     @property

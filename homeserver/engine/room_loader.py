@@ -59,7 +59,7 @@ class RoomLoader:
         }
         chains = await self._load_chains(sorted(snapshots))
         newest = _grouped(await stored.newest_of_each(nids, limits.ROOM_LOAD_EVENTS))
-        awaited = _grouped(await stored.awaited(nids))
+        awaited = _grouped(await stored.awaited(nids, limits.ROOM_AWAITED_TARGETS))
         missing = _grouped(await stored.missing_parents(nids))
         unproven = _grouped(await self._store.proofs.awaited(nids))
         rooms = {}
@@ -69,6 +69,7 @@ class RoomLoader:
             for one in awaited.get(nid, ()):
                 waiting = room.awaited_targets.setdefault(EventId(one["target"]), [])
                 waiting.append(EventId(one["redaction"]))
+            room.awaits_more = len(awaited.get(nid, ())) == limits.ROOM_AWAITED_TARGETS
             room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
             room.awaited = {EventId(one["parent"]) for one in unproven.get(nid, ())}
             self._fill_ring(room, newest.get(nid, ()))

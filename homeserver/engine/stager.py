@@ -365,7 +365,7 @@ class Stager:
 
     async def apply_waiting(self, room: Room, staged: Staged) -> None:
         """Applies the redactions that waited for an event, of whatever verdict."""
-        if staged.event.event_id in room.awaited_targets:
+        if room.awaits_more or staged.event.event_id in room.awaited_targets:
             staged.redacting += await self.redactions.waiting_for(room, staged.event)
 
 

@@ -17,6 +17,10 @@ GAPS_LOOKED_AT = 50
 """Gaps of a room that are looked at when fetched history gets its places; where there are more, it
 is placed as if one lay everywhere, which is right too but further from what descends from it."""
 
+ROOM_AWAITED_TARGETS = 5_000
+"""Events that redactions of a room wait for, kept in memory, some 2 MB; beyond that the database is
+asked at each new event."""
+
 WAITING_REDACTIONS_ALIKE = 3
 """Redactions of one server, or of one user with the power to redact, that wait for the same event
 that isn't here: more would do nothing else once it comes."""

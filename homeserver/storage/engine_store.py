@@ -208,10 +208,15 @@ class RoomRows:
         async with self._database.connection() as connection:
             return await events.newest_of_each(connection, room_nids, limit)
 
-    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+    async def awaited(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
         """See `storage.redactions`."""
         async with self._database.connection() as connection:
-            return await redactions.awaited(connection, room_nids)
+            return await redactions.awaited(connection, room_nids, limit)
+
+    async def waiting_for(self, room_nid: int, target: str) -> Sequence[Row]:
+        """See `storage.redactions`."""
+        async with self._database.connection() as connection:
+            return await redactions.waiting_for(connection, room_nid, target)
 
     async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
         """See `storage.redactions`."""

@@ -17,12 +17,25 @@ async def keep(connection: Connection, room_nid: int, target: str, redaction: st
     )
 
 
-async def awaited(connection: Connection, room_nids: Sequence[int]) -> list[Row]:
-    """(room_nid, target, redaction) of the redactions of rooms that wait for their target."""
+async def awaited(connection: Connection, room_nids: Sequence[int], limit: int) -> list[Row]:
+    """(room_nid, target, redaction) of the redactions of rooms that wait for their target; at most
+    `limit` of each room."""
     return await connection.fetch(
-        "SELECT room_nid, target, redaction FROM pending_redactions"
-        " WHERE room_nid = ANY($1::bigint[])",
+        "SELECT p.* FROM unnest($1::bigint[]) AS u (room_nid), LATERAL ("
+        " SELECT room_nid, target, redaction FROM pending_redactions"
+        " WHERE room_nid = u.room_nid ORDER BY target, redaction LIMIT $2) AS p",
         list(room_nids),
+        limit,
+    )
+
+
+async def waiting_for(connection: Connection, room_nid: int, target: str) -> list[Row]:
+    """The redactions that wait for an event."""
+    return await connection.fetch(
+        "SELECT redaction FROM pending_redactions WHERE room_nid = $1 AND target = $2"
+        " ORDER BY redaction",
+        room_nid,
+        target,
     )
 
 

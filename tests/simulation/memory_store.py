@@ -232,13 +232,21 @@ class MemoryRooms:
             found += [dict(one) for one in live[:limit]]
         return found
 
-    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+    async def awaited(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
         await self._pause()
-        return [
-            {"room_nid": nid, "target": target, "redaction": redaction}
-            for nid, target, redaction in self._tables.awaited
-            if nid in room_nids
-        ]
+        found: list[Row] = []
+        for room_nid in room_nids:
+            waiting = sorted(one for one in self._tables.awaited if one[0] == room_nid)
+            found += [
+                {"room_nid": nid, "target": target, "redaction": redaction}
+                for nid, target, redaction in waiting[:limit]
+            ]
+        return found
+
+    async def waiting_for(self, room_nid: int, target: str) -> Sequence[Row]:
+        await self._pause()
+        waiting = sorted(one for one in self._tables.awaited if one[:2] == (room_nid, target))
+        return [{"redaction": redaction} for _, _, redaction in waiting]
 
     async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
         await self._pause()

@@ -295,7 +295,9 @@ async def everything(store: Store) -> dict[str, Any]:
         "refs_by_id": sorted_rows(await store.events.refs_by_id(EVENTS), "event_id"),
         "rooms": sorted_rows(await store.rooms.by_room_ids([*ROOMS, "!far"]), "room_id"),
         "newest": sorted_rows(await store.rooms.newest_of_each([11, 12, 13], 3), "room_nid", "n"),
-        "awaited": sorted_rows(await store.rooms.awaited([11, 12]), "target", "redaction"),
+        "awaited": sorted_rows(await store.rooms.awaited([11, 12], 50), "target", "redaction"),
+        "some awaited": sorted_rows(await store.rooms.awaited([11, 12], 2), "target", "redaction"),
+        "waiting": [dict(row) for one in EVENTS for row in await store.rooms.waiting_for(11, one)],
         "missing": sorted_rows(await store.rooms.missing_parents([11, 13]), "room_nid", "missing"),
         "lagging": [
             sorted_rows((await store.owed.lagging("one"))[0], "server"),

@@ -192,9 +192,11 @@ class Proofs:
         redacting: list[Redacting] = []
         for one in judged:
             target = target_of(one.event)
-            waits = target is not None and one.event_id in room.awaited_targets.get(target, ())
-            if waits and one.verdict == event_rows.ACCEPTED:
-                outcome = await self._writer.stager.redactions.of(
+            if target is None or one.verdict != event_rows.ACCEPTED:
+                continue
+            redactions = self._writer.stager.redactions
+            if one.event_id in await redactions.waiting(room, target):
+                outcome = await redactions.of(
                     room, one.event, one.before.state, is_word=False, at_hand=flipped
                 )
                 redacting += outcome.applied

@@ -78,10 +78,19 @@ class Redactions:
             return Outcome((Redacting(redact_event(known.event), by.event_id),))
         return Outcome(waits_for=target_id) if is_word else Outcome()
 
+    async def waiting(self, room: Room, target: EventId) -> Sequence[EventId]:
+        """The redactions that wait for an event. Where more wait in a room than memory has, the
+        older ones are read."""
+        waiting = room.awaited_targets.get(target, [])
+        if not room.awaits_more:
+            return waiting
+        rows = await self._store.rooms.waiting_for(room.nid, target)
+        return list(dict.fromkeys((*(EventId(row["redaction"]) for row in rows), *waiting)))
+
     async def waiting_for(self, room: Room, target: Event) -> tuple[Redacting, ...]:
         """The redactions that came before their target, and are to be applied now."""
         found = []
-        for event_id in room.awaited_targets.get(target.event_id, ()):
+        for event_id in await self.waiting(room, target.event_id):
             known = await self._known(room, event_id)
             if known is None or known.rejected or known.soft_failed:
                 continue
@@ -96,7 +105,7 @@ class Redactions:
         server does the same. One with power does what others of the same sender do. A few of each
         are kept: not all that wait may turn out to be allowed."""
         target = target_of(by)
-        waiting = room.awaited_targets.get(target, ()) if target is not None else ()
+        waiting = await self.waiting(room, target) if target is not None else ()
         if len(waiting) < limits.WAITING_REDACTIONS_ALIKE or by.event_id in waiting:
             return True
         levels = (await self._auth(room, before)).power_levels
@@ -146,7 +155,11 @@ class Redactions:
 
 
 def note_waiting(room: Room, target: EventId, redaction: EventId) -> None:
-    """Keeps in memory that a redaction waits for its target."""
+    """Keeps in memory that a redaction waits for its target; past a bound the oldest target goes,
+    which is long stored."""
     waiting = room.awaited_targets.setdefault(target, [])
     if redaction not in waiting:
         waiting.append(redaction)
+    if len(room.awaited_targets) > limits.ROOM_AWAITED_TARGETS:
+        del room.awaited_targets[next(iter(room.awaited_targets))]
+        room.awaits_more = True

@@ -255,3 +255,33 @@ async def test_a_few_redactions_alike_wait_for_an_event_and_lose_nothing(server:
     assert len(server.tables.awaited) == waiting
     await server.backfill(target, joined)
     assert await is_redacted(server, target, of_moderator_again)
+
+
+@pytest.mark.parametrize(("bound", "is_cold"), [(2, False), (2, True), (100, False)])
+async def test_redactions_wait_in_the_store_where_memory_has_no_space(
+    server: Here, monkeypatch: pytest.MonkeyPatch, bound: int, is_cold: bool
+) -> None:
+    monkeypatch.setattr(limits, "ROOM_AWAITED_TARGETS", bound)
+    graph = server.graph
+    begun = graph.begin(BOB, enter(CAROL))
+    targets = [graph.add(message(str(number), CAROL), begun) for number in range(5)]
+    last = await server.join(ALICE, *targets)
+    redactions = []
+    for target in targets:
+        last = graph.add(redaction(target, CAROL), last)
+        redactions.append(last)
+        await server.accept(last)
+    room = await server.room()
+    assert (len(room.awaited_targets), room.awaits_more) == (min(bound, 5), bound < 5)
+    if is_cold:
+        server.engine.rooms.drop(server.room_id)
+        room = await server.room()
+        assert (len(room.awaited_targets), room.awaits_more) == (2, True)
+    await server.backfill(*targets[:3])
+    after = graph.add(message("live", BOB), last)
+    await server.accept(after)
+    await server.engine.residents.store_outliers(targets[3:], [])
+    for target, by in zip(targets[:3], redactions, strict=False):
+        assert await is_redacted(server, target, by)
+    for target in targets[3:]:
+        assert server.row(target)["redacted_by"] is not None
