@@ -2,7 +2,8 @@
 
 1. Only a key signed by the pinned device opens a channel; an unsigned one never does (the server
    could have made it).
-2. A device without a usable key is asked again later, not at once.
+2. A device without a usable key is asked again later, not at once, unless its user is named as
+   changed: who joins has one-time keys for those in the room, who is merely invited may have none.
 3. A channel to be mended gets an `m.dummy` in its new session, so that the other side uses it.
 
 Specification: client-server API, "One-time and fallback keys", "Recovering from undecryptable

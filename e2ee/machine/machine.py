@@ -113,6 +113,9 @@ class Machine:
         if changes.is_initial:
             self._lists.mark_all_changed()
         self._lists.mark_changed(changes.changed_users)
+        for user_id in changes.changed_users:
+            for device in self.devices_of(user_id):
+                self._channels.note_changed(device)
         self._lists.mark_left(changes.left_users)
         self._to_device.clear()
         passed = [e for e in changes.to_device if not self._to_device.receive(e, now_ms)]

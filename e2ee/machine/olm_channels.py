@@ -108,6 +108,11 @@ class OlmChannels:
         """Puts the next claim off."""
         self._change(device.curve25519, claim_after_ms=now_ms + CLAIM_RETRY_MS)
 
+    def note_changed(self, device: Device) -> None:
+        """Lets the next claim be made at once: what it failed for may be over."""
+        if self.of(device).claim_after_ms:
+            self._change(device.curve25519, claim_after_ms=0)
+
     def note_told_no_olm(self, device: Device) -> bool:
         """Whether the device is yet to be told, once, that no channel can be made."""
         if self.of(device).was_told_no_olm:

@@ -94,3 +94,27 @@ async def test_in_a_restricted_room(nio: NioEntry, ours: OurEntry) -> None:
     room_id, alias = await room_of(nils, olga, join_rules("restricted", allow=allow))
     join = asyncio.create_task(nina.client.join(alias))
     await say_when_seen(olga, nina, room_id, join)
+
+
+async def test_a_word_before_the_join_costs_none_after_it(nio: NioEntry, ours: OurEntry) -> None:
+    """For who is invited only fallback keys are given out, and nio has none: the next claim is
+    made once there is a join."""
+    olga, nina, nils = await ours("olga", "hs2"), await nio("nina"), await nio("nils", "hs2")
+    visibility = {"type": "m.room.history_visibility", "state_key": ""}
+    content = {"history_visibility": "invited"}
+    room_id, _ = await room_of(nils, olga, {**visibility, "content": content})
+    await olga.invite(room_id, nina.user_id)
+    await nina.until_invited(room_id)
+
+    def is_invited(client: Client) -> bool:
+        room = client.room(room_id)
+        return room is not None and nina.user_id in room.with_membership("invite")
+
+    await olga.until(is_invited, deadline_s=DEADLINE_S)
+    await olga.send_text(room_id, "said too early")
+    join = asyncio.create_task(nina.client.join(room_id))
+    await until_member(olga, room_id, nina.user_id)
+    await olga.send_text(room_id, SAID)
+    good(await join)
+    await nina.until_read(room_id, SAID)
+    assert nina.bodies(room_id) == [SAID]

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from e2ee.crypto.primitives import PickleKey
-from e2ee.limits import ROTATION_MS_MAX
+from e2ee.limits import CLAIM_RETRY_MS, ROTATION_MS_MAX
 from e2ee.machine.device_keys import MEGOLM
 from e2ee.machine.machine import Machine
 from e2ee.machine.olm_channels import OlmRefused, read_envelope
-from e2ee.machine.requests import QueryKeys, SendToDevice
+from e2ee.machine.requests import ClaimKeys, QueryKeys, SendToDevice
 from e2ee.machine.room_key_sharing import Sharing
+from e2ee.machine.sync_changes import SyncChanges
 from e2ee.machine.trust import WithheldCode, Withhold
 from tests.e2ee.record_shelf import RecordShelf
 
@@ -122,6 +123,35 @@ def test_who_has_no_one_time_key_holds_nobody_up_and_is_told_once_ever(machine: 
     machine.end_session(ROOM)
     assert share(machine, bob) == []
     encrypt(machine)
+
+
+def claims(machine: Machine, bob: Machine, now_ms: int) -> int:
+    """How often the machine claims a key of bob's until it is ready to encrypt; there is none."""
+    keys, made = {"DEV": bob.device.signed_json}, 0
+    while machine.share_room_key(ROOM, frozenset({BOB}), now_ms) is Sharing.WAITING:
+        unsaved = machine.outgoing_requests(now_ms)
+        machine.ledger.save(lambda changes: None)
+        for request in machine.ledger.release(unsaved):
+            made += isinstance(request, ClaimKeys)
+            answer = {"device_keys": {BOB: keys}} if isinstance(request, QueryKeys) else {}
+            machine.mark_sent(request, answer, now_ms)
+    return made
+
+
+def test_a_claim_that_failed_is_made_again_later_or_once_the_user_has_changed(
+    machine: Machine,
+) -> None:
+    """A user who was invited may have had no key for us, and has one since the join."""
+    bob = machine_of(BOB)
+    assert claims(machine, bob, 0) == 1
+    assert claims(machine, bob, CLAIM_RETRY_MS - 1) == 0
+    assert claims(machine, bob, CLAIM_RETRY_MS) == 1
+    now_ms = CLAIM_RETRY_MS + 1
+    machine.receive_sync(SyncChanges(changed_users=(ALICE,)), now_ms)
+    assert claims(machine, bob, now_ms) == 0
+    machine.receive_sync(SyncChanges(changed_users=(BOB,)), now_ms)
+    assert claims(machine, bob, now_ms) == 1
+    assert claims(machine, bob, now_ms) == 0
 
 
 def test_an_olm_message_under_another_algorithms_name_is_refused(machine: Machine) -> None:
