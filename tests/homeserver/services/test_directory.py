@@ -73,6 +73,17 @@ async def test_its_maker_or_a_moderator_removes_an_alias(shared_database_url: st
         assert remote.errcode == "M_INVALID_PARAM"
 
 
+async def test_a_moderator_who_left_removes_no_alias(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
+        room_id = await world.room(preset="public_chat")
+        await world.join(BOB, room_id)
+        await put(world, BOB, PUB, room_id)
+        assert (await world.in_room(ALICE, "POST", room_id, "leave")).status == 200
+        path = f"/directory/room/{quote(PUB)}"
+        assert (await world.call(ALICE, "DELETE", path)).status == 403
+        assert (await world.call(BOB, "DELETE", path)).status == 200
+
+
 async def test_a_removed_alias_leaves_the_canonical_alias_event(shared_database_url: str) -> None:
     async with room_world(shared_database_url) as world:
         room_id = await world.room(room_alias_name="pub", preset="public_chat")
