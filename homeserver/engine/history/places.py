@@ -4,7 +4,8 @@ from it, whichever is fetched first.
 Rules:
 1. An event stands directly below the lowest event that descends from it. While something between
    the two ends is missing, this may name what descends from the event and stands lower: then an
-   event all of whose ancestors have a place stands directly above the highest of them.
+   event all of whose ancestors have a place stands directly above the highest of them. What stands
+   above a descendant all the same, once that is known, moves (`displaced`).
 2. Places are spaced, so that what is fetched later fits between them. Where no room is left, it
    goes below all history under the same live event: out of order, but there.
 
