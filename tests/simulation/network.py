@@ -22,6 +22,7 @@ from federation.transport.dialer import (
     Outgoing,
     Sink,
 )
+from federation.transport.scheduling.exchange_budget import Take
 
 
 class Host(Protocol):
@@ -88,10 +89,18 @@ class NetworkDialer:
         self._network, self._own = network, own
 
     async def exchange(
-        self, endpoint: Endpoint, request: Outgoing, bounds: Bounds, sink: Sink | None = None
+        self,
+        endpoint: Endpoint,
+        request: Outgoing,
+        bounds: Bounds,
+        sink: Sink | None = None,
+        take: Take | None = None,
     ) -> Answer:
-        """Carries a request and its answer. Raises DialError."""
+        """Carries a request and its answer, whose bytes `take` counts. Raises DialError, and what
+        these two do."""
         answer = await self._exchange(endpoint, request, bounds)
+        if take is not None:
+            take(len(answer.body))
         if sink is not None and answer.status == 200:
             await sink(answer.body)
         return answer
