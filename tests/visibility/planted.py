@@ -100,10 +100,10 @@ def _one_side_decides() -> None:
 
 
 def _short_pages_have_no_end() -> None:
-    async def is_left(*_: object) -> bool:
+    async def is_left(*_: object, **__: object) -> bool:
         return False
 
-    HistoryGaps.is_left = is_left  # type: ignore[method-assign,assignment]
+    HistoryGaps.is_left = is_left  # type: ignore[method-assign]
 
 
 def _fetched_redactions_are_only_read() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from federation.events.ids import EventId, StateKey, UserId, server_of
@@ -174,10 +174,11 @@ class UserChecks:
     # Pages
 
     async def _pages(self, user: UserId) -> None:
-        walks = []
+        walks, had = [], []
         for backwards in (True, False):
             limit = self._look.story.rng.choice([2, 5, 30, 1000])
             walks.append(await self._walk(user, backwards=backwards, limit=limit))
+            had.append({event.event_id for event in self._look.placed})
         back, forth = walks
         may_read = self._was_in(user) or self._is_world_readable
         for walk in walks:
@@ -187,11 +188,17 @@ class UserChecks:
             return
         back.reverse()
         forth = await self._walk(user, backwards=False, limit=1000) or []  # gaps are filled now
-        self._paged(user, back, forth)
+        self._paged(user, back, forth, had[0])
 
     def _paged(
-        self, user: UserId, back: Sequence[Mapping[str, Any]], forth: Sequence[Mapping[str, Any]]
+        self,
+        user: UserId,
+        back: Sequence[Mapping[str, Any]],
+        forth: Sequence[Mapping[str, Any]],
+        had: Set[EventId],
     ) -> None:
+        """`had`: what was there once it was paged back. A larger page forwards may bring more: one
+        that reaches the room's beginning needs no state, which a server that left isn't given."""
         look = self._look
         ids = [event["event_id"] for event in back]
         all_ids = [event["event_id"] for event in forth]
@@ -208,7 +215,7 @@ class UserChecks:
                 continue
             if event_id not in places:
                 look.hidden(f"messages forwards, {user}", look.name(event_id))
-            elif event_id not in ids and self._is_due_backwards(user, event_id):
+            elif event_id not in ids and event_id in had and self._is_due_backwards(user, event_id):
                 look.hidden(f"messages, {user}", look.name(event_id))
         if look.is_joined(user):
             self._whole(user)
