@@ -16,7 +16,7 @@ from homeserver.api.routes import Route, v3
 from homeserver.rules.rate_limits import Limit
 from homeserver.services.devices import Devices
 from homeserver.services.uia import Uia, guarded
-from homeserver.storage.devices import Device
+from homeserver.storage.accounts.devices import Device
 
 
 class RenameBody(msgspec.Struct, frozen=True):

@@ -44,10 +44,10 @@ from homeserver.app.engine import Engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.services.encryption.device_list_edus import StoredListEdus
 from homeserver.storage.database import Database
-from homeserver.storage.destinations import Destinations
-from homeserver.storage.inbox import Inbox as InboxRows
-from homeserver.storage.memberships import shares_room
-from homeserver.storage.server_keys import ServerKeys
+from homeserver.storage.federation.destinations import Destinations
+from homeserver.storage.federation.inbox import Inbox as InboxRows
+from homeserver.storage.federation.server_keys import ServerKeys
+from homeserver.storage.rooms.memberships import shares_room
 from homeserver.supervisor import Supervisor
 
 

@@ -30,8 +30,8 @@ from homeserver.engine.staging import Origin, Staged, keep_aside
 from homeserver.engine.store import Store
 from homeserver.engine.stored import stored_failure
 from homeserver.engine.writer import Writer
-from homeserver.storage import events as event_rows
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
 
 Verdict = Accepted | SoftFailed | Rejected
 

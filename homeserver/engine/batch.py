@@ -40,10 +40,10 @@ from homeserver.storage.batches import (
     LogRows,
 )
 from homeserver.storage.database import Connection
-from homeserver.storage.history.proofs import ProofRows
-from homeserver.storage.memberships import MembershipRow
-from homeserver.storage.state_changes import ResolutionRow, StateChangeRow
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
 from homeserver.storage.text import escape
+from homeserver.storage.timeline.proofs import ProofRows
 
 
 class Pending(Protocol):

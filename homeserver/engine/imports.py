@@ -48,13 +48,13 @@ from homeserver.engine.staging import (
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
 from homeserver.engine.writer import Writer
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled
-from homeserver.storage.events import EventRow
-from homeserver.storage.memberships import MembershipRow
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
 
 
 def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:

@@ -41,7 +41,7 @@ from homeserver.engine.staging import (
 )
 from homeserver.errors import bad_json, forbidden, too_large
 from homeserver.storage.database import Connection
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
 
 T = TypeVar("T")
 

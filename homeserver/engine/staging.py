@@ -38,12 +38,12 @@ from homeserver.engine.snapshots import (
     first_chain,
     membership_of,
 )
-from homeserver.storage import events as event_rows
 from homeserver.storage.batches import RedactedRow
-from homeserver.storage.events import EventRow
-from homeserver.storage.history.proofs import ProofRows
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
 
 
 class Redacting(msgspec.Struct, frozen=True):

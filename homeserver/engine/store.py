@@ -21,9 +21,9 @@ from typing import Protocol
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled, OwedRows
-from homeserver.storage.events import EventRow
 from homeserver.storage.logs import OwnedLog
-from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.timeline.events import EventRow
 
 Order = tuple[int, int]
 

@@ -12,9 +12,9 @@ from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
 from federation.ports import KnownEvent
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.snapshots import StateRef
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.text import unescape
+from homeserver.storage.timeline import events as event_rows
 
 _RULES = MappingProxyType({rule.value: rule for rule in AuthRule})
 

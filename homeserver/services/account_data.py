@@ -25,8 +25,8 @@ from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, t
 from homeserver.rules.device_keys import check_text
 from homeserver.services.engine_ports import UnitLog
 from homeserver.services.push_rules import PushRules
-from homeserver.storage import account_data as store
-from homeserver.storage.account_data import AccountData
+from homeserver.storage.account_data import account_data as store
+from homeserver.storage.account_data.account_data import AccountData
 from homeserver.storage.database import Connection, Database
 
 PUSH_RULES = "m.push_rules"

@@ -36,7 +36,8 @@ from homeserver.services.logins import LoggedIn, NewDevice, make_device_id
 from homeserver.services.passwords import Passwords
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash, unknown_token
-from homeserver.storage import account_data, accounts, profiles, registration_tokens, tokens
+from homeserver.storage.account_data import account_data
+from homeserver.storage.accounts import accounts, profiles, registration_tokens, tokens
 from homeserver.storage.database import Connection, Database
 
 

@@ -47,10 +47,10 @@ from homeserver.rules.device_keys import (
 )
 from homeserver.services.engine_ports import UnitLog
 from homeserver.services.keys import parse_user
-from homeserver.storage import cross_signing, device_lists, keys, remote_devices
-from homeserver.storage.cross_signing import CrossSigningKey
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.keys import KeySignature
+from homeserver.storage.encryption import cross_signing, device_lists, keys, remote_devices
+from homeserver.storage.encryption.cross_signing import CrossSigningKey
+from homeserver.storage.encryption.keys import KeySignature
 
 _USAGES = (MASTER, SELF_SIGNING, USER_SIGNING)
 

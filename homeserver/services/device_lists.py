@@ -35,8 +35,8 @@ from homeserver.rules.device_list_changes import (
     find_candidates,
 )
 from homeserver.services.engine_ports import StateRooms, UserRooms
-from homeserver.storage import cross_signing, device_lists, keys
 from homeserver.storage.database import Connection, Database, Row
+from homeserver.storage.encryption import cross_signing, device_lists, keys
 
 _MEMBER = "m.room.member"
 _ENCRYPTION: StateKey = ("m.room.encryption", "")

@@ -17,8 +17,9 @@ from typing import Protocol, TypeAlias
 from federation.events.ids import DeviceId, UserId
 from homeserver.engine.entries import Committed, Entry, Unit
 from homeserver.services.tokens import Tokens
-from homeserver.storage import devices, transactions
+from homeserver.storage.accounts import devices
 from homeserver.storage.database import Connection
+from homeserver.storage.timeline import transactions
 
 OnDevicesDeleted: TypeAlias = Callable[
     [Connection, UserId, Sequence[DeviceId]], Awaitable[Sequence[Entry]]

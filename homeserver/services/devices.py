@@ -12,9 +12,10 @@ from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.device_removal import DeviceRemoval, UnitSubmitter
 from homeserver.services.logins import check_device_name
-from homeserver.storage import device_lists, devices
+from homeserver.storage.accounts import devices
+from homeserver.storage.accounts.devices import Device
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.devices import Device
+from homeserver.storage.encryption import device_lists
 
 
 class Devices:

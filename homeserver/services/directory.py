@@ -44,9 +44,9 @@ from homeserver.services.room_access import (
     RoomAccess,
     RoomEngine,
 )
-from homeserver.storage import directory as storage
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.directory import AliasRow
+from homeserver.storage.rooms import directory as storage
+from homeserver.storage.rooms.directory import AliasRow
 
 log = logging.getLogger("freehold.directory")
 

@@ -31,7 +31,7 @@ from homeserver.errors import MatrixError
 from homeserver.services.engine_ports import MemberRooms, UserRooms
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
-from homeserver.storage.one_time_keys import Claim
+from homeserver.storage.encryption.one_time_keys import Claim
 
 AskProfile = Callable[[UserId, str | None], Awaitable[JsonObject]]
 AskDirectory = Callable[[RoomAlias], Awaitable[tuple[RoomId, Sequence[ServerName]]]]

@@ -20,7 +20,7 @@ from homeserver.engine.entries import EventEntry, StateEntry
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
 from homeserver.services.room_access import GUEST_ACCESS, RoomAccess
-from homeserver.storage import accounts
+from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)

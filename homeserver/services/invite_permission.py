@@ -9,7 +9,7 @@ from __future__ import annotations
 import orjson
 
 from federation.events.ids import UserId
-from homeserver.storage import account_data
+from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database
 
 CONFIG = "m.invite_permission_config"

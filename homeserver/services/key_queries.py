@@ -33,10 +33,10 @@ from homeserver.services.device_lists import (
 from homeserver.services.engine_ports import OwnDevices, RemoteQueries
 from homeserver.services.keys import parse_user, unreachable
 from homeserver.services.remote_devices import RemoteDevices, parse_list
-from homeserver.storage import keys
 from homeserver.storage.database import Database
-from homeserver.storage.device_lists import latest_stream_id
-from homeserver.storage.remote_devices import RemoteList
+from homeserver.storage.encryption import keys
+from homeserver.storage.encryption.device_lists import latest_stream_id
+from homeserver.storage.encryption.remote_devices import RemoteList
 
 Wanted = Mapping[UserId, Sequence[DeviceId]]
 

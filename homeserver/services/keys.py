@@ -47,10 +47,16 @@ from homeserver.rules.device_keys import (
     without_signatures,
 )
 from homeserver.services.engine_ports import RemoteQueries, UnitLog
-from homeserver.storage import cross_signing, device_lists, keys, one_time_keys, remote_devices
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.one_time_keys import Claim, UploadedKey
-from homeserver.storage.remote_devices import RemoteList
+from homeserver.storage.encryption import (
+    cross_signing,
+    device_lists,
+    keys,
+    one_time_keys,
+    remote_devices,
+)
+from homeserver.storage.encryption.one_time_keys import Claim, UploadedKey
+from homeserver.storage.encryption.remote_devices import RemoteList
 
 log = logging.getLogger(__name__)
 

@@ -29,15 +29,10 @@ from homeserver.services.passwords import Passwords
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import (
-    accounts,
-    cross_signing,
-    device_lists,
-    devices,
-    tokens,
-    transactions,
-)
+from homeserver.storage.accounts import accounts, devices, tokens
 from homeserver.storage.database import Connection, Database
+from homeserver.storage.encryption import cross_signing, device_lists
+from homeserver.storage.timeline import transactions
 
 _PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
 

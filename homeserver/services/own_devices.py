@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage import devices
+from homeserver.storage.accounts import devices
 from homeserver.storage.database import Database
 
 

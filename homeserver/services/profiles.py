@@ -22,7 +22,7 @@ from federation.events.ids import InvalidIdentifier, ServerName, UserId, parse_u
 from homeserver import limits
 from homeserver.errors import MatrixError, bad_json, forbidden, invalid_param, not_found
 from homeserver.services.requester import Requester
-from homeserver.storage import profiles
+from homeserver.storage.accounts import profiles
 from homeserver.storage.database import Database
 
 _IN_EVENTS = {

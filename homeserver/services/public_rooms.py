@@ -10,8 +10,8 @@ from federation.events.ids import RoomId
 from homeserver import limits
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules.public_rooms import NEEDED, Search, describe, matches, order
-from homeserver.storage import directory as store
 from homeserver.storage.database import Database
+from homeserver.storage.rooms import directory as store
 
 
 class PublicRooms:

@@ -35,8 +35,8 @@ from homeserver.rules.receipts import (
     parse_thread,
 )
 from homeserver.services.engine_ports import MemberRooms, UnitLog
-from homeserver.storage import receipts as store
 from homeserver.storage.database import Database
+from homeserver.storage.ephemeral import receipts as store
 
 log = logging.getLogger(__name__)
 

@@ -42,9 +42,9 @@ from homeserver.rules.device_keys import (
     verify_by_master,
 )
 from homeserver.services.engine_ports import MemberRooms, RemoteQueries, SharedRooms, UnitLog
-from homeserver.storage import remote_devices as store
 from homeserver.storage.database import Connection, Database, DatabaseUnavailable
-from homeserver.storage.remote_devices import RemoteDevice, RemoteList, Resync
+from homeserver.storage.encryption import remote_devices as store
+from homeserver.storage.encryption.remote_devices import RemoteDevice, RemoteList, Resync
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from federation.events.ids import DeviceId, UserId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.services.requester import Requester
-from homeserver.storage import devices
+from homeserver.storage.accounts import devices
 from homeserver.storage.database import Database, DatabaseUnavailable
 
 _log = logging.getLogger(__name__)

@@ -45,8 +45,8 @@ from homeserver.rules.to_device import (
 )
 from homeserver.services.engine_ports import OwnDevices, UnitLog
 from homeserver.services.to_device_shares import ToDeviceShares
-from homeserver.storage import to_device as store
 from homeserver.storage.database import Connection, Database, DatabaseUnavailable
+from homeserver.storage.encryption import to_device as store
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.entries import ToDeviceEntry
-from homeserver.storage import to_device as store
 from homeserver.storage.database import Database
+from homeserver.storage.encryption import to_device as store
 
 log = logging.getLogger(__name__)
 

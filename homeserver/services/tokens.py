@@ -19,7 +19,7 @@ from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.services.requester import Requester
-from homeserver.storage import tokens
+from homeserver.storage.accounts import tokens
 from homeserver.storage.database import Database
 
 PREFIX = "fha_"

@@ -39,8 +39,8 @@ from homeserver.rules.room_upgrades import (
 )
 from homeserver.services.membership import People
 from homeserver.services.room_access import CREATE, POWER_LEVELS, RoomAccess, RoomEngine
-from homeserver.storage import directory as aliases
 from homeserver.storage.database import Connection
+from homeserver.storage.rooms import directory as aliases
 
 log = logging.getLogger("freehold.upgrades")
 

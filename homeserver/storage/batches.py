@@ -15,29 +15,19 @@ from typing import Any, Protocol
 import msgspec
 
 from homeserver import limits
-from homeserver.storage import (
-    account_data,
-    commits,
-    device_lists,
-    events,
-    logs,
-    memberships,
-    receipts,
-    redactions,
-    remote_edus,
-    rooms,
-    snapshots,
-    state_changes,
-    to_device,
-    transactions,
-)
+from homeserver.storage import commits, logs
+from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Connection
-from homeserver.storage.events import EventRow
-from homeserver.storage.history import gaps, proofs
-from homeserver.storage.history.proofs import ProofRows
-from homeserver.storage.memberships import MembershipRow
-from homeserver.storage.snapshots import SnapshotRow
-from homeserver.storage.state_changes import ResolutionRow, StateChangeRow
+from homeserver.storage.encryption import device_lists, to_device
+from homeserver.storage.ephemeral import receipts
+from homeserver.storage.federation import remote_edus
+from homeserver.storage.rooms import memberships, rooms, snapshots, state_changes
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
+from homeserver.storage.timeline import events, gaps, proofs, redactions, transactions
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
 
 HeadsRow = tuple[int, Sequence[int], int, int, int]
 """(room_nid, heads, snapshot_nid, n, position)"""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Connection
 from homeserver.storage.logs import LOG
+from homeserver.storage.timeline import events as event_rows
 
 _TYPES = event_rows.COLUMN_TYPES
 _EVENTS = ", ".join(f"${i + 5}::{name}[]" for i, name in enumerate(_TYPES))

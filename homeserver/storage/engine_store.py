@@ -15,28 +15,18 @@ import msgspec
 
 from federation.events.ids import ServerName
 from homeserver import limits
-from homeserver.storage import (
-    accounts,
-    batches,
-    events,
-    logs,
-    memberships,
-    redactions,
-    remote_edus,
-    rooms,
-    snapshots,
-    state_changes,
-    transactions,
-)
+from homeserver.storage import batches, logs
+from homeserver.storage.accounts import accounts
 from homeserver.storage.batches import RedactedRow
 from homeserver.storage.database import Connection, Database, Row
-from homeserver.storage.events import EventRow
-from homeserver.storage.history import gaps, proofs
-from homeserver.storage.history.proofs import ProofRows
+from homeserver.storage.federation import remote_edus
 from homeserver.storage.logs import OwnedLog
-from homeserver.storage.memberships import MembershipRow
-from homeserver.storage.outside import withdrawals
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms import memberships, rooms, snapshots, state_changes, withdrawals
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events, gaps, proofs, redactions, transactions
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
 
 Order = tuple[int, int]
 _CHUNK = 1000

@@ -26,8 +26,11 @@ from homeserver.engine.entries import (
 from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
 from homeserver.services.engine_ports import OnCommit
-from homeserver.storage import account_data, device_lists, receipts, remote_edus, to_device
+from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database
+from homeserver.storage.encryption import device_lists, to_device
+from homeserver.storage.ephemeral import receipts
+from homeserver.storage.federation import remote_edus
 
 HERE = ServerName("here.test")
 THERE = ServerName("there.test")

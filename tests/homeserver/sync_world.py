@@ -38,8 +38,9 @@ from homeserver.services.sync.timelines import Timelines
 from homeserver.services.to_device import ToDevice
 from homeserver.services.typing import Typing
 from homeserver.services.visibility import Visibility
-from homeserver.storage import account_data, logs
-from homeserver.storage.account_data import AccountData
+from homeserver.storage import logs
+from homeserver.storage.account_data import account_data
+from homeserver.storage.account_data.account_data import AccountData
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate

@@ -20,7 +20,7 @@ from federation.ports import Refused
 from federation.transport.client import FederationError, Request, build_target
 from federation.transport.gap_filler import NotAtHand
 from homeserver.errors import MatrixError
-from homeserver.storage.events import REJECTED
+from homeserver.storage.timeline.events import REJECTED
 from tests.simulation.disks import Stored, read_room
 from tests.simulation.forger import Forger, pdu_of
 from tests.simulation.server import SimulatedServer

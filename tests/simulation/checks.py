@@ -20,7 +20,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
-from homeserver.storage.events import ACCEPTED, REJECTED
+from homeserver.storage.timeline.events import ACCEPTED, REJECTED
 from tests.simulation.contents import check_contents
 from tests.simulation.disks import (
     RoomDisks,

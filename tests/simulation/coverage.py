@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from homeserver.storage.events import ACCEPTED, REJECTED, SOFT_FAILED
+from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.simulation.contents import is_whole
 from tests.simulation.disks import RoomDisks, Stored
 from tests.simulation.oracle import GraphOracle

@@ -13,9 +13,9 @@ import orjson
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import DataRefused, Row
 from homeserver.storage.engine_store import Filled, OwedRows
-from homeserver.storage.events import EventRow
 from homeserver.storage.logs import Epoch, OwnedLog
-from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.timeline.events import EventRow
 from tests.simulation.memory_tables import Fields, Tables
 
 Order = tuple[int, int]

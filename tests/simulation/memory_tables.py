@@ -12,11 +12,11 @@ from typing import Any
 from homeserver import limits
 from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, RedactedRow
 from homeserver.storage.database import DataRefused
-from homeserver.storage.events import REJECTED, EventRow
-from homeserver.storage.history.proofs import ProofRows
 from homeserver.storage.logs import Epoch
-from homeserver.storage.memberships import MembershipRow
-from homeserver.storage.state_changes import ResolutionRow
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.state_changes import ResolutionRow
+from homeserver.storage.timeline.events import REJECTED, EventRow
+from homeserver.storage.timeline.proofs import ProofRows
 
 Fields = dict[str, Any]
 _EVENT_FIELDS = EventRow.__struct_fields__

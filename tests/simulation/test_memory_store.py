@@ -23,12 +23,12 @@ from homeserver.storage.database import (
     translated,
 )
 from homeserver.storage.engine_store import Filled, PostgresStore
-from homeserver.storage.events import EventRow
-from homeserver.storage.history.proofs import ProofRows
-from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.migrate import migrate
-from homeserver.storage.snapshots import SnapshotRow
-from homeserver.storage.state_changes import ResolutionRow
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.rooms.state_changes import ResolutionRow
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
 from tests.simulation.memory_store import MemoryStore, sorted_rows
 from tests.simulation.memory_tables import Tables
 

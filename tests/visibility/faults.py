@@ -8,7 +8,7 @@ from typing import Any
 
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
-from homeserver.storage.events import ACCEPTED
+from homeserver.storage.timeline.events import ACCEPTED
 from tests.visibility.model import Model, Verdict
 from tests.visibility.story import Story
 

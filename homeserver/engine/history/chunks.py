@@ -43,12 +43,12 @@ from homeserver.engine.staging import (
 )
 from homeserver.engine.store import Store
 from homeserver.engine.stored import known_event
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled
-from homeserver.storage.events import EventRow
-from homeserver.storage.history.proofs import ProofRows
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
 
 States = Mapping[EventId, Mapping[StateKey, EventId]]
 GivenState = Callable[

@@ -30,9 +30,9 @@ from homeserver.engine.stager import Stager
 from homeserver.engine.staging import Correction, Origin, Staged, changed_view
 from homeserver.engine.store import Store
 from homeserver.engine.stored import known_event
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
-from homeserver.storage.history.proofs import ProofRows
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.proofs import ProofRows
 
 Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
 

@@ -10,10 +10,10 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId
 from homeserver.engine.room import Before
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
-from homeserver.storage.events import EventRow
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
 
 
 class Judgement(msgspec.Struct, frozen=True):

@@ -49,9 +49,9 @@ from homeserver.engine.staging import (
 from homeserver.engine.store import Store
 from homeserver.engine.stored import known_event
 from homeserver.engine.writer import Writer
-from homeserver.storage import events as event_rows
 from homeserver.storage.database import Row
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
 
 
 class _EdgesMissing(Exception):

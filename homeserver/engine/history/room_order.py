@@ -15,7 +15,7 @@ from homeserver.engine.history.displaced import Ancestors, AncestorWalk, Displac
 from homeserver.engine.history.places import Ends, Order, ends_of, places_between
 from homeserver.engine.room import Room
 from homeserver.engine.store import Store
-from homeserver.storage.events import EventRow
+from homeserver.storage.timeline.events import EventRow
 
 _BEGINNING: Order = (0, -(2**53))
 _Between = tuple[Order | None, Order]

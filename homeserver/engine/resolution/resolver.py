@@ -22,7 +22,7 @@ from homeserver.engine.snapshots import Delta, EventIds, StateMap, StateRef, cha
 from homeserver.engine.staging import extended
 from homeserver.engine.store import Store
 from homeserver.engine.stored import key_of, ref_of
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
 
 
 class Resolver:

@@ -24,7 +24,7 @@ from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.memberships import UserRoom
 from homeserver.errors import MatrixError
-from homeserver.storage import accounts
+from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)

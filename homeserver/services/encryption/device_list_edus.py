@@ -20,8 +20,8 @@ from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.rules.device_keys import MASTER, SELF_SIGNING
 from homeserver.services.device_lists import load_device_keys, load_signing_keys
-from homeserver.storage import device_lists
 from homeserver.storage.database import Connection, Database
+from homeserver.storage.encryption import device_lists
 
 _WHOLE_LISTS_FROM = device_lists.IDS_PER_MS // 2  # apart from the IDs of changes
 

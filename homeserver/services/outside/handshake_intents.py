@@ -38,8 +38,8 @@ from homeserver.engine.memberships import UserRoom
 from homeserver.errors import MatrixError
 from homeserver.services.remote_rooms import HandshakeUncertain, InvitingRooms
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.outside import handshake_intents as store
-from homeserver.storage.outside.handshake_intents import Intent
+from homeserver.storage.rooms import handshake_intents as store
+from homeserver.storage.rooms.handshake_intents import Intent
 
 log = logging.getLogger(__name__)
 

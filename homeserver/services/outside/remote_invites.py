@@ -21,7 +21,7 @@ from homeserver.rules.rate_limits import Limit
 from homeserver.services.engine_ports import UserRooms
 from homeserver.services.membership import People
 from homeserver.services.rate_limits import RateLimiter, limit_exceeded
-from homeserver.storage import accounts
+from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database
 
 _RETRY_S = 3_600.0

@@ -17,7 +17,7 @@ from homeserver.services.sync.ephemeral import account_data_event, receipt_event
 from homeserver.services.sync.plans import Look, RoomPlan
 from homeserver.services.sync.sources import SyncSources
 from homeserver.services.typing import TypingToken
-from homeserver.storage.receipts import ReceiptRow
+from homeserver.storage.ephemeral.receipts import ReceiptRow
 
 Plans = dict[RoomId, RoomPlan]
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from federation.events.ids import UserId
-from homeserver.storage.receipts import ReceiptRow
+from homeserver.storage.ephemeral.receipts import ReceiptRow
 
 PRIVATE = "m.read.private"
 

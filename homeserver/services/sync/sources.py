@@ -11,8 +11,8 @@ from typing import Protocol
 
 from federation.events.ids import DeviceId, RoomId, UserId
 from homeserver.services.typing import TypingToken
-from homeserver.storage.account_data import AccountData
-from homeserver.storage.receipts import ReceiptRow
+from homeserver.storage.account_data.account_data import AccountData
+from homeserver.storage.ephemeral.receipts import ReceiptRow
 
 
 class ToDeviceSource(Protocol):

@@ -21,8 +21,8 @@ from homeserver.app.federation import Surroundings, WayOut, make_line, make_way_
 from homeserver.clock import SystemClock
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
+from homeserver.storage.federation.server_keys import ServerKeys
 from homeserver.storage.migrate import migrate
-from homeserver.storage.server_keys import ServerKeys
 from homeserver.supervisor import Supervisor
 from tests.bench.joins.signed_room import key_of
 from tests.federation.transport.memory_outside import OpenGate

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from homeserver import limits
-from homeserver.storage import accounts, registration_tokens
+from homeserver.storage.accounts import accounts, registration_tokens
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
 

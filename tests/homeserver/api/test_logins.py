@@ -8,7 +8,7 @@ import pytest
 
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.storage import cross_signing
+from homeserver.storage.encryption import cross_signing
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
 

@@ -20,8 +20,8 @@ from homeserver.engine.resolution.citations import cited_first
 from homeserver.engine.room import Room
 from homeserver.metrics import MetricsStore
 from homeserver.storage.batches import CommitRows
-from homeserver.storage.events import EventRow
-from homeserver.storage.snapshots import SnapshotRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline.events import EventRow
 from tests.federation.graph.large_room import LEVELS, LargeRoom
 from tests.homeserver.engine.engine_world import KEY_1, TickingClock
 from tests.simulation.memory_store import MemoryStore

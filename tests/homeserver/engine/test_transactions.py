@@ -11,7 +11,7 @@ from homeserver import limits
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.transactions import Claim, Sent, Transactions
 from homeserver.errors import MatrixError, forbidden
-from homeserver.storage import transactions as storage
+from homeserver.storage.timeline import transactions as storage
 from tests.homeserver.engine.engine_world import ALICE, World, message, running
 
 

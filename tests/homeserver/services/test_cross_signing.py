@@ -16,7 +16,7 @@ from homeserver.services.key_queries import KeyQueries
 from homeserver.services.keys import Keys
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.device_lists import latest_stream_id
+from homeserver.storage.encryption.device_lists import latest_stream_id
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,

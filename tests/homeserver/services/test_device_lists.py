@@ -7,9 +7,9 @@ import pytest
 from federation.events.ids import EventId, RoomId, UserId
 from homeserver.engine.entries import DeviceListEntry, Entry, StateChange, StateEntry, Unit
 from homeserver.services.device_lists import DeviceLists
-from homeserver.storage import state_changes
 from homeserver.storage.database import Database
-from homeserver.storage.keys import KeySignature, store_signatures
+from homeserver.storage.encryption.keys import KeySignature, store_signatures
+from homeserver.storage.rooms import state_changes
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms, members_state
 
 CAROL = UserId("@carol:there.test")

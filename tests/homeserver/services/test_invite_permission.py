@@ -6,7 +6,7 @@ import pytest
 from federation.events.ids import UserId
 from homeserver.engine.entries import AccountDataEntry
 from homeserver.services.invite_permission import CONFIG, InvitePermission
-from homeserver.storage import account_data
+from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database
 from tests.homeserver.room_world import EMPTY_TABLES
 

@@ -13,10 +13,10 @@ from homeserver.rules.device_keys import encode_key
 from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import load_device_keys
 from homeserver.services.keys import Keys
-from homeserver.storage import one_time_keys as one_time_key_rows
-from homeserver.storage import remote_devices
 from homeserver.storage.database import Database
-from homeserver.storage.remote_devices import RemoteDevice, RemoteList
+from homeserver.storage.encryption import one_time_keys as one_time_key_rows
+from homeserver.storage.encryption import remote_devices
+from homeserver.storage.encryption.remote_devices import RemoteDevice, RemoteList
 from tests.homeserver.device_world import (
     ALICE,
     BOB,

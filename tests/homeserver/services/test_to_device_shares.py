@@ -14,8 +14,8 @@ from homeserver.engine.entries import Committed, DeviceListEntry, ToDeviceEntry,
 from homeserver.errors import MatrixError
 from homeserver.services.to_device import ToDevice
 from homeserver.services.to_device_shares import ToDeviceShares
-from homeserver.storage import to_device as store
 from homeserver.storage.database import Database
+from homeserver.storage.encryption import to_device as store
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,

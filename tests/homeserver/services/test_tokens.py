@@ -11,7 +11,7 @@ from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.services.tokens import Tokens, token_hash
-from homeserver.storage import accounts, devices, tokens
+from homeserver.storage.accounts import accounts, devices, tokens
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.migrate import migrate
 

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from homeserver.storage import engine_store, events
+from homeserver.storage import engine_store
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
-from homeserver.storage.events import EventRow
-from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.migrate import migrate
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.timeline import events
+from homeserver.storage.timeline.events import EventRow
 
 
 def outlier(nid: int, event_id: str, room_nid: int, type_: str = "m.x") -> EventRow:

@@ -16,7 +16,7 @@ from federation.ports import Owed
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, RemoteEduEntry, Unit
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
-from homeserver.storage.destinations import Destinations
+from homeserver.storage.federation.destinations import Destinations
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,

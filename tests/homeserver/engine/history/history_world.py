@@ -25,8 +25,8 @@ from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.history.proofs import Proofs
 from homeserver.engine.room import Room
 from homeserver.storage.database import DatabaseUnavailable
-from homeserver.storage.events import REJECTED, SOFT_FAILED
 from homeserver.storage.text import unescape
+from homeserver.storage.timeline.events import REJECTED, SOFT_FAILED
 from tests.federation.transport.memory_ports import CountingMetrics
 from tests.homeserver.engine.engine_world import (
     HS1,

@@ -6,7 +6,7 @@ import pytest
 
 from federation.events.redaction import redact_event
 from homeserver.engine.history.places import SPACING
-from homeserver.storage.events import ACCEPTED, REJECTED
+from homeserver.storage.timeline.events import ACCEPTED, REJECTED
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history.history_world import (
     BOB,

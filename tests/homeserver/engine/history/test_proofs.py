@@ -16,7 +16,7 @@ from homeserver.engine.log import Placed
 from homeserver.engine.reader import event_entry
 from homeserver.errors import MatrixError
 from homeserver.storage.database import DatabaseUnavailable
-from homeserver.storage.events import ACCEPTED, REJECTED, SOFT_FAILED
+from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history.history_world import (
     BOB,

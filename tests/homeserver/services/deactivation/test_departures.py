@@ -12,7 +12,7 @@ from homeserver import limits
 from homeserver.engine.memberships import UserRoom
 from homeserver.errors import forbidden
 from homeserver.services.deactivation.departures import AccountDepartures
-from homeserver.storage import accounts
+from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database
 from tests.federation.transport.memory_ports import JumpingClock, until
 from tests.homeserver.device_world import ALICE, ANNA

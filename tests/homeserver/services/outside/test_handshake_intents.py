@@ -18,7 +18,7 @@ from homeserver.errors import MatrixError
 from homeserver.services.outside.handshake_intents import DurableHandshakes
 from homeserver.services.remote_rooms import HandshakeUncertain
 from homeserver.storage.database import Database
-from homeserver.storage.outside import handshake_intents
+from homeserver.storage.rooms import handshake_intents
 from tests.federation.transport.memory_ports import JumpingClock
 
 ALICE, ROOM = UserId("@alice:here.example"), RoomId("!far:there.example")

@@ -8,7 +8,7 @@ import pytest
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.ports import InboxStore, Waiting
 from homeserver.storage.database import Database
-from homeserver.storage.inbox import Inbox
+from homeserver.storage.federation.inbox import Inbox
 from homeserver.storage.migrate import migrate
 
 ROOM, OTHER = RoomId("!room:a.test"), RoomId("!other:a.test")

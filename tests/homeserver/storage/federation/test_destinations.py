@@ -7,7 +7,7 @@ import pytest
 from federation.events.ids import ServerName
 from federation.ports import Destination, DestinationStore
 from homeserver.storage.database import Database
-from homeserver.storage.destinations import Destinations
+from homeserver.storage.federation.destinations import Destinations
 from homeserver.storage.migrate import migrate
 
 B, C = ServerName("b.test"), ServerName("c.test")

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from federation.events.ids import RoomAlias, RoomId, UserId
-from homeserver.storage import directory
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.directory import AliasRow
 from homeserver.storage.migrate import migrate
+from homeserver.storage.rooms import directory
+from homeserver.storage.rooms.directory import AliasRow
 
 OLD, NEW = RoomId("!old:x.example"), RoomId("!new:x.example")
 ALICE = UserId("@alice:x.example")

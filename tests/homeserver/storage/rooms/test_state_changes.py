@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from homeserver import limits
-from homeserver.storage import state_changes
 from homeserver.storage.database import Database
 from homeserver.storage.migrate import migrate
-from homeserver.storage.state_changes import ResolutionRow
+from homeserver.storage.rooms import state_changes
+from homeserver.storage.rooms.state_changes import ResolutionRow
 
 
 def record(room_nid: int, position: int) -> ResolutionRow:

@@ -9,8 +9,8 @@ from federation.events.ids import KeyId, ServerName
 from federation.ports import KeyStore, StoredServerKey
 from homeserver import limits
 from homeserver.storage.database import Database
+from homeserver.storage.federation.server_keys import ServerKeys
 from homeserver.storage.migrate import migrate
-from homeserver.storage.server_keys import ServerKeys
 
 B, C = ServerName("b.test"), ServerName("c.test")
 K1, K2 = KeyId("ed25519:1"), KeyId("ed25519:2")

@@ -14,8 +14,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage import device_lists, one_time_keys, to_device
 from homeserver.storage.database import Connection
+from homeserver.storage.encryption import device_lists, one_time_keys, to_device
 
 
 class KeySignature(msgspec.Struct, frozen=True):

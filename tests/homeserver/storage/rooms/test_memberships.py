@@ -1,8 +1,8 @@
 """Servers in rooms, in the database."""
 
 from homeserver.storage.database import Database
-from homeserver.storage.memberships import servers_came, servers_went, shares_room
 from homeserver.storage.migrate import migrate
+from homeserver.storage.rooms.memberships import servers_came, servers_went, shares_room
 
 
 async def test_servers_share_a_room_while_both_are_in_it(postgres_url: str) -> None:

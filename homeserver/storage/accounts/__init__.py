@@ -1,0 +1,1 @@
+"""Accounts, their tokens, devices and profiles as rows."""

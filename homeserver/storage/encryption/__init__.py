@@ -1,0 +1,1 @@
+"""Keys of devices and users, device lists, and messages to devices as rows."""

@@ -1,0 +1,1 @@
+"""Other servers: what they are owed, what they sent, their keys, as rows."""

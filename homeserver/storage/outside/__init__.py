@@ -1,1 +1,0 @@
-"""Tables about rooms that this server isn't in."""

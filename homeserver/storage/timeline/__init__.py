@@ -1,0 +1,1 @@
+"""Events as rows, and what is known of those that are missing."""
