@@ -99,7 +99,7 @@ def init(server_name: str, folder: Path) -> None:
     """Writes a configuration and makes a signing key; overwrites neither."""
     import os
 
-    from homeserver.rules.server_names import name_problem
+    from homeserver.rules.accounts.server_names import name_problem
     from homeserver.signing_keys import create_signing_key
 
     if (problem := name_problem(server_name)) is not None:

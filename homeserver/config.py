@@ -84,7 +84,7 @@ class RateSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[rate_limits]`: a table for each of `homeserver.rules.rate_limits.Limit`."""
+    """`[rate_limits]`: a table for each of `homeserver.rules.accounts.rate_limits.Limit`."""
 
     enabled: bool = True
     login: RateSettings = RateSettings(per_second=0.2, burst=10)

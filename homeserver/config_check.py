@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from federation.events.ids import InvalidIdentifier, parse_server_name
 from homeserver.config import Config, Listener
-from homeserver.rules.server_names import name_problem
+from homeserver.rules.accounts.server_names import name_problem
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
 

@@ -15,8 +15,8 @@ from federation.events.ids import DeviceId
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, v1, v3
 from homeserver.errors import MatrixError, forbidden, invalid_param, missing_param
-from homeserver.rules.login_flows import REGISTRATION_TOKEN, registration_flows
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.login_flows import REGISTRATION_TOKEN, registration_flows
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts import Accounts, Registration
 from homeserver.services.logins import LoggedIn, NewDevice
 from homeserver.services.uia import Uia, guarded

@@ -13,7 +13,7 @@ import msgspec
 from federation.events.canonical_json import JsonObject
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, v3
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.directory import Directory, parse_alias, parse_room
 
 

@@ -10,7 +10,7 @@ from federation.events.ids import UserId
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import forbidden
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.filters import Filters
 
 

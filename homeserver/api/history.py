@@ -13,8 +13,8 @@ from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import invalid_param, missing_param
-from homeserver.rules.filters import EventFilter, parse_event_filter
-from homeserver.rules.sync_tokens import Point, SyncToken
+from homeserver.rules.sync.filters import EventFilter, parse_event_filter
+from homeserver.rules.sync.sync_tokens import Point, SyncToken
 from homeserver.services.history import History, PageRequest
 
 

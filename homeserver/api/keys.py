@@ -13,7 +13,7 @@ from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import bad_json, missing_param
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import DeviceLists
 from homeserver.services.key_queries import KeyQueries

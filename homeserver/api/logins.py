@@ -15,8 +15,8 @@ from homeserver.api.accounts import logged_in
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, v3
 from homeserver.errors import MatrixError, bad_json, missing_param
-from homeserver.rules.login_flows import PASSWORD, claimed_user, login_flows
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.logins import Logins, NewDevice
 
 

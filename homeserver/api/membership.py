@@ -21,7 +21,7 @@ from homeserver.api.json_body import check_canonical
 from homeserver.api.request import Request, convert
 from homeserver.api.routes import Route, v3
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.directory import parse_room
 from homeserver.services.membership import Membership, parse_user
 from homeserver.services.requester import Requester

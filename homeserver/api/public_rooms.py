@@ -15,8 +15,8 @@ from homeserver import limits
 from homeserver.api.request import Request, convert
 from homeserver.api.routes import Auth, Route, v3
 from homeserver.errors import invalid_param, not_found
-from homeserver.rules.public_rooms import Search
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.rules.rooms.public_rooms import Search
 from homeserver.services.public_rooms import PublicRooms
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from homeserver import limits
 from homeserver.engine.log_history import LogHistory
 from homeserver.errors import invalid_param
-from homeserver.rules.sync_tokens import InvalidToken, Point, SyncToken
+from homeserver.rules.sync.sync_tokens import InvalidToken, Point, SyncToken
 
 
 class Query:

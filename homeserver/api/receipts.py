@@ -9,7 +9,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.receipts import Receipts
 
 

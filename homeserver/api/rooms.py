@@ -13,8 +13,8 @@ from federation.events.canonical_json import JsonObject
 from homeserver.api.json_body import check_canonical
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
-from homeserver.rules.rate_limits import Limit
-from homeserver.rules.room_requests import parse_room_request
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.rules.rooms.room_requests import parse_room_request
 from homeserver.services.directory import parse_room
 from homeserver.services.rooms import RoomCreation
 from homeserver.services.upgrades import Upgrades

@@ -7,7 +7,7 @@ Rules:
 1. A template is a path whose parts in braces are parameters: `/rooms/{roomId}/send/{eventType}`.
    Literal parts win over parameters.
 2. `v3` and `v1` put the client-server API's prefix in front.
-3. `limit` names the token bucket that a request draws from (`homeserver.rules.rate_limits`).
+3. `limit` names the token bucket that a request draws from (`homeserver.rules.accounts.rate_limits`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeAlias
 from homeserver import limits
 from homeserver.api.answer import Result
 from homeserver.api.request import Request
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Result]]
 

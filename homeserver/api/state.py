@@ -15,7 +15,7 @@ from homeserver.api.query import PageTokens
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.directory import parse_room
 from homeserver.services.state import MemberFilter, State
 

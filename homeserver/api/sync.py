@@ -11,8 +11,8 @@ from homeserver.api.answer import RawJson
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import invalid_param
-from homeserver.rules.filters import SyncFilter
-from homeserver.rules.sync_tokens import InvalidToken, SyncToken, parse_sync
+from homeserver.rules.sync.filters import SyncFilter
+from homeserver.rules.sync.sync_tokens import InvalidToken, SyncToken, parse_sync
 from homeserver.services.filters import Filters
 from homeserver.services.sync.loop import Sync, SyncRequest
 

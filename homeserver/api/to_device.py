@@ -9,7 +9,7 @@ from federation.events.canonical_json import JsonObject
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import missing_param
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.to_device import ToDevice
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from homeserver.errors import MatrixError
-from homeserver.rules.sync_tokens import (
+from homeserver.rules.sync.sync_tokens import (
     Mark,
     PageToken,
     Point,

@@ -22,7 +22,7 @@ from federation.events.ids import RoomId, UserId
 from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
-from homeserver.rules.device_keys import check_text
+from homeserver.rules.encryption.device_keys import check_text
 from homeserver.services.engine_ports import UnitLog
 from homeserver.services.push_rules import PushRules
 from homeserver.storage.account_data import account_data as store

@@ -24,7 +24,7 @@ from homeserver.engine.entries import EventEntry
 from homeserver.engine.log import Placed
 from homeserver.engine.rooms import Rooms
 from homeserver.rules.any_json import dump_any, load_any
-from homeserver.rules.filters import select_fields
+from homeserver.rules.sync.filters import select_fields
 
 
 class Seen(NamedTuple):

@@ -31,7 +31,7 @@ from homeserver.errors import (
     missing_param,
     not_found,
 )
-from homeserver.rules.device_keys import (
+from homeserver.rules.encryption.device_keys import (
     MASTER,
     SELF_SIGNING,
     USER_SIGNING,

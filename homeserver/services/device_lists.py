@@ -24,8 +24,8 @@ from homeserver.engine.entries import DeviceListEntry, EventEntry, StateChange, 
 from homeserver.engine.log import Placed
 from homeserver.engine.snapshots import StateRef
 from homeserver.engine.stored import key_of
-from homeserver.rules.device_keys import merge_signatures
-from homeserver.rules.device_list_changes import (
+from homeserver.rules.encryption.device_keys import merge_signatures
+from homeserver.rules.encryption.device_list_changes import (
     INVITE,
     JOIN,
     EncryptionChange,

@@ -35,8 +35,8 @@ from federation.ports import Clock
 from homeserver import errors, limits
 from homeserver.engine.rooms import Room
 from homeserver.errors import MatrixError
-from homeserver.rules.canonical_aliases import new_aliases, without_alias
-from homeserver.rules.room_requests import build_alias
+from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
+from homeserver.rules.rooms.room_requests import build_alias
 from homeserver.services.room_access import (
     CANONICAL_ALIAS,
     CREATE,

@@ -14,7 +14,7 @@ from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.engine.event_memory import ByteBoundedCache
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
-from homeserver.rules.filters import NO_FILTER, SyncFilter, parse_filter
+from homeserver.rules.sync.filters import NO_FILTER, SyncFilter, parse_filter
 from homeserver.storage.database import Database
 from homeserver.storage.sync import filters as store
 

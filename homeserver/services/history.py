@@ -30,8 +30,8 @@ from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.reader import BEGINNING, END, Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
-from homeserver.rules.filters import EventFilter
-from homeserver.rules.sync_tokens import Order, Point, SyncToken, just_after, just_before
+from homeserver.rules.sync.filters import EventFilter
+from homeserver.rules.sync.sync_tokens import Order, Point, SyncToken, just_after, just_before
 from homeserver.services.client_events import (
     Seen,
     Viewer,

@@ -24,7 +24,7 @@ from homeserver import limits
 from homeserver.engine.log import Placed
 from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room
-from homeserver.rules.sync_tokens import Order, Point
+from homeserver.rules.sync.sync_tokens import Order, Point
 
 Read = Callable[[], Awaitable[list[Placed]]]
 

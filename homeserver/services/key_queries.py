@@ -25,7 +25,12 @@ from federation.ports import UserDevices
 from federation.transport.client import FederationError
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param
-from homeserver.rules.device_keys import MASTER, SELF_SIGNING, USER_SIGNING, merge_signatures
+from homeserver.rules.encryption.device_keys import (
+    MASTER,
+    SELF_SIGNING,
+    USER_SIGNING,
+    merge_signatures,
+)
 from homeserver.services.device_lists import (
     load_device_keys,
     load_signing_keys,

@@ -37,7 +37,7 @@ from federation.transport.client import FederationError
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, invalid_param
-from homeserver.rules.device_keys import (
+from homeserver.rules.encryption.device_keys import (
     SIGNED_CURVE,
     check_text,
     encode_key,

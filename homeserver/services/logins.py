@@ -23,7 +23,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, forbidden, invalid_param
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.device_removal import DeviceRemoval, UnitSubmitter
 from homeserver.services.passwords import Passwords
 from homeserver.services.rate_limits import RateLimiter

@@ -22,7 +22,7 @@ from homeserver import errors, limits
 from homeserver.engine.joins import membership_checks
 from homeserver.engine.joins.membership_checks import MembershipChanged
 from homeserver.errors import MatrixError
-from homeserver.rules.restricted_joins import AUTHORISER, without_authoriser
+from homeserver.rules.rooms.restricted_joins import AUTHORISER, without_authoriser
 from homeserver.services.membership import MEMBER, Membership, People, parse_user
 from homeserver.services.room_access import (
     NOT_IN_ROOM,

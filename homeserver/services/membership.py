@@ -43,7 +43,7 @@ from homeserver.engine.memberships import UserRoom
 from homeserver.engine.rooms import Room
 from homeserver.engine.writer import Check, Writer
 from homeserver.errors import MatrixError
-from homeserver.rules.restricted_joins import AUTHORISER
+from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from homeserver.services.directory import Directory, parse_alias, parse_room
 from homeserver.services.remote_rooms import RemoteRooms
 from homeserver.services.room_access import (

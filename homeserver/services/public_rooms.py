@@ -9,7 +9,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId
 from homeserver import limits
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.rules.public_rooms import NEEDED, Search, describe, matches, order
+from homeserver.rules.rooms.public_rooms import NEEDED, Search, describe, matches, order
 from homeserver.storage.database import Database
 from homeserver.storage.rooms import directory as store
 

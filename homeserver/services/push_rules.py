@@ -8,7 +8,7 @@ from __future__ import annotations
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver.errors import invalid_param, not_found
-from homeserver.rules.push_rules_default import KINDS, default_rules
+from homeserver.rules.push.push_rules_default import KINDS, default_rules
 
 
 class PushRules:

@@ -12,7 +12,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.config import RateLimitSettings
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Bucket, Limit, Rate, give_back, take
+from homeserver.rules.accounts.rate_limits import Bucket, Limit, Rate, give_back, take
 
 
 class RateLimiter:

@@ -26,7 +26,7 @@ from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Entry, ReceiptEntry, Unit
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError, forbidden, invalid_param, not_found
-from homeserver.rules.receipts import (
+from homeserver.rules.ephemeral.receipts import (
     FULLY_READ,
     PRIVATE,
     READ,

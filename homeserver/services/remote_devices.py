@@ -31,7 +31,7 @@ from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
-from homeserver.rules.device_keys import (
+from homeserver.rules.encryption.device_keys import (
     MASTER,
     SELF_SIGNING,
     check_text,

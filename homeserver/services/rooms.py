@@ -22,8 +22,8 @@ from homeserver import limits
 from homeserver.engine.entries import Entry
 from homeserver.engine.writer import RoomWork, Writer
 from homeserver.errors import MatrixError
-from homeserver.rules.room_presets import NewRoom, build_membership_draft, build_room_drafts
-from homeserver.rules.room_requests import RoomRequest, choose_version, parse_invitees
+from homeserver.rules.rooms.room_presets import NewRoom, build_membership_draft, build_room_drafts
+from homeserver.rules.rooms.room_requests import RoomRequest, choose_version, parse_invitees
 from homeserver.services.directory import Directory
 from homeserver.services.membership import Membership, People
 from homeserver.storage.database import Connection

@@ -23,8 +23,8 @@ from homeserver.engine.rooms import Room
 from homeserver.engine.snapshots import StateRef
 from homeserver.errors import MatrixError
 from homeserver.rules.any_json import dump_any, load_any
-from homeserver.rules.sync_tokens import Point, SyncToken
-from homeserver.rules.visibility import may_see
+from homeserver.rules.sync.sync_tokens import Point, SyncToken
+from homeserver.rules.timeline.visibility import may_see
 from homeserver.services.directory import Directory
 from homeserver.services.member_state import MemberState
 from homeserver.services.membership import MEMBER

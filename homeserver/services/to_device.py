@@ -34,8 +34,8 @@ from homeserver.engine.entries import (
 )
 from homeserver.engine.log import Placed
 from homeserver.errors import MatrixError
-from homeserver.rules.device_keys import check_text
-from homeserver.rules.to_device import (
+from homeserver.rules.encryption.device_keys import check_text
+from homeserver.rules.encryption.to_device import (
     ALL_DEVICES,
     DeviceMessage,
     build_edu,

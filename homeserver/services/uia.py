@@ -31,8 +31,7 @@ from federation.events.signing import encode_base64_url
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.errors import MatrixError, bad_json
-from homeserver.rules.any_json import dump_any
-from homeserver.rules.login_flows import (
+from homeserver.rules.accounts.login_flows import (
     DUMMY,
     PASSWORD,
     REGISTRATION_TOKEN,
@@ -40,7 +39,8 @@ from homeserver.rules.login_flows import (
     Session,
     claimed_user,
 )
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.rules.any_json import dump_any
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 

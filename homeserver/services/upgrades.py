@@ -30,8 +30,8 @@ from homeserver.engine.rooms import Room
 from homeserver.engine.stager import Made, make_room_id
 from homeserver.engine.writer import make_ahead, send_made
 from homeserver.errors import MatrixError
-from homeserver.rules.room_requests import choose_version, parse_users
-from homeserver.rules.room_upgrades import (
+from homeserver.rules.rooms.room_requests import choose_version, parse_users
+from homeserver.rules.rooms.room_upgrades import (
     CARRIED_KEYS,
     Upgrade,
     build_closed_levels,

@@ -27,9 +27,9 @@ from homeserver.engine.memberships import UserRoom
 from homeserver.engine.reader import BEGINNING, Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.snapshots import StateRef
-from homeserver.rules.head_merges import MERGE_TYPE
-from homeserver.rules.sync_tokens import Order
-from homeserver.rules.visibility import (
+from homeserver.rules.rooms.head_merges import MERGE_TYPE
+from homeserver.rules.sync.sync_tokens import Order
+from homeserver.rules.timeline.visibility import (
     JOINED,
     WORLD_READABLE,
     Moment,

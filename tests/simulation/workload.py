@@ -19,8 +19,8 @@ from federation.transport.handshakes import MembershipWish
 from federation.transport.outside.failures import HandshakeFailed
 from homeserver.engine.room import Room
 from homeserver.errors import MatrixError
-from homeserver.rules.restricted_joins import allowed_rooms, find_authorising_user
-from homeserver.rules.room_upgrades import CARRIED_KEYS, Upgrade, build_upgrade_drafts
+from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user
+from homeserver.rules.rooms.room_upgrades import CARRIED_KEYS, Upgrade, build_upgrade_drafts
 from tests.simulation.server import SimulatedServer
 from tests.simulation.world import Action, Crashed, PlayedRoom, World
 

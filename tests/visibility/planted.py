@@ -12,7 +12,7 @@ from homeserver.engine.history.chunks import Chunks
 from homeserver.engine.history.moments import Moments
 from homeserver.engine.history.server_visibility import ServerVisibility
 from homeserver.engine.room import Room
-from homeserver.rules.visibility import Moment, may_see
+from homeserver.rules.timeline.visibility import Moment, may_see
 from homeserver.services import visibility
 from homeserver.services.history import History
 from homeserver.services.history_gaps import HistoryGaps

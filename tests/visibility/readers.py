@@ -13,8 +13,8 @@ import orjson
 
 from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
 from homeserver.errors import MatrixError
-from homeserver.rules.filters import EventFilter
-from homeserver.rules.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
+from homeserver.rules.sync.filters import EventFilter
+from homeserver.rules.sync.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
 from homeserver.services.backfill import RoomBackfill
 from homeserver.services.history import History, PageRequest
 from homeserver.services.lazy_members import LazyMembers

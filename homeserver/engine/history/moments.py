@@ -19,7 +19,7 @@ from homeserver.engine.room import Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import Chain, StateRef, held
 from homeserver.engine.store import Store
-from homeserver.rules.visibility import (
+from homeserver.rules.timeline.visibility import (
     JOINED,
     VISIBILITY_KEY,
     Moment,

@@ -27,7 +27,7 @@ from homeserver.engine.room import Room
 from homeserver.engine.rooms import Rooms
 from homeserver.engine.snapshots import Chain, StateRef, held
 from homeserver.engine.store import Store
-from homeserver.rules.visibility import JOINED, WORLD_READABLE, server_may_see
+from homeserver.rules.timeline.visibility import JOINED, WORLD_READABLE, server_may_see
 
 Order = tuple[int, int]
 _MEMBER = "m.room.member"

@@ -31,7 +31,7 @@ from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from federation.ports import Refused
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.rules.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user
+from homeserver.rules.rooms.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user
 
 _MEMBER = "m.room.member"
 _CREATE: StateKey = ("m.room.create", "")

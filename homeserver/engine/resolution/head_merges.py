@@ -30,7 +30,7 @@ from homeserver.engine.log import Placed
 from homeserver.engine.rooms import Room, Rooms
 from homeserver.engine.writer import Writer
 from homeserver.errors import MatrixError
-from homeserver.rules.head_merges import MERGE_TYPE, find_merging_user
+from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user
 
 log = logging.getLogger("freehold.heads")
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.rules.device_keys import MASTER, SELF_SIGNING
+from homeserver.rules.encryption.device_keys import MASTER, SELF_SIGNING
 from homeserver.services.device_lists import load_device_keys, load_signing_keys
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import device_lists

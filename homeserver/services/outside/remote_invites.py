@@ -17,7 +17,7 @@ from federation.events.ids import RoomId, ServerName, UserId, server_of
 from federation.ports import Refused
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.engine_ports import UserRooms
 from homeserver.services.membership import People
 from homeserver.services.rate_limits import RateLimiter, limit_exceeded

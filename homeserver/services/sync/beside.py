@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from federation.events.ids import RoomId
-from homeserver.rules.sync_tokens import SyncToken
+from homeserver.rules.sync.sync_tokens import SyncToken
 from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
 from homeserver.services.sync.plans import Look, RoomPlan
 from homeserver.services.sync.sources import SyncSources

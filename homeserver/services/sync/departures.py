@@ -23,7 +23,7 @@ from homeserver.engine.log import Placed
 from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.rules import sync_diff
+from homeserver.rules.sync import sync_diff
 from homeserver.services.client_events import Seen
 from homeserver.services.sync.plans import Ask, RoomPlan
 from homeserver.services.sync.state import Moment, SyncState, before, settled

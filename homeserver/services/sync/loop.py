@@ -28,9 +28,9 @@ from homeserver.engine.fanout import Fanout
 from homeserver.engine.log_history import mark_of
 from homeserver.engine.memberships import Memberships, UserRoom
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.rules.filters import NO_FILTER, SyncFilter
-from homeserver.rules.sync_tokens import SyncToken, format_sync
-from homeserver.rules.visibility import VISIBILITY_KEY
+from homeserver.rules.sync.filters import NO_FILTER, SyncFilter
+from homeserver.rules.sync.sync_tokens import SyncToken, format_sync
+from homeserver.rules.timeline.visibility import VISIBILITY_KEY
 from homeserver.services.client_events import Viewer
 from homeserver.services.ignored_users import IgnoredUsers
 from homeserver.services.lazy_members import LazyMembers

@@ -12,7 +12,7 @@ import msgspec
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.engine.memberships import UserRoom
-from homeserver.rules.filters import SyncFilter
+from homeserver.rules.sync.filters import SyncFilter
 from homeserver.services.sync.news import News
 from homeserver.services.sync.timelines import NOTHING, Timeline
 

@@ -19,7 +19,7 @@ from homeserver.engine.entries import StateChange
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.reader import Reader
 from homeserver.engine.rooms import Room, Rooms
-from homeserver.rules import sync_diff
+from homeserver.rules.sync import sync_diff
 from homeserver.services.lazy_members import LazyMembers
 from homeserver.services.sync.news import RoomNews
 from homeserver.services.sync.plans import Ask, RoomPlan, Summary

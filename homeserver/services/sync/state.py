@@ -26,8 +26,8 @@ from homeserver.engine.entries import StateChange
 from homeserver.engine.reader import event_entry
 from homeserver.engine.rooms import Room, Rooms, RoomView
 from homeserver.engine.snapshots import StateRef
-from homeserver.rules import sync_diff
-from homeserver.rules.filters import EventFilter
+from homeserver.rules.sync import sync_diff
+from homeserver.rules.sync.filters import EventFilter
 from homeserver.services.sync.plans import Ask
 from homeserver.services.sync.timelines import Timeline
 from homeserver.services.visibility import REDACTION

@@ -26,8 +26,8 @@ from homeserver.engine.log import Placed
 from homeserver.engine.memberships import UserRoom
 from homeserver.engine.reader import Reader, event_entry
 from homeserver.engine.rooms import Room
-from homeserver.rules.filters import EventFilter
-from homeserver.rules.sync_tokens import Point, just_after, just_before
+from homeserver.rules.sync.filters import EventFilter
+from homeserver.rules.sync.sync_tokens import Point, just_after, just_before
 from homeserver.services.client_events import Seen
 from homeserver.services.visibility import Visibility
 

@@ -17,7 +17,7 @@ from homeserver.api.metrics import MetricsApi
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, table
 from homeserver.metrics import MetricsStore
-from homeserver.rules.rate_limits import Limit
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 

@@ -19,7 +19,7 @@ from homeserver.api.server import HttpServer
 from homeserver.clock import SystemClock
 from homeserver.config import Listener
 from homeserver.metrics import MetricsStore
-from homeserver.rules.rate_limits import Limit, Rate
+from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 

@@ -7,7 +7,7 @@ import pytest
 from homeserver import limits
 from homeserver.engine.log_history import LogHistory
 from homeserver.errors import MatrixError
-from homeserver.rules.sync_tokens import (
+from homeserver.rules.sync.sync_tokens import (
     InvalidToken,
     Mark,
     PageToken,

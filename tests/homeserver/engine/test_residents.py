@@ -13,7 +13,7 @@ from federation.graph.building import build_event
 from federation.ports import JoinedRoom, Refused
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.restricted_joins import AUTHORISER
+from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,

@@ -9,7 +9,7 @@ import pytest
 from federation.events.ids import RoomId
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.filters import NO_FILTER
+from homeserver.rules.sync.filters import NO_FILTER
 from homeserver.services.account_data import AccountDataService
 from homeserver.services.filters import Filters
 from homeserver.services.push_rules import PushRules

@@ -14,8 +14,8 @@ from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, UserId
 from homeserver import limits
 from homeserver.engine.room import Room
-from homeserver.rules.filters import EventFilter
-from homeserver.rules.sync_tokens import PageToken, Point, parse_any
+from homeserver.rules.sync.filters import EventFilter
+from homeserver.rules.sync.sync_tokens import PageToken, Point, parse_any
 from homeserver.services.history import History, PageRequest
 from homeserver.services.requester import Requester
 from homeserver.services.visibility import Visibility

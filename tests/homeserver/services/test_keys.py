@@ -9,7 +9,7 @@ from federation.events.ids import DeviceId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry
 from homeserver.errors import MatrixError
-from homeserver.rules.device_keys import encode_key
+from homeserver.rules.encryption.device_keys import encode_key
 from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.device_lists import load_device_keys
 from homeserver.services.keys import Keys

@@ -12,7 +12,7 @@ from federation.events.ids import UserId
 from homeserver.clock import SystemClock
 from homeserver.engine.transactions import Transactions
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Limit, Rate
+from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.device_removal import DeviceRemoval
 from homeserver.services.logins import LoggedIn, LoginParts, Logins, NewDevice
 from homeserver.services.passwords import Passwords

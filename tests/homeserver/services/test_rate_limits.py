@@ -8,7 +8,7 @@ from homeserver import limits
 from homeserver.clock import SystemClock
 from homeserver.config import RateLimitSettings
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Limit, Rate
+from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.rate_limits import RateLimiter, configured_rates
 
 ONE_AN_HOUR = {Limit.LOGIN: Rate(1 / 3600, 1)}

@@ -13,8 +13,8 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.errors import MatrixError, invalid_param
-from homeserver.rules.login_flows import DUMMY, PASSWORD, Flow
-from homeserver.rules.rate_limits import Limit, Rate
+from homeserver.rules.accounts.login_flows import DUMMY, PASSWORD, Flow
+from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.requester import Requester
 from homeserver.services.uia import (

@@ -14,7 +14,7 @@ from federation.events.room_versions import room_version
 from federation.events.signatures import signatures_of
 from federation.graph.building import sign_event
 from federation.ports import Refused
-from homeserver.rules.restricted_joins import AUTHORISER
+from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,

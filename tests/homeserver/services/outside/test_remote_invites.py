@@ -8,7 +8,7 @@ from typing import Any, cast
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.ports import Refused
 from homeserver.errors import MatrixError
-from homeserver.rules.rate_limits import Limit, Rate
+from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.outside.remote_invites import RemoteInvites
 from homeserver.services.rate_limits import RateLimiter
 from tests.federation.transport.memory_ports import JumpingClock

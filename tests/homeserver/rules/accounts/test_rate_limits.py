@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeserver.rules.rate_limits import Bucket, Rate, take
+from homeserver.rules.accounts.rate_limits import Bucket, Rate, take
 
 RATE = Rate(per_second=2, burst=3)
 

@@ -21,8 +21,14 @@ from federation.events.ids import RoomAlias, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from homeserver.errors import MatrixError
-from homeserver.rules.restricted_joins import without_authoriser
-from homeserver.rules.room_requests import InitialState, Preset, RoomRequest, parse_users, preset_of
+from homeserver.rules.rooms.restricted_joins import without_authoriser
+from homeserver.rules.rooms.room_requests import (
+    InitialState,
+    Preset,
+    RoomRequest,
+    parse_users,
+    preset_of,
+)
 
 CREATOR_LEVEL = 100
 TOMBSTONE_LEVEL_PRIVILEGED = 150

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeserver.rules.sync_tokens import (
+from homeserver.rules.sync.sync_tokens import (
     TOKEN_LENGTH_MAX,
     InvalidToken,
     Mark,

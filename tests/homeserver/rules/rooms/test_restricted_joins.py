@@ -9,7 +9,7 @@ from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.graph.power_levels import PowerLevels
 from homeserver import limits
-from homeserver.rules.restricted_joins import allowed_rooms, find_authorising_user
+from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user
 
 ALICE, BOB, CAROL = (UserId(f"@{name}:here.example") for name in ("alice", "bob", "carol"))
 

@@ -7,7 +7,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import ROOM_VERSIONS
-from homeserver.rules.room_upgrades import Upgrade, build_closed_levels, build_upgrade_drafts
+from homeserver.rules.rooms.room_upgrades import Upgrade, build_closed_levels, build_upgrade_drafts
 
 ALICE, BOB = UserId("@alice:here.example"), UserId("@bob:here.example")
 

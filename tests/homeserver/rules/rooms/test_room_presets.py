@@ -7,13 +7,13 @@ import pytest
 from federation.events.ids import RoomAlias, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver.errors import MatrixError
-from homeserver.rules.room_presets import (
+from homeserver.rules.rooms.room_presets import (
     NewRoom,
     build_membership_draft,
     build_power_levels,
     build_room_drafts,
 )
-from homeserver.rules.room_requests import parse_invitees, parse_room_request
+from homeserver.rules.rooms.room_requests import parse_invitees, parse_room_request
 
 ALICE = UserId("@alice:here.example")
 BOB = UserId("@bob:here.example")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeserver.rules.login_flows import (
+from homeserver.rules.accounts.login_flows import (
     DUMMY,
     PASSWORD,
     REGISTRATION_TOKEN,

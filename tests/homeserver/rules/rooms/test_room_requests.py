@@ -8,7 +8,7 @@ from federation.events.ids import ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.room_requests import (
+from homeserver.rules.rooms.room_requests import (
     RoomRequest,
     build_alias,
     choose_version,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from homeserver.rules.public_rooms import Search, describe, matches, order
+from homeserver.rules.rooms.public_rooms import Search, describe, matches, order
 
 CONTENTS: dict[tuple[str, str], dict[str, Any]] = {
     ("m.room.name", ""): {"name": "Café"},

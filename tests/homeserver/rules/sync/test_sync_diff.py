@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.events.ids import EventId, StateKey
-from homeserver.rules.sync_diff import changes_summary, heroes, last, state_delta
+from homeserver.rules.sync.sync_diff import changes_summary, heroes, last, state_delta
 
 TOPIC: StateKey = ("m.room.topic", "")
 NAME: StateKey = ("m.room.name", "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from federation.events.ids import EventId
 from homeserver.errors import bad_json, invalid_param
-from homeserver.rules.device_keys import check_text
+from homeserver.rules.encryption.device_keys import check_text
 
 READ, PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 _TS_MAX = 2**53 - 1

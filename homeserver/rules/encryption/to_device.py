@@ -14,7 +14,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, InvalidIdentifier, UserId, parse_user_id
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param, too_large
-from homeserver.rules.device_keys import check_text
+from homeserver.rules.encryption.device_keys import check_text
 
 ALL_DEVICES = DeviceId("*")
 Messages = Mapping[UserId, Mapping[DeviceId, JsonObject]]

@@ -7,7 +7,7 @@ import pytest
 from federation.events.signing import encode_base64
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.device_keys import (
+from homeserver.rules.encryption.device_keys import (
     check_text,
     parse_cross_signing_key,
     parse_device_keys,

@@ -21,7 +21,7 @@ from federation.events.ids import EventId, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from federation.graph.power_levels import LEVEL_DEFAULTS, PowerLevels, read_level
-from homeserver.rules.room_presets import CREATOR_LEVEL, TOMBSTONE_LEVEL_PRIVILEGED
+from homeserver.rules.rooms.room_presets import CREATOR_LEVEL, TOMBSTONE_LEVEL_PRIVILEGED
 
 _CARRIED = (
     "m.room.server_acl",

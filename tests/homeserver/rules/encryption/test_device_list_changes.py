@@ -1,7 +1,7 @@
 """What follows from changes in rooms for a user's device lists, in the order of the log."""
 
 from federation.events.ids import EventId, RoomId, UserId
-from homeserver.rules.device_list_changes import (
+from homeserver.rules.encryption.device_list_changes import (
     EncryptionChange,
     ListChange,
     MembershipChange,

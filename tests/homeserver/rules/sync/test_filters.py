@@ -6,7 +6,7 @@ import pytest
 
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.filters import (
+from homeserver.rules.sync.filters import (
     NO_FILTER,
     parse_event_filter,
     parse_filter,

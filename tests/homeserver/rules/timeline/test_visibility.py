@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from homeserver.rules.visibility import (
+from homeserver.rules.timeline.visibility import (
     Moment,
     may_see,
     membership_of,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from homeserver.rules.server_names import SERVER_NAME_CHARACTERS, name_problem
+from homeserver.rules.accounts.server_names import SERVER_NAME_CHARACTERS, name_problem
 
 LONG = ".".join(["a" * 63] * 3)
 

@@ -4,7 +4,7 @@ import pytest
 
 from homeserver import limits
 from homeserver.errors import MatrixError
-from homeserver.rules.canonical_aliases import new_aliases, without_alias
+from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
 
 
 def test_only_aliases_that_were_not_there_before_are_new() -> None:

@@ -8,7 +8,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import room_version
 from federation.graph.power_levels import PowerLevels
-from homeserver.rules.head_merges import MERGE_TYPE, find_merging_user
+from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user
 
 A, B, C = (UserId(f"@{name}:here") for name in "abc")
 

@@ -1,0 +1,1 @@
+"""Log-in flows, rate limits, and what a server may be called."""

@@ -1,0 +1,1 @@
+"""Keys of devices, whose device lists changed, and messages between devices."""

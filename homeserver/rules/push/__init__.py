@@ -1,0 +1,1 @@
+"""The push rules that a user begins with."""

@@ -1,0 +1,1 @@
+"""What makes, merges, upgrades and lists rooms, and who may join them."""

@@ -1,0 +1,1 @@
+"""Filters and tokens of clients, and what of a room's state a sync sends."""
