@@ -11,7 +11,7 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import forbidden, invalid_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.account_data import AccountDataService
+from homeserver.services.account_data.account_data import AccountDataService
 
 
 class AccountDataApi:

@@ -17,9 +17,9 @@ from homeserver.api.routes import Auth, Route, v1, v3
 from homeserver.errors import MatrixError, forbidden, invalid_param, missing_param
 from homeserver.rules.accounts.login_flows import REGISTRATION_TOKEN, registration_flows
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.accounts import Accounts, Registration
-from homeserver.services.logins import LoggedIn, NewDevice
-from homeserver.services.uia import Uia, guarded
+from homeserver.services.accounts.accounts import Accounts, Registration
+from homeserver.services.accounts.logins import LoggedIn, NewDevice
+from homeserver.services.accounts.uia import Uia, guarded
 
 
 class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ from federation.events.ids import DeviceId
 from homeserver.api.request import Request, convert
 from homeserver.api.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.devices import Devices
-from homeserver.services.uia import Uia, guarded
+from homeserver.services.accounts.devices import Devices
+from homeserver.services.accounts.uia import Uia, guarded
 from homeserver.storage.accounts.devices import Device
 
 

@@ -14,7 +14,7 @@ from federation.events.canonical_json import JsonObject
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.directory import Directory, parse_alias, parse_room
+from homeserver.services.rooms.directory import Directory, parse_alias, parse_room
 
 
 class _NewAlias(msgspec.Struct, frozen=True):

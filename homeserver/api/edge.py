@@ -29,8 +29,8 @@ from homeserver.api.query import Query
 from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route
 from homeserver.errors import MatrixError, invalid_param, unavailable
-from homeserver.services.rate_limits import RateLimiter
-from homeserver.services.requester import Requester
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.requester import Requester
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
 
 _log = logging.getLogger(__name__)

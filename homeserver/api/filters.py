@@ -11,7 +11,7 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import forbidden
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.filters import Filters
+from homeserver.services.sync.filters import Filters
 
 
 class FiltersApi:

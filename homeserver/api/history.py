@@ -15,7 +15,7 @@ from homeserver.api.routes import Route, v3
 from homeserver.errors import invalid_param, missing_param
 from homeserver.rules.sync.filters import EventFilter, parse_event_filter
 from homeserver.rules.sync.sync_tokens import Point, SyncToken
-from homeserver.services.history import History, PageRequest
+from homeserver.services.timeline.history import History, PageRequest
 
 
 class HistoryApi:

@@ -14,11 +14,11 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import bad_json, missing_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.cross_signing import CrossSigning
-from homeserver.services.device_lists import DeviceLists
-from homeserver.services.key_queries import KeyQueries
-from homeserver.services.keys import Keys
-from homeserver.services.uia import Uia, guarded
+from homeserver.services.accounts.uia import Uia, guarded
+from homeserver.services.encryption.cross_signing import CrossSigning
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.key_queries import KeyQueries
+from homeserver.services.encryption.keys import Keys
 from homeserver.storage.logs import LOG
 
 _TIMEOUT_MS = 10_000

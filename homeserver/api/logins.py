@@ -17,7 +17,7 @@ from homeserver.api.routes import Auth, Route, v3
 from homeserver.errors import MatrixError, bad_json, missing_param
 from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.logins import Logins, NewDevice
+from homeserver.services.accounts.logins import Logins, NewDevice
 
 
 class LoginBody(msgspec.Struct, frozen=True, kw_only=True):

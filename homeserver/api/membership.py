@@ -22,9 +22,9 @@ from homeserver.api.request import Request, convert
 from homeserver.api.routes import Route, v3
 from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.directory import parse_room
-from homeserver.services.membership import Membership, parse_user
-from homeserver.services.requester import Requester
+from homeserver.services.accounts.requester import Requester
+from homeserver.services.rooms.directory import parse_room
+from homeserver.services.rooms.membership import Membership, parse_user
 
 
 class _Reason(msgspec.Struct, frozen=True):

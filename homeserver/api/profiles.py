@@ -10,7 +10,7 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Auth, Route, v3
 from homeserver.errors import missing_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.profiles import Profiles, parse_target
+from homeserver.services.accounts.profiles import Profiles, parse_target
 
 
 class ProfilesApi:

@@ -17,7 +17,7 @@ from homeserver.api.routes import Auth, Route, v3
 from homeserver.errors import invalid_param, not_found
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.rooms.public_rooms import Search
-from homeserver.services.public_rooms import PublicRooms
+from homeserver.services.rooms.public_rooms import PublicRooms
 
 
 class _Asked(msgspec.Struct, frozen=True):

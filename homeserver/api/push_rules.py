@@ -8,7 +8,7 @@ from __future__ import annotations
 from federation.events.canonical_json import JsonObject
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
-from homeserver.services.push_rules import PushRules
+from homeserver.services.push.push_rules import PushRules
 
 
 class PushRulesApi:

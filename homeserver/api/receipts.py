@@ -10,7 +10,7 @@ from federation.events.ids import RoomId
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.receipts import Receipts
+from homeserver.services.ephemeral.receipts import Receipts
 
 
 class ReceiptsApi:

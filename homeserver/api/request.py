@@ -20,7 +20,7 @@ from homeserver import limits
 from homeserver.api.json_body import check_canonical, parse_object
 from homeserver.api.query import Query
 from homeserver.errors import MatrixError, bad_json, missing_param, not_json, too_large
-from homeserver.services.requester import Requester
+from homeserver.services.accounts.requester import Requester
 
 __all__ = ["Query", "Request", "Requester"]
 

@@ -15,9 +15,9 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.rooms.room_requests import parse_room_request
-from homeserver.services.directory import parse_room
-from homeserver.services.rooms import RoomCreation
-from homeserver.services.upgrades import Upgrades
+from homeserver.services.rooms.directory import parse_room
+from homeserver.services.rooms.rooms import RoomCreation
+from homeserver.services.rooms.upgrades import Upgrades
 
 
 class _Upgrade(msgspec.Struct, frozen=True):

@@ -16,8 +16,8 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.directory import parse_room
-from homeserver.services.state import MemberFilter, State
+from homeserver.services.rooms.directory import parse_room
+from homeserver.services.rooms.state import MemberFilter, State
 
 _MEMBERSHIPS = frozenset({"join", "invite", "knock", "leave", "ban"})
 

@@ -13,7 +13,7 @@ from homeserver.api.routes import Route, v3
 from homeserver.errors import invalid_param
 from homeserver.rules.sync.filters import SyncFilter
 from homeserver.rules.sync.sync_tokens import InvalidToken, SyncToken, parse_sync
-from homeserver.services.filters import Filters
+from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.loop import Sync, SyncRequest
 
 _PRESENCE = (None, "offline", "online", "unavailable")

@@ -12,7 +12,7 @@ from federation.events.ids import RoomId
 from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.timeline import SendRequest, Timeline
+from homeserver.services.timeline.timeline import SendRequest, Timeline
 
 
 class TimelineApi:

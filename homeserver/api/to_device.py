@@ -10,7 +10,7 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import missing_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.to_device import ToDevice
+from homeserver.services.encryption.to_device import ToDevice
 
 
 class ToDeviceApi:

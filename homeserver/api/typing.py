@@ -11,7 +11,7 @@ from homeserver.api.request import Request
 from homeserver.api.routes import Route, v3
 from homeserver.errors import forbidden, missing_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.typing import Typing
+from homeserver.services.ephemeral.typing import Typing
 
 
 class TypingApi:

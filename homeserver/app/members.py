@@ -5,12 +5,12 @@ from __future__ import annotations
 from federation.events.ids import ServerName
 from federation.ports import Clock
 from homeserver.app.engine import Engine
-from homeserver.services.guests import GuestStays
-from homeserver.services.invite_permission import InvitePermission
-from homeserver.services.membership import Membership, People
-from homeserver.services.profiles import Profiles
-from homeserver.services.room_access import RoomAccess, RoomEngine
-from homeserver.services.successions import Move, Successions
+from homeserver.services.accounts.profiles import Profiles
+from homeserver.services.rooms.guests import GuestStays
+from homeserver.services.rooms.invite_permission import InvitePermission
+from homeserver.services.rooms.membership import Membership, People
+from homeserver.services.rooms.room_access import RoomAccess, RoomEngine
+from homeserver.services.rooms.successions import Move, Successions
 
 
 def make_guests(engine: Engine, membership: Membership, clock: Clock) -> GuestStays:

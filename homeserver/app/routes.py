@@ -34,8 +34,8 @@ from homeserver.api.query import PageTokens
 from homeserver.api.routes import Route, table
 from homeserver.app.services import Services
 from homeserver.config import Config
-from homeserver.services.accounts import resolve_user
-from homeserver.services.push_rules import PushRules
+from homeserver.services.accounts.accounts import resolve_user
+from homeserver.services.push.push_rules import PushRules
 
 
 class _Api(Protocol):

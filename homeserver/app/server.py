@@ -39,7 +39,7 @@ from homeserver.engine.committer import Committer
 from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.writer import Signer
 from homeserver.metrics import MetricsStore
-from homeserver.services.rate_limits import RateLimiter, configured_rates
+from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.signing_keys import SigningKeyInvalid, create_signing_key, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError

@@ -21,54 +21,54 @@ from homeserver.engine.log_history import LogHistory
 from homeserver.engine.reader import event_entry
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError, not_found
-from homeserver.services.account_data import AccountDataService
-from homeserver.services.accounts import AccountParts, Accounts, resolve_user
-from homeserver.services.backfill import RoomBackfill
-from homeserver.services.cross_signing import CrossSigning
-from homeserver.services.deactivation.departures import AccountDepartures
-from homeserver.services.device_lists import DeviceLists
-from homeserver.services.device_removal import DeviceRemoval
-from homeserver.services.devices import Devices
-from homeserver.services.directory import Directory
-from homeserver.services.federation_edus import FederationEdus
-from homeserver.services.federation_queries import FederationQueries
-from homeserver.services.filters import Filters
-from homeserver.services.guests import GuestStays
-from homeserver.services.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
-from homeserver.services.history import History
-from homeserver.services.key_queries import KeyQueries
-from homeserver.services.keys import Keys
-from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.logins import LoginParts, Logins
-from homeserver.services.member_state import MemberState
-from homeserver.services.membership import Membership, People
-from homeserver.services.outside.handshake_intents import DurableHandshakes
-from homeserver.services.outside.remote_invites import RemoteInvites
-from homeserver.services.own_devices import OwnDeviceNames
-from homeserver.services.passwords import Passwords
-from homeserver.services.profiles import Profiles
-from homeserver.services.public_rooms import PublicRooms
-from homeserver.services.push_rules import PushRules
-from homeserver.services.rate_limits import RateLimiter
-from homeserver.services.receipts import Receipts
-from homeserver.services.remote_devices import RemoteDevices
-from homeserver.services.room_access import RoomEngine
-from homeserver.services.rooms import RoomCreation
-from homeserver.services.seen_devices import SeenDevices
-from homeserver.services.state import State
-from homeserver.services.sync.departures import DepartedRooms
+from homeserver.services.account_data.account_data import AccountDataService
+from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
+from homeserver.services.accounts.device_removal import DeviceRemoval
+from homeserver.services.accounts.devices import Devices
+from homeserver.services.accounts.logins import LoginParts, Logins
+from homeserver.services.accounts.own_devices import OwnDeviceNames
+from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.profiles import Profiles
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.seen_devices import SeenDevices
+from homeserver.services.accounts.tokens import Tokens
+from homeserver.services.accounts.uia import Proofs, Uia
+from homeserver.services.encryption.cross_signing import CrossSigning
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.key_queries import KeyQueries
+from homeserver.services.encryption.keys import Keys
+from homeserver.services.encryption.remote_devices import RemoteDevices
+from homeserver.services.encryption.to_device import ToDevice
+from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.ephemeral.typing import Typing
+from homeserver.services.federation.edus import FederationEdus
+from homeserver.services.federation.queries import FederationQueries
+from homeserver.services.push.push_rules import PushRules
+from homeserver.services.rooms.departures import AccountDepartures
+from homeserver.services.rooms.directory import Directory
+from homeserver.services.rooms.guests import GuestStays
+from homeserver.services.rooms.joining.handshake_intents import DurableHandshakes
+from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
+from homeserver.services.rooms.joining.remote_invites import RemoteInvites
+from homeserver.services.rooms.member_state import MemberState
+from homeserver.services.rooms.membership import Membership, People
+from homeserver.services.rooms.public_rooms import PublicRooms
+from homeserver.services.rooms.room_access import RoomEngine
+from homeserver.services.rooms.rooms import RoomCreation
+from homeserver.services.rooms.state import State
+from homeserver.services.rooms.upgrades import Upgrades
+from homeserver.services.sync.filters import Filters
+from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.loop import Sync, SyncEngine
-from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.rooms.departed import DepartedRooms
+from homeserver.services.sync.rooms.joined import RoomPlanner
+from homeserver.services.sync.rooms.state import SyncState
+from homeserver.services.sync.rooms.timelines import Timelines
 from homeserver.services.sync.sources import SyncSources
-from homeserver.services.sync.state import SyncState
-from homeserver.services.sync.timelines import Timelines
-from homeserver.services.timeline import Timeline
-from homeserver.services.to_device import ToDevice
-from homeserver.services.tokens import Tokens
-from homeserver.services.typing import Typing
-from homeserver.services.uia import Proofs, Uia
-from homeserver.services.upgrades import Upgrades
-from homeserver.services.visibility import Visibility
+from homeserver.services.timeline.backfill import RoomBackfill
+from homeserver.services.timeline.history import History
+from homeserver.services.timeline.timeline import Timeline
+from homeserver.services.timeline.visibility import Visibility
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,18 +47,18 @@ from homeserver.engine.transactions import Transactions
 from homeserver.engine.writer import Writer
 from homeserver.errors import MatrixError, not_found
 from homeserver.metrics import MetricsStore
-from homeserver.services.account_data import AccountDataService
-from homeserver.services.directory import Directory, Target
-from homeserver.services.member_state import MemberState
-from homeserver.services.membership import Membership, People
-from homeserver.services.push_rules import PushRules
-from homeserver.services.requester import Requester
-from homeserver.services.room_access import RoomEngine
-from homeserver.services.rooms import RoomCreation
-from homeserver.services.state import State
-from homeserver.services.successions import Successions
-from homeserver.services.timeline import Timeline
-from homeserver.services.upgrades import Upgrades
+from homeserver.services.account_data.account_data import AccountDataService
+from homeserver.services.accounts.requester import Requester
+from homeserver.services.push.push_rules import PushRules
+from homeserver.services.rooms.directory import Directory, Target
+from homeserver.services.rooms.member_state import MemberState
+from homeserver.services.rooms.membership import Membership, People
+from homeserver.services.rooms.room_access import RoomEngine
+from homeserver.services.rooms.rooms import RoomCreation
+from homeserver.services.rooms.state import State
+from homeserver.services.rooms.successions import Successions
+from homeserver.services.rooms.upgrades import Upgrades
+from homeserver.services.timeline.timeline import Timeline
 from homeserver.storage import logs
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore

@@ -24,20 +24,20 @@ from homeserver.engine.committer import Committer
 from homeserver.engine.entries import AccountDataEntry, Unit
 from homeserver.engine.fanout import Fanout
 from homeserver.engine.reader import event_entry
-from homeserver.services.device_lists import DeviceLists
-from homeserver.services.filters import Filters
-from homeserver.services.history import History
-from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.receipts import Receipts
-from homeserver.services.sync.departures import DepartedRooms
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.to_device import ToDevice
+from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.ephemeral.typing import Typing
+from homeserver.services.sync.filters import Filters
+from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.loop import Sync, SyncEngine
-from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.rooms.departed import DepartedRooms
+from homeserver.services.sync.rooms.joined import RoomPlanner
+from homeserver.services.sync.rooms.state import SyncState
+from homeserver.services.sync.rooms.timelines import Timelines
 from homeserver.services.sync.sources import SyncSources
-from homeserver.services.sync.state import SyncState
-from homeserver.services.sync.timelines import Timelines
-from homeserver.services.to_device import ToDevice
-from homeserver.services.typing import Typing
-from homeserver.services.visibility import Visibility
+from homeserver.services.timeline.history import History
+from homeserver.services.timeline.visibility import Visibility
 from homeserver.storage import logs
 from homeserver.storage.account_data import account_data
 from homeserver.storage.account_data.account_data import AccountData

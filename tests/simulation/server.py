@@ -51,7 +51,7 @@ from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.log_connection import LogLost
 from homeserver.engine.writer import Signer
 from homeserver.errors import MatrixError
-from homeserver.services.handshakes import HandshakeRooms, RoomEntrance
+from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (

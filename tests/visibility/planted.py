@@ -13,13 +13,13 @@ from homeserver.engine.history.moments import Moments
 from homeserver.engine.history.server_visibility import ServerVisibility
 from homeserver.engine.room import Room
 from homeserver.rules.timeline.visibility import Moment, may_see
-from homeserver.services import visibility
-from homeserver.services.history import History
-from homeserver.services.history_gaps import HistoryGaps
-from homeserver.services.room_access import RoomAccess
-from homeserver.services.sync.departures import DepartedRooms
+from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.services.sync.plans import Ask
-from homeserver.services.visibility import Visibility
+from homeserver.services.sync.rooms.departed import DepartedRooms
+from homeserver.services.timeline import visibility
+from homeserver.services.timeline.history import History
+from homeserver.services.timeline.history_gaps import HistoryGaps
+from homeserver.services.timeline.visibility import Visibility
 
 
 def _current_state_decides() -> None:

@@ -15,20 +15,20 @@ from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
 from homeserver.errors import MatrixError
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
-from homeserver.services.backfill import RoomBackfill
-from homeserver.services.history import History, PageRequest
-from homeserver.services.lazy_members import LazyMembers
-from homeserver.services.requester import Requester
-from homeserver.services.room_access import RoomEngine
-from homeserver.services.state import MemberFilter, State
-from homeserver.services.sync.departures import DepartedRooms
+from homeserver.services.accounts.requester import Requester
+from homeserver.services.ephemeral.typing import TypingToken
+from homeserver.services.rooms.room_access import RoomEngine
+from homeserver.services.rooms.state import MemberFilter, State
+from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.loop import Sync, SyncEngine, SyncRequest
-from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.rooms.departed import DepartedRooms
+from homeserver.services.sync.rooms.joined import RoomPlanner
+from homeserver.services.sync.rooms.state import SyncState
+from homeserver.services.sync.rooms.timelines import Timelines
 from homeserver.services.sync.sources import SyncSources
-from homeserver.services.sync.state import SyncState
-from homeserver.services.sync.timelines import Timelines
-from homeserver.services.typing import TypingToken
-from homeserver.services.visibility import Visibility
+from homeserver.services.timeline.backfill import RoomBackfill
+from homeserver.services.timeline.history import History, PageRequest
+from homeserver.services.timeline.visibility import Visibility
 from tests.simulation.server import SimulatedServer
 
 DEV = DeviceId("DEV")

@@ -19,7 +19,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.rules.encryption.device_keys import MASTER, SELF_SIGNING
-from homeserver.services.device_lists import load_device_keys, load_signing_keys
+from homeserver.services.encryption.device_lists import load_device_keys, load_signing_keys
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import device_lists
 

@@ -13,7 +13,9 @@ import orjson
 from federation.events.ids import EventId, RoomId
 from homeserver.engine.log_history import LogHistory
 from homeserver.engine.rooms import Rooms
-from homeserver.services.client_events import (
+from homeserver.services.sync.plans import RoomPlan, Summary
+from homeserver.services.sync.rooms.timelines import Timeline
+from homeserver.services.timeline.client_events import (
     Extras,
     Viewer,
     json_list,
@@ -24,8 +26,6 @@ from homeserver.services.client_events import (
     render,
     render_state,
 )
-from homeserver.services.sync.plans import RoomPlan, Summary
-from homeserver.services.sync.timelines import Timeline
 
 _UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
 

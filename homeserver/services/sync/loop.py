@@ -31,20 +31,20 @@ from homeserver.engine.rooms import Room, Rooms
 from homeserver.rules.sync.filters import NO_FILTER, SyncFilter
 from homeserver.rules.sync.sync_tokens import SyncToken, format_sync
 from homeserver.rules.timeline.visibility import VISIBILITY_KEY
-from homeserver.services.client_events import Viewer
-from homeserver.services.ignored_users import IgnoredUsers
-from homeserver.services.lazy_members import LazyMembers
+from homeserver.services.account_data.ignored_users import IgnoredUsers
 from homeserver.services.sync import answers
 from homeserver.services.sync.answers import Answer
-from homeserver.services.sync.beside import Plans, SyncBeside
-from homeserver.services.sync.departures import DepartedRooms
 from homeserver.services.sync.ephemeral import account_data_event
-from homeserver.services.sync.invites import stripped_state
-from homeserver.services.sync.news import RoomNews, scan
+from homeserver.services.sync.extras import Plans, SyncBeside
+from homeserver.services.sync.lazy_members import LazyMembers
+from homeserver.services.sync.log_delta import RoomNews, scan
 from homeserver.services.sync.plans import Ask, Look, RoomPlan
-from homeserver.services.sync.rooms import RoomPlanner
+from homeserver.services.sync.rooms.departed import DepartedRooms
+from homeserver.services.sync.rooms.invites import stripped_state
+from homeserver.services.sync.rooms.joined import RoomPlanner
+from homeserver.services.sync.rooms.state import NAMING_KEYS
 from homeserver.services.sync.sources import SyncSources
-from homeserver.services.sync.state import NAMING_KEYS
+from homeserver.services.timeline.client_events import Viewer
 from homeserver.storage.logs import LOG
 
 

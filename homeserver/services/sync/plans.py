@@ -13,8 +13,8 @@ import msgspec
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.engine.memberships import UserRoom
 from homeserver.rules.sync.filters import SyncFilter
-from homeserver.services.sync.news import News
-from homeserver.services.sync.timelines import NOTHING, Timeline
+from homeserver.services.sync.log_delta import News
+from homeserver.services.sync.rooms.timelines import NOTHING, Timeline
 
 
 class Ask(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from federation.events.ids import DeviceId, RoomId, UserId
-from homeserver.services.typing import TypingToken
+from homeserver.services.ephemeral.typing import TypingToken
 from homeserver.storage.account_data.account_data import AccountData
 from homeserver.storage.ephemeral.receipts import ReceiptRow
 

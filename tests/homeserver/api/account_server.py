@@ -28,16 +28,16 @@ from homeserver.engine.entries import DeviceListEntry, Entry
 from homeserver.engine.transactions import Transactions
 from homeserver.errors import not_found
 from homeserver.metrics import MetricsStore
-from homeserver.services.accounts import AccountParts, Accounts, resolve_user
-from homeserver.services.device_removal import DeviceRemoval
-from homeserver.services.devices import Devices
-from homeserver.services.logins import LoginParts, Logins
-from homeserver.services.passwords import Passwords
-from homeserver.services.profiles import Profiles
-from homeserver.services.rate_limits import RateLimiter, configured_rates
-from homeserver.services.seen_devices import SeenDevices
-from homeserver.services.tokens import Tokens
-from homeserver.services.uia import Proofs, Uia
+from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
+from homeserver.services.accounts.device_removal import DeviceRemoval
+from homeserver.services.accounts.devices import Devices
+from homeserver.services.accounts.logins import LoginParts, Logins
+from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.profiles import Profiles
+from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
+from homeserver.services.accounts.seen_devices import SeenDevices
+from homeserver.services.accounts.tokens import Tokens
+from homeserver.services.accounts.uia import Proofs, Uia
 from homeserver.storage import logs
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.engine_store import PostgresStore

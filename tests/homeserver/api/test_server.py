@@ -20,8 +20,8 @@ from homeserver.clock import SystemClock
 from homeserver.config import Listener
 from homeserver.metrics import MetricsStore
 from homeserver.rules.accounts.rate_limits import Limit, Rate
-from homeserver.services.rate_limits import RateLimiter
-from homeserver.services.requester import Requester
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.requester import Requester
 
 
 class NoTokens:

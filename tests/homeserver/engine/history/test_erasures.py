@@ -8,7 +8,7 @@ import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
 from homeserver.engine.reader import BEGINNING
-from homeserver.services.visibility import Visibility
+from homeserver.services.timeline.visibility import Visibility
 from homeserver.storage.accounts import accounts
 from tests.homeserver.engine.engine_world import (
     ALICE,

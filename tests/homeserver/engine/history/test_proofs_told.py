@@ -13,8 +13,8 @@ from federation.graph.building import EventDraft, build_event
 from homeserver.engine.residents import Residents
 from homeserver.engine.resolution.resolver import Resolver
 from homeserver.engine.room import Room
-from homeserver.services.explain import Explainer
 from homeserver.storage.engine_store import PostgresStore
+from homeserver.tools.explain import Explainer
 from tests.federation.transport.memory_ports import CountingMetrics
 from tests.homeserver.engine.engine_world import draft, message
 from tests.homeserver.room_world import ALICE, HERE, STRANGER

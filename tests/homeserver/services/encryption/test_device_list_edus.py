@@ -4,9 +4,9 @@ import pytest
 
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.services.cross_signing import CrossSigning
+from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_list_edus import StoredListEdus
-from homeserver.services.keys import Keys
+from homeserver.services.encryption.keys import Keys
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import (
     ALICE,

@@ -419,7 +419,7 @@ async def test_a_timeline_begins_behind_a_gap_and_is_limited(
         return list(previous)
 
     monkeypatch.setattr(syncs.world.reader, "gaps", gaps)
-    monkeypatch.setattr("homeserver.services.sync.timelines._follows", lambda *_: False)
+    monkeypatch.setattr("homeserver.services.sync.rooms.timelines._follows", lambda *_: False)
     timeline = (await syncs.get(since=since))["rooms"]["join"][room_id]["timeline"]
     assert bodies(timeline["events"]) == ["after", "later"]
     assert timeline["limited"] is True

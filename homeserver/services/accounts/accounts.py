@@ -1,0 +1,261 @@
+"""Accounts: making them, their passwords, and their end.
+
+Rules:
+1. An account, its profile, device and access token are one statement; a registration token is used
+   up in the same transaction.
+2. A user ID is never given out twice, not even after its account's deactivation.
+3. Whoever ended an account may ask again, for the answer may have been lost: the access token that
+   was ended with it is known by its hash, for that alone.
+4. What ends devices (a new password, deactivation) goes through `DeviceRemoval`, in one unit.
+
+Spec: client-server API, "Account registration and management".
+"""
+
+from __future__ import annotations
+
+from base64 import b32encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import NamedTuple
+
+import orjson
+
+from federation.events.ids import (
+    InvalidIdentifier,
+    ServerName,
+    UserId,
+    parse_localpart,
+    parse_user_id,
+)
+from federation.ports import Clock
+from homeserver.engine.entries import Entry
+from homeserver.errors import MatrixError, forbidden
+from homeserver.services.accounts.device_removal import DeviceRemoval
+from homeserver.services.accounts.logins import LoggedIn, NewDevice, make_device_id
+from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.requester import Requester
+from homeserver.services.accounts.tokens import Tokens, token_hash, unknown_token
+from homeserver.storage.account_data import account_data
+from homeserver.storage.accounts import accounts, profiles, registration_tokens, tokens
+from homeserver.storage.database import Connection, Database
+
+
+class Registration(NamedTuple):
+    """What someone registers with. `localpart` None: the server picks one. `token` is a
+    registration token, to be used up. `inhibit_login` makes no device."""
+
+    localpart: str | None
+    password: str | None
+    device: NewDevice
+    token: str | None = None
+    inhibit_login: bool = False
+    is_guest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccountParts:
+    """What accounts are made of, and what must be told of their end. `shared_tokens` are the
+    configuration's registration tokens, which are never used up."""
+
+    clock: Clock
+    random_bytes: Callable[[int], bytes]
+    passwords: Passwords
+    tokens: Tokens
+    removal: DeviceRemoval
+    on_deactivated: Sequence[Callable[[UserId], None]] = ()
+    shared_tokens: Sequence[str] = ()
+
+
+class Accounts:
+    """Makes and ends accounts of this server."""
+
+    def __init__(self, database: Database, server_name: ServerName, parts: AccountParts) -> None:
+        self._database, self._server_name, self._parts = database, server_name, parts
+
+    def user_id(self, username: str) -> UserId:
+        """The user ID for a wanted name, capitals lowered. Raises 400 M_INVALID_USERNAME."""
+        try:
+            return parse_user_id(f"@{parse_localpart(username.lower())}:{self._server_name}")
+        except InvalidIdentifier as error:
+            raise MatrixError(
+                400, "M_INVALID_USERNAME", f"Not a valid user name: {error}"
+            ) from error
+
+    async def check_available(self, username: str) -> None:
+        """Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
+        user_id = self.user_id(username)
+        async with self._database.connection() as connection:
+            if await accounts.load(connection, user_id) is not None:
+                raise in_use()
+
+    async def register(self, wanted: Registration) -> LoggedIn:
+        """Makes an account, logged in on its first device. Raises 400 M_USER_IN_USE,
+        M_INVALID_USERNAME, M_INVALID_PARAM (password), 403 for a used-up registration token."""
+        localpart = wanted.localpart
+        user_id = self.user_id(self._random_localpart() if localpart is None else localpart)
+        password = wanted.password
+        password_hash = None if password is None else await self._parts.passwords.hash(password)
+        token = self._parts.tokens.make()
+        device_id = wanted.device.device_id or make_device_id(self._parts.random_bytes)
+        new = accounts.NewAccount(
+            user_id=user_id,
+            password_hash=password_hash,
+            is_guest=wanted.is_guest,
+            display_name=orjson.dumps(user_id[1:].partition(":")[0]),
+            created_ms=self._parts.clock.now_ms(),
+            device_id=None if wanted.inhibit_login else device_id,
+            device_name=wanted.device.display_name,
+            token_hash=token_hash(token),
+            address=wanted.device.address,
+        )
+        await self._store(new, wanted.token)
+        if wanted.inhibit_login:
+            return LoggedIn(user_id, None, None)
+        return LoggedIn(user_id, device_id, token)
+
+    async def guest_of(self, token: str, username: str) -> Requester:
+        """The guest with an access token, who must have that user name. Raises 403 M_FORBIDDEN
+        where it isn't a guest's, 400 M_INVALID_USERNAME."""
+        try:
+            guest = await self._parts.tokens.requester(token)
+        except MatrixError as error:
+            raise forbidden("guest_access_token isn't an access token") from error
+        if not guest.is_guest:
+            raise forbidden("guest_access_token isn't a guest's")
+        if self.user_id(username) != guest.user_id:
+            raise MatrixError(400, "M_INVALID_USERNAME", "A guest keeps their user name")
+        return guest
+
+    async def upgrade_guest(self, guest: Requester, wanted: Registration) -> LoggedIn:
+        """Makes a guest's account an ordinary one, and logs it in on a further device. Raises as
+        `register`."""
+        parts, user_id = self._parts, guest.user_id
+        password_hash = await parts.passwords.hash(wanted.password or "")
+        token = parts.tokens.make()
+        device_id = wanted.device.device_id or make_device_id(parts.random_bytes)
+        now_ms = parts.clock.now_ms()
+        login = tokens.Login(
+            user_id=user_id,
+            password_hash=password_hash,
+            device_id=device_id,
+            device_name=wanted.device.display_name,
+            token_hash=token_hash(token),
+            now_ms=now_ms,
+            address=wanted.device.address,
+        )
+        async with self._database.transaction() as connection:
+            await self._use_token(connection, wanted.token, now_ms)
+            if not await accounts.upgrade_guest(connection, user_id, password_hash):
+                raise in_use()
+            if not wanted.inhibit_login:
+                await tokens.log_in(connection, login)
+        parts.tokens.forget(user_id)
+        if wanted.inhibit_login:
+            return LoggedIn(user_id, None, None)
+        return LoggedIn(user_id, device_id, token)
+
+    async def change_password(
+        self, requester: Requester, password: str, *, logout_devices: bool
+    ) -> None:
+        """Sets a new password; ends all other devices, if asked."""
+        password_hash = await self._parts.passwords.hash(password)
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            if not await accounts.change_password(connection, requester.user_id, password_hash):
+                raise forbidden("This account has no password")
+            return ()
+
+        if logout_devices:
+            await self._parts.removal.remove(
+                requester.user_id, None, spare=requester.device_id, first=work
+            )
+        else:
+            async with self._database.transaction() as connection:
+                await work(connection)
+
+    async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
+        """Ends an account for good: password, profile, devices and tokens are gone when this
+        returns; its rooms are left in the background (`deactivation.departures`). `erase`: account
+        data and filters go, too, and who joins a room later sees none of the user's messages."""
+        user_id = requester.user_id
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
+            await profiles.delete(connection, user_id, None)
+            if erase:
+                await account_data.delete_all(connection, user_id)
+            return ()
+
+        await self._parts.removal.remove(user_id, None, first=work)
+        for hook in self._parts.on_deactivated:
+            hook(user_id)
+
+    async def check_ended(self, token: str, *, erased: bool) -> None:
+        """Raises 401 M_UNKNOWN_TOKEN unless an account was ended by a request with this access
+        token, and erased, if that is asked for."""
+        async with self._database.connection() as connection:
+            if not await accounts.is_ended_by(connection, token_hash(token), erased=erased):
+                raise unknown_token()
+
+    async def is_password_right(self, user_id: UserId, password: str) -> bool:
+        """For interactive authentication."""
+        async with self._database.connection() as connection:
+            account = await accounts.load(connection, user_id)
+        return await self._parts.passwords.is_right(
+            password, account.password_hash if account else None
+        )
+
+    async def is_token_usable(self, token: str) -> bool:
+        """Whether somebody may register with a registration token."""
+        if self._is_shared(token):
+            return True
+        async with self._database.connection() as connection:
+            return await registration_tokens.is_usable(
+                connection, token, self._parts.clock.now_ms()
+            )
+
+    async def _store(self, new: accounts.NewAccount, registration_token: str | None) -> None:
+        async with self._database.transaction() as connection:
+            await self._use_token(connection, registration_token, new.created_ms)
+            if not await accounts.create(connection, new):
+                raise in_use()
+
+    async def _use_token(
+        self, connection: Connection, registration_token: str | None, now_ms: int
+    ) -> None:
+        if registration_token is None or self._is_shared(registration_token):
+            return
+        if not await registration_tokens.use(connection, registration_token, now_ms):
+            raise forbidden("The registration token isn't valid any more")
+
+    def _is_shared(self, token: str) -> bool:
+        """Compared in constant time, so that answers don't tell a token letter by letter."""
+        given = token.encode()
+        return any(compare_digest(given, one.encode()) for one in self._parts.shared_tokens)
+
+    def _random_localpart(self) -> str:
+        return b32encode(self._parts.random_bytes(10)).decode().lower()
+
+
+def resolve_user(username: str, server_name: ServerName) -> UserId | None:
+    """The user of ours that a name typed at log-in means: a user ID, or its localpart in any
+    case. None when it can't be one of ours."""
+    text = username if username.startswith("@") else f"@{username}:{server_name}"
+    if not text.endswith(f":{server_name}") or not text.isascii() or "\0" in text:
+        return None
+    try:
+        return parse_user_id(text.lower() if _is_mixed(text, server_name) else text)
+    except InvalidIdentifier:
+        return None
+
+
+def _is_mixed(text: str, server_name: ServerName) -> bool:
+    """Whether the localpart has capitals (and the server name none, which lowering would hurt)."""
+    localpart = text[: -len(server_name) - 1]
+    return localpart != localpart.lower() and server_name == server_name.lower()
+
+
+def in_use() -> MatrixError:
+    """400 M_USER_IN_USE."""
+    return MatrixError(400, "M_USER_IN_USE", "This user name is taken")

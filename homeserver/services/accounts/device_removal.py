@@ -1,0 +1,85 @@
+"""The end of devices: rows, tokens, keys and waiting messages in one unit of the log.
+
+Rules:
+1. The device's row and its access tokens go in the same unit as what the hooks delete; the hooks
+   give the log's entries (a changed device list). Either all of it is gone, or nothing.
+2. Memory forgets the tokens and the transaction IDs right after the commit, before the request is
+   answered.
+
+Spec: client-server API, "Device Management", "Relationship between access tokens and devices".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Protocol, TypeAlias
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.engine.entries import Committed, Entry, Unit
+from homeserver.services.accounts.tokens import Tokens
+from homeserver.storage.accounts import devices
+from homeserver.storage.database import Connection
+from homeserver.storage.timeline import transactions
+
+OnDevicesDeleted: TypeAlias = Callable[
+    [Connection, UserId, Sequence[DeviceId]], Awaitable[Sequence[Entry]]
+]
+"""Deletes what else belongs to devices, inside the unit; returns entries for the log."""
+
+
+class UnitSubmitter(Protocol):
+    """The committer, as far as services of accounts need it."""
+
+    async def submit(self, unit: Unit) -> Committed: ...
+
+
+class DeviceSends(Protocol):
+    """What memory has of devices' transaction IDs."""
+
+    def forget(self, user_id: UserId, device_ids: Collection[DeviceId]) -> None: ...
+
+
+class DeviceRemoval:
+    """Removes devices of users of ours."""
+
+    def __init__(
+        self,
+        committer: UnitSubmitter,
+        tokens: Tokens,
+        on_devices_deleted: Sequence[OnDevicesDeleted],
+        *,
+        sends: DeviceSends,
+    ) -> None:
+        self._committer, self._tokens, self._sends = committer, tokens, sends
+        self._hooks = on_devices_deleted
+
+    async def remove(
+        self,
+        user_id: UserId,
+        device_ids: Sequence[DeviceId] | None,
+        *,
+        spare: DeviceId | None = None,
+        first: Callable[[Connection], Awaitable[Sequence[Entry]]] | None = None,
+    ) -> None:
+        """Ends devices (None: all but `spare`). `first` is done before, in the same unit."""
+        removed: list[DeviceId] = []
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            entries = list(await first(connection)) if first else []
+            removed[:] = await devices.delete(connection, user_id, device_ids, spare=spare)
+            if removed:
+                await transactions.delete_devices(connection, user_id, removed)
+                for hook in self._hooks:
+                    entries += await hook(connection, user_id, removed)
+            return entries
+
+        try:
+            await self._committer.submit(Unit(work=work))
+        finally:
+            # Also when the outcome is unknown: what is forgotten is only read once more.
+            self._tokens.forget(user_id, device_ids)
+            self._sends.forget(user_id, removed)
+
+    def begun(self, user_id: UserId, device_id: DeviceId) -> None:
+        """A log-in made a device: one that had its ID before is another."""
+        self._sends.forget(user_id, [device_id])

@@ -1,0 +1,60 @@
+"""A user's devices: what they are called, and their end.
+
+Spec: client-server API, "Device Management".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from federation.events.ids import DeviceId, UserId
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.errors import MatrixError, not_found
+from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
+from homeserver.services.accounts.logins import check_device_name
+from homeserver.storage.accounts import devices
+from homeserver.storage.accounts.devices import Device
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.encryption import device_lists
+
+
+class Devices:
+    """Reads, renames and removes devices of users of ours."""
+
+    def __init__(
+        self, database: Database, committer: UnitSubmitter, removal: DeviceRemoval
+    ) -> None:
+        self._database, self._committer, self._removal = database, committer, removal
+
+    async def all(self, user_id: UserId) -> list[Device]:
+        """All devices of a user."""
+        async with self._database.connection() as connection:
+            return await devices.load_all(connection, user_id)
+
+    async def get(self, user_id: UserId, device_id: DeviceId) -> Device:
+        """One device. Raises 404 M_NOT_FOUND."""
+        async with self._database.connection() as connection:
+            device = await devices.load(connection, user_id, device_id)
+        if device is None:
+            raise _unknown()
+        return device
+
+    async def rename(self, user_id: UserId, device_id: DeviceId, display_name: str) -> None:
+        """Gives a device another name, which other users' servers are told. Raises 404."""
+        check_device_name(display_name)
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            if not await devices.rename(connection, user_id, device_id, display_name):
+                raise _unknown()
+            await device_lists.touch(connection, user_id, [device_id])
+            return (DeviceListEntry(user_id),)
+
+        await self._committer.submit(Unit(work=work))
+
+    async def remove(self, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
+        """Ends devices with all that is theirs; those that there aren't are no error."""
+        await self._removal.remove(user_id, device_ids)
+
+
+def _unknown() -> MatrixError:
+    return not_found("The user has no such device")

@@ -1,0 +1,186 @@
+"""Logging in and out.
+
+Rules:
+1. A log-in gives a device a new access token and ends the device's former ones; a new device is
+   told to all who share a room with its user.
+2. A wrong password, an unknown user and a deactivated one are the same refusal after the same time.
+3. Attempts are limited by address at the edge. Failures are limited here by account, too, so that
+   one account can't be tried from many addresses. That limit doesn't hold at addresses where a
+   device of the account was last seen: strangers can't keep its owner out.
+
+Spec: client-server API, "Login", "Logout".
+"""
+
+from __future__ import annotations
+
+from base64 import b32encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from federation.events.ids import DeviceId, ServerName, UserId
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.errors import MatrixError, forbidden, invalid_param
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
+from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.requester import Requester
+from homeserver.services.accounts.tokens import Tokens, token_hash
+from homeserver.storage.accounts import accounts, devices, tokens
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.encryption import cross_signing, device_lists
+from homeserver.storage.timeline import transactions
+
+_PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
+
+
+class NewDevice(NamedTuple):
+    """What a client says of the device that it logs in with. `device_id` None: we pick one."""
+
+    device_id: DeviceId | None
+    display_name: str | None
+    address: str
+
+    def check(self) -> None:
+        """Raises 400 M_INVALID_PARAM for what is empty, too long, or has a NUL character."""
+        if (device_id := self.device_id) is not None:
+            size = len(device_id.encode())
+            if not 0 < size <= limits.DEVICE_ID_BYTES or "\0" in device_id:
+                raise invalid_param("Not a valid device ID")
+        check_device_name(self.display_name)
+
+
+class LoggedIn(NamedTuple):
+    """The result of a log-in; without device and token after a registration that inhibits it."""
+
+    user_id: UserId
+    device_id: DeviceId | None
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginParts:
+    """What logging in needs."""
+
+    clock: Clock
+    random_bytes: Callable[[int], bytes]
+    passwords: Passwords
+    tokens: Tokens
+    limiter: RateLimiter
+    removal: DeviceRemoval
+
+
+class Logins:
+    """Gives out and ends access tokens."""
+
+    def __init__(
+        self,
+        database: Database,
+        committer: UnitSubmitter,
+        server_name: ServerName,
+        parts: LoginParts,
+    ) -> None:
+        self._database, self._committer = database, committer
+        self._server_name, self._parts = server_name, parts
+
+    async def log_in(self, user_id: UserId | None, password: str, device: NewDevice) -> LoggedIn:
+        """By password; `user_id` None is a name that can't be of ours. Raises 403 M_FORBIDDEN,
+        429, or 400 M_INVALID_PARAM for the device."""
+        device.check()
+        is_stranger = user_id is not None and not await self._is_known(user_id, device.address)
+        if user_id is not None and is_stranger:
+            self._parts.limiter.check(Limit.LOGIN_FAILURES, user_id)
+        password_hash = await self._checked_hash(user_id, password)
+        if user_id is None or password_hash is None:
+            raise _wrong()
+        if is_stranger:
+            self._parts.limiter.give_back(Limit.LOGIN_FAILURES, user_id)
+        token = self._parts.tokens.make()
+        device_id = device.device_id or make_device_id(self._parts.random_bytes)
+        login = tokens.Login(
+            user_id=user_id,
+            password_hash=password_hash,
+            device_id=device_id,
+            device_name=device.display_name,
+            token_hash=token_hash(token),
+            now_ms=self._parts.clock.now_ms(),
+            address=device.address,
+        )
+        stored = await self._committer.submit(
+            Unit(work=lambda connection: _store(connection, login))
+        )
+        self._parts.tokens.forget(user_id, [device_id])
+        if stored.entries:
+            self._parts.removal.begun(user_id, device_id)
+        return LoggedIn(user_id, device_id, token)
+
+    async def log_out(self, requester: Requester) -> None:
+        """Ends the requester's device."""
+        await self._parts.removal.remove(requester.user_id, [requester.device_id])
+
+    async def log_out_everywhere(self, requester: Requester) -> None:
+        """Ends all devices of the requester."""
+        await self._parts.removal.remove(requester.user_id, None)
+
+    async def _is_known(self, user_id: UserId, address: str) -> bool:
+        async with self._database.connection() as connection:
+            return await devices.is_seen_at(connection, user_id, address)
+
+    async def _checked_hash(self, user_id: UserId | None, password: str) -> str | None:
+        """The account's hash, if the password fits; renewed if its parameters are outdated."""
+        account = None
+        if user_id is not None:
+            async with self._database.connection() as connection:
+                account = await accounts.load(connection, user_id)
+        former = account.password_hash if account else None
+        if not await self._parts.passwords.is_right(password, former):
+            return None
+        assert user_id is not None, "only an account's hash can fit"
+        assert former is not None, "only an account's hash can fit"
+        if not self._parts.passwords.is_outdated(former):
+            return former
+        renewed = await self._parts.passwords.hash(password)
+        async with self._database.connection() as connection:
+            await accounts.change_password(connection, user_id, renewed, previous=former)
+        return renewed
+
+
+async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]:
+    is_new = await tokens.log_in(connection, login)
+    if is_new is None:
+        raise _wrong()
+    if not is_new:
+        return ()  # the same device goes on: its transaction IDs, too
+    await transactions.delete_devices(connection, login.user_id, [login.device_id])
+    if await _is_cross_signing_key(connection, login.user_id, login.device_id):
+        raise forbidden("The device ID is a cross-signing key's")
+    await device_lists.touch(connection, login.user_id, [login.device_id])
+    return (DeviceListEntry(login.user_id),)
+
+
+async def _is_cross_signing_key(
+    connection: Connection, user_id: UserId, device_id: DeviceId
+) -> bool:
+    """A device named like a key could pass for it where signatures are looked up by name."""
+    if len(device_id) != _PUBLIC_KEY_CHARACTERS:
+        return False
+    keys = (await cross_signing.load(connection, [user_id])).get(user_id, {})
+    return any(key.public_key == device_id for key in keys.values())
+
+
+def make_device_id(random_bytes: Callable[[int], bytes]) -> DeviceId:
+    """Ten capital letters and digits."""
+    return DeviceId(b32encode(random_bytes(10)).decode()[:10])
+
+
+def check_device_name(name: str | None) -> None:
+    """Raises 400 M_INVALID_PARAM for a display name that is too long or has a NUL character."""
+    if name is not None and (len(name) > limits.DEVICE_NAME_CHARACTERS or "\0" in name):
+        raise invalid_param("Not a valid display name of a device")
+
+
+def _wrong() -> MatrixError:
+    return forbidden("Wrong user name or password")

@@ -1,0 +1,127 @@
+"""Profiles: of our users, changed here and told to their rooms; of others, asked of their server.
+
+Rules:
+1. A change is stored first, then propagated: `on_profile_changed` sends the new member events.
+2. A user's own profile alone may be changed.
+3. `displayname` and `avatar_url` are texts with bounds, since they are in each member event; other
+   keys follow the common namespaced grammar, and the whole is bounded by 64 KiB.
+
+Spec: client-server API, "Profiles".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import InvalidIdentifier, ServerName, UserId, parse_user_id, server_of
+from homeserver import limits
+from homeserver.errors import MatrixError, bad_json, forbidden, invalid_param, not_found
+from homeserver.services.accounts.requester import Requester
+from homeserver.storage.accounts import profiles
+from homeserver.storage.database import Database
+
+_IN_EVENTS = {
+    "displayname": limits.DISPLAYNAME_CHARACTERS,
+    "avatar_url": limits.AVATAR_URL_CHARACTERS,
+}
+_KEY = re.compile(r"m\.tz|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+
+
+class Profiles:
+    """Reads profiles of all users, and changes those of ours. `fetch_remote` asks another server
+    for (user, key or None) and raises MatrixError 404 or 502."""
+
+    def __init__(
+        self,
+        database: Database,
+        server_name: ServerName,
+        *,
+        on_profile_changed: Callable[[UserId], Awaitable[None]],
+        fetch_remote: Callable[[UserId, str | None], Awaitable[JsonObject]],
+    ) -> None:
+        self._database, self._server_name = database, server_name
+        self._on_changed, self._fetch_remote = on_profile_changed, fetch_remote
+
+    async def get(self, user_id: UserId) -> JsonObject:
+        """The whole profile. Raises 404 M_NOT_FOUND."""
+        if server_of(user_id) != self._server_name:
+            return await self._fetch_remote(user_id, None)
+        return await self.local(user_id)
+
+    async def get_key(self, user_id: UserId, key: str) -> JsonObject:
+        """One key in an object. Raises 404 M_NOT_FOUND."""
+        if server_of(user_id) != self._server_name:
+            profile = await self._fetch_remote(user_id, key)
+        else:
+            profile = await self.local(user_id)
+        if key not in profile:
+            raise not_found("The profile has no such key")
+        return {key: profile[key]}
+
+    async def local(self, user_id: UserId) -> JsonObject:
+        """The profile of a user of ours, for our clients and for other servers. Raises 404."""
+        async with self._database.connection() as connection:
+            stored = await profiles.load(connection, user_id)
+        if stored is None:
+            raise not_found("There is no such user")
+        return {key: orjson.loads(value) for key, value in stored.items()}
+
+    async def set(self, requester: Requester, user_id: UserId, key: str, value: Any) -> None:
+        """Sets a key of the requester's own profile, and tells the rooms. An empty `displayname`
+        or `avatar_url` removes it. Raises 400 or 403."""
+        _check_own(requester, user_id, key)
+        _check_key(key)
+        if key in _IN_EVENTS:
+            if not isinstance(value, str):
+                raise bad_json(f"{key} must be a text")
+            if len(value) > _IN_EVENTS[key] or "\0" in value:
+                raise invalid_param(f"{key} is longer than {_IN_EVENTS[key]} characters")
+            if value == "":
+                await self.remove(requester, user_id, key)
+                return
+        async with self._database.connection() as connection:
+            fits = await profiles.save(
+                connection, user_id, key, orjson.dumps(value), bytes_max=limits.PROFILE_BYTES
+            )
+        if not fits:
+            raise MatrixError(400, "M_PROFILE_TOO_LARGE", "The profile is larger than 64 KiB")
+        await self._propagate(user_id, key)
+
+    async def remove(self, requester: Requester, user_id: UserId, key: str) -> None:
+        """Removes a key of the requester's own profile, and tells the rooms."""
+        _check_own(requester, user_id, key)
+        _check_key(key)
+        async with self._database.connection() as connection:
+            await profiles.delete(connection, user_id, key)
+        await self._propagate(user_id, key)
+
+    async def _propagate(self, user_id: UserId, key: str) -> None:
+        if key in _IN_EVENTS:
+            await self._on_changed(user_id)
+
+
+def parse_target(text: str) -> UserId:
+    """The user ID of a profile's path. Raises 400 M_INVALID_PARAM."""
+    try:
+        return parse_user_id(text)
+    except InvalidIdentifier as error:
+        raise invalid_param(f"Not a user ID: {error}") from error
+
+
+def _check_own(requester: Requester, user_id: UserId, key: str) -> None:
+    if requester.user_id != user_id:
+        raise forbidden("Only one's own profile can be changed")
+    if requester.is_guest and key != "displayname":  # spec: "Guest Access", "Client behaviour"
+        raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests change their name alone")
+
+
+def _check_key(key: str) -> None:
+    if len(key.encode()) > limits.PROFILE_KEY_BYTES:
+        raise MatrixError(400, "M_KEY_TOO_LARGE", "The key is longer than 255 bytes")
+    if key not in _IN_EVENTS and not _KEY.fullmatch(key):
+        raise invalid_param("Not a valid key of a profile")

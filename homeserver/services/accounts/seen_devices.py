@@ -1,0 +1,54 @@
+"""Remembers when and from where devices were last seen, and stores it now and then.
+
+Rules:
+1. Noting costs no I/O; the database learns of it every `SEEN_FLUSH_S`, in one statement, and at a
+   stop. A crash forgets at most that much.
+2. At most `SEEN_DEVICES` wait; beyond that, further devices are noted after the next flush.
+
+Spec: client-server API, "Device Management" (`last_seen_ts`, `last_seen_ip`).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from federation.events.ids import DeviceId, UserId
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.services.accounts.requester import Requester
+from homeserver.storage.accounts import devices
+from homeserver.storage.database import Database, DatabaseUnavailable
+
+_log = logging.getLogger(__name__)
+
+
+class SeenDevices:
+    """`note` is called with each authenticated request; `run` is a task of the supervisor."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+        self._seen: dict[tuple[UserId, DeviceId], tuple[int, str]] = {}
+
+    def note(self, requester: Requester, address: str) -> None:
+        """A device was seen now."""
+        key = (requester.user_id, requester.device_id)
+        if len(self._seen) < limits.SEEN_DEVICES or key in self._seen:
+            self._seen[key] = (self._clock.now_ms(), address)
+
+    async def run(self) -> None:
+        """Stores what was noted, for as long as the server runs."""
+        while True:
+            await self._clock.sleep(limits.SEEN_FLUSH_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Stores what was noted; keeps it for the next time when the database is away."""
+        if not self._seen:
+            return
+        seen, self._seen = self._seen, {}
+        try:
+            async with self._database.connection() as connection:
+                await devices.note_seen(connection, [(*key, *seen[key]) for key in sorted(seen)])
+        except DatabaseUnavailable as error:
+            _log.warning("last seen devices aren't stored yet: %s", error)
+            self._seen = {**seen, **self._seen}

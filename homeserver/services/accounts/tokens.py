@@ -1,0 +1,85 @@
+"""Access tokens: made here, found here, and kept in memory for the next request.
+
+Rules:
+1. A token is 256 random bits; the database has its SHA-256 alone.
+2. The memory of tokens is bounded, and forgets a device's tokens when the device goes. A token that
+   was being read meanwhile is not put into it.
+
+Spec: client-server API, "Using access tokens", "Soft logout" (not used: tokens don't expire).
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from hashlib import sha256
+
+from federation.events.ids import DeviceId, UserId
+from homeserver import limits
+from homeserver.errors import MatrixError
+from homeserver.services.accounts.requester import Requester
+from homeserver.storage.accounts import tokens
+from homeserver.storage.database import Database
+
+PREFIX = "fha_"
+"""Lets scanners for leaked secrets know our tokens."""
+
+
+class Tokens:
+    """Finds the holder of a token."""
+
+    def __init__(self, database: Database, random_bytes: Callable[[int], bytes]) -> None:
+        self._database, self._random_bytes = database, random_bytes
+        self._known: dict[bytes, Requester] = {}
+        self._of_user: defaultdict[UserId, set[bytes]] = defaultdict(set)
+        self._generation = 0
+
+    def make(self) -> str:
+        """A new token, not stored yet."""
+        return PREFIX + urlsafe_b64encode(self._random_bytes(32)).decode().rstrip("=")
+
+    async def requester(self, token: str) -> Requester:
+        """Who holds a token. Raises 401 M_UNKNOWN_TOKEN."""
+        digest = token_hash(token)
+        if (known := self._known.get(digest)) is not None:
+            return known
+        generation = self._generation
+        async with self._database.connection() as connection:
+            owner = await tokens.load(connection, digest)
+        if owner is None:
+            raise unknown_token()
+        found = Requester(owner.user_id, owner.device_id, owner.token_id, owner.is_guest)
+        if generation == self._generation:
+            self._remember(digest, found)
+        return found
+
+    def forget(self, user_id: UserId, device_ids: Collection[DeviceId] | None = None) -> None:
+        """Drops from memory what was just deleted: tokens of these devices, or all of a user."""
+        self._generation += 1
+        for digest in list(self._of_user.get(user_id, ())):
+            if device_ids is None or self._known[digest].device_id in device_ids:
+                self._drop(digest)
+
+    def _remember(self, digest: bytes, requester: Requester) -> None:
+        if len(self._known) >= limits.TOKEN_CACHE_ENTRIES:
+            self._drop(next(iter(self._known)))
+        self._known[digest] = requester
+        self._of_user[requester.user_id].add(digest)
+
+    def _drop(self, digest: bytes) -> None:
+        requester = self._known.pop(digest)
+        rest = self._of_user[requester.user_id]
+        rest.discard(digest)
+        if not rest:
+            del self._of_user[requester.user_id]
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token. Any text will do: a header may have bytes that aren't UTF-8."""
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def unknown_token() -> MatrixError:
+    """401 M_UNKNOWN_TOKEN; a hard log-out."""
+    return MatrixError(401, "M_UNKNOWN_TOKEN", "Unknown access token", extra={"soft_logout": False})

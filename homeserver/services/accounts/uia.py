@@ -1,0 +1,264 @@
+"""User-interactive authentication: sessions, and the check that an operation asks for.
+
+Rules:
+1. `guard` performs an operation when a flow is complete; else it raises the 401 that says what is
+   left. An operation that is refused leaves the session as it is.
+2. A session that was performed is over. For `UIA_ANSWER_S` the same request within it gets the same
+   answer, for the first one may have been lost; another request gets a new session.
+3. A session is bound to operation and user, ends after `UIA_SESSION_S`, and there are at most
+   `UIA_SESSIONS`: beyond that the oldest goes. An unknown session is answered with a new one.
+4. Passwords are tried as often as log-ins are, by device: whoever has stolen a token can't guess
+   the password with it, nor use up the tries of the owner's other devices.
+5. A restart ends all sessions; clients begin again.
+
+Spec: client-server API, "User-Interactive Authentication API".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import UserId
+from federation.events.signing import encode_base64_url
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.errors import MatrixError, bad_json
+from homeserver.rules.accounts.login_flows import (
+    DUMMY,
+    PASSWORD,
+    REGISTRATION_TOKEN,
+    Flow,
+    Session,
+    claimed_user,
+)
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.rules.any_json import dump_any
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.requester import Requester
+
+PASSWORD_FLOW: tuple[Flow, ...] = ((PASSWORD,),)
+"""What operations on an account ask for."""
+
+
+class AuthenticationNeeded(MatrixError):
+    """401 with the flows. No `errcode`: clients show one as a failure, and nothing failed yet."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(401, "M_UNKNOWN", "Authentication is needed", extra=session.body())
+
+    def body(self) -> dict[str, object]:
+        """The flows and the session alone."""
+        return dict(self.extra)
+
+
+class Guarded(NamedTuple):
+    """What is asked for: a name with its target; who asks (None: nobody yet); the request's `auth`
+    object; its other parameters; the flows to choose from."""
+
+    operation: str
+    requester: Requester | None
+    auth: JsonObject | None
+    parameters: JsonObject
+    flows: Sequence[Flow] = PASSWORD_FLOW
+
+    @property
+    def user_id(self) -> UserId | None:
+        """Who asks."""
+        return self.requester.user_id if self.requester else None
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the request belongs to."""
+        named = self.auth.get("session") if isinstance(self.auth, dict) else None
+        return named if isinstance(named, str) else None
+
+
+def guarded(
+    operation: str,
+    requester: Requester | None,
+    body: JsonObject,
+    flows: Sequence[Flow] = PASSWORD_FLOW,
+) -> Guarded:
+    """The request with a body."""
+    parameters = {name: value for name, value in body.items() if name != "auth"}
+    return Guarded(operation, requester, body.get("auth"), parameters, flows)
+
+
+Perform: TypeAlias = Callable[[Mapping[str, str]], Awaitable[JsonObject]]
+"""Does what was asked for, given each passed stage with what was proved; returns the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Performed:
+    """An operation that was performed. `digest` is of the request's parameters."""
+
+    operation: str
+    user_id: UserId | None
+    digest: bytes
+    answer: JsonObject
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Checks of the stages that ask for a secret."""
+
+    is_password_right: Callable[[UserId, str], Awaitable[bool]]
+    is_token_usable: Callable[[str], Awaitable[bool]]
+    resolve_user: Callable[[str], UserId | None]
+
+
+class Uia:
+    """Guards operations."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+        proofs: Proofs,
+        *,
+        limiter: RateLimiter,
+    ) -> None:
+        self._clock, self._random_bytes, self._limiter = clock, random_bytes, limiter
+        self._proofs = proofs
+        self._sessions: dict[str, Session] = {}
+        self._performed: OrderedDict[str, _Performed] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._digest_key = random_bytes(32)
+
+    async def guard(self, request: Guarded, perform: Perform) -> JsonObject:
+        """The answer of `perform`, which is called once a flow is complete. Raises 401 with
+        `flows`, `session` and `completed`, 429 for too many passwords, and what `perform` does."""
+        if request.auth is not None and not isinstance(request.auth, dict):
+            raise bad_json("auth must be an object")
+        turn = asyncio.Lock()
+        if request.session_id is not None:
+            turn = self._turns.setdefault(request.session_id, turn)
+        async with turn:  # the same request at once waits for the answer of the first
+            if (answer := self.answered(request)) is not None:
+                return answer
+            session = await self._passed(request)
+            answer = await perform(session.passed)
+            self._finish(session, request, answer)
+            return answer
+
+    def answered(self, request: Guarded) -> JsonObject | None:
+        """The answer that the same request got in its session, if that isn't long ago."""
+        now_s = self._clock.monotonic_s()
+        while self._performed:
+            oldest = next(iter(self._performed.values()))
+            if now_s - oldest.at_s <= limits.UIA_ANSWER_S:
+                break
+            self._performed.popitem(last=False)
+        known = self._performed.get(request.session_id or "")
+        if known is None or (known.operation, known.user_id) != (
+            request.operation,
+            request.user_id,
+        ):
+            return None
+        return known.answer if compare_digest(known.digest, self._digest(request)) else None
+
+    def _finish(self, session: Session, request: Guarded, answer: JsonObject) -> None:
+        self._sessions.pop(session.session_id, None)
+        while len(self._performed) >= limits.UIA_ANSWERS:
+            self._performed.popitem(last=False)
+        self._performed[session.session_id] = _Performed(
+            request.operation,
+            request.user_id,
+            self._digest(request),
+            answer,
+            self._clock.monotonic_s(),
+        )
+
+    def _digest(self, request: Guarded) -> bytes:
+        """Keyed: the parameters may have a password."""
+        encoded = dump_any(dict(sorted(request.parameters.items())))
+        return blake2b(encoded, key=self._digest_key).digest()
+
+    async def _passed(self, request: Guarded) -> Session:
+        """The session, its flow complete. Raises 401."""
+        auth, user_id = request.auth, request.user_id
+        session = self._find(auth or {}, request.operation, user_id)
+        if session is None:
+            session = self._begin(request.operation, user_id, tuple(request.flows))
+            if auth is None or auth.get("session") is not None:
+                raise AuthenticationNeeded(session)
+        if auth is not None and auth.get("type") is not None:
+            session = await self._attempt(session, auth, request.requester)
+        if not session.is_done():
+            raise AuthenticationNeeded(session)
+        return session
+
+    def _find(self, auth: JsonObject, operation: str, user_id: UserId | None) -> Session | None:
+        session_id = auth.get("session")
+        session = self._sessions.get(session_id) if isinstance(session_id, str) else None
+        if session is None or not session.is_for(operation, user_id):
+            return None
+        if self._clock.monotonic_s() - session.started_s > limits.UIA_SESSION_S:
+            del self._sessions[session.session_id]
+            return None
+        return session
+
+    def _begin(self, operation: str, user_id: UserId | None, flows: tuple[Flow, ...]) -> Session:
+        if len(self._sessions) >= limits.UIA_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        session = Session(
+            session_id=encode_base64_url(self._random_bytes(18)),
+            operation=operation,
+            user_id=user_id,
+            flows=flows,
+            started_s=self._clock.monotonic_s(),
+        )
+        self._sessions[session.session_id] = session
+        return session
+
+    async def _attempt(
+        self, session: Session, auth: JsonObject, requester: Requester | None
+    ) -> Session:
+        stage = auth["type"]
+        if not isinstance(stage, str) or not session.offers(stage):
+            raise _failed(session, "M_UNRECOGNIZED", "This isn't a stage of the flows")
+        if stage in session.passed:
+            return session
+        proved = await self._prove(stage, auth, requester)
+        if proved is None:
+            raise _failed(session, "M_FORBIDDEN", "The authentication failed")
+        session = replace(session, passed={**session.passed, stage: proved})
+        if session.session_id in self._sessions:
+            self._sessions[session.session_id] = session
+        return session
+
+    async def _prove(self, stage: str, auth: JsonObject, requester: Requester | None) -> str | None:
+        """What a stage proved, None if it failed."""
+        if stage == DUMMY:
+            return ""
+        if stage == PASSWORD:
+            return await self._prove_password(auth, requester)
+        assert stage == REGISTRATION_TOKEN, f"no flow has the stage {stage}"
+        token = auth.get("token")
+        if not isinstance(token, str) or "\0" in token:
+            return None
+        return token if await self._proofs.is_token_usable(token) else None
+
+    async def _prove_password(self, auth: JsonObject, requester: Requester | None) -> str | None:
+        password: Any = auth.get("password")
+        claimed = claimed_user(auth)
+        if requester is None or claimed is None or not isinstance(password, str):
+            return None
+        user_id = requester.user_id
+        if self._proofs.resolve_user(claimed) != user_id:
+            return None
+        self._limiter.check(Limit.LOGIN, f"{user_id} {requester.device_id}")
+        return user_id if await self._proofs.is_password_right(user_id, password) else None
+
+
+def _failed(session: Session, errcode: str, error: str) -> MatrixError:
+    return MatrixError(401, errcode, error, extra=session.body())

@@ -1,0 +1,253 @@
+"""Identity keys of users, ours and remote ones: who may see what of them.
+
+Rules:
+1. Of a device's keys, everybody sees the signatures that its own user made. Of a master key, one
+   sees those of its user and one's own. A user-signing key is shown to its own user alone.
+2. A remote list that we keep and that isn't out of date is the answer. One that could be kept (a
+   room is shared) is fetched whole and kept; for other users the question is passed on.
+3. A server that can't be reached, or won't answer yet, is named in `failures`, and is asked again
+   later; a list that is out of date is better than none, so it is in the answer as well.
+
+Spec: client-server API, "/keys/query"; "Key and signature security".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, ServerName, UserId, server_of
+from federation.ports import UserDevices
+from federation.transport.client import FederationError
+from homeserver import limits
+from homeserver.errors import bad_json, invalid_param
+from homeserver.rules.encryption.device_keys import (
+    MASTER,
+    SELF_SIGNING,
+    USER_SIGNING,
+    merge_signatures,
+)
+from homeserver.services.encryption.device_lists import (
+    load_device_keys,
+    load_signing_keys,
+)
+from homeserver.services.encryption.keys import parse_user, unreachable
+from homeserver.services.encryption.remote_devices import RemoteDevices, parse_list
+from homeserver.services.engine_ports import OwnDevices, RemoteQueries
+from homeserver.storage.database import Database
+from homeserver.storage.encryption import keys
+from homeserver.storage.encryption.device_lists import latest_stream_id
+from homeserver.storage.encryption.remote_devices import RemoteList
+
+Wanted = Mapping[UserId, Sequence[DeviceId]]
+
+
+class _Found(msgspec.Struct):
+    """An answer in the making."""
+
+    device_keys: JsonObject = {}
+    master_keys: JsonObject = {}
+    self_signing_keys: JsonObject = {}
+    user_signing_keys: JsonObject = {}
+    failures: JsonObject = {}
+
+    def to_json(self) -> JsonObject:
+        """The body of the answer."""
+        return msgspec.structs.asdict(self)
+
+
+class KeyQueries:
+    """/keys/query of clients, and what other servers may see of our users."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        server_name: ServerName,
+        own_devices: OwnDevices,
+        remote_devices: RemoteDevices,
+        remote: RemoteQueries,
+    ) -> None:
+        self._database, self._server_name = database, server_name
+        self._own_devices = own_devices
+        self._remote_devices, self._remote = remote_devices, remote
+
+    async def query(self, viewer: UserId, device_keys: object, *, timeout_s: float) -> JsonObject:
+        """POST /keys/query for a user of ours."""
+        wanted = parse_wanted(device_keys)
+        found = _Found()
+        own = {u: d for u, d in wanted.items() if server_of(u) == self._server_name}
+        await self._add_own(found, own, viewer=viewer)
+        remote = {u: d for u, d in wanted.items() if server_of(u) != self._server_name}
+        if remote:
+            await self._add_remote(found, remote, timeout_s)
+            await self._add_own_signatures(found, list(remote), viewer)
+        return found.to_json()
+
+    async def query_for_server(self, wanted: Wanted) -> JsonObject:
+        """The answer of /user/keys/query: users of ours that the asking server may see."""
+        found = _Found()
+        await self._add_own(found, wanted, viewer=None)
+        answer = found.to_json()
+        return {name: answer[name] for name in ("device_keys", "master_keys", "self_signing_keys")}
+
+    async def devices_for_server(self, user_id: UserId) -> UserDevices:
+        """The answer of /user/devices: devices with keys, without their names."""
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            stream_id = await latest_stream_id(connection, user_id)
+            devices = (await load_device_keys(connection, [user_id])).get(user_id, {})
+            signing = (await load_signing_keys(connection, [user_id])).get(user_id, {})
+        return UserDevices(
+            user_id,
+            stream_id,
+            [{"device_id": device_id, "keys": one} for device_id, one in devices.items()],
+            signing.get(MASTER),
+            signing.get(SELF_SIGNING),
+        )
+
+    async def _add_own(self, found: _Found, wanted: Wanted, *, viewer: UserId | None) -> None:
+        """Names of devices are for users of ours."""
+        async with self._database.connection() as connection:
+            devices = await load_device_keys(connection, wanted)
+            signing = await load_signing_keys(connection, wanted, viewer=viewer)
+        named = await self._own_devices(list(devices)) if viewer is not None else {}
+        for user_id, device_ids in wanted.items():
+            listed = devices.get(user_id, {})
+            names = named.get(user_id, {})
+            found.device_keys[user_id] = {
+                device_id: _with_name(one, names.get(device_id))
+                for device_id, one in listed.items()
+                if not device_ids or device_id in device_ids
+            }
+            _add_signing_keys(found, user_id, signing.get(user_id, {}), viewer)
+
+    async def _add_remote(self, found: _Found, wanted: Wanted, timeout_s: float) -> None:
+        kept, stale = await self._remote_devices.load(wanted)
+        to_fetch, to_ask = list[UserId](), dict[ServerName, dict[UserId, Sequence[DeviceId]]]()
+        for user_id, device_ids in wanted.items():
+            if user_id in kept:
+                _add_list(found, user_id, device_ids, kept[user_id])
+                if user_id not in stale:
+                    continue
+            if await self._remote_devices.is_tracked(user_id):
+                to_fetch.append(user_id)
+            else:
+                to_ask.setdefault(server_of(user_id), {})[user_id] = device_ids
+        gate = asyncio.Semaphore(limits.RESYNC_AT_ONCE)
+        await asyncio.gather(
+            *(self._fetch(found, user, wanted[user], timeout_s, gate) for user in to_fetch),
+            *(self._ask(found, server, users, timeout_s) for server, users in to_ask.items()),
+        )
+
+    async def _fetch(
+        self,
+        found: _Found,
+        user_id: UserId,
+        device_ids: Sequence[DeviceId],
+        timeout_s: float,
+        gate: asyncio.Semaphore,
+    ) -> None:
+        server = server_of(user_id)
+        try:
+            async with asyncio.timeout(timeout_s), gate:
+                if server in found.failures:  # another user's question has waited already
+                    await self._remote_devices.mark_due([user_id])
+                    return
+                fetched = await self._remote_devices.fetch(user_id)
+        except FederationError as error:
+            if error.status != 404:  # 404: the server is there, but knows no such user
+                found.failures[server] = unreachable(server).body()
+                await self._remote_devices.mark_due([user_id])
+        except TimeoutError:
+            found.failures[server] = unreachable(server).body()
+            await self._remote_devices.mark_due([user_id])
+        else:
+            _add_list(found, user_id, device_ids, fetched)
+
+    async def _ask(
+        self, found: _Found, server: ServerName, wanted: Wanted, timeout_s: float
+    ) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._remote.keys_query(server, wanted)
+        except (FederationError, TimeoutError):
+            found.failures[server] = unreachable(server).body()
+            return
+        for user_id, device_ids in wanted.items():
+            devices = answer["device_keys"].get(user_id)
+            if devices is None:
+                continue
+            given = [{"device_id": device_id, "keys": one} for device_id, one in devices.items()]
+            master = answer["master_keys"].get(user_id)
+            signing = answer["self_signing_keys"].get(user_id)
+            parsed = parse_list(UserDevices(user_id, 0, given, master, signing))
+            _add_list(found, user_id, device_ids, parsed)
+
+    async def _add_own_signatures(
+        self, found: _Found, user_ids: Sequence[UserId], viewer: UserId
+    ) -> None:
+        """Signatures on remote users' master keys that the viewer made (rule 1)."""
+        async with self._database.connection() as connection:
+            made = await keys.load_signatures(connection, user_ids, viewer=viewer)
+        for one in made:
+            master = found.master_keys.get(one.user_id)
+            if master is not None and one.target in master["keys"].values():
+                added: dict[str, dict[str, str]] = {one.signer: {one.key_id: one.signature}}
+                found.master_keys[one.user_id] = merge_signatures(master, added)
+
+
+def parse_wanted(value: object) -> dict[UserId, list[DeviceId]]:
+    """`device_keys` of a query: user ID to a list of device IDs, empty for all."""
+    if not isinstance(value, dict):
+        raise bad_json("device_keys must be an object")
+    if len(value) > limits.KEYS_USERS_PER_REQUEST:
+        raise invalid_param(f"More than {limits.KEYS_USERS_PER_REQUEST} users in one request")
+    wanted = {}
+    for user, devices in value.items():
+        if not isinstance(devices, list) or not all(isinstance(one, str) for one in devices):
+            raise bad_json("device_keys must map users to lists of devices")
+        wanted[parse_user(user)] = [DeviceId(one) for one in devices]
+    return wanted
+
+
+def _add_signing_keys(
+    found: _Found, user_id: UserId, signing: Mapping[str, JsonObject], viewer: UserId | None
+) -> None:
+    if MASTER in signing:
+        found.master_keys[user_id] = signing[MASTER]
+    if SELF_SIGNING in signing:
+        found.self_signing_keys[user_id] = signing[SELF_SIGNING]
+    if USER_SIGNING in signing and viewer == user_id:
+        found.user_signing_keys[user_id] = signing[USER_SIGNING]
+
+
+def _add_list(
+    found: _Found, user_id: UserId, device_ids: Sequence[DeviceId], kept: RemoteList
+) -> None:
+    found.device_keys[user_id] = {
+        device.device_id: _with_name(_json(device.keys), device.display_name)
+        for device in kept.devices.values()
+        if device.keys is not None and (not device_ids or device.device_id in device_ids)
+    }
+    if kept.master_key is not None:
+        found.master_keys[user_id] = _json(kept.master_key)
+    if kept.self_signing_key is not None:
+        found.self_signing_keys[user_id] = _json(kept.self_signing_key)
+
+
+def _with_name(device_keys: JsonObject, name: str | None) -> JsonObject:
+    unsigned = {} if name is None else {"device_display_name": name}
+    return {**device_keys, "unsigned": unsigned}
+
+
+def _json(encoded: bytes) -> JsonObject:
+    value = canonical_json.decode(encoded)
+    assert isinstance(value, dict)
+    return value

@@ -1,0 +1,237 @@
+"""Messages between devices: sending, waiting, delivery.
+
+Rules:
+1. A request is carried out once: its transaction ID is stored in the unit that stores its messages.
+2. Messages for other servers are EDUs in the log, one unit with the local ones.
+3. Only devices that exist get messages; all others are dropped, as the spec has it.
+4. What waits is known in memory by device and newest position: a sync of a device that nothing
+   waits for asks the database nothing.
+5. A message is delivered until the device comes with a later position (`acknowledge`), and not
+   again after that; rows are deleted in the background.
+6. What users of other servers may have waiting is bounded (`to_device_shares`).
+
+Spec: client-server API, "Send-to-Device messaging".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_name, server_of
+from federation.events.signing import encode_base64_url
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.engine.entries import (
+    DeviceListEntry,
+    Entry,
+    RemoteEduEntry,
+    ToDeviceEntry,
+    Unit,
+)
+from homeserver.engine.log import Placed
+from homeserver.errors import MatrixError
+from homeserver.rules.encryption.device_keys import check_text
+from homeserver.rules.encryption.to_device import (
+    ALL_DEVICES,
+    DeviceMessage,
+    build_edu,
+    build_message,
+    parse_messages,
+    split_for_edus,
+)
+from homeserver.services.encryption.to_device_shares import ToDeviceShares
+from homeserver.services.engine_ports import OwnDevices, UnitLog
+from homeserver.storage.database import Connection, Database, DatabaseUnavailable
+from homeserver.storage.encryption import to_device as store
+
+log = logging.getLogger(__name__)
+
+_FORGET_EVERY_S = 3_600.0
+_NOBODY = UserId("")
+_Device = tuple[UserId, DeviceId]
+
+
+class ToDevice:
+    """What waits for devices of ours, and the way out to others."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        committer: UnitLog,
+        server_name: ServerName,
+        own_devices: OwnDevices,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._database, self._committer = database, committer
+        self._server_name, self._own_devices = server_name, own_devices
+        self._clock, self._random_bytes = clock, random_bytes
+        self._newest: dict[_Device, int] = {}
+        self._acknowledged: dict[_Device, int] = {}
+        self._to_delete = asyncio.Event()
+        self._shares = ToDeviceShares(database)
+        self._receiving: WeakValueDictionary[ServerName, asyncio.Lock] = WeakValueDictionary()
+
+    async def load(self) -> None:
+        """At a start, before the first commit: what waits."""
+        async with self._database.connection() as connection:
+            self._newest = await store.newest(connection)
+
+    def on_commit(self, batch: Sequence[Placed]) -> None:
+        """A follower of the log."""
+        for placed in batch:
+            if isinstance(placed.entry, ToDeviceEntry):
+                device = (placed.entry.user_id, placed.entry.device_id)
+                self._newest[device] = placed.position
+            elif isinstance(placed.entry, DeviceListEntry):
+                self._shares.forget_user(placed.entry.user_id)
+
+    # Delivery
+
+    async def pending(
+        self, user_id: UserId, device_id: DeviceId, *, after: int, upto: int, limit: int
+    ) -> tuple[list[bytes], int]:
+        """Messages (JSON) for a device with after < position <= upto, oldest first, and the
+        position that acknowledges them: `upto`, or that of the last message if there are more."""
+        device = (user_id, device_id)
+        if self._newest.get(device, -1) <= after:
+            return [], upto
+        after = max(after, self._acknowledged.get(device, -1))
+        async with self._database.connection() as connection:
+            rows = await store.load(connection, user_id, device_id, after, upto, limit)
+        return [message for _, message in rows], rows[-1][0] if len(rows) >= limit else upto
+
+    def acknowledge(self, user_id: UserId, device_id: DeviceId, upto: int) -> None:
+        """The device has everything up to a position."""
+        device = (user_id, device_id)
+        newest = self._newest.get(device)
+        if newest is None or upto <= self._acknowledged.get(device, -1):
+            return
+        self._acknowledged[device] = upto
+        self._to_delete.set()
+
+    async def run(self) -> None:
+        """For the supervisor: deletes what was acknowledged, for ever."""
+        next_forget_s = 0.0
+        while True:
+            try:
+                await self.delete_acknowledged()
+                if self._clock.monotonic_s() >= next_forget_s:
+                    await self._forget_transactions()
+                    next_forget_s = self._clock.monotonic_s() + _FORGET_EVERY_S
+            except DatabaseUnavailable as error:
+                log.warning("Delivered messages can't be deleted yet: %s", error)
+                self._to_delete.set()
+            await self._clock.sleep(1.0)  # many syncs, one round
+            await self._to_delete.wait()
+
+    async def delete_acknowledged(self) -> None:
+        """Deletes the rows of delivered messages."""
+        self._to_delete.clear()
+        for device, upto in list(self._acknowledged.items()):
+            async with self._database.transaction() as connection:
+                await store.delete(connection, *device, upto)
+            self._shares.forget(*device)
+            if self._newest.get(device, upto + 1) <= upto:
+                del self._newest[device]
+            if self._acknowledged.get(device) == upto:
+                del self._acknowledged[device]
+
+    async def _forget_transactions(self) -> None:
+        before_ms = self._clock.now_ms() - limits.TO_DEVICE_REMEMBERED_MS
+        async with self._database.transaction() as connection:
+            await store.forget_transactions(connection, before_ms=before_ms)
+
+    # Sending
+
+    async def send(
+        self,
+        sender: UserId,
+        device_id: DeviceId,
+        *,
+        event_type: str,
+        transaction_id: str,
+        messages: object,
+    ) -> None:
+        """PUT /sendToDevice; returns after the commit. A repeat does nothing."""
+        check_text(event_type, "The event type")
+        check_text(transaction_id, "The transaction ID")
+        parsed = parse_messages(messages)
+        entries: list[Entry] = []
+        entries += await self._local(sender, event_type, parsed)
+        entries += self._remote(sender, event_type, parsed)
+        key = (sender, device_id, event_type, transaction_id)
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            now_ms = self._clock.now_ms()
+            return (
+                entries if await store.remember_transaction(connection, key, now_ms=now_ms) else []
+            )
+
+        await self._committer.submit(Unit(work=work))
+
+    async def receive(self, origin: ServerName, content: JsonObject) -> None:
+        """An m.direct_to_device EDU, whose sender is a user of `origin`. Returns after the commit;
+        a repeat, and what isn't sound, does nothing, nor does what the sender's share has no room
+        for. Several at once keep their order."""
+        try:
+            sender = UserId(content["sender"])
+            event_type = check_text(content.get("type"), "type")
+            message_id = check_text(content.get("message_id"), "message_id")
+            parsed = parse_messages(content.get("messages"))
+        except MatrixError as error:
+            log.info("A message to devices from %s is ignored: %s", origin, error)
+            return
+        async with self._receiving.setdefault(origin, asyncio.Lock()):
+            admitted = await self._shares.admit(await self._local(sender, event_type, parsed))
+        # From here to the queue of the log there is no wait: so the order stays.
+
+        async def work(connection: Connection) -> Sequence[Entry]:
+            now_ms = self._clock.now_ms()
+            is_new = await store.remember_remote(connection, origin, message_id, now_ms=now_ms)
+            return admitted.entries if is_new else []
+
+        is_stored = False
+        try:
+            is_stored = bool((await self._committer.submit(Unit(work=work))).entries)
+        finally:
+            if not is_stored:
+                admitted.release()
+
+    async def _local(
+        self, sender: UserId, event_type: str, messages: Sequence[DeviceMessage]
+    ) -> list[ToDeviceEntry]:
+        entries: list[ToDeviceEntry] = []
+        elsewhere = sender if server_of(sender) != self._server_name else _NOBODY
+        ours = [one for one in messages if server_of(one.user_id) == self._server_name]
+        devices = await self._own_devices({one.user_id for one in ours})
+        for one in ours:
+            known = frozenset(devices.get(one.user_id, ()))
+            targets = known if one.device_id == ALL_DEVICES else known & {one.device_id}
+            message = build_message(sender, event_type, one.content)
+            entries += [
+                ToDeviceEntry(one.user_id, device_id, message, elsewhere)
+                for device_id in sorted(targets)
+            ]
+        return entries
+
+    def _remote(
+        self, sender: UserId, event_type: str, messages: Sequence[DeviceMessage]
+    ) -> list[Entry]:
+        by_server: dict[ServerName, list[DeviceMessage]] = {}
+        for one in messages:
+            server = server_of(one.user_id)
+            if server != self._server_name and is_reachable_name(server):
+                by_server.setdefault(server, []).append(one)
+        entries: list[Entry] = []
+        for server, owed in by_server.items():
+            for part in split_for_edus(owed):
+                message_id = encode_base64_url(self._random_bytes(18))
+                edu = build_edu(sender, event_type, message_id, part)
+                entries.append(RemoteEduEntry(server, edu))
+        return entries

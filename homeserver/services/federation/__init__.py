@@ -1,0 +1,1 @@
+"""What other servers send and ask beside events."""

@@ -1,0 +1,1 @@
+"""Rooms: made, named, joined, left, upgraded, and their state."""

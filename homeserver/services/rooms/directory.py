@@ -1,0 +1,253 @@
+"""Room aliases: ours in the database, others' by asking their server; and published rooms.
+
+Rules:
+1. Aliases of other servers can be looked up, never set or removed.
+2. Who is joined to a room may name it; who made an alias, or may send m.room.canonical_alias in
+   its room, may remove it. A removed alias leaves the canonical alias event too, if the remover
+   may change that.
+3. A new alias in m.room.canonical_alias must be an alias of that room. Those that stood there
+   before, or are removed, are not looked at.
+
+Spec: client-server API, "Room aliases", m.room.canonical_alias.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import (
+    InvalidIdentifier,
+    RoomAlias,
+    RoomId,
+    ServerName,
+    UserId,
+    parse_room_alias,
+    parse_room_id,
+    server_of,
+)
+from federation.graph.building import EventDraft
+from federation.graph.power_levels import PowerLevels
+from federation.ports import Clock
+from homeserver import errors, limits
+from homeserver.engine.rooms import Room
+from homeserver.errors import MatrixError
+from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
+from homeserver.rules.rooms.room_requests import build_alias
+from homeserver.services.rooms.room_access import (
+    CANONICAL_ALIAS,
+    CREATE,
+    POWER_LEVELS,
+    RoomAccess,
+    RoomEngine,
+)
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.rooms import directory as storage
+from homeserver.storage.rooms.directory import AliasRow
+
+log = logging.getLogger("freehold.directory")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an alias names, and the servers by which the room can be reached."""
+
+    room_id: RoomId
+    servers: Sequence[ServerName]
+
+
+LookUp: TypeAlias = Callable[[RoomAlias], Awaitable[Target]]
+"""Asks an alias's own server; raises MatrixError (404 M_NOT_FOUND, 502 or so)."""
+
+
+def parse_alias(text: str) -> RoomAlias:
+    """A room alias; raises 400 M_INVALID_PARAM."""
+    try:
+        return parse_room_alias(text)
+    except InvalidIdentifier as error:
+        raise errors.invalid_param(f"Room alias invalid: {error}") from error
+
+
+def parse_room(text: str) -> RoomId:
+    """A room ID; raises 400 M_INVALID_PARAM."""
+    try:
+        return parse_room_id(text)
+    except InvalidIdentifier as error:
+        raise errors.invalid_param(f"Room ID invalid: {error}") from error
+
+
+class Directory:
+    """Names of rooms."""
+
+    def __init__(
+        self,
+        engine: RoomEngine,
+        database: Database,
+        clock: Clock,
+        *,
+        server_name: ServerName,
+        look_up: LookUp,
+    ) -> None:
+        self._engine = engine
+        self._access = RoomAccess(engine)
+        self._database = database
+        self._clock = clock
+        self._server_name = server_name
+        self._look_up = look_up
+
+    def new_alias(self, localpart: str) -> RoomAlias:
+        """The alias of this server for a local part; raises 400 M_INVALID_PARAM."""
+        return build_alias(localpart, self._server_name)
+
+    async def resolve(self, alias: RoomAlias) -> Target:
+        """What an alias names. Raises 404 M_NOT_FOUND."""
+        if server_of(alias) != self._server_name:
+            return await self._look_up(alias)
+        return await self.resolve_local(alias)
+
+    async def resolve_local(self, alias: RoomAlias) -> Target:
+        """What an alias of ours names: also for other servers' questions. Raises 404."""
+        row = await self._load(alias)
+        room = await self._engine.rooms.get(row.room_id)
+        others = () if room is None else sorted(room.joined_servers)
+        servers = dict.fromkeys((self._server_name, *others[: limits.JOIN_SERVERS]))
+        return Target(row.room_id, tuple(servers))
+
+    async def _load(self, alias: RoomAlias) -> AliasRow:
+        async with self._database.connection() as connection:
+            row = await storage.load_alias(connection, alias)
+        if row is None:
+            raise errors.not_found(f"Room alias {alias} not found")
+        return row
+
+    async def create(self, user_id: UserId, alias: RoomAlias, room_id: RoomId) -> None:
+        """Names a room. Raises 409 M_UNKNOWN for an alias that exists, 403 for who isn't joined,
+        400 M_INVALID_PARAM for other servers' aliases and for too many of them."""
+        if server_of(alias) != self._server_name:
+            raise errors.invalid_param(f"{alias} is not an alias of this server")
+        build_alias(alias[1:].partition(":")[0], self._server_name)
+        await self._access.joined(user_id, room_id)
+        row = AliasRow(alias, room_id, user_id, self._clock.now_ms())
+        async with self._database.transaction() as connection:
+            if len(await storage.load_aliases(connection, room_id)) >= limits.ALIASES_PER_ROOM:
+                raise errors.invalid_param(
+                    f"A room has at most {limits.ALIASES_PER_ROOM} aliases on this server"
+                )
+            if not await storage.insert_alias(connection, row):
+                raise MatrixError(409, "M_UNKNOWN", f"Room alias {alias} already exists")
+
+    async def claim(
+        self, connection: Connection, alias: RoomAlias, room_id: RoomId, user_id: UserId
+    ) -> None:
+        """Names a room that is made in the same transaction. Raises 400 M_ROOM_IN_USE."""
+        row = AliasRow(alias, room_id, user_id, self._clock.now_ms())
+        if not await storage.insert_alias(connection, row):
+            raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
+
+    async def check_free(self, alias: RoomAlias) -> None:
+        """Raises 400 M_ROOM_IN_USE early, before a room is built; `claim` decides."""
+        async with self._database.connection() as connection:
+            if await storage.load_alias(connection, alias) is not None:
+                raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
+
+    async def delete(self, user_id: UserId, alias: RoomAlias) -> None:
+        """Removes an alias of ours. Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN."""
+        if server_of(alias) != self._server_name:
+            raise errors.invalid_param(f"{alias} is not an alias of this server")
+        row = await self._load(alias)
+        if row.creator != user_id and not await self._may_rename(user_id, row.room_id):
+            raise errors.forbidden("You can't remove other users' aliases of this room")
+        async with self._database.transaction() as connection:
+            if not await storage.delete_alias(connection, alias, row.room_id):
+                raise errors.not_found(f"Room alias {alias} not found")
+        await self._forget_canonical(user_id, row.room_id, alias)
+
+    async def _may_rename(self, user_id: UserId, room_id: RoomId) -> bool:
+        room = await self._engine.rooms.get(room_id)
+        if room is None or user_id not in room.joined_local:
+            return False
+        power = await self._power(room)
+        return power.user(user_id) >= power.event(CANONICAL_ALIAS[0], is_state=True)
+
+    async def _power(self, room: Room) -> PowerLevels:
+        found = await self._engine.rooms.state_events(room.view.state, [CREATE, POWER_LEVELS])
+        return PowerLevels(found.get(CREATE), found.get(POWER_LEVELS), room.version)
+
+    async def _forget_canonical(self, user_id: UserId, room_id: RoomId, alias: RoomAlias) -> None:
+        room = await self._engine.rooms.get(room_id)
+        if room is None or not await self._may_rename(user_id, room_id):
+            return
+        content = without_alias(await self._canonical(room), alias)
+        if content is None:
+            return
+        draft = EventDraft(CANONICAL_ALIAS[0], user_id, content, state_key="")
+        try:
+            await self._engine.writer.send(room_id, draft)
+        except MatrixError as error:  # the alias is gone; the event is a courtesy
+            log.info("canonical alias of %s is kept: %s", room_id, error)
+
+    async def _canonical(self, room: Room) -> JsonObject:
+        found = await self._engine.rooms.state_events(room.view.state, [CANONICAL_ALIAS])
+        event = found.get(CANONICAL_ALIAS)
+        return {} if event is None else event.content
+
+    async def aliases(self, user_id: UserId, room_id: RoomId) -> list[RoomAlias]:
+        """A room's aliases here, for who is joined or may read it as anybody does; 403."""
+        readable = await self._access.readable(user_id, room_id)
+        if not readable.is_current:
+            raise errors.forbidden("You aren't a member of this room")
+        async with self._database.connection() as connection:
+            return await storage.load_aliases(connection, room_id)
+
+    async def check_canonical(self, room_id: RoomId, content: JsonObject) -> None:
+        """Checks the aliases that an m.room.canonical_alias would add: 400 M_INVALID_PARAM for
+        bad syntax, 400 M_BAD_ALIAS for one that doesn't name the room."""
+        room = await self._engine.rooms.get(room_id)
+        old = {} if room is None else await self._canonical(room)
+        for text in new_aliases(old, content):
+            await self._check_names(parse_alias(text), room_id)
+
+    async def _check_names(self, alias: RoomAlias, room_id: RoomId) -> None:
+        try:
+            target = await self.resolve(alias)
+        except MatrixError as error:
+            raise _bad_alias(f"The alias {alias} can't be looked up: {error.error}") from error
+        if target.room_id != room_id:
+            raise _bad_alias(f"The alias {alias} does not point to this room")
+
+    async def publish(self, connection: Connection, room_id: RoomId, user_id: UserId) -> None:
+        """Publishes a room that is made in the same transaction."""
+        await storage.publish(connection, room_id, user_id, self._clock.now_ms())
+
+    async def is_published(self, user_id: UserId | None, room_id: RoomId) -> bool:
+        """Is a room in this server's published directory? Raises 404 for an unknown room; one that
+        isn't published is unknown to all but its members."""
+        async with self._database.connection() as connection:
+            published = await storage.is_published(connection, room_id)
+        if not published:
+            await self._check_known(user_id, room_id)
+        return published
+
+    async def _check_known(self, user_id: UserId | None, room_id: RoomId) -> None:
+        room = await self._engine.rooms.get(room_id)
+        if room is None or user_id not in room.joined_local:
+            raise errors.not_found("Room not found")
+
+    async def set_published(self, user_id: UserId, room_id: RoomId, wanted: bool) -> None:
+        """Publishes or hides a room: for who may set its canonical alias. Raises 403, and 404 for
+        a room that the user isn't in, whether it exists or not."""
+        await self._check_known(user_id, room_id)
+        if not await self._may_rename(user_id, room_id):
+            raise errors.forbidden("You can't change whether this room is published")
+        async with self._database.transaction() as connection:
+            if wanted:
+                await storage.publish(connection, room_id, user_id, self._clock.now_ms())
+            else:
+                await storage.unpublish(connection, room_id)
+
+
+def _bad_alias(error: str) -> MatrixError:
+    return MatrixError(400, "M_BAD_ALIAS", error)

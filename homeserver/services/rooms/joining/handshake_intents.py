@@ -1,0 +1,327 @@
+"""`RemoteRooms` whose joins, knocks, leaves and invites are finished or undone, whatever happens
+between.
+
+Rules:
+1. The intent is stored before another server may sign or take in the event, and deleted once both
+   sides agree: it was done here too, or it was refused.
+2. What a crash left is finished: the user asked for it and got no answer. Where it is refused by
+   then, it is undone.
+3. Where the user was told that it failed though the other server may have taken the event, it is
+   undone there: the user leaves. But the join of an invited user is finished: a leave would also
+   refuse the invite, and a further try would find it gone.
+4. Our invite of another server's user is finished, the same event: there is none that would take
+   it back at a server that isn't in the room. After a bounded number of tries it is given up.
+5. A leave is waited for a short while. Then it is the user's word that counts here, and the
+   other servers are told as soon as they can be.
+6. An intent that is overtaken is dropped: by a newer one, by an invite that came since, by a join.
+
+Spec: server-server API, "Joining Rooms", "Leaving Rooms", "Knocking upon a room", "Inviting to a
+room"; design, "What keeps it right", 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from federation import limits
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
+from federation.graph.building import EventDraft
+from federation.ports import Clock
+from homeserver.engine.memberships import UserRoom
+from homeserver.errors import MatrixError
+from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain, InvitingRooms
+from homeserver.storage.database import Database, DatabaseUnavailable
+from homeserver.storage.rooms import handshake_intents as store
+from homeserver.storage.rooms.handshake_intents import Intent
+
+log = logging.getLogger(__name__)
+
+_Key = tuple[UserId, RoomId]
+RoomsOf = Callable[[UserId], Awaitable[Mapping[RoomId, UserRoom]]]
+EndHere = Callable[[RoomId, UserId, EventId], Awaitable[bool]]
+"""Ends a membership here that an event says of, without one of other servers
+(`OutsideMemberships.end_unsigned`)."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One that is under way; its deadline is moved to now by who overtakes it."""
+
+    scope: asyncio.Timeout
+
+
+class DurableHandshakes:
+    """Does handshakes by `remote`; `rooms_of` gives a user's memberships, as they are here."""
+
+    def __init__(
+        self,
+        database: Database,
+        remote: InvitingRooms,
+        rooms_of: RoomsOf,
+        *,
+        end_here: EndHere,
+        clock: Clock,
+    ) -> None:
+        self._database, self._remote, self._clock = database, remote, clock
+        self._rooms_of, self._end_here = rooms_of, end_here
+        self._due: dict[_Key, tuple[float, Intent]] = {}
+        self._attempts: dict[_Key, _Attempt] = {}
+        self._wake = asyncio.Event()
+
+    # `RemoteRooms`
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.join`."""
+        intent = Intent(user_id, room_id, "join", _NONE, tuple(servers), content)
+        async with self._intended(intent):
+            await self._remote.join(room_id, user_id, servers, content)
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.knock`."""
+        async with self._intended(
+            Intent(user_id, room_id, "knock", _NONE, tuple(servers), content)
+        ):
+            await self._remote.knock(room_id, user_id, servers, content)
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.leave`, for a short while; then 504, and the servers are told later."""
+        former = _event_of((await self._rooms_of(user_id)).get(room_id))
+        intent = Intent(user_id, room_id, "leave", former, tuple(servers), content)
+        await self._begin(intent)
+        try:
+            async with asyncio.timeout(limits.LEAVE_WAIT_S_MAX):
+                await self._remote.leave(room_id, user_id, servers, content)
+        except TimeoutError:
+            self._later(intent, 0.0)
+            raise MatrixError(504, "M_UNKNOWN", "The room's servers don't answer") from None
+        except MatrixError as error:
+            if _is_refused(error):
+                await self._end(intent)
+            else:
+                self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            raise
+        await self._end(intent)
+
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """`RemoteRooms.guests_may_join`."""
+        return await self._remote.guests_may_join(room_id, servers)
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """`RemoteRooms.invite`."""
+        pdu = await self._remote.draft_invite(room_id, draft)
+        target = UserId(str(draft.state_key))
+        intent = Intent(target, room_id, "invite", _NONE, (server_of(target),), pdu)
+        await self._begin(intent)
+        try:
+            event_id = await self._remote.send_invite(room_id, pdu)
+        except MatrixError as error:
+            if _is_certain(error):
+                await self._end(intent)
+            else:
+                self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            raise
+        except BaseException:
+            self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            raise
+        await self._end(intent)
+        return event_id
+
+    # Intents
+
+    @asynccontextmanager
+    async def _intended(self, intent: Intent) -> AsyncIterator[None]:
+        """The block does what is intended, and raises what the user is told."""
+        await self._begin(intent)
+        try:
+            yield
+        except HandshakeUncertain as error:
+            await self._undo(intent, error.servers)
+            raise
+        except MatrixError as error:
+            if _is_certain(error):
+                await self._end(intent)
+            else:  # it was taken there, but couldn't be stored here
+                await self._undo(intent, intent.servers)
+            raise
+        except BaseException:  # the user is told nothing: it is finished
+            self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            raise
+        await self._end(intent)
+
+    async def _undo(self, intent: Intent, servers: Sequence[ServerName]) -> None:
+        mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
+        if intent.membership == "join" and mine is not None and mine.membership == "invite":
+            accepting = msgspec.structs.replace(intent, former=mine.event_id)
+            await self._save(accepting)
+            self._later(accepting, limits.HANDSHAKE_RETRY_S_MIN)
+            return
+        former = _event_of(mine)
+        undo = Intent(intent.user_id, intent.room_id, "leave", former, tuple(servers), {**_LEAVE})
+        try:
+            await self._save(undo)
+        finally:
+            self._later(undo, 0.0)
+
+    async def _begin(self, intent: Intent) -> None:
+        self._due.pop(intent.key, None)
+        attempt = self._attempts.get(intent.key)
+        if attempt is not None and not attempt.scope.expired():
+            attempt.scope.reschedule(asyncio.get_running_loop().time())
+        await self._save(intent)
+
+    async def _save(self, intent: Intent) -> None:
+        async with self._database.connection() as connection:
+            await store.save(connection, intent)
+
+    async def _end(self, intent: Intent) -> None:
+        async with self._database.connection() as connection:
+            await store.delete(connection, *intent.key)
+
+    def _later(self, intent: Intent, wait_s: float) -> None:
+        self._due[intent.key] = (self._clock.monotonic_s() + wait_s, intent)
+        self._wake.set()
+
+    # The follower
+
+    async def run(self) -> None:
+        """Works off what a former process left, then what comes; for the supervisor."""
+        async with self._database.connection() as connection:
+            for intent in await store.load_all(connection):
+                if intent.key not in self._due:
+                    self._later(intent, 0.0)
+        while True:
+            self._wake.clear()
+            wait_s = await self.work_once()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def work_once(self) -> float | None:
+        """Tries all that is due; in how many seconds the next is (None: nothing is left)."""
+        now_s = self._clock.monotonic_s()
+        due = [intent for due_s, intent in self._due.values() if due_s <= now_s]
+        for intent in due:
+            del self._due[intent.key]
+        for start in range(0, len(due), limits.HANDSHAKES_AT_ONCE_MAX):
+            some = due[start : start + limits.HANDSHAKES_AT_ONCE_MAX]
+            await asyncio.gather(*(self._settle(intent) for intent in some))
+        if not self._due:
+            return None
+        return max(0.0, min(due_s for due_s, _ in self._due.values()) - now_s)
+
+    async def _settle(self, intent: Intent) -> None:
+        scope = asyncio.timeout(limits.HANDSHAKE_ATTEMPT_S_MAX)
+        self._attempts[intent.key] = _Attempt(scope)
+        try:
+            async with scope:
+                is_over = await self._try(intent)
+        except (TimeoutError, DatabaseUnavailable) as error:
+            log.info("%s of %s in %s: %r", intent.membership, *intent.key, error)
+            is_over = False
+        finally:
+            del self._attempts[intent.key]
+        if intent.key in self._due:
+            return  # overtaken by one that failed too
+        if is_over:
+            await self._end(intent)
+        elif not await self._is_overtaken(intent):
+            await self._postpone(intent)
+
+    async def _is_overtaken(self, intent: Intent) -> bool:
+        """Does another intent stand in its place by now?"""
+        async with self._database.connection() as connection:
+            stored = {one.key: one for one in await store.load_all(connection)}
+        return stored.get(intent.key) != intent
+
+    async def _postpone(self, intent: Intent) -> None:
+        tried = msgspec.structs.replace(intent, attempts=intent.attempts + 1)
+        is_invite = intent.membership == "invite"
+        most = limits.INVITE_ATTEMPTS_MAX if is_invite else limits.HANDSHAKE_ATTEMPTS_MAX
+        if tried.attempts >= most:
+            log.warning("given up: %s of %s in %s", intent.membership, *intent.key)
+            await self._end(intent)
+            return
+        await self._save(tried)
+        wait_s = limits.HANDSHAKE_RETRY_S_MIN * 2 ** min(tried.attempts, 20)
+        self._later(tried, min(limits.HANDSHAKE_RETRY_S_MAX, wait_s))
+
+    async def _try(self, intent: Intent) -> bool:
+        """One attempt; is it over?"""
+        if intent.membership == "invite":
+            return await self._try_to_invite(intent)
+        mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
+        if not _is_wanted(intent, mine):
+            return True
+        do = {"join": self._remote.join, "knock": self._remote.knock, "leave": self._remote.leave}
+        room_id, user_id = intent.room_id, intent.user_id
+        try:
+            await do[intent.membership](room_id, user_id, intent.servers, intent.content)
+        except MatrixError as error:
+            if intent.membership == "leave":  # the user's word counts, whatever others say
+                await self._end_here(room_id, user_id, intent.former)
+            if not _is_refused(error):
+                return False
+            log.info("%s of %s in %s: %s", intent.membership, user_id, room_id, error)
+            if intent.membership != "leave":
+                await self._leave_if_there(intent)
+        return True
+
+    async def _try_to_invite(self, intent: Intent) -> bool:
+        try:
+            await self._remote.send_invite(intent.room_id, intent.content)
+        except MatrixError as error:
+            log.info("%s of %s in %s: %s", intent.membership, *intent.key, error)
+            return _is_refused(error)
+        return True
+
+    async def _leave_if_there(self, intent: Intent) -> None:
+        """A join or knock that is refused by now may have been taken before."""
+        try:
+            await self._remote.leave(intent.room_id, intent.user_id, intent.servers, {**_LEAVE})
+        except MatrixError as error:
+            log.info("%s isn't in %s: %s", intent.user_id, intent.room_id, error)
+
+
+_NONE = EventId("")
+_LEAVE: JsonObject = {"membership": "leave"}
+_NOT_REACHED = 502
+"""What says that no server got the event."""
+
+
+def _event_of(mine: UserRoom | None) -> EventId:
+    """The event of a membership; empty for none."""
+    return _NONE if mine is None else mine.event_id
+
+
+def _is_certain(error: MatrixError) -> bool:
+    """Is it known that nothing came of it?"""
+    is_unsent = error.status == _NOT_REACHED and not isinstance(error, HandshakeUncertain)
+    return is_unsent or _is_refused(error)
+
+
+def _is_refused(error: MatrixError) -> bool:
+    """Did a server say no, so that nothing came of it?"""
+    return 400 <= error.status < 500 and not isinstance(error, HandshakeUncertain)
+
+
+def _is_wanted(intent: Intent, mine: UserRoom | None) -> bool:
+    """Does the intent still say what the user wants, who is `mine` here?"""
+    membership = "" if mine is None else mine.membership
+    if intent.membership == "leave" or intent.former:
+        return membership != "join" and _event_of(mine) == intent.former
+    return membership not in ("join", "ban", intent.membership)

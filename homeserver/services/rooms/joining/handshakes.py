@@ -1,0 +1,190 @@
+"""`RemoteRooms` over federation: joins, knocks, refusals and invites that take two servers.
+
+Rules:
+1. The other server signs before we commit; no room is held meanwhile. An invite that was signed
+   is judged once more against the room as it is by then. What the room's policy server doesn't
+   recommend reaches no other server.
+2. Errors become MatrixError: a resident's refusal with its own code, else 502.
+
+Spec: server-server API, "Joining rooms", "Inviting to a room"; design, "What keeps it right", 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from federation.events import canonical_json
+from federation.events.canonical_json import JsonObject
+from federation.events.event import EventTooLarge, InvalidEvent, parse_pdu
+from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateKey, UserId
+from federation.graph.admission import Accepted
+from federation.graph.building import EventDraft, sign_event
+from federation.ports import Clock, Refused
+from federation.transport.client import FailureKind, FederationError
+from federation.transport.handshakes import Handshakes, MembershipWish
+from federation.transport.outside.failures import HandshakeFailed
+from federation.transport.queries import Queries
+from homeserver import errors
+from homeserver.engine.residents import Residents
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.writer import Signer
+from homeserver.errors import MatrixError
+from homeserver.services.rooms.directory import LookUp, Target
+from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain
+
+T = TypeVar("T")
+
+_STRIPPED: Sequence[StateKey] = tuple(
+    (name, "")
+    for name in (
+        "m.room.create",
+        "m.room.name",
+        "m.room.avatar",
+        "m.room.topic",
+        "m.room.join_rules",
+        "m.room.canonical_alias",
+        "m.room.encryption",
+    )
+)
+"""What an invited user gets to see of the room (spec: "Stripped state")."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEntrance:
+    """The engine, as far as handshakes end in it."""
+
+    rooms: Rooms
+    residents: Residents
+
+
+AskForGuests: TypeAlias = Callable[[ServerName, RoomId], Awaitable[bool]]
+"""Asks a server whether guests may join a room that it is in. Raises FederationError."""
+
+
+class HandshakeRooms:
+    """Membership changes by way of other servers (`RemoteRooms`)."""
+
+    def __init__(
+        self,
+        handshakes: Handshakes,
+        entrance: RoomEntrance,
+        *,
+        signer: Signer,
+        clock: Clock,
+        ask_for_guests: AskForGuests,
+    ) -> None:
+        self._handshakes = handshakes
+        self._ask_for_guests = ask_for_guests
+        self._entrance = entrance
+        self._signer = signer
+        self._clock = clock
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.join`."""
+        wish = MembershipWish(
+            room_id, user_id, content, await self._not_before_ms(room_id, user_id)
+        )
+        await _told(self._handshakes.join(wish, servers))
+
+    async def _not_before_ms(self, room_id: RoomId, user_id: UserId) -> int:
+        """After the user's own last member event, as far as we know the room: our clock may have
+        been put back since (see `Stager`)."""
+        room = await self._entrance.rooms.get(room_id)
+        if room is None:
+            return 0
+        key = ("m.room.member", str(user_id))
+        last = (await self._entrance.rooms.state_events(room.view.state, [key])).get(key)
+        return 0 if last is None or last.sender != user_id else last.origin_server_ts + 1
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.leave`."""
+        await _told(self._handshakes.leave(MembershipWish(room_id, user_id, content), servers))
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """`RemoteRooms.knock`."""
+        await _told(self._handshakes.knock(MembershipWish(room_id, user_id, content), servers))
+
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """`RemoteRooms.guests_may_join`. The first that answers is believed: what it says is
+        checked against the room's state after the join."""
+        for server in servers:
+            with suppress(FederationError):
+                return await self._ask_for_guests(server, room_id)
+        return False
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """`RemoteRooms.invite`."""
+        return await self.send_invite(room_id, await self.draft_invite(room_id, draft))
+
+    async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
+        """`InvitingRooms.draft_invite`."""
+        now = replace(draft, origin_server_ts=self._clock.now_ms())
+        template = await _told(self._entrance.residents.template(now, room_id))
+        try:
+            event = sign_event(
+                template.event, template.version, self._signer.server_name, self._signer.key
+            )
+        except EventTooLarge as error:
+            raise errors.too_large(error.reason) from error
+        except InvalidEvent as error:
+            raise errors.bad_json(error.reason) from error
+        recommended, _ = await self._entrance.residents.recommended(event)
+        pdu: JsonObject = canonical_json.decode(recommended.raw)
+        return pdu
+
+    async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
+        """`InvitingRooms.send_invite`."""
+        room = await self._entrance.rooms.get(room_id)
+        if room is None:
+            raise errors.not_found("This room isn't known here")
+        event = parse_pdu(pdu, room.version)
+        known = (await self._entrance.rooms.events([event.event_id])).get(event.event_id)
+        if known is not None and not known.outlier:
+            return event.event_id
+        event, asked = await self._entrance.residents.recommended(event)
+        stripped = await self._stripped(room, event.sender)
+        signed = await _told(self._handshakes.invite(event, stripped))
+        verdict = await _told(self._entrance.residents.accept_own(signed, asked=asked))
+        if not isinstance(verdict, Accepted):
+            raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
+        return signed.event_id
+
+    async def _stripped(self, room: Room, inviter: UserId) -> list[bytes]:
+        keys = [*_STRIPPED, ("m.room.member", str(inviter))]
+        found = await self._entrance.rooms.state_events(room.view.state, keys)
+        return [found[key].raw for key in keys if key in found]
+
+
+async def _told(work: Awaitable[T]) -> T:
+    """A handshake's result; its failures as MatrixError."""
+    try:
+        return await work
+    except (HandshakeFailed, Refused) as error:
+        told = MatrixError(error.status, error.errcode, error.error, extra=error.extra)
+        uncertain = error.uncertain if isinstance(error, HandshakeFailed) else ()
+        raise (HandshakeUncertain(told, uncertain) if uncertain else told) from error
+
+
+def alias_look_up(queries: Queries) -> LookUp:
+    """Asks an alias's server: for `Directory`. 404 M_NOT_FOUND where it says that there is none,
+    502 where it can't be asked."""
+
+    async def look_up(alias: RoomAlias) -> Target:
+        try:
+            room_id, servers = await queries.directory(alias)
+        except FederationError as error:
+            if error.kind is FailureKind.STATUS and error.status == 404:
+                raise errors.not_found(f"Room alias {alias} not found") from error
+            raise MatrixError(502, "M_UNKNOWN", f"{error.server} can't be asked") from error
+        return Target(room_id, servers)
+
+    return look_up

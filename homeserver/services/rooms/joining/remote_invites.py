@@ -1,0 +1,69 @@
+"""Whether another server may invite a user of ours (`federation.ports.InviteGate`).
+
+Rules:
+1. Who takes no invites gets none, wherever they come from.
+2. Invites come at a bounded rate by each server, and by each server to each user; and a user has a
+   bounded number of open ones, of one server and of all. A further invite to a room in which the
+   user is invited already takes no room.
+
+Spec: client-server API, "Invite permission", "Rate limiting"; server-server API, "Inviting to a
+room".
+"""
+
+from __future__ import annotations
+
+from federation.events.event import Event
+from federation.events.ids import RoomId, ServerName, UserId, server_of
+from federation.ports import Refused
+from homeserver import limits
+from homeserver.errors import MatrixError
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.services.accounts.rate_limits import RateLimiter, limit_exceeded
+from homeserver.services.engine_ports import UserRooms
+from homeserver.services.rooms.membership import People
+from homeserver.storage.accounts import accounts
+from homeserver.storage.database import Database
+
+_RETRY_S = 3_600.0
+"""When to try again where a user has too many open invites: somebody has to answer some."""
+
+
+class RemoteInvites:
+    """Judges each invite before it is read further."""
+
+    def __init__(
+        self, database: Database, people: People, memberships: UserRooms, limiter: RateLimiter
+    ) -> None:
+        self._database, self._people = database, people
+        self._memberships, self._limiter = memberships, limiter
+
+    async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
+        """`InviteGate.admit`."""
+        try:
+            self._limiter.check(Limit.REMOTE_INVITES, origin)
+            await self._check_account(invitee)
+            await self._people.check_invitable(invitee)
+            self._limiter.check(Limit.REMOTE_INVITES_OF_USER, f"{origin} {invitee}")
+            await self._check_space(origin, invitee, invite.room_id)
+        except MatrixError as error:
+            raise Refused(error.status, error.errcode, error.error, error.extra) from error
+
+    async def _check_account(self, invitee: UserId) -> None:
+        async with self._database.connection() as connection:
+            account = await accounts.load(connection, invitee)
+        if account is None or account.is_deactivated:
+            raise MatrixError(404, "M_NOT_FOUND", "There is no such user")
+
+    async def _check_space(self, origin: ServerName, invitee: UserId, room_id: RoomId) -> None:
+        mine = await self._memberships.of(invitee)
+        open_ones = [
+            one.sender
+            for other_id, one in mine.items()
+            if one.membership == "invite" and one.stripped and other_id != room_id
+        ]
+        of_server = sum(server_of(sender) == origin for sender in open_ones)
+        if (
+            len(open_ones) >= limits.REMOTE_INVITES_PENDING
+            or of_server >= limits.REMOTE_INVITES_PENDING_OF_SERVER
+        ):
+            raise limit_exceeded(_RETRY_S)

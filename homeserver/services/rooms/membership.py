@@ -1,0 +1,406 @@
+"""Membership of rooms: invite, join, knock, leave, kick, ban, unban, forget.
+
+Rules:
+1. Where this server holds the room's current state, a membership change is an ordinary event for
+   the writer, whose auth check decides; checks here only give better errors and refuse what the
+   auth rules would turn into something else (a kick that is an unban). What they ask of the room
+   is asked again in its turn (`membership_checks`).
+2. Where it doesn't, another server of the room takes part (`RemoteRooms`).
+3. An invite of a user of another server is signed by their server first.
+4. A refusal of an invite always succeeds for the user: if the inviting server can't be reached or
+   objects, the invite ends here.
+5. Joins, knocks and invites of users of ours carry their display name and avatar.
+
+Spec: client-server API, "Room membership", "Restricted rooms", "Invite permission"; design 5.9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import (
+    EventId,
+    InvalidIdentifier,
+    RoomId,
+    ServerName,
+    UserId,
+    parse_server_name,
+    parse_user_id,
+    server_of,
+)
+from federation.graph.building import EventDraft
+from homeserver import errors, limits
+from homeserver.engine.joins import membership_checks
+from homeserver.engine.joins.authorisers import find_authoriser, restricted_to
+from homeserver.engine.joins.membership_checks import MEMBER
+from homeserver.engine.memberships import UserRoom
+from homeserver.engine.rooms import Room
+from homeserver.engine.writer import Check, Writer
+from homeserver.errors import MatrixError
+from homeserver.rules.rooms.restricted_joins import AUTHORISER
+from homeserver.services.rooms.directory import Directory, parse_alias, parse_room
+from homeserver.services.rooms.joining.remote_rooms import RemoteRooms
+from homeserver.services.rooms.room_access import (
+    RoomAccess,
+    RoomEngine,
+    is_resident,
+)
+
+__all__ = ["MEMBER", "Membership", "People"]
+
+log = logging.getLogger("freehold.membership")
+
+_PROFILE_KEYS = ("displayname", "avatar_url")
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What membership needs to know of users. `profile_of` gives `displayname` and `avatar_url`,
+    as far as set, of a user of ours; `is_invite_blocked` whether one wants no invites;
+    `carry_over` sees to what a user has set for a room that one they just joined replaces."""
+
+    server_name: ServerName
+    profile_of: Callable[[UserId], Awaitable[JsonObject]]
+    is_invite_blocked: Callable[[UserId], Awaitable[bool]]
+    carry_over: Callable[[UserId, RoomId], Awaitable[None]]
+
+    def is_ours(self, user_id: UserId) -> bool:
+        """Is this a user of this server?"""
+        return server_of(user_id) == self.server_name
+
+    async def profile_keys(self, user_id: UserId) -> JsonObject:
+        """The profile's part of a membership event; {} for users of other servers."""
+        if not self.is_ours(user_id):
+            return {}
+        profile = await self.profile_of(user_id)
+        return {key: profile[key] for key in _PROFILE_KEYS if profile.get(key) is not None}
+
+    async def check_invitable(self, user_id: UserId) -> None:
+        """Raises 403 M_INVITE_BLOCKED for a user of ours who wants no invites."""
+        if self.is_ours(user_id) and await self.is_invite_blocked(user_id):
+            raise MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} doesn't take invites")
+
+
+def parse_user(text: str) -> UserId:
+    """A user ID; raises 400 M_INVALID_PARAM."""
+    try:
+        return parse_user_id(text)
+    except InvalidIdentifier as error:
+        raise errors.invalid_param(f"{text[:300]!r} is no user ID: {error}") from error
+
+
+def parse_servers(texts: Sequence[str]) -> Sequence[ServerName]:
+    """Server names to go through, each once, what is no server name left out."""
+    servers: dict[ServerName, None] = {}
+    for text in texts[: limits.JOIN_SERVERS]:
+        try:
+            servers[parse_server_name(text)] = None
+        except InvalidIdentifier:
+            continue  # a hint that is of no use; others may do
+    return tuple(servers)
+
+
+class OutsideEnds(Protocol):
+    """Ends memberships of rooms that this server isn't in (the engine's `OutsideMemberships`)."""
+
+    async def end_unsigned(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool: ...
+
+
+class Membership:
+    """Changes who is in which room."""
+
+    def __init__(
+        self,
+        engine: RoomEngine,
+        outside: OutsideEnds,
+        people: People,
+        directory: Directory,
+        remote: RemoteRooms,
+    ) -> None:
+        self._engine = engine
+        self._access = RoomAccess(engine)
+        self._outside = outside
+        self._people = people
+        self._directory = directory
+        self._remote = remote
+        self._handshakes: WeakValueDictionary[tuple[UserId, RoomId], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
+
+    async def joined_rooms(self, user_id: UserId) -> list[RoomId]:
+        """The rooms that a user is joined to."""
+        mine = await self._engine.memberships.of(user_id)
+        return [room_id for room_id, row in mine.items() if row.membership == "join"]
+
+    async def target(self, text: str, via: Sequence[str]) -> tuple[RoomId, Sequence[ServerName]]:
+        """The room that an ID or alias names, and servers to reach it by: the client's first."""
+        servers = parse_servers(via)
+        if not text.startswith("#"):
+            return parse_room(text), servers
+        found = await self._directory.resolve(parse_alias(text))
+        return found.room_id, tuple(dict.fromkeys((*servers, *found.servers)))
+
+    # invite
+
+    async def invite(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: JsonObject
+    ) -> EventId:
+        """Invites a user; `extra` is further content (reason). Raises 403 M_FORBIDDEN,
+        M_INVITE_BLOCKED, or what the invitee's server answered."""
+        await self._access.joined(sender, room_id)
+        content = {
+            **await self._people.profile_keys(target),
+            **extra,
+            "membership": "invite",
+        }
+        return await self.send_invite(
+            room_id, EventDraft(MEMBER, sender, content, state_key=target)
+        )
+
+    async def send_invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """Sends an invite whose content is made; the invitee's server signs it first."""
+        target = UserId(draft.state_key or "")
+        await self._people.check_invitable(target)
+        if self._people.is_ours(target):
+            return (await self._engine.writer.send(room_id, draft)).event_id
+        async with self._handshake(target, room_id):
+            same = await self._engine.writer.find_same(room_id, draft)
+            return await self._remote.invite(room_id, draft) if same is None else same
+
+    def _handshake(self, user_id: UserId, room_id: RoomId) -> asyncio.Lock:
+        """The lock of a user's handshakes with the servers of a room: one after the other, each
+        looks at what the one before led to. Each takes a bounded time."""
+        return self._handshakes.setdefault((user_id, room_id), asyncio.Lock())
+
+    # join and knock
+
+    async def join(
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        servers: Sequence[ServerName] = (),
+        extra: Mapping[str, object] | None = None,
+        *,
+        is_guest: bool = False,
+    ) -> None:
+        """Joins a room; nothing happens to who is in. Raises 403 M_FORBIDDEN or (for guests)
+        M_GUEST_ACCESS_FORBIDDEN, 404 M_NOT_FOUND when no server of the room is known."""
+        room = await self._engine.rooms.get(room_id)
+        if room is not None and user_id in room.joined_local:
+            return
+        if is_guest:
+            await self._check_guest(user_id, room_id, servers)
+        content: JsonObject = {
+            **await self._people.profile_keys(user_id),
+            **(extra or {}),
+            "membership": "join",
+        }
+        if room is None or not is_resident(room):
+            await self._join_by_others(user_id, room_id, servers, content)
+        else:
+            await self._join_here(user_id, room, content, servers)
+        if is_guest and not await self._access.lets_guests_in(room_id):
+            await self.leave(user_id, room_id, {})  # closed meanwhile, or its server was wrong
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
+        await self._people.carry_over(user_id, room_id)
+
+    async def _check_guest(
+        self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
+    ) -> None:
+        """Raises 403 M_GUEST_ACCESS_FORBIDDEN for a room that guests may not join, as far as can
+        be known before the join."""
+        if is_resident(await self._engine.rooms.get(room_id)):
+            may_join = await self._access.lets_guests_in(room_id)
+        else:
+            candidates = await self._candidates(user_id, room_id, servers)
+            may_join = await self._remote.guests_may_join(room_id, candidates)
+        if not may_join:
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
+
+    async def _join_by_others(
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        servers: Sequence[ServerName],
+        content: JsonObject,
+    ) -> None:
+        async with self._handshake(user_id, room_id):  # who asks twice joins once
+            room = await self._engine.rooms.get(room_id)
+            if room is not None and user_id in room.joined_local:
+                return
+            candidates = await self._candidates(user_id, room_id, servers)
+            await self._remote.join(room_id, user_id, candidates, content)
+
+    async def _join_here(
+        self, user_id: UserId, room: Room, content: JsonObject, servers: Sequence[ServerName]
+    ) -> None:
+        if await self._needs_authoriser(user_id, room):
+            authoriser = await find_authoriser(self._engine.rooms, room)
+            if authoriser is None and set(room.joined_servers) - {self._people.server_name}:
+                await self._join_by_others(user_id, room.room_id, servers, content)
+                return
+            if authoriser is None:
+                raise errors.forbidden("Nobody in this room can let you in without an invite")
+            content[AUTHORISER] = authoriser
+        draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+        check = membership_checks.joins(user_id)
+        await self._engine.writer.send(room.room_id, draft, check=check)
+
+    async def _needs_authoriser(self, user_id: UserId, room: Room) -> bool:
+        """Does the user join by a restricted rule? Raises 403 M_FORBIDDEN where they meet none of
+        its conditions."""
+        mine = room.view.state.get((MEMBER, user_id))
+        if mine is not None and mine.membership in ("invite", "join", "ban"):
+            return False
+        allowed = await restricted_to(self._engine.rooms, room)
+        if allowed is None:
+            return False
+        memberships = await self._engine.memberships.of(user_id)
+        if any(
+            (row := memberships.get(room_id)) is not None and row.membership == "join"
+            for room_id in allowed
+        ):
+            return True
+        raise errors.forbidden("You aren't in any of the rooms whose members may join this one")
+
+    async def _candidates(
+        self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
+    ) -> Sequence[ServerName]:
+        """Servers that may be in a room which we aren't in: the client's, the inviter's, the one
+        that took the user's knock, those that were in it when we last knew, the one that the room
+        ID names. Raises 404."""
+        wanted = dict.fromkeys(servers)
+        mine = (await self._engine.memberships.of(user_id)).get(room_id)
+        if mine is not None and mine.membership == "invite":
+            wanted[server_of(mine.sender)] = None
+        if mine is not None and mine.via is not None:
+            wanted[mine.via] = None
+        room = await self._engine.rooms.get(room_id)
+        if room is not None:
+            counts = room.joined_servers
+            wanted.update(dict.fromkeys(sorted(counts, key=lambda name: (-counts[name], name))))
+        if ":" in room_id:
+            wanted[server_of(room_id)] = None
+        wanted.pop(self._people.server_name, None)
+        if not wanted:
+            raise errors.not_found("No server that is in this room is known")
+        return tuple(wanted)[: limits.JOIN_SERVERS]
+
+    async def knock(
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        servers: Sequence[ServerName],
+        extra: Mapping[str, object],
+    ) -> None:
+        """Asks to be let in. A knock at a room elsewhere may be repeated: nobody has to tell us
+        when one was refused there. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        content: JsonObject = {
+            **await self._people.profile_keys(user_id),
+            **extra,
+            "membership": "knock",
+        }
+        room = await self._engine.rooms.get(room_id)
+        if is_resident(room):
+            draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+            await self._engine.writer.send(room_id, draft)
+            return
+        before = (await self._engine.memberships.of(user_id)).get(room_id)
+        async with self._handshake(user_id, room_id):
+            now = (await self._engine.memberships.of(user_id)).get(room_id)
+            if now is not None and now.membership == "knock" and now != before:
+                return  # an equal request took this one's turn
+            candidates = await self._candidates(user_id, room_id, servers)
+            await self._remote.knock(room_id, user_id, candidates, content)
+
+    # leave and forget
+
+    async def leave(self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object]) -> None:
+        """Leaves a room, refuses an invite or takes back a knock; nothing happens to who left
+        already. Raises 403 M_FORBIDDEN, also for a room that isn't known here."""
+        room = await self._engine.rooms.get(room_id)
+        mine = (await self._engine.memberships.of(user_id)).get(room_id)
+        if mine is None:
+            raise errors.forbidden("You aren't in this room")
+        if mine.membership == "leave":
+            return
+        if mine.membership == "ban":
+            raise errors.forbidden("You are banned from this room")
+        content: JsonObject = {**extra, "membership": "leave"}
+        if is_resident(room):
+            await _leave_here(self._engine.writer, user_id, room_id, content)
+            return
+        async with self._handshake(user_id, room_id):
+            now = (await self._engine.memberships.of(user_id)).get(room_id, mine)
+            if now.membership != "leave":
+                await self._refuse(user_id, room_id, now, content)
+
+    async def _refuse(
+        self, user_id: UserId, room_id: RoomId, mine: UserRoom, content: JsonObject
+    ) -> None:
+        try:
+            servers = await self._candidates(user_id, room_id, ())
+            await self._remote.leave(room_id, user_id, servers, content)
+        except MatrixError as error:
+            log.info("%s refuses %s without its servers: %s", user_id, room_id, error)
+            is_over = await self._outside.end_unsigned(room_id, user_id, mine.event_id)
+            if not is_over and is_resident(await self._engine.rooms.get(room_id)):
+                # another of ours joined it
+                await _leave_here(self._engine.writer, user_id, room_id, content)
+
+    async def forget(self, user_id: UserId, room_id: RoomId) -> None:
+        """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,
+        404 M_NOT_FOUND when they never were."""
+        mine = (await self._engine.memberships.of(user_id)).get(room_id)
+        if mine is None:
+            raise errors.not_found("You were never in this room")
+        if mine.membership not in ("leave", "ban"):
+            raise MatrixError(400, "M_UNKNOWN", "You must leave this room before you forget it")
+        await self._engine.memberships.forget(user_id, room_id)
+
+    # kick, ban, unban
+
+    async def kick(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
+    ) -> None:
+        """Makes another user leave. Raises 403 M_FORBIDDEN, also for a user who isn't there."""
+        content: JsonObject = {**extra, "membership": "leave"}
+        await self._set_other(sender, room_id, target, content, membership_checks.kicks(target))
+
+    async def ban(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
+    ) -> None:
+        """Bans a user, in the room or not. Raises 403 M_FORBIDDEN."""
+        await self._set_other(sender, room_id, target, {**extra, "membership": "ban"})
+
+    async def unban(
+        self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
+    ) -> None:
+        """Lifts a ban. Raises 403 M_FORBIDDEN, 403 M_BAD_STATE for who isn't banned."""
+        content: JsonObject = {**extra, "membership": "leave"}
+        await self._set_other(sender, room_id, target, content, membership_checks.unbans(target))
+
+    async def _set_other(
+        self,
+        sender: UserId,
+        room_id: RoomId,
+        target: UserId,
+        content: JsonObject,
+        check: Check | None = None,
+    ) -> None:
+        await self._access.joined(sender, room_id)
+        draft = EventDraft(MEMBER, sender, content, state_key=target)
+        await self._engine.writer.send(room_id, draft, check=check)
+
+
+async def _leave_here(
+    writer: Writer, user_id: UserId, room_id: RoomId, content: JsonObject
+) -> None:
+    draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+    await writer.send(room_id, draft, check=membership_checks.leaves(user_id))

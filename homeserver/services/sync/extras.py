@@ -1,0 +1,109 @@
+"""What a sync tells of rooms beside their events: receipts, typing, account data.
+
+Rules:
+1. Of a room that the client gets from scratch, all of it is told; of others, what is new.
+2. What the log's tail has is taken from there; the stores are asked only beyond it.
+
+Spec: client-server API, /sync, `ephemeral`, `account_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from federation.events.ids import RoomId
+from homeserver.rules.sync.sync_tokens import SyncToken
+from homeserver.services.ephemeral.typing import TypingToken
+from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
+from homeserver.services.sync.plans import Look, RoomPlan
+from homeserver.services.sync.sources import SyncSources
+from homeserver.storage.ephemeral.receipts import ReceiptRow
+
+Plans = dict[RoomId, RoomPlan]
+
+
+class SyncBeside:
+    """Adds to the plans of rooms, and makes plans for rooms that have nothing else."""
+
+    def __init__(self, sources: SyncSources) -> None:
+        self._sources = sources
+
+    async def add(self, look: Look, plans: Plans, since: SyncToken | None) -> None:
+        """Adds to `plans` what is beside events."""
+        wanted = look.ask.filter.room.ephemeral
+        if wanted.allows_type("m.receipt"):
+            await self._add_receipts(look, plans)
+        if wanted.allows_type("m.typing"):
+            self._add_typing(look, plans, since)
+        await self._add_account_data(look, plans)
+
+    def _joined(self, look: Look) -> list[RoomId]:
+        wanted = look.ask.filter.room
+        return [
+            room_id
+            for room_id, user_room in look.mine.items()
+            if user_room.membership == "join" and wanted.allows_room(room_id)
+        ]
+
+    def _plan(self, look: Look, plans: Plans, room_id: RoomId) -> RoomPlan | None:
+        """The plan of a room, made if there is none yet; None when the room isn't wanted."""
+        plan = plans.get(room_id)
+        user_room = look.mine.get(room_id)
+        if plan is not None or user_room is None or user_room.membership != "join":
+            return plan
+        if not look.ask.filter.room.allows_room(room_id):
+            return None
+        plan = plans[room_id] = RoomPlan(room_id, "join")
+        return plan
+
+    async def _add_receipts(self, look: Look, plans: Plans) -> None:
+        ask, source = look.ask, self._sources.receipts
+        whole = [p.room_id for p in plans.values() if p.is_whole and p.section == "join"]
+        found: dict[RoomId, Sequence[ReceiptRow]] = {}
+        if whole:
+            found.update(await source.since(whole, after=0, upto=ask.upto))
+        if look.news is None:
+            others = set(self._joined(look)).difference(whole)
+            if others:
+                found.update(await source.since(others, after=ask.since or 0, upto=ask.upto))
+        else:
+            for room_id, news in look.news.rooms.items():
+                if news.receipts and room_id not in whole:
+                    found[room_id] = news.receipts
+        for room_id, receipts in found.items():
+            events = receipt_events(receipts, ask.user_id)
+            plan = self._plan(look, plans, room_id) if events else None
+            if plan is not None and plan.section == "join":
+                plan.ephemeral.extend(events)
+
+    def _add_typing(self, look: Look, plans: Plans, since: SyncToken | None) -> None:
+        typing = self._sources.typing
+        token = None if since is None else TypingToken(since.boot, since.serial)
+        if token == typing.token:
+            return
+        for room_id in self._joined(look):
+            users = typing.since(room_id, token)
+            plan = self._plan(look, plans, room_id) if users is not None else None
+            if plan is not None and users is not None:
+                plan.ephemeral.append(typing_event(users))
+
+    async def _add_account_data(self, look: Look, plans: Plans) -> None:
+        ask, wanted = look.ask, look.ask.filter.room.account_data
+        whole = {plan.room_id for plan in plans.values() if plan.is_whole}
+        found: dict[tuple[RoomId, str], bytes] = {}
+        if look.news is not None:
+            for room_id, news in look.news.rooms.items():
+                found.update({(room_id, kind): data for kind, data in news.account_data.items()})
+        if look.news is None or whole:
+            after = 0 if whole else ask.since or 0
+            for item in await self._sources.account_data.between(
+                ask.user_id, after=after, upto=ask.upto
+            ):
+                room_id = RoomId(item.room_id)
+                if room_id in whole or (item.room_id and item.position > (ask.since or 0)):
+                    found[(room_id, item.type)] = item.content
+        for (room_id, kind), content in found.items():
+            if wanted.allows_type(kind):
+                plan = self._plan(look, plans, room_id)
+                if plan is not None:
+                    plan.account_data.append(account_data_event(kind, content))

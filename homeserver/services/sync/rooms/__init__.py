@@ -1,0 +1,1 @@
+"""Rooms in a sync: joined, left, invited and knocked ones, their timelines and states."""

@@ -1,0 +1,188 @@
+"""A room in a sync that the reader isn't in any more: left, kicked, banned, an invite that ended.
+
+Rules:
+1. The event that ended it is always told, though history visibility may hide it (a refused invite,
+   a ban from a branch on which the reader wasn't joined): it says by whom, and why.
+2. Who was joined since the client's position gets the room up to where that time ended, and all of
+   it if the client doesn't have the room yet. Who wasn't gets nothing else.
+3. A client that applies `state` and then `timeline` has the state that the reader last saw.
+
+Spec: client-server API, /sync, `leave`; "Leaving rooms"; "Room history visibility".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from federation.events.ids import EventId, RoomId, StateKey
+from homeserver import limits
+from homeserver.engine.entries import EventEntry, StateChange, kept_client
+from homeserver.engine.log import Placed
+from homeserver.engine.memberships import Memberships, UserRoom
+from homeserver.engine.reader import Reader, event_entry
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.rules.sync import sync_diff
+from homeserver.services.sync.plans import Ask, RoomPlan
+from homeserver.services.sync.rooms.state import Moment, SyncState, before, settled
+from homeserver.services.sync.rooms.timelines import (
+    NOTHING,
+    RoomReader,
+    Timeline,
+    Timelines,
+    allows,
+)
+from homeserver.services.timeline.client_events import Seen
+
+_MEMBER = "m.room.member"
+
+
+class _Stay(msgspec.Struct, frozen=True):
+    """The reader's last time in the room: the event by which it ended, its position; what made the
+    membership what it is now (perhaps a later ban); whether the client has the room from before (it
+    was joined at `since`)."""
+
+    event_id: EventId
+    position: int
+    ended: Placed
+    is_known: bool
+
+
+class DepartedRooms:
+    """Plans rooms that the reader isn't in."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        reader: Reader,
+        memberships: Memberships,
+        timelines: Timelines,
+        state: SyncState,
+    ) -> None:
+        self._rooms = rooms
+        self._memberships = memberships
+        self._reader = reader
+        self._timelines = timelines
+        self._state = state
+
+    async def plan(self, ask: Ask, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+        """What is told of a room by which membership ended at `user_room.position`."""
+        room = await self._rooms.get(room_id)
+        ended = None if room is None else await self._reader.place(room, user_room.event_id)
+        if room is None or ended is None:
+            return await self._outside(ask, room_id, user_room)
+        changes: Sequence[tuple[int, StateChange]] = ()
+        if ask.since is not None:
+            changes = await self._reader.changes(
+                room, after=ask.since, upto=min(ask.upto, user_room.position)
+            )
+        stay = await self._stay(ask, room, ended, changes)
+        if stay is None:
+            timeline = _with_end(ask, NOTHING, ended)
+            plan = RoomPlan(room_id, "leave", timeline, is_told=True)
+            chosen: dict[StateKey, EventId] = {}
+        else:
+            plan = await self._plan_stay(ask, room, user_room, stay, ended)
+            told = [one for one in changes if one[0] <= stay.position]
+            chosen = await self._choose(ask, room, plan, stay, told)
+        if user_room.event_id not in plan.timeline.ids or ask.use_state_after:
+            chosen[(_MEMBER, ask.user_id)] = user_room.event_id
+        plan.state = list((await self._state.filtered(chosen, ask.filter.room.state)).values())
+        return plan
+
+    async def _outside(self, ask: Ask, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+        """A room that we aren't in: an invite or a knock ended."""
+        plan = RoomPlan(room_id, "leave", is_told=True)
+        event = await self._memberships.outside_event(ask.user_id, room_id)
+        if event is not None and event.event_id == user_room.event_id:
+            entry = EventEntry(room_id, event, nid=0, order=(0, 0), kept_client=kept_client(event))
+            plan.timeline = _with_end(ask, NOTHING, Placed(user_room.position, entry))
+        return plan
+
+    async def _plan_stay(
+        self, ask: Ask, room: Room, user_room: UserRoom, stay: _Stay, ended: Placed
+    ) -> RoomPlan:
+        timeline = await self._timelines.newest(
+            room,
+            RoomReader(ask.user_id, user_room, ask.ignored),
+            ask.filter.room.timeline,
+            after=ask.since or 0 if stay.is_known else 0,
+            upto=min(ask.upto, user_room.position),
+            is_whole=not stay.is_known,
+        )
+        timeline = _with_end(ask, timeline, ended)
+        is_whole = not stay.is_known or ask.full_state
+        return RoomPlan(room.room_id, "leave", timeline, is_whole=is_whole, is_told=True)
+
+    async def _choose(
+        self,
+        ask: Ask,
+        room: Room,
+        plan: RoomPlan,
+        stay: _Stay,
+        told: Sequence[tuple[int, StateChange]],
+    ) -> dict[StateKey, EventId]:
+        """The state to send; takes out of the plan's timeline what would contradict it."""
+        me: StateKey = (_MEMBER, ask.user_id)
+        own: dict[StateKey, EventId] = {me: event_entry(stay.ended).event.event_id}
+        if not plan.is_whole:
+            if not ask.use_state_after:
+                plan.timeline = settled(plan.timeline, {**sync_diff.last(told), **own}.get)
+            return self._state.delta(ask, plan.timeline, told)
+        end = Moment(await self._rooms.state_after(room, stay.event_id) or {}, own)
+        if not ask.use_state_after:
+            plan.timeline = settled(plan.timeline, end.get)
+        moment = end if ask.use_state_after else before(end, plan.timeline)
+        if not ask.filter.room.state.lazy_load_members:
+            return self._state.whole(room, moment)
+        chosen = self._state.without_members(room, moment)
+        for sender in {seen.entry.event.sender for seen in plan.timeline.events}:
+            event_id = moment.get((_MEMBER, sender))
+            if event_id is not None:
+                chosen[(_MEMBER, sender)] = event_id
+        return chosen
+
+    async def _stay(
+        self,
+        ask: Ask,
+        room: Room,
+        ended: Placed,
+        changes: Sequence[tuple[int, StateChange]],
+    ) -> _Stay | None:
+        """The reader's last time in the room, if the client is to be told of it."""
+        if ask.since is None:
+            return await self._last_stay(room, ended)
+        own = [one for one in changes if one[1].key == (_MEMBER, ask.user_id)]
+        ends = [one for one in own if _is_end(one[1])]
+        if not ends:
+            return None
+        position, change = ends[-1]
+        assert change.event_id is not None, "a membership ends by an event"
+        return _Stay(change.event_id, position, ended, own[0][1].former == "join")
+
+    async def _last_stay(self, room: Room, ended: Placed) -> _Stay | None:
+        placed: Placed | None = ended
+        for _ in range(limits.MEMBERSHIP_STEPS):
+            replaces = None if placed is None else event_entry(placed).replaces
+            if placed is None or replaces is None:
+                return None
+            known = (await self._rooms.events([replaces])).get(replaces)
+            if known is not None and known.event.membership == "join":
+                event_id = event_entry(placed).event.event_id
+                return _Stay(event_id, placed.position, ended, False)
+            placed = await self._reader.place(room, replaces)
+        return None
+
+
+def _is_end(change: StateChange) -> bool:
+    return change.former == "join" != change.membership and change.event_id is not None
+
+
+def _with_end(ask: Ask, timeline: Timeline, ended: Placed) -> Timeline:
+    """The timeline with the event that ended the membership, unless the filter is against it."""
+    wanted, entry = ask.filter.room.timeline, event_entry(ended)
+    if entry.event.event_id in timeline.ids or wanted.limit == 0 or not allows(wanted, entry):
+        return timeline
+    seen = Seen(ended, entry.event.membership)
+    return msgspec.structs.replace(timeline, events=[*timeline.events, seen])

@@ -1,0 +1,101 @@
+"""Rooms that a user is invited to, or knocks at: stripped state.
+
+Rules:
+1. For a room that we hold, stripped state is taken from its current state; for any other it is what
+   came with the invite.
+2. Only `sender`, `type`, `state_key` and `content` pass (spec 1.16: servers must prune), and the
+   event of the user's own membership is always there.
+
+Spec: client-server API, "Stripped state".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import RoomId, StateKey, UserId
+from homeserver.engine.memberships import UserRoom
+from homeserver.engine.rooms import Rooms
+from homeserver.rules.any_json import load_any
+from homeserver.services.timeline.client_events import json_list
+
+_MEMBER = "m.room.member"
+STRIPPED_KEYS: tuple[StateKey, ...] = (
+    ("m.room.create", ""),
+    ("m.room.name", ""),
+    ("m.room.avatar", ""),
+    ("m.room.topic", ""),
+    ("m.room.join_rules", ""),
+    ("m.room.canonical_alias", ""),
+    ("m.room.encryption", ""),
+)
+
+
+async def stripped_state(
+    rooms: Rooms, room_id: RoomId, user_id: UserId, user_room: UserRoom
+) -> bytes:
+    """The `invite_state` or `knock_state` of a room: a JSON object with `events`."""
+    given = _pruned(user_room.stripped)
+    if not given:
+        given = await _from_room(rooms, room_id, user_room)
+    own = (_MEMBER, user_id)
+    if not any((event["type"], event["state_key"]) == own for event in given):
+        given.append(
+            {
+                "type": _MEMBER,
+                "state_key": user_id,
+                "sender": user_room.sender,
+                "content": {"membership": user_room.membership},
+            }
+        )
+    return b'{"events":%b}' % json_list([shown for one in given if (shown := _shown(one))])
+
+
+async def _from_room(rooms: Rooms, room_id: RoomId, user_room: UserRoom) -> list[JsonObject]:
+    room = await rooms.get(room_id)
+    if room is None:
+        return []
+    state = room.view.state
+    ids = [ref.event_id for key in STRIPPED_KEYS if (ref := state.get(key)) is not None]
+    sender = state.get((_MEMBER, user_room.sender))
+    if sender is not None:
+        ids.append(sender.event_id)
+    if user_room.event_id not in ids:
+        ids.append(user_room.event_id)
+    known = await rooms.events(ids)
+    return [_strip(known[event_id].event) for event_id in ids if event_id in known]
+
+
+def _shown(event: JsonObject) -> bytes | None:
+    """The JSON of one; None for what is nested so deeply that it would break clients' parsers:
+    anybody can send an invite, and it must not make all syncs unreadable."""
+    try:
+        return orjson.dumps(event)
+    except orjson.JSONEncodeError:
+        return None
+
+
+def _strip(event: Event) -> JsonObject:
+    return {
+        "type": event.type,
+        "state_key": event.state_key,
+        "sender": event.sender,
+        "content": event.content,
+    }
+
+
+def _pruned(stripped: bytes) -> list[JsonObject]:
+    """What another server sent, pruned to stripped state; what isn't such is left out."""
+    events: Any = load_any(stripped) if stripped else []
+    kept: list[JsonObject] = []
+    for event in events if isinstance(events, list) else []:
+        if not isinstance(event, dict) or not isinstance(event.get("content"), dict):
+            continue
+        if all(isinstance(event.get(name), str) for name in ("type", "state_key", "sender")):
+            names = ("type", "state_key", "sender", "content")
+            kept.append({name: event[name] for name in names})
+    return kept

@@ -1,0 +1,1 @@
+"""What was said in rooms: sent, read, and who may see it."""

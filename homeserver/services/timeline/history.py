@@ -1,0 +1,344 @@
+"""Reading a room's past: pages of messages, one event, what stands around an event.
+
+Rules:
+1. Pages go by room order, never by `depth`. A page begins and ends at points between events, so
+   that the next one neither skips nor repeats, wherever a sync's tokens came from.
+2. What a reader may not see is left out; who was never in the room, and may not peek, gets 403.
+3. Where history is missing at or behind the page, in either direction, other servers are asked for
+   a bounded time; then the page has what is here (`history_gaps`). It tells of an end while
+   anything is missing.
+4. An event that may not be seen is as one that isn't there: 404. So it is with state: who isn't in
+   the room any more gets that of when they were.
+
+Spec: client-server API, /messages, /event, /context; "Lazy-loading room members".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+import orjson
+
+from federation.events.ids import EventId, RoomId, StateKey, UserId
+from federation.ports import Clock
+from homeserver import errors
+from homeserver.engine.log import Placed
+from homeserver.engine.log_history import LogHistory
+from homeserver.engine.memberships import Memberships, UserRoom
+from homeserver.engine.reader import BEGINNING, END, Reader, event_entry
+from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.snapshots import StateRef
+from homeserver.rules.sync.filters import EventFilter
+from homeserver.rules.sync.sync_tokens import Order, Point, SyncToken, just_after, just_before
+from homeserver.services.accounts.requester import Requester
+from homeserver.services.sync.rooms.timelines import allows
+from homeserver.services.timeline.client_events import (
+    Seen,
+    Viewer,
+    json_list,
+    json_object,
+    load_extras,
+    needed,
+    render,
+)
+from homeserver.services.timeline.history_gaps import Backfill, HistoryGaps, Reach
+from homeserver.services.timeline.visibility import Visibility
+from homeserver.storage.logs import LOG
+
+_MEMBER = "m.room.member"
+_GONE = ("leave", "ban", "knock")
+
+
+class PageRequest(msgspec.Struct, frozen=True):
+    """One page of messages. `start` None: from the end (backwards) or the beginning."""
+
+    room_id: RoomId
+    backwards: bool
+    start: Point | SyncToken | None = None
+    stop: Point | SyncToken | None = None
+    limit: int = 10
+    filter: EventFilter = EventFilter()
+
+
+class _Where(msgspec.Struct, frozen=True):
+    """A room, and who reads it with which membership."""
+
+    room: Room
+    user_id: UserId
+    user_room: UserRoom | None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """Events in the order of reading. `end` None: there is no more."""
+
+    events: Sequence[Seen]
+    end: Point | None
+
+
+class History:
+    """Answers what was said in rooms."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        reader: Reader,
+        memberships: Memberships,
+        visibility: Visibility,
+        *,
+        clock: Clock,
+        log_history: LogHistory,
+        backfill: Backfill | None = None,
+    ) -> None:
+        self._rooms = rooms
+        self._reader = reader
+        self._memberships = memberships
+        self._visibility = visibility
+        self._clock = clock
+        self._log_history = log_history
+        self._gaps = HistoryGaps(reader, backfill)
+
+    # Messages
+
+    async def messages(self, requester: Requester, request: PageRequest) -> bytes:
+        """The JSON of a page. Raises 403 M_FORBIDDEN for who may not read the room."""
+        room, user_room = await self._readable(requester.user_id, request.room_id)
+        where = _Where(room, requester.user_id, user_room)
+        start = await self._start(where, request)
+        stop = await self._point(room, request.stop) if request.stop is not None else None
+        page = await self._page(where, request, start, stop)
+        viewer = self._viewer(requester)
+        extras = await load_extras(self._rooms, needed(page.events), viewer)
+        parts = [
+            ("start", self._token(start)),
+            ("chunk", json_list([render(seen, viewer, extras) for seen in page.events])),
+        ]
+        if page.end is not None:
+            parts.append(("end", self._token(page.end)))
+        if request.filter.lazy_load_members and page.events:
+            parts.append(("state", json_list(await self._members(where, page.events))))
+        return json_object(parts)
+
+    async def _page(
+        self, where: _Where, request: PageRequest, start: Point, stop: Point | None
+    ) -> _Page:
+        room = where.room
+
+        async def read() -> list[Placed]:
+            return await self._read(room, request, start, stop)
+
+        reach = Reach(start, request.limit, stop, backwards=request.backwards)
+        found = await self._gaps.filled(room, reach, read)
+        in_order = found[::-1] if request.backwards else found
+        seen = await self._visibility.visible(room, where.user_id, where.user_room, in_order)
+        if request.backwards:
+            seen.reverse()
+        kept = [one for one in seen if allows(request.filter, one.entry)]
+        end = start
+        if found:
+            last = event_entry(found[-1]).order
+            end = just_before(last) if request.backwards else just_after(last)
+        return _Page(kept, end if await self._has_more(room, request, end, stop, found) else None)
+
+    async def _has_more(
+        self,
+        room: Room,
+        request: PageRequest,
+        end: Point,
+        stop: Point | None,
+        found: Sequence[Placed],
+    ) -> bool:
+        """May there be more behind the end of a page, here or elsewhere?"""
+        if len(found) == request.limit:
+            return not request.backwards or event_entry(found[-1]).event.type != "m.room.create"
+        return await self._gaps.is_left(room, end, stop, backwards=request.backwards)
+
+    async def _read(
+        self, room: Room, request: PageRequest, start: Point, stop: Point | None
+    ) -> list[Placed]:
+        """Events from a point on, in the direction of reading."""
+        n, fill = start.before
+        found = await self._reader.page(
+            room,
+            # A point is before its place; `page` leaves out the place that it begins at.
+            start=start.before if request.backwards else (n, fill - 1),
+            backwards=request.backwards,
+            limit=request.limit,
+        )
+        if stop is None:
+            return found
+        if request.backwards:
+            return [one for one in found if event_entry(one).order >= stop.before]
+        return [one for one in found if event_entry(one).order < stop.before]
+
+    async def _start(self, where: _Where, request: PageRequest) -> Point:
+        room, mine = where.room, where.user_room
+        if request.start is not None:
+            return await self._point(room, request.start)
+        if not request.backwards:
+            return Point(BEGINNING)
+        if mine is not None and mine.membership in _GONE and not await self._is_current(where):
+            left = await self._reader.place(room, mine.event_id)
+            if left is not None:
+                return just_after(event_entry(left).order)
+        return just_after((room.view.n, 0))
+
+    async def _point(self, room: Room, token: Point | SyncToken) -> Point:
+        """Where a token stands in this room: a sync's is behind all that it had told."""
+        if isinstance(token, Point):
+            return Point(max(BEGINNING, min(END, token.before)))
+        return just_after(await self._reader.order_at(room, token.position(LOG)))
+
+    async def _members(self, where: _Where, events: Sequence[Seen]) -> list[bytes]:
+        """The membership events of the senders, as of now, or as the reader last saw them."""
+        state: Mapping[StateKey, StateRef] = where.room.view.state
+        if not await self._is_current(where):
+            state = await self._visibility.last_seen(where.room, where.user_id, where.user_room)
+        senders = {seen.entry.event.sender for seen in events}
+        ids = [
+            ref.event_id
+            for sender in sorted(senders)
+            if (ref := state.get((_MEMBER, sender))) is not None
+        ]
+        return list((await self._rooms.client_events(ids)).values())
+
+    # One event
+
+    async def event(self, requester: Requester, room_id: RoomId, event_id: EventId) -> bytes:
+        """The JSON of an event. Raises 404 M_NOT_FOUND if there is none that the user may see."""
+        room = await self._rooms.get(room_id)
+        user_room = (await self._memberships.of(requester.user_id)).get(room_id)
+        seen = None
+        if room is not None:
+            seen = await self._seen(room, requester.user_id, user_room, event_id)
+        if seen is None:
+            raise errors.not_found("There is no such event, or you may not see it")
+        viewer = self._viewer(requester)
+        return render(seen, viewer, await load_extras(self._rooms, needed([seen]), viewer))
+
+    async def _seen(
+        self, room: Room, user_id: UserId, user_room: UserRoom | None, event_id: EventId
+    ) -> Seen | None:
+        placed = await self._reader.place(room, event_id)
+        if placed is None:
+            return None
+        seen = await self._visibility.visible(room, user_id, user_room, [placed])
+        return seen[0] if seen else None
+
+    async def context(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        event_id: EventId,
+        *,
+        limit: int,
+        wanted: EventFilter,
+    ) -> bytes:
+        """The JSON of an event with up to `limit` events around it, and the state at the last of
+        them. Raises 403 for who may not read the room, 404 as `event`."""
+        room, user_room = await self._readable(requester.user_id, room_id)
+        seen = await self._seen(room, requester.user_id, user_room, event_id)
+        if seen is None:
+            raise errors.not_found("There is no such event, or you may not see it")
+        order = seen.entry.order
+        before, after = await self._around(room, order, limit)
+        around = [*before[::-1], seen.placed, *after]
+        visible = await self._visibility.visible(room, requester.user_id, user_room, around)
+        viewer = self._viewer(requester)
+        extras = await load_extras(self._rooms, needed(visible), viewer)
+        shown = {
+            one.entry.event.event_id: render(one, viewer, extras)
+            for one in visible
+            if one.placed is seen.placed or allows(wanted, one.entry)
+        }
+        end = event_entry(around[-1])
+        where = _Where(room, requester.user_id, user_room)
+        state = await self._context_state(where, _last(shown, visible))
+        parts = [
+            ("start", self._token(just_before(event_entry(around[0]).order))),
+            ("end", self._token(just_after(end.order))),
+            ("events_before", json_list(_pick(shown, before))),
+            ("event", shown[event_id]),
+            ("events_after", json_list(_pick(shown, after))),
+            ("state", json_list(await self._state_events(state, visible, wanted))),
+        ]
+        return json_object(parts)
+
+    async def _around(
+        self, room: Room, order: Order, limit: int
+    ) -> tuple[list[Placed], list[Placed]]:
+        """What comes before a place, newest first, and behind it; together at most `limit`."""
+
+        async def side(most: int, start: Point, backwards: bool) -> list[Placed]:
+            async def read() -> list[Placed]:
+                return await self._reader.page(room, start=order, backwards=backwards, limit=most)
+
+            reach = Reach(start, most, backwards=backwards, over_first=False)
+            if most == 0:
+                return []
+            return await self._gaps.filled(room, reach, read)
+
+        half = limit // 2
+        before, after = await asyncio.gather(
+            side(half, just_before(order), True), side(limit - half, just_after(order), False)
+        )
+        return before, after
+
+    async def _context_state(self, where: _Where, last: Seen) -> Mapping[StateKey, StateRef]:
+        """The state at the last event that is shown. Who isn't joined, and sees that by an invite
+        alone, gets the state of when they were."""
+        room = where.room
+        state = await self._rooms.state_after(room, last.entry.event.event_id)
+        if await self._is_current(where):
+            return room.view.state if state is None else state
+        if state is None or last.by_invite:
+            return await self._visibility.last_seen(room, where.user_id, where.user_room)
+        return state
+
+    async def _state_events(
+        self, state: Mapping[StateKey, StateRef], visible: Sequence[Seen], wanted: EventFilter
+    ) -> list[bytes]:
+        senders = {seen.entry.event.sender for seen in visible}
+        ids = [
+            ref.event_id
+            for key, ref in state.items()
+            if wanted.allows_type(key[0])
+            and (not wanted.lazy_load_members or key[0] != _MEMBER or key[1] in senders)
+        ]
+        return list((await self._rooms.client_events(ids)).values())
+
+    # Readers
+
+    async def _readable(self, user_id: UserId, room_id: RoomId) -> tuple[Room, UserRoom | None]:
+        """The room, if the user is or was in it, or anyone may read it. Raises 403."""
+        room = await self._rooms.get(room_id)
+        user_room = (await self._memberships.of(user_id)).get(room_id)
+        if room is not None and (
+            await self._visibility.was_joined(room, user_id, user_room)
+            or await self._visibility.is_world_readable(room)
+        ):
+            return room, user_room
+        raise errors.forbidden("You aren't a member of this room")
+
+    async def _is_current(self, where: _Where) -> bool:
+        """Does the reader see the room as it is now?"""
+        if where.user_room is not None and where.user_room.membership == "join":
+            return True
+        return await self._visibility.is_world_readable(where.room)
+
+    def _token(self, point: Point) -> bytes:
+        return orjson.dumps(self._log_history.format_point(point))
+
+    def _viewer(self, requester: Requester) -> Viewer:
+        return Viewer(requester.user_id, requester.device_id, self._clock.now_ms())
+
+
+def _last(shown: Collection[EventId], visible: Sequence[Seen]) -> Seen:
+    """The last of the events that are shown."""
+    return next(one for one in reversed(visible) if one.entry.event.event_id in shown)
+
+
+def _pick(shown: dict[EventId, bytes], placed: Sequence[Placed]) -> list[bytes]:
+    ids = [event_entry(one).event.event_id for one in placed]
+    return [shown[event_id] for event_id in ids if event_id in shown]

@@ -1,0 +1,1 @@
+"""Command-line tools that read a server's database."""

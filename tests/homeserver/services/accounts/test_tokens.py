@@ -1,0 +1,138 @@
+"""Access tokens in memory and in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from federation.events.ids import DeviceId, UserId
+from homeserver import limits
+from homeserver.errors import MatrixError
+from homeserver.services.accounts.tokens import Tokens, token_hash
+from homeserver.storage.accounts import accounts, devices, tokens
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.migrate import migrate
+
+ALICE = UserId("@alice:hs1")
+
+
+async def register(connection: Connection, user_id: UserId, device: str, token: str) -> None:
+    new = accounts.NewAccount(
+        user_id=user_id,
+        password_hash="hash",
+        is_guest=False,
+        display_name=b'"x"',
+        created_ms=1,
+        device_id=DeviceId(device),
+        device_name=None,
+        token_hash=token_hash(token),
+        address="",
+    )
+    assert await accounts.create(connection, new)
+
+
+def login(token: str, password_hash: str = "hash") -> tokens.Login:
+    return tokens.Login(
+        user_id=ALICE,
+        password_hash=password_hash,
+        device_id=DeviceId("NEW"),
+        device_name=None,
+        token_hash=token_hash(token),
+        now_ms=2,
+        address="",
+    )
+
+
+async def test_tokens_are_kept_hashed_and_forgotten_with_their_device(postgres_url: str) -> None:
+    database = await Database.open(postgres_url)
+    await migrate(database)
+    service = Tokens(database, os.urandom)
+    first, second = service.make(), service.make()
+    assert first != second
+    assert len(first) >= 43
+    async with database.connection() as connection:
+        await register(connection, ALICE, "D", first)
+        stored = await connection.fetchval("SELECT hash FROM access_tokens")
+        assert stored == token_hash(first)
+    holder = await service.requester(first)
+    assert (holder.user_id, holder.device_id, holder.is_guest) == (ALICE, "D", False)
+    assert await service.requester(first) is holder
+    async with database.connection() as connection:
+        assert await devices.delete(connection, ALICE, [DeviceId("D")]) == ["D"]
+    assert await service.requester(first) is holder, "memory doesn't know yet"
+    service.forget(ALICE, [DeviceId("other")])
+    assert await service.requester(first) is holder
+    service.forget(ALICE, [DeviceId("D")])
+    with pytest.raises(MatrixError) as caught:
+        await service.requester(first)
+    assert (caught.value.status, caught.value.errcode) == (401, "M_UNKNOWN_TOKEN")
+    await database.close()
+
+
+async def test_a_token_that_was_being_read_while_it_went_is_not_remembered(
+    postgres_url: str,
+) -> None:
+    database = await Database.open(postgres_url)
+    await migrate(database)
+    service = Tokens(database, os.urandom)
+    async with database.connection() as connection:
+        await register(connection, ALICE, "D", "t")
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(service.requester("t"))
+        await asyncio.sleep(0)  # the read is under way
+        service.forget(ALICE)
+        await reading
+    async with database.connection() as connection:
+        await devices.delete(connection, ALICE, None)
+    with pytest.raises(MatrixError):
+        await service.requester("t")
+    await database.close()
+
+
+async def test_memory_is_bounded(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TOKEN_CACHE_ENTRIES", 2)
+    database = await Database.open(postgres_url)
+    await migrate(database)
+    service = Tokens(database, os.urandom)
+    async with database.connection() as connection:
+        for name in "abc":
+            await register(connection, UserId(f"@{name}:hs1"), "D", name)
+    for name in "abc":
+        await service.requester(name)
+    async with database.connection() as connection:
+        await connection.execute("DELETE FROM access_tokens")
+    assert (await service.requester("c")).user_id == "@c:hs1"
+    with pytest.raises(MatrixError):
+        await service.requester("a")
+    await database.close()
+
+
+async def test_a_log_in_with_a_password_that_was_just_changed_makes_nothing(
+    postgres_url: str,
+) -> None:
+    database = await Database.open(postgres_url)
+    await migrate(database)
+    async with database.connection() as connection:
+        await register(connection, ALICE, "D", "t")
+    async with database.transaction() as changing, asyncio.TaskGroup() as group:
+        assert await accounts.change_password(changing, ALICE, "new hash")
+
+        async def attempt() -> bool | None:
+            async with database.connection() as connection:
+                return await tokens.log_in(connection, login("late"))
+
+        waiting = group.create_task(attempt())
+        done, _ = await asyncio.wait([waiting], timeout=0.2)
+        assert not done, "the log-in waits for the change"
+        await changing.execute("COMMIT; BEGIN")
+        assert await waiting is None
+    async with database.connection() as connection:
+        assert await tokens.load(connection, token_hash("late")) is None
+        assert await tokens.log_in(connection, login("good", "new hash")) is True
+        assert await tokens.log_in(connection, login("again", "new hash")) is False
+        assert await accounts.deactivate(connection, ALICE, erase=False)
+        assert await tokens.log_in(connection, login("gone", "new hash")) is None
+        assert await tokens.load(connection, token_hash("again")) is None
+    await database.close()

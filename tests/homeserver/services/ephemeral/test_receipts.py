@@ -1,0 +1,157 @@
+"""Receipts and read markers."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from federation.events.ids import RoomId
+from homeserver.engine.entries import AccountDataEntry
+from homeserver.errors import MatrixError
+from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.sync.ephemeral import receipt_events
+from homeserver.storage.database import Database
+from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, THERE, Clock, Log, Rooms
+
+OTHER = RoomId("!other:here.test")
+
+
+class World:
+    def __init__(self, database: Database) -> None:
+        self.database, self.log, self.rooms = database, Log(database), Rooms()
+        self.clock = Clock()
+        self.rooms.put(ROOM, ALICE, ANNA, BOB)
+        self.rooms.put(OTHER, ANNA)
+        self.receipts = self.make()
+
+    def make(self) -> Receipts:
+        made = Receipts(
+            database=self.database,
+            committer=self.log,
+            rooms=self.rooms,
+            clock=self.clock,
+            position=self.log.position,
+            order_of=self.order_of,
+        )
+        self.log.followers.append(made.on_commit)
+        return made
+
+    async def order_of(self, room_id: str, event_id: str) -> tuple[int, int] | None:
+        """Events stand in the order of their names."""
+        return None if event_id == "$unknown" else (ord(event_id[1]), 0)
+
+    async def content(self, *, after: int = 0, viewer: Any = ANNA) -> Any:
+        found = await self.receipts.since([ROOM], after=after, upto=self.log.position)
+        events = receipt_events(found.get(ROOM, ()), viewer)
+        return orjson.loads(events[0])["content"] if events else {}
+
+
+@pytest.fixture
+async def world(device_database: Database) -> World:
+    return World(device_database)
+
+
+def remote(user: str, event_id: str = "$b", **data: Any) -> Any:
+    return {ROOM: {"m.read": {user: {"event_ids": [event_id], "data": {"ts": 5, **data}}}}}
+
+
+async def test_a_receipt_is_read_from_memory_and_after_a_restart_too(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a")
+    await world.receipts.send(ALICE, ROOM, "m.read", "$b", thread="main")
+    expected = {
+        "$a": {"m.read": {ALICE: {"ts": 1_000_000}}},
+        "$b": {"m.read": {ALICE: {"ts": 1_000_000, "thread_id": "main"}}},
+    }
+    assert await world.content() == expected
+    assert await world.content(after=1) == {"$b": expected["$b"]}
+    world.receipts = world.make()
+    assert await world.content() == expected
+    assert await world.content(after=1) == {"$b": expected["$b"]}
+
+
+async def test_the_latest_of_a_thread_replaces_the_one_before(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a")
+    await world.receipts.send(ALICE, ROOM, "m.read", "$b")
+    world.receipts = world.make()
+    assert list(await world.content()) == ["$b"]
+
+
+async def test_private_receipts_are_for_their_user_alone(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read.private", "$a")
+    assert await world.content(viewer=ANNA) == {}
+    assert list(await world.content(viewer=ALICE)) == ["$a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "event_id", "thread"),
+    [
+        ("m.unknown", "$a", None),
+        ("m.read", "a", None),
+        ("m.read", "$a\0", None),
+        ("m.read", "$" + "a" * 255, None),
+        ("m.read", "$a", ""),
+        ("m.read", "$a", "thread"),
+        ("m.read", "$a", 5),
+        ("m.fully_read", "$a", "main"),
+    ],
+)
+async def test_what_isnt_a_receipt_is_refused(
+    world: World, kind: str, event_id: str, thread: Any
+) -> None:
+    with pytest.raises(MatrixError) as caught:
+        await world.receipts.send(ALICE, ROOM, kind, event_id, thread=thread)
+    assert caught.value.status == 400
+    assert world.log.position == 0
+
+
+async def test_only_who_is_joined_sends_receipts(world: World) -> None:
+    for room_id in (OTHER, RoomId("!none:here.test")):
+        with pytest.raises(MatrixError, match="M_FORBIDDEN"):
+            await world.receipts.send(ALICE, room_id, "m.read", "$a")
+
+
+async def test_read_markers_set_several_at_once(world: World) -> None:
+    markers = {"m.fully_read": "$a", "m.read": "$b", "m.read.private": "$c"}
+    await world.receipts.set_markers(ALICE, ROOM, markers)
+    (marker,) = world.log.of_kind(AccountDataEntry)
+    assert (marker.room_id, marker.type) == (ROOM, "m.fully_read")
+    assert orjson.loads(marker.content) == {"event_id": "$a"}
+    assert sorted(await world.content(viewer=ALICE)) == ["$b", "$c"]
+    with pytest.raises(MatrixError):
+        await world.receipts.set_markers(ALICE, ROOM, {"m.read": 5})
+
+
+async def test_a_server_speaks_for_its_own_users_in_its_rooms(world: World) -> None:
+    await world.receipts.receive(THERE, remote(BOB))
+    await world.receipts.receive(THERE, remote(ALICE))
+    await world.receipts.receive(THERE, {OTHER: remote(BOB)[ROOM]})
+    wrong: list[Any] = [remote(BOB, "x"), remote(BOB, ts=-1), remote(BOB, thread_id=5), {ROOM: []}]
+    for bad in wrong:
+        await world.receipts.receive(THERE, bad)
+    assert await world.content() == {"$b": {"m.read": {BOB: {"ts": 5}}}}
+    assert world.log.position == 1
+
+
+async def test_a_receipt_does_not_go_backwards(world: World) -> None:
+    await world.receipts.send(ALICE, ROOM, "m.read", "$b")
+    for older in ("$a", "$b"):
+        await world.receipts.send(ALICE, ROOM, "m.read", older)
+    assert world.log.position == 1
+    await world.receipts.send(ALICE, ROOM, "m.read", "$a", thread="main")
+    await world.receipts.set_markers(ALICE, ROOM, {"m.read": "$a", "m.fully_read": "$a"})
+    assert world.log.position == 3, "each thread has its own; the marker is free to move"
+    await world.receipts.send(ALICE, ROOM, "m.read", "$c")
+    content = await world.content()
+    assert content["$c"] == {"m.read": {ALICE: {"ts": 1_000_000}}}
+
+
+async def test_a_receipt_is_for_an_event_of_the_room(world: World) -> None:
+    with pytest.raises(MatrixError) as caught:
+        await world.receipts.send(ALICE, ROOM, "m.read", "$unknown")
+    assert (caught.value.status, caught.value.errcode) == (404, "M_NOT_FOUND")
+    assert world.log.position == 0
+
+
+async def test_users_of_others_who_are_not_joined_are_not_heard(world: World) -> None:
+    await world.receipts.receive(THERE, remote(f"@ghost:{THERE}"))
+    assert world.log.position == 0
