@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from homeserver import limits
-from homeserver.engine.log_history import LogHistory
+from homeserver.engine.log.log_history import LogHistory
 from homeserver.errors import invalid_param
 from homeserver.rules.sync.sync_tokens import InvalidToken, Point, SyncToken
 

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.ports import Clock, Metrics, PolicySigner
-from homeserver.engine.committer import Committer
 from homeserver.engine.event_store import EngineEventStore
-from homeserver.engine.fanout import Fanout
-from homeserver.engine.history.redactions import Redactions
-from homeserver.engine.memberships import Memberships
-from homeserver.engine.policy.recommender import NobodyAsks, Recommender
-from homeserver.engine.reader import Reader
-from homeserver.engine.residents import Residents
-from homeserver.engine.resolution.head_merges import HeadMerges
-from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.rooms import Rooms
-from homeserver.engine.stager import Signer, Stager
+from homeserver.engine.followers.fanout import Fanout
+from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.local.head_merges import HeadMerges
+from homeserver.engine.local.policy_signer import NobodyAsks, Recommender
+from homeserver.engine.local.stager import Signer, Stager
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.transactions import Transactions
+from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.rooms.reader import Reader
+from homeserver.engine.rooms.redactions import Redactions
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.store import Store
-from homeserver.engine.transactions import Transactions
-from homeserver.engine.writer import Writer
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore

@@ -35,9 +35,9 @@ from homeserver.app.routes import make_routes
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
-from homeserver.engine.committer import Committer
 from homeserver.engine.followers.outbound_feed import LogFeed
-from homeserver.engine.writer import Signer
+from homeserver.engine.local.writer import Signer
+from homeserver.engine.log.committer import Committer
 from homeserver.metrics import MetricsStore
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.signing_keys import SigningKeyInvalid, create_signing_key, load_signing_key

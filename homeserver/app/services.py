@@ -17,9 +17,9 @@ from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
 from homeserver.app.members import make_guests, make_people_of_rooms
 from homeserver.config import Config
-from homeserver.engine.log_history import LogHistory
-from homeserver.engine.reader import event_entry
-from homeserver.engine.writer import Signer
+from homeserver.engine.local.writer import Signer
+from homeserver.engine.log.log_history import LogHistory
+from homeserver.engine.rooms.reader import event_entry
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user

@@ -11,13 +11,13 @@ from federation.events.room_versions import RoomVersion
 from federation.graph.auth_rules import AuthState, create_event_id
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import KnownEvent
-from homeserver.engine.committer import Committer
-from homeserver.engine.history.server_visibility import ServerVisibility
-from homeserver.engine.policy.recommender import Recommender
-from homeserver.engine.residents import Residents
-from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.snapshots import EventIds, StateMap
+from homeserver.engine.local.policy_signer import Recommender
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.recheck.server_visibility import ServerVisibility
+from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.snapshots import EventIds, StateMap
 from homeserver.engine.store import Store
 
 

@@ -11,11 +11,11 @@ from typing import Protocol, TypeAlias
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, StateKey, UserId
 from federation.ports import UserDevices
-from homeserver.engine.entries import Committed, Unit
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
-from homeserver.engine.rooms import Room
-from homeserver.engine.snapshots import StateRef
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import Committed, Unit
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.rooms import Room
+from homeserver.engine.rooms.snapshots import StateRef
 
 OnCommit: TypeAlias = Callable[[Sequence[Placed]], None]
 

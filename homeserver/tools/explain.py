@@ -33,8 +33,8 @@ from federation.graph.explain import (
 )
 from federation.ports import KnownEvent
 from homeserver.config import Config
-from homeserver.engine.rooms import Room, Rooms, StateRef
-from homeserver.engine.snapshots import change_between
+from homeserver.engine.rooms.rooms import Room, Rooms, StateRef
+from homeserver.engine.rooms.snapshots import change_between
 from homeserver.storage.database import Database, Row
 from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
 from homeserver.storage.embedded.attach import cluster_dir, running_url

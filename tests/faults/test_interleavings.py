@@ -29,8 +29,8 @@ import pytest
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, SoftFailed
 from federation.ports import Refused
-from homeserver.engine.entries import Entry, TransactionKey, Unit
-from homeserver.engine.reader import BEGINNING, event_entry
+from homeserver.engine.log.entries import Entry, TransactionKey, Unit
+from homeserver.engine.rooms.reader import BEGINNING, event_entry
 from homeserver.errors import MatrixError
 from homeserver.storage.database import Connection, DatabaseUnavailable, DataRefused
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running

@@ -8,8 +8,8 @@ import pytest
 
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.engine.committer import OutcomeUnknown
-from homeserver.engine.entries import TransactionKey
+from homeserver.engine.log.committer import OutcomeUnknown
+from homeserver.engine.log.entries import TransactionKey
 from homeserver.errors import MatrixError
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, V12, World, draft, message, running

@@ -13,7 +13,8 @@ from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId,
 from federation.events.signing import SigningKey, encode_base64, sign_json
 from federation.ports import UserDevices
 from federation.transport.client import FailureKind, FederationError
-from homeserver.engine.entries import (
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import (
     AccountDataEntry,
     Committed,
     DeviceListEntry,
@@ -23,8 +24,7 @@ from homeserver.engine.entries import (
     ToDeviceEntry,
     Unit,
 )
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.log.tail import Placed
 from homeserver.services.engine_ports import OnCommit
 from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database

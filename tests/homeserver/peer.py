@@ -11,9 +11,9 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, build_event
 from homeserver.clock import SystemClock
-from homeserver.engine.residents import Residents
-from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.rooms import Room
+from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.rooms import Room
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore

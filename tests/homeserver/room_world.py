@@ -33,18 +33,18 @@ from homeserver.api.routes import Route, table
 from homeserver.api.state import StateApi
 from homeserver.api.timeline import TimelineApi
 from homeserver.clock import SystemClock
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import MembershipEntry, Unit
-from homeserver.engine.history.redactions import Redactions
-from homeserver.engine.joins.outside_memberships import OutsideMemberships
-from homeserver.engine.memberships import Memberships
-from homeserver.engine.policy.recommender import NobodyAsks, Recommender
-from homeserver.engine.reader import Reader
-from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.rooms import Rooms
-from homeserver.engine.stager import Signer, Stager
-from homeserver.engine.transactions import Transactions
-from homeserver.engine.writer import Writer
+from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.local.policy_signer import NobodyAsks, Recommender
+from homeserver.engine.local.stager import Signer, Stager
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import MembershipEntry, Unit
+from homeserver.engine.log.transactions import Transactions
+from homeserver.engine.remote.outside_memberships import OutsideMemberships
+from homeserver.engine.rooms.reader import Reader
+from homeserver.engine.rooms.redactions import Redactions
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import MatrixError, not_found
 from homeserver.metrics import MetricsStore
 from homeserver.services.account_data.account_data import AccountDataService

@@ -20,10 +20,10 @@ from homeserver.api.history import HistoryApi
 from homeserver.api.query import PageTokens
 from homeserver.api.sync import SyncApi
 from homeserver.clock import SystemClock
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import AccountDataEntry, Unit
-from homeserver.engine.fanout import Fanout
-from homeserver.engine.reader import event_entry
+from homeserver.engine.followers.fanout import Fanout
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import AccountDataEntry, Unit
+from homeserver.engine.rooms.reader import event_entry
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.ephemeral.receipts import Receipts

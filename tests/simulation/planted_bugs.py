@@ -19,14 +19,16 @@ from federation.graph import admission
 from federation.graph.admission import Accepted
 from federation.transport import signature_checks
 from federation.transport.outbox import Outbox
-from homeserver.engine import acceptance, batch, stager, staging, transactions
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import Committed
-from homeserver.engine.history.judgements import Judgement
-from homeserver.engine.history.proofs import Proofs
-from homeserver.engine.resolution import resolver
-from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.stager import Stager
+from homeserver.engine.local import stager
+from homeserver.engine.local.stager import Stager
+from homeserver.engine.log import batch, staging, transactions
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import Committed
+from homeserver.engine.recheck.judgements import Judgement
+from homeserver.engine.recheck.proofs import Proofs
+from homeserver.engine.remote import acceptance
+from homeserver.engine.rooms import resolver
+from homeserver.engine.rooms.resolver import Resolver
 from tests.federation.transport.memory_ports import MemoryInbox
 from tests.simulation.memory_tables import Tables
 

@@ -48,8 +48,8 @@ from federation.transport.scheduling.scheduler import FetchScheduler
 from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
-from homeserver.engine.log_connection import LogLost
-from homeserver.engine.writer import Signer
+from homeserver.engine.local.writer import Signer
+from homeserver.engine.log.log_connection import LogLost
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance
 from homeserver.storage.database import DatabaseUnavailable, DataRefused

@@ -17,7 +17,7 @@ from federation.ports import Refused
 from federation.transport.event_fetcher import RoomRef
 from federation.transport.handshakes import MembershipWish
 from federation.transport.outside.failures import HandshakeFailed
-from homeserver.engine.room import Room
+from homeserver.engine.rooms.room import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user
 from homeserver.rules.rooms.room_upgrades import CARRIED_KEYS, Upgrade, build_upgrade_drafts

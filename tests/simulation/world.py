@@ -22,8 +22,8 @@ from federation.graph.building import EventDraft
 from federation.ports import Refused
 from federation.transport.client import FederationError
 from federation.transport.outside.failures import HandshakeFailed
-from homeserver.engine.entries import TransactionKey
-from homeserver.engine.room import Room
+from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.rooms.room import Room
 from homeserver.errors import MatrixError
 from tests.simulation.memory_tables import Tables
 from tests.simulation.network import Network, Weather

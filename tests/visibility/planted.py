@@ -8,10 +8,10 @@ from typing import Any
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, UserId
 from federation.events.redaction import redact_event
-from homeserver.engine.history.chunks import Chunks
-from homeserver.engine.history.moments import Moments
-from homeserver.engine.history.server_visibility import ServerVisibility
-from homeserver.engine.room import Room
+from homeserver.engine.recheck.server_visibility import ServerVisibility
+from homeserver.engine.remote.chunks import Chunks
+from homeserver.engine.rooms.moments import Moments
+from homeserver.engine.rooms.room import Room
 from homeserver.rules.timeline.visibility import Moment, may_see
 from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.services.sync.plans import Ask

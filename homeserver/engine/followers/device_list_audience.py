@@ -19,9 +19,9 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from federation.events.ids import RoomId, ServerName, UserId, server_of
-from homeserver.engine.entries import DeviceListEntry, EventEntry, StateEntry
-from homeserver.engine.log import Placed
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.log.entries import DeviceListEntry, EventEntry, StateEntry
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.store import OwedStore
 
 

@@ -25,11 +25,11 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName, UserId, is_user_id, server_of
 from federation.ports import Destination, DestinationStore, Owed
 from homeserver import limits
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import EventEntry, ReceiptEntry, RemoteEduEntry, StateChange
 from homeserver.engine.followers.device_list_audience import DeviceListAudience, ListChange
-from homeserver.engine.log import Placed
-from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import EventEntry, ReceiptEntry, RemoteEduEntry, StateChange
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.store import OwedStore, Store
 
 _OUT = ("leave", "ban")

@@ -20,7 +20,7 @@ import orjson
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
-from homeserver.engine.entries import AccountDataEntry, Entry, Unit
+from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.services.engine_ports import UnitLog

@@ -13,9 +13,9 @@ import orjson
 
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import AccountDataEntry
-from homeserver.engine.log import Placed
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import AccountDataEntry
+from homeserver.engine.log.tail import Placed
 from homeserver.services.sync.sources import AccountDataSource
 
 IGNORED_USER_LIST = "m.ignored_user_list"

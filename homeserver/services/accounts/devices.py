@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, not_found
 from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
 from homeserver.services.accounts.logins import check_device_name

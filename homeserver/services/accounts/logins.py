@@ -21,7 +21,7 @@ from typing import NamedTuple
 from federation.events.ids import DeviceId, ServerName, UserId
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, forbidden, invalid_param
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter

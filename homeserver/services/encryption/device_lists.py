@@ -20,10 +20,10 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, EventEntry, StateChange, StateEntry
-from homeserver.engine.log import Placed
-from homeserver.engine.snapshots import StateRef
-from homeserver.engine.stored import key_of
+from homeserver.engine.log.entries import DeviceListEntry, EventEntry, StateChange, StateEntry
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.snapshots import StateRef
+from homeserver.engine.rooms.stored import key_of
 from homeserver.rules.encryption.device_keys import merge_signatures
 from homeserver.rules.encryption.device_list_changes import (
     INVITE,

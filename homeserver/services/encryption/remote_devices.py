@@ -28,8 +28,8 @@ from federation.ports import Clock, UserDevices
 from federation.transport.client import FederationError
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
-from homeserver.engine.log import Placed
+from homeserver.engine.log.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
+from homeserver.engine.log.tail import Placed
 from homeserver.errors import MatrixError
 from homeserver.rules.encryption.device_keys import (
     MASTER,

@@ -25,14 +25,14 @@ from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_nam
 from federation.events.signing import encode_base64_url
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.entries import (
+from homeserver.engine.log.entries import (
     DeviceListEntry,
     Entry,
     RemoteEduEntry,
     ToDeviceEntry,
     Unit,
 )
-from homeserver.engine.log import Placed
+from homeserver.engine.log.tail import Placed
 from homeserver.errors import MatrixError
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.encryption.to_device import (

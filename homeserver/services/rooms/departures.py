@@ -22,7 +22,7 @@ from federation.events.ids import RoomId, UserId
 from federation.ports import Clock
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.errors import MatrixError
 from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database, DatabaseUnavailable

@@ -33,7 +33,7 @@ from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from federation.ports import Clock
 from homeserver import errors, limits
-from homeserver.engine.rooms import Room
+from homeserver.engine.rooms.rooms import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
 from homeserver.rules.rooms.room_requests import build_alias

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
-from homeserver.engine.entries import EventEntry, StateEntry
-from homeserver.engine.log import Placed
+from homeserver.engine.log.entries import EventEntry, StateEntry
+from homeserver.engine.log.tail import Placed
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.room_access import GUEST_ACCESS, RoomAccess
 from homeserver.storage.accounts import accounts

@@ -19,8 +19,8 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
-from homeserver.engine.joins import membership_checks
-from homeserver.engine.joins.membership_checks import MembershipChanged
+from homeserver.engine.local import membership_checks
+from homeserver.engine.local.membership_checks import MembershipChanged
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, without_authoriser
 from homeserver.services.rooms.membership import MEMBER, Membership, People, parse_user

@@ -36,12 +36,12 @@ from federation.events.ids import (
 )
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
-from homeserver.engine.joins import membership_checks
-from homeserver.engine.joins.authorisers import find_authoriser, restricted_to
-from homeserver.engine.joins.membership_checks import MEMBER
-from homeserver.engine.memberships import UserRoom
-from homeserver.engine.rooms import Room
-from homeserver.engine.writer import Check, Writer
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.local import membership_checks
+from homeserver.engine.local.authorisers import find_authoriser, restricted_to
+from homeserver.engine.local.membership_checks import MEMBER
+from homeserver.engine.local.writer import Check, Writer
+from homeserver.engine.rooms.rooms import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from homeserver.services.rooms.directory import Directory, parse_alias, parse_room

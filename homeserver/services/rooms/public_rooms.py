@@ -8,7 +8,7 @@ from __future__ import annotations
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId
 from homeserver import limits
-from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.public_rooms import NEEDED, Search, describe, matches, order
 from homeserver.storage.database import Database
 from homeserver.storage.rooms import directory as store

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import errors, limits
-from homeserver.engine.memberships import Memberships
-from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.snapshots import StateRef
-from homeserver.engine.writer import Writer
+from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.errors import MatrixError
 
 CREATE: StateKey = ("m.room.create", "")

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from federation.events.ids import RoomAlias, RoomId, UserId
 from federation.events.room_versions import RoomVersion
 from homeserver import limits
-from homeserver.engine.entries import Entry
-from homeserver.engine.writer import RoomWork, Writer
+from homeserver.engine.local.writer import RoomWork, Writer
+from homeserver.engine.log.entries import Entry
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.room_presets import NewRoom, build_membership_draft, build_room_drafts
 from homeserver.rules.rooms.room_requests import RoomRequest, choose_version, parse_invitees

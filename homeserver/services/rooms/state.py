@@ -18,9 +18,9 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.graph.building import EventDraft
 from homeserver import errors
-from homeserver.engine.reader import Reader, event_entry
-from homeserver.engine.rooms import Room
-from homeserver.engine.snapshots import StateRef
+from homeserver.engine.rooms.reader import Reader, event_entry
+from homeserver.engine.rooms.rooms import Room
+from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.errors import MatrixError
 from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.sync.sync_tokens import Point, SyncToken

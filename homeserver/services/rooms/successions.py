@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from federation.events.ids import RoomId, StateKey, UserId
-from homeserver.engine.memberships import Memberships
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import MatrixError
 
 log = logging.getLogger("freehold.upgrades")

@@ -25,10 +25,10 @@ from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from federation.ports import PolicyUnasked
 from homeserver import errors
-from homeserver.engine.entries import Entry
-from homeserver.engine.rooms import Room
-from homeserver.engine.stager import Made, make_room_id
-from homeserver.engine.writer import make_ahead, send_made
+from homeserver.engine.local.stager import Made, make_room_id
+from homeserver.engine.local.writer import make_ahead, send_made
+from homeserver.engine.log.entries import Entry
+from homeserver.engine.rooms.rooms import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.room_requests import choose_version, parse_users
 from homeserver.rules.rooms.room_upgrades import (

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from federation.events.ids import EventId, RoomId
-from homeserver.engine.log_history import LogHistory
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.log.log_history import LogHistory
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.services.sync.plans import RoomPlan, Summary
 from homeserver.services.sync.rooms.timelines import Timeline
 from homeserver.services.timeline.client_events import (

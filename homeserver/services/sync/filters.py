@@ -12,7 +12,7 @@ import orjson
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.engine.event_memory import ByteBoundedCache
+from homeserver.engine.rooms.event_cache import ByteBoundedCache
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
 from homeserver.rules.sync.filters import NO_FILTER, SyncFilter, parse_filter
 from homeserver.storage.database import Database

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from federation.events.ids import DeviceId, RoomId, UserId
-from homeserver.engine.entries import (
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import (
     AccountDataEntry,
     DeviceListEntry,
     EventEntry,
@@ -26,8 +27,7 @@ from homeserver.engine.entries import (
     StateEntry,
     ToDeviceEntry,
 )
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.log.tail import Placed
 
 
 class RoomNews(msgspec.Struct):

@@ -23,11 +23,11 @@ import msgspec
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.committer import Committer
-from homeserver.engine.fanout import Fanout
-from homeserver.engine.log_history import mark_of
-from homeserver.engine.memberships import Memberships, UserRoom
-from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.followers.fanout import Fanout
+from homeserver.engine.followers.memberships import Memberships, UserRoom
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.log_history import mark_of
+from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync.filters import NO_FILTER, SyncFilter
 from homeserver.rules.sync.sync_tokens import SyncToken, format_sync
 from homeserver.rules.timeline.visibility import VISIBILITY_KEY

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.rules.sync.filters import SyncFilter
 from homeserver.services.sync.log_delta import News
 from homeserver.services.sync.rooms.timelines import NOTHING, Timeline

@@ -17,7 +17,7 @@ from federation.events.ids import ServerName, server_of
 from federation.transport.backfill import Backfiller
 from federation.transport.event_fetcher import RoomRef
 from homeserver import limits
-from homeserver.engine.rooms import Room
+from homeserver.engine.rooms.rooms import Room
 
 
 class RoomBackfill:

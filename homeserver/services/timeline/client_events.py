@@ -20,9 +20,9 @@ import orjson
 
 from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, UserId
-from homeserver.engine.entries import EventEntry
-from homeserver.engine.log import Placed
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.log.entries import EventEntry
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.sync.filters import select_fields
 

@@ -24,12 +24,12 @@ import orjson
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
 from homeserver import errors
-from homeserver.engine.log import Placed
-from homeserver.engine.log_history import LogHistory
-from homeserver.engine.memberships import Memberships, UserRoom
-from homeserver.engine.reader import BEGINNING, END, Reader, event_entry
-from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.snapshots import StateRef
+from homeserver.engine.followers.memberships import Memberships, UserRoom
+from homeserver.engine.log.log_history import LogHistory
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.reader import BEGINNING, END, Reader, event_entry
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Order, Point, SyncToken, just_after, just_before
 from homeserver.services.accounts.requester import Requester

@@ -21,9 +21,9 @@ import msgspec
 
 from federation.events.event import Event
 from homeserver import limits
-from homeserver.engine.log import Placed
-from homeserver.engine.reader import Reader, event_entry
-from homeserver.engine.rooms import Room
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.reader import Reader, event_entry
+from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.sync_tokens import Order, Point
 
 Read = Callable[[], Awaitable[list[Placed]]]

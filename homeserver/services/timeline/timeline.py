@@ -26,7 +26,7 @@ from federation.events.ids import (
 from federation.graph.building import EventDraft
 from federation.graph.power_levels import PowerLevels
 from homeserver import errors, limits
-from homeserver.engine.entries import TransactionKey
+from homeserver.engine.log.entries import TransactionKey
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.room_access import (
     CREATE,

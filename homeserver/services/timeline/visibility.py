@@ -21,12 +21,12 @@ import msgspec
 from federation.events.ids import EventId, ServerName, StateKey, UserId
 from federation.events.redaction import redact_event
 from homeserver import limits
-from homeserver.engine.entries import EventEntry, kept_client
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
-from homeserver.engine.reader import BEGINNING, Reader, event_entry
-from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.snapshots import StateRef
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import EventEntry, kept_client
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.reader import BEGINNING, Reader, event_entry
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
 from homeserver.rules.sync.sync_tokens import Order
 from homeserver.rules.timeline.visibility import (

@@ -1,4 +1,4 @@
-"""State snapshots as deltas. Owns the table `snapshots` (see `engine/snapshots.py`)."""
+"""State snapshots as deltas. Owns the table `snapshots` (see `engine/rooms/snapshots.py`)."""
 
 from __future__ import annotations
 

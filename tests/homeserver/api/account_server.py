@@ -23,9 +23,9 @@ from homeserver.api.server import HttpServer
 from homeserver.api.server_info import ServerInfoApi
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
-from homeserver.engine.committer import Committer
-from homeserver.engine.entries import DeviceListEntry, Entry
-from homeserver.engine.transactions import Transactions
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import DeviceListEntry, Entry
+from homeserver.engine.log.transactions import Transactions
 from homeserver.errors import not_found
 from homeserver.metrics import MetricsStore
 from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user

@@ -14,9 +14,9 @@ from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft, build_event
 from homeserver.app.engine import Engine, make_engine
-from homeserver.engine.entries import TransactionKey
 from homeserver.engine.followers.outbound_feed import LogFeed
-from homeserver.engine.rooms import Room
+from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.rooms.rooms import Room
 from homeserver.storage.database import Database
 from homeserver.storage.migrate import migrate
 

@@ -16,8 +16,8 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.graph.admission import Accepted
 from homeserver.app.engine import RoomEngine, build_engine
-from homeserver.engine.resolution.citations import cited_first
-from homeserver.engine.room import Room
+from homeserver.engine.rooms.citations import cited_first
+from homeserver.engine.rooms.room import Room
 from homeserver.metrics import MetricsStore
 from homeserver.storage.batches import CommitRows
 from homeserver.storage.rooms.snapshots import SnapshotRow

@@ -12,8 +12,8 @@ import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
-from homeserver.engine.batch import Batch
-from homeserver.engine.log_connection import Fault
+from homeserver.engine.log.batch import Batch
+from homeserver.engine.log.log_connection import Fault
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, Reply, World, room_world
 
 TIMES = 5

@@ -19,8 +19,8 @@ import trustme
 
 from federation import limits
 from federation.events.canonical_json import JsonObject
-from homeserver.engine.joins.outside_memberships import OutsideMemberships
-from homeserver.engine.residents import Residents
+from homeserver.engine.remote.outside_memberships import OutsideMemberships
+from homeserver.engine.remote.remote_event_writer import Residents
 from tests.faults.servers import until
 from tests.hostile.clients.running_server import Server, running
 from tests.hostile.peers.conftest import World

@@ -28,9 +28,9 @@ from federation.transport.handshakes import Handshakes, MembershipWish
 from federation.transport.outside.failures import HandshakeFailed
 from federation.transport.queries import Queries
 from homeserver import errors
-from homeserver.engine.residents import Residents
-from homeserver.engine.rooms import Room, Rooms
-from homeserver.engine.writer import Signer
+from homeserver.engine.local.writer import Signer
+from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.directory import LookUp, Target
 from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain

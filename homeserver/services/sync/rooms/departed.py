@@ -18,11 +18,11 @@ import msgspec
 
 from federation.events.ids import EventId, RoomId, StateKey
 from homeserver import limits
-from homeserver.engine.entries import EventEntry, StateChange, kept_client
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import Memberships, UserRoom
-from homeserver.engine.reader import Reader, event_entry
-from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.followers.memberships import Memberships, UserRoom
+from homeserver.engine.log.entries import EventEntry, StateChange, kept_client
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.reader import Reader, event_entry
+from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync import sync_diff
 from homeserver.services.sync.plans import Ask, RoomPlan
 from homeserver.services.sync.rooms.state import Moment, SyncState, before, settled

@@ -18,8 +18,8 @@ import orjson
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import RoomId, StateKey, UserId
-from homeserver.engine.memberships import UserRoom
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import load_any
 from homeserver.services.timeline.client_events import json_list
 

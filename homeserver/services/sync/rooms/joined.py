@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from federation.events.ids import EventId, StateKey, UserId
-from homeserver.engine.entries import StateChange
-from homeserver.engine.memberships import UserRoom
-from homeserver.engine.reader import Reader
-from homeserver.engine.rooms import Room, Rooms
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import StateChange
+from homeserver.engine.rooms.reader import Reader
+from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync import sync_diff
 from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.log_delta import RoomNews

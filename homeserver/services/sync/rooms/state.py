@@ -22,10 +22,10 @@ import msgspec
 
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.entries import StateChange
-from homeserver.engine.reader import event_entry
-from homeserver.engine.rooms import Room, Rooms, RoomView
-from homeserver.engine.snapshots import StateRef
+from homeserver.engine.log.entries import StateChange
+from homeserver.engine.rooms.reader import event_entry
+from homeserver.engine.rooms.rooms import Room, Rooms, RoomView
+from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync import sync_diff
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.services.sync.plans import Ask

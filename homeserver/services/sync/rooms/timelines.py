@@ -21,11 +21,11 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.entries import EventEntry
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
-from homeserver.engine.reader import Reader, event_entry
-from homeserver.engine.rooms import Room
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import EventEntry
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.reader import Reader, event_entry
+from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Point, just_after, just_before
 from homeserver.services.timeline.client_events import Seen

@@ -22,8 +22,8 @@ from federation.graph.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom
 from homeserver.app.engine import RoomEngine, build_engine
-from homeserver.engine.history.proofs import Proofs
-from homeserver.engine.room import Room
+from homeserver.engine.recheck.proofs import Proofs
+from homeserver.engine.rooms.room import Room
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.text import unescape
 from homeserver.storage.timeline.events import REJECTED, SOFT_FAILED

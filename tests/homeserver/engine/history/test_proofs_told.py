@@ -10,9 +10,9 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
 from federation.graph.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
-from homeserver.engine.residents import Residents
-from homeserver.engine.resolution.resolver import Resolver
-from homeserver.engine.room import Room
+from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Room
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.tools.explain import Explainer
 from tests.federation.transport.memory_ports import CountingMetrics

@@ -12,8 +12,8 @@ from federation.events.room_versions import room_version
 from federation.graph.admission import SoftFailed
 from federation.graph.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
-from homeserver.engine.room import Room
-from homeserver.engine.snapshots import StateMap, state_of
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.snapshots import StateMap, state_of
 from tests.federation.graph.large_room import LEVELS, LargeRoom, member_of
 from tests.homeserver.engine.large_engine_room import (
     ROOM_NID,

@@ -10,7 +10,7 @@ import pytest
 
 from federation.events.ids import UserId
 from homeserver.clock import SystemClock
-from homeserver.engine.transactions import Transactions
+from homeserver.engine.log.transactions import Transactions
 from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.device_removal import DeviceRemoval

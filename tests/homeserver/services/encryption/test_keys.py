@@ -7,7 +7,7 @@ import pytest
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry
+from homeserver.engine.log.entries import DeviceListEntry
 from homeserver.errors import MatrixError
 from homeserver.rules.encryption.device_keys import encode_key
 from homeserver.services.encryption.cross_signing import CrossSigning

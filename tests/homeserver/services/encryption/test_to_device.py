@@ -7,7 +7,7 @@ import pytest
 
 from federation.events.ids import DeviceId
 from homeserver import limits
-from homeserver.engine.entries import RemoteEduEntry, ToDeviceEntry
+from homeserver.engine.log.entries import RemoteEduEntry, ToDeviceEntry
 from homeserver.errors import MatrixError
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.storage.database import Database

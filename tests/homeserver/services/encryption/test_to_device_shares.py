@@ -10,7 +10,7 @@ import pytest
 
 from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from homeserver import limits
-from homeserver.engine.entries import Committed, DeviceListEntry, ToDeviceEntry, Unit
+from homeserver.engine.log.entries import Committed, DeviceListEntry, ToDeviceEntry, Unit
 from homeserver.errors import MatrixError
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.encryption.to_device_shares import ToDeviceShares

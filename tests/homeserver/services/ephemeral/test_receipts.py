@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from federation.events.ids import RoomId
-from homeserver.engine.entries import AccountDataEntry
+from homeserver.engine.log.entries import AccountDataEntry
 from homeserver.errors import MatrixError
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.sync.ephemeral import receipt_events

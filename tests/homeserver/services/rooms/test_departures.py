@@ -9,7 +9,7 @@ import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.errors import forbidden
 from homeserver.services.rooms.departures import AccountDepartures
 from homeserver.storage.accounts import accounts

@@ -6,7 +6,7 @@ import pytest
 
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.engine.rooms import Rooms
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.sync.sync_tokens import SyncToken, format_sync, just_after
 from homeserver.services.rooms.state import MemberFilter
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, World, room_world

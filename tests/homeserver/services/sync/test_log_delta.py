@@ -1,7 +1,8 @@
 """What of the log concerns a reader."""
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
-from homeserver.engine.entries import (
+from homeserver.engine.followers.memberships import UserRoom
+from homeserver.engine.log.entries import (
     AccountDataEntry,
     DeviceListEntry,
     Entry,
@@ -12,8 +13,7 @@ from homeserver.engine.entries import (
     StateEntry,
     ToDeviceEntry,
 )
-from homeserver.engine.log import Placed
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.log.tail import Placed
 from homeserver.services.sync.log_delta import News, scan
 
 ALICE, BOB = UserId("@alice:x"), UserId("@bob:x")

@@ -9,9 +9,9 @@ import pytest
 
 from federation.events.ids import EventId, RoomId
 from homeserver import limits
-from homeserver.engine.entries import MembershipEntry, Unit
-from homeserver.engine.reader import event_entry
-from homeserver.engine.rooms import Room
+from homeserver.engine.log.entries import MembershipEntry, Unit
+from homeserver.engine.rooms.reader import event_entry
+from homeserver.engine.rooms.rooms import Room
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, STRANGER
 from tests.homeserver.sync_world import DEV, SyncWorld, bodies, sync_world, types
 

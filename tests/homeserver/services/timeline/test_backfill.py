@@ -9,7 +9,7 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.transport.backfill import Backfiller
 from federation.transport.event_fetcher import RoomRef
-from homeserver.engine.rooms import Room
+from homeserver.engine.rooms.rooms import Room
 from homeserver.services.timeline.backfill import RoomBackfill, choose_servers
 
 OWN, NEAR, BIG, SMALL = (ServerName(f"{name}.example") for name in ("own", "near", "big", "small"))

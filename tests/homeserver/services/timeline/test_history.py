@@ -8,8 +8,8 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
 from federation.graph.building import EventDraft
-from homeserver.engine.reader import event_entry
-from homeserver.engine.rooms import Room
+from homeserver.engine.rooms.reader import event_entry
+from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
 from tests.homeserver.room_world import ALICE, BOB, CAROL
 from tests.homeserver.sync_world import SyncWorld, bodies, encoded, sync_world, types

@@ -13,7 +13,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, UserId
 from homeserver import limits
-from homeserver.engine.room import Room
+from homeserver.engine.rooms.room import Room
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import PageToken, Point, parse_any
 from homeserver.services.accounts.requester import Requester

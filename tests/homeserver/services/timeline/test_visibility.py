@@ -8,8 +8,8 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
-from homeserver.engine.entries import MembershipEntry, Unit
-from homeserver.engine.reader import BEGINNING
+from homeserver.engine.log.entries import MembershipEntry, Unit
+from homeserver.engine.rooms.reader import BEGINNING
 from homeserver.services.timeline.client_events import Seen
 from homeserver.services.timeline.visibility import Visibility
 from tests.homeserver.engine.engine_world import ALICE, HS1, draft, message

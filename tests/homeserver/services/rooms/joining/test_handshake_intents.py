@@ -13,7 +13,7 @@ from federation import limits
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
-from homeserver.engine.memberships import UserRoom
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.joining.handshake_intents import DurableHandshakes
 from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain

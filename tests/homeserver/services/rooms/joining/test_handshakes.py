@@ -19,7 +19,7 @@ from federation.transport.client import FailureKind, FederationError
 from federation.transport.handshakes import Knocked, MembershipWish
 from federation.transport.outside.failures import HandshakeFailed
 from homeserver.clock import SystemClock
-from homeserver.engine.writer import Signer
+from homeserver.engine.local.writer import Signer
 from homeserver.errors import MatrixError, forbidden
 from homeserver.services.rooms.directory import Target
 from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance, alias_look_up

@@ -1,1 +1,0 @@
-"""Who may come and go: users who vouch for joins, and what requests ask of the room in its turn."""

@@ -1,0 +1,158 @@
+"""Who vouches for a join to a restricted room that comes through this server.
+
+Rules:
+1. A condition counts only by the current state of a room that we are in; what we knew of a room
+   when we left it says nothing now.
+2. Who is invited or joined needs nobody. Who is banned gets nobody.
+3. We are asked twice: for the template, and before we sign what comes back, for the other server
+   may have taken its time, or have made up the event by itself.
+4. 400 M_UNABLE_TO_AUTHORISE_JOIN where we are in none of the rooms that the conditions name, 400
+   M_UNABLE_TO_GRANT_JOIN where a condition is met but no user of ours may invite (another server
+   may do better then), 403 M_FORBIDDEN where no condition is met, or there is none.
+
+Spec: server-server API, "Restricted rooms"; client-server API, "Restricted rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from federation.events.event import Event
+from federation.events.ids import (
+    InvalidIdentifier,
+    RoomId,
+    ServerName,
+    StateKey,
+    UserId,
+    parse_room_id,
+)
+from federation.graph.building import EventDraft
+from federation.graph.power_levels import PowerLevels
+from federation.ports import Refused
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.rules.rooms.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user
+
+_MEMBER = "m.room.member"
+_CREATE: StateKey = ("m.room.create", "")
+_JOIN_RULES: StateKey = ("m.room.join_rules", "")
+_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+
+
+async def find_authoriser(rooms: Rooms, room: Room) -> UserId | None:
+    """A joined user of ours who may invite to the room, by its current state; None where there is
+    none."""
+    power, listed = await _power(rooms, room)
+    return find_authorising_user(power, listed, room.joined_local)
+
+
+async def restricted_to(rooms: Rooms, room: Room) -> Sequence[RoomId] | None:
+    """The rooms whose members may join this one without an invite, by its current state; None where
+    its joins aren't restricted in this way, or its version doesn't know of it."""
+    found = await rooms.state_events(room.view.state, [_JOIN_RULES])
+    rules = found.get(_JOIN_RULES)
+    if rules is None or not room.version.restricted_joins:
+        return None
+    if rules.content.get("join_rule") == "knock_restricted" and not room.version.knock_restricted:
+        return None
+    allowed = allowed_rooms(rules.content)
+    return None if allowed is None else [one for one in allowed if _is_room_id(one)]
+
+
+def _is_room_id(text: str) -> bool:
+    try:
+        parse_room_id(text)
+    except InvalidIdentifier:
+        return False  # another server's event may say anything; no room has such an ID
+    return True
+
+
+async def _power(rooms: Rooms, room: Room) -> tuple[PowerLevels, Sequence[str]]:
+    """The current power levels, and the users that they list."""
+    found = await rooms.state_events(room.view.state, [_CREATE, _POWER_LEVELS])
+    levels = found.get(_POWER_LEVELS)
+    listed = {} if levels is None else levels.content.get("users")
+    power = PowerLevels(found.get(_CREATE), levels, room.version)
+    return power, list(listed) if isinstance(listed, dict) else []
+
+
+class Authorisers:
+    """Vouches for joins of other servers' users."""
+
+    def __init__(self, rooms: Rooms, server_name: ServerName) -> None:
+        self._rooms = rooms
+        self._server_name = server_name
+
+    async def complete(self, room: Room, draft: EventDraft) -> EventDraft:
+        """A template's draft; a join that needs it names a user of ours who vouches for it. Raises
+        Refused (rule 4)."""
+        if draft.type != _MEMBER or draft.content.get("membership") != "join":
+            return draft
+        chosen = await self._choose(room, draft.sender)
+        return (
+            draft
+            if chosen is None
+            else replace(draft, content={**draft.content, AUTHORISER: chosen})
+        )
+
+    async def _choose(self, room: Room, user_id: UserId) -> UserId | None:
+        if not self._needs_one(room, user_id):
+            return None
+        allowed = await restricted_to(self._rooms, room)
+        if allowed is None:
+            return None  # the auth rules say whether they may come in
+        await self._check_conditions(allowed, user_id)
+        chosen = await find_authoriser(self._rooms, room)
+        if chosen is None:
+            raise _ungrantable()
+        return chosen
+
+    async def check(self, room: Room, join: Event) -> None:
+        """May we sign a join that names a user of ours as who vouches for it? Raises Refused
+        (rule 4)."""
+        user_id, authoriser = UserId(join.sender), join.content.get(AUTHORISER)
+        if not self._needs_one(room, user_id):
+            return
+        allowed = await restricted_to(self._rooms, room)
+        if allowed is None:
+            await self._check_open(room)
+            return
+        await self._check_conditions(allowed, user_id)
+        power, _ = await _power(self._rooms, room)
+        if authoriser not in room.joined_local or power.user(authoriser) < power.invite:
+            raise _ungrantable()
+
+    @staticmethod
+    def _needs_one(room: Room, user_id: UserId) -> bool:
+        mine = room.view.state.get((_MEMBER, user_id))
+        if mine is not None and mine.membership == "ban":
+            raise Refused(403, "M_FORBIDDEN", f"{user_id} is banned")
+        return mine is None or mine.membership not in ("invite", "join")
+
+    async def _check_open(self, room: Room) -> None:
+        """The rule may have become another since the template was made."""
+        found = await self._rooms.state_events(room.view.state, [_JOIN_RULES])
+        rules = found.get(_JOIN_RULES)
+        if rules is None or rules.content.get("join_rule") != "public":
+            raise Refused(403, "M_FORBIDDEN", "nobody can vouch for a join to this room")
+
+    async def _check_conditions(self, allowed: Sequence[RoomId], user_id: UserId) -> None:
+        rooms = (await self._rooms.get_many(allowed)).values()
+        ours = [room for room in rooms if self._server_name in room.view.servers]
+        if any(room.is_joined(user_id) for room in ours):
+            return
+        if allowed and not ours:
+            raise Refused(
+                400,
+                "M_UNABLE_TO_AUTHORISE_JOIN",
+                "this server is in none of the rooms whose members may join",
+            )
+        raise Refused(
+            403, "M_FORBIDDEN", f"{user_id} is in none of the rooms whose members may join"
+        )
+
+
+def _ungrantable() -> Refused:
+    return Refused(
+        400, "M_UNABLE_TO_GRANT_JOIN", "no user of this server may invite to the room: ask another"
+    )

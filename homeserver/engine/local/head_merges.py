@@ -1,0 +1,88 @@
+"""Merges a room's forward extremities once they are many.
+
+Each head that differs in state makes every further event dearer: the current state is resolved over
+all of them. Events of our own merge them, which name many heads at once.
+
+Rules:
+1. The event is an `org.matrix.dummy_event`, the type that other servers use for this. Clients
+   aren't shown it. It says nothing, so any joined user of ours with the power to send it will do.
+2. It isn't sent to other servers, which merge for themselves: each would answer with one more head.
+   They fetch it once a later event of ours names it.
+3. Where none of our users may send, nothing is merged. Then the heads are bounded
+   (`staging.other_heads`).
+
+Spec: server-server API, "PDUs" (prev_events); design, "What keeps it right", 8.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from federation.events.ids import StateKey, UserId
+from federation.graph.building import EventDraft
+from federation.graph.power_levels import PowerLevels
+from homeserver import limits
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import EventEntry
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.recheck.due_rooms import DueRooms
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.errors import MatrixError
+from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user
+
+log = logging.getLogger("freehold.heads")
+
+_CREATE: StateKey = ("m.room.create", "")
+_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+
+
+class HeadMerges:
+    """Follows the log, and merges where it is due."""
+
+    def __init__(self, rooms: Rooms, writer: Writer, committer: Committer) -> None:
+        self._rooms = rooms
+        self._writer = writer
+        self._due_rooms = DueRooms()
+        committer.subscribe(self._published)
+
+    def _published(self, batch: Sequence[Placed]) -> None:
+        room_ids = {one.entry.room_id for one in batch if isinstance(one.entry, EventEntry)}
+        rooms = [self._rooms.hot(room_id) for room_id in room_ids]
+        self._due_rooms.add(room.room_id for room in rooms if room is not None and _is_due(room))
+
+    async def run(self) -> None:
+        """Merges what becomes due; for the supervisor."""
+        while True:
+            room_id = await self._due_rooms.next()
+            room = await self._rooms.get(room_id)
+            if room is not None:
+                await self.merge(room)
+
+    async def merge(self, room: Room) -> None:
+        """Merges a room's heads until they are few; gives up where it can't, until the next event
+        of the room."""
+        for _ in range(limits.HEADS_KEPT):
+            if not _is_due(room):
+                return
+            sender = await self._sender(room)
+            if sender is None:
+                return
+            try:
+                await self._writer.merge_heads(room.room_id, EventDraft(MERGE_TYPE, sender, {}))
+            except MatrixError as error:
+                log.info("the heads of %s stay: %s", room.room_id, error)
+                return
+
+    async def _sender(self, room: Room) -> UserId | None:
+        found = await self._rooms.state_events(room.view.state, [_CREATE, _POWER_LEVELS])
+        levels = found.get(_POWER_LEVELS)
+        power = PowerLevels(found.get(_CREATE), levels, room.version)
+        users = {} if levels is None else levels.content.get("users")
+        listed = users if isinstance(users, dict) else {}
+        return find_merging_user(power, listed, room.joined_local)
+
+
+def _is_due(room: Room) -> bool:
+    return len(room.view.heads) > limits.HEADS_UNMERGED

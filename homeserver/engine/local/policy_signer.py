@@ -1,0 +1,196 @@
+"""Has events of our users signed by the policy server of their room, before they are placed.
+
+Rules:
+1. Nobody waits for the network in a room's turn. An event is built on the committed view, shown to
+   the policy server, and then placed with the parents that it names, if the room of that moment
+   still allows it. Others may have been placed meanwhile: then the room forks, as if another
+   server had sent it.
+2. One user's sends in a room go one after the other, from building to commit, so their order is
+   kept and each follows the last. A bounded number may wait, for a bounded time.
+3. What the policy server refuses is discarded. The client is told its words, but of its codes only
+   those that a client won't take for a statement about its own session.
+4. Rooms without a policy server come by here only for one look at their state.
+
+Spec: server-server API, "Policy Servers"; design, "What keeps it right", 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, UserId
+from federation.graph.admission import Accepted, settle
+from federation.graph.building import EventDraft
+from federation.graph.policy_servers import (
+    POLICY_KEY,
+    NotRecommended,
+    PolicyServer,
+    check_policy,
+    needs_recommendation,
+    policy_server_of,
+)
+from federation.ports import PolicyRefusal, PolicySigner, PolicyUnasked
+from homeserver import limits
+from homeserver.engine.local.stager import Made, Stager
+from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.log.staging import Staged
+from homeserver.engine.rooms.room import Room, RoomView
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.errors import MatrixError, forbidden, unavailable
+
+_CODES_PASSED_ON = {"M_FORBIDDEN": 403, "M_BAD_JSON": 400}
+_TURN = tuple[RoomId, UserId]
+
+
+class NobodyAsks:
+    """A `PolicySigner` for an engine that has no way to other servers."""
+
+    async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
+        """Always: not now."""
+        return PolicyRefusal("this server asks no others", is_final=False)
+
+
+class _Turn:
+    """Who of one user's sends in a room is being signed and placed, and how many wait."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.present = 0
+
+
+def policy_server(
+    room: Room, view: RoomView, load: Callable[[EventId], Event]
+) -> PolicyServer | None:
+    """The policy server that a room uses by the state of a view. Raises NotLoaded."""
+    ref = view.state.get(POLICY_KEY)
+    if ref is None:
+        return None
+    staged = room.staged_events.get(ref.event_id)
+    event = staged.event if staged else load(ref.event_id)
+    return policy_server_of({POLICY_KEY: event}.get, view.servers)
+
+
+class Recommender:
+    """Knows which rooms use a policy server, and asks it for events of ours."""
+
+    def __init__(self, rooms: Rooms, stager: Stager, signer: PolicySigner) -> None:
+        self._rooms, self._stager, self._signer = rooms, stager, signer
+        self._turns: dict[_TURN, _Turn] = {}
+
+    async def policy_of(self, room: Room, view: RoomView) -> PolicyServer | None:
+        """The policy server that the room uses by a view of it."""
+        if POLICY_KEY not in view.state:
+            return None
+        load = self._rooms.memory.cached_event
+        return await self._stager.loading(lambda: policy_server(room, view, load))
+
+    async def check_needless(self, room: Room, draft: EventDraft) -> None:
+        """Under the room's turn, before a draft is staged as it is. Raises PolicyUnasked where it
+        has to be signed first."""
+        if POLICY_KEY not in room.staged.state:
+            return
+        if not needs_recommendation(draft.type, draft.state_key):
+            return
+        if await self.policy_of(room, room.staged) is not None:
+            raise PolicyUnasked
+
+    async def check_new_room(self, room: Room, draft: EventDraft) -> None:
+        """As `check_needless`, for a room that is just made. Raises 403: nobody else is in it yet,
+        so its policy server would be ours, which knows no such room."""
+        try:
+            await self.check_needless(room, draft)
+        except PolicyUnasked:
+            raise forbidden("A new room can't have its own server as its policy server") from None
+
+    # Before the room's turn
+
+    @asynccontextmanager
+    async def turn(self, room_id: RoomId, sender: UserId) -> AsyncIterator[None]:
+        """One send's turn among those of its sender in a room. Raises 503 where too many wait, or
+        it takes too long."""
+        turn = self._turns.setdefault((room_id, sender), _Turn())
+        if turn.present > limits.POLICY_SENDS_WAITING:
+            raise unavailable("too many of your events wait for the room's policy server")
+        turn.present += 1
+        has_turn = False
+        try:
+            try:
+                async with asyncio.timeout(limits.POLICY_TURN_S):
+                    has_turn = await turn.lock.acquire()
+            except TimeoutError:
+                raise unavailable("the room's policy server is too slow") from None
+            yield
+        finally:
+            if has_turn:
+                turn.lock.release()
+            turn.present -= 1
+            if turn.present == 0:
+                del self._turns[room_id, sender]
+
+    async def make(self, room: Room, drafts: Sequence[EventDraft]) -> list[EventDraft | Made]:
+        """Drafts as signed events on the committed view, side by side; those for which nobody has
+        to be asked stay as they are. Raises MatrixError."""
+        made: list[EventDraft | Made] = []
+        for draft in drafts:
+            policy = await self.policy_of(room, room.view)
+            if policy is None or not needs_recommendation(draft.type, draft.state_key):
+                made.append(draft)
+                continue
+            own = await self._stager.build(room, draft)
+            signed = await self._signed(own.event, policy)
+            made.append(msgspec.structs.replace(own, event=signed))
+        return made
+
+    async def sign(self, room: Room, event: Event) -> tuple[Event, PolicyServer | None]:
+        """An event of ours for a room as committed, with its policy server's signature, and whose
+        that is; as it is where the room uses none, or it is signed. Raises MatrixError."""
+        policy = await self.policy_of(room, room.view)
+        if policy is None or not needs_recommendation(event.type, event.state_key):
+            return event, None
+        if check_policy(event, policy) is None:
+            return event, policy
+        return await self._signed(event, policy), policy
+
+    async def _signed(self, event: Event, policy: PolicyServer) -> Event:
+        outcome = await self._signer.sign(event, policy)
+        if isinstance(outcome, PolicyRefusal):
+            raise _told(outcome)
+        return outcome
+
+    # Under the room's turn
+
+    async def place(
+        self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
+    ) -> Staged:
+        """Places a signed event, if the room of now allows it. Raises PolicyUnasked where the
+        policy server has changed, or what it was built on was corrected; 403 where the auth rules
+        refuse."""
+        if made.corrections != room.corrections:
+            raise PolicyUnasked
+        current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
+        policy = await self.policy_of(room, room.staged)
+        verdict = await self._stager.loading(lambda: settle(made.event, current, policy=policy))
+        if not isinstance(verdict, Accepted):
+            failure = verdict.failure
+            if isinstance(failure, NotRecommended):
+                raise PolicyUnasked
+            raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
+        return await self._stager.place_made(room, made, transaction)
+
+
+def _told(refusal: PolicyRefusal) -> MatrixError:
+    """A refusal for the client whose event it was about."""
+    text = refusal.error or f"The room's policy server doesn't recommend it: {refusal.detail}"
+    if not refusal.is_final:
+        return unavailable(
+            f"Nothing was sent: {refusal.detail}",
+            retry_after_s=max(1, math.ceil(refusal.retry_after_s)),
+        )
+    status = _CODES_PASSED_ON.get(refusal.errcode)
+    return forbidden(text) if status is None else MatrixError(status, refusal.errcode, text)

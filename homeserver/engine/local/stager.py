@@ -1,0 +1,374 @@
+"""Makes events of our own users, and places events of all: what is staged, under a room's turn.
+
+Rules:
+1. The auth check, the signature and the place follow from memory; what is missing is loaded and
+   the step is made again.
+2. A placed event is staged on the room: the next one builds on it. Nothing here waits for a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from federation.events.event import Event, EventTooLarge, InvalidEvent
+from federation.events.ids import EventId, RoomId, ServerName, server_of
+from federation.events.room_versions import RoomVersion
+from federation.events.signing import SigningKey
+from federation.graph.auth_rules import auth_event_keys, check_auth
+from federation.graph.building import EventDraft, build_event
+from federation.ports import Clock, KnownEvent, Metrics
+from homeserver import limits
+from homeserver.engine.log.entries import Entry, TransactionKey
+from homeserver.engine.log.staging import (
+    Origin,
+    Resolved,
+    Staged,
+    after_state_event,
+    empty_view,
+    lets_heads_go,
+    other_heads,
+    place_live,
+    snapshot_row,
+)
+from homeserver.engine.rooms.redactions import Redactions, note_waiting
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Branch, branches_of
+from homeserver.engine.rooms.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
+from homeserver.engine.rooms.snapshots import Chain, StateMap
+from homeserver.errors import bad_json, forbidden, too_large
+from homeserver.storage.database import Connection
+from homeserver.storage.rooms.snapshots import SnapshotRow
+
+T = TypeVar("T")
+
+RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs our events."""
+
+    server_name: ServerName
+    key: SigningKey
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A signed event of ours without a place yet: the state before it, what of that isn't stored,
+    the branches that it was resolved of, and how often the room had been corrected."""
+
+    event: Event
+    before: Before
+    snapshots: tuple[SnapshotRow, ...] = ()
+    parents: Sequence[Branch] = ()
+    corrections: int = 0
+
+
+class Stager:
+    """Builds, checks and places events."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        resolver: Resolver,
+        redactions: Redactions,
+        *,
+        take_nid: Callable[[], int],
+        signer: Signer,
+        clock: Clock,
+        metrics: Metrics,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._rooms = rooms
+        self._resolver = resolver
+        self.redactions = redactions
+        self._take_nid = take_nid
+        self._signer = signer
+        self._clock = clock
+        self._metrics = metrics
+        self._random_bytes = random_bytes
+
+    def time_of(self, draft: EventDraft) -> int:
+        """When a draft says that it is sent: milliseconds since 1970, now where it doesn't say."""
+        said = draft.origin_server_ts
+        return self._clock.now_ms() if said is None else said
+
+    async def stage_draft(
+        self,
+        room: Room,
+        draft: EventDraft,
+        transaction: tuple[TransactionKey, bytes] | None,
+    ) -> Staged:
+        """Builds, checks and places one event; the caller holds the room's turn. Raises
+        MatrixError."""
+        made = await self._made(room, room.staged, draft)
+        return await self.place_made(room, made, transaction)
+
+    async def stage_merge(self, room: Room, draft: EventDraft) -> Staged:
+        """As `stage_draft`, for an event that merges heads: as many as one may name."""
+        made = await self._made(room, room.staged, draft, heads_max=limits.HEADS_PER_MERGE)
+        return await self._place_made(room, made, Origin(to_federate=False))
+
+    async def build(self, room: Room, draft: EventDraft) -> Made:
+        """Builds and checks an event on the committed view, without placing it. Raises
+        MatrixError."""
+        return await self._made(room, room.view, draft)
+
+    async def place_made(
+        self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
+    ) -> Staged:
+        """Places an event of ours; the caller holds the room's turn."""
+        return await self._place_made(room, made, Origin(to_federate=True, transaction=transaction))
+
+    async def _place_made(self, room: Room, made: Made, origin: Origin) -> Staged:
+        return await self.place(
+            room,
+            made.event,
+            made.before,
+            origin,
+            snapshots=made.snapshots,
+            parents=made.parents,
+        )
+
+    async def _made(
+        self,
+        room: Room,
+        view: RoomView,
+        draft: EventDraft,
+        *,
+        heads_max: int = limits.HEADS_PER_EVENT,
+    ) -> Made:
+        corrections = room.corrections
+        named = view.heads[-heads_max:]
+        before, snapshots, parents = await self._before(room, view, named)
+        event = await self.loading(lambda: self._build(room, draft, before, named))
+        return Made(event, before, snapshots, parents, corrections)
+
+    async def _before(
+        self, room: Room, view: RoomView, named: Sequence[Head]
+    ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+        """The state that a new event is made on: of the heads that it names, which are the branches
+        given beside it."""
+        current = Before(view.state, view.chain)
+        if len(view.heads) == len(named):
+            return current, (), ()
+        parents = branches_of(named)
+        states = [state for _, state in parents]
+        before, snapshots = await self._resolver.resolve(room, states, self._take_nid, near=current)
+        return before, snapshots, parents
+
+    async def loading(self, step: Callable[[], T]) -> T:
+        """Makes a step, loading the state events that it misses."""
+        for _ in range(limits.STAGING_LOADS):
+            try:
+                return step()
+            except NotLoaded as missing:
+                await self._rooms.events([missing.event_id])
+        raise AssertionError("an auth check needs a bounded number of events")
+
+    def _build(self, room: Room, draft: EventDraft, before: Before, heads: Sequence[Head]) -> Event:
+        state = before.state
+        keys = auth_event_keys(
+            draft.type,
+            sender=draft.sender,
+            state_key=draft.state_key,
+            content=draft.content,
+            version=room.version,
+        )
+        event = self._signed(
+            draft,
+            version=room.version,
+            room_id=room.room_id,
+            prev_events=[head.event_id for head in heads],
+            auth_events=[state[key].event_id for key in keys if key in state],
+            depth=max(head.depth for head in heads) + 1,
+            cited=lambda event_id: self.cited(room, event_id),
+            not_before_ms=self._not_before_ms(room, draft, state),
+        )
+        failure = check_auth(
+            event,
+            room.auth_state(state, self._rooms.memory.cached_event),
+            verified_servers={self._signer.server_name},  # nobody else has signed it
+        )
+        if failure is not None:
+            raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
+        return event
+
+    def _not_before_ms(self, room: Room, draft: EventDraft, state: StateMap) -> int:
+        """The least time of a state event: after the one of ours that it replaces. Resolution goes
+        by these times where the two compete, and our clock may have been put back since."""
+        ref = None if draft.state_key is None else state.get((draft.type, draft.state_key))
+        replaced = None if ref is None else self.cited(room, ref.event_id)
+        if replaced is None or server_of(replaced.sender) != self._signer.server_name:
+            return 0
+        return replaced.origin_server_ts + 1
+
+    def cited(self, room: Room, event_id: EventId) -> Event:
+        """An event that a new one cites, for versions that cite by hash; raises NotLoaded."""
+        staged = room.staged_events.get(event_id)
+        return staged.event if staged else self._rooms.memory.cached_event(event_id)
+
+    def _signed(
+        self,
+        draft: EventDraft,
+        *,
+        version: RoomVersion,
+        room_id: RoomId | None,
+        prev_events: Sequence[EventId],
+        auth_events: Sequence[EventId],
+        depth: int,
+        cited: Callable[[EventId], Event] | None = None,
+        not_before_ms: int = 0,
+    ) -> Event:
+        try:
+            return build_event(
+                draft,
+                version=version,
+                room_id=room_id,
+                prev_events=prev_events,
+                auth_events=auth_events,
+                depth=depth,
+                now_ms=max(self._clock.now_ms(), not_before_ms),
+                server_name=self._signer.server_name,
+                key=self._signer.key,
+                cited=cited,
+            )
+        except EventTooLarge as error:
+            raise too_large(error.reason) from error
+        except InvalidEvent as error:
+            raise bad_json(error.reason) from error
+
+    async def place(
+        self,
+        room: Room,
+        event: Event,
+        before: Before,
+        origin: Origin,
+        *,
+        nid: int | None = None,
+        snapshots: tuple[SnapshotRow, ...] = (),
+        after: Before | None = None,
+        parents: Sequence[Branch] = (),
+        replaces_heads: bool = False,
+    ) -> Staged:
+        """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
+        accepted event names as its parent (it fills a gap) is no head, and changes no state.
+        `parents` are the branches that `before` was resolved from, if it was. `after`: the state
+        after it, where its snapshot is made already."""
+        if nid is None:
+            nid = self._take_nid()
+        if after is None and not event.is_state:
+            after = before
+        elif after is None:
+            after, rows = after_state_event(event, nid, room, before)
+            snapshots += rows
+        others = () if replaces_heads else other_heads(room.staged, event)
+        is_named = bool(others) and room.is_named(event.event_id)
+        branches, current, was = parents, after, room.staged
+        if others:
+            own = () if is_named else ((event.event_id, after),)
+            branches = (*own, *branches_of(others))
+            room.stage(KnownEvent(event), nid)
+            near = Before(was.state, was.chain)
+            if lets_heads_go(was, event, others):
+                branches = (*branches, (was.heads[-1].event_id, near))
+            states = [state for _, state in branches]
+            current, rows = await self._resolver.resolve(room, states, self._take_nid, near=near)
+            snapshots += rows
+        staged = place_live(
+            event,
+            nid,
+            room,
+            before=before,
+            after=after,
+            current=current,
+            origin=origin,
+            snapshots=snapshots,
+            replaces_heads=replaces_heads,
+            is_head=not is_named,
+        )
+        is_changed = staged.changes_other_state
+        staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
+        await self._redact(room, staged, before.state)
+        assert staged.view is not None, "a placed event changes the room"
+        room.staged = staged.view
+        room.stage(KnownEvent(event), nid)
+        room.remember_after(event.event_id, after)
+        return staged
+
+    def resolved(
+        self, branches: Sequence[Branch], was: Chain, now: Chain, *, is_changed: bool
+    ) -> Resolved | None:
+        """The record of the resolution behind the current state, if there was one that changed it
+        other than by a new event itself."""
+        distinct = {state.chain[-1].nid for _, state in branches}
+        if len(distinct) < 2:
+            return None
+        self._metrics.count("state_resolutions", changed="yes" if is_changed else "no")
+        if not is_changed:
+            return None
+        ends = tuple((event_id, state.chain[-1].nid) for event_id, state in branches)
+        return Resolved(self._clock.now_ms(), was[-1].nid, now[-1].nid, ends)
+
+    def new_room(
+        self, version: RoomVersion, draft: EventDraft, room_id: RoomId | None = None
+    ) -> tuple[Room, Staged]:
+        """A room with its create event staged; `room_id` of `make_room_id`, if one was made."""
+        if not version.room_id_is_create_hash:
+            room_id = room_id or make_room_id(self)
+        event = self._signed(
+            draft, version=version, room_id=room_id, prev_events=(), auth_events=(), depth=1
+        )
+        nid, first = self._take_nid(), self._take_nid()
+        view = empty_view(first)
+        room = Room(event.room_id, nid, version, view)
+        failure = check_auth(event, room.auth_state(view.state, self._rooms.memory.cached_event))
+        if failure is not None:
+            raise bad_json(failure.detail)
+        before = Before(view.state, view.chain)
+        event_nid = self._take_nid()
+        after, rows = after_state_event(event, event_nid, room, before)
+        staged = place_live(
+            event,
+            event_nid,
+            room,
+            before=before,
+            after=after,
+            current=after,
+            origin=Origin(to_federate=True),
+            snapshots=(snapshot_row(room, view.chain), *rows),
+        )
+        assert staged.view is not None, "a placed event changes the room"
+        room.staged = staged.view
+        room.stage(KnownEvent(event), event_nid)
+        return room, staged
+
+    # Redactions
+
+    async def _redact(self, room: Room, staged: Staged, before: StateMap) -> None:
+        """Applies the redaction that this event is, and those that waited for it."""
+        event = staged.event
+        await self.apply_waiting(room, staged)
+        outcome = await self.redactions.of(
+            room, event, before, is_word=staged.row.unproven, at_hand={}
+        )
+        staged.redacting += outcome.applied
+        if outcome.waits_for is not None:
+            note_waiting(room, outcome.waits_for, event.event_id)
+            staged.waits_for_target = outcome.waits_for
+        if outcome.applied and staged.entry is not None:
+            target = outcome.applied[0].target.event_id
+            staged.entry = msgspec.structs.replace(staged.entry, redacts=target)
+
+    async def apply_waiting(self, room: Room, staged: Staged) -> None:
+        """Applies the redactions that waited for an event, of whatever verdict."""
+        if room.awaits_more or staged.event.event_id in room.awaited_targets:
+            staged.redacting += await self.redactions.waiting_for(room, staged.event)
+
+
+def make_room_id(stager: Stager) -> RoomId:
+    """An ID for a room of a version in which the server makes it."""
+    return RoomId(f"!{stager._random_bytes(16).hex()}:{stager._signer.server_name}")

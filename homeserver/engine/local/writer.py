@@ -1,0 +1,445 @@
+"""The one door into a room's history, for events of our own users.
+
+Rules:
+1. A room's events are staged in order, under its turn; nobody waits for the disk there. The next
+   event builds on the staged head.
+2. The auth check, the signature and the place follow from memory; what is missing is loaded and
+   the step is made again.
+3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
+   something that failed is staged once more.
+4. Whether a draft is needless, or may not be sent for a reason outside the auth rules, is decided
+   in the turn too, by what is staged: equal requests at once end as they do one after the other.
+5. In a room that uses a policy server an event is signed by that before it gets the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName
+from federation.events.room_versions import RoomVersion
+from federation.graph.building import EventDraft
+from federation.ports import PolicyUnasked
+from homeserver import limits
+from homeserver.engine.local.policy_signer import Recommender
+from homeserver.engine.local.stager import Made, Signer, Stager
+from homeserver.engine.log.committer import Committer, OutcomeUnknown
+from homeserver.engine.log.entries import Committed, Entry, TransactionKey, Unit, Work
+from homeserver.engine.log.staging import Brought, Correction, RoomUnit, Staged
+from homeserver.engine.log.transactions import Sent, Transactions
+from homeserver.engine.rooms.room import Superseded
+from homeserver.engine.rooms.rooms import Room, Rooms, RoomView, StateRef
+from homeserver.engine.rooms.snapshots import StateMap
+from homeserver.errors import MatrixError, not_found, unavailable
+from homeserver.storage.database import Connection
+
+__all__ = ["Sent", "Signer", "Writer"]
+
+T = TypeVar("T")
+
+RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
+
+Check: TypeAlias = Callable[[StateMap], StateRef | None]
+"""Looks at the state that a draft would be made on, in the room's turn. Returns the state event
+that makes the draft needless; raises MatrixError where the draft must not be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What belongs to drafts beside themselves."""
+
+    transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
+    unit: Unit | None = None
+    check: Check | None = None
+    is_merge: bool = False
+
+
+class Writer:
+    """Makes events of our users and commits them."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        committer: Committer,
+        *,
+        stager: Stager,
+        recommender: Recommender,
+        transactions: Transactions,
+        server_name: ServerName,
+    ) -> None:
+        self._rooms = rooms
+        self._committer = committer
+        self.stager = stager
+        self.recommender = recommender
+        self._transactions = transactions
+        self._server_name = server_name
+
+    # For services
+
+    async def send(
+        self,
+        room_id: RoomId,
+        draft: EventDraft,
+        *,
+        transaction: TransactionKey | None = None,
+        check: Check | None = None,
+    ) -> Sent:
+        """Makes an event on top of the room, and commits it. A repeat under the same transaction
+        gets the first one's result. A state event that says what already holds makes no new one,
+        nor does a draft that `check` calls needless.
+
+        Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules or the
+        room's policy server refuse, 400 and 413 for what can't be an event, 503 when it can't be
+        stored, or the policy server not be asked, now.
+        """
+        if transaction is None:
+            [sent] = await self._commit_drafts(room_id, [draft], _Terms(check=check))
+            return sent
+        claim = await self._transactions.begin(transaction)
+        if isinstance(claim, Sent):
+            return claim
+        try:
+            terms = _Terms((transaction, claim.digest), check=check)
+            [sent] = await self._commit_drafts(room_id, [draft], terms)
+        except OutcomeUnknown as unknown:
+            if unknown.event_ids:
+                [event_id] = unknown.event_ids
+                self._transactions.finish_once_known(transaction, claim, event_id, unknown.final)
+            else:  # what a refusal rests on isn't known: nothing was made
+                self._transactions.abandon(transaction, claim, unknown)
+            raise
+        except BaseException as error:
+            self._transactions.abandon(transaction, claim, error)
+            raise
+        self._transactions.finish(transaction, claim, sent)
+        return sent
+
+    async def send_all(
+        self,
+        room_id: RoomId,
+        drafts: Sequence[EventDraft],
+        *,
+        entries: Sequence[Entry] = (),
+        work: Work | None = None,
+    ) -> list[Sent]:
+        """Several events as one unit, all or none, with the rows that `work` writes. Where a policy
+        server is used none may rest on another."""
+        unit = Unit(entries, work) if entries or work else None
+        return await self._commit_drafts(room_id, drafts, _Terms(unit=unit))
+
+    async def create(
+        self,
+        version: RoomVersion,
+        drafts: Sequence[EventDraft],
+        *,
+        work: RoomWork | None = None,
+        room_id: RoomId | None = None,
+    ) -> tuple[RoomId, list[Sent]]:
+        """Makes a room: the first draft is its m.room.create. All in one unit, with the rows that
+        `work`, called with the new room's ID, writes (an alias). Raises as `send` does."""
+        assert drafts[0].type == "m.room.create", "a room begins with its create event"
+        await self._committer.wait_for_space()
+        await self._committer.numbers.ready(2 * len(drafts) + 3)
+        room, first = self.stager.new_room(version, drafts[0], room_id)
+        self._rooms.add(room)
+        try:
+            async with room.turn:
+                staged = [first]
+                for draft in drafts[1:]:
+                    await self.recommender.check_new_room(room, draft)
+                    staged.append(await self.stager.stage_draft(room, draft, None))
+                    await _let_others_run(len(staged))
+                rows = partial(work, room.room_id) if work is not None else None
+                done = self.enqueue(room, staged, unit=Unit((), rows), is_new=True)
+            committed = await done
+        except OutcomeUnknown as unknown:
+            unknown.final.add_done_callback(partial(_drop_if_failed, self._rooms, room))
+            raise
+        except Superseded as error:
+            self._rooms.drop(room.room_id)
+            raise unavailable("the room could not be stored") from error
+        except BaseException:
+            if room.unsettled == 0:
+                self._rooms.drop(room.room_id)
+            raise
+        return room.room_id, _sent(staged, committed)
+
+    async def _commit_drafts(
+        self,
+        room_id: RoomId,
+        drafts: Sequence[EventDraft],
+        terms: _Terms,
+    ) -> list[Sent]:
+        with suppress(PolicyUnasked):
+            return await self._commit(room_id, drafts, terms)
+        async with self.recommender.turn(room_id, drafts[0].sender):
+            for _ in range(limits.POLICY_TRIES):
+                made = await self.recommender.make(await self.room(room_id), drafts)
+                try:
+                    return await self._commit(room_id, made, terms)
+                except PolicyUnasked:  # it has changed; that is committed before it counts
+                    await self._committer.submit(Unit())
+        raise unavailable("the room's policy server changes")
+
+    async def _commit(
+        self,
+        room_id: RoomId,
+        drafts: Sequence[EventDraft | Made],
+        terms: _Terms,
+    ) -> list[Sent]:
+        for _ in range(2):
+            room = await self.room(room_id)
+            await self._committer.wait_for_space()
+            if self._committer.numbers.left < 2 * len(drafts) + 1:
+                await self._committer.numbers.ready(2 * len(drafts) + 1)
+            try:
+                return await self._stage_and_commit(room, drafts, terms)
+            except Superseded:
+                continue
+        raise unavailable("the room could not be written")
+
+    async def _stage_and_commit(
+        self,
+        room: Room,
+        drafts: Sequence[EventDraft | Made],
+        terms: _Terms,
+    ) -> list[Sent]:
+        room.pins += 1
+        try:
+            async with room.turn:
+                if self._rooms.hot(room.room_id) is not room:
+                    raise Superseded  # evicted while it was waited for
+                generation, rests_on_staged = room.generation, room.staged is not room.view
+                try:
+                    staged = await self._stage(room, drafts, terms)
+                except MatrixError as error:
+                    if not rests_on_staged:
+                        raise
+                    done: Awaitable[Committed] = self._refused_after(room, generation, error)
+                else:
+                    new = [one for one in staged if isinstance(one, Staged)]
+                    if new or terms.unit is not None:
+                        done = self.enqueue(room, new, unit=terms.unit)
+                    elif rests_on_staged:
+                        done = self._holds_after(room, generation)
+                    else:
+                        return [one for one in staged if isinstance(one, Sent)]
+            committed = await done
+        finally:
+            room.pins -= 1
+        sent = iter(_sent(new, committed))
+        return [one if isinstance(one, Sent) else next(sent) for one in staged]
+
+    async def _stage(
+        self,
+        room: Room,
+        drafts: Sequence[EventDraft | Made],
+        terms: _Terms,
+    ) -> list[Staged | Sent]:
+        staged: list[Staged | Sent] = []
+        for draft in drafts:
+            staged.append(await self._stage_one(room, draft, terms))
+            await _let_others_run(len(staged))
+        return staged
+
+    async def _stage_one(
+        self,
+        room: Room,
+        draft: EventDraft | Made,
+        terms: _Terms,
+    ) -> Staged | Sent:
+        enough = terms.check(room.staged.state) if terms.check is not None else None
+        if enough is not None:
+            return Sent(enough.event_id, room.view.position)
+        content = draft.event if isinstance(draft, Made) else draft
+        same = await _same_state(self._rooms, room, room.staged, content)
+        if same is not None:
+            return same
+        if isinstance(draft, Made):
+            return await self.recommender.place(room, draft, terms.transaction)
+        await self.recommender.check_needless(room, draft)
+        if terms.is_merge:
+            return await self.stager.stage_merge(room, draft)
+        return await self.stager.stage_draft(room, draft, terms.transaction)
+
+    async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
+        """A refusal that may rest on what is only staged is told once that is committed; if it
+        comes to nothing, the room is asked anew. Never returns."""
+        await self._holds_after(room, generation)
+        raise refusal
+
+    async def _holds_after(self, room: Room, generation: int) -> Committed:
+        """Returns once what is staged now is committed; raises Superseded if it comes to
+        nothing."""
+        done = await self._committer.submit(Unit())  # follows it in the queue
+        if room.generation != generation:
+            raise Superseded
+        return done
+
+    async def merge_heads(self, room_id: RoomId, draft: EventDraft) -> Sent:
+        """As `send`, for an event that names as many heads as it can, and isn't sent to other
+        servers of itself."""
+        [sent] = await self._commit_drafts(room_id, [draft], _Terms(is_merge=True))
+        return sent
+
+    async def find_same(self, room_id: RoomId, draft: EventDraft) -> EventId | None:
+        """The committed state event that says just what a draft says, if there is one; 404 for a
+        room that is unknown here."""
+        room = await self.room(room_id)
+        same = await _same_state(self._rooms, room, room.view, draft)
+        return None if same is None else same.event_id
+
+    # For the engine
+
+    async def room(self, room_id: RoomId) -> Room:
+        """The room; 404 for one that is unknown here."""
+        room = self._rooms.hot(room_id) or await self._rooms.get(room_id)
+        if room is None:
+            raise not_found("this server doesn't know the room")
+        return room
+
+    def enqueue(
+        self,
+        room: Room,
+        staged: Sequence[Staged],
+        *,
+        unit: Unit | None = None,
+        is_new: bool = False,
+        brought: Brought | None = None,
+        correction: Correction | None = None,
+    ) -> asyncio.Future[Committed]:
+        """Queues what was staged under the room's turn; the future is done after the commit.
+        Raises Superseded where what it may rest on came to nothing meanwhile."""
+        room.turn.keep()
+        done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        room_unit = RoomUnit(
+            room,
+            room.generation,
+            staged,
+            unit or Unit(),
+            done,
+            is_new,
+            correction=correction,
+            brought=brought,
+        )
+        if room.watched is not None:
+            room.watched += [one.event for one in staged]
+        _stage_missing(room, staged)
+        room_unit.committed = lambda: self._published(room_unit)
+        # From the commit on the store has these events, and states that name them: before we are
+        # told, or though we are told that it failed (the server stops, and can't ask any more). So
+        # memory must not say that they aren't stored.
+        ids = [one.event.event_id for one in staged]
+        self._rooms.memory.stored(ids)
+        room_unit.failed = lambda: self._rooms.memory.stored(ids)
+        self._committer.enqueue(room_unit)
+        return done
+
+    def _published(self, unit: RoomUnit) -> None:
+        """After the commit: what was staged is an event like any other."""
+        _apply_correction(self._rooms, self._server_name, unit)
+        for staged in unit.staged:
+            unit.room.update_locals(staged.changes, self._server_name)
+            _publish_missing(unit.room, staged)
+            known = unit.room.unstage(staged.event.event_id)
+            if known is not None:
+                client = staged.entry.kept_client if staged.entry else None
+                self._rooms.memory.remember(known, client if staged.event.is_state else None)
+            for redacting in staged.redacting:
+                self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
+        self._rooms.grew(unit.room)
+
+
+async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> Made:
+    """An event that isn't placed yet, so that another room can name it first; for `send_made`.
+    Raises as `Writer.send` does."""
+    room = await writer.room(room_id)
+    made = await writer.stager.build(room, draft)
+    signed, _ = await writer.recommender.sign(room, made.event)
+    return msgspec.structs.replace(made, event=signed)
+
+
+async def send_made(writer: Writer, room_id: RoomId, made: Made) -> Sent:
+    """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and PolicyUnasked
+    where the room's policy server, or what the event was built on, has changed."""
+    [sent] = await writer._commit(room_id, [made], _Terms())
+    return sent
+
+
+async def _same_state(
+    rooms: Rooms, room: Room, view: RoomView, draft: EventDraft | Event
+) -> Sent | None:
+    """The state event of a view, if the draft says just what it says."""
+    if draft.state_key is None:
+        return None
+    ref = view.state.get((draft.type, draft.state_key))
+    if ref is None:
+        return None
+    known = room.staged_events.get(ref.event_id)
+    if known is None:
+        known = (await rooms.events([ref.event_id]))[ref.event_id]
+    event = known.event
+    if event.sender != draft.sender or event.content != draft.content:
+        return None
+    return Sent(event.event_id, room.view.position)
+
+
+def _stage_missing(room: Room, staged: Sequence[Staged]) -> None:
+    """Until the commit: which parents of staged events aren't here."""
+    for one in staged:
+        if one.missing_parents:
+            is_accepted = one.entry is not None
+            room.staged_missing[one.event.event_id] = one.missing_parents, is_accepted
+
+
+def _publish_missing(room: Room, staged: Staged) -> None:
+    """After the commit: parents that aren't here, and one that is now."""
+    if staged.entry is not None:
+        room.named.update(staged.missing_parents)
+    room.awaited.update(staged.missing_parents)
+    room.awaited.discard(staged.event.event_id)
+
+
+def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> None:
+    """After the commit: what memory has of events whose verdicts or states were wrong goes."""
+    room, correction = unit.room, unit.correction
+    if correction is None:
+        return
+    if correction.entry is not None:
+        room.update_locals(correction.entry.changes, server_name)
+    for row in correction.rows:
+        event_id = EventId(row.event_id)
+        room.was_corrected = True
+        room.unstage(event_id)
+        room.after.pop(event_id, None)
+        rooms.memory.forget_event(event_id)
+        if row.n is None:
+            room.forget_timeline(event_id)
+    for redacting in correction.redacting:
+        rooms.apply_redaction(room, redacting.target, redacting.redaction)
+    if correction.rows:
+        room.corrections += 1
+        room.forget_auth()
+
+
+def _sent(staged: Sequence[Staged], committed: Committed) -> list[Sent]:
+    return [Sent(one.event.event_id, committed.first + i) for i, one in enumerate(staged)]
+
+
+def _drop_if_failed(rooms: Rooms, room: Room, made: asyncio.Future[Committed]) -> None:
+    if made.cancelled() or made.exception() is not None:
+        rooms.drop(room.room_id)
+
+
+async def _let_others_run(staged: int) -> None:
+    """Many events of one request don't hold the loop all the time."""
+    if staged % limits.STAGED_AT_ONCE == 0:
+        await asyncio.sleep(0)

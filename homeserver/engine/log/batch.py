@@ -1,0 +1,393 @@
+"""One group commit: which rows it writes, at which positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, assert_never
+
+from federation.events.event import Event
+from federation.events.ids import EventId, is_user_id
+from homeserver.engine.log.entries import (
+    AccountDataEntry,
+    Committed,
+    DeviceListEntry,
+    Entry,
+    EventEntry,
+    MembershipEntry,
+    ReceiptEntry,
+    RemoteEduEntry,
+    StateChange,
+    StateEntry,
+    ToDeviceEntry,
+    Unit,
+)
+from homeserver.engine.log.staging import (
+    Brought,
+    Resolved,
+    RoomUnit,
+    Staged,
+    heads_row,
+    redacted_rows,
+)
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.room import Room
+from homeserver.errors import MatrixError
+from homeserver.storage.batches import (
+    BroughtMembers,
+    CommitRows,
+    HeadsRow,
+    KnownMember,
+    LogRows,
+)
+from homeserver.storage.database import Connection
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
+from homeserver.storage.text import escape
+from homeserver.storage.timeline.proofs import ProofRows
+
+
+class Pending(Protocol):
+    """What waits for a commit: a unit, with staged room events or without."""
+
+    @property
+    def unit(self) -> Unit: ...
+
+
+class Placing:
+    """One unit within a batch."""
+
+    def __init__(self, pending: Any) -> None:
+        self.pending = pending
+        self.staged: Sequence[Staged] = pending.staged if isinstance(pending, RoomUnit) else ()
+        self.correction = pending.correction if isinstance(pending, RoomUnit) else None
+        self.entries: list[Entry] = []
+        if self.correction is not None and self.correction.entry is not None:
+            self.entries.append(self.correction.entry)
+        self.entries += [one.entry for one in self.staged if one.entry is not None]
+        self.entries += pending.unit.entries
+        self.first = 0
+        self.error: Exception | None = None
+
+    @property
+    def committed(self) -> Committed:
+        """What the submitter is told."""
+        return Committed(self.first, self.first + len(self.entries) - 1, self.entries)
+
+    def publish_room(self) -> None:
+        """Makes the staged view the committed one."""
+        if self.error is not None:
+            return
+        unit: RoomUnit = self.pending
+        room, position = unit.room, self.first
+        correction = self.correction
+        if correction is not None and correction.view is not None:
+            is_entry = correction.entry is not None
+            room.publish(correction.view, position if is_entry else room.view.position)
+            if is_entry:
+                room.changes_start = position
+                position += 1
+        for staged in self.staged:
+            if staged.entry is None:
+                continue
+            if staged.view is not None:
+                room.publish(staged.view, position)
+            room.remember(Placed(position, staged.entry))
+            position += 1
+        if unit.committed is not None:
+            unit.committed()
+
+
+class Batch:
+    """What commits together."""
+
+    def __init__(self, pending: Sequence[Any], position: int) -> None:
+        self.units = [Placing(one) for one in pending]
+        self.old = position
+        self.upto = position
+        self.sent = False  # may the database have got it?
+        if not self.has_work:
+            self.number()
+
+    @property
+    def has_work(self) -> bool:
+        """Does a unit write rows of its own?"""
+        return any(one.pending.unit.work is not None for one in self.units)
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but messages: one statement will do."""
+        return all(
+            one.staged
+            and len(one.entries) == len(one.staged)
+            and not one.pending.is_new
+            and one.correction is None
+            and all(staged.is_plain for staged in one.staged)
+            for one in self.units
+        )
+
+    def number(self) -> None:
+        """Gives positions to the entries of all units that did not fail."""
+        position = self.old
+        for one in self.units:
+            if one.error is not None:
+                continue
+            one.first = position + 1
+            at = position + (one.correction is not None and one.correction.entry is not None)
+            for staged in one.staged:
+                if staged.entry is not None:
+                    at += 1
+                    staged.row.position = at
+            position += len(one.entries)
+        self.upto = position
+
+    def placed(self) -> list[Placed]:
+        """All entries with their positions."""
+        return [
+            Placed(one.first + i, entry)
+            for one in self.units
+            if one.error is None
+            for i, entry in enumerate(one.entries)
+        ]
+
+    def staged(self) -> list[tuple[Placing, Staged]]:
+        """All staged events of units that did not fail."""
+        return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
+
+    def witnesses(self) -> list[tuple[int, int, bool]]:
+        """Events that are stored so (room_nid, event_nid, unproven) if and only if the batch is:
+        new ones, and those that it proves."""
+        found = [
+            (one.row.room_nid, one.row.event_nid, one.row.unproven) for _, one in self.staged()
+        ]
+        for one in self.units:
+            if one.error is None and one.correction is not None:
+                found += [(nid, event, False) for nid, event, _ in one.correction.proofs.proven]
+        return found
+
+    async def run_work(self, connection: Connection) -> None:
+        """Runs the units' own work, each under a savepoint, then gives positions."""
+        for one in self.units:
+            work = one.pending.unit.work
+            if work is None:
+                continue
+            try:
+                async with connection.transaction():
+                    one.entries += await work(connection)
+            except MatrixError as error:
+                one.error = error
+                if isinstance(one.pending, RoomUnit):
+                    raise  # staged events can't be left out of the middle of a room
+        self.number()
+
+    def rows(self, epoch: int) -> CommitRows:
+        """All rows to write."""
+        staged = self.staged()
+        rows = CommitRows(epoch, self.old, self.upto)
+        corrected = [one for one in self.units if one.error is None and one.correction]
+        for one in corrected:
+            _add_correction(rows, one)
+        rows.events += [one.row for _, one in staged]
+        rows.heads = _heads(corrected, staged)
+        rows.sent = _transactions(staged)
+        if self.is_plain:
+            return rows
+        self._add_rooms(rows)
+        rows.snapshots += [row for _, one in staged for row in one.snapshots]
+        _add_changes(rows, staged)
+        _add_redactions(rows, staged)
+        for placed in self.placed():
+            _add_entry(rows.log, placed)
+        return rows
+
+    def _add_rooms(self, rows: CommitRows) -> None:
+        for one in self.units:
+            pending = one.pending
+            if one.error is not None or not isinstance(pending, RoomUnit):
+                continue
+            room = pending.room
+            if pending.is_new:
+                rows.rooms.append((room.nid, room.room_id, room.version.name))
+            if pending.brought is not None:
+                rows.brought.append(_brought(room, pending.brought, self.old))
+
+
+def _brought(room: Room, brought: Brought, position: int) -> BroughtMembers:
+    members = [
+        MembershipRow(room.nid, user, ref.membership or "leave", ref.event_id, user, position)
+        for user, ref in brought.members
+    ]
+    return BroughtMembers(room.nid, members, brought.servers, position + 1)
+
+
+def _heads(
+    corrected: Sequence[Placing], staged: Sequence[tuple[Placing, Staged]]
+) -> list[HeadsRow]:
+    """The newest heads of each room."""
+    newest: dict[int, HeadsRow] = {}
+    for one in corrected:
+        room, correction = one.pending.room, one.correction
+        if correction is not None and correction.view is not None:
+            view = correction.view
+            position = view.position if correction.entry is None else one.first
+            newest[room.nid] = heads_row(room, view, position)
+    for one, event in staged:
+        if event.view is not None:
+            room = one.pending.room
+            newest[room.nid] = heads_row(room, event.view, event.row.position or 0)
+    return list(newest.values())
+
+
+def _transactions(
+    staged: Sequence[tuple[Placing, Staged]],
+) -> list[tuple[str, str, bytes, str, int]]:
+    return [
+        (key.user_id, key.device_id, hashed, event.row.event_id, event.row.position or 0)
+        for _, event in staged
+        if event.transaction is not None
+        for key, hashed in (event.transaction,)
+    ]
+
+
+def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
+    for one, event in staged:
+        nid, position = one.pending.room.nid, event.row.position
+        if position is None:
+            continue
+        if event.resolved is not None:
+            event_id = event.event.event_id
+            rows.resolutions.append(_resolution_row(nid, position, event_id, event.resolved))
+        for change in event.changes:
+            rows.changes.append(_change_row(nid, position, change))
+            if _is_membership(change):
+                rows.members.append(_membership_row(nid, position, event.event, change))
+        rows.servers_came += [(nid, server, position) for server in event.servers_came]
+        rows.servers_went += [(nid, server, position) for server in event.servers_went]
+
+
+def _add_correction(rows: CommitRows, one: Placing) -> None:
+    correction, nid, position = one.correction, one.pending.room.nid, one.first
+    assert correction is not None, "the unit has one"
+    rows.events += correction.rows
+    rows.snapshots += correction.snapshots
+    rows.proofs.extend(correction.proofs)
+    rows.redacted += redacted_rows(nid, correction.redacting)
+    if correction.resolved is not None and correction.cause is not None:
+        rows.resolutions.append(
+            _resolution_row(nid, position, correction.cause, correction.resolved)
+        )
+    for change in correction.entry.changes if correction.entry else ():
+        rows.changes.append(_change_row(nid, position, change))
+        if _is_membership(change):
+            rows.members.append(_membership_row(nid, position, None, change))
+    rows.servers_came += [(nid, server, position) for server in correction.servers_came]
+    rows.servers_went += [(nid, server, position) for server in correction.servers_went]
+
+
+def _is_membership(change: StateChange) -> bool:
+    kind, key = change.key
+    return kind == "m.room.member" and is_user_id(key)
+
+
+def _change_row(nid: int, position: int, change: StateChange) -> StateChangeRow:
+    kind, key = change.key
+    return (
+        nid,
+        position,
+        escape(kind),
+        escape(key),
+        change.event_id,
+        change.membership,
+        change.former,
+    )
+
+
+def _resolution_row(
+    nid: int, position: int, event_id: EventId, resolved: Resolved
+) -> ResolutionRow:
+    return ResolutionRow(
+        nid,
+        position,
+        event_id,
+        resolved.made_ms,
+        resolved.state_before,
+        resolved.state_after,
+        [event_id for event_id, _ in resolved.branches],
+        [snapshot for _, snapshot in resolved.branches],
+    )
+
+
+def _membership_row(
+    nid: int, position: int, event: Event | None, change: StateChange
+) -> MembershipRow:
+    """After a merge the membership event may be another than the one that is placed; its sender
+    is then not at hand, and the user's own ID stands in."""
+    own = event is not None and change.event_id == event.event_id
+    return MembershipRow(
+        nid,
+        change.key[1],
+        change.membership or "leave",
+        change.event_id or "",
+        event.sender if own and event is not None else change.key[1],
+        position,
+    )
+
+
+def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
+    for one, event in staged:
+        nid = one.pending.room.nid
+        rows.redacted += redacted_rows(nid, event.redacting)
+        if event.waits_for_target is not None:
+            rows.awaited.append((nid, event.waits_for_target, event.event.event_id))
+        if event.row.n is not None and event.row.fill is not None:
+            rows.gaps += [
+                (nid, missing, event.row.n, event.row.fill) for missing in event.missing_parents
+            ]
+        _add_proofs(rows.proofs, nid, event)
+
+
+def _add_proofs(proofs: ProofRows, nid: int, event: Staged) -> None:
+    """An event on another server's word waits for its parents; one that fills a gap is what others
+    waited for."""
+    if event.is_awaited:
+        proofs.placed.append((nid, event.event.event_id))
+    if event.row.unproven:
+        proofs.opened += [
+            (nid, parent, event.row.event_nid, parent in event.missing_parents)
+            for parent in event.event.prev_events
+        ]
+        if not event.missing_parents:
+            proofs.due.append((nid, event.row.event_nid))
+
+
+def _add_entry(log: LogRows, placed: Placed) -> None:
+    position, entry = placed.position, placed.entry
+    match entry:
+        case AccountDataEntry():
+            log.account_data.append((position, entry))
+        case ReceiptEntry():
+            log.receipts.append((position, entry))
+        case ToDeviceEntry():
+            log.to_device.append((position, entry))
+        case RemoteEduEntry():
+            log.remote_edus.append((position, entry))
+        case DeviceListEntry():
+            log.device_lists.append((position, entry))
+        case MembershipEntry():
+            log.memberships.append(
+                KnownMember(
+                    entry.room_id,
+                    entry.user_id,
+                    entry.membership,
+                    entry.event_id,
+                    entry.sender,
+                    position,
+                    entry.stripped,
+                    entry.event,
+                    entry.version,
+                    entry.via,
+                )
+            )
+        case EventEntry() | StateEntry():
+            pass  # a room's rows
+        case _:
+            assert_never(entry)

@@ -1,0 +1,405 @@
+"""An event that has its place in a room but isn't committed yet.
+
+`place_live` works out what an accepted event changes: the new view, the rows to write, the log
+entry. `keep_aside` is for what is stored without a place (soft-failed, rejected). Both are pure:
+the caller resolved the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import immutables
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, server_of
+from homeserver import limits
+from homeserver.engine.log.entries import (
+    Committed,
+    EventEntry,
+    StateChange,
+    StateEntry,
+    TransactionKey,
+    Unit,
+    kept_client,
+)
+from homeserver.engine.rooms.room import Before, Head, Room, RoomView
+from homeserver.engine.rooms.snapshots import (
+    Chain,
+    Delta,
+    StateMap,
+    StateRef,
+    change_between,
+    changed,
+    extend,
+    first_chain,
+    membership_of,
+)
+from homeserver.storage.batches import RedactedRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.text import escape
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
+
+
+class Redacting(msgspec.Struct, frozen=True):
+    """A stored event that a redaction empties: its new bytes."""
+
+    target: Event  # the redacted form
+    redaction: EventId
+
+
+class Staged(msgspec.Struct):
+    """One event with what its commit writes. Positions are filled in by the committer."""
+
+    event: Event
+    row: EventRow
+    entry: EventEntry | None = None  # None: not released to clients
+    view: RoomView | None = None  # the room after it; None: unchanged
+    snapshots: tuple[SnapshotRow, ...] = ()
+    changes: tuple[StateChange, ...] = ()
+    servers_came: tuple[ServerName, ...] = ()
+    servers_went: tuple[ServerName, ...] = ()
+    transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
+    redacting: tuple[Redacting, ...] = ()
+    waits_for_target: EventId | None = None
+    missing_parents: tuple[EventId, ...] = ()
+    is_awaited: bool = False  # it fills a gap: events that are unproven name it as their parent
+    resolved: Resolved | None = None
+    was_outlier: bool = False
+
+    @property
+    def changes_other_state(self) -> bool:
+        """Does current state change with it other than by this event itself?"""
+        return any(change.event_id != self.event.event_id for change in self.changes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Is it a new row that changes neither state nor other rows (a message)?"""
+        return not (
+            self.snapshots
+            or self.changes
+            or self.redacting
+            or self.waits_for_target
+            or self.missing_parents
+            or self.is_awaited
+            or self.resolved
+            or self.was_outlier
+            or self.row.unproven
+        )
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """What a join brings beside its own event: the other members, and the servers in the room."""
+
+    members: Sequence[tuple[str, StateRef]]
+    servers: Sequence[str]
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A resolution that changed current state other than by the newest event itself: the snapshots
+    of the current state before and after, and the branches, each an event with the snapshot of
+    the state after it. All are stored with the event, or before it."""
+
+    made_ms: int
+    state_before: int
+    state_after: int
+    branches: tuple[tuple[EventId, int], ...]
+
+
+class Correction(msgspec.Struct):
+    """Verdicts that were made again: what changes of events that are stored, and of the room."""
+
+    view: RoomView | None = None  # the room after it; None: unchanged
+    entry: StateEntry | None = None
+    rows: list[EventRow] = []
+    snapshots: list[SnapshotRow] = []
+    servers_came: list[ServerName] = []
+    servers_went: list[ServerName] = []
+    resolved: Resolved | None = None
+    cause: EventId | None = None  # the first event that came out otherwise
+    redacting: list[Redacting] = []
+    proofs: ProofRows = msgspec.field(default_factory=ProofRows)
+
+
+@dataclass(slots=True)
+class RoomUnit:
+    """Staged events of one room, and what commits with them."""
+
+    room: Room
+    generation: int
+    staged: Sequence[Staged]
+    unit: Unit
+    done: asyncio.Future[Committed]
+    is_new: bool = False  # the room's rows are made by this unit
+    correction: Correction | None = None  # comes before what is staged
+    brought: Brought | None = None
+    is_late: bool = False  # who waited was told that the outcome isn't known yet
+    committed: Callable[[], None] | None = None
+    failed: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How an event came, as far as its row tells."""
+
+    to_federate: bool
+    unproven: bool = False
+    transaction: tuple[TransactionKey, bytes] | None = None
+    verdict: int = event_rows.ACCEPTED
+    reason: str | None = None
+
+
+def state_ref(event: Event, nid: int) -> StateRef:
+    """What state maps hold of a state event."""
+    return StateRef(event.event_id, nid, membership_of(event))
+
+
+def event_row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> EventRow:
+    """The row of an event whose state is known, without a place in room order."""
+    transaction = origin.transaction[0] if origin.transaction else None
+    snapshot = before.chain[-1].nid
+    return EventRow(
+        room_nid=room.nid,
+        event_nid=nid,
+        event_id=event.event_id,
+        type=escape(event.type),
+        state_key=None if event.state_key is None else escape(event.state_key),
+        sender=event.sender,
+        membership=membership_of(event),
+        position=None,
+        n=None,
+        fill=None,
+        verdict=origin.verdict,
+        reason=origin.reason,
+        outlier=False,
+        unproven=origin.unproven,
+        to_federate=origin.to_federate,
+        snapshot_before=snapshot,
+        snapshot_after=snapshot,
+        replaces=None,
+        redacted_by=None,
+        transaction_of=None
+        if transaction is None
+        else f"{transaction.device_id}\n{transaction.transaction_id}",
+        json=event.raw,
+    )
+
+
+def keep_aside(
+    event: Event, nid: int, room: Room, before: Before, origin: Origin
+) -> tuple[Staged, Before]:
+    """A soft-failed or rejected event: stored with its verdict, without a place. A soft-failed
+    state event has a state after it, which counts once it is referenced."""
+    row = event_row(event, nid, room, before, origin)
+    staged = Staged(event, row)
+    after = before
+    if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
+        after, staged.snapshots = after_state_event(event, nid, room, before)
+        row.snapshot_after = after.chain[-1].nid
+    return staged, after
+
+
+def after_state_event(
+    event: Event, nid: int, room: Room, before: Before
+) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    """The state after an accepted state event, and the snapshot to write. The event's own row
+    number serves as the snapshot's."""
+    change: Delta = {event.key: state_ref(event, nid)}
+    return extended(room, before, change, nid)
+
+
+def extended(
+    room: Room, before: Before, change: Delta, nid: int
+) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    """A state with some keys changed, as a new snapshot `nid`."""
+    chain = extend(before.chain, nid, change, before.state)
+    return Before(changed(before.state, change), chain), (snapshot_row(room, chain),)
+
+
+def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
+    """The row of a chain's last link."""
+    link = chain[-1]
+    base = chain[-2].nid if len(chain) > 1 else None
+    return SnapshotRow(room.nid, link.nid, base, link.ordinal, link.added, link.removed, incomplete)
+
+
+def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
+    """The log's form of a change of current state, without what stays as it was."""
+    changes = []
+    for key, ref in change.items():
+        former = old.get(key)
+        if former != ref:
+            changes.append(
+                StateChange(
+                    key,
+                    ref.event_id if ref else None,
+                    ref.membership if ref else None,
+                    former.membership if former else None,
+                )
+            )
+    return tuple(changes)
+
+
+class MemberCounts:
+    """Members and servers of a room as a change is applied."""
+
+    def __init__(self, view: RoomView) -> None:
+        self.joined, self.invited, self.servers = view.joined, view.invited, view.servers
+        self.came: list[ServerName] = []
+        self.went: list[ServerName] = []
+
+    def apply(self, old: StateMap, changes: Sequence[StateChange]) -> None:
+        for change in changes:
+            if change.key[0] != "m.room.member":
+                continue
+            before = old.get(change.key)
+            was = before.membership if before else None
+            self.joined += (change.membership == "join") - (was == "join")
+            self.invited += (change.membership == "invite") - (was == "invite")
+            if (was == "join") != (change.membership == "join"):
+                self._server(server_of(change.key[1]), 1 if was != "join" else -1)
+
+    def _server(self, server: ServerName, step: int) -> None:
+        count = self.servers.get(server, 0) + step
+        if count == 1 and step == 1:
+            self.came.append(server)
+        if count > 0:
+            self.servers = self.servers.set(server, count)
+        else:
+            self.servers = self.servers.delete(server)
+            self.went.append(server)
+
+
+def place_live(
+    event: Event,
+    nid: int,
+    room: Room,
+    *,
+    before: Before,
+    after: Before,
+    current: Before,
+    origin: Origin,
+    snapshots: tuple[SnapshotRow, ...] = (),
+    replaces_heads: bool = False,
+    is_head: bool = True,
+) -> Staged:
+    """An accepted event at the room's newest place. `after` is the state after it, `current` the
+    room's from now on. `replaces_heads`: what we had of the room is out of date (a rejoin)."""
+    old = room.staged
+    if current.state is after.state and before.state is old.state:
+        change: Delta = {event.key: state_ref(event, nid)} if event.is_state else {}
+    else:
+        change = change_between(old.chain, current.chain)
+    changes = state_changes(old.state, change)
+    row = event_row(event, nid, room, before, origin)
+    row.snapshot_after = after.chain[-1].nid
+    row.n, row.fill = old.n + 1, 0
+    prev = before.state.get(event.key) if event.state_key is not None else None
+    row.replaces = prev.event_id if prev else None
+    head = Head(event.event_id, nid, event.depth, after.state, after.chain)
+    kept = () if replaces_heads else other_heads(old, event)
+    counts = MemberCounts(old)
+    if changes:
+        counts.apply(old.state, changes)
+    view = RoomView(
+        current.state,
+        current.chain,
+        (*kept, head) if is_head else kept,
+        row.n,
+        counts.joined,
+        counts.invited,
+        counts.servers,
+    )
+    entry = EventEntry(
+        room_id=room.room_id,
+        event=event,
+        nid=nid,
+        order=(row.n, 0),
+        kept_client=kept_client(event),
+        changes=changes,
+        transaction=origin.transaction[0] if origin.transaction else None,
+        replaces=EventId(row.replaces) if row.replaces else None,
+        to_federate=origin.to_federate,
+        snapshot_after=row.snapshot_after,
+    )
+    return Staged(
+        event,
+        row,
+        entry,
+        view,
+        snapshots,
+        changes,
+        tuple(counts.came),
+        tuple(counts.went),
+        origin.transaction,
+    )
+
+
+def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
+    """The heads that a new event leaves beside itself. Past a bound, older ones go whose state a
+    newer one has too: they add nothing to the room's state, and a flood of them would never be
+    merged. Then the oldest go (`lets_heads_go`)."""
+    kept = tuple(one for one in view.heads if one.event_id not in event.prev_events)
+    if len(kept) < limits.HEADS_KEPT:
+        return kept
+    newest = {one.chain[-1].nid: one.nid for one in kept}
+    older, recent = kept[: -limits.HEADS_PER_EVENT], kept[-limits.HEADS_PER_EVENT :]
+    kept = (*(one for one in older if newest[one.chain[-1].nid] == one.nid), *recent)
+    return kept[-(limits.HEADS_KEPT - 1) :]
+
+
+def lets_heads_go(view: RoomView, event: Event, others: Sequence[Head]) -> bool:
+    """Are there heads that differ in state and went only because they were too many? Then the
+    room's state so far stands for them, as if an event had merged them: what they have must not be
+    forgotten because somebody made more of them."""
+    states = {one.chain[-1].nid for one in others}
+    return any(
+        one.event_id not in event.prev_events and one.chain[-1].nid not in states
+        for one in view.heads
+    )
+
+
+def empty_view(first_nid: int) -> RoomView:
+    """The view of a room before its create event."""
+    empty: StateMap = immutables.Map()
+    no_servers: immutables.Map[ServerName, int] = immutables.Map()
+    return RoomView(empty, first_chain(first_nid, {}), (), 0, 0, 0, no_servers)
+
+
+def changed_view(
+    old: RoomView, current: Before, heads: tuple[Head, ...]
+) -> tuple[RoomView, tuple[StateChange, ...], MemberCounts]:
+    """A room whose heads or their states were corrected, without a new event; what changes of its
+    current state, and how that changes who is in it."""
+    changes = state_changes(old.state, change_between(old.chain, current.chain))
+    counts = MemberCounts(old)
+    counts.apply(old.state, changes)
+    view = RoomView(
+        current.state,
+        current.chain,
+        heads,
+        old.n,
+        counts.joined,
+        counts.invited,
+        counts.servers,
+        old.position,
+    )
+    return view, changes, counts
+
+
+def redacted_rows(room_nid: int, redacting: Iterable[Redacting]) -> list[RedactedRow]:
+    """The rows to write of events that redactions empty."""
+    return [
+        RedactedRow(room_nid, one.target.event_id, one.target.raw, one.redaction)
+        for one in redacting
+    ]
+
+
+def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:
+    """The row of `storage.rooms.set_heads`."""
+    return (room.nid, [head.nid for head in view.heads], view.chain[-1].nid, view.n, position)

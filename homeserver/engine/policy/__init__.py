@@ -1,1 +1,0 @@
-"""Rooms that use a policy server, as the engine sees them."""

@@ -1,0 +1,205 @@
+"""What judgements that came out otherwise change of a room: rows, heads, current state.
+
+Rules:
+1. Heads are the accepted events that no accepted one names. A rejected event is none any more, and
+   its parents may be again.
+2. An event that was rejected and is allowed comes in as if it arrived now: by check 6 and 7 it is
+   accepted, and released to clients, or soft-failed. Where it is older than our time in the room it
+   counts in states only.
+3. An event that was accepted and is rejected loses its place: who hasn't seen it won't. What it did
+   to the current state is taken back by an entry in the log, like a merge's.
+4. What descends from an event with another state after it is marked, and due.
+
+Spec: server-server API, "Rejection", "Soft failure"; design, "What keeps it right", 5 to 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+from federation.graph.admission import Accepted, SoftFailed
+from homeserver.engine.local.stager import Stager
+from homeserver.engine.log.entries import StateEntry
+from homeserver.engine.log.staging import Correction, Origin, Staged, changed_view
+from homeserver.engine.recheck.descendants import Descendants
+from homeserver.engine.recheck.judgements import Judgement
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Before, Head, Room
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.store import Store
+from homeserver.storage.database import Row
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.proofs import ProofRows
+
+Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
+
+
+class Corrections:
+    """Works out changes of rooms; the caller holds the room's turn, and nothing is staged."""
+
+    def __init__(
+        self,
+        store: Store,
+        rooms: Rooms,
+        *,
+        stager: Stager,
+        resolver: Resolver,
+        take_nid: Callable[[], int],
+        settle: Settle,
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._stager = stager
+        self._resolver = resolver
+        self._take_nid = take_nid
+        self._settle = settle
+
+    async def make(
+        self, room: Room, judged: Sequence[Judgement], descendants: Descendants
+    ) -> Correction:
+        """What changes but for events that come in now (`place`). The room's new view is staged."""
+        wrong = [one for one in judged if not one.is_same]
+        correction = Correction()
+        if not wrong:
+            return correction
+        correction.rows = [one.corrected_row() for one in wrong if not one.is_in]
+        correction.snapshots = [row for one in wrong for row in one.snapshots]
+        correction.proofs = await self._marked(room, judged, descendants)
+        await self._change_view(room, wrong, descendants, correction)
+        return correction
+
+    async def _marked(
+        self, room: Room, judged: Sequence[Judgement], descendants: Descendants
+    ) -> ProofRows:
+        touched: set[EventId] = set()
+        for one in judged:
+            if one.changes_descendants:
+                touched |= descendants.children(one.event_id)
+            if one.has_flipped:
+                touched |= descendants.citing(one.event_id)
+        touched -= {one.event_id for one in judged}
+        proofs = ProofRows()
+        for row in await self._placed(touched):
+            number = (room.nid, row["event_nid"])
+            proofs.marked.append(number)
+            proofs.opened += [
+                (room.nid, parent, row["event_nid"], False)
+                for parent in known_event(row).event.prev_events
+            ]
+        return proofs
+
+    async def _placed(self, event_ids: Collection[EventId]) -> list[Row]:
+        rows = await self._store.events.by_id(event_ids) if event_ids else ()
+        return sorted((row for row in rows if not row["outlier"]), key=lambda row: row["event_nid"])
+
+    # Heads and current state
+
+    async def _change_view(
+        self,
+        room: Room,
+        wrong: Sequence[Judgement],
+        descendants: Descendants,
+        correction: Correction,
+    ) -> None:
+        old = room.staged
+        heads = await self._heads(room, {one.event_id: one for one in wrong}, descendants)
+        if heads == old.heads:
+            return
+        branches = [Before(head.state, head.chain) for head in heads]
+        current, snapshots = await self._resolver.resolve(room, branches, self._take_nid)
+        correction.snapshots += snapshots
+        view, changes, counts = changed_view(old, current, heads)
+        ends = [(head.event_id, one) for head, one in zip(heads, branches, strict=True)]
+        resolved = self._stager.resolved(ends, old.chain, current.chain, is_changed=bool(changes))
+        if changes:
+            correction.entry = StateEntry(room.room_id, changes)
+            correction.resolved, correction.cause = resolved, wrong[0].event_id
+        correction.servers_came, correction.servers_went = counts.came, counts.went
+        correction.view = room.staged = view
+
+    async def _heads(
+        self, room: Room, wrong: dict[EventId, Judgement], descendants: Descendants
+    ) -> tuple[Head, ...]:
+        heads: list[Head] = []
+        for head in room.staged.heads:
+            one = wrong.get(head.event_id)
+            if one is None:
+                heads.append(head)
+            elif not one.is_out:
+                after = one.after or one.before
+                heads.append(Head(head.event_id, head.nid, head.depth, after.state, after.chain))
+        present = {head.event_id for head in heads}
+        for one in wrong.values():
+            if one.is_out and one.row["n"] is not None:
+                for parent in one.event.prev_events:
+                    if parent not in present:
+                        present.add(parent)
+                        heads += await self._head_again(room, parent, wrong, descendants)
+        return tuple(heads) or room.staged.heads  # a room is never without an end
+
+    async def _head_again(
+        self,
+        room: Room,
+        event_id: EventId,
+        wrong: dict[EventId, Judgement],
+        descendants: Descendants,
+    ) -> list[Head]:
+        """A parent of a rejected event, if it is accepted and no accepted event names it."""
+        rows = {
+            row["event_id"]: row
+            for row in await self._placed([event_id, *descendants.children(event_id)])
+        }
+        accepted = {one for one, row in rows.items() if _is_accepted(row, wrong.get(one))}
+        if accepted != {event_id} or rows[event_id]["n"] is None:
+            return []
+        row, judged = rows[event_id], wrong.get(event_id)
+        after = judged.after or judged.before if judged else None
+        if after is None:
+            chain = await self._rooms.chain(room, row["snapshot_after"])
+            after = Before(self._rooms.state_of(room, chain), chain)
+        depth = known_event(row).event.depth
+        return [Head(event_id, row["event_nid"], depth, after.state, after.chain)]
+
+    # Events that come in now
+
+    async def place(
+        self,
+        room: Room,
+        judged: Iterable[Judgement],
+        descendants: Descendants,
+        correction: Correction,
+    ) -> list[Staged]:
+        """Takes in, on top of the corrected room, those that were rejected and are allowed."""
+        staged = []
+        for one in judged:
+            if one.is_in and (placed := await self._take_in(room, one, descendants, correction)):
+                staged.append(placed)
+        return staged
+
+    async def _take_in(
+        self, room: Room, one: Judgement, descendants: Descendants, correction: Correction
+    ) -> Staged | None:
+        row = one.corrected_row()
+        if one.event.depth < await self._store.events.first_depth(room.nid):
+            correction.rows.append(row)
+            return None
+        verdict = await self._settle(room, one.event)
+        if isinstance(verdict, SoftFailed):
+            row.verdict, row.reason = event_rows.SOFT_FAILED, str(verdict.failure)
+            correction.rows.append(row)
+            return None
+        children = await self._placed(descendants.children(one.event_id))
+        if any(_is_accepted(child, None) for child in children):
+            room.named.add(one.event_id)
+        origin = Origin(to_federate=False)
+        return await self._stager.place(
+            room, one.event, one.before, origin, nid=one.nid, after=one.after or one.before
+        )
+
+
+def _is_accepted(row: Row, judged: Judgement | None) -> bool:
+    verdict = row["verdict"] if judged is None else judged.verdict
+    return bool(verdict == event_rows.ACCEPTED)

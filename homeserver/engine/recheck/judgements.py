@@ -1,0 +1,81 @@
+"""One event's verdict and states, made again: what is stored, what is right.
+
+Pure but for the states, which the caller resolved.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+from homeserver.engine.rooms.room import Before
+from homeserver.storage.database import Row
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What an event is by what is proven now. `verdict` is one of `storage.events`."""
+
+    event: Event
+    row: Row
+    before: Before
+    verdict: int
+    reason: str | None
+    is_state_same: bool
+    """Is the state before it what was stored?"""
+    after: Before | None = None
+    """The state after it; None where that is what was stored, and isn't at hand."""
+    snapshots: tuple[SnapshotRow, ...] = ()
+
+    @property
+    def event_id(self) -> EventId:
+        """The event's ID."""
+        return self.event.event_id
+
+    @property
+    def nid(self) -> int:
+        """The event's row number."""
+        number: int = self.row["event_nid"]
+        return number
+
+    @property
+    def is_same(self) -> bool:
+        """Was the word for the state true, and the verdict right?"""
+        return self.is_state_same and not self.has_flipped
+
+    @property
+    def has_flipped(self) -> bool:
+        """Is it rejected now and wasn't, or the other way round?"""
+        return bool(self.verdict != self.row["verdict"])
+
+    @property
+    def is_out(self) -> bool:
+        """Was it accepted or soft-failed, and is rejected?"""
+        return self.has_flipped and self.verdict == event_rows.REJECTED
+
+    @property
+    def is_in(self) -> bool:
+        """Was it rejected, and is allowed?"""
+        return self.has_flipped and self.verdict != event_rows.REJECTED
+
+    @property
+    def changes_descendants(self) -> bool:
+        """Has the state after it changed?"""
+        return not self.is_state_same or (self.has_flipped and self.event.is_state)
+
+    def corrected_row(self) -> EventRow:
+        """The row to write for one that stays where it is, or is rejected and loses its place."""
+        row = EventRow(**{name: self.row[name] for name in EventRow.__struct_fields__})
+        row.verdict, row.reason, row.unproven = self.verdict, self.reason, False
+        row.snapshot_before = self.before.chain[-1].nid
+        after = self.after or self.before
+        row.snapshot_after = after.chain[-1].nid
+        if self.event.is_state:
+            replaced = self.before.state.get(self.event.key)
+            row.replaces = replaced.event_id if replaced else None
+        if self.verdict == event_rows.REJECTED:
+            row.position = row.n = row.fill = None
+        return row

@@ -1,0 +1,111 @@
+"""Checks 4 and 5 of a stored event, made again by a state that was worked out here.
+
+Rules:
+1. Signatures were verified when the event came, and aren't again. That of a restricted join's
+   authorising server may have been wrong: who judges keeps a refusal for that reason.
+2. Nothing is decided by less than the whole: an event whose auth events aren't all stored stays
+   undecided (None).
+
+Spec: server-server API, "Checks performed on receipt of a PDU".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey
+from federation.events.signatures import authorising_server, originating_servers
+from federation.graph.admission import (
+    Accepted,
+    NeedAuthEvents,
+    NeedKeys,
+    NeedStateBefore,
+    Rejected,
+    admit,
+    needed_auth_events,
+)
+from federation.graph.auth_failures import AuthRule
+from federation.graph.auth_rules import AuthState
+from federation.ports import KnownEvent
+from homeserver.engine.local.stager import Stager
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import StateMap
+
+
+class Judge:
+    """Decides events by states at hand."""
+
+    def __init__(self, rooms: Rooms, stager: Stager) -> None:
+        self._rooms = rooms
+        self._stager = stager
+
+    async def judge(
+        self,
+        room: Room,
+        event: Event,
+        before: StateMap,
+        *,
+        at_hand: Mapping[EventId, KnownEvent],
+    ) -> Accepted | Rejected | None:
+        """The verdict by `before`, the state before the event. `at_hand` are events that aren't
+        stored yet, or whose verdict is another than the stored one. None: can't be decided."""
+        cited = await self._cited(needed_auth_events(event), at_hand)
+
+        def lookup(key: StateKey) -> Event | None:
+            ref = before.get(key)
+            if ref is None:
+                return None
+            found = at_hand.get(ref.event_id) or room.staged_events.get(ref.event_id)
+            return found.event if found else self._rooms.memory.cached_event(ref.event_id)
+
+        return await self._stager.loading(
+            lambda: _decided(event, cited, AuthState(event.version, lookup))
+        )
+
+    async def _cited(
+        self, event_ids: Collection[EventId], at_hand: Mapping[EventId, KnownEvent]
+    ) -> dict[EventId, KnownEvent]:
+        cited = await self._rooms.events([one for one in event_ids if one not in at_hand])
+        cited.update((one, at_hand[one]) for one in event_ids if one in at_hand)
+        return cited
+
+
+def _decided(
+    event: Event, cited: Mapping[EventId, KnownEvent], before: AuthState
+) -> Accepted | Rejected | None:
+    signers = originating_servers(event)
+    authorising = authorising_server(event)
+    if authorising is not None:
+        signers |= {authorising}
+    steps = admit(event, verified_servers=signers)
+    answer: object = None
+    while True:
+        try:
+            need = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value if isinstance(stop.value, Accepted | Rejected) else None
+        match need:
+            case NeedAuthEvents():
+                answer = cited
+            case NeedStateBefore():
+                answer = before
+            case NeedKeys():
+                raise AssertionError("the signatures were verified")
+
+
+def refused_by_auth_events(event: Event) -> str:
+    """The reason to store for an event that was refused among many, by signatures and auth events.
+    Of a join that another server authorises it isn't known whether that had signed it: so it counts
+    as unsigned, and the refusal stays."""
+    text = "its auth events don't allow it"
+    if authorising_server(event) is None:
+        return text
+    return f"{AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value}: or {text}"
+
+
+def is_unsigned_join(reason: str | None) -> bool:
+    """Was an event refused since the server that authorised a join hadn't signed it? That can't be
+    seen again, and stays so."""
+    return reason is not None and reason.startswith(AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value)

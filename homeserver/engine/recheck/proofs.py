@@ -1,0 +1,323 @@
+"""Makes verdicts again that rested on another server's word, once the gap behind them is closed.
+
+Rules:
+1. An event is proven when all of its parents have a place here and none of them is unproven: then
+   the state before it is resolved over the states after them, and checks 4 and 5 are made by that.
+   A word never takes the place of another one.
+2. What comes out as it was loses its mark, and those that name it are looked at next. What comes
+   out otherwise gets its right states and verdict, and all that descend from it are marked and due.
+   Soft failure is a fact of the moment of receipt, and stays.
+3. The work is bounded: so many events at a time, under the room's turn, in one commit. Each leaves
+   the room whole, with what is still due in the tables; a crash loses nothing of it.
+
+Spec: server-server API, "Checks performed on receipt of a PDU"; design, "Remote events".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import immutables
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId
+from federation.graph.admission import Rejected, needed_auth_events
+from federation.graph.chains import topological_order
+from federation.ports import KnownEvent, Metrics
+from homeserver import limits
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import Unit
+from homeserver.engine.log.staging import (
+    Correction,
+    Redacting,
+    extended,
+    snapshot_row,
+    state_ref,
+)
+from homeserver.engine.recheck.corrections import Corrections
+from homeserver.engine.recheck.descendants import Descendants
+from homeserver.engine.recheck.due_rooms import DueRooms
+from homeserver.engine.recheck.judgements import Judgement
+from homeserver.engine.recheck.judging import Judge, is_unsigned_join
+from homeserver.engine.rooms.redactions import target_of
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Before, Room, Superseded
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import difference, extend, first_chain
+from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.store import Store
+from homeserver.storage.database import Row
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
+
+
+class _EdgesMissing(Exception):
+    """Who descends from these events has to be known first."""
+
+    def __init__(self, cited: Collection[EventId]) -> None:
+        super().__init__(len(cited))
+        self.cited = cited
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is known of a room from one step to the next."""
+
+    room: Room
+    descendants: Descendants
+    after: OrderedDict[EventId, Before] = field(default_factory=OrderedDict)
+
+    def remember(self, event_id: EventId, after: Before) -> None:
+        """Keeps the state after an event that was looked at, for those that name it."""
+        self.after[event_id] = after
+        self.after.move_to_end(event_id)
+        while len(self.after) > 2 * limits.PROOFS_PER_STEP:
+            self.after.popitem(last=False)
+
+
+@dataclass(slots=True)
+class _Step:
+    """A bounded part of the work."""
+
+    rows: Mapping[EventId, Row]
+    judged: dict[EventId, Judgement] = field(default_factory=dict)
+    flipped: dict[EventId, KnownEvent] = field(default_factory=dict)
+    put_off: list[int] = field(default_factory=list)
+
+
+class Proofs:
+    """Works off what is due."""
+
+    def __init__(
+        self,
+        store: Store,
+        rooms: Rooms,
+        committer: Committer,
+        *,
+        writer: Writer,
+        resolver: Resolver,
+        judge: Judge,
+        corrections: Corrections,
+        due_rooms: DueRooms,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._committer = committer
+        self._writer = writer
+        self._resolver = resolver
+        self._judge = judge
+        self._corrections = corrections
+        self._due_rooms = due_rooms
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Works off what a former process left, then what becomes due; for the supervisor."""
+        self._due_rooms.add(RoomId(one) for one in await self._store.proofs.rooms_with_work())
+        while True:
+            await self.work_off(await self._due_rooms.next())
+
+    async def work_off(self, room_id: RoomId) -> None:
+        """Makes again what is due in a room; returns when nothing is. Raises MatrixError (503) and
+        the store's errors; then what is left is taken up by the next `run`."""
+        room = await self._rooms.get(room_id)
+        if room is None:
+            return
+        room.pins += 1
+        work = _Work(room, Descendants(self._store, room))
+        try:
+            while await self._advance(work):
+                pass
+        finally:
+            room.pins -= 1
+            room.watched = None
+
+    async def _advance(self, work: _Work) -> bool:
+        """One step; False when nothing is due."""
+        try:
+            async with work.room.turn:
+                return await self._step(work)
+        except _EdgesMissing as missing:
+            await work.descendants.read(missing.cited)
+        except Superseded:
+            work.after.clear()
+        return True
+
+    async def _step(self, work: _Work) -> bool:
+        room = work.room
+        if room.unsettled:
+            await self._committer.submit(Unit())  # follows what is staged: all is stored then
+        due = await self._store.proofs.due(room.nid, limits.PROOFS_PER_STEP)
+        if not due:
+            return False
+        await self._committer.numbers.ready(5 * len(due) + limits.HEADS_KEPT)
+        step = _Step(await self._load([row["event_id"] for row in due]))
+        try:
+            correction = await self._decide(work, step, due)
+            staged = await self._corrections.place(
+                room, step.judged.values(), work.descendants, correction
+            )
+            done = self._writer.enqueue(room, staged, correction=correction)
+        except BaseException:
+            for event_id in step.flipped:
+                room.staged_events.pop(event_id, None)
+            raise
+        await done
+        self._count(step)
+        return True
+
+    async def _decide(self, work: _Work, step: _Step, due: Sequence[Row]) -> Correction:
+        """Judges what is due, and works out what that changes."""
+        await self._judge_due(work, step, due)
+        judged = list(step.judged.values())
+        wrong = [one for one in judged if not one.is_same]
+        cited = [one.event_id for one in wrong if one.has_flipped and one.event.is_state]
+        if wrong and not work.descendants.covers(cited):
+            raise _EdgesMissing(cited)
+        work.descendants.catch_up()
+        correction = await self._corrections.make(work.room, judged, work.descendants)
+        correction.redacting = await self._redact(work.room, judged, step.flipped)
+        room_nid = work.room.nid
+        correction.proofs.looked_at += [(room_nid, nid) for nid in step.put_off]
+        correction.proofs.proven += [(room_nid, one.nid, one.event_id) for one in judged]
+        return correction
+
+    async def _redact(
+        self, room: Room, judged: Sequence[Judgement], flipped: Mapping[EventId, KnownEvent]
+    ) -> list[Redacting]:
+        """Applies the redactions that waited until they were proven."""
+        redacting: list[Redacting] = []
+        for one in judged:
+            target = target_of(one.event)
+            if target is None or one.verdict != event_rows.ACCEPTED:
+                continue
+            redactions = self._writer.stager.redactions
+            if one.event_id in await redactions.waiting(room, target):
+                outcome = await redactions.of(
+                    room, one.event, one.before.state, is_word=False, at_hand=flipped
+                )
+                redacting += outcome.applied
+        return redacting
+
+    def _count(self, step: _Step) -> None:
+        corrected = sum(not one.is_same for one in step.judged.values())
+        if corrected:
+            self._metrics.count("room_proofs", corrected, result="corrected")
+        if len(step.judged) > corrected:
+            self._metrics.count("room_proofs", len(step.judged) - corrected, result="proven")
+
+    # Judging
+
+    async def _load(self, event_ids: Sequence[EventId]) -> dict[EventId, Row]:
+        """The rows of events and of their parents."""
+        rows = {row["event_id"]: row for row in await self._store.events.by_id(event_ids)}
+        parents = {p for row in rows.values() for p in known_event(row).event.prev_events}
+        more = await self._store.events.by_id(parents - rows.keys())
+        return {**rows, **{row["event_id"]: row for row in more}}
+
+    async def _judge_due(self, work: _Work, step: _Step, due: Sequence[Row]) -> None:
+        """Judges those events that can be, parents first; the others aren't due any more: they will
+        be when a parent of theirs is here and proven."""
+        ids = [row["event_id"] for row in due if row["event_id"] in step.rows]
+        events = {one: known_event(step.rows[one]).event for one in ids}
+        await self._rooms.events({one for e in events.values() for one in needed_auth_events(e)})
+        for event_id in topological_order(events, lambda one: events[one].prev_events):
+            row, event = step.rows[event_id], events[event_id]
+            if not row["outlier"] and row["unproven"] and _is_ready(step, event):
+                judgement = await self._judge_one(work, step, event, row)
+                step.judged[event_id] = judgement
+                if judgement.has_flipped:
+                    is_rejected = judgement.verdict == event_rows.REJECTED
+                    known = KnownEvent(event, rejected=is_rejected)
+                    step.flipped[event_id] = work.room.staged_events[event_id] = known
+        judged = {one.nid for one in step.judged.values()}
+        step.put_off = [row["event_nid"] for row in due if row["event_nid"] not in judged]
+
+    async def _judge_one(self, work: _Work, step: _Step, event: Event, row: Row) -> Judgement:
+        room = work.room
+        before, snapshots = await self._before(work, step, event)
+        is_state_same = await self._is_stored_state(room, before, row["snapshot_before"])
+        verdict, reason = await self._verdict(room, step, event, before, row)
+        after: Before | None = before
+        if is_state_same and verdict == row["verdict"]:
+            after, snapshots = self._unchanged_after(event, before, row), ()
+        elif event.is_state and verdict != event_rows.REJECTED:
+            change = {event.key: state_ref(event, row["event_nid"])}
+            take = self._committer.numbers.take
+            after, added = extended(room, before, change, take())
+            snapshots += added
+        if after is None:
+            work.after.pop(event.event_id, None)
+        else:
+            work.remember(event.event_id, after)
+        return Judgement(event, row, before, verdict, reason, is_state_same, after, snapshots)
+
+    async def _before(
+        self, work: _Work, step: _Step, event: Event
+    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+        if not event.prev_events:
+            chain = first_chain(self._committer.numbers.take(), {})
+            return Before(immutables.Map(), chain), (snapshot_row(work.room, chain),)
+        branches = []
+        for parent in event.prev_events:
+            after = work.after.get(parent)
+            if after is None:
+                snapshot = step.rows[parent]["snapshot_after"]
+                after = await self._state(work.room, snapshot)
+                work.remember(parent, after)
+            branches.append(after)
+        return await self._resolver.resolve(work.room, branches, self._committer.numbers.take)
+
+    async def _state(self, room: Room, snapshot: int) -> Before:
+        chain = await self._rooms.chain(room, snapshot)
+        return Before(self._rooms.state_of(room, chain), chain)
+
+    async def _is_stored_state(self, room: Room, before: Before, snapshot: int) -> bool:
+        if before.chain[-1].nid == snapshot:
+            return True
+        stored = await self._state(room, snapshot)
+        return not difference(stored.state, before.state)
+
+    def _unchanged_after(self, event: Event, before: Before, row: Row) -> Before | None:
+        """The stored state after an event, where it follows from the one before it without a look
+        at the store: a snapshot's place in its chain is a matter of its parent alone."""
+        if before.chain[-1].nid != row["snapshot_before"]:
+            return None
+        if row["snapshot_after"] == row["snapshot_before"]:
+            return before
+        ref = state_ref(event, row["event_nid"])
+        chain = extend(before.chain, row["snapshot_after"], {event.key: ref}, before.state)
+        return Before(before.state.set(event.key, ref), chain)
+
+    async def _verdict(
+        self, room: Room, step: _Step, event: Event, before: Before, row: Row
+    ) -> tuple[int, str | None]:
+        """The verdict and its reason, in the form in which they are stored."""
+        stored: tuple[int, str | None] = (row["verdict"], row["reason"])
+        if is_unsigned_join(row["reason"]):
+            return stored
+        judged = await self._judge.judge(room, event, before.state, at_hand=step.flipped)
+        if judged is None:
+            return stored
+        if isinstance(judged, Rejected):
+            is_emptied_invite = event.membership == "invite" and row["redacted_by"] is not None
+            if is_emptied_invite or row["verdict"] == event_rows.REJECTED:
+                return stored  # what a third party's invite rests on may be redacted away
+            return event_rows.REJECTED, str(judged.failure)
+        if row["verdict"] == event_rows.SOFT_FAILED:
+            return stored
+        return event_rows.ACCEPTED, None
+
+
+def _is_ready(step: _Step, event: Event) -> bool:
+    """Have all parents a place, and is none of them unproven?"""
+    for parent in event.prev_events:
+        row = step.rows.get(parent)
+        if row is None or row["outlier"]:
+            return False
+        if row["unproven"] and parent not in step.judged:
+            return False
+    return True

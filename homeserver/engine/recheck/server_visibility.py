@@ -1,0 +1,187 @@
+"""Which events another server may have: whole, redacted, or not at all.
+
+Rules:
+1. A server may see what one of its users may see, by the state at the event; `shared` history is
+   for those who joined at any point after it.
+2. A server with joined users gets the rest redacted: it needs the graph. One without gets what it
+   may see, and nothing else.
+3. Messages of erased users are redacted for a server that came later (`erasures`).
+4. The event itself says nothing of who may see it: create events and members are as private as
+   messages.
+
+Spec: client-server API, "Room history visibility"; server-server API, "Retrieving events",
+"Backfilling and retrieving missing events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, StateKey, server_of
+from federation.events.redaction import redact_event
+from homeserver import limits
+from homeserver.engine.rooms.moments import Around, Moments
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import Chain, StateRef, held
+from homeserver.engine.store import Store
+from homeserver.rules.timeline.visibility import JOINED, WORLD_READABLE, server_may_see
+
+Order = tuple[int, int]
+_MEMBER = "m.room.member"
+
+
+class ServerVisibility:
+    """Judges events for other servers."""
+
+    def __init__(self, store: Store, rooms: Rooms) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._moments = Moments(store, rooms)
+
+    async def shown(
+        self, room: Room, server: ServerName, events: Sequence[Event]
+    ) -> dict[EventId, Event]:
+        """The form in which the server gets each of the room's events, by rules 1 and 2."""
+        seen = await self._seen(room, server, [event.event_id for event in events])
+        hidden = await self._rooms.erasures.hidden_from_server(room, server, events)
+        events = [redact_event(one) if one.event_id in hidden else one for one in events]
+        if server in room.view.servers:
+            return {
+                event.event_id: event if event.event_id in seen else redact_event(event)
+                for event in events
+            }
+        return {event.event_id: event for event in events if event.event_id in seen}
+
+    async def joined_at(
+        self, room: Room, server: ServerName, event_ids: Collection[EventId]
+    ) -> frozenset[EventId]:
+        """Those of the room's events at which the server had a joined user, on either side: the
+        event by which the last one left is among them, and nothing after it."""
+        users = _Users(room, server)
+        return frozenset(
+            event_id
+            for event_id, one in (await self._moments.around(room, event_ids)).items()
+            if "join" in users.memberships(one.before) or "join" in users.memberships(one.after)
+        )
+
+    async def _seen(
+        self, room: Room, server: ServerName, event_ids: Collection[EventId]
+    ) -> set[EventId]:
+        around = await self._moments.around(room, event_ids)
+        visibilities = await self._moments.visibilities(around.values())
+        later = await self._joined_later(room, server, visibilities, around)
+        users = _Users(room, server)
+        verdicts: dict[tuple[int, bool], bool] = {}
+
+        def allows(event_id: EventId, chain: Chain) -> bool:
+            key = (chain[-1].nid, event_id in later)
+            if key not in verdicts:
+                visibility = visibilities[chain[-1].nid]
+                memberships = () if visibility == WORLD_READABLE else users.memberships(chain)
+                verdicts[key] = server_may_see(visibility, memberships, joined_later=key[1])
+            return verdicts[key]
+
+        return {
+            event_id
+            for event_id, one in around.items()
+            if allows(event_id, one.before) or allows(event_id, one.after)
+        }
+
+    async def _joined_later(
+        self,
+        room: Room,
+        server: ServerName,
+        visibilities: Mapping[int, str],
+        around: Mapping[EventId, Around],
+    ) -> Collection[EventId]:
+        """Those of the events after which a user of the server joined."""
+        if server in room.view.servers:
+            return around.keys()
+        if all(one in (WORLD_READABLE, JOINED) for one in visibilities.values()):
+            return ()
+        stays = await self._stays(room, server)
+        if not stays:
+            return ()
+        rows = await self._store.events.by_id(around.keys())
+        return {
+            event_id
+            for row in rows
+            if row["n"] is not None
+            for event_id in [row["event_id"]]
+            if any(_is_before_end(_order(row), around[event_id], stay) for stay in stays)
+        }
+
+    async def _stays(self, room: Room, server: ServerName) -> list[_Stay]:
+        """How the server's users left the room, the newest. A ban after a leave, or a new invite,
+        leads further back."""
+        refs = sorted(_Users(room, server).refs.items(), key=lambda item: -item[1].nid)
+        open_stays = {
+            ref.event_id: _Stay(key, {ref.event_id})
+            for key, ref in refs[: limits.DEPARTED_USERS_SEEN]
+        }
+        found = []
+        for _ in range(limits.MEMBERSHIP_STEPS):
+            if not open_stays:
+                break
+            rows = await self._store.events.by_id(open_stays.keys())
+            former = {one for row in rows if (one := row["replaces"]) is not None}
+            known = await self._rooms.events(former)
+            further = {}
+            for row in rows:
+                stay, replaced = open_stays[row["event_id"]], row["replaces"]
+                if replaced not in known:
+                    continue
+                if known[replaced].event.membership != "join":
+                    stay.since.add(replaced)
+                    further[replaced] = stay
+                elif row["n"] is not None:
+                    stay.until = _order(row)
+                    found.append(stay)
+            open_stays = further
+        return found
+
+
+@dataclass(slots=True)
+class _Stay:
+    """How a user ceased to be in a room: their member events since, and the place of the first."""
+
+    key: StateKey
+    since: set[EventId]
+    until: Order = (0, 0)
+
+
+def _is_before_end(order: Order, around: Around, stay: _Stay) -> bool:
+    """Was an event sent before a user left? What came late stands at the end of the room, so that
+    its place alone doesn't tell."""
+    ref = held(around.before, stay.key)
+    return order < stay.until and (ref is None or ref.event_id not in stay.since)
+
+
+def _order(row: Mapping[str, int]) -> Order:
+    return row["n"], row["fill"]
+
+
+class _Users:
+    """A server's users in the states of a room. Those of the current one are found once; an older
+    state differs from it in few keys."""
+
+    def __init__(self, room: Room, server: ServerName) -> None:
+        self._server = server
+        self._chain = room.view.chain
+        current = {key: ref for key, ref in room.view.state.items() if self._is_own(key)}
+        self._keys = frozenset(current)
+        self.refs = current
+
+    def _is_own(self, key: StateKey) -> bool:
+        return key[0] == _MEMBER and server_of(key[1]) == self._server
+
+    def memberships(self, chain: Chain) -> set[str]:
+        """Those of the server's users in the state that a chain leads to."""
+        shared = {link.nid for link in self._chain}
+        differing = {key for link in chain if link.nid not in shared for key in link.delta}
+        keys = self._keys | {key for key in differing if self._is_own(key)}
+        refs: list[StateRef | None] = [held(chain, key) for key in keys]
+        return {ref.membership or "leave" for ref in refs if ref is not None}

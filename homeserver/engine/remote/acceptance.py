@@ -1,0 +1,271 @@
+"""Takes in single events of other servers: the last check, the place, the commit.
+
+Rules:
+1. All that needs the network was done before. Here the last check is made against the heads of
+   the moment (`settle`), under the room's turn; then the event is staged like one of ours.
+2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
+3. One that the room's policy server wasn't asked about, and would have to be, isn't kept at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, StateKey
+from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
+from federation.graph.auth_failures import AuthFailure, AuthRule
+from federation.graph.policy_servers import NotRecommended, PolicyServer
+from federation.ports import KnownEvent, PolicyUnasked, Refused
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.log.committer import Committer, OutcomeUnknown
+from homeserver.engine.log.entries import Unit
+from homeserver.engine.log.staging import Origin, Staged, keep_aside
+from homeserver.engine.recheck.due_rooms import DueRooms
+from homeserver.engine.recheck.judging import Judge, is_unsigned_join
+from homeserver.engine.remote.imports import Imports
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Before, Branch, Room, Superseded
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.stored import stored_failure
+from homeserver.engine.store import Store
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
+
+Verdict = Accepted | SoftFailed | Rejected
+
+
+class Acceptance:
+    """Hands events to rooms."""
+
+    def __init__(
+        self,
+        store: Store,
+        rooms: Rooms,
+        committer: Committer,
+        *,
+        writer: Writer,
+        resolver: Resolver,
+        imports: Imports,
+        judge: Judge,
+        due_rooms: DueRooms,
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._committer = committer
+        self._writer = writer
+        self._resolver = resolver
+        self._imports = imports
+        self._judge = judge
+        self._due_rooms = due_rooms
+
+    async def accept(
+        self,
+        event: Event,
+        verdict: Verdict,
+        state_before: Mapping[StateKey, EventId] | None,
+        *,
+        to_federate: bool,
+        asked: PolicyServer | None = None,
+    ) -> Verdict:
+        """Hands in an event with the verdict of `admit`; `state_before` is given where that is
+        another server's word, `asked` the policy server that was asked about it. Returns the final
+        verdict after the commit. Raises Refused (404, 503), PolicyUnasked."""
+        for _ in range(3):
+            room = await self._rooms.get(event.room_id)
+            if room is None:
+                raise Refused(404, "M_NOT_FOUND", "the room is not known here")
+            if not event.prev_events:
+                return _verdict_of_first(room, event)
+            await self._committer.wait_for_space()
+            await self._committer.numbers.ready(4)
+            room.pins += 1
+            try:
+                async with room.turn:
+                    if self._rooms.hot(room.room_id) is not room:
+                        continue  # evicted while it was waited for
+                    stored = await self._stored_verdict(room, event.event_id)
+                    if stored is not None:
+                        return stored
+                    staged, final = await self._stage(
+                        room, event, verdict, state_before, to_federate=to_federate, asked=asked
+                    )
+                    done = self._writer.enqueue(room, [staged])
+                await done
+            except Superseded:
+                continue
+            except OutcomeUnknown as unknown:
+                unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
+                raise
+            finally:
+                room.pins -= 1
+            self._wake(room.room_id, staged)
+            return final
+        raise Refused(503, "M_UNKNOWN", "the room could not be written")
+
+    def _wake(self, room_id: RoomId, staged: Staged, _: object = None) -> None:
+        """After the commit, which may have come late: is a verdict to be made again?"""
+        if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
+            self._due_rooms.add([room_id])
+
+    async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
+        """What became of an event that is here already. One that is staged counts only once it is
+        committed: its first hand-in is waited for by the turn that comes after."""
+        known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
+            event_id
+        )
+        if known is not None and event_id in room.staged_events:
+            await self._committer.submit(Unit())  # follows it in the queue
+            known = (await self._rooms.events([event_id])).get(event_id)  # or it came to nothing
+        if known is None or known.outlier:
+            return None
+        if known.rejected:
+            failure = stored_failure(known.reason)
+            assert isinstance(failure, AuthFailure), "only check 7 is a policy server's"
+            return Rejected(failure)
+        if known.soft_failed:
+            return SoftFailed(stored_failure(known.reason))
+        return Accepted()
+
+    async def _stage(
+        self,
+        room: Room,
+        event: Event,
+        verdict: Verdict,
+        state_before: Mapping[StateKey, EventId] | None,
+        *,
+        to_federate: bool,
+        asked: PolicyServer | None,
+    ) -> tuple[Staged, Verdict]:
+        outlier = await self._outlier(event.event_id)
+        nid, event = outlier or (self._committer.numbers.take(), event)
+        before, snapshots, parents = await self._before(room, event, state_before)
+        if room.was_corrected and state_before is None:
+            verdict = await self._judge_again(room, event, verdict, before)
+        if isinstance(verdict, Accepted):
+            verdict = await self.settle(room, event)
+            await self._check_asked(room, verdict, asked)
+        unproven = state_before is not None
+        missing = await self._missing_parents(room, event)
+        is_awaited = room.is_awaited(event.event_id)
+        if isinstance(verdict, Accepted):
+            origin = Origin(to_federate=to_federate, unproven=unproven)
+            staged = await self._writer.stager.place(
+                room, event, before, origin, nid=nid, snapshots=snapshots, parents=parents
+            )
+            staged.was_outlier = outlier is not None
+            staged.missing_parents, staged.is_awaited = missing, is_awaited
+            return staged, verdict
+        is_soft = isinstance(verdict, SoftFailed)
+        origin = Origin(
+            to_federate=False,
+            unproven=unproven,
+            verdict=event_rows.SOFT_FAILED if is_soft else event_rows.REJECTED,
+            reason=str(verdict.failure),
+        )
+        staged, after = keep_aside(event, nid, room, before, origin)
+        staged.missing_parents, staged.is_awaited = missing, is_awaited
+        staged.snapshots = (*snapshots, *staged.snapshots)
+        await self._writer.stager.apply_waiting(room, staged)
+        known = KnownEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
+        room.stage(known, nid)
+        room.remember_after(event.event_id, after)
+        return staged, verdict
+
+    async def _judge_again(
+        self, room: Room, event: Event, verdict: Verdict, before: Before
+    ) -> Verdict:
+        """Checks 4 and 5 by the state that the event is placed on, in a room in which verdicts were
+        made again: the caller may have judged before that."""
+        if isinstance(verdict, Rejected) and is_unsigned_join(str(verdict.failure)):
+            return verdict
+        judged = await self._judge.judge(room, event, before.state, at_hand={})
+        is_same = judged is None or isinstance(judged, Rejected) == isinstance(verdict, Rejected)
+        return verdict if is_same or judged is None else judged
+
+    async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
+        """Checks 6 and 7, under the room's turn."""
+        policy = await self._writer.recommender.policy_of(room, room.staged)
+        current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
+        return await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
+
+    async def _check_asked(
+        self, room: Room, verdict: Accepted | SoftFailed, asked: PolicyServer | None
+    ) -> None:
+        """Raises PolicyUnasked for what isn't recommended by a policy server that wasn't asked."""
+        if isinstance(verdict, Accepted) or not isinstance(verdict.failure, NotRecommended):
+            return
+        if await self._writer.recommender.policy_of(room, room.staged) != asked:
+            raise PolicyUnasked
+
+    async def _outlier(self, event_id: EventId) -> tuple[int, Event] | None:
+        """An event that is stored without a place, to get one now, with its row number. What is
+        stored counts: it may be whole where what came is redacted, or the other way round."""
+        known = (await self._rooms.events([event_id])).get(event_id)
+        if known is not None:
+            for row in await self._store.events.by_id([event_id]):
+                self._rooms.memory.forget_event(event_id)
+                nid: int = row["event_nid"]
+                return nid, known.event
+        return None
+
+    async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
+        """Those that have no place here; ones that are staged have."""
+        at_hand = {*room.after, *room.staged_events}
+        unknown = [one for one in event.prev_events if one not in at_hand]
+        if not unknown:
+            return ()
+        known = await self._rooms.events(unknown)
+        return tuple(one for one in unknown if one not in known or known[one].outlier)
+
+    async def _before(
+        self,
+        room: Room,
+        event: Event,
+        state_before: Mapping[StateKey, EventId] | None,
+    ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+        """The state before an event, stored as a snapshot; and its parents with the states after
+        them, which that was resolved from."""
+        if state_before is not None:
+            return (*await self._imports.given_state(room, state_before), ())
+        branches = await self.states_after(room, event.prev_events)
+        if branches is None:
+            raise Refused(503, "M_UNKNOWN", "a parent of the event is missing")
+        before, rows = await self._resolver.resolve(room, branches, self._committer.numbers.take)
+        is_each = len(branches) == len(event.prev_events)  # else they are the heads, as one state
+        return before, rows, tuple(zip(event.prev_events, branches, strict=True)) if is_each else ()
+
+    async def states_after(
+        self, room: Room, event_ids: Collection[EventId], *, staged: bool = True
+    ) -> list[Before] | None:
+        """The states after some events; None where one of them has no known place."""
+        view = room.staged if staged else room.view
+        if set(event_ids) == {head.event_id for head in view.heads}:
+            return [Before(view.state, view.chain)]
+        heads = {head.event_id: Before(head.state, head.chain) for head in view.heads}
+        branches = []
+        for event_id in event_ids:
+            after = heads.get(event_id) or (room.after.get(event_id) if staged else None)
+            if after is None:
+                after = await self._stored_after(room, event_id)
+            if after is None:
+                return None
+            branches.append(after)
+        return branches
+
+    async def _stored_after(self, room: Room, event_id: EventId) -> Before | None:
+        snapshot = await self._store.events.snapshot_after(room.nid, event_id)
+        if snapshot is None:
+            return None
+        chain = await self._rooms.chain(room, snapshot)
+        return Before(self._rooms.state_of(room, chain), chain)
+
+
+def _verdict_of_first(room: Room, event: Event) -> Verdict:
+    """What names no parents can only be the create event of the room, which has one. Another one
+    would bring a state without history and members: the start of a state reset."""
+    create = room.view.state.get(("m.room.create", ""))
+    if create is not None and create.event_id == event.event_id:
+        return Accepted()
+    return Rejected(AuthFailure(AuthRule.STATE_WITHOUT_CREATE, "the event names no prev_events"))

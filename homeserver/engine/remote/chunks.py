@@ -1,0 +1,296 @@
+"""Places fetched history: which states its events have, and whether these allow them.
+
+Rules:
+1. The state before an event is resolved over the states after its parents, where all of them are
+   in the chunk or have a place here. At an open end it is another server's word.
+2. An event is unproven if the state before it is a word, or if one of its parents is unproven.
+3. An event that its state doesn't allow is rejected: it is kept, without a place in room order. At
+   an open end the state is a mere word, and a refusal by it would hide the gap below: there the
+   event is placed, unproven, and judged once the gap is closed.
+4. What can't be decided is left out, and asked for again.
+5. Redactions are applied whatever comes first, they or their targets (`engine.history.redactions`).
+
+Spec: server-server API, "Backfilling and retrieving missing events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import immutables
+
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey
+from federation.graph.admission import Accepted, Rejected
+from federation.ports import KnownEvent
+from homeserver.engine.log.staging import (
+    Origin,
+    Redacting,
+    after_state_event,
+    event_row,
+    redacted_rows,
+    snapshot_row,
+)
+from homeserver.engine.recheck.judging import Judge, refused_by_auth_events
+from homeserver.engine.remote.places import Order
+from homeserver.engine.remote.room_order import Moved, RoomOrder, Unplaced
+from homeserver.engine.rooms.citations import cited_first
+from homeserver.engine.rooms.redactions import Redactions, target_of
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Before, Room
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import first_chain
+from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.store import Store
+from homeserver.storage.database import Row
+from homeserver.storage.engine_store import Filled
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.proofs import ProofRows
+
+States = Mapping[EventId, Mapping[StateKey, EventId]]
+GivenState = Callable[
+    [Room, Mapping[StateKey, EventId]], Awaitable[tuple[Before, tuple[SnapshotRow, ...]]]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Fetched events, parents first; the states before open ends by another server's word; those
+    that their auth events don't allow."""
+
+    events: Sequence[Event]
+    states: States
+    rejected: Collection[EventId] = frozenset()
+
+
+@dataclass(slots=True)
+class _Work:
+    """A chunk as it is worked off."""
+
+    room: Room
+    chunk: Chunk
+    stored: Mapping[EventId, Row]
+    nids: Mapping[EventId, int]
+    after: dict[EventId, Before] = field(default_factory=dict)
+    known: dict[EventId, KnownEvent] = field(default_factory=dict)
+    rows: list[EventRow] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    snapshots: list[SnapshotRow] = field(default_factory=list)
+    unproven: set[EventId] = field(default_factory=set)
+    lacking: dict[EventId, list[EventId]] = field(default_factory=dict)
+    redacting: list[Redacting] = field(default_factory=list)
+    waiting: list[tuple[EventId, EventId]] = field(default_factory=list)
+    before_redactions: dict[EventId, Before] = field(default_factory=dict)
+
+    def is_placed(self, event_id: EventId) -> bool:
+        """Has it a place in the graph, here or by this chunk?"""
+        if event_id in self.after:
+            return True
+        row = self.stored.get(event_id)
+        return row is not None and not row["outlier"]
+
+    def is_unproven(self, event_id: EventId) -> bool:
+        """Of an event that has a place."""
+        if event_id in self.lacking:
+            return event_id in self.unproven
+        return bool(self.stored[event_id]["unproven"])
+
+
+class Chunks:
+    """Works out what fetched history becomes."""
+
+    def __init__(
+        self,
+        store: Store,
+        rooms: Rooms,
+        *,
+        resolver: Resolver,
+        redactions: Redactions,
+        judge: Judge,
+        take_nid: Callable[[], int],
+        given_state: GivenState,
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._resolver = resolver
+        self._redactions = redactions
+        self._judge = judge
+        self._take_nid = take_nid
+        self._given_state = given_state
+        self._order = RoomOrder(store)
+
+    async def place(
+        self, room: Room, chunk: Chunk, gaps: Mapping[EventId, Order]
+    ) -> tuple[Filled, Sequence[Redacting]]:
+        """Gives the chunk's events places; `gaps` are those of the events that name some of them as
+        missing. Tells what is redacted by it or of it.
+        *Precondition:* the caller holds the room's
+        turn, and all that was staged is committed. Raises Superseded."""
+        ids = {event.event_id for event in chunk.events}
+        ids |= {parent for event in chunk.events for parent in event.prev_events}
+        rows = await self._store.events.by_id(ids)
+        stored = {row["event_id"]: row for row in rows}
+        # What is stored counts: it may be whole where what came is redacted.
+        events = [
+            known_event(stored[one.event_id]).event if one.event_id in stored else one
+            for one in chunk.events
+        ]
+        chunk = replace(chunk, events=events)
+        work = _Work(room, chunk, stored, self._numbers(chunk, stored))
+        for event in chunk.events:
+            is_rejected = event.event_id in chunk.rejected
+            work.known[event.event_id] = KnownEvent(event, rejected=is_rejected)
+        try:
+            for event in chunk.events:
+                if not work.is_placed(event.event_id):
+                    await self._place(work, event)
+            await self._redact(work)
+        finally:
+            for event in work.events:
+                room.unstage(event.event_id)
+        moved = await self._order.give_places(room, _unplaced(work), gaps)
+        return _filled(work, moved), work.redacting
+
+    async def _redact(self, work: _Work) -> None:
+        """What the chunk's redactions do, and what waiting ones do to its events."""
+        placed = {event.event_id: work.known[event.event_id] for event in work.events}
+        for event in work.events:
+            work.redacting += await self._redactions.waiting_for(work.room, event)
+            before = work.before_redactions.get(event.event_id)
+            if before is None:
+                continue
+            is_word = event.event_id in work.unproven
+            outcome = await self._redactions.of(
+                work.room, event, before.state, is_word=is_word, at_hand=placed
+            )
+            work.redacting += outcome.applied
+            if outcome.waits_for is not None:
+                work.waiting.append((outcome.waits_for, event.event_id))
+
+    def _numbers(self, chunk: Chunk, stored: Mapping[EventId, Row]) -> dict[EventId, int]:
+        """The row numbers of the events, those of new ones in the order in which they are cited."""
+        nids = {event_id: row["event_nid"] for event_id, row in stored.items()}
+        new = [event for event in chunk.events if event.event_id not in nids]
+        nids.update((event.event_id, self._take_nid()) for event in cited_first(new))
+        return nids
+
+    async def _place(self, work: _Work, event: Event) -> None:
+        lacking = [one for one in event.prev_events if not work.is_placed(one)]
+        if lacking and event.event_id in work.chunk.rejected:
+            return  # it would hide the gap below it: it is placed once it comes with its parents
+        before = await self._before(work, event)
+        if before is None:
+            return
+        verdict = None
+        if event.event_id not in work.chunk.rejected:
+            verdict = await self._judge.judge(work.room, event, before.state, at_hand=work.known)
+            if verdict is None:
+                return
+            if lacking and isinstance(verdict, Rejected):
+                verdict = Accepted()  # a word alone isn't held against it
+        nid = work.nids[event.event_id]
+        reason = refused_by_auth_events(event)
+        if isinstance(verdict, Rejected):
+            reason = str(verdict.failure)
+        is_rejected = verdict is None or isinstance(verdict, Rejected)
+        is_unproven = bool(lacking) or any(map(work.is_unproven, event.prev_events))
+        origin = Origin(
+            to_federate=False,
+            unproven=is_unproven,
+            verdict=event_rows.REJECTED if is_rejected else event_rows.ACCEPTED,
+            reason=reason if is_rejected else None,
+        )
+        row, after = event_row(event, nid, work.room, before, origin), before
+        if event.is_state and not is_rejected:
+            after, snapshots = after_state_event(event, nid, work.room, before)
+            work.snapshots += snapshots
+            row.snapshot_after = after.chain[-1].nid
+            replaced = before.state.get(event.key)
+            row.replaces = replaced.event_id if replaced else None
+        work.events.append(event)
+        work.rows.append(row)
+        work.lacking[event.event_id] = lacking
+        work.after[event.event_id] = after
+        known = KnownEvent(event, rejected=is_rejected, reason=row.reason)
+        work.known[event.event_id] = known
+        work.room.stage(known, nid)
+        if is_unproven:
+            work.unproven.add(event.event_id)
+        if target_of(event) is not None and not is_rejected:
+            work.before_redactions[event.event_id] = before
+
+    async def _before(self, work: _Work, event: Event) -> Before | None:
+        """The state before an event; None where nothing is known of it."""
+        if not event.prev_events:
+            chain = first_chain(self._take_nid(), {})
+            work.snapshots.append(snapshot_row(work.room, chain))
+            return Before(immutables.Map(), chain)
+        if all(map(work.is_placed, event.prev_events)):
+            branches = [await self._after(work, parent) for parent in event.prev_events]
+            before, snapshots = await self._resolver.resolve(work.room, branches, self._take_nid)
+        else:
+            return await self._at_open_end(work, event)
+        work.snapshots += snapshots
+        return before
+
+    async def _at_open_end(self, work: _Work, event: Event) -> Before | None:
+        """By another server's word; where there is none for this event, by what is known of its
+        parents, else by the word for another open end: it is marked, and made again."""
+        given = work.chunk.states.get(event.event_id)
+        known = [one for one in event.prev_events if work.is_placed(one)]
+        if given is None and known:
+            branches = [await self._after(work, parent) for parent in known]
+            before, snapshots = await self._resolver.resolve(work.room, branches, self._take_nid)
+        elif given is not None or work.chunk.states:
+            given = given or next(iter(work.chunk.states.values()))
+            before, snapshots = await self._given_state(work.room, given)
+        else:
+            return None
+        work.snapshots += snapshots
+        return before
+
+    async def _after(self, work: _Work, event_id: EventId) -> Before:
+        after = work.after.get(event_id)
+        if after is None:
+            chain = await self._rooms.chain(work.room, work.stored[event_id]["snapshot_after"])
+            after = work.after[event_id] = Before(self._rooms.state_of(work.room, chain), chain)
+        return after
+
+
+def _unplaced(work: _Work) -> Unplaced:
+    rows = {EventId(row.event_id): row for row in work.rows if row.verdict == event_rows.ACCEPTED}
+    stored = {
+        event_id: (row["n"], row["fill"])
+        for event_id, row in work.stored.items()
+        if row["n"] is not None
+    }
+    return Unplaced(work.chunk.events, work.events, rows, stored)
+
+
+def _filled(work: _Work, moved: Sequence[Moved]) -> Filled:
+    """The rows; what is to be proven; the gaps that are left."""
+    room_nid = work.room.nid
+    gaps: list[tuple[str, int, int]] = []
+    proofs = ProofRows(placed=[(room_nid, row.event_id) for row in work.rows])
+    for event, row in zip(work.events, work.rows, strict=True):
+        lacking = work.lacking[event.event_id]
+        if row.n is not None and row.fill is not None:
+            gaps += [(missing, row.n, row.fill) for missing in lacking]
+        if row.unproven:
+            proofs.opened += [
+                (room_nid, parent, row.event_nid, parent in lacking) for parent in event.prev_events
+            ]
+    for one in moved:
+        gaps += [(missing, *one.place) for missing in one.lacking]
+    return Filled(
+        work.rows,
+        work.snapshots,
+        gaps,
+        proofs,
+        redacted_rows(room_nid, work.redacting),
+        [(room_nid, target, redaction) for target, redaction in work.waiting],
+        [(one.event_id, *one.place) for one in moved],
+    )

@@ -1,0 +1,383 @@
+"""Bulk: outliers, the state that a join brings, history fetched for a gap.
+
+Rules:
+1. Nothing of it sits in a group commit but one small unit at the end (design, section 5).
+2. What takes long for a large room is done in a thread, or in pieces with a pause after each.
+3. Members of other servers are written before the join that brings them is current: until a user
+   of ours is in the room nothing asks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import immutables
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
+from federation.graph.admission import Accepted, settle
+from federation.ports import JoinedRoom, Refused
+from homeserver.engine.local.writer import Writer
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.entries import Unit
+from homeserver.engine.log.staging import (
+    Brought,
+    Origin,
+    Redacting,
+    Staged,
+    extended,
+    snapshot_row,
+)
+from homeserver.engine.recheck.due_rooms import DueRooms
+from homeserver.engine.recheck.judging import Judge
+from homeserver.engine.remote.chunks import Chunk, Chunks
+from homeserver.engine.rooms.citations import cited_first
+from homeserver.engine.rooms.redactions import note_waiting
+from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.room import Before, Room, RoomView, Superseded, membership_counts
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import (
+    StateMap,
+    StateRef,
+    difference,
+    first_chain,
+    membership_of,
+    state_of,
+)
+from homeserver.engine.rooms.stored import key_of, ref_of
+from homeserver.engine.store import Store
+from homeserver.storage.database import Row
+from homeserver.storage.engine_store import Filled
+from homeserver.storage.rooms.memberships import MembershipRow
+from homeserver.storage.rooms.snapshots import SnapshotRow
+from homeserver.storage.text import escape
+from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRow
+
+
+def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
+    """An outlier's row."""
+    return EventRow(
+        room_nid=room_nid,
+        event_nid=nid,
+        event_id=event.event_id,
+        type=escape(event.type),
+        state_key=None if event.state_key is None else escape(event.state_key),
+        sender=event.sender,
+        membership=membership_of(event),
+        position=None,
+        n=None,
+        fill=None,
+        verdict=event_rows.REJECTED if rejected else event_rows.ACCEPTED,
+        reason="its auth events don't allow it" if rejected else None,
+        outlier=True,
+        unproven=False,
+        to_federate=False,
+        snapshot_before=None,
+        snapshot_after=None,
+        replaces=None,
+        redacted_by=None,
+        transaction_of=None,
+        json=event.raw,
+    )
+
+
+_ORDERED_HERE_MAX = 200
+"""More events are put in order in a thread."""
+
+
+class Imports:
+    """Writes many events of one room at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        rooms: Rooms,
+        committer: Committer,
+        writer: Writer,
+        server_name: ServerName,
+        forget_user: Callable[[UserId], None],
+        *,
+        resolver: Resolver,
+        judge: Judge,
+        due_rooms: DueRooms,
+    ) -> None:
+        self._forget_user = forget_user
+        self._due_rooms = due_rooms
+        self._chunks = Chunks(
+            store,
+            rooms,
+            resolver=resolver,
+            redactions=writer.stager.redactions,
+            judge=judge,
+            take_nid=committer.numbers.take,
+            given_state=self.given_state,
+        )
+        self._store = store
+        self._rooms = rooms
+        self._committer = committer
+        self._writer = writer
+        self._server_name = server_name
+
+    # Outliers
+
+    async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
+        """Keeps events without a place; returns the room's number. Those that are here stay.
+
+        Under the room's turn: an event that is staged meanwhile must not be stored under a second
+        number, since its snapshots name the first."""
+        if not events:
+            return 0
+        few = len(events) <= _ORDERED_HERE_MAX
+        ordered = cited_first(events) if few else await asyncio.to_thread(cited_first, events)
+        room = await self._rooms.get(events[0].room_id)
+        if room is None:
+            return await self._write_outliers(ordered, rejected, None)
+        room.pins += 1
+        try:
+            async with room.turn:
+                new = [one for one in ordered if one.event_id not in room.staged_events]
+                if new:
+                    await self._write_outliers(new, rejected, room)
+        finally:
+            room.pins -= 1
+        return room.nid
+
+    async def _write_outliers(
+        self, ordered: Sequence[Event], rejected: Collection[EventId], room: Room | None
+    ) -> int:
+        numbers = self._committer.numbers
+        await numbers.ready(len(ordered) + 1)
+        nids = [numbers.take() for _ in ordered]  # all at once: others take some while we write
+        first = ordered[0]
+        redacted: dict[EventId, Redacting] = {}
+        if room is not None:
+            room.cite(ordered)
+            redacted = await self._redacted(room, ordered)
+
+        def rows(room_nid: int) -> Iterator[EventRow]:
+            for event, nid in zip(ordered, nids, strict=True):
+                row = _row(event, nid, room_nid, rejected=event.event_id in rejected)
+                by = redacted.get(event.event_id)
+                if by is not None:
+                    row.json, row.redacted_by = by.target.raw, by.redaction
+                yield row
+
+        key = (numbers.take(), first.room_id, first.version.name)
+        room_nid = await self._store.events.store_outliers(key, rows)
+        self._rooms.memory.stored(event.event_id for event in ordered)
+        return room_nid
+
+    async def _redacted(self, room: Room, events: Sequence[Event]) -> dict[EventId, Redacting]:
+        """Those of the events whose redactions came before them. These go on waiting: the event
+        may get a place yet."""
+        redacted = {}
+        for event in events:
+            if room.awaits_more or event.event_id in room.awaited_targets:
+                for one in await self._writer.stager.redactions.waiting_for(room, event):
+                    redacted[event.event_id] = one
+        return redacted
+
+    async def _refs(self, event_ids: Sequence[EventId]) -> dict[StateKey, StateRef]:
+        return _by_key(await self._store.events.refs_by_id(event_ids))
+
+    async def given_state(
+        self, room: Room, state: Mapping[StateKey, EventId]
+    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+        """A state that another server gave, as a snapshot: the current one, or one on top of it."""
+        refs = await self._refs(list(state.values()))
+        if len(refs) < len(state):
+            raise Refused(503, "M_UNKNOWN", "an event of the state before is missing")
+        view = room.staged
+        change = difference(view.state, refs)
+        before = Before(view.state, view.chain)
+        if not change:
+            return before, ()
+        return extended(room, before, change, self._committer.numbers.take())
+
+    # Joins
+
+    async def join(self, joined: JoinedRoom, known: Room | None) -> None:
+        """Makes a room ours, or ours again, with the state that the join brought."""
+        others = {event.event_id: event for event in (*joined.auth_chain, *joined.state)}
+        others.pop(joined.event.event_id, None)
+        room_nid = await self.store_outliers(list(others.values()), joined.rejected)
+        rows = await self._store.events.refs_by_id(
+            [event.event_id for event in joined.state if event.event_id not in joined.rejected]
+        )
+        await self._committer.numbers.ready(6)
+        room = known or self._empty_room(joined, room_nid)
+        nid, position = self._committer.numbers.take(), self._committer.position
+        given = await asyncio.to_thread(
+            _given_state,
+            rows,
+            nid,
+            (room.nid, position),
+            joiner=joined.event.state_key,
+            own=self._server_name,
+        )
+        await self._store.memberships.bring(given.elsewhere)
+        if known is None:
+            self._set_state(room, given)
+            self._rooms.add(room)
+        try:
+            async with room.turn:
+                snapshot = snapshot_row(room, given.before.chain)
+                staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
+                done = self._writer.enqueue(
+                    room, [staged], brought=Brought(given.here, given.servers)
+                )
+            await done
+        except BaseException:
+            if known is None and room.unsettled == 0 and not room.view.position:
+                self._rooms.drop(room.room_id)
+            raise
+        if not staged.missing_parents:
+            self._due_rooms.add([room.room_id])
+        for user, _ in given.here:
+            self._forget_user(UserId(user))
+
+    def _empty_room(self, joined: JoinedRoom, room_nid: int) -> Room:
+        state: StateMap = state_of(())
+        _, _, servers = membership_counts(state)
+        view = RoomView(state, first_chain(0, {}), (), 0, 0, 0, servers)
+        return Room(joined.room_id, room_nid, joined.version, view)
+
+    def _set_state(self, room: Room, given: _GivenState) -> None:
+        joined, invited, servers = given.counts
+        before = given.before
+        view = RoomView(before.state, before.chain, (), 0, joined, invited, servers)
+        room.view = room.staged = view
+
+    async def _stage_join(
+        self,
+        room: Room,
+        event: Event,
+        before: Before,
+        snapshots: tuple[SnapshotRow, ...],
+    ) -> Staged:
+        auth = room.auth_state(before.state, self._rooms.memory.cached_event)
+        verdict = await self._writer.stager.loading(lambda: settle(event, auth))
+        if not isinstance(verdict, Accepted):
+            raise Refused(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
+        origin = Origin(to_federate=False, unproven=True)
+        staged = await self._writer.stager.place(
+            room, event, before, origin, snapshots=snapshots, replaces_heads=True
+        )
+        staged.missing_parents = await self._without_place(room, event.prev_events)
+        return staged
+
+    async def _without_place(self, room: Room, event_ids: Sequence[EventId]) -> tuple[EventId, ...]:
+        """Those that have no place here. In a room that is ours again some may have: where all have
+        one, the state that was given is proven at once."""
+        known = await self._rooms.events(
+            [one for one in event_ids if one not in room.staged_events]
+        )
+        known.update(
+            (one, room.staged_events[one]) for one in event_ids if one in room.staged_events
+        )
+        return tuple(one for one in event_ids if one not in known or known[one].outlier)
+
+    # History
+
+    async def store_backfill(self, room: Room, chunk: Chunk) -> None:
+        """Gives places to a chunk some of whose events are missing here."""
+        ids = [one.event_id for one in chunk.events]
+        for _ in range(3):
+            try:
+                is_placed = await self._place_chunk(room, chunk, ids)
+            except Superseded:
+                continue
+            if is_placed:
+                self._due_rooms.add([room.room_id])
+            return
+        raise Refused(503, "M_UNKNOWN", "the room could not be written")
+
+    async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> bool:
+        room.pins += 1
+        try:
+            async with room.turn:
+                if room.unsettled:
+                    await self._committer.submit(Unit())  # follows what is staged
+                rows = await self._store.events.gaps_of(room.nid, ids)
+                gaps = {EventId(row["missing"]): (row["n"], row["fill"]) for row in rows}
+                if not gaps:
+                    return False
+                await self._committer.numbers.ready(4 * len(ids) + 2)
+                filled, redacting = await self._chunks.place(room, chunk, gaps)
+                if not filled.rows:
+                    return False
+                await self._store.events.backfill(
+                    room.nid, [row.event_id for row in filled.rows], filled
+                )
+                self._placed(room, chunk, filled)
+                for _, target, redaction in filled.awaited:
+                    note_waiting(room, EventId(target), EventId(redaction))
+                for one in redacting:
+                    self._rooms.apply_redaction(room, one.target, one.redaction)
+                return True
+        finally:
+            room.pins -= 1
+
+    def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
+        """After the chunk is stored: what memory says of its events, and of what is missing."""
+        placed = {EventId(row.event_id) for row in filled.rows}
+        self._rooms.memory.stored(placed)
+        for event_id in placed:
+            self._rooms.memory.forget_event(event_id)
+        room.named.update(EventId(missing) for missing, _, _ in filled.gaps)
+        room.awaited -= placed
+        room.awaited.update(
+            EventId(parent) for _, parent, _, lacks in filled.proofs.opened if lacks
+        )
+        if room.watched is not None:
+            room.watched += [one for one in chunk.events if one.event_id in placed]
+
+
+def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
+    return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
+
+
+class _GivenState(msgspec.Struct, frozen=True):
+    """The state before a join as another server gave it. Members: without the one who joins."""
+
+    before: Before
+    counts: tuple[int, int, immutables.Map[ServerName, int]]
+    here: Sequence[tuple[str, StateRef]]
+    elsewhere: Sequence[MembershipRow]
+    servers: Sequence[str]
+
+
+def _given_state(
+    rows: Sequence[Row],
+    nid: int,
+    place: tuple[int, int],
+    *,
+    joiner: str | None,
+    own: ServerName,
+) -> _GivenState:
+    """Works it out, of rows of state events; in a thread, for a large room. `nid`: of its snapshot;
+    `place`: the room's number, and the position before the join."""
+    refs = _by_key(rows)
+    chain = first_chain(nid, refs)
+    before = Before(state_of(chain), chain)
+    here: list[tuple[str, StateRef]] = []
+    elsewhere: list[MembershipRow] = []
+    servers = set()
+    room_nid, position = place
+    for (kind, user), ref in refs.items():
+        if kind != "m.room.member" or not ref.membership or user == joiner:
+            continue
+        server = server_of(user)
+        if ref.membership == "join":
+            servers.add(server)
+        if server == own:
+            here.append((user, ref))
+        else:
+            elsewhere.append(
+                MembershipRow(room_nid, user, ref.membership, ref.event_id, user, position)
+            )
+    counts = membership_counts(before.state)
+    return _GivenState(before, counts, here, elsewhere, sorted(servers))

@@ -1,0 +1,194 @@
+"""Gives fetched history its places in room order (`places`), between what stands there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import TypeAlias
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+from federation.graph.chains import topological_order
+from homeserver import limits
+from homeserver.engine.remote.displaced import Ancestors, AncestorWalk, Displaced
+from homeserver.engine.remote.places import Ends, Order, ends_of, places_between
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.store import Store
+from homeserver.storage.timeline.events import EventRow
+
+_BEGINNING: Order = (0, -(2**53))
+_Between = tuple[Order | None, Order]
+_Row: TypeAlias = EventRow | Displaced
+
+
+class Unplaced(msgspec.Struct, frozen=True):
+    """A chunk whose events have no places yet, parents first: all of it, what is stored of it, the
+    rows of those that get a place, and the places of what was stored before."""
+
+    events: Sequence[Event]
+    stored: Sequence[Event]
+    rows: Mapping[EventId, _Row]
+    places: Mapping[EventId, Order]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A stored event that gets another place, and those of its parents that are missing."""
+
+    event_id: EventId
+    place: Order
+    lacking: Sequence[EventId]
+
+
+def _highs_of(
+    events: Sequence[Event], places: Mapping[EventId, Order], gaps: Mapping[EventId, Order]
+) -> dict[EventId, Order]:
+    """The lowest place that descends from each event, where one is known."""
+    ends = ends_of(events, stored=places, children=gaps)
+    return {event_id: end.high for event_id, end in ends.items() if end.high is not None}
+
+
+def _joined(chunk: Unplaced, ancestors: Ancestors) -> Unplaced:
+    """The chunk with what has to move, as if that had no places yet."""
+    moving = ancestors.displaced
+    own = {event.event_id for event in chunk.events}
+    events = {
+        **{one: found.event for one, found in moving.items() if one not in own},
+        **{event.event_id: event for event in chunk.events},
+    }
+    order = topological_order(events, lambda one: events[one].prev_events)
+    placed_now = {event.event_id for event in chunk.stored} | moving.keys()
+    return Unplaced(
+        [events[one] for one in order],
+        [events[one] for one in order if one in placed_now],
+        {**chunk.rows, **moving},
+        {one: at for one, at in ancestors.places.items() if one not in moving},
+    )
+
+
+def _moved(one: Displaced, known: Set[EventId]) -> Moved:
+    assert one.n is not None, "it has its place"
+    assert one.fill is not None, "it has its place"
+    lacking = [parent for parent in one.event.prev_events if parent not in known]
+    return Moved(one.event.event_id, (one.n, one.fill), lacking)
+
+
+class RoomOrder:
+    """Finds the places; the caller holds the room's turn."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def give_places(
+        self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
+    ) -> list[Moved]:
+        """Sets `n` and `fill` of the rows. `gaps`: the lowest places of stored events that name
+        events of the chunk. Returns what of fetched history gets another place."""
+        highs = _highs_of(chunk.events, chunk.places, gaps)
+        walk = AncestorWalk(self._store, chunk.events, chunk.places)
+        ancestors = await walk.walk(highs)
+        displaced = ancestors.displaced
+        if displaced:
+            chunk = _joined(chunk, ancestors)
+            below = {event_id: one.high for event_id, one in displaced.items()}
+            gaps = {**gaps, **{one: min(high, gaps.get(one, high)) for one, high in below.items()}}
+            highs = _highs_of(chunk.events, chunk.places, gaps)
+        await self._place(room, chunk, gaps, highs)
+        return [
+            _moved(one, ancestors.known | {event.event_id for event in chunk.stored})
+            for one in displaced.values()
+            if one.n is not None and one.fill is not None
+        ]
+
+    async def _place(
+        self,
+        room: Room,
+        chunk: Unplaced,
+        gaps: Mapping[EventId, Order],
+        highs: Mapping[EventId, Order],
+    ) -> None:
+        ends = ends_of(chunk.stored, stored=chunk.places, children=gaps)
+        fallback = min(gaps.values())
+        others = await self._other_gaps(room, chunk, gaps)
+        placing = [event for event in chunk.stored if event.event_id in chunk.rows]
+        # What lacks no ancestor comes first: what is missing may stand between it and the others.
+        placing.sort(key=lambda one: not ends[one.event_id].is_closed)
+        groups: dict[_Between, list[_Row]] = {}
+        closed: list[Event] = []
+        for event in placing:
+            high = highs.get(event.event_id, fallback)
+            if _is_clear(ends[event.event_id], high, others):
+                below = await self._store.events.before(room.nid, high, 1)
+                between = ((below[0]["n"], below[0]["fill"]) if below else None), high
+                groups.setdefault(between, []).append(chunk.rows[event.event_id])
+            else:
+                closed.append(event)
+        await self._spread(room, groups)
+        await self._place_above(room, chunk, closed, highs)
+
+    async def _place_above(
+        self,
+        room: Room,
+        chunk: Unplaced,
+        events: Sequence[Event],
+        highs: Mapping[EventId, Order],
+    ) -> None:
+        """Gives events none of whose ancestors is missing the places above the highest of these,
+        which may have got its own place just now."""
+        if not events:
+            return
+        given = {one: place for one, row in chunk.rows.items() if (place := _place_of(row))}
+        left = [event for event in chunk.stored if event.event_id not in given]
+        lows = ends_of(left, stored={**chunk.places, **given}, children={})
+        groups: dict[_Between, list[_Row]] = {}
+        for event in events:
+            low = lows[event.event_id].low
+            rows = await self._store.events.behind(room.nid, low or _BEGINNING, 1)
+            above = [(row["n"], row["fill"]) for row in rows]
+            above += [place for place in given.values() if low is None or place > low]
+            if not above:  # the newest event is an ancestor that came late
+                low, above = None, [highs[event.event_id]]
+            groups.setdefault((low, min(above)), []).append(chunk.rows[event.event_id])
+        await self._spread(room, groups)
+
+    async def _spread(self, room: Room, groups: Mapping[_Between, Sequence[_Row]]) -> None:
+        """Gives each group places between its two neighbours."""
+        for between, rows in groups.items():
+            places = places_between(*between, len(rows))
+            if places is None:
+                n = between[1][0]
+                lowest = await self._store.events.lowest_fill(room.nid, n)
+                places = places_between(None, (n, lowest), len(rows))
+            assert places is not None, "below all there is room"
+            for row, place in zip(rows, places, strict=True):
+                row.n, row.fill = place
+
+    async def _other_gaps(
+        self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
+    ) -> Sequence[Order] | None:
+        """The places of events that will still name missing ones; None: too many, or in the chunk
+        itself."""
+        inside = {event.event_id for event in chunk.stored}
+        for event in chunk.stored:
+            if not all(one in inside or one in chunk.places for one in event.prev_events):
+                return None
+        rows = await self._store.rooms.gaps_before(
+            room.nid, max(gaps.values()), limits.GAPS_LOOKED_AT
+        )
+        if len(rows) == limits.GAPS_LOOKED_AT:
+            return None
+        return [(row["n"], row["fill"]) for row in rows if row["missing"] not in inside]
+
+
+def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:
+    """Does an event stand directly below what descends from it? If not, it stands directly above
+    its ancestors: what is missing may descend from it, and stand lower."""
+    if not end.is_closed:
+        return True
+    return others is not None and not any(
+        (end.low is None or end.low < other) and other < high for other in others
+    )
+
+
+def _place_of(row: _Row) -> Order | None:
+    return None if row.n is None or row.fill is None else (row.n, row.fill)

@@ -1,0 +1,1 @@
+"""Rooms in memory: loaded, resolved, read; what their events and states are."""

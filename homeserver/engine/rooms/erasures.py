@@ -1,0 +1,69 @@
+"""Whose messages are redacted for those who come later: users of ours who asked for erasure.
+
+Rules:
+1. A user or server that was in a room before the erasure keeps what it could see; who joins later,
+   or never was in the room, gets the user's messages redacted. Nothing stored changes.
+2. State events stay as they are: without their contents the room would be another one.
+3. Erasures are few and known in memory: where there are none, nothing is asked.
+
+Spec: client-server API, "Account deactivation" (`erase`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, UserId
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.store import Store
+
+
+class Erasures:
+    """Says which events of a room are redacted for a reader."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._erased_at: dict[str, int] | None = None
+
+    def changed(self, _user_id: UserId) -> None:
+        """An account was ended: what is known is read again."""
+        self._erased_at = None
+
+    async def hidden_from_user(
+        self, room: Room, user_id: UserId, events: Iterable[Event]
+    ) -> set[EventId]:
+        """Those of the events that a user gets redacted."""
+        found = await self._erased(events)
+        if not found:
+            return set()
+        return _later_than(found, await self._store.erasures.first_join(room.nid, user_id))
+
+    async def hidden_from_server(
+        self, room: Room, server: ServerName, events: Iterable[Event]
+    ) -> set[EventId]:
+        """Those of the events that another server gets redacted."""
+        found = await self._erased(events)
+        if not found:
+            return set()
+        return _later_than(found, await self._store.erasures.server_came(room.nid, server))
+
+    async def _erased(self, events: Iterable[Event]) -> dict[EventId, int]:
+        """Messages of erased users, with the position of the erasure."""
+        known = self._erased_at
+        if known is None:
+            rows = await self._store.erasures.all()
+            known = self._erased_at = {row["user_id"]: row["erased_at"] for row in rows}
+        if not known:
+            return {}
+        return {
+            event.event_id: known[event.sender]
+            for event in events
+            if event.sender in known and not event.is_state
+        }
+
+
+def _later_than(erased: dict[EventId, int], joined: int | None) -> set[EventId]:
+    return {
+        event_id for event_id, position in erased.items() if joined is None or joined > position
+    }

@@ -1,0 +1,187 @@
+"""Events in memory, of all rooms: parsed, and as JSON for clients; else loaded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from typing import Generic, TypeVar
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+from federation.ports import KnownEvent
+from homeserver import limits
+from homeserver.engine.log.entries import client_json, event_bytes
+from homeserver.engine.rooms.room import NotLoaded
+from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.store import Store
+
+V = TypeVar("V")
+
+
+class ByteBoundedCache(Generic[V]):
+    """Least recently used values are dropped once the sum of their sizes passes a bound."""
+
+    def __init__(self, bytes_max: int, size_of: Callable[[V], int]) -> None:
+        self._values: OrderedDict[str, V] = OrderedDict()
+        self._bytes_max = bytes_max
+        self._size_of = size_of
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: str) -> V | None:
+        """The value, which counts as used now."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: str, value: V) -> None:
+        """Keeps a value, in place of an older one."""
+        self.drop(key)
+        self._values[key] = value
+        self.bytes += self._size_of(value)
+        while self.bytes > self._bytes_max and len(self._values) > 1:
+            _, old = self._values.popitem(last=False)
+            self.bytes -= self._size_of(old)
+
+    def drop(self, key: str) -> None:
+        """Forgets a value."""
+        old = self._values.pop(key, None)
+        if old is not None:
+            self.bytes -= self._size_of(old)
+
+    def split(self, keys: Collection[str]) -> tuple[dict[str, V], list[str]]:
+        """What is here of `keys`, and those that aren't."""
+        found: dict[str, V] = {}
+        missing: list[str] = []
+        for key in keys:
+            value = self.get(key)
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing
+
+
+class _Ids:
+    """A bounded set of event IDs; the oldest go first."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, event_id: str) -> bool:
+        return event_id in self._ids
+
+    def add(self, event_id: str) -> None:
+        self._ids[event_id] = None
+        if len(self._ids) > limits.EVENT_IDS_REMEMBERED:
+            self._ids.popitem(last=False)
+
+    def discard(self, event_id: str) -> None:
+        self._ids.pop(event_id, None)
+
+
+class EventMemory:
+    """Committed events by ID.
+
+    It knows of some IDs that nothing is stored under them: an event that comes in is asked for by
+    several steps before it is stored. All that stores events calls `stored` or `remember`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._events: ByteBoundedCache[KnownEvent] = ByteBoundedCache(
+            limits.EVENT_CACHE_BYTES, lambda known: event_bytes(known.event)
+        )
+        self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
+            limits.CLIENT_JSON_CACHE_BYTES, lambda client: len(client) + 150
+        )
+        self._missing = _Ids()
+        self._stored = _Ids()  # lately: a look-up may be on its way that began before
+
+    def known(self, event_id: EventId) -> KnownEvent | None:
+        """An event, if it is in memory."""
+        return self._events.get(event_id)
+
+    def client(self, event_id: EventId) -> bytes | None:
+        """An event's JSON for clients, if it is in memory."""
+        return self._client.get(event_id)
+
+    def remember(self, known: KnownEvent, client: bytes | None = None) -> None:
+        """Keeps a committed event in memory."""
+        self.stored([known.event.event_id])
+        self._events.put(known.event.event_id, known)
+        if client is not None:
+            self._client.put(known.event.event_id, client)
+
+    def stored(self, event_ids: Iterable[EventId]) -> None:
+        """These events are stored from now on."""
+        for event_id in event_ids:
+            self._missing.discard(event_id)
+            self._stored.add(event_id)
+
+    def forget_event(self, event_id: EventId) -> None:
+        """Drops an event from memory: its stored form changed."""
+        self._events.drop(event_id)
+        self._client.drop(event_id)
+
+    def cached_event(self, event_id: EventId) -> Event:
+        """An event in memory; raises NotLoaded."""
+        known = self._events.get(event_id)
+        if known is None:
+            raise NotLoaded(event_id)
+        return known.event
+
+    async def events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+        """Those of the events that are stored, outliers and rejected ones included."""
+        found, absent = self._events.split(event_ids)
+        unknown = [event_id for event_id in absent if event_id not in self._missing]
+        if unknown:
+            rows = await self._store.events.by_id(unknown)
+            for row in rows:
+                known = known_event(row)
+                self._events.put(known.event.event_id, known)
+                found[known.event.event_id] = known
+            for event_id in unknown:
+                if event_id not in found and event_id not in self._stored:
+                    self._missing.add(event_id)
+        return found  # type: ignore[return-value]  # EventId is str at run time
+
+    async def raw(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
+        """Stored events as other servers get them, unread, in pieces; what isn't in memory stays
+        out of it."""
+        found, absent = self._events.split(event_ids)
+        raws = {EventId(event_id): known.event.raw for event_id, known in found.items()}
+        for start in range(0, len(absent), limits.EVENTS_READ_AT_ONCE):
+            piece = absent[start : start + limits.EVENTS_READ_AT_ONCE]
+            rows = await self._store.events.raw_by_id(piece)
+            raws.update((row["event_id"], row["json"]) for row in rows)
+        return raws
+
+    async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
+        """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
+        found, missing = self._client.split(event_ids)
+        if missing:
+            for event_id, known in (await self.events([EventId(i) for i in missing])).items():
+                client = client_json(known.event)
+                self._client.put(event_id, client)
+                found[event_id] = client
+        return found  # type: ignore[return-value]
+
+    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+        """All events reached by auth_events from these, which must be stored."""
+        chain: dict[EventId, KnownEvent] = {}
+        frontier = {
+            auth
+            for known in (await self.events(event_ids)).values()
+            for auth in known.event.auth_events
+        }
+        while frontier:
+            loaded = await self.events(frontier)
+            chain.update(loaded)
+            frontier = {
+                auth for known in loaded.values() for auth in known.event.auth_events
+            } - chain.keys()
+        return chain

@@ -1,0 +1,184 @@
+"""Reading a room's history: from the ring of its newest events, else from the database.
+
+Two orders (design, "What keeps it right", 5): log positions say what is new to a syncer, room
+order `(n, fill)` says where an event stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId
+from homeserver.engine.log.entries import EventEntry, StateChange
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.moments import Moments
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.stored import key_of
+from homeserver.engine.store import Store
+from homeserver.storage.database import Row
+
+Order = tuple[int, int]
+BEGINNING: Order = (0, -(2**53))
+END: Order = (2**53, 0)
+
+
+class TimelinePart(msgspec.Struct, frozen=True):
+    """Some events of a room, oldest first. `limited`: there are older ones in the asked range.
+    `prev`: the place to page backwards from."""
+
+    events: list[Placed]
+    limited: bool
+    prev: Order
+
+
+def event_entry(placed: Placed) -> EventEntry:
+    """The entry of a placed timeline event."""
+    assert isinstance(placed.entry, EventEntry), "timelines hold events"
+    return placed.entry
+
+
+class Reader:
+    """Pages through rooms."""
+
+    def __init__(self, store: Store, rooms: Rooms) -> None:
+        self._store = store
+        self._rooms = rooms
+        self.moments = Moments(store, rooms)
+
+    async def newest(self, room: Room, *, after: int, upto: int, limit: int) -> TimelinePart:
+        """The newest `limit` events with after < position <= upto."""
+        found = _from_ring(room, after, upto, limit)
+        if found is None:
+            rows = await self._store.events.newest(
+                room.nid, after=after, upto=upto, limit=limit + 1
+            )
+            found = [self._placed(row, room) for row in reversed(rows)]
+        limited = len(found) > limit
+        events = found[len(found) - limit :] if limited else found
+        prev = event_entry(events[0]).order if events else (room.view.n + 1, 0)
+        return TimelinePart(events, limited, prev)
+
+    def _placed(self, row: Row, room: Room) -> Placed:
+        position = row["position"]
+        return Placed(-1 if position is None else position, self._rooms.loader.entry_of(row, room))
+
+    async def page(
+        self,
+        room: Room,
+        *,
+        start: Order,
+        backwards: bool,
+        limit: int,
+        stop: Order | None = None,
+    ) -> list[Placed]:
+        """Events from a place on, which is left out: newest first backwards, else oldest first;
+        none at or past `stop`."""
+        read = self._store.events.before if backwards else self._store.events.behind
+        rows = await read(room.nid, start, limit)
+        found = []
+        for row in rows:
+            order = (row["n"], row["fill"])
+            if stop is not None and (order <= stop if backwards else order >= stop):
+                break
+            position = row["position"]
+            if position is not None and position > room.view.position:
+                break  # committed, but not published yet
+            found.append(self._placed(row, room))
+        return found
+
+    async def order_at(self, room: Room, position: int) -> Order:
+        """The place of the newest event at or before a log position; the beginning if none is."""
+        if position >= room.view.position:
+            return (room.view.n, 0)
+        if position > room.ring_start:
+            newest: Order | None = None
+            for placed in reversed(room.ring):
+                if placed.position <= position:
+                    newest = event_entry(placed).order
+                    break
+            if newest is not None:
+                return newest
+        order = await self._store.events.order_at(room.nid, position)
+        return order or BEGINNING
+
+    async def place(self, room: Room, event_id: EventId) -> Placed | None:
+        """A released event of the room by its ID."""
+        return (await self.places(room, [event_id])).get(event_id)
+
+    async def places(self, room: Room, event_ids: Collection[EventId]) -> dict[EventId, Placed]:
+        """Those of the events that are of the room and have a place in its order."""
+        wanted = set(event_ids)
+        found: dict[EventId, Placed] = {}
+        for placed in reversed(room.ring):
+            if len(found) == len(wanted):
+                return found
+            event_id = event_entry(placed).event.event_id
+            if event_id in wanted:
+                found[event_id] = placed
+        for row in await self._store.events.by_id(wanted - found.keys()):
+            if row["room_nid"] == room.nid and row["n"] is not None:
+                found[row["event_id"]] = self._placed(row, room)
+        return found
+
+    async def changes(self, room: Room, *, after: int, upto: int) -> list[tuple[int, StateChange]]:
+        """Changes of current state with after < position <= upto, in order."""
+        if after >= max(room.ring_start, room.changes_start):
+            return [
+                (placed.position, change)
+                for placed in room.ring
+                if after < placed.position <= upto
+                for change in event_entry(placed).changes
+            ]
+        rows = await self._store.rooms.changes(room.nid, after=after, upto=upto)
+        return [
+            (
+                row["position"],
+                StateChange(key_of(row), row["event_id"], row["membership"], row["former"]),
+            )
+            for row in rows
+        ]
+
+    async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
+        """Missing events that come before a place, the nearest first."""
+        rows = await self._store.rooms.gaps_before(room.nid, order, limit)
+        return [EventId(row["missing"]) for row in rows]
+
+    async def gap_places(
+        self, room: Room, order: Order, limit: int, *, backwards: bool = True
+    ) -> list[Order]:
+        """The places at or before a place (or at or behind it) below which something is missing,
+        the nearest first."""
+        read = self._store.rooms.gaps_before if backwards else self._store.rooms.gaps_behind
+        rows = await read(room.nid, order, limit)
+        return list(dict.fromkeys((row["n"], row["fill"]) for row in rows))
+
+    async def at_places(self, room: Room, orders: Sequence[Order]) -> list[Event]:
+        """The events that stand at some places."""
+        found = []
+        for n, fill in orders:
+            for row in await self._store.events.behind(room.nid, (n, fill - 1), 1):
+                if (row["n"], row["fill"]) == (n, fill):
+                    found.append(event_entry(self._placed(row, room)).event)
+        return found
+
+
+def _from_ring(room: Room, after: int, upto: int, limit: int) -> list[Placed] | None:
+    """The newest `limit` + 1 in the range, oldest first; None where the ring doesn't tell."""
+    if upto >= room.view.position and after >= room.view.position:
+        return []
+    newest = []
+    for placed in reversed(room.ring):
+        if placed.position <= after:
+            break
+        if placed.position <= upto:
+            newest.append(placed)
+            if len(newest) > limit:
+                break
+    else:
+        if after < room.ring_start and room.ring_start > 0:
+            return None
+    newest.reverse()
+    return newest

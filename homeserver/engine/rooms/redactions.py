@@ -1,0 +1,165 @@
+"""Which redactions are applied to which events, however and in whatever order the two come.
+
+Rules:
+1. A redaction is applied if its sender's server is the target's too, or if the state before the
+   redaction gives its sender the power. A state event redacts nothing, whatever its type.
+2. One whose target isn't here waits for it. So does one whose state is another server's word, as
+   long as the room's current state doesn't say the same: what is lost can't be had back. It is
+   looked at again once it is proven. Of those that would do the same a few wait for a target.
+3. Rejected and soft-failed redactions are never applied. Events are redacted whatever became of
+   them: outliers and rejected ones are stored, too.
+
+Spec: room version 3, "Handling redactions"; design, "What keeps it right", 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, StateKey, server_of
+from federation.events.redaction import redact_event
+from federation.graph.auth_rules import AuthState
+from federation.ports import KnownEvent
+from homeserver import limits
+from homeserver.engine.log.staging import Redacting
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import StateMap
+from homeserver.engine.store import Store
+
+_LEVELS: Sequence[StateKey] = (("m.room.create", ""), ("m.room.power_levels", ""))
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What becomes of a redaction: it is applied, or waits for an event; neither: nothing."""
+
+    applied: tuple[Redacting, ...] = ()
+    waits_for: EventId | None = None
+
+
+def target_of(event: Event) -> EventId | None:
+    """The event that a redaction is meant for; None for any other event."""
+    if event.type != "m.room.redaction" or event.is_state:
+        return None
+    return event.redacts
+
+
+class Redactions:
+    """Judges redactions; the caller holds the room's turn."""
+
+    def __init__(self, store: Store, rooms: Rooms) -> None:
+        self._store = store
+        self._rooms = rooms
+
+    async def of(
+        self,
+        room: Room,
+        by: Event,
+        before: StateMap,
+        *,
+        is_word: bool,
+        at_hand: Mapping[EventId, KnownEvent],
+    ) -> Outcome:
+        """What an accepted event does as a redaction. `before` is the state before it, a word if
+        `is_word`; `at_hand` are events that are stored with it."""
+        target_id = target_of(by)
+        if target_id is None:
+            return Outcome()
+        known = at_hand.get(target_id) or await self._known(room, target_id)
+        if known is None:
+            return Outcome(waits_for=target_id if await self._adds(room, by, before) else None)
+        if known.event.room_id != room.room_id:
+            return Outcome()
+        states = (before, room.staged.state) if is_word else (before,)
+        if await self._is_allowed(room, known.event, by, states):
+            return Outcome((Redacting(redact_event(known.event), by.event_id),))
+        return Outcome(waits_for=target_id) if is_word else Outcome()
+
+    async def waiting(self, room: Room, target: EventId) -> Sequence[EventId]:
+        """The redactions that wait for an event. Where more wait in a room than memory has, the
+        older ones are read."""
+        waiting = room.awaited_targets.get(target, [])
+        if not room.awaits_more:
+            return waiting
+        rows = await self._store.rooms.waiting_for(room.nid, target)
+        return list(dict.fromkeys((*(EventId(row["redaction"]) for row in rows), *waiting)))
+
+    async def waiting_for(self, room: Room, target: Event) -> tuple[Redacting, ...]:
+        """The redactions that came before their target, and are to be applied now."""
+        found = []
+        for event_id in await self.waiting(room, target.event_id):
+            known = await self._known(room, event_id)
+            if known is None or known.rejected or known.soft_failed:
+                continue
+            states = await self._states_before(room, event_id)
+            if await self._is_allowed(room, target, known.event, states):
+                found.append(Redacting(redact_event(target), event_id))
+        return tuple(found)
+
+    async def _adds(self, room: Room, by: Event, before: StateMap) -> bool:
+        """May a redaction do what those that wait for the same target don't? One whose sender has
+        no power is applied only where the target is of the sender's server: any other one of that
+        server does the same. One with power does what others of the same sender do. A few of each
+        are kept: not all that wait may turn out to be allowed."""
+        target = target_of(by)
+        waiting = await self.waiting(room, target) if target is not None else ()
+        if len(waiting) < limits.WAITING_REDACTIONS_ALIKE or by.event_id in waiting:
+            return True
+        levels = (await self._auth(room, before)).power_levels
+        has_power = levels.user(by.sender) >= levels.redact
+        alike = 0
+        for event_id in waiting:
+            other = await self._known(room, event_id)
+            if other is None:
+                continue
+            if has_power:
+                alike += other.event.sender == by.sender
+            else:
+                alike += server_of(other.event.sender) == server_of(by.sender)
+        return alike < limits.WAITING_REDACTIONS_ALIKE
+
+    async def _known(self, room: Room, event_id: EventId) -> KnownEvent | None:
+        return room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
+            event_id
+        )
+
+    async def _states_before(self, room: Room, event_id: EventId) -> Sequence[StateMap]:
+        """The states that a stored redaction is judged by; the room's for one that isn't."""
+        state = await self._rooms.state_before(room, event_id)
+        if state is None:
+            return (room.staged.state,)
+        rows = await self._store.events.by_id([event_id])
+        is_word = any(row["unproven"] for row in rows)
+        return (state, room.staged.state) if is_word else (state,)
+
+    async def _is_allowed(
+        self, room: Room, target: Event, by: Event, states: Iterable[StateMap]
+    ) -> bool:
+        if server_of(target.sender) == server_of(by.sender):
+            return True
+        for state in states:
+            levels = (await self._auth(room, state)).power_levels
+            if levels.user(by.sender) < levels.redact:
+                return False
+        return True
+
+    async def _auth(self, room: Room, state: StateMap) -> AuthState:
+        ids = {key: state[key].event_id for key in _LEVELS if key in state}
+        staged = {one: room.staged_events[one] for one in ids.values() if one in room.staged_events}
+        known = {**await self._rooms.events(set(ids.values()) - staged.keys()), **staged}
+        events = {key: known[one].event for key, one in ids.items() if one in known}
+        return AuthState(room.version, events.get)
+
+
+def note_waiting(room: Room, target: EventId, redaction: EventId) -> None:
+    """Keeps in memory that a redaction waits for its target; past a bound the oldest target goes,
+    which is long stored."""
+    waiting = room.awaited_targets.setdefault(target, [])
+    if redaction not in waiting:
+        waiting.append(redaction)
+    if len(room.awaited_targets) > limits.ROOM_AWAITED_TARGETS:
+        del room.awaited_targets[next(iter(room.awaited_targets))]
+        room.awaits_more = True

@@ -1,0 +1,366 @@
+"""One room in memory.
+
+Rules:
+1. A room has two views. `view` is committed; `staged` is the writer's, and nothing that depends
+   on it leaves the process before its commit. After a failed batch `staged` is `view` again and
+   the generation is one higher.
+2. Views are values: a new one for each event, sharing what did not change.
+3. What is staged in a turn is queued before it ends, or taken back. It isn't queued where a batch
+   that it may rest on failed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import immutables
+import msgspec
+
+from federation.events.event import Event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
+from federation.events.room_versions import RoomVersion
+from federation.graph.auth_chains import AuthChains
+from federation.graph.auth_rules import AuthState
+from federation.ports import KnownEvent
+from homeserver import limits
+from homeserver.engine.log.entries import EventEntry, StateChange
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.citations import CitationIndex
+from homeserver.engine.rooms.snapshots import Chain, StateMap, StateRef, membership_of
+from homeserver.errors import unavailable
+
+_STATE_ENTRY_BYTES = 350
+_ROOM_BYTES = 4_000
+_AWAITED_BYTES = 400
+
+
+class NotLoaded(LookupError):
+    """A state event is needed that is not in memory: load it, then do it again."""
+
+    def __init__(self, event_id: EventId) -> None:
+        super().__init__(event_id)
+        self.event_id = event_id
+
+
+class Superseded(Exception):
+    """What this was staged on came to nothing, or it can't be placed now: stage it again."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A forward extremity with the state after it."""
+
+    event_id: EventId
+    nid: int
+    depth: int
+    state: StateMap
+    chain: Chain
+
+
+class Before(msgspec.Struct, frozen=True):
+    """A state (before an event, or after one) with the snapshot that it is stored as."""
+
+    state: StateMap
+    chain: Chain
+
+
+Branch = tuple[EventId, Before]
+"""An event with the state after it."""
+
+
+def branches_of(heads: Iterable[Head]) -> tuple[Branch, ...]:
+    """Forward extremities with the states after them."""
+    return tuple((head.event_id, Before(head.state, head.chain)) for head in heads)
+
+
+class RoomView(msgspec.Struct, frozen=True):
+    """A room as of one moment."""
+
+    state: StateMap
+    chain: Chain
+    heads: tuple[Head, ...]
+    n: int
+    joined: int
+    invited: int
+    servers: immutables.Map[ServerName, int]
+    position: int = 0
+
+
+class Turn:
+    """Who may stage events now: one after the other, with a bounded wait.
+
+    Staging waits for nothing but loads of what isn't in memory; when the database stalls, those
+    who are behind must not wait for one such load each.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._lock = asyncio.Lock()
+        self._room = room
+        self._is_queued = False
+        self.begin()
+
+    def locked(self) -> bool:
+        """Has somebody the turn?"""
+        return self._lock.locked()
+
+    async def __aenter__(self) -> None:
+        if not self._lock.locked():
+            await self._lock.acquire()
+        else:
+            try:
+                async with asyncio.timeout(limits.COMMIT_ANSWER_S):
+                    await self._lock.acquire()
+            except TimeoutError:
+                raise unavailable("the room is busy") from None
+        self._is_queued = False
+        self.begin()
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: object
+    ) -> None:
+        is_lost = self.is_lost
+        try:
+            self._take_back()
+        finally:
+            self._lock.release()
+        if is_lost and not self._is_queued and isinstance(error, AssertionError | LookupError):
+            raise Superseded from error  # it may have looked for what the failed batch took along
+
+    def begin(self) -> None:
+        """From here on, what is staged belongs together."""
+        self._generation = self._room.generation
+        self.view = self._room.staged
+        self.staged: set[EventId] = set()
+
+    @property
+    def is_lost(self) -> bool:
+        """Has a batch failed that what was staged since `begin` may rest on?"""
+        return self._generation != self._room.generation
+
+    def keep(self) -> None:
+        """What was staged is queued for its commit. Raises Superseded where it rests on nothing."""
+        if self.is_lost:
+            raise Superseded
+        self._is_queued = True
+        self.begin()
+
+    def _take_back(self) -> None:
+        """Drops what was staged and not kept."""
+        room = self._room
+        if self.is_lost:
+            _drop_staged(room)  # all of it was staged in this turn, after the failure or before
+        elif self.staged or room.staged is not self.view:
+            for event_id in self.staged:
+                room.unstage(event_id)
+            room.restore(self.view)
+
+
+class Room:
+    """A room in memory."""
+
+    def __init__(self, room_id: RoomId, nid: int, version: RoomVersion, view: RoomView) -> None:
+        self.room_id = room_id
+        self.nid = nid
+        self.version = version
+        self.view = view
+        self.staged = view
+        self.generation = 0
+        self.pins = 0
+        self.unsettled = 0
+        self.joined_local: set[UserId] = set()
+        self.ring: deque[Placed] = deque()
+        self.ring_start = view.position
+        self.changes_start = view.position  # older ring entries don't tell changes of state
+        self.awaited_targets: dict[EventId, list[EventId]] = {}  # targets: redactions that wait
+        self.awaits_more = False  # there are others, in the store alone
+        self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
+        self.awaited: set[EventId] = set()  # parents of unproven events that aren't here
+        self.watched: list[Event] | None = None  # what is staged, while somebody wants to know
+        self.was_corrected = False  # a verdict was made again: what was judged before may be wrong
+        self.corrections = 0  # what was built before one is built anew
+        self.staged_events: dict[EventId, KnownEvent] = {}
+        self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
+        self.staged_missing: dict[EventId, tuple[Sequence[EventId], bool]] = {}
+        """Events among them some of whose parents aren't here: these, and is the event accepted."""
+        self.citations = CitationIndex()
+        self.auth_chains = AuthChains()
+        self.after: OrderedDict[EventId, Before] = OrderedDict()
+        self._ring_bytes = 0
+        self._auth: AuthState | None = None
+        self._auth_of: StateMap | None = None
+        self.turn = Turn(self)
+
+    @property
+    def joined_servers(self) -> Mapping[ServerName, int]:
+        """How many joined users each server has."""
+        return self.view.servers
+
+    def is_joined(self, user_id: UserId) -> bool:
+        """Is a user, of any server, joined?"""
+        member = self.view.state.get(("m.room.member", user_id))
+        return member is not None and member.membership == "join"
+
+    @property
+    def bytes(self) -> int:
+        """A rough size, for the memory budget."""
+        state = _STATE_ENTRY_BYTES * len(self.view.state)
+        index = self.citations.bytes + self.auth_chains.size_bytes
+        index += _AWAITED_BYTES * len(self.awaited_targets)
+        return _ROOM_BYTES + state + self._ring_bytes + index
+
+    @property
+    def is_in_use(self) -> bool:
+        """Must it stay in memory: has it staged work, or does somebody hold it?"""
+        return bool(self.pins or self.unsettled or self.turn.locked())
+
+    def remember(self, placed: Placed) -> None:
+        """Adds a committed timeline event to the ring."""
+        self.ring.append(placed)
+        self._ring_bytes += ring_entry(placed).size
+        while len(self.ring) > limits.ROOM_RING_EVENTS or (
+            self._ring_bytes > limits.ROOM_RING_BYTES and len(self.ring) > 1
+        ):
+            oldest = self.ring.popleft()
+            self.ring_start = oldest.position
+            self._ring_bytes -= ring_entry(oldest).size
+
+    def replace_in_ring(self, entry: EventEntry) -> None:
+        """Renews a timeline event that a redaction changed."""
+        for i, placed in enumerate(self.ring):
+            if ring_entry(placed).event.event_id == entry.event.event_id:
+                self.ring[i] = Placed(placed.position, entry)
+                self._ring_bytes += entry.size - ring_entry(placed).size
+                return
+
+    def forget_timeline(self, event_id: EventId) -> None:
+        """Drops a timeline event that was rejected after all."""
+        for placed in self.ring:
+            if ring_entry(placed).event.event_id == event_id:
+                self.ring.remove(placed)
+                self._ring_bytes -= ring_entry(placed).size
+                return
+
+    def publish(self, view: RoomView, position: int) -> None:
+        """Makes a staged view the committed one; for the committer."""
+        is_newest, is_ground = self.staged is view, self.turn.view is view
+        self.view = msgspec.structs.replace(view, position=position)
+        if is_ground:
+            self.turn.view = self.view
+        if is_newest:
+            self.staged = self.view
+
+    def update_locals(self, changes: Sequence[StateChange], own_server: str) -> None:
+        """Keeps `joined_local` in step with committed changes."""
+        for change in changes:
+            kind, user = change.key
+            if kind == "m.room.member" and server_of(user) == own_server:
+                if change.membership == "join":
+                    self.joined_local.add(UserId(user))
+                else:
+                    self.joined_local.discard(UserId(user))
+
+    def stage(self, known: KnownEvent, nid: int) -> None:
+        """Keeps an event that waits for its commit, under its row number."""
+        event = known.event
+        self.turn.staged.add(event.event_id)
+        self.staged_events[event.event_id] = known
+        if event.is_state:
+            self.staged_refs[event.event_id] = StateRef(event.event_id, nid, membership_of(event))
+            self.cite([event])
+
+    def unstage(self, event_id: EventId) -> KnownEvent | None:
+        """After its commit: the event as it was staged."""
+        self.staged_refs.pop(event_id, None)
+        self.staged_missing.pop(event_id, None)
+        return self.staged_events.pop(event_id, None)
+
+    def is_named(self, event_id: EventId) -> bool:
+        """Is an event that had no place here the parent of an accepted one, stored or staged?"""
+        return event_id in self.named or any(
+            is_accepted and event_id in missing
+            for missing, is_accepted in self.staged_missing.values()
+        )
+
+    def is_awaited(self, event_id: EventId) -> bool:
+        """Is an event that had no place here the parent of an unproven one, stored or staged?"""
+        return event_id in self.awaited or any(
+            event_id in missing for missing, _ in self.staged_missing.values()
+        )
+
+    def cite(self, events: Iterable[Event]) -> None:
+        """Takes new events into the index of citations; called before they can be read from the
+        store, so that nobody can build on one that the index lacks. An index past its bound
+        starts anew."""
+        for event in events:
+            self.citations.add(event)
+        if len(self.citations) > limits.ROOM_CITING_EVENTS:
+            self.citations = CitationIndex(one.event for one in self.staged_events.values())
+
+    def remember_after(self, event_id: EventId, after: Before) -> None:
+        """Keeps the state after a staged event, for events that name it as their parent."""
+        self.after[event_id] = after
+        if len(self.after) > limits.ROOM_STATES_AFTER:
+            self.after.popitem(last=False)
+
+    def discard_staged(self) -> None:
+        """After a failure: what was staged is gone, and whoever built on it is told so."""
+        self.generation += 1
+        _drop_staged(self)
+
+    def restore(self, view: RoomView) -> None:
+        """Takes back staging that was not queued."""
+        self.staged = view
+        self.after.clear()
+        self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
+        self.forget_auth()
+
+    def forget_auth(self) -> None:
+        """An event that the auth rules read has changed."""
+        self._auth = self._auth_of = None
+
+    def auth_state(self, state: StateMap, load: Callable[[EventId], Event]) -> AuthState:
+        """A state as the auth rules see it; kept while the state stays the same."""
+        if self._auth is None or self._auth_of is not state:
+
+            def lookup(key: StateKey) -> Event | None:
+                ref = state.get(key)
+                if ref is None:
+                    return None
+                staged = self.staged_events.get(ref.event_id)
+                return staged.event if staged else load(ref.event_id)
+
+            self._auth, self._auth_of = AuthState(self.version, lookup), state
+        return self._auth
+
+
+def _drop_staged(room: Room) -> None:
+    """Takes back all that is staged."""
+    room.staged_events.clear()
+    room.staged_refs.clear()
+    room.staged_missing.clear()
+    room.restore(room.view)
+
+
+def ring_entry(placed: Placed) -> EventEntry:
+    """The entry of a timeline event."""
+    assert isinstance(placed.entry, EventEntry), "a ring holds timeline events"
+    return placed.entry
+
+
+def membership_counts(
+    state: Mapping[StateKey, StateRef],
+) -> tuple[int, int, immutables.Map[ServerName, int]]:
+    """Joined and invited users, and the joined ones of each server."""
+    joined = invited = 0
+    servers: dict[ServerName, int] = {}
+    for (kind, user), ref in state.items():
+        if kind != "m.room.member":
+            continue
+        if ref.membership == "join":
+            joined += 1
+            server = server_of(user)
+            servers[server] = servers.get(server, 0) + 1
+        elif ref.membership == "invite":
+            invited += 1
+    return joined, invited, immutables.Map(servers)

@@ -1,0 +1,187 @@
+"""Loads a cold room, and older states of a room, in a few queries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from weakref import WeakValueDictionary
+
+from federation.events.event import load_event
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.room_versions import room_version
+from homeserver import limits
+from homeserver.engine.log.entries import EventEntry, kept_client
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.event_cache import ByteBoundedCache, EventMemory
+from homeserver.engine.rooms.room import Head, Room, RoomView, membership_counts
+from homeserver.engine.rooms.snapshots import Chain, Link, StateRef, state_of
+from homeserver.engine.rooms.stored import key_of, ref_of, transaction_of
+from homeserver.engine.store import Store
+from homeserver.rules.any_json import load_any
+from homeserver.storage.database import Row
+
+
+class RoomLoader:
+    """Reads rooms from the database."""
+
+    def __init__(self, store: Store, server_name: ServerName, memory: EventMemory) -> None:
+        self._store = store
+        self._server_name = server_name
+        self._memory = memory
+        self._states: ByteBoundedCache[Chain] = ByteBoundedCache(
+            limits.STATE_CACHE_BYTES,
+            lambda chain: 200 + 150 * sum(len(link.delta) for link in chain),
+        )
+        # Once in memory, however many chains lead through it; for as long as one of them is.
+        self._links: WeakValueDictionary[int, Link] = WeakValueDictionary()
+
+    async def chain(self, room_nid: int, snapshot: int) -> Chain:
+        """A snapshot of a room with its bases."""
+        return (await self._load_chains([(room_nid, snapshot)]))[snapshot]
+
+    async def chains(self, room_nid: int, snapshots: Collection[int]) -> dict[int, Chain]:
+        """Some snapshots of a room with their bases, in one look at the store."""
+        return await self._load_chains([(room_nid, nid) for nid in sorted(snapshots)])
+
+    async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
+        """Rooms by ID, in a few queries however many they are; without those that we know
+        nothing of but their ID."""
+        stored = self._store.rooms
+        rows = await stored.by_room_ids(room_ids)
+        if not rows:
+            return {}
+        nids = [row["room_nid"] for row in rows]
+        heads = _grouped(
+            await stored.heads([(row["room_nid"], nid) for row in rows for nid in row["heads"]])
+        )
+        snapshots = {(row["room_nid"], row["snapshot_nid"]) for row in rows}
+        snapshots |= {
+            (nid, head["snapshot_after"]) for nid, found in heads.items() for head in found
+        }
+        chains = await self._load_chains(sorted(snapshots))
+        newest = _grouped(await stored.newest_of_each(nids, limits.ROOM_LOAD_EVENTS))
+        awaited = _grouped(await stored.awaited(nids, limits.ROOM_AWAITED_TARGETS))
+        missing = _grouped(await stored.missing_parents(nids))
+        unproven = _grouped(await self._store.proofs.awaited(nids))
+        rooms = {}
+        for row in rows:
+            nid = row["room_nid"]
+            room = self._room(row, heads[nid], chains)
+            for one in awaited.get(nid, ()):
+                waiting = room.awaited_targets.setdefault(EventId(one["target"]), [])
+                waiting.append(EventId(one["redaction"]))
+            room.awaits_more = len(awaited.get(nid, ())) == limits.ROOM_AWAITED_TARGETS
+            room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
+            room.awaited = {EventId(one["parent"]) for one in unproven.get(nid, ())}
+            self._fill_ring(room, newest.get(nid, ()))
+            rooms[room.room_id] = room
+        return rooms
+
+    def _room(self, row: Row, heads: Sequence[Row], chains: Mapping[int, Chain]) -> Room:
+        chain = chains[row["snapshot_nid"]]
+        state = state_of(chain)
+        joined, invited, servers = membership_counts(state)
+        loaded = tuple(
+            Head(
+                head["event_id"],
+                head["event_nid"],
+                load_any(head["json"])["depth"],
+                state if own is chain else state_of(own),
+                own,
+            )
+            for head in heads
+            for own in (chains[head["snapshot_after"]],)
+        )
+        view = RoomView(state, chain, loaded, row["n"], joined, invited, servers, row["position"])
+        room = Room(RoomId(row["room_id"]), row["room_nid"], room_version(row["version"]), view)
+        room.joined_local = self._locals(state)
+        return room
+
+    def _fill_ring(self, room: Room, newest: Sequence[Row]) -> None:
+        for one in reversed(newest):
+            room.remember(Placed(one["position"], self.entry_of(one, room)))
+        if len(newest) < limits.ROOM_LOAD_EVENTS:
+            room.ring_start = 0
+        else:
+            room.ring_start = newest[-1]["position"] - 1
+
+    def _locals(self, state: Mapping[StateKey, StateRef]) -> set[UserId]:
+        own = ":" + self._server_name
+        return {
+            UserId(user)
+            for (kind, user), ref in state.items()
+            if kind == "m.room.member" and ref.membership == "join" and user.endswith(own)
+        }
+
+    async def _load_chains(self, snapshots: Sequence[tuple[int, int]]) -> dict[int, Chain]:
+        """Chains by the number of their snapshot."""
+        found, missing = self._states.split([str(nid) for _, nid in snapshots])
+        chains = {int(nid): chain for nid, chain in found.items()}
+        absent = set(missing)
+        wanted = [one for one in snapshots if str(one[1]) in absent]
+        if not wanted:
+            return chains
+        links = await self._store.rooms.chains(wanted)
+        known = await self._known_links(links)
+        built: dict[int, list[Link]] = {}
+        for link in links:
+            built.setdefault(link["tip"], []).append(known[link["snapshot_nid"]])
+        for nid, chain in built.items():
+            chains[nid] = tuple(chain)
+            self._states.put(str(nid), chains[nid])
+        return chains
+
+    async def _known_links(self, links: Sequence[Row]) -> dict[int, Link]:
+        """Links by the number of their snapshot; those that no chain in memory has are loaded."""
+        known: dict[int, Link] = {}
+        absent: dict[int, Row] = {}
+        for link in links:
+            nid = link["snapshot_nid"]
+            found = self._links.get(nid)
+            if found is None:
+                absent[nid] = link
+            else:
+                known[nid] = found
+        events = {
+            (link["room_nid"], nid)
+            for link in absent.values()
+            for nid in (*link["added"], *link["removed"])
+        }
+        rows = await self._store.events.refs(events) if events else ()
+        refs = {row["event_nid"]: (key_of(row), ref_of(row)) for row in rows}
+        for nid, link in absent.items():
+            known[nid] = self._links[nid] = _link(link, refs)
+        return known
+
+    def entry_of(self, row: Row, room: Room) -> EventEntry:
+        """The log entry of a stored event of a room."""
+        event_id = row["event_id"]
+        known = self._memory.known(event_id)
+        event = known.event if known else load_event(row["json"], room.version, event_id)
+        client = self._memory.client(event_id) or kept_client(event)
+        return EventEntry(
+            room_id=room.room_id,
+            event=event,
+            nid=row["event_nid"],
+            order=(row["n"], row["fill"]),
+            kept_client=client,
+            transaction=transaction_of(row["transaction_of"], row["sender"]),
+            replaces=row["replaces"],
+            redacts=row["redacts"],
+            redacted_by=row["redacted_by"],
+            to_federate=row["to_federate"],
+            snapshot_after=row["snapshot_after"],
+        )
+
+
+def _link(row: Row, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
+    delta: dict[StateKey, StateRef | None] = {refs[nid][0]: None for nid in row["removed"]}
+    delta.update(refs[nid] for nid in row["added"])
+    return Link(row["ordinal"], row["snapshot_nid"], delta, tuple(row["removed"]))
+
+
+def _grouped(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    """Rows by their room, in order."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["room_nid"], []).append(row)
+    return groups

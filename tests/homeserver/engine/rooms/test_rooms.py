@@ -1,0 +1,174 @@
+"""Rooms in memory: which go when memory runs out, and at what cost."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from federation.events.ids import RoomId, ServerName
+from federation.events.room_versions import ROOM_VERSIONS
+from homeserver import limits
+from homeserver.engine.log.staging import empty_view
+from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.rooms import Rooms
+from tests.homeserver.engine.log.test_entries import event_entry
+
+SIZE = 10_000
+
+
+class Measured(Room):
+    """A room whose size the test sets; `looks` counts how often it is asked for."""
+
+    looks = 0
+    size = SIZE
+
+    @property
+    def bytes(self) -> int:
+        """The size that was set."""
+        type(self).looks += 1
+        return self.size
+
+
+class FakeLoader:
+    """Makes rooms out of nothing."""
+
+    async def load(self, room_ids: Any) -> dict[RoomId, Room]:
+        """A room for each ID."""
+        return {room_id: made(room_id) for room_id in room_ids}
+
+
+def made(room_id: RoomId) -> Measured:
+    return Measured(room_id, 1, ROOM_VERSIONS["11"], empty_view(1))
+
+
+def name(number: int) -> RoomId:
+    return RoomId(f"!{number}:here.example")
+
+
+@pytest.fixture
+def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
+    """A registry whose budget holds 10,000 rooms."""
+    monkeypatch.setattr(limits, "HOT_ROOMS_BYTES", 10_000 * SIZE)
+    Measured.looks = 0
+    registry = Rooms(cast(Any, None), ServerName("here.example"))
+    registry.loader = cast(Any, FakeLoader())
+    return registry
+
+
+async def fill(rooms: Rooms, count: int = 10_000) -> None:
+    await rooms.get_many([name(number) for number in range(count)])
+
+
+async def test_a_load_under_pressure_costs_the_same_however_many_rooms_are_hot(
+    rooms: Rooms,
+) -> None:
+    await fill(rooms)
+    Measured.looks = 0
+    for number in range(10_000, 11_000):
+        await rooms.get(name(number))
+        rooms.add(made(name(-number)))
+    assert Measured.looks <= 2 * 3_000
+    assert [rooms.hot(name(number)) for number in range(2_000)] == [None] * 2_000
+    assert rooms.hot(name(2_000)) is not None
+    assert rooms.hot(name(10_999)) is not None
+
+
+async def test_a_room_that_was_used_stays_and_the_longest_unused_goes(rooms: Rooms) -> None:
+    await fill(rooms)
+    used = rooms.hot(name(0))
+    rooms.add(made(name(10_000)))
+    assert rooms.hot(name(0)) is used
+    assert rooms.hot(name(1)) is None
+
+
+@pytest.mark.parametrize("how", ["pins", "unsettled", "turn"])
+async def test_a_room_in_use_is_passed_over(rooms: Rooms, how: str) -> None:
+    await fill(rooms)
+    room = rooms.hot(name(0))
+    assert room is not None
+    for number in range(1, 10_000):
+        rooms.hot(name(number))
+    if how == "turn":
+        async with room.turn:
+            rooms.add(made(name(10_000)))
+    else:
+        setattr(room, how, 1)
+        rooms.add(made(name(10_000)))
+    assert rooms.hot(name(0)) is room
+    assert rooms.hot(name(1)) is None
+
+
+async def test_rooms_in_use_do_not_make_each_load_walk_all_of_them(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(rooms)
+    for number in range(500):
+        room = rooms.hot(name(number))
+        assert room is not None
+        room.pins = 1
+    for number in range(500, 10_000):
+        rooms.hot(name(number))
+    monkeypatch.setattr(limits, "HOT_ROOMS_PASSED_OVER", 100)
+    for number in range(10_000, 10_004):  # each passes over a hundred
+        rooms.add(made(name(number)))
+        assert rooms.hot(name(500)) is not None
+    for number in range(10_004, 10_010):
+        rooms.add(made(name(number)))
+    assert all(rooms.hot(name(number)) is not None for number in range(500))
+    assert rooms._hot.bytes == 10_000 * SIZE
+
+
+async def test_a_room_that_grew_makes_others_go(rooms: Rooms) -> None:
+    await fill(rooms)
+    room = rooms.hot(name(9_999))
+    assert isinstance(room, Measured)
+    room.size = 11 * SIZE
+    rooms.grew(room)
+    assert len(rooms._hot) == 9_990
+    assert rooms.hot(name(9_999)) is room
+    rooms.drop(room.room_id)
+    assert rooms._hot.bytes == 9_989 * SIZE
+    rooms.grew(room)  # it isn't here any more
+    assert rooms._hot.bytes == 9_989 * SIZE
+
+
+async def test_a_few_rooms_stay_however_large(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HOT_ROOMS_BYTES", 1)
+    for number in range(limits.HOT_ROOMS_MIN + 1):
+        rooms.add(made(name(number)))
+    assert rooms.hot(name(0)) is None
+    assert all(rooms.hot(name(n)) is not None for n in range(1, limits.HOT_ROOMS_MIN + 1))
+
+
+def test_a_rooms_newest_events_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ROOM_RING_EVENTS", 3)
+    room = Room(name(1), 1, ROOM_VERSIONS["11"], empty_view(1))
+    for position in range(1, 5):
+        room.remember(Placed(position, event_entry({})))
+        assert len(room.ring) == min(position, 3)
+    assert [placed.position for placed in room.ring] == [2, 3, 4]
+
+
+def test_a_rooms_newest_events_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = event_entry({"body": "x" * 60_000})
+    monkeypatch.setattr(limits, "ROOM_RING_BYTES", 3 * entry.size)
+    room = Room(name(1), 1, ROOM_VERSIONS["11"], empty_view(1))
+    empty = room.bytes
+    for position in range(1, 11):
+        room.remember(Placed(position, entry))
+    assert [placed.position for placed in room.ring] == [8, 9, 10]
+    assert room.ring_start == 7
+    assert room.bytes == empty + 3 * entry.size
+    small = event_entry({})
+    room.replace_in_ring(msgspec.structs.replace(small, event=entry.event, kept_client=b"{}"))
+    room.forget_timeline(entry.event.event_id)
+    assert len(room.ring) == 2
+    monkeypatch.setattr(limits, "ROOM_RING_BYTES", 1)
+    room.remember(Placed(11, small))
+    assert [placed.position for placed in room.ring] == [11]
+    assert room.bytes == empty + small.size
