@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from federation.events.canonical_json import JsonObject
 from federation.events.room_versions import SUPPORTED
-from homeserver.api.request import Request
-from homeserver.api.routes import Auth, Route, v3
+from homeserver.api.http.request import Request
+from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import not_found
 
 SPEC_VERSIONS = ("v1.1",)

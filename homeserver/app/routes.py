@@ -6,32 +6,28 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from federation.events.ids import ServerName
-from homeserver.api import (
-    account_data as account_data_api,
-)
-from homeserver.api import (
-    accounts as accounts_api,
-)
-from homeserver.api import devices as devices_api
-from homeserver.api import directory as directory_api
-from homeserver.api import filters as filters_api
-from homeserver.api import history as history_api
-from homeserver.api import keys as keys_api
-from homeserver.api import logins as logins_api
-from homeserver.api import membership as membership_api
-from homeserver.api import profiles as profiles_api
-from homeserver.api import public_rooms as public_rooms_api
-from homeserver.api import push_rules as push_rules_api
-from homeserver.api import receipts as receipts_api
-from homeserver.api import rooms as rooms_api
 from homeserver.api import server_info as server_info_api
-from homeserver.api import state as state_api
-from homeserver.api import sync as sync_api
-from homeserver.api import timeline as timeline_api
-from homeserver.api import to_device as to_device_api
-from homeserver.api import typing as typing_api
-from homeserver.api.query import PageTokens
-from homeserver.api.routes import Route, table
+from homeserver.api.account_data import account_data as account_data_api
+from homeserver.api.accounts import accounts as accounts_api
+from homeserver.api.accounts import devices as devices_api
+from homeserver.api.accounts import logins as logins_api
+from homeserver.api.accounts import profiles as profiles_api
+from homeserver.api.encryption import keys as keys_api
+from homeserver.api.encryption import to_device as to_device_api
+from homeserver.api.ephemeral import receipts as receipts_api
+from homeserver.api.ephemeral import typing as typing_api
+from homeserver.api.http.query import PageTokens
+from homeserver.api.http.routes import Route, table
+from homeserver.api.push import push_rules as push_rules_api
+from homeserver.api.rooms import directory as directory_api
+from homeserver.api.rooms import membership as membership_api
+from homeserver.api.rooms import public_rooms as public_rooms_api
+from homeserver.api.rooms import rooms as rooms_api
+from homeserver.api.rooms import state as state_api
+from homeserver.api.sync import filters as filters_api
+from homeserver.api.sync import sync as sync_api
+from homeserver.api.timeline import history as history_api
+from homeserver.api.timeline import timeline as timeline_api
 from homeserver.app.services import Services
 from homeserver.config import Config
 from homeserver.services.accounts.accounts import resolve_user

@@ -26,9 +26,9 @@ from pathlib import Path
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from homeserver import limits
-from homeserver.api.edge import Edge
-from homeserver.api.metrics import MetricsApi
-from homeserver.api.server import HttpServer
+from homeserver.api.admin.metrics import MetricsApi
+from homeserver.api.http.app import Edge
+from homeserver.api.http.server import HttpServer
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.federation import Surroundings, make_line, make_way_in, make_way_out
 from homeserver.app.routes import make_routes

@@ -207,7 +207,7 @@ def test_a_circle_of_three_is_found() -> None:
 
 def test_sql_outside_of_storage_is_found() -> None:
     """The check of libraries can fail."""
-    module = parse_module("homeserver.api.rooms", "import asyncpg\n")
+    module = parse_module("homeserver.api.rooms.rooms", "import asyncpg\n")
     assert len(list(library_faults([module]))) == 1
 
 

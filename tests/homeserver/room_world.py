@@ -22,16 +22,16 @@ from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerNa
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft
-from homeserver.api.answer import Answer, RawJson, to_json
-from homeserver.api.directory import DirectoryApi
-from homeserver.api.dispatch import Dispatch
-from homeserver.api.membership import MembershipApi
-from homeserver.api.query import PageTokens
-from homeserver.api.request import Request
-from homeserver.api.rooms import RoomsApi
-from homeserver.api.routes import Route, table
-from homeserver.api.state import StateApi
-from homeserver.api.timeline import TimelineApi
+from homeserver.api.http.query import PageTokens
+from homeserver.api.http.request import Request
+from homeserver.api.http.response import Answer, RawJson, to_json
+from homeserver.api.http.router import Dispatch
+from homeserver.api.http.routes import Route, table
+from homeserver.api.rooms.directory import DirectoryApi
+from homeserver.api.rooms.membership import MembershipApi
+from homeserver.api.rooms.rooms import RoomsApi
+from homeserver.api.rooms.state import StateApi
+from homeserver.api.timeline.timeline import TimelineApi
 from homeserver.clock import SystemClock
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.local.policy_signer import NobodyAsks, Recommender

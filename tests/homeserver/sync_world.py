@@ -16,9 +16,9 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
-from homeserver.api.history import HistoryApi
-from homeserver.api.query import PageTokens
-from homeserver.api.sync import SyncApi
+from homeserver.api.http.query import PageTokens
+from homeserver.api.sync.sync import SyncApi
+from homeserver.api.timeline.history import HistoryApi
 from homeserver.clock import SystemClock
 from homeserver.engine.followers.fanout import Fanout
 from homeserver.engine.log.committer import Committer

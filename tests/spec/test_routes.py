@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import homeserver.api
-from homeserver.api.routes import Route
+from homeserver.api.http.routes import Route
 from tests.spec.spec_files import client_operations, needs_spec, shape
 
 BESIDE_THE_SPEC = {

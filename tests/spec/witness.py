@@ -25,7 +25,7 @@ from aiohttp import web
 
 from federation.transport.client import FederationClient, Request
 from federation.transport.routes.endpoints import Endpoints, Handler
-from homeserver.api.edge import Edge
+from homeserver.api.http.app import Edge
 from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors
 
 CHECKED_BYTES_MAX = 1 << 20

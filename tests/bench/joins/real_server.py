@@ -15,7 +15,7 @@ from aiohttp import web
 
 from federation.events.ids import ServerName
 from federation.ports import FederationSettings, StoredServerKey
-from homeserver.api.dispatch import Dispatch
+from homeserver.api.http.router import Dispatch
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.federation import Surroundings, WayOut, make_line, make_way_in, make_way_out
 from homeserver.clock import SystemClock

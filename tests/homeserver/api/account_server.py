@@ -13,13 +13,13 @@ from argon2 import PasswordHasher
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, ServerName, UserId
-from homeserver.api.accounts import AccountsApi
-from homeserver.api.devices import DevicesApi
-from homeserver.api.edge import Edge, FederationRoute
-from homeserver.api.logins import LoginsApi
-from homeserver.api.profiles import ProfilesApi
-from homeserver.api.routes import Route, table
-from homeserver.api.server import HttpServer
+from homeserver.api.accounts.accounts import AccountsApi
+from homeserver.api.accounts.devices import DevicesApi
+from homeserver.api.accounts.logins import LoginsApi
+from homeserver.api.accounts.profiles import ProfilesApi
+from homeserver.api.http.app import Edge, FederationRoute
+from homeserver.api.http.routes import Route, table
+from homeserver.api.http.server import HttpServer
 from homeserver.api.server_info import ServerInfoApi
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from homeserver.api.routes import Route
+from homeserver.api.http.routes import Route
 
 _PASSWORD_AUTH = {
     "type": "m.login.password",

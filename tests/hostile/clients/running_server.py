@@ -24,7 +24,7 @@ import trustme
 from yarl import URL
 
 from federation.events.canonical_json import JsonObject
-from homeserver.api.routes import Route
+from homeserver.api.http.routes import Route
 from homeserver.app.routes import make_routes
 from homeserver.app.server import serving
 from homeserver.app.services import Services

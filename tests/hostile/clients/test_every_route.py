@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from homeserver.api.routes import Auth
+from homeserver.api.http.routes import Auth
 from tests.hostile.clients.conftest import Scene
 from tests.hostile.clients.operations import (
     BODIES,

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from homeserver import limits
-from homeserver.api.edge import Edge
-from homeserver.api.server import HttpServer
+from homeserver.api.http.app import Edge
+from homeserver.api.http.server import HttpServer
 from homeserver.config import Listener
 from tests.hostile.clients.conftest import Scene
 from tests.hostile.clients.running_server import Server

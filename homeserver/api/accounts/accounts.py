@@ -1,0 +1,215 @@
+"""Endpoints of accounts: registration, who am I, password, deactivation.
+
+Spec: client-server API, "Account registration and management", "Current account information".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId
+from homeserver.api.http.request import Request
+from homeserver.api.http.routes import Auth, Route, v1, v3
+from homeserver.errors import MatrixError, forbidden, invalid_param, missing_param
+from homeserver.rules.accounts.login_flows import REGISTRATION_TOKEN, registration_flows
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.services.accounts.accounts import Accounts, Registration
+from homeserver.services.accounts.logins import LoggedIn, NewDevice
+from homeserver.services.accounts.uia import Uia, guarded
+
+
+class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /register."""
+
+    auth: JsonObject | None = None
+    username: str | None = None
+    password: str | None = None
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+    inhibit_login: bool | None = False
+    guest_access_token: str | None = None
+
+    def device(self, address: str) -> NewDevice:
+        """What is said of the device."""
+        device_id = None if self.device_id is None else DeviceId(self.device_id)
+        return NewDevice(device_id, self.initial_device_display_name, address)
+
+
+class PasswordBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /account/password."""
+
+    new_password: str | None = None
+    logout_devices: bool = True
+    auth: JsonObject | None = None
+
+
+class DeactivateBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /account/deactivate. There are no third-party IDs to unbind from `id_server`."""
+
+    auth: JsonObject | None = None
+    erase: bool = False
+    id_server: str | None = None
+
+
+class AccountsApi:
+    """Handlers of accounts."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        uia: Uia,
+        *,
+        enabled: bool,
+        verification: Literal["none", "token"],
+        guests: bool,
+    ) -> None:
+        self._accounts, self._uia = accounts, uia
+        self._enabled, self._guests = enabled, guests
+        self._flows = registration_flows(verification)
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        register, password = self.register, self.change_password
+        validity = v1(f"/register/{REGISTRATION_TOKEN}/validity")
+        limit = Limit.REGISTRATION
+        return [
+            Route("POST", v3("/register"), register, Auth.NONE, limit),
+            Route("GET", v3("/register/available"), self.available, Auth.NONE, limit),
+            Route("GET", validity, self.token_validity, Auth.NONE, limit),
+            Route("GET", v3("/account/whoami"), self.whoami, guests=True),
+            Route("POST", v3("/account/password"), password, Auth.USER, Limit.WRITES),
+            Route(
+                "POST",
+                v3("/account/deactivate"),
+                self.deactivate,
+                Auth.USER,
+                Limit.WRITES,
+                lapsed=True,
+            ),
+            Route("GET", v3("/account/3pid"), self.third_party_ids),
+        ]
+
+    async def register(self, request: Request) -> JsonObject:
+        """POST /register"""
+        kind = request.query.get("kind") or "user"
+        if kind not in ("user", "guest"):
+            raise invalid_param("kind must be user or guest")
+        body = await request.parse(RegisterBody)
+        if kind == "guest":
+            return await self._register_guest(request, body)
+        if not self._enabled:
+            raise forbidden("Registration is disabled")
+        device = body.device(request.address)
+        device.check()
+        asked = guarded("register", None, await request.json(), self._flows)
+        if (answer := self._uia.answered(asked)) is not None:
+            return answer
+        guest = None
+        if body.guest_access_token is not None:
+            if body.username is None:
+                raise missing_param("Missing field: username")
+            guest = await self._accounts.guest_of(body.guest_access_token, body.username)
+        elif body.username is not None:
+            await self._accounts.check_available(body.username)
+
+        async def perform(passed: Mapping[str, str]) -> JsonObject:
+            if body.password is None:
+                raise missing_param("Missing field: password")
+            wanted = Registration(
+                localpart=body.username,
+                password=body.password,
+                device=device,
+                token=passed.get(REGISTRATION_TOKEN),
+                inhibit_login=bool(body.inhibit_login),
+            )
+            if guest is not None:
+                return logged_in(await self._accounts.upgrade_guest(guest, wanted))
+            return logged_in(await self._accounts.register(wanted))
+
+        return await self._uia.guard(asked, perform)
+
+    async def available(self, request: Request) -> JsonObject:
+        """GET /register/available"""
+        username = request.query.get("username")
+        if username is None:
+            raise missing_param("Missing parameter: username")
+        if not self._enabled:
+            raise forbidden("Registration is disabled")
+        await self._accounts.check_available(username)
+        return {"available": True}
+
+    async def token_validity(self, request: Request) -> JsonObject:
+        """GET /register/m.login.registration_token/validity"""
+        token = request.query.get("token")
+        if token is None:
+            raise missing_param("Missing parameter: token")
+        return {"valid": await self._accounts.is_token_usable(token)}
+
+    async def whoami(self, request: Request) -> JsonObject:
+        """GET /account/whoami"""
+        requester = request.requester
+        return {
+            "user_id": requester.user_id,
+            "device_id": requester.device_id,
+            "is_guest": requester.is_guest,
+        }
+
+    async def change_password(self, request: Request) -> JsonObject:
+        """POST /account/password"""
+        body = await request.parse(PasswordBody)
+
+        async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            if body.new_password is None:
+                raise missing_param("Missing field: new_password")
+            await self._accounts.change_password(
+                request.requester, body.new_password, logout_devices=body.logout_devices
+            )
+            return {}
+
+        asked = guarded("change password", request.requester, await request.json())
+        return await self._uia.guard(asked, perform)
+
+    async def deactivate(self, request: Request) -> JsonObject:
+        """POST /account/deactivate. A repeat is answered as the request that ended the account was,
+        for that answer may have been lost; there is nothing left to guard by authentication."""
+        if request.lapsed_token is not None:
+            await self._accounts.check_ended(request.lapsed_token, erased=False)
+            if (await request.parse(DeactivateBody)).erase:
+                await self._accounts.check_ended(request.lapsed_token, erased=True)
+            return {"id_server_unbind_result": "success"}
+        body = await request.parse(DeactivateBody)
+
+        async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            await self._accounts.deactivate(request.requester, erase=body.erase)
+            return {"id_server_unbind_result": "success"}
+
+        asked = guarded("deactivate", request.requester, await request.json())
+        return await self._uia.guard(asked, perform)
+
+    async def third_party_ids(self, _request: Request) -> JsonObject:
+        """GET /account/3pid: this server binds none."""
+        return {"threepids": []}
+
+    async def _register_guest(self, request: Request, body: RegisterBody) -> JsonObject:
+        if not self._guests:
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests aren't allowed here")
+        device = NewDevice(None, body.initial_device_display_name, request.address)
+        device.check()
+        return logged_in(
+            await self._accounts.register(Registration(None, None, device, is_guest=True))
+        )
+
+
+def logged_in(result: LoggedIn) -> JsonObject:
+    """The answer to a registration or log-in."""
+    answer: JsonObject = {
+        "user_id": result.user_id,
+        "home_server": result.user_id.partition(":")[2],
+    }
+    if result.token is not None:
+        answer |= {"access_token": result.token, "device_id": result.device_id}
+    return answer

@@ -1,0 +1,93 @@
+"""Endpoints of log-in and log-out.
+
+Spec: client-server API, "Login", "Logout".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import DeviceId, UserId
+from homeserver.api.accounts.accounts import logged_in
+from homeserver.api.http.request import Request
+from homeserver.api.http.routes import Auth, Route, v3
+from homeserver.errors import MatrixError, bad_json, missing_param
+from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.services.accounts.logins import Logins, NewDevice
+
+
+class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /login."""
+
+    type: str
+    identifier: JsonObject | None = None
+    user: str | None = None
+    password: str | None = None
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+
+    def device(self, address: str) -> NewDevice:
+        """What is said of the device."""
+        device_id = None if self.device_id is None else DeviceId(self.device_id)
+        return NewDevice(device_id, self.initial_device_display_name, address)
+
+
+class LoginsApi:
+    """Handlers of log-in and log-out. `resolve_user` makes a user ID of what was typed."""
+
+    def __init__(
+        self,
+        logins: Logins,
+        resolve_user: Callable[[str], UserId | None],
+        *,
+        public_baseurl: str,
+    ) -> None:
+        self._logins, self._resolve_user = logins, resolve_user
+        self._public_baseurl = public_baseurl
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [
+            Route("GET", v3("/login"), self.flows, Auth.NONE),
+            Route("POST", v3("/login"), self.log_in, Auth.NONE, Limit.LOGIN),
+            Route("POST", v3("/logout"), self.log_out, guests=True),
+            Route("POST", v3("/logout/all"), self.log_out_everywhere, guests=True),
+        ]
+
+    async def flows(self, _request: Request) -> JsonObject:
+        """GET /login"""
+        return {"flows": login_flows()}
+
+    async def log_in(self, request: Request) -> JsonObject:
+        """POST /login"""
+        body = await request.parse(LoginBody)
+        if body.type != PASSWORD:
+            raise MatrixError(400, "M_UNKNOWN", "Bad login type.")
+        if body.password is None:
+            raise missing_param("Missing field: password")
+        if body.identifier is None and body.user is None:
+            raise missing_param("Missing field: identifier")
+        claimed = claimed_user({"identifier": body.identifier, "user": body.user})
+        if claimed is None:
+            raise bad_json("identifier must be of type m.id.user, with a user")
+        result = await self._logins.log_in(
+            self._resolve_user(claimed), body.password, body.device(request.address)
+        )
+        answer = logged_in(result)
+        if self._public_baseurl:
+            answer["well_known"] = {"m.homeserver": {"base_url": self._public_baseurl}}
+        return answer
+
+    async def log_out(self, request: Request) -> JsonObject:
+        """POST /logout"""
+        await self._logins.log_out(request.requester)
+        return {}
+
+    async def log_out_everywhere(self, request: Request) -> JsonObject:
+        """POST /logout/all"""
+        await self._logins.log_out_everywhere(request.requester)
+        return {}

@@ -1,0 +1,25 @@
+"""The page that Prometheus reads, for a listener of its own (`[metrics] address`)."""
+
+from __future__ import annotations
+
+from homeserver.api.http.request import Request
+from homeserver.api.http.response import Answer
+from homeserver.api.http.routes import Auth, Route
+from homeserver.metrics import MetricsStore
+
+_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class MetricsApi:
+    """Serves the counters; never on a listener that the public can reach."""
+
+    def __init__(self, metrics: MetricsStore) -> None:
+        self._metrics = metrics
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [Route("GET", "/metrics", self.metrics, Auth.NONE)]
+
+    async def metrics(self, _request: Request) -> Answer:
+        """GET /metrics"""
+        return Answer(200, self._metrics.text(), content_type=_TYPE)

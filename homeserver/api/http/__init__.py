@@ -1,0 +1,1 @@
+"""The HTTP edge: connections, requests, routes, bodies, responses."""

@@ -1,0 +1,248 @@
+"""Takes a request through: route, token, rate limit, handler, answer, and every way to fail.
+
+Rules:
+1. A `MatrixError` becomes its JSON body. A database that is away becomes 503 with Retry-After. Any
+   other exception is logged with the request's ID and becomes 500 M_UNKNOWN with that ID.
+2. No token, no query string and no body ever reaches a log.
+3. Every answer to a client carries the CORS headers; OPTIONS is answered for every path.
+4. Handlers run to their end even when the client has gone: what they began is stored whole.
+
+Spec: client-server API, "API standards", "Using access tokens", "Web Browser Clients".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
+from typing import Protocol, TypeAlias
+
+from aiohttp import web
+
+from federation.causes import Cause, CauseKind, address_cause, caused_by
+from federation.ports import Clock, Metrics
+from homeserver import limits
+from homeserver.api.http.cors import ClientHeaders
+from homeserver.api.http.query import Query
+from homeserver.api.http.request import Request
+from homeserver.api.http.response import JSON_TYPE, Answer, RawJson, Result, to_json
+from homeserver.api.http.router import Dispatch, Match
+from homeserver.api.http.routes import Auth, Route
+from homeserver.errors import MatrixError, invalid_param, unavailable
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.requester import Requester
+from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
+
+_log = logging.getLogger(__name__)
+_access = logging.getLogger("homeserver.access")
+
+FederationHandler: TypeAlias = Callable[
+    [web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]
+]
+FederationRoute: TypeAlias = tuple[str, str, FederationHandler]
+
+
+class Authenticator(Protocol):
+    """Finds who holds an access token."""
+
+    async def requester(self, token: str) -> Requester:
+        """Raises 401 M_UNKNOWN_TOKEN for a token that isn't one."""
+
+
+class Edge:
+    """All routes of this server behind one function. `on_seen` is told of each authenticated
+    request: who, and from which address."""
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        *,
+        federation: Sequence[FederationRoute] = (),
+        tokens: Authenticator,
+        limiter: RateLimiter,
+        metrics: Metrics,
+        clock: Clock,
+        on_seen: Callable[[Requester, str], None] | None = None,
+    ) -> None:
+        self._dispatch: Dispatch[Route | FederationHandler] = Dispatch()
+        for route in routes:
+            self._dispatch.add(route.method, route.template, route)
+        for method, template, handler in federation:
+            self._dispatch.add(method, template, handler)
+        self._tokens, self._limiter = tokens, limiter
+        self._metrics, self._clock, self._on_seen = metrics, clock, on_seen
+        self._headers = ClientHeaders()
+        self._numbers = count(1)
+
+    async def handle(
+        self, http: web.BaseRequest, *, is_behind_proxy: bool = False
+    ) -> web.StreamResponse:
+        """Answers one request; raises nothing but what ends the connection."""
+        if http.method == "OPTIONS":
+            return web.Response(headers=self._headers.preflight())
+        started_s = self._clock.monotonic_s()
+        path, _, raw_query = _target(http).partition("?")
+        template = "none"
+        try:
+            _check_encoding(path, raw_query)
+            match = self._dispatch.find(http.method, path)
+            template = match.template
+            if isinstance(match.value, Route):
+                result = await self._answer(http, match, raw_query, is_behind_proxy)
+                response: web.StreamResponse = self._respond(result)
+            else:
+                address = _address(http, is_behind_proxy=is_behind_proxy)
+                with caused_by(address_cause(address)):
+                    response = await match.value(http, match.params)
+        except MatrixError as error:
+            response = self._refusal(error)
+        except Exception as error:  # noqa: BLE001 - logged, and answered with 500
+            response = self._failure(error, http.method, path)
+        self._record(http, path, template, response.status, started_s)
+        return response
+
+    async def _answer(
+        self,
+        http: web.BaseRequest,
+        match: Match[Route | FederationHandler],
+        raw_query: str,
+        is_behind_proxy: bool,
+    ) -> Result:
+        route = match.value
+        assert isinstance(route, Route), "client routes are answered here"
+        requester, lapsed_token = None, None
+        if route.auth is not Auth.NONE:
+            token = access_token(http, raw_query)
+            requester = await self._authenticate(token, route)
+            lapsed_token = token if requester is None else None
+        address = _address(http, is_behind_proxy=is_behind_proxy)
+        if requester is not None and self._on_seen is not None:
+            self._on_seen(requester, address)
+        if route.limit is not None:
+            cause = _cause(requester, address)  # an IPv6 host has a /64, and one bucket
+            self._limiter.check(route.limit, cause.name)
+        request = Request(
+            http,
+            match.params,
+            raw_query=raw_query,
+            address=address,
+            requester=requester,
+            body_bytes=_body_bytes(route, requester),
+            lapsed_token=lapsed_token,
+        )
+        with caused_by(_cause(requester, address)):
+            return await route.handler(request)
+
+    async def _authenticate(self, token: str | None, route: Route) -> Requester | None:
+        if token is None:
+            if route.auth is Auth.OPTIONAL:
+                return None
+            raise MatrixError(401, "M_MISSING_TOKEN", "Missing access token")
+        try:
+            requester = await self._tokens.requester(token)
+        except MatrixError as error:
+            if route.lapsed and error.errcode == "M_UNKNOWN_TOKEN":
+                return None
+            raise
+        if requester.is_guest and not route.guests:
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't do this")
+        return requester
+
+    def _respond(self, result: Result) -> web.Response:
+        headers = self._headers.answer()
+        if isinstance(result, Answer):
+            return self._respond_answer(result)
+        headers["Content-Type"] = JSON_TYPE
+        data = result.data if isinstance(result, RawJson) else to_json(result)
+        return web.Response(body=data, headers=headers)
+
+    def _respond_answer(self, answer: Answer) -> web.Response:
+        headers = self._headers.answer()
+        headers["Content-Type"] = answer.content_type
+        headers.update(answer.headers or {})
+        body = answer.body
+        if isinstance(body, RawJson):
+            body = body.data
+        elif not isinstance(body, bytes):
+            body = to_json(body)
+        return web.Response(status=answer.status, body=body, headers=headers)
+
+    def _refusal(self, error: MatrixError) -> web.Response:
+        return self._respond_answer(Answer(error.status, error.body(), error.headers))
+
+    def _failure(self, error: Exception, method: str, path: str) -> web.Response:
+        """An answer for what isn't a refusal."""
+        if isinstance(error, DatabaseFailing):
+            _log.warning("%s %s: the database fails: %s", method, path, error)
+            return self._refusal(unavailable("The database can't do that now"))
+        if isinstance(error, DatabaseUnavailable):
+            _log.warning("%s %s: the database is away: %s", method, path, error)
+            return self._refusal(unavailable("The database can't be reached"))
+        if isinstance(error, DataRefused) and "CharacterNotInRepertoire" in str(error):
+            # Texts that clients send may have NUL; the database's text type can't hold it.
+            return self._refusal(invalid_param("A text has a NUL character"))
+        number = next(self._numbers)
+        _log.error("%s %s failed (request %d)", method, path, number, exc_info=error)
+        self._metrics.count("http_failures")
+        text = f"Internal server error (request {number})"
+        return self._refusal(MatrixError(500, "M_UNKNOWN", text))
+
+    def _record(
+        self, http: web.BaseRequest, path: str, template: str, status: int, started_s: float
+    ) -> None:
+        seconds = self._clock.monotonic_s() - started_s
+        self._metrics.observe(
+            "http_request_seconds", seconds, method=http.method, route=template, status=str(status)
+        )
+        if _access.isEnabledFor(logging.INFO):
+            _access.info(
+                "%s %s %s %d %.1f ms", http.remote, http.method, path, status, seconds * 1000
+            )
+
+
+def _cause(requester: Requester | None, address: str) -> Cause:
+    if requester is None:
+        return address_cause(address)
+    return Cause(CauseKind.USER, requester.user_id)
+
+
+def _body_bytes(route: Route, requester: Requester | None) -> int:
+    """How large a body may be: of anybody, small."""
+    if requester is not None:
+        return route.body_bytes
+    return min(route.body_bytes, limits.UNAUTHENTICATED_BODY_BYTES)
+
+
+def access_token(http: web.BaseRequest, raw_query: str) -> str | None:
+    """The token of the header `Authorization: Bearer`, else of the query `access_token`."""
+    header = http.headers.get("Authorization")
+    if header is not None and header[:7].lower() == "bearer ":
+        return header[7:].strip()
+    if "access_token" in raw_query:
+        return Query(raw_query).get("access_token")
+    return None
+
+
+def _target(http: web.BaseRequest) -> str:
+    """The request target's path and query; the absolute form (RFC 9112, 3.2.2) is cut down."""
+    target = http.raw_path
+    if target.startswith("/"):
+        return target
+    rest = target.partition("://")[2]
+    return rest[slash:] if (slash := rest.find("/")) >= 0 else "/"
+
+
+def _check_encoding(path: str, raw_query: str) -> None:
+    """Raw bytes above 127 must be UTF-8 (they should have been percent-encoded)."""
+    if not (path.isascii() and raw_query.isascii()):
+        try:
+            (path + raw_query).encode()
+        except UnicodeEncodeError as error:
+            raise invalid_param("The request's target isn't UTF-8") from error
+
+
+def _address(http: web.BaseRequest, *, is_behind_proxy: bool) -> str:
+    """The client's address: the last that a proxy of ours put in X-Forwarded-For, or the peer."""
+    if is_behind_proxy and (forwarded := http.headers.get("X-Forwarded-For")):
+        return forwarded.rpartition(",")[2].strip()
+    return http.remote or ""

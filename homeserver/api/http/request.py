@@ -1,0 +1,151 @@
+"""One request as a handler sees it.
+
+The body is read once, when it is asked for, within the route's limit. `json` takes any JSON object,
+`canonical` one that may become part of an event, `parse` one of a known shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
+
+from federation.events.canonical_json import JsonObject
+from homeserver import limits
+from homeserver.api.http.json_body import check_canonical, parse_object
+from homeserver.api.http.query import Query
+from homeserver.errors import MatrixError, bad_json, missing_param, not_json, too_large
+from homeserver.services.accounts.requester import Requester
+
+__all__ = ["Query", "Request", "Requester"]
+
+T = TypeVar("T")
+
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+
+
+class Request:
+    """A client's request. `params` are the decoded parts of the path; `address` the client's;
+    `lapsed_token` a token that stands for nobody, on a route that takes one."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_query",
+        "_requester",
+        "address",
+        "http",
+        "lapsed_token",
+        "method",
+        "params",
+        "raw_query",
+    )
+
+    def __init__(
+        self,
+        http: web.BaseRequest,
+        params: Mapping[str, str],
+        *,
+        raw_query: str,
+        address: str,
+        requester: Requester | None,
+        body_bytes: int,
+        lapsed_token: str | None = None,
+    ) -> None:
+        self.http = http
+        self.method = http.method
+        self.params = params
+        self.raw_query = raw_query
+        self.address = address
+        self._requester = requester
+        self.lapsed_token = lapsed_token
+        self._body_bytes = body_bytes
+        self._query: Query | None = None
+        self._body: bytes | None = None
+
+    @property
+    def requester(self) -> Requester:
+        """Who asks, on a route that demands a token."""
+        assert self._requester is not None, "the route asks for no token"
+        return self._requester
+
+    @property
+    def requester_or_none(self) -> Requester | None:
+        """Who asks, if a token was sent."""
+        return self._requester
+
+    @property
+    def query(self) -> Query:
+        """The decoded query; 400 M_INVALID_PARAM for one that can't be decoded."""
+        if self._query is None:
+            self._query = Query(self.raw_query)
+        return self._query
+
+    async def body(self) -> bytes:
+        """The bytes of the body; 413 M_TOO_LARGE beyond the route's limit."""
+        if self._body is None:
+            self._body = await read_body(self.http, self._body_bytes)
+        return self._body
+
+    async def json(self) -> JsonObject:
+        """The body's JSON object; floats are allowed. 400 M_NOT_JSON or M_BAD_JSON."""
+        return parse_object(await self.body())
+
+    async def json_or_empty(self) -> JsonObject:
+        """As `json`, and {} for an empty body: several endpoints' bodies are optional."""
+        body = await self.body()
+        return parse_object(body) if body.strip() else {}
+
+    async def canonical(self) -> JsonObject:
+        """The body's JSON object without floats and out-of-range integers (event content)."""
+        value = await self.json()
+        check_canonical(value)
+        return value
+
+    async def parse(self, shape: type[T]) -> T:
+        """The body as a msgspec.Struct. 400 M_MISSING_PARAM names a field that isn't there,
+        M_BAD_JSON one with a wrong type."""
+        return convert(await self.json(), shape)
+
+
+def convert(value: JsonObject, shape: type[T]) -> T:
+    """A JSON object as a msgspec.Struct; raises as `Request.parse`."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        if match := _MISSING.match(str(error)):
+            raise missing_param(f"Missing field: {match[1]}") from error
+        raise bad_json(str(error)) from error
+
+
+async def read_body(http: web.BaseRequest, limit: int) -> bytes:
+    """The whole body. Raises 413 M_TOO_LARGE, 408 M_UNKNOWN for one that doesn't come within
+    `BODY_S`, or 400 for one that breaks off, or breaks HTTP's framing."""
+    if (http.content_length or 0) > limit:
+        raise too_large(f"The body is larger than {limit} bytes")
+    if not http.body_exists:
+        return b""
+    try:
+        if http.content.is_eof():  # it is here already: no time-out needed
+            return await _collect(http, limit)
+        async with asyncio.timeout(limits.BODY_S):
+            return await _collect(http, limit)
+    except (RequestPayloadError, ConnectionError) as error:
+        raise not_json("The body can't be read") from error
+    except TimeoutError as error:
+        raise MatrixError(408, "M_UNKNOWN", "The body didn't come in time") from error
+
+
+async def _collect(http: web.BaseRequest, limit: int) -> bytes:
+    parts, size = [], 0
+    while chunk := await http.content.readany():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(f"The body is larger than {limit} bytes")
+        parts.append(chunk)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

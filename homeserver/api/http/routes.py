@@ -1,0 +1,69 @@
+"""The one table of routes.
+
+Each `api/<noun>.py` has a class with handlers as methods and a method `routes`; `app` joins the
+lists with `table`, which refuses a route that is there twice.
+
+Rules:
+1. A template is a path whose parts in braces are parameters: `/rooms/{roomId}/send/{eventType}`.
+   Literal parts win over parameters.
+2. `v3` and `v1` put the client-server API's prefix in front.
+3. `limit` names the token bucket that a request draws from (`homeserver.rules.accounts.rate_limits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from homeserver import limits
+from homeserver.api.http.request import Request
+from homeserver.api.http.response import Result
+from homeserver.rules.accounts.rate_limits import Limit
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Result]]
+
+
+class Auth(Enum):
+    """Whether a route asks for an access token."""
+
+    USER = "user"
+    NONE = "none"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `guests` says that a guest's token is enough; `lapsed` that a token which
+    stands for nobody reaches the handler (`Request.lapsed_token`); `body_bytes` bounds the body."""
+
+    method: str
+    template: str
+    handler: Handler
+    auth: Auth = Auth.USER
+    limit: Limit | None = None
+    guests: bool = False
+    lapsed: bool = False
+    body_bytes: int = limits.CLIENT_BODY_BYTES
+
+
+def v3(path: str) -> str:
+    """The template of an operation below `/_matrix/client/v3`."""
+    return f"/_matrix/client/v3{path}"
+
+
+def v1(path: str) -> str:
+    """The template of an operation below `/_matrix/client/v1`."""
+    return f"/_matrix/client/v1{path}"
+
+
+def table(parts: Iterable[Sequence[Route]]) -> list[Route]:
+    """All routes in one list. Raises ValueError when two have one method and template."""
+    routes = [route for part in parts for route in part]
+    seen: set[tuple[str, str]] = set()
+    for route in routes:
+        if (key := (route.method, route.template)) in seen:
+            raise ValueError(f"two routes for {route.method} {route.template}")
+        seen.add(key)
+    return routes

@@ -1,0 +1,90 @@
+"""The listening sockets: plain HTTP, or TLS where a listener has a certificate.
+
+Rules:
+1. Sockets are opened by `start`, which is called last, when requests can be answered.
+2. `stop` closes the sockets, lets requests that are being answered end for `SERVER_STOP_S`, and
+   cancels the rest (long polls).
+3. TLS is agreed on within `HEADERS_S`, as headers come (`connections`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from functools import partial
+
+from aiohttp import web
+
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.api.http.app import Edge
+from homeserver.api.http.connections import Connections, OpenConnections
+from homeserver.clock import SystemClock
+from homeserver.config import Listener
+
+_log = logging.getLogger(__name__)
+
+
+class HttpServer:
+    """Serves one edge on every listener of the configuration."""
+
+    def __init__(
+        self, edge: Edge, listeners: Sequence[Listener], clock: Clock | None = None
+    ) -> None:
+        self._edge, self._listeners = edge, listeners
+        self._clock, self._connections = clock or SystemClock(), OpenConnections()
+        self._runners: list[web.ServerRunner] = []
+        self._servers: list[asyncio.Server] = []
+        self.addresses: list[tuple[str, int]] = []
+
+    async def start(self) -> None:
+        """Opens the sockets. Raises OSError (address in use) or ssl.SSLError (bad certificate)."""
+        for listener in self._listeners:
+            await self._open(listener)
+
+    async def stop(self) -> None:
+        """Closes the sockets and ends what is being answered."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for runner in self._runners:
+            await runner.cleanup()
+        self._runners.clear()
+
+    async def _open(self, listener: Listener) -> None:
+        handler = partial(self._edge.handle, is_behind_proxy=listener.behind_proxy)
+        connections = Connections(
+            handler,
+            is_bounded=not listener.behind_proxy,
+            clock=self._clock,
+            in_all=self._connections,
+        )
+        runner = web.ServerRunner(connections, shutdown_timeout=limits.SERVER_STOP_S)
+        await runner.setup()
+        self._runners.append(runner)
+        host, port = listener.host_and_port()
+        context = tls_context(listener)
+        server = await asyncio.get_running_loop().create_server(
+            connections,
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else limits.HEADERS_S,
+            backlog=limits.LISTEN_BACKLOG,
+        )
+        self._servers.append(server)
+        names = [socket.getsockname() for socket in server.sockets]
+        self.addresses.extend((name[0], name[1]) for name in names)
+        _log.info("listening on %s%s", listener.address, " (TLS)" if listener.is_tls else "")
+
+
+def tls_context(listener: Listener) -> ssl.SSLContext | None:
+    """The TLS settings of a listener, None for plain HTTP. Raises ssl.SSLError or OSError."""
+    if not listener.is_tls:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(listener.tls_cert_path, listener.tls_key_path)
+    return context

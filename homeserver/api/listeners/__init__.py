@@ -1,1 +1,0 @@
-"""What connects to the listening sockets."""

@@ -1,0 +1,58 @@
+"""Making and upgrading rooms: /createRoom, /rooms/{roomId}/upgrade.
+
+Spec: client-server API, "Creation", "Room Upgrades".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from federation.events.canonical_json import JsonObject
+from homeserver.api.http.json_body import check_canonical
+from homeserver.api.http.request import Request
+from homeserver.api.http.routes import Route, v3
+from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.rules.rooms.room_requests import parse_room_request
+from homeserver.services.rooms.directory import parse_room
+from homeserver.services.rooms.rooms import RoomCreation
+from homeserver.services.rooms.upgrades import Upgrades
+
+
+class _Upgrade(msgspec.Struct, frozen=True):
+    new_version: str
+    additional_creators: tuple[str, ...] | None = None
+
+
+class RoomsApi:
+    """Handlers over the services `RoomCreation` and `Upgrades`."""
+
+    def __init__(self, creation: RoomCreation, upgrades: Upgrades) -> None:
+        self._creation = creation
+        self._upgrades = upgrades
+
+    def routes(self) -> Sequence[Route]:
+        """The routes of this module."""
+        return [
+            Route("POST", v3("/createRoom"), self.create, limit=Limit.ROOMS),
+            Route("POST", v3("/rooms/{roomId}/upgrade"), self.upgrade, limit=Limit.ROOMS),
+        ]
+
+    async def create(self, request: Request) -> JsonObject:
+        """Makes a room: {"room_id"}. An empty body asks for a room with all defaults."""
+        body = await request.json_or_empty()
+        check_canonical(body)
+        wanted = parse_room_request(body)
+        return {"room_id": await self._creation.create(request.requester.user_id, wanted)}
+
+    async def upgrade(self, request: Request) -> JsonObject:
+        """Replaces a room by one of another version: {"replacement_room"}."""
+        wanted = await request.parse(_Upgrade)
+        replacement = await self._upgrades.upgrade(
+            request.requester.user_id,
+            parse_room(request.params["roomId"]),
+            wanted.new_version,
+            wanted.additional_creators or (),
+        )
+        return {"replacement_room": replacement}

@@ -1,0 +1,1 @@
+"""Sending events, and reading what was sent."""
