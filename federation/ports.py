@@ -29,7 +29,7 @@ from federation.events.ids import (
 )
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted, Rejected, SoftFailed
-from federation.graph.auth_rules import AuthState
+from federation.graph.auth.auth_rules import AuthState
 from federation.graph.building import EventDraft
 from federation.graph.policy_servers import PolicyServer
 

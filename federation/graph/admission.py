@@ -25,8 +25,8 @@ from federation.events.signatures import (
     signed_parts,
 )
 from federation.events.signing import SignatureInvalid, VerifyKey
-from federation.graph.auth_failures import AuthRule
-from federation.graph.auth_rules import (
+from federation.graph.auth.auth_failures import AuthRule
+from federation.graph.auth.auth_rules import (
     AuthFailure,
     AuthState,
     ParsedLevels,
@@ -34,13 +34,13 @@ from federation.graph.auth_rules import (
     check_auth_events,
     create_event_id,
 )
-from federation.graph.chains import topological_order
 from federation.graph.policy_servers import (
     POLICY_KEY_ID,
     NotRecommended,
     PolicyServer,
     check_policy,
 )
+from federation.graph.resolution.chains import topological_order
 
 # --- needs and answers --------------------------------------------------------------------------
 

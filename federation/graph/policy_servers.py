@@ -25,7 +25,7 @@ from federation.events.event import Event
 from federation.events.ids import KeyId, ServerName, StateKey
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid, VerifyKey
-from federation.graph.auth_state import Lookup
+from federation.graph.auth.auth_state import Lookup
 from federation.limits import EVENT_BYTES_MAX
 
 POLICY_KEY_ID: Final = KeyId("ed25519:policy_server")

@@ -40,8 +40,9 @@ from federation.limits import (
     TRANSACTION_S_MAX,
 )
 from federation.ports import Clock, Destination, DestinationStore, Metrics, OutboundFeed, Owed
-from federation.transport.backoff import Backoff, Backoffs
-from federation.transport.client import (
+from federation.transport.inbound.edus import before_events
+from federation.transport.requests.backoff import Backoff, Backoffs
+from federation.transport.requests.client import (
     FederationClient,
     FederationError,
     Request,
@@ -49,8 +50,7 @@ from federation.transport.client import (
     build_target,
     encode_content,
 )
-from federation.transport.dialer import Bounds
-from federation.transport.edus import before_events
+from federation.transport.requests.dialer import Bounds
 from federation.transport.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)

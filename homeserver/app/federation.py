@@ -18,28 +18,28 @@ from federation.ports import (
     UserQueries,
 )
 from federation.transport.acl import ServerAcls
-from federation.transport.arrivals import Arrivals
-from federation.transport.backfill import Backfiller
-from federation.transport.backoff import Backoffs
-from federation.transport.client import FederationClient
-from federation.transport.dialer import Dialer, build_tls_context
-from federation.transport.edus import EduReceiver
-from federation.transport.event_fetcher import EventFetcher
-from federation.transport.gap_filler import GapFiller
-from federation.transport.handshakes import Handshakes
-from federation.transport.inbox import Inbox
-from federation.transport.keyring import Keyring
+from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.inbound.backfill import Backfiller
+from federation.transport.inbound.backlog import InboxPorts
+from federation.transport.inbound.edus import EduReceiver
+from federation.transport.inbound.gap_filler import GapFiller
+from federation.transport.inbound.inbox import Inbox
+from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
+from federation.transport.joining.departures import Departures
+from federation.transport.joining.invite_states import InviteStates
+from federation.transport.joining.joining import Handshakes
 from federation.transport.outbox import Outbox, OutboxPorts
-from federation.transport.outside.departures import Departures
-from federation.transport.outside.invite_states import InviteStates
-from federation.transport.policy_servers import PolicyServers, Recommendations
-from federation.transport.queries import Queries
-from federation.transport.resolve import Resolver, SystemNames
+from federation.transport.requests.backoff import Backoffs
+from federation.transport.requests.client import FederationClient
+from federation.transport.requests.dialer import Dialer, build_tls_context
+from federation.transport.requests.event_fetcher import EventFetcher
+from federation.transport.requests.keyring import Keyring
+from federation.transport.requests.queries import Queries
+from federation.transport.requests.resolve import Resolver, SystemNames
+from federation.transport.requests.well_known import WellKnown
 from federation.transport.routes.table import FederationRoutes, RouteParts
-from federation.transport.scheduling.backlog import InboxPorts
 from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbour
 from federation.transport.signature_checks import SignatureChecker
-from federation.transport.well_known import WellKnown
 from homeserver.app.engine import Engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.services.encryption.device_list_edus import StoredListEdus

@@ -11,8 +11,8 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.ports import Clock, Refused
-from federation.transport.arrivals import Arrivals
-from federation.transport.client import FederationError
+from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.requests.client import FederationError
 from homeserver.app.engine import Engine
 from homeserver.app.federation import WayOut
 from homeserver.app.members import make_guests, make_people_of_rooms

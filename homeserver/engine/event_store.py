@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_rules import AuthState, create_event_id
+from federation.graph.auth.auth_rules import AuthState, create_event_id
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import KnownEvent
 from homeserver.engine.local.policy_signer import Recommender

@@ -4,7 +4,7 @@ those that were recorded when they changed the room's state.
 Rules:
 1. It reads the database and nothing else: no log is taken over, no server is started, and the
    session is read-only. A running server isn't disturbed.
-2. Decisions are replayed by the functions that make them (`federation.graph.explain`).
+2. Decisions are replayed by the functions that make them (`federation.graph.explain.explain`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
-from federation.graph import explain_json, explain_text
-from federation.graph.auth_rules import Lookup, create_event_id
-from federation.graph.chains import MissingEvent
-from federation.graph.conflicts import StateMap, deltas_of
-from federation.graph.explain import (
+from federation.graph.auth.auth_rules import Lookup, create_event_id
+from federation.graph.explain import explain_json, explain_text
+from federation.graph.explain.explain import (
     EventExplanation,
     ResolutionExplanation,
     Verdict,
     explain_event,
     explain_resolution,
 )
+from federation.graph.resolution.chains import MissingEvent
+from federation.graph.resolution.conflicts import StateMap, deltas_of
 from federation.ports import KnownEvent
 from homeserver.config import Config
 from homeserver.engine.rooms.rooms import Room, Rooms, StateRef

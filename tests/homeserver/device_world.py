@@ -12,7 +12,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId, server_of
 from federation.events.signing import SigningKey, encode_base64, sign_json
 from federation.ports import UserDevices
-from federation.transport.client import FailureKind, FederationError
+from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.log.entries import (
     AccountDataEntry,

@@ -13,7 +13,7 @@ from federation.events.event import Event
 from federation.events.ids import ServerName
 from federation.graph.admission import Dropped
 from federation.ports import StoredServerKey
-from federation.transport.gap_filler import NotAtHand
+from federation.transport.inbound.gap_filler import NotAtHand
 from tests.simulation.checks import GraphCheck
 from tests.simulation.disks import RoomDisks, read_room
 from tests.simulation.network import Network

@@ -17,8 +17,8 @@ from federation.events.signatures import signature_payload
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.ports import Refused
-from federation.transport.client import FederationError, Request, build_target
-from federation.transport.gap_filler import NotAtHand
+from federation.transport.inbound.gap_filler import NotAtHand
+from federation.transport.requests.client import FederationError, Request, build_target
 from homeserver.errors import MatrixError
 from homeserver.storage.timeline.events import REJECTED
 from tests.simulation.disks import Stored, read_room

@@ -10,7 +10,7 @@ from federation.events import hashes
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey, UserId
-from federation.graph.auth_rules import auth_event_keys
+from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from homeserver.storage.timeline.events import ACCEPTED
 from tests.simulation.disks import Stored, current_state, read_room, snapshot_state

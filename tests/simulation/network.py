@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from federation.events.ids import ServerName
-from federation.transport.dialer import (
+from federation.transport.requests.dialer import (
     Answer,
     Bounds,
     DialError,

@@ -11,12 +11,12 @@ from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import room_version
+from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from federation.ports import Refused
-from federation.transport.event_fetcher import RoomRef
-from federation.transport.handshakes import MembershipWish
-from federation.transport.outside.failures import HandshakeFailed
+from federation.transport.joining.failures import HandshakeFailed
+from federation.transport.joining.joining import MembershipWish
+from federation.transport.requests.event_fetcher import RoomRef
 from homeserver.engine.rooms.room import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user

@@ -20,8 +20,8 @@ from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
 from federation.ports import Refused
-from federation.transport.client import FederationError
-from federation.transport.outside.failures import HandshakeFailed
+from federation.transport.joining.failures import HandshakeFailed
+from federation.transport.requests.client import FederationError
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.room import Room
 from homeserver.errors import MatrixError

@@ -6,8 +6,8 @@ import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.ports import Template
-from federation.transport.client import Request
-from federation.transport.handshakes import MembershipWish
+from federation.transport.joining.joining import MembershipWish
+from federation.transport.requests.client import Request
 from tests.federation.transport.loopback import loopback
 from tests.spec.spec_files import find_operation, needs_spec
 from tests.spec.witness import check_answer, check_request, take_faults

@@ -23,7 +23,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from federation.transport.client import FederationClient, Request
+from federation.transport.requests.client import FederationClient, Request
 from federation.transport.routes.endpoints import Endpoints, Handler
 from homeserver.api.http.app import Edge
 from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors

@@ -9,7 +9,7 @@ import orjson
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, ServerName, UserId, server_of
-from federation.transport.client import FederationError, Request, build_target
+from federation.transport.requests.client import FederationError, Request, build_target
 from tests.visibility.faults import Look
 from tests.visibility.model import Verdict, best
 

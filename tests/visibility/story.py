@@ -18,9 +18,9 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.events.room_versions import room_version
 from federation.graph.building import EventDraft
 from federation.ports import Refused
-from federation.transport.client import FederationError, build_target
-from federation.transport.handshakes import MembershipWish
-from federation.transport.outside.failures import HandshakeFailed
+from federation.transport.joining.failures import HandshakeFailed
+from federation.transport.joining.joining import MembershipWish
+from federation.transport.requests.client import FederationError, build_target
 from homeserver.errors import MatrixError
 from tests.simulation.network import Network, Weather
 from tests.simulation.server import SimulatedServer

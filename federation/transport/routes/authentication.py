@@ -38,18 +38,18 @@ from federation.limits import (
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
 from federation.ports import Clock, Refused
-from federation.transport.backoff import Backoffs
-from federation.transport.keyring import KeyDelayed, Keyring, KeyUnavailable
-from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
-from federation.transport.routes.budgets import ByteBudget
-from federation.transport.routes.request_rates import RequestRates
-from federation.transport.x_matrix import (
+from federation.transport.requests.backoff import Backoffs
+from federation.transport.requests.keyring import KeyDelayed, Keyring, KeyUnavailable
+from federation.transport.requests.x_matrix import (
     BadAuthorization,
     Credentials,
     SignedRequest,
     parse_authorization,
     verify_request,
 )
+from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
+from federation.transport.routes.budgets import ByteBudget
+from federation.transport.routes.request_rates import RequestRates
 
 _QUERY_FIELDS_MAX = 1_000
 

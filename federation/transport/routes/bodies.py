@@ -44,7 +44,7 @@ from federation.limits import (
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
 from federation.ports import Refused
-from federation.transport.client import encode_content
+from federation.transport.requests.client import encode_content
 from federation.transport.routes.budgets import Take
 
 

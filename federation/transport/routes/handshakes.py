@@ -36,8 +36,8 @@ from federation.ports import (
     ResidentAnswer,
     RoomWriter,
 )
-from federation.transport.outside.invite_states import InviteStates
-from federation.transport.policy_servers import Recommendations
+from federation.transport.inbound.policy_servers import Recommendations
+from federation.transport.joining.invite_states import InviteStates
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
 from federation.transport.routes.room_access import RoomAccess, parse_own_user, parse_room

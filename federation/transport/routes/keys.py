@@ -19,7 +19,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName, is_reachable_name
 from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
 from federation.ports import Refused
-from federation.transport.keyring import Keyring
+from federation.transport.requests.keyring import Keyring
 from federation.transport.routes.authentication import parse_query
 from federation.transport.routes.bodies import parse_object, read_body
 from federation.transport.routes.endpoints import Endpoints, Route

@@ -26,7 +26,7 @@ from federation.limits import (
     NOTARY_FETCHES_PER_S,
 )
 from federation.ports import Clock, Refused
-from federation.transport.keyring import Keyring
+from federation.transport.requests.keyring import Keyring
 from federation.transport.scheduling.rates import RateLimit
 
 

@@ -27,12 +27,12 @@ from federation.ports import (
     UserQueries,
 )
 from federation.transport.acl import ServerAcls
-from federation.transport.backoff import Backoffs
-from federation.transport.inbox import Inbox
-from federation.transport.keyring import Keyring
-from federation.transport.outside.invite_states import InviteStates
-from federation.transport.parsing.transactions import TransactionReader
-from federation.transport.policy_servers import Recommendations
+from federation.transport.inbound.inbox import Inbox
+from federation.transport.inbound.policy_servers import Recommendations
+from federation.transport.inbound.transactions import TransactionReader
+from federation.transport.joining.invite_states import InviteStates
+from federation.transport.requests.backoff import Backoffs
+from federation.transport.requests.keyring import Keyring
 from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes

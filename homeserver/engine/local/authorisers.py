@@ -27,8 +27,8 @@ from federation.events.ids import (
     UserId,
     parse_room_id,
 )
+from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from federation.ports import Refused
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user

@@ -20,8 +20,8 @@ import logging
 from collections.abc import Sequence
 
 from federation.events.ids import StateKey, UserId
+from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from homeserver import limits
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer

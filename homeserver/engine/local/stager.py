@@ -18,7 +18,7 @@ from federation.events.event import Event, EventTooLarge, InvalidEvent
 from federation.events.ids import EventId, RoomId, ServerName, server_of
 from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
-from federation.graph.auth_rules import auth_event_keys, check_auth
+from federation.graph.auth.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import EventDraft, build_event
 from federation.ports import Clock, KnownEvent, Metrics
 from homeserver import limits

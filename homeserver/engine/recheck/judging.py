@@ -25,8 +25,8 @@ from federation.graph.admission import (
     admit,
     needed_auth_events,
 )
-from federation.graph.auth_failures import AuthRule
-from federation.graph.auth_rules import AuthState
+from federation.graph.auth.auth_failures import AuthRule
+from federation.graph.auth.auth_rules import AuthState
 from federation.ports import KnownEvent
 from homeserver.engine.local.stager import Stager
 from homeserver.engine.rooms.room import Room

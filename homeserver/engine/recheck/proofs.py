@@ -24,7 +24,7 @@ import immutables
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Rejected, needed_auth_events
-from federation.graph.chains import topological_order
+from federation.graph.resolution.chains import topological_order
 from federation.ports import KnownEvent, Metrics
 from homeserver import limits
 from homeserver.engine.local.writer import Writer

@@ -15,7 +15,7 @@ from functools import partial
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
-from federation.graph.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NotRecommended, PolicyServer
 from federation.ports import KnownEvent, PolicyUnasked, Refused
 from homeserver.engine.local.writer import Writer

@@ -20,7 +20,7 @@ from federation.events.event import Event, load_auth_events
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
-from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
+from federation.graph.auth.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
 from federation.graph.building import EventDraft, references
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import JoinedRoom, Metrics, PolicyUnasked, Refused, ResidentAnswer, Template

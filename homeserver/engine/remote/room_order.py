@@ -9,7 +9,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
-from federation.graph.chains import topological_order
+from federation.graph.resolution.chains import topological_order
 from homeserver import limits
 from homeserver.engine.remote.displaced import Ancestors, AncestorWalk, Displaced
 from homeserver.engine.remote.places import Ends, Order, ends_of, places_between

@@ -1,7 +1,7 @@
 """Which state events of a room are in the auth chains of what all branches agree on.
 
 State resolution asks that of a few events only: those of the auth difference that no branch has in
-its state (`federation.graph.chains.Reached`).
+its state (`federation.graph.resolution.chains.Reached`).
 
 Rules:
 1. The answer is looked for upwards, from an event to those that cite it: so its cost follows the
@@ -21,7 +21,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
-from federation.graph.chains import topological_order
+from federation.graph.resolution.chains import topological_order
 
 _EVENT_BYTES = 550  # measured: the ID, the key, and an entry for each of four cited events
 

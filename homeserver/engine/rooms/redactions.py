@@ -21,7 +21,7 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, server_of
 from federation.events.redaction import redact_event
-from federation.graph.auth_rules import AuthState
+from federation.graph.auth.auth_rules import AuthState
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.log.staging import Redacting

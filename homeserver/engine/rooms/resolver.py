@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey
-from federation.graph.state_resolution import MissingEvent, resolve_deltas
+from federation.graph.resolution.state_resolution import MissingEvent, resolve_deltas
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.log.staging import extended

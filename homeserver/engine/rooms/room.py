@@ -21,8 +21,8 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
-from federation.graph.auth_chains import AuthChains
-from federation.graph.auth_rules import AuthState
+from federation.graph.auth.auth_rules import AuthState
+from federation.graph.resolution.auth_chains import AuthChains
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.log.entries import EventEntry, StateChange

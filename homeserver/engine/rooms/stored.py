@@ -7,7 +7,7 @@ from types import MappingProxyType
 from federation.events.event import load_event
 from federation.events.ids import StateKey, UserId
 from federation.events.room_versions import room_version
-from federation.graph.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
 from federation.ports import KnownEvent
 from homeserver.engine.log.entries import TransactionKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from federation.events.ids import UserId
-from federation.graph.power_levels import PowerLevels
+from federation.graph.auth.power_levels import PowerLevels
 
 MERGE_TYPE = "org.matrix.dummy_event"
 """The type that other servers use, too; clients need not know of such an event."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, UserId
-from federation.graph.power_levels import PowerLevels
+from federation.graph.auth.power_levels import PowerLevels
 from homeserver import limits
 
 AUTHORISER = "join_authorised_via_users_server"

@@ -19,8 +19,8 @@ from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
+from federation.graph.auth.power_levels import LEVEL_DEFAULTS, PowerLevels, read_level
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import LEVEL_DEFAULTS, PowerLevels, read_level
 from homeserver.rules.rooms.room_presets import CREATOR_LEVEL, TOMBSTONE_LEVEL_PRIVILEGED
 
 _CARRIED = (

@@ -22,7 +22,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from federation.ports import UserDevices
-from federation.transport.client import FederationError
+from federation.transport.requests.client import FederationError
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param
 from homeserver.rules.encryption.device_keys import (

@@ -33,7 +33,7 @@ from federation.events.ids import (
     parse_user_id,
     server_of,
 )
-from federation.transport.client import FederationError
+from federation.transport.requests.client import FederationError
 from homeserver import limits
 from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import MatrixError, invalid_param

@@ -25,7 +25,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from federation.ports import Clock, UserDevices
-from federation.transport.client import FederationError
+from federation.transport.requests.client import FederationError
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.log.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit

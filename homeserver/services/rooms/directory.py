@@ -29,8 +29,8 @@ from federation.events.ids import (
     parse_room_id,
     server_of,
 )
+from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from federation.ports import Clock
 from homeserver import errors, limits
 from homeserver.engine.rooms.rooms import Room

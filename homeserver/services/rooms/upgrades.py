@@ -21,8 +21,8 @@ from weakref import WeakValueDictionary
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, StateKey, UserId
 from federation.events.room_versions import RoomVersion
+from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from federation.ports import PolicyUnasked
 from homeserver import errors
 from homeserver.engine.local.stager import Made, make_room_id

@@ -23,8 +23,8 @@ from federation.events.ids import (
     UserId,
     parse_event_id,
 )
+from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.graph.power_levels import PowerLevels
 from homeserver import errors, limits
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.errors import MatrixError

@@ -1,7 +1,7 @@
 """Signing keys that other servers published.
 
 This is the KeyStore of `federation.ports`. Owns the table `server_keys`. What may be stored
-(signatures, validity) is `federation.transport.keyring`'s to decide.
+(signatures, validity) is `federation.transport.requests.keyring`'s to decide.
 
 Rules:
 1. A key stays after its server has dropped it from its document: old events are verified by it.

@@ -17,12 +17,12 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import room_version
-from federation.graph import chains as walks
 from federation.graph.admission import check_auth_chain
-from federation.graph.auth_chains import AuthChains
-from federation.graph.auth_rules import AuthState, check_auth
-from federation.graph.chains import LoadEvent, loader
-from federation.graph.state_resolution import resolve_deltas
+from federation.graph.auth.auth_rules import AuthState, check_auth
+from federation.graph.resolution import chains as walks
+from federation.graph.resolution.auth_chains import AuthChains
+from federation.graph.resolution.chains import LoadEvent, loader
+from federation.graph.resolution.state_resolution import resolve_deltas
 from tests.federation.graph.auth_graph import woven
 from tests.federation.graph.large_room import Delta, LargeRoom, forked
 

@@ -23,7 +23,7 @@ import trustme
 import uvloop
 
 from federation.events.ids import RoomId, UserId
-from federation.transport.handshakes import MembershipWish
+from federation.transport.joining.joining import MembershipWish
 from homeserver.storage.embedded import EmbeddedCluster
 from tests.bench.joins.measuring import Cost, Phases, Stalls, measured, settle_memory
 from tests.bench.joins.real_server import Net, RealServer, real_server

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import room_version
-from federation.graph import chains
-from federation.graph.chains import LoadEvent
+from federation.graph.resolution import chains
+from federation.graph.resolution.chains import LoadEvent
 
 V11 = room_version("11")
 LEVELS: tuple[str, str | None] = ("m.room.power_levels", "")

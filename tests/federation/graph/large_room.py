@@ -11,7 +11,7 @@ import immutables
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.events.room_versions import RoomVersion, room_version
-from federation.graph.chains import Citations, LoadEvent, loader
+from federation.graph.resolution.chains import Citations, LoadEvent, loader
 
 ADMIN = UserId("@admin:a")
 LEVELS: StateKey = ("m.room.power_levels", "")

@@ -8,9 +8,9 @@ from typing import Any
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
-from federation.graph.auth_chains import AuthChains
-from federation.graph.auth_rules import AuthState, check_auth
-from federation.graph.state_resolution import resolve
+from federation.graph.auth.auth_rules import AuthState, check_auth
+from federation.graph.resolution.auth_chains import AuthChains
+from federation.graph.resolution.state_resolution import resolve
 from tests.federation.graph.room_builder import ALICE, BOB, CAROL, DAVE, Room, ids_of
 
 StateIds = Mapping[StateKey, EventId]

@@ -9,9 +9,9 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId, server_of
 from federation.events.room_versions import SUPPORTED, RoomVersion, room_version
 from federation.events.signing import SigningKey
-from federation.graph.auth_rules import AuthState, auth_event_keys
+from federation.graph.auth.auth_rules import AuthState, auth_event_keys
 from federation.graph.building import EventDraft, build_event
-from federation.graph.chains import LoadEvent, MissingEvent
+from federation.graph.resolution.chains import LoadEvent, MissingEvent
 
 ALICE, BOB, CAROL, DAVE, EVE = (
     UserId(f"@{name}:{server}")

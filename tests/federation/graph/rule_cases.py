@@ -16,7 +16,7 @@ from typing import Any, Final
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.signing import SigningKey, sign_json
-from federation.graph.auth_failures import AuthRule as R
+from federation.graph.auth.auth_failures import AuthRule as R
 from federation.graph.building import EventDraft
 from tests.federation.graph.room_builder import ALICE, BOB, CAROL, DAVE, EVE, Room, event_of
 

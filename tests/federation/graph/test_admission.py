@@ -31,7 +31,7 @@ from federation.graph.admission import (
     signature_requirements,
     verify_signatures,
 )
-from federation.graph.auth_rules import AuthFailure, AuthRule, AuthState
+from federation.graph.auth.auth_rules import AuthFailure, AuthRule, AuthState
 from federation.graph.building import EventDraft, sign_event
 from tests.federation.graph.room_builder import (
     ALICE,

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import pytest
 
 from federation.events.room_versions import SUPPORTED, room_version
-from federation.graph.auth_rules import AuthFailure, AuthState, check_auth, check_auth_events
-from federation.graph.rule_numbers import number_of
+from federation.graph.auth.auth_rules import AuthFailure, AuthState, check_auth, check_auth_events
+from federation.graph.auth.rule_numbers import number_of
 from tests.federation.graph.auth_oracle import Case, auth_events_refusals, refusal
 from tests.federation.graph.random_auth import Question, citation, question
 

@@ -10,7 +10,7 @@ from federation.events import canonical_json, hashes
 from federation.events.event import Event, load_event, parse_pdu
 from federation.events.ids import EventId
 from federation.events.room_versions import SUPPORTED, room_version
-from federation.graph.auth_rules import AuthRule, AuthState, check_auth
+from federation.graph.auth.auth_rules import AuthRule, AuthState, check_auth
 from tests.federation.graph.room_builder import ALICE, BOB, CAROL, EVE, Room
 
 

@@ -13,7 +13,7 @@ from federation.events.room_versions import SUPPORTED
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, SoftFailed, settle, signature_requirements
-from federation.graph.auth_rules import AuthFailure
+from federation.graph.auth.auth_rules import AuthFailure
 from federation.graph.policy_servers import (
     POLICY_KEY_ID,
     NotRecommended,

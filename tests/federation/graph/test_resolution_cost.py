@@ -8,9 +8,9 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
-from federation.graph.auth_chains import AuthChains
-from federation.graph.conflicts import Overlay, split
-from federation.graph.state_resolution import resolve, resolve_deltas
+from federation.graph.resolution.auth_chains import AuthChains
+from federation.graph.resolution.conflicts import Overlay, split
+from federation.graph.resolution.state_resolution import resolve, resolve_deltas
 from tests.federation.graph.large_room import LEVELS, forked
 
 VERSIONS = ["1", "2", "11", "12"]

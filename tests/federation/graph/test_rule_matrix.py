@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from federation.events.room_versions import SUPPORTED, room_version
-from federation.graph.auth_failures import AuthFailure, AuthRule
-from federation.graph.auth_rules import AuthState, check_auth, check_auth_events
-from federation.graph.rule_numbers import number_of
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_rules import AuthState, check_auth, check_auth_events
+from federation.graph.auth.rule_numbers import number_of
 from tests.federation.graph.auth_oracle import Case, auth_events_refusals, refusal, told
 from tests.federation.graph.rule_cases import BY_WHAT_IS_DEPLOYED, PAGES, PAIRS, Asked, Pair
 

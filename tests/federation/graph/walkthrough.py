@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from federation.events.event import Event
 from federation.events.ids import EventId
-from federation.graph.conflicts import deltas_of
-from federation.graph.explain import (
+from federation.graph.explain.explain import (
     EventExplanation,
     ResolutionExplanation,
     Verdict,
     explain_event,
     explain_resolution,
 )
+from federation.graph.resolution.conflicts import deltas_of
 from tests.federation.graph.room_builder import ALICE, BOB, CAROL, Room, ids_of
 
 

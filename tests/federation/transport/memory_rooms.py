@@ -13,7 +13,7 @@ from federation.events.redaction import redact_event
 from federation.events.room_versions import RoomVersion, room_version
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
-from federation.graph.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
+from federation.graph.auth.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
 from federation.graph.building import EventDraft, build_event
 from federation.graph.policy_servers import (
     POLICY_KEY,
@@ -22,7 +22,7 @@ from federation.graph.policy_servers import (
     check_policy,
     policy_server_of,
 )
-from federation.graph.state_resolution import resolve
+from federation.graph.resolution.state_resolution import resolve
 from federation.ports import (
     Clock,
     JoinedRoom,

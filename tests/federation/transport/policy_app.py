@@ -18,7 +18,7 @@ from federation.events.ids import ServerName
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.graph.policy_servers import PolicyServer
-from federation.transport.x_matrix import parse_authorization
+from federation.transport.requests.x_matrix import parse_authorization
 
 SIGN_PATH = "/_matrix/policy/v1/sign"
 

@@ -18,7 +18,7 @@ from federation.limits import (
     OUTBOX_SAVE_S,
 )
 from federation.ports import Destination, Owed
-from federation.transport.dialer import Endpoint
+from federation.transport.requests.dialer import Endpoint
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 

@@ -8,8 +8,8 @@ import pytest
 
 from federation.events.ids import UserId
 from federation.events.room_versions import room_version
-from federation.graph.auth_failures import AuthRule
-from federation.graph.auth_rules import check_auth
+from federation.graph.auth.auth_failures import AuthRule
+from federation.graph.auth.auth_rules import check_auth
 from tests.federation.graph.large_room import ADMIN, LEVELS, LargeRoom
 from tests.homeserver.engine.large_engine_room import large_world, with_parents
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, Rejected, SoftFailed
-from federation.graph.auth_rules import AuthFailure, AuthRule
+from federation.graph.auth.auth_rules import AuthFailure, AuthRule
 from homeserver.cli import main
 from homeserver.config import Config, DatabaseSettings
 from homeserver.storage.database import DatabaseFailing

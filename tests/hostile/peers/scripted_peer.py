@@ -31,8 +31,8 @@ from federation.events.hashes import content_hash, event_id_of, reference_payloa
 from federation.events.ids import ServerName
 from federation.events.room_versions import ROOM_VERSIONS, RoomVersion
 from federation.events.signing import SigningKey
-from federation.transport.key_documents import build_key_document
-from federation.transport.x_matrix import SignedRequest, build_authorization
+from federation.transport.requests.key_documents import build_key_document
+from federation.transport.requests.x_matrix import SignedRequest, build_authorization
 from tests.hostile.clients.running_server import SERVER, Reply
 
 Answer = Callable[[str, Any], object]

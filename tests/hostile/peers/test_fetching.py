@@ -22,8 +22,8 @@ from federation.limits import (
     NOTARY_FETCHES_BURST,
     NOTARY_FETCHES_PER_REQUEST_MAX,
 )
-from federation.transport import dialer, event_fetcher, keyring
-from federation.transport.dialer import Bounds
+from federation.transport.requests import dialer, event_fetcher, keyring
+from federation.transport.requests.dialer import Bounds
 from tests.hostile.clients.running_server import Reply, running
 from tests.hostile.peers.conftest import World
 from tests.hostile.peers.scripted_peer import V1, Http, ScriptedPeer, scripted_peer

@@ -155,7 +155,7 @@ async def test_an_invite_shows_what_the_room_is_called(
 async def test_the_create_event_is_waited_for_a_short_while(
     world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, status: int
 ) -> None:
-    module = "federation.transport.outside.invite_states"
+    module = "federation.transport.joining.invite_states"
     monkeypatch.setattr(f"{module}.INVITE_CREATE_FETCH_S_MAX", seconds)
     room, user = ScriptedRoom(world.evil), await newcomer(world)
     transaction = {"origin": world.evil.name, "origin_server_ts": 1, "pdus": [room.create]}

@@ -16,7 +16,7 @@ import pytest
 
 from federation.events.ids import ServerName
 from federation.limits import NOTARY_REQUEST_BYTES_MAX, TRANSACTION_BYTES_MAX
-from federation.transport.x_matrix import SignedRequest, build_authorization
+from federation.transport.requests.x_matrix import SignedRequest, build_authorization
 from tests.hostile.clients.running_server import SERVER
 from tests.hostile.peers.conftest import World
 from tests.hostile.peers.scripted_peer import V1, Http

@@ -23,10 +23,10 @@ from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateK
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.ports import Clock, Refused
-from federation.transport.client import FailureKind, FederationError
-from federation.transport.handshakes import Handshakes, MembershipWish
-from federation.transport.outside.failures import HandshakeFailed
-from federation.transport.queries import Queries
+from federation.transport.joining.failures import HandshakeFailed
+from federation.transport.joining.joining import Handshakes, MembershipWish
+from federation.transport.requests.client import FailureKind, FederationError
+from federation.transport.requests.queries import Queries
 from homeserver import errors
 from homeserver.engine.local.writer import Signer
 from homeserver.engine.remote.remote_event_writer import Residents

@@ -1,6 +1,6 @@
 """What the services about rooms need of other servers: handshakes, as a Protocol.
 
-`app` hands over the implementation (over `federation.transport.handshakes`). All methods return
+`app` hands over the implementation (over `federation.transport.joining.joining`). All methods return
 after the result is committed here, and raise MatrixError: the other server's refusal with its
 code, or 502/504 when none of the servers could be asked.
 """

@@ -17,8 +17,8 @@ from federation.limits import (
     PDUS_PER_TRANSACTION_MAX,
     TRANSACTION_BYTES_MAX,
 )
-from federation.transport.dialer import Answer, Bounds, Endpoint, Outgoing
-from federation.transport.x_matrix import SignedRequest, build_authorization
+from federation.transport.requests.dialer import Answer, Bounds, Endpoint, Outgoing
+from federation.transport.requests.x_matrix import SignedRequest, build_authorization
 from tests.federation.transport.loopback import Peer, loopback
 
 BOUNDS = Bounds(timeout_s=10, bytes_max=100_000)

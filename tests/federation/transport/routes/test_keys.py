@@ -6,7 +6,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.signing import verify_json
 from federation.limits import NOTARY_SERVERS_PER_REQUEST_MAX
-from federation.transport.client import FederationError, Request
+from federation.transport.requests.client import FederationError, Request
 from tests.federation.transport.loopback import loopback
 
 QUERY = "/_matrix/key/v2/query"

@@ -16,7 +16,11 @@ from federation.limits import (
     NOTARY_FETCHES_PER_S,
 )
 from federation.ports import Refused
-from federation.transport.key_documents import KeyDocument, KeyDocuments, build_key_document
+from federation.transport.requests.key_documents import (
+    KeyDocument,
+    KeyDocuments,
+    build_key_document,
+)
 from federation.transport.routes.notary import Criteria, Notary
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 

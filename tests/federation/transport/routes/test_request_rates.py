@@ -18,7 +18,7 @@ from federation.limits import (
     UNPROVEN_REQUESTS_PER_S,
 )
 from federation.ports import Refused
-from federation.transport.keyring import Keyring
+from federation.transport.requests.keyring import Keyring
 from federation.transport.routes import request_rates
 from federation.transport.routes.request_rates import RequestRates
 from tests.federation.transport.loopback import loopback

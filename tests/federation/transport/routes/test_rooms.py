@@ -6,7 +6,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.limits import EVENT_IDS_PER_REQUEST_MAX, MISSING_EVENTS_SERVED_MAX
-from federation.transport.client import FederationError, Request, build_target
+from federation.transport.requests.client import FederationError, Request, build_target
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
 

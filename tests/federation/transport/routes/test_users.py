@@ -4,7 +4,7 @@ import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.limits import DEVICES_PER_USER_REQUEST_MAX, USERS_PER_KEYS_REQUEST_MAX
-from federation.transport.client import FederationError, Request
+from federation.transport.requests.client import FederationError, Request
 from tests.federation.transport.loopback import Peer, loopback
 
 V1 = "/_matrix/federation/v1"

@@ -18,7 +18,7 @@ from federation.events.ids import EventId, RoomId, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
 from federation.events.signatures import required_signers
 from federation.graph.admission import Accepted, Rejected, SoftFailed
-from federation.graph.auth_rules import auth_event_keys
+from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom
 from homeserver.app.engine import RoomEngine, build_engine

@@ -8,7 +8,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
-from federation.graph.auth_rules import auth_event_keys
+from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from homeserver.engine.remote.remote_event_writer import Residents
 from homeserver.engine.rooms.resolver import Resolver

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from federation.graph.admission import Accepted, Rejected
-from federation.graph.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
 from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log.tail import Placed

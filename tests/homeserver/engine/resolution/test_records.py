@@ -10,7 +10,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.events.room_versions import room_version
 from federation.graph.admission import SoftFailed
-from federation.graph.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.snapshots import StateMap, state_of

@@ -10,7 +10,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.events.room_versions import room_version
-from federation.graph.chains import auth_chain, loader
+from federation.graph.resolution.chains import auth_chain, loader
 from federation.ports import KnownEvent
 from homeserver import limits
 from homeserver.engine.log.staging import empty_view

@@ -15,8 +15,8 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
 from federation.events.room_versions import room_version
-from federation.graph.chains import Reached, auth_chain
-from federation.graph.state_resolution import resolve, resolve_deltas
+from federation.graph.resolution.chains import Reached, auth_chain
+from federation.graph.resolution.state_resolution import resolve, resolve_deltas
 from homeserver import limits
 from homeserver.engine.rooms import resolver
 from homeserver.engine.rooms import rooms as engine_rooms

@@ -7,7 +7,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import room_version
-from federation.graph.power_levels import PowerLevels
+from federation.graph.auth.power_levels import PowerLevels
 from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user
 
 A, B, C = (UserId(f"@{name}:here") for name in "abc")

@@ -7,7 +7,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import ROOM_VERSIONS
-from federation.graph.power_levels import PowerLevels
+from federation.graph.auth.power_levels import PowerLevels
 from homeserver import limits
 from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user
 

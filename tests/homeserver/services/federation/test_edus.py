@@ -10,7 +10,7 @@ from typing import Any, cast
 import orjson
 
 from federation.events.ids import DeviceId, ServerName, UserId
-from federation.transport.edus import EduReceiver
+from federation.transport.inbound.edus import EduReceiver
 from homeserver.metrics import MetricsStore
 from homeserver.services.encryption.to_device import ToDevice
 from tests.homeserver.device_world import Clock, random_bytes

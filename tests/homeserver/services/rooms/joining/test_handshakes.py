@@ -11,13 +11,13 @@ from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, SoftFailed
-from federation.graph.auth_rules import AuthFailure, AuthRule
+from federation.graph.auth.auth_rules import AuthFailure, AuthRule
 from federation.graph.building import EventDraft
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import Refused, Template
-from federation.transport.client import FailureKind, FederationError
-from federation.transport.handshakes import Knocked, MembershipWish
-from federation.transport.outside.failures import HandshakeFailed
+from federation.transport.joining.failures import HandshakeFailed
+from federation.transport.joining.joining import Knocked, MembershipWish
+from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.clock import SystemClock
 from homeserver.engine.local.writer import Signer
 from homeserver.errors import MatrixError, forbidden

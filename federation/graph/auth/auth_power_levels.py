@@ -1,0 +1,184 @@
+"""Auth rules of `m.room.power_levels` (spec: room versions, "Authorisation rules"; rule 10 of
+v12, rule 9 of v6 to v11).
+
+Rules:
+1. Levels are compared as the version reads them (`read_level`).
+2. An entry that stays as it was is never a reason to refuse, however high it is.
+3. Where the text is silent, what is deployed decides, for a difference splits rooms: power levels
+   without a state key are refused; before version 10 so are levels that can't be read as integers
+   (nor compared, then), once there are power levels to compare them with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from federation.events.event import Event
+from federation.events.ids import InvalidIdentifier, parse_user_id
+from federation.events.room_versions import RoomVersion
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_state import AuthState
+from federation.graph.auth.power_levels import LEVEL_DEFAULTS, Level, is_readable, read_level
+
+_Change = tuple[str, int | None, int | None]
+
+
+def check_power_levels(event: Event, state: AuthState) -> AuthFailure | None:
+    """The rules for a power levels event whose sender may send one; None when it is allowed."""
+    content, version = event.content, state.version
+    if event.state_key is None:
+        return AuthFailure(AuthRule.POWER_LEVEL_WITHOUT_STATE_KEY, "it has no state key")
+    # 10.1 to 10.3
+    failure = _check_form(content, version)
+    if failure is not None:
+        return failure
+    # 10.4
+    users = content.get("users", {})
+    if version.creators_are_privileged:
+        for creator in state.power_levels.creators:
+            if creator in users:
+                return AuthFailure(AuthRule.POWER_LEVEL_OF_CREATOR, f"{creator} is a creator")
+    # 10.5
+    current = state.event(("m.room.power_levels", ""))
+    if current is None:
+        return None
+    level = state.power_levels.user(event.sender)
+    # 10.6 to 10.8
+    for failure in (
+        _check_readable(current.content, content, version) if event.state_key == "" else None,
+        _check_named(current.content, content, level, version),
+        _check_map(current.content, content, "events", level, version),
+        _check_map(current.content, content, "notifications", level, version)
+        if version.notification_levels_guarded
+        else None,
+    ):
+        if failure is not None:
+            return failure
+    # 10.9, 10.10
+    return _check_users(current.content, event, level, version)
+
+
+def _check_form(content: Mapping[str, Any], version: RoomVersion) -> AuthFailure | None:
+    if version.integer_power_levels:
+        # 10.1
+        for name in LEVEL_DEFAULTS:
+            if name in content and type(content[name]) is not int:
+                return AuthFailure(AuthRule.POWER_LEVEL_NOT_INTEGER, f"{name} is no integer")
+        # 10.2
+        for name in ("events", "notifications"):
+            levels = content.get(name, {})
+            if type(levels) is not dict or not all(type(v) is int for v in levels.values()):
+                return AuthFailure(
+                    AuthRule.POWER_LEVEL_MAP_MALFORMED, f"{name} is no object of integers"
+                )
+    # 10.3
+    users = content.get("users", {})
+    if type(users) is not dict:
+        return AuthFailure(AuthRule.POWER_LEVEL_USERS_MALFORMED, "users is no object")
+    for user_id, value in users.items():
+        if read_level(value, version) is None:
+            return AuthFailure(
+                AuthRule.POWER_LEVEL_USERS_MALFORMED, f"the level of {user_id} is no integer"
+            )
+        try:
+            parse_user_id(user_id)
+        except InvalidIdentifier as error:
+            return AuthFailure(AuthRule.POWER_LEVEL_USERS_MALFORMED, f"{user_id[:80]}: {error}")
+    return None
+
+
+def _check_readable(
+    old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion
+) -> AuthFailure | None:
+    """Before version 10: can all levels be read that are compared?"""
+    if version.integer_power_levels:
+        return None
+    guarded = ("events", "notifications") if version.notification_levels_guarded else ("events",)
+    for content in (old, new):
+        for name in LEVEL_DEFAULTS:
+            if name in content and not is_readable(content[name]):
+                return AuthFailure(AuthRule.POWER_LEVEL_UNREADABLE, f"{name} can't be read")
+        for name in guarded:
+            levels = content.get(name, {})
+            # A text or a list without anything in it counts as an object without entries.
+            is_map = type(levels) is dict and all(map(is_readable, levels.values()))
+            if not is_map and not (type(levels) in (str, list) and not levels):
+                return AuthFailure(AuthRule.POWER_LEVEL_UNREADABLE, f"{name} can't be read")
+    return None
+
+
+def _changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion
+) -> Iterator[_Change]:
+    """The entries whose level was added, changed or removed, with both levels; in an order that
+    follows from the two events, so that all servers and all runs cite the same."""
+    # Only where all levels are integers: to Python `True` and `1` are equal, as levels they aren't.
+    if version.integer_power_levels and old == new:
+        return
+    for name in (*old, *(added for added in new if added not in old)):
+        before = read_level(old.get(name), version)
+        after = read_level(new.get(name), version)
+        if before != after:
+            yield name, before, after
+
+
+def _map(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = content.get(name)
+    return value if type(value) is dict else {}
+
+
+def _check_named(
+    old: Mapping[str, Any], new: Mapping[str, Any], level: Level, version: RoomVersion
+) -> AuthFailure | None:
+    """10.6: `users_default` and the other named levels."""
+    for name in LEVEL_DEFAULTS:
+        before = read_level(old.get(name), version)
+        after = read_level(new.get(name), version)
+        if before != after and _is_above(before, after, level):
+            return AuthFailure(
+                AuthRule.POWER_LEVEL_CHANGE_TOO_HIGH, f"{name}: {before} to {after} with {level}"
+            )
+    return None
+
+
+def _is_above(before: int | None, after: int | None, level: Level) -> bool:
+    return (before is not None and before > level) or (after is not None and after > level)
+
+
+def _check_map(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    name: str,
+    level: Level,
+    version: RoomVersion,
+) -> AuthFailure | None:
+    """10.7, 10.8: entries of `events` or `notifications`."""
+    for entry, before, after in _changes(_map(old, name), _map(new, name), version):
+        if _is_above(before, after, level):
+            return AuthFailure(
+                AuthRule.POWER_LEVEL_MAP_CHANGE_TOO_HIGH,
+                f"{name}.{entry[:80]}: {before} to {after} with {level}",
+            )
+    return None
+
+
+def _check_users(
+    old: Mapping[str, Any], event: Event, level: Level, version: RoomVersion
+) -> AuthFailure | None:
+    """10.9, 10.10: entries of `users`."""
+    changes = list(_changes(_map(old, "users"), _map(event.content, "users"), version))
+    # 10.9
+    for user_id, before, _ in changes:
+        if before is not None and user_id != event.sender and before >= level:
+            return AuthFailure(
+                AuthRule.POWER_LEVEL_OF_EQUAL, f"{user_id} has {before}, the sender {level}"
+            )
+    # 10.10
+    for user_id, _, after in changes:
+        if after is not None and after > level:
+            return AuthFailure(
+                AuthRule.POWER_LEVEL_USER_TOO_HIGH,
+                f"{user_id} gets {after}, the sender has {level}",
+            )
+    return None

@@ -1,0 +1,269 @@
+"""Authorisation rules (spec: room versions 1 to 12, "Authorisation rules"; server-server API,
+"Auth events selection").
+
+Rules:
+1. `check_auth` decides by a state alone; `check_auth_events` decides by the event's own
+   `auth_events`. Receipt checks 4, 5 and 6 are `check_auth` with three different states.
+2. The steps stand in the spec's order, numbered as in room version 12; differences between
+   versions are flags of `RoomVersion`.
+3. A refusal is a value that cites the rule; nothing raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from federation.events import canonical_json
+from federation.events.event import Event
+from federation.events.ids import (
+    EventId,
+    InvalidIdentifier,
+    RoomId,
+    StateKey,
+    parse_user_id,
+    server_of,
+)
+from federation.events.room_versions import ROOM_VERSIONS, RoomVersion
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
+from federation.graph.auth.auth_membership import VerifiedServers, check_membership
+from federation.graph.auth.auth_power_levels import check_power_levels
+from federation.graph.auth.auth_state import AuthState, Lookup, ParsedLevels
+
+__all__ = [
+    "AuthFailure",
+    "AuthRule",
+    "AuthState",
+    "Lookup",
+    "ParsedLevels",
+    "auth_event_keys",
+    "check_auth",
+    "check_auth_events",
+    "create_event_id",
+]
+
+
+def create_event_id(room_id: RoomId, version: RoomVersion) -> EventId | None:
+    """The create event that a room ID implies, in versions where it does; else None."""
+    return EventId("$" + room_id[1:]) if version.room_id_is_create_hash else None
+
+
+def check_auth(
+    event: Event, state: AuthState, *, verified_servers: VerifiedServers = None
+) -> AuthFailure | None:
+    """Is the event allowed by the room state? None if so, else the rule that forbids it.
+
+    `verified_servers` are the servers whose signatures on the event were verified; None says that
+    this was done before. The event's own `auth_events` are `check_auth_events`' matter.
+    """
+    # 1
+    if event.type == "m.room.create":
+        return _check_create(event)
+    # 2
+    create = state.create
+    if create is None:
+        return AuthFailure(AuthRule.STATE_WITHOUT_CREATE, "the state has no create event")
+    version = state.version
+    if event.room_id != create.room_id:
+        return AuthFailure(AuthRule.ROOM_ID_NOT_OF_CREATE, f"{event.room_id} is another room")
+    # 4
+    if state.local_only is not None and server_of(event.sender) != state.local_only:
+        return AuthFailure(AuthRule.NOT_FEDERATED, f"only {state.local_only} may take part")
+    # 4 of v1 to v5
+    if version.aliases_in_auth_rules and event.type == "m.room.aliases":
+        return _check_aliases(event)
+    # 5
+    if event.type == "m.room.member":
+        return check_membership(event, state, verified_servers)
+    # 6
+    if state.membership(event.sender) != "join":
+        return AuthFailure(AuthRule.SENDER_NOT_JOINED, f"{event.sender} is not joined")
+    return _check_level(event, state)
+
+
+def _check_level(event: Event, state: AuthState) -> AuthFailure | None:
+    """7 to 11: what a joined sender may send."""
+    levels = state.power_levels
+    level = levels.user(event.sender)
+    # 7
+    if event.type == "m.room.third_party_invite":
+        if level >= levels.invite:
+            return None
+        return AuthFailure(
+            AuthRule.THIRD_PARTY_INVITE_LEVEL, f"{event.sender} has {level} of {levels.invite}"
+        )
+    # 8
+    state_key = event.state_key
+    required = levels.event(event.type, is_state=state_key is not None)
+    if required > level:
+        return AuthFailure(AuthRule.LEVEL_TOO_LOW, f"{event.sender} has {level} of {required}")
+    # 9
+    if state_key is not None and state_key[:1] == "@" and state_key != event.sender:
+        return AuthFailure(AuthRule.STATE_KEY_OF_OTHER_USER, f"the state key is {state_key}")
+    # 10
+    if event.type == "m.room.power_levels":
+        return check_power_levels(event, state)
+    # 11 of v1, v2
+    if state.version.redactions_in_auth_rules and event.type == "m.room.redaction":
+        return _check_redaction(event, level, levels.redact)
+    # 11
+    return None
+
+
+def _check_create(event: Event) -> AuthFailure | None:
+    version, content = event.version, event.content
+    # 1.1
+    if event.prev_events:
+        return AuthFailure(AuthRule.CREATE_HAS_PREV_EVENTS, "prev_events is not empty")
+    # 1.2
+    if version.room_id_is_create_hash:
+        if "room_id" in canonical_json.decode_lenient(event.raw):
+            return AuthFailure(AuthRule.CREATE_HAS_ROOM_ID, "the event has a room_id")
+    elif server_of(event.room_id) != server_of(event.sender):
+        return AuthFailure(AuthRule.CREATE_OF_OTHER_DOMAIN, f"the sender is {event.sender}")
+    # 1.3
+    name = content.get("room_version")
+    if "room_version" in content and (type(name) is not str or name not in ROOM_VERSIONS):
+        return AuthFailure(AuthRule.CREATE_VERSION_UNKNOWN, f"room version {str(name)[:40]!r}")
+    # 1.4 of v1 to v10
+    if version.creator_in_content and "creator" not in content:
+        return AuthFailure(AuthRule.CREATE_WITHOUT_CREATOR, "content has no creator")
+    # 1.4
+    if version.additional_creators and "additional_creators" in content:
+        return _check_additional_creators(content["additional_creators"])
+    return None
+
+
+def _check_additional_creators(value: Any) -> AuthFailure | None:
+    rule = AuthRule.CREATE_ADDITIONAL_CREATORS
+    if type(value) is not list or not all(type(entry) is str for entry in value):
+        return AuthFailure(rule, "additional_creators is no array of strings")
+    for entry in value:
+        try:
+            parse_user_id(entry)
+        except InvalidIdentifier as error:
+            return AuthFailure(rule, f"{entry[:80]}: {error}")
+    return None
+
+
+def _check_aliases(event: Event) -> AuthFailure | None:
+    if event.state_key != server_of(event.sender):
+        return AuthFailure(AuthRule.ALIASES_OF_OTHER_SERVER, f"the sender is {event.sender}")
+    return None
+
+
+def _check_redaction(event: Event, level: int | float, redact: int) -> AuthFailure | None:
+    redacted = event.redacts or ""
+    if level >= redact or (":" in redacted and server_of(redacted) == server_of(event.event_id)):
+        return None
+    return AuthFailure(AuthRule.REDACTION_LEVEL, f"{event.sender} has {level} of {redact}")
+
+
+def check_auth_events(
+    event: Event, auth_events: Sequence[Event], rejected: Callable[[EventId], bool]
+) -> AuthFailure | None:
+    """Are the event's own auth events the right ones? None if so (rules 2 and 3 of v12).
+
+    *Precondition:* `auth_events` are the events that `event.auth_events` names, all of them.
+    `rejected` says of an event ID whether that event was rejected; in versions whose room ID
+    implies the create event it is asked for that one too.
+    """
+    # 1: what follows isn't asked of create events.
+    if event.type == "m.room.create":
+        return None
+    version = event.version
+    # 2
+    implied = create_event_id(event.room_id, version)
+    if implied is not None and rejected(implied):
+        return AuthFailure(AuthRule.ROOM_ID_NOT_OF_CREATE, "the create event was rejected")
+    expected = auth_event_keys(
+        event.type,
+        sender=event.sender,
+        state_key=event.state_key,
+        content=event.content,
+        version=version,
+    )
+    seen: set[StateKey] = set()
+    for auth_event in auth_events:
+        failure = _check_auth_event(event, auth_event, expected, seen)
+        if failure is not None:
+            return failure
+    # 3.3, after the others of its list: a wrong selection is this event's own fault.
+    for event_id in event.auth_events:
+        if rejected(event_id):
+            return AuthFailure(AuthRule.AUTH_EVENT_REJECTED, f"{event_id} was rejected")
+    # 2.4 of v1 to v11
+    if version.create_in_auth_events and ("m.room.create", "") not in seen:
+        return AuthFailure(AuthRule.AUTH_EVENTS_WITHOUT_CREATE, "no create event")
+    return None
+
+
+def _check_auth_event(
+    event: Event, auth_event: Event, expected: Sequence[StateKey], seen: set[StateKey]
+) -> AuthFailure | None:
+    event_id, state_key = auth_event.event_id, auth_event.state_key
+    # 3.2, for events that aren't state at all
+    if state_key is None:
+        return AuthFailure(AuthRule.AUTH_EVENTS_UNEXPECTED, f"{event_id} is no state event")
+    key = (auth_event.type, state_key)
+    # 3.1
+    if key in seen:
+        return AuthFailure(AuthRule.AUTH_EVENTS_DUPLICATE, f"two of {key}")
+    seen.add(key)
+    # 3.2
+    if key not in expected:
+        return AuthFailure(AuthRule.AUTH_EVENTS_UNEXPECTED, f"{event_id} is {key}")
+    # 3.5
+    if auth_event.room_id != event.room_id:
+        return AuthFailure(
+            AuthRule.AUTH_EVENT_OF_OTHER_ROOM, f"{event_id} is of {auth_event.room_id}"
+        )
+    return None
+
+
+_CREATE: StateKey = ("m.room.create", "")
+_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+_JOIN_RULES: StateKey = ("m.room.join_rules", "")
+
+
+def auth_event_keys(
+    event_type: str,
+    *,
+    sender: str,
+    state_key: str | None,
+    content: Mapping[str, Any],
+    version: RoomVersion,
+) -> tuple[StateKey, ...]:
+    """The keys of the state events that an event must cite, where the state has them.
+
+    Spec: server-server API, "Auth events selection". Each key once.
+    """
+    if event_type == "m.room.create":
+        return ()
+    sender_key: StateKey = ("m.room.member", sender)
+    keys: tuple[StateKey, ...] = (
+        (_CREATE, _POWER_LEVELS, sender_key)
+        if version.create_in_auth_events
+        else (_POWER_LEVELS, sender_key)
+    )
+    if event_type != "m.room.member":
+        return keys
+    if state_key is not None and state_key != sender:
+        keys += (("m.room.member", state_key),)
+    membership = content.get("membership")
+    if membership in ("join", "invite", "knock"):
+        keys += (_JOIN_RULES,)
+    if membership == "invite":
+        keys += _third_party_key(content)
+    elif membership == "join" and version.restricted_joins:
+        authoriser = content.get("join_authorised_via_users_server")
+        if type(authoriser) is str and authoriser not in (sender, state_key):
+            keys += (("m.room.member", authoriser),)
+    return keys
+
+
+def _third_party_key(content: Mapping[str, Any]) -> tuple[StateKey, ...]:
+    invite = content.get("third_party_invite")
+    signed = invite.get("signed") if type(invite) is dict else None
+    token = signed.get("token") if type(signed) is dict else None
+    return (("m.room.third_party_invite", token),) if type(token) is str else ()

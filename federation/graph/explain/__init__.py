@@ -1,0 +1,1 @@
+"""Decisions replayed step by step, with the rule that decided, as values, text and JSON."""

@@ -1,0 +1,369 @@
+"""Decides received events: answers the needs of `admit` from the store, then from other servers.
+
+Rules:
+1. What is at hand decides at once, without the network (`judge_at_hand`).
+2. Otherwise a work-list, without recursion. First the gap is asked for (get_missing_events, a
+   bounded number of rounds), then single events, then auth chains; what still lacks its parents
+   is judged by the state before it on another server's word, and marked so. The oldest events
+   that came are judged first: it is they whose state is asked for.
+3. Of what a server returns only ancestors of the event that is being decided count, by their own
+   prev_events; an answer that brings none of them ends the asking. What is missing below an event
+   that has a place here is history, which backfill puts where it belongs: it is no news.
+4. Nothing is guessed: what can't be had leaves the event undecided, to be tried again.
+5. A server that let us wait is passed over (`slow_servers`). Who is asked beside the origin and
+   the sender's server changes with each attempt.
+6. What passed all checks but that of the room's policy server is shown to that first.
+
+Spec: server-server API, "Checks performed on receipt of a PDU", "Backfilling and retrieving missing
+events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from federation.events.event import Event
+from federation.events.ids import EventId, ServerName, StateKey, server_of
+from federation.graph.admission import (
+    Accepted,
+    Dropped,
+    DropReason,
+    Need,
+    NeedAuthEvents,
+    NeedKeys,
+    NeedStateBefore,
+    Rejected,
+    SoftFailed,
+    Verdict,
+    Waiting,
+    admit,
+)
+from federation.graph.auth.auth_rules import AuthState
+from federation.graph.resolution.chains import topological_order
+from federation.limits import (
+    GAP_EVENTS_MAX,
+    GAP_EVENTS_PER_ROUND,
+    GAP_ROUNDS_MAX,
+    GAP_STATES_MAX,
+    NEEDS_PER_EVENT_MAX,
+    SERVERS_ASKED_MAX,
+    SINGLE_EVENT_FETCHES_MAX,
+    SINGLE_EVENT_ROUNDS_MAX,
+)
+from federation.ports import (
+    EventStore,
+    Metrics,
+    PolicyRefusal,
+    PolicyUnasked,
+    RoomWriter,
+)
+from federation.transport.inbound.policy_servers import Asked, Recommendations
+from federation.transport.requests.client import FederationError
+from federation.transport.requests.event_fetcher import EventFetcher, RoomRef
+from federation.transport.signature_checks import SignatureChecker
+
+_V1 = "/_matrix/federation/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """What the event lacks can't be had now; `detail` is for the log."""
+
+    detail: str
+
+
+Outcome = Accepted | SoftFailed | Rejected | Dropped | Undecided
+
+
+class NotAtHand(Exception):
+    """A need that only other servers can answer."""
+
+
+class GapFiller:
+    """Drives `admit`, and hands events to the writer."""
+
+    def __init__(
+        self,
+        name: ServerName,
+        *,
+        store: EventStore,
+        writer: RoomWriter,
+        signatures: SignatureChecker,
+        fetcher: EventFetcher,
+        recommendations: Recommendations,
+        metrics: Metrics,
+    ) -> None:
+        self._name, self._store, self._writer = name, store, writer
+        self._recommendations = recommendations
+        self._signatures, self._fetcher, self._metrics = signatures, fetcher, metrics
+
+    # --- without the network ----------------------------------------------------------------------
+
+    async def judge_at_hand(self, event: Event) -> Verdict:
+        """The verdict by what is stored. Raises NotAtHand where it isn't enough."""
+        required = await self._signatures.read(event)
+        verdict = await self._drive(event, admit(event, required=required), None)
+        if isinstance(verdict, Waiting):
+            raise NotAtHand
+        return verdict
+
+    async def accept_at_hand(self, event: Event) -> Accepted | SoftFailed | Rejected | Dropped:
+        """Decides an event and hands it in, where all that it needs is stored; returns after the
+        commit. Raises NotAtHand."""
+        verdict = await self.judge_at_hand(event)
+        if isinstance(verdict, Dropped):
+            return verdict
+        assert isinstance(verdict, Accepted | SoftFailed | Rejected), "admit's final verdicts"
+        if isinstance(verdict, Rejected) and await self._unknown_parents([event]):
+            raise NotAtHand
+        try:
+            return await self._writer.accept(event, verdict)
+        except PolicyUnasked:  # in rooms without a policy server, this costs nothing
+            raise NotAtHand from None
+
+    async def _drive(
+        self,
+        event: Event,
+        steps: Generator[Need, Any, Verdict],
+        state_before: AuthState | None,
+        *,
+        fetch_keys: bool = False,
+    ) -> Verdict:
+        """Runs `admit` to its end; `state_before` stands for the store's when given."""
+        answer: object = None
+        for _ in range(NEEDS_PER_EVENT_MAX):
+            try:
+                need = steps.send(answer)
+            except StopIteration as stop:
+                verdict: Verdict = stop.value
+                return verdict
+            match need:
+                case NeedKeys():
+                    answer = await self._keys(need, fetch=fetch_keys)
+                case NeedAuthEvents():
+                    answer = await self._store.load_events(need.event_ids)
+                case NeedStateBefore():
+                    answer = state_before or await self._store.state_before(event)
+        raise AssertionError("admit asks without end")
+
+    async def _keys(self, need: NeedKeys, *, fetch: bool) -> object:
+        if fetch:
+            return await self._signatures.fetch_keys(need)
+        keys = await self._signatures.load_keys(need)
+        if keys is None:
+            raise NotAtHand
+        return keys
+
+    # --- with the network -------------------------------------------------------------------------
+
+    async def settle(self, event: Event, origin: ServerName, *, attempts: int = 0) -> Outcome:
+        """Decides an event with the help of other servers and hands it in, with what it lacks.
+        `attempts`: how often that failed before."""
+        signers = await self._signatures.check(event)
+        if isinstance(signers, DropReason):
+            if signers is DropReason.KEY_UNAVAILABLE:
+                return Undecided("no key for a signature")
+            return Dropped(signers)
+        servers = await self._servers(event, origin, attempts)
+        if await self._unknown_parents([event]):
+            await self._bring_parents(event, servers)
+        if not await self._bring_auth_events(event, servers):
+            return Undecided("auth events can't be had")
+        return await self._settle_one(event, signers, servers)
+
+    async def _servers(self, event: Event, origin: ServerName, attempts: int) -> list[ServerName]:
+        """Whom to ask: the origin, the sender's server, then others in the room, each time
+        different ones; none that is slow."""
+        joined = sorted(await self._store.joined_servers(event.room_id))
+        start = attempts * SERVERS_ASKED_MAX % max(1, len(joined))
+        ordered = dict.fromkeys([origin, server_of(event.sender), *joined[start:], *joined[:start]])
+        able = [one for one in ordered if one != self._name and not self._fetcher.is_slow(one)]
+        return able[:SERVERS_ASKED_MAX]
+
+    async def _settle_one(
+        self, event: Event, signers: frozenset[ServerName], servers: Sequence[ServerName]
+    ) -> Outcome:
+        """Decides one event whose parents were sought: by the store, else on another's word."""
+        if not await self._unknown_parents([event]):
+            verdict = await self._drive(event, admit(event, verified_servers=signers), None)
+            return await self._hand_in(event, verdict, None)
+        for server in self._able(servers):
+            try:
+                state = await self._fetcher.fetch_state(server, event.event_id, _room(event))
+            except FederationError:
+                continue  # the next server may know it
+            if state is None:
+                continue
+            before = await self._auth_state(event, state)
+            verdict = await self._drive(event, admit(event, verified_servers=signers), before)
+            self._metrics.count("federation_states_on_anothers_word")
+            return await self._hand_in(event, verdict, state)
+        return Undecided("neither parents nor the state before it can be had")
+
+    async def _hand_in(
+        self, event: Event, verdict: Verdict, state: Mapping[StateKey, EventId] | None
+    ) -> Outcome:
+        match verdict:
+            case Waiting():
+                return Undecided(f"lacks {len(verdict.missing)} events")
+            case Dropped():
+                return verdict
+            case Accepted():
+                asked = await self._recommendations.ask(event)
+                if isinstance(asked, PolicyRefusal):
+                    return Undecided(asked.detail)
+            case _:
+                asked = Asked(event, None)
+        try:
+            if state is None:
+                return await self._writer.accept(asked.event, verdict, asked=asked.policy)
+            return await self._writer.accept_with_state(
+                asked.event, verdict, state, asked=asked.policy
+            )
+        except PolicyUnasked:
+            return Undecided("the room's policy server has just changed")
+
+    async def _auth_state(self, event: Event, state: Mapping[StateKey, EventId]) -> AuthState:
+        stored = await self._store.load_events(list(state.values()))
+        by_key = {key: stored[event_id].event for key, event_id in state.items()}
+        return AuthState(event.version, by_key.get)
+
+    async def _unknown_parents(self, events: Collection[Event]) -> set[EventId]:
+        """The parents of `events` that have no place in the room here."""
+        parents = {parent for event in events for parent in event.prev_events}
+        return parents - await self._placed(parents)
+
+    async def _placed(self, event_ids: Collection[EventId]) -> set[EventId]:
+        stored = await self._store.load_events(event_ids)
+        return {event_id for event_id, known in stored.items() if not known.outlier}
+
+    # --- auth events ------------------------------------------------------------------------------
+
+    async def _bring_auth_events(self, event: Event, servers: Sequence[ServerName]) -> bool:
+        """Sees to it that the event's auth events are stored; False when they can't be had."""
+        for server in self._able(servers):
+            if not await self._fetcher.missing_auth_events([event]):
+                return True
+            await self._fetcher.fetch_auth_events(event, server)
+            if not await self._fetcher.missing_auth_events([event]):
+                return True
+            try:
+                chain = await self._fetcher.fetch_auth_chain(server, event.event_id, _room(event))
+            except FederationError:
+                continue  # the next server may have it
+            await self._fetcher.keep_outliers(chain, giver=server)
+        return not await self._fetcher.missing_auth_events([event])
+
+    def _able(self, servers: Sequence[ServerName]) -> Iterator[ServerName]:
+        """Those servers that haven't become slow meanwhile."""
+        return (server for server in servers if not self._fetcher.is_slow(server))
+
+    # --- parents ----------------------------------------------------------------------------------
+
+    async def _bring_parents(self, event: Event, servers: Sequence[ServerName]) -> None:
+        """Fetches events between what is known and `event`, and hands in, oldest first, those that
+        can be decided."""
+        gap: dict[EventId, Event] = {}
+        for server in self._able(servers):
+            await self._fetch_gap(event, server, gap)
+            if not await self._open_ends(event, gap):
+                break
+        if not gap:
+            await self._fetch_single_parents(event, servers, gap)
+        self._metrics.count("federation_gap_events", len(gap))
+        if all(one.prev_events for one in gap.values()):
+            await self._settle_gap(gap, servers)
+        # else it reaches the room's creation, so it leads past our joining: that is history, which
+        # backfill brings, and not news
+
+    async def _fetch_gap(self, event: Event, server: ServerName, gap: dict[EventId, Event]) -> None:
+        """Adds ancestors of `event` to `gap`, round by round, until it is closed, the server
+        brings nothing new, or a limit is reached."""
+        room = _room(event)
+        heads = list(await self._store.heads(event.room_id))
+        min_depth = await self._store.first_depth(event.room_id)
+        for _ in range(GAP_ROUNDS_MAX):
+            missing = await self._open_ends(event, gap)
+            if not missing or len(gap) >= GAP_EVENTS_MAX:
+                return
+            latest = [one for one in (event, *gap.values()) if missing & set(one.prev_events)]
+            content = {
+                "earliest_events": heads[:20],
+                "latest_events": [one.event_id for one in latest[:20]],
+                "limit": GAP_EVENTS_PER_ROUND,
+                "min_depth": min_depth,
+            }
+            try:
+                events = await self._fetcher.fetch_missing(server, room, content)
+            except FederationError:
+                return  # the next server is asked
+            if not take_ancestors(await self._newer(events, min_depth), missing, gap):
+                return
+
+    async def _fetch_single_parents(
+        self, event: Event, servers: Sequence[ServerName], gap: dict[EventId, Event]
+    ) -> None:
+        """As `_fetch_gap`, one by one, from servers that answered nothing else."""
+        min_depth = await self._store.first_depth(event.room_id)
+        for server in self._able(servers):
+            for _ in range(SINGLE_EVENT_ROUNDS_MAX):
+                missing = await self._open_ends(event, gap)
+                if not missing or len(missing) > SINGLE_EVENT_FETCHES_MAX:
+                    return
+                found = await self._fetcher.fetch_events(server, missing, _room(event))
+                if not take_ancestors(await self._newer(found, min_depth), missing, gap):
+                    break
+
+    async def _newer(self, events: Sequence[Event], min_depth: int) -> list[Event]:
+        """Those that may belong to a gap: not older than our membership, and without a place here,
+        so that nothing is reached through what is known."""
+        placed = await self._placed([one.event_id for one in events])
+        return [one for one in events if one.depth >= min_depth and one.event_id not in placed]
+
+    async def _open_ends(self, event: Event, gap: Mapping[EventId, Event]) -> set[EventId]:
+        """Parents that are neither known nor in the gap."""
+        return (await self._unknown_parents([event, *gap.values()])) - gap.keys()
+
+    async def _settle_gap(
+        self, gap: Mapping[EventId, Event], servers: Sequence[ServerName]
+    ) -> None:
+        """Decides the events of a gap, parents first. One that can't be decided is left out; those
+        after it are then judged on another server's word. A bounded number may need that."""
+        signers = await self._signatures.check_many(list(gap.values()))
+        order = topological_order(gap, lambda one: gap[one].prev_events)
+        asks_left = GAP_STATES_MAX
+        for event_id in order:
+            event, verified = gap[event_id], signers[event_id]
+            if isinstance(verified, DropReason):
+                continue
+            if await self._fetcher.missing_auth_events([event]) or await self._unknown_parents(
+                [event]
+            ):
+                if asks_left == 0:
+                    continue
+                asks_left -= 1
+            if await self._bring_auth_events(event, servers):
+                await self._settle_one(event, verified, servers)
+
+
+def take_ancestors(
+    events: Sequence[Event], missing: Collection[EventId], gap: dict[EventId, Event]
+) -> bool:
+    """Adds to the gap those events that are reached from what is missing; was there any?"""
+    by_id = {event.event_id: event for event in events}
+    work = [event_id for event_id in missing if event_id in by_id]
+    taken = False
+    while work:
+        event_id = work.pop()
+        if event_id in gap or len(gap) >= GAP_EVENTS_MAX:
+            continue
+        event = gap[event_id] = by_id[event_id]
+        taken = True
+        work.extend(parent for parent in event.prev_events if parent in by_id)
+    return taken
+
+
+def _room(event: Event) -> RoomRef:
+    return RoomRef(event.room_id, event.version)

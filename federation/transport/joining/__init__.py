@@ -1,0 +1,1 @@
+"""Joins, knocks, leaves and invites that take two servers."""

@@ -1,0 +1,83 @@
+"""Events that end an invite or a knock of a user of ours in a room that this server isn't in.
+
+They come in transactions, from the server of whoever withdraws the invite, kicks or bans. Rules:
+1. The room's state isn't here, so what is asked for is proof that the sender is in the room: the
+   event bears the signature of its sender's server, which is the one that delivers it, and it
+   names the invite or knock among its auth events, whose ID only servers in the room know.
+2. Only the newest invite or knock is ended, by an event that names just that: one that comes late
+   ends no later invite. Whatever else comes of such a room is refused.
+
+Spec: server-server API, "Checks performed on receipt of a PDU", "Auth events selection".
+"""
+
+from __future__ import annotations
+
+from federation.events.canonical_json import JsonObject
+from federation.events.event import Event
+from federation.events.ids import (
+    EventId,
+    InvalidIdentifier,
+    RoomId,
+    ServerName,
+    UserId,
+    parse_user_id,
+    server_of,
+)
+from federation.events.room_versions import RoomVersion
+from federation.graph.admission import DropReason
+from federation.ports import OutsideMembership, OutsideRooms
+from federation.transport.inbound.transactions import ReceivedPdu
+from federation.transport.signature_checks import SignatureChecker
+
+_ENDS = ("leave", "ban")
+
+
+class NotForUs(Exception):
+    """An event of a room that this server isn't in, which changes nothing for a user of ours.
+    `version` is the room's, as far as an invite or knock tells."""
+
+    def __init__(self, detail: str, version: RoomVersion | None = None) -> None:
+        super().__init__(detail)
+        self.version = version
+
+
+class Departures:
+    """Takes such events in."""
+
+    def __init__(
+        self, name: ServerName, outside: OutsideRooms, signatures: SignatureChecker
+    ) -> None:
+        self._name, self._outside, self._signatures = name, outside, signatures
+
+    async def receive(self, origin: ServerName, room_id: RoomId, received: ReceivedPdu) -> EventId:
+        """Takes a PDU, an object, of a room that we aren't in; returns its event ID. Raises
+        NotForUs, InvalidEvent."""
+        user_id = self._user(received.value)
+        mine = await self._outside.find(room_id, user_id)
+        if mine is None:
+            raise NotForUs("not in the room")
+        event = await received.parse(mine.version)
+        if event.room_id != room_id or not _may_end(event, mine, origin):
+            raise NotForUs("not in the room", mine.version)
+        if isinstance(await self._signatures.check(event), DropReason):
+            raise NotForUs("the event's signatures aren't valid", mine.version)
+        await self._outside.end(event, mine.event_id)
+        return event.event_id
+
+    def _user(self, pdu: JsonObject) -> UserId:
+        """The user of ours that a member event is about."""
+        try:
+            user_id = parse_user_id(str(pdu.get("state_key")))
+        except InvalidIdentifier:
+            raise NotForUs("not in the room") from None
+        if pdu.get("type") != "m.room.member" or server_of(user_id) != self._name:
+            raise NotForUs("not in the room")
+        return user_id
+
+
+def _may_end(event: Event, mine: OutsideMembership, origin: ServerName) -> bool:
+    return (
+        event.membership in _ENDS
+        and server_of(event.sender) == origin
+        and mine.event_id in event.auth_events
+    )

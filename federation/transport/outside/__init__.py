@@ -1,1 +1,0 @@
-"""Rooms that this server isn't in, but in which a user of ours is invited, or knocks."""

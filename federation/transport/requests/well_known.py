@@ -1,0 +1,134 @@
+"""`/.well-known/matrix/server`: which server answers for a host name.
+
+Rules:
+1. Redirects are followed, a bounded number, only to https, each target resolved and checked anew.
+2. A valid answer is kept as its cache headers say, between bounds; a failure up to an hour,
+   doubling with each further failure. The cache is bounded: the oldest entry is dropped.
+3. Whatever is wrong with the answer means that there is no delegation, never a failed resolution.
+
+Spec: server-server API, "Resolving server names", step 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from federation.events.ids import ServerName, is_reachable_name
+from federation.limits import (
+    RESOLVE_CACHE_ENTRIES_MAX,
+    WELL_KNOWN_BYTES_MAX,
+    WELL_KNOWN_CACHE_S_DEFAULT,
+    WELL_KNOWN_CACHE_S_MAX,
+    WELL_KNOWN_CACHE_S_MIN,
+    WELL_KNOWN_ERROR_S_MAX,
+    WELL_KNOWN_ERROR_S_MIN,
+    WELL_KNOWN_REDIRECTS_MAX,
+    WELL_KNOWN_S_MAX,
+)
+from federation.ports import Clock
+from federation.transport.acl import ip_of
+from federation.transport.requests.answers import parse_document
+from federation.transport.requests.dialer import (
+    Answer,
+    Bounds,
+    Dialer,
+    DialError,
+    Endpoint,
+    Outgoing,
+)
+
+_PATH = "/.well-known/matrix/server"
+_MAX_AGE = re.compile(r"max-age\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
+_BOUNDS = Bounds(timeout_s=WELL_KNOWN_S_MAX, bytes_max=WELL_KNOWN_BYTES_MAX)
+
+Lookup = Callable[[str], Awaitable[tuple[str, ...]]]
+"""Addresses of a host name; raises OSError where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    delegated: ServerName | None
+    until_s: float
+    failures: int
+
+
+class WellKnown:
+    """Delegations by host name."""
+
+    def __init__(self, dialer: Dialer, lookup: Lookup, clock: Clock) -> None:
+        self._dialer, self._lookup, self._clock = dialer, lookup, clock
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+
+    async def delegated(self, host: str) -> ServerName | None:
+        """The server name that `host` delegates to; None where it doesn't."""
+        entry = self._entries.get(host)
+        if entry is not None and entry.until_s > self._clock.monotonic_s():
+            return entry.delegated
+        try:
+            answer = await self._fetch(host)
+            delegated = _parse(answer)
+        except (DialError, OSError, ValueError):
+            # nothing usable there: the usual case of a host without delegation
+            self._keep(host, self._failed(entry))
+            return None
+        keep_s = _cache_s(answer.headers)
+        self._keep(host, _Entry(delegated, self._clock.monotonic_s() + keep_s, 0))
+        return delegated
+
+    def _failed(self, before: _Entry | None) -> _Entry:
+        failures = before.failures + 1 if before is not None else 1
+        wait_s = min(WELL_KNOWN_ERROR_S_MAX, WELL_KNOWN_ERROR_S_MIN * 2 ** min(failures - 1, 10))
+        return _Entry(None, self._clock.monotonic_s() + wait_s, failures)
+
+    def _keep(self, host: str, entry: _Entry) -> None:
+        self._entries[host] = entry
+        self._entries.move_to_end(host)
+        while len(self._entries) > RESOLVE_CACHE_ENTRIES_MAX:
+            self._entries.popitem(last=False)
+
+    async def _fetch(self, host: str) -> Answer:
+        url = f"https://{host}{_PATH}"
+        for _ in range(WELL_KNOWN_REDIRECTS_MAX + 1):
+            answer = await self._get(url)
+            location = answer.headers.get("location")
+            if answer.status not in (301, 302, 303, 307, 308) or location is None:
+                return answer
+            url = urljoin(url, location)
+        raise ValueError("too many redirects")
+
+    async def _get(self, url: str) -> Answer:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+            raise ValueError("not an https URL")
+        host = parts.hostname
+        literal = ip_of(host)
+        addresses = (literal,) if literal is not None else await self._lookup(host)
+        endpoint = Endpoint(addresses, parts.port or 443, parts.netloc, literal or host)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return await self._dialer.exchange(endpoint, Outgoing("GET", target, {}), _BOUNDS)
+
+
+def _parse(answer: Answer) -> ServerName:
+    """The delegated name; raises ValueError for whatever is wrong."""
+    if answer.status != 200:
+        raise ValueError(f"status {answer.status}")
+    delegated = parse_document(answer.body).get("m.server")
+    if not isinstance(delegated, str):
+        raise ValueError("no m.server")
+    if not is_reachable_name(delegated):
+        raise ValueError("m.server isn't a server name")
+    return ServerName(delegated)
+
+
+def _cache_s(headers: Mapping[str, str]) -> float:
+    control = headers.get("cache-control", "")
+    if "no-store" in control.lower() or "no-cache" in control.lower():
+        return WELL_KNOWN_CACHE_S_MIN
+    match = _MAX_AGE.search(control)
+    if match is None:
+        return WELL_KNOWN_CACHE_S_DEFAULT
+    return min(WELL_KNOWN_CACHE_S_MAX, max(WELL_KNOWN_CACHE_S_MIN, float(match.group(1))))
