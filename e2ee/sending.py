@@ -17,7 +17,7 @@ from e2ee.courier import Courier
 from e2ee.http import MatrixApi
 from e2ee.limits import CONTENT_BYTES_MAX
 from e2ee.machine.machine import Machine
-from e2ee.machine.room_key_sharing import Sharing
+from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.rooms import RoomShelf
 
 JsonObject = dict[str, Any]

@@ -22,7 +22,7 @@ from e2ee.courier import Courier
 from e2ee.http import MatrixApi, MatrixRefused
 from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX
 from e2ee.machine.machine import Machine
-from e2ee.machine.room_keys import Decrypted, Reading
+from e2ee.machine.rooms.room_keys import Decrypted, Reading
 from e2ee.machine.sync_changes import read_room_changes, read_sync, state_events
 from e2ee.rooms import RoomShelf
 

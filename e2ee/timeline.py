@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from e2ee.machine.room_keys import Decrypted, KeyMissing, Reading, Refused
-from e2ee.machine.trust import SenderProof
+from e2ee.machine.devices.trust import SenderProof
+from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, Reading, Refused
 
 JsonObject = dict[str, Any]
 

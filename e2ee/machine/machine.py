@@ -19,19 +19,19 @@ from typing import Any, Self
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import CLAIM_DEVICES_MAX, QUERY_USERS_MAX
 from e2ee.machine.changes import Ledger, Lookup, Unsaved
-from e2ee.machine.claims import Claims
-from e2ee.machine.device_keys import MEGOLM, Device
-from e2ee.machine.device_lists import DeviceLists
+from e2ee.machine.devices.claims import Claims
+from e2ee.machine.devices.device_keys import MEGOLM, Device
+from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.notices import Notice, NoticeBoard
-from e2ee.machine.olm_channels import OlmChannels
+from e2ee.machine.olm.olm_channels import OlmChannels
+from e2ee.machine.olm.to_device import ToDevice
 from e2ee.machine.outbox import Outbox
-from e2ee.machine.own_device import OwnDevice
 from e2ee.machine.requests import ClaimKeys, QueryKeys, Request, SendToDevice, UploadKeys
-from e2ee.machine.room_key_sharing import RoomKeySharing, Sharing
-from e2ee.machine.room_keys import Reading, RoomKeys
-from e2ee.machine.room_settings import RoomBook, RoomSettings
+from e2ee.machine.rooms.room_key_sharing import RoomKeySharing, Sharing
+from e2ee.machine.rooms.room_keys import Reading, RoomKeys
+from e2ee.machine.rooms.room_settings import RoomBook, RoomSettings
 from e2ee.machine.sync_changes import RoomChanges, SyncChanges, SyncOutcome
-from e2ee.machine.to_device import ToDevice
 
 JsonObject = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from e2ee.limits import TO_DEVICE_MESSAGES_MAX
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import Device
-from e2ee.machine.own_device import OwnDevice
+from e2ee.machine.devices.device_keys import Device
+from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.requests import SendToDevice
 
 _KIND = "outbox"

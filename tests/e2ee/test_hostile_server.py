@@ -15,15 +15,15 @@ from e2ee import timeline
 from e2ee.client import Client, Message, NotEncryptable
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
-from e2ee.machine import olm_channels
-from e2ee.machine.device_keys import Device
+from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.machine import Machine
 from e2ee.machine.notices import NoticeBoard, NoticeKind
-from e2ee.machine.olm_channels import OlmChannels
-from e2ee.machine.olm_payload import OlmEvent
+from e2ee.machine.olm import olm_channels
+from e2ee.machine.olm.olm_channels import OlmChannels
+from e2ee.machine.olm.olm_payload import OlmEvent
 from e2ee.machine.requests import UploadKeys
-from e2ee.machine.room_key_sharing import Sharing
-from e2ee.machine.room_keys import RoomKeys
+from e2ee.machine.rooms.room_key_sharing import Sharing
+from e2ee.machine.rooms.room_keys import RoomKeys
 from e2ee.machine.sync_changes import SyncChanges
 from e2ee.sending import Sending
 from tests.e2ee.fake_homeserver import FakeHomeserver

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from e2ee.crypto.primitives import PickleKey
-from e2ee.machine.device_keys import MEGOLM, OLM, signed_bytes
+from e2ee.machine.devices.device_keys import MEGOLM, OLM, signed_bytes
 from e2ee.machine.machine import Machine
 from e2ee.machine.requests import ClaimKeys, QueryKeys, SendToDevice, UploadKeys
-from e2ee.machine.room_key_sharing import Sharing
-from e2ee.machine.room_keys import Decrypted
+from e2ee.machine.rooms.room_key_sharing import Sharing
+from e2ee.machine.rooms.room_keys import Decrypted
 from e2ee.machine.sync_changes import SyncChanges
 from tests.e2ee.record_shelf import RecordShelf
 

@@ -13,7 +13,7 @@ from e2ee.courier import Courier
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixApi
-from e2ee.machine.device_keys import MEGOLM, OLM
+from e2ee.machine.devices.device_keys import MEGOLM, OLM
 from e2ee.machine.machine import Machine
 from e2ee.rooms import RoomShelf
 from e2ee.store import Store

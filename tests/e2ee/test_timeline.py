@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from e2ee.machine.room_keys import Decrypted, KeyMissing, Reading, RefusalReason, Refused
-from e2ee.machine.trust import SenderProof
+from e2ee.machine.devices.trust import SenderProof
+from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, Reading, RefusalReason, Refused
 from e2ee.timeline import Message, StatusKind, build_messages
 
 JsonObject = dict[str, Any]

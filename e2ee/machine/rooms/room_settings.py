@@ -15,7 +15,7 @@ import msgspec
 
 from e2ee.limits import ROTATION_MESSAGES_MAX, ROTATION_MS_MAX, ROTATION_MS_MIN
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import MEGOLM
+from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.notices import NoticeBoard, NoticeKind
 
 _KIND = "room"

@@ -5,8 +5,8 @@ import pytest
 from e2ee.crypto.primitives import Ed25519Key, PickleKey, PickleRefused
 from e2ee.limits import FALLBACK_KEEP_MS, ONE_TIME_KEYS_KEPT
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import parse_device_keys, signed_bytes
-from e2ee.machine.own_device import OwnDevice
+from e2ee.machine.devices.device_keys import parse_device_keys, signed_bytes
+from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.requests import UploadKeys
 from tests.e2ee.record_shelf import RecordShelf
 

@@ -6,13 +6,13 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import CLAIM_RETRY_MS, ROTATION_MS_MAX
-from e2ee.machine.device_keys import MEGOLM
+from e2ee.machine.devices.device_keys import MEGOLM
+from e2ee.machine.devices.trust import WithheldCode, Withhold
 from e2ee.machine.machine import Machine
-from e2ee.machine.olm_channels import OlmRefused, read_envelope
+from e2ee.machine.olm.olm_channels import OlmRefused, read_envelope
 from e2ee.machine.requests import ClaimKeys, QueryKeys, SendToDevice
-from e2ee.machine.room_key_sharing import Sharing
+from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.sync_changes import SyncChanges
-from e2ee.machine.trust import WithheldCode, Withhold
 from tests.e2ee.record_shelf import RecordShelf
 
 JsonObject = dict[str, Any]
@@ -99,7 +99,7 @@ def test_who_gets_no_key_is_told_once_for_a_session(
 ) -> None:
     """With the session's name and the code; told anew for the next session."""
     verdict = Withhold(WithheldCode.UNVERIFIED)
-    monkeypatch.setattr("e2ee.machine.room_key_sharing.key_sharing", lambda *_: verdict)
+    monkeypatch.setattr("e2ee.machine.rooms.room_key_sharing.key_sharing", lambda *_: verdict)
     bob = machine_of(BOB)
     [told] = share(machine, bob)
     content = told.messages[BOB]["DEV"]

@@ -10,13 +10,13 @@ Specification: client-server API, "Send-to-device messaging", "m.megolm.v1.aes-s
 
 from typing import Any
 
-from e2ee.machine.claims import Claims
-from e2ee.machine.device_lists import DeviceLists
+from e2ee.machine.devices.claims import Claims
+from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.notices import NoticeBoard, NoticeKind
-from e2ee.machine.olm_channels import Envelope, OlmChannels, OlmRefused, read_envelope
-from e2ee.machine.olm_payload import OlmEvent, OlmPayloadRefused, read_payload
-from e2ee.machine.own_device import OwnDevice
-from e2ee.machine.room_keys import RoomKeys
+from e2ee.machine.olm.olm_channels import Envelope, OlmChannels, OlmRefused, read_envelope
+from e2ee.machine.olm.olm_payload import OlmEvent, OlmPayloadRefused, read_payload
+from e2ee.machine.rooms.room_keys import RoomKeys
 
 JsonObject = dict[str, Any]
 _UNREQUESTED = frozenset({"m.forwarded_room_key", "m.secret.send", "m.room_key_bundle"})

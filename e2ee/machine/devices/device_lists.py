@@ -18,7 +18,7 @@ import msgspec
 
 from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import Device, DeviceKeysRefused, parse_device_keys
+from e2ee.machine.devices.device_keys import Device, DeviceKeysRefused, parse_device_keys
 from e2ee.machine.notices import NoticeBoard, NoticeKind
 from e2ee.machine.requests import QueryKeys
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from e2ee.machine.device_keys import Device
-from e2ee.machine.device_lists import DeviceList
-from e2ee.machine.trust import SenderProof, Share, Withhold, key_sharing, sender_proof
+from e2ee.machine.devices.device_keys import Device
+from e2ee.machine.devices.device_lists import DeviceList
+from e2ee.machine.devices.trust import SenderProof, Share, Withhold, key_sharing, sender_proof
 
 
 def key(letter: str) -> str:

@@ -20,7 +20,7 @@ from e2ee.crypto.primitives import Curve25519Key, Pickle, PickleKey
 from e2ee.crypto.ratchets import Account
 from e2ee.limits import FALLBACK_KEEP_MS, ONE_TIME_KEYS_KEPT
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import MEGOLM, OLM, Device, signed_bytes
+from e2ee.machine.devices.device_keys import MEGOLM, OLM, Device, signed_bytes
 from e2ee.machine.requests import UploadKeys
 
 _KIND = "account"

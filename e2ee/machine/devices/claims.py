@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import Device
-from e2ee.machine.device_lists import DeviceLists
+from e2ee.machine.devices.device_keys import Device
+from e2ee.machine.devices.device_lists import DeviceLists
 from e2ee.machine.notices import NoticeBoard, NoticeKind
-from e2ee.machine.olm_channels import OlmChannels, OlmRefused
+from e2ee.machine.olm.olm_channels import OlmChannels, OlmRefused
 from e2ee.machine.outbox import Outbox
 from e2ee.machine.requests import ClaimKeys
 

@@ -27,11 +27,11 @@ from e2ee.crypto.primitives import CryptoError, Pickle, PickleKey, megolm_index,
 from e2ee.crypto.ratchets import InboundGroupSession, Overlap
 from e2ee.limits import MEGOLM_MESSAGE_CHARS_MAX
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import MEGOLM, Device
-from e2ee.machine.device_lists import DeviceLists
+from e2ee.machine.devices.device_keys import MEGOLM, Device
+from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.trust import SenderProof, sender_proof
 from e2ee.machine.notices import NoticeBoard, NoticeKind
-from e2ee.machine.olm_payload import OlmEvent
-from e2ee.machine.trust import SenderProof, sender_proof
+from e2ee.machine.olm.olm_payload import OlmEvent
 
 _SESSION = "inbound"
 _REPLAY = "replay"

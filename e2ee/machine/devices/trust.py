@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from e2ee.crypto.primitives import same
-from e2ee.machine.device_keys import Device
-from e2ee.machine.device_lists import DeviceList
+from e2ee.machine.devices.device_keys import Device
+from e2ee.machine.devices.device_lists import DeviceList
 
 
 class SenderProof(Enum):

@@ -24,14 +24,14 @@ import msgspec
 from e2ee.crypto.primitives import Pickle, PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
 from e2ee.machine.changes import Ledger
-from e2ee.machine.claims import Claims
-from e2ee.machine.device_keys import MEGOLM, Device
-from e2ee.machine.device_lists import DeviceLists
-from e2ee.machine.olm_channels import OlmChannels
+from e2ee.machine.devices.claims import Claims
+from e2ee.machine.devices.device_keys import MEGOLM, Device
+from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.trust import Share, WithheldCode, Withhold, key_sharing
+from e2ee.machine.olm.olm_channels import OlmChannels
 from e2ee.machine.outbox import Outbox
-from e2ee.machine.room_keys import RoomKeys
-from e2ee.machine.room_settings import RoomSettings
-from e2ee.machine.trust import Share, WithheldCode, Withhold, key_sharing
+from e2ee.machine.rooms.room_keys import RoomKeys
+from e2ee.machine.rooms.room_settings import RoomSettings
 from federation.events import canonical_json
 
 _KIND = "outbound"

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from e2ee.crypto.primitives import same
-from e2ee.machine.device_keys import Device, DeviceKeysRefused, parse_device_keys
-from e2ee.machine.device_lists import DeviceList
+from e2ee.machine.devices.device_keys import Device, DeviceKeysRefused, parse_device_keys
+from e2ee.machine.devices.device_lists import DeviceList
 
 
 class OlmPayloadRefused(ValueError):

@@ -3,9 +3,9 @@
 import pytest
 
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import MEGOLM
+from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.notices import NoticeBoard
-from e2ee.machine.room_settings import RoomBook
+from e2ee.machine.rooms.room_settings import RoomBook
 from tests.e2ee.record_shelf import RecordShelf
 
 ROOM = "!r:hs.test"

@@ -6,10 +6,10 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
-from e2ee.machine import device_lists
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import Device
-from e2ee.machine.device_lists import DeviceLists
+from e2ee.machine.devices import device_lists
+from e2ee.machine.devices.device_keys import Device
+from e2ee.machine.devices.device_lists import DeviceLists
 from e2ee.machine.machine import Machine
 from e2ee.machine.notices import NoticeBoard, NoticeKind
 from e2ee.machine.requests import QueryKeys

@@ -7,11 +7,11 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
-from e2ee.machine.device_keys import MEGOLM
+from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.machine import Machine
 from e2ee.machine.notices import NoticeBoard, NoticeKind
-from e2ee.machine.olm_payload import OlmEvent
-from e2ee.machine.room_keys import Decrypted, KeyMissing, RefusalReason, Refused
+from e2ee.machine.olm.olm_payload import OlmEvent
+from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, RefusalReason, Refused
 from tests.e2ee.record_shelf import RecordShelf
 
 JsonObject = dict[str, Any]

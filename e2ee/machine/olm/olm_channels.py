@@ -31,8 +31,8 @@ from e2ee.limits import (
     UNWEDGE_INTERVAL_MS,
 )
 from e2ee.machine.changes import Ledger
-from e2ee.machine.device_keys import OLM, Device, DeviceKeysRefused, check_signature
-from e2ee.machine.own_device import OwnDevice
+from e2ee.machine.devices.device_keys import OLM, Device, DeviceKeysRefused, check_signature
+from e2ee.machine.devices.own_device import OwnDevice
 from federation.events import canonical_json
 
 _KIND = "olm"

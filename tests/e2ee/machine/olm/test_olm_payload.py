@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from e2ee.crypto.primitives import PickleKey
-from e2ee.machine.device_keys import Device
-from e2ee.machine.device_lists import DeviceList
+from e2ee.machine.devices.device_keys import Device
+from e2ee.machine.devices.device_lists import DeviceList
 from e2ee.machine.machine import Machine
-from e2ee.machine.olm_payload import OlmPayloadRefused, read_payload
+from e2ee.machine.olm.olm_payload import OlmPayloadRefused, read_payload
 from tests.e2ee.record_shelf import RecordShelf
 
 ALICE, BOB = "@alice:hs.test", "@bob:hs.test"

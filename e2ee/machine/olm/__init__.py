@@ -1,0 +1,1 @@
+"""Channels between two devices, and what arrives in them."""

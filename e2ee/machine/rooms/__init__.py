@@ -1,0 +1,1 @@
+"""Keys of rooms: made, shared, kept, and what a room's settings demand."""
