@@ -18,8 +18,8 @@ import canonicaljson
 import msgspec
 import orjson
 
-from federation.events import deep_json
-from federation.events.deep_json import NotCanonical
+from federation.events.bounded_json import deep_json
+from federation.events.bounded_json.deep_json import NotCanonical
 from federation.limits import INTEGER_MAX
 
 __all__ = [

@@ -18,9 +18,9 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
+from federation.events.bounded_json.nesting import is_deep
 from federation.events.event import Event
 from federation.events.ids import EventId, KeyId, ServerName
-from federation.events.nesting import is_deep
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import VerifyKey
 from federation.graph.admission import (

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, PieceKind, cut_pieces
+from federation.events.bounded_json.nesting import TooDeep, has_more_containers, is_deep
 from federation.events.canonical_json import JsonValue, NotCanonical
 from federation.events.event import Event, parse_pdu
-from federation.events.json_pieces import Piece, PieceKind, cut_pieces
-from federation.events.nesting import TooDeep, has_more_containers, is_deep
 from federation.events.room_versions import RoomVersion
 from federation.limits import (
     DOCUMENT_CONTAINERS_MAX,

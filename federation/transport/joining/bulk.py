@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
+from federation.events.bounded_json.json_pieces import Piece, PieceKind
+from federation.events.bounded_json.nesting import TooDeep
 from federation.events.canonical_json import NotCanonical
 from federation.events.event import Event, InvalidEvent, SignedEvent, parse_signed_pdu
 from federation.events.ids import EventId, RoomId
-from federation.events.json_pieces import Piece, PieceKind
-from federation.events.nesting import TooDeep
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import SignatureRequirements, signed_requirements
 from federation.limits import (

@@ -21,11 +21,11 @@ import asyncio
 from collections.abc import Sequence
 
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece
+from federation.events.bounded_json.nesting import is_deep
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.event import Event, InvalidEvent, parse_pdu
 from federation.events.ids import ServerName, StateKey, UserId
-from federation.events.json_pieces import Piece
-from federation.events.nesting import is_deep
 from federation.graph.admission import DropReason
 from federation.graph.auth.auth_rules import create_event_id
 from federation.limits import (

@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, PieceKind
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, parse_pdu
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
-from federation.events.json_pieces import Piece, PieceKind
 from federation.events.room_versions import SUPPORTED, RoomVersion
 from federation.events.signatures import authorising_server
 from federation.events.signing import SigningKey

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, PieceCutter, PieceKind, cut_pieces
+from federation.events.bounded_json.nesting import TooDeep, check_nesting, has_more_containers
 from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
-from federation.events.json_pieces import Piece, PieceCutter, PieceKind, cut_pieces
-from federation.events.nesting import TooDeep, check_nesting, has_more_containers
 from federation.limits import (
     ANSWER_CONTAINERS_MAX,
     ANSWER_DEEP_BYTES_MAX,

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, PieceKind
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey
-from federation.events.json_pieces import Piece, PieceKind
 from federation.graph.admission import (
     Accepted,
     DropReason,

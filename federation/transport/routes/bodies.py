@@ -26,9 +26,14 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from federation.causes import Cause, current_cause
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, PieceKind, cut_pieces
+from federation.events.bounded_json.nesting import (
+    TooDeep,
+    check_nesting,
+    has_more_containers,
+    is_deep,
+)
 from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
-from federation.events.json_pieces import Piece, PieceKind, cut_pieces
-from federation.events.nesting import TooDeep, check_nesting, has_more_containers, is_deep
 from federation.limits import (
     BODY_READ_S_MAX,
     DEEP_TEXT_BYTES_MAX,

@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from federation.events.bounded_json.nesting import TooDeep, check_nesting, has_more_containers
 from federation.events.canonical_json import JsonObject
-from federation.events.nesting import TooDeep, check_nesting, has_more_containers
 from homeserver import limits
 from homeserver.errors import bad_json, not_json
 

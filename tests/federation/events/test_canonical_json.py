@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.events import canonical_json, deep_json
+from federation.events import canonical_json
+from federation.events.bounded_json import deep_json
 from federation.events.canonical_json import NotCanonical
 from federation.limits import INTEGER_MAX
 

@@ -9,11 +9,11 @@ import pytest
 
 from federation.events import canonical_json
 from federation.events import event as event_module
+from federation.events.bounded_json.json_pieces import Piece, PieceKind, cut_pieces
+from federation.events.bounded_json.nesting import TooDeep
 from federation.events.canonical_json import JsonObject
 from federation.events.event import SignedEvent, parse_pdu
 from federation.events.ids import RoomId
-from federation.events.json_pieces import Piece, PieceKind, cut_pieces
-from federation.events.nesting import TooDeep
 from federation.events.room_versions import RoomVersion
 from federation.events.signatures import signature_payload
 from federation.graph.admission import signature_requirements

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, PieceKind
 from federation.events.canonical_json import JsonObject, NotCanonical
-from federation.events.json_pieces import Piece, PieceKind
 from federation.limits import (
     ANSWER_CONTAINERS_MAX,
     ANSWER_DEEP_BYTES_MAX,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from federation.causes import address_cause, caused_by
 from federation.events import canonical_json
+from federation.events.bounded_json.json_pieces import Piece, cut_pieces
 from federation.events.canonical_json import JsonObject, NotCanonical
-from federation.events.json_pieces import Piece, cut_pieces
 from federation.limits import (
     DEEP_TEXT_BYTES_MAX,
     DOCUMENT_CONTAINERS_MAX,

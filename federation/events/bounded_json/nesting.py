@@ -16,7 +16,7 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Final
 
-from federation.events.deep_json import NotCanonical
+from federation.events.bounded_json.deep_json import NotCanonical
 
 _PART_BYTES: Final = 65_536
 _OTHERS: Final = bytes(sorted(set(range(256)) - set(b'"[]{}')))

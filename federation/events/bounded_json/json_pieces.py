@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from federation.events.deep_json import NotCanonical
+from federation.events.bounded_json.deep_json import NotCanonical
 from federation.limits import NESTING_MAX
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'

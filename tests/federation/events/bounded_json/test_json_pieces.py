@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.events.deep_json import NotCanonical
-from federation.events.json_pieces import (
+from federation.events.bounded_json.deep_json import NotCanonical
+from federation.events.bounded_json.json_pieces import (
     Piece,
     PieceCutter,
     PieceKind,

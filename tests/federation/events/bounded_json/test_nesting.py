@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.events.nesting import (
+from federation.events.bounded_json.nesting import (
     NestingScan,
     TooDeep,
     check_nesting,
