@@ -164,8 +164,8 @@ def explain(path: Path, as_json: bool, position: int | None, what: str) -> None:
     import json
 
     from homeserver.storage.database import DatabaseUnavailable, DataRefused
-    from homeserver.storage.embedded import EmbeddedError
     from homeserver.tools import explain as service
+    from local_postgres import EmbeddedError
 
     if position is not None and not what.startswith("!"):
         raise click.UsageError("--resolution is of a room: give its ID, with the exclamation mark")

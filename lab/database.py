@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 
 SETTINGS = {"wal_compression": "off"}
 CONNECT_TIMEOUT_S = 10.0

@@ -20,12 +20,12 @@ from typing import BinaryIO, Self
 
 import aiohttp
 
-from homeserver.storage.embedded import EmbeddedError
 from lab.certificates import ensure_certificates
 from lab.database import LabDatabase
 from lab.processes import Child, start_child, stop_child, tail
 from lab.server_files import ensure_signing_key, write_configuration
 from lab.topology import ServerPlan, Topology, make_home, plan
+from local_postgres import EmbeddedError
 
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.03

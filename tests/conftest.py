@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.spec import witness
 from tests.spec.spec_files import SPEC
 

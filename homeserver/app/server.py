@@ -42,9 +42,9 @@ from homeserver.metrics import MetricsStore
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.signing_keys import SigningKeyInvalid, create_signing_key, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
 from homeserver.storage.migrate import SchemaTooNew, migrate
 from homeserver.supervisor import Supervisor
+from local_postgres import EmbeddedCluster, EmbeddedError
 
 _log = logging.getLogger(__name__)
 

@@ -36,10 +36,10 @@ from homeserver.config import Config
 from homeserver.engine.rooms.rooms import Room, Rooms, StateRef
 from homeserver.engine.rooms.snapshots import change_between
 from homeserver.storage.database import Database, Row
-from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
-from homeserver.storage.embedded.attach import cluster_dir, running_url
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.timeline import events as event_rows
+from local_postgres import EmbeddedCluster, EmbeddedError
+from local_postgres.attach import cluster_dir, running_url
 
 T = TypeVar("T")
 _EVENTS_SEARCHED = 1_000  # back from the newest, for one that joins a fork

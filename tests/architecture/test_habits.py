@@ -10,7 +10,7 @@ from tests.architecture.source_tree import SourceModule, parse_module, sources, 
 NAMELESS = frozenset({"utils", "util", "helpers", "helper", "common", "base", "types", "models"})
 # Where long-lived tasks are made, watched and ended; everything else uses a TaskGroup or hands its
 # work to one of these.
-TASK_SUPERVISORS = frozenset({"homeserver.supervisor", "homeserver.storage.embedded.cluster"})
+TASK_SUPERVISORS = frozenset({"homeserver.supervisor", "local_postgres.cluster"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future"})
 BROAD = frozenset({"Exception", "BaseException"})
 MODULES_PER_PACKAGE_MAX = 24

@@ -25,11 +25,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from homeserver.storage.embedded import EmbeddedCluster
 from lab.certificates import write_private
 from lab.processes import Child, start_child
 from lab.running import Lab, until_ready
 from lab.topology import Ports, SavedPlan, ServerPlan, free_ports, save, server_names
+from local_postgres import EmbeddedCluster
 from tests.conftest import FAST
 from tests.faults.database_proxy import DatabaseProxy
 from tests.faults.link import Link

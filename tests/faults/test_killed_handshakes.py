@@ -21,7 +21,7 @@ import pytest_asyncio
 from federation.events.canonical_json import JsonObject
 from federation.events.hashes import event_id_of
 from federation.events.room_versions import ROOM_VERSIONS
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop
 from tests.faults.killable_server import KillableServer, killable_server
 from tests.faults.person import Person

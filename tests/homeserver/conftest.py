@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from homeserver.storage.database import Database
-from homeserver.storage.embedded import EmbeddedCluster
 from homeserver.storage.migrate import migrate
+from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop, drop_database
 
 

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from e2ee.client import Client
-from homeserver.storage.embedded import EmbeddedCluster
 from lab.certificates import client_context
 from lab.running import Lab
 from lab.topology import Ports, SavedPlan, free_ports, make_home, save
+from local_postgres import EmbeddedCluster
 from tests.conftest import drop_database
 from tests.interop.nio_person import PASSWORD, NioPerson
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from homeserver.storage.embedded import EmbeddedCluster
 from lab.canary import CanaryKind, Searcher, new_kind
 from lab.database import EmbeddedDatabase, GivenDatabase, with_database
 from lab.operator_view import OperatorView, look
 from lab.topology import Topology, plan, server_names
+from local_postgres import EmbeddedCluster
 
 SECRET, CONTROL = new_kind("encrypted"), new_kind("control")
 

@@ -19,7 +19,7 @@ import trustme
 
 from federation.events.signing import SigningKey
 from federation.limits import FETCHES_PER_ADDRESS_MAX
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.bench.joins.measuring import measured
 from tests.conftest import BackgroundLoop, drop_database
 from tests.hostile.clients.running_server import Reply, running

@@ -24,7 +24,7 @@ import uvloop
 
 from federation.events.ids import RoomId, UserId
 from federation.transport.joining.joining import MembershipWish
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.bench.joins.measuring import Cost, Phases, Stalls, measured, settle_memory
 from tests.bench.joins.real_server import Net, RealServer, real_server
 from tests.bench.joins.signed_room import JOINER, RESIDENT, stored_keys

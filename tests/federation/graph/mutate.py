@@ -31,7 +31,7 @@ import nacl.bindings  # noqa: F401
 import pytest
 import pytest_asyncio  # noqa: F401
 
-import homeserver.storage.embedded  # noqa: F401
+import local_postgres  # noqa: F401
 
 HERE = Path(__file__).parent
 FEDERATION = HERE.parents[2] / "federation"

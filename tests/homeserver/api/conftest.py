@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop
 
 

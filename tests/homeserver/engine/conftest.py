@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.conftest import drop_database
 
 

@@ -22,9 +22,9 @@ from federation.graph.auth.auth_rules import AuthFailure, AuthRule
 from homeserver.cli import main
 from homeserver.config import Config, DatabaseSettings
 from homeserver.storage.database import DatabaseFailing
-from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
-from homeserver.storage.embedded.attach import running_url
 from homeserver.tools import explain as service
+from local_postgres import EmbeddedCluster, EmbeddedError
+from local_postgres.attach import running_url
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "event-graph.md"

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop, drop_database
 from tests.hostile.clients.running_server import Server, User, running
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 import trustme
 
 from federation.events.canonical_json import JsonObject
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop
 from tests.hostile.clients.running_server import Server, User, running
 from tests.hostile.peers.scripted_peer import PeerRoom, ScriptedPeer, scripted_peer

@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 
 from federation.events.room_versions import room_version
-from homeserver.storage.embedded import EmbeddedCluster
+from local_postgres import EmbeddedCluster
 from tests.conftest import drop_database
 from tests.interop.conftest import faults
 from tests.interop.synapse.person import Person

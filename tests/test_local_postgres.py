@@ -16,18 +16,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from homeserver.storage.embedded import EmbeddedCluster, EmbeddedError
-from homeserver.storage.embedded.accounts import (
+from local_postgres import EmbeddedCluster, EmbeddedError
+from local_postgres.accounts import (
     NUMERIC_ACCOUNT,
     account_for_initdb,
     account_of,
     is_reachable,
 )
-from homeserver.storage.embedded.binaries import BinariesMissing, find_binaries, make_reachable
-from homeserver.storage.embedded.layout import short_socket_dir
-from homeserver.storage.embedded.process import runs_postgres
-from homeserver.storage.embedded.roles import check_name, scram_verifier
-from homeserver.storage.embedded.settings import arguments, dangers, fits_socket
+from local_postgres.binaries import BinariesMissing, find_binaries, make_reachable
+from local_postgres.layout import short_socket_dir
+from local_postgres.process import runs_postgres
+from local_postgres.roles import check_name, scram_verifier
+from local_postgres.settings import arguments, dangers, fits_socket
 
 FAST = {"fsync": "off", "full_page_writes": "off"}
 QUIET = logging.getLogger("freehold.tests.quiet")
@@ -39,7 +39,7 @@ SUPERVISOR = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from homeserver.storage.embedded import EmbeddedCluster
+    from local_postgres import EmbeddedCluster
 
     async def main():
         cluster = EmbeddedCluster(Path(sys.argv[1]), settings={"fsync": "off"})
@@ -220,7 +220,7 @@ async def test_two_supervisors_of_one_folder_are_refused(
     cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one says who holds the folder."""
-    monkeypatch.setattr("homeserver.storage.embedded.layout.LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("local_postgres.layout.LOCK_TIMEOUT_S", 0.1)
     second = EmbeddedCluster(cluster.log_path.parent, log=QUIET)
     with pytest.raises(EmbeddedError, match=f"in use by process {os.getpid()}"):
         await second.start()
@@ -295,7 +295,7 @@ async def test_an_account_without_a_name_will_do(
     reachable_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the system has no account for PostgreSQL, a bare number runs it."""
-    monkeypatch.setattr("homeserver.storage.embedded.accounts.NAMED_ACCOUNTS", ())
+    monkeypatch.setattr("local_postgres.accounts.NAMED_ACCOUNTS", ())
     assert not account_of(NUMERIC_ACCOUNT).has_name
     assert account_for_initdb(account_of(NUMERIC_ACCOUNT)).has_name
     cluster = EmbeddedCluster(reachable_folder / "postgres", settings=FAST, log=QUIET)

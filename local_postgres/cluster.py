@@ -24,14 +24,14 @@ from typing import BinaryIO
 
 import asyncpg
 
-from homeserver.storage.embedded.accounts import Account, choose_account
-from homeserver.storage.embedded.binaries import (
+from local_postgres.accounts import Account, choose_account
+from local_postgres.binaries import (
     Binaries,
     BinariesMissing,
     find_binaries,
     make_reachable,
 )
-from homeserver.storage.embedded.layout import (
+from local_postgres.layout import (
     EmbeddedError,
     Layout,
     check_major,
@@ -45,14 +45,14 @@ from homeserver.storage.embedded.layout import (
     rotate,
     write_access_rules,
 )
-from homeserver.storage.embedded.process import (
+from local_postgres.process import (
     POLL_S,
     clear_stale,
     launch,
     read_pid_file,
     wait_for_exit,
 )
-from homeserver.storage.embedded.roles import (
+from local_postgres.roles import (
     SUPERUSER,
     Passwords,
     check_name,
@@ -60,7 +60,7 @@ from homeserver.storage.embedded.roles import (
     dsn,
     ensure_role_and_database,
 )
-from homeserver.storage.embedded.settings import arguments, dangers
+from local_postgres.settings import arguments, dangers
 
 FALLBACK_ROOT = Path("/var/lib/freehold")
 CONNECT_TIMEOUT_S = 10.0

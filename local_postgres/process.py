@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from homeserver.storage.embedded.accounts import Account
+from local_postgres.accounts import Account
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.01

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from homeserver.storage.embedded.cluster import FALLBACK_ROOT
-from homeserver.storage.embedded.process import read_pid_file
-from homeserver.storage.embedded.roles import Passwords, dsn
+from local_postgres.cluster import FALLBACK_ROOT
+from local_postgres.process import read_pid_file
+from local_postgres.roles import Passwords, dsn
 
 _SOCKET_LINE = 4  # of postmaster.pid: pid, data, start, port, socket
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from homeserver.storage.embedded.accounts import Account, is_reachable
+from local_postgres.accounts import Account, is_reachable
 
 PROGRAMS = ("initdb", "postgres")
 MAJOR_OLDEST = 14

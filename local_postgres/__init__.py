@@ -5,7 +5,7 @@ programs; `process` keeps the postmaster bound to us; `roles` makes a role and a
 server.
 """
 
-from homeserver.storage.embedded.cluster import EmbeddedCluster
-from homeserver.storage.embedded.layout import EmbeddedError
+from local_postgres.cluster import EmbeddedCluster
+from local_postgres.layout import EmbeddedError
 
 __all__ = ["EmbeddedCluster", "EmbeddedError"]

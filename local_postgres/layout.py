@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from homeserver.storage.embedded.accounts import Account, account_for_initdb, give, is_reachable
-from homeserver.storage.embedded.binaries import MAJOR_WITH_BUILTIN_LOCALE, Binaries
-from homeserver.storage.embedded.process import POLL_S, run_program
-from homeserver.storage.embedded.roles import SUPERUSER, write_private
-from homeserver.storage.embedded.settings import fits_socket
+from local_postgres.accounts import Account, account_for_initdb, give, is_reachable
+from local_postgres.binaries import MAJOR_WITH_BUILTIN_LOCALE, Binaries
+from local_postgres.process import POLL_S, run_program
+from local_postgres.roles import SUPERUSER, write_private
+from local_postgres.settings import fits_socket
 
 INITDB_TIMEOUT_S = 120.0
 LOCK_TIMEOUT_S = 10.0  # a predecessor may still be stopping
