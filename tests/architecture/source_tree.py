@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("federation", "homeserver", "e2ee", "lab")
+PACKAGES = ("federation", "homeserver", "e2ee", "lab", "local_postgres")
 
 
 @dataclass(frozen=True)

@@ -65,15 +65,17 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "homeserver.rules",
         "homeserver.storage",
     ),
-    "homeserver.app": (*FEDERATION, "homeserver"),
-    "homeserver.cli": (*FEDERATION, "homeserver"),
+    "homeserver.tools": (*LEAVES, *CONFIG, *EVENT_GRAPH, *BELOW_API, "local_postgres"),
+    "homeserver.app": (*FEDERATION, "homeserver", "local_postgres"),
+    "homeserver.cli": (*FEDERATION, "homeserver", "local_postgres"),
+    "local_postgres": (),
     "e2ee": ("federation.events.canonical_json", "federation.events.signing"),
-    "lab": ("federation", "homeserver", "e2ee"),
+    "lab": ("federation", "homeserver", "e2ee", "local_postgres"),
 }
 
 # A library may be imported below these names only.
 LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
-    "asyncpg": ("homeserver.storage", "lab.database", "lab.operator_view"),
+    "asyncpg": ("homeserver.storage", "local_postgres", "lab.database", "lab.operator_view"),
     "aiohttp": (
         "homeserver.api",
         "homeserver.web",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.homeserver.engine.engine_world import message
-from tests.homeserver.engine.history.history_world import BOB, CAROL, Graph, enter, powers
+from tests.homeserver.engine.history_world import BOB, CAROL, Graph, enter, powers
 
 
 def test_event_that_cites_a_rejected_event_beside_it_is_rejected_whatever_their_ids_are() -> None:

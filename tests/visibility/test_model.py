@@ -7,7 +7,7 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import UserId
 from tests.homeserver.engine.engine_world import V12, draft, message
-from tests.homeserver.engine.history.history_world import BOB, Graph
+from tests.homeserver.engine.history_world import BOB, Graph
 from tests.visibility.model import Model, Verdict, best
 
 ANNA = UserId("@anna:hs2")

@@ -7,7 +7,7 @@ Rules:
 1. A template is a path whose parts in braces are parameters: `/rooms/{roomId}/send/{eventType}`.
    Literal parts win over parameters.
 2. `v3` and `v1` put the client-server API's prefix in front.
-3. `limit` names the token bucket that a request draws from (`homeserver.rules.accounts.rate_limits`).
+3. `limit` names the token bucket that a request draws from (`rules.accounts.rate_limits`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the services about rooms need of other servers: handshakes, as a Protocol.
 
-`app` hands over the implementation (over `federation.transport.joining.joining`). All methods return
-after the result is committed here, and raise MatrixError: the other server's refusal with its
-code, or 502/504 when none of the servers could be asked.
+`app` hands over the implementation (over `federation.transport.joining`). All methods return after
+the result is committed here, and raise MatrixError: the other server's refusal with its code, or
+502/504 when none of the servers could be asked.
 """
 
 from __future__ import annotations

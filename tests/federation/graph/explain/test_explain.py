@@ -33,7 +33,7 @@ from tests.federation.graph.random_room import RandomRoom
 from tests.federation.graph.room_builder import ALICE, BOB, CAROL, EVE, Room, ids_of
 from tests.federation.graph.walkthrough import walkthrough
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "event-graph.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "event-graph.md"
 LEVELS = ("m.room.power_levels", "")
 all_versions = pytest.mark.parametrize("name", list(SUPPORTED))
 

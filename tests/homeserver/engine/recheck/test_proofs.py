@@ -18,7 +18,7 @@ from homeserver.errors import MatrixError
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.homeserver.engine.engine_world import ALICE, message
-from tests.homeserver.engine.history.history_world import (
+from tests.homeserver.engine.history_world import (
     BOB,
     CAROL,
     CommitsHeld,

@@ -8,7 +8,7 @@ from federation.events.redaction import redact_event
 from homeserver.engine.remote.places import SPACING
 from homeserver.storage.timeline.events import ACCEPTED, REJECTED
 from tests.homeserver.engine.engine_world import ALICE, message
-from tests.homeserver.engine.history.history_world import (
+from tests.homeserver.engine.history_world import (
     BOB,
     CAROL,
     ban,

@@ -9,7 +9,7 @@ import pytest
 from federation.events.event import Event
 from homeserver import limits
 from tests.homeserver.engine.engine_world import ALICE, message
-from tests.homeserver.engine.history.history_world import BOB, Graph, Here, here
+from tests.homeserver.engine.history_world import BOB, Graph, Here, here
 from tests.homeserver.engine.remote.test_room_order import order_of
 
 

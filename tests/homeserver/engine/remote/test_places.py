@@ -10,7 +10,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 from homeserver.engine.remote.places import SPACING, Ends, ends_of, places_between
 from tests.homeserver.engine.engine_world import message
-from tests.homeserver.engine.history.history_world import BOB, Graph
+from tests.homeserver.engine.history_world import BOB, Graph
 
 
 def diamond() -> tuple[Event, Event, Event, Event]:

@@ -12,7 +12,7 @@ from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.rooms.reader import BEGINNING, event_entry
 from tests.homeserver.engine.engine_world import ALICE, draft, message
-from tests.homeserver.engine.history.history_world import BOB, Graph, Here, here
+from tests.homeserver.engine.history_world import BOB, Graph, Here, here
 
 CHUNKS_MAX = 200
 

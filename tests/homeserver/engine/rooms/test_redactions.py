@@ -13,7 +13,7 @@ from federation.graph.admission import SoftFailed
 from federation.graph.building import EventDraft
 from homeserver import limits
 from tests.homeserver.engine.engine_world import ALICE, draft, message
-from tests.homeserver.engine.history.history_world import (
+from tests.homeserver.engine.history_world import (
     BOB,
     CAROL,
     Here,

@@ -20,7 +20,7 @@ from homeserver.services.accounts.requester import Requester
 from homeserver.services.timeline.history import History, PageRequest
 from homeserver.services.timeline.visibility import Visibility
 from tests.homeserver.engine.engine_world import ALICE, HS1, TickingClock, draft, message
-from tests.homeserver.engine.history.history_world import BOB, Here, here
+from tests.homeserver.engine.history_world import BOB, Here, here
 
 
 @pytest.fixture

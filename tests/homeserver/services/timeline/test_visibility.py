@@ -13,7 +13,7 @@ from homeserver.engine.rooms.reader import BEGINNING
 from homeserver.services.timeline.client_events import Seen
 from homeserver.services.timeline.visibility import Visibility
 from tests.homeserver.engine.engine_world import ALICE, HS1, draft, message
-from tests.homeserver.engine.history.history_world import BOB, Here, here, powers
+from tests.homeserver.engine.history_world import BOB, Here, here, powers
 
 CARLA = UserId("@carla:hs1")
 

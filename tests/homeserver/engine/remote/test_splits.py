@@ -12,7 +12,7 @@ from federation.events.ids import EventId
 from federation.graph.building import EventDraft
 from federation.ports import JoinedRoom
 from tests.homeserver.engine.engine_world import ALICE, V12, draft, message
-from tests.homeserver.engine.history.history_world import BOB, Graph, Here, here
+from tests.homeserver.engine.history_world import BOB, Graph, Here, here
 from tests.homeserver.engine.remote.test_room_order import before, gaps, order_of
 from tests.homeserver.services.timeline.test_visibility import seen_by
 from tests.visibility.model import Model, Verdict
