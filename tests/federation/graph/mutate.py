@@ -33,11 +33,10 @@ import pytest_asyncio  # noqa: F401
 
 import local_postgres  # noqa: F401
 
-HERE = Path(__file__).parent
-FEDERATION = HERE.parents[2] / "federation"
-EVENTS = "../events/"
+FEDERATION_TESTS = Path(__file__).parents[1]
+FEDERATION = FEDERATION_TESTS.parents[1] / "federation"
 AUTH = ["test_auth_rules.py", "test_auth_membership.py", "test_auth_power_levels.py"]
-FORMAT = [f"{EVENTS}test_event.py", f"{EVENTS}test_event_limits.py", "test_first_versions.py"]
+FORMAT = ["test_event.py", "test_event_limits.py", "test_first_versions.py"]
 ORACLE = ["test_rule_matrix.py", "test_auth_oracle.py"]
 RESOLUTION = ["test_state_resolution.py", "test_state_resolution_v1.py", "test_resolution_cost.py"]
 TESTS = {
@@ -50,15 +49,15 @@ TESTS = {
     "admission": ["test_admission.py"],
     "policy_servers": ["test_policy_servers.py", "test_admission.py"],
     "building": ["test_building.py", "test_first_versions.py"],
-    "redaction_rules": [f"{EVENTS}test_redaction.py", f"{EVENTS}test_hashes.py"],
+    "redaction_rules": ["test_redaction.py", "test_hashes.py"],
     "event": FORMAT,
-    "hashes": [f"{EVENTS}test_hashes.py", *FORMAT],
-    "ids": [f"{EVENTS}test_ids.py", *FORMAT],
-    "signatures": [f"{EVENTS}test_signatures.py", "test_admission.py", "test_first_versions.py"],
-    "signing": [f"{EVENTS}test_signing.py"],
-    "canonical_json": [f"{EVENTS}test_canonical_json.py"],
-    "deep_json": [f"{EVENTS}test_canonical_json.py"],
-    "room_versions": [f"{EVENTS}test_room_versions.py", *FORMAT, *ORACLE],
+    "hashes": ["test_hashes.py", *FORMAT],
+    "ids": ["test_ids.py", *FORMAT],
+    "signatures": ["test_signatures.py", "test_admission.py", "test_first_versions.py"],
+    "signing": ["test_signing.py"],
+    "canonical_json": ["test_canonical_json.py"],
+    "deep_json": ["test_canonical_json.py"],
+    "room_versions": ["test_room_versions.py", *FORMAT, *ORACLE],
     "state_resolution": RESOLUTION,
     "state_resolution_v1": [RESOLUTION[1], RESOLUTION[0]],
     "conflicts": RESOLUTION,
@@ -193,14 +192,19 @@ class Mutant(MetaPathFinder, Loader):
 
 def source_of(name: str) -> Path:
     """The file of a module, of `events` or `graph`."""
-    (found,) = FEDERATION.glob(f"[eg]*/{name}.py")
+    (found,) = FEDERATION.glob(f"[eg]*/**/{name}.py")
     return found
 
 
 def survives(name: str, code: CodeType) -> bool:
     """Does a mutant pass the tests of its module? Runs them in a child process."""
-    module = ".".join(source_of(name).with_suffix("").parts[-3:])
+    path = source_of(name).relative_to(FEDERATION.parent)
+    module = ".".join(path.with_suffix("").parts)
     assert module not in sys.modules, "what is imported already isn't replaced"
+    files = [
+        str(found) for file in TESTS[name] for found in FEDERATION_TESTS.glob(f"[eg]*/**/{file}")
+    ]
+    assert len(files) == len(TESTS[name]), "a test file of the table isn't there, or is there twice"
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
@@ -211,7 +215,6 @@ def survives(name: str, code: CodeType) -> bool:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     sys.meta_path.insert(0, Mutant(module, code))
-    files = [str(HERE / file) for file in TESTS[name]]
     # What was imported before the fork can't be rewritten, which pytest would warn of.
     quiet_options = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
     quiet_options += ["-p", "no:xdist"]
