@@ -18,11 +18,11 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from e2ee.courier import Courier
+from e2ee.courier import RequestSender
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import AiohttpTransport, MatrixApi, Transport, Unreachable
 from e2ee.machine.machine import Machine
-from e2ee.rooms import Room, RoomShelf
+from e2ee.rooms import ClientRoom, ClientRooms
 from e2ee.sending import ClientError, NotEncryptable, Sending
 from e2ee.store import Store
 from e2ee.syncing import Syncing, SyncSummary
@@ -31,9 +31,9 @@ from e2ee.timeline import Message, Status, StatusKind, build_messages
 __all__ = [
     "Client",
     "ClientError",
+    "ClientRoom",
     "Message",
     "NotEncryptable",
-    "Room",
     "Status",
     "StatusKind",
     "SyncSummary",
@@ -65,8 +65,8 @@ class Client:
         self.machine: Final = machine
         self._api = api
         self._store = store
-        self._shelf = RoomShelf(machine.ledger)
-        self._courier = Courier(api, store, machine, _now_ms)
+        self._shelf = ClientRooms(machine.ledger)
+        self._courier = RequestSender(api, store, machine, _now_ms)
         self._syncing = Syncing(api, machine, self._shelf, self._courier)
         self._sending = Sending(api, machine, self._shelf, self._courier)
 
@@ -148,11 +148,12 @@ class Client:
         """Ends the device: the server deletes its keys. What it could read stays in its store."""
         await self._api.logout()
 
-    def rooms(self, membership: str = "join") -> tuple[Room, ...]:
-        """Rooms in which our membership is this; for `invite`, `Room.inviter` says by whom."""
+    def rooms(self, membership: str = "join") -> tuple[ClientRoom, ...]:
+        """Rooms in which our membership is this; for `invite`, `ClientRoom.inviter` says by
+        whom."""
         return tuple(room for room in self._shelf.all() if room.membership == membership)
 
-    def room(self, room_id: str) -> Room | None:
+    def room(self, room_id: str) -> ClientRoom | None:
         """What is known of a room, or None."""
         return self._shelf.of(room_id)
 

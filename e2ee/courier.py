@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 _ROUNDS_MAX: Final = 10
 
 
-class Courier:
+class RequestSender:
     """Between the machine, the store and the homeserver. `clock` gives milliseconds."""
 
     def __init__(

@@ -57,7 +57,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class ClientResponse:
     """Status, the `Retry-After` header (or empty) and the parsed body."""
 
     status: int
@@ -68,7 +68,7 @@ class Response:
 class Transport(Protocol):
     """Carries calls to one homeserver."""
 
-    async def request(self, call: Call) -> Response:
+    async def request(self, call: Call) -> ClientResponse:
         """Makes the call; raises `Unreachable`."""
         ...
 
@@ -88,7 +88,7 @@ class AiohttpTransport:
         self._ssl = ssl_context
         self._session: aiohttp.ClientSession | None = None
 
-    async def request(self, call: Call) -> Response:
+    async def request(self, call: Call) -> ClientResponse:
         """Makes the call; raises `Unreachable`."""
         import aiohttp
         import yarl
@@ -113,7 +113,7 @@ class AiohttpTransport:
             ) as answer:
                 text = await _read_bounded(answer)
                 retry_after = answer.headers.get("Retry-After", "")
-                return Response(answer.status, _parse(text, answer.status), retry_after)
+                return ClientResponse(answer.status, _parse(text, answer.status), retry_after)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{self.base_url}: {type(error).__name__}: {error}") from error
 
@@ -297,7 +297,7 @@ class MatrixApi:
             await self._sleep(pause_s)
 
 
-def _refusal(response: Response) -> MatrixRefused:
+def _refusal(response: ClientResponse) -> MatrixRefused:
     errcode, message = response.body.get("errcode"), response.body.get("error")
     return MatrixRefused(
         response.status,
@@ -307,7 +307,7 @@ def _refusal(response: Response) -> MatrixRefused:
     )
 
 
-def _retry_after_s(response: Response) -> float:
+def _retry_after_s(response: ClientResponse) -> float:
     """Seconds the server asks us to wait: the header, else the older `retry_after_ms`, else 1."""
     if response.retry_after.isdigit():
         return min(float(response.retry_after), _RATE_LIMIT_WAIT_S_MAX) or 0.1

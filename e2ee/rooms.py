@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 
 JsonObject = dict[str, Any]
 _ROOM = "client room"
@@ -20,7 +20,7 @@ _EVENT = "client event"
 _SEEN = "client seen"
 
 
-class Room(msgspec.Struct, frozen=True):
+class ClientRoom(msgspec.Struct, frozen=True):
     """A room as this client knows it; `membership` is our own, `members` everyone's."""
 
     room_id: str
@@ -45,24 +45,24 @@ class _Seen(msgspec.Struct, frozen=True):
     position: int
 
 
-class RoomShelf:
+class ClientRooms:
     """All rooms, with their events."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: PendingChanges) -> None:
         self._ledger = ledger
-        self._rooms = ledger.all(_ROOM, Room)
+        self._rooms = ledger.all(_ROOM, ClientRoom)
 
-    def all(self) -> tuple[Room, ...]:
+    def all(self) -> tuple[ClientRoom, ...]:
         """Every room ever seen."""
         return tuple(self._rooms.values())
 
-    def of(self, room_id: str) -> Room | None:
+    def of(self, room_id: str) -> ClientRoom | None:
         """The room, or None if never seen."""
         return self._rooms.get(room_id)
 
-    def take_state(self, room_id: str, membership: str, events: Iterable[JsonObject]) -> Room:
+    def take_state(self, room_id: str, membership: str, events: Iterable[JsonObject]) -> ClientRoom:
         """Takes our membership and state events, oldest first."""
-        room = self._rooms.get(room_id) or Room(room_id)
+        room = self._rooms.get(room_id) or ClientRoom(room_id)
         members = dict(room.members)
         fields: dict[str, Any] = {"membership": membership}
         for event in events:
@@ -73,9 +73,9 @@ class RoomShelf:
             fields["members"] = members
         return self._put(msgspec.structs.replace(room, **fields))
 
-    def pin_encryption(self, room_id: str, position: int | None = None) -> Room:
+    def pin_encryption(self, room_id: str, position: int | None = None) -> ClientRoom:
         """From `position` (default: the next) on, plaintext doesn't count. Once only."""
-        room = self._rooms.get(room_id) or Room(room_id)
+        room = self._rooms.get(room_id) or ClientRoom(room_id)
         if room.encrypted_from is not None:
             return room
         start = room.next_position if position is None else position
@@ -83,7 +83,7 @@ class RoomShelf:
 
     def note_inviter(self, room_id: str, inviter: str) -> None:
         """Remembers who invited us."""
-        room = self._rooms.get(room_id) or Room(room_id)
+        room = self._rooms.get(room_id) or ClientRoom(room_id)
         self._put(msgspec.structs.replace(room, inviter=inviter))
 
     def has_event(self, room_id: str, event_id: str) -> bool:
@@ -95,7 +95,7 @@ class RoomShelf:
         event_id = event.get("event_id")
         if not isinstance(event_id, str) or self.has_event(room_id, event_id):
             return False
-        room = self._rooms.get(room_id) or Room(room_id)
+        room = self._rooms.get(room_id) or ClientRoom(room_id)
         position = room.next_position
         if _turns_encryption_on(event):
             room = self.pin_encryption(room_id)
@@ -120,7 +120,7 @@ class RoomShelf:
             kept = {name: event[name] for name in names if isinstance(event.get(name), str)}
             self._ledger.put(_EVENT, key, _Event({**kept, "content": {}}))
 
-    def _put(self, room: Room) -> Room:
+    def _put(self, room: ClientRoom) -> ClientRoom:
         if self._rooms.get(room.room_id) != room:
             self._rooms[room.room_id] = room
             self._ledger.put(_ROOM, room.room_id, room)

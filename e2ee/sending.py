@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from e2ee.courier import Courier
+from e2ee.courier import RequestSender
 from e2ee.http import MatrixApi
 from e2ee.limits import CONTENT_BYTES_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_key_sharing import Sharing
-from e2ee.rooms import RoomShelf
+from e2ee.rooms import ClientRooms
 
 JsonObject = dict[str, Any]
 _SHARING_ROUNDS_MAX: Final = 10
@@ -36,7 +36,7 @@ class Sending:
     """The way out for messages."""
 
     def __init__(
-        self, api: MatrixApi, machine: Machine, shelf: RoomShelf, courier: Courier
+        self, api: MatrixApi, machine: Machine, shelf: ClientRooms, courier: RequestSender
     ) -> None:
         self._api = api
         self._machine = machine

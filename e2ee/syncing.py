@@ -18,13 +18,13 @@ from typing import Any, Final
 
 import msgspec
 
-from e2ee.courier import Courier
+from e2ee.courier import RequestSender
 from e2ee.http import MatrixApi, MatrixRefused
 from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_keys import Decrypted, Reading
 from e2ee.machine.sync_changes import read_room_changes, read_sync, state_events
-from e2ee.rooms import RoomShelf
+from e2ee.rooms import ClientRooms
 
 JsonObject = dict[str, Any]
 _TOKEN = "client sync"
@@ -51,7 +51,7 @@ class Syncing:
     """The way in for all that the homeserver tells."""
 
     def __init__(
-        self, api: MatrixApi, machine: Machine, shelf: RoomShelf, courier: Courier
+        self, api: MatrixApi, machine: Machine, shelf: ClientRooms, courier: RequestSender
     ) -> None:
         self._api = api
         self._machine = machine

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from e2ee.machine.devices.trust import SenderProof
-from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, Reading, Refused
+from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, Reading, RefusedMessage
 
 JsonObject = dict[str, Any]
 
@@ -190,7 +190,7 @@ def _add_encrypted(
             session_id = reading.session_id
             message = _message(event, encrypted=True, status=status, session_id=session_id)
             assembly.add(message, None)
-        case Refused():
+        case RefusedMessage():
             session = outer.get("session_id")
             message = _message(
                 event,

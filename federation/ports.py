@@ -47,7 +47,7 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class KnownEvent:
+class StoredEvent:
     """An event that is stored here, with what became of it."""
 
     event: Event
@@ -64,7 +64,7 @@ class EventStore(Protocol):
     async def room_version(self, room_id: RoomId) -> RoomVersion | None:
         """The version of a room that is known here, else None."""
 
-    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """Those of `event_ids` that are stored, outliers and rejected ones included."""
 
     async def heads(self, room_id: RoomId) -> tuple[EventId, ...]:
@@ -164,7 +164,7 @@ class Refused(Exception):
         self.extra: Mapping[str, object] = extra or {}
 
 
-class PolicyUnasked(Exception):
+class PolicyServerChanged(Exception):
     """An event lacks the signature of the policy server that its room uses at this moment, which
     wasn't asked for it: ask, then hand the event in again."""
 
@@ -205,7 +205,7 @@ class RoomWriter(Protocol):
         verdict after the commit. An event that is stored already (no outlier) changes nothing.
 
         `asked` is the policy server that was asked about the event, whatever came of it. Raises
-        PolicyUnasked, and stores nothing, where another one would have to be."""
+        PolicyServerChanged, and stores nothing, where another one would have to be."""
 
     async def accept_with_state(
         self,
@@ -253,7 +253,7 @@ class RoomWriter(Protocol):
     ) -> ResidentAnswer:
         """For send_join, send_leave, send_knock: signatures checked; checks authorisation against
         the state before and the current state, commits, federates it on, then answers. Raises
-        Refused (403) where it isn't allowed now, PolicyUnasked as `accept` does."""
+        Refused (403) where it isn't allowed now, PolicyServerChanged as `accept` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +331,7 @@ class KeyStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingEvent:
     """A received PDU that can't be decided yet, or was received while much was waiting."""
 
     event_id: EventId
@@ -355,12 +355,12 @@ class WaitingPlace:
 class InboxStore(Protocol):
     """Received PDUs that wait for what is missing; durable, one queue for each room."""
 
-    async def keep(self, waiting: Sequence[Waiting]) -> None: ...
+    async def keep(self, waiting: Sequence[WaitingEvent]) -> None: ...
 
     async def listed(self) -> list[WaitingPlace]:
         """All that wait, in the order of their queues."""
 
-    async def load(self, room_id: RoomId, event_id: EventId) -> Waiting | None: ...
+    async def load(self, room_id: RoomId, event_id: EventId) -> WaitingEvent | None: ...
 
     async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None: ...
 
@@ -393,12 +393,12 @@ class DestinationStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What a destination gets next. `upto` is the cursor once it was taken; `more` says that
+    """What a destination gets next. `up_to` is the cursor once it was taken; `more` says that
     there is more behind it."""
 
     pdus: Sequence[bytes]
     edus: Sequence[JsonObject]
-    upto: int
+    up_to: int
     more: bool = False
 
 

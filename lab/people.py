@@ -23,7 +23,7 @@ from lab.certificates import write_private
 from lab.topology import ServerPlan, Topology
 
 
-class Account(msgspec.Struct, frozen=True):
+class KeptAccount(msgspec.Struct, frozen=True):
     """A kept account: whose, where, and whether it was registered."""
 
     localpart: str
@@ -35,7 +35,7 @@ class Account(msgspec.Struct, frozen=True):
 class SavedPeople(msgspec.Struct, frozen=True):
     """What `people.json` holds."""
 
-    accounts: dict[str, Account] = {}
+    accounts: dict[str, KeptAccount] = {}
 
 
 class PeopleFile:
@@ -46,24 +46,24 @@ class PeopleFile:
         self.folder = home / "people"
         self.folder.mkdir(exist_ok=True, mode=0o700)
         self._path = self.folder / "people.json"
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, KeptAccount] = {}
         if self._path.exists():
             saved = msgspec.json.decode(self._path.read_bytes(), type=SavedPeople)
             self._accounts = dict(saved.accounts)
 
-    def account(self, localpart: str, server: str) -> Account:
+    def account(self, localpart: str, server: str) -> KeptAccount:
         """Return a kept account, or a new one with a random password, not yet registered."""
         name = f"@{localpart}:{server}"
         if name not in self._accounts:
-            self.keep(Account(localpart, server, secrets.token_urlsafe(9)))
+            self.keep(KeptAccount(localpart, server, secrets.token_urlsafe(9)))
         return self._accounts[name]
 
-    def keep(self, account: Account) -> None:
+    def keep(self, account: KeptAccount) -> None:
         """Keep an account."""
         self._accounts[f"@{account.localpart}:{account.server}"] = account
         write_private(self._path, msgspec.json.encode(SavedPeople(self._accounts)))
 
-    def accounts(self) -> list[Account]:
+    def accounts(self) -> list[KeptAccount]:
         """Return all kept accounts."""
         return list(self._accounts.values())
 
@@ -72,7 +72,7 @@ class PeopleFile:
 class Person:
     """Somebody in the story: an account and the device that is online now."""
 
-    account: Account
+    account: KeptAccount
     server: ServerPlan
     client: Client
     store_path: Path
@@ -158,6 +158,6 @@ class People:
             for path in person.store_path.parent.glob(person.store_path.name + "*"):
                 path.unlink(missing_ok=True)
 
-    def log_ins(self) -> list[Account]:
+    def log_ins(self) -> list[KeptAccount]:
         """Return the accounts that a person may log in to."""
         return [account for account in self._file.accounts() if account.registered]

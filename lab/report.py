@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lab.canary import CanaryKind, Tally
 from lab.operator_view import OperatorView
-from lab.people import Account
+from lab.people import KeptAccount
 from lab.story import Record, Said
 from lab.topology import Topology
 
@@ -119,7 +119,7 @@ def size(count: int) -> str:
     return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
 
 
-def show_log_ins(console: Console, topology: Topology, accounts: Sequence[Account]) -> None:
+def show_log_ins(console: Console, topology: Topology, accounts: Sequence[KeptAccount]) -> None:
     """Print where the servers are and who can log in."""
     table = Table(title="Point any Matrix client at it", title_style="bold")
     for column in ("server", "plain HTTP, on this machine", "TLS, by the lab's authority"):

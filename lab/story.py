@@ -45,7 +45,7 @@ class Said:
 
 
 @dataclass(slots=True)
-class Step:
+class StoryStep:
     """One step that came true, and the seconds it took."""
 
     text: str
@@ -56,7 +56,7 @@ class Step:
 class Record:
     """All that happened."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[StoryStep] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     room_id: str = ""
     control_room_id: str = ""
@@ -334,7 +334,7 @@ class Story:
         except Exception as problem:
             reason = f"{type(problem).__name__}: {problem}"
             raise StoryFailed(f"At the step “{text}”: {reason}") from problem
-        self.record.steps.append(Step(text, time.monotonic() - started))
+        self.record.steps.append(StoryStep(text, time.monotonic() - started))
 
 
 def shown(message: Message) -> str:

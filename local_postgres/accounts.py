@@ -22,7 +22,7 @@ NUMERIC_ACCOUNT = 61007
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemAccount:
     """A user and group to run programs as; `name` is for people and may be just the number."""
 
     uid: int
@@ -44,16 +44,16 @@ class Account:
         return self.uid != os.geteuid()
 
 
-def account_of(uid: int) -> Account:
+def account_of(uid: int) -> SystemAccount:
     """Return the account with a number, named or not."""
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return Account(uid, uid, str(uid))
-    return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
+        return SystemAccount(uid, uid, str(uid))
+    return SystemAccount(entry.pw_uid, entry.pw_gid, entry.pw_name)
 
 
-def choose_account(existing_cluster: Path) -> Account:
+def choose_account(existing_cluster: Path) -> SystemAccount:
     """Return the account for a cluster, by rules 1 and 2."""
     if os.geteuid() != 0:
         return account_of(os.geteuid())
@@ -64,11 +64,11 @@ def choose_account(existing_cluster: Path) -> Account:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(entry.pw_uid, entry.pw_gid, name)
+        return SystemAccount(entry.pw_uid, entry.pw_gid, name)
     return account_of(NUMERIC_ACCOUNT)
 
 
-def account_for_initdb(account: Account) -> Account:
+def account_for_initdb(account: SystemAccount) -> SystemAccount:
     """Return the account to run `initdb` as, by rule 3: the given one if it has a name."""
     if account.has_name:
         return account
@@ -79,10 +79,10 @@ def account_for_initdb(account: Account) -> Account:
             "account, or set [database] url to a running PostgreSQL."
         )
     entry = next((entry for entry in entries if entry.pw_name == "nobody"), entries[0])
-    return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
+    return SystemAccount(entry.pw_uid, entry.pw_gid, entry.pw_name)
 
 
-def is_reachable(path: Path, account: Account) -> bool:
+def is_reachable(path: Path, account: SystemAccount) -> bool:
     """Say whether an account may pass through every folder of a path that exists so far.
 
     Judged by mode bits alone; where other means (ACLs) allow more, we go elsewhere without need.
@@ -95,7 +95,7 @@ def is_reachable(path: Path, account: Account) -> bool:
     )
 
 
-def may_enter(folder: Path, account: Account) -> bool:
+def may_enter(folder: Path, account: SystemAccount) -> bool:
     """Say whether the mode of one folder lets an account pass through it."""
     status = folder.stat()
     if status.st_uid == account.uid:
@@ -105,7 +105,7 @@ def may_enter(folder: Path, account: Account) -> bool:
     return bool(status.st_mode & stat.S_IXOTH)
 
 
-def give(path: Path, account: Account) -> None:
+def give(path: Path, account: SystemAccount) -> None:
     """Make an account the owner of a folder and of all in it; links are given, not followed."""
     if os.geteuid() != 0:
         return

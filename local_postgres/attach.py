@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local_postgres.cluster import FALLBACK_ROOT
 from local_postgres.process import read_pid_file
-from local_postgres.roles import Passwords, dsn
+from local_postgres.roles import RolePasswords, dsn
 
 _SOCKET_LINE = 4  # of postmaster.pid: pid, data, start, port, socket
 
@@ -24,7 +24,7 @@ def running_url(data_dir: Path, name: str, *, fallback_root: Path = FALLBACK_ROO
     if cluster is None or found is None or found.state != "ready":
         return None
     lines = (cluster / "postmaster.pid").read_text().splitlines()
-    passwords = Passwords(home / "passwords.json")
+    passwords = RolePasswords(home / "passwords.json")
     return dsn(name, passwords.of(name), name, Path(lines[_SOCKET_LINE]))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_postgres.accounts import Account, is_reachable
+from local_postgres.accounts import SystemAccount, is_reachable
 
 PROGRAMS = ("initdb", "postgres")
 MAJOR_OLDEST = 14
@@ -115,7 +115,7 @@ def read_installation(folder: Path) -> Binaries | None:
     return None
 
 
-def make_reachable(binaries: Binaries, account: Account, fallback_root: Path) -> Binaries:
+def make_reachable(binaries: Binaries, account: SystemAccount, fallback_root: Path) -> Binaries:
     """Return binaries that an account can run: the given ones, or a copy in `fallback_root`.
 
     The copy has the package's layout (the programs look for their libraries by relative paths), is

@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 import asyncpg
 
-from local_postgres.accounts import Account, choose_account
+from local_postgres.accounts import SystemAccount, choose_account
 from local_postgres.binaries import (
     Binaries,
     BinariesMissing,
@@ -54,7 +54,7 @@ from local_postgres.process import (
 )
 from local_postgres.roles import (
     SUPERUSER,
-    Passwords,
+    RolePasswords,
     check_name,
     close_public_doors,
     dsn,
@@ -96,9 +96,9 @@ class EmbeddedCluster:
         self._fallback_root = fallback_root
         self._lock_file: BinaryIO | None = None
         self._layout: Layout | None = None
-        self._account: Account | None = None
+        self._account: SystemAccount | None = None
         self._binaries: Binaries | None = None
-        self._passwords: Passwords | None = None
+        self._passwords: RolePasswords | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._stopping = False
@@ -207,7 +207,7 @@ class EmbeddedCluster:
                 self._layout.cluster,
             )
         self._binaries = await self._choose_binaries(self._account)
-        self._passwords = Passwords(self._layout.passwords_path)
+        self._passwords = RolePasswords(self._layout.passwords_path)
         check_major(self._layout.cluster, self._binaries)
         if not (self._layout.cluster / "PG_VERSION").exists():
             await asyncio.to_thread(
@@ -220,7 +220,7 @@ class EmbeddedCluster:
         write_access_rules(self._layout.cluster, self._account)
         rotate(self._layout.log_path)
 
-    async def _choose_binaries(self, account: Account) -> Binaries:
+    async def _choose_binaries(self, account: SystemAccount) -> Binaries:
         """Return programs that the account can run, copied for it if need be."""
         try:
             found = await asyncio.to_thread(find_binaries, self._configured_binaries)

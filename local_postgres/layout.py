@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from local_postgres.accounts import Account, account_for_initdb, give, is_reachable
+from local_postgres.accounts import SystemAccount, account_for_initdb, give, is_reachable
 from local_postgres.binaries import MAJOR_WITH_BUILTIN_LOCALE, Binaries
 from local_postgres.process import POLL_S, run_program
 from local_postgres.roles import SUPERUSER, write_private
@@ -88,7 +88,7 @@ async def lock_folder(home: Path) -> BinaryIO:
             return lock_file
 
 
-def place_cluster(home: Path, account: Account, fallback_root: Path) -> Layout:
+def place_cluster(home: Path, account: SystemAccount, fallback_root: Path) -> Layout:
     """Return where the cluster is, or goes: in the folder asked for, or elsewhere by rule 4.
 
     A moved cluster is named by a random ID kept in the folder asked for, so that a folder deleted
@@ -124,7 +124,7 @@ def short_socket_dir(place: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="freehold-", dir="/tmp"))  # made 0700, by us
 
 
-def make_socket_dir(folder: Path, account: Account) -> None:
+def make_socket_dir(folder: Path, account: SystemAccount) -> None:
     """Make the socket's folder, 0700, the account's. Refuses one that somebody else made or
     opened."""
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -151,7 +151,7 @@ def check_major(cluster: Path, binaries: Binaries) -> None:
         )
 
 
-def make_cluster(cluster: Path, binaries: Binaries, account: Account, password: str) -> None:
+def make_cluster(cluster: Path, binaries: Binaries, account: SystemAccount, password: str) -> None:
     """Make a new cluster, whole or not at all: an interrupted one is left under another name."""
     work = cluster.with_name("cluster.new")
     shutil.rmtree(work, ignore_errors=True)
@@ -181,7 +181,7 @@ def make_cluster(cluster: Path, binaries: Binaries, account: Account, password: 
     work.rename(cluster)
 
 
-def write_access_rules(cluster: Path, account: Account) -> None:
+def write_access_rules(cluster: Path, account: SystemAccount) -> None:
     """Write `pg_hba.conf`: the unix socket, with a password, and nothing else."""
     path = cluster / "pg_hba.conf"
     rules = b"# written at each start\nlocal all all scram-sha-256\n"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from local_postgres.accounts import Account
+from local_postgres.accounts import SystemAccount
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.01
@@ -35,7 +35,7 @@ def environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
-def identity(account: Account) -> Mapping[str, object]:
+def identity(account: SystemAccount) -> Mapping[str, object]:
     """Return the arguments of `subprocess` that change to an account, if it is another than
     ours."""
     if not account.is_other:
@@ -62,7 +62,7 @@ def death_signal() -> Callable[[], None]:
     return in_child
 
 
-def run_program(command: list[str], account: Account, timeout_s: float) -> str:
+def run_program(command: list[str], account: SystemAccount, timeout_s: float) -> str:
     """Run one of PostgreSQL's programs to its end as an account, and return what it said.
 
     Refuses with `subprocess.CalledProcessError`, whose `output` is what it said.
@@ -82,7 +82,9 @@ def run_program(command: list[str], account: Account, timeout_s: float) -> str:
     return str(done.stdout)
 
 
-def launch(command: list[str], account: Account, log_file: BinaryIO) -> "subprocess.Popen[bytes]":
+def launch(
+    command: list[str], account: SystemAccount, log_file: BinaryIO
+) -> "subprocess.Popen[bytes]":
     """Start a postmaster as an account, its output appended to `log_file`; rules 1 and 2."""
     process: subprocess.Popen[bytes] = subprocess.Popen(
         command,

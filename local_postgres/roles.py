@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 RESERVED_NAMES = frozenset({SUPERUSER, "template0", "template1", "public"})
 
 
-class Passwords:
+class RolePasswords:
     """The passwords of a cluster's roles, in one private file."""
 
     def __init__(self, path: Path) -> None:

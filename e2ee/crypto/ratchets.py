@@ -15,7 +15,7 @@ from e2ee.crypto import primitives
 from e2ee.crypto.primitives import Curve25519Key, OlmMessage, Pickle, PickleKey
 
 
-class Account:
+class OlmAccount:
     """A device's identity keys and its one-time and fallback keys."""
 
     __slots__ = ("_raw", "curve25519", "ed25519")

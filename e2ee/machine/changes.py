@@ -1,9 +1,9 @@
 """What must be saved, and the rule that it is saved before anything derived from it is sent.
 
-1. All state is records: (kind, key) -> a frozen struct. A `Ledger` reads them through a `Lookup`
-   and collects what changed.
-2. `Ledger.save` hands all changes to a writer, which must keep them in one transaction or raise;
-   only then are they forgotten here.
+1. All state is records: (kind, key) -> a frozen struct. A `PendingChanges` reads them through a
+   `Lookup` and collects what changed.
+2. `PendingChanges.save` hands all changes to a writer, which must keep them in one transaction or
+   raise; only then are they forgotten here.
 3. What a ratchet produced is `Unsaved` and can't be read until nothing is left to save: a ratchet
    that is rolled back after a crash would encrypt twice with one key.
 """
@@ -41,12 +41,13 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Unsaved(Generic[T]):
-    """A value that may not leave before the state behind it is saved; see `Ledger.release`."""
+    """A value that may not leave before the state behind it is saved; see
+    `PendingChanges.release`."""
 
     _value: T = field(repr=False)
 
 
-class Ledger:
+class PendingChanges:
     """Records with their pending changes."""
 
     def __init__(self, lookup: Lookup) -> None:

@@ -18,15 +18,15 @@ from typing import Any, Self
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import CLAIM_DEVICES_MAX, QUERY_USERS_MAX
-from e2ee.machine.changes import Ledger, Lookup, Unsaved
+from e2ee.machine.changes import Lookup, PendingChanges, Unsaved
 from e2ee.machine.devices.claims import Claims
 from e2ee.machine.devices.device_keys import MEGOLM, Device
-from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.own_device import OwnDevice
-from e2ee.machine.notices import Notice, NoticeBoard
+from e2ee.machine.notices import Alarms, Notice
 from e2ee.machine.olm.olm_channels import OlmChannels
-from e2ee.machine.olm.to_device import ToDevice
-from e2ee.machine.outbox import Outbox
+from e2ee.machine.olm.to_device import ToDeviceIntake
+from e2ee.machine.outbox import RequestQueue
 from e2ee.machine.requests import ClaimKeys, QueryKeys, Request, SendToDevice, UploadKeys
 from e2ee.machine.rooms.room_key_sharing import RoomKeySharing, Sharing
 from e2ee.machine.rooms.room_keys import Reading, RoomKeys
@@ -39,14 +39,14 @@ JsonObject = dict[str, Any]
 class Machine:
     """The encryption state of one device; `device` is its public keys."""
 
-    def __init__(self, ledger: Ledger, pickle_key: PickleKey, own: OwnDevice) -> None:
+    def __init__(self, ledger: PendingChanges, pickle_key: PickleKey, own: OwnDevice) -> None:
         self.ledger = ledger
         self._own = own
         self.device: Device = own.device
-        self._notices = NoticeBoard()
-        self._lists = DeviceLists(ledger, own.device, self._notices)
+        self._notices = Alarms()
+        self._lists = TrackedDevices(ledger, own.device, self._notices)
         self._channels = OlmChannels(ledger, pickle_key, own)
-        self._outbox = Outbox(ledger, own)
+        self._outbox = RequestQueue(ledger, own)
         self._room_keys = RoomKeys(ledger, pickle_key, self._lists, own.device)
         self._rooms = RoomBook(ledger, self._notices)
         self._claims = Claims(
@@ -56,7 +56,7 @@ class Machine:
             outbox=self._outbox,
             notices=self._notices,
         )
-        self._to_device = ToDevice(
+        self._to_device = ToDeviceIntake(
             own=own,
             lists=self._lists,
             channels=self._channels,
@@ -80,7 +80,7 @@ class Machine:
     @classmethod
     def create(cls, lookup: Lookup, pickle_key: PickleKey, *, user_id: str, device_id: str) -> Self:
         """A new device's machine; the store must hold none."""
-        ledger = Ledger(lookup)
+        ledger = PendingChanges(lookup)
         own = OwnDevice.create(ledger, pickle_key, user_id=user_id, device_id=device_id)
         machine = cls(ledger, pickle_key, own)
         machine._lists.track([user_id])
@@ -89,7 +89,7 @@ class Machine:
     @classmethod
     def load(cls, lookup: Lookup, pickle_key: PickleKey) -> Self | None:
         """The saved device's machine, or None; raises `PickleRefused` for a wrong key."""
-        ledger = Ledger(lookup)
+        ledger = PendingChanges(lookup)
         own = OwnDevice.load(ledger, pickle_key)
         return None if own is None else cls(ledger, pickle_key, own)
 

@@ -35,7 +35,7 @@ class Notice:
     detail: str = ""
 
 
-class NoticeBoard:
+class Alarms:
     """Notices until they are taken; bounded, the oldest go first."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@
 from typing import Any
 
 from e2ee.limits import TO_DEVICE_MESSAGES_MAX
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.requests import SendToDevice
@@ -15,10 +15,10 @@ from e2ee.machine.requests import SendToDevice
 _KIND = "outbox"
 
 
-class Outbox:
+class RequestQueue:
     """Waiting to-device requests, oldest first."""
 
-    def __init__(self, ledger: Ledger, own: OwnDevice) -> None:
+    def __init__(self, ledger: PendingChanges, own: OwnDevice) -> None:
         self._ledger = ledger
         self._own = own
         saved = ledger.all(_KIND, SendToDevice).values()

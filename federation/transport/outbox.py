@@ -45,7 +45,7 @@ from federation.transport.requests.backoff import Backoff, Backoffs
 from federation.transport.requests.client import (
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     TurnKind,
     build_target,
     encode_content,
@@ -96,7 +96,7 @@ class _Sender:
         "pending",
         "saved",
         "saved_s",
-        "upto",
+        "up_to",
         "wakeup",
     )
 
@@ -109,7 +109,7 @@ class _Sender:
         self.saved_s = float("-inf")
         self.wakeup = wakeup
         self.pending: list[_Transaction] = []
-        self.upto = destination.cursor
+        self.up_to = destination.cursor
         self.is_sending = False
         self.is_behind = False  # after a long outage: not everything is sent
 
@@ -132,7 +132,7 @@ class Outbox:
         self._boot = f"{ports.clock.now_ms():x}"
         self._made = 0
         ports.feed.subscribe(self.on_owed)
-        self._backoffs.on_recovered(self.heard_from)
+        self._backoffs.on_recovered(self.on_server_seen)
 
     async def start(self) -> None:
         """Takes up destinations that may be owed something, with their back-off."""
@@ -163,7 +163,7 @@ class Outbox:
             if server != self._name and is_reachable_name(server):
                 self._wake(server)
 
-    def heard_from(self, server: ServerName) -> None:
+    def on_server_seen(self, server: ServerName) -> None:
         """A failing server is up again: it is served at once."""
         wakeup = self._wakeups.get(server)
         if wakeup is not None:
@@ -240,11 +240,11 @@ class Outbox:
             sender.pending = [
                 self._transaction(pdus, edus) for pdus, edus in _chunks(owed.pdus, owed.edus)
             ]
-            sender.upto = max(owed.upto, sender.destination.cursor)
+            sender.up_to = max(owed.up_to, sender.destination.cursor)
             if sender.pending:
                 sender.is_behind = sender.is_behind and owed.more
                 return True
-            sender.destination = replace(sender.destination, cursor=sender.upto)
+            sender.destination = replace(sender.destination, cursor=sender.up_to)
             if not owed.more:
                 sender.is_behind = False
                 return False
@@ -270,7 +270,7 @@ class Outbox:
         sender.is_sending = True
         try:
             await self._client.send(
-                Request(
+                ServerRequest(
                     server, "PUT", target, bounds=_BOUNDS, must_succeed=True, turn=TurnKind.DELIVERY
                 ),
                 transaction.body,
@@ -289,7 +289,7 @@ class Outbox:
             self._metrics.count("federation_edus_sent", len(transaction.edus))
         has_recovered = sender.destination.failing_since_ms is not None
         sender.failing_since_s = None
-        cursor = sender.destination.cursor if sender.pending else sender.upto
+        cursor = sender.destination.cursor if sender.pending else sender.up_to
         sender.destination = Destination(server, cursor)
         await (self._save(sender) if has_recovered else self._save_in_time(sender))
 

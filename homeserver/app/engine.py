@@ -13,17 +13,17 @@ from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.followers.fanout import Fanout
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.local.head_merges import HeadMerges
-from homeserver.engine.local.policy_signer import NobodyAsks, Recommender
+from homeserver.engine.local.policy_signer import EventSigner, NoPolicyServer
 from homeserver.engine.local.stager import Signer, Stager
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.transactions import Transactions
-from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.reader import Reader
 from homeserver.engine.rooms.redactions import Redactions
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
@@ -34,11 +34,11 @@ class Engine:
     """The room engine's parts, and the database that it shares with the services."""
 
     database: Database
-    store: Store
+    store: EngineStore
     committer: Committer
     rooms: Rooms
     writer: Writer
-    residents: Residents
+    remote_event_writer: RemoteEventWriter
     reader: Reader
     memberships: Memberships
     fanout: Fanout
@@ -57,7 +57,7 @@ class RoomEngine:
     committer: Committer
     rooms: Rooms
     writer: Writer
-    residents: Residents
+    remote_event_writer: RemoteEventWriter
     reader: Reader
     memberships: Memberships
     fanout: Fanout
@@ -84,7 +84,7 @@ async def make_engine(
         parts.committer,
         parts.rooms,
         parts.writer,
-        parts.residents,
+        parts.remote_event_writer,
         parts.reader,
         parts.memberships,
         parts.fanout,
@@ -95,7 +95,7 @@ async def make_engine(
 
 
 async def build_engine(
-    store: Store,
+    store: EngineStore,
     server_name: ServerName,
     key: SigningKey,
     clock: Clock,
@@ -111,7 +111,7 @@ async def build_engine(
     committer = Committer(store, owned)
     rooms = Rooms(store, server_name)
     memberships = Memberships(store, committer, server_name)
-    resolver = Resolver(store, rooms)
+    resolver = StateResolver(store, rooms)
     transactions = Transactions(store)
     stager = Stager(
         rooms,
@@ -123,16 +123,16 @@ async def build_engine(
         metrics=metrics,
         random_bytes=random_bytes,
     )
-    recommender = Recommender(rooms, stager, policies or NobodyAsks())
+    event_signer = EventSigner(rooms, stager, policies or NoPolicyServer())
     writer = Writer(
         rooms,
         committer,
         stager=stager,
-        recommender=recommender,
+        event_signer=event_signer,
         transactions=transactions,
         server_name=server_name,
     )
-    residents = Residents(
+    remote_event_writer = RemoteEventWriter(
         store,
         rooms,
         committer,
@@ -146,7 +146,7 @@ async def build_engine(
         committer,
         rooms,
         writer,
-        residents,
+        remote_event_writer,
         Reader(store, rooms),
         memberships,
         Fanout(rooms, memberships, server_name),
@@ -154,8 +154,8 @@ async def build_engine(
         EngineEventStore(
             store,
             rooms,
-            residents,
-            recommender=recommender,
+            remote_event_writer,
+            event_signer=event_signer,
             resolver=resolver,
             committer=committer,
         ),

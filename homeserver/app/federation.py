@@ -27,7 +27,7 @@ from federation.transport.inbound.inbox import Inbox
 from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
 from federation.transport.joining.departures import Departures
 from federation.transport.joining.invite_states import InviteStates
-from federation.transport.joining.joining import Handshakes
+from federation.transport.joining.joining import Joining
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.client import FederationClient
@@ -35,7 +35,7 @@ from federation.transport.requests.dialer import Dialer, build_tls_context
 from federation.transport.requests.event_fetcher import EventFetcher
 from federation.transport.requests.keyring import Keyring
 from federation.transport.requests.queries import Queries
-from federation.transport.requests.resolve import Resolver, SystemNames
+from federation.transport.requests.resolve import ServerResolver, SystemNames
 from federation.transport.requests.well_known import WellKnown
 from federation.transport.routes.table import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbour
@@ -45,14 +45,14 @@ from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.services.encryption.device_list_edus import StoredListEdus
 from homeserver.storage.database import Database
 from homeserver.storage.federation.destinations import Destinations
-from homeserver.storage.federation.inbox import Inbox as InboxRows
+from homeserver.storage.federation.inbox import InboxRows as InboxRows
 from homeserver.storage.federation.server_keys import ServerKeys
 from homeserver.storage.rooms.memberships import shares_room
 from homeserver.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class FederationContext:
     """What every part may use."""
 
     settings: FederationSettings
@@ -63,7 +63,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FederationRequests:
     """Requests to other servers."""
 
     dialer: Dialer
@@ -73,22 +73,22 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class WayOut:
+class OutboundFederation:
     """Asking other servers."""
 
-    line: Line
+    line: FederationRequests
     keyring: Keyring
     signatures: SignatureChecker
     fetcher: EventFetcher
     arrivals: Arrivals
-    handshakes: Handshakes
+    handshakes: Joining
     queries: Queries
     backfiller: Backfiller
     feed: LogFeed
 
 
 @dataclass(frozen=True, slots=True)
-class WayIn:
+class InboundFederation:
     """Being asked, and delivering."""
 
     routes: FederationRoutes
@@ -106,7 +106,7 @@ def _neighbours(name: ServerName, database: Database, backoffs: Backoffs) -> IsN
     return is_neighbour
 
 
-def make_line(around: Surroundings, database: Database) -> Line:
+def make_requests(around: FederationContext, database: Database) -> FederationRequests:
     """The client, with its names, addresses and certificates."""
     settings, clock = around.settings, around.clock
     tls = build_tls_context(settings.ca_paths, verify=settings.verify_tls)
@@ -118,15 +118,17 @@ def make_line(around: Surroundings, database: Database) -> Line:
         settings,
         around.key,
         dialer=dialer,
-        resolver=Resolver(names, delegations, settings.address_overrides),
+        resolver=ServerResolver(names, delegations, settings.address_overrides),
         backoffs=backoffs,
         scheduler=FetchScheduler(clock, _neighbours(settings.server_name, database, backoffs)),
     )
     policies = PolicyServers(client, clock=clock, metrics=around.metrics)
-    return Line(dialer, backoffs, client, policies)
+    return FederationRequests(dialer, backoffs, client, policies)
 
 
-def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
+def make_outbound(
+    around: FederationContext, engine: Engine, line: FederationRequests
+) -> OutboundFederation:
     """The keys and the handshakes."""
     settings, clock, client = around.settings, around.clock, line.client
     keyring = Keyring(
@@ -134,16 +136,20 @@ def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
     )
     signatures = SignatureChecker(keyring)
     fetcher = EventFetcher(
-        client, store=engine.events, writer=engine.residents, signatures=signatures, clock=clock
+        client,
+        store=engine.events,
+        writer=engine.remote_event_writer,
+        signatures=signatures,
+        clock=clock,
     )
     arrivals = Arrivals()
-    handshakes = Handshakes(
+    handshakes = Joining(
         around.key,
         client,
         fetcher=fetcher,
         signatures=signatures,
-        writer=engine.residents,
-        outside=engine.residents.outside,
+        writer=engine.remote_event_writer,
+        outside=engine.remote_event_writer.outside,
         clock=clock,
         arrivals=arrivals,
     )
@@ -154,7 +160,7 @@ def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
         server_name=settings.server_name,
         device_list_edus=StoredListEdus(engine.database),
     )
-    return WayOut(
+    return OutboundFederation(
         line=line,
         keyring=keyring,
         signatures=signatures,
@@ -163,21 +169,21 @@ def make_way_out(around: Surroundings, engine: Engine, line: Line) -> WayOut:
         handshakes=handshakes,
         queries=Queries(client),
         backfiller=Backfiller(
-            client, store=engine.events, writer=engine.residents, fetcher=fetcher
+            client, store=engine.events, writer=engine.remote_event_writer, fetcher=fetcher
         ),
         feed=feed,
     )
 
 
-def make_way_in(
-    around: Surroundings,
+def make_inbound(
+    around: FederationContext,
     engine: Engine,
-    way_out: WayOut,
+    way_out: OutboundFederation,
     *,
     users: UserQueries,
     edus: EduSink,
     invites: InviteGate,
-) -> WayIn:
+) -> InboundFederation:
     """The endpoints, the inbox and the outbox."""
     name, clock, metrics = around.settings.server_name, around.clock, around.metrics
     spawn: Callable[..., None] = around.supervisor.spawn
@@ -186,7 +192,7 @@ def make_way_in(
     filler = GapFiller(
         name,
         store=engine.events,
-        writer=engine.residents,
+        writer=engine.remote_event_writer,
         signatures=way_out.signatures,
         fetcher=way_out.fetcher,
         recommendations=recommendations,
@@ -199,7 +205,7 @@ def make_way_in(
         acls=acls,
         edus=EduReceiver(name, sink=edus, acls=acls, metrics=metrics),
         arrivals=way_out.arrivals,
-        departures=Departures(name, engine.residents.outside, way_out.signatures),
+        departures=Departures(name, engine.remote_event_writer.outside, way_out.signatures),
     )
     destinations = FeedDestinations(
         engine.store.owed, Destinations(engine.database), engine.committer, way_out.feed
@@ -217,8 +223,8 @@ def make_way_in(
             backoffs=way_out.line.backoffs,
             inbox=inbox,
             store=engine.events,
-            writer=engine.residents,
-            outside=engine.residents.outside,
+            writer=engine.remote_event_writer,
+            outside=engine.remote_event_writer.outside,
             users=users,
             clock=clock,
             metrics=metrics,
@@ -227,4 +233,4 @@ def make_way_in(
             invite_states=InviteStates(way_out.signatures, way_out.fetcher),
         )
     )
-    return WayIn(routes, inbox, outbox)
+    return InboundFederation(routes, inbox, outbox)

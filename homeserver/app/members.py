@@ -8,8 +8,8 @@ from homeserver.app.engine import Engine
 from homeserver.services.accounts.profiles import Profiles
 from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.invite_permission import InvitePermission
-from homeserver.services.rooms.membership import Membership, People
-from homeserver.services.rooms.room_access import RoomAccess, RoomEngine
+from homeserver.services.rooms.membership import MemberDirectory, Membership
+from homeserver.services.rooms.room_access import RoomAccess, RoomContext
 from homeserver.services.rooms.successions import Move, Successions
 
 
@@ -17,7 +17,7 @@ def make_guests(engine: Engine, membership: Membership, clock: Clock) -> GuestSt
     """What has guests leave rooms that are closed to them; it follows the log."""
     guests = GuestStays(
         engine.database,
-        RoomAccess(RoomEngine(engine.rooms, engine.memberships, engine.writer)),
+        RoomAccess(RoomContext(engine.rooms, engine.memberships, engine.writer)),
         leave=lambda user_id, room_id: membership.leave(user_id, room_id, {}),
         sleep=clock.sleep,
     )
@@ -25,8 +25,10 @@ def make_guests(engine: Engine, membership: Membership, clock: Clock) -> GuestSt
     return guests
 
 
-def make_people_of_rooms(engine: Engine, own: ServerName, profiles: Profiles, move: Move) -> People:
+def make_people_of_rooms(
+    engine: Engine, own: ServerName, profiles: Profiles, move: Move
+) -> MemberDirectory:
     """What membership needs to know of users."""
     successions = Successions(engine.rooms, engine.memberships, move)
     blocked = InvitePermission(engine.database).is_blocked
-    return People(own, profiles.local, blocked, successions.joined)
+    return MemberDirectory(own, profiles.local, blocked, successions.joined)

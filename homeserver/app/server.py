@@ -27,10 +27,10 @@ from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from homeserver import limits
 from homeserver.api.admin.metrics import MetricsApi
-from homeserver.api.http.app import Edge
+from homeserver.api.http.app import HttpApp
 from homeserver.api.http.server import HttpServer
 from homeserver.app.engine import Engine, make_engine
-from homeserver.app.federation import Surroundings, make_line, make_way_in, make_way_out
+from homeserver.app.federation import FederationContext, make_inbound, make_outbound, make_requests
 from homeserver.app.routes import make_routes
 from homeserver.app.services import Services, make_services
 from homeserver.clock import SystemClock
@@ -102,15 +102,15 @@ async def serving(
         _check_addresses(config)
         database = await _open_database(config, stack, ending)
         key = await _signing_key(Path(config.signing_key_path), database)
-        around = Surroundings(config.federation_settings(), key, clock, metrics, supervisor)
-        line = make_line(around, database)
+        around = FederationContext(config.federation_settings(), key, clock, metrics, supervisor)
+        line = make_requests(around, database)
         stack.push_async_callback(line.dialer.close)
         name = ServerName(config.server_name)
         engine = await make_engine(
             database, name, key, clock, policies=line.policies, metrics=metrics
         )
         engine.committer.on_lost = on_lost
-        way_out = make_way_out(around, engine, line)
+        way_out = make_outbound(around, engine, line)
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))
         services = make_services(
             engine,
@@ -120,7 +120,7 @@ async def serving(
             clock=clock,
             limiter=limiter,
         )
-        way_in = make_way_in(
+        way_in = make_inbound(
             around,
             engine,
             way_out,
@@ -129,7 +129,7 @@ async def serving(
             invites=services.rooms.invites,
         )
         engine.fanout.follow(engine.committer)
-        edge = Edge(
+        edge = HttpApp(
             make_routes(services, config),
             federation=way_in.routes.table(),
             tokens=services.people.tokens,
@@ -145,7 +145,7 @@ async def serving(
         await services.devicework.to_device.load()
         _spawn(supervisor, engine, services, way_out.feed)
         if config.metrics.address:
-            page = Edge(
+            page = HttpApp(
                 MetricsApi(metrics).routes(),
                 tokens=services.people.tokens,
                 limiter=limiter,
@@ -196,7 +196,7 @@ async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
 def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("log", engine.committer.run)
     supervisor.spawn("log owner", engine.committer.watch_owner)
-    supervisor.spawn("proofs", engine.residents.proofs.run)
+    supervisor.spawn("proofs", engine.remote_event_writer.proofs.run)
     supervisor.spawn("head merges", engine.head_merges.run)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)

@@ -14,7 +14,7 @@ from federation.ports import Clock, Refused
 from federation.transport.inbound.arrivals import Arrivals
 from federation.transport.requests.client import FederationError
 from homeserver.app.engine import Engine
-from homeserver.app.federation import WayOut
+from homeserver.app.federation import OutboundFederation
 from homeserver.app.members import make_guests, make_people_of_rooms
 from homeserver.config import Config
 from homeserver.engine.local.writer import Signer
@@ -32,7 +32,7 @@ from homeserver.services.accounts.profiles import Profiles
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.seen_devices import SeenDevices
 from homeserver.services.accounts.tokens import Tokens
-from homeserver.services.accounts.uia import Proofs, Uia
+from homeserver.services.accounts.uia import StageChecks, Uia
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.key_queries import KeyQueries
@@ -48,12 +48,12 @@ from homeserver.services.rooms.departures import AccountDepartures
 from homeserver.services.rooms.directory import Directory
 from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.joining.handshake_intents import DurableHandshakes
-from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
+from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomWriters, alias_look_up
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
 from homeserver.services.rooms.member_state import MemberState
-from homeserver.services.rooms.membership import Membership, People
+from homeserver.services.rooms.membership import MemberDirectory, Membership
 from homeserver.services.rooms.public_rooms import PublicRooms
-from homeserver.services.rooms.room_access import RoomEngine
+from homeserver.services.rooms.room_access import RoomContext
 from homeserver.services.rooms.rooms import RoomCreation
 from homeserver.services.rooms.state import State
 from homeserver.services.rooms.upgrades import Upgrades
@@ -72,7 +72,7 @@ from homeserver.services.timeline.visibility import Visibility
 
 
 @dataclass(frozen=True, slots=True)
-class Devicework:
+class EncryptionServices:
     """Keys, lists and messages of devices, and what passes."""
 
     keys: Keys
@@ -122,7 +122,7 @@ class RoomServices:
 class Services:
     """Everything between the engine and the edges."""
 
-    devicework: Devicework
+    devicework: EncryptionServices
     people: PeopleServices
     rooms: RoomServices
     queries: FederationQueries
@@ -136,7 +136,7 @@ class Services:
 class _Questions:
     """Questions to other servers, their failures turned into answers for our clients."""
 
-    def __init__(self, way_out: WayOut) -> None:
+    def __init__(self, way_out: OutboundFederation) -> None:
         self._queries = way_out.queries
 
     async def profile(self, user_id: UserId, field: str | None) -> JsonObject:
@@ -152,7 +152,9 @@ def _as_answer(error: FederationError) -> MatrixError:
     return MatrixError(502, "M_UNKNOWN", f"{error.server} could not be asked")
 
 
-def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clock) -> Devicework:
+def make_devicework(
+    engine: Engine, way_out: OutboundFederation, own: ServerName, clock: Clock
+) -> EncryptionServices:
     """The services about devices; those that follow the log are subscribed to it."""
     database, committer, rooms = engine.database, engine.committer, engine.rooms
     names = OwnDeviceNames(database)
@@ -190,7 +192,7 @@ def make_devicework(engine: Engine, way_out: WayOut, own: ServerName, clock: Clo
         remote_devices=remote_devices,
         remote=way_out.queries,
     )
-    return Devicework(
+    return EncryptionServices(
         keys=Keys(database=database, committer=committer, server_name=own, remote=way_out.queries),
         key_queries=key_queries,
         cross_signing=CrossSigning(database=database, committer=committer),
@@ -221,7 +223,7 @@ def _make_receipts(engine: Engine, clock: Clock) -> Receipts:
     )
 
 
-def _make_typing(engine: Engine, way_out: WayOut, clock: Clock) -> Typing:
+def _make_typing(engine: Engine, way_out: OutboundFederation, clock: Clock) -> Typing:
     def wake_room(room_id: RoomId) -> None:
         room = engine.rooms.hot(room_id)
         if room is not None:
@@ -232,7 +234,7 @@ def _make_typing(engine: Engine, way_out: WayOut, clock: Clock) -> Typing:
         if room is not None:
             content = {"room_id": room_id, "user_id": user_id, "typing": typing}
             edu = {"edu_type": "m.typing", "content": content}
-            way_out.feed.pass_on(room.view.servers, edu)
+            way_out.feed.forward(room.view.servers, edu)
 
     return Typing(
         rooms=engine.rooms,
@@ -245,7 +247,7 @@ def _make_typing(engine: Engine, way_out: WayOut, clock: Clock) -> Typing:
 
 def make_people(
     engine: Engine,
-    devicework: Devicework,
+    devicework: EncryptionServices,
     limiter: RateLimiter,
     *,
     own: ServerName,
@@ -264,7 +266,7 @@ def make_people(
     ended = [departures.begin, engine.rooms.erasures.changed]
     parts = AccountParts(clock, os.urandom, passwords, tokens, removal, ended, shared_tokens)
     accounts = Accounts(database, own, parts)
-    proofs = Proofs(
+    proofs = StageChecks(
         accounts.is_password_right,
         accounts.is_token_usable,
         lambda name: resolve_user(name, own),
@@ -282,10 +284,10 @@ def make_people(
 
 
 def make_handshakes(
-    engine: Engine, way_out: WayOut, signer: Signer, clock: Clock
+    engine: Engine, way_out: OutboundFederation, signer: Signer, clock: Clock
 ) -> DurableHandshakes:
     """Membership changes by way of other servers."""
-    entrance = RoomEntrance(engine.rooms, engine.residents)
+    entrance = RoomWriters(engine.rooms, engine.remote_event_writer)
     rooms = HandshakeRooms(
         way_out.handshakes,
         entrance,
@@ -297,30 +299,30 @@ def make_handshakes(
         engine.database,
         rooms,
         engine.memberships.of,
-        end_here=engine.residents.outside.end_unsigned,
+        end_here=engine.remote_event_writer.outside.end_unsigned,
         clock=clock,
     )
 
 
 def make_rooms(
     engine: Engine,
-    way_out: WayOut,
-    devicework: Devicework,
+    way_out: OutboundFederation,
+    devicework: EncryptionServices,
     *,
     config: Config,
     clock: Clock,
-    people: People,
+    people: MemberDirectory,
     signer: Signer,
     limiter: RateLimiter,
 ) -> RoomServices:
     """What clients do in rooms, and how they read them."""
     own = people.server_name
-    room_engine = RoomEngine(engine.rooms, engine.memberships, engine.writer)
+    room_engine = RoomContext(engine.rooms, engine.memberships, engine.writer)
     directory = Directory(
         room_engine, engine.database, clock, server_name=own, look_up=alias_look_up(way_out.queries)
     )
     remote = make_handshakes(engine, way_out, signer, clock)
-    outside = engine.residents.outside
+    outside = engine.remote_event_writer.outside
     membership = Membership(room_engine, outside, people, directory, remote)
     members = MemberState(room_engine, membership, people)
     visibility = Visibility(engine.rooms, engine.reader, own)
@@ -372,7 +374,7 @@ def make_rooms(
 
 def make_queries(
     engine: Engine,
-    devicework: Devicework,
+    devicework: EncryptionServices,
     profiles: Profiles,
     directory: Directory,
     *,
@@ -412,7 +414,7 @@ def make_queries(
 
 def make_services(
     engine: Engine,
-    way_out: WayOut,
+    way_out: OutboundFederation,
     config: Config,
     *,
     signer: Signer,
@@ -481,7 +483,7 @@ def make_services(
     )
 
 
-def _make_edus(devicework: Devicework) -> FederationEdus:
+def _make_edus(devicework: EncryptionServices) -> FederationEdus:
     return FederationEdus(
         typing=devicework.typing,
         receipts=devicework.receipts,

@@ -10,15 +10,15 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth.auth_rules import AuthState, create_event_id
 from federation.graph.policy_servers import PolicyServer
-from federation.ports import KnownEvent
-from homeserver.engine.local.policy_signer import Recommender
+from federation.ports import StoredEvent
+from homeserver.engine.local.policy_signer import EventSigner
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.recheck.server_visibility import ServerVisibility
-from homeserver.engine.remote.remote_event_writer import Residents
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
+from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import EventIds, StateMap
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 
 def _ids(state: StateMap) -> dict[StateKey, EventId]:
@@ -30,18 +30,18 @@ class EngineEventStore:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
-        residents: Residents,
+        remote_event_writer: RemoteEventWriter,
         *,
-        recommender: Recommender,
-        resolver: Resolver,
+        event_signer: EventSigner,
+        resolver: StateResolver,
         committer: Committer,
     ) -> None:
         self._store = store
         self._rooms = rooms
-        self._residents = residents
-        self._recommender = recommender
+        self._residents = remote_event_writer
+        self._recommender = event_signer
         self._resolver = resolver
         self._committer = committer
         self._visibility = ServerVisibility(store, rooms)
@@ -51,7 +51,7 @@ class EngineEventStore:
         room = await self._rooms.get(room_id)
         return None if room is None else room.version
 
-    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """`EventStore.load_events`."""
         return await self._rooms.events(event_ids)
 

@@ -28,7 +28,7 @@ from homeserver.storage.timeline.events import EventRow
 Order = tuple[int, int]
 
 
-class EventStore(Protocol):
+class EventTables(Protocol):
     """Events (`storage.events`)."""
 
     async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]: ...
@@ -48,7 +48,7 @@ class EventStore(Protocol):
     ) -> Sequence[Row]: ...
 
     async def newest(
-        self, room_nid: int, *, after: int, upto: int, limit: int
+        self, room_nid: int, *, after: int, up_to: int, limit: int
     ) -> Sequence[Row]: ...
 
     async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]: ...
@@ -93,7 +93,7 @@ class RoomStore(Protocol):
 
     async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]: ...
 
-    async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]: ...
+    async def changes(self, room_nid: int, *, after: int, up_to: int) -> Sequence[Row]: ...
 
     async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None: ...
 
@@ -144,11 +144,18 @@ class TransactionStore(Protocol):
     async def forget_old(self, days: int) -> None: ...
 
 
-class OwedStore(Protocol):
+class OwedTables(Protocol):
     """What other servers are owed (`storage.events`, `remote_edus`, `memberships`)."""
 
     async def owed(
-        self, destination: str, own: str, *, after: int, upto: int, limit: int, latest: bool = False
+        self,
+        destination: str,
+        own: str,
+        *,
+        after: int,
+        up_to: int,
+        limit: int,
+        latest: bool = False,
     ) -> OwedRows: ...
 
     async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]: ...
@@ -159,7 +166,7 @@ class OwedStore(Protocol):
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]: ...
 
-    async def forget_edus(self, destination: str, upto: int) -> None: ...
+    async def forget_edus(self, destination: str, up_to: int) -> None: ...
 
 
 class ErasureStore(Protocol):
@@ -202,11 +209,11 @@ class LogStore(Protocol):
     async def disconnect(self) -> None: ...
 
 
-class Store(Protocol):
+class EngineStore(Protocol):
     """All of it."""
 
     @property
-    def events(self) -> EventStore: ...
+    def events(self) -> EventTables: ...
 
     @property
     def rooms(self) -> RoomStore: ...
@@ -221,7 +228,7 @@ class Store(Protocol):
     def transactions(self) -> TransactionStore: ...
 
     @property
-    def owed(self) -> OwedStore: ...
+    def owed(self) -> OwedTables: ...
 
     @property
     def erasures(self) -> ErasureStore: ...

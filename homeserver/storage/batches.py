@@ -82,7 +82,7 @@ class CommitRows(msgspec.Struct):
 
     epoch: int
     old: int
-    upto: int
+    up_to: int
     rooms: list[tuple[int, str, str]] = []
     brought: list[BroughtMembers] = []
     events: list[EventRow] = []
@@ -90,8 +90,8 @@ class CommitRows(msgspec.Struct):
     changes: list[StateChangeRow] = []
     resolutions: list[ResolutionRow] = []
     members: list[MembershipRow] = []
-    servers_went: list[tuple[int, str, int]] = []
-    servers_came: list[tuple[int, str, int]] = []
+    servers_left: list[tuple[int, str, int]] = []
+    servers_joined: list[tuple[int, str, int]] = []
     heads: list[HeadsRow] = []
     sent: list[tuple[str, str, bytes, str, int]] = []
     redacted: list[RedactedRow] = []
@@ -131,7 +131,7 @@ async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
             (nid, "{" + ",".join(map(str, heads)) + "}", n, position)
             for nid, heads, _, n, position in rows.heads
         ]
-        moved = (epoch, rows.old, rows.upto)
+        moved = (epoch, rows.old, rows.up_to)
         return await commits.messages(connection, moved, rows.events, heads, rows.sent)
     transaction = connection.transaction()
     await transaction.start()
@@ -139,7 +139,7 @@ async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
         if batch.has_work:
             await batch.run_work(connection)
         rows = batch.rows(epoch)
-        if not await logs.move(connection, epoch=epoch, old=rows.old, new=rows.upto):
+        if not await logs.move(connection, epoch=epoch, old=rows.old, new=rows.up_to):
             await transaction.rollback()
             return False
         await _write_rooms(connection, rows)
@@ -184,10 +184,10 @@ async def _write_members(connection: Connection, rows: CommitRows) -> None:
         )
     if rows.members:
         await memberships.upsert(connection, rows.members)
-    if rows.servers_went:
-        await memberships.servers_went(connection, rows.servers_went)
-    if rows.servers_came:
-        await memberships.servers_came(connection, rows.servers_came)
+    if rows.servers_left:
+        await memberships.servers_left(connection, rows.servers_left)
+    if rows.servers_joined:
+        await memberships.servers_joined(connection, rows.servers_joined)
 
 
 async def _write_redactions(connection: Connection, rows: CommitRows) -> None:

@@ -71,8 +71,8 @@ def translated(error: BaseException) -> Exception | None:
         return DatabaseUnavailable(f"{type(error).__name__}: {error}")
     if isinstance(error, _FAILING):
         # After a fatal error the session is gone, and what became of the transaction isn't told.
-        is_told = error.severity_en not in ("FATAL", "PANIC")
-        kind = DatabaseFailing if is_told else DatabaseUnavailable
+        is_listed = error.severity_en not in ("FATAL", "PANIC")
+        kind = DatabaseFailing if is_listed else DatabaseUnavailable
         return kind(f"{type(error).__name__}: {error}")
     if isinstance(error, asyncpg.PostgresError):
         return DataRefused(f"{type(error).__name__}: {error}")

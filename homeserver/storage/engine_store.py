@@ -98,10 +98,10 @@ class EventRows:
         async with self._database.connection() as connection:
             return await events.snapshots_around(connection, room_nid, event_ids)
 
-    async def newest(self, room_nid: int, *, after: int, upto: int, limit: int) -> Sequence[Row]:
+    async def newest(self, room_nid: int, *, after: int, up_to: int, limit: int) -> Sequence[Row]:
         """See `storage.events`."""
         async with self._database.connection() as connection:
-            return await events.newest(connection, room_nid, after=after, upto=upto, limit=limit)
+            return await events.newest(connection, room_nid, after=after, up_to=up_to, limit=limit)
 
     async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.events`."""
@@ -213,10 +213,10 @@ class RoomRows:
         async with self._database.connection() as connection:
             return await gaps.missing(connection, room_nids)
 
-    async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
+    async def changes(self, room_nid: int, *, after: int, up_to: int) -> Sequence[Row]:
         """See `storage.state_changes`."""
         async with self._database.connection() as connection:
-            return await state_changes.between(connection, room_nid, after, upto)
+            return await state_changes.between(connection, room_nid, after, up_to)
 
     async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
         """See `storage.state_changes`."""
@@ -333,7 +333,14 @@ class OwedStore:
         self._database = database
 
     async def owed(
-        self, destination: str, own: str, *, after: int, upto: int, limit: int, latest: bool = False
+        self,
+        destination: str,
+        own: str,
+        *,
+        after: int,
+        up_to: int,
+        limit: int,
+        latest: bool = False,
     ) -> OwedRows:
         """What comes after a position, each list with at most `limit`; of events, with `latest`,
         only those that lead to all others."""
@@ -351,14 +358,14 @@ class OwedStore:
                 connection,
                 ServerName(destination),
                 after=after,
-                upto=upto,
+                up_to=up_to,
                 limit=limit,
             )
             changes = await memberships.device_changes_for(
-                connection, destination, own, after=after, upto=upto, limit=limit
+                connection, destination, own, after=after, up_to=up_to, limit=limit
             )
             joins = await memberships.joins_shown_to(
-                connection, destination, own, after=after, upto=upto, limit=limit
+                connection, destination, own, after=after, up_to=up_to, limit=limit
             )
         return OwedRows(withdrawals.merged(rows, ends, limit), edus, changes, joins)
 
@@ -384,10 +391,10 @@ class OwedStore:
             rows = withdrawals.newest(rows, await withdrawals.servers(connection, own))
             return rows, await remote_edus.destinations(connection)
 
-    async def forget_edus(self, destination: str, upto: int) -> None:
+    async def forget_edus(self, destination: str, up_to: int) -> None:
         """See `storage.remote_edus`."""
         async with self._database.connection() as connection:
-            await remote_edus.delete(connection, ServerName(destination), upto)
+            await remote_edus.delete(connection, ServerName(destination), up_to)
 
 
 class ErasureRows:

@@ -31,7 +31,7 @@ from federation.graph.explain.explain import (
 )
 from federation.graph.resolution.chains import MissingEvent
 from federation.graph.resolution.conflicts import StateMap, deltas_of
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver.config import Config
 from homeserver.engine.rooms.rooms import Room, Rooms, StateRef
 from homeserver.engine.rooms.snapshots import change_between
@@ -111,7 +111,7 @@ class Explainer:
         self._database = database
         self._store = PostgresStore(database)
         self._rooms = Rooms(self._store, server_name)
-        self._known: dict[EventId, KnownEvent] = {}
+        self._known: dict[EventId, StoredEvent] = {}
 
     async def event(self, event_id: EventId) -> EventExplanation:
         """Why a stored event has its verdict. Raises NothingKnown."""
@@ -203,7 +203,7 @@ class Explainer:
         """The newest event with several parents whose states are known, and those states."""
         async with self._database.connection() as connection:
             rows = await event_rows.newest(
-                connection, room.nid, after=0, upto=room.view.position, limit=_EVENTS_SEARCHED
+                connection, room.nid, after=0, up_to=room.view.position, limit=_EVENTS_SEARCHED
             )
         for row in rows:
             entry = self._rooms.loader.entry_of(row, room)

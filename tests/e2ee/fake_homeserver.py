@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from e2ee.http import Call, Response, Unreachable
+from e2ee.http import Call, ClientResponse, Unreachable
 
 JsonObject = dict[str, Any]
 Hook = Callable[[str, str, JsonObject], JsonObject | None]
@@ -47,7 +47,7 @@ class Refusal(Exception):
 
     def __init__(self, status: int, errcode: str, **body: Any) -> None:
         super().__init__(errcode)
-        self.response = Response(status, {"errcode": errcode, "error": errcode, **body})
+        self.response = ClientResponse(status, {"errcode": errcode, "error": errcode, **body})
 
 
 class FakeHomeserver:
@@ -106,7 +106,7 @@ class FakeHomeserver:
 
     # Calls
 
-    async def handle(self, call: Call) -> Response:
+    async def handle(self, call: Call) -> ClientResponse:
         """Answers a call, through the hostile hook."""
         path, _, query_in_path = call.path.partition("?")
         parts = [unquote(part) for part in path.removeprefix("/_matrix/client/v3/").split("/")]
@@ -122,7 +122,7 @@ class FakeHomeserver:
             return refusal.response
         answer = copy.deepcopy(answer)
         changed = self.on_answer(user, "/".join(parts), answer)
-        return Response(200, answer if changed is None else changed)
+        return ClientResponse(200, answer if changed is None else changed)
 
     async def _route(
         self,
@@ -367,7 +367,7 @@ class FakeTransport:
     def __init__(self, server: FakeHomeserver) -> None:
         self.server = server
 
-    async def request(self, call: Call) -> Response:
+    async def request(self, call: Call) -> ClientResponse:
         """Makes the call."""
         return await self.server.handle(call)
 

@@ -17,7 +17,7 @@ from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
 from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm import olm_channels
 from e2ee.machine.olm.olm_channels import OlmChannels
 from e2ee.machine.olm.olm_payload import OlmEvent
@@ -195,7 +195,7 @@ async def test_k5_keys_in_the_clear_are_dropped(
     key, message = forge_session(room_id, bob.user_id)
     believed = OlmEvent("m.room_key", key, bob.user_id, bob.machine.device.curve25519, "", None)
     open_minded = await enter("trusting")  # takes the key as if the check of the channel were off
-    open_minded.machine._room_keys.receive(believed, NoticeBoard())
+    open_minded.machine._room_keys.receive(believed, Alarms())
     reading = open_minded.machine.decrypt(message | {"room_id": room_id, "event_id": "$1"})
     assert getattr(reading, "content", {}).get("body") == "FORGED"  # the attack
     for event in (
@@ -236,7 +236,7 @@ async def test_k8_a_conflicting_copy_of_a_session_is_dropped(
     """The first copy stays; one that starts earlier on the same ratchet is merged."""
     alice, bob, room_id = await pair(enter)
     await bob.send_text(room_id, "second")
-    keys, board = alice.machine._room_keys, NoticeBoard()
+    keys, board = alice.machine._room_keys, Alarms()
     session_id = of_bob(server, bob, room_id)["content"]["session_id"]
     record = keys._load(session_id, bob.user_id)
     assert record is not None
@@ -275,7 +275,7 @@ async def test_k8_another_members_copy_doesnt_take_a_sessions_name(
         "session_id": session.session_id,
         "session_key": session.session_key(),
     }
-    keys, board = alice.machine._room_keys, NoticeBoard()
+    keys, board = alice.machine._room_keys, Alarms()
     eve = OlmEvent("m.room_key", content, "@eve:hs.test", "A" * 43, "A" * 43, None)
     own = bob.machine.device
     honest = OlmEvent("m.room_key", content, bob.user_id, own.curve25519, own.ed25519, own)

@@ -9,23 +9,23 @@ from e2ee import http
 from e2ee.http import (
     AiohttpTransport,
     Call,
+    ClientResponse,
     MatrixApi,
     MatrixRefused,
-    Response,
     Unreachable,
 )
 
-OK = Response(200, {"event_id": "$1", "room_id": "!r", "next_batch": "s1"})
+OK = ClientResponse(200, {"event_id": "$1", "room_id": "!r", "next_batch": "s1"})
 
 
 class ScriptedTransport:
     """Gives prepared answers; None stands for no answer."""
 
-    def __init__(self, *answers: Response | None) -> None:
+    def __init__(self, *answers: ClientResponse | None) -> None:
         self.answers = list(answers)
         self.calls: list[Call] = []
 
-    async def request(self, call: Call) -> Response:
+    async def request(self, call: Call) -> ClientResponse:
         """The next answer."""
         self.calls.append(call)
         answer = self.answers.pop(0)
@@ -37,7 +37,7 @@ class ScriptedTransport:
         """Nothing to close."""
 
 
-def api_for(*answers: Response | None) -> tuple[MatrixApi, ScriptedTransport, list[float]]:
+def api_for(*answers: ClientResponse | None) -> tuple[MatrixApi, ScriptedTransport, list[float]]:
     """An API whose pauses are written down instead of waited for."""
     pauses: list[float] = []
 
@@ -51,14 +51,14 @@ def api_for(*answers: Response | None) -> tuple[MatrixApi, ScriptedTransport, li
 @pytest.mark.parametrize(
     ("limited", "pause_s"),
     [
-        (Response(429, {}, "3"), 3.0),
-        (Response(429, {"retry_after_ms": 1500}), 1.5),
-        (Response(429, {"retry_after_ms": "soon"}), 1.0),
-        (Response(429, {}, "Wed, 21 Oct 2026 07:28:00 GMT"), 1.0),
-        (Response(429, {}, "0"), 0.1),
+        (ClientResponse(429, {}, "3"), 3.0),
+        (ClientResponse(429, {"retry_after_ms": 1500}), 1.5),
+        (ClientResponse(429, {"retry_after_ms": "soon"}), 1.0),
+        (ClientResponse(429, {}, "Wed, 21 Oct 2026 07:28:00 GMT"), 1.0),
+        (ClientResponse(429, {}, "0"), 0.1),
     ],
 )
-async def test_a_rate_limit_is_waited_for(limited: Response, pause_s: float) -> None:
+async def test_a_rate_limit_is_waited_for(limited: ClientResponse, pause_s: float) -> None:
     """As long as the server says, in either form; also for calls that aren't repeated otherwise."""
     api, transport, pauses = api_for(limited, OK)
     assert await api.create_room({}) == "!r"
@@ -68,7 +68,7 @@ async def test_a_rate_limit_is_waited_for(limited: Response, pause_s: float) -> 
 
 async def test_waiting_has_an_end() -> None:
     """A server that always says to wait is a refusal in the end."""
-    api, _, pauses = api_for(*[Response(429, {"errcode": "M_LIMIT_EXCEEDED"}, "50")] * 5)
+    api, _, pauses = api_for(*[ClientResponse(429, {"errcode": "M_LIMIT_EXCEEDED"}, "50")] * 5)
     with pytest.raises(MatrixRefused, match="M_LIMIT_EXCEEDED"):
         await api.create_room({})
     assert sum(pauses) <= 120
@@ -76,7 +76,7 @@ async def test_waiting_has_an_end() -> None:
 
 async def test_a_send_is_repeated_under_its_transaction_id() -> None:
     """After a lost answer and a 502; the same path each time."""
-    api, transport, pauses = api_for(None, Response(502, {}), OK)
+    api, transport, pauses = api_for(None, ClientResponse(502, {}), OK)
     assert await api.send("!r", "m.room.message", "txn", {"body": "x"}) == "$1"
     assert len({call.path for call in transport.calls}) == 1
     assert pauses == [0.5, 1.0]
@@ -100,7 +100,7 @@ async def test_what_may_not_be_repeated_isnt() -> None:
 
 async def test_a_refusal_is_an_error_with_the_servers_code() -> None:
     """And is not repeated."""
-    api, transport, _ = api_for(Response(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    api, transport, _ = api_for(ClientResponse(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
     with pytest.raises(MatrixRefused) as caught:
         await api.sync("", 0, 10)
     assert (caught.value.status, caught.value.errcode) == (403, "M_FORBIDDEN")
@@ -109,7 +109,7 @@ async def test_a_refusal_is_an_error_with_the_servers_code() -> None:
 
 async def test_an_answer_without_what_was_asked_for_is_unusable() -> None:
     """Instead of a KeyError somewhere."""
-    api, _, _ = api_for(Response(200, {}), Response(200, {"user_id": "@a:b"}))
+    api, _, _ = api_for(ClientResponse(200, {}), ClientResponse(200, {"user_id": "@a:b"}))
     with pytest.raises(Unreachable):
         await api.send("!r", "m.room.message", "t", {})
     with pytest.raises(Unreachable):
@@ -188,10 +188,10 @@ async def test_discovery_follows_well_known(
 ) -> None:
     """A missing file means the name itself; a useless one is an error; TLS is kept."""
 
-    async def request(self: AiohttpTransport, call: Call) -> Response:
+    async def request(self: AiohttpTransport, call: Call) -> ClientResponse:
         assert self.base_url == "https://example.test"
         assert call.path == "/.well-known/matrix/client"
-        return Response(status, body)
+        return ClientResponse(status, body)
 
     monkeypatch.setattr(AiohttpTransport, "request", request)
     if found is None:

@@ -7,8 +7,8 @@ import pytest
 
 from e2ee import syncing
 from e2ee.client import Client
-from e2ee.machine.changes import Ledger
-from e2ee.rooms import RoomShelf
+from e2ee.machine.changes import PendingChanges
+from e2ee.rooms import ClientRooms
 from tests.e2ee.fake_homeserver import FakeHomeserver
 from tests.e2ee.record_shelf import RecordShelf
 
@@ -24,14 +24,14 @@ ENCRYPTION: dict[str, Any] = {
 def test_an_event_is_kept_once_and_in_order() -> None:
     """Also by a shelf made anew from the records."""
     records = RecordShelf()
-    ledger = Ledger(records)
-    shelf = RoomShelf(ledger)
+    ledger = PendingChanges(records)
+    shelf = ClientRooms(ledger)
     assert shelf.add_event(ROOM, {"event_id": "$1"})
     assert shelf.add_event(ROOM, {"event_id": "$2"})
     assert not shelf.add_event(ROOM, {"event_id": "$1"})
     assert not shelf.add_event(ROOM, {"content": {}})
     ledger.save(records.apply)
-    again = RoomShelf(Ledger(records))
+    again = ClientRooms(PendingChanges(records))
     assert not again.add_event(ROOM, {"event_id": "$2"})
     assert [(n, e["event_id"]) for n, e in again.events(ROOM)] == [(0, "$1"), (1, "$2")]
     assert list(again.events("!other")) == []
@@ -39,7 +39,7 @@ def test_an_event_is_kept_once_and_in_order() -> None:
 
 def test_the_place_where_encryption_began_is_pinned_once() -> None:
     """By a true event only, and never moved."""
-    shelf = RoomShelf(Ledger(RecordShelf()))
+    shelf = ClientRooms(PendingChanges(RecordShelf()))
     shelf.add_event(ROOM, {"event_id": "$0"})
     for number, fake in enumerate(
         (

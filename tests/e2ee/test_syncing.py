@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from e2ee.client import Client
-from e2ee.courier import Courier
+from e2ee.courier import RequestSender
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixApi
 from e2ee.machine.devices.device_keys import MEGOLM, OLM
 from e2ee.machine.machine import Machine
-from e2ee.rooms import RoomShelf
+from e2ee.rooms import ClientRooms
 from e2ee.store import Store
 from e2ee.syncing import Syncing
 from e2ee.timeline import build_messages
@@ -87,14 +87,14 @@ def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 PLACES = places(answer())
 
 
-def syncing() -> tuple[Syncing, RoomShelf, Machine]:
+def syncing() -> tuple[Syncing, ClientRooms, Machine]:
     """A syncing of a fresh device."""
     records = RecordShelf()
     machine = Machine.create(records, PickleKey(bytes(32)), user_id="@a:c", device_id="D")
-    shelf = RoomShelf(machine.ledger)
+    shelf = ClientRooms(machine.ledger)
     api = MatrixApi(FakeHomeserver().transport())
     store = Store(sqlite3.connect(":memory:"), SealingKey(bytes(32)))
-    courier = Courier(api, store, machine, lambda: 0)
+    courier = RequestSender(api, store, machine, lambda: 0)
     store.close()  # nothing is saved here
     return Syncing(api, machine, shelf, courier), shelf, machine
 

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from e2ee.machine.devices.trust import SenderProof
-from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, Reading, RefusalReason, Refused
+from e2ee.machine.rooms.room_keys import (
+    Decrypted,
+    KeyMissing,
+    Reading,
+    RefusalReason,
+    RefusedMessage,
+)
 from e2ee.timeline import Message, StatusKind, build_messages
 
 JsonObject = dict[str, Any]
@@ -32,7 +38,7 @@ def read(event: JsonObject) -> Reading:
     """What the machine would say."""
     content = event["content"]
     if isinstance(content["inner"], RefusalReason):
-        return Refused(content["inner"])
+        return RefusedMessage(content["inner"])
     if "missing" in content["inner"]:
         later = content["inner"]["missing"] == "later"
         return KeyMissing("!r", "session", "" if later else "m.no_olm", starts_later=later)

@@ -131,5 +131,5 @@ async def _objection_to_devices(follower: Follower, owner: Owner) -> str:
     found = set(answer.body.get("device_keys", {}).get(user_id, {}))
     if found != set(owner.devices):
         return f"{reader.user_id} sees {found} of {user_id}, not {set(owner.devices)}"
-    is_told = user_id in follower.changed or not owner.made
-    return "" if is_told else f"{reader.user_id} wasn't told of {user_id}"
+    is_listed = user_id in follower.changed or not owner.made
+    return "" if is_listed else f"{reader.user_id} wasn't told of {user_id}"

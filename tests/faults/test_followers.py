@@ -22,7 +22,7 @@ async def test_a_device_list_change_is_owed_though_the_database_was_away_at_firs
     async with running(postgres_url) as world:
         room_id = await world.create_room()
         join = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
-        await world.engine.residents.accept_handshake(await world.remote(room_id, join))
+        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, join))
         engine = world.engine
         feed = feed_of(world)
         before = engine.committer.position
@@ -35,7 +35,7 @@ async def test_a_device_list_change_is_owed_though_the_database_was_away_at_firs
             await engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
             with pytest.raises(DatabaseUnavailable):
                 await feed.run()
-        assert (await feed.owed(HS2, before, pdu_limit=50, edu_limit=100)).upto == before
+        assert (await feed.owed(HS2, before, pdu_limit=50, edu_limit=100)).up_to == before
         again = asyncio.get_running_loop().create_task(feed.run())  # as the supervisor does
 
         async def is_owed() -> bool:

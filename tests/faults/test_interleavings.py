@@ -160,7 +160,7 @@ class Model:
         """A message of another server, handed in twice at once."""
         text, room_id = self._text("bob"), self._dice.choice(self.rooms)
         event = await self.world.remote(room_id, message(text, sender=BOB))
-        tries = [self.world.engine.residents.accept(event, Accepted()) for _ in range(2)]
+        tries = [self.world.engine.remote_event_writer.accept(event, Accepted()) for _ in range(2)]
         verdicts = await asyncio.gather(*tries, return_exceptions=True)
         for verdict in verdicts:
             if isinstance(verdict, BaseException):
@@ -232,7 +232,7 @@ async def make_rooms(world: World) -> list[RoomId]:
     for room_id in rooms:
         await world.engine.writer.send(room_id, draft("m.room.member", join, CAROL, sender=CAROL))
         event = await world.remote(room_id, draft("m.room.member", join, BOB, sender=BOB))
-        await world.engine.residents.accept_handshake(event)
+        await world.engine.remote_event_writer.accept_handshake(event)
     return rooms
 
 

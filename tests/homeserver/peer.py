@@ -11,8 +11,8 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, build_event
 from homeserver.clock import SystemClock
-from homeserver.engine.remote.remote_event_writer import Residents
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
+from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Room
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
@@ -29,7 +29,7 @@ class Peer:
     """The other server."""
 
     world: World
-    residents: Residents
+    remote_event_writer: RemoteEventWriter
 
     async def room(self, room_id: str) -> Room:
         """The room as our server has it."""
@@ -66,7 +66,7 @@ class Peer:
 
     async def give(self, event: Event) -> EventId:
         """Hands an event in; it must be accepted."""
-        verdict = await self.residents.accept(event, Accepted())
+        verdict = await self.remote_event_writer.accept(event, Accepted())
         assert verdict == Accepted(), verdict
         return event.event_id
 
@@ -79,7 +79,7 @@ class Peer:
     async def join(self, room_id: str, user: UserId = PETER) -> None:
         """Has a user join."""
         draft = EventDraft("m.room.member", user, {"membership": "join"}, user)
-        await self.residents.accept_handshake(await self.build(room_id, draft))
+        await self.remote_event_writer.accept_handshake(await self.build(room_id, draft))
 
     async def say(self, room_id: str, body: str, user: UserId = PETER) -> EventId:
         """Sends a message."""
@@ -99,14 +99,14 @@ def redaction(target: str, user: UserId = PETER) -> EventDraft:
 def make_peer(world: World, database: Database) -> Peer:
     """The peer of a world over a database."""
     store, engine = PostgresStore(database), world.engine
-    residents = Residents(
+    remote_event_writer = RemoteEventWriter(
         store,
         engine.rooms,
         world.committer,
         writer=engine.writer,
-        resolver=Resolver(store, engine.rooms),
+        resolver=StateResolver(store, engine.rooms),
         server_name=HERE,
         forget_user=engine.memberships.drop,
         metrics=MetricsStore(),
     )
-    return Peer(world, residents)
+    return Peer(world, remote_event_writer)

@@ -24,8 +24,8 @@ from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.request import Request
-from homeserver.api.http.response import Answer, RawJson, to_json
-from homeserver.api.http.router import Dispatch
+from homeserver.api.http.response import RawJson, Response, to_json
+from homeserver.api.http.router import Router
 from homeserver.api.http.routes import Route, table
 from homeserver.api.rooms.directory import DirectoryApi
 from homeserver.api.rooms.membership import MembershipApi
@@ -34,7 +34,7 @@ from homeserver.api.rooms.state import StateApi
 from homeserver.api.timeline.timeline import TimelineApi
 from homeserver.clock import SystemClock
 from homeserver.engine.followers.memberships import Memberships
-from homeserver.engine.local.policy_signer import NobodyAsks, Recommender
+from homeserver.engine.local.policy_signer import EventSigner, NoPolicyServer
 from homeserver.engine.local.stager import Signer, Stager
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
@@ -43,7 +43,7 @@ from homeserver.engine.log.transactions import Transactions
 from homeserver.engine.remote.outside_memberships import OutsideMemberships
 from homeserver.engine.rooms.reader import Reader
 from homeserver.engine.rooms.redactions import Redactions
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import MatrixError, not_found
 from homeserver.metrics import MetricsStore
@@ -52,8 +52,8 @@ from homeserver.services.accounts.requester import Requester
 from homeserver.services.push.push_rules import PushRules
 from homeserver.services.rooms.directory import Directory, Target
 from homeserver.services.rooms.member_state import MemberState
-from homeserver.services.rooms.membership import Membership, People
-from homeserver.services.rooms.room_access import RoomEngine
+from homeserver.services.rooms.membership import MemberDirectory, Membership
+from homeserver.services.rooms.room_access import RoomContext
 from homeserver.services.rooms.rooms import RoomCreation
 from homeserver.services.rooms.state import State
 from homeserver.services.rooms.successions import Successions
@@ -169,11 +169,11 @@ class FakeRemote:
 class World:
     """The services and their handlers."""
 
-    engine: RoomEngine
+    engine: RoomContext
     committer: Committer
     reader: Reader
     remote: FakeRemote
-    people: People
+    people: MemberDirectory
     directory: Directory
     membership: Membership
     members: MemberState
@@ -193,7 +193,7 @@ class World:
         return reply
 
     async def _call(self, user: UserId, method: str, path: str, body: object, query: str) -> Reply:
-        dispatch: Dispatch[Route] = Dispatch()
+        dispatch: Router[Route] = Router()
         for route in self.routes:
             dispatch.add(route.method, route.template, route)
         try:
@@ -212,7 +212,7 @@ class World:
             return Reply(error.status, error.body())
         if isinstance(result, RawJson):
             return Reply(200, orjson.loads(result.data))
-        assert not isinstance(result, Answer)
+        assert not isinstance(result, Response)
         return Reply(200, orjson.loads(to_json(result)))
 
     async def room(self, user: UserId = ALICE, **body: Any) -> RoomId:
@@ -282,7 +282,7 @@ def _world(database: Database, committer: Committer) -> World:
     rooms = Rooms(store, HERE)
     stager = Stager(
         rooms,
-        Resolver(store, rooms),
+        StateResolver(store, rooms),
         Redactions(store, rooms),
         take_nid=committer.numbers.take,
         signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
@@ -294,11 +294,11 @@ def _world(database: Database, committer: Committer) -> World:
         rooms,
         committer,
         stager=stager,
-        recommender=Recommender(rooms, stager, NobodyAsks()),
+        event_signer=EventSigner(rooms, stager, NoPolicyServer()),
         transactions=Transactions(store),
         server_name=HERE,
     )
-    engine = RoomEngine(rooms, Memberships(store, committer, HERE), writer)
+    engine = RoomContext(rooms, Memberships(store, committer, HERE), writer)
     reader, remote = Reader(store, rooms), FakeRemote(committer)
     profiles: dict[UserId, JsonObject] = {ALICE: {"displayname": "Alice"}}
     blocking: set[UserId] = set()
@@ -311,7 +311,7 @@ def _world(database: Database, committer: Committer) -> World:
 
     settings = AccountDataService(database=database, committer=committer, push_rules=PushRules())
     successions = Successions(rooms, engine.memberships, settings.carry_over)
-    people = People(HERE, profile_of, is_invite_blocked, successions.joined)
+    people = MemberDirectory(HERE, profile_of, is_invite_blocked, successions.joined)
     directory = Directory(engine, database, clock, server_name=HERE, look_up=remote.look_up)
     outside = OutsideMemberships(store, rooms, committer, HERE)
     membership = Membership(engine, outside, people, directory, remote)

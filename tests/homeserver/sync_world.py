@@ -74,10 +74,10 @@ class StoredAccountData:
     database: Database
     committer: Committer
 
-    async def between(self, user_id: UserId, *, after: int, upto: int) -> list[AccountData]:
+    async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
         """As the service has it."""
         async with self.database.connection() as connection:
-            return await account_data.load_between(connection, user_id, after=after, upto=upto)
+            return await account_data.load_between(connection, user_id, after=after, up_to=up_to)
 
     async def put(self, user_id: UserId, room_id: RoomId | str, kind: str, content: object) -> None:
         """Sets an item."""

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lab.canary import CanaryKind, Searcher, Tally, new_kind
 from lab.operator_view import OperatorView, ServerView
-from lab.people import Account
+from lab.people import KeptAccount
 from lab.report import PASSWORD, show_log_ins, show_operators, show_story, verdict
 from lab.story import Record, Said
 from lab.topology import plan, server_names
@@ -97,7 +97,7 @@ def test_the_story_is_a_table_of_readers(console: Console) -> None:
 def test_log_ins_are_printed_with_addresses(console: Console, tmp_path: Path) -> None:
     """A person finds all that a client asks for."""
     topology = plan(tmp_path, server_names(2))
-    show_log_ins(console, topology, [Account("alice", "hs1", "pa[ss]")])
+    show_log_ins(console, topology, [KeptAccount("alice", "hs1", "pa[ss]")])
     text = text_of(console)
     assert "@alice:hs1" in text
     assert "pa[ss]" in text

@@ -18,7 +18,7 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.ports import Refused
 from federation.transport.inbound.gap_filler import NotAtHand
-from federation.transport.requests.client import FederationError, Request, build_target
+from federation.transport.requests.client import FederationError, ServerRequest, build_target
 from homeserver.errors import MatrixError
 from homeserver.storage.timeline.events import REJECTED
 from tests.simulation.disks import Stored, read_room
@@ -253,7 +253,7 @@ class Attacker:
         server = self._server
         body = {"origin": server.name, "origin_server_ts": server.clock.now_ms(), "pdus": pdus}
         target = build_target("/_matrix/federation/v1/send", f"lie-{self._sent}")
-        request = Request(other.name, "PUT", target, body, despite_backoff=True)
+        request = ServerRequest(other.name, "PUT", target, body, despite_backoff=True)
         for _ in range(3):
             try:
                 await self._world.call(server, server.client.request(request))

@@ -89,9 +89,9 @@ class MemoryEvents:
             key=lambda one: -one["n"],
         )
 
-    async def newest(self, room_nid: int, *, after: int, upto: int, limit: int) -> Sequence[Row]:
+    async def newest(self, room_nid: int, *, after: int, up_to: int, limit: int) -> Sequence[Row]:
         await self._pause()
-        found = [one for one in self._live(room_nid) if _within(one["position"], after, upto)]
+        found = [one for one in self._live(room_nid) if _within(one["position"], after, up_to)]
         return [dict(one) for one in found[:limit]]
 
     async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
@@ -177,8 +177,8 @@ def _placed(tables: Tables, room_nid: int) -> Iterable[Fields]:
     return [one for one in events if one["room_nid"] == room_nid and one["n"] is not None]
 
 
-def _within(position: int | None, after: int, upto: int) -> bool:
-    return position is not None and after < position <= upto
+def _within(position: int | None, after: int, up_to: int) -> bool:
+    return position is not None and after < position <= up_to
 
 
 def _with_room(tables: Tables, event: Fields) -> Fields:
@@ -256,12 +256,12 @@ class MemoryRooms:
             if nid in room_nids
         ]
 
-    async def changes(self, room_nid: int, *, after: int, upto: int) -> Sequence[Row]:
+    async def changes(self, room_nid: int, *, after: int, up_to: int) -> Sequence[Row]:
         await self._pause()
         return [
             dict(row)
             for key, row in sorted(self._tables.changes.items())
-            if key[0] == room_nid and after < key[1] <= upto
+            if key[0] == room_nid and after < key[1] <= up_to
         ]
 
     async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
@@ -311,13 +311,13 @@ class MemoryProofs:
 
     async def rooms_with_work(self) -> Sequence[str]:
         await self._pause()
-        nids = sorted({nid for nid, _ in self._tables.proofs_due})
+        nids = sorted({nid for nid, _ in self._tables.rechecks_due})
         return [self._tables.room_of(nid)["room_id"] for nid in nids]
 
     async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
         await self._pause()
         by_nid = self._tables.by_nid
-        due = [key for key in self._tables.proofs_due if key[0] == room_nid]
+        due = [key for key in self._tables.rechecks_due if key[0] == room_nid]
         found = [by_nid[key] for key in due if key in by_nid]
         found.sort(key=_room_order)
         next_ones = {one["event_nid"]: one for one in found[:limit]}
@@ -446,7 +446,14 @@ class MemoryOwed:
         return sorted(found, key=lambda one: one["position"])
 
     async def owed(
-        self, destination: str, own: str, *, after: int, upto: int, limit: int, latest: bool = False
+        self,
+        destination: str,
+        own: str,
+        *,
+        after: int,
+        up_to: int,
+        limit: int,
+        latest: bool = False,
     ) -> OwedRows:
         await self._pause()
         events: dict[tuple[int, int], Row] = {}
@@ -462,7 +469,7 @@ class MemoryOwed:
         edus = sorted(
             (position, edu)
             for (server, position), edu in self._tables.edus.items()
-            if server == destination and after < position <= upto
+            if server == destination and after < position <= up_to
         )
         last = sorted(events)[:limit][-1][0] if events else 0
         cut = [events[key] for key in sorted(events) if key[0] <= last]
@@ -543,9 +550,9 @@ class MemoryOwed:
         rows = [{"server": server, "position": position} for server, position in newest.items()]
         return rows, sorted({server for server, _ in self._tables.edus})
 
-    async def forget_edus(self, destination: str, upto: int) -> None:
+    async def forget_edus(self, destination: str, up_to: int) -> None:
         await self._pause()
-        for key in [one for one in self._tables.edus if one[0] == destination and one[1] <= upto]:
+        for key in [one for one in self._tables.edus if one[0] == destination and one[1] <= up_to]:
             del self._tables.edus[key]
 
 

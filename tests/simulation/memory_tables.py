@@ -65,7 +65,7 @@ class Tables:
     resolutions: dict[tuple[int, int], ResolutionRow] = field(default_factory=dict)
     gaps: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     unproven_parents: dict[tuple[int, str, int], bool] = field(default_factory=dict)
-    proofs_due: dict[tuple[int, int], None] = field(default_factory=dict)
+    rechecks_due: dict[tuple[int, int], None] = field(default_factory=dict)
     edus: dict[tuple[str, int], bytes] = field(default_factory=dict)
     places_lost: dict[tuple[int, int], str] = field(default_factory=dict)
     """By room and place: live events that were rejected after all. For checks: no table has it."""
@@ -145,7 +145,7 @@ class Tables:
 
     def apply(self, rows: CommitRows, *, plain: bool) -> None:
         """Writes a batch that was checked."""
-        self.position = rows.upto
+        self.position = rows.up_to
         for nid, room_id, version in rows.rooms:
             self.ensure_room(nid, room_id, version)
         self.insert_events(rows.events)
@@ -216,11 +216,11 @@ class Tables:
             self.upsert_members(brought.members)
             self._reset_servers(brought)
         self.upsert_members(rows.members)
-        for nid, server, position in rows.servers_went:
+        for nid, server, position in rows.servers_left:
             for key, left in self.servers.items():
                 if key[:2] == (nid, server) and left is None:
                     self.servers[key] = position
-        for nid, server, position in rows.servers_came:
+        for nid, server, position in rows.servers_joined:
             self.servers.setdefault((nid, server, position), None)
         for one in rows.log.memberships:
             self.upsert_members([self._known_member(one)])
@@ -294,7 +294,7 @@ class Tables:
         for nid, parent, event_nid, missing in rows.opened:
             self.unproven_parents.setdefault((nid, parent, event_nid), missing)
         for number in (*rows.looked_at, *(one[:2] for one in rows.proven)):
-            self.proofs_due.pop(number, None)
+            self.rechecks_due.pop(number, None)
         for number in rows.marked:
             if number in self.by_nid:
                 self.by_nid[number]["unproven"] = True
@@ -310,8 +310,8 @@ class Tables:
             if is_placed:
                 self.unproven_parents[key] = False
             if is_placed or key[:2] in named:
-                self.proofs_due[key[0], key[2]] = None
-        self.proofs_due.update(dict.fromkeys((*rows.marked, *rows.due)))
+                self.rechecks_due[key[0], key[2]] = None
+        self.rechecks_due.update(dict.fromkeys((*rows.marked, *rows.due)))
 
     def copy(self) -> Tables:
         """For a look at a moment."""

@@ -80,13 +80,13 @@ def _check_shown(
 
 def _check_places(server: SimulatedServer, nid: int, live: list[Stored], found: Found) -> None:
     tables = server.disk.tables
-    upto = tables.heads[nid]["n"]
+    up_to = tables.heads[nid]["n"]
     lost = [n for room_nid, n in tables.places_lost if room_nid == nid]
     positions = [one.row["position"] for one in live]
     places = sorted([one.row["n"] for one in live] + lost)
     if len(set(places)) < len(places) or positions != sorted(set(positions)):
         found(f"{server.name} has a place twice, or positions out of order")
-    if places and (places[-1] != upto or len(places) != places[-1] - places[0] + 1):
-        found(f"{server.name} has {len(live)} events, {len(lost)} lost, up to place {upto}")
+    if places and (places[-1] != up_to or len(places) != places[-1] - places[0] + 1):
+        found(f"{server.name} has {len(live)} events, {len(lost)} lost, up to place {up_to}")
     if positions and positions[-1] > tables.position:
         found(f"{server.name} has an event behind its log's end")

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from federation.events.ids import ServerName
 from federation.transport.requests.dialer import (
-    Answer,
     Bounds,
     DialError,
     DialFailure,
     Endpoint,
+    HttpResponse,
     Outgoing,
     Sink,
 )
@@ -33,7 +33,7 @@ class Host(Protocol):
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs something as the server's own; it dies with the server."""
 
-    async def answer(self, request: Outgoing) -> Answer:
+    async def answer(self, request: Outgoing) -> HttpResponse:
         """Handles a request."""
 
 
@@ -95,7 +95,7 @@ class NetworkDialer:
         bounds: Bounds,
         sink: Sink | None = None,
         take: Take | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Carries a request and its answer, whose bytes `take` counts. Raises DialError, and what
         these two do."""
         answer = await self._exchange(endpoint, request, bounds)
@@ -105,7 +105,9 @@ class NetworkDialer:
             await sink(answer.body)
         return answer
 
-    async def _exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> Answer:
+    async def _exchange(
+        self, endpoint: Endpoint, request: Outgoing, bounds: Bounds
+    ) -> HttpResponse:
         network, own, other = self._network, self._own, ServerName(endpoint.host_header)
         network.requests += 1
         try:
@@ -129,9 +131,9 @@ class NetworkDialer:
             raise DialError(DialFailure.TOO_LARGE, "the answer is too large")
         return answer
 
-    def _deliver(self, host: Host, request: Outgoing) -> asyncio.Future[Answer]:
+    def _deliver(self, host: Host, request: Outgoing) -> asyncio.Future[HttpResponse]:
         """Has the host handle it in a task of its own, after a delay."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
 
         async def handle() -> None:
             await self._network.delay()

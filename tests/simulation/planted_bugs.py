@@ -24,11 +24,11 @@ from homeserver.engine.local.stager import Stager
 from homeserver.engine.log import batch, staging, transactions
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import Committed
-from homeserver.engine.recheck.judgements import Judgement
-from homeserver.engine.recheck.proofs import Proofs
+from homeserver.engine.recheck.judgements import Recheck
+from homeserver.engine.recheck.proofs import Rechecks
 from homeserver.engine.remote import acceptance
 from homeserver.engine.rooms import resolver
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.resolver import StateResolver
 from tests.federation.transport.memory_ports import MemoryInbox
 from tests.simulation.memory_tables import Tables
 
@@ -97,7 +97,7 @@ def cursors_that_run_ahead() -> None:
 
     def skip(self: Outbox, sender: Any, error: object) -> None:
         sender.pending = []
-        sender.destination = replace(sender.destination, cursor=sender.upto)
+        sender.destination = replace(sender.destination, cursor=sender.up_to)
 
     _plant(Outbox, "_note_failure", skip)
 
@@ -154,15 +154,15 @@ def soft_failure_skipped() -> None:
 
 def the_last_to_arrive_wins() -> None:
     """Where branches differ, what arrived last counts."""
-    resolve = Resolver.resolve
+    resolve = StateResolver.resolve
 
     async def by_arrival(
-        self: Resolver, room: Any, branches: Any, take_nid: Any, **near: Any
+        self: StateResolver, room: Any, branches: Any, take_nid: Any, **near: Any
     ) -> Any:
         newest = max(branches, key=lambda one: one.chain[-1].nid)
         return await resolve(self, room, [newest], take_nid, **near)
 
-    _plant(Resolver, "resolve", by_arrival)
+    _plant(StateResolver, "resolve", by_arrival)
 
 
 def duplicates_applied_twice() -> None:
@@ -201,19 +201,19 @@ def changes_not_logged() -> None:
 
 def words_never_proven() -> None:
     """What rests on another server's word stays as it is when the gap is closed."""
-    _plant(Proofs, "work_off", _nothing_async)
+    _plant(Rechecks, "work_off", _nothing_async)
 
 
 def places_lost_by_corrections() -> None:
     """An event of which only the state before it was wrong loses its place."""
-    made: Any = Judgement.corrected_row
+    made: Any = Recheck.corrected_row
 
-    def placeless(judgement: Judgement) -> Any:
+    def placeless(judgement: Recheck) -> Any:
         row = made(judgement)
         row.position = row.n = row.fill = None
         return row
 
-    _plant(Judgement, "corrected_row", placeless)
+    _plant(Recheck, "corrected_row", placeless)
 
 
 PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {

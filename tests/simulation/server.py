@@ -36,11 +36,11 @@ from federation.transport.inbound.inbox import Inbox
 from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
 from federation.transport.joining.departures import Departures
 from federation.transport.joining.invite_states import InviteStates
-from federation.transport.joining.joining import Handshakes
+from federation.transport.joining.joining import Joining
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.client import FederationClient
-from federation.transport.requests.dialer import Answer, Outgoing
+from federation.transport.requests.dialer import HttpResponse, Outgoing
 from federation.transport.requests.event_fetcher import EventFetcher
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes import FederationRoutes, RouteParts
@@ -51,7 +51,7 @@ from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.local.writer import Signer
 from homeserver.engine.log.log_connection import LogLost
 from homeserver.errors import MatrixError
-from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance
+from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomWriters
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (
@@ -217,7 +217,7 @@ class SimulatedServer:
         self._make_way_in()
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
-        process.spawn("proofs", self.engine.residents.proofs.run)
+        process.spawn("proofs", self.engine.remote_event_writer.proofs.run)
         process.spawn("head merges", self.engine.head_merges.run)
         process.spawn("feed", self.feed.run)
         self.is_up = True
@@ -280,31 +280,31 @@ class SimulatedServer:
             settings, self.key, store=self.disk.keys, client=self.client, clock=self.clock
         )
         self.signatures = SignatureChecker(self.keyring)
-        events, residents = self.engine.events, self.engine.residents
+        events, remote_event_writer = self.engine.events, self.engine.remote_event_writer
         self.fetcher = EventFetcher(
             self.client,
             store=events,
-            writer=residents,
+            writer=remote_event_writer,
             signatures=self.signatures,
             clock=self.clock,
         )
         self.arrivals = Arrivals()
-        self.handshakes = Handshakes(
+        self.handshakes = Joining(
             self.key,
             self.client,
             fetcher=self.fetcher,
             signatures=self.signatures,
-            writer=residents,
-            outside=residents.outside,
+            writer=remote_event_writer,
+            outside=remote_event_writer.outside,
             clock=self.clock,
             arrivals=self.arrivals,
         )
         self.backfiller = Backfiller(
-            self.client, store=events, writer=residents, fetcher=self.fetcher
+            self.client, store=events, writer=remote_event_writer, fetcher=self.fetcher
         )
         self.remote_rooms = HandshakeRooms(
             self.handshakes,
-            RoomEntrance(self.engine.rooms, residents),
+            RoomWriters(self.engine.rooms, remote_event_writer),
             signer=Signer(self.name, self.key),
             clock=self.clock,
             ask_for_guests=_nobody_is_a_guest,
@@ -318,14 +318,18 @@ class SimulatedServer:
         )
 
     def _make_way_in(self) -> None:
-        events, residents, spawn = self.engine.events, self.engine.residents, self.process.spawn
+        events, remote_event_writer, spawn = (
+            self.engine.events,
+            self.engine.remote_event_writer,
+            self.process.spawn,
+        )
         acls = ServerAcls(events)
         policies = PolicyServers(self.client, clock=self.clock, metrics=self.metrics)
         recommendations = Recommendations(events, policies, self.clock)
         self.filler = GapFiller(
             self.name,
             store=events,
-            writer=residents,
+            writer=remote_event_writer,
             signatures=self.signatures,
             fetcher=self.fetcher,
             recommendations=recommendations,
@@ -340,7 +344,7 @@ class SimulatedServer:
             acls=acls,
             edus=edus,
             arrivals=self.arrivals,
-            departures=Departures(self.name, residents.outside, self.signatures),
+            departures=Departures(self.name, remote_event_writer.outside, self.signatures),
         )
         destinations = FeedDestinations(
             self.store.owed, self.disk.destinations, self.engine.committer, self.feed
@@ -359,8 +363,8 @@ class SimulatedServer:
             self.backoffs,
             self.inbox,
             events,
-            residents,
-            residents.outside,
+            remote_event_writer,
+            remote_event_writer.outside,
             MemoryUsers(self.name),
             self.clock,
             self.metrics,
@@ -375,35 +379,41 @@ class SimulatedServer:
 
     # Being asked
 
-    async def answer(self, request: Outgoing) -> Answer:
+    async def answer(self, request: Outgoing) -> HttpResponse:
         """`Host.answer`: what the route's handler says, or what a lie makes of it."""
         path = request.target.partition("?")[0]
         answer = await self._honest_answer(request, path)
         for part, lie in self.lies.items():
             if part in path and answer.status == 200:
                 body = lie(orjson.loads(answer.body))
-                return answer if body is None else Answer(200, answer.headers, orjson.dumps(body))
+                return (
+                    answer
+                    if body is None
+                    else HttpResponse(200, answer.headers, orjson.dumps(body))
+                )
         return answer
 
-    async def _honest_answer(self, request: Outgoing, path: str) -> Answer:
+    async def _honest_answer(self, request: Outgoing, path: str) -> HttpResponse:
         for method, pattern, handler in self._routes:
             found = pattern.match(path)
             if found is not None and method == request.method:
                 params = {name: unquote(value) for name, value in found.groupdict().items()}
                 return await self._handle(handler, request, params)
-        return Answer(404, {}, b'{"errcode":"M_UNRECOGNIZED"}')
+        return HttpResponse(404, {}, b'{"errcode":"M_UNRECOGNIZED"}')
 
-    async def _handle(self, handler: Any, request: Outgoing, params: Mapping[str, str]) -> Answer:
+    async def _handle(
+        self, handler: Any, request: Outgoing, params: Mapping[str, str]
+    ) -> HttpResponse:
         try:
             return _answer(await handler(CarriedRequest(request), params))
         except THE_WORLDS:
-            return Answer(503, {}, b'{"errcode":"M_UNKNOWN"}')
+            return HttpResponse(503, {}, b'{"errcode":"M_UNKNOWN"}')
 
 
-def _answer(response: web.Response) -> Answer:
+def _answer(response: web.Response) -> HttpResponse:
     body = response.body
     assert isinstance(body, bytes), "federation answers bytes"
-    return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+    return HttpResponse(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
 
 
 def _pattern(path: str) -> re.Pattern[str]:

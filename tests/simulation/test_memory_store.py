@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from homeserver import limits
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, LogRows, RedactedRow
 from homeserver.storage.database import (
     Connection,
@@ -160,9 +160,9 @@ class Script:
                     ResolutionRow(nid, position, branches[0], 1_000, 5, 6, branches, [7, 8])
                 )
             if rng.random() < 0.3:
-                rows.servers_went.append((nid, server, position))
+                rows.servers_left.append((nid, server, position))
             elif rng.random() < 0.5:
-                rows.servers_came.append((nid, server, position))
+                rows.servers_joined.append((nid, server, position))
 
     def _add_rest(self, rows: CommitRows, room: str, placed: Sequence[int]) -> None:
         rng, nid = self.rng, ROOMS[room]
@@ -216,7 +216,7 @@ class Script:
         )
 
 
-Operation = Callable[[Store], Awaitable[object]]
+Operation = Callable[[EngineStore], Awaitable[object]]
 
 
 def random_operation(script: Script) -> Operation:
@@ -226,7 +226,7 @@ def random_operation(script: Script) -> Operation:
         commit = script.batch()
         epoch = script.epoch if rng.random() < 0.95 else script.epoch - 1
 
-        async def write(store: Store) -> object:
+        async def write(store: EngineStore) -> object:
             batch = Batch(commit.commit, commit.is_plain)
             moved = await store.log.write(batch, epoch)
             return moved, batch.sent
@@ -260,7 +260,7 @@ def _backfill(script: Script) -> Operation:
     missing, proofs = rng.choice(EVENTS), script.proofs(ROOMS[room])
     moving = rng.sample(EVENTS, 2)
 
-    async def backfill(store: Store) -> object:
+    async def backfill(store: EngineStore) -> object:
         gaps = await store.events.gaps_of(ROOMS[room], ids)
         if not gaps:
             return None
@@ -276,7 +276,7 @@ def _backfill(script: Script) -> Operation:
     return backfill
 
 
-async def outcome(operation: Operation, store: Store) -> object:
+async def outcome(operation: Operation, store: EngineStore) -> object:
     """The result, or the kind of the refusal."""
     try:
         return await operation(store)
@@ -287,7 +287,7 @@ async def outcome(operation: Operation, store: Store) -> object:
         return type(ours)
 
 
-async def everything(store: Store) -> dict[str, Any]:
+async def everything(store: EngineStore) -> dict[str, Any]:
     """All reads."""
     seen: dict[str, Any] = {
         "by_id": sorted_rows(await store.events.by_id(EVENTS), "event_id"),
@@ -329,7 +329,7 @@ async def everything(store: Store) -> dict[str, Any]:
             seen[f"transaction {user} {row['key']!r}"] = stored and stored["event_id"]
     for server in SERVERS:
         for latest in (False, True):
-            owed = await store.owed.owed(server, "far", after=2, upto=30, limit=6, latest=latest)
+            owed = await store.owed.owed(server, "far", after=2, up_to=30, limit=6, latest=latest)
             seen[f"owed {server} {latest}"] = (
                 sorted_rows(owed.events, "position", "json"),
                 list(owed.edus),
@@ -339,9 +339,9 @@ async def everything(store: Store) -> dict[str, Any]:
     return seen
 
 
-async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
+async def _room_reads(store: EngineStore, room: str, nid: int) -> dict[str, Any]:
     pages = {
-        "newest": await store.events.newest(nid, after=2, upto=20, limit=5),
+        "newest": await store.events.newest(nid, after=2, up_to=20, limit=5),
         "before": await store.events.before(nid, (5, 0), 4),
         "behind": await store.events.behind(nid, (2, -3), 4),
     }
@@ -354,7 +354,7 @@ async def _room_reads(store: Store, room: str, nid: int) -> dict[str, Any]:
     seen[f"order {room}"] = await store.events.order_at(nid, 7)
     resolutions = await store.rooms.resolutions(nid)
     seen[f"resolutions {room}"] = [dict(row) for row in resolutions]
-    changes = await store.rooms.changes(nid, after=1, upto=25)
+    changes = await store.rooms.changes(nid, after=1, up_to=25)
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
     gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
     seen[f"gaps {room}"] = sorted_rows(gaps, "n", "fill", "missing")

@@ -14,8 +14,8 @@ from federation.events.room_versions import room_version
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from federation.ports import Refused
-from federation.transport.joining.failures import HandshakeFailed
-from federation.transport.joining.joining import MembershipWish
+from federation.transport.joining.failures import JoiningFailed
+from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.event_fetcher import RoomRef
 from homeserver.engine.rooms.room import Room
 from homeserver.errors import MatrixError
@@ -24,7 +24,7 @@ from homeserver.rules.rooms.room_upgrades import CARRIED_KEYS, Upgrade, build_up
 from tests.simulation.server import SimulatedServer
 from tests.simulation.world import Action, Crashed, PlayedRoom, World
 
-_FAILURES = (Crashed, MatrixError, HandshakeFailed, Refused)
+_FAILURES = (Crashed, MatrixError, JoiningFailed, Refused)
 
 
 class Workload:
@@ -208,7 +208,7 @@ class Workload:
                 return
         except _FAILURES:
             return
-        wish = MembershipWish(room.room_id, user, {})
+        wish = MembershipRequest(room.room_id, user, {})
         try:
             joined = await world.call(server, server.handshakes.join(wish, self._via(server)))
         except _FAILURES as error:

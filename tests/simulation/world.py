@@ -20,7 +20,7 @@ from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
 from federation.ports import Refused
-from federation.transport.joining.failures import HandshakeFailed
+from federation.transport.joining.failures import JoiningFailed
 from federation.transport.requests.client import FederationError
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.room import Room
@@ -138,7 +138,7 @@ class World:
                     done.set_exception(Crashed())
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's
-                if not isinstance(error, MatrixError | HandshakeFailed | Refused | FederationError):
+                if not isinstance(error, MatrixError | JoiningFailed | Refused | FederationError):
                     self.found(f"{server.name}: {described(error)}")
                 done.set_exception(error)
             else:

@@ -6,8 +6,8 @@ import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.ports import Template
-from federation.transport.joining.joining import MembershipWish
-from federation.transport.requests.client import Request
+from federation.transport.joining.joining import MembershipRequest
+from federation.transport.requests.client import ServerRequest
 from tests.federation.transport.loopback import loopback
 from tests.spec.spec_files import find_operation, needs_spec
 from tests.spec.witness import check_answer, check_request, take_faults
@@ -88,8 +88,8 @@ async def test_servers_that_federate_are_watched(monkeypatch: pytest.MonkeyPatch
             return Template(made.version, {k: v for k, v in made.event.items() if k != "origin"})
 
         monkeypatch.setattr(a.rooms, "template", without_origin)
-        await b.handshakes.join(MembershipWish(room_id, b.user("bob"), {}), [a.name])
+        await b.handshakes.join(MembershipRequest(room_id, b.user("bob"), {}), [a.name])
         assert "make_join" in "".join(take_faults())
         odd: JsonObject = {"pdus": []}
-        await a.client.request(Request(b.name, "PUT", "/_matrix/federation/v1/send/1", odd))
+        await a.client.request(ServerRequest(b.name, "PUT", "/_matrix/federation/v1/send/1", odd))
         assert "'origin' is a required property" in "".join(take_faults())

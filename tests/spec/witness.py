@@ -23,9 +23,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from federation.transport.requests.client import FederationClient, Request
+from federation.transport.requests.client import FederationClient, ServerRequest
 from federation.transport.routes.endpoints import Endpoints, Handler
-from homeserver.api.http.app import Edge
+from homeserver.api.http.app import HttpApp
 from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors
 
 CHECKED_BYTES_MAX = 1 << 20
@@ -97,7 +97,7 @@ def take_faults() -> list[str]:
 
 async def _handle(
     original: Callable[..., Awaitable[web.StreamResponse]],
-    self: Edge,
+    self: HttpApp,
     http: web.BaseRequest,
     **more: Any,
 ) -> web.StreamResponse:
@@ -132,7 +132,7 @@ def _watched_endpoint(
 async def _exchange(
     original: Callable[..., Awaitable[bytes]],
     self: FederationClient,
-    request: Request,
+    request: ServerRequest,
     outgoing: Any,
     *more: Any,
 ) -> bytes:
@@ -151,7 +151,7 @@ async def _read(
 
 
 _WATCHED: tuple[tuple[type, str, Callable[..., Any]], ...] = (
-    (Edge, "handle", _handle),
+    (HttpApp, "handle", _handle),
     (Endpoints, "_measured", _watched_endpoint),
     (FederationClient, "_exchange", _exchange),
     (aiohttp.ClientResponse, "read", _read),

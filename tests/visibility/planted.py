@@ -14,7 +14,7 @@ from homeserver.engine.rooms.moments import Moments
 from homeserver.engine.rooms.room import Room
 from homeserver.rules.timeline.visibility import Moment, may_see
 from homeserver.services.rooms.room_access import RoomAccess
-from homeserver.services.sync.plans import Ask
+from homeserver.services.sync.plans import SyncScope
 from homeserver.services.sync.rooms.departed import DepartedRooms
 from homeserver.services.timeline import visibility
 from homeserver.services.timeline.history import History
@@ -76,10 +76,10 @@ def _state_is_that_of_now() -> None:
 def _who_left_syncs_the_state_of_now() -> None:
     true: Any = DepartedRooms._choose
 
-    async def choose(self: DepartedRooms, ask: Ask, room: Room, *rest: Any) -> object:
+    async def choose(self: DepartedRooms, ask: SyncScope, room: Room, *rest: Any) -> object:
         *others, told = rest
         if ask.since is not None:
-            told = await self._reader.changes(room, after=ask.since, upto=ask.upto)
+            told = await self._reader.changes(room, after=ask.since, up_to=ask.up_to)
         return await true(self, ask, room, *others, told)
 
     DepartedRooms._choose = choose  # type: ignore[method-assign,assignment]

@@ -17,7 +17,7 @@ from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.ephemeral.typing import TypingToken
-from homeserver.services.rooms.room_access import RoomEngine
+from homeserver.services.rooms.room_access import RoomContext
 from homeserver.services.rooms.state import MemberFilter, State
 from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.loop import Sync, SyncEngine, SyncRequest
@@ -47,8 +47,10 @@ class _Nothing:
 
     token = TypingToken(1, 0)
 
-    async def pending(self, *_: object, after: int, upto: int, limit: int) -> tuple[list[Any], int]:
-        return [], upto
+    async def pending(
+        self, *_: object, after: int, up_to: int, limit: int
+    ) -> tuple[list[Any], int]:
+        return [], up_to
 
     def acknowledge(self, *_: object) -> None:
         """Nothing was sent."""
@@ -56,7 +58,7 @@ class _Nothing:
     async def counts(self, user_id: UserId, device_id: DeviceId) -> _Counts:
         return _Counts({}, ())
 
-    async def between(self, user_id: UserId, *, after: int, upto: int) -> Sequence[Any]:
+    async def between(self, user_id: UserId, *, after: int, up_to: int) -> Sequence[Any]:
         return ()
 
     def since(self, room_id: RoomId, token: TypingToken | None) -> None:
@@ -73,7 +75,7 @@ class _NoLists:
 
 class _NoReceipts:
     async def since(
-        self, rooms: Collection[RoomId], *, after: int, upto: int
+        self, rooms: Collection[RoomId], *, after: int, up_to: int
     ) -> Mapping[RoomId, Sequence[Any]]:
         return {}
 
@@ -95,7 +97,7 @@ class Readers:
             backfill=RoomBackfill(server.backfiller, server.name),
         )
         nobody = cast(Any, None)
-        self.state = State(RoomEngine(rooms, memberships, engine.writer), nobody, nobody, reader)
+        self.state = State(RoomContext(rooms, memberships, engine.writer), nobody, nobody, reader)
         timelines, state = Timelines(reader, visibility), SyncState(rooms)
         lazy, nothing = LazyMembers(), _Nothing()
         self.sync = Sync(

@@ -9,7 +9,7 @@ import orjson
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, ServerName, UserId, server_of
-from federation.transport.requests.client import FederationError, Request, build_target
+from federation.transport.requests.client import FederationError, ServerRequest, build_target
 from tests.visibility.faults import Look
 from tests.visibility.model import Verdict, best
 
@@ -71,7 +71,9 @@ class ServerChecks:
         method = "GET" if content is None else "POST"
         client = self._story.servers[server].client
         try:
-            return dict(await client.request(Request(ServerName("a"), method, target, content)))
+            return dict(
+                await client.request(ServerRequest(ServerName("a"), method, target, content))
+            )
         except FederationError as error:
             if error.status not in (403, 404):
                 raise
@@ -97,14 +99,14 @@ class ServerChecks:
         for pdu in pdus:
             event_id = self._id_of(pdu)
             verdict, row = self._verdict(server, event_id), self._look.rows[event_id]
-            is_told = any(word in pdu["content"] for word in _WORDS)
-            if verdict is HIDE and is_told and not row["outlier"]:
+            is_listed = any(word in pdu["content"] for word in _WORDS)
+            if verdict is HIDE and is_listed and not row["outlier"]:
                 self._look.leak(where, self._look.name(event_id))
             if verdict is HIDE and not self._is_in(server):
                 self._look.leak(f"{where} (not in the room)", self._look.name(event_id))
             # What was fetched may have come redacted: other servers judge, too.
             has_it = any(word in orjson.loads(row["json"])["content"] for word in _WORDS)
-            if verdict is SHOW and has_it and not is_told:
+            if verdict is SHOW and has_it and not is_listed:
                 self._look.hidden(where, self._look.name(event_id))
 
     # State, history, auth chains

@@ -18,8 +18,8 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.events.room_versions import room_version
 from federation.graph.building import EventDraft
 from federation.ports import Refused
-from federation.transport.joining.failures import HandshakeFailed
-from federation.transport.joining.joining import MembershipWish
+from federation.transport.joining.failures import JoiningFailed
+from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.client import FederationError, build_target
 from homeserver.errors import MatrixError
 from tests.simulation.network import Network, Weather
@@ -27,7 +27,7 @@ from tests.simulation.server import SimulatedServer
 from tests.visibility.model import Model
 from tests.visibility.readers import Readers
 
-FAILURES = (MatrixError, HandshakeFailed, Refused)
+FAILURES = (MatrixError, JoiningFailed, Refused)
 V = room_version("12")
 SETTINGS = ("world_readable", "shared", "invited", "joined")
 OURS = [UserId(f"@{name}:a") for name in ("anna", "alan", "ada")]
@@ -222,7 +222,7 @@ class Story:
             await self._send(EventDraft("m.room.member", user, {"membership": "join"}, user))
             return
         via = [ServerName(one) for one in "bc" if one != server.name]
-        wish = MembershipWish(self.room_id, user, {})
+        wish = MembershipRequest(self.room_id, user, {})
         joined = await server.handshakes.join(wish, via)
         self.log.append(f"{user} joins through {joined.resident} -> {joined.event.event_id}")
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import Device
-from e2ee.machine.devices.device_lists import DeviceLists
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.devices.device_lists import TrackedDevices
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_channels import OlmChannels, OlmRefused
-from e2ee.machine.outbox import Outbox
+from e2ee.machine.outbox import RequestQueue
 from e2ee.machine.requests import ClaimKeys
 
 _MENDING = "mending"
@@ -38,12 +38,12 @@ class Claims:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: PendingChanges,
         *,
-        lists: DeviceLists,
+        lists: TrackedDevices,
         channels: OlmChannels,
-        outbox: Outbox,
-        notices: NoticeBoard,
+        outbox: RequestQueue,
+        notices: Alarms,
     ) -> None:
         self._ledger = ledger
         self._lists = lists

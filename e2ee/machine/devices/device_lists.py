@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import Device, DeviceKeysRefused, parse_device_keys
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.requests import QueryKeys
 
 _USER = "user"
@@ -40,10 +40,10 @@ class _Outdated(msgspec.Struct, frozen=True):
     retry_at_ms: int = 0
 
 
-class DeviceLists:
+class TrackedDevices:
     """All tracked users. `version` grows with every change that a room's recipients may see."""
 
-    def __init__(self, ledger: Ledger, own: Device, notices: NoticeBoard) -> None:
+    def __init__(self, ledger: PendingChanges, own: Device, notices: Alarms) -> None:
         self._ledger = ledger
         self._own = own
         self._notices = notices

@@ -17,9 +17,9 @@ from typing import Any, Self
 import msgspec
 
 from e2ee.crypto.primitives import Curve25519Key, Pickle, PickleKey
-from e2ee.crypto.ratchets import Account
+from e2ee.crypto.ratchets import OlmAccount
 from e2ee.limits import FALLBACK_KEEP_MS, ONE_TIME_KEYS_KEPT
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM, OLM, Device, signed_bytes
 from e2ee.machine.requests import UploadKeys
 
@@ -42,27 +42,29 @@ class _Saved(msgspec.Struct, frozen=True):
 class OwnDevice:
     """The account of this device, with its counters."""
 
-    def __init__(self, ledger: Ledger, pickle_key: PickleKey, saved: _Saved) -> None:
+    def __init__(self, ledger: PendingChanges, pickle_key: PickleKey, saved: _Saved) -> None:
         self._ledger = ledger
         self._pickle_key = pickle_key
         self._saved = saved
-        self.account = Account.from_pickle(Pickle(saved.pickle), pickle_key)
+        self.account = OlmAccount.from_pickle(Pickle(saved.pickle), pickle_key)
         self.device = self._signed_device()
         self._server_count: int | None = None
         self._upload: UploadKeys | None = None
 
     @classmethod
-    def create(cls, ledger: Ledger, pickle_key: PickleKey, *, user_id: str, device_id: str) -> Self:
+    def create(
+        cls, ledger: PendingChanges, pickle_key: PickleKey, *, user_id: str, device_id: str
+    ) -> Self:
         """A device with new keys; there must be none in the ledger."""
         assert ledger.load(_KIND, "", _Saved) is None, "this store belongs to a device already"
-        account = Account.new()
+        account = OlmAccount.new()
         account.generate_fallback_key()
         saved = _Saved(user_id, device_id, account.pickle(pickle_key), has_fallback=True)
         ledger.put(_KIND, "", saved)
         return cls(ledger, pickle_key, saved)
 
     @classmethod
-    def load(cls, ledger: Ledger, pickle_key: PickleKey) -> Self | None:
+    def load(cls, ledger: PendingChanges, pickle_key: PickleKey) -> Self | None:
         """The saved device, or None; raises `PickleRefused` for a wrong key."""
         saved = ledger.load(_KIND, "", _Saved)
         return None if saved is None else cls(ledger, pickle_key, saved)

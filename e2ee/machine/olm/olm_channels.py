@@ -30,7 +30,7 @@ from e2ee.limits import (
     OLM_SESSIONS_PER_DEVICE_MAX,
     UNWEDGE_INTERVAL_MS,
 )
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import OLM, Device, DeviceKeysRefused, check_signature
 from e2ee.machine.devices.own_device import OwnDevice
 from federation.events import canonical_json
@@ -91,7 +91,7 @@ def read_envelope(event: dict[str, Any], own: Device) -> Envelope:
 class OlmChannels:
     """All channels of this device, by the other side's Curve25519 key."""
 
-    def __init__(self, ledger: Ledger, pickle_key: PickleKey, own: OwnDevice) -> None:
+    def __init__(self, ledger: PendingChanges, pickle_key: PickleKey, own: OwnDevice) -> None:
         self._ledger = ledger
         self._pickle_key = pickle_key
         self._own = own

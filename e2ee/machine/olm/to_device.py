@@ -11,9 +11,9 @@ Specification: client-server API, "Send-to-device messaging", "m.megolm.v1.aes-s
 from typing import Any
 
 from e2ee.machine.devices.claims import Claims
-from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.own_device import OwnDevice
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_channels import Envelope, OlmChannels, OlmRefused, read_envelope
 from e2ee.machine.olm.olm_payload import OlmEvent, OlmPayloadRefused, read_payload
 from e2ee.machine.rooms.room_keys import RoomKeys
@@ -23,18 +23,18 @@ _UNREQUESTED = frozenset({"m.forwarded_room_key", "m.secret.send", "m.room_key_b
 _OLM_ONLY = _UNREQUESTED | {"m.room_key", "m.dummy"}
 
 
-class ToDevice:
+class ToDeviceIntake:
     """The way in for to-device events. `new_keys` and `withheld`: (room, session) since `clear`."""
 
     def __init__(
         self,
         *,
         own: OwnDevice,
-        lists: DeviceLists,
+        lists: TrackedDevices,
         channels: OlmChannels,
         claims: Claims,
         room_keys: RoomKeys,
-        notices: NoticeBoard,
+        notices: Alarms,
     ) -> None:
         self._own = own
         self._lists = lists

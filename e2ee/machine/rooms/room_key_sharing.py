@@ -23,13 +23,13 @@ import msgspec
 
 from e2ee.crypto.primitives import Pickle, PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.claims import Claims
 from e2ee.machine.devices.device_keys import MEGOLM, Device
-from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.trust import Share, WithheldCode, Withhold, key_sharing
 from e2ee.machine.olm.olm_channels import OlmChannels
-from e2ee.machine.outbox import Outbox
+from e2ee.machine.outbox import RequestQueue
 from e2ee.machine.rooms.room_keys import RoomKeys
 from e2ee.machine.rooms.room_settings import RoomSettings
 from federation.events import canonical_json
@@ -72,14 +72,14 @@ class RoomKeySharing:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: PendingChanges,
         pickle_key: PickleKey,
         *,
         own: Device,
-        lists: DeviceLists,
+        lists: TrackedDevices,
         channels: OlmChannels,
         claims: Claims,
-        outbox: Outbox,
+        outbox: RequestQueue,
         room_keys: RoomKeys,
     ) -> None:
         self._ledger = ledger

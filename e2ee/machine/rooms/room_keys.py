@@ -26,11 +26,11 @@ import orjson
 from e2ee.crypto.primitives import CryptoError, Pickle, PickleKey, megolm_index, same
 from e2ee.crypto.ratchets import InboundGroupSession, Overlap
 from e2ee.limits import MEGOLM_MESSAGE_CHARS_MAX
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM, Device
-from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.trust import SenderProof, sender_proof
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_payload import OlmEvent
 
 _SESSION = "inbound"
@@ -51,7 +51,7 @@ class RefusalReason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedMessage:
     """The event is not its sender's words."""
 
     reason: RefusalReason
@@ -81,7 +81,7 @@ class Decrypted:
     message_index: int
 
 
-Reading = Decrypted | KeyMissing | Refused
+Reading = Decrypted | KeyMissing | RefusedMessage
 
 
 class InboundSession(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class RoomKeys:
     """All inbound Megolm sessions of this device."""
 
     def __init__(
-        self, ledger: Ledger, pickle_key: PickleKey, lists: DeviceLists, own: Device
+        self, ledger: PendingChanges, pickle_key: PickleKey, lists: TrackedDevices, own: Device
     ) -> None:
         self._ledger = ledger
         self._pickle_key = pickle_key
@@ -136,7 +136,7 @@ class RoomKeys:
             )
         )
 
-    def receive(self, event: OlmEvent, notices: NoticeBoard) -> tuple[str, str] | None:
+    def receive(self, event: OlmEvent, notices: Alarms) -> tuple[str, str] | None:
         """Takes an `m.room_key` that came over Olm; the (room, session) if it lets us read more."""
         try:
             session, record = self._parse_room_key(event)
@@ -196,26 +196,26 @@ class RoomKeys:
             event.get(k) for k in ("content", "sender", "room_id", "event_id")
         )
         if not isinstance(content, dict) or not isinstance(sender, str):
-            return Refused(RefusalReason.MALFORMED)
+            return RefusedMessage(RefusalReason.MALFORMED)
         if not isinstance(room_id, str) or not isinstance(event_id, str) or "state_key" in event:
-            return Refused(RefusalReason.MALFORMED)
+            return RefusedMessage(RefusalReason.MALFORMED)
         if content.get("algorithm") != MEGOLM:
-            return Refused(RefusalReason.UNKNOWN_ALGORITHM)
+            return RefusedMessage(RefusalReason.UNKNOWN_ALGORITHM)
         session_id, ciphertext = content.get("session_id"), content.get("ciphertext")
         if not isinstance(session_id, str) or not isinstance(ciphertext, str):
-            return Refused(RefusalReason.MALFORMED)
+            return RefusedMessage(RefusalReason.MALFORMED)
         if len(ciphertext) > MEGOLM_MESSAGE_CHARS_MAX or len(session_id) > 255:
-            return Refused(RefusalReason.MALFORMED)
+            return RefusedMessage(RefusalReason.MALFORMED)
         record = self._load(session_id, sender)
         if record is None:
             return self._why_missing(room_id, session_id)
         if record.room_id != room_id:
-            return Refused(RefusalReason.WRONG_ROOM)
+            return RefusedMessage(RefusalReason.WRONG_ROOM)
         return self._read(record, event, ciphertext)
 
-    def _why_missing(self, room_id: str, session_id: str) -> KeyMissing | Refused:
+    def _why_missing(self, room_id: str, session_id: str) -> KeyMissing | RefusedMessage:
         if self._ledger.load("owner", session_id, _Owner) is not None:
-            return Refused(RefusalReason.WRONG_SENDER)
+            return RefusedMessage(RefusalReason.WRONG_SENDER)
         hint = self._ledger.load(_WITHHELD, f"{room_id}\0{session_id}", _Withheld)
         return KeyMissing(room_id, session_id, hint.code if hint else "")
 
@@ -226,17 +226,17 @@ class RoomKeys:
             plaintext, index = self._unpickle(record).decrypt(ciphertext)
             payload = orjson.loads(plaintext)
         except (CryptoError, ValueError):
-            return Refused(RefusalReason.CORRUPT)
+            return RefusedMessage(RefusalReason.CORRUPT)
         if not isinstance(payload, dict) or payload.get("room_id") != record.room_id:
-            return Refused(RefusalReason.WRONG_ROOM)
+            return RefusedMessage(RefusalReason.WRONG_ROOM)
         inner_type, inner = payload.get("type"), payload.get("content")
         if not isinstance(inner_type, str) or not isinstance(inner, dict):
-            return Refused(RefusalReason.MALFORMED)
+            return RefusedMessage(RefusalReason.MALFORMED)
         proof = self._proof(record)
         if proof is SenderProof.CONTRADICTED:
-            return Refused(RefusalReason.SENDER_CONTRADICTED)
+            return RefusedMessage(RefusalReason.SENDER_CONTRADICTED)
         if self._is_replay(record, index, event):
-            return Refused(RefusalReason.REPLAY)
+            return RefusedMessage(RefusalReason.REPLAY)
         return Decrypted(
             inner_type, inner, record.owner, proof, record.device_id, record.session_id, index
         )

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from e2ee.limits import ROTATION_MESSAGES_MAX, ROTATION_MS_MAX, ROTATION_MS_MIN
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 
 _KIND = "room"
 _SHARED = frozenset({"shared", "world_readable"})
@@ -59,7 +59,7 @@ def _bounded(value: object, low: int, high: int) -> int:
 class RoomBook:
     """The pinned settings of all rooms."""
 
-    def __init__(self, ledger: Ledger, notices: NoticeBoard) -> None:
+    def __init__(self, ledger: PendingChanges, notices: Alarms) -> None:
         self._ledger = ledger
         self._notices = notices
 

@@ -91,7 +91,7 @@ def explain_auth(event: Event, lookup: Lookup) -> Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ResolutionSummary:
     """What there is to say of an event in one line."""
 
     event_id: EventId
@@ -103,9 +103,9 @@ class Summary:
     membership: str | None
 
 
-def summary_of(event: Event) -> Summary:
+def summary_of(event: Event) -> ResolutionSummary:
     """The event in one line."""
-    return Summary(
+    return ResolutionSummary(
         event.event_id,
         event.type,
         event.state_key,
@@ -131,13 +131,13 @@ class Verdict:
 class EventExplanation:
     """Why an event was accepted, rejected or soft-failed."""
 
-    event: Summary
+    event: ResolutionSummary
     room_version: str
     verdict: Verdict
     content_redacted: bool
     """Is its content not what was hashed: redacted when it came, or since?"""
     prev_events: tuple[EventId, ...]
-    auth_events: tuple[Summary, ...]
+    auth_events: tuple[ResolutionSummary, ...]
     missing: tuple[EventId, ...]
     """Auth events that aren't at hand: check 4 can't be replayed."""
     by_auth_events: Explanation | None
@@ -240,7 +240,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class KeyOutcome:
     """A key that the resolution decided, and which of the states (by index) had that event."""
 
     key: StateKey
@@ -264,8 +264,8 @@ class ResolutionExplanation:
     mainline: tuple[EventId, ...]
     others: tuple[Replayed, ...]
     choices: tuple[Chosen, ...]
-    outcomes: tuple[Outcome, ...]
-    events: Mapping[EventId, Summary]
+    outcomes: tuple[KeyOutcome, ...]
+    events: Mapping[EventId, ResolutionSummary]
     """Every event named above."""
 
 
@@ -364,14 +364,14 @@ def _explain_choice(choice: Choice, steps: Resolution, event: LoadEvent) -> Chos
     return Chosen(choice.key, tuple(tried), choice.chosen)
 
 
-def _outcomes(steps: Resolution) -> tuple[Outcome, ...]:
+def _outcomes(steps: Resolution) -> tuple[KeyOutcome, ...]:
     by_key = steps.conflict.by_key
-    outcomes: list[Outcome] = []
+    outcomes: list[KeyOutcome] = []
     for key in sorted(by_key.keys() | steps.resolved.keys()):
         event_id = steps.resolved.get(key)
         values = by_key.get(key, ())
         outcomes.append(
-            Outcome(key, event_id, tuple(i for i, one in enumerate(values) if one == event_id))
+            KeyOutcome(key, event_id, tuple(i for i, one in enumerate(values) if one == event_id))
         )
     return tuple(outcomes)
 

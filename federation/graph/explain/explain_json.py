@@ -23,10 +23,10 @@ from federation.graph.explain.explain import (
     Conflicted,
     EventExplanation,
     Explanation,
-    Outcome,
+    KeyOutcome,
     Replayed,
     ResolutionExplanation,
-    Summary,
+    ResolutionSummary,
 )
 
 FORMAT: Final = 1
@@ -81,7 +81,7 @@ def _key(key: StateKey) -> JsonObject:
     return {"type": key[0], "state_key": key[1]}
 
 
-def _summary(summary: Summary) -> JsonObject:
+def _summary(summary: ResolutionSummary) -> JsonObject:
     return {
         "event_id": summary.event_id,
         "type": summary.type,
@@ -133,5 +133,5 @@ def _chosen(one: Chosen) -> JsonObject:
     }
 
 
-def _outcome(one: Outcome) -> JsonObject:
+def _outcome(one: KeyOutcome) -> JsonObject:
     return {**_key(one.key), "event_id": one.event_id, "in_states": list(one.in_states)}

@@ -16,10 +16,10 @@ from federation.graph.explain.explain import (
     Chosen,
     EventExplanation,
     Explanation,
-    Outcome,
+    KeyOutcome,
     Replayed,
     ResolutionExplanation,
-    Summary,
+    ResolutionSummary,
 )
 
 _SHORT = 9
@@ -54,7 +54,7 @@ def key_text(key: StateKey) -> str:
     return _printable(f"{key[0]} {key[1]!r}" if key[1] else key[0])
 
 
-def _line_of(summary: Summary) -> str:
+def _line_of(summary: ResolutionSummary) -> str:
     key = "" if not summary.state_key else f" {summary.state_key!r}"
     membership = "" if summary.membership is None else f" ({summary.membership})"
     return _printable(f"{summary.type}{key}{membership} by {summary.sender}")
@@ -187,7 +187,7 @@ def _list(event_ids: Collection[EventId], name: _Name) -> str:
     return ", ".join(map(name, event_ids)) or "empty"
 
 
-def _outcome(one: Outcome, name: _Name) -> str:
+def _outcome(one: KeyOutcome, name: _Name) -> str:
     where = ", ".join(f"S{i + 1}" for i in one.in_states)
     source = f"as in {where}" if where else "as in none of the states"
     return f"{key_text(one.key)}: {name(one.event_id)}, {source}"

@@ -30,7 +30,7 @@ from federation.transport.inbound.gap_filler import take_ancestors
 from federation.transport.requests.client import (
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     build_target,
 )
 from federation.transport.requests.dialer import Bounds
@@ -78,7 +78,7 @@ class Backfiller:
     ) -> int:
         query = [("v", str(event_id)) for event_id in event_ids] + [("limit", str(limit))]
         target = build_target("/_matrix/federation/v1/backfill", room.room_id, query=query)
-        request = Request(server, "GET", target, None, _BOUNDS)
+        request = ServerRequest(server, "GET", target, None, _BOUNDS)
         given = await self._fetcher.fetch_list(request, "pdus", room, limit + len(event_ids))
         events, rejected = await self._usable(server, room, await self._ancestors(event_ids, given))
         states = await self._states(server, room, events) if events else None

@@ -35,7 +35,7 @@ from federation.limits import (
     INBOX_WAITING_PER_ROOM_MAX,
     INBOX_WAITING_RESERVED,
 )
-from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, Waiting
+from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, WaitingEvent
 from federation.transport.inbound.gap_filler import GapFiller, Outcome, Undecided
 from federation.transport.scheduling.counters import lower
 from federation.transport.scheduling.lanes import Lane
@@ -79,7 +79,7 @@ class Backlog:
         for one in await self._waiting.listed():
             self._enter(one.room_id, one.event_id, one.origin)
 
-    def heard_from(self, server: ServerName) -> None:
+    def on_server_seen(self, server: ServerName) -> None:
         """A server is up again: what it sent may be decided with its help."""
         for lane in self._lanes.get(server, {}).values():
             lane.hurry(self._clock.monotonic_s())
@@ -87,7 +87,7 @@ class Backlog:
 
     # --- what comes -------------------------------------------------------------------------------
 
-    async def keep(self, origin: ServerName, keep: Sequence[Waiting]) -> None:
+    async def keep(self, origin: ServerName, keep: Sequence[WaitingEvent]) -> None:
         """Stores events durably and sees to it that they are tried. Raises Refused past a
         budget."""
         new = [one for one in keep if one.event_id not in self._kept.get(one.room_id, {})]
@@ -193,7 +193,7 @@ class Backlog:
         await self._waiting.remove(room_id, [event_id])
         self._forget(room_id, event_id)
 
-    async def _try(self, waiting: Waiting, origin: ServerName) -> float | None:
+    async def _try(self, waiting: WaitingEvent, origin: ServerName) -> float | None:
         """Decides an event, if it can be; else how long it is to wait, in seconds."""
         event = load_event(waiting.pdu, ROOM_VERSIONS[waiting.version], waiting.event_id)
         stored = (await self._store.load_events([event.event_id])).get(event.event_id)

@@ -56,10 +56,10 @@ from federation.ports import (
     EventStore,
     Metrics,
     PolicyRefusal,
-    PolicyUnasked,
+    PolicyServerChanged,
     RoomWriter,
 )
-from federation.transport.inbound.policy_servers import Asked, Recommendations
+from federation.transport.inbound.policy_servers import PolicyAnswer, Recommendations
 from federation.transport.requests.client import FederationError
 from federation.transport.requests.event_fetcher import EventFetcher, RoomRef
 from federation.transport.signature_checks import SignatureChecker
@@ -120,7 +120,7 @@ class GapFiller:
             raise NotAtHand
         try:
             return await self._writer.accept(event, verdict)
-        except PolicyUnasked:  # in rooms without a policy server, this costs nothing
+        except PolicyServerChanged:  # in rooms without a policy server, this costs nothing
             raise NotAtHand from None
 
     async def _drive(
@@ -215,14 +215,14 @@ class GapFiller:
                 if isinstance(asked, PolicyRefusal):
                     return Undecided(asked.detail)
             case _:
-                asked = Asked(event, None)
+                asked = PolicyAnswer(event, None)
         try:
             if state is None:
                 return await self._writer.accept(asked.event, verdict, asked=asked.policy)
             return await self._writer.accept_with_state(
                 asked.event, verdict, state, asked=asked.policy
             )
-        except PolicyUnasked:
+        except PolicyServerChanged:
             return Undecided("the room's policy server has just changed")
 
     async def _auth_state(self, event: Event, state: Mapping[StateKey, EventId]) -> AuthState:

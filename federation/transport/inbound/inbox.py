@@ -30,7 +30,7 @@ from federation.limits import (
     TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
     TRANSACTIONS_REMEMBERED_MAX,
 )
-from federation.ports import Refused, Waiting
+from federation.ports import Refused, WaitingEvent
 from federation.transport.acl import ServerAcls
 from federation.transport.inbound.arrivals import Arrivals
 from federation.transport.inbound.backlog import Backlog, InboxPorts, too_much
@@ -74,9 +74,9 @@ class Inbox:
         """Takes up what waited at the last stop."""
         await self.backlog.start()
 
-    def heard_from(self, server: ServerName) -> None:
+    def on_server_seen(self, server: ServerName) -> None:
         """A server is up again."""
-        self.backlog.heard_from(server)
+        self.backlog.on_server_seen(server)
 
     # --- transactions -----------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class Inbox:
         by_room: dict[RoomId, list[Event]] = {}
         for pdu in pdus:
             await self._sort_in(origin, pdu, by_room, results)
-        keep: list[Waiting] = []
+        keep: list[WaitingEvent] = []
         work = [self._receive_events(origin, one, results, keep) for one in by_room.values()]
         if len(work) == 1:
             await work[0]
@@ -192,7 +192,7 @@ class Inbox:
         origin: ServerName,
         events: Sequence[Event],
         results: JsonObject,
-        keep: list[Waiting],
+        keep: list[WaitingEvent],
     ) -> None:
         """Decides the events of one room, or adds them to `keep`."""
         stored = await self._store.load_events([event.event_id for event in events])
@@ -215,8 +215,8 @@ class Inbox:
             elif isinstance(verdict, Rejected):
                 _log.info("rejected %s of %s: %s", event.event_id, origin, verdict.failure)
 
-    def _as_waiting(self, origin: ServerName, event: Event) -> Waiting:
-        return Waiting(
+    def _as_waiting(self, origin: ServerName, event: Event) -> WaitingEvent:
+        return WaitingEvent(
             event.event_id,
             event.room_id,
             origin,

@@ -46,7 +46,7 @@ from federation.transport.requests.client import (
     FailureKind,
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     TurnKind,
 )
 from federation.transport.requests.dialer import Bounds
@@ -106,7 +106,7 @@ class PolicyServers:
 
     async def _ask(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
         """Makes the request. Whether it succeeds counts for the policy server's pause."""
-        request = Request(
+        request = ServerRequest(
             policy.server,
             "POST",
             _TARGET,
@@ -175,7 +175,7 @@ class PolicyServers:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PolicyAnswer:
     """A received event, signed if its policy server did, and which one was asked (None: none had
     to be)."""
 
@@ -197,30 +197,30 @@ class Recommendations:
             return None
         return policy
 
-    async def ask(self, event: Event) -> Asked | PolicyRefusal:
+    async def ask(self, event: Event) -> PolicyAnswer | PolicyRefusal:
         """Asks where a signature is lacking. What is returned is to be handed in; a PolicyRefusal
         says that the event is to wait and be tried again."""
         policy = await self.lacking(event)
         if policy is None:
-            return Asked(event, None)
+            return PolicyAnswer(event, None)
         outcome = await self._signer.sign(event, policy)
         if isinstance(outcome, Event):
             self._held_since_s.pop(event.event_id, None)
-            return Asked(outcome, policy)
+            return PolicyAnswer(outcome, policy)
         if not outcome.is_final and self._is_held(event.event_id):
             return outcome
         self._held_since_s.pop(event.event_id, None)
-        return Asked(event, policy)
+        return PolicyAnswer(event, policy)
 
-    async def obtain(self, event: Event) -> Asked:
+    async def obtain(self, event: Event) -> PolicyAnswer:
         """As `ask`, for an event that another server sends through us. Raises Refused: 403 where
         the policy server refuses, 503 where it can't be asked."""
         policy = await self.lacking(event)
         if policy is None:
-            return Asked(event, None)
+            return PolicyAnswer(event, None)
         outcome = await self._signer.sign(event, policy)
         if isinstance(outcome, Event):
-            return Asked(outcome, policy)
+            return PolicyAnswer(outcome, policy)
         if outcome.is_final:
             raise Refused(403, "M_FORBIDDEN", outcome.error or outcome.detail)
         retry_after_ms = max(1, int(outcome.retry_after_s * 1000))

@@ -43,7 +43,7 @@ _NOT_SENT = frozenset(
 """Failures that say that the server has nothing of the request."""
 
 
-class HandshakeFailed(Exception):
+class JoiningFailed(Exception):
     """No server could be brought to it. `status` and `errcode` are a resident's refusal where there
     was one (to be passed on to the client), else 502 M_UNKNOWN. `uncertain` are servers that may
     have taken the event all the same: they have it, but gave no answer that can be used."""
@@ -91,7 +91,7 @@ def sent_to(server: ServerName) -> Iterator[None]:
         raise Uncertain(server, str(error)) from error
 
 
-def worst_of(failures: Sequence[FederationError | Unusable]) -> HandshakeFailed:
+def worst_of(failures: Sequence[FederationError | Unusable]) -> JoiningFailed:
     """The most telling failure: a refusal about the request, before what only says that a server
     is down or doesn't know the room."""
     uncertain = [one.server for one in failures if isinstance(one, Uncertain)]
@@ -102,11 +102,11 @@ def worst_of(failures: Sequence[FederationError | Unusable]) -> HandshakeFailed:
         said = told.body.get("error")
         text = said[:500] if isinstance(said, str) else "The other server refused"
         errcode = told.errcode if told.errcode in _PASSED_ON else "M_FORBIDDEN"
-        return HandshakeFailed(told.status or 502, errcode, text, extra, uncertain=uncertain)
+        return JoiningFailed(told.status or 502, errcode, text, extra, uncertain=uncertain)
     told_of = (_told(one) if isinstance(one, FederationError) else str(one) for one in failures)
     detail = "; ".join(told_of)[:500] or "no server to ask"
     error = f"No server could help: {detail}"
-    return HandshakeFailed(502, "M_UNKNOWN", error, uncertain=uncertain)
+    return JoiningFailed(502, "M_UNKNOWN", error, uncertain=uncertain)
 
 
 def _told(failure: FederationError) -> str:

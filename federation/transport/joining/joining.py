@@ -48,7 +48,7 @@ from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
 from federation.transport.inbound.arrivals import Arrival, Arrivals
 from federation.transport.joining.bulk import EventReader, RoomRef
 from federation.transport.joining.failures import (
-    HandshakeFailed,
+    JoiningFailed,
     Unusable,
     sent_to,
     worst_of,
@@ -58,7 +58,7 @@ from federation.transport.requests.answers import AnswerReader, Wanted, decode_s
 from federation.transport.requests.client import (
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     build_target,
 )
 from federation.transport.requests.dialer import Bounds
@@ -100,7 +100,7 @@ class Knocked:
 
 
 @dataclass(frozen=True, slots=True)
-class MembershipWish:
+class MembershipRequest:
     """Who wants which membership in which room. `content` adds to the template's content
     (displayname, avatar_url, reason). `not_before_ms` is the least `origin_server_ts`."""
 
@@ -127,8 +127,8 @@ class _JoinAnswer:
             self.servers.append(decode_shallow(piece))
 
 
-class Handshakes:
-    """The asking side of all handshakes. Raises HandshakeFailed."""
+class Joining:
+    """The asking side of all handshakes. Raises JoiningFailed."""
 
     def __init__(
         self,
@@ -149,20 +149,22 @@ class Handshakes:
 
     # --- joining ----------------------------------------------------------------------------------
 
-    async def join(self, wish: MembershipWish, via: Sequence[ServerName]) -> Joined:
+    async def join(self, wish: MembershipRequest, via: Sequence[ServerName]) -> Joined:
         """Joins a user of ours through one of `via`; returns once the room is imported."""
         with self._arrivals.joining(wish.room_id, wish.user_id) as arrival:
             return await self._by_any(
                 wish, via, lambda server: self._join_by(server, wish, arrival)
             )
 
-    async def _join_by(self, server: ServerName, wish: MembershipWish, arrival: Arrival) -> Joined:
+    async def _join_by(
+        self, server: ServerName, wish: MembershipRequest, arrival: Arrival
+    ) -> Joined:
         event, version = await self._template(server, wish, "join")
         room = RoomRef(wish.room_id, version)
         target = build_target(f"{_V2}/send_join", wish.room_id, event.event_id)
         content = canonical_json.decode_lenient(event.raw)
         answer = _JoinAnswer(room)
-        request = Request(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
+        request = ServerRequest(server, "PUT", target, content, _JOIN_BOUNDS, despite_backoff=True)
         arrival.asked.add(server)
         with sent_to(server):
             await self._client.request_into(request, answer.reader)
@@ -203,7 +205,7 @@ class Handshakes:
 
     # --- leaving and knocking ---------------------------------------------------------------------
 
-    async def leave(self, wish: MembershipWish, via: Sequence[ServerName]) -> Event:
+    async def leave(self, wish: MembershipRequest, via: Sequence[ServerName]) -> Event:
         """Refuses an invite, or takes a knock back, in a room that we aren't in; returns once the
         departure is imported."""
 
@@ -219,7 +221,7 @@ class Handshakes:
         await self._outside.end(event)
         return event
 
-    async def knock(self, wish: MembershipWish, via: Sequence[ServerName]) -> Knocked:
+    async def knock(self, wish: MembershipRequest, via: Sequence[ServerName]) -> Knocked:
         """Knocks for a user of ours; returns once the knock is kept."""
 
         async def knock_by(server: ServerName) -> Knocked:
@@ -241,7 +243,7 @@ class Handshakes:
     async def invite(self, event: Event, stripped_state: Sequence[bytes]) -> Event:
         """Has the invited user's server sign our invite; returns it with both signatures.
         `stripped_state`: raw PDUs of the room, the create event among them. Raises
-        HandshakeFailed; the room isn't touched."""
+        JoiningFailed; the room isn't touched."""
         server = server_of(str(event.state_key))
         content: JsonObject = {
             "room_version": event.version.name,
@@ -271,7 +273,7 @@ class Handshakes:
         target = build_target(f"{_V1}/invite", event.room_id, event.event_id)
         state = content["invite_room_state"]
         pdu = {**content["event"], "unsigned": {"invite_room_state": state}}
-        request = Request(server, "PUT", target, pdu, _BOUNDS, despite_backoff=True)
+        request = ServerRequest(server, "PUT", target, pdu, _BOUNDS, despite_backoff=True)
         return event_of_older_answer(await self._client.request_bytes(request))
 
     async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
@@ -292,7 +294,7 @@ class Handshakes:
     # --- templates --------------------------------------------------------------------------------
 
     async def _template(
-        self, server: ServerName, wish: MembershipWish, membership: str
+        self, server: ServerName, wish: MembershipRequest, membership: str
     ) -> tuple[Event, RoomVersion]:
         """Asks for a template, checks it, fills it in and signs it. What the resident must have
         put into it beside the graph (`origin`, the time) is ours, so a template may lack it."""
@@ -301,7 +303,7 @@ class Handshakes:
         answer = await self._client.get(server, target, bounds=_BOUNDS, despite_backoff=True)
         version = SUPPORTED.get(str(answer.get("room_version", "1")))
         if version is None:
-            raise HandshakeFailed(
+            raise JoiningFailed(
                 400, "M_UNSUPPORTED_ROOM_VERSION", "The room's version isn't supported here"
             )
         pdu = _check_template(answer.get("event"), wish, membership)
@@ -330,7 +332,7 @@ class Handshakes:
 
     async def _by_any(
         self,
-        wish: MembershipWish,
+        wish: MembershipRequest,
         via: Sequence[ServerName],
         attempt: Callable[[ServerName], Awaitable[_T]],
     ) -> _T:
@@ -347,11 +349,11 @@ class Handshakes:
     async def _put(
         self, server: ServerName, target: str, content: JsonObject, reader: AnswerReader
     ) -> None:
-        request = Request(server, "PUT", target, content, _BOUNDS, despite_backoff=True)
+        request = ServerRequest(server, "PUT", target, content, _BOUNDS, despite_backoff=True)
         await self._client.request_into(request, reader)
 
 
-def _check_template(template: object, wish: MembershipWish, membership: str) -> JsonObject:
+def _check_template(template: object, wish: MembershipRequest, membership: str) -> JsonObject:
     """The template, if it is what was asked for (spec: the MUSTs of make_join and its like)."""
     if not isinstance(template, dict) or not isinstance(template.get("content"), dict):
         raise Unusable("no template")

@@ -33,15 +33,15 @@ from federation.ports import FederationSettings
 from federation.transport.requests.answers import AnswerReader, parse_document, read_document
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.dialer import (
-    Answer,
     Bounds,
     Dialer,
     DialError,
     DialFailure,
+    HttpResponse,
     Outgoing,
     Sink,
 )
-from federation.transport.requests.resolve import ResolutionFailed, Resolver
+from federation.transport.requests.resolve import ResolutionFailed, ServerResolver
 from federation.transport.requests.x_matrix import SignedRequest, build_authorization
 from federation.transport.scheduling.exchange_budget import ExchangeBudget, OverBudget
 from federation.transport.scheduling.scheduler import FetchScheduler, NoTurn
@@ -136,7 +136,7 @@ class TurnKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ServerRequest:
     """A request to `server`. `target` is percent-encoded (see `build_target`). `must_succeed`: any
     failure but 413 counts for the back-off, as of a transaction, which is sent until it is taken.
     """
@@ -167,7 +167,7 @@ class FederationClient:
         key: SigningKey,
         *,
         dialer: Dialer,
-        resolver: Resolver,
+        resolver: ServerResolver,
         backoffs: Backoffs,
         scheduler: FetchScheduler,
     ) -> None:
@@ -211,10 +211,10 @@ class FederationClient:
     ) -> JsonObject:
         """A signed GET; see `request`."""
         return await self.request(
-            Request(server, "GET", target, None, bounds, despite_backoff=despite_backoff)
+            ServerRequest(server, "GET", target, None, bounds, despite_backoff=despite_backoff)
         )
 
-    async def request(self, request: Request) -> JsonObject:
+    async def request(self, request: ServerRequest) -> JsonObject:
         """The JSON object that the server answers with status 200. Raises FederationError."""
         body = await self.request_bytes(request)
         try:
@@ -222,7 +222,7 @@ class FederationClient:
         except NotCanonical as error:
             raise _bad_json(request.server, error) from None
 
-    async def request_into(self, request: Request, reader: AnswerReader) -> None:
+    async def request_into(self, request: ServerRequest, reader: AnswerReader) -> None:
         """As `request`, of an answer with events or long lists, which the reader takes as it
         comes."""
 
@@ -238,16 +238,16 @@ class FederationClient:
         except NotCanonical as error:
             raise _bad_json(request.server, error) from None
 
-    async def request_bytes(self, request: Request) -> bytes:
+    async def request_bytes(self, request: ServerRequest) -> bytes:
         """As `request`, for a caller that parses the body itself."""
         return await self.send(request, _content(request))
 
-    async def send(self, request: Request, content: bytes | None) -> bytes:
+    async def send(self, request: ServerRequest, content: bytes | None) -> bytes:
         """As `request_bytes`, with the body written already, as canonical JSON."""
         return await self._send(request, content)
 
     async def _send(
-        self, request: Request, content: bytes | None, sink: Sink | None = None
+        self, request: ServerRequest, content: bytes | None, sink: Sink | None = None
     ) -> bytes:
         authorization = build_authorization(
             SignedRequest(request.method, request.target, content),
@@ -262,7 +262,7 @@ class FederationClient:
             request, Outgoing(request.method, request.target, headers, content), sink
         )
 
-    async def request_unsigned(self, request: Request) -> JsonObject:
+    async def request_unsigned(self, request: ServerRequest) -> JsonObject:
         """A GET without signature, for published keys. Raises FederationError."""
         body = await self._exchange(request, Outgoing("GET", request.target, {}))
         try:
@@ -273,7 +273,7 @@ class FederationClient:
         return document
 
     async def _exchange(
-        self, request: Request, outgoing: Outgoing, sink: Sink | None = None
+        self, request: ServerRequest, outgoing: Outgoing, sink: Sink | None = None
     ) -> bytes:
         self._check_backoff(request)
         if request.turn is TurnKind.CALLER:
@@ -291,14 +291,16 @@ class FederationClient:
         async with self._unproven:
             yield
 
-    def _check_backoff(self, request: Request) -> None:
+    def _check_backoff(self, request: ServerRequest) -> None:
         server = request.server
         if not request.despite_backoff and self._backoffs.wait_s(server) > 0:
             state = self._backoffs.of(server)
             detail = state.last_error if state is not None else ""
             raise FederationError(server, FailureKind.BACKING_OFF, detail)
 
-    async def _exchange_now(self, request: Request, outgoing: Outgoing, sink: Sink | None) -> bytes:
+    async def _exchange_now(
+        self, request: ServerRequest, outgoing: Outgoing, sink: Sink | None
+    ) -> bytes:
         server = request.server
         try:
             endpoint = await self._resolver.resolve(server)
@@ -314,14 +316,14 @@ class FederationClient:
         self._backoffs.succeeded(server)
         return answer.body
 
-    def _count(self, request: Request, failure: FederationError) -> None:
+    def _count(self, request: ServerRequest, failure: FederationError) -> None:
         if failure.is_down or (request.must_succeed and failure.status != 413):
             self._backoffs.failed(failure.server, str(failure), retry_after_s=failure.retry_after_s)
         elif failure.kind in (FailureKind.STATUS, FailureKind.BAD_JSON):
             self._backoffs.succeeded(failure.server)
 
 
-def _content(request: Request) -> bytes | None:
+def _content(request: ServerRequest) -> bytes | None:
     return None if request.content is None else encode_content(request.content)
 
 
@@ -359,7 +361,7 @@ _KIND_OF_DIAL = {
 }
 
 
-def _status_error(server: ServerName, answer: Answer) -> FederationError:
+def _status_error(server: ServerName, answer: HttpResponse) -> FederationError:
     try:
         body = parse_document(answer.body)
     except NotCanonical:
@@ -376,7 +378,7 @@ def _status_error(server: ServerName, answer: Answer) -> FederationError:
     )
 
 
-def _retry_after_s(answer: Answer, body: JsonObject) -> float:
+def _retry_after_s(answer: HttpResponse, body: JsonObject) -> float:
     header = answer.headers.get("retry-after", "")
     if header.isdecimal() and len(header) < 9:
         return float(header)

@@ -133,7 +133,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """An HTTP answer, read in full. Header names are lower-case."""
 
     status: int
@@ -208,7 +208,7 @@ class Dialer:
         bounds: Bounds,
         sink: Sink | None = None,
         take: Take = _take_no_count,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Sends and reads the answer, trying the addresses in turn until one connects. `sink`
         takes the body of an answer with status 200 as it comes; `take` counts the bytes of any.
         Raises DialError, and what these two do."""
@@ -248,7 +248,7 @@ class Dialer:
         endpoint: Endpoint,
         request: Outgoing,
         read: Callable[[aiohttp.ClientResponse], Awaitable[bytes]],
-    ) -> Answer:
+    ) -> HttpResponse:
         host = f"[{address}]" if ":" in address else address
         url = yarl.URL(f"https://{host}:{endpoint.port}{request.target}", encoded=True)
         async with self._session.request(
@@ -268,7 +268,7 @@ class Dialer:
         ) as response:
             body = await read(response)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, headers, body)
+            return HttpResponse(response.status, headers, body)
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

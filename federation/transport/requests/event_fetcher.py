@@ -48,14 +48,14 @@ from federation.limits import (
     STATE_REQUEST_S_MAX,
 )
 from federation.ports import Clock, EventStore, RoomWriter
-from federation.ports import KnownEvent as StoredEvent
+from federation.ports import StoredEvent as StoredEvent
 from federation.transport.joining.bulk import EventReader, RoomRef, in_a_thread, parse_pieces
 from federation.transport.requests.answers import AnswerReader, Wanted
 from federation.transport.requests.client import (
     FailureKind,
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     build_target,
 )
 from federation.transport.requests.dialer import Bounds
@@ -111,7 +111,7 @@ class EventFetcher:
         """One event by its ID; None when the server doesn't give it. Raises FederationError when
         the server is down."""
         target = build_target(f"{_V1}/event", event_id)
-        request = Request(server, "GET", target, None, _EVENT_BOUNDS)
+        request = ServerRequest(server, "GET", target, None, _EVENT_BOUNDS)
         try:
             with self._timed(server):
                 events = await self.fetch_list(request, "pdus", room, 1)
@@ -170,7 +170,7 @@ class EventFetcher:
         return found.events("auth_chain")
 
     async def fetch_list(
-        self, request: Request, name: str, room: RoomRef, most: int
+        self, request: ServerRequest, name: str, room: RoomRef, most: int
     ) -> list[Event]:
         """The valid events of a list of at most so many in an answer. Raises FederationError."""
         reader = AnswerReader(Wanted({name: most}))
@@ -182,7 +182,7 @@ class EventFetcher:
     ) -> list[Event]:
         """The events of an answer to get_missing_events. Raises FederationError."""
         target = build_target(f"{_V1}/get_missing_events", room.room_id)
-        request = Request(server, "POST", target, content, _MISSING_BOUNDS)
+        request = ServerRequest(server, "POST", target, content, _MISSING_BOUNDS)
         with self._timed(server):
             return await self.fetch_list(request, "events", room, GAP_EVENTS_PER_ROUND)
 
@@ -191,7 +191,7 @@ class EventFetcher:
     ) -> EventReader:
         """The events of a long answer, parsed as it comes. Raises FederationError."""
         found = EventReader(room)
-        request = Request(server, "GET", target, None, _STATE_BOUNDS)
+        request = ServerRequest(server, "GET", target, None, _STATE_BOUNDS)
         with self._timed(server):
             await self._client.request_into(request, AnswerReader(wanted, found.take))
         return found
@@ -218,7 +218,7 @@ class EventFetcher:
         target = build_target(f"{_V1}/state_ids", room.room_id, query=query)
         ids = _IdReader()
         reader = AnswerReader(Wanted(dict.fromkeys(_ID_LISTS, STATE_EVENTS_MAX + 1)), ids.take)
-        request = Request(server, "GET", target, None, _IDS_BOUNDS)
+        request = ServerRequest(server, "GET", target, None, _IDS_BOUNDS)
         with self._timed(server):
             await self._client.request_into(request, reader)
         state_ids, chain_ids = (ids.found.get(name) for name in _ID_LISTS)

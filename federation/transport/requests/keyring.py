@@ -43,7 +43,7 @@ from federation.ports import Clock, FederationSettings, KeyStore, StoredServerKe
 from federation.transport.requests.client import (
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     TurnKind,
 )
 from federation.transport.requests.dialer import Bounds
@@ -254,7 +254,7 @@ class Keyring:
             flight.set_result(None)
 
     async def _fetch_document(self, server: ServerName, before: _Attempt | None) -> None:
-        request = Request(
+        request = ServerRequest(
             server,
             "GET",
             "/_matrix/key/v2/server",

@@ -29,7 +29,7 @@ from federation.limits import (
     NOTARY_SERVERS_PER_REQUEST_MAX,
 )
 from federation.ports import Clock, StoredServerKey
-from federation.transport.requests.client import FederationClient, FederationError, Request
+from federation.transport.requests.client import FederationClient, FederationError, ServerRequest
 from federation.transport.requests.dialer import Bounds
 from federation.transport.requests.key_documents import (
     BadKeyDocument,
@@ -86,7 +86,9 @@ class Notaries:
             asked.setdefault(one.server, {})[one.key_id] = {"minimum_valid_until_ts": one.at_ms}
         if not asked:
             return []
-        request = Request(notary, "POST", "/_matrix/key/v2/query", {"server_keys": asked}, _BOUNDS)
+        request = ServerRequest(
+            notary, "POST", "/_matrix/key/v2/query", {"server_keys": asked}, _BOUNDS
+        )
         try:
             answer = await self._client.request(request)
         except FederationError:

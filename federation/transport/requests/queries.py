@@ -30,7 +30,7 @@ from federation.transport.requests.client import (
     FailureKind,
     FederationClient,
     FederationError,
-    Request,
+    ServerRequest,
     build_target,
 )
 from federation.transport.requests.dialer import Bounds
@@ -82,7 +82,7 @@ class Queries:
     async def devices(self, user_id: UserId) -> UserDevices:
         """All devices of another server's user."""
         server = server_of(user_id)
-        request = Request(
+        request = ServerRequest(
             server,
             "GET",
             build_target(f"{_V1}/user/devices", user_id),
@@ -146,7 +146,7 @@ class Queries:
         return {"one_time_keys": claimed}
 
     async def _post(self, server: ServerName, path: str, content: JsonObject) -> JsonObject:
-        request = Request(server, "POST", f"{_V1}{path}", content, _KEYS_BOUNDS)
+        request = ServerRequest(server, "POST", f"{_V1}{path}", content, _KEYS_BOUNDS)
         return await self._client.request(request)
 
 

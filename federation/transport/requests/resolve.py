@@ -140,7 +140,7 @@ def _keep(cache: OrderedDict[str, _T], name: str, value: _T) -> None:
         cache.popitem(last=False)
 
 
-class Resolver:
+class ServerResolver:
     """Resolves server names. Failures aren't kept here: back-off is the client's."""
 
     def __init__(

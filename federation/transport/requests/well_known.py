@@ -33,11 +33,11 @@ from federation.ports import Clock
 from federation.transport.acl import ip_of
 from federation.transport.requests.answers import parse_document
 from federation.transport.requests.dialer import (
-    Answer,
     Bounds,
     Dialer,
     DialError,
     Endpoint,
+    HttpResponse,
     Outgoing,
 )
 
@@ -90,7 +90,7 @@ class WellKnown:
         while len(self._entries) > RESOLVE_CACHE_ENTRIES_MAX:
             self._entries.popitem(last=False)
 
-    async def _fetch(self, host: str) -> Answer:
+    async def _fetch(self, host: str) -> HttpResponse:
         url = f"https://{host}{_PATH}"
         for _ in range(WELL_KNOWN_REDIRECTS_MAX + 1):
             answer = await self._get(url)
@@ -100,7 +100,7 @@ class WellKnown:
             url = urljoin(url, location)
         raise ValueError("too many redirects")
 
-    async def _get(self, url: str) -> Answer:
+    async def _get(self, url: str) -> HttpResponse:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             raise ValueError("not an https URL")
@@ -112,7 +112,7 @@ class WellKnown:
         return await self._dialer.exchange(endpoint, Outgoing("GET", target, {}), _BOUNDS)
 
 
-def _parse(answer: Answer) -> ServerName:
+def _parse(answer: HttpResponse) -> ServerName:
     """The delegated name; raises ValueError for whatever is wrong."""
     if answer.status != 200:
         raise ValueError(f"status {answer.status}")

@@ -106,7 +106,7 @@ class _Claim(NamedTuple):
     key: VerifyKey
 
 
-class Authenticator:
+class ServerAuthenticator:
     """Finds out who asks."""
 
     def __init__(

@@ -23,7 +23,7 @@ from federation.events import canonical_json
 from federation.events.event import Event
 from federation.limits import WRITTEN_AT_ONCE_BYTES_MAX
 from federation.ports import Clock, Metrics, Refused
-from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
+from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 
 Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
 PeerHandler = Callable[[PeerRequest], Awaitable[object]]
@@ -60,7 +60,7 @@ def pdus(events: Iterable[Event]) -> list[orjson.Fragment]:
 class Endpoints:
     """Makes handlers for HTTP of handlers for peers."""
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, authenticator: ServerAuthenticator, metrics: Metrics, clock: Clock) -> None:
         self._authenticator, self._metrics, self._clock = authenticator, metrics, clock
 
     def signed(

@@ -31,7 +31,7 @@ from federation.ports import (
     EventStore,
     InviteGate,
     OutsideRooms,
-    PolicyUnasked,
+    PolicyServerChanged,
     Refused,
     ResidentAnswer,
     RoomWriter,
@@ -40,7 +40,7 @@ from federation.transport.inbound.policy_servers import Recommendations
 from federation.transport.joining.invite_states import InviteStates
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
-from federation.transport.routes.room_access import RoomAccess, parse_own_user, parse_room
+from federation.transport.routes.room_access import ServerRoomAccess, parse_own_user, parse_room
 from federation.transport.signature_checks import SignatureChecker
 
 _V1 = "/_matrix/federation/v1"
@@ -66,7 +66,7 @@ class HandshakePorts:
     store: EventStore
     writer: RoomWriter
     outside: OutsideRooms
-    access: RoomAccess
+    access: ServerRoomAccess
     signatures: SignatureChecker
     recommendations: Recommendations
     invites: InviteGate
@@ -176,7 +176,7 @@ class HandshakeRoutes:
         asked = await self._recommendations.obtain(event)
         try:
             return await self._writer.accept_handshake(asked.event, asked=asked.policy)
-        except PolicyUnasked:
+        except PolicyServerChanged:
             raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
 
     async def _membership_event(self, peer: PeerRequest, membership: str) -> Event:

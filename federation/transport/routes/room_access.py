@@ -26,7 +26,7 @@ from federation.events.ids import (
     server_of,
 )
 from federation.events.room_versions import RoomVersion
-from federation.ports import EventStore, KnownEvent, Refused
+from federation.ports import EventStore, Refused, StoredEvent
 from federation.transport.acl import ServerAcls
 from federation.transport.routes.authentication import PeerRequest
 
@@ -67,7 +67,7 @@ def parse_own_user(text: object, server: ServerName) -> UserId:
     return user_id
 
 
-class RoomAccess:
+class ServerRoomAccess:
     """The checks, over the store."""
 
     def __init__(self, store: EventStore, acls: ServerAcls) -> None:
@@ -105,7 +105,7 @@ class RoomAccess:
             raise Refused(403, "M_FORBIDDEN", "This server isn't in the room")
         return room_id, [one for one in event_ids if one in allowed]
 
-    async def known_event(self, room_id: RoomId, event_id: EventId) -> KnownEvent:
+    async def known_event(self, room_id: RoomId, event_id: EventId) -> StoredEvent:
         """A stored event of that room. Raises Refused 404."""
         known = (await self._store.load_events([event_id])).get(event_id)
         if known is None or known.event.room_id != room_id:

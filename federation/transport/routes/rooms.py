@@ -1,8 +1,8 @@
 """Endpoints that give a room's events, state and history to servers that are, or were, in it.
 
 Rules:
-1. A server reads what its membership at an event allows (`RoomAccess.enter_at`); history is cut to
-   what history visibility shows it.
+1. A server reads what its membership at an event allows (`ServerRoomAccess.enter_at`); history is
+   cut to what history visibility shows it.
 2. What is asked for is bounded: more event IDs are refused, a larger `limit` is lowered.
 
 Spec: server-server API, "Retrieving events", "Backfilling and retrieving missing events",
@@ -27,7 +27,7 @@ from federation.limits import (
 from federation.ports import Clock, EventStore, Refused
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, pdus
-from federation.transport.routes.room_access import RoomAccess, parse_event
+from federation.transport.routes.room_access import ServerRoomAccess, parse_event
 
 _V1 = "/_matrix/federation/v1"
 
@@ -36,7 +36,7 @@ class RoomRoutes:
     """The handlers."""
 
     def __init__(
-        self, name: ServerName, *, store: EventStore, access: RoomAccess, clock: Clock
+        self, name: ServerName, *, store: EventStore, access: ServerRoomAccess, clock: Clock
     ) -> None:
         self._name, self._store, self._access, self._clock = name, store, access, clock
 

@@ -33,12 +33,12 @@ from federation.transport.inbound.transactions import TransactionReader
 from federation.transport.joining.invite_states import InviteStates
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.keyring import Keyring
-from federation.transport.routes.authentication import Authenticator, PeerRequest, Reads
+from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes
 from federation.transport.routes.keys import KeyRoutes
 from federation.transport.routes.notary import Notary
-from federation.transport.routes.room_access import RoomAccess
+from federation.transport.routes.room_access import ServerRoomAccess
 from federation.transport.routes.rooms import RoomRoutes
 from federation.transport.routes.users import UserRoutes
 from federation.transport.signature_checks import SignatureChecker
@@ -74,9 +74,9 @@ class FederationRoutes:
         self._software, self._inbox = parts.software, parts.inbox
         self._transactions = TransactionReader()
         # a server that makes requests can be asked for what waits for it
-        parts.backoffs.on_recovered(parts.inbox.heard_from)
-        access = RoomAccess(parts.store, parts.acls)
-        authenticator = Authenticator(parts.name, parts.keyring, parts.backoffs, parts.clock)
+        parts.backoffs.on_recovered(parts.inbox.on_server_seen)
+        access = ServerRoomAccess(parts.store, parts.acls)
+        authenticator = ServerAuthenticator(parts.name, parts.keyring, parts.backoffs, parts.clock)
         endpoints = Endpoints(authenticator, parts.metrics, parts.clock)
         handshakes = HandshakePorts(
             parts.store,

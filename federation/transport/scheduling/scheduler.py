@@ -40,7 +40,7 @@ IsNeighbour = Callable[[ServerName], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CauseShare:
     """What one cause of a kind may have under way and waiting; and all of that kind together."""
 
     at_once: int
@@ -52,28 +52,28 @@ class Share:
 
 SHARES: Final = MappingProxyType(
     {
-        CauseKind.ADDRESS: Share(
+        CauseKind.ADDRESS: CauseShare(
             at_once=limits.FETCHES_PER_ADDRESS_MAX,
             at_once_of_kind=limits.FETCHES_OF_ADDRESSES_MAX,
             waiting=limits.FETCHES_WAITING_PER_ADDRESS_MAX,
             waiting_of_kind=limits.FETCHES_WAITING_OF_ADDRESSES_MAX,
             wait_s=limits.FETCH_WAIT_OF_ADDRESS_S_MAX,
         ),
-        CauseKind.SERVER: Share(
+        CauseKind.SERVER: CauseShare(
             at_once=limits.FETCHES_PER_ORIGIN_MAX,
             at_once_of_kind=limits.FETCHES_OF_ORIGINS_MAX,
             waiting=limits.FETCHES_WAITING_PER_ORIGIN_MAX,
             waiting_of_kind=limits.FETCHES_WAITING_OF_ORIGINS_MAX,
             wait_s=limits.FETCH_WAIT_OF_ORIGIN_S_MAX,
         ),
-        CauseKind.USER: Share(
+        CauseKind.USER: CauseShare(
             at_once=limits.FETCHES_PER_USER_MAX,
             at_once_of_kind=limits.FETCHES_OF_USERS_MAX,
             waiting=limits.FETCHES_WAITING_PER_USER_MAX,
             waiting_of_kind=limits.FETCHES_WAITING_OF_USERS_MAX,
             wait_s=limits.FETCH_WAIT_OF_USER_S_MAX,
         ),
-        CauseKind.OWN: Share(
+        CauseKind.OWN: CauseShare(
             at_once=limits.FETCHES_OF_OWN_MAX,
             at_once_of_kind=limits.FETCHES_OF_OWN_MAX,
             waiting=limits.FETCHES_WAITING_OF_OWN_MAX,

@@ -16,7 +16,7 @@ from homeserver.api.http.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.devices import Devices
 from homeserver.services.accounts.uia import Uia, guarded
-from homeserver.storage.accounts.devices import Device
+from homeserver.storage.accounts.devices import DeviceRow
 
 
 class RenameBody(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ def _deletion(device_ids: list[DeviceId]) -> str:
     return "delete devices " + " ".join(sorted(device_ids))
 
 
-def _as_json(device: Device) -> JsonObject:
+def _as_json(device: DeviceRow) -> JsonObject:
     answer: JsonObject = {
         "device_id": device.device_id,
         "last_seen_ip": device.last_seen_address,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from homeserver.api.http.request import Request
-from homeserver.api.http.response import Answer
+from homeserver.api.http.response import Response
 from homeserver.api.http.routes import Auth, Route
 from homeserver.metrics import MetricsStore
 
@@ -20,6 +20,6 @@ class MetricsApi:
         """The routes of this part."""
         return [Route("GET", "/metrics", self.metrics, Auth.NONE)]
 
-    async def metrics(self, _request: Request) -> Answer:
+    async def metrics(self, _request: Request) -> Response:
         """GET /metrics"""
-        return Answer(200, self._metrics.text(), content_type=_TYPE)
+        return Response(200, self._metrics.text(), content_type=_TYPE)

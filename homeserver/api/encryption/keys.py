@@ -77,9 +77,9 @@ class KeysApi:
 
     async def changes(self, request: Request) -> JsonObject:
         """GET /keys/changes"""
-        after, upto = (self._position(request, name) for name in ("from", "to"))
+        after, up_to = (self._position(request, name) for name in ("from", "to"))
         changed, left = await self._device_lists.changes(
-            request.requester.user_id, after=after, upto=upto
+            request.requester.user_id, after=after, up_to=up_to
         )
         return {"changed": sorted(changed), "left": sorted(left)}
 

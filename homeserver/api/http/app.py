@@ -25,8 +25,8 @@ from homeserver import limits
 from homeserver.api.http.cors import ClientHeaders
 from homeserver.api.http.query import Query
 from homeserver.api.http.request import Request
-from homeserver.api.http.response import JSON_TYPE, Answer, RawJson, Result, to_json
-from homeserver.api.http.router import Dispatch, Match
+from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, to_json
+from homeserver.api.http.router import Match, Router
 from homeserver.api.http.routes import Auth, Route
 from homeserver.errors import MatrixError, invalid_param, unavailable
 from homeserver.services.accounts.rate_limits import RateLimiter
@@ -49,7 +49,7 @@ class Authenticator(Protocol):
         """Raises 401 M_UNKNOWN_TOKEN for a token that isn't one."""
 
 
-class Edge:
+class HttpApp:
     """All routes of this server behind one function. `on_seen` is told of each authenticated
     request: who, and from which address."""
 
@@ -64,7 +64,7 @@ class Edge:
         clock: Clock,
         on_seen: Callable[[Requester, str], None] | None = None,
     ) -> None:
-        self._dispatch: Dispatch[Route | FederationHandler] = Dispatch()
+        self._dispatch: Router[Route | FederationHandler] = Router()
         for route in routes:
             self._dispatch.add(route.method, route.template, route)
         for method, template, handler in federation:
@@ -150,13 +150,13 @@ class Edge:
 
     def _respond(self, result: Result) -> web.Response:
         headers = self._headers.answer()
-        if isinstance(result, Answer):
+        if isinstance(result, Response):
             return self._respond_answer(result)
         headers["Content-Type"] = JSON_TYPE
         data = result.data if isinstance(result, RawJson) else to_json(result)
         return web.Response(body=data, headers=headers)
 
-    def _respond_answer(self, answer: Answer) -> web.Response:
+    def _respond_answer(self, answer: Response) -> web.Response:
         headers = self._headers.answer()
         headers["Content-Type"] = answer.content_type
         headers.update(answer.headers or {})
@@ -168,7 +168,7 @@ class Edge:
         return web.Response(status=answer.status, body=body, headers=headers)
 
     def _refusal(self, error: MatrixError) -> web.Response:
-        return self._respond_answer(Answer(error.status, error.body(), error.headers))
+        return self._respond_answer(Response(error.status, error.body(), error.headers))
 
     def _failure(self, error: Exception, method: str, path: str) -> web.Response:
         """An answer for what isn't a refusal."""

@@ -1,7 +1,7 @@
 """What a handler returns, and how it becomes bytes.
 
 A handler returns a JSON object (status 200), `RawJson` (bytes that are JSON already, status 200),
-or an `Answer` where status, headers or the body's type differ.
+or an `Response` where status, headers or the body's type differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class RawJson(NamedTuple):
     data: bytes
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """An answer with a status, a body and headers of its own. A body of bytes is sent with
     `content_type`; anything else is JSON."""
 
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     content_type: str = JSON_TYPE
 
 
-Result: TypeAlias = "JsonObject | RawJson | Answer"
+Result: TypeAlias = "JsonObject | RawJson | Response"
 
 
 def to_json(value: Any) -> bytes:

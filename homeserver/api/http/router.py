@@ -46,7 +46,7 @@ class Match(NamedTuple, Generic[T]):
     params: Mapping[str, str]
 
 
-class Dispatch(Generic[T]):
+class Router(Generic[T]):
     """Values of any type under (method, template)."""
 
     def __init__(self) -> None:

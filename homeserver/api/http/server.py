@@ -19,7 +19,7 @@ from aiohttp import web
 
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.api.http.app import Edge
+from homeserver.api.http.app import HttpApp
 from homeserver.api.http.connections import Connections, OpenConnections
 from homeserver.clock import SystemClock
 from homeserver.config import Listener
@@ -31,7 +31,7 @@ class HttpServer:
     """Serves one edge on every listener of the configuration."""
 
     def __init__(
-        self, edge: Edge, listeners: Sequence[Listener], clock: Clock | None = None
+        self, edge: HttpApp, listeners: Sequence[Listener], clock: Clock | None = None
     ) -> None:
         self._edge, self._listeners = edge, listeners
         self._clock, self._connections = clock or SystemClock(), OpenConnections()

@@ -5,7 +5,7 @@ Rules:
 2. When a user joins a room, the whole list concerns the servers in it that shared no room with the
    user before: they got none of the changes so far.
 3. Both are looked up after the commit. Until then no destination's cursor passes the position;
-   what a crash interrupts is worked out from the tables (`OwedStore.owed`).
+   what a crash interrupts is worked out from the tables (`OwedTables.owed`).
 
 Spec: server-server API, "Device Management".
 """
@@ -22,7 +22,7 @@ from federation.events.ids import RoomId, ServerName, UserId, server_of
 from homeserver.engine.log.entries import DeviceListEntry, EventEntry, StateEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.engine.store import OwedStore
+from homeserver.engine.store import OwedTables
 
 
 class ListChange(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ Found = Callable[[ListChange, Collection[ServerName]], None]
 class DeviceListAudience:
     """The changes that aren't looked up yet, oldest first."""
 
-    def __init__(self, store: OwedStore, rooms: Rooms, own: ServerName) -> None:
+    def __init__(self, store: OwedTables, rooms: Rooms, own: ServerName) -> None:
         self._store, self._rooms, self._own = store, rooms, own
         self._waiting: deque[ListChange] = deque()
         self._arrived = asyncio.Event()

@@ -14,7 +14,7 @@ from homeserver import limits
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import EventEntry, MembershipEntry, StateChange, StateEntry
 from homeserver.engine.log.tail import Placed
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 
 class UserRoom(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class UserRoom(msgspec.Struct, frozen=True):
 class Memberships:
     """The rooms of users; those of ours are kept in memory once asked for."""
 
-    def __init__(self, store: Store, committer: Committer, server_name: ServerName) -> None:
+    def __init__(self, store: EngineStore, committer: Committer, server_name: ServerName) -> None:
         self._store = store
         self._committer = committer
         self._server_name = server_name

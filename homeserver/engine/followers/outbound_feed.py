@@ -30,7 +30,7 @@ from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import EventEntry, ReceiptEntry, RemoteEduEntry, StateChange
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.rooms import Room, Rooms
-from homeserver.engine.store import OwedStore, Store
+from homeserver.engine.store import EngineStore, OwedTables
 
 _OUT = ("leave", "ban")
 _ITEM_BYTES = 150
@@ -99,9 +99,9 @@ class _Queue:
             self.items.clear()
             self._count(-self.bytes)
 
-    def taken(self, upto: int) -> None:
+    def taken(self, up_to: int) -> None:
         """Forgets what the destination has."""
-        while self.items and self.items[0].position <= upto:
+        while self.items and self.items[0].position <= up_to:
             self._count(-self.items.popleft().bytes)
 
     def _count(self, size: int) -> None:
@@ -114,7 +114,7 @@ class LogFeed:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         committer: Committer,
         rooms: Rooms,
         *,
@@ -167,7 +167,7 @@ class LogFeed:
     def _is_ours(self, user_id: UserId) -> bool:
         return server_of(user_id) == self.server_name
 
-    def pass_on(self, servers: Collection[ServerName], edu: JsonObject) -> None:
+    def forward(self, servers: Collection[ServerName], edu: JsonObject) -> None:
         """Sends an EDU that isn't worth keeping."""
         others = [server for server in servers if server != self.server_name]
         for server in others:
@@ -183,7 +183,7 @@ class LogFeed:
             data["thread_id"] = entry.thread
         receipt = {entry.user_id: {"data": data, "event_ids": [entry.event_id]}}
         content = {entry.room_id: {"m.read": receipt}}
-        self.pass_on(room.view.servers, {"edu_type": "m.receipt", "content": content})
+        self.forward(room.view.servers, {"edu_type": "m.receipt", "content": content})
 
     def _note_event(self, position: int, entry: EventEntry) -> set[ServerName]:
         room = self._rooms.hot(entry.room_id)
@@ -286,10 +286,10 @@ class LogFeed:
         self, destination: ServerName, after: int, end: int, limit: int, *, latest: bool = False
     ) -> Owed:
         found = await self._store.owed.owed(
-            destination, self.server_name, after=after, upto=end, limit=limit, latest=latest
+            destination, self.server_name, after=after, up_to=end, limit=limit, latest=latest
         )
         # Each list may end early: the cursor goes no further than the shortest.
-        upto = end
+        up_to = end
         for places in (
             [row["position"] for row in found.events],
             [position for position, _ in found.edus],
@@ -297,21 +297,21 @@ class LogFeed:
             [position for position, _ in found.joins],
         ):
             if len(places) >= limit:
-                upto = min(upto, places[-1])
-        pdus = [row["json"] for row in found.events if row["position"] <= upto]
+                up_to = min(up_to, places[-1])
+        pdus = [row["json"] for row in found.events if row["position"] <= up_to]
         edus: list[JsonObject] = []
         for position, edu in found.edus:
-            if position <= upto:
+            if position <= up_to:
                 edus.append(orjson.loads(edu))
                 self._given_out[destination] = position
         edus += await self._device_list_edus.changes(
-            [one for one in found.device_changes if one <= upto]
+            [one for one in found.device_changes if one <= up_to]
         )
         edus += await self._device_list_edus.whole_lists(
-            [UserId(user) for position, user in found.joins if position <= upto]
+            [UserId(user) for position, user in found.joins if position <= up_to]
         )
-        is_all = upto == end and end == self._settled_for(destination)
-        return Owed(pdus, edus, upto, more=not is_all)
+        is_all = up_to == end and end == self._settled_for(destination)
+        return Owed(pdus, edus, up_to, more=not is_all)
 
     async def latest_of_each_room(self, destination: ServerName, after: int, *, limit: int) -> Owed:
         """`OutboundFeed.latest_of_each_room`."""
@@ -332,7 +332,7 @@ class FeedDestinations:
     """Destinations, those included that never got anything: the servers in our rooms."""
 
     def __init__(
-        self, owed: OwedStore, store: DestinationStore, committer: Committer, feed: LogFeed
+        self, owed: OwedTables, store: DestinationStore, committer: Committer, feed: LogFeed
     ) -> None:
         self._owed = owed
         self._store = store

@@ -35,11 +35,11 @@ from federation.graph.policy_servers import (
     needs_recommendation,
     policy_server_of,
 )
-from federation.ports import PolicyRefusal, PolicySigner, PolicyUnasked
+from federation.ports import PolicyRefusal, PolicyServerChanged, PolicySigner
 from homeserver import limits
-from homeserver.engine.local.stager import Made, Stager
+from homeserver.engine.local.stager import BuiltEvent, Stager
 from homeserver.engine.log.entries import TransactionKey
-from homeserver.engine.log.staging import Staged
+from homeserver.engine.log.staging import StagedEvent
 from homeserver.engine.rooms.room import Room, RoomView
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import MatrixError, forbidden, unavailable
@@ -48,7 +48,7 @@ _CODES_PASSED_ON = {"M_FORBIDDEN": 403, "M_BAD_JSON": 400}
 _TURN = tuple[RoomId, UserId]
 
 
-class NobodyAsks:
+class NoPolicyServer:
     """A `PolicySigner` for an engine that has no way to other servers."""
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
@@ -76,7 +76,7 @@ def policy_server(
     return policy_server_of({POLICY_KEY: event}.get, view.servers)
 
 
-class Recommender:
+class EventSigner:
     """Knows which rooms use a policy server, and asks it for events of ours."""
 
     def __init__(self, rooms: Rooms, stager: Stager, signer: PolicySigner) -> None:
@@ -90,22 +90,22 @@ class Recommender:
         load = self._rooms.memory.cached_event
         return await self._stager.loading(lambda: policy_server(room, view, load))
 
-    async def check_needless(self, room: Room, draft: EventDraft) -> None:
-        """Under the room's turn, before a draft is staged as it is. Raises PolicyUnasked where it
-        has to be signed first."""
+    async def require_no_signature(self, room: Room, draft: EventDraft) -> None:
+        """Under the room's turn, before a draft is staged as it is. Raises PolicyServerChanged
+        where it has to be signed first."""
         if POLICY_KEY not in room.staged.state:
             return
         if not needs_recommendation(draft.type, draft.state_key):
             return
         if await self.policy_of(room, room.staged) is not None:
-            raise PolicyUnasked
+            raise PolicyServerChanged
 
     async def check_new_room(self, room: Room, draft: EventDraft) -> None:
-        """As `check_needless`, for a room that is just made. Raises 403: nobody else is in it yet,
-        so its policy server would be ours, which knows no such room."""
+        """As `require_no_signature`, for a room that is just made. Raises 403: nobody else is in it
+        yet, so its policy server would be ours, which knows no such room."""
         try:
-            await self.check_needless(room, draft)
-        except PolicyUnasked:
+            await self.require_no_signature(room, draft)
+        except PolicyServerChanged:
             raise forbidden("A new room can't have its own server as its policy server") from None
 
     # Before the room's turn
@@ -133,10 +133,10 @@ class Recommender:
             if turn.present == 0:
                 del self._turns[room_id, sender]
 
-    async def make(self, room: Room, drafts: Sequence[EventDraft]) -> list[EventDraft | Made]:
+    async def make(self, room: Room, drafts: Sequence[EventDraft]) -> list[EventDraft | BuiltEvent]:
         """Drafts as signed events on the committed view, side by side; those for which nobody has
         to be asked stay as they are. Raises MatrixError."""
-        made: list[EventDraft | Made] = []
+        made: list[EventDraft | BuiltEvent] = []
         for draft in drafts:
             policy = await self.policy_of(room, room.view)
             if policy is None or not needs_recommendation(draft.type, draft.state_key):
@@ -166,20 +166,20 @@ class Recommender:
     # Under the room's turn
 
     async def place(
-        self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
-    ) -> Staged:
-        """Places a signed event, if the room of now allows it. Raises PolicyUnasked where the
+        self, room: Room, made: BuiltEvent, transaction: tuple[TransactionKey, bytes] | None
+    ) -> StagedEvent:
+        """Places a signed event, if the room of now allows it. Raises PolicyServerChanged where the
         policy server has changed, or what it was built on was corrected; 403 where the auth rules
         refuse."""
         if made.corrections != room.corrections:
-            raise PolicyUnasked
+            raise PolicyServerChanged
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         policy = await self.policy_of(room, room.staged)
         verdict = await self._stager.loading(lambda: settle(made.event, current, policy=policy))
         if not isinstance(verdict, Accepted):
             failure = verdict.failure
             if isinstance(failure, NotRecommended):
-                raise PolicyUnasked
+                raise PolicyServerChanged
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
         return await self._stager.place_made(room, made, transaction)
 

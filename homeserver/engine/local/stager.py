@@ -20,24 +20,24 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
 from federation.graph.auth.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import EventDraft, build_event
-from federation.ports import Clock, KnownEvent, Metrics
+from federation.ports import Clock, Metrics, StoredEvent
 from homeserver import limits
 from homeserver.engine.log.entries import Entry, TransactionKey
 from homeserver.engine.log.staging import (
     Origin,
     Resolved,
-    Staged,
+    StagedEvent,
     after_state_event,
+    append_to_timeline,
     empty_view,
     lets_heads_go,
     other_heads,
-    place_live,
     snapshot_row,
 )
 from homeserver.engine.rooms.redactions import Redactions, note_waiting
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Branch, branches_of
-from homeserver.engine.rooms.rooms import Before, Head, NotLoaded, Room, Rooms, RoomView
+from homeserver.engine.rooms.rooms import Head, NotLoaded, Room, Rooms, RoomView, StateSnapshot
 from homeserver.engine.rooms.snapshots import Chain, StateMap
 from homeserver.errors import bad_json, forbidden, too_large
 from homeserver.storage.database import Connection
@@ -56,12 +56,12 @@ class Signer:
     key: SigningKey
 
 
-class Made(msgspec.Struct, frozen=True):
+class BuiltEvent(msgspec.Struct, frozen=True):
     """A signed event of ours without a place yet: the state before it, what of that isn't stored,
     the branches that it was resolved of, and how often the room had been corrected."""
 
     event: Event
-    before: Before
+    before: StateSnapshot
     snapshots: tuple[SnapshotRow, ...] = ()
     parents: Sequence[Branch] = ()
     corrections: int = 0
@@ -73,7 +73,7 @@ class Stager:
     def __init__(
         self,
         rooms: Rooms,
-        resolver: Resolver,
+        resolver: StateResolver,
         redactions: Redactions,
         *,
         take_nid: Callable[[], int],
@@ -101,29 +101,29 @@ class Stager:
         room: Room,
         draft: EventDraft,
         transaction: tuple[TransactionKey, bytes] | None,
-    ) -> Staged:
+    ) -> StagedEvent:
         """Builds, checks and places one event; the caller holds the room's turn. Raises
         MatrixError."""
         made = await self._made(room, room.staged, draft)
         return await self.place_made(room, made, transaction)
 
-    async def stage_merge(self, room: Room, draft: EventDraft) -> Staged:
+    async def stage_merge(self, room: Room, draft: EventDraft) -> StagedEvent:
         """As `stage_draft`, for an event that merges heads: as many as one may name."""
         made = await self._made(room, room.staged, draft, heads_max=limits.HEADS_PER_MERGE)
         return await self._place_made(room, made, Origin(to_federate=False))
 
-    async def build(self, room: Room, draft: EventDraft) -> Made:
+    async def build(self, room: Room, draft: EventDraft) -> BuiltEvent:
         """Builds and checks an event on the committed view, without placing it. Raises
         MatrixError."""
         return await self._made(room, room.view, draft)
 
     async def place_made(
-        self, room: Room, made: Made, transaction: tuple[TransactionKey, bytes] | None
-    ) -> Staged:
+        self, room: Room, made: BuiltEvent, transaction: tuple[TransactionKey, bytes] | None
+    ) -> StagedEvent:
         """Places an event of ours; the caller holds the room's turn."""
         return await self._place_made(room, made, Origin(to_federate=True, transaction=transaction))
 
-    async def _place_made(self, room: Room, made: Made, origin: Origin) -> Staged:
+    async def _place_made(self, room: Room, made: BuiltEvent, origin: Origin) -> StagedEvent:
         return await self.place(
             room,
             made.event,
@@ -140,19 +140,19 @@ class Stager:
         draft: EventDraft,
         *,
         heads_max: int = limits.HEADS_PER_EVENT,
-    ) -> Made:
+    ) -> BuiltEvent:
         corrections = room.corrections
         named = view.heads[-heads_max:]
         before, snapshots, parents = await self._before(room, view, named)
         event = await self.loading(lambda: self._build(room, draft, before, named))
-        return Made(event, before, snapshots, parents, corrections)
+        return BuiltEvent(event, before, snapshots, parents, corrections)
 
     async def _before(
         self, room: Room, view: RoomView, named: Sequence[Head]
-    ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+    ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...], Sequence[Branch]]:
         """The state that a new event is made on: of the heads that it names, which are the branches
         given beside it."""
-        current = Before(view.state, view.chain)
+        current = StateSnapshot(view.state, view.chain)
         if len(view.heads) == len(named):
             return current, (), ()
         parents = branches_of(named)
@@ -169,7 +169,9 @@ class Stager:
                 await self._rooms.events([missing.event_id])
         raise AssertionError("an auth check needs a bounded number of events")
 
-    def _build(self, room: Room, draft: EventDraft, before: Before, heads: Sequence[Head]) -> Event:
+    def _build(
+        self, room: Room, draft: EventDraft, before: StateSnapshot, heads: Sequence[Head]
+    ) -> Event:
         state = before.state
         keys = auth_event_keys(
             draft.type,
@@ -245,15 +247,15 @@ class Stager:
         self,
         room: Room,
         event: Event,
-        before: Before,
+        before: StateSnapshot,
         origin: Origin,
         *,
         nid: int | None = None,
         snapshots: tuple[SnapshotRow, ...] = (),
-        after: Before | None = None,
+        after: StateSnapshot | None = None,
         parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
-    ) -> Staged:
+    ) -> StagedEvent:
         """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
         accepted event names as its parent (it fills a gap) is no head, and changes no state.
         `parents` are the branches that `before` was resolved from, if it was. `after`: the state
@@ -271,14 +273,14 @@ class Stager:
         if others:
             own = () if is_named else ((event.event_id, after),)
             branches = (*own, *branches_of(others))
-            room.stage(KnownEvent(event), nid)
-            near = Before(was.state, was.chain)
+            room.stage(StoredEvent(event), nid)
+            near = StateSnapshot(was.state, was.chain)
             if lets_heads_go(was, event, others):
                 branches = (*branches, (was.heads[-1].event_id, near))
             states = [state for _, state in branches]
             current, rows = await self._resolver.resolve(room, states, self._take_nid, near=near)
             snapshots += rows
-        staged = place_live(
+        staged = append_to_timeline(
             event,
             nid,
             room,
@@ -295,7 +297,7 @@ class Stager:
         await self._redact(room, staged, before.state)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
-        room.stage(KnownEvent(event), nid)
+        room.stage(StoredEvent(event), nid)
         room.remember_after(event.event_id, after)
         return staged
 
@@ -315,7 +317,7 @@ class Stager:
 
     def new_room(
         self, version: RoomVersion, draft: EventDraft, room_id: RoomId | None = None
-    ) -> tuple[Room, Staged]:
+    ) -> tuple[Room, StagedEvent]:
         """A room with its create event staged; `room_id` of `make_room_id`, if one was made."""
         if not version.room_id_is_create_hash:
             room_id = room_id or make_room_id(self)
@@ -328,10 +330,10 @@ class Stager:
         failure = check_auth(event, room.auth_state(view.state, self._rooms.memory.cached_event))
         if failure is not None:
             raise bad_json(failure.detail)
-        before = Before(view.state, view.chain)
+        before = StateSnapshot(view.state, view.chain)
         event_nid = self._take_nid()
         after, rows = after_state_event(event, event_nid, room, before)
-        staged = place_live(
+        staged = append_to_timeline(
             event,
             event_nid,
             room,
@@ -343,12 +345,12 @@ class Stager:
         )
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
-        room.stage(KnownEvent(event), event_nid)
+        room.stage(StoredEvent(event), event_nid)
         return room, staged
 
     # Redactions
 
-    async def _redact(self, room: Room, staged: Staged, before: StateMap) -> None:
+    async def _redact(self, room: Room, staged: StagedEvent, before: StateMap) -> None:
         """Applies the redaction that this event is, and those that waited for it."""
         event = staged.event
         await self.apply_waiting(room, staged)
@@ -363,7 +365,7 @@ class Stager:
             target = outcome.applied[0].target.event_id
             staged.entry = msgspec.structs.replace(staged.entry, redacts=target)
 
-    async def apply_waiting(self, room: Room, staged: Staged) -> None:
+    async def apply_waiting(self, room: Room, staged: StagedEvent) -> None:
         """Applies the redactions that waited for an event, of whatever verdict."""
         if room.awaits_more or staged.event.event_id in room.awaited_targets:
             staged.redacting += await self.redactions.waiting_for(room, staged.event)

@@ -27,13 +27,13 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
-from federation.ports import PolicyUnasked
+from federation.ports import PolicyServerChanged
 from homeserver import limits
-from homeserver.engine.local.policy_signer import Recommender
-from homeserver.engine.local.stager import Made, Signer, Stager
+from homeserver.engine.local.policy_signer import EventSigner
+from homeserver.engine.local.stager import BuiltEvent, Signer, Stager
 from homeserver.engine.log.committer import Committer, OutcomeUnknown
 from homeserver.engine.log.entries import Committed, Entry, TransactionKey, Unit, Work
-from homeserver.engine.log.staging import Brought, Correction, RoomUnit, Staged
+from homeserver.engine.log.staging import Correction, ImportedMembers, RoomUnit, StagedEvent
 from homeserver.engine.log.transactions import Sent, Transactions
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.rooms.rooms import Room, Rooms, RoomView, StateRef
@@ -71,14 +71,14 @@ class Writer:
         committer: Committer,
         *,
         stager: Stager,
-        recommender: Recommender,
+        event_signer: EventSigner,
         transactions: Transactions,
         server_name: ServerName,
     ) -> None:
         self._rooms = rooms
         self._committer = committer
         self.stager = stager
-        self.recommender = recommender
+        self.event_signer = event_signer
         self._transactions = transactions
         self._server_name = server_name
 
@@ -154,7 +154,7 @@ class Writer:
             async with room.turn:
                 staged = [first]
                 for draft in drafts[1:]:
-                    await self.recommender.check_new_room(room, draft)
+                    await self.event_signer.check_new_room(room, draft)
                     staged.append(await self.stager.stage_draft(room, draft, None))
                     await _let_others_run(len(staged))
                 rows = partial(work, room.room_id) if work is not None else None
@@ -178,21 +178,21 @@ class Writer:
         drafts: Sequence[EventDraft],
         terms: _Terms,
     ) -> list[Sent]:
-        with suppress(PolicyUnasked):
+        with suppress(PolicyServerChanged):
             return await self._commit(room_id, drafts, terms)
-        async with self.recommender.turn(room_id, drafts[0].sender):
+        async with self.event_signer.turn(room_id, drafts[0].sender):
             for _ in range(limits.POLICY_TRIES):
-                made = await self.recommender.make(await self.room(room_id), drafts)
+                made = await self.event_signer.make(await self.room(room_id), drafts)
                 try:
                     return await self._commit(room_id, made, terms)
-                except PolicyUnasked:  # it has changed; that is committed before it counts
+                except PolicyServerChanged:  # it has changed; that is committed before it counts
                     await self._committer.submit(Unit())
         raise unavailable("the room's policy server changes")
 
     async def _commit(
         self,
         room_id: RoomId,
-        drafts: Sequence[EventDraft | Made],
+        drafts: Sequence[EventDraft | BuiltEvent],
         terms: _Terms,
     ) -> list[Sent]:
         for _ in range(2):
@@ -209,10 +209,10 @@ class Writer:
     async def _stage_and_commit(
         self,
         room: Room,
-        drafts: Sequence[EventDraft | Made],
+        drafts: Sequence[EventDraft | BuiltEvent],
         terms: _Terms,
     ) -> list[Sent]:
-        room.pins += 1
+        room.holders += 1
         try:
             async with room.turn:
                 if self._rooms.hot(room.room_id) is not room:
@@ -225,7 +225,7 @@ class Writer:
                         raise
                     done: Awaitable[Committed] = self._refused_after(room, generation, error)
                 else:
-                    new = [one for one in staged if isinstance(one, Staged)]
+                    new = [one for one in staged if isinstance(one, StagedEvent)]
                     if new or terms.unit is not None:
                         done = self.enqueue(room, new, unit=terms.unit)
                     elif rests_on_staged:
@@ -234,17 +234,17 @@ class Writer:
                         return [one for one in staged if isinstance(one, Sent)]
             committed = await done
         finally:
-            room.pins -= 1
+            room.holders -= 1
         sent = iter(_sent(new, committed))
         return [one if isinstance(one, Sent) else next(sent) for one in staged]
 
     async def _stage(
         self,
         room: Room,
-        drafts: Sequence[EventDraft | Made],
+        drafts: Sequence[EventDraft | BuiltEvent],
         terms: _Terms,
-    ) -> list[Staged | Sent]:
-        staged: list[Staged | Sent] = []
+    ) -> list[StagedEvent | Sent]:
+        staged: list[StagedEvent | Sent] = []
         for draft in drafts:
             staged.append(await self._stage_one(room, draft, terms))
             await _let_others_run(len(staged))
@@ -253,19 +253,19 @@ class Writer:
     async def _stage_one(
         self,
         room: Room,
-        draft: EventDraft | Made,
+        draft: EventDraft | BuiltEvent,
         terms: _Terms,
-    ) -> Staged | Sent:
+    ) -> StagedEvent | Sent:
         enough = terms.check(room.staged.state) if terms.check is not None else None
         if enough is not None:
             return Sent(enough.event_id, room.view.position)
-        content = draft.event if isinstance(draft, Made) else draft
+        content = draft.event if isinstance(draft, BuiltEvent) else draft
         same = await _same_state(self._rooms, room, room.staged, content)
         if same is not None:
             return same
-        if isinstance(draft, Made):
-            return await self.recommender.place(room, draft, terms.transaction)
-        await self.recommender.check_needless(room, draft)
+        if isinstance(draft, BuiltEvent):
+            return await self.event_signer.place(room, draft, terms.transaction)
+        await self.event_signer.require_no_signature(room, draft)
         if terms.is_merge:
             return await self.stager.stage_merge(room, draft)
         return await self.stager.stage_draft(room, draft, terms.transaction)
@@ -309,11 +309,11 @@ class Writer:
     def enqueue(
         self,
         room: Room,
-        staged: Sequence[Staged],
+        staged: Sequence[StagedEvent],
         *,
         unit: Unit | None = None,
         is_new: bool = False,
-        brought: Brought | None = None,
+        brought: ImportedMembers | None = None,
         correction: Correction | None = None,
     ) -> asyncio.Future[Committed]:
         """Queues what was staged under the room's turn; the future is done after the commit.
@@ -358,18 +358,19 @@ class Writer:
         self._rooms.grew(unit.room)
 
 
-async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> Made:
+async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> BuiltEvent:
     """An event that isn't placed yet, so that another room can name it first; for `send_made`.
     Raises as `Writer.send` does."""
     room = await writer.room(room_id)
     made = await writer.stager.build(room, draft)
-    signed, _ = await writer.recommender.sign(room, made.event)
+    signed, _ = await writer.event_signer.sign(room, made.event)
     return msgspec.structs.replace(made, event=signed)
 
 
-async def send_made(writer: Writer, room_id: RoomId, made: Made) -> Sent:
-    """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and PolicyUnasked
-    where the room's policy server, or what the event was built on, has changed."""
+async def send_made(writer: Writer, room_id: RoomId, made: BuiltEvent) -> Sent:
+    """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and
+    PolicyServerChanged where the room's policy server, or what the event was built on, has
+    changed."""
     [sent] = await writer._commit(room_id, [made], _Terms())
     return sent
 
@@ -392,7 +393,7 @@ async def _same_state(
     return Sent(event.event_id, room.view.position)
 
 
-def _stage_missing(room: Room, staged: Sequence[Staged]) -> None:
+def _stage_missing(room: Room, staged: Sequence[StagedEvent]) -> None:
     """Until the commit: which parents of staged events aren't here."""
     for one in staged:
         if one.missing_parents:
@@ -400,7 +401,7 @@ def _stage_missing(room: Room, staged: Sequence[Staged]) -> None:
             room.staged_missing[one.event.event_id] = one.missing_parents, is_accepted
 
 
-def _publish_missing(room: Room, staged: Staged) -> None:
+def _publish_missing(room: Room, staged: StagedEvent) -> None:
     """After the commit: parents that aren't here, and one that is now."""
     if staged.entry is not None:
         room.named.update(staged.missing_parents)
@@ -430,7 +431,7 @@ def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> 
         room.forget_auth()
 
 
-def _sent(staged: Sequence[Staged], committed: Committed) -> list[Sent]:
+def _sent(staged: Sequence[StagedEvent], committed: Committed) -> list[Sent]:
     return [Sent(one.event.event_id, committed.first + i) for i, one in enumerate(staged)]
 
 

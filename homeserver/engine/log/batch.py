@@ -22,10 +22,10 @@ from homeserver.engine.log.entries import (
     Unit,
 )
 from homeserver.engine.log.staging import (
-    Brought,
+    ImportedMembers,
     Resolved,
     RoomUnit,
-    Staged,
+    StagedEvent,
     heads_row,
     redacted_rows,
 )
@@ -53,12 +53,12 @@ class Pending(Protocol):
     def unit(self) -> Unit: ...
 
 
-class Placing:
+class CommitUnit:
     """One unit within a batch."""
 
     def __init__(self, pending: Any) -> None:
         self.pending = pending
-        self.staged: Sequence[Staged] = pending.staged if isinstance(pending, RoomUnit) else ()
+        self.staged: Sequence[StagedEvent] = pending.staged if isinstance(pending, RoomUnit) else ()
         self.correction = pending.correction if isinstance(pending, RoomUnit) else None
         self.entries: list[Entry] = []
         if self.correction is not None and self.correction.entry is not None:
@@ -101,9 +101,9 @@ class Batch:
     """What commits together."""
 
     def __init__(self, pending: Sequence[Any], position: int) -> None:
-        self.units = [Placing(one) for one in pending]
+        self.units = [CommitUnit(one) for one in pending]
         self.old = position
-        self.upto = position
+        self.up_to = position
         self.sent = False  # may the database have got it?
         if not self.has_work:
             self.number()
@@ -138,7 +138,7 @@ class Batch:
                     at += 1
                     staged.row.position = at
             position += len(one.entries)
-        self.upto = position
+        self.up_to = position
 
     def placed(self) -> list[Placed]:
         """All entries with their positions."""
@@ -149,7 +149,7 @@ class Batch:
             for i, entry in enumerate(one.entries)
         ]
 
-    def staged(self) -> list[tuple[Placing, Staged]]:
+    def staged(self) -> list[tuple[CommitUnit, StagedEvent]]:
         """All staged events of units that did not fail."""
         return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
 
@@ -182,7 +182,7 @@ class Batch:
     def rows(self, epoch: int) -> CommitRows:
         """All rows to write."""
         staged = self.staged()
-        rows = CommitRows(epoch, self.old, self.upto)
+        rows = CommitRows(epoch, self.old, self.up_to)
         corrected = [one for one in self.units if one.error is None and one.correction]
         for one in corrected:
             _add_correction(rows, one)
@@ -211,7 +211,7 @@ class Batch:
                 rows.brought.append(_brought(room, pending.brought, self.old))
 
 
-def _brought(room: Room, brought: Brought, position: int) -> BroughtMembers:
+def _brought(room: Room, brought: ImportedMembers, position: int) -> BroughtMembers:
     members = [
         MembershipRow(room.nid, user, ref.membership or "leave", ref.event_id, user, position)
         for user, ref in brought.members
@@ -220,7 +220,7 @@ def _brought(room: Room, brought: Brought, position: int) -> BroughtMembers:
 
 
 def _heads(
-    corrected: Sequence[Placing], staged: Sequence[tuple[Placing, Staged]]
+    corrected: Sequence[CommitUnit], staged: Sequence[tuple[CommitUnit, StagedEvent]]
 ) -> list[HeadsRow]:
     """The newest heads of each room."""
     newest: dict[int, HeadsRow] = {}
@@ -238,7 +238,7 @@ def _heads(
 
 
 def _transactions(
-    staged: Sequence[tuple[Placing, Staged]],
+    staged: Sequence[tuple[CommitUnit, StagedEvent]],
 ) -> list[tuple[str, str, bytes, str, int]]:
     return [
         (key.user_id, key.device_id, hashed, event.row.event_id, event.row.position or 0)
@@ -248,7 +248,7 @@ def _transactions(
     ]
 
 
-def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
+def _add_changes(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
     for one, event in staged:
         nid, position = one.pending.room.nid, event.row.position
         if position is None:
@@ -260,11 +260,11 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> 
             rows.changes.append(_change_row(nid, position, change))
             if _is_membership(change):
                 rows.members.append(_membership_row(nid, position, event.event, change))
-        rows.servers_came += [(nid, server, position) for server in event.servers_came]
-        rows.servers_went += [(nid, server, position) for server in event.servers_went]
+        rows.servers_joined += [(nid, server, position) for server in event.servers_joined]
+        rows.servers_left += [(nid, server, position) for server in event.servers_left]
 
 
-def _add_correction(rows: CommitRows, one: Placing) -> None:
+def _add_correction(rows: CommitRows, one: CommitUnit) -> None:
     correction, nid, position = one.correction, one.pending.room.nid, one.first
     assert correction is not None, "the unit has one"
     rows.events += correction.rows
@@ -279,8 +279,8 @@ def _add_correction(rows: CommitRows, one: Placing) -> None:
         rows.changes.append(_change_row(nid, position, change))
         if _is_membership(change):
             rows.members.append(_membership_row(nid, position, None, change))
-    rows.servers_came += [(nid, server, position) for server in correction.servers_came]
-    rows.servers_went += [(nid, server, position) for server in correction.servers_went]
+    rows.servers_joined += [(nid, server, position) for server in correction.servers_joined]
+    rows.servers_left += [(nid, server, position) for server in correction.servers_left]
 
 
 def _is_membership(change: StateChange) -> bool:
@@ -332,7 +332,7 @@ def _membership_row(
     )
 
 
-def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) -> None:
+def _add_redactions(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
     for one, event in staged:
         nid = one.pending.room.nid
         rows.redacted += redacted_rows(nid, event.redacting)
@@ -345,7 +345,7 @@ def _add_redactions(rows: CommitRows, staged: Sequence[tuple[Placing, Staged]]) 
         _add_proofs(rows.proofs, nid, event)
 
 
-def _add_proofs(proofs: ProofRows, nid: int, event: Staged) -> None:
+def _add_proofs(proofs: ProofRows, nid: int, event: StagedEvent) -> None:
     """An event on another server's word waits for its parents; one that fills a gap is what others
     waited for."""
     if event.is_awaited:

@@ -34,7 +34,7 @@ from homeserver.engine.log.row_numbers import RowNumbers
 from homeserver.engine.log.staging import RoomUnit
 from homeserver.engine.log.tail import LogTail, Placed
 from homeserver.engine.rooms.room import Superseded
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.errors import MatrixError, unavailable
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
 from homeserver.storage.logs import OwnedLog
@@ -116,7 +116,7 @@ Published = Callable[[Sequence[Placed]], None]
 class Committer:
     """Owns the log and the connection that writes it."""
 
-    def __init__(self, store: Store, owned: OwnedLog) -> None:
+    def __init__(self, store: EngineStore, owned: OwnedLog) -> None:
         self._log = store.log
         self.history = LogHistory(owned.epochs, lambda: self.position)
         self._epoch = owned.epoch
@@ -312,7 +312,7 @@ class Committer:
     # Outcomes
 
     def _publish(self, batch: Batch) -> None:
-        self.position = batch.upto
+        self.position = batch.up_to
         placed = batch.placed()
         self.tail.append(placed)
         for one in batch.units:

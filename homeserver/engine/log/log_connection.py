@@ -60,7 +60,7 @@ class LogConnection:
         while True:
             try:
                 position = await self._log.settled_position(self._epoch, lost)
-                is_seen = batch.upto == batch.old and await self._log.any_placed(batch.witnesses())
+                is_seen = batch.up_to == batch.old and await self._log.any_placed(batch.witnesses())
                 break
             except Exception as error:
                 if translated(error) is None and not isinstance(error, DatabaseUnavailable):
@@ -72,8 +72,8 @@ class LogConnection:
                 delay_s = min(delay_s * 2, limits.RECONNECT_S_MAX)
         if position is None:
             raise LogLost
-        assert position in (batch.old, batch.upto), "the log moves from batch to batch"
-        return is_seen if batch.upto == batch.old else bool(position == batch.upto)
+        assert position in (batch.old, batch.up_to), "the log moves from batch to batch"
+        return is_seen if batch.up_to == batch.old else bool(position == batch.up_to)
 
     def stop_asking(self) -> None:
         """The server stops: what can't be known soon is not waited for."""

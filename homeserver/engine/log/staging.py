@@ -1,8 +1,8 @@
 """An event that has its place in a room but isn't committed yet.
 
-`place_live` works out what an accepted event changes: the new view, the rows to write, the log
-entry. `keep_aside` is for what is stored without a place (soft-failed, rejected). Both are pure:
-the caller resolved the state.
+`append_to_timeline` works out what an accepted event changes: the new view, the rows to write, the
+log entry. `store_as_outlier` is for what is stored without a place (soft-failed, rejected). Both
+are pure: the caller resolved the state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from homeserver.engine.log.entries import (
     Unit,
     kept_client,
 )
-from homeserver.engine.rooms.room import Before, Head, Room, RoomView
+from homeserver.engine.rooms.room import Head, Room, RoomView, StateSnapshot
 from homeserver.engine.rooms.snapshots import (
     Chain,
     Delta,
@@ -53,7 +53,7 @@ class Redacting(msgspec.Struct, frozen=True):
     redaction: EventId
 
 
-class Staged(msgspec.Struct):
+class StagedEvent(msgspec.Struct):
     """One event with what its commit writes. Positions are filled in by the committer."""
 
     event: Event
@@ -62,8 +62,8 @@ class Staged(msgspec.Struct):
     view: RoomView | None = None  # the room after it; None: unchanged
     snapshots: tuple[SnapshotRow, ...] = ()
     changes: tuple[StateChange, ...] = ()
-    servers_came: tuple[ServerName, ...] = ()
-    servers_went: tuple[ServerName, ...] = ()
+    servers_joined: tuple[ServerName, ...] = ()
+    servers_left: tuple[ServerName, ...] = ()
     transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
     redacting: tuple[Redacting, ...] = ()
     waits_for_target: EventId | None = None
@@ -93,7 +93,7 @@ class Staged(msgspec.Struct):
         )
 
 
-class Brought(msgspec.Struct, frozen=True):
+class ImportedMembers(msgspec.Struct, frozen=True):
     """What a join brings beside its own event: the other members, and the servers in the room."""
 
     members: Sequence[tuple[str, StateRef]]
@@ -118,8 +118,8 @@ class Correction(msgspec.Struct):
     entry: StateEntry | None = None
     rows: list[EventRow] = []
     snapshots: list[SnapshotRow] = []
-    servers_came: list[ServerName] = []
-    servers_went: list[ServerName] = []
+    servers_joined: list[ServerName] = []
+    servers_left: list[ServerName] = []
     resolved: Resolved | None = None
     cause: EventId | None = None  # the first event that came out otherwise
     redacting: list[Redacting] = []
@@ -132,12 +132,12 @@ class RoomUnit:
 
     room: Room
     generation: int
-    staged: Sequence[Staged]
+    staged: Sequence[StagedEvent]
     unit: Unit
     done: asyncio.Future[Committed]
     is_new: bool = False  # the room's rows are made by this unit
     correction: Correction | None = None  # comes before what is staged
-    brought: Brought | None = None
+    brought: ImportedMembers | None = None
     is_late: bool = False  # who waited was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
     failed: Callable[[], None] | None = None
@@ -159,7 +159,9 @@ def state_ref(event: Event, nid: int) -> StateRef:
     return StateRef(event.event_id, nid, membership_of(event))
 
 
-def event_row(event: Event, nid: int, room: Room, before: Before, origin: Origin) -> EventRow:
+def event_row(
+    event: Event, nid: int, room: Room, before: StateSnapshot, origin: Origin
+) -> EventRow:
     """The row of an event whose state is known, without a place in room order."""
     transaction = origin.transaction[0] if origin.transaction else None
     snapshot = before.chain[-1].nid
@@ -190,13 +192,13 @@ def event_row(event: Event, nid: int, room: Room, before: Before, origin: Origin
     )
 
 
-def keep_aside(
-    event: Event, nid: int, room: Room, before: Before, origin: Origin
-) -> tuple[Staged, Before]:
+def store_as_outlier(
+    event: Event, nid: int, room: Room, before: StateSnapshot, origin: Origin
+) -> tuple[StagedEvent, StateSnapshot]:
     """A soft-failed or rejected event: stored with its verdict, without a place. A soft-failed
     state event has a state after it, which counts once it is referenced."""
     row = event_row(event, nid, room, before, origin)
-    staged = Staged(event, row)
+    staged = StagedEvent(event, row)
     after = before
     if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
         after, staged.snapshots = after_state_event(event, nid, room, before)
@@ -205,8 +207,8 @@ def keep_aside(
 
 
 def after_state_event(
-    event: Event, nid: int, room: Room, before: Before
-) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    event: Event, nid: int, room: Room, before: StateSnapshot
+) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
     """The state after an accepted state event, and the snapshot to write. The event's own row
     number serves as the snapshot's."""
     change: Delta = {event.key: state_ref(event, nid)}
@@ -214,11 +216,11 @@ def after_state_event(
 
 
 def extended(
-    room: Room, before: Before, change: Delta, nid: int
-) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    room: Room, before: StateSnapshot, change: Delta, nid: int
+) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
     """A state with some keys changed, as a new snapshot `nid`."""
     chain = extend(before.chain, nid, change, before.state)
-    return Before(changed(before.state, change), chain), (snapshot_row(room, chain),)
+    return StateSnapshot(changed(before.state, change), chain), (snapshot_row(room, chain),)
 
 
 def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
@@ -275,19 +277,19 @@ class MemberCounts:
             self.went.append(server)
 
 
-def place_live(
+def append_to_timeline(
     event: Event,
     nid: int,
     room: Room,
     *,
-    before: Before,
-    after: Before,
-    current: Before,
+    before: StateSnapshot,
+    after: StateSnapshot,
+    current: StateSnapshot,
     origin: Origin,
     snapshots: tuple[SnapshotRow, ...] = (),
     replaces_heads: bool = False,
     is_head: bool = True,
-) -> Staged:
+) -> StagedEvent:
     """An accepted event at the room's newest place. `after` is the state after it, `current` the
     room's from now on. `replaces_heads`: what we had of the room is out of date (a rejoin)."""
     old = room.staged
@@ -327,7 +329,7 @@ def place_live(
         to_federate=origin.to_federate,
         snapshot_after=row.snapshot_after,
     )
-    return Staged(
+    return StagedEvent(
         event,
         row,
         entry,
@@ -372,7 +374,7 @@ def empty_view(first_nid: int) -> RoomView:
 
 
 def changed_view(
-    old: RoomView, current: Before, heads: tuple[Head, ...]
+    old: RoomView, current: StateSnapshot, heads: tuple[Head, ...]
 ) -> tuple[RoomView, tuple[StateChange, ...], MemberCounts]:
     """A room whose heads or their states were corrected, without a new event; what changes of its
     current state, and how that changes who is in it."""

@@ -17,7 +17,7 @@ from federation.events.ids import DeviceId, EventId, UserId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.log.entries import Committed, TransactionKey
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.errors import unavailable
 
 
@@ -28,7 +28,7 @@ class Sent(msgspec.Struct, frozen=True):
     position: int
 
 
-class Claim(msgspec.Struct, frozen=True):
+class TransactionClaim(msgspec.Struct, frozen=True):
     """The right to carry out the request of one transaction ID."""
 
     digest: bytes
@@ -52,7 +52,7 @@ def hashed(key: TransactionKey) -> bytes:
 class Transactions:
     """Looks up and keeps what transaction IDs led to."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EngineStore) -> None:
         self._store = store
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
         self._entries = 0
@@ -114,7 +114,7 @@ class Transactions:
                 return
             self._entries -= len(device.known)
 
-    async def begin(self, key: TransactionKey) -> Claim | Sent:
+    async def begin(self, key: TransactionKey) -> TransactionClaim | Sent:
         """The result of an earlier request with this key (waits for one that is on its way), or
         a claim that the caller must `finish` or `abandon`."""
         digest = hashed(key)
@@ -126,7 +126,7 @@ class Transactions:
             if isinstance(known, Sent):
                 return known
             if known is None:
-                claim = Claim(digest, asyncio.get_running_loop().create_future())
+                claim = TransactionClaim(digest, asyncio.get_running_loop().create_future())
                 device.known[digest] = claim.future
                 device.on_their_way += 1
                 self._entries += 1
@@ -148,7 +148,7 @@ class Transactions:
             await self._store.transactions.forget_old(limits.TRANSACTION_DAYS)
             await clock.sleep(limits.TRANSACTION_PRUNE_S)
 
-    def finish(self, key: TransactionKey, claim: Claim, sent: Sent) -> None:
+    def finish(self, key: TransactionKey, claim: TransactionClaim, sent: Sent) -> None:
         """The request was committed."""
         device = self._devices.get((key.user_id, key.device_id))
         if device is not None and device.known.get(claim.digest) is claim.future:
@@ -166,7 +166,7 @@ class Transactions:
     def finish_once_known(
         self,
         key: TransactionKey,
-        claim: Claim,
+        claim: TransactionClaim,
         event_id: EventId,
         final: asyncio.Future[Committed],
     ) -> None:
@@ -181,7 +181,7 @@ class Transactions:
 
         final.add_done_callback(settle)
 
-    def abandon(self, key: TransactionKey, claim: Claim, error: BaseException) -> None:
+    def abandon(self, key: TransactionKey, claim: TransactionClaim, error: BaseException) -> None:
         """The request failed: who waited for it tries anew, as does a later repeat."""
         device = self._devices.get((key.user_id, key.device_id))
         if device is not None and device.known.get(claim.digest) is claim.future:

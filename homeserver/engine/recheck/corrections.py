@@ -22,14 +22,14 @@ from federation.events.ids import EventId
 from federation.graph.admission import Accepted, SoftFailed
 from homeserver.engine.local.stager import Stager
 from homeserver.engine.log.entries import StateEntry
-from homeserver.engine.log.staging import Correction, Origin, Staged, changed_view
+from homeserver.engine.log.staging import Correction, Origin, StagedEvent, changed_view
 from homeserver.engine.recheck.descendants import Descendants
-from homeserver.engine.recheck.judgements import Judgement
-from homeserver.engine.rooms.resolver import Resolver
-from homeserver.engine.rooms.room import Before, Head, Room
+from homeserver.engine.recheck.judgements import Recheck
+from homeserver.engine.rooms.resolver import StateResolver
+from homeserver.engine.rooms.room import Head, Room, StateSnapshot
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.stored import known_event
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
 from homeserver.storage.timeline import events as event_rows
 from homeserver.storage.timeline.proofs import ProofRows
@@ -42,11 +42,11 @@ class Corrections:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
         *,
         stager: Stager,
-        resolver: Resolver,
+        resolver: StateResolver,
         take_nid: Callable[[], int],
         settle: Settle,
     ) -> None:
@@ -58,27 +58,27 @@ class Corrections:
         self._settle = settle
 
     async def make(
-        self, room: Room, judged: Sequence[Judgement], descendants: Descendants
+        self, room: Room, judged: Sequence[Recheck], descendants: Descendants
     ) -> Correction:
         """What changes but for events that come in now (`place`). The room's new view is staged."""
         wrong = [one for one in judged if not one.is_same]
         correction = Correction()
         if not wrong:
             return correction
-        correction.rows = [one.corrected_row() for one in wrong if not one.is_in]
+        correction.rows = [one.corrected_row() for one in wrong if not one.is_newly_accepted]
         correction.snapshots = [row for one in wrong for row in one.snapshots]
         correction.proofs = await self._marked(room, judged, descendants)
         await self._change_view(room, wrong, descendants, correction)
         return correction
 
     async def _marked(
-        self, room: Room, judged: Sequence[Judgement], descendants: Descendants
+        self, room: Room, judged: Sequence[Recheck], descendants: Descendants
     ) -> ProofRows:
         touched: set[EventId] = set()
         for one in judged:
             if one.changes_descendants:
                 touched |= descendants.children(one.event_id)
-            if one.has_flipped:
+            if one.is_verdict_changed:
                 touched |= descendants.citing(one.event_id)
         touched -= {one.event_id for one in judged}
         proofs = ProofRows()
@@ -100,7 +100,7 @@ class Corrections:
     async def _change_view(
         self,
         room: Room,
-        wrong: Sequence[Judgement],
+        wrong: Sequence[Recheck],
         descendants: Descendants,
         correction: Correction,
     ) -> None:
@@ -108,7 +108,7 @@ class Corrections:
         heads = await self._heads(room, {one.event_id: one for one in wrong}, descendants)
         if heads == old.heads:
             return
-        branches = [Before(head.state, head.chain) for head in heads]
+        branches = [StateSnapshot(head.state, head.chain) for head in heads]
         current, snapshots = await self._resolver.resolve(room, branches, self._take_nid)
         correction.snapshots += snapshots
         view, changes, counts = changed_view(old, current, heads)
@@ -117,23 +117,23 @@ class Corrections:
         if changes:
             correction.entry = StateEntry(room.room_id, changes)
             correction.resolved, correction.cause = resolved, wrong[0].event_id
-        correction.servers_came, correction.servers_went = counts.came, counts.went
+        correction.servers_joined, correction.servers_left = counts.came, counts.went
         correction.view = room.staged = view
 
     async def _heads(
-        self, room: Room, wrong: dict[EventId, Judgement], descendants: Descendants
+        self, room: Room, wrong: dict[EventId, Recheck], descendants: Descendants
     ) -> tuple[Head, ...]:
         heads: list[Head] = []
         for head in room.staged.heads:
             one = wrong.get(head.event_id)
             if one is None:
                 heads.append(head)
-            elif not one.is_out:
+            elif not one.is_newly_rejected:
                 after = one.after or one.before
                 heads.append(Head(head.event_id, head.nid, head.depth, after.state, after.chain))
         present = {head.event_id for head in heads}
         for one in wrong.values():
-            if one.is_out and one.row["n"] is not None:
+            if one.is_newly_rejected and one.row["n"] is not None:
                 for parent in one.event.prev_events:
                     if parent not in present:
                         present.add(parent)
@@ -144,7 +144,7 @@ class Corrections:
         self,
         room: Room,
         event_id: EventId,
-        wrong: dict[EventId, Judgement],
+        wrong: dict[EventId, Recheck],
         descendants: Descendants,
     ) -> list[Head]:
         """A parent of a rejected event, if it is accepted and no accepted event names it."""
@@ -159,7 +159,7 @@ class Corrections:
         after = judged.after or judged.before if judged else None
         if after is None:
             chain = await self._rooms.chain(room, row["snapshot_after"])
-            after = Before(self._rooms.state_of(room, chain), chain)
+            after = StateSnapshot(self._rooms.state_of(room, chain), chain)
         depth = known_event(row).event.depth
         return [Head(event_id, row["event_nid"], depth, after.state, after.chain)]
 
@@ -168,20 +168,22 @@ class Corrections:
     async def place(
         self,
         room: Room,
-        judged: Iterable[Judgement],
+        judged: Iterable[Recheck],
         descendants: Descendants,
         correction: Correction,
-    ) -> list[Staged]:
+    ) -> list[StagedEvent]:
         """Takes in, on top of the corrected room, those that were rejected and are allowed."""
         staged = []
         for one in judged:
-            if one.is_in and (placed := await self._take_in(room, one, descendants, correction)):
+            if one.is_newly_accepted and (
+                placed := await self._take_in(room, one, descendants, correction)
+            ):
                 staged.append(placed)
         return staged
 
     async def _take_in(
-        self, room: Room, one: Judgement, descendants: Descendants, correction: Correction
-    ) -> Staged | None:
+        self, room: Room, one: Recheck, descendants: Descendants, correction: Correction
+    ) -> StagedEvent | None:
         row = one.corrected_row()
         if one.event.depth < await self._store.events.first_depth(room.nid):
             correction.rows.append(row)
@@ -200,6 +202,6 @@ class Corrections:
         )
 
 
-def _is_accepted(row: Row, judged: Judgement | None) -> bool:
+def _is_accepted(row: Row, judged: Recheck | None) -> bool:
     verdict = row["verdict"] if judged is None else judged.verdict
     return bool(verdict == event_rows.ACCEPTED)

@@ -13,13 +13,13 @@ from federation.events.event import Event, load_event
 from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.rooms.room import Room
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 
 class Descendants:
     """The edges of one room, as far as they were asked for."""
 
-    def __init__(self, store: Store, room: Room) -> None:
+    def __init__(self, store: EngineStore, room: Room) -> None:
         self._store = store
         self._room = room
         self._children: dict[EventId, set[EventId]] = {}

@@ -9,24 +9,24 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
-from homeserver.engine.rooms.room import Before
+from homeserver.engine.rooms.room import StateSnapshot
 from homeserver.storage.database import Row
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline import events as event_rows
 from homeserver.storage.timeline.events import EventRow
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class Recheck(msgspec.Struct, frozen=True):
     """What an event is by what is proven now. `verdict` is one of `storage.events`."""
 
     event: Event
     row: Row
-    before: Before
+    before: StateSnapshot
     verdict: int
     reason: str | None
     is_state_same: bool
     """Is the state before it what was stored?"""
-    after: Before | None = None
+    after: StateSnapshot | None = None
     """The state after it; None where that is what was stored, and isn't at hand."""
     snapshots: tuple[SnapshotRow, ...] = ()
 
@@ -44,27 +44,27 @@ class Judgement(msgspec.Struct, frozen=True):
     @property
     def is_same(self) -> bool:
         """Was the word for the state true, and the verdict right?"""
-        return self.is_state_same and not self.has_flipped
+        return self.is_state_same and not self.is_verdict_changed
 
     @property
-    def has_flipped(self) -> bool:
+    def is_verdict_changed(self) -> bool:
         """Is it rejected now and wasn't, or the other way round?"""
         return bool(self.verdict != self.row["verdict"])
 
     @property
-    def is_out(self) -> bool:
+    def is_newly_rejected(self) -> bool:
         """Was it accepted or soft-failed, and is rejected?"""
-        return self.has_flipped and self.verdict == event_rows.REJECTED
+        return self.is_verdict_changed and self.verdict == event_rows.REJECTED
 
     @property
-    def is_in(self) -> bool:
+    def is_newly_accepted(self) -> bool:
         """Was it rejected, and is allowed?"""
-        return self.has_flipped and self.verdict != event_rows.REJECTED
+        return self.is_verdict_changed and self.verdict != event_rows.REJECTED
 
     @property
     def changes_descendants(self) -> bool:
         """Has the state after it changed?"""
-        return not self.is_state_same or (self.has_flipped and self.event.is_state)
+        return not self.is_state_same or (self.is_verdict_changed and self.event.is_state)
 
     def corrected_row(self) -> EventRow:
         """The row to write for one that stays where it is, or is rejected and loses its place."""

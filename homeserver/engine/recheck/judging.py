@@ -27,14 +27,14 @@ from federation.graph.admission import (
 )
 from federation.graph.auth.auth_failures import AuthRule
 from federation.graph.auth.auth_rules import AuthState
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver.engine.local.stager import Stager
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateMap
 
 
-class Judge:
+class VerdictChecker:
     """Decides events by states at hand."""
 
     def __init__(self, rooms: Rooms, stager: Stager) -> None:
@@ -47,7 +47,7 @@ class Judge:
         event: Event,
         before: StateMap,
         *,
-        at_hand: Mapping[EventId, KnownEvent],
+        at_hand: Mapping[EventId, StoredEvent],
     ) -> Accepted | Rejected | None:
         """The verdict by `before`, the state before the event. `at_hand` are events that aren't
         stored yet, or whose verdict is another than the stored one. None: can't be decided."""
@@ -65,15 +65,15 @@ class Judge:
         )
 
     async def _cited(
-        self, event_ids: Collection[EventId], at_hand: Mapping[EventId, KnownEvent]
-    ) -> dict[EventId, KnownEvent]:
+        self, event_ids: Collection[EventId], at_hand: Mapping[EventId, StoredEvent]
+    ) -> dict[EventId, StoredEvent]:
         cited = await self._rooms.events([one for one in event_ids if one not in at_hand])
         cited.update((one, at_hand[one]) for one in event_ids if one in at_hand)
         return cited
 
 
 def _decided(
-    event: Event, cited: Mapping[EventId, KnownEvent], before: AuthState
+    event: Event, cited: Mapping[EventId, StoredEvent], before: AuthState
 ) -> Accepted | Rejected | None:
     signers = originating_servers(event)
     authorising = authorising_server(event)

@@ -25,7 +25,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Rejected, needed_auth_events
 from federation.graph.resolution.chains import topological_order
-from federation.ports import KnownEvent, Metrics
+from federation.ports import Metrics, StoredEvent
 from homeserver import limits
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
@@ -40,15 +40,15 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.recheck.corrections import Corrections
 from homeserver.engine.recheck.descendants import Descendants
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judgements import Judgement
-from homeserver.engine.recheck.judging import Judge, is_unsigned_join
+from homeserver.engine.recheck.judgements import Recheck
+from homeserver.engine.recheck.judging import VerdictChecker, is_unsigned_join
 from homeserver.engine.rooms.redactions import target_of
-from homeserver.engine.rooms.resolver import Resolver
-from homeserver.engine.rooms.room import Before, Room, Superseded
+from homeserver.engine.rooms.resolver import StateResolver
+from homeserver.engine.rooms.room import Room, StateSnapshot, Superseded
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import difference, extend, first_chain
 from homeserver.engine.rooms.stored import known_event
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline import events as event_rows
@@ -68,9 +68,9 @@ class _Work:
 
     room: Room
     descendants: Descendants
-    after: OrderedDict[EventId, Before] = field(default_factory=OrderedDict)
+    after: OrderedDict[EventId, StateSnapshot] = field(default_factory=OrderedDict)
 
-    def remember(self, event_id: EventId, after: Before) -> None:
+    def remember(self, event_id: EventId, after: StateSnapshot) -> None:
         """Keeps the state after an event that was looked at, for those that name it."""
         self.after[event_id] = after
         self.after.move_to_end(event_id)
@@ -83,23 +83,23 @@ class _Step:
     """A bounded part of the work."""
 
     rows: Mapping[EventId, Row]
-    judged: dict[EventId, Judgement] = field(default_factory=dict)
-    flipped: dict[EventId, KnownEvent] = field(default_factory=dict)
-    put_off: list[int] = field(default_factory=list)
+    judged: dict[EventId, Recheck] = field(default_factory=dict)
+    flipped: dict[EventId, StoredEvent] = field(default_factory=dict)
+    deferred: list[int] = field(default_factory=list)
 
 
-class Proofs:
+class Rechecks:
     """Works off what is due."""
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
         committer: Committer,
         *,
         writer: Writer,
-        resolver: Resolver,
-        judge: Judge,
+        resolver: StateResolver,
+        judge: VerdictChecker,
         corrections: Corrections,
         due_rooms: DueRooms,
         metrics: Metrics,
@@ -118,21 +118,21 @@ class Proofs:
         """Works off what a former process left, then what becomes due; for the supervisor."""
         self._due_rooms.add(RoomId(one) for one in await self._store.proofs.rooms_with_work())
         while True:
-            await self.work_off(await self._due_rooms.next())
+            await self.drain(await self._due_rooms.next())
 
-    async def work_off(self, room_id: RoomId) -> None:
+    async def drain(self, room_id: RoomId) -> None:
         """Makes again what is due in a room; returns when nothing is. Raises MatrixError (503) and
         the store's errors; then what is left is taken up by the next `run`."""
         room = await self._rooms.get(room_id)
         if room is None:
             return
-        room.pins += 1
+        room.holders += 1
         work = _Work(room, Descendants(self._store, room))
         try:
             while await self._advance(work):
                 pass
         finally:
-            room.pins -= 1
+            room.holders -= 1
             room.watched = None
 
     async def _advance(self, work: _Work) -> bool:
@@ -174,19 +174,19 @@ class Proofs:
         await self._judge_due(work, step, due)
         judged = list(step.judged.values())
         wrong = [one for one in judged if not one.is_same]
-        cited = [one.event_id for one in wrong if one.has_flipped and one.event.is_state]
+        cited = [one.event_id for one in wrong if one.is_verdict_changed and one.event.is_state]
         if wrong and not work.descendants.covers(cited):
             raise _EdgesMissing(cited)
         work.descendants.catch_up()
         correction = await self._corrections.make(work.room, judged, work.descendants)
         correction.redacting = await self._redact(work.room, judged, step.flipped)
         room_nid = work.room.nid
-        correction.proofs.looked_at += [(room_nid, nid) for nid in step.put_off]
+        correction.proofs.looked_at += [(room_nid, nid) for nid in step.deferred]
         correction.proofs.proven += [(room_nid, one.nid, one.event_id) for one in judged]
         return correction
 
     async def _redact(
-        self, room: Room, judged: Sequence[Judgement], flipped: Mapping[EventId, KnownEvent]
+        self, room: Room, judged: Sequence[Recheck], flipped: Mapping[EventId, StoredEvent]
     ) -> list[Redacting]:
         """Applies the redactions that waited until they were proven."""
         redacting: list[Redacting] = []
@@ -205,9 +205,9 @@ class Proofs:
     def _count(self, step: _Step) -> None:
         corrected = sum(not one.is_same for one in step.judged.values())
         if corrected:
-            self._metrics.count("room_proofs", corrected, result="corrected")
+            self._metrics.count("rechecks", corrected, result="corrected")
         if len(step.judged) > corrected:
-            self._metrics.count("room_proofs", len(step.judged) - corrected, result="proven")
+            self._metrics.count("rechecks", len(step.judged) - corrected, result="proven")
 
     # Judging
 
@@ -227,21 +227,21 @@ class Proofs:
         for event_id in topological_order(events, lambda one: events[one].prev_events):
             row, event = step.rows[event_id], events[event_id]
             if not row["outlier"] and row["unproven"] and _is_ready(step, event):
-                judgement = await self._judge_one(work, step, event, row)
-                step.judged[event_id] = judgement
-                if judgement.has_flipped:
-                    is_rejected = judgement.verdict == event_rows.REJECTED
-                    known = KnownEvent(event, rejected=is_rejected)
+                recheck = await self._judge_one(work, step, event, row)
+                step.judged[event_id] = recheck
+                if recheck.is_verdict_changed:
+                    is_rejected = recheck.verdict == event_rows.REJECTED
+                    known = StoredEvent(event, rejected=is_rejected)
                     step.flipped[event_id] = work.room.staged_events[event_id] = known
         judged = {one.nid for one in step.judged.values()}
-        step.put_off = [row["event_nid"] for row in due if row["event_nid"] not in judged]
+        step.deferred = [row["event_nid"] for row in due if row["event_nid"] not in judged]
 
-    async def _judge_one(self, work: _Work, step: _Step, event: Event, row: Row) -> Judgement:
+    async def _judge_one(self, work: _Work, step: _Step, event: Event, row: Row) -> Recheck:
         room = work.room
         before, snapshots = await self._before(work, step, event)
         is_state_same = await self._is_stored_state(room, before, row["snapshot_before"])
         verdict, reason = await self._verdict(room, step, event, before, row)
-        after: Before | None = before
+        after: StateSnapshot | None = before
         if is_state_same and verdict == row["verdict"]:
             after, snapshots = self._unchanged_after(event, before, row), ()
         elif event.is_state and verdict != event_rows.REJECTED:
@@ -253,14 +253,14 @@ class Proofs:
             work.after.pop(event.event_id, None)
         else:
             work.remember(event.event_id, after)
-        return Judgement(event, row, before, verdict, reason, is_state_same, after, snapshots)
+        return Recheck(event, row, before, verdict, reason, is_state_same, after, snapshots)
 
     async def _before(
         self, work: _Work, step: _Step, event: Event
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
         if not event.prev_events:
             chain = first_chain(self._committer.numbers.take(), {})
-            return Before(immutables.Map(), chain), (snapshot_row(work.room, chain),)
+            return StateSnapshot(immutables.Map(), chain), (snapshot_row(work.room, chain),)
         branches = []
         for parent in event.prev_events:
             after = work.after.get(parent)
@@ -271,17 +271,19 @@ class Proofs:
             branches.append(after)
         return await self._resolver.resolve(work.room, branches, self._committer.numbers.take)
 
-    async def _state(self, room: Room, snapshot: int) -> Before:
+    async def _state(self, room: Room, snapshot: int) -> StateSnapshot:
         chain = await self._rooms.chain(room, snapshot)
-        return Before(self._rooms.state_of(room, chain), chain)
+        return StateSnapshot(self._rooms.state_of(room, chain), chain)
 
-    async def _is_stored_state(self, room: Room, before: Before, snapshot: int) -> bool:
+    async def _is_stored_state(self, room: Room, before: StateSnapshot, snapshot: int) -> bool:
         if before.chain[-1].nid == snapshot:
             return True
         stored = await self._state(room, snapshot)
         return not difference(stored.state, before.state)
 
-    def _unchanged_after(self, event: Event, before: Before, row: Row) -> Before | None:
+    def _unchanged_after(
+        self, event: Event, before: StateSnapshot, row: Row
+    ) -> StateSnapshot | None:
         """The stored state after an event, where it follows from the one before it without a look
         at the store: a snapshot's place in its chain is a matter of its parent alone."""
         if before.chain[-1].nid != row["snapshot_before"]:
@@ -290,10 +292,10 @@ class Proofs:
             return before
         ref = state_ref(event, row["event_nid"])
         chain = extend(before.chain, row["snapshot_after"], {event.key: ref}, before.state)
-        return Before(before.state.set(event.key, ref), chain)
+        return StateSnapshot(before.state.set(event.key, ref), chain)
 
     async def _verdict(
-        self, room: Room, step: _Step, event: Event, before: Before, row: Row
+        self, room: Room, step: _Step, event: Event, before: StateSnapshot, row: Row
     ) -> tuple[int, str | None]:
         """The verdict and its reason, in the form in which they are stored."""
         stored: tuple[int, str | None] = (row["verdict"], row["reason"])

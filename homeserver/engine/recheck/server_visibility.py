@@ -26,7 +26,7 @@ from homeserver.engine.rooms.moments import Around, Moments
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import Chain, StateRef, held
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.rules.timeline.visibility import JOINED, WORLD_READABLE, server_may_see
 
 Order = tuple[int, int]
@@ -36,7 +36,7 @@ _MEMBER = "m.room.member"
 class ServerVisibility:
     """Judges events for other servers."""
 
-    def __init__(self, store: Store, rooms: Rooms) -> None:
+    def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
         self._moments = Moments(store, rooms)

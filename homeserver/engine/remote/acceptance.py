@@ -17,19 +17,19 @@ from federation.events.ids import EventId, RoomId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NotRecommended, PolicyServer
-from federation.ports import KnownEvent, PolicyUnasked, Refused
+from federation.ports import PolicyServerChanged, Refused, StoredEvent
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer, OutcomeUnknown
 from homeserver.engine.log.entries import Unit
-from homeserver.engine.log.staging import Origin, Staged, keep_aside
+from homeserver.engine.log.staging import Origin, StagedEvent, store_as_outlier
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judging import Judge, is_unsigned_join
+from homeserver.engine.recheck.judging import VerdictChecker, is_unsigned_join
 from homeserver.engine.remote.imports import Imports
-from homeserver.engine.rooms.resolver import Resolver
-from homeserver.engine.rooms.room import Before, Branch, Room, Superseded
+from homeserver.engine.rooms.resolver import StateResolver
+from homeserver.engine.rooms.room import Branch, Room, StateSnapshot, Superseded
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.stored import stored_failure
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline import events as event_rows
 
@@ -41,14 +41,14 @@ class Acceptance:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
         committer: Committer,
         *,
         writer: Writer,
-        resolver: Resolver,
+        resolver: StateResolver,
         imports: Imports,
-        judge: Judge,
+        judge: VerdictChecker,
         due_rooms: DueRooms,
     ) -> None:
         self._store = store
@@ -71,7 +71,7 @@ class Acceptance:
     ) -> Verdict:
         """Hands in an event with the verdict of `admit`; `state_before` is given where that is
         another server's word, `asked` the policy server that was asked about it. Returns the final
-        verdict after the commit. Raises Refused (404, 503), PolicyUnasked."""
+        verdict after the commit. Raises Refused (404, 503), PolicyServerChanged."""
         for _ in range(3):
             room = await self._rooms.get(event.room_id)
             if room is None:
@@ -80,7 +80,7 @@ class Acceptance:
                 return _verdict_of_first(room, event)
             await self._committer.wait_for_space()
             await self._committer.numbers.ready(4)
-            room.pins += 1
+            room.holders += 1
             try:
                 async with room.turn:
                     if self._rooms.hot(room.room_id) is not room:
@@ -99,12 +99,12 @@ class Acceptance:
                 unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
                 raise
             finally:
-                room.pins -= 1
+                room.holders -= 1
             self._wake(room.room_id, staged)
             return final
         raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
-    def _wake(self, room_id: RoomId, staged: Staged, _: object = None) -> None:
+    def _wake(self, room_id: RoomId, staged: StagedEvent, _: object = None) -> None:
         """After the commit, which may have come late: is a verdict to be made again?"""
         if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
             self._due_rooms.add([room_id])
@@ -137,7 +137,7 @@ class Acceptance:
         *,
         to_federate: bool,
         asked: PolicyServer | None,
-    ) -> tuple[Staged, Verdict]:
+    ) -> tuple[StagedEvent, Verdict]:
         outlier = await self._outlier(event.event_id)
         nid, event = outlier or (self._committer.numbers.take(), event)
         before, snapshots, parents = await self._before(room, event, state_before)
@@ -164,17 +164,17 @@ class Acceptance:
             verdict=event_rows.SOFT_FAILED if is_soft else event_rows.REJECTED,
             reason=str(verdict.failure),
         )
-        staged, after = keep_aside(event, nid, room, before, origin)
+        staged, after = store_as_outlier(event, nid, room, before, origin)
         staged.missing_parents, staged.is_awaited = missing, is_awaited
         staged.snapshots = (*snapshots, *staged.snapshots)
         await self._writer.stager.apply_waiting(room, staged)
-        known = KnownEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
+        known = StoredEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
         room.stage(known, nid)
         room.remember_after(event.event_id, after)
         return staged, verdict
 
     async def _judge_again(
-        self, room: Room, event: Event, verdict: Verdict, before: Before
+        self, room: Room, event: Event, verdict: Verdict, before: StateSnapshot
     ) -> Verdict:
         """Checks 4 and 5 by the state that the event is placed on, in a room in which verdicts were
         made again: the caller may have judged before that."""
@@ -186,18 +186,19 @@ class Acceptance:
 
     async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
         """Checks 6 and 7, under the room's turn."""
-        policy = await self._writer.recommender.policy_of(room, room.staged)
+        policy = await self._writer.event_signer.policy_of(room, room.staged)
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         return await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
 
     async def _check_asked(
         self, room: Room, verdict: Accepted | SoftFailed, asked: PolicyServer | None
     ) -> None:
-        """Raises PolicyUnasked for what isn't recommended by a policy server that wasn't asked."""
+        """Raises PolicyServerChanged for what isn't recommended by a policy server that wasn't
+        asked."""
         if isinstance(verdict, Accepted) or not isinstance(verdict.failure, NotRecommended):
             return
-        if await self._writer.recommender.policy_of(room, room.staged) != asked:
-            raise PolicyUnasked
+        if await self._writer.event_signer.policy_of(room, room.staged) != asked:
+            raise PolicyServerChanged
 
     async def _outlier(self, event_id: EventId) -> tuple[int, Event] | None:
         """An event that is stored without a place, to get one now, with its row number. What is
@@ -224,7 +225,7 @@ class Acceptance:
         room: Room,
         event: Event,
         state_before: Mapping[StateKey, EventId] | None,
-    ) -> tuple[Before, tuple[SnapshotRow, ...], Sequence[Branch]]:
+    ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...], Sequence[Branch]]:
         """The state before an event, stored as a snapshot; and its parents with the states after
         them, which that was resolved from."""
         if state_before is not None:
@@ -238,12 +239,12 @@ class Acceptance:
 
     async def states_after(
         self, room: Room, event_ids: Collection[EventId], *, staged: bool = True
-    ) -> list[Before] | None:
+    ) -> list[StateSnapshot] | None:
         """The states after some events; None where one of them has no known place."""
         view = room.staged if staged else room.view
         if set(event_ids) == {head.event_id for head in view.heads}:
-            return [Before(view.state, view.chain)]
-        heads = {head.event_id: Before(head.state, head.chain) for head in view.heads}
+            return [StateSnapshot(view.state, view.chain)]
+        heads = {head.event_id: StateSnapshot(head.state, head.chain) for head in view.heads}
         branches = []
         for event_id in event_ids:
             after = heads.get(event_id) or (room.after.get(event_id) if staged else None)
@@ -254,12 +255,12 @@ class Acceptance:
             branches.append(after)
         return branches
 
-    async def _stored_after(self, room: Room, event_id: EventId) -> Before | None:
+    async def _stored_after(self, room: Room, event_id: EventId) -> StateSnapshot | None:
         snapshot = await self._store.events.snapshot_after(room.nid, event_id)
         if snapshot is None:
             return None
         chain = await self._rooms.chain(room, snapshot)
-        return Before(self._rooms.state_of(room, chain), chain)
+        return StateSnapshot(self._rooms.state_of(room, chain), chain)
 
 
 def _verdict_of_first(room: Room, event: Event) -> Verdict:

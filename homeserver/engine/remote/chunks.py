@@ -23,7 +23,7 @@ import immutables
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver.engine.log.staging import (
     Origin,
     Redacting,
@@ -32,17 +32,17 @@ from homeserver.engine.log.staging import (
     redacted_rows,
     snapshot_row,
 )
-from homeserver.engine.recheck.judging import Judge, refused_by_auth_events
+from homeserver.engine.recheck.judging import VerdictChecker, refused_by_auth_events
 from homeserver.engine.remote.places import Order
 from homeserver.engine.remote.room_order import Moved, RoomOrder, Unplaced
 from homeserver.engine.rooms.citations import cited_first
 from homeserver.engine.rooms.redactions import Redactions, target_of
-from homeserver.engine.rooms.resolver import Resolver
-from homeserver.engine.rooms.room import Before, Room
+from homeserver.engine.rooms.resolver import StateResolver
+from homeserver.engine.rooms.room import Room, StateSnapshot
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import first_chain
 from homeserver.engine.rooms.stored import known_event
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled
 from homeserver.storage.rooms.snapshots import SnapshotRow
@@ -52,7 +52,7 @@ from homeserver.storage.timeline.proofs import ProofRows
 
 States = Mapping[EventId, Mapping[StateKey, EventId]]
 GivenState = Callable[
-    [Room, Mapping[StateKey, EventId]], Awaitable[tuple[Before, tuple[SnapshotRow, ...]]]
+    [Room, Mapping[StateKey, EventId]], Awaitable[tuple[StateSnapshot, tuple[SnapshotRow, ...]]]
 ]
 
 
@@ -74,8 +74,8 @@ class _Work:
     chunk: Chunk
     stored: Mapping[EventId, Row]
     nids: Mapping[EventId, int]
-    after: dict[EventId, Before] = field(default_factory=dict)
-    known: dict[EventId, KnownEvent] = field(default_factory=dict)
+    after: dict[EventId, StateSnapshot] = field(default_factory=dict)
+    known: dict[EventId, StoredEvent] = field(default_factory=dict)
     rows: list[EventRow] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     snapshots: list[SnapshotRow] = field(default_factory=list)
@@ -83,7 +83,7 @@ class _Work:
     lacking: dict[EventId, list[EventId]] = field(default_factory=dict)
     redacting: list[Redacting] = field(default_factory=list)
     waiting: list[tuple[EventId, EventId]] = field(default_factory=list)
-    before_redactions: dict[EventId, Before] = field(default_factory=dict)
+    before_redactions: dict[EventId, StateSnapshot] = field(default_factory=dict)
 
     def is_placed(self, event_id: EventId) -> bool:
         """Has it a place in the graph, here or by this chunk?"""
@@ -104,12 +104,12 @@ class Chunks:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
         *,
-        resolver: Resolver,
+        resolver: StateResolver,
         redactions: Redactions,
-        judge: Judge,
+        judge: VerdictChecker,
         take_nid: Callable[[], int],
         given_state: GivenState,
     ) -> None:
@@ -142,7 +142,7 @@ class Chunks:
         work = _Work(room, chunk, stored, self._numbers(chunk, stored))
         for event in chunk.events:
             is_rejected = event.event_id in chunk.rejected
-            work.known[event.event_id] = KnownEvent(event, rejected=is_rejected)
+            work.known[event.event_id] = StoredEvent(event, rejected=is_rejected)
         try:
             for event in chunk.events:
                 if not work.is_placed(event.event_id):
@@ -214,7 +214,7 @@ class Chunks:
         work.rows.append(row)
         work.lacking[event.event_id] = lacking
         work.after[event.event_id] = after
-        known = KnownEvent(event, rejected=is_rejected, reason=row.reason)
+        known = StoredEvent(event, rejected=is_rejected, reason=row.reason)
         work.known[event.event_id] = known
         work.room.stage(known, nid)
         if is_unproven:
@@ -222,12 +222,12 @@ class Chunks:
         if target_of(event) is not None and not is_rejected:
             work.before_redactions[event.event_id] = before
 
-    async def _before(self, work: _Work, event: Event) -> Before | None:
+    async def _before(self, work: _Work, event: Event) -> StateSnapshot | None:
         """The state before an event; None where nothing is known of it."""
         if not event.prev_events:
             chain = first_chain(self._take_nid(), {})
             work.snapshots.append(snapshot_row(work.room, chain))
-            return Before(immutables.Map(), chain)
+            return StateSnapshot(immutables.Map(), chain)
         if all(map(work.is_placed, event.prev_events)):
             branches = [await self._after(work, parent) for parent in event.prev_events]
             before, snapshots = await self._resolver.resolve(work.room, branches, self._take_nid)
@@ -236,7 +236,7 @@ class Chunks:
         work.snapshots += snapshots
         return before
 
-    async def _at_open_end(self, work: _Work, event: Event) -> Before | None:
+    async def _at_open_end(self, work: _Work, event: Event) -> StateSnapshot | None:
         """By another server's word; where there is none for this event, by what is known of its
         parents, else by the word for another open end: it is marked, and made again."""
         given = work.chunk.states.get(event.event_id)
@@ -252,11 +252,13 @@ class Chunks:
         work.snapshots += snapshots
         return before
 
-    async def _after(self, work: _Work, event_id: EventId) -> Before:
+    async def _after(self, work: _Work, event_id: EventId) -> StateSnapshot:
         after = work.after.get(event_id)
         if after is None:
             chain = await self._rooms.chain(work.room, work.stored[event_id]["snapshot_after"])
-            after = work.after[event_id] = Before(self._rooms.state_of(work.room, chain), chain)
+            after = work.after[event_id] = StateSnapshot(
+                self._rooms.state_of(work.room, chain), chain
+            )
         return after
 
 

@@ -16,7 +16,7 @@ from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.remote.places import Order
 from homeserver.engine.rooms.stored import known_event
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 
 class Displaced(msgspec.Struct):
@@ -40,7 +40,7 @@ class AncestorWalk:
     """Walks from events to those of their ancestors that stand above what descends from them."""
 
     def __init__(
-        self, store: Store, events: Iterable[Event], places: Mapping[EventId, Order]
+        self, store: EngineStore, events: Iterable[Event], places: Mapping[EventId, Order]
     ) -> None:
         self._store = store
         self._events = {event.event_id: event for event in events}

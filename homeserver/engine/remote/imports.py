@@ -23,20 +23,26 @@ from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import Unit
 from homeserver.engine.log.staging import (
-    Brought,
+    ImportedMembers,
     Origin,
     Redacting,
-    Staged,
+    StagedEvent,
     extended,
     snapshot_row,
 )
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judging import Judge
+from homeserver.engine.recheck.judging import VerdictChecker
 from homeserver.engine.remote.chunks import Chunk, Chunks
 from homeserver.engine.rooms.citations import cited_first
 from homeserver.engine.rooms.redactions import note_waiting
-from homeserver.engine.rooms.resolver import Resolver
-from homeserver.engine.rooms.room import Before, Room, RoomView, Superseded, membership_counts
+from homeserver.engine.rooms.resolver import StateResolver
+from homeserver.engine.rooms.room import (
+    Room,
+    RoomView,
+    StateSnapshot,
+    Superseded,
+    membership_counts,
+)
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import (
     StateMap,
@@ -47,7 +53,7 @@ from homeserver.engine.rooms.snapshots import (
     state_of,
 )
 from homeserver.engine.rooms.stored import key_of, ref_of
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled
 from homeserver.storage.rooms.memberships import MembershipRow
@@ -93,15 +99,15 @@ class Imports:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
         committer: Committer,
         writer: Writer,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
         *,
-        resolver: Resolver,
-        judge: Judge,
+        resolver: StateResolver,
+        judge: VerdictChecker,
         due_rooms: DueRooms,
     ) -> None:
         self._forget_user = forget_user
@@ -135,14 +141,14 @@ class Imports:
         room = await self._rooms.get(events[0].room_id)
         if room is None:
             return await self._write_outliers(ordered, rejected, None)
-        room.pins += 1
+        room.holders += 1
         try:
             async with room.turn:
                 new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
                     await self._write_outliers(new, rejected, room)
         finally:
-            room.pins -= 1
+            room.holders -= 1
         return room.nid
 
     async def _write_outliers(
@@ -185,14 +191,14 @@ class Imports:
 
     async def given_state(
         self, room: Room, state: Mapping[StateKey, EventId]
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+    ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
         """A state that another server gave, as a snapshot: the current one, or one on top of it."""
         refs = await self._refs(list(state.values()))
         if len(refs) < len(state):
             raise Refused(503, "M_UNKNOWN", "an event of the state before is missing")
         view = room.staged
         change = difference(view.state, refs)
-        before = Before(view.state, view.chain)
+        before = StateSnapshot(view.state, view.chain)
         if not change:
             return before, ()
         return extended(room, before, change, self._committer.numbers.take())
@@ -227,7 +233,7 @@ class Imports:
                 snapshot = snapshot_row(room, given.before.chain)
                 staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
                 done = self._writer.enqueue(
-                    room, [staged], brought=Brought(given.here, given.servers)
+                    room, [staged], brought=ImportedMembers(given.here, given.servers)
                 )
             await done
         except BaseException:
@@ -255,9 +261,9 @@ class Imports:
         self,
         room: Room,
         event: Event,
-        before: Before,
+        before: StateSnapshot,
         snapshots: tuple[SnapshotRow, ...],
-    ) -> Staged:
+    ) -> StagedEvent:
         auth = room.auth_state(before.state, self._rooms.memory.cached_event)
         verdict = await self._writer.stager.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
@@ -296,7 +302,7 @@ class Imports:
         raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
     async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> bool:
-        room.pins += 1
+        room.holders += 1
         try:
             async with room.turn:
                 if room.unsettled:
@@ -319,7 +325,7 @@ class Imports:
                     self._rooms.apply_redaction(room, one.target, one.redaction)
                 return True
         finally:
-            room.pins -= 1
+            room.holders -= 1
 
     def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
         """After the chunk is stored: what memory says of its events, and of what is missing."""
@@ -343,7 +349,7 @@ def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
 class _GivenState(msgspec.Struct, frozen=True):
     """The state before a join as another server gave it. Members: without the one who joins."""
 
-    before: Before
+    before: StateSnapshot
     counts: tuple[int, int, immutables.Map[ServerName, int]]
     here: Sequence[tuple[str, StateRef]]
     elsewhere: Sequence[MembershipRow]
@@ -362,7 +368,7 @@ def _given_state(
     `place`: the room's number, and the position before the join."""
     refs = _by_key(rows)
     chain = first_chain(nid, refs)
-    before = Before(state_of(chain), chain)
+    before = StateSnapshot(state_of(chain), chain)
     here: list[tuple[str, StateRef]] = []
     elsewhere: list[MembershipRow] = []
     servers = set()

@@ -28,7 +28,7 @@ from federation.ports import OutsideMembership
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import MembershipEntry, Unit
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.rules.any_json import dump_any
 
 _OPEN = ("invite", "knock", "join")
@@ -39,7 +39,7 @@ class OutsideMemberships:
     """Keeps them, one change of a user in a room after the other."""
 
     def __init__(
-        self, store: Store, rooms: Rooms, committer: Committer, server_name: ServerName
+        self, store: EngineStore, rooms: Rooms, committer: Committer, server_name: ServerName
     ) -> None:
         self._store = store
         self._rooms = rooms

@@ -23,36 +23,43 @@ from federation.graph.admission import Accepted
 from federation.graph.auth.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
 from federation.graph.building import EventDraft, references
 from federation.graph.policy_servers import PolicyServer
-from federation.ports import JoinedRoom, Metrics, PolicyUnasked, Refused, ResidentAnswer, Template
+from federation.ports import (
+    JoinedRoom,
+    Metrics,
+    PolicyServerChanged,
+    Refused,
+    ResidentAnswer,
+    Template,
+)
 from homeserver import limits
 from homeserver.engine.local.authorisers import Authorisers
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.recheck.corrections import Corrections
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judging import Judge
-from homeserver.engine.recheck.proofs import Proofs
+from homeserver.engine.recheck.judging import VerdictChecker
+from homeserver.engine.recheck.proofs import Rechecks
 from homeserver.engine.remote.acceptance import Acceptance, Verdict
 from homeserver.engine.remote.chunks import Chunk
 from homeserver.engine.remote.imports import Imports
 from homeserver.engine.remote.outside_memberships import OutsideMemberships
-from homeserver.engine.rooms.resolver import Resolver
-from homeserver.engine.rooms.rooms import Before, Room, Rooms
+from homeserver.engine.rooms.resolver import StateResolver
+from homeserver.engine.rooms.rooms import Room, Rooms, StateSnapshot
 from homeserver.engine.rooms.snapshots import StateMap
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 
-class Residents:
+class RemoteEventWriter:
     """Takes in events of other servers."""
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         rooms: Rooms,
         committer: Committer,
         *,
         writer: Writer,
-        resolver: Resolver,
+        resolver: StateResolver,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
         metrics: Metrics,
@@ -65,7 +72,7 @@ class Residents:
         self._authorisers = Authorisers(rooms, server_name)
         self.outside = OutsideMemberships(store, rooms, committer, server_name)
         self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
-        judge, due_rooms = Judge(rooms, writer.stager), DueRooms()
+        judge, due_rooms = VerdictChecker(rooms, writer.stager), DueRooms()
         self._imports = Imports(
             store,
             rooms,
@@ -95,7 +102,7 @@ class Residents:
             take_nid=committer.numbers.take,
             settle=self._acceptance.settle,
         )
-        self.proofs = Proofs(
+        self.proofs = Rechecks(
             store,
             rooms,
             committer,
@@ -132,7 +139,7 @@ class Residents:
         """An event of ours for other servers to sign, with the signature of its room's policy
         server, if it uses one. Waits for that, a bounded time; raises MatrixError."""
         room = await self._writer.room(event.room_id)
-        return await self._writer.recommender.sign(room, event)
+        return await self._writer.event_signer.sign(room, event)
 
     async def accept_own(self, event: Event, *, asked: PolicyServer | None = None) -> Verdict:
         """Hands in an event of ours that another server signed too (an invite). Raises Refused."""
@@ -140,10 +147,12 @@ class Residents:
             return await self._acceptance.accept(
                 event, Accepted(), None, to_federate=True, asked=asked
             )
-        except PolicyUnasked:
+        except PolicyServerChanged:
             raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
 
-    async def states_after(self, room: Room, event_ids: Collection[EventId]) -> list[Before] | None:
+    async def states_after(
+        self, room: Room, event_ids: Collection[EventId]
+    ) -> list[StateSnapshot] | None:
         """The committed states after some events; None where one has no known place."""
         return await self._acceptance.states_after(room, event_ids, staged=False)
 
@@ -174,7 +183,7 @@ class Residents:
                 return
         await self.store_outliers([*joined.state, *joined.auth_chain], joined.rejected)
         state = {event.key: event.event_id for event in joined.state}
-        policy = await self._writer.recommender.policy_of(room, room.view)
+        policy = await self._writer.event_signer.policy_of(room, room.view)
         await self._acceptance.accept(
             joined.event, Accepted(), state, to_federate=False, asked=policy
         )

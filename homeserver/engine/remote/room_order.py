@@ -14,7 +14,7 @@ from homeserver import limits
 from homeserver.engine.remote.displaced import Ancestors, AncestorWalk, Displaced
 from homeserver.engine.remote.places import Ends, Order, ends_of, places_between
 from homeserver.engine.rooms.room import Room
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.timeline.events import EventRow
 
 _BEGINNING: Order = (0, -(2**53))
@@ -76,7 +76,7 @@ def _moved(one: Displaced, known: Set[EventId]) -> Moved:
 class RoomOrder:
     """Finds the places; the caller holds the room's turn."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EngineStore) -> None:
         self._store = store
 
     async def give_places(

@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, UserId
 from homeserver.engine.rooms.room import Room
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 
 class Erasures:
     """Says which events of a room are redacted for a reader."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EngineStore) -> None:
         self._store = store
         self._erased_at: dict[str, int] | None = None
 

@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 
 from federation.events.event import Event
 from federation.events.ids import EventId
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.log.entries import client_json, event_bytes
 from homeserver.engine.rooms.room import NotLoaded
 from homeserver.engine.rooms.stored import known_event
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 V = TypeVar("V")
 
@@ -90,9 +90,9 @@ class EventMemory:
     several steps before it is stored. All that stores events calls `stored` or `remember`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EngineStore) -> None:
         self._store = store
-        self._events: ByteBoundedCache[KnownEvent] = ByteBoundedCache(
+        self._events: ByteBoundedCache[StoredEvent] = ByteBoundedCache(
             limits.EVENT_CACHE_BYTES, lambda known: event_bytes(known.event)
         )
         self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
@@ -101,7 +101,7 @@ class EventMemory:
         self._missing = _Ids()
         self._stored = _Ids()  # lately: a look-up may be on its way that began before
 
-    def known(self, event_id: EventId) -> KnownEvent | None:
+    def known(self, event_id: EventId) -> StoredEvent | None:
         """An event, if it is in memory."""
         return self._events.get(event_id)
 
@@ -109,7 +109,7 @@ class EventMemory:
         """An event's JSON for clients, if it is in memory."""
         return self._client.get(event_id)
 
-    def remember(self, known: KnownEvent, client: bytes | None = None) -> None:
+    def remember(self, known: StoredEvent, client: bytes | None = None) -> None:
         """Keeps a committed event in memory."""
         self.stored([known.event.event_id])
         self._events.put(known.event.event_id, known)
@@ -134,7 +134,7 @@ class EventMemory:
             raise NotLoaded(event_id)
         return known.event
 
-    async def events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """Those of the events that are stored, outliers and rejected ones included."""
         found, absent = self._events.split(event_ids)
         unknown = [event_id for event_id in absent if event_id not in self._missing]
@@ -170,9 +170,9 @@ class EventMemory:
                 found[event_id] = client
         return found  # type: ignore[return-value]
 
-    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """All events reached by auth_events from these, which must be stored."""
-        chain: dict[EventId, KnownEvent] = {}
+        chain: dict[EventId, StoredEvent] = {}
         frontier = {
             auth
             for known in (await self.events(event_ids)).values()

@@ -18,7 +18,7 @@ from federation.events.ids import EventId, UserId
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import Chain, StateRef, held
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.rules.timeline.visibility import (
     JOINED,
     VISIBILITY_KEY,
@@ -38,7 +38,7 @@ class Around(msgspec.Struct, frozen=True):
 class Moments:
     """Reads what decides."""
 
-    def __init__(self, store: Store, rooms: Rooms) -> None:
+    def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
 

@@ -17,7 +17,7 @@ from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.moments import Moments
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.stored import key_of
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
 
 Order = tuple[int, int]
@@ -43,17 +43,17 @@ def event_entry(placed: Placed) -> EventEntry:
 class Reader:
     """Pages through rooms."""
 
-    def __init__(self, store: Store, rooms: Rooms) -> None:
+    def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
         self.moments = Moments(store, rooms)
 
-    async def newest(self, room: Room, *, after: int, upto: int, limit: int) -> TimelinePart:
+    async def newest(self, room: Room, *, after: int, up_to: int, limit: int) -> TimelinePart:
         """The newest `limit` events with after < position <= upto."""
-        found = _from_ring(room, after, upto, limit)
+        found = _from_ring(room, after, up_to, limit)
         if found is None:
             rows = await self._store.events.newest(
-                room.nid, after=after, upto=upto, limit=limit + 1
+                room.nid, after=after, up_to=up_to, limit=limit + 1
             )
             found = [self._placed(row, room) for row in reversed(rows)]
         limited = len(found) > limit
@@ -123,16 +123,16 @@ class Reader:
                 found[row["event_id"]] = self._placed(row, room)
         return found
 
-    async def changes(self, room: Room, *, after: int, upto: int) -> list[tuple[int, StateChange]]:
+    async def changes(self, room: Room, *, after: int, up_to: int) -> list[tuple[int, StateChange]]:
         """Changes of current state with after < position <= upto, in order."""
         if after >= max(room.ring_start, room.changes_start):
             return [
                 (placed.position, change)
                 for placed in room.ring
-                if after < placed.position <= upto
+                if after < placed.position <= up_to
                 for change in event_entry(placed).changes
             ]
-        rows = await self._store.rooms.changes(room.nid, after=after, upto=upto)
+        rows = await self._store.rooms.changes(room.nid, after=after, up_to=up_to)
         return [
             (
                 row["position"],
@@ -165,15 +165,15 @@ class Reader:
         return found
 
 
-def _from_ring(room: Room, after: int, upto: int, limit: int) -> list[Placed] | None:
+def _from_ring(room: Room, after: int, up_to: int, limit: int) -> list[Placed] | None:
     """The newest `limit` + 1 in the range, oldest first; None where the ring doesn't tell."""
-    if upto >= room.view.position and after >= room.view.position:
+    if up_to >= room.view.position and after >= room.view.position:
         return []
     newest = []
     for placed in reversed(room.ring):
         if placed.position <= after:
             break
-        if placed.position <= upto:
+        if placed.position <= up_to:
             newest.append(placed)
             if len(newest) > limit:
                 break

@@ -22,18 +22,18 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, server_of
 from federation.events.redaction import redact_event
 from federation.graph.auth.auth_rules import AuthState
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.log.staging import Redacting
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateMap
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
 _LEVELS: Sequence[StateKey] = (("m.room.create", ""), ("m.room.power_levels", ""))
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class RedactionOutcome(msgspec.Struct, frozen=True):
     """What becomes of a redaction: it is applied, or waits for an event; neither: nothing."""
 
     applied: tuple[Redacting, ...] = ()
@@ -50,7 +50,7 @@ def target_of(event: Event) -> EventId | None:
 class Redactions:
     """Judges redactions; the caller holds the room's turn."""
 
-    def __init__(self, store: Store, rooms: Rooms) -> None:
+    def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
 
@@ -61,22 +61,24 @@ class Redactions:
         before: StateMap,
         *,
         is_word: bool,
-        at_hand: Mapping[EventId, KnownEvent],
-    ) -> Outcome:
+        at_hand: Mapping[EventId, StoredEvent],
+    ) -> RedactionOutcome:
         """What an accepted event does as a redaction. `before` is the state before it, a word if
         `is_word`; `at_hand` are events that are stored with it."""
         target_id = target_of(by)
         if target_id is None:
-            return Outcome()
+            return RedactionOutcome()
         known = at_hand.get(target_id) or await self._known(room, target_id)
         if known is None:
-            return Outcome(waits_for=target_id if await self._adds(room, by, before) else None)
+            return RedactionOutcome(
+                waits_for=target_id if await self._adds(room, by, before) else None
+            )
         if known.event.room_id != room.room_id:
-            return Outcome()
+            return RedactionOutcome()
         states = (before, room.staged.state) if is_word else (before,)
         if await self._is_allowed(room, known.event, by, states):
-            return Outcome((Redacting(redact_event(known.event), by.event_id),))
-        return Outcome(waits_for=target_id) if is_word else Outcome()
+            return RedactionOutcome((Redacting(redact_event(known.event), by.event_id),))
+        return RedactionOutcome(waits_for=target_id) if is_word else RedactionOutcome()
 
     async def waiting(self, room: Room, target: EventId) -> Sequence[EventId]:
         """The redactions that wait for an event. Where more wait in a room than memory has, the
@@ -121,7 +123,7 @@ class Redactions:
                 alike += server_of(other.event.sender) == server_of(by.sender)
         return alike < limits.WAITING_REDACTIONS_ALIKE
 
-    async def _known(self, room: Room, event_id: EventId) -> KnownEvent | None:
+    async def _known(self, room: Room, event_id: EventId) -> StoredEvent | None:
         return room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
             event_id
         )

@@ -14,36 +14,36 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey
 from federation.graph.resolution.state_resolution import MissingEvent, resolve_deltas
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.log.staging import extended
 from homeserver.engine.rooms.citations import Scan
-from homeserver.engine.rooms.rooms import Before, Room, Rooms
+from homeserver.engine.rooms.rooms import Room, Rooms, StateSnapshot
 from homeserver.engine.rooms.snapshots import Delta, EventIds, StateMap, StateRef, change_between
 from homeserver.engine.rooms.stored import key_of, ref_of
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
 
 
-class Resolver:
+class StateResolver:
     """Resolves the states of several branches of a room."""
 
-    def __init__(self, store: Store, rooms: Rooms) -> None:
+    def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
 
     async def resolve(
         self,
         room: Room,
-        branches: Sequence[Before],
+        branches: Sequence[StateSnapshot],
         take_nid: Callable[[], int],
         *,
-        near: Before | None = None,
-    ) -> tuple[Before, tuple[SnapshotRow, ...]]:
+        near: StateSnapshot | None = None,
+    ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
         """The state that the branches resolve to, as one of them or as a new snapshot on top of
         the state that it differs least from: one of the branches, or `near` (what the room had
         before). *Precondition:* one branch at least."""
-        by_snapshot: dict[int, Before] = {}
+        by_snapshot: dict[int, StateSnapshot] = {}
         for branch in branches:
             by_snapshot.setdefault(branch.chain[-1].nid, branch)
         distinct = list(by_snapshot.values())
@@ -62,7 +62,7 @@ class Resolver:
         return extended(room, nearest, rest, take_nid())
 
     async def _resolved(
-        self, room: Room, branches: Sequence[Before], deltas: Sequence[Delta]
+        self, room: Room, branches: Sequence[StateSnapshot], deltas: Sequence[Delta]
     ) -> Delta:
         """What the resolution changes of the first branch."""
         states = [branch.state for branch in branches]
@@ -183,9 +183,9 @@ class _Known:
         self._rooms = rooms
         self._chains = room.auth_chains
         self._staged = room.staged_events
-        self._held: dict[EventId, KnownEvent] = {}  # kept: memory may let go of them meanwhile
+        self._held: dict[EventId, StoredEvent] = {}  # kept: memory may let go of them meanwhile
 
-    def _find(self, event_id: EventId) -> KnownEvent:
+    def _find(self, event_id: EventId) -> StoredEvent:
         found = self._held.get(event_id)
         if found is None:
             found = self._staged.get(event_id) or self._rooms.memory.known(event_id)
@@ -265,8 +265,8 @@ class _Reached:
 
 
 def _nearest(
-    candidates: Sequence[tuple[Before, Delta]], change: Delta
-) -> tuple[Before, Collection[StateKey]]:
+    candidates: Sequence[tuple[StateSnapshot, Delta]], change: Delta
+) -> tuple[StateSnapshot, Collection[StateKey]]:
     """The state that a result differs least from, and in which keys. Result and candidates are
     given as changes of the same state: so a new snapshot has few entries, however far the branches
     are apart."""

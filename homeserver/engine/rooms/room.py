@@ -23,7 +23,7 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId,
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth.auth_rules import AuthState
 from federation.graph.resolution.auth_chains import AuthChains
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.log.entries import EventEntry, StateChange
 from homeserver.engine.log.tail import Placed
@@ -58,20 +58,20 @@ class Head(msgspec.Struct, frozen=True):
     chain: Chain
 
 
-class Before(msgspec.Struct, frozen=True):
+class StateSnapshot(msgspec.Struct, frozen=True):
     """A state (before an event, or after one) with the snapshot that it is stored as."""
 
     state: StateMap
     chain: Chain
 
 
-Branch = tuple[EventId, Before]
+Branch = tuple[EventId, StateSnapshot]
 """An event with the state after it."""
 
 
 def branches_of(heads: Iterable[Head]) -> tuple[Branch, ...]:
     """Forward extremities with the states after them."""
-    return tuple((head.event_id, Before(head.state, head.chain)) for head in heads)
+    return tuple((head.event_id, StateSnapshot(head.state, head.chain)) for head in heads)
 
 
 class RoomView(msgspec.Struct, frozen=True):
@@ -166,7 +166,7 @@ class Room:
         self.view = view
         self.staged = view
         self.generation = 0
-        self.pins = 0
+        self.holders = 0
         self.unsettled = 0
         self.joined_local: set[UserId] = set()
         self.ring: deque[Placed] = deque()
@@ -179,13 +179,13 @@ class Room:
         self.watched: list[Event] | None = None  # what is staged, while somebody wants to know
         self.was_corrected = False  # a verdict was made again: what was judged before may be wrong
         self.corrections = 0  # what was built before one is built anew
-        self.staged_events: dict[EventId, KnownEvent] = {}
+        self.staged_events: dict[EventId, StoredEvent] = {}
         self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
         self.staged_missing: dict[EventId, tuple[Sequence[EventId], bool]] = {}
         """Events among them some of whose parents aren't here: these, and is the event accepted."""
         self.citations = CitationIndex()
         self.auth_chains = AuthChains()
-        self.after: OrderedDict[EventId, Before] = OrderedDict()
+        self.after: OrderedDict[EventId, StateSnapshot] = OrderedDict()
         self._ring_bytes = 0
         self._auth: AuthState | None = None
         self._auth_of: StateMap | None = None
@@ -212,7 +212,7 @@ class Room:
     @property
     def is_in_use(self) -> bool:
         """Must it stay in memory: has it staged work, or does somebody hold it?"""
-        return bool(self.pins or self.unsettled or self.turn.locked())
+        return bool(self.holders or self.unsettled or self.turn.locked())
 
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""
@@ -260,7 +260,7 @@ class Room:
                 else:
                     self.joined_local.discard(UserId(user))
 
-    def stage(self, known: KnownEvent, nid: int) -> None:
+    def stage(self, known: StoredEvent, nid: int) -> None:
         """Keeps an event that waits for its commit, under its row number."""
         event = known.event
         self.turn.staged.add(event.event_id)
@@ -269,7 +269,7 @@ class Room:
             self.staged_refs[event.event_id] = StateRef(event.event_id, nid, membership_of(event))
             self.cite([event])
 
-    def unstage(self, event_id: EventId) -> KnownEvent | None:
+    def unstage(self, event_id: EventId) -> StoredEvent | None:
         """After its commit: the event as it was staged."""
         self.staged_refs.pop(event_id, None)
         self.staged_missing.pop(event_id, None)
@@ -297,7 +297,7 @@ class Room:
         if len(self.citations) > limits.ROOM_CITING_EVENTS:
             self.citations = CitationIndex(one.event for one in self.staged_events.values())
 
-    def remember_after(self, event_id: EventId, after: Before) -> None:
+    def remember_after(self, event_id: EventId, after: StateSnapshot) -> None:
         """Keeps the state after a staged event, for events that name it as their parent."""
         self.after[event_id] = after
         if len(self.after) > limits.ROOM_STATES_AFTER:

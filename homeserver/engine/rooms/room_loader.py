@@ -15,7 +15,7 @@ from homeserver.engine.rooms.event_cache import ByteBoundedCache, EventMemory
 from homeserver.engine.rooms.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.rooms.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.rooms.stored import key_of, ref_of, transaction_of
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 from homeserver.rules.any_json import load_any
 from homeserver.storage.database import Row
 
@@ -23,7 +23,7 @@ from homeserver.storage.database import Row
 class RoomLoader:
     """Reads rooms from the database."""
 
-    def __init__(self, store: Store, server_name: ServerName, memory: EventMemory) -> None:
+    def __init__(self, store: EngineStore, server_name: ServerName, memory: EventMemory) -> None:
         self._store = store
         self._server_name = server_name
         self._memory = memory

@@ -2,7 +2,7 @@
 
 Rules:
 1. A cold room is loaded once for all who wait. A room with staged work, or that somebody holds
-   (`pins`), is never evicted.
+   (`holders`), is never evicted.
 2. Whether a state key has an event is answered by memory; the event itself may need a load.
 """
 
@@ -16,12 +16,12 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.log.entries import kept_client
 from homeserver.engine.rooms.erasures import Erasures
 from homeserver.engine.rooms.event_cache import EventMemory
-from homeserver.engine.rooms.room import Before, Head, NotLoaded, Room, RoomView, ring_entry
+from homeserver.engine.rooms.room import Head, NotLoaded, Room, RoomView, StateSnapshot, ring_entry
 from homeserver.engine.rooms.room_loader import RoomLoader
 from homeserver.engine.rooms.snapshots import (
     Chain,
@@ -31,9 +31,9 @@ from homeserver.engine.rooms.snapshots import (
     changed,
     state_of,
 )
-from homeserver.engine.store import Store
+from homeserver.engine.store import EngineStore
 
-__all__ = ["Before", "Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef"]
+__all__ = ["Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef", "StateSnapshot"]
 
 SnapshotRead = Callable[[int, str], Awaitable[int | None]]
 
@@ -97,7 +97,7 @@ class HotRooms:
 class Rooms:
     """The registry of rooms, and what is asked of rooms, states and events."""
 
-    def __init__(self, store: Store, server_name: ServerName) -> None:
+    def __init__(self, store: EngineStore, server_name: ServerName) -> None:
         self._store = store
         self.memory = EventMemory(store)
         self.loader = RoomLoader(store, server_name, self.memory)
@@ -208,7 +208,7 @@ class Rooms:
 
     # Events
 
-    async def events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """Those of the events that are stored, outliers and rejected ones included."""
         return await self.memory.events(event_ids)
 
@@ -216,7 +216,7 @@ class Rooms:
         """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
         return await self.memory.client_events(event_ids)
 
-    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """All events reached by auth_events from these, which must be stored."""
         return await self.memory.auth_chain(event_ids)
 

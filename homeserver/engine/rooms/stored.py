@@ -9,7 +9,7 @@ from federation.events.ids import StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.storage.database import Row
@@ -47,10 +47,10 @@ def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
     return AuthFailure(AuthRule.AUTH_EVENT_REJECTED, reason or "it was refused before")
 
 
-def known_event(row: Row) -> KnownEvent:
+def known_event(row: Row) -> StoredEvent:
     """An event as it was stored (a row of `storage.events.by_id`)."""
     event = load_event(row["json"], room_version(row["version"]), row["event_id"])
-    return KnownEvent(
+    return StoredEvent(
         event,
         rejected=row["verdict"] == event_rows.REJECTED,
         soft_failed=row["verdict"] == event_rows.SOFT_FAILED,

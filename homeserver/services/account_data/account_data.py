@@ -78,11 +78,11 @@ class AccountDataService:
 
         await self._committer.submit(Unit(work=work))
 
-    async def between(self, user_id: UserId, *, after: int, upto: int) -> list[AccountData]:
+    async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
         """For sync: items whose last change is in a stretch of the log; with `after` 0 all, and
         m.push_rules, which is not stored (at position 0)."""
         async with self._database.connection() as connection:
-            found = await store.load_between(connection, user_id, after=after, upto=upto)
+            found = await store.load_between(connection, user_id, after=after, up_to=up_to)
         if after <= 0:
             rules = orjson.dumps(self._push_rules.ruleset(user_id))
             found.insert(0, AccountData("", PUSH_RULES, rules, 0))

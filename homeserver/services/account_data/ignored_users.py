@@ -36,8 +36,8 @@ class IgnoredUsers:
         if known is not None:
             return known
         loaded: frozenset[str] = frozenset()
-        upto = self._committer.position
-        for item in await self._account_data.between(user_id, after=0, upto=upto):
+        up_to = self._committer.position
+        for item in await self._account_data.between(user_id, after=0, up_to=up_to):
             if item.type == IGNORED_USER_LIST and not item.room_id:
                 loaded = parse_ignored(item.content)
         # A change that was committed meanwhile is there already, and newer.

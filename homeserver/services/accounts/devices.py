@@ -13,7 +13,7 @@ from homeserver.errors import MatrixError, not_found
 from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
 from homeserver.services.accounts.logins import check_device_name
 from homeserver.storage.accounts import devices
-from homeserver.storage.accounts.devices import Device
+from homeserver.storage.accounts.devices import DeviceRow
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import device_lists
 
@@ -26,12 +26,12 @@ class Devices:
     ) -> None:
         self._database, self._committer, self._removal = database, committer, removal
 
-    async def all(self, user_id: UserId) -> list[Device]:
+    async def all(self, user_id: UserId) -> list[DeviceRow]:
         """All devices of a user."""
         async with self._database.connection() as connection:
             return await devices.load_all(connection, user_id)
 
-    async def get(self, user_id: UserId, device_id: DeviceId) -> Device:
+    async def get(self, user_id: UserId, device_id: DeviceId) -> DeviceRow:
         """One device. Raises 404 M_NOT_FOUND."""
         async with self._database.connection() as connection:
             device = await devices.load(connection, user_id, device_id)

@@ -108,7 +108,7 @@ class _Performed:
 
 
 @dataclass(frozen=True, slots=True)
-class Proofs:
+class StageChecks:
     """Checks of the stages that ask for a secret."""
 
     is_password_right: Callable[[UserId, str], Awaitable[bool]]
@@ -123,7 +123,7 @@ class Uia:
         self,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
-        proofs: Proofs,
+        proofs: StageChecks,
         *,
         limiter: RateLimiter,
     ) -> None:

@@ -76,18 +76,18 @@ class DeviceLists:
             self._notes = self._notes[dropped:]
 
     async def changes(
-        self, user_id: UserId, *, after: int, upto: int
+        self, user_id: UserId, *, after: int, up_to: int
     ) -> tuple[set[UserId], set[UserId]]:
         """(changed, left) for a user between two positions of the log."""
         if after >= self._start:
-            notes = self._between(after, upto)
+            notes = self._between(after, up_to)
             if not notes:
                 return set(), set()
             devices = {note.device_user for note in notes if note.device_user is not None}
             devices.update(*(one.verified for one in notes if one.device_user == user_id))
             found = [note.change for note in notes if note.change is not None]
         else:
-            devices, found = await self._load(user_id, after, upto)
+            devices, found = await self._load(user_id, after, up_to)
         return await self._decide(user_id, devices, found)
 
     async def everybody(self, user_id: UserId) -> set[UserId]:
@@ -98,14 +98,14 @@ class DeviceLists:
             found |= _kept(room.view.state if room else {})
         return found
 
-    def _between(self, after: int, upto: int) -> Sequence[_Note]:
+    def _between(self, after: int, up_to: int) -> Sequence[_Note]:
         first = bisect_right(self._notes, after, key=_position)
         if first == len(self._notes):
             return ()
-        return self._notes[first : bisect_right(self._notes, upto, key=_position)]
+        return self._notes[first : bisect_right(self._notes, up_to, key=_position)]
 
     async def _load(
-        self, user_id: UserId, after: int, upto: int
+        self, user_id: UserId, after: int, up_to: int
     ) -> tuple[set[UserId], list[ListChange]]:
         """The same from the database, for a reader who was away."""
         rooms = [
@@ -114,10 +114,10 @@ class DeviceLists:
             if one.membership == "join" or one.position > after
         ]
         async with self._database.connection() as connection:
-            devices = await device_lists.changed_between(connection, None, after=after, upto=upto)
+            devices = await device_lists.changed_between(connection, None, after=after, up_to=up_to)
             if user_id in devices:  # perhaps by a signature on another's key
                 devices |= await keys.load_verified(connection, user_id)
-            rows = await device_lists.state_between(connection, rooms, after=after, upto=upto)
+            rows = await device_lists.state_between(connection, rooms, after=after, up_to=up_to)
         found = [_list_change(RoomId(row["room_id"]), _stored_change(row)) for row in rows]
         return devices, [one for one in found if one is not None]
 

@@ -94,25 +94,25 @@ class ToDevice:
     # Delivery
 
     async def pending(
-        self, user_id: UserId, device_id: DeviceId, *, after: int, upto: int, limit: int
+        self, user_id: UserId, device_id: DeviceId, *, after: int, up_to: int, limit: int
     ) -> tuple[list[bytes], int]:
         """Messages (JSON) for a device with after < position <= upto, oldest first, and the
-        position that acknowledges them: `upto`, or that of the last message if there are more."""
+        position that acknowledges them: `up_to`, or that of the last message if there are more."""
         device = (user_id, device_id)
         if self._newest.get(device, -1) <= after:
-            return [], upto
+            return [], up_to
         after = max(after, self._acknowledged.get(device, -1))
         async with self._database.connection() as connection:
-            rows = await store.load(connection, user_id, device_id, after, upto, limit)
-        return [message for _, message in rows], rows[-1][0] if len(rows) >= limit else upto
+            rows = await store.load(connection, user_id, device_id, after, up_to, limit)
+        return [message for _, message in rows], rows[-1][0] if len(rows) >= limit else up_to
 
-    def acknowledge(self, user_id: UserId, device_id: DeviceId, upto: int) -> None:
+    def acknowledge(self, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
         """The device has everything up to a position."""
         device = (user_id, device_id)
         newest = self._newest.get(device)
-        if newest is None or upto <= self._acknowledged.get(device, -1):
+        if newest is None or up_to <= self._acknowledged.get(device, -1):
             return
-        self._acknowledged[device] = upto
+        self._acknowledged[device] = up_to
         self._to_delete.set()
 
     async def run(self) -> None:
@@ -133,13 +133,13 @@ class ToDevice:
     async def delete_acknowledged(self) -> None:
         """Deletes the rows of delivered messages."""
         self._to_delete.clear()
-        for device, upto in list(self._acknowledged.items()):
+        for device, up_to in list(self._acknowledged.items()):
             async with self._database.transaction() as connection:
-                await store.delete(connection, *device, upto)
+                await store.delete(connection, *device, up_to)
             self._shares.forget(*device)
-            if self._newest.get(device, upto + 1) <= upto:
+            if self._newest.get(device, up_to + 1) <= up_to:
                 del self._newest[device]
-            if self._acknowledged.get(device) == upto:
+            if self._acknowledged.get(device) == up_to:
                 del self._acknowledged[device]
 
     async def _forget_transactions(self) -> None:

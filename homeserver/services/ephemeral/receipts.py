@@ -82,18 +82,18 @@ class Receipts:
             self._recent = self._recent[dropped:]
 
     async def since(
-        self, rooms: Collection[RoomId], *, after: int, upto: int
+        self, rooms: Collection[RoomId], *, after: int, up_to: int
     ) -> Mapping[RoomId, Sequence[ReceiptEntry | store.Receipt]]:
         """New receipts by room, in order, private ones of everyone included."""
         found: dict[RoomId, list[ReceiptEntry | store.Receipt]] = {}
         if after >= self._start:
             first = bisect_right(self._recent, after, key=_position)
             for recent in self._recent[first:]:
-                if recent.position <= upto and recent.entry.room_id in rooms:
+                if recent.position <= up_to and recent.entry.room_id in rooms:
                     found.setdefault(recent.entry.room_id, []).append(recent.entry)
             return found
         async with self._database.connection() as connection:
-            rows = await store.load_between(connection, rooms, after=after, upto=upto)
+            rows = await store.load_between(connection, rooms, after=after, up_to=up_to)
         for row in rows:
             found.setdefault(row.room_id, []).append(row)
         return found

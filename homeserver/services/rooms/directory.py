@@ -42,7 +42,7 @@ from homeserver.services.rooms.room_access import (
     CREATE,
     POWER_LEVELS,
     RoomAccess,
-    RoomEngine,
+    RoomContext,
 )
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.rooms import directory as storage
@@ -84,7 +84,7 @@ class Directory:
 
     def __init__(
         self,
-        engine: RoomEngine,
+        engine: RoomContext,
         database: Database,
         clock: Clock,
         *,

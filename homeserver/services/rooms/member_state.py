@@ -23,11 +23,11 @@ from homeserver.engine.local import membership_checks
 from homeserver.engine.local.membership_checks import MembershipChanged
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, without_authoriser
-from homeserver.services.rooms.membership import MEMBER, Membership, People, parse_user
+from homeserver.services.rooms.membership import MEMBER, MemberDirectory, Membership, parse_user
 from homeserver.services.rooms.room_access import (
     NOT_IN_ROOM,
     RoomAccess,
-    RoomEngine,
+    RoomContext,
     as_forbidden,
     is_resident,
 )
@@ -40,7 +40,9 @@ _NOT_KEPT = frozenset({"displayname", "avatar_url", "reason", AUTHORISER, "is_di
 class MemberState:
     """Writes m.room.member events with given content."""
 
-    def __init__(self, engine: RoomEngine, membership: Membership, people: People) -> None:
+    def __init__(
+        self, engine: RoomContext, membership: Membership, people: MemberDirectory
+    ) -> None:
         self._engine = engine
         self._access = RoomAccess(engine)
         self._membership = membership

@@ -48,11 +48,11 @@ from homeserver.services.rooms.directory import Directory, parse_alias, parse_ro
 from homeserver.services.rooms.joining.remote_rooms import RemoteRooms
 from homeserver.services.rooms.room_access import (
     RoomAccess,
-    RoomEngine,
+    RoomContext,
     is_resident,
 )
 
-__all__ = ["MEMBER", "Membership", "People"]
+__all__ = ["MEMBER", "MemberDirectory", "Membership"]
 
 log = logging.getLogger("freehold.membership")
 
@@ -60,7 +60,7 @@ _PROFILE_KEYS = ("displayname", "avatar_url")
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class MemberDirectory:
     """What membership needs to know of users. `profile_of` gives `displayname` and `avatar_url`,
     as far as set, of a user of ours; `is_invite_blocked` whether one wants no invites;
     `carry_over` sees to what a user has set for a room that one they just joined replaces."""
@@ -117,9 +117,9 @@ class Membership:
 
     def __init__(
         self,
-        engine: RoomEngine,
+        engine: RoomContext,
         outside: OutsideEnds,
-        people: People,
+        people: MemberDirectory,
         directory: Directory,
         remote: RemoteRooms,
     ) -> None:

@@ -34,7 +34,7 @@ NOT_IN_ROOM = "You aren't a member of this room"
 
 
 @dataclass(frozen=True, slots=True)
-class RoomEngine:
+class RoomContext:
     """What services about rooms stand on: the committed view, memberships, and the one door."""
 
     rooms: Rooms
@@ -62,7 +62,7 @@ def is_resident(room: Room | None) -> bool:
 class RoomAccess:
     """Answers who may read a room."""
 
-    def __init__(self, engine: RoomEngine) -> None:
+    def __init__(self, engine: RoomContext) -> None:
         self._rooms = engine.rooms
         self._memberships = engine.memberships
 

@@ -25,7 +25,7 @@ from homeserver.errors import MatrixError
 from homeserver.rules.rooms.room_presets import NewRoom, build_membership_draft, build_room_drafts
 from homeserver.rules.rooms.room_requests import RoomRequest, choose_version, parse_invitees
 from homeserver.services.rooms.directory import Directory
-from homeserver.services.rooms.membership import Membership, People
+from homeserver.services.rooms.membership import MemberDirectory, Membership
 from homeserver.storage.database import Connection
 
 
@@ -45,7 +45,7 @@ class RoomCreation:
         writer: Writer,
         directory: Directory,
         membership: Membership,
-        people: People,
+        people: MemberDirectory,
         *,
         default_version: RoomVersion,
     ) -> None:

@@ -32,7 +32,7 @@ from homeserver.services.rooms.room_access import (
     CANONICAL_ALIAS,
     NOT_IN_ROOM,
     RoomAccess,
-    RoomEngine,
+    RoomContext,
     as_forbidden,
 )
 from homeserver.services.timeline.visibility import REDACTION
@@ -73,7 +73,7 @@ class State:
 
     def __init__(
         self,
-        engine: RoomEngine,
+        engine: RoomContext,
         directory: Directory,
         members: MemberState,
         reader: Reader,
@@ -136,7 +136,7 @@ class State:
             position = min(at.position(_LOG), room.view.position)
             if position == room.view.position:
                 return room.view.state
-            part = await self._reader.newest(room, after=0, upto=position, limit=1)
+            part = await self._reader.newest(room, after=0, up_to=position, limit=1)
             found = part.events
         else:
             found = await self._reader.page(room, start=at.before, backwards=True, limit=1)

@@ -23,9 +23,9 @@ from federation.events.ids import RoomId, StateKey, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.ports import PolicyUnasked
+from federation.ports import PolicyServerChanged
 from homeserver import errors
-from homeserver.engine.local.stager import Made, make_room_id
+from homeserver.engine.local.stager import BuiltEvent, make_room_id
 from homeserver.engine.local.writer import make_ahead, send_made
 from homeserver.engine.log.entries import Entry
 from homeserver.engine.rooms.rooms import Room
@@ -37,8 +37,8 @@ from homeserver.rules.rooms.room_upgrades import (
     build_closed_levels,
     build_upgrade_drafts,
 )
-from homeserver.services.rooms.membership import People
-from homeserver.services.rooms.room_access import CREATE, POWER_LEVELS, RoomAccess, RoomEngine
+from homeserver.services.rooms.membership import MemberDirectory
+from homeserver.services.rooms.room_access import CREATE, POWER_LEVELS, RoomAccess, RoomContext
 from homeserver.storage.database import Connection
 from homeserver.storage.rooms import directory as aliases
 
@@ -51,7 +51,7 @@ _TOMBSTONE_KEY: StateKey = (_TOMBSTONE, "")
 class Upgrades:
     """Replaces rooms."""
 
-    def __init__(self, engine: RoomEngine, people: People) -> None:
+    def __init__(self, engine: RoomContext, people: MemberDirectory) -> None:
         self._engine = engine
         self._access = RoomAccess(engine)
         self._people = people
@@ -97,12 +97,12 @@ class Upgrades:
         await self._people.carry_over(user_id, replacement)
         return replacement
 
-    async def _bury(self, old: RoomId, draft: EventDraft, made: Made | None) -> None:
+    async def _bury(self, old: RoomId, draft: EventDraft, made: BuiltEvent | None) -> None:
         """Sends the tombstone: the one that was made, as long as the room takes it."""
         if made is not None:
             try:
                 await send_made(self._engine.writer, old, made)
-            except (MatrixError, PolicyUnasked) as error:
+            except (MatrixError, PolicyServerChanged) as error:
                 log.info("the tombstone of %s is made anew: %s", old, error)
             else:
                 return

@@ -13,8 +13,8 @@ import orjson
 from federation.events.ids import EventId, RoomId
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.services.sync.plans import RoomPlan, Summary
-from homeserver.services.sync.rooms.timelines import Timeline
+from homeserver.services.sync.plans import RoomPlan, RoomSummary
+from homeserver.services.sync.rooms.timelines import SyncTimeline
 from homeserver.services.timeline.client_events import (
     Extras,
     Viewer,
@@ -30,7 +30,7 @@ from homeserver.services.timeline.client_events import (
 _UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
 
 
-class Answer:
+class SyncResponse:
     """Collects the parts of an answer."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Answer:
 
 
 async def add_rooms(
-    answer: Answer,
+    answer: SyncResponse,
     rooms: Rooms,
     plans: Sequence[RoomPlan],
     viewer: Viewer,
@@ -101,7 +101,7 @@ async def add_rooms(
         answer.add_room(plan.section, plan.room_id, _room(plan, timeline, batch))
 
 
-def _timeline(timeline: Timeline, viewer: Viewer, extras: Extras, history: LogHistory) -> bytes:
+def _timeline(timeline: SyncTimeline, viewer: Viewer, extras: Extras, history: LogHistory) -> bytes:
     events = json_list([render(seen, viewer, extras) for seen in timeline.events])
     limited = b"true" if timeline.limited else b"false"
     batch = b'"timeline":{"events":%b,"limited":%b' % (events, limited)
@@ -120,7 +120,7 @@ def _room(plan: RoomPlan, timeline: bytes, state: bytes) -> bytes:
     return b"{%b}" % b",".join(parts)
 
 
-def _summary(summary: Summary) -> dict[str, Any]:
+def _summary(summary: RoomSummary) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "m.joined_member_count": summary.joined,
         "m.invited_member_count": summary.invited,

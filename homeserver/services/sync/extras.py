@@ -15,20 +15,20 @@ from federation.events.ids import RoomId
 from homeserver.rules.sync.sync_tokens import SyncToken
 from homeserver.services.ephemeral.typing import TypingToken
 from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
-from homeserver.services.sync.plans import Look, RoomPlan
+from homeserver.services.sync.plans import RoomPlan, SyncContext
 from homeserver.services.sync.sources import SyncSources
 from homeserver.storage.ephemeral.receipts import ReceiptRow
 
 Plans = dict[RoomId, RoomPlan]
 
 
-class SyncBeside:
+class SyncExtras:
     """Adds to the plans of rooms, and makes plans for rooms that have nothing else."""
 
     def __init__(self, sources: SyncSources) -> None:
         self._sources = sources
 
-    async def add(self, look: Look, plans: Plans, since: SyncToken | None) -> None:
+    async def add(self, look: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         """Adds to `plans` what is beside events."""
         wanted = look.ask.filter.room.ephemeral
         if wanted.allows_type("m.receipt"):
@@ -37,7 +37,7 @@ class SyncBeside:
             self._add_typing(look, plans, since)
         await self._add_account_data(look, plans)
 
-    def _joined(self, look: Look) -> list[RoomId]:
+    def _joined(self, look: SyncContext) -> list[RoomId]:
         wanted = look.ask.filter.room
         return [
             room_id
@@ -45,7 +45,7 @@ class SyncBeside:
             if user_room.membership == "join" and wanted.allows_room(room_id)
         ]
 
-    def _plan(self, look: Look, plans: Plans, room_id: RoomId) -> RoomPlan | None:
+    def _plan(self, look: SyncContext, plans: Plans, room_id: RoomId) -> RoomPlan | None:
         """The plan of a room, made if there is none yet; None when the room isn't wanted."""
         plan = plans.get(room_id)
         user_room = look.mine.get(room_id)
@@ -56,16 +56,16 @@ class SyncBeside:
         plan = plans[room_id] = RoomPlan(room_id, "join")
         return plan
 
-    async def _add_receipts(self, look: Look, plans: Plans) -> None:
+    async def _add_receipts(self, look: SyncContext, plans: Plans) -> None:
         ask, source = look.ask, self._sources.receipts
-        whole = [p.room_id for p in plans.values() if p.is_whole and p.section == "join"]
+        whole = [p.room_id for p in plans.values() if p.is_full and p.section == "join"]
         found: dict[RoomId, Sequence[ReceiptRow]] = {}
         if whole:
-            found.update(await source.since(whole, after=0, upto=ask.upto))
+            found.update(await source.since(whole, after=0, up_to=ask.up_to))
         if look.news is None:
             others = set(self._joined(look)).difference(whole)
             if others:
-                found.update(await source.since(others, after=ask.since or 0, upto=ask.upto))
+                found.update(await source.since(others, after=ask.since or 0, up_to=ask.up_to))
         else:
             for room_id, news in look.news.rooms.items():
                 if news.receipts and room_id not in whole:
@@ -76,7 +76,7 @@ class SyncBeside:
             if plan is not None and plan.section == "join":
                 plan.ephemeral.extend(events)
 
-    def _add_typing(self, look: Look, plans: Plans, since: SyncToken | None) -> None:
+    def _add_typing(self, look: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         typing = self._sources.typing
         token = None if since is None else TypingToken(since.boot, since.serial)
         if token == typing.token:
@@ -87,9 +87,9 @@ class SyncBeside:
             if plan is not None and users is not None:
                 plan.ephemeral.append(typing_event(users))
 
-    async def _add_account_data(self, look: Look, plans: Plans) -> None:
+    async def _add_account_data(self, look: SyncContext, plans: Plans) -> None:
         ask, wanted = look.ask, look.ask.filter.room.account_data
-        whole = {plan.room_id for plan in plans.values() if plan.is_whole}
+        whole = {plan.room_id for plan in plans.values() if plan.is_full}
         found: dict[tuple[RoomId, str], bytes] = {}
         if look.news is not None:
             for room_id, news in look.news.rooms.items():
@@ -97,7 +97,7 @@ class SyncBeside:
         if look.news is None or whole:
             after = 0 if whole else ask.since or 0
             for item in await self._sources.account_data.between(
-                ask.user_id, after=after, upto=ask.upto
+                ask.user_id, after=after, up_to=ask.up_to
             ):
                 room_id = RoomId(item.room_id)
                 if room_id in whole or (item.room_id and item.position > (ask.since or 0)):

@@ -30,7 +30,7 @@ from homeserver.engine.log.entries import (
 from homeserver.engine.log.tail import Placed
 
 
-class RoomNews(msgspec.Struct):
+class RoomDelta(msgspec.Struct):
     """What is new in one room. `events`: are there timeline events? `members`: did a
     member's state change, or the encryption for them?"""
 
@@ -41,11 +41,11 @@ class RoomNews(msgspec.Struct):
     account_data: dict[str, bytes] = {}
 
 
-class News(msgspec.Struct):
+class LogDelta(msgspec.Struct):
     """What is new for one reader. `device_users` are users whose device list changed, whether the
     reader shares a room with them or not."""
 
-    rooms: dict[RoomId, RoomNews] = {}
+    rooms: dict[RoomId, RoomDelta] = {}
     account_data: dict[str, bytes] = {}
     to_device: bool = False
     device_users: set[UserId] = set()
@@ -64,9 +64,9 @@ def scan(
     user_id: UserId,
     device_id: DeviceId,
     rooms: Mapping[RoomId, UserRoom],
-) -> News:
+) -> LogDelta:
     """Looks through `entries`; `rooms` are the memberships of the user now."""
-    news = News()
+    news = LogDelta()
     for placed in entries:
         entry = placed.entry
         if isinstance(entry, (EventEntry, StateEntry)):
@@ -86,14 +86,14 @@ def _concerns(user_room: UserRoom, position: int) -> bool:
     return user_room.membership == "join" or position <= user_room.position
 
 
-def _room(news: News, room_id: RoomId) -> RoomNews:
+def _room(news: LogDelta, room_id: RoomId) -> RoomDelta:
     found = news.rooms.get(room_id)
     if found is None:
-        found = news.rooms[room_id] = RoomNews()
+        found = news.rooms[room_id] = RoomDelta()
     return found
 
 
-def _note_change(room: RoomNews, placed: Placed) -> None:
+def _note_change(room: RoomDelta, placed: Placed) -> None:
     entry = placed.entry
     assert isinstance(entry, EventEntry | StateEntry)
     if isinstance(entry, EventEntry):
@@ -105,7 +105,7 @@ def _note_change(room: RoomNews, placed: Placed) -> None:
 
 
 def _note_receipt(
-    news: News, entry: ReceiptEntry, user_id: UserId, rooms: Mapping[RoomId, UserRoom]
+    news: LogDelta, entry: ReceiptEntry, user_id: UserId, rooms: Mapping[RoomId, UserRoom]
 ) -> None:
     user_room = rooms.get(entry.room_id)
     if user_room is None or user_room.membership != "join":
@@ -115,7 +115,7 @@ def _note_receipt(
     _room(news, entry.room_id).receipts.append(entry)
 
 
-def _note_own(news: News, entry: object, user_id: UserId, device_id: DeviceId) -> None:
+def _note_own(news: LogDelta, entry: object, user_id: UserId, device_id: DeviceId) -> None:
     if isinstance(entry, DeviceListEntry):
         news.device_users.add(entry.user_id)
     elif isinstance(entry, ToDeviceEntry):

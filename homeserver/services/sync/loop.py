@@ -33,12 +33,12 @@ from homeserver.rules.sync.sync_tokens import SyncToken, format_sync
 from homeserver.rules.timeline.visibility import VISIBILITY_KEY
 from homeserver.services.account_data.ignored_users import IgnoredUsers
 from homeserver.services.sync import answers
-from homeserver.services.sync.answers import Answer
+from homeserver.services.sync.answers import SyncResponse
 from homeserver.services.sync.ephemeral import account_data_event
-from homeserver.services.sync.extras import Plans, SyncBeside
+from homeserver.services.sync.extras import Plans, SyncExtras
 from homeserver.services.sync.lazy_members import LazyMembers
-from homeserver.services.sync.log_delta import RoomNews, scan
-from homeserver.services.sync.plans import Ask, Look, RoomPlan
+from homeserver.services.sync.log_delta import RoomDelta, scan
+from homeserver.services.sync.plans import RoomPlan, SyncContext, SyncScope
 from homeserver.services.sync.rooms.departed import DepartedRooms
 from homeserver.services.sync.rooms.invites import stripped_state
 from homeserver.services.sync.rooms.joined import RoomPlanner
@@ -71,7 +71,7 @@ class SyncEngine:
     clock: Clock
 
 
-_Chosen = tuple[RoomId, UserRoom, RoomNews | None]
+_Chosen = tuple[RoomId, UserRoom, RoomDelta | None]
 
 
 class Sync:
@@ -90,7 +90,7 @@ class Sync:
         self._departures = departures
         self._lazy = lazy_members
         self._sources = sources
-        self._beside = SyncBeside(sources)
+        self._beside = SyncExtras(sources)
         self._ignored = IgnoredUsers(sources.account_data, engine.committer)
 
     async def sync(self, request: SyncRequest) -> bytes:
@@ -129,15 +129,15 @@ class Sync:
 
     async def _answer(
         self, request: SyncRequest, since: SyncToken | None, looked: int
-    ) -> tuple[Answer, int]:
+    ) -> tuple[SyncResponse, int]:
         """An answer, and the position up to which there is nothing for the reader."""
         # Loads the memberships, so that reading them below is one step with the position.
         await self._engine.memberships.of(request.user_id)
         ignored = await self._ignored.of(request.user_id)
-        upto = self._engine.committer.position
+        up_to = self._engine.committer.position
         typing = self._sources.typing.token
-        look = await self._look(request, since, looked=looked, upto=upto, ignored=ignored)
-        answer = Answer()
+        look = await self._look(request, since, looked=looked, up_to=up_to, ignored=ignored)
+        answer = SyncResponse()
         await self._add_rooms(look, answer, since)
         await self._add_account_data(look, answer)
         to_device = await self._add_to_device(look, answer, since)
@@ -146,11 +146,11 @@ class Sync:
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
         history = self._engine.committer.history.id
         answer.next_batch = format_sync(
-            SyncToken(history, ((LOG, upto),), to_device, typing.boot, typing.count)
+            SyncToken(history, ((LOG, up_to),), to_device, typing.boot, typing.count)
         )
         news = look.news
         found_nothing = news is not None and not news.rooms and not answer.has_news
-        return answer, upto if found_nothing else looked
+        return answer, up_to if found_nothing else looked
 
     async def _look(
         self,
@@ -158,30 +158,32 @@ class Sync:
         since: SyncToken | None,
         *,
         looked: int,
-        upto: int,
+        up_to: int,
         ignored: frozenset[str],
-    ) -> Look:
+    ) -> SyncContext:
         mine = await self._engine.memberships.of(request.user_id)
-        ask = Ask(
+        ask = SyncScope(
             request.user_id,
             request.device_id,
             request.filter,
             since.position(LOG) if since is not None else None,
-            upto,
+            up_to,
             request.full_state,
             request.use_state_after,
             ignored,
         )
         tail = self._engine.committer.tail
-        is_near = looked >= tail.start and upto - looked <= limits.SYNC_TAIL_SCAN_ENTRIES
+        is_near = looked >= tail.start and up_to - looked <= limits.SYNC_TAIL_SCAN_ENTRIES
         if since is None or request.full_state or not is_near:
-            return Look(ask, dict(mine), None)
+            return SyncContext(ask, dict(mine), None)
         news = scan(tail.since(looked), ask.user_id, ask.device_id, mine)
-        return Look(ask, dict(mine) if news else mine, news)
+        return SyncContext(ask, dict(mine) if news else mine, news)
 
     # Rooms
 
-    async def _add_rooms(self, look: Look, answer: Answer, since: SyncToken | None) -> None:
+    async def _add_rooms(
+        self, look: SyncContext, answer: SyncResponse, since: SyncToken | None
+    ) -> None:
         chosen, open_rooms = self._choose(look)
         plans: Plans = {}
         await self._warm(chosen)
@@ -206,7 +208,7 @@ class Sync:
             kind = user_room.membership
             answer.add_room(kind, room_id, b'{"%b_state":%b}' % (kind.encode(), stripped))
 
-    def _viewer(self, ask: Ask) -> Viewer:
+    def _viewer(self, ask: SyncScope) -> Viewer:
         return Viewer(
             ask.user_id,
             ask.device_id,
@@ -215,7 +217,7 @@ class Sync:
             ask.filter.event_format == "federation",
         )
 
-    def _choose(self, look: Look) -> tuple[list[_Chosen], list[tuple[RoomId, UserRoom]]]:
+    def _choose(self, look: SyncContext) -> tuple[list[_Chosen], list[tuple[RoomId, UserRoom]]]:
         """The rooms that may have something new; and new invites and knocks."""
         chosen: list[_Chosen] = []
         open_rooms: list[tuple[RoomId, UserRoom]] = []
@@ -249,7 +251,7 @@ class Sync:
             await rooms.events({id_ for room in found for id_ in _asked_of_all(room)})
 
     async def _plan(
-        self, ask: Ask, room_id: RoomId, user_room: UserRoom, news: RoomNews | None
+        self, ask: SyncScope, room_id: RoomId, user_room: UserRoom, news: RoomDelta | None
     ) -> RoomPlan:
         section = "join" if user_room.membership == "join" else "leave"
         if news is not None and not news.events and not news.changes:
@@ -258,18 +260,18 @@ class Sync:
             return await self._departures.plan(ask, room_id, user_room)
         room = await self._engine.rooms.get(room_id)
         if room is None:
-            return RoomPlan(room_id, section, is_told=True)
+            return RoomPlan(room_id, section, is_listed=True)
         return await self._planner.joined(ask, room, user_room, news)
 
     # Beside rooms
 
-    async def _add_account_data(self, look: Look, answer: Answer) -> None:
+    async def _add_account_data(self, look: SyncContext, answer: SyncResponse) -> None:
         ask, wanted = look.ask, look.ask.filter.account_data
         if look.news is not None:
             found = look.news.account_data
         else:
             items = await self._sources.account_data.between(
-                ask.user_id, after=ask.since or 0, upto=ask.upto
+                ask.user_id, after=ask.since or 0, up_to=ask.up_to
             )
             found = {item.type: item.content for item in items if not item.room_id}
         answer.account_data += [
@@ -278,24 +280,28 @@ class Sync:
             if wanted.allows_type(kind)
         ]
 
-    async def _add_to_device(self, look: Look, answer: Answer, since: SyncToken | None) -> int:
+    async def _add_to_device(
+        self, look: SyncContext, answer: SyncResponse, since: SyncToken | None
+    ) -> int:
         """Adds messages for the device; returns how far the client has them then."""
         ask = look.ask
         after = since.to_device if since is not None else 0
         is_behind = ask.since is None or after < ask.since
         if look.news is not None and not look.news.to_device and not is_behind:
-            return ask.upto
+            return ask.up_to
         messages, last = await self._sources.to_device.pending(
             ask.user_id,
             ask.device_id,
             after=after,
-            upto=ask.upto,
+            up_to=ask.up_to,
             limit=limits.TO_DEVICE_PER_SYNC,
         )
         answer.to_device += messages
         return last
 
-    async def _add_device_lists(self, look: Look, answer: Answer, *, is_lost: bool) -> None:
+    async def _add_device_lists(
+        self, look: SyncContext, answer: SyncResponse, *, is_lost: bool
+    ) -> None:
         """`is_lost`: the reader comes from a lost future, where any device may have changed."""
         ask, news = look.ask, look.news
         if is_lost:
@@ -306,7 +312,7 @@ class Sync:
         if news is not None and not news.device_users and not news.concerns_members:
             return
         changed, left = await self._sources.device_lists.changes(
-            ask.user_id, after=ask.since, upto=ask.upto
+            ask.user_id, after=ask.since, up_to=ask.up_to
         )
         answer.device_lists = (sorted(changed), sorted(left))
 

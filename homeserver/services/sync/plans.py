@@ -13,19 +13,19 @@ import msgspec
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.rules.sync.filters import SyncFilter
-from homeserver.services.sync.log_delta import News
-from homeserver.services.sync.rooms.timelines import NOTHING, Timeline
+from homeserver.services.sync.log_delta import LogDelta
+from homeserver.services.sync.rooms.timelines import NOTHING, SyncTimeline
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """Who asks for what. `since` is the client's position, None when it has nothing; `upto` the
+class SyncScope(msgspec.Struct, frozen=True):
+    """Who asks for what. `since` is the client's position, None when it has nothing; `up_to` the
     position that the answer leads to."""
 
     user_id: UserId
     device_id: DeviceId
     filter: SyncFilter
     since: int | None
-    upto: int
+    up_to: int
     full_state: bool = False
     use_state_after: bool = False
     ignored: frozenset[str] = frozenset()
@@ -36,16 +36,16 @@ class Ask(msgspec.Struct, frozen=True):
         return (self.user_id, self.device_id)
 
 
-class Look(msgspec.Struct, frozen=True):
+class SyncContext(msgspec.Struct, frozen=True):
     """One look at what is new for a reader. `mine` are their memberships. `news` is what the log
     has; None when they start anew or are so far behind that it wasn't read."""
 
-    ask: Ask
+    ask: SyncScope
     mine: Mapping[RoomId, UserRoom]
-    news: News | None
+    news: LogDelta | None
 
 
-class Summary(msgspec.Struct, frozen=True):
+class RoomSummary(msgspec.Struct, frozen=True):
     """A room's summary; `heroes` None when the room has a name."""
 
     heroes: Sequence[UserId] | None
@@ -54,16 +54,16 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class RoomPlan(msgspec.Struct):
-    """What is to be sent of a room. `is_whole`: the client gets it from scratch. `is_told`: it is
+    """What is to be sent of a room. `is_full`: the client gets it from scratch. `is_listed`: it is
     named in the answer even when there is nothing in it (a membership changed)."""
 
     room_id: RoomId
     section: str
-    timeline: Timeline = NOTHING
+    timeline: SyncTimeline = NOTHING
     state: list[EventId] = []
-    is_whole: bool = False
-    summary: Summary | None = None
-    is_told: bool = False
+    is_full: bool = False
+    summary: RoomSummary | None = None
+    is_listed: bool = False
     ephemeral: list[bytes] = []
     account_data: list[bytes] = []
 
@@ -77,5 +77,5 @@ class RoomPlan(msgspec.Struct):
             or self.summary
             or self.ephemeral
             or self.account_data
-            or self.is_told
+            or self.is_listed
         )

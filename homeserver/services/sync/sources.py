@@ -1,6 +1,6 @@
 """What a sync takes from other services, as Protocols.
 
-Positions are those of the log; `after` is exclusive, `upto` inclusive. Content is JSON bytes.
+Positions are those of the log; `after` is exclusive, `up_to` inclusive. Content is JSON bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class ToDeviceSource(Protocol):
     """Messages that wait for a device."""
 
     async def pending(
-        self, user_id: UserId, device_id: DeviceId, *, after: int, upto: int, limit: int
+        self, user_id: UserId, device_id: DeviceId, *, after: int, up_to: int, limit: int
     ) -> tuple[list[bytes], int]:
         """The oldest `limit` messages, and the position up to which they reach."""
 
-    def acknowledge(self, user_id: UserId, device_id: DeviceId, upto: int) -> None:
+    def acknowledge(self, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
         """The device has what was sent up to a position. Cheap when there is nothing."""
 
 
@@ -31,7 +31,7 @@ class DeviceListSource(Protocol):
     """Changes of device lists and cross-signing keys of users whom a user shares rooms with."""
 
     async def changes(
-        self, user_id: UserId, *, after: int, upto: int
+        self, user_id: UserId, *, after: int, up_to: int
     ) -> tuple[Collection[UserId], Collection[UserId]]:
         """`changed` and `left`."""
 
@@ -39,7 +39,7 @@ class DeviceListSource(Protocol):
         """All whose devices the user keeps track of."""
 
 
-class KeyCounts(Protocol):
+class UnusedKeys(Protocol):
     """One-time keys left for each algorithm; algorithms with an unused fallback key."""
 
     @property
@@ -51,20 +51,22 @@ class KeyCounts(Protocol):
 class KeyCountSource(Protocol):
     """One-time keys of a device. Answered from memory as a rule: every sync asks."""
 
-    async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts: ...
+    async def counts(self, user_id: UserId, device_id: DeviceId) -> UnusedKeys: ...
 
 
 class AccountDataSource(Protocol):
     """A user's account data."""
 
-    async def between(self, user_id: UserId, *, after: int, upto: int) -> Sequence[AccountData]: ...
+    async def between(
+        self, user_id: UserId, *, after: int, up_to: int
+    ) -> Sequence[AccountData]: ...
 
 
 class ReceiptSource(Protocol):
     """The latest receipts of rooms, private ones of all users included."""
 
     async def since(
-        self, rooms: Collection[RoomId], *, after: int, upto: int
+        self, rooms: Collection[RoomId], *, after: int, up_to: int
     ) -> Mapping[RoomId, Sequence[ReceiptRow]]: ...
 
 

@@ -32,7 +32,7 @@ from homeserver.services.rooms.room_access import (
     CREATE,
     POWER_LEVELS,
     RoomAccess,
-    RoomEngine,
+    RoomContext,
     as_forbidden,
 )
 
@@ -54,7 +54,7 @@ class SendRequest:
 class Timeline:
     """Sends events that are no state."""
 
-    def __init__(self, engine: RoomEngine) -> None:
+    def __init__(self, engine: RoomContext) -> None:
         self._rooms = engine.rooms
         self._writer = engine.writer
         self._access = RoomAccess(engine)

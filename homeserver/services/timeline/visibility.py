@@ -210,7 +210,7 @@ class Visibility:
 
     async def _stay_until(self, room: Room, position: int, event_id: EventId) -> _Stay:
         """The event at that position, if there is one, was sent when they had left already."""
-        part = await self._reader.newest(room, after=0, upto=position, limit=1)
+        part = await self._reader.newest(room, after=0, up_to=position, limit=1)
         if not part.events:
             return _Stay(BEGINNING, event_id)
         n, fill = _order(part.events[0])

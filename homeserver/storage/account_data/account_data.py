@@ -69,7 +69,7 @@ async def load(
 
 
 async def load_between(
-    connection: Connection, user_id: UserId, *, after: int, upto: int
+    connection: Connection, user_id: UserId, *, after: int, up_to: int
 ) -> list[AccountData]:
     """A user's items whose last change has after < position <= upto, in order."""
     rows = await connection.fetch(
@@ -77,7 +77,7 @@ async def load_between(
         " WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
         user_id,
         after,
-        upto,
+        up_to,
     )
     return [AccountData(*row) for row in rows]
 

@@ -13,7 +13,7 @@ from federation.events.ids import DeviceId, UserId
 from homeserver.storage.database import Connection
 
 
-class Device(msgspec.Struct, frozen=True):
+class DeviceRow(msgspec.Struct, frozen=True):
     """A device of a user of ours."""
 
     device_id: DeviceId
@@ -25,12 +25,12 @@ class Device(msgspec.Struct, frozen=True):
 _COLUMNS = "device_id, display_name, last_seen_ms, last_seen_address"
 
 
-async def load_all(connection: Connection, user_id: UserId) -> list[Device]:
+async def load_all(connection: Connection, user_id: UserId) -> list[DeviceRow]:
     """All devices of a user, in order of their IDs."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 ORDER BY device_id", user_id
     )
-    return [Device(*row) for row in rows]
+    return [DeviceRow(*row) for row in rows]
 
 
 async def load_names(
@@ -47,12 +47,12 @@ async def load_names(
     return found
 
 
-async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> Device | None:
+async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> DeviceRow | None:
     """One device, None if the user has no such."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 AND device_id = $2", user_id, device_id
     )
-    return None if row is None else Device(*row)
+    return None if row is None else DeviceRow(*row)
 
 
 async def is_seen_at(connection: Connection, user_id: UserId, address: str) -> bool:

@@ -101,7 +101,7 @@ async def stream_id_now(connection: Connection) -> int:
 
 
 async def changed_between(
-    connection: Connection, users: Collection[UserId] | None, *, after: int, upto: int
+    connection: Connection, users: Collection[UserId] | None, *, after: int, up_to: int
 ) -> set[UserId]:
     """Users (of `users`, or all) with a change at after < position <= upto."""
     if users is None:
@@ -109,7 +109,7 @@ async def changed_between(
             "SELECT DISTINCT user_id FROM device_list_changes"
             " WHERE position > $1 AND position <= $2",
             after,
-            upto,
+            up_to,
         )
     else:
         rows = await connection.fetch(
@@ -117,19 +117,19 @@ async def changed_between(
             " WHERE user_id = ANY($1::text[]) AND position > $2 AND position <= $3",
             list(users),
             after,
-            upto,
+            up_to,
         )
     return {UserId(row[0]) for row in rows}
 
 
-async def load_changes(connection: Connection, *, after: int, upto: int) -> list[DeviceListChange]:
+async def load_changes(connection: Connection, *, after: int, up_to: int) -> list[DeviceListChange]:
     """All changes with after < position <= upto, in order."""
     rows = await connection.fetch(
         "SELECT position, user_id, devices, cross_signing, previous, stream_id"
         " FROM device_list_changes"
         " WHERE position > $1 AND position <= $2 ORDER BY position",
         after,
-        upto,
+        up_to,
     )
     return [
         DeviceListChange(row[0], UserId(row[1]), tuple(row[2]), row[3], row[4], row[5])
@@ -139,7 +139,7 @@ async def load_changes(connection: Connection, *, after: int, upto: int) -> list
 
 async def load_change(connection: Connection, position: int) -> DeviceListChange | None:
     """The change at a position."""
-    found = await load_changes(connection, after=position - 1, upto=position)
+    found = await load_changes(connection, after=position - 1, up_to=position)
     return found[0] if found else None
 
 
@@ -152,7 +152,7 @@ async def latest_stream_id(connection: Connection, user_id: UserId) -> int:
 
 
 async def state_between(
-    connection: Connection, room_ids: Collection[RoomId], *, after: int, upto: int
+    connection: Connection, room_ids: Collection[RoomId], *, after: int, up_to: int
 ) -> list[Row]:
     """Changes of members and of encryption of rooms in a stretch of the log, in order. Reads what
     `rooms` and `state_changes` own: one query for all rooms of a reader."""
@@ -163,6 +163,6 @@ async def state_between(
         " AND c.position > $2 AND c.position <= $3 ORDER BY c.position",
         list(room_ids),
         after,
-        upto,
+        up_to,
     )
     return rows

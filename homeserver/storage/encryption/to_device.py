@@ -43,7 +43,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, ToDeviceRow]]
 
 
 async def load(
-    connection: Connection, user_id: UserId, device_id: DeviceId, after: int, upto: int, limit: int
+    connection: Connection, user_id: UserId, device_id: DeviceId, after: int, up_to: int, limit: int
 ) -> list[tuple[int, bytes]]:
     """The oldest `limit` messages of a device with after < position <= upto."""
     rows = await connection.fetch(
@@ -52,7 +52,7 @@ async def load(
         user_id,
         device_id,
         after,
-        upto,
+        up_to,
         limit,
     )
     return [(row[0], row[1]) for row in rows]
@@ -82,13 +82,13 @@ async def count_by_sender(
     return [((UserId(row[0]), DeviceId(row[1])), UserId(row[2]), row[3], row[4]) for row in rows]
 
 
-async def delete(connection: Connection, user_id: UserId, device_id: DeviceId, upto: int) -> None:
+async def delete(connection: Connection, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
     """Forgets a device's messages up to a position."""
     await connection.execute(
         "DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = $2 AND position <= $3",
         user_id,
         device_id,
-        upto,
+        up_to,
     )
 
 

@@ -70,7 +70,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, ReceiptRow]])
 
 
 async def load_between(
-    connection: Connection, room_ids: Collection[RoomId], *, after: int, upto: int
+    connection: Connection, room_ids: Collection[RoomId], *, after: int, up_to: int
 ) -> list[Receipt]:
     """Receipts of these rooms with after < position <= upto, in order of position."""
     rows = await connection.fetch(
@@ -78,7 +78,7 @@ async def load_between(
         " AND position > $2 AND position <= $3 ORDER BY position",
         list(room_ids),
         after,
-        upto,
+        up_to,
     )
     return [_entry(row) for row in rows]
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from federation.events.ids import EventId, RoomId
-from federation.ports import Waiting, WaitingPlace
+from federation.ports import WaitingEvent, WaitingPlace
 from homeserver.storage.database import Connection, Database
 
 
-async def keep(connection: Connection, waiting: Sequence[Waiting]) -> None:
+async def keep(connection: Connection, waiting: Sequence[WaitingEvent]) -> None:
     """Adds events to their rooms' queues, in order; those that wait already stay as they are."""
     await connection.execute(
         "INSERT INTO inbox (room_id, event_id, origin, pdu, version, received_ms, attempts)"
@@ -38,7 +38,7 @@ async def listed(connection: Connection) -> list[WaitingPlace]:
     return [WaitingPlace(*row) for row in rows]
 
 
-async def load(connection: Connection, room_id: RoomId, event_id: EventId) -> Waiting | None:
+async def load(connection: Connection, room_id: RoomId, event_id: EventId) -> WaitingEvent | None:
     """One that waits; None when it doesn't any more."""
     row = await connection.fetchrow(
         "SELECT event_id, room_id, origin, pdu, version, received_ms, attempts FROM inbox"
@@ -46,7 +46,7 @@ async def load(connection: Connection, room_id: RoomId, event_id: EventId) -> Wa
         room_id,
         event_id,
     )
-    return None if row is None else Waiting(*row)
+    return None if row is None else WaitingEvent(*row)
 
 
 async def remove(connection: Connection, room_id: RoomId, event_ids: Collection[EventId]) -> None:
@@ -71,13 +71,13 @@ async def postpone(connection: Connection, room_id: RoomId, event_ids: Collectio
     )
 
 
-class Inbox:
+class InboxRows:
     """The InboxStore over a pool."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def keep(self, waiting: Sequence[Waiting]) -> None:
+    async def keep(self, waiting: Sequence[WaitingEvent]) -> None:
         """See `keep`; durable when it returns."""
         async with self._database.connection() as connection:
             await keep(connection, waiting)
@@ -87,7 +87,7 @@ class Inbox:
         async with self._database.connection() as connection:
             return await listed(connection)
 
-    async def load(self, room_id: RoomId, event_id: EventId) -> Waiting | None:
+    async def load(self, room_id: RoomId, event_id: EventId) -> WaitingEvent | None:
         """See `load`."""
         async with self._database.connection() as connection:
             return await load(connection, room_id, event_id)

@@ -34,7 +34,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, RemoteEduRow]
 
 
 async def load(
-    connection: Connection, destination: ServerName, *, after: int, upto: int, limit: int
+    connection: Connection, destination: ServerName, *, after: int, up_to: int, limit: int
 ) -> list[tuple[int, bytes]]:
     """The oldest `limit` EDUs (position, JSON) for a server with after < position <= upto."""
     rows = await connection.fetch(
@@ -42,16 +42,16 @@ async def load(
         " AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
         destination,
         after,
-        upto,
+        up_to,
         limit,
     )
     return [(row[0], row[1]) for row in rows]
 
 
-async def delete(connection: Connection, destination: ServerName, upto: int) -> None:
+async def delete(connection: Connection, destination: ServerName, up_to: int) -> None:
     """Forgets what a server took: all up to a position."""
     await connection.execute(
-        "DELETE FROM remote_edus WHERE destination = $1 AND position <= $2", destination, upto
+        "DELETE FROM remote_edus WHERE destination = $1 AND position <= $2", destination, up_to
     )
 
 

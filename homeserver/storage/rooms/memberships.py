@@ -100,7 +100,7 @@ async def forget(connection: Connection, user_id: str, room_id: str) -> None:
     )
 
 
-async def servers_came(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
+async def servers_joined(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
     """Rows of (room_nid, server, position): the server's first user joined."""
     await connection.execute(
         "INSERT INTO room_servers (room_nid, server, joined_position)"
@@ -109,7 +109,7 @@ async def servers_came(connection: Connection, rows: Sequence[tuple[int, str, in
     )
 
 
-async def servers_went(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
+async def servers_left(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
     """Rows of (room_nid, server, position): the server's last user left."""
     await connection.execute(
         "UPDATE room_servers s SET left_position = u.position FROM unnest($1::bigint[],"
@@ -169,7 +169,7 @@ async def servers_reset(
 
 
 async def device_changes_for(
-    connection: Connection, server: str, own: str, *, after: int, upto: int, limit: int
+    connection: Connection, server: str, own: str, *, after: int, up_to: int, limit: int
 ) -> list[int]:
     """Positions of changes of devices of users of ours who share a room with `server` now, that it
     was in when the change came: who comes later asks for the list as it is."""
@@ -183,7 +183,7 @@ async def device_changes_for(
         server,
         own,
         after,
-        upto,
+        up_to,
         limit,
     )
     return [row["position"] for row in rows]
@@ -197,7 +197,7 @@ _SHARES_ANOTHER = (
 
 
 async def joins_shown_to(
-    connection: Connection, server: str, own: str, *, after: int, upto: int, limit: int
+    connection: Connection, server: str, own: str, *, after: int, up_to: int, limit: int
 ) -> list[tuple[int, str]]:
     """(position, user) where users of ours, who shared no room with `server` then, joined one that
     it was in, and is in still; `limit` is passed by those at one position. Reads what
@@ -214,7 +214,7 @@ async def joins_shown_to(
         server,
         own,
         after,
-        upto,
+        up_to,
         limit,
     )
     return [(row["position"], row["state_key"]) for row in rows]

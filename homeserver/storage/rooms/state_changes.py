@@ -40,14 +40,14 @@ async def insert(connection: Connection, rows: Sequence[StateChangeRow]) -> None
     )
 
 
-async def between(connection: Connection, room_nid: int, after: int, upto: int) -> list[Row]:
+async def between(connection: Connection, room_nid: int, after: int, up_to: int) -> list[Row]:
     """Those of a room with after < position <= upto, in order."""
     return await connection.fetch(
         "SELECT position, type, state_key, event_id, membership, former FROM state_changes"
         " WHERE room_nid = $1 AND position > $2 AND position <= $3 ORDER BY position",
         room_nid,
         after,
-        upto,
+        up_to,
     )
 
 

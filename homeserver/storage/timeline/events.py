@@ -237,7 +237,7 @@ async def newest_of_each(connection: Connection, room_nids: Sequence[int], limit
 
 
 async def newest(
-    connection: Connection, room_nid: int, *, after: int, upto: int, limit: int
+    connection: Connection, room_nid: int, *, after: int, up_to: int, limit: int
 ) -> list[Row]:
     """Live events with after < position <= upto, newest first. Within a room, `n` and `position`
     of live events grow together, so the walk down the order index stops at `limit`."""
@@ -246,7 +246,7 @@ async def newest(
         " AND position > $2 AND position <= $3 ORDER BY n DESC LIMIT $4",
         room_nid,
         after,
-        upto,
+        up_to,
         limit,
     )
 

@@ -1,6 +1,6 @@
 """Verdicts on another server's word, and when they are made again.
 
-Owns the tables `unproven_parents` and `proofs_due`, and the column `events.unproven`.
+Owns the tables `unproven_parents` and `rechecks_due`, and the column `events.unproven`.
 
 Rules:
 1. An event that is stored as unproven has a row for each of its parents; they go once it is proven.

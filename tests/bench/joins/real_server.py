@@ -15,9 +15,15 @@ from aiohttp import web
 
 from federation.events.ids import ServerName
 from federation.ports import FederationSettings, StoredServerKey
-from homeserver.api.http.router import Dispatch
+from homeserver.api.http.router import Router
 from homeserver.app.engine import Engine, make_engine
-from homeserver.app.federation import Surroundings, WayOut, make_line, make_way_in, make_way_out
+from homeserver.app.federation import (
+    FederationContext,
+    OutboundFederation,
+    make_inbound,
+    make_outbound,
+    make_requests,
+)
 from homeserver.clock import SystemClock
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
@@ -42,8 +48,8 @@ class RealServer:
     """One that runs; `handle` answers other servers."""
 
     engine: Engine
-    way_out: WayOut
-    dispatch: Dispatch[object]
+    way_out: OutboundFederation
+    dispatch: Router[object]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Finds the endpoint."""
@@ -67,11 +73,11 @@ async def real_server(
         name, ca_paths=[net.ca_path], address_overrides=net.addresses, allow_private_addresses=True
     )
     supervisor = Supervisor(clock, metrics)
-    around = Surroundings(settings, key_of(name), clock, metrics, supervisor)
-    way_out = make_way_out(around, engine, make_line(around, database))
+    around = FederationContext(settings, key_of(name), clock, metrics, supervisor)
+    way_out = make_outbound(around, engine, make_requests(around, database))
     users, sink = MemoryUsers(name), RecordingSink()
-    way_in = make_way_in(around, engine, way_out, users=users, edus=sink, invites=OpenGate())
-    dispatch: Dispatch[object] = Dispatch()
+    way_in = make_inbound(around, engine, way_out, users=users, edus=sink, invites=OpenGate())
+    dispatch: Router[object] = Router()
     for method, template, handler in way_in.routes.table():
         dispatch.add(method, template, handler)
     committing = asyncio.ensure_future(engine.committer.run())

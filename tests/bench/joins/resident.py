@@ -49,7 +49,7 @@ async def import_room(server: RealServer, room: SignedRoom, now_ms: int) -> None
     )
     state = list(room.state.values())
     joined = JoinedRoom(room.room_id, VERSION, join, state, room.events)
-    await server.engine.residents.import_join(joined)
+    await server.engine.remote_event_writer.import_join(joined)
 
 
 def leave_alone(server: RealServer, members: int) -> None:

@@ -23,7 +23,7 @@ import trustme
 import uvloop
 
 from federation.events.ids import RoomId, UserId
-from federation.transport.joining.joining import MembershipWish
+from federation.transport.joining.joining import MembershipRequest
 from local_postgres import EmbeddedCluster
 from tests.bench.joins.measuring import Cost, Phases, Stalls, measured, settle_memory
 from tests.bench.joins.real_server import Net, RealServer, real_server
@@ -88,14 +88,14 @@ def timed_phases(server: RealServer, patch: pytest.MonkeyPatch) -> Phases:
     """Counts the parts of a join of a server."""
     phases = Phases()
     way_out, engine = server.way_out, server.engine
-    imports = engine.residents._imports
+    imports = engine.remote_event_writer._imports
     for name, owner, method in [
         ("template, request, answer", way_out.line.client, "send"),
         ("parsing, hashes, IDs", way_out.fetcher, "parse"),
         ("signatures", way_out.signatures, "check_many"),
         ("authorisation", way_out.fetcher, "check"),
         ("outliers into PostgreSQL", imports, "store_outliers"),
-        ("the unit that makes it current", engine.residents, "import_join"),
+        ("the unit that makes it current", engine.remote_event_writer, "import_join"),
         ("the rest", way_out.handshakes, "join"),
     ]:
         patch.setattr(owner, method, phases.of(name, getattr(owner, method)))
@@ -118,7 +118,9 @@ async def join_of(urls: list[str], members: int, folder: Path, postmaster: int) 
                 await told(resident)
                 room_id = RoomId(listens["room_id"])
                 async with measured(postmaster) as cost:
-                    wish = MembershipWish(room_id, UserId(f"@new:{JOINER}"), {"displayname": "New"})
+                    wish = MembershipRequest(
+                        room_id, UserId(f"@new:{JOINER}"), {"displayname": "New"}
+                    )
                     await joiner.way_out.handshakes.join(wish, [RESIDENT])
                 tell(resident)
                 other = await told(resident)

@@ -13,8 +13,8 @@ from e2ee.crypto.primitives import (
     SessionKeyRefused,
 )
 from e2ee.crypto.ratchets import (
-    Account,
     InboundGroupSession,
+    OlmAccount,
     OlmSession,
     OutboundGroupSession,
     Overlap,
@@ -24,9 +24,9 @@ KEY = PickleKey(bytes(range(32)))
 OTHER_KEY = PickleKey(bytes(32))
 
 
-def channel() -> tuple[Account, Account, OlmSession]:
+def channel() -> tuple[OlmAccount, OlmAccount, OlmSession]:
     """Two accounts, and the first one's session to the second."""
-    alice, bob = Account.new(), Account.new()
+    alice, bob = OlmAccount.new(), OlmAccount.new()
     bob.generate_one_time_keys(1)
     [one_time] = bob.unpublished_one_time_keys().values()
     return alice, bob, alice.open_outbound(bob.curve25519, one_time)
@@ -54,7 +54,7 @@ def test_a_one_time_key_is_dropped_only_after_its_message_decrypted() -> None:
     """A damaged first message doesn't cost the key; a good one does."""
     alice, bob, outgoing = channel()
     first = outgoing.encrypt(b"one")
-    mallory = Account.new()
+    mallory = OlmAccount.new()
     with pytest.raises(OlmSessionRefused):
         bob.open_inbound(mallory.curve25519, first)
     assert bob.open_inbound(alice.curve25519, first)[1] == b"one"
@@ -64,13 +64,13 @@ def test_a_one_time_key_is_dropped_only_after_its_message_decrypted() -> None:
 
 def test_a_fallback_key_serves_many_and_two_are_kept() -> None:
     """The last one still opens after one rotation, not after two."""
-    bob = Account.new()
+    bob = OlmAccount.new()
     bob.generate_fallback_key()
     [fallback] = bob.unpublished_fallback_key().values()
     bob.mark_keys_as_published()
     assert bob.unpublished_fallback_key() == {}
     for rotations in range(3):
-        alice = Account.new()
+        alice = OlmAccount.new()
         message = alice.open_outbound(bob.curve25519, fallback).encrypt(b"x")
         if rotations < 2:
             assert bob.open_inbound(alice.curve25519, message)[1] == b"x"
@@ -83,12 +83,12 @@ def test_a_fallback_key_serves_many_and_two_are_kept() -> None:
 def test_a_pickle_opens_with_its_key_only() -> None:
     """For all four kinds."""
     _, _, session = channel()
-    account = Account.new()
+    account = OlmAccount.new()
     outbound = OutboundGroupSession.new()
     inbound = InboundGroupSession.from_session_key(outbound.session_key())
-    assert Account.from_pickle(account.pickle(KEY), KEY).ed25519 == account.ed25519
+    assert OlmAccount.from_pickle(account.pickle(KEY), KEY).ed25519 == account.ed25519
     with pytest.raises(PickleRefused):
-        Account.from_pickle(account.pickle(KEY), OTHER_KEY)
+        OlmAccount.from_pickle(account.pickle(KEY), OTHER_KEY)
     with pytest.raises(PickleRefused):
         OlmSession.from_pickle(session.pickle(KEY), OTHER_KEY)
     with pytest.raises(PickleRefused):
@@ -155,7 +155,7 @@ def test_what_isnt_a_session_key_or_message_is_refused() -> None:
 
 def test_secrets_dont_show() -> None:
     """`repr` has public names only."""
-    account, session = Account.new(), OutboundGroupSession.new()
+    account, session = OlmAccount.new(), OutboundGroupSession.new()
     inbound = InboundGroupSession.from_session_key(session.session_key())
     _, _, olm = channel()
     for value in (account, session, inbound, olm):

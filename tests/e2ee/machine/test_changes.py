@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from e2ee.machine import changes
-from e2ee.machine.changes import Changes, Ledger, Unsaved
+from e2ee.machine.changes import Changes, PendingChanges, Unsaved
 from tests.e2ee.record_shelf import RecordShelf
 
 
@@ -17,7 +17,7 @@ class Note(msgspec.Struct, frozen=True):
 def test_changes_are_seen_before_they_are_saved_and_after() -> None:
     """Put, remove, all of a kind."""
     shelf = RecordShelf()
-    ledger = Ledger(shelf)
+    ledger = PendingChanges(shelf)
     assert ledger.load("note", "a", Note) is None
     ledger.put("note", "a", Note("1"))
     ledger.put("note", "b", Note("2"))
@@ -29,12 +29,12 @@ def test_changes_are_seen_before_they_are_saved_and_after() -> None:
     assert ledger.load("note", "a", Note) is None
     assert ledger.all("note", Note) == {"b": Note("2"), "c": Note("4")}
     ledger.save(shelf.apply)
-    assert Ledger(shelf).all("note", Note) == {"b": Note("2"), "c": Note("4")}
+    assert PendingChanges(shelf).all("note", Note) == {"b": Note("2"), "c": Note("4")}
 
 
 def test_a_value_is_released_only_when_all_is_saved() -> None:
     """And doesn't show before."""
-    ledger = Ledger(RecordShelf())
+    ledger = PendingChanges(RecordShelf())
     ledger.put("note", "a", Note("1"))
     unsaved = Unsaved("CIPHERTEXT")
     assert "CIPHERTEXT" not in repr(unsaved)
@@ -46,7 +46,7 @@ def test_a_value_is_released_only_when_all_is_saved() -> None:
 
 def test_a_failed_write_keeps_the_changes() -> None:
     """They are written with the next."""
-    ledger = Ledger(RecordShelf())
+    ledger = PendingChanges(RecordShelf())
     ledger.put("note", "a", Note("1"))
 
     def fail(changes: Changes) -> None:
@@ -66,7 +66,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest records are read again from the store, or from what waits to be saved."""
     monkeypatch.setattr(changes, "_CACHED_MAX", 3)
     shelf = RecordShelf()
-    ledger = Ledger(shelf)
+    ledger = PendingChanges(shelf)
     for number in range(10):
         ledger.put("note", str(number), Note(str(number)))
     assert len(ledger._cache) == 3

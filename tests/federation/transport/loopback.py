@@ -32,7 +32,7 @@ from federation.transport.inbound.policy_servers import PolicyServers, Recommend
 from federation.transport.inbound.transactions import Transaction, parse_transaction
 from federation.transport.joining.departures import Departures
 from federation.transport.joining.invite_states import InviteStates
-from federation.transport.joining.joining import Handshakes, MembershipWish
+from federation.transport.joining.joining import Joining, MembershipRequest
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.client import FederationClient
@@ -40,7 +40,7 @@ from federation.transport.requests.dialer import Dialer
 from federation.transport.requests.event_fetcher import EventFetcher
 from federation.transport.requests.keyring import Keyring
 from federation.transport.requests.queries import Queries
-from federation.transport.requests.resolve import Resolver, SystemNames
+from federation.transport.requests.resolve import ServerResolver, SystemNames
 from federation.transport.requests.well_known import WellKnown
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler
@@ -104,7 +104,7 @@ class Peer:
         self.dialer = Dialer(net.client_tls)
         self.names = SystemNames(self.clock)
         well_known = WellKnown(self.dialer, self.names.addresses, self.clock)
-        self.resolver = Resolver(self.names, well_known, net.addresses)
+        self.resolver = ServerResolver(self.names, well_known, net.addresses)
         self.neighbours: set[ServerName] = set()
         self.client = FederationClient(
             settings,
@@ -166,7 +166,7 @@ class Peer:
             self.client,
             OutboxPorts(self.feed, self.destinations, self.clock, self.metrics, self.tasks.spawn),
         )
-        self.handshakes = Handshakes(
+        self.handshakes = Joining(
             self.key,
             self.client,
             fetcher=self.fetcher,
@@ -233,7 +233,7 @@ class Peer:
     async def join(self, other: Peer, room_id: RoomId, localpart: str = "bob") -> UserId:
         """Joins a user of this server through another."""
         user = self.user(localpart)
-        await self.handshakes.join(MembershipWish(room_id, user, {}), [other.name])
+        await self.handshakes.join(MembershipRequest(room_id, user, {}), [other.name])
         return user
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from federation.ports import (
     Refused,
     StoredServerKey,
     UserDevices,
-    Waiting,
+    WaitingEvent,
     WaitingPlace,
 )
 
@@ -128,9 +128,9 @@ class MemoryInbox:
     """InboxStore."""
 
     def __init__(self) -> None:
-        self.waiting: dict[EventId, Waiting] = {}
+        self.waiting: dict[EventId, WaitingEvent] = {}
 
-    async def keep(self, waiting: Sequence[Waiting]) -> None:
+    async def keep(self, waiting: Sequence[WaitingEvent]) -> None:
         for one in waiting:
             self.waiting.setdefault(one.event_id, one)
 
@@ -139,7 +139,7 @@ class MemoryInbox:
             WaitingPlace(one.event_id, one.room_id, one.origin) for one in self.waiting.values()
         ]
 
-    async def load(self, room_id: RoomId, event_id: EventId) -> Waiting | None:
+    async def load(self, room_id: RoomId, event_id: EventId) -> WaitingEvent | None:
         return self.waiting.get(event_id)
 
     async def remove(self, room_id: RoomId, event_ids: Collection[EventId]) -> None:

@@ -26,10 +26,10 @@ from federation.graph.resolution.state_resolution import resolve
 from federation.ports import (
     Clock,
     JoinedRoom,
-    KnownEvent,
-    PolicyUnasked,
+    PolicyServerChanged,
     Refused,
     ResidentAnswer,
+    StoredEvent,
     Template,
 )
 
@@ -43,7 +43,7 @@ class MemoryRooms:
     def __init__(self, name: ServerName, key: SigningKey, clock: Clock) -> None:
         self.first_depths: dict[RoomId, int] = {}
         self.name, self.key, self.clock = name, key, clock
-        self.events: dict[EventId, KnownEvent] = {}
+        self.events: dict[EventId, StoredEvent] = {}
         self.before: dict[EventId, State] = {}
         self.versions: dict[RoomId, RoomVersion] = {}
         self.head_ids: dict[RoomId, list[EventId]] = {}
@@ -134,7 +134,7 @@ class MemoryRooms:
     async def room_version(self, room_id: RoomId) -> RoomVersion | None:
         return self.versions.get(room_id)
 
-    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         return {one: self.events[one] for one in event_ids if one in self.events}
 
     async def heads(self, room_id: RoomId) -> tuple[EventId, ...]:
@@ -272,13 +272,13 @@ class MemoryRooms:
                 and isinstance(verdict, SoftFailed)
                 and isinstance(verdict.failure, NotRecommended)
             ):
-                raise PolicyUnasked
+                raise PolicyServerChanged
         self._place(event, before, verdict)
         return verdict
 
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> None:
         for one in events:
-            known = KnownEvent(one, rejected=one.event_id in rejected, outlier=True)
+            known = StoredEvent(one, rejected=one.event_id in rejected, outlier=True)
             self.events.setdefault(one.event_id, known)
 
     async def store_backfill(
@@ -290,7 +290,7 @@ class MemoryRooms:
         state: dict[StateKey, EventId] = {}
         for one in events:
             state = dict(states.get(one.event_id, state))
-            self.events[one.event_id] = KnownEvent(one, rejected=one.event_id in rejected)
+            self.events[one.event_id] = StoredEvent(one, rejected=one.event_id in rejected)
             self.before[one.event_id] = dict(state)
             if one.is_state:
                 state[one.key] = one.event_id
@@ -323,7 +323,7 @@ class MemoryRooms:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
         policy = await self.policy_server(event.room_id)
         if check_policy(event, policy) is not None and policy != asked:
-            raise PolicyUnasked
+            raise PolicyServerChanged
         servers = sorted(await self.joined_servers(event.room_id))
         self._place(event, before, Accepted())
         chain = await self.auth_chain([event.event_id, *before.values()])
@@ -337,7 +337,7 @@ class MemoryRooms:
     # --- state ------------------------------------------------------------------------------------
 
     def _place(self, event: Event, before: State, verdict: Final) -> None:
-        known = KnownEvent(event)
+        known = StoredEvent(event)
         known = replace(known, rejected=isinstance(verdict, Rejected))
         known = replace(known, soft_failed=isinstance(verdict, SoftFailed))
         self.events[event.event_id] = known

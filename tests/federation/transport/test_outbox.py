@@ -212,7 +212,7 @@ async def test_keys_of_many_transactions_go_before_the_messages_that_they_open()
         ]
 
         async def owed(server: ServerName, cursor: int, **limits: int) -> Owed:
-            return Owed(numbered(2), keys, upto=0) if cursor < 0 else Owed([], [], upto=0)
+            return Owed(numbered(2), keys, up_to=0) if cursor < 0 else Owed([], [], up_to=0)
 
         with patch.object(a.feed, "owed", owed):
             a.outbox.on_owed([b.name])

@@ -17,7 +17,7 @@ from homeserver.api.accounts.accounts import AccountsApi
 from homeserver.api.accounts.devices import DevicesApi
 from homeserver.api.accounts.logins import LoginsApi
 from homeserver.api.accounts.profiles import ProfilesApi
-from homeserver.api.http.app import Edge, FederationRoute
+from homeserver.api.http.app import FederationRoute, HttpApp
 from homeserver.api.http.routes import Route, table
 from homeserver.api.http.server import HttpServer
 from homeserver.api.server_info import ServerInfoApi
@@ -37,7 +37,7 @@ from homeserver.services.accounts.profiles import Profiles
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.services.accounts.seen_devices import SeenDevices
 from homeserver.services.accounts.tokens import Tokens
-from homeserver.services.accounts.uia import Proofs, Uia
+from homeserver.services.accounts.uia import StageChecks, Uia
 from homeserver.storage import logs
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.engine_store import PostgresStore
@@ -162,7 +162,7 @@ async def account_server(
     passwords = Passwords(os.urandom, hasher=CHEAP)
     parts = _parts(server, config, clock, passwords)
     tokens, limiter = parts.tokens, parts.limiter
-    edge = Edge(
+    edge = HttpApp(
         table([*parts.routes, routes()]),
         federation=federation,
         tokens=tokens,
@@ -246,7 +246,7 @@ def _parts(
         LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
     )
 
-    proofs = Proofs(accounts.is_password_right, accounts.is_token_usable, resolve)
+    proofs = StageChecks(accounts.is_password_right, accounts.is_token_usable, resolve)
     uia = Uia(clock, os.urandom, proofs, limiter=limiter)
     profiles = Profiles(
         database,

@@ -22,7 +22,7 @@ from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom
 from homeserver.app.engine import RoomEngine, build_engine
-from homeserver.engine.recheck.proofs import Proofs
+from homeserver.engine.recheck.proofs import Rechecks
 from homeserver.engine.rooms.room import Room
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.text import unescape
@@ -129,9 +129,9 @@ class Here:
     metrics: CountingMetrics
 
     @property
-    def proofs(self) -> Proofs:
+    def proofs(self) -> Rechecks:
         """Its worker."""
-        return self.engine.residents.proofs
+        return self.engine.remote_event_writer.proofs
 
     @property
     def room_id(self) -> RoomId:
@@ -147,7 +147,7 @@ class Here:
 
     async def prove(self) -> None:
         """Works off all that is due."""
-        await self.proofs.work_off(self.room_id)
+        await self.proofs.drain(self.room_id)
 
     # What comes in
 
@@ -157,7 +157,7 @@ class Here:
         event = self.graph.add(draft("m.room.member", content, user, sender=user), *parents)
         told = self.graph.state_before(event) if state is None else state
         events = [self.graph.events[one] for one in told.values()]
-        await self.engine.residents.import_join(
+        await self.engine.remote_event_writer.import_join(
             JoinedRoom(
                 self.room_id,
                 self.graph.version,
@@ -174,15 +174,17 @@ class Here:
         verdict: Verdict = Accepted()
         for event in events:
             known = self.graph.auth_chain(event.auth_events)
-            await self.engine.residents.store_outliers(known, [])
+            await self.engine.remote_event_writer.store_outliers(known, [])
             before = await self.engine.events.state_before(event)
             assert before is not None, "its parents are here"
             room = await self.room()
-            verdict = await self.engine.residents.accept(event, await self._judged(event, room))
+            verdict = await self.engine.remote_event_writer.accept(
+                event, await self._judged(event, room)
+            )
         return verdict
 
     async def _judged(self, event: Event, room: Room) -> Verdict:
-        branches = await self.engine.residents.states_after(room, event.prev_events)
+        branches = await self.engine.remote_event_writer.states_after(room, event.prev_events)
         assert branches, "its parents are here"
         await self.engine.committer.numbers.ready(5)
         resolver = self.engine.writer.stager._resolver
@@ -194,14 +196,14 @@ class Here:
     async def accept_with(self, event: Event, told: State) -> Verdict:
         """Hands in an event after a gap, judged by the state that a server tells."""
         chain = self.graph.auth_chain([*told.values(), *event.auth_events])
-        await self.engine.residents.store_outliers(chain, [])
-        refs = await self.engine.residents._imports._refs(list(told.values()))
+        await self.engine.remote_event_writer.store_outliers(chain, [])
+        refs = await self.engine.remote_event_writer._imports._refs(list(told.values()))
         room = await self.room()
         from immutables import Map
 
         judged = await self.proofs._judge.judge(room, event, Map(refs), at_hand={})
         assert judged is not None
-        return await self.engine.residents.accept_with_state(event, judged, told)
+        return await self.engine.remote_event_writer.accept_with_state(event, judged, told)
 
     async def backfill(self, *events: Event, told: Mapping[EventId, State] | None = None) -> None:
         """Hands in fetched history, parents first; with true words for its open ends."""
@@ -212,11 +214,13 @@ class Here:
                 states[event.event_id] = self.graph.state_before(event)
         states.update(told or {})
         for state in states.values():
-            await self.engine.residents.store_outliers(self.graph.auth_chain(state.values()), [])
+            await self.engine.remote_event_writer.store_outliers(
+                self.graph.auth_chain(state.values()), []
+            )
         for event in events:
             chain = self.graph.auth_chain(event.auth_events)
-            await self.engine.residents.store_outliers(chain, [])
-        await self.engine.residents.store_backfill(events, states)
+            await self.engine.remote_event_writer.store_outliers(chain, [])
+        await self.engine.remote_event_writer.store_backfill(events, states)
 
     # What is stored
 

@@ -131,7 +131,7 @@ class LargeWorld:
     async def accept(self, event: Event, parents: Sequence[EventId]) -> Event:
         """Hands in an event of another server."""
         event = with_parents(event, parents)
-        verdict = await self.engine.residents.accept(event, Accepted())
+        verdict = await self.engine.remote_event_writer.accept(event, Accepted())
         assert verdict == Accepted(), verdict
         return event
 

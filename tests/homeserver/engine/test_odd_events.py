@@ -55,7 +55,7 @@ REJECTED = [
 async def bobs_room(world: World) -> RoomId:
     levels = draft("m.room.power_levels", {"users": {BOB: 90}}, "")
     room_id = await world.create_room([levels])
-    await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+    await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
     return room_id
 
 
@@ -73,10 +73,10 @@ async def test_an_odd_event_is_kept_and_the_room_goes_on(
     async with running(postgres_url) as world:
         room_id = await bobs_room(world)
         event = await world.remote(room_id, odd)
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
         await check_stored(world, event)
         after = await world.remote(room_id, message("after", BOB))
-        assert await world.engine.residents.accept(after, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(after, Accepted()) == Accepted()
     async with running(postgres_url) as world:
         await check_stored(world, event)
         if event.is_state:
@@ -93,7 +93,7 @@ async def test_an_odd_event_that_is_refused_is_kept_with_a_readable_reason(
     async with running(postgres_url) as world:
         room_id = await bobs_room(world)
         event = await world.remote(room_id, odd)
-        verdict = await world.engine.residents.accept(event, Accepted())
+        verdict = await world.engine.remote_event_writer.accept(event, Accepted())
         assert isinstance(verdict, SoftFailed)
         assert str(verdict.failure).isprintable()
         await check_stored(world, event)
@@ -144,7 +144,7 @@ async def test_numbers_of_old_versions_are_kept_and_shown(postgres_url: str) -> 
             "origin_server_ts": 2**63 - 1,
         }
         event = sign_event(template, room.version, HS1, KEY_2)
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
         await check_stored(world, event)
         shown = (await world.engine.rooms.client_events([event.event_id]))[event.event_id]
         assert json.loads(shown)["content"] == {"a": numbers}

@@ -36,7 +36,7 @@ BAN = draft("m.room.member", {"membership": "ban"}, BOB)
 async def room_with_bob(world: World) -> RoomId:
     levels = draft("m.room.power_levels", {"users": {BOB: 50}}, "")
     room_id = await world.create_room([levels])
-    await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+    await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
     return room_id
 
 
@@ -48,7 +48,7 @@ async def fork(world: World, room_id: RoomId) -> tuple[EventId, Event]:
         room_id, draft("m.room.topic", {"topic": "t"}, "", sender=BOB), parents=heads
     )
     ours = await world.say(room_id, "beside it")
-    await world.engine.residents.accept(topic, Accepted())
+    await world.engine.remote_event_writer.accept(topic, Accepted())
     return ours, topic
 
 
@@ -121,14 +121,14 @@ async def reset(world: World) -> Reset:
     )
     for user in (BOB, CAROL):
         join = draft("m.room.member", {"membership": "join"}, user, sender=user)
-        await world.engine.residents.accept_handshake(await world.remote(room_id, join))
+        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, join))
     heads = [head.event_id for head in (await world.room(room_id)).view.heads]
     said = draft("m.room.topic", {"topic": "t"}, "", sender=BOB)
     topic = await world.remote(room_id, said, parents=heads)
     less = draft("m.room.power_levels", {"users": {BOB: 0, CAROL: 100}}, "", sender=CAROL)
     demotion = await world.remote(room_id, less, parents=heads)
     for event in (topic, demotion):
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
     room = await world.room(room_id)
     assert ("m.room.topic", "") not in room.view.state
     return Reset(room_id, topic, demotion, room.view.position)
@@ -215,7 +215,9 @@ async def test_a_soft_failed_event_is_explained_by_the_rule_that_decided(
         room_id = await room_with_bob(world)
         late = await world.remote(room_id, message("late", sender=BOB))
         await world.engine.writer.send(room_id, BAN)
-        assert isinstance(await world.engine.residents.accept(late, Accepted()), SoftFailed)
+        assert isinstance(
+            await world.engine.remote_event_writer.accept(late, Accepted()), SoftFailed
+        )
         event = await told(postgres_url, late.event_id)
         assert event["verdict"] == "soft_failed"
         assert event["reason"].startswith("sender_not_joined")
@@ -232,10 +234,10 @@ async def test_a_soft_failed_event_is_explained_by_the_rule_that_decided(
 async def test_a_rejected_event_is_explained(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room()
-        await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
         topic = await world.remote(room_id, draft("m.room.topic", {}, "", sender=BOB))
         verdict = Rejected(AuthFailure(AuthRule.LEVEL_TOO_LOW, "@bob:hs2 has 0 of 50"))
-        await world.engine.residents.accept(topic, verdict)
+        await world.engine.remote_event_writer.accept(topic, verdict)
         event = await told(postgres_url, topic.event_id)
         assert event["verdict"] == "rejected"
         assert event["checks"]["state_before"]["rule"] == "level_too_low"

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from homeserver import limits
-from homeserver.api.http.app import Edge
+from homeserver.api.http.app import HttpApp
 from homeserver.api.http.server import HttpServer
 from homeserver.config import Listener
 from tests.hostile.clients.conftest import Scene
@@ -121,7 +121,7 @@ async def test_a_request_that_never_ends_is_given_up(
     begun: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "KEEP_ALIVE_S", 0.1)
-    http = HttpServer(cast(Edge, OneAnswer()), [Listener(address="127.0.0.1:0")])
+    http = HttpServer(cast(HttpApp, OneAnswer()), [Listener(address="127.0.0.1:0")])
     await http.start()
     try:
         reader, writer = await asyncio.open_connection(*http.addresses[0])

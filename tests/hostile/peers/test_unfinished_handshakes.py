@@ -1,4 +1,4 @@
-"""Handshakes that break off: the real server is stopped while a peer has its signed event, or the
+"""Joining that break off: the real server is stopped while a peer has its signed event, or the
 peer falls silent. In the end both sides say the same.
 
 Spec: server-server API, "Joining Rooms", "Leaving Rooms", "Knocking upon a room".
@@ -20,7 +20,7 @@ import trustme
 from federation import limits
 from federation.events.canonical_json import JsonObject
 from homeserver.engine.remote.outside_memberships import OutsideMemberships
-from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from tests.faults.servers import until
 from tests.hostile.clients.running_server import Server, running
 from tests.hostile.peers.conftest import World
@@ -80,7 +80,7 @@ async def test_what_a_stop_left_half_done_is_finished_by_the_next_run(
         room.script()
         path = f"/{kind}/{quote(room.room_id)}?via={peer.name}"
         with monkeypatch.context() as patch:
-            patch.setattr(Residents, "import_join", hang)
+            patch.setattr(RemoteEventWriter, "import_join", hang)
             patch.setattr(OutsideMemberships, "keep", hang)
             async with served(postgres_url, peer, lasting) as server:
                 alice = await server.register("alice")
@@ -172,10 +172,10 @@ async def test_refusing_an_invite_of_a_silent_server_is_quick_and_reaches_it_lat
         async with served(postgres_url, peer, lasting) as server:
             room.script()
 
-            async def is_told() -> bool:
+            async def is_listed() -> bool:
                 return sent(peer, "leave") == 1
 
-            await until(is_told, "the peer learns of it, after a restart too")
+            await until(is_listed, "the peer learns of it, after a restart too")
             (leave,) = [body for _, path, body in peer.asked if "/send_leave/" in path]
             assert leave["content"] == {"membership": "leave", "reason": "no"}
 
@@ -198,11 +198,11 @@ async def test_a_withdrawn_invite_reaches_a_server_that_was_down_over_a_restart(
             peer.target = server.tls_address
             world = World(server, alice, peer, peer)
 
-            async def is_told() -> bool:
+            async def is_listed() -> bool:
                 heard = await peer.request("GET", f"{V1}/version")  # it is up again
                 assert heard.status == 200
                 return any(pdu["room_id"] == room_id for pdu in pdus(world))
 
-            await until(is_told, "the peer learns that the invite is no more")
+            await until(is_listed, "the peer learns that the invite is no more")
             (got,) = [pdu for pdu in pdus(world) if pdu["room_id"] == room_id]
             assert (got["state_key"], got["content"]["membership"]) == (peer.user(), "leave")

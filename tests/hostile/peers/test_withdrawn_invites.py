@@ -72,10 +72,10 @@ async def test_the_peer_gets_an_invite_once_and_then_its_end(world: World, end: 
     await world.server.ok("POST", f"{path}/invite", target, by=world.alice)
     await world.server.ok("POST", f"{path}/{end}", target, by=world.alice)
 
-    async def is_told() -> bool:
+    async def is_listed() -> bool:
         return any(pdu["room_id"] == room_id for pdu in pdus(world))
 
-    await until(is_told, "the peer learns that the invite is no more")
+    await until(is_listed, "the peer learns that the invite is no more")
     (got,) = [pdu for pdu in pdus(world) if pdu["room_id"] == room_id]
     expected = "leave" if end == "kick" else "ban"
     assert (got["state_key"], got["content"]["membership"]) == (target["user_id"], expected)

@@ -23,13 +23,13 @@ from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateK
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.ports import Clock, Refused
-from federation.transport.joining.failures import HandshakeFailed
-from federation.transport.joining.joining import Handshakes, MembershipWish
+from federation.transport.joining.failures import JoiningFailed
+from federation.transport.joining.joining import Joining, MembershipRequest
 from federation.transport.requests.client import FailureKind, FederationError
 from federation.transport.requests.queries import Queries
 from homeserver import errors
 from homeserver.engine.local.writer import Signer
-from homeserver.engine.remote.remote_event_writer import Residents
+from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.directory import LookUp, Target
@@ -53,11 +53,11 @@ _STRIPPED: Sequence[StateKey] = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class RoomEntrance:
+class RoomWriters:
     """The engine, as far as handshakes end in it."""
 
     rooms: Rooms
-    residents: Residents
+    remote_event_writer: RemoteEventWriter
 
 
 AskForGuests: TypeAlias = Callable[[ServerName, RoomId], Awaitable[bool]]
@@ -69,8 +69,8 @@ class HandshakeRooms:
 
     def __init__(
         self,
-        handshakes: Handshakes,
-        entrance: RoomEntrance,
+        handshakes: Joining,
+        entrance: RoomWriters,
         *,
         signer: Signer,
         clock: Clock,
@@ -86,7 +86,7 @@ class HandshakeRooms:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.join`."""
-        wish = MembershipWish(
+        wish = MembershipRequest(
             room_id, user_id, content, await self._not_before_ms(room_id, user_id)
         )
         await _told(self._handshakes.join(wish, servers))
@@ -105,13 +105,13 @@ class HandshakeRooms:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.leave`."""
-        await _told(self._handshakes.leave(MembershipWish(room_id, user_id, content), servers))
+        await _told(self._handshakes.leave(MembershipRequest(room_id, user_id, content), servers))
 
     async def knock(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.knock`."""
-        await _told(self._handshakes.knock(MembershipWish(room_id, user_id, content), servers))
+        await _told(self._handshakes.knock(MembershipRequest(room_id, user_id, content), servers))
 
     async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
         """`RemoteRooms.guests_may_join`. The first that answers is believed: what it says is
@@ -128,7 +128,7 @@ class HandshakeRooms:
     async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
         """`InvitingRooms.draft_invite`."""
         now = replace(draft, origin_server_ts=self._clock.now_ms())
-        template = await _told(self._entrance.residents.template(now, room_id))
+        template = await _told(self._entrance.remote_event_writer.template(now, room_id))
         try:
             event = sign_event(
                 template.event, template.version, self._signer.server_name, self._signer.key
@@ -137,7 +137,7 @@ class HandshakeRooms:
             raise errors.too_large(error.reason) from error
         except InvalidEvent as error:
             raise errors.bad_json(error.reason) from error
-        recommended, _ = await self._entrance.residents.recommended(event)
+        recommended, _ = await self._entrance.remote_event_writer.recommended(event)
         pdu: JsonObject = canonical_json.decode(recommended.raw)
         return pdu
 
@@ -150,10 +150,10 @@ class HandshakeRooms:
         known = (await self._entrance.rooms.events([event.event_id])).get(event.event_id)
         if known is not None and not known.outlier:
             return event.event_id
-        event, asked = await self._entrance.residents.recommended(event)
+        event, asked = await self._entrance.remote_event_writer.recommended(event)
         stripped = await self._stripped(room, event.sender)
         signed = await _told(self._handshakes.invite(event, stripped))
-        verdict = await _told(self._entrance.residents.accept_own(signed, asked=asked))
+        verdict = await _told(self._entrance.remote_event_writer.accept_own(signed, asked=asked))
         if not isinstance(verdict, Accepted):
             raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
         return signed.event_id
@@ -168,9 +168,9 @@ async def _told(work: Awaitable[T]) -> T:
     """A handshake's result; its failures as MatrixError."""
     try:
         return await work
-    except (HandshakeFailed, Refused) as error:
+    except (JoiningFailed, Refused) as error:
         told = MatrixError(error.status, error.errcode, error.error, extra=error.extra)
-        uncertain = error.uncertain if isinstance(error, HandshakeFailed) else ()
+        uncertain = error.uncertain if isinstance(error, JoiningFailed) else ()
         raise (HandshakeUncertain(told, uncertain) if uncertain else told) from error
 
 

@@ -20,7 +20,7 @@ from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.rate_limits import RateLimiter, limit_exceeded
 from homeserver.services.engine_ports import UserRooms
-from homeserver.services.rooms.membership import People
+from homeserver.services.rooms.membership import MemberDirectory
 from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database
 
@@ -32,7 +32,11 @@ class RemoteInvites:
     """Judges each invite before it is read further."""
 
     def __init__(
-        self, database: Database, people: People, memberships: UserRooms, limiter: RateLimiter
+        self,
+        database: Database,
+        people: MemberDirectory,
+        memberships: UserRooms,
+        limiter: RateLimiter,
     ) -> None:
         self._database, self._people = database, people
         self._memberships, self._limiter = memberships, limiter

@@ -24,12 +24,12 @@ from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync import sync_diff
-from homeserver.services.sync.plans import Ask, RoomPlan
-from homeserver.services.sync.rooms.state import Moment, SyncState, before, settled
+from homeserver.services.sync.plans import RoomPlan, SyncScope
+from homeserver.services.sync.rooms.state import StateMoment, SyncState, before, settled
 from homeserver.services.sync.rooms.timelines import (
     NOTHING,
     RoomReader,
-    Timeline,
+    SyncTimeline,
     Timelines,
     allows,
 )
@@ -66,7 +66,7 @@ class DepartedRooms:
         self._timelines = timelines
         self._state = state
 
-    async def plan(self, ask: Ask, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+    async def plan(self, ask: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
         """What is told of a room by which membership ended at `user_room.position`."""
         room = await self._rooms.get(room_id)
         ended = None if room is None else await self._reader.place(room, user_room.event_id)
@@ -75,12 +75,12 @@ class DepartedRooms:
         changes: Sequence[tuple[int, StateChange]] = ()
         if ask.since is not None:
             changes = await self._reader.changes(
-                room, after=ask.since, upto=min(ask.upto, user_room.position)
+                room, after=ask.since, up_to=min(ask.up_to, user_room.position)
             )
         stay = await self._stay(ask, room, ended, changes)
         if stay is None:
             timeline = _with_end(ask, NOTHING, ended)
-            plan = RoomPlan(room_id, "leave", timeline, is_told=True)
+            plan = RoomPlan(room_id, "leave", timeline, is_listed=True)
             chosen: dict[StateKey, EventId] = {}
         else:
             plan = await self._plan_stay(ask, room, user_room, stay, ended)
@@ -91,9 +91,9 @@ class DepartedRooms:
         plan.state = list((await self._state.filtered(chosen, ask.filter.room.state)).values())
         return plan
 
-    async def _outside(self, ask: Ask, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+    async def _outside(self, ask: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
         """A room that we aren't in: an invite or a knock ended."""
-        plan = RoomPlan(room_id, "leave", is_told=True)
+        plan = RoomPlan(room_id, "leave", is_listed=True)
         event = await self._memberships.outside_event(ask.user_id, room_id)
         if event is not None and event.event_id == user_room.event_id:
             entry = EventEntry(room_id, event, nid=0, order=(0, 0), kept_client=kept_client(event))
@@ -101,23 +101,23 @@ class DepartedRooms:
         return plan
 
     async def _plan_stay(
-        self, ask: Ask, room: Room, user_room: UserRoom, stay: _Stay, ended: Placed
+        self, ask: SyncScope, room: Room, user_room: UserRoom, stay: _Stay, ended: Placed
     ) -> RoomPlan:
         timeline = await self._timelines.newest(
             room,
             RoomReader(ask.user_id, user_room, ask.ignored),
             ask.filter.room.timeline,
             after=ask.since or 0 if stay.is_known else 0,
-            upto=min(ask.upto, user_room.position),
-            is_whole=not stay.is_known,
+            up_to=min(ask.up_to, user_room.position),
+            is_full=not stay.is_known,
         )
         timeline = _with_end(ask, timeline, ended)
-        is_whole = not stay.is_known or ask.full_state
-        return RoomPlan(room.room_id, "leave", timeline, is_whole=is_whole, is_told=True)
+        is_full = not stay.is_known or ask.full_state
+        return RoomPlan(room.room_id, "leave", timeline, is_full=is_full, is_listed=True)
 
     async def _choose(
         self,
-        ask: Ask,
+        ask: SyncScope,
         room: Room,
         plan: RoomPlan,
         stay: _Stay,
@@ -126,11 +126,11 @@ class DepartedRooms:
         """The state to send; takes out of the plan's timeline what would contradict it."""
         me: StateKey = (_MEMBER, ask.user_id)
         own: dict[StateKey, EventId] = {me: event_entry(stay.ended).event.event_id}
-        if not plan.is_whole:
+        if not plan.is_full:
             if not ask.use_state_after:
                 plan.timeline = settled(plan.timeline, {**sync_diff.last(told), **own}.get)
             return self._state.delta(ask, plan.timeline, told)
-        end = Moment(await self._rooms.state_after(room, stay.event_id) or {}, own)
+        end = StateMoment(await self._rooms.state_after(room, stay.event_id) or {}, own)
         if not ask.use_state_after:
             plan.timeline = settled(plan.timeline, end.get)
         moment = end if ask.use_state_after else before(end, plan.timeline)
@@ -145,7 +145,7 @@ class DepartedRooms:
 
     async def _stay(
         self,
-        ask: Ask,
+        ask: SyncScope,
         room: Room,
         ended: Placed,
         changes: Sequence[tuple[int, StateChange]],
@@ -179,7 +179,7 @@ def _is_end(change: StateChange) -> bool:
     return change.former == "join" != change.membership and change.event_id is not None
 
 
-def _with_end(ask: Ask, timeline: Timeline, ended: Placed) -> Timeline:
+def _with_end(ask: SyncScope, timeline: SyncTimeline, ended: Placed) -> SyncTimeline:
     """The timeline with the event that ended the membership, unless the filter is against it."""
     wanted, entry = ask.filter.room.timeline, event_entry(ended)
     if entry.event.event_id in timeline.ids or wanted.limit == 0 or not allows(wanted, entry):

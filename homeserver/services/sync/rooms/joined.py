@@ -21,10 +21,10 @@ from homeserver.engine.rooms.reader import Reader
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync import sync_diff
 from homeserver.services.sync.lazy_members import LazyMembers
-from homeserver.services.sync.log_delta import RoomNews
-from homeserver.services.sync.plans import Ask, RoomPlan, Summary
-from homeserver.services.sync.rooms.state import Moment, SyncState, before, settled
-from homeserver.services.sync.rooms.timelines import RoomReader, Timeline, Timelines
+from homeserver.services.sync.log_delta import RoomDelta
+from homeserver.services.sync.plans import RoomPlan, RoomSummary, SyncScope
+from homeserver.services.sync.rooms.state import StateMoment, SyncState, before, settled
+from homeserver.services.sync.rooms.timelines import RoomReader, SyncTimeline, Timelines
 
 _MEMBER = "m.room.member"
 
@@ -32,10 +32,10 @@ _MEMBER = "m.room.member"
 class _Facts(msgspec.Struct, frozen=True):
     """What was found out about a joined room before its state is chosen."""
 
-    timeline: Timeline
+    timeline: SyncTimeline
     changes: Sequence[tuple[int, StateChange]]
-    is_whole: bool
-    summary: Summary | None
+    is_full: bool
+    summary: RoomSummary | None
 
 
 class RoomPlanner:
@@ -56,47 +56,47 @@ class RoomPlanner:
         self._lazy = lazy_members
 
     async def joined(
-        self, ask: Ask, room: Room, user_room: UserRoom, news: RoomNews | None
+        self, ask: SyncScope, room: Room, user_room: UserRoom, news: RoomDelta | None
     ) -> RoomPlan:
         """A room in which the reader is. `news` is what the log has since `ask.since`; None when
         the log wasn't read."""
         is_new = ask.since is None or await self._is_newly_joined(ask, room, user_room)
-        is_whole = is_new or ask.full_state
+        is_full = is_new or ask.full_state
         timeline = await self._timelines.newest(
             room,
             RoomReader(ask.user_id, user_room, ask.ignored),
             ask.filter.room.timeline,
             after=0 if is_new or ask.since is None else ask.since,
-            upto=ask.upto,
-            is_whole=is_new,
+            up_to=ask.up_to,
+            is_full=is_new,
         )
-        changes = [] if is_whole else await self._changes(ask, room, news)
+        changes = [] if is_full else await self._changes(ask, room, news)
         if not ask.use_state_after:
-            final = self._state.at(room, ask.upto).get if is_whole else sync_diff.last(changes).get
+            final = self._state.at(room, ask.up_to).get if is_full else sync_diff.last(changes).get
             timeline = settled(timeline, final)
         summary = None
-        if is_whole or sync_diff.changes_summary(changes):
+        if is_full or sync_diff.changes_summary(changes):
             summary = await self._summary(room, ask.user_id)
-        facts = _Facts(timeline, changes, is_whole, summary)
+        facts = _Facts(timeline, changes, is_full, summary)
         chosen = self._choose(ask, room, facts)
         if ask.filter.room.state.lazy_load_members:
             await self._add_lazy(ask, room, facts, chosen)
         state = await self._state.filtered(chosen, ask.filter.room.state)
         return RoomPlan(
-            room.room_id, "join", timeline, list(state.values()), is_whole, summary, is_told=is_new
+            room.room_id, "join", timeline, list(state.values()), is_full, summary, is_listed=is_new
         )
 
     # State
 
     async def _changes(
-        self, ask: Ask, room: Room, news: RoomNews | None
+        self, ask: SyncScope, room: Room, news: RoomDelta | None
     ) -> Sequence[tuple[int, StateChange]]:
         if news is not None:
-            return [one for one in news.changes if one[0] <= ask.upto]
-        return await self._reader.changes(room, after=ask.since or 0, upto=ask.upto)
+            return [one for one in news.changes if one[0] <= ask.up_to]
+        return await self._reader.changes(room, after=ask.since or 0, up_to=ask.up_to)
 
-    def _choose(self, ask: Ask, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
-        if not facts.is_whole:
+    def _choose(self, ask: SyncScope, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
+        if not facts.is_full:
             if not facts.changes:
                 return {}
             return self._state.delta(ask, facts.timeline, facts.changes)
@@ -105,19 +105,19 @@ class RoomPlanner:
             return self._state.without_members(room, moment)
         return self._state.whole(room, moment)
 
-    def _moment(self, ask: Ask, room: Room, timeline: Timeline) -> Moment:
+    def _moment(self, ask: SyncScope, room: Room, timeline: SyncTimeline) -> StateMoment:
         if ask.use_state_after:
-            return self._state.at(room, ask.upto)
-        return before(self._state.at(room, ask.upto), timeline)
+            return self._state.at(room, ask.up_to)
+        return before(self._state.at(room, ask.up_to), timeline)
 
     async def _add_lazy(
-        self, ask: Ask, room: Room, facts: _Facts, chosen: dict[StateKey, EventId]
+        self, ask: SyncScope, room: Room, facts: _Facts, chosen: dict[StateKey, EventId]
     ) -> None:
         """Adds to `chosen` the members that lazy loading asks for and the client lacks."""
         members = {seen.entry.event.sender for seen in facts.timeline.events}
         if facts.summary is not None and facts.summary.heroes:
             members.update(facts.summary.heroes)
-        if facts.is_whole:
+        if facts.is_full:
             members.add(ask.user_id)
         moment = self._moment(ask, room, facts.timeline)
         for member in members:
@@ -125,19 +125,19 @@ class RoomPlanner:
             event_id = moment.get(key)
             if event_id is None or key in chosen:
                 continue
-            is_own = facts.is_whole and member == ask.user_id
+            is_own = facts.is_full and member == ask.user_id
             if is_own or not self._is_redundant(ask, room, member, event_id):
                 chosen[key] = event_id
         self._remember(ask, room, facts.timeline, chosen)
 
-    def _is_redundant(self, ask: Ask, room: Room, member: str, event_id: EventId) -> bool:
+    def _is_redundant(self, ask: SyncScope, room: Room, member: str, event_id: EventId) -> bool:
         if ask.filter.room.state.include_redundant_members or ask.since is None:
             return False
         key = (room.room_id, member)
         return self._lazy.has(ask.device, key, event_id, since=ask.since)
 
     def _remember(
-        self, ask: Ask, room: Room, timeline: Timeline, chosen: Mapping[StateKey, EventId]
+        self, ask: SyncScope, room: Room, timeline: SyncTimeline, chosen: Mapping[StateKey, EventId]
     ) -> None:
         sent = [
             ((room.room_id, key[1]), event_id)
@@ -149,16 +149,16 @@ class RoomPlanner:
             if event.type == _MEMBER and event.state_key is not None:
                 sent.append(((room.room_id, event.state_key), event.event_id))
         if sent:
-            self._lazy.remember(ask.device, sent, position=ask.upto)
+            self._lazy.remember(ask.device, sent, position=ask.up_to)
 
     # Membership and summary
 
-    async def _is_newly_joined(self, ask: Ask, room: Room, user_room: UserRoom) -> bool:
+    async def _is_newly_joined(self, ask: SyncScope, room: Room, user_room: UserRoom) -> bool:
         """Was the reader not in the room at their position?"""
         since = ask.since or 0
         if user_room.position <= since:
             return False
-        changes = await self._reader.changes(room, after=since, upto=user_room.position)
+        changes = await self._reader.changes(room, after=since, up_to=user_room.position)
         key = (_MEMBER, ask.user_id)
         first = next((change for _, change in changes if change.key == key), None)
         if first is None or first.event_id is None:
@@ -170,9 +170,9 @@ class RoomPlanner:
         known = (await self._rooms.events([replaces])).get(replaces)
         return known is None or known.event.membership != "join"
 
-    async def _summary(self, room: Room, user_id: UserId) -> Summary:
+    async def _summary(self, room: Room, user_id: UserId) -> RoomSummary:
         view = room.view
         if await self._state.is_named(room):
-            return Summary(None, view.joined, view.invited)
+            return RoomSummary(None, view.joined, view.invited)
         others = [hero for hero in self._state.heroes(room) if hero != user_id]
-        return Summary(others[: sync_diff.HEROES], view.joined, view.invited)
+        return RoomSummary(others[: sync_diff.HEROES], view.joined, view.invited)

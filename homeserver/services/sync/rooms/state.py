@@ -28,8 +28,8 @@ from homeserver.engine.rooms.rooms import Room, Rooms, RoomView
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync import sync_diff
 from homeserver.rules.sync.filters import EventFilter
-from homeserver.services.sync.plans import Ask
-from homeserver.services.sync.rooms.timelines import Timeline
+from homeserver.services.sync.plans import SyncScope
+from homeserver.services.sync.rooms.timelines import SyncTimeline
 from homeserver.services.timeline.visibility import REDACTION
 
 NAMING_KEYS: Mapping[StateKey, str] = {
@@ -41,7 +41,7 @@ NAMING_KEYS: Mapping[StateKey, str] = {
 _MEMBER = "m.room.member"
 
 
-class Moment(msgspec.Struct, frozen=True):
+class StateMoment(msgspec.Struct, frozen=True):
     """A room's state at a moment: a map, and the keys in which the moment differs from it."""
 
     state: Mapping[StateKey, StateRef]
@@ -80,29 +80,29 @@ class SyncState:
         self._rooms = rooms
         self._indexes: OrderedDict[RoomId, _Index] = OrderedDict()
 
-    def at(self, room: Room, upto: int) -> Moment:
+    def at(self, room: Room, up_to: int) -> StateMoment:
         """The state as of a log position, not long ago: what was committed since is put back."""
         view = room.view
         former: dict[StateKey, EventId | None] = {}
-        _put_back_later(room, view, upto, former)
-        return Moment(view.state, former)
+        _put_back_later(room, view, up_to, former)
+        return StateMoment(view.state, former)
 
     # Lists
 
     def delta(
-        self, ask: Ask, timeline: Timeline, changes: Sequence[tuple[int, StateChange]]
+        self, ask: SyncScope, timeline: SyncTimeline, changes: Sequence[tuple[int, StateChange]]
     ) -> dict[StateKey, EventId]:
         """`state` (or `state_after`) of an incremental sync; `changes` are those that it tells."""
         if ask.use_state_after:
             return sync_diff.last(changes)
-        start = ask.upto + 1 if timeline.start is None else timeline.start
+        start = ask.up_to + 1 if timeline.start is None else timeline.start
         return sync_diff.state_delta(changes, start=start, timeline=timeline.ids)
 
-    def whole(self, room: Room, moment: Moment) -> dict[StateKey, EventId]:
+    def whole(self, room: Room, moment: StateMoment) -> dict[StateKey, EventId]:
         """All state at a moment."""
         return moment.overlaid((key, ref.event_id) for key, ref in moment.state.items())
 
-    def without_members(self, room: Room, moment: Moment) -> dict[StateKey, EventId]:
+    def without_members(self, room: Room, moment: StateMoment) -> dict[StateKey, EventId]:
         """All state at a moment but the members."""
         whole = moment.overlaid(self._index(room, moment.state).others)
         return {key: event_id for key, event_id in whole.items() if key[0] != _MEMBER}
@@ -157,7 +157,7 @@ class SyncState:
         )
 
 
-def before(end: Moment, timeline: Timeline) -> Moment:
+def before(end: StateMoment, timeline: SyncTimeline) -> StateMoment:
     """The state before the timeline's first event, from that at the end: what the timeline changes
     is put back."""
     former = dict(end.put_back)
@@ -167,10 +167,10 @@ def before(end: Moment, timeline: Timeline) -> Moment:
         if event.state_key is not None and event.key not in put_back:
             put_back.add(event.key)
             former[event.key] = seen.entry.replaces
-    return Moment(end.state, former)
+    return StateMoment(end.state, former)
 
 
-def settled(timeline: Timeline, final: Callable[[StateKey], EventId | None]) -> Timeline:
+def settled(timeline: SyncTimeline, final: Callable[[StateKey], EventId | None]) -> SyncTimeline:
     """The timeline without events that would leave a client with other state than the room's.
 
     A client applies a timeline's state events. Where the last one of a key isn't what the room has
@@ -187,14 +187,14 @@ def settled(timeline: Timeline, final: Callable[[StateKey], EventId | None]) -> 
 
 
 def _put_back_later(
-    room: Room, view: RoomView, upto: int, former: dict[StateKey, EventId | None]
+    room: Room, view: RoomView, up_to: int, former: dict[StateKey, EventId | None]
 ) -> None:
-    """Adds the former values of keys that events after `upto` changed."""
-    if view.position <= upto:
+    """Adds the former values of keys that events after `up_to` changed."""
+    if view.position <= up_to:
         return
     later = []
     for placed in reversed(room.ring):
-        if placed.position <= upto:
+        if placed.position <= up_to:
             break
         later.append(event_entry(placed))
     for entry in reversed(later):

@@ -42,7 +42,7 @@ class RoomReader(msgspec.Struct, frozen=True):
     ignored: frozenset[str] = frozenset()
 
 
-class Timeline(msgspec.Struct, frozen=True):
+class SyncTimeline(msgspec.Struct, frozen=True):
     """What a reader gets. `read` has all events that were looked at, oldest first."""
 
     events: list[Seen]
@@ -60,7 +60,7 @@ class Timeline(msgspec.Struct, frozen=True):
         """The events that the reader gets."""
         return {seen.entry.event.event_id for seen in self.events}
 
-    def without(self, keys: Collection[StateKey]) -> Timeline:
+    def without(self, keys: Collection[StateKey]) -> SyncTimeline:
         """The same without state events of some keys. What is left out before the first event is
         found by paging backwards."""
         kept = [
@@ -75,7 +75,7 @@ class Timeline(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, events=kept, prev=prev)
 
 
-NOTHING = Timeline([], (), False, None)
+NOTHING = SyncTimeline([], (), False, None)
 
 
 class Timelines:
@@ -92,15 +92,15 @@ class Timelines:
         wanted: EventFilter,
         *,
         after: int,
-        upto: int,
-        is_whole: bool,
-    ) -> Timeline:
-        """Events with after < position <= upto. `is_whole`: the client knows nothing of the room
+        up_to: int,
+        is_full: bool,
+    ) -> SyncTimeline:
+        """Events with after < position <= upto. `is_full`: the client knows nothing of the room
         yet, so that missing history makes it limited."""
         limit = limits.SYNC_TIMELINE_EVENTS if wanted.limit is None else wanted.limit
         to_read = max(1, limit)
         while True:
-            part = await self._reader.newest(room, after=after, upto=upto, limit=to_read)
+            part = await self._reader.newest(room, after=after, up_to=up_to, limit=to_read)
             read = await self._behind_gap(room, part.events)
             seen = await self._visibility.visible(room, reader.user_id, reader.user_room, read)
             seen = [one for one in seen if _is_wanted(one, wanted, reader.ignored)]
@@ -111,10 +111,12 @@ class Timelines:
         is_cut = len(seen) > limit
         kept = seen[len(seen) - limit :] if is_cut else seen
         limited = part.limited or is_cut or read is not part.events
-        if is_whole and read and not limited:
+        if is_full and read and not limited:
             limited = event_entry(read[0]).event.type != "m.room.create"
         prev = self._prev(kept, read, is_cut)
-        return Timeline(await self._with_waiting(room, reader, wanted, kept), read, limited, prev)
+        return SyncTimeline(
+            await self._with_waiting(room, reader, wanted, kept), read, limited, prev
+        )
 
     async def _with_waiting(
         self, room: Room, reader: RoomReader, wanted: EventFilter, kept: list[Seen]

@@ -6,12 +6,12 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices import device_lists
 from e2ee.machine.devices.device_keys import Device
-from e2ee.machine.devices.device_lists import DeviceLists
+from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.requests import QueryKeys
 from tests.e2ee.record_shelf import RecordShelf
 
@@ -29,9 +29,9 @@ DEV, SECOND, IMPOSTOR = device_of(BOB), device_of(BOB, "SECOND"), device_of(BOB)
 
 
 @pytest.fixture
-def board() -> NoticeBoard:
+def board() -> Alarms:
     """Alarms."""
-    return NoticeBoard()
+    return Alarms()
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def shelf() -> RecordShelf:
 
 
 @pytest.fixture
-def lists(shelf: RecordShelf, board: NoticeBoard) -> DeviceLists:
+def lists(shelf: RecordShelf, board: Alarms) -> TrackedDevices:
     """Alice's view, tracking bob."""
-    lists = DeviceLists(Ledger(shelf), OWN, board)
+    lists = TrackedDevices(PendingChanges(shelf), OWN, board)
     lists.track([BOB])
     return lists
 
 
-def answer(lists: DeviceLists, *devices: Device, user_id: str = BOB, **other: Any) -> None:
+def answer(lists: TrackedDevices, *devices: Device, user_id: str = BOB, **other: Any) -> None:
     """One query and its answer."""
     request = QueryKeys(f"q{lists.version}", (user_id,))
     lists.begin(request)
@@ -56,7 +56,7 @@ def answer(lists: DeviceLists, *devices: Device, user_id: str = BOB, **other: An
     lists.receive(request, {"device_keys": {user_id: keys | other}}, 0)
 
 
-def test_a_list_is_outdated_until_queried(lists: DeviceLists) -> None:
+def test_a_list_is_outdated_until_queried(lists: TrackedDevices) -> None:
     """And again when the server says so."""
     assert lists.due(0) == [BOB]
     answer(lists, DEV)
@@ -66,19 +66,19 @@ def test_a_list_is_outdated_until_queried(lists: DeviceLists) -> None:
     assert lists.due(0) == [BOB]
 
 
-def test_the_outdated_flag_survives_a_restart(shelf: RecordShelf, board: NoticeBoard) -> None:
+def test_the_outdated_flag_survives_a_restart(shelf: RecordShelf, board: Alarms) -> None:
     """Also when the query was under way."""
-    ledger = Ledger(shelf)
-    lists = DeviceLists(ledger, OWN, board)
+    ledger = PendingChanges(shelf)
+    lists = TrackedDevices(ledger, OWN, board)
     lists.track([BOB])
     lists.begin(QueryKeys("q", (BOB,)))
     ledger.save(shelf.apply)
-    again = DeviceLists(Ledger(shelf), OWN, board)
+    again = TrackedDevices(PendingChanges(shelf), OWN, board)
     assert again.due(0) == [BOB]
     assert again.is_waiting(BOB, 0)
 
 
-def test_a_query_without_an_answer_is_made_again(lists: DeviceLists) -> None:
+def test_a_query_without_an_answer_is_made_again(lists: TrackedDevices) -> None:
     """Its late answer counts for nothing."""
     request = QueryKeys("lost", (BOB,))
     lists.begin(request)
@@ -89,7 +89,7 @@ def test_a_query_without_an_answer_is_made_again(lists: DeviceLists) -> None:
     assert lists.of(BOB).devices == {}
 
 
-def test_an_unreachable_server_holds_nobody_up(lists: DeviceLists) -> None:
+def test_an_unreachable_server_holds_nobody_up(lists: TrackedDevices) -> None:
     """Known devices stay; it is asked again after a minute."""
     answer(lists, DEV)
     lists.mark_changed([BOB])
@@ -103,7 +103,7 @@ def test_an_unreachable_server_holds_nobody_up(lists: DeviceLists) -> None:
 
 
 def test_keys_are_pinned_also_when_the_device_was_away(
-    lists: DeviceLists, board: NoticeBoard
+    lists: TrackedDevices, board: Alarms
 ) -> None:
     """I6: gone and back with other keys is no device of ours; with its own keys it is."""
     answer(lists, DEV, SECOND)
@@ -120,7 +120,7 @@ def test_keys_are_pinned_also_when_the_device_was_away(
     assert kinds == [NoticeKind.DEVICE_KEYS_CHANGED] * 2
 
 
-def test_pins_outlast_sharing_a_room(lists: DeviceLists) -> None:
+def test_pins_outlast_sharing_a_room(lists: TrackedDevices) -> None:
     """Who left and came back still has the old keys."""
     answer(lists, DEV)
     lists.mark_left([BOB])
@@ -132,9 +132,7 @@ def test_pins_outlast_sharing_a_room(lists: DeviceLists) -> None:
     assert lists.of(BOB).devices["DEV"].ed25519 == DEV.ed25519
 
 
-def test_keys_that_arent_the_devices_own_are_refused(
-    lists: DeviceLists, board: NoticeBoard
-) -> None:
+def test_keys_that_arent_the_devices_own_are_refused(lists: TrackedDevices, board: Alarms) -> None:
     """Another user's, another ID, a changed field, not signed, not capable, not an object."""
     stranger = device_of("@stranger:x")
     signed = dict(DEV.signed_json)
@@ -158,9 +156,7 @@ def test_keys_that_arent_the_devices_own_are_refused(
     assert list(lists.of(BOB).devices) == ["DEV"]
 
 
-def test_our_own_device_under_other_keys_is_an_alarm(
-    lists: DeviceLists, board: NoticeBoard
-) -> None:
+def test_our_own_device_under_other_keys_is_an_alarm(lists: TrackedDevices, board: Alarms) -> None:
     """The server shows others something else than us."""
     lists.track([ALICE])
     answer(lists, device_of(ALICE), user_id=ALICE)
@@ -170,7 +166,7 @@ def test_our_own_device_under_other_keys_is_an_alarm(
 
 
 def test_a_user_has_so_many_devices_and_no_more(
-    lists: DeviceLists, monkeypatch: pytest.MonkeyPatch
+    lists: TrackedDevices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the limit all are taken, past it the rest isn't."""
     assert DEVICES_PER_USER_MAX == 500
@@ -181,7 +177,7 @@ def test_a_user_has_so_many_devices_and_no_more(
     assert sorted(lists.of(BOB).devices) == ["DEV", "SECOND"]
 
 
-def test_a_sync_from_the_start_makes_all_lists_outdated(lists: DeviceLists) -> None:
+def test_a_sync_from_the_start_makes_all_lists_outdated(lists: TrackedDevices) -> None:
     """What happened since is unknown."""
     answer(lists, DEV)
     lists.mark_all_changed()

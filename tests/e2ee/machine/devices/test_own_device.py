@@ -4,7 +4,7 @@ import pytest
 
 from e2ee.crypto.primitives import Ed25519Key, PickleKey, PickleRefused
 from e2ee.limits import FALLBACK_KEEP_MS, ONE_TIME_KEYS_KEPT
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import parse_device_keys, signed_bytes
 from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.requests import UploadKeys
@@ -18,7 +18,7 @@ CURVE = "signed_curve25519"
 @pytest.fixture
 def own() -> OwnDevice:
     """A new device."""
-    return OwnDevice.create(Ledger(RecordShelf()), KEY, user_id=USER, device_id=DEVICE)
+    return OwnDevice.create(PendingChanges(RecordShelf()), KEY, user_id=USER, device_id=DEVICE)
 
 
 def upload(own: OwnDevice, now_ms: int = 0, count: int = 50) -> UploadKeys:
@@ -97,16 +97,16 @@ def test_a_server_without_fallback_keys_is_left_alone(own: OwnDevice) -> None:
 def test_a_device_comes_back_from_its_records_with_its_key_only() -> None:
     """The same identity; numbers are never given twice."""
     shelf = RecordShelf()
-    ledger = Ledger(shelf)
+    ledger = PendingChanges(shelf)
     own = OwnDevice.create(ledger, KEY, user_id=USER, device_id=DEVICE)
     number = own.next_sequence()
     ledger.save(shelf.apply)
-    again = OwnDevice.load(Ledger(shelf), KEY)
+    again = OwnDevice.load(PendingChanges(shelf), KEY)
     assert again is not None
     assert again.device == own.device
     assert again.next_sequence() > number
     with pytest.raises(PickleRefused):
-        OwnDevice.load(Ledger(shelf), PickleKey(b"\1" * 32))
-    assert OwnDevice.load(Ledger(RecordShelf()), KEY) is None
+        OwnDevice.load(PendingChanges(shelf), PickleKey(b"\1" * 32))
+    assert OwnDevice.load(PendingChanges(RecordShelf()), KEY) is None
     with pytest.raises(AssertionError):
-        OwnDevice.create(Ledger(shelf), KEY, user_id=USER, device_id=DEVICE)
+        OwnDevice.create(PendingChanges(shelf), KEY, user_id=USER, device_id=DEVICE)

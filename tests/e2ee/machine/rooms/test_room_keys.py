@@ -9,9 +9,9 @@ from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
 from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import NoticeBoard, NoticeKind
+from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_payload import OlmEvent
-from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, RefusalReason, Refused
+from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, RefusalReason, RefusedMessage
 from tests.e2ee.record_shelf import RecordShelf
 
 JsonObject = dict[str, Any]
@@ -46,11 +46,11 @@ def room_key(session: OutboundGroupSession, **changed: Any) -> JsonObject:
 
 
 def give(
-    machine: Machine, content: JsonObject, board: NoticeBoard | None = None, key: str = "A"
+    machine: Machine, content: JsonObject, board: Alarms | None = None, key: str = "A"
 ) -> tuple[str, str] | None:
     """Brings a room key from one of bob's devices, by an Olm channel."""
     event = OlmEvent("m.room_key", content, BOB, key * 43, "A" * 43, None)
-    return machine._room_keys.receive(event, board or NoticeBoard())
+    return machine._room_keys.receive(event, board or Alarms())
 
 
 def event_of(session: OutboundGroupSession, payload: object = None, **changed: Any) -> JsonObject:
@@ -102,7 +102,7 @@ def test_a_changed_envelope_is_refused(
     machine: Machine, session: OutboundGroupSession, changed: JsonObject, reason: RefusalReason
 ) -> None:
     """With the reason."""
-    assert machine.decrypt(event_of(session, **changed)) == Refused(reason)
+    assert machine.decrypt(event_of(session, **changed)) == RefusedMessage(reason)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_payload_that_isnt_for_the_room_is_refused(
     machine: Machine, session: OutboundGroupSession, payload: object, reason: RefusalReason
 ) -> None:
     """Also by someone who has the session."""
-    assert machine.decrypt(event_of(session, payload)) == Refused(reason)
+    assert machine.decrypt(event_of(session, payload)) == RefusedMessage(reason)
 
 
 @pytest.mark.parametrize("length", [100_000, 100_001])
@@ -134,7 +134,7 @@ def test_a_ciphertext_has_a_limit(
     event = event_of(session)
     event["content"]["ciphertext"] = "A" * length
     reason = RefusalReason.CORRUPT if length <= 100_000 else RefusalReason.MALFORMED
-    assert machine.decrypt(event) == Refused(reason)
+    assert machine.decrypt(event) == RefusedMessage(reason)
 
 
 def test_an_altered_ciphertext_is_refused_and_costs_nothing(
@@ -145,7 +145,7 @@ def test_an_altered_ciphertext_is_refused_and_costs_nothing(
     text = event["content"]["ciphertext"]
     altered = text[:40] + ("A" if text[40] != "A" else "B") + text[41:]
     bad = event | {"event_id": "$bad", "content": event["content"] | {"ciphertext": altered}}
-    assert machine.decrypt(bad) == Refused(RefusalReason.CORRUPT)
+    assert machine.decrypt(bad) == RefusedMessage(RefusalReason.CORRUPT)
     assert isinstance(machine.decrypt(event), Decrypted)
 
 
@@ -159,7 +159,7 @@ def test_what_came_before_our_key_waits(machine: Machine) -> None:
     reading = machine.decrypt(event)
     assert isinstance(reading, KeyMissing)
     assert reading.starts_later
-    board = NoticeBoard()
+    board = Alarms()
     assert give(machine, early, board, key="B") is None
     assert [n.kind for n in board.take()] == [NoticeKind.SESSION_CONFLICT]
     assert give(machine, early | {"room_id": "!other:hs.test"}, board) is None
@@ -182,7 +182,7 @@ def test_what_came_before_our_key_waits(machine: Machine) -> None:
 )
 def test_a_malformed_room_key_is_refused(machine: Machine, changed: JsonObject) -> None:
     """Reported, not kept."""
-    board = NoticeBoard()
+    board = Alarms()
     assert give(machine, room_key(OutboundGroupSession.new(), **changed), board) is None
     assert [n.kind for n in board.take()] == [NoticeKind.SESSION_REFUSED]
 

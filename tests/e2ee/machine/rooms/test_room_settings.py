@@ -2,9 +2,9 @@
 
 import pytest
 
-from e2ee.machine.changes import Ledger
+from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM
-from e2ee.machine.notices import NoticeBoard
+from e2ee.machine.notices import Alarms
 from e2ee.machine.rooms.room_settings import RoomBook
 from tests.e2ee.record_shelf import RecordShelf
 
@@ -14,7 +14,7 @@ ROOM = "!r:hs.test"
 @pytest.fixture
 def book() -> RoomBook:
     """Settings of no room yet."""
-    return RoomBook(Ledger(RecordShelf()), NoticeBoard())
+    return RoomBook(PendingChanges(RecordShelf()), Alarms())
 
 
 @pytest.mark.parametrize("content", [None, 5, [], {}, {"algorithm": None}, {"algorithm": 5}])

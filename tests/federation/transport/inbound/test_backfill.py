@@ -12,7 +12,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.limits import BACKFILL_STATES_MAX
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from federation.transport.inbound.backfill import Backfiller
 from federation.transport.requests.client import FailureKind, FederationError
 from federation.transport.requests.event_fetcher import RoomRef
@@ -77,7 +77,7 @@ class Told:
             raise FederationError(server, FailureKind.TIMEOUT, "it doesn't say")
         return {("m.room.create", ""): EventId("$create")}
 
-    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, KnownEvent]:
+    async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         return {}
 
 

@@ -20,9 +20,9 @@ from federation.graph.policy_servers import POLICY_KEY_ID, PolicyServer, check_p
 from federation.ports import PolicyRefusal
 from federation.transport.inbound import policy_servers
 from federation.transport.inbound.gap_filler import NotAtHand, Undecided
-from federation.transport.inbound.policy_servers import Asked, PolicyServers
-from federation.transport.joining.failures import HandshakeFailed
-from federation.transport.joining.joining import MembershipWish
+from federation.transport.inbound.policy_servers import PolicyAnswer, PolicyServers
+from federation.transport.joining.failures import JoiningFailed
+from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.dialer import Bounds
 from federation.transport.scheduling import scheduler
 from federation.transport.scheduling.scheduler import SHARES
@@ -212,7 +212,7 @@ async def test_it_is_bounded_of_how_many_events_the_wait_is_known(
             assert isinstance(await room.a.recommendations.ask(event), PolicyRefusal)
         room.net.clock.jump(limits.POLICY_HOLD_S_MAX)
         for event in events[1:]:
-            assert await room.a.recommendations.ask(event) == Asked(event, room.app.policy)
+            assert await room.a.recommendations.ask(event) == PolicyAnswer(event, room.app.policy)
         assert isinstance(await room.a.recommendations.ask(events[0]), PolicyRefusal)
 
 
@@ -226,7 +226,7 @@ async def test_an_event_that_waits_is_taken_in_once_the_policy_server_is_back() 
         decided = asyncio.ensure_future(room.decided(event))
         while not decided.done():  # the first attempt may still be on its way
             room.net.clock.jump(limits.INBOX_RETRY_S_MIN + limits.POLICY_PAUSE_S_MIN)
-            room.a.inbox.heard_from(room.app.name)
+            room.a.inbox.on_server_seen(room.app.name)
             await asyncio.wait([decided], timeout=0.1)
         assert await decided == Accepted()
 
@@ -437,7 +437,7 @@ async def test_a_join_through_us_is_shown_first_and_the_joiner_gets_the_signatur
     async with guarded() as room:
         c = await room.net.peer("c.test")
         joined = await c.handshakes.join(
-            MembershipWish(room.room_id, c.user("carol"), {}), [room.a.name]
+            MembershipRequest(room.room_id, c.user("carol"), {}), [room.a.name]
         )
         for rooms in (room.a.rooms, c.rooms):
             stored = rooms.events[joined.event.event_id].event
@@ -448,8 +448,8 @@ async def test_a_join_through_us_is_shown_first_and_the_joiner_gets_the_signatur
 async def test_a_join_that_is_refused_does_not_happen() -> None:
     async with guarded() as room:
         c = await room.net.peer("c.test")
-        wish = MembershipWish(room.room_id, c.user("carol"), {"body": "spam"})
-        with pytest.raises(HandshakeFailed) as failed:
+        wish = MembershipRequest(room.room_id, c.user("carol"), {"body": "spam"})
+        with pytest.raises(JoiningFailed) as failed:
             await c.handshakes.join(wish, [room.a.name])
         assert (failed.value.status, failed.value.errcode) == (403, "M_FORBIDDEN")
         assert failed.value.error == "It looks like spam"
@@ -460,8 +460,8 @@ async def test_a_join_fails_for_now_while_the_policy_server_is_down() -> None:
     async with guarded() as room:
         room.app.mood = Mood.DOWN
         c = await room.net.peer("c.test")
-        wish = MembershipWish(room.room_id, c.user("carol"), {})
-        with pytest.raises(HandshakeFailed) as failed:
+        wish = MembershipRequest(room.room_id, c.user("carol"), {})
+        with pytest.raises(JoiningFailed) as failed:
             await c.handshakes.join(wish, [room.a.name])
         assert failed.value.status == 502
         room.app.mood = Mood.RECOMMENDS
@@ -471,7 +471,7 @@ async def test_a_join_fails_for_now_while_the_policy_server_is_down() -> None:
 
 async def test_a_leave_through_us_is_shown_too() -> None:
     async with guarded() as room:
-        wish = MembershipWish(room.room_id, room.bob, {})
+        wish = MembershipRequest(room.room_id, room.bob, {})
         await room.b.handshakes.leave(wish, [room.a.name])
         assert [pdu["content"]["membership"] for pdu in room.app.asked] == ["leave"]
 

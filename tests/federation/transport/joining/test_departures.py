@@ -13,7 +13,7 @@ from federation.events.event import Event
 from federation.events.ids import RoomId, UserId
 from federation.events.room_versions import SUPPORTED
 from federation.graph.building import EventDraft
-from federation.transport.requests.client import Request, build_target
+from federation.transport.requests.client import ServerRequest, build_target
 from tests.federation.transport.joining.test_joining import invite, room_state, wish
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 
@@ -39,7 +39,7 @@ async def send(by: Peer, to: Peer, pdu: JsonObject) -> Any:
     """The answer's `pdus`."""
     content = {"origin": by.name, "origin_server_ts": 1, "pdus": [pdu], "edus": []}
     target = build_target("/_matrix/federation/v1/send", f"t{next(_numbers)}")
-    return (await by.client.request(Request(to.name, "PUT", target, content)))["pdus"]
+    return (await by.client.request(ServerRequest(to.name, "PUT", target, content)))["pdus"]
 
 
 def pdu_of(event: Event) -> JsonObject:

@@ -16,14 +16,14 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.limits import JOIN_SERVERS_TRIED_MAX, STRIPPED_STATE_EVENTS_MAX
 from federation.ports import JoinedRoom, Refused
-from federation.transport.joining.failures import HandshakeFailed
-from federation.transport.joining.joining import MembershipWish
-from federation.transport.requests.client import FederationError, Request, build_target
+from federation.transport.joining.failures import JoiningFailed
+from federation.transport.joining.joining import MembershipRequest
+from federation.transport.requests.client import FederationError, ServerRequest, build_target
 from tests.federation.transport.loopback import Lie, Peer, loopback
 
 
-def wish(peer: Peer, room_id: RoomId, localpart: str = "bob") -> MembershipWish:
-    return MembershipWish(room_id, peer.user(localpart), {"displayname": "Bob"})
+def wish(peer: Peer, room_id: RoomId, localpart: str = "bob") -> MembershipRequest:
+    return MembershipRequest(room_id, peer.user(localpart), {"displayname": "Bob"})
 
 
 def changed(resident: Peer, change: Callable[[JsonObject], object]) -> Lie:
@@ -98,11 +98,11 @@ async def test_servers_are_tried_in_turn_and_the_telling_refusal_is_passed_on() 
         joined = await b.handshakes.join(wish(b, room_id), [dead, c.name, a.name])
         assert joined.resident == a.name
         private = a.rooms.create_room(a.user("alice"), join_rule="invite")
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(JoiningFailed) as caught:
             await b.handshakes.join(wish(b, private), [dead, a.name, c.name])
         assert (caught.value.status, caught.value.errcode) == (403, "M_FORBIDDEN")
         for via, status in (([dead], 502), ([c.name], 404), ([], 502)):
-            with pytest.raises(HandshakeFailed) as caught:
+            with pytest.raises(JoiningFailed) as caught:
                 await b.handshakes.join(wish(b, private), via)
             assert caught.value.status == status
 
@@ -119,7 +119,7 @@ async def test_so_many_servers_are_tried(dead_ones: int, joins: bool) -> None:
         if joins:
             assert (await b.handshakes.join(wish(b, room_id), [*dead, a.name])).resident == a.name
         else:
-            with pytest.raises(HandshakeFailed):
+            with pytest.raises(JoiningFailed):
                 await b.handshakes.join(wish(b, room_id), [*dead, a.name])
 
 
@@ -128,7 +128,7 @@ async def test_a_room_of_an_unknown_version_is_refused_clearly() -> None:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["make_join"] = changed(a, lambda body: body.update(room_version="org.x"))
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(JoiningFailed) as caught:
             await b.handshakes.join(wish(b, room_id), [a.name])
         assert caught.value.errcode == "M_UNSUPPORTED_ROOM_VERSION"
 
@@ -152,7 +152,7 @@ async def test_a_template_that_is_not_what_was_asked_for_is_not_signed(lie: Json
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["make_join"] = changed(a, lambda body: body["event"].update(lie))
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(JoiningFailed) as caught:
             await b.handshakes.join(wish(b, room_id), [a.name])
         assert caught.value.status == 502
         assert room_id not in b.rooms.versions
@@ -205,7 +205,7 @@ async def test_a_join_whose_state_does_not_hold_is_no_join(
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["send_join"] = changed(a, change)
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(JoiningFailed):
             await b.handshakes.join(wish(b, room_id), [a.name])
         assert room_id not in b.rooms.versions
 
@@ -244,7 +244,7 @@ async def test_a_restricted_join_bears_the_residents_signature() -> None:
             del body["event"]["signatures"][a.name]
 
         a.lies["send_join"] = changed(a, unsign)
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(JoiningFailed):
             await b.handshakes.join(wish(b, room_id), [a.name])
 
 
@@ -266,7 +266,7 @@ async def test_a_join_that_a_resident_does_not_vouch_for_is_neither_signed_nor_k
         content = {"membership": "join", "join_authorised_via_users_server": alice}
         made = b_signed(b, a, room_id, EventDraft("m.room.member", bob, content, bob))
         target = build_target("/_matrix/federation/v2/send_join", room_id, made.event_id)
-        request = Request(a.name, "PUT", target, canonical_json.decode(made.raw))
+        request = ServerRequest(a.name, "PUT", target, canonical_json.decode(made.raw))
         a.rooms.unauthorised = Refused(status, errcode, "no")
         with pytest.raises(FederationError) as caught:
             await b.client.request(request)
@@ -302,7 +302,7 @@ async def test_where_one_server_can_not_vouch_for_a_join_another_is_asked(
         a.lies[step] = unable
         joined = await b.handshakes.join(wish(b, room_id), [a.name, c.name])
         assert joined.resident == c.name
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(JoiningFailed) as caught:
             await b.handshakes.join(wish(b, room_id, "bill"), [a.name])
         assert (caught.value.status, caught.value.errcode) == (400, errcode)
 
@@ -365,7 +365,7 @@ async def test_malformed_invites_are_refused(change: JsonObject, errcode: str) -
         }
         target = build_target("/_matrix/federation/v2/invite", room_id, event.event_id)
         with pytest.raises(FederationError) as caught:
-            await a.client.request(Request(b.name, "PUT", target, {**content, **change}))
+            await a.client.request(ServerRequest(b.name, "PUT", target, {**content, **change}))
         assert (caught.value.status, caught.value.errcode) == (400, errcode)
         assert not b.outside.invites
 
@@ -386,7 +386,7 @@ async def test_an_invite_brings_so_many_entries(count: int, status: int) -> None
             "invite_room_state": [*state, *[{}] * (count - len(state))],
         }
         target = build_target("/_matrix/federation/v2/invite", room_id, event.event_id)
-        request = Request(b.name, "PUT", target, content)
+        request = ServerRequest(b.name, "PUT", target, content)
         if status == 200:
             await a.client.request(request)
         else:
@@ -415,7 +415,7 @@ async def test_an_invite_that_comes_back_otherwise_is_refused(lie: str) -> None:
                     event["signatures"][b.name] = {"ed25519:k1": "A" * 86}
 
         b.lies["invite"] = changed(b, change)
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(JoiningFailed) as caught:
             await a.handshakes.invite(await invite(a, b, room_id), await room_state(a, room_id))
         assert caught.value.status == 502
 
@@ -464,7 +464,7 @@ async def test_a_signed_join_that_is_not_one_is_refused(lie: str) -> None:
         event_id = event.event_id + "x" if lie == "path" else event.event_id
         target = build_target("/_matrix/federation/v2/send_join", room_id, event_id)
         with pytest.raises(FederationError) as caught:
-            await b.client.request(Request(a.name, "PUT", target, pdu))
+            await b.client.request(ServerRequest(a.name, "PUT", target, pdu))
         assert caught.value.status == (403 if lie == "acl" else 400)
         assert event.event_id not in a.rooms.before
 
@@ -483,7 +483,7 @@ async def test_the_older_forms_answer_with_a_list() -> None:
             path = f"/_matrix/federation/v1/send_{membership}"
             target = build_target(path, room_id, event.event_id)
             pdu = canonical_json.decode(event.raw)
-            body = await b.client.request_bytes(Request(a.name, "PUT", target, pdu))
+            body = await b.client.request_bytes(ServerRequest(a.name, "PUT", target, pdu))
             status, answer = canonical_json.decode(body)
             assert status == 200
             assert ("state" in answer) is (membership == "join")
@@ -520,7 +520,7 @@ async def test_a_refusal_is_passed_on_only_if_it_is_about_the_room(
         for ask in (b.handshakes.join, b.handshakes.knock, b.handshakes.leave):
             if ask != b.handshakes.knock and step == "send":
                 continue  # their templates are refused here
-            with pytest.raises(HandshakeFailed) as caught:
+            with pytest.raises(JoiningFailed) as caught:
                 await ask(wish(b, room_id), [a.name])
             assert (caught.value.status, caught.value.errcode) == expected
 
@@ -542,7 +542,7 @@ async def test_an_invite_takes_the_older_form_where_that_can_say_it(
         event = await invite(a, b, room_id)
         state = await room_state(a, room_id)
         if version == "3":
-            with pytest.raises(HandshakeFailed) as caught:
+            with pytest.raises(JoiningFailed) as caught:
                 await a.handshakes.invite(event, state)
             assert caught.value.status == 502
             assert b.outside.invites == []

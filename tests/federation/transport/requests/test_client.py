@@ -13,7 +13,7 @@ from federation.transport.requests import client as client_module
 from federation.transport.requests.client import (
     FailureKind,
     FederationError,
-    Request,
+    ServerRequest,
     TurnKind,
     build_target,
     encode_content,
@@ -23,7 +23,7 @@ from tests.federation.transport.loopback import Lie, Peer, loopback
 from tests.federation.transport.memory_ports import until
 
 
-async def failed(peer: Peer, request: Request) -> FederationError:
+async def failed(peer: Peer, request: ServerRequest) -> FederationError:
     with pytest.raises(FederationError) as caught:
         await peer.client.request(request)
     return caught.value
@@ -65,7 +65,7 @@ async def test_failures_are_told_apart(
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         b.lies["/x"] = answering(status, body)
-        error = await failed(a, Request(b.name, "GET", "/x", bounds=Bounds(bytes_max=1_000)))
+        error = await failed(a, ServerRequest(b.name, "GET", "/x", bounds=Bounds(bytes_max=1_000)))
         assert (error.kind, error.is_retryable) == (kind, is_retryable)
         assert (a.backoffs.wait_s(b.name) > 0) is is_retryable
         assert error.server == b.name
@@ -75,12 +75,12 @@ async def test_a_wait_that_the_peer_asks_for_is_kept() -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         b.lies["/x"] = answering(503, b"{}", **{"Retry-After": "77"})
-        await failed(a, Request(b.name, "GET", "/x"))
+        await failed(a, ServerRequest(b.name, "GET", "/x"))
         assert a.backoffs.wait_s(b.name) == 77
-        error = await failed(a, Request(b.name, "GET", "/x"))
+        error = await failed(a, ServerRequest(b.name, "GET", "/x"))
         assert error.kind is FailureKind.BACKING_OFF
         b.lies["/x"] = answering(200, b'{"y":1}')
-        request = Request(b.name, "GET", "/x", despite_backoff=True)
+        request = ServerRequest(b.name, "GET", "/x", despite_backoff=True)
         assert await a.client.request(request) == {"y": 1}
         assert a.backoffs.wait_s(b.name) == 0
 
@@ -90,7 +90,7 @@ async def test_a_transaction_that_is_not_taken_counts_whatever_the_status() -> N
         a, b = await net.peer("a.test"), await net.peer("b.test")
         for status, counts in ((404, True), (413, False)):
             b.lies["/x"] = answering(status, b"{}")
-            await failed(a, Request(b.name, "PUT", "/x", {}, must_succeed=True))
+            await failed(a, ServerRequest(b.name, "PUT", "/x", {}, must_succeed=True))
             assert (a.backoffs.wait_s(b.name) > 0) is counts
             a.backoffs.succeeded(b.name)
 
@@ -99,7 +99,7 @@ async def test_private_addresses_need_an_override() -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         for name in ("127.0.0.1:8448", "[::1]:8448", "localhost:8448"):
-            error = await failed(a, Request(type(b.name)(name), "GET", "/x"))
+            error = await failed(a, ServerRequest(type(b.name)(name), "GET", "/x"))
             assert error.kind is FailureKind.ADDRESS
             assert error.is_retryable
 
@@ -134,10 +134,10 @@ async def test_a_question_takes_a_turn_and_a_delivery_does_not() -> None:
         async with asyncio.TaskGroup() as group:
             with caused_by(cause):
                 for _ in range(at_once + 1):
-                    group.create_task(a.client.request(Request(b.name, "GET", "/x")))
+                    group.create_task(a.client.request(ServerRequest(b.name, "GET", "/x")))
                 await until(lambda: held.waiting == at_once)
-                assert await a.client.request(Request(c.name, "GET", "/x")) == {}
-                delivery = Request(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
+                assert await a.client.request(ServerRequest(c.name, "GET", "/x")) == {}
+                delivery = ServerRequest(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
                 group.create_task(a.client.request(delivery))
                 await until(lambda: held.waiting == at_once + 1)
             held.over.set()
@@ -151,9 +151,9 @@ async def test_without_a_turn_nothing_is_asked_and_nobody_blamed() -> None:
         async with asyncio.TaskGroup() as group:
             with caused_by(address_cause("192.0.2.1")):
                 for _ in range(FETCHES_PER_SERVER_AND_CAUSE_MAX):
-                    group.create_task(a.client.request(Request(b.name, "GET", "/x")))
+                    group.create_task(a.client.request(ServerRequest(b.name, "GET", "/x")))
                 await until(lambda: held.waiting == FETCHES_PER_SERVER_AND_CAUSE_MAX)
-                late = group.create_task(failed(a, Request(b.name, "GET", "/x")))
+                late = group.create_task(failed(a, ServerRequest(b.name, "GET", "/x")))
                 for _ in range(10):
                     await asyncio.sleep(0)
                 net.clock.jump(FETCH_WAIT_OF_ADDRESS_S_MAX + 0.1)
@@ -178,7 +178,8 @@ async def test_who_waits_for_a_turn_at_a_server_that_fails_is_told_so() -> None:
         async with asyncio.TaskGroup() as group:
             with caused_by(Cause(CauseKind.SERVER, "c.test")):
                 tasks = [
-                    group.create_task(failed(a, Request(b.name, "GET", "/x"))) for _ in range(20)
+                    group.create_task(failed(a, ServerRequest(b.name, "GET", "/x")))
+                    for _ in range(20)
                 ]
             await until(lambda: asked == FETCHES_PER_SERVER_AND_CAUSE_MAX)
             over.set()
@@ -194,8 +195,8 @@ async def test_deliveries_to_servers_not_heard_from_leave_room_for_others() -> N
         c.lies["/x"] = answering(200, b"{}")
         with patch("federation.transport.requests.client.DELIVERIES_UNPROVEN_AT_ONCE_MAX", 2):
             client = (await net.peer("a.test")).client
-        to_hole = Request(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
-        to_other = Request(c.name, "GET", "/x", turn=TurnKind.DELIVERY)
+        to_hole = ServerRequest(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
+        to_other = ServerRequest(c.name, "GET", "/x", turn=TurnKind.DELIVERY)
         async with asyncio.TaskGroup() as group:
             for _ in range(2):
                 group.create_task(client.request(to_hole))
@@ -234,7 +235,7 @@ async def test_the_largest_exchange_gives_way_to_those_of_other_servers(
         let_go = asyncio.Event()
         b.lies["/x"] = part_of_an_answer(80_000, let_go)
         c.lies["/x"] = answering(200, b'{"text":"%s"}' % (b"x" * 50_000))
-        hanging = asyncio.ensure_future(failed(a, Request(b.name, "GET", "/x")))
+        hanging = asyncio.ensure_future(failed(a, ServerRequest(b.name, "GET", "/x")))
         await until(lambda: a.client.bytes_under_way == 80_000)
         found = await a.client.get(c.name, "/x")
         assert len(found["text"]) == 50_000
@@ -255,7 +256,7 @@ async def test_one_server_has_a_share_of_what_is_under_way(
             text = b'{"text":"%s"}' % (b"x" * (size - 11))
             b.lies["/x"] = answering(200, text)
             content = {"a": "x" * (sent - 8)} if sent else None
-            assert await a.client.request(Request(b.name, "PUT", "/x", content))
+            assert await a.client.request(ServerRequest(b.name, "PUT", "/x", content))
             b.lies["/x"] = answering(200, text + b" ")
-            refused = await failed(a, Request(b.name, "PUT", "/x", content))
+            refused = await failed(a, ServerRequest(b.name, "PUT", "/x", content))
             assert refused.kind is FailureKind.BUSY

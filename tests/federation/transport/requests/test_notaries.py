@@ -10,7 +10,7 @@ from federation.events.ids import KeyId, RoomId, ServerName
 from federation.events.signing import SigningKey, sign_json
 from federation.graph.admission import Accepted
 from federation.ports import StoredServerKey
-from federation.transport.joining.joining import MembershipWish
+from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests import notaries
 from federation.transport.requests.keyring import KeyUnavailable
 from tests.federation.transport.loopback import Loopback, Peer, loopback
@@ -19,8 +19,8 @@ from tests.federation.transport.requests.test_keyring import serving
 K1 = KeyId("ed25519:k1")
 
 
-def wish(peer: Peer, room_id: RoomId) -> MembershipWish:
-    return MembershipWish(room_id, peer.user("bob"), {})
+def wish(peer: Peer, room_id: RoomId) -> MembershipRequest:
+    return MembershipRequest(room_id, peer.user("bob"), {})
 
 
 # --- events of servers that are away --------------------------------------------------------------

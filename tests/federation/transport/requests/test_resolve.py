@@ -6,7 +6,12 @@ import pytest
 
 from federation.events.ids import ServerName
 from federation.transport.requests.dialer import Endpoint
-from federation.transport.requests.resolve import ResolutionFailed, Resolver, SrvRecord, SystemNames
+from federation.transport.requests.resolve import (
+    ResolutionFailed,
+    ServerResolver,
+    SrvRecord,
+    SystemNames,
+)
 from tests.federation.transport.memory_ports import JumpingClock
 
 
@@ -55,7 +60,9 @@ def delegations() -> Delegations:
 
 
 async def resolve(names: Names, delegations: Delegations, server: str) -> Endpoint:
-    resolver = Resolver(names, delegations, {"over.test": "127.0.0.1:9", "host.test": "d.test"})
+    resolver = ServerResolver(
+        names, delegations, {"over.test": "127.0.0.1:9", "host.test": "d.test"}
+    )
     return await resolver.resolve(ServerName(server))
 
 
@@ -184,4 +191,6 @@ async def test_the_systems_resolver_refuses_odd_names_without_a_bug() -> None:
         addresses = SystemNames(JumpingClock()).addresses
 
     with pytest.raises(ResolutionFailed):
-        await Resolver(Plain(), Delegations(), {"a.test": "b..c"}).resolve(ServerName("a.test"))
+        await ServerResolver(Plain(), Delegations(), {"a.test": "b..c"}).resolve(
+            ServerName("a.test")
+        )

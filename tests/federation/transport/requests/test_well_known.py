@@ -10,11 +10,11 @@ from federation.limits import (
     WELL_KNOWN_REDIRECTS_MAX,
 )
 from federation.transport.requests.dialer import (
-    Answer,
     Bounds,
     DialError,
     DialFailure,
     Endpoint,
+    HttpResponse,
     Outgoing,
     is_public_address,
 )
@@ -28,10 +28,10 @@ class Web:
     """Stands in for the dialer: answers by `host/target`, refuses private addresses."""
 
     def __init__(self) -> None:
-        self.pages: dict[str, Answer] = {}
+        self.pages: dict[str, HttpResponse] = {}
         self.asked: list[str] = []
 
-    async def exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> Answer:
+    async def exchange(self, endpoint: Endpoint, request: Outgoing, bounds: Bounds) -> HttpResponse:
         self.asked.append(endpoint.host_header + request.target)
         if not any(is_public_address(address) for address in endpoint.addresses):
             raise DialError(DialFailure.ADDRESS, "private")
@@ -64,14 +64,14 @@ def well_known(pages: Web, clock: JumpingClock) -> WellKnown:
     return WellKnown(pages, lookup, clock)  # type: ignore[arg-type]  # as much as is used
 
 
-def redirect(to: str) -> Answer:
-    return Answer(302, {"location": to}, b"")
+def redirect(to: str) -> HttpResponse:
+    return HttpResponse(302, {"location": to}, b"")
 
 
 async def test_a_delegation_is_kept_for_a_day_and_then_asked_for_again(
     pages: Web, clock: JumpingClock, well_known: WellKnown
 ) -> None:
-    pages.pages[PAGE] = Answer(200, {"content-type": "text/plain"}, GOOD)
+    pages.pages[PAGE] = HttpResponse(200, {"content-type": "text/plain"}, GOOD)
     for _ in range(2):
         assert await well_known.delegated("a.test") == "d.test:443"
     assert len(pages.asked) == 1
@@ -93,7 +93,7 @@ async def test_a_delegation_is_kept_for_a_day_and_then_asked_for_again(
 async def test_cache_headers_count_between_bounds(
     pages: Web, clock: JumpingClock, well_known: WellKnown, control: str, kept_s: float
 ) -> None:
-    pages.pages[PAGE] = Answer(200, {"cache-control": control}, GOOD)
+    pages.pages[PAGE] = HttpResponse(200, {"cache-control": control}, GOOD)
     await well_known.delegated("a.test")
     clock.jump(kept_s - 1)
     await well_known.delegated("a.test")
@@ -106,14 +106,14 @@ async def test_cache_headers_count_between_bounds(
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(404, {}, GOOD),
-        Answer(200, {}, b"{"),
-        Answer(200, {}, b"[]"),
-        Answer(200, {}, b"{}"),
-        Answer(200, {}, b'{"m.server":7}'),
-        Answer(200, {}, b'{"m.server":"not a name"}'),
-        Answer(200, {}, b'{"m.server":"a..b"}'),
-        Answer(302, {}, GOOD),
+        HttpResponse(404, {}, GOOD),
+        HttpResponse(200, {}, b"{"),
+        HttpResponse(200, {}, b"[]"),
+        HttpResponse(200, {}, b"{}"),
+        HttpResponse(200, {}, b'{"m.server":7}'),
+        HttpResponse(200, {}, b'{"m.server":"not a name"}'),
+        HttpResponse(200, {}, b'{"m.server":"a..b"}'),
+        HttpResponse(302, {}, GOOD),
         redirect("http://plain.test/x"),
         redirect("https://user@other.test/x"),
         redirect("https://inside.test/x"),
@@ -124,7 +124,7 @@ async def test_cache_headers_count_between_bounds(
     ],
 )
 async def test_whatever_is_wrong_means_no_delegation(
-    pages: Web, well_known: WellKnown, answer: Answer
+    pages: Web, well_known: WellKnown, answer: HttpResponse
 ) -> None:
     pages.pages[PAGE] = answer
     assert await well_known.delegated("a.test") is None
@@ -136,7 +136,7 @@ async def test_redirects_are_followed_so_far(pages: Web, well_known: WellKnown) 
     for i in range(1, WELL_KNOWN_REDIRECTS_MAX):
         target = f"https://h{i + 1}.test/x?y=z"
         pages.pages[f"h{i}.test/x?y=z"] = redirect(target)
-    pages.pages[f"h{WELL_KNOWN_REDIRECTS_MAX}.test/x?y=z"] = Answer(200, {}, GOOD)
+    pages.pages[f"h{WELL_KNOWN_REDIRECTS_MAX}.test/x?y=z"] = HttpResponse(200, {}, GOOD)
     assert await well_known.delegated("a.test") == "d.test:443"
 
 
@@ -148,5 +148,5 @@ async def test_failures_are_kept_longer_and_longer(
         assert await well_known.delegated("a.test") is None
         clock.jump(WELL_KNOWN_ERROR_S_MAX + 1)
     assert len(pages.asked) == 12
-    pages.pages[PAGE] = Answer(200, {}, GOOD)
+    pages.pages[PAGE] = HttpResponse(200, {}, GOOD)
     assert await well_known.delegated("a.test") == "d.test:443"

@@ -17,7 +17,7 @@ from federation.limits import (
     PDUS_PER_TRANSACTION_MAX,
     TRANSACTION_BYTES_MAX,
 )
-from federation.transport.requests.dialer import Answer, Bounds, Endpoint, Outgoing
+from federation.transport.requests.dialer import Bounds, Endpoint, HttpResponse, Outgoing
 from federation.transport.requests.x_matrix import SignedRequest, build_authorization
 from tests.federation.transport.loopback import Peer, loopback
 
@@ -33,7 +33,7 @@ async def send(
     endpoint = Endpoint(("127.0.0.1",), port, to.name, to.name, may_be_private=True)
     headers = {"Authorization": authorization} if authorization else {}
     outgoing = Outgoing("PUT", target, headers, body)
-    answer: Answer = await sender.dialer.exchange(endpoint, outgoing, BOUNDS)
+    answer: HttpResponse = await sender.dialer.exchange(endpoint, outgoing, BOUNDS)
     return answer.status, canonical_json.decode(answer.body)
 
 

@@ -6,7 +6,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.limits import EVENT_IDS_PER_REQUEST_MAX, MISSING_EVENTS_SERVED_MAX
-from federation.transport.requests.client import FederationError, Request, build_target
+from federation.transport.requests.client import FederationError, ServerRequest, build_target
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
 
@@ -39,7 +39,7 @@ def targets(room_id: RoomId, event_id: EventId) -> list[str]:
 async def refused(peer: Peer, to: Peer, target: str, content: JsonObject | None = None) -> int:
     method = "GET" if content is None else "POST"
     with pytest.raises(FederationError) as caught:
-        await peer.client.request(Request(to.name, method, target, content))
+        await peer.client.request(ServerRequest(to.name, method, target, content))
     assert caught.value.status is not None
     return caught.value.status
 
@@ -72,11 +72,11 @@ async def test_missing_events_are_bounded_and_oldest_first() -> None:
     async with loopback() as net:
         a, b, room_id, messages = await shared_room(net)
         target, content = missing(room_id, messages[-1], limit=1_000)
-        got = await b.client.request(Request(a.name, "POST", target, content))
+        got = await b.client.request(ServerRequest(a.name, "POST", target, content))
         bodies = [int(pdu["content"]["body"]) for pdu in got["events"]]
         assert bodies == list(range(29 - MISSING_EVENTS_SERVED_MAX, 29))
         target, content = missing(room_id, messages[-1], earliest_events=[messages[20]], limit=50)
-        got = await b.client.request(Request(a.name, "POST", target, content))
+        got = await b.client.request(ServerRequest(a.name, "POST", target, content))
         assert len(got["events"]) == 8
 
 
@@ -132,7 +132,7 @@ async def test_a_banned_server_learns_of_the_ban_and_of_nothing_later() -> None:
                 await b.client.get(a.name, target)
             await b.client.get(a.name, build_target(f"{V1}/event", event_id))
         target, content = missing(room_id, ban, earliest_events=[messages[-4]])
-        answer = await b.client.request(Request(a.name, "POST", target, content))
+        answer = await b.client.request(ServerRequest(a.name, "POST", target, content))
         assert [one["content"] for one in answer["events"]] == [
             {"body": str(number)} for number in (27, 28, 29)
         ]
@@ -142,7 +142,7 @@ async def test_a_banned_server_learns_of_the_ban_and_of_nothing_later() -> None:
         target, content = missing(room_id, after)
         assert await refused(b, a, target, content) == 403
         content["latest_events"] = [after, ban]
-        answer = await b.client.request(Request(a.name, "POST", target, content))
+        answer = await b.client.request(ServerRequest(a.name, "POST", target, content))
         assert len(answer["events"]) == 10
         assert all(one["type"] == "m.room.message" for one in answer["events"])
         assert {"body": "x"} not in [one["content"] for one in answer["events"]]
@@ -183,7 +183,7 @@ async def test_events_of_another_room_are_not_found() -> None:
             assert await refused(b, a, target) == 404
         assert (await b.client.get(a.name, back))["pdus"] == []
         target, content = missing(room_id, hidden)
-        answer = await b.client.request(Request(a.name, "POST", target, content))
+        answer = await b.client.request(ServerRequest(a.name, "POST", target, content))
         assert answer["events"] == []
         assert await refused(b, a, build_target(f"{V1}/event", hidden)) == 404
         assert await refused(b, a, build_target(f"{V1}/event", "$unknown")) == 404

@@ -4,7 +4,7 @@ import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.limits import DEVICES_PER_USER_REQUEST_MAX, USERS_PER_KEYS_REQUEST_MAX
-from federation.transport.requests.client import FederationError, Request
+from federation.transport.requests.client import FederationError, ServerRequest
 from tests.federation.transport.loopback import Peer, loopback
 
 V1 = "/_matrix/federation/v1"
@@ -12,7 +12,7 @@ V1 = "/_matrix/federation/v1"
 
 async def post(peer: Peer, to: Peer, path: str, content: JsonObject) -> int:
     try:
-        await peer.client.request(Request(to.name, "POST", f"{V1}{path}", content))
+        await peer.client.request(ServerRequest(to.name, "POST", f"{V1}{path}", content))
     except FederationError as error:
         return error.status or 0
     return 200

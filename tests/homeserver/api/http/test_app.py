@@ -14,7 +14,7 @@ from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.api.admin.metrics import MetricsApi
 from homeserver.api.http.request import Request
-from homeserver.api.http.response import Answer, RawJson
+from homeserver.api.http.response import RawJson, Response
 from homeserver.api.http.routes import Auth, Route, table
 from homeserver.metrics import MetricsStore
 from homeserver.rules.accounts.rate_limits import Limit
@@ -41,8 +41,8 @@ async def raw(_request: Request) -> RawJson:
     return RawJson(b'{"raw": true}')
 
 
-async def teapot(_request: Request) -> Answer:
-    return Answer(418, b"short", {"X-Pot": "tea"}, content_type="text/plain")
+async def teapot(_request: Request) -> Response:
+    return Response(418, b"short", {"X-Pot": "tea"}, content_type="text/plain")
 
 
 async def broken(_request: Request) -> JsonObject:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from homeserver import limits
 from homeserver.api.http import connections
-from homeserver.api.http.app import Edge
+from homeserver.api.http.app import HttpApp
 from homeserver.api.http.request import read_body
 from homeserver.api.http.server import HttpServer
 from homeserver.app.server import raise_file_limit
@@ -60,7 +60,7 @@ async def listening(
     """A server's port and its edge."""
     edge = Reading()
     listener = Listener(address=f"{HOST}:0", behind_proxy=behind_proxy)
-    http = HttpServer(cast(Edge, edge), [listener], clock)
+    http = HttpServer(cast(HttpApp, edge), [listener], clock)
     await http.start()
     try:
         yield http.addresses[0][1], edge

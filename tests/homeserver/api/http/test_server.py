@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from federation.events.canonical_json import JsonObject
-from homeserver.api.http.app import Edge
+from homeserver.api.http.app import HttpApp
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route
 from homeserver.api.http.server import HttpServer
@@ -35,9 +35,9 @@ async def address(request: Request) -> JsonObject:
     return {"address": request.address}
 
 
-def edge(routes: Sequence[Route], rates: Mapping[Limit, Rate] | None = None) -> Edge:
+def edge(routes: Sequence[Route], rates: Mapping[Limit, Rate] | None = None) -> HttpApp:
     clock = SystemClock()
-    return Edge(
+    return HttpApp(
         routes,
         tokens=NoTokens(),
         limiter=RateLimiter(clock, rates or {}),
@@ -46,7 +46,7 @@ def edge(routes: Sequence[Route], rates: Mapping[Limit, Rate] | None = None) -> 
     )
 
 
-def simple_edge() -> Edge:
+def simple_edge() -> HttpApp:
     return edge([Route("GET", "/address", address, Auth.NONE)])
 
 

@@ -74,10 +74,10 @@ class Shared:
                 owed = await feed.latest_of_each_room(HS2, after, limit=5)
             else:
                 owed = await feed.owed(HS2, after, pdu_limit=50, edu_limit=100)
-            assert owed.upto >= after
+            assert owed.up_to >= after
             pdus += owed.pdus
             edus += owed.edus
-            after = owed.upto
+            after = owed.up_to
             if not owed.more:
                 return Owed(pdus, edus, after)
         raise AssertionError("the feed never comes to an end")
@@ -129,7 +129,7 @@ async def shared(url: str) -> AsyncIterator[Shared]:
         feed = feed_of(world)
         lookups = asyncio.get_running_loop().create_task(feed.run())
         room_id = await world.create_room()
-        await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
         try:
             yield Shared(world, feed, room_id)
         finally:
@@ -148,7 +148,7 @@ async def test_a_long_outage_cuts_events_alone(postgres_url: str) -> None:
         assert numbers(owed) == list(range(20))
         assert lists(owed) == changes
         assert bodies(owed) == ["text 19"]
-        assert owed.upto == one.end
+        assert owed.up_to == one.end
 
 
 async def test_after_a_long_outage_all_heads_are_sent(postgres_url: str) -> None:
@@ -159,7 +159,7 @@ async def test_after_a_long_outage_all_heads_are_sent(postgres_url: str) -> None
         ours = await one.world.say(one.room_id, "ours")
         join = draft("m.room.member", {"membership": "join"}, DAVE, sender=DAVE)
         beside = await one.world.remote(one.room_id, join, parents=[fork.event_id])
-        await one.world.engine.residents.accept_handshake(beside)
+        await one.world.engine.remote_event_writer.accept_handshake(beside)
         heads = {head.event_id for head in (await one.world.room(one.room_id)).view.heads}
         assert heads == {ours, beside.event_id}
         owed = await one.all_owed(before, latest=True)
@@ -177,7 +177,7 @@ async def test_heads_beside_a_servers_join_are_owed_to_it_after_a_restart_too(
         one = Shared(world, feed_of(world), room_id)
         join = await world.remote(room_id, JOIN)
         await world.say(room_id, "beside the join")
-        await world.engine.residents.accept_handshake(join)
+        await world.engine.remote_event_writer.accept_handshake(join)
         for feed in (one.feed, feed_of(world)):
             owed = await one.all_owed(one.end - 1, feed=feed, latest=latest)
             assert bodies(owed) == ["beside the join"]
@@ -278,7 +278,7 @@ async def test_more_heads_for_a_newcomer_than_a_transaction_takes_come_to_an_end
         item = queue.items.pop()
         queue.items.extend([item] * 130)
         first = await one.feed.owed(HS2, before, pdu_limit=50, edu_limit=100)
-        assert first.upto == last
+        assert first.up_to == last
         assert len(first.edus) == 130
 
 
@@ -329,7 +329,7 @@ async def test_changes_from_before_a_server_came_are_not_owed_to_it(postgres_url
         one = Shared(world, feed_of(world), room_id)
         for _ in range(3):
             await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
-        await world.engine.residents.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
         await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
         assert lists(await one.after_restart(-1)) == [one.end]
 
@@ -346,7 +346,9 @@ async def test_a_join_shows_the_whole_list_to_servers_that_had_no_updates_before
         await one.world.engine.writer.send(one.room_id, again)
         other = await one.world.create_room()
         second = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
-        await one.world.engine.residents.accept_handshake(await one.world.remote(other, second))
+        await one.world.engine.remote_event_writer.accept_handshake(
+            await one.world.remote(other, second)
+        )
         await one.join(CAROL, other)
         for owed in (await one.all_owed(before), await one.after_restart(before)):
             assert lists(owed) == [CAROL]
@@ -379,6 +381,6 @@ async def test_of_what_is_not_worth_keeping_the_newest_waits(
     async with shared(postgres_url) as one:
         feed = feed_of(one.world)
         for number in range(3):
-            feed.pass_on([HS2], {"edu_type": "m.typing", "content": {"number": number}})
+            feed.forward([HS2], {"edu_type": "m.typing", "content": {"number": number}})
         owed = await one.all_owed(one.end, feed=feed)
     assert [edu["content"]["number"] for edu in owed.edus] == [1, 2]

@@ -63,20 +63,20 @@ async def club(world: World, members: Sequence[UserId] = (BOB,)) -> RoomId:
     room_id = await world.create_room()
     for user in members:
         join = draft("m.room.member", {"membership": "join"}, user, sender=user)
-        await world.engine.residents.accept_handshake(await world.remote(room_id, join))
+        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, join))
     return room_id
 
 
 async def refusal(world: World, room_id: RoomId) -> tuple[int, str]:
     """What BOB's server is told that asks for a template."""
     with pytest.raises(Refused) as caught:
-        await world.engine.residents.template(JOIN, room_id)
+        await world.engine.remote_event_writer.template(JOIN, room_id)
     return caught.value.status, caught.value.errcode
 
 
 async def signed(world: World, room_id: RoomId) -> Event:
     """The template of BOB's join, as his server fills it in and signs it."""
-    template = await world.engine.residents.template(JOIN, room_id)
+    template = await world.engine.remote_event_writer.template(JOIN, room_id)
     pdu = {**template.event, "origin_server_ts": world.clock.now_ms()}
     return sign_event(pdu, template.version, HS2, KEY_2)
 
@@ -84,7 +84,7 @@ async def signed(world: World, room_id: RoomId) -> Event:
 async def sending_refusal(world: World, event: Event) -> tuple[int, str]:
     """What BOB's server is told before we would sign."""
     with pytest.raises(Refused) as caught:
-        await world.engine.residents.authorise_join(event)
+        await world.engine.remote_event_writer.authorise_join(event)
     return caught.value.status, caught.value.errcode
 
 
@@ -113,8 +113,8 @@ async def test_member_of_an_allowed_room_joins_with_a_user_of_ours_who_vouches(
         assert event.content == {"membership": "join", AUTHORISER: ALICE}
         room = await world.room(room_id)
         assert room.view.state["m.room.member", ALICE].event_id in event.auth_events
-        await world.engine.residents.authorise_join(event)
-        answer = await world.engine.residents.accept_handshake(both(event))
+        await world.engine.remote_event_writer.authorise_join(event)
+        answer = await world.engine.remote_event_writer.accept_handshake(both(event))
         assert b"ed25519:one" in answer.event
         kept = (await world.engine.rooms.events([event.event_id]))[event.event_id].event
         assert set(signatures_of(kept)) == {HS1, HS2}
@@ -190,7 +190,7 @@ async def test_a_rule_that_changed_meanwhile_decides(
         change = draft("m.room.join_rules", {"join_rule": rule}, "")
         await world.engine.writer.send(room_id, change)
         if expected is None:
-            await world.engine.residents.authorise_join(event)
+            await world.engine.remote_event_writer.authorise_join(event)
         else:
             assert await sending_refusal(world, event) == expected
 
@@ -205,7 +205,7 @@ async def test_who_is_invited_needs_nobody_and_who_is_banned_gets_nobody(
         )
         event = await signed(world, room_id)
         assert AUTHORISER not in event.content
-        await world.engine.residents.accept_handshake(event)
+        await world.engine.remote_event_writer.accept_handshake(event)
         room_id = await restricted(world, await club(world))
         event = await signed(world, room_id)
         await world.engine.writer.send(room_id, draft("m.room.member", {"membership": "ban"}, BOB))

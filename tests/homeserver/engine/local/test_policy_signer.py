@@ -25,7 +25,7 @@ from federation.graph.policy_servers import (
     check_policy,
     recommended,
 )
-from federation.ports import PolicyRefusal, PolicyUnasked, Refused
+from federation.ports import PolicyRefusal, PolicyServerChanged, Refused
 from homeserver import limits
 from homeserver.app.engine import Engine, build_engine
 from homeserver.engine.log.entries import Committed
@@ -139,7 +139,7 @@ async def guarded(more: Sequence[EventDraft] = ()) -> AsyncIterator[Guarded]:
     async with engine_world(signer) as world:
         room_id = await world.create_room(more)
         join = await world.remote(room_id, draft("m.room.member", JOIN, BOB, sender=BOB))
-        await world.engine.residents.accept_handshake(join)
+        await world.engine.remote_event_writer.accept_handshake(join)
         writer = world.engine.writer
         await writer.send(room_id, draft("m.room.member", JOIN, CAROL, sender=CAROL))
         await writer.send(room_id, draft("m.room.policy", content(), ""))
@@ -252,8 +252,8 @@ async def test_the_room_goes_on_while_the_policy_server_thinks() -> None:
             theirs = await room.world.remote(room.room_id, message("theirs", sender=BOB))
             signed = await room.signer.sign(theirs, POLICY)
             assert isinstance(signed, Event)
-            residents = room.world.engine.residents
-            assert await residents.accept(signed, Accepted()) == Accepted()
+            remote_event_writer = room.world.engine.remote_event_writer
+            assert await remote_event_writer.accept(signed, Accepted()) == Accepted()
             gate.set()
         assert await room.world.bodies(room.room_id) == ["fast", "theirs", "slow"]
         assert set(await room.heads()) == {theirs.event_id, slow.result()}
@@ -425,21 +425,21 @@ async def test_a_new_room_is_not_guarded_by_its_own_server() -> None:
 async def test_an_invite_of_ours_is_signed_before_another_server_sees_it() -> None:
     async with guarded() as room:
         invite = await room.world.remote(room.room_id, message("of ours"))
-        residents = room.world.engine.residents
-        signed, asked = await residents.recommended(invite)
+        remote_event_writer = room.world.engine.remote_event_writer
+        signed, asked = await remote_event_writer.recommended(invite)
         assert asked == POLICY
         assert check_policy(signed, POLICY) is None
         with pytest.raises(Refused) as refused:
-            await residents.accept_own(invite)
+            await remote_event_writer.accept_own(invite)
         assert refused.value.status == 503
         room.signer.refusal = PolicyRefusal("no", is_final=True)
         with pytest.raises(MatrixError):
-            await residents.recommended(invite)
+            await remote_event_writer.recommended(invite)
         asked_before = len(room.signer.asked)
-        assert await residents.recommended(signed) == (signed, POLICY)
+        assert await remote_event_writer.recommended(signed) == (signed, POLICY)
         assert len(room.signer.asked) == asked_before, "what is signed isn't shown again"
         await room.send(draft("m.room.policy", {}, ""))
-        assert await residents.recommended(invite) == (invite, None)
+        assert await remote_event_writer.recommended(invite) == (invite, None)
 
 
 # --- what other servers send ----------------------------------------------------------------------
@@ -447,20 +447,20 @@ async def test_an_invite_of_ours_is_signed_before_another_server_sees_it() -> No
 
 async def test_an_unsigned_event_is_not_kept_before_the_policy_server_was_asked() -> None:
     async with guarded() as room:
-        residents = room.world.engine.residents
+        remote_event_writer = room.world.engine.remote_event_writer
         event = await room.world.remote(room.room_id, message("theirs", sender=BOB))
         for asked in (None, PolicyServer(HS2, KEYS[1].verify_key.encoded)):
-            with pytest.raises(PolicyUnasked):
-                await residents.accept(event, Accepted(), asked=asked)
+            with pytest.raises(PolicyServerChanged):
+                await remote_event_writer.accept(event, Accepted(), asked=asked)
         assert not await room.world.engine.rooms.events([event.event_id])
         heads = await room.heads()
-        verdict = await residents.accept(event, Accepted(), asked=POLICY)
+        verdict = await remote_event_writer.accept(event, Accepted(), asked=POLICY)
         assert isinstance(verdict, SoftFailed)
         assert isinstance(verdict.failure, NotRecommended)
         assert await room.heads() == heads
         assert (await room.world.engine.rooms.events([event.event_id]))[event.event_id].soft_failed
         for asked in (None, POLICY):  # come again, it is what it was
-            again = await residents.accept(event, Accepted(), asked=asked)
+            again = await remote_event_writer.accept(event, Accepted(), asked=asked)
             assert isinstance(again, SoftFailed)
 
 
@@ -469,25 +469,25 @@ async def test_a_signed_event_of_another_server_is_taken_in() -> None:
         event = await room.world.remote(room.room_id, message("theirs", sender=BOB))
         signed = await room.signer.sign(event, POLICY)
         assert isinstance(signed, Event)
-        residents = room.world.engine.residents
-        assert await residents.accept(signed, Accepted()) == Accepted()
+        remote_event_writer = room.world.engine.remote_event_writer
+        assert await remote_event_writer.accept(signed, Accepted()) == Accepted()
         assert (await room.event(event.event_id)).raw == signed.raw
         assert await room.world.engine.events.policy_server(room.room_id) == POLICY
 
 
 async def test_a_handshake_waits_for_the_policy_server_too() -> None:
     async with guarded() as room:
-        residents = room.world.engine.residents
+        remote_event_writer = room.world.engine.remote_event_writer
         leave = draft("m.room.member", {"membership": "leave"}, BOB, sender=BOB)
         event = await room.world.remote(room.room_id, leave)
-        with pytest.raises(PolicyUnasked):
-            await residents.accept_handshake(event)
+        with pytest.raises(PolicyServerChanged):
+            await remote_event_writer.accept_handshake(event)
         with pytest.raises(Refused):
-            await residents.accept_handshake(event, asked=POLICY)
+            await remote_event_writer.accept_handshake(event, asked=POLICY)
         other = await room.world.remote(room.room_id, leave)
         signed = await room.signer.sign(other, POLICY)
         assert isinstance(signed, Event)
-        assert (await residents.accept_handshake(signed)).event == signed.raw
+        assert (await remote_event_writer.accept_handshake(signed)).event == signed.raw
         assert await room.world.engine.events.policy_server(room.room_id) is None
 
 

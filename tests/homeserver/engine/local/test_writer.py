@@ -26,7 +26,7 @@ async def _accept(world: World, room_id: RoomId) -> EventId:
     room = await world.room(room_id)
     parents = [head.event_id for head in room.view.heads]
     event = await world.remote(room_id, message("second", BOB), parents=parents)
-    assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+    assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
     return event.event_id
 
 
@@ -38,7 +38,9 @@ async def test_a_batch_that_fails_while_an_event_is_placed_takes_it_along(
     staged again: otherwise its parent would be an event that exists nowhere."""
     async with running(postgres_url) as world:
         room_id = await world.create_room()
-        await world.engine.residents.accept(await world.remote(room_id, _JOIN), Accepted())
+        await world.engine.remote_event_writer.accept(
+            await world.remote(room_id, _JOIN), Accepted()
+        )
         is_placing, has_failed = asyncio.Event(), asyncio.Event()
         failures: list[asyncio.Task[EventId]] = []
         redactions = world.engine.writer.stager.redactions

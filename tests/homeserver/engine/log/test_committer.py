@@ -104,9 +104,9 @@ async def test_batch_without_log_entries_is_known_to_be_in_or_not_after_a_cut_li
         verdict = Rejected(AuthFailure(AuthRule.SENDER_NOT_JOINED, "he is not here"))
         world.engine.committer.fault = cut
         with pytest.raises(MatrixError):
-            await world.engine.residents.accept(event, verdict)
+            await world.engine.remote_event_writer.accept(event, verdict)
         assert await world.engine.rooms.events([event.event_id]) == {}
-        assert await world.engine.residents.accept(event, verdict) == verdict
+        assert await world.engine.remote_event_writer.accept(event, verdict) == verdict
         assert cuts == []
         assert (await world.engine.rooms.events([event.event_id]))[event.event_id].rejected
 
@@ -132,7 +132,7 @@ async def test_an_event_that_was_asked_for_before_it_came_is_found_from_its_comm
                 found.append(before.event(("m.room.member", BOB)))
 
         engine.committer.fault = look
-        await engine.residents.accept(join, Accepted())
+        await engine.remote_event_writer.accept(join, Accepted())
         assert found == [join]
 
 

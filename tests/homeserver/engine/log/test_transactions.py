@@ -9,7 +9,7 @@ import pytest
 from federation.events.ids import DeviceId, EventId
 from homeserver import limits
 from homeserver.engine.log.entries import TransactionKey
-from homeserver.engine.log.transactions import Claim, Sent, Transactions
+from homeserver.engine.log.transactions import Sent, TransactionClaim, Transactions
 from homeserver.errors import MatrixError, forbidden
 from homeserver.storage.timeline import transactions as storage
 from tests.homeserver.engine.engine_world import ALICE, World, message, running
@@ -49,10 +49,10 @@ async def test_memory_is_bounded_and_what_is_on_its_way_stays(postgres_url: str)
         transactions = Transactions(world.engine.store)
         with patch.object(limits, "TRANSACTIONS_IN_MEMORY", 4):
             held = await transactions.begin(_key("HELD", 0))
-            assert isinstance(held, Claim)
+            assert isinstance(held, TransactionClaim)
             for i in range(20):
                 claim = await transactions.begin(_key(f"D{i}", i))
-                assert isinstance(claim, Claim)
+                assert isinstance(claim, TransactionClaim)
                 transactions.finish(_key(f"D{i}", i), claim, Sent(EventId("$e"), 1))
             transactions.finish(_key("HELD", 0), held, Sent(EventId("$held"), 1))
             assert await transactions.begin(_key("HELD", 0)) == Sent(EventId("$held"), 1)
@@ -62,11 +62,11 @@ async def test_a_refused_request_frees_its_transaction(postgres_url: str) -> Non
     async with running(postgres_url) as world:
         transactions = Transactions(world.engine.store)
         claim = await transactions.begin(_key("A", 1))
-        assert isinstance(claim, Claim)
+        assert isinstance(claim, TransactionClaim)
         transactions.abandon(_key("A", 1), claim, forbidden("no"))
         with pytest.raises(MatrixError):
             claim.future.result()
-        assert isinstance(await transactions.begin(_key("A", 1)), Claim)
+        assert isinstance(await transactions.begin(_key("A", 1)), TransactionClaim)
 
 
 async def test_an_ended_device_leaves_no_transaction_to_one_of_the_same_id(
@@ -78,11 +78,11 @@ async def test_an_ended_device_leaves_no_transaction_to_one_of_the_same_id(
         transactions = world.engine.transactions
         first = await _send(world, room_id, _key("BOT", 1))
         held = await transactions.begin(_key("BOT", 2))
-        assert isinstance(held, Claim)
+        assert isinstance(held, TransactionClaim)
         async with world.engine.database.transaction() as connection:
             await storage.delete_devices(connection, ALICE, ["BOT"])
         transactions.forget(ALICE, [DeviceId("BOT")])
         assert await _send(world, room_id, _key("BOT", 1)) != first
         transactions.finish(_key("BOT", 2), held, Sent(EventId("$held"), 1))
-        assert isinstance(await transactions.begin(_key("BOT", 2)), Claim)
+        assert isinstance(await transactions.begin(_key("BOT", 2)), TransactionClaim)
         assert await world.bodies(room_id) == ["1", "1"]

@@ -81,9 +81,9 @@ async def test_event_accepted_on_a_lie_is_rejected_when_the_gap_closes() -> None
         [change] = correction.entry.changes
         assert (change.key, change.membership) == (("m.room.member", CAROL), "ban")
         room = await server.room()
-        told = await server.engine.reader.changes(room, after=position, upto=correction.position)
+        told = await server.engine.reader.changes(room, after=position, up_to=correction.position)
         assert told == [(correction.position, change)]
-        assert server.metrics.counts["room_proofs"] >= 1
+        assert server.metrics.counts["rechecks"] >= 1
 
 
 async def test_honest_gap_loses_its_marks_and_changes_nothing_else() -> None:
@@ -225,7 +225,7 @@ async def test_history_down_to_the_creation_proves_a_join_step_by_step(
         assert server.unproven == set()
         await server.check()
         assert held.most == limits.PROOFS_PER_STEP
-        assert server.metrics.counts["room_proofs"] > limits.PROOFS_PER_STEP
+        assert server.metrics.counts["rechecks"] > limits.PROOFS_PER_STEP
 
 
 async def test_join_with_a_false_state_is_set_right_by_its_history() -> None:
@@ -276,7 +276,7 @@ async def test_work_goes_on_after_a_crash_between_two_steps(
             assert await server.accept(wrong) == Accepted()
         await server.accept(revoked)
     boots = 0
-    while tables.proofs_due:
+    while tables.rechecks_due:
         boots += 1
         async with here(tables, graph) as server:
             CrashAfter(server, steps=2)
@@ -298,10 +298,10 @@ async def test_worker_takes_up_what_a_former_process_left() -> None:
         said = graph.add(message("after", CAROL), named)
         await server.accept_with(said, graph.state_before(said))
         await server.accept(named)
-        assert server.tables.proofs_due
+        assert server.tables.rechecks_due
     async with here(tables, graph) as server:
         worker = asyncio.get_running_loop().create_task(server.proofs.run())
-        while tables.proofs_due:
+        while tables.rechecks_due:
             await asyncio.sleep(0)
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
@@ -336,7 +336,7 @@ async def test_gap_that_is_filled_before_its_child_is_committed_is_closed(at_onc
         named = graph.add(topic("in the gap", BOB), last)
         said = graph.add(message("after", CAROL), named)
         told = graph.state_before(said)
-        await server.engine.residents.store_outliers(graph.auth_chain(told.values()), [])
+        await server.engine.remote_event_writer.store_outliers(graph.auth_chain(told.values()), [])
         held = CommitsHeld(server)
         if at_once:  # what is queued while a commit is on its way goes as one
             await held.begin(server.accept(graph.add(message("meanwhile", BOB), last)))
@@ -359,7 +359,7 @@ async def test_what_a_staged_event_lacks_is_forgotten_with_it() -> None:
         named = graph.add(topic("in the gap", BOB), last)
         said = graph.add(message("after", CAROL), named)
         told = graph.state_before(said)
-        await server.engine.residents.store_outliers(graph.auth_chain(told.values()), [])
+        await server.engine.remote_event_writer.store_outliers(graph.auth_chain(told.values()), [])
         held = CommitsHeld(server)
         await held.begin(server.accept_with(said, told))
         room = await server.room()
@@ -480,8 +480,8 @@ async def test_what_was_judged_before_a_correction_is_judged_again_at_its_place(
         graph, last = server.graph, await room_of_bob(server)
         refused = graph.add(topic("no power", CAROL), last)
         known = graph.auth_chain(refused.auth_events)
-        await server.engine.residents.store_outliers(known, [])
+        await server.engine.remote_event_writer.store_outliers(known, [])
         (await server.room()).was_corrected = True
-        verdict = await server.engine.residents.accept(refused, Accepted())
+        verdict = await server.engine.remote_event_writer.accept(refused, Accepted())
         assert isinstance(verdict, Rejected)
         assert server.row(refused)["verdict"] == REJECTED

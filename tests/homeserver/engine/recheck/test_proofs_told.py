@@ -10,8 +10,8 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
 from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
-from homeserver.engine.remote.remote_event_writer import Residents
-from homeserver.engine.rooms.resolver import Resolver
+from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
+from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.tools.explain import Explainer
@@ -24,15 +24,15 @@ MODERATOR = UserId("@moderator:there.example")
 THERE = SigningKey.generate(bytes([3]) * 32, "there")
 
 
-def residents_of(syncs: SyncWorld) -> Residents:
+def residents_of(syncs: SyncWorld) -> RemoteEventWriter:
     """The door for other servers' events, which the world lacks."""
     engine, store = syncs.world.engine, PostgresStore(syncs.account_data.database)
-    return Residents(
+    return RemoteEventWriter(
         store,
         engine.rooms,
         syncs.world.committer,
         writer=engine.writer,
-        resolver=Resolver(store, engine.rooms),
+        resolver=StateResolver(store, engine.rooms),
         server_name=HERE,
         forget_user=engine.memberships.drop,
         metrics=CountingMetrics(),
@@ -69,7 +69,7 @@ def said(room: Room, what: EventDraft, parents: Sequence[Event] = (), at: int = 
     )
 
 
-async def room_with_strangers(syncs: SyncWorld, residents: Residents) -> RoomId:
+async def room_with_strangers(syncs: SyncWorld, remote_event_writer: RemoteEventWriter) -> RoomId:
     """A room of ALICE in which MODERATOR, of the other server, may ban STRANGER."""
     users = {ALICE: 100, MODERATOR: 50}
     room_id = await syncs.world.room(
@@ -78,7 +78,7 @@ async def room_with_strangers(syncs: SyncWorld, residents: Residents) -> RoomId:
     for user in (STRANGER, MODERATOR):
         room = await the_room(syncs, room_id)
         join = draft("m.room.member", {"membership": "join"}, user, sender=user)
-        assert await residents.accept(said(room, join), Accepted()) == Accepted()
+        assert await remote_event_writer.accept(said(room, join), Accepted()) == Accepted()
     return room_id
 
 
@@ -86,19 +86,19 @@ async def test_correction_is_told_to_clients_and_is_there_after_a_restart(
     postgres_url: str,
 ) -> None:
     async with sync_world(postgres_url) as syncs:
-        residents = residents_of(syncs)
-        room_id = await room_with_strangers(syncs, residents)
+        remote_event_writer = residents_of(syncs)
+        room_id = await room_with_strangers(syncs, remote_event_writer)
         room = await the_room(syncs, room_id)
         word = {key: ref.event_id for key, ref in room.view.state.items()}
         out = draft("m.room.member", {"membership": "ban"}, STRANGER, sender=MODERATOR)
         ban = said(room, out)
         lie = said(room, message("not banned at all", STRANGER), [ban], at=2)
-        assert await residents.accept_with_state(lie, Accepted(), word) == Accepted()
+        assert await remote_event_writer.accept_with_state(lie, Accepted(), word) == Accepted()
         seen = await syncs.get()
         assert bodies(seen["rooms"]["join"][room_id]["timeline"]["events"]) == ["not banned at all"]
-        assert await residents.accept(ban, Accepted()) == Accepted()
+        assert await remote_event_writer.accept(ban, Accepted()) == Accepted()
         since = (await syncs.get(since=seen["next_batch"]))["next_batch"]
-        await residents.proofs.work_off(room_id)
+        await remote_event_writer.proofs.drain(room_id)
         told = (await syncs.get(since=since))["rooms"]["join"][room_id]
         assert types(told["state"]["events"]) == ["m.room.member"]
         assert told["state"]["events"][0]["content"]["membership"] == "ban"
@@ -122,22 +122,22 @@ async def test_correction_is_told_to_clients_and_is_there_after_a_restart(
 async def test_worker_finds_in_the_tables_what_a_former_process_left(postgres_url: str) -> None:
     said_later: EventId
     async with sync_world(postgres_url) as syncs:
-        residents = residents_of(syncs)
-        room_id = await room_with_strangers(syncs, residents)
+        remote_event_writer = residents_of(syncs)
+        room_id = await room_with_strangers(syncs, remote_event_writer)
         room = await the_room(syncs, room_id)
         missing = said(room, message("in the gap", STRANGER))
         later = said(room, message("after it", STRANGER), [missing], at=2)
         said_later = later.event_id
         word = {key: ref.event_id for key, ref in room.view.state.items()}
-        await residents.accept_with_state(later, Accepted(), word)
+        await remote_event_writer.accept_with_state(later, Accepted(), word)
     async with sync_world(postgres_url) as syncs:
-        residents = residents_of(syncs)
+        remote_event_writer = residents_of(syncs)
         assert (await the_room(syncs, room_id)).awaited == {missing.event_id}
-        await residents.accept(missing, Accepted())
+        await remote_event_writer.accept(missing, Accepted())
     async with sync_world(postgres_url) as syncs:
         store = PostgresStore(syncs.account_data.database)
         assert await store.proofs.rooms_with_work() == [room_id]
-        await residents_of(syncs).proofs.work_off(room_id)
+        await residents_of(syncs).proofs.drain(room_id)
         assert await store.proofs.rooms_with_work() == []
         [row] = await store.events.by_id([said_later])
         assert (row["verdict"], row["unproven"], row["n"] is not None) == (0, False, True)

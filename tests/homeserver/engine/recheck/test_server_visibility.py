@@ -57,7 +57,7 @@ async def comes(world: World, room_id: RoomId, membership: str, user: UserId = B
     """A membership that the other server's user gives to themself."""
     what = draft("m.room.member", {"membership": membership}, user, sender=user)
     event = await world.remote(room_id, what)
-    assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+    assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
     return event
 
 
@@ -186,7 +186,7 @@ async def test_a_branch_with_another_visibility_is_judged_by_its_own(world: Worl
     secret = await world.remote(room_id, message("secret", CAROL_3), parents=[closed.event_id])
     await opened(world, room_id, "shared")
     for event in (closed, secret):
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
     await comes(world, room_id, "join")
     current = await event_of(
         world, (await world.room(room_id)).view.state["m.room.history_visibility", ""].event_id
@@ -199,5 +199,5 @@ async def test_events_of_other_servers_are_judged_too(world: World) -> None:
     room_id = await world.create_room()
     await comes(world, room_id, "join")
     theirs = await world.remote(room_id, message("theirs", BOB))
-    await world.engine.residents.accept(theirs, Accepted())
+    await world.engine.remote_event_writer.accept(theirs, Accepted())
     assert await form(world, theirs.event_id) == WHOLE

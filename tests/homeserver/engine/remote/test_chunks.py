@@ -50,8 +50,10 @@ async def test_event_that_its_auth_events_refuse_stays_refused() -> None:
         history = [one for one in graph.events.values() if one is not join]
         for event in history:
             chain = graph.auth_chain(event.auth_events)
-            await server.engine.residents.store_outliers(chain, [])
-        await server.engine.residents.store_backfill(history, {}, rejected={last.event_id})
+            await server.engine.remote_event_writer.store_outliers(chain, [])
+        await server.engine.remote_event_writer.store_backfill(
+            history, {}, rejected={last.event_id}
+        )
         assert server.row(last)["verdict"] == REJECTED
         assert server.row(join)["verdict"] == ACCEPTED
 
@@ -66,13 +68,13 @@ async def test_open_end_without_a_word_of_its_own_is_placed_and_proven_later() -
         on_right = graph.add(message("right", BOB), right)
         merged = graph.add(message("merged", BOB), on_left, on_right)
         join = await server.join(ALICE, merged)
-        residents = server.engine.residents
+        remote_event_writer = server.engine.remote_event_writer
         word = graph.state_before(on_left)
         for event in (on_left, on_right, merged):
-            await residents.store_outliers(graph.auth_chain(event.auth_events), [])
-        await residents.store_outliers(graph.auth_chain(word.values()), [])
+            await remote_event_writer.store_outliers(graph.auth_chain(event.auth_events), [])
+        await remote_event_writer.store_outliers(graph.auth_chain(word.values()), [])
         chunk = [on_left, on_right, merged]
-        await residents.store_backfill(chunk, {on_left.event_id: word})
+        await remote_event_writer.store_backfill(chunk, {on_left.event_id: word})
         ids = {one.event_id for one in (*chunk, join)}
         assert server.unproven == ids
         assert {missing for _, missing in server.tables.gaps} == {left.event_id, right.event_id}

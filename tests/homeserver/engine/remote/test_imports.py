@@ -37,7 +37,7 @@ async def test_outliers_are_numbered_after_what_they_cite() -> None:
     async with large_world(large) as world:
         room = await world.room()
         events = citing_backwards(large)
-        await world.engine.residents.store_outliers(events, ())
+        await world.engine.remote_event_writer.store_outliers(events, ())
         assert numbered_in_order(world, events)
         assert all(event.event_id in room.citations for event in events)
 
@@ -50,7 +50,7 @@ async def test_fetched_history_is_numbered_after_what_it_cites() -> None:
     async with large_world(large, tables) as world:
         room = await world.room()
         state = {key: ref.event_id for key, ref in room.view.state.items()}
-        await world.engine.residents.store_backfill(events, {events[0].event_id: state})
+        await world.engine.remote_event_writer.store_backfill(events, {events[0].event_id: state})
         assert numbered_in_order(world, events)
         assert not any(world.tables.events[event.event_id]["outlier"] for event in events)
         assert all(event.event_id in room.citations for event in events)

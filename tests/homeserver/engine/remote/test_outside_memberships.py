@@ -37,19 +37,19 @@ async def membership(world: World, room_id: RoomId = ROOM) -> tuple[str, str, st
 async def test_an_invite_is_found_with_its_version_after_a_restart_too(postgres_url: str) -> None:
     invite = member("invite")
     async with running(postgres_url) as world:
-        await world.engine.residents.outside.keep(invite, SHOWN)
+        await world.engine.remote_event_writer.outside.keep(invite, SHOWN)
     async with running(postgres_url) as world:
-        found = await world.engine.residents.outside.find(ROOM, ALICE)
+        found = await world.engine.remote_event_writer.outside.find(ROOM, ALICE)
         assert found is not None
         assert (found.membership, found.event_id, found.sender) == ("invite", invite.event_id, BOB)
         assert found.version is V11
         assert b"Far" in (await world.engine.memberships.of(ALICE))[ROOM].stripped
-        assert await world.engine.residents.outside.find(ROOM, BOB) is None
+        assert await world.engine.remote_event_writer.outside.find(ROOM, BOB) is None
 
 
 async def test_the_newest_invite_alone_is_ended(postgres_url: str) -> None:
     async with running(postgres_url) as world:
-        outside = world.engine.residents.outside
+        outside = world.engine.remote_event_writer.outside
         first, second = member("invite"), member("invite", at=2)
         leave, ban = member("leave", at=3), member("ban", at=4)
         await outside.keep(first, [])
@@ -67,7 +67,7 @@ async def test_a_leave_of_who_has_nothing_to_end_is_not_kept(postgres_url: str) 
     """The one that undoes a failed join: no room appears, and an older departure stays what it is,
     forgotten too."""
     async with running(postgres_url) as world:
-        outside, memberships = world.engine.residents.outside, world.engine.memberships
+        outside, memberships = world.engine.remote_event_writer.outside, world.engine.memberships
         undo = member("leave", sender=ALICE, at=9)
         assert not await outside.end(undo)
         assert ROOM not in await memberships.of(ALICE)
@@ -83,7 +83,7 @@ async def test_a_leave_of_who_has_nothing_to_end_is_not_kept(postgres_url: str) 
 
 async def test_a_knock_is_taken_back_without_another_server(postgres_url: str) -> None:
     async with running(postgres_url) as world:
-        outside = world.engine.residents.outside
+        outside = world.engine.remote_event_writer.outside
         knock = member("knock", sender=ALICE)
         await outside.keep(knock, SHOWN)
         assert not await outside.end_unsigned(ROOM, ALICE, EventId("$other"))
@@ -93,18 +93,20 @@ async def test_a_knock_is_taken_back_without_another_server(postgres_url: str) -
 
 async def test_the_server_that_took_a_knock_is_known_after_a_restart_too(postgres_url: str) -> None:
     async with running(postgres_url) as world:
-        await world.engine.residents.outside.keep(member("knock", sender=ALICE), SHOWN, HS2)
+        await world.engine.remote_event_writer.outside.keep(
+            member("knock", sender=ALICE), SHOWN, HS2
+        )
         assert (await world.engine.memberships.of(ALICE))[ROOM].via == HS2
     async with running(postgres_url) as world:
         assert (await world.engine.memberships.of(ALICE))[ROOM].via == HS2
-        await world.engine.residents.outside.keep(member("invite", at=2), SHOWN)
+        await world.engine.remote_event_writer.outside.keep(member("invite", at=2), SHOWN)
         assert (await world.engine.memberships.of(ALICE))[ROOM].via is None
 
 
 async def test_nothing_is_kept_of_a_room_that_we_are_in(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room()
-        outside = world.engine.residents.outside
+        outside = world.engine.remote_event_writer.outside
         for wanted in ("invite", "leave"):
             event = await world.remote(
                 room_id, draft("m.room.member", {"membership": wanted}, ALICE, sender=BOB)

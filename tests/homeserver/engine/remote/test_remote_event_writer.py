@@ -33,7 +33,7 @@ JOIN = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
 
 async def _bob_joins(world: World, room_id: RoomId) -> Event:
     event = await world.remote(room_id, JOIN)
-    await world.engine.residents.accept_handshake(event)
+    await world.engine.remote_event_writer.accept_handshake(event)
     return event
 
 
@@ -46,9 +46,9 @@ async def test_remote_message_becomes_the_head_and_is_stored_once(postgres_url: 
         room_id = await world.create_room()
         await _bob_joins(world, room_id)
         event = await world.remote(room_id, message("hello", sender=BOB))
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
         position = world.engine.committer.position
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
         assert world.engine.committer.position == position
         assert await _heads(world, room_id) == [event.event_id]
         assert await world.bodies(room_id) == ["hello"]
@@ -61,7 +61,7 @@ async def test_fork_is_merged_by_the_next_event_of_ours(postgres_url: str) -> No
         heads = await _heads(world, room_id)
         ours = await world.say(room_id, "ours")
         theirs = await world.remote(room_id, message("theirs", sender=BOB), parents=heads)
-        await world.engine.residents.accept(theirs, Accepted())
+        await world.engine.remote_event_writer.accept(theirs, Accepted())
         assert set(await _heads(world, room_id)) == {ours, theirs.event_id}
         merge = await world.say(room_id, "merge")
         assert await _heads(world, room_id) == [merge]
@@ -80,7 +80,7 @@ async def test_state_of_a_fork_is_resolved_and_the_same_after_a_restart(postgres
         theirs = await world.remote(
             room_id, draft("m.room.topic", {"topic": "theirs"}, "", sender=BOB), parents=heads
         )
-        await world.engine.residents.accept(theirs, Accepted())
+        await world.engine.remote_event_writer.accept(theirs, Accepted())
         state = dict((await world.room(room_id)).view.state)
         assert ("m.room.name", "") in state
         assert state["m.room.topic", ""].event_id == theirs.event_id
@@ -99,7 +99,7 @@ async def test_event_allowed_by_its_own_state_but_not_now_is_soft_failed(postgre
         before = await world.remote(room_id, message("late", sender=BOB))
         ban = draft("m.room.member", {"membership": "ban"}, BOB)
         await world.engine.writer.send(room_id, ban)
-        verdict = await world.engine.residents.accept(before, Accepted())
+        verdict = await world.engine.remote_event_writer.accept(before, Accepted())
         assert isinstance(verdict, SoftFailed)
         assert await world.bodies(room_id) == []
         assert before.event_id not in await _heads(world, room_id)
@@ -112,7 +112,7 @@ async def test_handshake_is_refused_where_the_room_does_not_allow_it(postgres_ur
         room_id = await world.create_room([draft("m.room.join_rules", {"join_rule": "invite"}, "")])
         event = await world.remote(room_id, JOIN)
         with pytest.raises(Refused) as refused:
-            await world.engine.residents.accept_handshake(event)
+            await world.engine.remote_event_writer.accept_handshake(event)
         assert refused.value.status == 403
         assert HS2 not in (await world.room(room_id)).view.servers
 
@@ -125,12 +125,12 @@ async def test_join_imports_the_room_with_its_state(
         await one.say(room_id, "before")
         room = await one.room(room_id)
         join = await one.remote(room_id, JOIN)
-        await one.engine.residents.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_handshake(join)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
         chain = await one.engine.rooms.auth_chain(list(known))
-        await two.engine.residents.import_join(
+        await two.engine.remote_event_writer.import_join(
             JoinedRoom(
                 room_id,
                 room.version,
@@ -145,7 +145,7 @@ async def test_join_imports_the_room_with_its_state(
         assert await _heads(two, room_id) == [join.event_id]
         assert set(await two.engine.reader.gaps(theirs, (5, 0))) == set(join.prev_events)
         event = await one.remote(room_id, message("new", sender=BOB))
-        await two.engine.residents.accept(event, Accepted())
+        await two.engine.remote_event_writer.accept(event, Accepted())
         assert await two.bodies(room_id) == ["new"]
 
 
@@ -160,7 +160,7 @@ async def test_two_users_of_ours_may_join_a_new_room_at_once(
             join = await one.remote(
                 room_id, draft("m.room.member", {"membership": "join"}, user, sender=user)
             )
-            await one.engine.residents.accept_handshake(join)
+            await one.engine.remote_event_writer.accept_handshake(join)
             state = await one.engine.rooms.state_before(room, join.event_id)
             assert state is not None
             known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
@@ -168,7 +168,7 @@ async def test_two_users_of_ours_may_join_a_new_room_at_once(
             joins.append(JoinedRoom(room_id, room.version, join, events, []))
         async with asyncio.TaskGroup() as group:
             for joined in joins:
-                group.create_task(two.engine.residents.import_join(joined))
+                group.create_task(two.engine.remote_event_writer.import_join(joined))
         theirs = await two.room(room_id)
         assert all(theirs.is_joined(user) for user in users)
 
@@ -185,7 +185,7 @@ async def test_a_resident_gives_the_state_and_its_auth_chain(
         room = await world.room(room_id)
         before = dict(room.view.state)
         join = await world.remote(room_id, JOIN)
-        answer = await world.engine.residents.accept_handshake(join)
+        answer = await world.engine.remote_event_writer.accept_handshake(join)
         ids = [ref.event_id for ref in before.values()]
         current = await world.engine.events.current_state_ids(room_id)
         assert [current[key] for key in before] == ids
@@ -207,17 +207,19 @@ async def test_backfilled_history_gets_places_before_what_was_there(
         old = [await one.say(room_id, f"old {i}") for i in range(3)]
         room = await one.room(room_id)
         join = await one.remote(room_id, JOIN)
-        await one.engine.residents.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_handshake(join)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
         events = [one.event for one in known.values()]
-        await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
+        await two.engine.remote_event_writer.import_join(
+            JoinedRoom(room_id, room.version, join, events, [])
+        )
         history = await one.engine.rooms.events(old)
         ids = {key: ref.event_id for key, ref in state.items()}
         position = two.engine.committer.position
         chunk = [history[i].event for i in old]
-        await two.engine.residents.store_backfill(chunk, {old[0]: ids})
+        await two.engine.remote_event_writer.store_backfill(chunk, {old[0]: ids})
         assert two.engine.committer.position == position
         assert await two.bodies(room_id) == ["old 0", "old 1", "old 2"]
         theirs = await two.room(room_id)
@@ -234,24 +236,26 @@ async def test_an_event_that_fills_a_gap_is_no_head(
         old = [await one.say(room_id, f"old {i}") for i in range(3)]
         room = await one.room(room_id)
         join = await one.remote(room_id, JOIN)
-        await one.engine.residents.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_handshake(join)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
         events = [one.event for one in known.values()]
-        await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
+        await two.engine.remote_event_writer.import_join(
+            JoinedRoom(room_id, room.version, join, events, [])
+        )
         history = [known.event for known in (await one.engine.rooms.events(old)).values()]
         ids = {key: ref.event_id for key, ref in state.items()}
         first, *rest = sorted(history, key=lambda one: one.depth)
-        await two.engine.residents.store_backfill(rest, {rest[0].event_id: ids})
-        await two.engine.residents.accept_with_state(first, Accepted(), ids)
+        await two.engine.remote_event_writer.store_backfill(rest, {rest[0].event_id: ids})
+        await two.engine.remote_event_writer.accept_with_state(first, Accepted(), ids)
         assert await _heads(two, room_id) == [join.event_id]
         parent = await one.remote(room_id, message("parent", sender=BOB))
-        await one.engine.residents.accept(parent, Accepted())
+        await one.engine.remote_event_writer.accept(parent, Accepted())
         child = await one.remote(room_id, message("child", sender=BOB))
         after = {**ids, ("m.room.member", str(BOB)): join.event_id}
-        await two.engine.residents.accept_with_state(child, Accepted(), after)
-        await two.engine.residents.accept(parent, Accepted())
+        await two.engine.remote_event_writer.accept_with_state(child, Accepted(), after)
+        await two.engine.remote_event_writer.accept(parent, Accepted())
         assert child.event_id in await _heads(two, room_id)
         assert parent.event_id not in await _heads(two, room_id)
 
@@ -281,7 +285,7 @@ async def test_server_that_joins_beside_another_event_is_owed_that_event(
         feed = feed_of(world)
         join = await world.remote(room_id, JOIN)
         beside = await world.say(room_id, "beside the join")
-        await world.engine.residents.accept_handshake(join)
+        await world.engine.remote_event_writer.accept_handshake(join)
         position = world.engine.committer.position
         owed = await feed.owed(HS2, position - 1, pdu_limit=50, edu_limit=100)
         known = await world.engine.rooms.events([beside])
@@ -295,7 +299,7 @@ async def test_fork_of_messages_keeps_both_heads_over_a_restart(postgres_url: st
         heads = await _heads(world, room_id)
         ours = await world.say(room_id, "ours")
         theirs = await world.remote(room_id, message("theirs", sender=BOB), parents=heads)
-        await world.engine.residents.accept(theirs, Accepted())
+        await world.engine.remote_event_writer.accept(theirs, Accepted())
     async with running(postgres_url) as world:
         assert set(await _heads(world, room_id)) == {ours, theirs.event_id}
 
@@ -305,8 +309,8 @@ async def test_message_that_was_kept_as_an_outlier_gets_its_place(postgres_url: 
         room_id = await world.create_room()
         await _bob_joins(world, room_id)
         event = await world.remote(room_id, message("early", sender=BOB))
-        await world.engine.residents.store_outliers([event], [])
-        assert await world.engine.residents.accept(event, Accepted()) == Accepted()
+        await world.engine.remote_event_writer.store_outliers([event], [])
+        assert await world.engine.remote_event_writer.accept(event, Accepted()) == Accepted()
         assert await world.bodies(room_id) == ["early"]
 
 
@@ -317,7 +321,7 @@ async def test_event_without_parents_can_not_begin_the_room_anew(postgres_url: s
         room = await world.room(room_id)
         create = room.view.state["m.room.create", ""].event_id
         known = (await world.engine.rooms.events([create]))[create].event
-        assert await world.engine.residents.accept(known, Accepted()) == Accepted()
+        assert await world.engine.remote_event_writer.accept(known, Accepted()) == Accepted()
         orphan = build_event(
             message("no parents", sender=BOB),
             version=room.version,
@@ -329,7 +333,7 @@ async def test_event_without_parents_can_not_begin_the_room_anew(postgres_url: s
             server_name=HS2,
             key=KEY_2,
         )
-        verdict = await world.engine.residents.accept(orphan, Accepted())
+        verdict = await world.engine.remote_event_writer.accept(orphan, Accepted())
         assert isinstance(verdict, Rejected)
         assert (await world.room(room_id)).view == room.view
 
@@ -341,13 +345,15 @@ async def test_first_depth_is_that_of_our_own_join(
         room_id = await one.create_room()
         await one.say(room_id, "before")
         join = await one.remote(room_id, JOIN)
-        await one.engine.residents.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_handshake(join)
         room = await one.room(room_id)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
         events = [one.event for one in known.values()]
-        await two.engine.residents.import_join(JoinedRoom(room_id, room.version, join, events, []))
+        await two.engine.remote_event_writer.import_join(
+            JoinedRoom(room_id, room.version, join, events, [])
+        )
         assert await one.engine.events.first_depth(room_id) == 1
         assert await two.engine.events.first_depth(room_id) == join.depth
 
@@ -362,7 +368,7 @@ async def test_an_event_of_ours_needs_no_signature_but_ours(postgres_url: str) -
         assert refusal.value.errcode == "M_FORBIDDEN"
         invite = draft("m.room.member", {"membership": "invite", AUTHORISER: CAROL}, BOB)
         with pytest.raises(Refused, match="not signed by"):
-            await world.engine.residents.template(invite, room_id)
+            await world.engine.remote_event_writer.template(invite, room_id)
         join = draft("m.room.member", {"membership": "join", AUTHORISER: ALICE}, ALICE)
         await world.engine.writer.send(room_id, join)
 
@@ -386,7 +392,7 @@ async def test_a_clock_that_was_put_back_does_not_undo_a_join(postgres_url: str)
         parents = await _heads(world, room_id)
         await becomes("join")
         fork = await world.remote(room_id, message("beside", sender=BOB), parents=parents)
-        assert isinstance(await world.engine.residents.accept(fork, Accepted()), Accepted)
+        assert isinstance(await world.engine.remote_event_writer.accept(fork, Accepted()), Accepted)
         await world.say(room_id, "on both")
         room = await world.room(room_id)
         assert room.view.state[("m.room.member", dave)].membership == "join"

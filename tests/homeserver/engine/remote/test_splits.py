@@ -127,7 +127,7 @@ async def joined(server: Here, event: Event) -> None:
     events = [server.graph.events[one] for one in told.values()]
     chain = server.graph.auth_chain([*told.values(), *event.auth_events])
     room = JoinedRoom(server.room_id, server.graph.version, event, events, chain)
-    await server.engine.residents.import_join(room)
+    await server.engine.remote_event_writer.import_join(room)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -11,7 +11,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.graph.resolution.chains import auth_chain, loader
-from federation.ports import KnownEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.log.staging import empty_view
 from homeserver.engine.rooms.citations import CitationIndex, Scan, cited_first
@@ -91,7 +91,7 @@ def test_an_index_at_its_bound_is_kept_and_one_past_it_starts_anew(
 ) -> None:
     monkeypatch.setattr(limits, "ROOM_CITING_EVENTS", 10)
     room = room_of([event(number) for number in range(9)])
-    room.stage(KnownEvent(event(9)), 9)
+    room.stage(StoredEvent(event(9)), 9)
     assert len(room.citations) == 10
     assert room.bytes > room_of([]).bytes
     room.cite([event(10)])
@@ -101,11 +101,11 @@ def test_an_index_at_its_bound_is_kept_and_one_past_it_starts_anew(
 
 def test_a_failed_batch_leaves_no_staged_row_numbers() -> None:
     room = room_of([])
-    room.stage(KnownEvent(event(1)), 7)
+    room.stage(StoredEvent(event(1)), 7)
     assert room.staged_refs[EventId("$1")].nid == 7
     room.discard_staged()
     assert not room.staged_refs
-    room.stage(KnownEvent(event(1)), 8)
+    room.stage(StoredEvent(event(1)), 8)
     assert room.unstage(EventId("$1")) is not None
     assert not room.staged_refs
 

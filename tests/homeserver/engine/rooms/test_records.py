@@ -123,7 +123,7 @@ async def test_state_that_a_soft_failed_parent_brings_is_recorded() -> None:
         room = await world.room()
         old = room.view.heads[0].event_id
         verdict = SoftFailed(AuthFailure(AuthRule.LEVEL_TOO_LOW, "as of now"))
-        await world.engine.residents.accept(with_parents(soft, [old]), verdict)
+        await world.engine.remote_event_writer.accept(with_parents(soft, [old]), verdict)
         await world.accept(other, [old])
         assert TOPIC not in room.view.state
         merge = await world.accept(message(large, 1), [other.event_id, soft.event_id])

@@ -176,10 +176,10 @@ async def test_an_outlier_is_redacted_in_storage_whatever_comes_first(server: He
     join = await server.join(ALICE, last)
     by = server.graph.add(redaction(old, BOB), join)
     await server.accept(by)
-    await server.engine.residents.store_outliers([old], [])
+    await server.engine.remote_event_writer.store_outliers([old], [])
     assert await is_redacted(server, old, by)
     again = server.graph.add(topic("secret too", BOB), by)
-    await server.engine.residents.store_outliers([again], [])
+    await server.engine.remote_event_writer.store_outliers([again], [])
     by = server.graph.add(redaction(again, BOB), by)
     await server.accept(by)
     assert await is_redacted(server, again, by)
@@ -191,7 +191,7 @@ async def test_an_outlier_that_was_redacted_stays_so_when_it_gets_its_place(serv
     join = await server.join(ALICE, last)
     by = server.graph.add(redaction(old, BOB), join)
     await server.accept(by)
-    await server.engine.residents.store_outliers([old], [])
+    await server.engine.remote_event_writer.store_outliers([old], [])
     await server.backfill(old, last)
     assert server.row(old)["n"] is not None
     assert await is_redacted(server, old, by)
@@ -280,7 +280,7 @@ async def test_redactions_wait_in_the_store_where_memory_has_no_space(
     await server.backfill(*targets[:3])
     after = graph.add(message("live", BOB), last)
     await server.accept(after)
-    await server.engine.residents.store_outliers(targets[3:], [])
+    await server.engine.remote_event_writer.store_outliers(targets[3:], [])
     for target, by in zip(targets[:3], redactions, strict=False):
         assert await is_redacted(server, target, by)
     for target in targets[3:]:

@@ -108,7 +108,7 @@ async def test_rooms_in_use_do_not_make_each_load_walk_all_of_them(
     for number in range(500):
         room = rooms.hot(name(number))
         assert room is not None
-        room.pins = 1
+        room.holders = 1
     for number in range(500, 10_000):
         rooms.hot(name(number))
     monkeypatch.setattr(limits, "HOT_ROOMS_PASSED_OVER", 100)

@@ -25,8 +25,8 @@ class World:
         )
         self.filters = Filters(database=database)
 
-    async def items(self, after: int, upto: int) -> list[tuple[str, str, Any]]:
-        found = await self.data.between(ALICE, after=after, upto=upto)
+    async def items(self, after: int, up_to: int) -> list[tuple[str, str, Any]]:
+        found = await self.data.between(ALICE, after=after, up_to=up_to)
         return [(item.room_id, item.type, orjson.loads(item.content)) for item in found]
 
 

@@ -21,7 +21,7 @@ from homeserver.services.accounts.uia import (
     PASSWORD_FLOW,
     AuthenticationNeeded,
     Perform,
-    Proofs,
+    StageChecks,
     Uia,
     guarded,
 )
@@ -61,7 +61,7 @@ def uia(clock: StillClock) -> Uia:
         return token == "good"
 
     limiter = RateLimiter(clock, {Limit.LOGIN: Rate(0.001, 5)})
-    return Uia(clock, os.urandom, Proofs(is_right, is_usable, UserId), limiter=limiter)
+    return Uia(clock, os.urandom, StageChecks(is_right, is_usable, UserId), limiter=limiter)
 
 
 async def check(

@@ -56,7 +56,7 @@ class World:
         """What a sync of Alice says after these entries."""
         before = self.log.position
         self.log.publish(entries)
-        return await self.lists.changes(ALICE, after=before, upto=self.log.position)
+        return await self.lists.changes(ALICE, after=before, up_to=self.log.position)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_a_signature_on_anothers_key_is_news_of_the_other_for_its_maker(
         await store_signatures(connection, [made])
     restarted = world.make()
     position = world.log.position
-    assert await restarted.changes(ALICE, after=position - 1, upto=position) == (
+    assert await restarted.changes(ALICE, after=position - 1, up_to=position) == (
         {ALICE, BOB},
         set(),
     )
@@ -94,13 +94,13 @@ async def test_nothing_new_asks_nobody(world: World) -> None:
     world.rooms.put(ROOM, ALICE, BOB)
     await world.after(DeviceListEntry(BOB))
     await world.database.close()
-    assert await world.lists.changes(ALICE, after=1, upto=1) == (set(), set())
+    assert await world.lists.changes(ALICE, after=1, up_to=1) == (set(), set())
 
 
 async def test_only_the_asked_stretch_counts(world: World) -> None:
     world.rooms.put(ROOM, ALICE, BOB, ANNA)
     world.log.publish([DeviceListEntry(BOB), DeviceListEntry(ANNA), DeviceListEntry(ALICE)])
-    assert await world.lists.changes(ALICE, after=1, upto=2) == ({ANNA}, set())
+    assert await world.lists.changes(ALICE, after=1, up_to=2) == ({ANNA}, set())
 
 
 async def test_who_joins_a_shared_room_is_news(world: World) -> None:
@@ -190,7 +190,7 @@ async def test_a_reader_from_before_a_restart_asks_the_database(world: World) ->
         await state_changes.insert(connection, changes)
     world.log.position = 6
     world.lists = world.make()
-    assert await world.lists.changes(ALICE, after=0, upto=5) == ({BOB, ANNA}, {GONE})
-    assert await world.lists.changes(ALICE, after=1, upto=2) == (set(), set())
+    assert await world.lists.changes(ALICE, after=0, up_to=5) == ({BOB, ANNA}, {GONE})
+    assert await world.lists.changes(ALICE, after=1, up_to=2) == (set(), set())
     everybody = {ALICE, BOB, ANNA}
-    assert await world.lists.changes(ALICE, after=5, upto=6) == (everybody, set())
+    assert await world.lists.changes(ALICE, after=5, up_to=6) == (everybody, set())

@@ -50,7 +50,7 @@ class World:
 
     async def pending(self, device: DeviceId = PHONE, after: int = 0, limit: int = 100) -> Any:
         messages, last = await self.to_device.pending(
-            ALICE, device, after=after, upto=self.log.position, limit=limit
+            ALICE, device, after=after, up_to=self.log.position, limit=limit
         )
         return [orjson.loads(message)["content"] for message in messages], last
 
@@ -62,7 +62,7 @@ async def world(device_database: Database) -> World:
 
 async def test_a_message_reaches_its_device_with_sender_and_type(world: World) -> None:
     await world.send({ALICE: {PHONE: {"a": 1}}})
-    messages, last = await world.to_device.pending(ALICE, PHONE, after=0, upto=1, limit=9)
+    messages, last = await world.to_device.pending(ALICE, PHONE, after=0, up_to=1, limit=9)
     assert [orjson.loads(m) for m in messages] == [
         {"type": "m.x", "sender": ANNA, "content": {"a": 1}}
     ]

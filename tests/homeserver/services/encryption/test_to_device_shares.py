@@ -76,14 +76,14 @@ class World:
     async def waiting(self, device: DeviceId = PHONE) -> list[tuple[str, int]]:
         """Localpart of the sender and number of each message that waits."""
         messages, _ = await self.to_device.pending(
-            ALICE, device, after=0, upto=self.log.position, limit=1_000
+            ALICE, device, after=0, up_to=self.log.position, limit=1_000
         )
         found = [orjson.loads(message) for message in messages]
         return [(one["sender"].split(":")[0], one["content"]["n"]) for one in found]
 
-    async def take(self, upto: int) -> None:
+    async def take(self, up_to: int) -> None:
         """The phone takes what waits up to a position."""
-        self.to_device.acknowledge(ALICE, PHONE, upto)
+        self.to_device.acknowledge(ALICE, PHONE, up_to)
         await self.to_device.delete_acknowledged()
 
 
@@ -139,7 +139,7 @@ async def test_bytes_are_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch, name: str, senders: tuple[UserId, UserId]
 ) -> None:
     await world.receive(1, sender=senders[0], size=1_000)
-    (message,), _ = await world.to_device.pending(ALICE, PHONE, after=0, upto=9, limit=9)
+    (message,), _ = await world.to_device.pending(ALICE, PHONE, after=0, up_to=9, limit=9)
     second = len(message) + len(senders[1]) - len(senders[0])
     monkeypatch.setattr(limits, name, len(message) + second)
     await world.receive(2, sender=senders[1], size=1_001)

@@ -41,7 +41,7 @@ class World:
         return None if event_id == "$unknown" else (ord(event_id[1]), 0)
 
     async def content(self, *, after: int = 0, viewer: Any = ANNA) -> Any:
-        found = await self.receipts.since([ROOM], after=after, upto=self.log.position)
+        found = await self.receipts.since([ROOM], after=after, up_to=self.log.position)
         events = receipt_events(found.get(ROOM, ()), viewer)
         return orjson.loads(events[0])["content"] if events else {}
 

@@ -65,8 +65,8 @@ async def test_messages_to_devices_of_one_transaction_are_stored_together_and_in
         unknown = {"edu_type": "m.unknown", "content": {}}
         await receiver.receive_all(THERE, [*map(message, range(20)), unknown, message(20)])
         assert commits <= 3  # the first is on its way when the others come
-        stored, _ = await to_device.pending(ALICE, PHONE, after=0, upto=10**9, limit=100)
+        stored, _ = await to_device.pending(ALICE, PHONE, after=0, up_to=10**9, limit=100)
         assert [orjson.loads(one)["content"]["n"] for one in stored] == list(range(21))
         await receiver.receive_all(THERE, [*map(message, range(21))])
-        again, _ = await to_device.pending(ALICE, PHONE, after=0, upto=10**9, limit=100)
+        again, _ = await to_device.pending(ALICE, PHONE, after=0, up_to=10**9, limit=100)
         assert len(again) == 21

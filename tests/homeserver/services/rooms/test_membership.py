@@ -10,7 +10,7 @@ from federation.events.ids import RoomAlias, RoomId, ServerName, UserId
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.directory import Target
-from homeserver.services.rooms.membership import Membership, People, parse_servers
+from homeserver.services.rooms.membership import MemberDirectory, Membership, parse_servers
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world
 
 AFAR = RoomId("!afar:there.example")
@@ -272,7 +272,7 @@ async def test_who_asks_twice_joins_a_room_elsewhere_once() -> None:
     engine = SimpleNamespace(
         rooms=SimpleNamespace(get=get), memberships=SimpleNamespace(of=none_of), writer=None
     )
-    people = People(ServerName("here.example"), none_of, is_blocked, nothing)
+    people = MemberDirectory(ServerName("here.example"), none_of, is_blocked, nothing)
     remote = SimpleNamespace(join=join)
     service = Membership(
         cast(Any, engine), cast(Any, None), people, cast(Any, None), cast(Any, remote)

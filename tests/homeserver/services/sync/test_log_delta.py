@@ -14,7 +14,7 @@ from homeserver.engine.log.entries import (
     ToDeviceEntry,
 )
 from homeserver.engine.log.tail import Placed
-from homeserver.services.sync.log_delta import News, scan
+from homeserver.services.sync.log_delta import LogDelta, scan
 
 ALICE, BOB = UserId("@alice:x"), UserId("@bob:x")
 DEVICE = DeviceId("D")
@@ -25,8 +25,8 @@ ROOMS = {
 }
 
 
-def look(*entries: Entry, rooms: dict[RoomId, UserRoom] = ROOMS) -> News:
-    """News from entries at positions 5, 6, ..."""
+def look(*entries: Entry, rooms: dict[RoomId, UserRoom] = ROOMS) -> LogDelta:
+    """LogDelta from entries at positions 5, 6, ..."""
     placed = [Placed(position, entry) for position, entry in enumerate(entries, 5)]
     return scan(placed, ALICE, DEVICE, rooms)
 

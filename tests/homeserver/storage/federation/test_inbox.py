@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from federation.events.ids import EventId, RoomId, ServerName
-from federation.ports import InboxStore, Waiting
+from federation.ports import InboxStore, WaitingEvent
 from homeserver.storage.database import Database
-from homeserver.storage.federation.inbox import Inbox
+from homeserver.storage.federation.inbox import InboxRows
 from homeserver.storage.migrate import migrate
 
 ROOM, OTHER = RoomId("!room:a.test"), RoomId("!other:a.test")
@@ -19,14 +19,14 @@ async def inbox(postgres_url: str) -> AsyncIterator[InboxStore]:
     """The store over a database with our tables."""
     database = await Database.open(postgres_url, connections=2)
     await migrate(database)
-    yield Inbox(database)
+    yield InboxRows(database)
     await database.close()
 
 
-def waiting(name: str, room_id: RoomId = ROOM) -> Waiting:
+def waiting(name: str, room_id: RoomId = ROOM) -> WaitingEvent:
     """An event that waits; NUL and any bytes are kept."""
     pdu = b'{"a":"\\u0000\x00"}' + name.encode()
-    return Waiting(EventId(f"${name}"), room_id, ServerName("b.test"), pdu, "10", 7)
+    return WaitingEvent(EventId(f"${name}"), room_id, ServerName("b.test"), pdu, "10", 7)
 
 
 async def ids(inbox: InboxStore, room_id: RoomId = ROOM) -> list[str]:

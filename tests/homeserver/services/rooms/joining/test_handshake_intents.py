@@ -1,4 +1,4 @@
-"""Handshakes are finished or undone: after refusals, silence, lost answers and crashes."""
+"""Joining are finished or undone: after refusals, silence, lost answers and crashes."""
 
 from __future__ import annotations
 

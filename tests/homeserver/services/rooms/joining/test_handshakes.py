@@ -1,4 +1,4 @@
-"""Handshakes behind the rooms' services: what is asked, what is stored, how failures are told."""
+"""Joining behind the rooms' services: what is asked, what is stored, how failures are told."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -15,14 +15,14 @@ from federation.graph.auth.auth_rules import AuthFailure, AuthRule
 from federation.graph.building import EventDraft
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import Refused, Template
-from federation.transport.joining.failures import HandshakeFailed
-from federation.transport.joining.joining import Knocked, MembershipWish
+from federation.transport.joining.failures import JoiningFailed
+from federation.transport.joining.joining import Knocked, MembershipRequest
 from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.clock import SystemClock
 from homeserver.engine.local.writer import Signer
 from homeserver.errors import MatrixError, forbidden
 from homeserver.services.rooms.directory import Target
-from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomEntrance, alias_look_up
+from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomWriters, alias_look_up
 
 HERE, THERE = ServerName("here.example"), ServerName("there.example")
 ALICE, STRANGER = UserId("@alice:here.example"), UserId("@stranger:there.example")
@@ -49,7 +49,7 @@ class Fakes:
         self.verdict: Accepted | SoftFailed = Accepted()
         self.state = {("m.room.create", ""): event("m.room.create", "$create", b'{"c":1}')}
 
-    async def ask(self, wish: MembershipWish, via: Sequence[ServerName]) -> Any:
+    async def ask(self, wish: MembershipRequest, via: Sequence[ServerName]) -> Any:
         """A handshake of a user of ours."""
         self.notes.append((wish, tuple(via)))
         if self.failure is not None:
@@ -112,7 +112,7 @@ class Fakes:
         handshakes = SimpleNamespace(
             join=self.ask, leave=self.ask, knock=self.ask, invite=self.invite
         )
-        entrance = RoomEntrance(cast(Any, self), cast(Any, self))
+        entrance = RoomWriters(cast(Any, self), cast(Any, self))
         signer = Signer(HERE, SigningKey.generate(bytes(32), "1"))
         return HandshakeRooms(
             cast(Any, handshakes),
@@ -135,8 +135,8 @@ async def test_joins_and_refusals_go_through_the_given_servers() -> None:
     await service.join(ROOM, ALICE, [THERE], {"reason": "j"})
     await service.leave(ROOM, ALICE, [THERE], {"reason": "l"})
     assert fakes.notes == [
-        (MembershipWish(ROOM, ALICE, {"reason": "j"}), (THERE,)),
-        (MembershipWish(ROOM, ALICE, {"reason": "l"}), (THERE,)),
+        (MembershipRequest(ROOM, ALICE, {"reason": "j"}), (THERE,)),
+        (MembershipRequest(ROOM, ALICE, {"reason": "l"}), (THERE,)),
     ]
 
 
@@ -174,7 +174,7 @@ async def test_an_invite_that_is_not_recommended_reaches_nobody() -> None:
 
 async def test_failures_are_told_with_their_code() -> None:
     fakes = Fakes()
-    fakes.failure = HandshakeFailed(403, "M_FORBIDDEN", "banned", {"room_version": "11"})
+    fakes.failure = JoiningFailed(403, "M_FORBIDDEN", "banned", {"room_version": "11"})
     draft = EventDraft("m.room.member", ALICE, {"membership": "invite"}, state_key=STRANGER)
     with pytest.raises(MatrixError) as caught:
         await fakes.service().join(ROOM, ALICE, [THERE], {})
@@ -187,7 +187,7 @@ async def test_failures_are_told_with_their_code() -> None:
     with pytest.raises(MatrixError) as caught:
         await fakes.service().invite(ROOM, draft)
     assert caught.value.status == 404
-    assert fakes.notes == [(MembershipWish(ROOM, ALICE, {}), (THERE,))]
+    assert fakes.notes == [(MembershipRequest(ROOM, ALICE, {}), (THERE,))]
 
 
 async def test_content_that_can_not_be_an_event_is_refused() -> None:

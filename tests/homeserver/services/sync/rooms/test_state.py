@@ -43,11 +43,11 @@ async def syncs(postgres_url: str) -> AsyncIterator[SyncWorld]:
 
 @dataclass(frozen=True)
 class Known:
-    """What a client has at a token. `is_told`: its state is the one that it is entitled to."""
+    """What a client has at a token. `is_listed`: its state is the one that it is entitled to."""
 
     since: str | None
     state: dict[Key, str] = field(default_factory=dict)
-    is_told: bool = False
+    is_listed: bool = False
 
 
 @dataclass
@@ -125,21 +125,21 @@ class Play:
         if rng.random() < 0.2:
             query["use_state_after"] = True
         answer = await self.syncs.get(BOB, since=known.since, **query)
-        state, is_told = dict(known.state), known.is_told
+        state, is_listed = dict(known.state), known.is_listed
         rooms = answer.get("rooms", {})
         if self.room_id in rooms.get("invite", {}) or self.room_id in rooms.get("knock", {}):
-            is_told = False
+            is_listed = False
         for section in ("join", "leave"):
             if self.room_id in rooms.get(section, {}):
                 apply(state, rooms[section][self.room_id])
-                is_told = is_told or section == "join"
-        self.known.append(Known(answer["next_batch"], state, is_told))
-        await self.check(state, is_told=is_told, query=query)
+                is_listed = is_listed or section == "join"
+        self.known.append(Known(answer["next_batch"], state, is_listed))
+        await self.check(state, is_listed=is_listed, query=query)
 
-    async def check(self, state: dict[Key, str], *, is_told: bool, query: object) -> None:
+    async def check(self, state: dict[Key, str], *, is_listed: bool, query: object) -> None:
         """Compares with what the engine has."""
         own = await self.member()
-        if own is None or own.membership in ("invite", "knock") or not is_told:
+        if own is None or own.membership in ("invite", "knock") or not is_listed:
             return
         room = await self.syncs.peer.room(self.room_id)
         true: Any = room.view.state
@@ -186,5 +186,5 @@ async def test_state_and_timeline_lead_to_what_the_reader_may_know(
             await play.step()
             if rng.random() < 0.5:
                 await play.read()
-        compared += sum(one.is_told for one in play.known)
+        compared += sum(one.is_listed for one in play.known)
     assert compared > 100
