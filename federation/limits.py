@@ -37,13 +37,11 @@ NOTARY_FETCHES_PER_REQUEST_MAX = 5  # further servers are left out, unless their
 NOTARY_FETCHES_BURST = 20.0  # of one address; then 429
 NOTARY_FETCHES_PER_S = 0.5
 LEAVE_WAIT_S_MAX = 5.0  # of a client that refuses an invite; the room's servers are told later
-HANDSHAKE_ATTEMPT_S_MAX = 120.0  # of a handshake that is finished or undone later
-HANDSHAKES_AT_ONCE_MAX = 10  # of such attempts
-HANDSHAKE_RETRY_S_MIN = 5.0  # doubles each time
-HANDSHAKE_RETRY_S_MAX = 6 * 3_600.0
-HANDSHAKE_ATTEMPTS_MAX = (
-    40  # with the waits above about a week; then it is given up, with a warning
-)
+JOINING_ATTEMPT_S_MAX = 120.0  # of an exchange that is finished or undone later
+JOINING_AT_ONCE_MAX = 10  # of such attempts
+JOINING_RETRY_S_MIN = 5.0  # doubles each time
+JOINING_RETRY_S_MAX = 6 * 3_600.0
+JOINING_ATTEMPTS_MAX = 40  # with the waits above about a week; then it is given up, with a warning
 INVITE_ATTEMPTS_MAX = 10  # of ours that another server may have: with the waits above 85 minutes
 STRIPPED_STATE_EVENTS_MAX = 100
 INVITE_STATE_BYTES_MAX = 32_768  # kept of an invite's state; the rest is left out
@@ -182,7 +180,7 @@ TO_DEVICE_MESSAGE_ID_BYTES_MAX = 128  # spec: 32 code points
 PRESENCE_UPDATES_PER_EDU_MAX = 1_000
 IDENTIFIER_BYTES_MAX = 255
 
-# --- transport: handshakes ----------------------------------------------------------------------
+# --- transport: exchanges ----------------------------------------------------------------------
 JOIN_SERVERS_TRIED_MAX = 10
 JOIN_STATE_EVENTS_MAX = 500_000
 SERVERS_IN_ROOM_MAX = 100_000

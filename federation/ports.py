@@ -248,7 +248,7 @@ class RoomWriter(Protocol):
         """May we sign this join, which names a user of ours as who vouches for it? By the current
         states of its room and of those whose members may join it; raises Refused as `template`."""
 
-    async def accept_handshake(
+    async def accept_membership(
         self, event: Event, *, asked: PolicyServer | None = None
     ) -> ResidentAnswer:
         """For send_join, send_leave, send_knock: signatures checked; checks authorisation against
@@ -279,7 +279,7 @@ class OutsideRooms(Protocol):
     their ends. In a room that we are in these come as events of the room, and nothing is kept."""
 
     async def find(self, room_id: RoomId, user_id: UserId) -> OutsideMembership | None:
-        """The newest membership, where a handshake brought it; None in a room that we are in."""
+        """The newest membership, where an exchange brought it; None in a room that we are in."""
 
     async def keep(
         self, event: Event, stripped_state: Sequence[JsonObject], via: ServerName | None = None

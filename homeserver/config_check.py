@@ -146,7 +146,7 @@ def _certificate_problems(listener: Listener, where: str, config: Config) -> Ite
         return
     host, _ = host_of(config.federation.delegated_name or config.server_name)
     client = _client_context(config.federation.ca_paths)
-    if (reason := handshake_failure(server, client, host)) is not None:
+    if (reason := joining_failure(server, client, host)) is not None:
         yield _warning(f"{where}: other servers would refuse the certificate for {host}: {reason}")
 
 
@@ -166,7 +166,7 @@ def host_of(server_name: str) -> tuple[str, str]:
     return match[1].strip("[]"), match[2] or ""
 
 
-def handshake_failure(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str | None:
+def joining_failure(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str | None:
     """Lets the two shake hands in memory. Returns why the client refused, or None."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [

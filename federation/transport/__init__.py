@@ -2,5 +2,5 @@
 
 A transaction comes in: `routes` (size, signature, destination, origin) -> `inbox` (seen before?
 fast path or durable queue) -> `admission` driven by `gap_filler` -> the writer. What we owe goes
-out by `outbox`; joins, invites and the like by `handshakes`; all through one `client`.
+out by `outbox`; joins, invites and the like by `joining`; all through one `client`.
 """

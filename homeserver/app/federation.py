@@ -81,7 +81,7 @@ class OutboundFederation:
     signatures: SignatureChecker
     fetcher: EventFetcher
     arrivals: Arrivals
-    handshakes: Joining
+    joining: Joining
     queries: Queries
     backfiller: Backfiller
     feed: LogFeed
@@ -129,7 +129,7 @@ def make_requests(around: FederationContext, database: Database) -> FederationRe
 def make_outbound(
     around: FederationContext, engine: Engine, line: FederationRequests
 ) -> OutboundFederation:
-    """The keys and the handshakes."""
+    """The keys and the exchanges."""
     settings, clock, client = around.settings, around.clock, line.client
     keyring = Keyring(
         settings, around.key, store=ServerKeys(engine.database), client=client, clock=clock
@@ -143,7 +143,7 @@ def make_outbound(
         clock=clock,
     )
     arrivals = Arrivals()
-    handshakes = Joining(
+    joining = Joining(
         around.key,
         client,
         fetcher=fetcher,
@@ -166,7 +166,7 @@ def make_outbound(
         signatures=signatures,
         fetcher=fetcher,
         arrivals=arrivals,
-        handshakes=handshakes,
+        joining=joining,
         queries=Queries(client),
         backfiller=Backfiller(
             client, store=engine.events, writer=engine.remote_event_writer, fetcher=fetcher

@@ -204,7 +204,7 @@ def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: Log
     supervisor.spawn("typing", services.devicework.typing.run)
     supervisor.spawn("to-device", services.devicework.to_device.run)
     supervisor.spawn("departures", services.departures.run)
-    supervisor.spawn("handshakes", services.rooms.handshakes.run)
+    supervisor.spawn("joining", services.rooms.joining.run)
     supervisor.spawn("guests", services.guests.run)
     supervisor.spawn("device lists", services.devicework.remote_devices.run)
 

@@ -47,9 +47,13 @@ from homeserver.services.push.push_rules import PushRules
 from homeserver.services.rooms.departures import AccountDepartures
 from homeserver.services.rooms.directory import Directory
 from homeserver.services.rooms.guests import GuestStays
-from homeserver.services.rooms.joining.handshake_intents import DurableHandshakes
-from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomWriters, alias_look_up
+from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
+from homeserver.services.rooms.joining.remote_memberships import (
+    RemoteMemberships,
+    RoomWriters,
+    alias_look_up,
+)
 from homeserver.services.rooms.member_state import MemberState
 from homeserver.services.rooms.membership import MemberDirectory, Membership
 from homeserver.services.rooms.public_rooms import PublicRooms
@@ -115,7 +119,7 @@ class RoomServices:
     sync: Sync
     history: History
     invites: RemoteInvites
-    handshakes: DurableHandshakes
+    joining: DurableJoining
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,19 +287,19 @@ def make_people(
     return PeopleServices(tokens, passwords, accounts, logins, devices, uia, profiles, seen)
 
 
-def make_handshakes(
+def make_joining(
     engine: Engine, way_out: OutboundFederation, signer: Signer, clock: Clock
-) -> DurableHandshakes:
+) -> DurableJoining:
     """Membership changes by way of other servers."""
     entrance = RoomWriters(engine.rooms, engine.remote_event_writer)
-    rooms = HandshakeRooms(
-        way_out.handshakes,
+    rooms = RemoteMemberships(
+        way_out.joining,
         entrance,
         signer=signer,
         clock=clock,
         ask_for_guests=way_out.queries.guests_may_join,
     )
-    return DurableHandshakes(
+    return DurableJoining(
         engine.database,
         rooms,
         engine.memberships.of,
@@ -321,7 +325,7 @@ def make_rooms(
     directory = Directory(
         room_engine, engine.database, clock, server_name=own, look_up=alias_look_up(way_out.queries)
     )
-    remote = make_handshakes(engine, way_out, signer, clock)
+    remote = make_joining(engine, way_out, signer, clock)
     outside = engine.remote_event_writer.outside
     membership = Membership(room_engine, outside, people, directory, remote)
     members = MemberState(room_engine, membership, people)
@@ -343,7 +347,7 @@ def make_rooms(
         engine.rooms, engine.memberships, engine.committer, engine.fanout, clock
     )
     return RoomServices(
-        handshakes=remote,
+        joining=remote,
         invites=RemoteInvites(engine.database, people, engine.memberships, limiter),
         creation=RoomCreation(
             engine.writer,

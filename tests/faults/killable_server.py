@@ -97,13 +97,13 @@ class KillableServer:
         return {row["user_id"]: row["membership"] for row in rows}
 
     async def until_settled(self) -> None:
-        """Wait until no handshake is to be finished or undone."""
+        """Wait until no exchange is to be finished or undone."""
 
         async def is_settled() -> bool:
             found = "SELECT NOT EXISTS (SELECT FROM handshake_intents)"
             return bool(await self.database.fetchval(found))
 
-        await until(is_settled, "all handshakes are over")
+        await until(is_settled, "all exchanges are over")
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ async def test_a_device_list_change_is_owed_though_the_database_was_away_at_firs
     async with running(postgres_url) as world:
         room_id = await world.create_room()
         join = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, join))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, join))
         engine = world.engine
         feed = feed_of(world)
         before = engine.committer.position

@@ -232,7 +232,7 @@ async def make_rooms(world: World) -> list[RoomId]:
     for room_id in rooms:
         await world.engine.writer.send(room_id, draft("m.room.member", join, CAROL, sender=CAROL))
         event = await world.remote(room_id, draft("m.room.member", join, BOB, sender=BOB))
-        await world.engine.remote_event_writer.accept_handshake(event)
+        await world.engine.remote_event_writer.accept_membership(event)
     return rooms
 
 

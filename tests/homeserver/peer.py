@@ -79,7 +79,7 @@ class Peer:
     async def join(self, room_id: str, user: UserId = PETER) -> None:
         """Has a user join."""
         draft = EventDraft("m.room.member", user, {"membership": "join"}, user)
-        await self.remote_event_writer.accept_handshake(await self.build(room_id, draft))
+        await self.remote_event_writer.accept_membership(await self.build(room_id, draft))
 
     async def say(self, room_id: str, body: str, user: UserId = PETER) -> EventId:
         """Sends a message."""

@@ -92,7 +92,7 @@ class Reply(NamedTuple):
 
 @dataclass
 class FakeRemote:
-    """Stands for other servers: notes each handshake; `error` is raised by all."""
+    """Stands for other servers: notes each exchange; `error` is raised by all."""
 
     committer: Committer
     asked: list[tuple[Any, ...]] = field(default_factory=list)

@@ -51,7 +51,7 @@ from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.local.writer import Signer
 from homeserver.engine.log.log_connection import LogLost
 from homeserver.errors import MatrixError
-from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomWriters
+from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (
@@ -289,7 +289,7 @@ class SimulatedServer:
             clock=self.clock,
         )
         self.arrivals = Arrivals()
-        self.handshakes = Joining(
+        self.joining = Joining(
             self.key,
             self.client,
             fetcher=self.fetcher,
@@ -302,8 +302,8 @@ class SimulatedServer:
         self.backfiller = Backfiller(
             self.client, store=events, writer=remote_event_writer, fetcher=self.fetcher
         )
-        self.remote_rooms = HandshakeRooms(
-            self.handshakes,
+        self.remote_rooms = RemoteMemberships(
+            self.joining,
             RoomWriters(self.engine.rooms, remote_event_writer),
             signer=Signer(self.name, self.key),
             clock=self.clock,

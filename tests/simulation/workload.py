@@ -210,7 +210,7 @@ class Workload:
             return
         wish = MembershipRequest(room.room_id, user, {})
         try:
-            joined = await world.call(server, server.handshakes.join(wish, self._via(server)))
+            joined = await world.call(server, server.joining.join(wish, self._via(server)))
         except _FAILURES as error:
             world.note(f"{user} can't join: {error}")
             return

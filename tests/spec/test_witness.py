@@ -88,7 +88,7 @@ async def test_servers_that_federate_are_watched(monkeypatch: pytest.MonkeyPatch
             return Template(made.version, {k: v for k, v in made.event.items() if k != "origin"})
 
         monkeypatch.setattr(a.rooms, "template", without_origin)
-        await b.handshakes.join(MembershipRequest(room_id, b.user("bob"), {}), [a.name])
+        await b.joining.join(MembershipRequest(room_id, b.user("bob"), {}), [a.name])
         assert "make_join" in "".join(take_faults())
         odd: JsonObject = {"pdus": []}
         await a.client.request(ServerRequest(b.name, "PUT", "/_matrix/federation/v1/send/1", odd))

@@ -153,7 +153,7 @@ class Model:
         found = []
         for event_id in arrivals:
             if not self._has_joined(state, server_of(user)):
-                heads = set()  # it begins anew with what the handshake gives
+                heads = set()  # it begins anew with what the exchange gives
             if not any(event_id in self.ancestors[head] for head in heads):
                 heads = {event_id, *(heads - self.ancestors[event_id])}
             state = self.at(sorted(heads))

@@ -223,7 +223,7 @@ class Story:
             return
         via = [ServerName(one) for one in "bc" if one != server.name]
         wish = MembershipRequest(self.room_id, user, {})
-        joined = await server.handshakes.join(wish, via)
+        joined = await server.joining.join(wish, via)
         self.log.append(f"{user} joins through {joined.resident} -> {joined.event.event_id}")
 
     async def _invite(self) -> None:

@@ -1,4 +1,4 @@
-"""How handshakes fail: what is told to the client, and what may have come of it all the same.
+"""How exchanges fail: what is told to the client, and what may have come of it all the same.
 
 Spec: server-server API, "Joining Rooms" (the error responses of make_join and send_join).
 """

@@ -128,7 +128,7 @@ class _JoinAnswer:
 
 
 class Joining:
-    """The asking side of all handshakes. Raises JoiningFailed."""
+    """The asking side of all exchanges. Raises JoiningFailed."""
 
     def __init__(
         self,

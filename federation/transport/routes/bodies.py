@@ -3,7 +3,7 @@
 Rules:
 1. A body is read up to a limit and within a time. One that breaks off, or whose framing or
    compression is broken, is the sender's fault: 400.
-2. A body is nested at most `NESTING_MAX` levels, those of handshakes too, though events may be
+2. A body is nested at most `NESTING_MAX` levels, those of exchanges too, though events may be
    nested as deeply as they like: a membership event has few levels, nobody has it yet, and each
    step with a deep one would take the slow parser. Of transactions the single PDUs are cut out.
 3. What costs more than a moment is done in a thread, one body at a time, in steps of one piece.

@@ -1,7 +1,7 @@
 """All endpoints of federation in one table, and the two that are too small for a module.
 
 Rules:
-1. Handlers are grouped by noun: keys, rooms, users, handshakes.
+1. Handlers are grouped by noun: keys, rooms, users, exchanges.
 2. Each takes (request, decoded path parameters); the dispatcher is the homeserver's.
 
 Spec: server-server API.
@@ -35,7 +35,7 @@ from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
-from federation.transport.routes.handshakes import HandshakePorts, HandshakeRoutes
+from federation.transport.routes.joining import JoiningPorts, JoiningRoutes
 from federation.transport.routes.keys import KeyRoutes
 from federation.transport.routes.notary import Notary
 from federation.transport.routes.room_access import ServerRoomAccess
@@ -78,7 +78,7 @@ class FederationRoutes:
         access = ServerRoomAccess(parts.store, parts.acls)
         authenticator = ServerAuthenticator(parts.name, parts.keyring, parts.backoffs, parts.clock)
         endpoints = Endpoints(authenticator, parts.metrics, parts.clock)
-        handshakes = HandshakePorts(
+        joining = JoiningPorts(
             parts.store,
             parts.writer,
             parts.outside,
@@ -102,7 +102,7 @@ class FederationRoutes:
             *KeyRoutes(parts.keyring, notary).table(endpoints),
             *rooms.table(endpoints),
             *UserRoutes(parts.name, parts.users).table(endpoints),
-            *HandshakeRoutes(parts.name, parts.key, handshakes).table(endpoints),
+            *JoiningRoutes(parts.name, parts.key, joining).table(endpoints),
         ]
 
     def table(self) -> list[Route]:

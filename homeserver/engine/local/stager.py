@@ -113,8 +113,7 @@ class Stager:
         return await self._place_made(room, made, Origin(to_federate=False))
 
     async def build(self, room: Room, draft: EventDraft) -> BuiltEvent:
-        """Builds and checks an event on the committed view, without placing it. Raises
-        MatrixError."""
+        """Builds and checks an event on the committed view, unplaced. Raises MatrixError."""
         return await self._made(room, room.view, draft)
 
     async def place_made(
@@ -256,10 +255,9 @@ class Stager:
         parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
     ) -> StagedEvent:
-        """Puts an allowed event at the room's newest place; the caller holds the turn. One that an
-        accepted event names as its parent (it fills a gap) is no head, and changes no state.
-        `parents` are the branches that `before` was resolved from, if it was. `after`: the state
-        after it, where its snapshot is made already."""
+        """Puts an allowed event at the room's newest place, under the turn. One that an accepted event
+        names as its parent is no head, and changes no state. `parents`: the branches that `before`
+        was resolved from. `after`: the state after it, where its snapshot is made already."""
         if nid is None:
             nid = self._take_nid()
         if after is None and not event.is_state:

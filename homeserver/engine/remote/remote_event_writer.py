@@ -267,10 +267,10 @@ class RemoteEventWriter:
 
         return AuthState(room.version, lookup)
 
-    async def accept_handshake(
+    async def accept_membership(
         self, event: Event, *, asked: PolicyServer | None = None
     ) -> ResidentAnswer:
-        """`RoomWriter.accept_handshake`."""
+        """`RoomWriter.accept_membership`."""
         room = _resident(await self._rooms.get(event.room_id), self._server_name)
         branches = await self.states_after(room, event.prev_events)
         if branches is None:

@@ -129,7 +129,7 @@ class Membership:
         self._people = people
         self._directory = directory
         self._remote = remote
-        self._handshakes: WeakValueDictionary[tuple[UserId, RoomId], asyncio.Lock] = (
+        self._joining: WeakValueDictionary[tuple[UserId, RoomId], asyncio.Lock] = (
             WeakValueDictionary()
         )
 
@@ -169,14 +169,14 @@ class Membership:
         await self._people.check_invitable(target)
         if self._people.is_ours(target):
             return (await self._engine.writer.send(room_id, draft)).event_id
-        async with self._handshake(target, room_id):
+        async with self._exchange(target, room_id):
             same = await self._engine.writer.find_same(room_id, draft)
             return await self._remote.invite(room_id, draft) if same is None else same
 
-    def _handshake(self, user_id: UserId, room_id: RoomId) -> asyncio.Lock:
-        """The lock of a user's handshakes with the servers of a room: one after the other, each
+    def _exchange(self, user_id: UserId, room_id: RoomId) -> asyncio.Lock:
+        """The lock of a user's exchanges with the servers of a room: one after the other, each
         looks at what the one before led to. Each takes a bounded time."""
-        return self._handshakes.setdefault((user_id, room_id), asyncio.Lock())
+        return self._joining.setdefault((user_id, room_id), asyncio.Lock())
 
     # join and knock
 
@@ -230,7 +230,7 @@ class Membership:
         servers: Sequence[ServerName],
         content: JsonObject,
     ) -> None:
-        async with self._handshake(user_id, room_id):  # who asks twice joins once
+        async with self._exchange(user_id, room_id):  # who asks twice joins once
             room = await self._engine.rooms.get(room_id)
             if room is not None and user_id in room.joined_local:
                 return
@@ -312,7 +312,7 @@ class Membership:
             await self._engine.writer.send(room_id, draft)
             return
         before = (await self._engine.memberships.of(user_id)).get(room_id)
-        async with self._handshake(user_id, room_id):
+        async with self._exchange(user_id, room_id):
             now = (await self._engine.memberships.of(user_id)).get(room_id)
             if now is not None and now.membership == "knock" and now != before:
                 return  # an equal request took this one's turn
@@ -336,7 +336,7 @@ class Membership:
         if is_resident(room):
             await _leave_here(self._engine.writer, user_id, room_id, content)
             return
-        async with self._handshake(user_id, room_id):
+        async with self._exchange(user_id, room_id):
             now = (await self._engine.memberships.of(user_id)).get(room_id, mine)
             if now.membership != "leave":
                 await self._refuse(user_id, room_id, now, content)

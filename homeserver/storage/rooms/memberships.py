@@ -57,7 +57,7 @@ async def of_user(connection: Connection, user_id: str) -> list[Row]:
 
 async def of_user_in(connection: Connection, user_id: str, room_id: str) -> Row | None:
     """One membership, with the raw PDU that says so (`event`) and its room version, where a
-    handshake brought it."""
+    exchange brought it."""
     return await connection.fetchrow(
         "SELECT m.membership, m.event_id, m.sender, m.stripped, m.event, m.version"
         " FROM memberships m JOIN rooms r USING (room_nid)"

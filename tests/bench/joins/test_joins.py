@@ -96,7 +96,7 @@ def timed_phases(server: RealServer, patch: pytest.MonkeyPatch) -> Phases:
         ("authorisation", way_out.fetcher, "check"),
         ("outliers into PostgreSQL", imports, "store_outliers"),
         ("the unit that makes it current", engine.remote_event_writer, "import_join"),
-        ("the rest", way_out.handshakes, "join"),
+        ("the rest", way_out.joining, "join"),
     ]:
         patch.setattr(owner, method, phases.of(name, getattr(owner, method)))
     return phases
@@ -121,7 +121,7 @@ async def join_of(urls: list[str], members: int, folder: Path, postmaster: int) 
                     wish = MembershipRequest(
                         room_id, UserId(f"@new:{JOINER}"), {"displayname": "New"}
                     )
-                    await joiner.way_out.handshakes.join(wish, [RESIDENT])
+                    await joiner.way_out.joining.join(wish, [RESIDENT])
                 tell(resident)
                 other = await told(resident)
                 other["stalls"] = Stalls(**other["stalls"])

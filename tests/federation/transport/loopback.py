@@ -166,7 +166,7 @@ class Peer:
             self.client,
             OutboxPorts(self.feed, self.destinations, self.clock, self.metrics, self.tasks.spawn),
         )
-        self.handshakes = Joining(
+        self.joining = Joining(
             self.key,
             self.client,
             fetcher=self.fetcher,
@@ -233,7 +233,7 @@ class Peer:
     async def join(self, other: Peer, room_id: RoomId, localpart: str = "bob") -> UserId:
         """Joins a user of this server through another."""
         user = self.user(localpart)
-        await self.handshakes.join(MembershipRequest(room_id, user, {}), [other.name])
+        await self.joining.join(MembershipRequest(room_id, user, {}), [other.name])
         return user
 
     async def close(self) -> None:

@@ -314,7 +314,7 @@ class MemoryRooms:
         if self.unauthorised is not None:
             raise self.unauthorised
 
-    async def accept_handshake(
+    async def accept_membership(
         self, event: Event, *, asked: PolicyServer | None = None
     ) -> ResidentAnswer:
         before = self._merged(event.prev_events)

@@ -55,7 +55,7 @@ REJECTED = [
 async def bobs_room(world: World) -> RoomId:
     levels = draft("m.room.power_levels", {"users": {BOB: 90}}, "")
     room_id = await world.create_room([levels])
-    await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
+    await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, JOIN))
     return room_id
 
 

@@ -36,7 +36,7 @@ BAN = draft("m.room.member", {"membership": "ban"}, BOB)
 async def room_with_bob(world: World) -> RoomId:
     levels = draft("m.room.power_levels", {"users": {BOB: 50}}, "")
     room_id = await world.create_room([levels])
-    await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
+    await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, JOIN))
     return room_id
 
 
@@ -121,7 +121,7 @@ async def reset(world: World) -> Reset:
     )
     for user in (BOB, CAROL):
         join = draft("m.room.member", {"membership": "join"}, user, sender=user)
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, join))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, join))
     heads = [head.event_id for head in (await world.room(room_id)).view.heads]
     said = draft("m.room.topic", {"topic": "t"}, "", sender=BOB)
     topic = await world.remote(room_id, said, parents=heads)
@@ -234,7 +234,7 @@ async def test_a_soft_failed_event_is_explained_by_the_rule_that_decided(
 async def test_a_rejected_event_is_explained(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room()
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, JOIN))
         topic = await world.remote(room_id, draft("m.room.topic", {}, "", sender=BOB))
         verdict = Rejected(AuthFailure(AuthRule.LEVEL_TOO_LOW, "@bob:hs2 has 0 of 50"))
         await world.engine.remote_event_writer.accept(topic, verdict)

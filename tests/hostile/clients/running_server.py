@@ -40,7 +40,7 @@ _UNDER_WAY = (
     "SELECT EXISTS (SELECT FROM handshake_intents) OR EXISTS (SELECT FROM departures"
     " JOIN memberships USING (user_id) WHERE membership IN ('join', 'invite', 'knock'))"
 )
-"""Whether handshakes are to be finished or undone, or deactivated users have rooms to leave."""
+"""Whether exchanges are to be finished or undone, or deactivated users have rooms to leave."""
 
 
 class Reply(NamedTuple):

@@ -21,7 +21,7 @@ from tests.hostile.peers.scripted_room import ScriptedRoom
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LEVELS, HANDSHAKE_LEVELS = 31_000, 18_000
+LEVELS, JOINING_LEVELS = 31_000, 18_000
 STEP_S = 0.030
 """Reading one such event takes more, even on a quick machine; all that is left takes a tenth."""
 
@@ -47,15 +47,15 @@ async def test_a_deep_event_is_taken_and_the_loop_reads_it_nowhere(world: World)
     assert room.id(event).encode() in seen, "too deep for the parser of this test"
 
 
-async def handshake(world: World, kind: str) -> tuple[str, JsonObject]:
-    """The target and the body of a handshake's second half, with a deep event."""
+async def exchange(world: World, kind: str) -> tuple[str, JsonObject]:
+    """The target and the body of an exchange's second half, with a deep event."""
     evil = world.evil
     if kind == "invite":
         room = ScriptedRoom(evil, version="11")
         template: JsonObject = room.event(
             type="m.room.member",
             state_key=world.alice.user_id,
-            content={"membership": "invite", "deep": nested(HANDSHAKE_LEVELS)},
+            content={"membership": "invite", "deep": nested(JOINING_LEVELS)},
         )
         room_id = room.room_id
     else:
@@ -66,7 +66,7 @@ async def handshake(world: World, kind: str) -> tuple[str, JsonObject]:
             await evil.join(room_id)
         path = f"{V1}/make_{kind}/{quote(room_id)}/{quote(evil.user())}?ver=11"
         template = (await evil.request("GET", path)).body["event"]
-        template["content"]["deep"] = nested(HANDSHAKE_LEVELS)
+        template["content"]["deep"] = nested(JOINING_LEVELS)
     event = evil.sign(template, ROOM_VERSIONS["11"])
     path = f"{quote(room_id)}/{quote(event_id_of(event, ROOM_VERSIONS['11']), safe='')}"
     if kind == "invite":
@@ -75,8 +75,8 @@ async def handshake(world: World, kind: str) -> tuple[str, JsonObject]:
 
 
 @pytest.mark.parametrize("kind", ["join", "leave", "knock", "invite"])
-async def test_a_deep_handshake_is_refused_before_it_is_parsed(world: World, kind: str) -> None:
-    target, body = await handshake(world, kind)
+async def test_a_deep_exchange_is_refused_before_it_is_parsed(world: World, kind: str) -> None:
+    target, body = await exchange(world, kind)
     sent = world.evil.prepare("PUT", target, body)
     with counted_steps() as steps:
         reply: Reply = await sent()

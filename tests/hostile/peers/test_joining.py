@@ -44,7 +44,7 @@ async def fails(world: World, room: ScriptedRoom) -> None:
 
 
 async def is_settled(world: World, room: ScriptedRoom) -> bool:
-    """Whether no handshake of the room is under way."""
+    """Whether no exchange of the room is under way."""
     found = "SELECT FROM handshake_intents WHERE room_id = $1"
     return not await world.server.database.fetch(found, room.room_id)
 

@@ -145,13 +145,14 @@ class Person:
     # --- accounts ---------------------------------------------------------------------------
 
     async def register(self, name: str) -> None:
-        """Make an account and log in."""
+        """Make an account and log in; sync from then on: what ends before a first sync isn't told."""
         body = {
             "username": f"{name}-{secrets.token_hex(3)}",
             "password": PASSWORD,
             "auth": {"type": "m.login.dummy"},
         }
         self._enter(await self.must("POST", "/register", body))
+        await self.sync()
 
     async def log_in(self, user_id: str) -> None:
         """Log in to an account that exists, as another device."""

@@ -1,4 +1,4 @@
-"""What the services about rooms need of other servers: handshakes, as a Protocol.
+"""What the services about rooms need of other servers: exchanges, as a Protocol.
 
 `app` hands over the implementation (over `federation.transport.joining`). All methods return after
 the result is committed here, and raise MatrixError: the other server's refusal with its code, or
@@ -16,8 +16,8 @@ from federation.graph.building import EventDraft
 from homeserver.errors import MatrixError
 
 
-class HandshakeUncertain(MatrixError):
-    """A handshake failed, but `servers` may have taken the event all the same."""
+class JoiningUncertain(MatrixError):
+    """An exchange failed, but `servers` may have taken the event all the same."""
 
     def __init__(self, error: MatrixError, servers: Sequence[ServerName]) -> None:
         super().__init__(error.status, error.errcode, error.error, extra=error.extra)

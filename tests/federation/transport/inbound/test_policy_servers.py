@@ -436,7 +436,7 @@ async def test_an_event_too_large_for_another_signature_is_not_recommended() -> 
 async def test_a_join_through_us_is_shown_first_and_the_joiner_gets_the_signature() -> None:
     async with guarded() as room:
         c = await room.net.peer("c.test")
-        joined = await c.handshakes.join(
+        joined = await c.joining.join(
             MembershipRequest(room.room_id, c.user("carol"), {}), [room.a.name]
         )
         for rooms in (room.a.rooms, c.rooms):
@@ -450,7 +450,7 @@ async def test_a_join_that_is_refused_does_not_happen() -> None:
         c = await room.net.peer("c.test")
         wish = MembershipRequest(room.room_id, c.user("carol"), {"body": "spam"})
         with pytest.raises(JoiningFailed) as failed:
-            await c.handshakes.join(wish, [room.a.name])
+            await c.joining.join(wish, [room.a.name])
         assert (failed.value.status, failed.value.errcode) == (403, "M_FORBIDDEN")
         assert failed.value.error == "It looks like spam"
         assert c.name not in await room.a.rooms.joined_servers(room.room_id)
@@ -462,17 +462,17 @@ async def test_a_join_fails_for_now_while_the_policy_server_is_down() -> None:
         c = await room.net.peer("c.test")
         wish = MembershipRequest(room.room_id, c.user("carol"), {})
         with pytest.raises(JoiningFailed) as failed:
-            await c.handshakes.join(wish, [room.a.name])
+            await c.joining.join(wish, [room.a.name])
         assert failed.value.status == 502
         room.app.mood = Mood.RECOMMENDS
         room.net.clock.jump(limits.POLICY_PAUSE_S_MAX)
-        await c.handshakes.join(wish, [room.a.name])
+        await c.joining.join(wish, [room.a.name])
 
 
 async def test_a_leave_through_us_is_shown_too() -> None:
     async with guarded() as room:
         wish = MembershipRequest(room.room_id, room.bob, {})
-        await room.b.handshakes.leave(wish, [room.a.name])
+        await room.b.joining.leave(wish, [room.a.name])
         assert [pdu["content"]["membership"] for pdu in room.app.asked] == ["leave"]
 
 
@@ -489,9 +489,9 @@ async def test_an_invited_server_that_is_the_policy_server_too_adds_its_signatur
         assert isinstance(signed, Event)
         create = await room.a.rooms.current_state_ids(room.room_id)
         state = [room.a.rooms.events[create["m.room.create", ""]].event.raw]
-        given = canonical_json.decode((await room.a.handshakes.invite(signed, state)).raw)
+        given = canonical_json.decode((await room.a.joining.invite(signed, state)).raw)
         del given["signatures"][room.b.name][POLICY_KEY_ID]  # it needn't return that
-        both = await room.a.handshakes._cosigned(signed, given, room.b.name)
+        both = await room.a.joining._cosigned(signed, given, room.b.name)
         assert check_policy(both, room.app.policy) is None
         assert len(signatures_of(both)[room.b.name]) == 2
         assert await room.a.signatures.check_signer(both, room.b.name) is None

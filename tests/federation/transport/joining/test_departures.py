@@ -24,8 +24,8 @@ async def invited(net: Loopback, version: str = "11") -> tuple[Peer, Peer, RoomI
     """Alice of a.test has invited bob of b.test, whose server isn't in the room."""
     a, b = await net.peer("a.test"), await net.peer("b.test")
     room_id = a.rooms.create_room(a.user("alice"), version, join_rule="knock")
-    signed = await a.handshakes.invite(await invite(a, b, room_id), await room_state(a, room_id))
-    await a.rooms.accept_handshake(signed)
+    signed = await a.joining.invite(await invite(a, b, room_id), await room_state(a, room_id))
+    await a.rooms.accept_membership(signed)
     return a, b, room_id, signed
 
 
@@ -64,7 +64,7 @@ async def test_a_knock_is_turned_down(membership: str) -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"), join_rule="knock")
-        knocked = await b.handshakes.knock(wish(b, room_id), [a.name])
+        knocked = await b.joining.knock(wish(b, room_id), [a.name])
         assert [one.event_id for one, _ in b.outside.knocks] == [knocked.event.event_id]
         event = ending(a, room_id, b.user("bob"), membership)
         assert await send(a, b, pdu_of(event)) == {event.event_id: {}}
@@ -109,7 +109,7 @@ async def test_nothing_else_ends_it(lie: str) -> None:
         if lie == "other room":
             event = ending(a, a.rooms.create_room(a.user("alice")), bob)
         if lie == "old":
-            again = await a.handshakes.invite(
+            again = await a.joining.invite(
                 await invite(a, b, room_id), await room_state(a, room_id)
             )
             assert again.event_id != signed.event_id

@@ -1,4 +1,4 @@
-"""What may have come of a handshake that failed."""
+"""What may have come of an exchange that failed."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def test_a_ban_by_a_user_of_a_server_that_is_away_holds_after_a_join() -> 
     async with loopback() as net:
         a, c, room_id, ban = await with_ban(net)
         b = await net.peer("b.test")
-        await b.handshakes.join(wish(b, room_id), [a.name])
+        await b.joining.join(wish(b, room_id), [a.name])
         state = await b.rooms.current_state_ids(room_id)
         assert state[("m.room.member", "@mallory:m.test")] == ban.event_id
         with pytest.raises(KeyUnavailable):  # it counts for what it was asked for alone
@@ -76,7 +76,7 @@ async def test_a_resident_can_not_vouch_for_what_its_document_does_not_show(lie:
         else:
             served = sign_json(plain, a.name, a.key)
         a.lies["/key/v2/query"] = serving({"server_keys": [served]})
-        await b.handshakes.join(wish(b, room_id), [a.name])
+        await b.joining.join(wish(b, room_id), [a.name])
         assert ban.event_id not in (await b.rooms.current_state_ids(room_id)).values()
 
 
@@ -89,7 +89,7 @@ async def test_a_key_that_is_known_is_not_replaced_by_a_residents_word() -> None
             c.name, K1, mallory.verify_key.encoded, net.clock.now_ms() + 10**9, 1
         )
         await b.keys.store_keys([known])
-        await b.handshakes.join(wish(b, room_id), [a.name])
+        await b.joining.join(wish(b, room_id), [a.name])
         state = await b.rooms.current_state_ids(room_id)
         assert ("m.room.member", "@mallory:m.test") not in state
 
@@ -110,7 +110,7 @@ async def test_keys_of_many_servers_are_asked_for_in_few_requests(
         b = await net.peer("b.test")
         caplog.clear()
         before = a.metrics.counts["federation_requests"]
-        await b.handshakes.join(wish(b, room_id), [a.name])
+        await b.joining.join(wish(b, room_id), [a.name])
         # make_join, our key document, send_join, its own for its signature; and the two questions
         assert a.metrics.counts["federation_requests"] - before <= 6
         state = await b.rooms.current_state_ids(room_id)

@@ -129,7 +129,7 @@ async def shared(url: str) -> AsyncIterator[Shared]:
         feed = feed_of(world)
         lookups = asyncio.get_running_loop().create_task(feed.run())
         room_id = await world.create_room()
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, JOIN))
         try:
             yield Shared(world, feed, room_id)
         finally:
@@ -159,7 +159,7 @@ async def test_after_a_long_outage_all_heads_are_sent(postgres_url: str) -> None
         ours = await one.world.say(one.room_id, "ours")
         join = draft("m.room.member", {"membership": "join"}, DAVE, sender=DAVE)
         beside = await one.world.remote(one.room_id, join, parents=[fork.event_id])
-        await one.world.engine.remote_event_writer.accept_handshake(beside)
+        await one.world.engine.remote_event_writer.accept_membership(beside)
         heads = {head.event_id for head in (await one.world.room(one.room_id)).view.heads}
         assert heads == {ours, beside.event_id}
         owed = await one.all_owed(before, latest=True)
@@ -177,7 +177,7 @@ async def test_heads_beside_a_servers_join_are_owed_to_it_after_a_restart_too(
         one = Shared(world, feed_of(world), room_id)
         join = await world.remote(room_id, JOIN)
         await world.say(room_id, "beside the join")
-        await world.engine.remote_event_writer.accept_handshake(join)
+        await world.engine.remote_event_writer.accept_membership(join)
         for feed in (one.feed, feed_of(world)):
             owed = await one.all_owed(one.end - 1, feed=feed, latest=latest)
             assert bodies(owed) == ["beside the join"]
@@ -329,7 +329,7 @@ async def test_changes_from_before_a_server_came_are_not_owed_to_it(postgres_url
         one = Shared(world, feed_of(world), room_id)
         for _ in range(3):
             await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, JOIN))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, JOIN))
         await world.engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
         assert lists(await one.after_restart(-1)) == [one.end]
 
@@ -346,7 +346,7 @@ async def test_a_join_shows_the_whole_list_to_servers_that_had_no_updates_before
         await one.world.engine.writer.send(one.room_id, again)
         other = await one.world.create_room()
         second = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
-        await one.world.engine.remote_event_writer.accept_handshake(
+        await one.world.engine.remote_event_writer.accept_membership(
             await one.world.remote(other, second)
         )
         await one.join(CAROL, other)

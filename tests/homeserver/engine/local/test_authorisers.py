@@ -63,7 +63,7 @@ async def club(world: World, members: Sequence[UserId] = (BOB,)) -> RoomId:
     room_id = await world.create_room()
     for user in members:
         join = draft("m.room.member", {"membership": "join"}, user, sender=user)
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, join))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, join))
     return room_id
 
 
@@ -114,7 +114,7 @@ async def test_member_of_an_allowed_room_joins_with_a_user_of_ours_who_vouches(
         room = await world.room(room_id)
         assert room.view.state["m.room.member", ALICE].event_id in event.auth_events
         await world.engine.remote_event_writer.authorise_join(event)
-        answer = await world.engine.remote_event_writer.accept_handshake(both(event))
+        answer = await world.engine.remote_event_writer.accept_membership(both(event))
         assert b"ed25519:one" in answer.event
         kept = (await world.engine.rooms.events([event.event_id]))[event.event_id].event
         assert set(signatures_of(kept)) == {HS1, HS2}
@@ -205,7 +205,7 @@ async def test_who_is_invited_needs_nobody_and_who_is_banned_gets_nobody(
         )
         event = await signed(world, room_id)
         assert AUTHORISER not in event.content
-        await world.engine.remote_event_writer.accept_handshake(event)
+        await world.engine.remote_event_writer.accept_membership(event)
         room_id = await restricted(world, await club(world))
         event = await signed(world, room_id)
         await world.engine.writer.send(room_id, draft("m.room.member", {"membership": "ban"}, BOB))

@@ -139,7 +139,7 @@ async def guarded(more: Sequence[EventDraft] = ()) -> AsyncIterator[Guarded]:
     async with engine_world(signer) as world:
         room_id = await world.create_room(more)
         join = await world.remote(room_id, draft("m.room.member", JOIN, BOB, sender=BOB))
-        await world.engine.remote_event_writer.accept_handshake(join)
+        await world.engine.remote_event_writer.accept_membership(join)
         writer = world.engine.writer
         await writer.send(room_id, draft("m.room.member", JOIN, CAROL, sender=CAROL))
         await writer.send(room_id, draft("m.room.policy", content(), ""))
@@ -475,19 +475,19 @@ async def test_a_signed_event_of_another_server_is_taken_in() -> None:
         assert await room.world.engine.events.policy_server(room.room_id) == POLICY
 
 
-async def test_a_handshake_waits_for_the_policy_server_too() -> None:
+async def test_an_exchange_waits_for_the_policy_server_too() -> None:
     async with guarded() as room:
         remote_event_writer = room.world.engine.remote_event_writer
         leave = draft("m.room.member", {"membership": "leave"}, BOB, sender=BOB)
         event = await room.world.remote(room.room_id, leave)
         with pytest.raises(PolicyServerChanged):
-            await remote_event_writer.accept_handshake(event)
+            await remote_event_writer.accept_membership(event)
         with pytest.raises(Refused):
-            await remote_event_writer.accept_handshake(event, asked=POLICY)
+            await remote_event_writer.accept_membership(event, asked=POLICY)
         other = await room.world.remote(room.room_id, leave)
         signed = await room.signer.sign(other, POLICY)
         assert isinstance(signed, Event)
-        assert (await remote_event_writer.accept_handshake(signed)).event == signed.raw
+        assert (await remote_event_writer.accept_membership(signed)).event == signed.raw
         assert await room.world.engine.events.policy_server(room.room_id) is None
 
 

@@ -33,7 +33,7 @@ JOIN = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
 
 async def _bob_joins(world: World, room_id: RoomId) -> Event:
     event = await world.remote(room_id, JOIN)
-    await world.engine.remote_event_writer.accept_handshake(event)
+    await world.engine.remote_event_writer.accept_membership(event)
     return event
 
 
@@ -107,12 +107,12 @@ async def test_event_allowed_by_its_own_state_but_not_now_is_soft_failed(postgre
         assert known.soft_failed
 
 
-async def test_handshake_is_refused_where_the_room_does_not_allow_it(postgres_url: str) -> None:
+async def test_exchange_is_refused_where_the_room_does_not_allow_it(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         room_id = await world.create_room([draft("m.room.join_rules", {"join_rule": "invite"}, "")])
         event = await world.remote(room_id, JOIN)
         with pytest.raises(Refused) as refused:
-            await world.engine.remote_event_writer.accept_handshake(event)
+            await world.engine.remote_event_writer.accept_membership(event)
         assert refused.value.status == 403
         assert HS2 not in (await world.room(room_id)).view.servers
 
@@ -125,7 +125,7 @@ async def test_join_imports_the_room_with_its_state(
         await one.say(room_id, "before")
         room = await one.room(room_id)
         join = await one.remote(room_id, JOIN)
-        await one.engine.remote_event_writer.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_membership(join)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
@@ -160,7 +160,7 @@ async def test_two_users_of_ours_may_join_a_new_room_at_once(
             join = await one.remote(
                 room_id, draft("m.room.member", {"membership": "join"}, user, sender=user)
             )
-            await one.engine.remote_event_writer.accept_handshake(join)
+            await one.engine.remote_event_writer.accept_membership(join)
             state = await one.engine.rooms.state_before(room, join.event_id)
             assert state is not None
             known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
@@ -185,7 +185,7 @@ async def test_a_resident_gives_the_state_and_its_auth_chain(
         room = await world.room(room_id)
         before = dict(room.view.state)
         join = await world.remote(room_id, JOIN)
-        answer = await world.engine.remote_event_writer.accept_handshake(join)
+        answer = await world.engine.remote_event_writer.accept_membership(join)
         ids = [ref.event_id for ref in before.values()]
         current = await world.engine.events.current_state_ids(room_id)
         assert [current[key] for key in before] == ids
@@ -207,7 +207,7 @@ async def test_backfilled_history_gets_places_before_what_was_there(
         old = [await one.say(room_id, f"old {i}") for i in range(3)]
         room = await one.room(room_id)
         join = await one.remote(room_id, JOIN)
-        await one.engine.remote_event_writer.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_membership(join)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
@@ -236,7 +236,7 @@ async def test_an_event_that_fills_a_gap_is_no_head(
         old = [await one.say(room_id, f"old {i}") for i in range(3)]
         room = await one.room(room_id)
         join = await one.remote(room_id, JOIN)
-        await one.engine.remote_event_writer.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_membership(join)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
@@ -285,7 +285,7 @@ async def test_server_that_joins_beside_another_event_is_owed_that_event(
         feed = feed_of(world)
         join = await world.remote(room_id, JOIN)
         beside = await world.say(room_id, "beside the join")
-        await world.engine.remote_event_writer.accept_handshake(join)
+        await world.engine.remote_event_writer.accept_membership(join)
         position = world.engine.committer.position
         owed = await feed.owed(HS2, position - 1, pdu_limit=50, edu_limit=100)
         known = await world.engine.rooms.events([beside])
@@ -345,7 +345,7 @@ async def test_first_depth_is_that_of_our_own_join(
         room_id = await one.create_room()
         await one.say(room_id, "before")
         join = await one.remote(room_id, JOIN)
-        await one.engine.remote_event_writer.accept_handshake(join)
+        await one.engine.remote_event_writer.accept_membership(join)
         room = await one.room(room_id)
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None

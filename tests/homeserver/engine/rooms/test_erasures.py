@@ -35,7 +35,7 @@ async def enter(world: World, room_id: RoomId, user_id: UserId, membership: str 
     """A user comes or goes."""
     what = draft("m.room.member", {"membership": membership}, user_id, sender=user_id)
     if user_id == BOB:
-        await world.engine.remote_event_writer.accept_handshake(await world.remote(room_id, what))
+        await world.engine.remote_event_writer.accept_membership(await world.remote(room_id, what))
     else:
         await world.engine.writer.send(room_id, what)
 

@@ -229,7 +229,7 @@ async def test_a_nick_set_while_a_leave_is_stored_is_a_join_of_its_own(
         assert (left.status, named.status) == (200, 403)
 
 
-async def test_equal_invites_of_another_servers_user_take_one_handshake(
+async def test_equal_invites_of_another_servers_user_take_one_exchange(
     shared_database_url: str,
 ) -> None:
     async with room_world(shared_database_url) as world:
@@ -255,21 +255,19 @@ async def test_equal_invites_of_another_servers_user_take_one_handshake(
 
 
 @pytest.mark.parametrize("action", ["knock", "leave"])
-async def test_equal_knocks_and_refusals_elsewhere_take_one_handshake(
+async def test_equal_knocks_and_refusals_elsewhere_take_one_exchange(
     shared_database_url: str, action: str
 ) -> None:
     async with room_world(shared_database_url) as world:
         if action == "leave":
             await world.remote.invite_ours(AFAR, BOB, STRANGER)
 
-        async def handshake(
-            room_id: RoomId, user: UserId, servers: object, content: object
-        ) -> None:
+        async def exchange(room_id: RoomId, user: UserId, servers: object, content: object) -> None:
             world.remote.asked.append((action,))
             await asyncio.sleep(0)
             await world.remote.set_ours(room_id, user, action)
 
-        setattr(world.remote, action, handshake)
+        setattr(world.remote, action, exchange)
         path = f"/knock/{AFAR}" if action == "knock" else f"/rooms/{AFAR}/leave"
         query = "via=there.example" if action == "knock" else ""
         replies = await asyncio.gather(

@@ -343,7 +343,7 @@ async def test_an_invite_from_elsewhere_can_always_be_refused(
         left = {"membership": "leave", "reason": "no"}
         assert world.remote.asked == [("leave", AFAR, BOB, (THERE,), left)]
         ended = (await world.engine.memberships.of(BOB))[AFAR].membership
-        assert ended == ("invite" if is_reachable else "leave")  # the real handshake stores it
+        assert ended == ("invite" if is_reachable else "leave")  # the real exchange stores it
 
 
 async def test_an_invite_of_another_servers_user_goes_by_their_server(

@@ -98,7 +98,7 @@ async def test_of_several_waiting_redactions_the_valid_one_counts(syncs: SyncWor
     target = await syncs.peer.build(room_id, message("secret"), parents=parents)
     valid = await syncs.peer.send(room_id, redaction(target.event_id), parents=parents)
     join = EventDraft("m.room.member", mallory, {"membership": "join"}, mallory)  # type: ignore[arg-type]
-    await syncs.peer.remote_event_writer.accept_handshake(await syncs.peer.build(room_id, join))
+    await syncs.peer.remote_event_writer.accept_membership(await syncs.peer.build(room_id, join))
     lie = redaction(target.event_id, mallory)  # type: ignore[arg-type]
     invalid = await syncs.peer.send(room_id, lie)
     await syncs.peer.give(target)

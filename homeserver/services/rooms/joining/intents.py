@@ -36,10 +36,10 @@ from federation.graph.building import EventDraft
 from federation.ports import Clock
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.errors import MatrixError
-from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain, InvitingRooms
+from homeserver.services.rooms.joining.remote_rooms import InvitingRooms, JoiningUncertain
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.rooms import handshake_intents as store
-from homeserver.storage.rooms.handshake_intents import Intent
+from homeserver.storage.rooms import joining_intents as store
+from homeserver.storage.rooms.joining_intents import Intent
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ class _Attempt:
     scope: asyncio.Timeout
 
 
-class DurableHandshakes:
-    """Does handshakes by `remote`; `rooms_of` gives a user's memberships, as they are here."""
+class DurableJoining:
+    """Does exchanges by `remote`; `rooms_of` gives a user's memberships, as they are here."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class DurableHandshakes:
             if _is_refused(error):
                 await self._end(intent)
             else:
-                self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+                self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
         await self._end(intent)
 
@@ -131,10 +131,10 @@ class DurableHandshakes:
             if _is_certain(error):
                 await self._end(intent)
             else:
-                self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+                self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
         except BaseException:
-            self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
         await self._end(intent)
         return event_id
@@ -147,7 +147,7 @@ class DurableHandshakes:
         await self._begin(intent)
         try:
             yield
-        except HandshakeUncertain as error:
+        except JoiningUncertain as error:
             await self._undo(intent, error.servers)
             raise
         except MatrixError as error:
@@ -157,7 +157,7 @@ class DurableHandshakes:
                 await self._undo(intent, intent.servers)
             raise
         except BaseException:  # the user is told nothing: it is finished
-            self._later(intent, limits.HANDSHAKE_RETRY_S_MIN)
+            self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
         await self._end(intent)
 
@@ -166,7 +166,7 @@ class DurableHandshakes:
         if intent.membership == "join" and mine is not None and mine.membership == "invite":
             accepting = msgspec.structs.replace(intent, former=mine.event_id)
             await self._save(accepting)
-            self._later(accepting, limits.HANDSHAKE_RETRY_S_MIN)
+            self._later(accepting, limits.JOINING_RETRY_S_MIN)
             return
         former = _event_of(mine)
         undo = Intent(intent.user_id, intent.room_id, "leave", former, tuple(servers), {**_LEAVE})
@@ -217,15 +217,15 @@ class DurableHandshakes:
         due = [intent for due_s, intent in self._due.values() if due_s <= now_s]
         for intent in due:
             del self._due[intent.key]
-        for start in range(0, len(due), limits.HANDSHAKES_AT_ONCE_MAX):
-            some = due[start : start + limits.HANDSHAKES_AT_ONCE_MAX]
+        for start in range(0, len(due), limits.JOINING_AT_ONCE_MAX):
+            some = due[start : start + limits.JOINING_AT_ONCE_MAX]
             await asyncio.gather(*(self._settle(intent) for intent in some))
         if not self._due:
             return None
         return max(0.0, min(due_s for due_s, _ in self._due.values()) - now_s)
 
     async def _settle(self, intent: Intent) -> None:
-        scope = asyncio.timeout(limits.HANDSHAKE_ATTEMPT_S_MAX)
+        scope = asyncio.timeout(limits.JOINING_ATTEMPT_S_MAX)
         self._attempts[intent.key] = _Attempt(scope)
         try:
             async with scope:
@@ -251,14 +251,14 @@ class DurableHandshakes:
     async def _postpone(self, intent: Intent) -> None:
         tried = msgspec.structs.replace(intent, attempts=intent.attempts + 1)
         is_invite = intent.membership == "invite"
-        most = limits.INVITE_ATTEMPTS_MAX if is_invite else limits.HANDSHAKE_ATTEMPTS_MAX
+        most = limits.INVITE_ATTEMPTS_MAX if is_invite else limits.JOINING_ATTEMPTS_MAX
         if tried.attempts >= most:
             log.warning("given up: %s of %s in %s", intent.membership, *intent.key)
             await self._end(intent)
             return
         await self._save(tried)
-        wait_s = limits.HANDSHAKE_RETRY_S_MIN * 2 ** min(tried.attempts, 20)
-        self._later(tried, min(limits.HANDSHAKE_RETRY_S_MAX, wait_s))
+        wait_s = limits.JOINING_RETRY_S_MIN * 2 ** min(tried.attempts, 20)
+        self._later(tried, min(limits.JOINING_RETRY_S_MAX, wait_s))
 
     async def _try(self, intent: Intent) -> bool:
         """One attempt; is it over?"""
@@ -310,13 +310,13 @@ def _event_of(mine: UserRoom | None) -> EventId:
 
 def _is_certain(error: MatrixError) -> bool:
     """Is it known that nothing came of it?"""
-    is_unsent = error.status == _NOT_REACHED and not isinstance(error, HandshakeUncertain)
+    is_unsent = error.status == _NOT_REACHED and not isinstance(error, JoiningUncertain)
     return is_unsent or _is_refused(error)
 
 
 def _is_refused(error: MatrixError) -> bool:
     """Did a server say no, so that nothing came of it?"""
-    return 400 <= error.status < 500 and not isinstance(error, HandshakeUncertain)
+    return 400 <= error.status < 500 and not isinstance(error, JoiningUncertain)
 
 
 def _is_wanted(intent: Intent, mine: UserRoom | None) -> bool:

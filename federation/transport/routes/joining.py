@@ -3,7 +3,7 @@
 Rules:
 1. A template is only made for a user of the origin; what comes back signed must be just that kind
    of event, by that user, in that room, with the ID of the path and a valid signature.
-2. We commit first, then answer (the writer's `accept_handshake`).
+2. We commit first, then answer (the writer's `accept_membership`).
 3. We add our signature where it is needed: to a restricted join that one of our users authorises,
    and to an invite of a user of ours. Before, the writer says whether the join may be vouched for.
 4. Who comes, goes or knocks through us can't know the room's policy server: we ask it for them.
@@ -60,7 +60,7 @@ _KNOCK_STATE: tuple[StateKey, ...] = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class HandshakePorts:
+class JoiningPorts:
     """What the handlers work with."""
 
     store: EventStore
@@ -73,10 +73,10 @@ class HandshakePorts:
     invite_states: InviteStates
 
 
-class HandshakeRoutes:
+class JoiningRoutes:
     """The handlers."""
 
-    def __init__(self, name: ServerName, key: SigningKey, ports: HandshakePorts) -> None:
+    def __init__(self, name: ServerName, key: SigningKey, ports: JoiningPorts) -> None:
         self._name, self._key = name, key
         self._store, self._writer, self._outside = ports.store, ports.writer, ports.outside
         self._access, self._signatures = ports.access, ports.signatures
@@ -175,7 +175,7 @@ class HandshakeRoutes:
         Refused."""
         asked = await self._recommendations.obtain(event)
         try:
-            return await self._writer.accept_handshake(asked.event, asked=asked.policy)
+            return await self._writer.accept_membership(asked.event, asked=asked.policy)
         except PolicyServerChanged:
             raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
 

@@ -1,4 +1,4 @@
-"""Joining behind the rooms' services: what is asked, what is stored, how failures are told."""
+"""Exchanges behind the rooms' services: what is asked, what is stored, how failures are told."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -22,7 +22,11 @@ from homeserver.clock import SystemClock
 from homeserver.engine.local.writer import Signer
 from homeserver.errors import MatrixError, forbidden
 from homeserver.services.rooms.directory import Target
-from homeserver.services.rooms.joining.handshakes import HandshakeRooms, RoomWriters, alias_look_up
+from homeserver.services.rooms.joining.remote_memberships import (
+    RemoteMemberships,
+    RoomWriters,
+    alias_look_up,
+)
 
 HERE, THERE = ServerName("here.example"), ServerName("there.example")
 ALICE, STRANGER = UserId("@alice:here.example"), UserId("@stranger:there.example")
@@ -38,7 +42,7 @@ def event(event_type: str, event_id: str, raw: bytes = b"{}") -> Event:
 
 
 class Fakes:
-    """Stand-ins for the handshakes and the engine; they note what happens."""
+    """Stand-ins for the exchanges and the engine; they note what happens."""
 
     def __init__(self) -> None:
         self.notes: list[Any] = []
@@ -50,7 +54,7 @@ class Fakes:
         self.state = {("m.room.create", ""): event("m.room.create", "$create", b'{"c":1}')}
 
     async def ask(self, wish: MembershipRequest, via: Sequence[ServerName]) -> Any:
-        """A handshake of a user of ours."""
+        """An exchange of a user of ours."""
         self.notes.append((wish, tuple(via)))
         if self.failure is not None:
             raise self.failure
@@ -107,15 +111,13 @@ class Fakes:
         """Events of its state."""
         return self.state
 
-    def service(self) -> HandshakeRooms:
+    def service(self) -> RemoteMemberships:
         """The service over these."""
-        handshakes = SimpleNamespace(
-            join=self.ask, leave=self.ask, knock=self.ask, invite=self.invite
-        )
+        joining = SimpleNamespace(join=self.ask, leave=self.ask, knock=self.ask, invite=self.invite)
         entrance = RoomWriters(cast(Any, self), cast(Any, self))
         signer = Signer(HERE, SigningKey.generate(bytes(32), "1"))
-        return HandshakeRooms(
-            cast(Any, handshakes),
+        return RemoteMemberships(
+            cast(Any, joining),
             entrance,
             signer=signer,
             clock=SystemClock(),

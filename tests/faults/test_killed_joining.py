@@ -43,7 +43,7 @@ def refuse(_path: str, _body: object) -> Http:
 @pytest.fixture(scope="module")
 def database_url(postgres_cluster: EmbeddedCluster, background_loop: BackgroundLoop) -> str:
     """Return the address of the module's database; it goes with the cluster."""
-    return background_loop.run(postgres_cluster.ensure_database("t_killed_handshakes"))
+    return background_loop.run(postgres_cluster.ensure_database("t_killed_joining"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

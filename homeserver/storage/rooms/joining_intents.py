@@ -1,4 +1,6 @@
-"""Joining that were begun and aren't known to be over. Owns the table `handshake_intents`.
+"""Joins, leaves, knocks and invites that were begun and aren't known to be over.
+
+Owns the table `handshake_intents`.
 
 A user has at most one in a room: a later one stands for what the user wants now.
 """

@@ -1,4 +1,4 @@
-"""Joining are finished or undone: after refusals, silence, lost answers and crashes."""
+"""Exchanges are finished or undone: after refusals, silence, lost answers and crashes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.errors import MatrixError
-from homeserver.services.rooms.joining.handshake_intents import DurableHandshakes
-from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain
+from homeserver.services.rooms.joining.intents import DurableJoining
+from homeserver.services.rooms.joining.remote_rooms import JoiningUncertain
 from homeserver.storage.database import Database
-from homeserver.storage.rooms import handshake_intents
+from homeserver.storage.rooms import joining_intents
 from tests.federation.transport.memory_ports import JumpingClock
 
 ALICE, ROOM = UserId("@alice:here.example"), RoomId("!far:there.example")
 ONE, TWO = ServerName("one.example"), ServerName("two.example")
 REFUSED = MatrixError(403, "M_FORBIDDEN", "no")
 DEAD = MatrixError(502, "M_UNKNOWN", "nobody answers")
-LOST = HandshakeUncertain(DEAD, [ONE])
+LOST = JoiningUncertain(DEAD, [ONE])
 
 
 @dataclass
@@ -102,9 +102,9 @@ class World:
     others: Others = field(default_factory=Others)
     clock: JumpingClock = field(default_factory=JumpingClock)
 
-    def service(self) -> DurableHandshakes:
+    def service(self) -> DurableJoining:
         """As a process has it."""
-        return DurableHandshakes(
+        return DurableJoining(
             self.database,
             self.others,
             self.others.rooms_of,
@@ -115,13 +115,13 @@ class World:
     async def intents(self) -> list[str]:
         """What is stored."""
         async with self.database.connection() as connection:
-            return [one.membership for one in await handshake_intents.load_all(connection)]
+            return [one.membership for one in await joining_intents.load_all(connection)]
 
-    async def restarted(self) -> DurableHandshakes:
+    async def restarted(self) -> DurableJoining:
         """A new process, after its first look at what there is to do."""
         service = self.service()
         async with self.database.connection() as connection:
-            for intent in await handshake_intents.load_all(connection):
+            for intent in await joining_intents.load_all(connection):
                 service._later(intent, 0.0)
         await service.work_once()
         return service
@@ -135,7 +135,7 @@ async def world(device_database: Database) -> World:
     return World(device_database)
 
 
-async def act(service: DurableHandshakes, membership: str) -> None:
+async def act(service: DurableJoining, membership: str) -> None:
     """Alice asks."""
     do = {"join": service.join, "knock": service.knock, "leave": service.leave}[membership]
     await do(ROOM, ALICE, [ONE, TWO], {"membership": membership})
@@ -193,7 +193,7 @@ async def test_a_failed_join_of_an_invited_user_is_finished(
     with pytest.raises(MatrixError):
         await act(service, "join")
     assert await world.intents() == ["join"]
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    world.clock.jump(limits.JOINING_RETRY_S_MIN)
     await service.work_once()
     assert await world.intents() == ["join"]
     await world.restarted()
@@ -210,7 +210,7 @@ async def test_a_failed_join_of_an_invite_that_is_no_more_is_over(world: World, 
     with pytest.raises(MatrixError):
         await act(service, "join")
     world.others.now(since, "$newer")
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    world.clock.jump(limits.JOINING_RETRY_S_MIN)
     assert await service.work_once() is None
     assert len(world.others.asked) == 1
     assert await world.intents() == []
@@ -273,7 +273,7 @@ async def test_a_leave_waits_a_short_while_and_is_told_later(
     assert await world.intents() == ["leave"]
     again = await world.restarted()
     assert await world.intents() == ["leave"]
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+    world.clock.jump(limits.JOINING_RETRY_S_MAX)
     await again.work_once()
     assert await world.intents() == []
     assert [membership for membership, _ in world.others.asked] == ["leave"] * 4
@@ -287,7 +287,7 @@ async def test_what_came_since_is_not_left(world: World, since: str) -> None:
     with pytest.raises(MatrixError):
         await act(service, "leave")
     world.others.now(since, "$newer")
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    world.clock.jump(limits.JOINING_RETRY_S_MIN)
     assert await service.work_once() is None
     assert len(world.others.asked) == 1
     assert await world.intents() == []
@@ -300,7 +300,7 @@ async def test_a_new_wish_overtakes_an_attempt_that_is_under_way(world: World) -
     world.others.outcomes = [DEAD, hung]
     with pytest.raises(MatrixError):
         await act(service, "leave")
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    world.clock.jump(limits.JOINING_RETRY_S_MIN)
     follower = asyncio.ensure_future(service.work_once())
     while len(world.others.asked) < 2:
         await asyncio.sleep(0.01)
@@ -312,7 +312,7 @@ async def test_a_new_wish_overtakes_an_attempt_that_is_under_way(world: World) -
 
 
 async def test_it_is_given_up_at_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_ATTEMPTS_MAX", 3)
+    monkeypatch.setattr(limits, "JOINING_ATTEMPTS_MAX", 3)
     world.others.now("invite", "$old")
     service = world.service()
     world.others.outcomes = [DEAD] * 9
@@ -320,9 +320,9 @@ async def test_it_is_given_up_at_last(world: World, monkeypatch: pytest.MonkeyPa
         await act(service, "leave")
     waits = []
     for _ in range(3):
-        world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+        world.clock.jump(limits.JOINING_RETRY_S_MAX)
         waits.append(await service.work_once())
-    assert waits == [limits.HANDSHAKE_RETRY_S_MIN * 2, limits.HANDSHAKE_RETRY_S_MIN * 4, None]
+    assert waits == [limits.JOINING_RETRY_S_MIN * 2, limits.JOINING_RETRY_S_MIN * 4, None]
     assert await world.intents() == []
 
 
@@ -334,11 +334,11 @@ async def test_an_attempt_ends_and_is_repeated(
     world.others.outcomes = [DEAD, asyncio.Event()]
     with pytest.raises(MatrixError):
         await act(service, "leave")
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    world.clock.jump(limits.JOINING_RETRY_S_MIN)
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "HANDSHAKE_ATTEMPT_S_MAX", 0.01)
+        patch.setattr(limits, "JOINING_ATTEMPT_S_MAX", 0.01)
         wait_s = await service.work_once()
-    assert wait_s == limits.HANDSHAKE_RETRY_S_MIN * 2
+    assert wait_s == limits.JOINING_RETRY_S_MIN * 2
     assert await world.intents() == ["leave"]
     world.clock.jump(wait_s)
     assert await service.work_once() is None
@@ -350,7 +350,7 @@ async def test_an_attempt_ends_and_is_repeated(
 async def test_so_many_are_tried_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKES_AT_ONCE_MAX", at_once)
+    monkeypatch.setattr(limits, "JOINING_AT_ONCE_MAX", at_once)
     world.others.now("invite", "$old")
     service = world.service()
     gate = asyncio.Event()
@@ -358,7 +358,7 @@ async def test_so_many_are_tried_at_once(
     for number in range(5):
         with pytest.raises(MatrixError):
             await service.leave(ROOM, UserId(f"@user{number}:here.example"), [ONE], {})
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MIN)
+    world.clock.jump(limits.JOINING_RETRY_S_MIN)
     work = asyncio.ensure_future(service.work_once())
     for _ in range(100):
         await asyncio.sleep(0)
@@ -392,7 +392,7 @@ async def test_a_leave_that_a_crash_left_ends_the_invite_here_whatever_others_sa
 BOB = UserId("@bob:there.example")
 
 
-async def invite(service: DurableHandshakes) -> EventId:
+async def invite(service: DurableJoining) -> EventId:
     """Alice invites bob of another server."""
     draft = EventDraft("m.room.member", ALICE, {"membership": "invite"}, state_key=BOB)
     return await service.invite(ROOM, draft)
@@ -436,7 +436,7 @@ async def test_an_invite_that_failed_but_may_have_been_taken_is_finished(
         await invite(service)
     for _ in range(2):
         assert await world.intents() == ["invite"]
-        world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+        world.clock.jump(limits.JOINING_RETRY_S_MAX)
         await service.work_once()
     assert world.others.invited == ([1] if again is None else [])
     assert await world.intents() == []
@@ -449,7 +449,7 @@ async def test_a_second_invite_overtakes_one_that_is_not_over(world: World) -> N
     with pytest.raises(MatrixError):
         await invite(service)
     assert await invite(service) == "$invite2"
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+    world.clock.jump(limits.JOINING_RETRY_S_MAX)
     assert await service.work_once() is None
     assert world.others.invited == [2]
 
@@ -460,11 +460,11 @@ async def test_an_invite_is_given_up_sooner_than_a_leave(world: World) -> None:
     with pytest.raises(MatrixError):
         await invite(service)
     for _ in range(limits.INVITE_ATTEMPTS_MAX - 1):
-        world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+        world.clock.jump(limits.JOINING_RETRY_S_MAX)
         assert await service.work_once() is not None
     assert await world.intents() == ["invite"]
     world.others.outcomes = [DEAD]
-    world.clock.jump(limits.HANDSHAKE_RETRY_S_MAX)
+    world.clock.jump(limits.JOINING_RETRY_S_MAX)
     assert await service.work_once() is None
     assert await world.intents() == []
     assert world.others.invited == []

@@ -33,7 +33,7 @@ from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.directory import LookUp, Target
-from homeserver.services.rooms.joining.remote_rooms import HandshakeUncertain
+from homeserver.services.rooms.joining.remote_rooms import JoiningUncertain
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ _STRIPPED: Sequence[StateKey] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class RoomWriters:
-    """The engine, as far as handshakes end in it."""
+    """The engine, as far as exchanges end in it."""
 
     rooms: Rooms
     remote_event_writer: RemoteEventWriter
@@ -64,19 +64,19 @@ AskForGuests: TypeAlias = Callable[[ServerName, RoomId], Awaitable[bool]]
 """Asks a server whether guests may join a room that it is in. Raises FederationError."""
 
 
-class HandshakeRooms:
+class RemoteMemberships:
     """Membership changes by way of other servers (`RemoteRooms`)."""
 
     def __init__(
         self,
-        handshakes: Joining,
+        joining: Joining,
         entrance: RoomWriters,
         *,
         signer: Signer,
         clock: Clock,
         ask_for_guests: AskForGuests,
     ) -> None:
-        self._handshakes = handshakes
+        self._joining = joining
         self._ask_for_guests = ask_for_guests
         self._entrance = entrance
         self._signer = signer
@@ -89,7 +89,7 @@ class HandshakeRooms:
         wish = MembershipRequest(
             room_id, user_id, content, await self._not_before_ms(room_id, user_id)
         )
-        await _told(self._handshakes.join(wish, servers))
+        await _told(self._joining.join(wish, servers))
 
     async def _not_before_ms(self, room_id: RoomId, user_id: UserId) -> int:
         """After the user's own last member event, as far as we know the room: our clock may have
@@ -105,13 +105,13 @@ class HandshakeRooms:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.leave`."""
-        await _told(self._handshakes.leave(MembershipRequest(room_id, user_id, content), servers))
+        await _told(self._joining.leave(MembershipRequest(room_id, user_id, content), servers))
 
     async def knock(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.knock`."""
-        await _told(self._handshakes.knock(MembershipRequest(room_id, user_id, content), servers))
+        await _told(self._joining.knock(MembershipRequest(room_id, user_id, content), servers))
 
     async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
         """`RemoteRooms.guests_may_join`. The first that answers is believed: what it says is
@@ -152,7 +152,7 @@ class HandshakeRooms:
             return event.event_id
         event, asked = await self._entrance.remote_event_writer.recommended(event)
         stripped = await self._stripped(room, event.sender)
-        signed = await _told(self._handshakes.invite(event, stripped))
+        signed = await _told(self._joining.invite(event, stripped))
         verdict = await _told(self._entrance.remote_event_writer.accept_own(signed, asked=asked))
         if not isinstance(verdict, Accepted):
             raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
@@ -165,13 +165,13 @@ class HandshakeRooms:
 
 
 async def _told(work: Awaitable[T]) -> T:
-    """A handshake's result; its failures as MatrixError."""
+    """An exchange's result; its failures as MatrixError."""
     try:
         return await work
     except (JoiningFailed, Refused) as error:
         told = MatrixError(error.status, error.errcode, error.error, extra=error.extra)
         uncertain = error.uncertain if isinstance(error, JoiningFailed) else ()
-        raise (HandshakeUncertain(told, uncertain) if uncertain else told) from error
+        raise (JoiningUncertain(told, uncertain) if uncertain else told) from error
 
 
 def alias_look_up(queries: Queries) -> LookUp:

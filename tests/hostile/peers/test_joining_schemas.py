@@ -1,4 +1,4 @@
-"""What the real server says in handshakes, held to the specification's schemas: its templates and
+"""What the real server says in exchanges, held to the specification's schemas: its templates and
 answers as the resident, and the bodies that it sends when its users come to a peer's room.
 
 Spec: server-server API, "Joining Rooms", "Knocking upon a room", "Inviting to a room", "Leaving

@@ -1,4 +1,4 @@
-"""Joining that break off: the real server is stopped while a peer has its signed event, or the
+"""Exchanges that break off: the real server is stopped while a peer has its signed event, or the
 peer falls silent. In the end both sides say the same.
 
 Spec: server-server API, "Joining Rooms", "Leaving Rooms", "Knocking upon a room".
@@ -128,7 +128,7 @@ async def test_an_invite_whose_answer_is_of_no_use_is_finished_as_the_same_event
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, lost: Http
 ) -> None:
     """The peer may have shown it to its user: one that the room doesn't know can't be accepted."""
-    monkeypatch.setattr(limits, "HANDSHAKE_RETRY_S_MIN", 0.05)
+    monkeypatch.setattr(limits, "JOINING_RETRY_S_MIN", 0.05)
     async with (
         peer_and_authority() as (peer, lasting),
         served(postgres_url, peer, lasting) as server,
@@ -154,7 +154,7 @@ async def test_an_invite_whose_answer_is_of_no_use_is_finished_as_the_same_event
 async def test_refusing_an_invite_of_a_silent_server_is_quick_and_reaches_it_later(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_RETRY_S_MIN", 0.05)
+    monkeypatch.setattr(limits, "JOINING_RETRY_S_MIN", 0.05)
     async with peer_and_authority() as (peer, lasting):
         async with served(postgres_url, peer, lasting) as server:
             alice = await server.register("alice")
