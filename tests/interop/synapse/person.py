@@ -145,7 +145,7 @@ class Person:
     # --- accounts ---------------------------------------------------------------------------
 
     async def register(self, name: str) -> None:
-        """Make an account and log in; sync from then on: what ends before a first sync isn't told."""
+        """Make an account, log in, and sync at once: what ends before isn't told."""
         body = {
             "username": f"{name}-{secrets.token_hex(3)}",
             "password": PASSWORD,
