@@ -21,8 +21,8 @@ BESIDE_THE_SPEC = {
 def implemented_routes() -> Iterator[Route]:
     """The routes of all `<Noun>Api` classes. `routes` names methods alone, so it needs none of
     what the constructors take."""
-    for found in pkgutil.iter_modules(homeserver.api.__path__):
-        module = importlib.import_module(f"homeserver.api.{found.name}")
+    for found in pkgutil.walk_packages(homeserver.api.__path__, "homeserver.api."):
+        module = importlib.import_module(found.name)
         for name, value in vars(module).items():
             if name.endswith("Api") and value.__module__ == module.__name__:
                 yield from value.__new__(value).routes()

@@ -256,9 +256,8 @@ class Stager:
         replaces_heads: bool = False,
     ) -> StagedEvent:
         """Puts an allowed event at the room's newest place, under its turn. One that an accepted
-        event names as its parent is no head, and changes no state. `parents`: the branches of
-        `before`, if it was resolved. `after`: the state after it, where its snapshot is made
-        already."""
+        event names as its parent is no head, and changes no state. `parents`: the branches that
+        `before` was resolved from. `after`: the state after it, if its snapshot is made."""
         if nid is None:
             nid = self._take_nid()
         if after is None and not event.is_state:
