@@ -1,6 +1,6 @@
-"""What services of devices and ephemeral data need of the engine, as Protocols.
+"""The parts of the engine that services of devices and ephemeral data need, as Protocols.
 
-The engine's classes fulfil them; so do the small stand-ins of tests.
+The engine's classes implement them; so do the small fakes of tests.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ class UnitLog(Protocol):
 
 
 class SharedRooms(Protocol):
-    """Who shares rooms with whom (the engine's memberships)."""
+    """Users who share rooms (the engine's memberships)."""
 
     async def sharing(self, user_id: UserId, among: Collection[UserId]) -> Set[UserId]:
-        """Those of some users who are joined or invited to a room that the user is joined to."""
+        """Returns those of some users who are joined or invited to a room that the user is joined
+        to.
+        """
 
     async def rooms_of(self, user_id: UserId) -> Sequence[RoomId]: ...
 
 
 class MemberRoom(Protocol):
-    """A room's committed members, as far as they matter here."""
+    """A room's committed members, as far as services need them."""
 
     @property
     def joined_local(self) -> Set[UserId]: ...
@@ -51,19 +53,19 @@ class MemberRoom(Protocol):
 
 
 class MemberRooms(Protocol):
-    """Rooms that are known here, by ID."""
+    """Known rooms, by ID."""
 
     async def get(self, room_id: RoomId) -> MemberRoom | None: ...
 
 
 class UserRooms(SharedRooms, Protocol):
-    """The same, with all rooms of a user of ours."""
+    """Known rooms, by ID and by local user."""
 
     async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]: ...
 
 
 class StateRooms(Protocol):
-    """Rooms that are known here, with their current state and that after an event."""
+    """Known rooms, with their current state and the state after an event."""
 
     async def get(self, room_id: RoomId) -> Room | None: ...
 
@@ -73,8 +75,8 @@ class StateRooms(Protocol):
 
 
 class OwnDevices(Protocol):
-    """The devices of users of ours: user to device ID to display name; a user without devices is
-    left out."""
+    """The devices of local users: user to device ID to display name; users without devices are left
+    out."""
 
     async def __call__(
         self, user_ids: Collection[UserId]
@@ -82,8 +84,8 @@ class OwnDevices(Protocol):
 
 
 class RemoteQueries(Protocol):
-    """Questions to other servers; each raises FederationError. Answers speak of the asked users
-    alone; what is inside of keys is not checked."""
+    """Queries to other servers; each raises FederationError. Answers contain only the queried
+    users; the keys in them are not checked."""
 
     async def devices(self, user_id: UserId) -> UserDevices: ...
 

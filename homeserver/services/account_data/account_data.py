@@ -3,8 +3,8 @@
 Rules:
 1. m.fully_read and m.push_rules have endpoints of their own and can't be set here; m.push_rules is
    made by the server (`services.push_rules`).
-2. Content equal to what is there makes no log entry: clients repeat themselves a lot.
-3. Setting {} empties an item; it stays known, so that other devices hear of it.
+2. Content equal to the stored content makes no log entry: clients repeat themselves a lot.
+3. Setting {} empties an item; the row stays, so that other devices learn of the change.
 
 Spec: client-server API, "Client config", "Room tagging".
 """
@@ -79,8 +79,8 @@ class AccountDataService:
         await self._committer.submit(Unit(work=work))
 
     async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
-        """For sync: items whose last change is in a stretch of the log; with `after` 0 all, and
-        m.push_rules, which is not stored (at position 0)."""
+        """Returns the items whose last change is in a stretch of the log, for sync. With `after` 0
+        it returns all items, and also m.push_rules, which is not stored (at position 0)."""
         async with self._database.connection() as connection:
             found = await store.load_between(connection, user_id, after=after, up_to=up_to)
         if after <= 0:
@@ -91,7 +91,7 @@ class AccountDataService:
     # Tags are one item of room account data
 
     async def tags(self, user_id: UserId, room_id: RoomId) -> JsonObject:
-        """The tags of a room: name to {"order": number}."""
+        """Returns the tags of a room: name to {"order": number}."""
         async with self._database.connection() as connection:
             content = await store.load(connection, user_id, room_id, TAGS)
         return _tags(content)
@@ -109,7 +109,7 @@ class AccountDataService:
         await self._change_tags(user_id, room_id, tag, content)
 
     async def delete_tag(self, user_id: UserId, room_id: RoomId, tag: str) -> None:
-        """Removes one tag; no error if it isn't there."""
+        """Removes one tag; a tag that doesn't exist is not an error."""
         await self._change_tags(user_id, room_id, check_text(tag, "The tag"), None)
 
     async def _change_tags(
@@ -130,14 +130,14 @@ class AccountDataService:
             return [AccountDataEntry(user_id, room_id, TAGS, encoded)]
 
         lock = self._tag_locks.setdefault(user_id, asyncio.Lock())
-        async with lock:  # units of one batch don't see each other's entries
+        async with lock:  # Units of one batch don't see each other's entries.
             await self._committer.submit(Unit(work=work))
 
-    # What moves with an upgraded room
+    # Data that moves to the successor of an upgraded room.
 
     async def carry_over(self, user_id: UserId, old: RoomId, new: RoomId) -> None:
-        """Gives a room that replaces another its tags, and its place in m.direct; what is set for
-        the new room already stays."""
+        """Copies the tags and the place in m.direct from a room to the room that replaces it;
+        values already set for the new room stay."""
 
         async def work(connection: Connection) -> Sequence[Entry]:
             entries: list[Entry] = []
@@ -156,8 +156,8 @@ class AccountDataService:
 
 
 def with_successor(direct: object, old: RoomId, new: RoomId) -> JsonObject | None:
-    """An m.direct in which a room stands beside the one that it replaces; None where there is
-    nothing to change."""
+    """Returns an m.direct in which a room stands beside the one that it replaces; None if nothing
+    changes."""
     if not isinstance(direct, dict):
         return None
     added = {

@@ -1,4 +1,4 @@
-"""Whom a user ignores: `m.ignored_user_list` of their account data, in memory.
+"""The users that a user ignores: `m.ignored_user_list` of their account data, in memory.
 
 Spec: client-server API, "Ignoring Users": no invites and no messages of theirs reach a sync; state
 events do.
@@ -22,7 +22,7 @@ IGNORED_USER_LIST = "m.ignored_user_list"
 
 
 class IgnoredUsers:
-    """Follows the log, so that a change counts at once."""
+    """Follows the log, so that a change takes effect at once."""
 
     def __init__(self, account_data: AccountDataSource, committer: Committer) -> None:
         self._account_data = account_data
@@ -31,7 +31,7 @@ class IgnoredUsers:
         committer.subscribe(self._published)
 
     async def of(self, user_id: UserId) -> frozenset[str]:
-        """The users whom a user ignores."""
+        """Returns the users that a user ignores."""
         known = self._users.get(user_id)
         if known is not None:
             return known
@@ -40,7 +40,7 @@ class IgnoredUsers:
         for item in await self._account_data.between(user_id, after=0, up_to=up_to):
             if item.type == IGNORED_USER_LIST and not item.room_id:
                 loaded = parse_ignored(item.content)
-        # A change that was committed meanwhile is there already, and newer.
+        # A change that was committed in the meantime is already there, and newer.
         found = self._users.setdefault(user_id, loaded)
         if len(self._users) > limits.IGNORED_USERS_CACHED:
             self._users.popitem(last=False)
@@ -58,7 +58,7 @@ class IgnoredUsers:
 
 
 def parse_ignored(content: bytes) -> frozenset[str]:
-    """The users that an m.ignored_user_list names; nobody when it isn't one."""
+    """Returns the users that an m.ignored_user_list names; empty if the content is malformed."""
     value = orjson.loads(content)
     users = value.get("ignored_users") if isinstance(value, dict) else None
     return frozenset(users) if isinstance(users, dict) else frozenset()

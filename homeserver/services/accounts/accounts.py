@@ -1,12 +1,13 @@
-"""Accounts: making them, their passwords, and their end.
+"""Accounts: registration, passwords, and deactivation.
 
 Rules:
 1. An account, its profile, device and access token are one statement; a registration token is used
    up in the same transaction.
 2. A user ID is never given out twice, not even after its account's deactivation.
-3. Whoever ended an account may ask again, for the answer may have been lost: the access token that
-   was ended with it is known by its hash, for that alone.
-4. What ends devices (a new password, deactivation) goes through `DeviceRemoval`, in one unit.
+3. A deactivation may be requested again, since the answer may have been lost: the hash of the
+   access token that ended the account is kept for this purpose alone.
+4. Every operation that ends devices (a new password, deactivation) goes through `DeviceRemoval`, in
+   one unit.
 
 Spec: client-server API, "Account registration and management".
 """
@@ -42,7 +43,7 @@ from homeserver.storage.database import Connection, Database
 
 
 class Registration(NamedTuple):
-    """What someone registers with. `localpart` None: the server picks one. `token` is a
+    """The parameters of a registration. `localpart` None: the server picks one. `token` is a
     registration token, to be used up. `inhibit_login` makes no device."""
 
     localpart: str | None
@@ -55,8 +56,8 @@ class Registration(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccountParts:
-    """What accounts are made of, and what must be told of their end. `shared_tokens` are the
-    configuration's registration tokens, which are never used up."""
+    """The services that accounts are built on, and the hooks to call at their end. `shared_tokens`
+    are the configuration's registration tokens, which are never used up."""
 
     clock: Clock
     random_bytes: Callable[[int], bytes]
@@ -68,13 +69,13 @@ class AccountParts:
 
 
 class Accounts:
-    """Makes and ends accounts of this server."""
+    """Registers and deactivates accounts of this server."""
 
     def __init__(self, database: Database, server_name: ServerName, parts: AccountParts) -> None:
         self._database, self._server_name, self._parts = database, server_name, parts
 
     def user_id(self, username: str) -> UserId:
-        """The user ID for a wanted name, capitals lowered. Raises 400 M_INVALID_USERNAME."""
+        """Returns the user ID for a wanted name, in lower case. Raises 400 M_INVALID_USERNAME."""
         try:
             return parse_user_id(f"@{parse_localpart(username.lower())}:{self._server_name}")
         except InvalidIdentifier as error:
@@ -83,7 +84,7 @@ class Accounts:
             ) from error
 
     async def check_available(self, username: str) -> None:
-        """Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
+        """Checks that a name can be registered. Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
         user_id = self.user_id(username)
         async with self._database.connection() as connection:
             if await accounts.load(connection, user_id) is not None:
@@ -115,8 +116,8 @@ class Accounts:
         return LoggedIn(user_id, device_id, token)
 
     async def guest_of(self, token: str, username: str) -> Requester:
-        """The guest with an access token, who must have that user name. Raises 403 M_FORBIDDEN
-        where it isn't a guest's, 400 M_INVALID_USERNAME."""
+        """Returns the guest with an access token, which must belong to that user name. Raises 403
+        M_FORBIDDEN if the token isn't a guest's, 400 M_INVALID_USERNAME."""
         try:
             guest = await self._parts.tokens.requester(token)
         except MatrixError as error:
@@ -128,8 +129,8 @@ class Accounts:
         return guest
 
     async def upgrade_guest(self, guest: Requester, wanted: Registration) -> LoggedIn:
-        """Makes a guest's account an ordinary one, and logs it in on a further device. Raises as
-        `register`."""
+        """Turns a guest's account into an ordinary one, and logs it in on a further device. Raises
+        as `register`."""
         parts, user_id = self._parts, guest.user_id
         password_hash = await parts.passwords.hash(wanted.password or "")
         token = parts.tokens.make()
@@ -158,7 +159,7 @@ class Accounts:
     async def change_password(
         self, requester: Requester, password: str, *, logout_devices: bool
     ) -> None:
-        """Sets a new password; ends all other devices, if asked."""
+        """Sets a new password; ends all other devices on request."""
         password_hash = await self._parts.passwords.hash(password)
 
         async def work(connection: Connection) -> Sequence[Entry]:
@@ -175,9 +176,10 @@ class Accounts:
                 await work(connection)
 
     async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
-        """Ends an account for good: password, profile, devices and tokens are gone when this
+        """Ends an account permanently: password, profile, devices and tokens are gone when this
         returns; its rooms are left in the background (`deactivation.departures`). `erase`: account
-        data and filters go, too, and who joins a room later sees none of the user's messages."""
+        data and filters go, too, and users who join a room later see none of the user's messages.
+        """
         user_id = requester.user_id
 
         async def work(connection: Connection) -> Sequence[Entry]:
@@ -192,14 +194,14 @@ class Accounts:
             hook(user_id)
 
     async def check_ended(self, token: str, *, erased: bool) -> None:
-        """Raises 401 M_UNKNOWN_TOKEN unless an account was ended by a request with this access
-        token, and erased, if that is asked for."""
+        """Raises 401 M_UNKNOWN_TOKEN unless a request with this access token ended an account, and
+        erased it if `erase` is asked for."""
         async with self._database.connection() as connection:
             if not await accounts.is_ended_by(connection, token_hash(token), erased=erased):
                 raise unknown_token()
 
     async def is_password_right(self, user_id: UserId, password: str) -> bool:
-        """For interactive authentication."""
+        """Returns whether the password is right, for interactive authentication."""
         async with self._database.connection() as connection:
             account = await accounts.load(connection, user_id)
         return await self._parts.passwords.is_right(
@@ -207,7 +209,7 @@ class Accounts:
         )
 
     async def is_token_usable(self, token: str) -> bool:
-        """Whether somebody may register with a registration token."""
+        """Returns whether a registration token may be used to register."""
         if self._is_shared(token):
             return True
         async with self._database.connection() as connection:
@@ -230,7 +232,9 @@ class Accounts:
             raise forbidden("The registration token isn't valid any more")
 
     def _is_shared(self, token: str) -> bool:
-        """Compared in constant time, so that answers don't tell a token letter by letter."""
+        """Compares in constant time, so that the time of an answer doesn't reveal a token letter by
+        letter.
+        """
         given = token.encode()
         return any(compare_digest(given, one.encode()) for one in self._parts.shared_tokens)
 
@@ -239,8 +243,8 @@ class Accounts:
 
 
 def resolve_user(username: str, server_name: ServerName) -> UserId | None:
-    """The user of ours that a name typed at log-in means: a user ID, or its localpart in any
-    case. None when it can't be one of ours."""
+    """Returns the local user that a name typed at log-in means: a user ID, or its localpart in any
+    case. None if it can't be a local user."""
     text = username if username.startswith("@") else f"@{username}:{server_name}"
     if not text.endswith(f":{server_name}") or not text.isascii() or "\0" in text:
         return None
@@ -251,7 +255,9 @@ def resolve_user(username: str, server_name: ServerName) -> UserId | None:
 
 
 def _is_mixed(text: str, server_name: ServerName) -> bool:
-    """Whether the localpart has capitals (and the server name none, which lowering would hurt)."""
+    """Returns whether the localpart has capitals (and the server name none, which lower-casing
+    would change).
+    """
     localpart = text[: -len(server_name) - 1]
     return localpart != localpart.lower() and server_name == server_name.lower()
 

@@ -1,9 +1,9 @@
-"""The end of devices: rows, tokens, keys and waiting messages in one unit of the log.
+"""Removal of devices: rows, tokens, keys and waiting messages in one unit of the log.
 
 Rules:
 1. The device's row and its access tokens go in the same unit as what the hooks delete; the hooks
-   give the log's entries (a changed device list). Either all of it is gone, or nothing.
-2. Memory forgets the tokens and the transaction IDs right after the commit, before the request is
+   return the log's entries (a changed device list). Either all of it is removed, or nothing.
+2. Tokens and transaction IDs are dropped from memory right after the commit, before the request is
    answered.
 
 Spec: client-server API, "Device Management", "Relationship between access tokens and devices".
@@ -24,7 +24,7 @@ from homeserver.storage.timeline import transactions
 OnDevicesDeleted: TypeAlias = Callable[
     [Connection, UserId, Sequence[DeviceId]], Awaitable[Sequence[Entry]]
 ]
-"""Deletes what else belongs to devices, inside the unit; returns entries for the log."""
+"""Deletes the other data of devices, inside the unit; returns entries for the log."""
 
 
 class UnitSubmitter(Protocol):
@@ -34,13 +34,13 @@ class UnitSubmitter(Protocol):
 
 
 class DeviceSends(Protocol):
-    """What memory has of devices' transaction IDs."""
+    """The transaction IDs of devices that are held in memory."""
 
     def forget(self, user_id: UserId, device_ids: Collection[DeviceId]) -> None: ...
 
 
 class DeviceRemoval:
-    """Removes devices of users of ours."""
+    """Removes local devices."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class DeviceRemoval:
         spare: DeviceId | None = None,
         first: Callable[[Connection], Awaitable[Sequence[Entry]]] | None = None,
     ) -> None:
-        """Ends devices (None: all but `spare`). `first` is done before, in the same unit."""
+        """Ends devices (None: all but `spare`). `first` runs before, in the same unit."""
         removed: list[DeviceId] = []
 
         async def work(connection: Connection) -> Sequence[Entry]:
@@ -76,10 +76,10 @@ class DeviceRemoval:
         try:
             await self._committer.submit(Unit(work=work))
         finally:
-            # Also when the outcome is unknown: what is forgotten is only read once more.
+            # Also when the outcome is unknown: a dropped entry only has to be read once more.
             self._tokens.forget(user_id, device_ids)
             self._sends.forget(user_id, removed)
 
     def begun(self, user_id: UserId, device_id: DeviceId) -> None:
-        """A log-in made a device: one that had its ID before is another."""
+        """Drops the transaction IDs of a former device with the ID of a new one."""
         self._sends.forget(user_id, [device_id])

@@ -1,4 +1,4 @@
-"""A user's devices: what they are called, and their end.
+"""A user's devices: listing, renaming and removing.
 
 Spec: client-server API, "Device Management".
 """
@@ -19,7 +19,7 @@ from homeserver.storage.encryption import device_lists
 
 
 class Devices:
-    """Reads, renames and removes devices of users of ours."""
+    """Reads, renames and removes local devices."""
 
     def __init__(
         self, database: Database, committer: UnitSubmitter, removal: DeviceRemoval
@@ -27,12 +27,12 @@ class Devices:
         self._database, self._committer, self._removal = database, committer, removal
 
     async def all(self, user_id: UserId) -> list[DeviceRow]:
-        """All devices of a user."""
+        """Returns all devices of a user."""
         async with self._database.connection() as connection:
             return await devices.load_all(connection, user_id)
 
     async def get(self, user_id: UserId, device_id: DeviceId) -> DeviceRow:
-        """One device. Raises 404 M_NOT_FOUND."""
+        """Returns one device. Raises 404 M_NOT_FOUND."""
         async with self._database.connection() as connection:
             device = await devices.load(connection, user_id, device_id)
         if device is None:
@@ -40,7 +40,7 @@ class Devices:
         return device
 
     async def rename(self, user_id: UserId, device_id: DeviceId, display_name: str) -> None:
-        """Gives a device another name, which other users' servers are told. Raises 404."""
+        """Renames a device; servers of other users are told. Raises 404."""
         check_device_name(display_name)
 
         async def work(connection: Connection) -> Sequence[Entry]:
@@ -52,7 +52,7 @@ class Devices:
         await self._committer.submit(Unit(work=work))
 
     async def remove(self, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
-        """Ends devices with all that is theirs; those that there aren't are no error."""
+        """Removes devices with all their data; unknown devices are not an error."""
         await self._removal.remove(user_id, device_ids)
 
 

@@ -2,11 +2,11 @@
 
 Rules:
 1. A log-in gives a device a new access token and ends the device's former ones; a new device is
-   told to all who share a room with its user.
-2. A wrong password, an unknown user and a deactivated one are the same refusal after the same time.
-3. Attempts are limited by address at the edge. Failures are limited here by account, too, so that
-   one account can't be tried from many addresses. That limit doesn't hold at addresses where a
-   device of the account was last seen: strangers can't keep its owner out.
+   announced to all users who share a room with its user.
+2. A wrong password, an unknown user and a deactivated one give the same error after the same time.
+3. The HTTP layer limits attempts by address. Failures are also limited here by account, so that one
+   account can't be tried from many addresses. That limit doesn't apply to addresses where a device
+   of the account was last seen: strangers can't lock its owner out.
 
 Spec: client-server API, "Login", "Logout".
 """
@@ -38,14 +38,14 @@ _PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
 
 
 class NewDevice(NamedTuple):
-    """What a client says of the device that it logs in with. `device_id` None: we pick one."""
+    """The device parameters of a log-in. `device_id` None: the server picks one."""
 
     device_id: DeviceId | None
     display_name: str | None
     address: str
 
     def check(self) -> None:
-        """Raises 400 M_INVALID_PARAM for what is empty, too long, or has a NUL character."""
+        """Raises 400 M_INVALID_PARAM for a value that is empty, too long, or has a NUL character."""
         if (device_id := self.device_id) is not None:
             size = len(device_id.encode())
             if not 0 < size <= limits.DEVICE_ID_BYTES or "\0" in device_id:
@@ -63,7 +63,7 @@ class LoggedIn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoginParts:
-    """What logging in needs."""
+    """The dependencies of `Logins`."""
 
     clock: Clock
     random_bytes: Callable[[int], bytes]
@@ -74,7 +74,7 @@ class LoginParts:
 
 
 class Logins:
-    """Gives out and ends access tokens."""
+    """Issues and ends access tokens."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Logins:
         self._server_name, self._parts = server_name, parts
 
     async def log_in(self, user_id: UserId | None, password: str, device: NewDevice) -> LoggedIn:
-        """By password; `user_id` None is a name that can't be of ours. Raises 403 M_FORBIDDEN,
-        429, or 400 M_INVALID_PARAM for the device."""
+        """Logs in by password; `user_id` None is a name that can't be a local user's. Raises 403
+        M_FORBIDDEN, 429, or 400 M_INVALID_PARAM for the device."""
         device.check()
         is_stranger = user_id is not None and not await self._is_known(user_id, device.address)
         if user_id is not None and is_stranger:
@@ -130,7 +130,9 @@ class Logins:
             return await devices.is_seen_at(connection, user_id, address)
 
     async def _checked_hash(self, user_id: UserId | None, password: str) -> str | None:
-        """The account's hash, if the password fits; renewed if its parameters are outdated."""
+        """Returns the account's hash if the password is right; renewed if its parameters are
+        outdated.
+        """
         account = None
         if user_id is not None:
             async with self._database.connection() as connection:
@@ -153,7 +155,7 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
     if is_new is None:
         raise _wrong()
     if not is_new:
-        return ()  # the same device goes on: its transaction IDs, too
+        return ()  # The device continues to exist, and so do its transaction IDs.
     await transactions.delete_devices(connection, login.user_id, [login.device_id])
     if await _is_cross_signing_key(connection, login.user_id, login.device_id):
         raise forbidden("The device ID is a cross-signing key's")
@@ -164,7 +166,9 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
 async def _is_cross_signing_key(
     connection: Connection, user_id: UserId, device_id: DeviceId
 ) -> bool:
-    """A device named like a key could pass for it where signatures are looked up by name."""
+    """Returns whether a device ID is a cross-signing key. Such a device could pass for the key
+    where signatures are looked up by name.
+    """
     if len(device_id) != _PUBLIC_KEY_CHARACTERS:
         return False
     keys = (await cross_signing.load(connection, [user_id])).get(user_id, {})
@@ -172,7 +176,7 @@ async def _is_cross_signing_key(
 
 
 def make_device_id(random_bytes: Callable[[int], bytes]) -> DeviceId:
-    """Ten capital letters and digits."""
+    """Returns ten random capital letters and digits."""
     return DeviceId(b32encode(random_bytes(10)).decode()[:10])
 
 

@@ -1,4 +1,4 @@
-"""The names of devices of users of ours, for services that need no more of them."""
+"""The names of local devices, for services that need no more of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from homeserver.storage.database import Database
 
 
 class OwnDeviceNames:
-    """User to device ID to display name; who has no devices, or is unknown here, is left out."""
+    """User to device ID to display name; users without devices and unknown users are left out."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -18,7 +18,7 @@ class OwnDeviceNames:
     async def __call__(
         self, user_ids: Collection[UserId]
     ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
-        """All devices of some users."""
+        """Returns all devices of some users."""
         if not user_ids:
             return {}
         async with self._database.connection() as connection:

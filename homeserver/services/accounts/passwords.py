@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Passwords:
-    """Hashes and checks passwords. `hasher` is handed in by tests that need cheap ones."""
+    """Hashes and checks passwords. Tests pass a cheaper `hasher`."""
 
     def __init__(
         self, random_bytes: Callable[[int], bytes], *, hasher: PasswordHasher | None = None
@@ -37,7 +37,7 @@ class Passwords:
         self._stand_in: str | None = None
 
     async def hash(self, password: str) -> str:
-        """The text to store. Raises 400 M_INVALID_PARAM for an empty or over-long password."""
+        """Returns the hash to store. Raises 400 M_INVALID_PARAM for an empty or over-long password."""
         if not password:
             raise invalid_param("The password is empty")
         if len(password.encode()) > limits.PASSWORD_BYTES:
@@ -45,17 +45,17 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(password))
 
     async def is_right(self, password: str, password_hash: str | None) -> bool:
-        """Whether a password fits a stored hash; None never fits, and takes as long."""
+        """Returns whether a password matches a stored hash; None never matches, and takes as long."""
         if len(password.encode()) > limits.PASSWORD_BYTES:
             return False
         return await self._run(lambda: self._verify(password, password_hash))
 
     def is_outdated(self, password_hash: str) -> bool:
-        """Whether the hash was made with other parameters than are used now."""
+        """Returns whether the hash was made with other parameters than the current ones."""
         return self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
-        """Lets running hashes end, drops those that wait."""
+        """Lets running hashes finish and drops waiting ones."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _verify(self, password: str, password_hash: str | None) -> bool:

@@ -1,8 +1,9 @@
-"""Profiles: of our users, changed here and told to their rooms; of others, asked of their server.
+"""Profiles: those of local users, changed here and sent to their rooms, and those of remote users,
+fetched from their server.
 
 Rules:
 1. A change is stored first, then propagated: `on_profile_changed` sends the new member events.
-2. A user's own profile alone may be changed.
+2. A user may change only their own profile.
 3. `displayname` and `avatar_url` are texts with bounds, since they are in each member event; other
    keys follow the common namespaced grammar, and the whole is bounded by 64 KiB.
 
@@ -33,8 +34,8 @@ _KEY = re.compile(r"m\.tz|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
 
 class Profiles:
-    """Reads profiles of all users, and changes those of ours. `fetch_remote` asks another server
-    for (user, key or None) and raises MatrixError 404 or 502."""
+    """Reads profiles of all users, and changes those of local users. `fetch_remote` asks another
+    server for (user, key or None) and raises MatrixError 404 or 502."""
 
     def __init__(
         self,
@@ -48,13 +49,13 @@ class Profiles:
         self._on_changed, self._fetch_remote = on_profile_changed, fetch_remote
 
     async def get(self, user_id: UserId) -> JsonObject:
-        """The whole profile. Raises 404 M_NOT_FOUND."""
+        """Returns the whole profile. Raises 404 M_NOT_FOUND."""
         if server_of(user_id) != self._server_name:
             return await self._fetch_remote(user_id, None)
         return await self.local(user_id)
 
     async def get_key(self, user_id: UserId, key: str) -> JsonObject:
-        """One key in an object. Raises 404 M_NOT_FOUND."""
+        """Returns one key in an object. Raises 404 M_NOT_FOUND."""
         if server_of(user_id) != self._server_name:
             profile = await self._fetch_remote(user_id, key)
         else:
@@ -64,7 +65,7 @@ class Profiles:
         return {key: profile[key]}
 
     async def local(self, user_id: UserId) -> JsonObject:
-        """The profile of a user of ours, for our clients and for other servers. Raises 404."""
+        """Returns the profile of a local user, for our clients and for other servers. Raises 404."""
         async with self._database.connection() as connection:
             stored = await profiles.load(connection, user_id)
         if stored is None:
@@ -72,7 +73,7 @@ class Profiles:
         return {key: orjson.loads(value) for key, value in stored.items()}
 
     async def set(self, requester: Requester, user_id: UserId, key: str, value: Any) -> None:
-        """Sets a key of the requester's own profile, and tells the rooms. An empty `displayname`
+        """Sets a key of the requester's own profile, and updates the rooms. An empty `displayname`
         or `avatar_url` removes it. Raises 400 or 403."""
         _check_own(requester, user_id, key)
         _check_key(key)
@@ -93,7 +94,7 @@ class Profiles:
         await self._propagate(user_id, key)
 
     async def remove(self, requester: Requester, user_id: UserId, key: str) -> None:
-        """Removes a key of the requester's own profile, and tells the rooms."""
+        """Removes a key of the requester's own profile, and updates the rooms."""
         _check_own(requester, user_id, key)
         _check_key(key)
         async with self._database.connection() as connection:
@@ -106,7 +107,7 @@ class Profiles:
 
 
 def parse_target(text: str) -> UserId:
-    """The user ID of a profile's path. Raises 400 M_INVALID_PARAM."""
+    """Returns the user ID of a profile's path. Raises 400 M_INVALID_PARAM."""
     try:
         return parse_user_id(text)
     except InvalidIdentifier as error:

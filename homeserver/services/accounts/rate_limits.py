@@ -1,7 +1,7 @@
 """Keeps the token buckets of users and addresses, in memory and bounded.
 
-A restart fills all buckets. Beyond `RATE_LIMIT_BUCKETS` the bucket that was made first goes: who
-fills the table must come from as many addresses.
+A restart fills all buckets. Beyond `RATE_LIMIT_BUCKETS` the oldest bucket goes: filling the table
+takes requests from as many addresses.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from homeserver.rules.accounts.rate_limits import Bucket, Limit, Rate, give_back
 
 
 class RateLimiter:
-    """Refuses what comes too often. `rates` has no entry for what isn't limited."""
+    """Refuses requests over a rate. Limits without an entry in `rates` are not enforced."""
 
     def __init__(self, clock: Clock, rates: Mapping[Limit, Rate]) -> None:
         self._clock, self._rates = clock, rates
         self._buckets: dict[tuple[Limit, str], Bucket] = {}
 
     def check(self, limit: Limit, key: str) -> None:
-        """Takes a token of a user's or address's bucket. Raises 429 M_LIMIT_EXCEEDED with
-        `retry_after_ms` and Retry-After when there is none."""
+        """Takes a token from a user's or address's bucket. Raises 429 M_LIMIT_EXCEEDED with
+        `retry_after_ms` and Retry-After if there is none."""
         if (rate := self._rates.get(limit)) is None:
             return
         taken = take(self._buckets.get((limit, key)), rate, self._clock.monotonic_s())
@@ -35,14 +35,14 @@ class RateLimiter:
             raise limit_exceeded(taken.wait_s)
 
     def give_back(self, limit: Limit, key: str) -> None:
-        """Returns a token that was taken for what did not come to pass."""
+        """Returns a token that was taken for an operation that didn't happen."""
         rate, bucket = self._rates.get(limit), self._buckets.get((limit, key))
         if rate is not None and bucket is not None:
             self._buckets[limit, key] = give_back(bucket, rate)
 
 
 def configured_rates(settings: RateLimitSettings) -> dict[Limit, Rate]:
-    """The rates to hold; none when limits are off."""
+    """Returns the rates to enforce; empty if limits are off."""
     if not settings.enabled:
         return {}
     rates = settings.rates()
@@ -50,7 +50,7 @@ def configured_rates(settings: RateLimitSettings) -> dict[Limit, Rate]:
 
 
 def limit_exceeded(wait_s: float) -> MatrixError:
-    """429 M_LIMIT_EXCEEDED (spec: "Rate limiting"), in milliseconds and in whole seconds."""
+    """Returns 429 M_LIMIT_EXCEEDED (spec: "Rate limiting"), in milliseconds and in whole seconds."""
     return MatrixError(
         429,
         "M_LIMIT_EXCEEDED",

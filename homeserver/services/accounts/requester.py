@@ -1,4 +1,4 @@
-"""Who asks: the user and device that an access token stands for."""
+"""The requester: the user and device that an access token stands for."""
 
 from __future__ import annotations
 

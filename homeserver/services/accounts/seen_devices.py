@@ -1,8 +1,8 @@
-"""Remembers when and from where devices were last seen, and stores it now and then.
+"""Remembers when and from where devices were last seen, and stores it at intervals.
 
 Rules:
-1. Noting costs no I/O; the database learns of it every `SEEN_FLUSH_S`, in one statement, and at a
-   stop. A crash forgets at most that much.
+1. Noting costs no I/O; the database is updated every `SEEN_FLUSH_S`, in one statement, and at a
+   stop. A crash loses at most that much.
 2. At most `SEEN_DEVICES` wait; beyond that, further devices are noted after the next flush.
 
 Spec: client-server API, "Device Management" (`last_seen_ts`, `last_seen_ip`).
@@ -30,19 +30,19 @@ class SeenDevices:
         self._seen: dict[tuple[UserId, DeviceId], tuple[int, str]] = {}
 
     def note(self, requester: Requester, address: str) -> None:
-        """A device was seen now."""
+        """Notes that a device was seen now."""
         key = (requester.user_id, requester.device_id)
         if len(self._seen) < limits.SEEN_DEVICES or key in self._seen:
             self._seen[key] = (self._clock.now_ms(), address)
 
     async def run(self) -> None:
-        """Stores what was noted, for as long as the server runs."""
+        """Stores the notes at intervals, as long as the server runs."""
         while True:
             await self._clock.sleep(limits.SEEN_FLUSH_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Stores what was noted; keeps it for the next time when the database is away."""
+        """Stores the notes; keeps them for the next time if the database is unavailable."""
         if not self._seen:
             return
         seen, self._seen = self._seen, {}

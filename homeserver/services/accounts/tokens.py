@@ -1,9 +1,9 @@
 """Access tokens: made here, found here, and kept in memory for the next request.
 
 Rules:
-1. A token is 256 random bits; the database has its SHA-256 alone.
-2. The memory of tokens is bounded, and forgets a device's tokens when the device goes. A token that
-   was being read meanwhile is not put into it.
+1. A token is 256 random bits; the database stores only its SHA-256.
+2. The cache of tokens is bounded, and drops a device's tokens when the device is removed. A token
+   that was being read at that time is not cached.
 
 Spec: client-server API, "Using access tokens", "Soft logout" (not used: tokens don't expire).
 """
@@ -23,7 +23,7 @@ from homeserver.storage.accounts import tokens
 from homeserver.storage.database import Database
 
 PREFIX = "fha_"
-"""Lets scanners for leaked secrets know our tokens."""
+"""Lets scanners for leaked secrets recognise our tokens."""
 
 
 class Tokens:
@@ -36,11 +36,11 @@ class Tokens:
         self._generation = 0
 
     def make(self) -> str:
-        """A new token, not stored yet."""
+        """Returns a new token, not stored yet."""
         return PREFIX + urlsafe_b64encode(self._random_bytes(32)).decode().rstrip("=")
 
     async def requester(self, token: str) -> Requester:
-        """Who holds a token. Raises 401 M_UNKNOWN_TOKEN."""
+        """Returns the holder of a token. Raises 401 M_UNKNOWN_TOKEN."""
         digest = token_hash(token)
         if (known := self._known.get(digest)) is not None:
             return known
@@ -55,7 +55,7 @@ class Tokens:
         return found
 
     def forget(self, user_id: UserId, device_ids: Collection[DeviceId] | None = None) -> None:
-        """Drops from memory what was just deleted: tokens of these devices, or all of a user."""
+        """Drops deleted tokens from memory: those of these devices, or all of a user."""
         self._generation += 1
         for digest in list(self._of_user.get(user_id, ())):
             if device_ids is None or self._known[digest].device_id in device_ids:
@@ -76,10 +76,12 @@ class Tokens:
 
 
 def token_hash(token: str) -> bytes:
-    """What is stored of a token. Any text will do: a header may have bytes that aren't UTF-8."""
+    """Returns the stored form of a token. Any text is accepted: a header may have bytes that aren't
+    UTF-8.
+    """
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def unknown_token() -> MatrixError:
-    """401 M_UNKNOWN_TOKEN; a hard log-out."""
+    """Returns 401 M_UNKNOWN_TOKEN; a hard log-out."""
     return MatrixError(401, "M_UNKNOWN_TOKEN", "Unknown access token", extra={"soft_logout": False})

@@ -1,13 +1,13 @@
 """User-interactive authentication: sessions, and the check that an operation asks for.
 
 Rules:
-1. `guard` performs an operation when a flow is complete; else it raises the 401 that says what is
-   left. An operation that is refused leaves the session as it is.
-2. A session that was performed is over. For `UIA_ANSWER_S` the same request within it gets the same
-   answer, for the first one may have been lost; another request gets a new session.
+1. `guard` performs an operation when a flow is complete; else it raises the 401 that lists the
+   remaining stages. An operation that is refused leaves the session as it is.
+2. A session ends when its operation is performed. For `UIA_ANSWER_S` the same request within it
+   gets the same answer, for the first one may have been lost; another request gets a new session.
 3. A session is bound to operation and user, ends after `UIA_SESSION_S`, and there are at most
    `UIA_SESSIONS`: beyond that the oldest goes. An unknown session is answered with a new one.
-4. Passwords are tried as often as log-ins are, by device: whoever has stolen a token can't guess
+4. Passwords are tried as often as log-ins are, by device: the holder of a stolen token can't guess
    the password with it, nor use up the tries of the owner's other devices.
 5. A restart ends all sessions; clients begin again.
 
@@ -45,7 +45,7 @@ from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
 
 PASSWORD_FLOW: tuple[Flow, ...] = ((PASSWORD,),)
-"""What operations on an account ask for."""
+"""The operations on an account that need authentication."""
 
 
 class AuthenticationNeeded(MatrixError):
@@ -55,13 +55,13 @@ class AuthenticationNeeded(MatrixError):
         super().__init__(401, "M_UNKNOWN", "Authentication is needed", extra=session.body())
 
     def body(self) -> dict[str, object]:
-        """The flows and the session alone."""
+        """Returns the flows and the session alone."""
         return dict(self.extra)
 
 
 class Guarded(NamedTuple):
-    """What is asked for: a name with its target; who asks (None: nobody yet); the request's `auth`
-    object; its other parameters; the flows to choose from."""
+    """A guarded request: the operation's name with its target; the requester (None: not logged in
+    yet); the request's `auth` object; its other parameters; the flows to choose from."""
 
     operation: str
     requester: Requester | None
@@ -71,7 +71,7 @@ class Guarded(NamedTuple):
 
     @property
     def user_id(self) -> UserId | None:
-        """Who asks."""
+        """The requesting user."""
         return self.requester.user_id if self.requester else None
 
     @property
@@ -87,13 +87,15 @@ def guarded(
     body: JsonObject,
     flows: Sequence[Flow] = PASSWORD_FLOW,
 ) -> Guarded:
-    """The request with a body."""
+    """Returns the guarded request with a body."""
     parameters = {name: value for name, value in body.items() if name != "auth"}
     return Guarded(operation, requester, body.get("auth"), parameters, flows)
 
 
 Perform: TypeAlias = Callable[[Mapping[str, str]], Awaitable[JsonObject]]
-"""Does what was asked for, given each passed stage with what was proved; returns the answer."""
+"""Performs the operation, given each passed stage with the identity that it proved; returns the
+answer.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class StageChecks:
 
 
 class Uia:
-    """Guards operations."""
+    """Guards operations with interactive authentication."""
 
     def __init__(
         self,
@@ -135,14 +137,15 @@ class Uia:
         self._digest_key = random_bytes(32)
 
     async def guard(self, request: Guarded, perform: Perform) -> JsonObject:
-        """The answer of `perform`, which is called once a flow is complete. Raises 401 with
-        `flows`, `session` and `completed`, 429 for too many passwords, and what `perform` does."""
+        """Returns the answer of `perform`, which is called once a flow is complete. Raises 401 with
+        `flows`, `session` and `completed`, 429 for too many passwords, and whatever `perform`
+        raises."""
         if request.auth is not None and not isinstance(request.auth, dict):
             raise bad_json("auth must be an object")
         turn = asyncio.Lock()
         if request.session_id is not None:
             turn = self._turns.setdefault(request.session_id, turn)
-        async with turn:  # the same request at once waits for the answer of the first
+        async with turn:  # The same request, repeated at once, waits for the answer of the first.
             if (answer := self.answered(request)) is not None:
                 return answer
             session = await self._passed(request)
@@ -151,7 +154,7 @@ class Uia:
             return answer
 
     def answered(self, request: Guarded) -> JsonObject | None:
-        """The answer that the same request got in its session, if that isn't long ago."""
+        """Returns the answer that the same request got recently in its session, if any."""
         now_s = self._clock.monotonic_s()
         while self._performed:
             oldest = next(iter(self._performed.values()))
@@ -179,12 +182,12 @@ class Uia:
         )
 
     def _digest(self, request: Guarded) -> bytes:
-        """Keyed: the parameters may have a password."""
+        """Returns a keyed digest, since the parameters may contain a password."""
         encoded = dump_any(dict(sorted(request.parameters.items())))
         return blake2b(encoded, key=self._digest_key).digest()
 
     async def _passed(self, request: Guarded) -> Session:
-        """The session, its flow complete. Raises 401."""
+        """Returns the session, its flow complete. Raises 401."""
         auth, user_id = request.auth, request.user_id
         session = self._find(auth or {}, request.operation, user_id)
         if session is None:
@@ -237,7 +240,7 @@ class Uia:
         return session
 
     async def _prove(self, stage: str, auth: JsonObject, requester: Requester | None) -> str | None:
-        """What a stage proved, None if it failed."""
+        """Returns the identity that a stage proved, None if it failed."""
         if stage == DUMMY:
             return ""
         if stage == PASSWORD:

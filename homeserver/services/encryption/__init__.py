@@ -1,1 +1,1 @@
-"""Keys of devices, and who is told of them."""
+"""Keys of devices, and the users that are told of them."""

@@ -1,13 +1,14 @@
 """Cross-signing keys of users of ours, and signatures on keys.
 
 Rules:
-1. The first keys are free; new ones after that ask for user-interactive authentication, which the
-   caller does when `needs_authentication` says so; the same again needs none (spec v1.11).
+1. The first upload needs no authentication; later changes need user-interactive authentication,
+   which the caller does if `needs_authentication` says so; the same keys again need none (spec
+   v1.11).
 2. Self-signing and user-signing keys are signed by the master key that holds after the upload. A
    new master key drops the keys that the old one signed, unless they come with it.
-3. A signature is kept only if it is right: on an own device by the own self-signing key, on the own
+3. A signature is kept only if it verifies: on an own device by the own self-signing key, on the own
    master key by an own device, on another's master key by the own user-signing key.
-4. Each change that others may see is committed with its DeviceListEntry.
+4. Each change that other users may see is committed with its DeviceListEntry.
 
 Spec: client-server API, "Cross-signing".
 """
@@ -67,13 +68,13 @@ class _OwnKeys(msgspec.Struct, frozen=True):
 
 
 class CrossSigning:
-    """Uploads of cross-signing keys and of signatures."""
+    """Handles uploads of cross-signing keys and of signatures."""
 
     def __init__(self, *, database: Database, committer: UnitLog) -> None:
         self._database, self._committer = database, committer
 
     async def needs_authentication(self, user_id: UserId, body: JsonObject) -> bool:
-        """Would this upload change keys that are there already?"""
+        """Returns whether this upload would change existing keys."""
         uploaded = _parse_keys(user_id, body)
         async with self._database.connection() as connection:
             stored = (await cross_signing.load(connection, [user_id])).get(user_id, {})
@@ -142,7 +143,7 @@ def _check_chain(
     stored: dict[str, CrossSigningKey],
     devices: dict[DeviceId, bytes],
 ) -> None:
-    """Rule 2, and that no key has the ID of a device."""
+    """Checks rule 2, and that no key has the ID of a device."""
     if MASTER in uploaded:
         master = public_key_of(uploaded[MASTER])
     elif MASTER in stored:
@@ -200,8 +201,8 @@ def _check_signed(
     stored: JsonObject | None,
     signed: JsonObject,
 ) -> list[KeySignature]:
-    """The signatures of `signer` on one key, all right; raises for a key that isn't the stored one
-    and for a wrong signature."""
+    """Returns the verified signatures of `signer` on one key; raises for a key that isn't the
+    stored one and for a wrong signature."""
     target_user, target = what
     encode_key(signed, "The signed key")
     if stored is None:
@@ -214,7 +215,7 @@ def _check_signed(
     kept = []
     for key_id, signature in made.items():
         if target in own.devices and key_id == f"ed25519:{target}":
-            continue  # the device's own, known from its upload
+            continue  # The device's own signature, known from its upload.
         public = _signing_key(own, key_id, is_own=target_user == signer, target=target)
         verify_signature(signed, signer, key_id, public)
         kept.append(KeySignature(target_user, target, signer, key_id, signature))
@@ -224,7 +225,7 @@ def _check_signed(
 async def _load_target(
     connection: Connection, signer: UserId, own: _OwnKeys, target_user: UserId, target: str
 ) -> JsonObject | None:
-    """The key that is signed: an own device, or a master key."""
+    """Returns the signed key: an own device, or a master key."""
     if target_user == signer:
         if target in own.devices:
             return own.devices[DeviceId(target)]
@@ -241,7 +242,7 @@ async def _load_target(
 
 
 def _signing_key(own: _OwnKeys, key_id: str, *, is_own: bool, target: str) -> str:
-    """Rule 3: the public key that may sign this; raises MatrixError."""
+    """Returns the public key that may sign this (rule 3); raises MatrixError."""
     name = key_id.removeprefix("ed25519:")
     if not is_own:
         allowed = own.public(USER_SIGNING)
@@ -262,8 +263,9 @@ def _signing_key(own: _OwnKeys, key_id: str, *, is_own: bool, target: str) -> st
 async def _note(
     connection: Connection, user_id: UserId, own: _OwnKeys, kept: Sequence[KeySignature]
 ) -> Sequence[Entry]:
-    """Signatures on own keys are news for others; one on another's master key is shown to its
-    maker alone, whose devices hear of it as a change of that other user."""
+    """Returns the log entries of new signatures. Signatures on own keys are announced to others;
+    one on another's master key is shown only to its maker, whose devices learn of it as a change of
+    that other user."""
     if not kept:
         return []
     touched: set[DeviceId] = set()

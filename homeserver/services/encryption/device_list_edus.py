@@ -1,10 +1,10 @@
 """The EDUs that tell other servers of the devices and cross-signing keys of users of ours.
 
 Rules:
-1. They are made from the database as it is now: an update that is sent twice or late says what is
-   true at that moment.
-2. A change of several devices has as many stream IDs, of which it stores the last.
-3. A server that got no updates of a user so far gets the whole list, as the first of a sequence
+1. They are made from the current database: an update that is sent twice or late has the values of
+   that moment.
+2. A change of several devices uses one stream ID for each, of which it stores the last.
+3. A server that has received no updates of a user gets the whole list, as the first of a sequence
    (no `prev_id`).
 4. Names of devices don't leave the server: others need keys, not "Alice's phone".
 
@@ -23,7 +23,7 @@ from homeserver.services.encryption.device_lists import load_device_keys, load_s
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import device_lists
 
-_WHOLE_LISTS_FROM = device_lists.IDS_PER_MS // 2  # apart from the IDs of changes
+_WHOLE_LISTS_FROM = device_lists.IDS_PER_MS // 2  # Apart from the IDs of changes.
 
 
 class StoredListEdus:
@@ -33,7 +33,7 @@ class StoredListEdus:
         self._database = database
 
     async def changes(self, positions: Sequence[int]) -> list[JsonObject]:
-        """The EDUs of changes of device lists, by their positions."""
+        """Returns the EDUs of changes of device lists, by their positions."""
         edus: list[JsonObject] = []
         if positions:
             async with self._database.connection() as connection:
@@ -42,7 +42,7 @@ class StoredListEdus:
         return edus
 
     async def whole_lists(self, users: Sequence[UserId]) -> list[JsonObject]:
-        """The EDUs of all devices of users."""
+        """Returns the EDUs of all devices of users."""
         edus: list[JsonObject] = []
         if users:
             async with self._database.connection() as connection:
@@ -52,9 +52,9 @@ class StoredListEdus:
 
 
 async def build_device_list_updates(connection: Connection, position: int) -> list[JsonObject]:
-    """The EDUs (whole, with `edu_type`) that a change of a user of ours at a log position makes:
-    one m.device_list_update for each device, and an m.signing_key_update. None for a change that
-    concerns only clients of ours."""
+    """Returns the EDUs (whole, with `edu_type`) for a change of a local user at a log position: one
+    m.device_list_update for each device, and an m.signing_key_update. Empty for a change that
+    concerns only local clients."""
     change = await device_lists.load_change(connection, position)
     if change is None:
         return []
@@ -65,8 +65,8 @@ async def build_device_list_updates(connection: Connection, position: int) -> li
     edus = []
     devices = list(enumerate(change.devices, change.stream_id - len(change.devices) + 1))
     if len(devices) >= limits.EDUS_PER_LIST:
-        # Too many for one transaction: the last alone, after one that nobody got. The gap makes
-        # others fetch the whole list.
+        # Too many for one transaction: only the last is sent, after one that no server received.
+        # The gap makes other servers fetch the whole list.
         devices = devices[-1:]
         before = [change.stream_id - 1]
     for stream_id, device_id in devices:
@@ -82,11 +82,12 @@ async def build_device_list_updates(connection: Connection, position: int) -> li
 
 
 async def build_whole_list(connection: Connection, user_id: UserId) -> list[JsonObject]:
-    """The EDUs that begin a sequence for a server which got none before: one
+    """Returns the EDUs that begin a sequence for a server that has received none before: one
     m.device_list_update for each device with keys, and an m.signing_key_update."""
     devices = list((await load_device_keys(connection, [user_id])).get(user_id, {}))
     if len(devices) >= limits.EDUS_PER_LIST:
-        # Too many for one transaction: the start of a sequence makes others fetch the whole list.
+        # Too many for one transaction: the start of a sequence makes other servers fetch the whole
+        # list.
         devices = devices[-1:]
     edus, before = [], list[int]()
     first_id = await device_lists.stream_id_now(connection) + _WHOLE_LISTS_FROM
@@ -110,8 +111,8 @@ async def build_device_list_update(
     stream_id: int,
     prev_ids: Sequence[int],
 ) -> JsonObject:
-    """One m.device_list_update EDU. A device without keys can't take part in encryption: for
-    others it is deleted."""
+    """Returns one m.device_list_update EDU. A device without keys can't take part in encryption:
+    for other servers it is deleted."""
     stored = (await load_device_keys(connection, [user_id])).get(user_id, {}).get(device_id)
     content: JsonObject = {
         "user_id": user_id,
@@ -127,7 +128,7 @@ async def build_device_list_update(
 
 
 async def build_signing_key_update(connection: Connection, user_id: UserId) -> JsonObject:
-    """One m.signing_key_update EDU with the user's keys of now."""
+    """Returns one m.signing_key_update EDU with the user's current keys."""
     content: JsonObject = {"user_id": user_id}
     found = (await load_signing_keys(connection, [user_id])).get(user_id, {})
     for usage in (MASTER, SELF_SIGNING):

@@ -1,10 +1,10 @@
-"""Whose devices changed, for syncs; and keys as they are stored.
+"""The users whose devices changed, for syncs; and keys as they are stored.
 
 Rules:
 1. `changes` reads an index of the newest log entries that matter (devices, memberships), which
-   follows the commits; a reader further behind than it reaches asks the database.
-2. A signature on another user's master key is a change of that user for its maker alone: clients
-   ask for the key again, and find the signature on it.
+   follows the commits; for a reader further behind the database is queried.
+2. A signature on another user's master key counts as a change of that user, for its maker only: the
+   maker's clients query the key again and get the signature.
 
 Spec: client-server API, "Tracking the device list for a user".
 """
@@ -91,7 +91,9 @@ class DeviceLists:
         return await self._decide(user_id, devices, found)
 
     async def everybody(self, user_id: UserId) -> set[UserId]:
-        """All whose devices the user keeps track of: for one whose past is not known."""
+        """Returns all users whose devices the user keeps track of, for a user whose past is not
+        known.
+        """
         found = set[UserId]()
         for room_id in await self._shared.rooms_of(user_id):
             room = await self._rooms.get(room_id)
@@ -107,7 +109,7 @@ class DeviceLists:
     async def _load(
         self, user_id: UserId, after: int, up_to: int
     ) -> tuple[set[UserId], list[ListChange]]:
-        """The same from the database, for a reader who was away."""
+        """Returns the same from the database, for a reader who is further behind."""
         rooms = [
             room_id
             for room_id, one in (await self._shared.of(user_id)).items()
@@ -115,7 +117,7 @@ class DeviceLists:
         ]
         async with self._database.connection() as connection:
             devices = await device_lists.changed_between(connection, None, after=after, up_to=up_to)
-            if user_id in devices:  # perhaps by a signature on another's key
+            if user_id in devices:  # Possibly a signature on another user's master key.
                 devices |= await keys.load_verified(connection, user_id)
             rows = await device_lists.state_between(connection, rooms, after=after, up_to=up_to)
         found = [_list_change(RoomId(row["room_id"]), _stored_change(row)) for row in rows]
@@ -145,7 +147,7 @@ def _position(note: _Note) -> int:
 
 
 def _kept(state: Mapping[StateKey, StateRef]) -> set[UserId]:
-    """Those whose devices a joined user keeps track of."""
+    """Returns the users whose devices a joined user keeps track of."""
     return {
         UserId(key[1])
         for key, ref in state.items()
@@ -161,7 +163,9 @@ def _notes(position: int, entry: EventEntry | StateEntry) -> Iterable[_Note]:
 
 
 def _list_change(room_id: RoomId, change: StateChange) -> ListChange | None:
-    """A change of state as it concerns device lists; None where it doesn't (a new display name)."""
+    """Returns a change of state as it concerns device lists; None if it doesn't (a new display
+    name).
+    """
     kind, key = change.key
     if change.key == _ENCRYPTION and change.event_id is not None:
         return EncryptionChange(room_id)
@@ -174,13 +178,13 @@ def _stored_change(row: Row) -> StateChange:
     return StateChange(key_of(row), row["event_id"], row["membership"], row["former"])
 
 
-# Keys as stored
+# Stored keys
 
 
 async def load_device_keys(
     connection: Connection, user_ids: Collection[UserId]
 ) -> dict[UserId, dict[DeviceId, JsonObject]]:
-    """Keys of users' devices with the users' own signatures: what everybody may see."""
+    """Returns keys of users' devices with the users' own signatures, which every user may see."""
     stored = await keys.load_device_keys(connection, user_ids)
     made = await _load_signatures(connection, list(stored), viewer=None)
     return {
@@ -195,7 +199,7 @@ async def load_device_keys(
 async def load_signing_keys(
     connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None = None
 ) -> dict[UserId, dict[str, JsonObject]]:
-    """Users' cross-signing keys by usage, with signatures by themselves and by `viewer`."""
+    """Returns users' cross-signing keys by usage, with signatures by themselves and by `viewer`."""
     stored = await cross_signing.load(connection, user_ids)
     made = await _load_signatures(connection, list(stored), viewer=viewer)
     return {
@@ -213,7 +217,7 @@ _Signatures = dict[tuple[UserId, str], dict[str, dict[str, str]]]
 async def _load_signatures(
     connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None
 ) -> _Signatures:
-    """(user, target) to signer to key ID to signature."""
+    """Returns (user, target) to signer to key ID to signature."""
     found: _Signatures = {}
     for one in await keys.load_signatures(connection, user_ids, viewer=viewer) if user_ids else ():
         by_signer = found.setdefault((one.user_id, one.target), {})

@@ -1,12 +1,12 @@
-"""Identity keys of users, ours and remote ones: who may see what of them.
+"""Identity keys of local and remote users, and the parts of them that each viewer may see.
 
 Rules:
-1. Of a device's keys, everybody sees the signatures that its own user made. Of a master key, one
-   sees those of its user and one's own. A user-signing key is shown to its own user alone.
-2. A remote list that we keep and that isn't out of date is the answer. One that could be kept (a
-   room is shared) is fetched whole and kept; for other users the question is passed on.
-3. A server that can't be reached, or won't answer yet, is named in `failures`, and is asked again
-   later; a list that is out of date is better than none, so it is in the answer as well.
+1. On a device's keys, every viewer sees the signatures of its own user. On a master key, a viewer
+   sees those of its user and the viewer's own. A user-signing key is shown only to its own user.
+2. A remote list that is stored and up to date is the answer. One that could be stored (a room is
+   shared) is fetched whole and stored; for other users the query is forwarded.
+3. A server that can't be reached, or that is backed off from, is named in `failures`, and is asked
+   again later; an outdated list is better than none, so it is in the answer as well.
 
 Spec: client-server API, "/keys/query"; "Key and signature security".
 """
@@ -61,7 +61,7 @@ class _Found(msgspec.Struct):
 
 
 class KeyQueries:
-    """/keys/query of clients, and what other servers may see of our users."""
+    """Answers /keys/query of clients and of other servers."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class KeyQueries:
         self._remote_devices, self._remote = remote_devices, remote
 
     async def query(self, viewer: UserId, device_keys: object, *, timeout_s: float) -> JsonObject:
-        """POST /keys/query for a user of ours."""
+        """POST /keys/query for a local user."""
         wanted = parse_wanted(device_keys)
         found = _Found()
         own = {u: d for u, d in wanted.items() if server_of(u) == self._server_name}
@@ -89,14 +89,14 @@ class KeyQueries:
         return found.to_json()
 
     async def query_for_server(self, wanted: Wanted) -> JsonObject:
-        """The answer of /user/keys/query: users of ours that the asking server may see."""
+        """Returns the answer of /user/keys/query: local users that the asking server may see."""
         found = _Found()
         await self._add_own(found, wanted, viewer=None)
         answer = found.to_json()
         return {name: answer[name] for name in ("device_keys", "master_keys", "self_signing_keys")}
 
     async def devices_for_server(self, user_id: UserId) -> UserDevices:
-        """The answer of /user/devices: devices with keys, without their names."""
+        """Returns the answer of /user/devices: devices with keys, without their names."""
         async with (
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -113,7 +113,7 @@ class KeyQueries:
         )
 
     async def _add_own(self, found: _Found, wanted: Wanted, *, viewer: UserId | None) -> None:
-        """Names of devices are for users of ours."""
+        """Adds local users. Names of devices are shown to local users only."""
         async with self._database.connection() as connection:
             devices = await load_device_keys(connection, wanted)
             signing = await load_signing_keys(connection, wanted, viewer=viewer)
@@ -157,12 +157,12 @@ class KeyQueries:
         server = server_of(user_id)
         try:
             async with asyncio.timeout(timeout_s), gate:
-                if server in found.failures:  # another user's question has waited already
+                if server in found.failures:  # Another user's query has waited already.
                     await self._remote_devices.mark_due([user_id])
                     return
                 fetched = await self._remote_devices.fetch(user_id)
         except FederationError as error:
-            if error.status != 404:  # 404: the server is there, but knows no such user
+            if error.status != 404:  # 404: the server is reachable, but doesn't know the user.
                 found.failures[server] = unreachable(server).body()
                 await self._remote_devices.mark_due([user_id])
         except TimeoutError:
@@ -193,7 +193,7 @@ class KeyQueries:
     async def _add_own_signatures(
         self, found: _Found, user_ids: Sequence[UserId], viewer: UserId
     ) -> None:
-        """Signatures on remote users' master keys that the viewer made (rule 1)."""
+        """Adds the viewer's signatures on remote users' master keys (rule 1)."""
         async with self._database.connection() as connection:
             made = await keys.load_signatures(connection, user_ids, viewer=viewer)
         for one in made:
@@ -204,7 +204,7 @@ class KeyQueries:
 
 
 def parse_wanted(value: object) -> dict[UserId, list[DeviceId]]:
-    """`device_keys` of a query: user ID to a list of device IDs, empty for all."""
+    """Returns `device_keys` of a query: user ID to a list of device IDs, empty for all."""
     if not isinstance(value, dict):
         raise bad_json("device_keys must be an object")
     if len(value) > limits.KEYS_USERS_PER_REQUEST:

@@ -1,15 +1,16 @@
-"""One-time keys and identity keys of devices of ours: upload, claim, counts.
+"""One-time keys and identity keys of local devices: upload, claim, counts.
 
 Rules:
-1. Identity keys of a device never change after their first upload; the same again is no error.
+1. Identity keys of a device never change after their first upload; uploading the same keys again is
+   not an error.
 2. A one-time key under a known ID must be the same key, else nothing of the upload is stored. IDs
    of keys that were handed out stay known while the device lives: a client repeats an upload
    whose answer it didn't get.
-3. A signed key counts if its device signed it: a key of ours, where the device's keys are known,
-   and one of another server, where its list is kept.
-4. A claim takes what it hands out, in one transaction (`storage.one_time_keys`).
-5. Counts are cached for each device; every change here forgets them, and a read that was under way
-   while something changed isn't cached.
+3. A signed key is accepted only if its device signed it: for a local key, if the device's keys are
+   known, and for a remote one, if its list is stored.
+4. A claim deletes the keys that it returns, in one transaction (`storage.one_time_keys`).
+5. Counts are cached for each device; every change here drops them, and a read that was in progress
+   during a change isn't cached.
 
 Spec: client-server API, "End-to-end encryption".
 """
@@ -71,7 +72,7 @@ class KeyCounts(msgspec.Struct, frozen=True):
 
 
 class KeyUpload(msgspec.Struct, frozen=True):
-    """What a device uploads, checked."""
+    """The checked content of a device's upload."""
 
     device_keys: JsonObject | None
     one_time: tuple[UploadedKey, ...]
@@ -79,7 +80,7 @@ class KeyUpload(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    """Keys of devices of ours, and claims from other servers."""
+    """Keys of local devices, and claims from other servers."""
 
     def __init__(
         self,
@@ -95,7 +96,9 @@ class Keys:
         self._changes = 0
 
     async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts:
-        """For sync: from memory unless something changed. `signed_curve25519` is always there."""
+        """Returns the counts for sync: from memory unless something changed. `signed_curve25519` is
+        always present.
+        """
         cached = self._counts.get((user_id, device_id))
         if cached is not None:
             return cached
@@ -111,14 +114,14 @@ class Keys:
         return loaded
 
     def forget_counts(self, user_id: UserId, device_id: DeviceId) -> None:
-        """A device's keys changed, or it was deleted."""
+        """Drops the counts of a device whose keys changed, or that was deleted."""
         self._changes += 1
         self._counts.pop((user_id, device_id), None)
 
     async def on_devices_deleted(
         self, connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]
     ) -> Sequence[Entry]:
-        """A hook for the unit that deletes devices: all that belongs to them goes with them."""
+        """A hook for the unit that deletes devices: deletes all their keys with them."""
         await keys.forget_devices(connection, user_id, device_ids)
         for device_id in device_ids:
             self.forget_counts(user_id, device_id)
@@ -127,7 +130,7 @@ class Keys:
     async def upload(
         self, user_id: UserId, device_id: DeviceId, body: JsonObject
     ) -> Mapping[str, int]:
-        """POST /keys/upload; returns the counts of one-time keys. 400 for keys that aren't sound,
+        """POST /keys/upload; returns the counts of one-time keys. 400 for keys that are invalid,
         that change identity keys, or that give a known ID another key."""
         upload = _parse_upload(user_id, device_id, body)
         await self._check_signed(user_id, device_id, upload)
@@ -144,7 +147,7 @@ class Keys:
         if upload.device_keys or upload.one_time or upload.fallback:
             try:
                 await self._run(work, is_logged=upload.device_keys is not None)
-            finally:  # also where the outcome is unknown
+            finally:  # Also if the outcome is unknown.
                 self.forget_counts(user_id, device_id)
         return (await self.counts(user_id, device_id)).one_time
 
@@ -170,7 +173,7 @@ class Keys:
         await asyncio.to_thread(verify)
 
     async def _run(self, work: Any, *, is_logged: bool) -> None:
-        """One-time keys aren't in the log: they need no place in a batch."""
+        """Runs a statement outside of the log: one-time keys need no place in a batch."""
         if is_logged:
             await self._committer.submit(Unit(work=work))
             return
@@ -203,8 +206,8 @@ class Keys:
     async def claim_own(
         self, claims: Collection[Claim], *, fallback_only: bool = False
     ) -> JsonObject:
-        """User ID to device ID to key ID to key, for devices of ours. `fallback_only`: one-time
-        keys stay."""
+        """Returns user ID to device ID to key ID to key, for local devices. `fallback_only`:
+        one-time keys stay."""
         if not claims:
             return {}
         try:
@@ -236,12 +239,12 @@ class Keys:
 
 
 def unreachable(server: ServerName) -> MatrixError:
-    """What `failures` says of a server that gave no answer."""
+    """Returns the entry in `failures` for a server that gave no answer."""
     return MatrixError(503, "M_UNAVAILABLE", f"{server} can't be reached now")
 
 
 def parse_claims(wanted: object) -> list[Claim]:
-    """`one_time_keys` of a claim: user ID to device ID to algorithm."""
+    """Returns `one_time_keys` of a claim: user ID to device ID to algorithm."""
     if not isinstance(wanted, dict) or not all(isinstance(d, dict) for d in wanted.values()):
         raise invalid_param("one_time_keys must map users to devices to algorithms")
     if len(wanted) > limits.KEYS_USERS_PER_REQUEST:
@@ -254,7 +257,7 @@ def parse_claims(wanted: object) -> list[Claim]:
 
 
 def parse_user(text: object) -> UserId:
-    """A user ID of a request's body; 400 M_INVALID_PARAM."""
+    """Returns a user ID of a request's body; 400 M_INVALID_PARAM."""
     try:
         return parse_user_id(_text(text))
     except InvalidIdentifier as error:
@@ -288,8 +291,8 @@ def _parse_keys(value: object, name: str) -> tuple[UploadedKey, ...]:
 async def _store_identity(
     connection: Connection, user_id: UserId, device_id: DeviceId, uploaded: JsonObject
 ) -> bool:
-    """True if these are the device's first keys. A device ID that is a cross-signing key of the
-    user is refused: signatures on the two could be taken for each other."""
+    """Returns True if these are the device's first keys. A device ID that is a cross-signing key of
+    the user is refused: signatures on the two could be taken for each other."""
     own = (await cross_signing.load(connection, [user_id])).get(user_id, {})
     if any(key.public_key == device_id for key in own.values()):
         raise invalid_param("The device ID is the ID of a cross-signing key")
@@ -328,7 +331,9 @@ async def _store_one_time(
 
 
 def _sound_keys(user_id: UserId, devices: object, kept: RemoteList | None) -> JsonObject:
-    """Keys of another server that pass our checks; a client would refuse the others anyway."""
+    """Returns the keys of another server that pass our checks; clients would refuse the others
+    anyway.
+    """
     sound: JsonObject = {}
     for device_id, by_id in devices.items() if isinstance(devices, dict) else ():
         known = kept.devices.get(device_id) if kept else None

@@ -1,15 +1,15 @@
-"""Device lists of remote users: kept from the first question on, by updates, and fetched again
-after a gap.
+"""Device lists of remote users: stored from the first query on, kept current by updates, and
+fetched again after a gap.
 
 Rules:
-1. A list is kept only while its user shares a room with a user of ours: then the other server
-   sends updates. `run` drops lists of users with whom no room is shared any more, at a start too.
-2. An update that refers to one which we don't know shows a gap: the list must be fetched again.
-   That is a row in the database until it succeeded, retried with growing waits.
-3. An update that comes while its list is being fetched makes the fetch be repeated: which of the
-   two is newer can't be told.
-4. Keys are checked before they are kept (`rules.device_keys`); a device whose keys aren't sound has
-   none.
+1. A list is stored only while its user shares a room with a local user, since only then the other
+   server sends updates. `run` drops the other lists, also at a start.
+2. An update that refers to an unknown one shows a gap: the list must be fetched again. The task is
+   a row in the database until it succeeds, retried with growing waits.
+3. If an update comes while its list is being fetched, the fetch is repeated, since the newer of the
+   two is unknown.
+4. Keys are checked before they are stored (`rules.device_keys`); a device with invalid keys is
+   stored without keys.
 5. Each change is committed together with its DeviceListEntry.
 
 Spec: server-server API, "Device Management".
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class RemoteDevices:
-    """The kept lists, and the work that keeps them right."""
+    """The stored lists, and the work that keeps them current."""
 
     def __init__(
         self,
@@ -76,14 +76,16 @@ class RemoteDevices:
     async def load(
         self, user_ids: Collection[UserId]
     ) -> tuple[dict[UserId, RemoteList], set[UserId]]:
-        """The kept lists of these users, and those of them that are known to be out of date."""
+        """Returns the stored lists of these users, and the users whose list is known to be
+        outdated.
+        """
         async with self._database.connection() as connection:
             lists = await store.load(connection, user_ids)
             stale = await store.pending_resyncs(connection, list(lists))
         return lists, stale
 
     async def is_tracked(self, user_id: UserId) -> bool:
-        """Does the user share a room with a user of ours, so that we hear of changes?"""
+        """Returns whether the user shares a room with a local user, so that we receive changes."""
         for room_id in await self._shared.rooms_of(user_id):
             room = await self._rooms.get(room_id)
             if room is not None and room.joined_local:
@@ -91,15 +93,15 @@ class RemoteDevices:
         return False
 
     async def _is_of_use(self, user_id: UserId) -> bool:
-        """May an update of the user's list change what anybody here knows of it? An update that
-        comes with a join comes before it, so a list that wasn't dropped yet may be kept on."""
+        """Returns whether an update of the user's list may matter to a local user. The update that
+        comes with a join comes before it, so a list that wasn't dropped yet is still updated."""
         if user_id in self._fetching or await self.is_tracked(user_id):
             return True
         async with self._database.connection() as connection:
             return await store.is_kept(connection, user_id)
 
     async def fetch(self, user_id: UserId) -> RemoteList:
-        """Fetches a list and keeps it. Raises FederationError."""
+        """Fetches a list and stores it. Raises FederationError."""
         self._fetching[user_id] = self._fetching.get(user_id, 0) + 1
         try:
             answer = await self._remote.devices(user_id)
@@ -113,8 +115,8 @@ class RemoteDevices:
                 self._updated_meanwhile.discard(user_id)
 
     async def mark_due(self, user_ids: Collection[UserId]) -> None:
-        """Lists that could not be fetched when a client asked: they are fetched later, and then
-        the client hears of a change."""
+        """Schedules a fetch of lists that couldn't be fetched when a client asked; the client is
+        told of a change afterwards."""
         async with self._database.transaction() as connection:
             retry_at_ms = self._clock.now_ms() + limits.RESYNC_RETRY_MS_MIN
             await store.mark_resyncs(connection, user_ids, retry_at_ms=retry_at_ms)
@@ -130,17 +132,17 @@ class RemoteDevices:
                 now_ms = self._clock.now_ms()
                 await store.mark_resyncs(connection, [user_id], retry_at_ms=now_ms)
                 self._wakeup.set()
-            # a client that asked in vain before must ask again
+            # A client that queried without success must query again.
             is_news = was_due if before is None else before != fetched
             return [DeviceListEntry(user_id)] if is_news else []
 
         await self._committer.submit(Unit(work=work))
 
-    # What other servers say
+    # Updates from other servers
 
     async def update(self, content: JsonObject) -> None:
-        """An m.device_list_update of a user of the server that sent it. Ignores what isn't
-        sound."""
+        """Handles an m.device_list_update of a user of the server that sent it. Ignores invalid
+        updates."""
         user_id = UserId(content["user_id"])
         stream_id = int(content["stream_id"])
         before = [int(one) for one in content.get("prev_id", [])]
@@ -168,7 +170,7 @@ class RemoteDevices:
         self._wakeup.set()
 
     async def update_signing_keys(self, content: JsonObject) -> None:
-        """An m.signing_key_update: new cross-signing keys. Keys that aren't sound are ignored."""
+        """Handles an m.signing_key_update: new cross-signing keys. Invalid keys are ignored."""
         user_id = UserId(content["user_id"])
         if not await self._is_of_use(user_id):
             return
@@ -191,10 +193,10 @@ class RemoteDevices:
 
         await self._committer.submit(Unit(work=work))
 
-    # Work of our own
+    # Background work
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log: notes who left a room, for `run`."""
+        """A follower of the log: notes users who left a room, for `run`."""
         for placed in batch:
             entry = placed.entry
             if not isinstance(entry, EventEntry | StateEntry):
@@ -205,7 +207,9 @@ class RemoteDevices:
                     self._wakeup.set()
 
     async def run(self) -> None:
-        """For the supervisor: fetches what is due and drops what is no longer kept, for ever."""
+        """Runs under the supervisor until cancelled: fetches due lists and drops those that are no
+        longer kept.
+        """
         while True:
             try:
                 wait_s = await self.work_once()
@@ -215,7 +219,7 @@ class RemoteDevices:
             await self._wakeup.wait(wait_s)
 
     async def work_once(self) -> float:
-        """Does all that is due now; returns the seconds until more is."""
+        """Does all due work; returns the seconds until more is due."""
         await self._drop_untracked()
         while True:
             now_ms = self._clock.now_ms()
@@ -241,7 +245,7 @@ class RemoteDevices:
         except (FederationError, MatrixError) as error:
             if isinstance(error, FederationError) and error.status == 404:
                 async with self._database.transaction() as connection:
-                    await store.forget(connection, [user_id])  # there is no such user any more
+                    await store.forget(connection, [user_id])  # The user no longer exists.
                 return
             log.info("The device list of %s can't be fetched yet: %s", user_id, error)
             wait_ms = min(
@@ -257,8 +261,8 @@ class RemoteDevices:
                 )
 
     async def _drop_untracked(self) -> None:
-        """Rule 1. When a user of ours left, any remote user may be the one who isn't shared with
-        any more, so all kept lists are looked at."""
+        """Applies rule 1. After a local user left, any remote user may be the one that no longer
+        shares a room, so all stored lists are checked."""
         departed, self._departed = self._departed, set()
         check_all, self._check_all = self._check_all, False
         try:
@@ -277,7 +281,7 @@ class RemoteDevices:
 
 
 def parse_list(answer: UserDevices) -> RemoteList:
-    """What is sound of another server's list."""
+    """Returns the valid part of another server's list."""
     devices: dict[DeviceId, RemoteDevice] = {}
     for one in answer.devices[: limits.REMOTE_DEVICES_PER_USER]:
         device = parse_update({**one, "user_id": answer.user_id})
@@ -290,8 +294,8 @@ def parse_list(answer: UserDevices) -> RemoteList:
 
 
 def parse_update(content: JsonObject) -> RemoteDevice | DeviceId:
-    """A device from an update or a list: the ID alone if it was deleted, or if the ID is one that
-    no device can have here."""
+    """Returns a device from an update or a list: only the ID if it was deleted, or if no device can
+    have that ID here."""
     device_id = DeviceId(content["device_id"])
     name = content.get("device_display_name")
     try:
@@ -305,8 +309,8 @@ def parse_update(content: JsonObject) -> RemoteDevice | DeviceId:
 
 
 def parse_remote_keys(value: object, user_id: str, device_id: str) -> bytes | None:
-    """A remote device's keys as JSON: with the signatures of its user (cross-signing), or None
-    where there are none that are sound."""
+    """Returns a remote device's keys as JSON: with the signatures of its user (cross-signing), or
+    None if there are no valid ones."""
     if not isinstance(value, dict) or not value:
         return None
     try:
@@ -322,8 +326,8 @@ def parse_remote_keys(value: object, user_id: str, device_id: str) -> bytes | No
 def parse_signing_keys(
     user_id: UserId, master: JsonObject | None, self_signing: JsonObject | None
 ) -> tuple[bytes | None, bytes | None]:
-    """A remote user's cross-signing keys as JSON, as far as they are sound; a self-signing key
-    counts with the master key that signed it."""
+    """Returns the valid cross-signing keys of a remote user as JSON; a self-signing key counts only
+    with the master key that signed it."""
     try:
         if master is None:
             return None, None

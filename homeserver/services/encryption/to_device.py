@@ -3,12 +3,12 @@
 Rules:
 1. A request is carried out once: its transaction ID is stored in the unit that stores its messages.
 2. Messages for other servers are EDUs in the log, one unit with the local ones.
-3. Only devices that exist get messages; all others are dropped, as the spec has it.
-4. What waits is known in memory by device and newest position: a sync of a device that nothing
-   waits for asks the database nothing.
-5. A message is delivered until the device comes with a later position (`acknowledge`), and not
-   again after that; rows are deleted in the background.
-6. What users of other servers may have waiting is bounded (`to_device_shares`).
+3. Only existing devices get messages; all others are dropped, as the spec says.
+4. Waiting messages are known in memory by device and newest position: a sync of a device without
+   waiting messages makes no query.
+5. A message is delivered until the device syncs from a later position (`acknowledge`), and never
+   after that; rows are deleted in the background.
+6. Waiting messages of users of other servers are bounded (`to_device_shares`).
 
 Spec: client-server API, "Send-to-Device messaging".
 """
@@ -56,7 +56,7 @@ _Device = tuple[UserId, DeviceId]
 
 
 class ToDevice:
-    """What waits for devices of ours, and the way out to others."""
+    """Messages that wait for local devices, and messages to other servers."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ToDevice:
         self._receiving: WeakValueDictionary[ServerName, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
-        """At a start, before the first commit: what waits."""
+        """Loads the waiting messages at a start, before the first commit."""
         async with self._database.connection() as connection:
             self._newest = await store.newest(connection)
 
@@ -96,8 +96,9 @@ class ToDevice:
     async def pending(
         self, user_id: UserId, device_id: DeviceId, *, after: int, up_to: int, limit: int
     ) -> tuple[list[bytes], int]:
-        """Messages (JSON) for a device with after < position <= upto, oldest first, and the
-        position that acknowledges them: `up_to`, or that of the last message if there are more."""
+        """Returns messages (JSON) for a device with after < position <= up_to, oldest first, and
+        the position that acknowledges them: `up_to`, or that of the last message if there are more.
+        """
         device = (user_id, device_id)
         if self._newest.get(device, -1) <= after:
             return [], up_to
@@ -107,7 +108,7 @@ class ToDevice:
         return [message for _, message in rows], rows[-1][0] if len(rows) >= limit else up_to
 
     def acknowledge(self, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
-        """The device has everything up to a position."""
+        """Notes that the device has everything up to a position."""
         device = (user_id, device_id)
         newest = self._newest.get(device)
         if newest is None or up_to <= self._acknowledged.get(device, -1):
@@ -116,7 +117,7 @@ class ToDevice:
         self._to_delete.set()
 
     async def run(self) -> None:
-        """For the supervisor: deletes what was acknowledged, for ever."""
+        """Runs under the supervisor until cancelled: deletes acknowledged messages."""
         next_forget_s = 0.0
         while True:
             try:
@@ -127,7 +128,7 @@ class ToDevice:
             except DatabaseUnavailable as error:
                 log.warning("Delivered messages can't be deleted yet: %s", error)
                 self._to_delete.set()
-            await self._clock.sleep(1.0)  # many syncs, one round
+            await self._clock.sleep(1.0)  # One round for many syncs.
             await self._to_delete.wait()
 
     async def delete_acknowledged(self) -> None:
@@ -176,9 +177,9 @@ class ToDevice:
         await self._committer.submit(Unit(work=work))
 
     async def receive(self, origin: ServerName, content: JsonObject) -> None:
-        """An m.direct_to_device EDU, whose sender is a user of `origin`. Returns after the commit;
-        a repeat, and what isn't sound, does nothing, nor does what the sender's share has no room
-        for. Several at once keep their order."""
+        """Handles an m.direct_to_device EDU, whose sender is a user of `origin`. Returns after the
+        commit. Repeats, invalid messages and those beyond the sender's share are ignored.
+        Concurrent calls keep their order."""
         try:
             sender = UserId(content["sender"])
             event_type = check_text(content.get("type"), "type")
@@ -189,7 +190,7 @@ class ToDevice:
             return
         async with self._receiving.setdefault(origin, asyncio.Lock()):
             admitted = await self._shares.admit(await self._local(sender, event_type, parsed))
-        # From here to the queue of the log there is no wait: so the order stays.
+        # There is no await from here to the queue of the log, so the order is kept.
 
         async def work(connection: Connection) -> Sequence[Entry]:
             now_ms = self._clock.now_ms()

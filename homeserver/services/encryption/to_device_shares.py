@@ -1,14 +1,14 @@
-"""How much of what waits for a device of ours may come from one user, or server, elsewhere.
+"""Bounds on the messages of one remote user or server that wait for a local device.
 
 Rules:
-1. What was stored is owed to the device until it has it. So a sender whose share is full is refused
-   what is new; nothing that waits is thrown away, and nobody else's share gets smaller.
-2. A share belongs to one device: one that never syncs again takes nothing from the user's others.
-   It is one of the sender's, within a larger one of the sender's server.
-3. What waits is counted in the database when it is asked for, and kept in memory until something
-   is taken or removed; a count that was read while something changed isn't kept.
+1. A stored message is kept until the device has received it. If a sender's share is full, new
+   messages are refused; waiting ones are never dropped, and other senders' shares stay the same.
+2. Each device has its own shares: one that never syncs again takes nothing from the user's other
+   devices. A sender's share lies within a larger one of the sender's server.
+3. Waiting messages are counted in the database on demand, and the count stays in memory until
+   messages are delivered or removed; a count that was read during a change isn't kept.
 
-Spec: server-server API, "Send-to-device messaging" (which names no bound).
+Spec: server-server API, "Send-to-device messaging" (which defines no bound).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Device = tuple[UserId, DeviceId]
 
 
 class _Share:
-    """What waits of one sender or server: messages, and their bytes."""
+    """The waiting messages of one sender or server: their number and bytes."""
 
     __slots__ = ("is_refused", "messages", "size")
 
@@ -41,13 +41,13 @@ class _Share:
         return self.messages < messages_max and self.size + size <= bytes_max
 
     def add(self, messages: int, size: int) -> None:
-        """Counts messages; negative numbers take them back."""
+        """Counts messages; negative numbers subtract."""
         self.messages += messages
         self.size += size
 
 
 class _Waiting:
-    """What waits for one device, from other servers."""
+    """The waiting messages for one device, from other servers."""
 
     __slots__ = ("of_sender", "of_server")
 
@@ -66,7 +66,7 @@ class _Waiting:
             share.add(messages, size)
 
     def admit(self, entry: ToDeviceEntry) -> bool:
-        """Counts a message, if there is room for it."""
+        """Counts a message; returns False if the share has no room for it."""
         size = len(entry.message)
         of_sender, of_server = self.shares(entry.sender)
         if of_sender.has_room(
@@ -80,7 +80,7 @@ class _Waiting:
         ):
             self.add(entry.sender, 1, size)
             return True
-        if not of_sender.is_refused:  # once, until something is taken
+        if not of_sender.is_refused:  # Once, until messages are delivered.
             log.warning(
                 "Messages of %s to %s %s are refused: too many wait that the device hasn't taken",
                 entry.sender,
@@ -99,24 +99,24 @@ class Admitted:
         self.entries: Sequence[ToDeviceEntry] = [entry for _, entry in counted]
 
     def release(self) -> None:
-        """They weren't stored, so they don't count."""
+        """Takes messages that weren't stored out of the count."""
         for waiting, entry in self._counted:
             waiting.add(entry.sender, -1, -len(entry.message))
         self._counted = ()
 
 
 class ToDeviceShares:
-    """The shares of all devices of ours."""
+    """The shares of all local devices."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: OrderedDict[_Device, _Waiting] = OrderedDict()
         self._devices: dict[UserId, set[DeviceId]] = {}
-        self._senders = 0  # in `_waiting`, of all devices
+        self._senders = 0  # Entries in `_waiting`, of all devices.
         self._changes = 0
 
     async def admit(self, entries: Sequence[ToDeviceEntry]) -> Admitted:
-        """Those messages of users of other servers that are within their shares."""
+        """Returns the messages of remote users that are within their shares."""
         waiting = await self._load({(entry.user_id, entry.device_id) for entry in entries})
         kept = [one for device, one in waiting.items() if self._waiting.get(device) is one]
         before = _count_senders(kept)
@@ -127,12 +127,12 @@ class ToDeviceShares:
         return admitted
 
     def forget(self, user_id: UserId, device_id: DeviceId) -> None:
-        """The device took something: what waits is counted again when it matters."""
+        """Drops the count after a delivery; it is read again on demand."""
         self._changes += 1
         self._drop((user_id, device_id))
 
     def forget_user(self, user_id: UserId) -> None:
-        """Devices of the user may have been removed."""
+        """Drops the counts of a user whose devices may have been removed."""
         self._changes += 1
         for device_id in list(self._devices.get(user_id, ())):
             self._drop((user_id, device_id))
@@ -152,7 +152,7 @@ class ToDeviceShares:
 
     def _keep(self, loaded: Mapping[_Device, _Waiting]) -> None:
         for device, waiting in loaded.items():
-            if device not in self._waiting:  # else it was loaded, and added to, meanwhile
+            if device not in self._waiting:  # Otherwise loaded and changed already.
                 self._waiting[device] = waiting
                 self._devices.setdefault(device[0], set()).add(device[1])
                 self._senders += len(waiting.of_sender)

@@ -1,10 +1,10 @@
-"""Receipts and read markers: taken from clients and other servers, given to syncs.
+"""Receipts and read markers: received from clients and other servers, read by syncs.
 
 Rules:
-1. Only who is joined to a room sends receipts there, for events of that room.
-2. `since` reads the newest ones from memory; a reader further behind asks the database.
+1. Only users joined to a room send receipts there, for events of that room.
+2. `since` reads the newest ones from memory; for a reader further behind the database is queried.
 3. m.fully_read is room account data, not a receipt.
-4. A receipt of a user of ours doesn't go backwards: one for an older event than before is nothing.
+4. A receipt of a local user doesn't go backwards: one for an older event is ignored.
 
 Spec: client-server API, "Receipts", "Read and unread markers".
 """
@@ -65,7 +65,7 @@ class Receipts:
         order_of: OrderOf,
     ) -> None:
         """`position` is the log's end at the moment when `on_commit` starts to follow; `order_of`
-        gives the place of a room's event in room order, None for an unknown one."""
+        returns the place of a room's event in room order, None for an unknown one."""
         self._database, self._committer = database, committer
         self._rooms, self._clock = rooms, clock
         self._start, self._order_of = position, order_of
@@ -84,7 +84,7 @@ class Receipts:
     async def since(
         self, rooms: Collection[RoomId], *, after: int, up_to: int
     ) -> Mapping[RoomId, Sequence[ReceiptEntry | store.Receipt]]:
-        """New receipts by room, in order, private ones of everyone included."""
+        """Returns new receipts by room, in order, including private ones of all users."""
         found: dict[RoomId, list[ReceiptEntry | store.Receipt]] = {}
         if after >= self._start:
             first = bisect_right(self._recent, after, key=_position)
@@ -120,7 +120,7 @@ class Receipts:
         await self._submit(user_id, room_id, entries)
 
     async def _submit(self, user_id: UserId, room_id: RoomId, entries: Sequence[_OwnEntry]) -> None:
-        """Stores those that are news (rule 4)."""
+        """Stores the receipts that are new (rule 4)."""
         if not entries:
             return
         async with self._database.connection() as connection:
@@ -131,7 +131,9 @@ class Receipts:
             await self._committer.submit(Unit(entries=news))
 
     async def _is_news(self, entry: _OwnEntry, before: Mapping[tuple[str, str], EventId]) -> bool:
-        """Raises 404 M_NOT_FOUND for an event that isn't one of the room's."""
+        """Returns whether a receipt is new. Raises 404 M_NOT_FOUND for an event that isn't in the
+        room.
+        """
         if isinstance(entry, AccountDataEntry):
             return True
         order = await self._order_of(entry.room_id, entry.event_id)
@@ -142,7 +144,7 @@ class Receipts:
         return last is None or order > last
 
     async def receive(self, origin: ServerName, content: JsonObject) -> None:
-        """An m.receipt EDU: receipts of users of `origin` in rooms that they are joined to."""
+        """Handles an m.receipt EDU: receipts of users of `origin` in rooms that they are joined to."""
         entries: list[Entry] = []
         for room, by_kind in content.items():
             room_id = RoomId(room)

@@ -1,11 +1,11 @@
-"""Who is typing where. In memory alone: it means nothing after a restart.
+"""Typing users of rooms. Kept only in memory: it has no meaning after a restart.
 
 Rules:
 1. Changes have a counter of their own, with a boot number: neither a log position nor a number that
    a restart could give out again (design, "What keeps it right", rule 10).
-2. Who doesn't repeat it types no more after a time-out. One task watches the earliest time-out of
-   all; there is no timer for each user.
-3. Only who is joined types; what is too much for a room is left out.
+2. Typing ends after a time-out unless it is repeated. One task waits for the earliest time-out;
+   there is no timer for each user.
+3. Only joined users type; typing users beyond the bound of a room are left out.
 
 Spec: client-server API, "Typing notifications"; server-server API, "Typing notifications".
 """
@@ -32,14 +32,16 @@ Announce = Callable[[RoomId, UserId, bool], None]
 
 
 class TypingToken(msgspec.Struct, frozen=True):
-    """A point in the history of typing; of another boot it says nothing."""
+    """A point in the history of typing; a token of another boot says nothing."""
 
     boot: int
     count: int
 
 
 class _RoomTyping:
-    """One room: until when who types (monotonic seconds), and the count of its last change."""
+    """One room: the time until which each user types (monotonic seconds), and the count of its last
+    change.
+    """
 
     __slots__ = ("change", "until")
 
@@ -60,7 +62,7 @@ class Typing:
         wake_room: Callable[[RoomId], None],
         announce: Announce,
     ) -> None:
-        """`wake_room` wakes those who sync the room; `announce` is told of users of ours, for
+        """`wake_room` wakes the syncs of the room; `announce` is called for local users, to tell
         other servers. `boot` differs with each start."""
         self._rooms, self._clock = rooms, clock
         self._boot, self._count = boot, 0
@@ -71,12 +73,12 @@ class Typing:
 
     @property
     def token(self) -> TypingToken:
-        """Where typing stands now: for the end of a sync answer."""
+        """Returns the current token, for the end of a sync answer."""
         return TypingToken(self._boot, self._count)
 
     def since(self, room_id: RoomId, token: TypingToken | None) -> Sequence[UserId] | None:
-        """Who types in a room, if that changed after `token`; None if it didn't. Without a token,
-        or with one of another boot: who types now, None for nobody."""
+        """Returns the typing users of a room, if they changed after `token`; None if they didn't.
+        Without a token, or with one of another boot: the current ones, None if there are none."""
         room = self._typing.get(room_id)
         if room is None:
             return None
@@ -88,7 +90,7 @@ class Typing:
     async def set(
         self, user_id: UserId, room_id: RoomId, *, typing: object, timeout_ms: object
     ) -> None:
-        """PUT /rooms/{roomId}/typing/{userId} of a user of ours. 403 unless joined."""
+        """PUT /rooms/{roomId}/typing/{userId} of a local user. 403 unless joined."""
         if not isinstance(typing, bool):
             raise bad_json("typing must be a boolean")
         if timeout_ms is None:
@@ -105,14 +107,14 @@ class Typing:
     async def receive(
         self, origin: ServerName, room_id: RoomId, user_id: UserId, typing: bool
     ) -> None:
-        """An m.typing EDU of a user of `origin`; it counts if they are joined."""
+        """Handles an m.typing EDU of a user of `origin`; it counts if they are joined."""
         room = await self._rooms.get(room_id)
         if room is None or not room.joined_local or not room.is_joined(user_id):
             return
         self._set(room_id, user_id, _REMOTE_TIMEOUT_MS if typing else 0)
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log: who sent a message or left types no more."""
+        """A follower of the log: ends typing of users who sent a message or left."""
         for placed in batch:
             entry = placed.entry
             if not isinstance(entry, EventEntry | StateEntry) or entry.room_id not in self._active:
@@ -124,12 +126,14 @@ class Typing:
                     self.stop(entry.room_id, UserId(change.key[1]))
 
     def stop(self, room_id: RoomId, user_id: UserId, *, is_ours: bool = False) -> None:
-        """A user left the room, or sent a message; other servers hear of a user of ours."""
+        """Ends typing of a user who left the room or sent a message; other servers are told of
+        local users.
+        """
         if self._set(room_id, user_id, 0) and is_ours:
             self._announce(room_id, user_id, False)
 
     def _set(self, room_id: RoomId, user_id: UserId, timeout_ms: int) -> bool:
-        """True if who types changed."""
+        """Returns True if the typing users changed."""
         room = self._typing.get(room_id)
         is_typing = room is not None and user_id in room.until
         if not timeout_ms:
@@ -155,7 +159,9 @@ class Typing:
         self._wake_room(room_id)
 
     def expire(self) -> float | None:
-        """Ends what timed out; returns the seconds until the next one, None if nobody types."""
+        """Ends typing that timed out; returns the seconds until the next time-out, None if there is
+        none.
+        """
         now_s = self._clock.monotonic_s()
         next_s: float | None = None
         for room_id in list(self._active):
@@ -172,12 +178,12 @@ class Typing:
         return None if next_s is None else next_s - now_s
 
     async def run(self) -> None:
-        """For the supervisor: ends what timed out, for ever."""
+        """Runs under the supervisor until cancelled: ends typing that timed out."""
         while True:
             self._changed.clear()
             wait_s = self.expire()
             if wait_s is None:
                 await self._changed.wait()
             else:
-                # short: a time-out that begins meanwhile may end sooner
+                # Short, since a time-out that begins in the meantime may end sooner.
                 await self._clock.sleep(min(max(wait_s, 0.05), 1.0))

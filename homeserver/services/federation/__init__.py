@@ -1,1 +1,1 @@
-"""What other servers send and ask beside events."""
+"""EDUs and queries of other servers."""

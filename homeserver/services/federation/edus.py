@@ -1,6 +1,6 @@
 """Received EDUs, each to the service that it concerns.
 
-An origin speaks for its own users only: what names others is ignored, here and in the services.
+An origin speaks only for its own users: EDUs about others are ignored, here and in the services.
 
 Spec: server-server API, "EDUs".
 """
@@ -30,7 +30,7 @@ Presence = Callable[[ServerName, JsonObject], Awaitable[None]]
 
 
 async def ignore_presence(origin: ServerName, content: JsonObject) -> None:
-    """Presence isn't kept."""
+    """Ignores presence, which isn't supported."""
 
 
 class FederationEdus:

@@ -1,18 +1,19 @@
-"""What other servers may ask of our users.
+"""Queries of other servers about local users.
 
 Rules:
 1. A server may see the devices of a user of ours, and claim their one-time keys, if it has a user
-   in a room that ours is joined to or knocks at. One that has only invited ours (anybody can), or
-   has a user in a room that ours is invited to, sees the devices and gets fallback keys: so
-   encryption to somebody who is just invited works, and nobody drains one-time keys of strangers.
-   (The spec names no rule; this is the narrowest one that keeps encrypted joins working.)
-2. A join that goes through another server is known there before it is stored here. While it is on
-   its way, the server that was asked to take it counts as one of the room. Others may have heard of
-   it and wait for it, as does a server that may not see a user at all: what lets it may be on its
-   way (`limits.KEY_QUERY_JOIN_WAIT_S`, `KEY_QUERY_WAIT_S`).
-3. In questions about several users, those whom the server may not see are left out, like unknown
-   ones. Where that leaves none, the question is refused: so the client that asked is told that it
-   failed, and asks again, instead of taking it that the user has no devices.
+   in a room that the local user is joined to or knocks on. A server that has only invited the user
+   (any server can), or has a user in a room that the user is invited to, sees the devices and gets
+   fallback keys: so encryption to an invited user works, and no server drains one-time keys of
+   strangers. (The spec defines no rule; this is the narrowest one that keeps encrypted joins
+   working.)
+2. A join that goes through another server is known there before it is stored here. Until then, the
+   server that was asked to take the join counts as a server of the room. For other servers the
+   answer waits, as it does for a server that may not see a user at all: the event that allows it
+   may be on its way (`limits.KEY_QUERY_JOIN_WAIT_S`, `KEY_QUERY_WAIT_S`).
+3. In queries about several users, those that the server may not see are left out, like unknown
+   ones. If none is left, the query is refused: so the client is told that it failed, and asks
+   again, instead of assuming that the user has no devices.
 4. Profiles and aliases are public; their services answer.
 
 Spec: server-server API, "Querying for information", "Device Management", "End-to-End Encryption".
@@ -38,7 +39,7 @@ AskDirectory = Callable[[RoomAlias], Awaitable[tuple[RoomId, Sequence[ServerName
 
 _LOOK_AGAIN_S = 0.1
 _AGREED = ("join", "knock")
-"""Memberships that come of the user's own wish."""
+"""Memberships that the user chose."""
 _CONCERNED = (*_AGREED, "invite")
 
 
@@ -64,7 +65,7 @@ class FederationQueries:
         self._profile, self._directory, self._arrivals = profile, directory, arrivals
 
     async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
-        """A user's profile, or one field of it."""
+        """Returns a user's profile, or one field of it."""
         if server_of(user_id) != self._server_name:
             raise Refused(404, "M_NOT_FOUND", "The user isn't of this server")
         try:
@@ -73,7 +74,7 @@ class FederationQueries:
             raise _refused(error) from error
 
     async def directory(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
-        """The room of an alias of ours and servers that are in it."""
+        """Returns the room of a local alias and servers that are in it."""
         if server_of(alias) != self._server_name:
             raise Refused(404, "M_NOT_FOUND", "The alias isn't of this server")
         try:
@@ -82,7 +83,7 @@ class FederationQueries:
             raise _refused(error) from error
 
     async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
-        """A user's devices; 403 where rule 1 doesn't allow it."""
+        """Returns a user's devices; 403 if rule 1 doesn't allow it."""
         if not await self._visible(origin, [user_id]):
             raise _not_shared()
         return await self._key_queries.devices_for_server(user_id)
@@ -90,7 +91,7 @@ class FederationQueries:
     async def keys_query(
         self, origin: ServerName, device_keys: Mapping[UserId, Sequence[DeviceId]]
     ) -> JsonObject:
-        """Device and cross-signing keys of those users whom the server may see."""
+        """Returns device and cross-signing keys of the users that the server may see."""
         visible = await self._some_visible(origin, device_keys)
         wanted = {user: ids for user, ids in device_keys.items() if user in visible}
         return await self._key_queries.query_for_server(wanted)
@@ -98,7 +99,7 @@ class FederationQueries:
     async def keys_claim(
         self, origin: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
     ) -> JsonObject:
-        """Claims keys of those users whom the server may see."""
+        """Claims keys of the users that the server may see."""
         visible = await self._some_visible(origin, one_time_keys)
         agreed = await self._seen(origin, visible, _AGREED, wait_s=0.0)
         found: JsonObject = {}
@@ -116,15 +117,14 @@ class FederationQueries:
     async def _some_visible(
         self, origin: ServerName, user_ids: Collection[UserId]
     ) -> frozenset[UserId]:
-        """As `_visible`. Raises Refused 403 where users of ours are asked about, but none of them
-        may be seen."""
+        """As `_visible`. Raises 403 if local users are queried, but none of them may be seen."""
         visible = await self._visible(origin, user_ids)
         if not visible and any(server_of(user) == self._server_name for user in user_ids):
             raise _not_shared()
         return visible
 
     async def _visible(self, origin: ServerName, user_ids: Collection[UserId]) -> frozenset[UserId]:
-        """Rules 1 and 2."""
+        """Returns the users that the server may see (rules 1 and 2)."""
         return await self._seen(origin, user_ids, _CONCERNED, wait_s=limits.KEY_QUERY_WAIT_S)
 
     async def _seen(
@@ -135,14 +135,14 @@ class FederationQueries:
         *,
         wait_s: float,
     ) -> frozenset[UserId]:
-        """The users for whom `_sees` holds, waited for: `wait_s`, or longer where a join is on its
-        way."""
+        """Returns the users for whom `_sees` holds, after a wait: `wait_s`, or longer if a join is
+        in progress."""
         hidden = {user for user in user_ids if server_of(user) == self._server_name}
         visible: set[UserId] = set()
         started_s = self._clock.monotonic_s()
         while hidden:
             waited_s = self._clock.monotonic_s() - started_s
-            # Asked before looking: what ends meanwhile is seen, or looked for again.
+            # Read before the check: a join that ends in the meantime is seen, or checked again.
             patient = {user for user in hidden if waited_s < self._wait_s(user, wait_s)}
             visible |= {user for user in hidden if await self._sees(origin, user, memberships)}
             hidden = patient - visible
@@ -157,8 +157,8 @@ class FederationQueries:
     async def _sees(
         self, origin: ServerName, user_id: UserId, memberships: Collection[str]
     ) -> bool:
-        """Is the server concerned with a room in which the user has one of some memberships, or
-        that the user is joining through it?"""
+        """Returns whether the server has a part in a room in which the user has one of some
+        memberships, or that the user is joining through it."""
         if self._arrivals.has_asked(user_id, origin):
             return True
         for room_id, one in (await self._memberships.of(user_id)).items():

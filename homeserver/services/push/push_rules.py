@@ -12,21 +12,21 @@ from homeserver.rules.push.push_rules_default import KINDS, default_rules
 
 
 class PushRules:
-    """Reads of push rules."""
+    """Reads push rules."""
 
     def ruleset(self, user_id: UserId) -> JsonObject:
-        """All rules: content of m.push_rules, and the answer of GET /pushrules/."""
+        """Returns all rules: content of m.push_rules, and the answer of GET /pushrules/."""
         return {"global": default_rules(user_id)}
 
     def of_kind(self, user_id: UserId, kind: str) -> list[JsonObject]:
-        """The rules of one kind, in order; 400 M_INVALID_PARAM for an unknown kind."""
+        """Returns the rules of one kind, in order; 400 M_INVALID_PARAM for an unknown kind."""
         if kind not in KINDS:
             raise invalid_param("The kind of push rule is unknown")
         found: list[JsonObject] = default_rules(user_id)[kind]
         return found
 
     def rule(self, user_id: UserId, kind: str, rule_id: str) -> JsonObject:
-        """One rule; 404 M_NOT_FOUND."""
+        """Returns one rule; 404 M_NOT_FOUND."""
         for rule in self.of_kind(user_id, kind):
             if rule["rule_id"] == rule_id:
                 return rule
