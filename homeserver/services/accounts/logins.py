@@ -45,7 +45,8 @@ class NewDevice(NamedTuple):
     address: str
 
     def check(self) -> None:
-        """Raises 400 M_INVALID_PARAM for a value that is empty, too long, or has a NUL character."""
+        """Raises 400 M_INVALID_PARAM for a value that is empty, too long, or has a NUL
+        character."""
         if (device_id := self.device_id) is not None:
             size = len(device_id.encode())
             if not 0 < size <= limits.DEVICE_ID_BYTES or "\0" in device_id:

@@ -37,7 +37,8 @@ class Passwords:
         self._stand_in: str | None = None
 
     async def hash(self, password: str) -> str:
-        """Returns the hash to store. Raises 400 M_INVALID_PARAM for an empty or over-long password."""
+        """Returns the hash to store. Raises 400 M_INVALID_PARAM for an empty or over-long
+        password."""
         if not password:
             raise invalid_param("The password is empty")
         if len(password.encode()) > limits.PASSWORD_BYTES:
@@ -45,7 +46,8 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(password))
 
     async def is_right(self, password: str, password_hash: str | None) -> bool:
-        """Returns whether a password matches a stored hash; None never matches, and takes as long."""
+        """Returns whether a password matches a stored hash; None never matches, and takes as
+        long."""
         if len(password.encode()) > limits.PASSWORD_BYTES:
             return False
         return await self._run(lambda: self._verify(password, password_hash))

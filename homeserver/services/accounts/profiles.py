@@ -65,7 +65,8 @@ class Profiles:
         return {key: profile[key]}
 
     async def local(self, user_id: UserId) -> JsonObject:
-        """Returns the profile of a local user, for our clients and for other servers. Raises 404."""
+        """Returns the profile of a local user, for our clients and for other servers. Raises
+        404."""
         async with self._database.connection() as connection:
             stored = await profiles.load(connection, user_id)
         if stored is None:

@@ -50,7 +50,8 @@ def configured_rates(settings: RateLimitSettings) -> dict[Limit, Rate]:
 
 
 def limit_exceeded(wait_s: float) -> MatrixError:
-    """Returns 429 M_LIMIT_EXCEEDED (spec: "Rate limiting"), in milliseconds and in whole seconds."""
+    """Returns 429 M_LIMIT_EXCEEDED (spec: "Rate limiting"), in milliseconds and in whole
+    seconds."""
     return MatrixError(
         429,
         "M_LIMIT_EXCEEDED",

@@ -144,7 +144,8 @@ class Receipts:
         return last is None or order > last
 
     async def receive(self, origin: ServerName, content: JsonObject) -> None:
-        """Handles an m.receipt EDU: receipts of users of `origin` in rooms that they are joined to."""
+        """Handles an m.receipt EDU: receipts of users of `origin` in rooms that they are joined
+        to."""
         entries: list[Entry] = []
         for room, by_kind in content.items():
             room_id = RoomId(room)
