@@ -18,28 +18,28 @@ from federation.ports import (
     UserQueries,
 )
 from federation.transport.acl import ServerAcls
-from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.events.event_fetcher import EventFetcher
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.inbound.backfill import Backfiller
 from federation.transport.inbound.backlog import InboxPorts
+from federation.transport.inbound.departures import Departures
 from federation.transport.inbound.edus import EduReceiver
 from federation.transport.inbound.gap_filler import GapFiller
 from federation.transport.inbound.inbox import Inbox
 from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
-from federation.transport.joining.departures import Departures
+from federation.transport.joining.arrivals import Arrivals
 from federation.transport.joining.invite_states import InviteStates
 from federation.transport.joining.joining import Joining
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.client import FederationClient
 from federation.transport.requests.dialer import Dialer, build_tls_context
-from federation.transport.requests.event_fetcher import EventFetcher
 from federation.transport.requests.keyring import Keyring
 from federation.transport.requests.queries import Queries
 from federation.transport.requests.resolve import ServerResolver, SystemNames
 from federation.transport.requests.well_known import WellKnown
 from federation.transport.routes.table import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbour
-from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import Engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.services.encryption.device_list_edus import StoredListEdus

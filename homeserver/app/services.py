@@ -11,7 +11,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.ports import Clock, Refused
-from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.joining.arrivals import Arrivals
 from federation.transport.requests.client import FederationError
 from homeserver.app.engine import Engine
 from homeserver.app.federation import OutboundFederation

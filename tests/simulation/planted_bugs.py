@@ -17,7 +17,7 @@ from federation.events import event as event_module
 from federation.events.ids import EventId, ServerName, StateKey
 from federation.graph import admission
 from federation.graph.admission import Accepted
-from federation.transport import signature_checks
+from federation.transport.events import signature_checks
 from federation.transport.outbox import Outbox
 from homeserver.engine.local import stager
 from homeserver.engine.local.stager import Stager

@@ -27,25 +27,25 @@ from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
 from federation.transport.acl import ServerAcls
-from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.events.event_fetcher import EventFetcher
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.inbound.backfill import Backfiller
 from federation.transport.inbound.backlog import InboxPorts
+from federation.transport.inbound.departures import Departures
 from federation.transport.inbound.edus import EduReceiver
 from federation.transport.inbound.gap_filler import GapFiller
 from federation.transport.inbound.inbox import Inbox
 from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
-from federation.transport.joining.departures import Departures
+from federation.transport.joining.arrivals import Arrivals
 from federation.transport.joining.invite_states import InviteStates
 from federation.transport.joining.joining import Joining
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.client import FederationClient
 from federation.transport.requests.dialer import HttpResponse, Outgoing
-from federation.transport.requests.event_fetcher import EventFetcher
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler
-from federation.transport.signature_checks import SignatureChecker
 from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.local.writer import Signer

@@ -14,9 +14,9 @@ from federation.events.room_versions import room_version
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from federation.ports import Refused
+from federation.transport.events.event_fetcher import RoomRef
 from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
-from federation.transport.requests.event_fetcher import RoomRef
 from homeserver.engine.rooms.room import Room
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user

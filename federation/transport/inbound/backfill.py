@@ -26,6 +26,7 @@ from federation.limits import (
     SERVERS_ASKED_MAX,
 )
 from federation.ports import EventStore, RoomWriter
+from federation.transport.events.event_fetcher import EventFetcher, RoomRef
 from federation.transport.inbound.gap_filler import take_ancestors
 from federation.transport.requests.client import (
     FederationClient,
@@ -34,7 +35,6 @@ from federation.transport.requests.client import (
     build_target,
 )
 from federation.transport.requests.dialer import Bounds
-from federation.transport.requests.event_fetcher import EventFetcher, RoomRef
 
 _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=BACKFILL_ANSWER_BYTES_MAX)
 _AUTH_CHAINS_FETCHED_MAX = 5

@@ -59,10 +59,10 @@ from federation.ports import (
     PolicyServerChanged,
     RoomWriter,
 )
+from federation.transport.events.event_fetcher import EventFetcher, RoomRef
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.inbound.policy_servers import PolicyAnswer, Recommendations
 from federation.transport.requests.client import FederationError
-from federation.transport.requests.event_fetcher import EventFetcher, RoomRef
-from federation.transport.signature_checks import SignatureChecker
 
 _V1 = "/_matrix/federation/v1"
 

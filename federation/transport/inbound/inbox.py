@@ -32,12 +32,12 @@ from federation.limits import (
 )
 from federation.ports import Refused, WaitingEvent
 from federation.transport.acl import ServerAcls
-from federation.transport.inbound.arrivals import Arrivals
 from federation.transport.inbound.backlog import Backlog, InboxPorts, too_much
+from federation.transport.inbound.departures import Departures, NotForUs
 from federation.transport.inbound.edus import EduReceiver, before_events
 from federation.transport.inbound.gap_filler import GapFiller, NotAtHand
 from federation.transport.inbound.transactions import ReceivedPdu, Transaction
-from federation.transport.joining.departures import Departures, NotForUs
+from federation.transport.joining.arrivals import Arrivals
 from federation.transport.scheduling.counters import lower
 
 _log = logging.getLogger(__name__)

@@ -35,11 +35,11 @@ from federation.limits import (
     STRIPPED_STATE_EVENTS_MAX,
 )
 from federation.ports import Refused
-from federation.transport.joining.bulk import RoomRef, parse_pieces
+from federation.transport.events.bulk import RoomRef, parse_pieces
+from federation.transport.events.event_fetcher import EventFetcher
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.requests.answers import decode_shallow
 from federation.transport.requests.client import FederationError
-from federation.transport.requests.event_fetcher import EventFetcher
-from federation.transport.signature_checks import SignatureChecker
 
 _FIRST = (
     "m.room.create",

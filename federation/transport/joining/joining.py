@@ -45,8 +45,10 @@ from federation.limits import (
     STRIPPED_STATE_EVENTS_MAX,
 )
 from federation.ports import Clock, JoinedRoom, OutsideRooms, RoomWriter
-from federation.transport.inbound.arrivals import Arrival, Arrivals
-from federation.transport.joining.bulk import EventReader, RoomRef
+from federation.transport.events.bulk import EventReader, RoomRef
+from federation.transport.events.event_fetcher import CheckedEvents, EventFetcher
+from federation.transport.events.signature_checks import SignatureChecker
+from federation.transport.joining.arrivals import Arrival, Arrivals
 from federation.transport.joining.failures import (
     JoiningFailed,
     Unusable,
@@ -62,9 +64,7 @@ from federation.transport.requests.client import (
     build_target,
 )
 from federation.transport.requests.dialer import Bounds
-from federation.transport.requests.event_fetcher import CheckedEvents, EventFetcher
 from federation.transport.requests.queries import parse_servers
-from federation.transport.signature_checks import SignatureChecker
 
 _V1 = "/_matrix/federation/v1"
 _V2 = "/_matrix/federation/v2"

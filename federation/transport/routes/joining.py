@@ -36,12 +36,12 @@ from federation.ports import (
     ResidentAnswer,
     RoomWriter,
 )
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.inbound.policy_servers import Recommendations
 from federation.transport.joining.invite_states import InviteStates
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, fragments, pdus
 from federation.transport.routes.room_access import ServerRoomAccess, parse_own_user, parse_room
-from federation.transport.signature_checks import SignatureChecker
 
 _V1 = "/_matrix/federation/v1"
 _V2 = "/_matrix/federation/v2"

@@ -27,6 +27,7 @@ from federation.ports import (
     UserQueries,
 )
 from federation.transport.acl import ServerAcls
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.inbound.inbox import Inbox
 from federation.transport.inbound.policy_servers import Recommendations
 from federation.transport.inbound.transactions import TransactionReader
@@ -41,7 +42,6 @@ from federation.transport.routes.notary import Notary
 from federation.transport.routes.room_access import ServerRoomAccess
 from federation.transport.routes.rooms import RoomRoutes
 from federation.transport.routes.users import UserRoutes
-from federation.transport.signature_checks import SignatureChecker
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import orjson
@@ -33,6 +34,14 @@ PUSH_RULES = "m.push_rules"
 _SERVER_MANAGED = frozenset({"m.fully_read", PUSH_RULES})
 TAGS = "m.tag"
 DIRECT = "m.direct"
+
+
+class AccountDataSource(Protocol):
+    """Account data as syncs read it."""
+
+    async def between(
+        self, user_id: UserId, *, after: int, up_to: int
+    ) -> Sequence[AccountData]: ...
 
 
 class AccountDataService:

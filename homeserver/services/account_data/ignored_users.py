@@ -16,7 +16,7 @@ from homeserver import limits
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import AccountDataEntry
 from homeserver.engine.log.tail import Placed
-from homeserver.services.sync.sources import AccountDataSource
+from homeserver.services.account_data.account_data import AccountDataSource
 
 IGNORED_USER_LIST = "m.ignored_user_list"
 

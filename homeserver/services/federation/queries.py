@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId, server_of
 from federation.ports import Clock, Refused, UserDevices
-from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
 from homeserver.errors import MatrixError
 from homeserver.services.encryption.key_queries import KeyQueries

@@ -23,6 +23,7 @@ from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.errors import MatrixError
 
+REDACTION = "m.room.redaction"
 CREATE: StateKey = ("m.room.create", "")
 JOIN_RULES: StateKey = ("m.room.join_rules", "")
 POWER_LEVELS: StateKey = ("m.room.power_levels", "")

@@ -31,11 +31,11 @@ from homeserver.services.rooms.membership import MEMBER
 from homeserver.services.rooms.room_access import (
     CANONICAL_ALIAS,
     NOT_IN_ROOM,
+    REDACTION,
     RoomAccess,
     RoomContext,
     as_forbidden,
 )
-from homeserver.services.timeline.visibility import REDACTION
 
 _LOG = 1  # this server has one log
 

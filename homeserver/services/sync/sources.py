@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from federation.events.ids import DeviceId, RoomId, UserId
+from homeserver.services.account_data.account_data import AccountDataSource
 from homeserver.services.ephemeral.typing import TypingToken
-from homeserver.storage.account_data.account_data import AccountData
 from homeserver.storage.ephemeral.receipts import ReceiptRow
 
 
@@ -52,14 +52,6 @@ class KeyCountSource(Protocol):
     """One-time keys of a device. Answered from memory as a rule: every sync asks."""
 
     async def counts(self, user_id: UserId, device_id: DeviceId) -> UnusedKeys: ...
-
-
-class AccountDataSource(Protocol):
-    """A user's account data."""
-
-    async def between(
-        self, user_id: UserId, *, after: int, up_to: int
-    ) -> Sequence[AccountData]: ...
 
 
 class ReceiptSource(Protocol):

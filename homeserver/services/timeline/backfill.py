@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from federation.events.event import Event
 from federation.events.ids import ServerName, server_of
+from federation.transport.events.event_fetcher import RoomRef
 from federation.transport.inbound.backfill import Backfiller
-from federation.transport.requests.event_fetcher import RoomRef
 from homeserver import limits
 from homeserver.engine.rooms.rooms import Room
 

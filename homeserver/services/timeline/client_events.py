@@ -24,7 +24,7 @@ from homeserver.engine.log.entries import EventEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import dump_any, load_any
-from homeserver.rules.sync.filters import select_fields
+from homeserver.rules.sync.filters import EventFilter, select_fields
 
 
 class Seen(NamedTuple):
@@ -161,3 +161,11 @@ def json_list(parts: Sequence[bytes]) -> bytes:
 def json_object(members: Sequence[tuple[str, bytes]]) -> bytes:
     """A JSON object of values that are JSON already."""
     return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(key), value) for key, value in members)
+
+
+def allows(wanted: EventFilter, entry: EventEntry) -> bool:
+    """Returns whether a filter lets an event through."""
+    event = entry.event
+    return wanted.allows_room(event.room_id) and wanted.allows(
+        event.type, event.sender, "url" in event.content
+    )

@@ -33,10 +33,10 @@ from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Order, Point, SyncToken, just_after, just_before
 from homeserver.services.accounts.requester import Requester
-from homeserver.services.sync.rooms.timelines import allows
 from homeserver.services.timeline.client_events import (
     Seen,
     Viewer,
+    allows,
     json_list,
     json_object,
     load_extras,

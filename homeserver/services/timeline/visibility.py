@@ -36,9 +36,9 @@ from homeserver.rules.timeline.visibility import (
     may_see,
     membership_of,
 )
+from homeserver.services.rooms.room_access import REDACTION
 from homeserver.services.timeline.client_events import Seen
 
-REDACTION = "m.room.redaction"
 MEMBER = "m.room.member"
 _UNKNOWN = (Moment(JOINED, "leave"), Moment(JOINED, "leave"))
 _ALWAYS: Order = (2**62, 0)

@@ -22,7 +22,8 @@ from federation.limits import (
     NOTARY_FETCHES_BURST,
     NOTARY_FETCHES_PER_REQUEST_MAX,
 )
-from federation.transport.requests import dialer, event_fetcher, keyring
+from federation.transport.events import event_fetcher
+from federation.transport.requests import dialer, keyring
 from federation.transport.requests.dialer import Bounds
 from tests.hostile.clients.running_server import Reply, running
 from tests.hostile.peers.conftest import World

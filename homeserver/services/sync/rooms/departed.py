@@ -31,9 +31,8 @@ from homeserver.services.sync.rooms.timelines import (
     RoomReader,
     SyncTimeline,
     Timelines,
-    allows,
 )
-from homeserver.services.timeline.client_events import Seen
+from homeserver.services.timeline.client_events import Seen, allows
 
 _MEMBER = "m.room.member"
 

@@ -28,9 +28,9 @@ from homeserver.engine.rooms.rooms import Room, Rooms, RoomView
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync import sync_diff
 from homeserver.rules.sync.filters import EventFilter
+from homeserver.services.rooms.room_access import REDACTION
 from homeserver.services.sync.plans import SyncScope
 from homeserver.services.sync.rooms.timelines import SyncTimeline
-from homeserver.services.timeline.visibility import REDACTION
 
 NAMING_KEYS: Mapping[StateKey, str] = {
     ("m.room.name", ""): "name",

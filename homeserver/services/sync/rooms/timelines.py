@@ -22,13 +22,12 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, UserId
 from homeserver import limits
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import EventEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Point, just_after, just_before
-from homeserver.services.timeline.client_events import Seen
+from homeserver.services.timeline.client_events import Seen, allows
 from homeserver.services.timeline.visibility import Visibility
 
 _READ_ON = 5  # times as many are read when a filter, or who may see what, leaves too few
@@ -172,14 +171,6 @@ def _is_wanted(seen: Seen, wanted: EventFilter, ignored: frozenset[str]) -> bool
 def _is_ignored(seen: Seen, ignored: frozenset[str]) -> bool:
     event = seen.entry.event
     return event.state_key is None and event.sender in ignored
-
-
-def allows(wanted: EventFilter, entry: EventEntry) -> bool:
-    """Does a filter let an event through?"""
-    event = entry.event
-    return wanted.allows_room(event.room_id) and wanted.allows(
-        event.type, event.sender, "url" in event.content
-    )
 
 
 def _follows(room: Room, event: Event, ids: Collection[EventId]) -> bool:

@@ -13,9 +13,9 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.limits import BACKFILL_STATES_MAX
 from federation.ports import StoredEvent
+from federation.transport.events.event_fetcher import RoomRef
 from federation.transport.inbound.backfill import Backfiller
 from federation.transport.requests.client import FailureKind, FederationError
-from federation.transport.requests.event_fetcher import RoomRef
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 
 V10 = room_version("10")

@@ -13,7 +13,7 @@ from federation.events.event import Event
 from federation.events.ids import RoomId
 from federation.limits import INBOX_LANES_PER_EVENT_MAX, INBOX_WAITING_RESERVED
 from federation.ports import Refused
-from federation.transport.requests import event_fetcher
+from federation.transport.events import event_fetcher
 from federation.transport.requests.dialer import Bounds
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until

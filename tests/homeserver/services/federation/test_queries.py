@@ -9,7 +9,7 @@ import pytest
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.ports import EduSink, Refused, UserQueries
-from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.log.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry

@@ -7,8 +7,8 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
+from federation.transport.events.event_fetcher import RoomRef
 from federation.transport.inbound.backfill import Backfiller
-from federation.transport.requests.event_fetcher import RoomRef
 from homeserver.engine.rooms.rooms import Room
 from homeserver.services.timeline.backfill import RoomBackfill, choose_servers
 

@@ -34,7 +34,7 @@ from federation.graph.admission import (
 from federation.graph.policy_servers import POLICY_KEY_ID
 from federation.limits import NESTING_MAX
 from federation.ports import StoredServerKey
-from federation.transport.joining.bulk import in_a_thread, in_threads
+from federation.transport.events.bulk import in_a_thread, in_threads
 from federation.transport.requests.key_documents import KeyWanted, is_usable
 from federation.transport.requests.keyring import Keyring
 

@@ -49,7 +49,8 @@ from federation.limits import (
 )
 from federation.ports import Clock, EventStore, RoomWriter
 from federation.ports import StoredEvent as StoredEvent
-from federation.transport.joining.bulk import EventReader, RoomRef, in_a_thread, parse_pieces
+from federation.transport.events.bulk import EventReader, RoomRef, in_a_thread, parse_pieces
+from federation.transport.events.signature_checks import SignatureChecker, Signers
 from federation.transport.requests.answers import AnswerReader, Wanted
 from federation.transport.requests.client import (
     FailureKind,
@@ -60,7 +61,6 @@ from federation.transport.requests.client import (
 )
 from federation.transport.requests.dialer import Bounds
 from federation.transport.scheduling.slow_servers import SlowServers
-from federation.transport.signature_checks import SignatureChecker, Signers
 
 _V1 = "/_matrix/federation/v1"
 _EVENT_BOUNDS = Bounds(bytes_max=EVENT_ANSWER_BYTES_MAX)

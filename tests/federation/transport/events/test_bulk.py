@@ -18,8 +18,8 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signatures import signature_payload
 from federation.graph.admission import signature_requirements
 from federation.limits import EVENTS_PER_BATCH, KEPT_CONTAINERS_PER_EVENT
-from federation.transport.joining import bulk
-from federation.transport.joining.bulk import EventReader, RoomRef, in_threads, parse_pieces
+from federation.transport.events import bulk
+from federation.transport.events.bulk import EventReader, RoomRef, in_threads, parse_pieces
 from tests.federation.graph.room_builder import ALICE, Room
 
 

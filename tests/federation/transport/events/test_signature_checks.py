@@ -11,7 +11,7 @@ from federation.events.ids import EventId, UserId
 from federation.graph.admission import DropReason, signature_requirements
 from federation.graph.building import EventDraft, build_event
 from federation.limits import EVENTS_PER_BATCH, KEY_VALIDITY_MS_MAX
-from federation.transport import signature_checks
+from federation.transport.events import signature_checks
 from tests.federation.transport.loopback import Peer, loopback
 from tests.hostile.loop_steps import counted_steps
 

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 
 from federation.events.ids import RoomId, ServerName, UserId
-from federation.transport.inbound.arrivals import Arrivals
+from federation.transport.joining.arrivals import Arrivals
 
 ROOM, OTHER_ROOM = RoomId("!room:there.test"), RoomId("!other:there.test")
 ALICE, ANNA = UserId("@alice:here.test"), UserId("@anna:here.test")
@@ -32,7 +32,7 @@ async def test_the_wait_for_a_room_is_bounded() -> None:
     arrivals = Arrivals()
     with (
         arrivals.joining(ROOM, ALICE),
-        patch("federation.transport.inbound.arrivals.ARRIVAL_WAIT_S_MAX", 0),
+        patch("federation.transport.joining.arrivals.ARRIVAL_WAIT_S_MAX", 0),
     ):
         assert not await arrivals.are_over(ROOM)
 

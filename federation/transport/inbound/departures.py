@@ -26,8 +26,8 @@ from federation.events.ids import (
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import DropReason
 from federation.ports import OutsideMembership, OutsideRooms
+from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.inbound.transactions import ReceivedPdu
-from federation.transport.signature_checks import SignatureChecker
 
 _ENDS = ("leave", "ban")
 

@@ -1,0 +1,1 @@
+"""Events of other servers: fetched, cut out of long answers, their signatures checked."""
