@@ -1,6 +1,6 @@
-"""The client-server edge: HTTP in, services called, HTTP out.
+"""The client-server API over HTTP.
 
-`routes` is one table; `dispatch` finds a route in it; `server` runs it; `request` and `answer` are
-what a handler sees. Handlers are thin: they read a request's parts, call one service and shape the
-answer. Nothing here knows SQL or decides rights.
+`routes` is one table; `dispatch` finds a route in it; `server` runs it; handlers work with
+`request` and `response`. Handlers are thin: they read a request's parts, call one service and build
+the response. Nothing here contains SQL or decides on permissions.
 """

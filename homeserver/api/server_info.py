@@ -1,11 +1,12 @@
-"""What this server is and can: versions, capabilities, discovery, and what it has none of.
+"""Information about this server: versions, capabilities, discovery, and empty answers for
+unsupported features.
 
 Rules:
-1. `/versions` names the versions of the specification whose endpoints clients may count on. A
-   client takes v1.4 for threads and v1.11 for authenticated media, so a version is listed when
-   what clients conclude from it is there.
-2. An empty answer is given only where it is true: no TURN server, no bridged networks, no pushers
-   and no key backup. Clients ask for these at each start and take another error for a fault.
+1. `/versions` lists the versions of the specification whose endpoints clients may rely on. A client
+   takes v1.4 for threads and v1.11 for authenticated media, so a version is listed once the
+   features that clients infer from it are supported.
+2. An empty answer is given only if it is true: no TURN server, no bridged networks, no pushers and
+   no key backup. Clients request these at each start and treat another error as a fault.
 
 Spec: client-server API, "API Versions", "Well-known URIs", "Capabilities negotiation".
 """
@@ -19,11 +20,11 @@ from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import not_found
 
 SPEC_VERSIONS = ("v1.1",)
-"""Not v1.2 yet: that has room hierarchies."""
+"""v1.2 is missing: it has room hierarchies, which aren't supported yet."""
 
 
 class ServerInfoApi:
-    """Handlers that tell what the configuration says."""
+    """Handlers of answers that follow from the configuration."""
 
     def __init__(
         self, *, public_baseurl: str, default_room_version: str, delegated_name: str = ""

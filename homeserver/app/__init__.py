@@ -1,7 +1,7 @@
-"""Joins everything together: the only place that makes the server's objects.
+"""Wires the server: the only package that creates its objects.
 
-`run` serves a configuration until SIGINT or SIGTERM. The parts are made in `engine`, `federation`
-and `services`, each from what was made before; `server` starts and stops them in order.
+`run` serves a configuration until SIGINT or SIGTERM. The parts are created in `engine`,
+`federation` and `services`, each from the ones before; `server` starts and stops them in order.
 """
 
 from __future__ import annotations

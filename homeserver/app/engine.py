@@ -1,4 +1,4 @@
-"""Makes the room engine over a database."""
+"""Creates the room engine over a database."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def make_engine(
     policies: PolicySigner | None = None,
     metrics: Metrics | None = None,
 ) -> Engine:
-    """The engine over PostgreSQL. *Precondition:* the schema is up to date."""
+    """Creates the engine over PostgreSQL. *Precondition:* the schema is up to date."""
     store = PostgresStore(database)
     parts = await build_engine(store, server_name, key, clock, policies=policies, metrics=metrics)
     return Engine(
@@ -104,8 +104,8 @@ async def build_engine(
     random_bytes: RandomBytes = os.urandom,
     metrics: Metrics | None = None,
 ) -> RoomEngine:
-    """Takes over the log and makes the engine on it. Without `policies` nobody can send in rooms
-    that use a policy server; without `metrics` it counts for itself."""
+    """Takes over the log and creates the engine on it. Without `policies` no user can send in rooms
+    that use a policy server; without `metrics` it has a registry of its own."""
     metrics = metrics or MetricsStore()
     owned = await store.log.take_over(random_bytes(8).hex())
     committer = Committer(store, owned)

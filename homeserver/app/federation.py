@@ -1,5 +1,5 @@
-"""Makes the federation side: the line to other servers first (the engine asks policy servers),
-then the way out (services use it), then the way in."""
+"""Creates the federation side: requests to other servers first (the engine asks policy servers),
+then the outbound part (services use it), then the inbound part."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from homeserver.supervisor import Supervisor
 
 @dataclass(frozen=True, slots=True)
 class FederationContext:
-    """What every part may use."""
+    """The objects that every part may use."""
 
     settings: FederationSettings
     key: SigningKey
@@ -74,7 +74,7 @@ class FederationRequests:
 
 @dataclass(frozen=True, slots=True)
 class OutboundFederation:
-    """Asking other servers."""
+    """The outbound part: exchanges and queries."""
 
     line: FederationRequests
     keyring: Keyring
@@ -89,7 +89,7 @@ class OutboundFederation:
 
 @dataclass(frozen=True, slots=True)
 class InboundFederation:
-    """Being asked, and delivering."""
+    """The inbound part: endpoints and delivery."""
 
     routes: FederationRoutes
     inbox: Inbox
@@ -99,7 +99,7 @@ class InboundFederation:
 def _neighbours(name: ServerName, database: Database, backoffs: Backoffs) -> IsNeighbour:
     async def is_neighbour(server: ServerName) -> bool:
         if backoffs.of(server) is not None:
-            return False  # it would only hold a place
+            return False  # A lost one would only occupy a place.
         async with database.connection() as connection:
             return await shares_room(connection, name, server)
 
@@ -107,7 +107,7 @@ def _neighbours(name: ServerName, database: Database, backoffs: Backoffs) -> IsN
 
 
 def make_requests(around: FederationContext, database: Database) -> FederationRequests:
-    """The client, with its names, addresses and certificates."""
+    """Creates the client, with its names, addresses and certificates."""
     settings, clock = around.settings, around.clock
     tls = build_tls_context(settings.ca_paths, verify=settings.verify_tls)
     dialer = Dialer(tls, allow_private=settings.allow_private_addresses)
@@ -129,7 +129,7 @@ def make_requests(around: FederationContext, database: Database) -> FederationRe
 def make_outbound(
     around: FederationContext, engine: Engine, line: FederationRequests
 ) -> OutboundFederation:
-    """The keys and the exchanges."""
+    """Creates the keys and the exchanges."""
     settings, clock, client = around.settings, around.clock, line.client
     keyring = Keyring(
         settings, around.key, store=ServerKeys(engine.database), client=client, clock=clock
@@ -184,7 +184,7 @@ def make_inbound(
     edus: EduSink,
     invites: InviteGate,
 ) -> InboundFederation:
-    """The endpoints, the inbox and the outbox."""
+    """Creates the endpoints, the inbox and the outbox."""
     name, clock, metrics = around.settings.server_name, around.clock, around.metrics
     spawn: Callable[..., None] = around.supervisor.spawn
     acls = ServerAcls(engine.events)

@@ -1,4 +1,4 @@
-"""Makes what watches over the members of rooms: what membership knows of users, and guests."""
+"""Creates the services about members of rooms: the user facts that membership needs, and guests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from homeserver.services.rooms.successions import Move, Successions
 
 
 def make_guests(engine: Engine, membership: Membership, clock: Clock) -> GuestStays:
-    """What has guests leave rooms that are closed to them; it follows the log."""
+    """Creates the service that makes guests leave closed rooms; it follows the log."""
     guests = GuestStays(
         engine.database,
         RoomAccess(RoomContext(engine.rooms, engine.memberships, engine.writer)),
@@ -28,7 +28,7 @@ def make_guests(engine: Engine, membership: Membership, clock: Clock) -> GuestSt
 def make_people_of_rooms(
     engine: Engine, own: ServerName, profiles: Profiles, move: Move
 ) -> MemberDirectory:
-    """What membership needs to know of users."""
+    """Creates the user facts that membership needs."""
     successions = Successions(engine.rooms, engine.memberships, move)
     blocked = InvitePermission(engine.database).is_blocked
     return MemberDirectory(own, profiles.local, blocked, successions.joined)

@@ -1,4 +1,4 @@
-"""Puts the client-server API over the services."""
+"""Creates the client-server API over the services."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Api(Protocol):
 
 
 def make_routes(services: Services, config: Config) -> list[Route]:
-    """The one table of client routes."""
+    """Returns the table of client routes."""
     devicework, people, rooms = services.devicework, services.people, services.rooms
     filters, tokens = services.filters, PageTokens(services.log_history)
     own = ServerName(config.server_name)

@@ -1,12 +1,12 @@
 """Starts one server from its configuration, and stops it in order.
 
 Rules:
-1. Sockets open last, when requests can be answered; they close first. Whether they can be opened
-   is seen before anything else is touched.
-2. A stop lets what was accepted be stored: the committer ends with an empty queue, and only then
-   do tasks, connections and the embedded database end.
-3. The signing key is made only for a server that has no history yet: another key under the same
-   name would make what it said before unprovable.
+1. Sockets open last, when requests can be answered; they close first. Whether they can be opened is
+   checked before anything else.
+2. A stop stores all accepted changes: the committer ends with an empty queue, and only then tasks,
+   connections and the embedded database end.
+3. The signing key is created only for a server without history: with another key under the same
+   name its earlier events could not be verified.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 
 class CanNotStart(Exception):
-    """The server can't start; the text says why and what to do."""
+    """The server can't start; the text gives the reason and the remedy."""
 
 
 def run_until_signal(config: Config) -> int:
@@ -94,7 +94,7 @@ async def _run(config: Config) -> int:
 async def serving(
     config: Config, *, on_lost: Callable[[], None] | None = None
 ) -> AsyncIterator[Services]:
-    """A running server, as long as the block lasts."""
+    """Runs a server as long as the block lasts."""
     async with AsyncExitStack() as stack:
         raise_file_limit()
         clock, metrics, ending = SystemClock(), MetricsStore(), _Ending()
@@ -169,7 +169,7 @@ def raise_file_limit() -> None:
 
 
 def _check_addresses(config: Config) -> None:
-    """A second start by mistake ends here, before it takes the log from the one that runs. Raises
+    """Detects a second start by mistake, before it takes the log from the running process. Raises
     CanNotStart."""
     listeners = list(config.listeners)
     if config.metrics.address:
@@ -210,14 +210,14 @@ def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: Log
 
 
 async def _stop(committer: Committer, supervisor: Supervisor) -> None:
-    """What was accepted is stored; then the tasks end."""
+    """Stores all accepted changes; then ends the tasks."""
     await committer.close(limits.LOG_CLOSE_S)
     await supervisor.stop()
     await committer.disconnect()
 
 
 def _settle_memory() -> None:
-    """What is there now stays: the garbage collector needn't walk it again. What comes later is
+    """Freezes the present objects: the garbage collector needn't walk them again. Later ones are
     mostly freed by reference counts, so it looks for cycles less often."""
     gc.collect()
     gc.freeze()
@@ -225,14 +225,14 @@ def _settle_memory() -> None:
 
 
 class _Ending:
-    """A stop takes under 5 s in all, also when the database stalls: its steps share that time."""
+    """The steps of a stop, which share a time of under 5 s, also if the database stalls."""
 
     def __init__(self) -> None:
         self._deadline: float | None = None
 
     async def step(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Carries out one step; given up, logged, when it takes too long or the database is
-        away."""
+        """Runs one step; it is abandoned, and logged, if it takes too long or the database is
+        unavailable."""
         loop = asyncio.get_running_loop()
         if self._deadline is None:
             self._deadline = loop.time() + limits.STOP_S
@@ -258,7 +258,7 @@ async def _open_database(config: Config, stack: AsyncExitStack, ending: _Ending)
 
 
 async def _signing_key(path: Path, database: Database) -> SigningKey:
-    """Our key from its file; made, with its file, for a server without history."""
+    """Returns our key from its file; created, with its file, for a server without history."""
     async with database.connection() as connection:
         has_history = bool(await connection.fetchval("SELECT count(*) FROM logs"))
     return await asyncio.to_thread(_load_or_make_key, path, has_history)

@@ -1,4 +1,4 @@
-"""Makes the services."""
+"""Creates the services."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ from homeserver.services.timeline.visibility import Visibility
 
 @dataclass(frozen=True, slots=True)
 class EncryptionServices:
-    """Keys, lists and messages of devices, and what passes."""
+    """Keys, lists and messages of devices, and ephemeral data."""
 
     keys: Keys
     key_queries: KeyQueries
@@ -106,7 +106,7 @@ class PeopleServices:
 
 @dataclass(frozen=True, slots=True)
 class RoomServices:
-    """What clients do in rooms."""
+    """Operations of clients in rooms."""
 
     creation: RoomCreation
     membership: Membership
@@ -124,7 +124,7 @@ class RoomServices:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything between the engine and the edges."""
+    """Everything between the engine and the HTTP layer."""
 
     devicework: EncryptionServices
     people: PeopleServices
@@ -138,7 +138,7 @@ class Services:
 
 
 class _Questions:
-    """Questions to other servers, their failures turned into answers for our clients."""
+    """Queries to other servers, their failures turned into errors for our clients."""
 
     def __init__(self, way_out: OutboundFederation) -> None:
         self._queries = way_out.queries
@@ -159,7 +159,7 @@ def _as_answer(error: FederationError) -> MatrixError:
 def make_devicework(
     engine: Engine, way_out: OutboundFederation, own: ServerName, clock: Clock
 ) -> EncryptionServices:
-    """The services about devices; those that follow the log are subscribed to it."""
+    """Creates the services about devices; those that follow the log are subscribed to it."""
     database, committer, rooms = engine.database, engine.committer, engine.rooms
     names = OwnDeviceNames(database)
     position = committer.position
@@ -260,7 +260,7 @@ def make_people(
     departures: AccountDepartures,
     shared_tokens: Sequence[str],
 ) -> PeopleServices:
-    """Accounts and what belongs to them."""
+    """Creates the services of accounts."""
     database, committer = engine.database, engine.committer
     passwords = Passwords(os.urandom)
     tokens = Tokens(database, os.urandom)
@@ -290,7 +290,7 @@ def make_people(
 def make_joining(
     engine: Engine, way_out: OutboundFederation, signer: Signer, clock: Clock
 ) -> DurableJoining:
-    """Membership changes by way of other servers."""
+    """Creates membership changes through other servers."""
     entrance = RoomWriters(engine.rooms, engine.remote_event_writer)
     rooms = RemoteMemberships(
         way_out.joining,
@@ -319,7 +319,7 @@ def make_rooms(
     signer: Signer,
     limiter: RateLimiter,
 ) -> RoomServices:
-    """What clients do in rooms, and how they read them."""
+    """Creates the services about rooms and their timelines."""
     own = people.server_name
     room_engine = RoomContext(engine.rooms, engine.memberships, engine.writer)
     directory = Directory(
@@ -386,7 +386,7 @@ def make_queries(
     clock: Clock,
     arrivals: Arrivals,
 ) -> FederationQueries:
-    """What other servers may ask of our users."""
+    """Creates the queries of other servers about local users."""
 
     async def ask_directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
         try:
@@ -425,7 +425,7 @@ def make_services(
     clock: Clock,
     limiter: RateLimiter,
 ) -> Services:
-    """All services, the sinks of federation, and the table of client routes."""
+    """Creates all services, the sinks of federation, and the table of client routes."""
     own = ServerName(config.server_name)
     devicework = make_devicework(engine, way_out, own, clock)
 

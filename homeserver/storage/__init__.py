@@ -1,6 +1,6 @@
-"""All SQL, and the only place that talks to PostgreSQL.
+"""All SQL, and the only package that accesses PostgreSQL.
 
 Functions work over an open transaction that the caller owns; each table has one owning module. The
-schema grows by numbered, forward-only migrations. `embedded` runs a PostgreSQL of our own where the
-operator brings none.
+schema grows by numbered, forward-only migrations. The package `local_postgres` runs a PostgreSQL if
+the operator provides none.
 """

@@ -1,9 +1,9 @@
-"""One group commit as rows, and how PostgreSQL takes it.
+"""One group commit as rows, and its execution by PostgreSQL.
 
 Rules:
 1. A batch of messages is one statement (`storage.commits`); any other is one transaction: units'
-   own work first, then the log's row moves, then rows.
-2. The log's row moves from the position that its owner knows, under its epoch. Where it does not,
+   own work first, then the update of the log's row, then rows.
+2. The log's row is updated from the position that its owner knows, under its epoch. If that fails,
    nothing is written.
 """
 
@@ -34,7 +34,7 @@ HeadsRow = tuple[int, Sequence[int], int, int, int]
 
 
 class RedactedRow(msgspec.Struct, frozen=True):
-    """A stored event that a redaction empties: its new bytes."""
+    """A stored event that a redaction changes: its new bytes."""
 
     room_nid: int
     event_id: str
@@ -43,7 +43,7 @@ class RedactedRow(msgspec.Struct, frozen=True):
 
 
 class KnownMember(msgspec.Struct, frozen=True):
-    """A membership of a room that may be known by its ID alone."""
+    """A membership of a room that may be known only by its ID."""
 
     room_id: str
     user_id: str
@@ -58,7 +58,7 @@ class KnownMember(msgspec.Struct, frozen=True):
 
 
 class BroughtMembers(msgspec.Struct, frozen=True):
-    """What a join brings with its state: members, and the servers that are in the room now."""
+    """The members that a join imports with its state, and the servers that are in the room now."""
 
     room_nid: int
     members: Sequence[MembershipRow]
@@ -78,7 +78,7 @@ class LogRows(msgspec.Struct):
 
 
 class CommitRows(msgspec.Struct):
-    """All rows of one batch. Tuples are as the owning modules' functions take them."""
+    """All rows of one batch. Tuples are in the form that the owning modules' functions take."""
 
     epoch: int
     old: int
@@ -102,28 +102,28 @@ class CommitRows(msgspec.Struct):
 
 
 class Writing(Protocol):
-    """A batch as a store writes it."""
+    """A batch in the form that a store writes."""
 
     sent: bool
     """Set by the store once the commit may have reached the disk."""
 
     @property
     def has_work(self) -> bool:
-        """Does a unit write rows of its own?"""
+        """Returns whether a unit writes rows of its own."""
 
     @property
     def is_plain(self) -> bool:
-        """Nothing but messages?"""
+        """Returns whether the batch has only messages."""
 
     async def run_work(self, connection: Connection) -> None:
-        """Has units write their own rows, and gives positions; before `rows`."""
+        """Makes units write their own rows, and assigns positions; before `rows`."""
 
     def rows(self, epoch: int) -> CommitRows:
-        """All rows, with their positions."""
+        """Returns all rows, with their positions."""
 
 
 async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
-    """Commits a batch; False when the log isn't ours any more (nothing is written then)."""
+    """Commits a batch; returns False if the log isn't ours any more (nothing is written then)."""
     if batch.is_plain and not batch.has_work:
         rows = batch.rows(epoch)
         batch.sent = True
@@ -199,7 +199,7 @@ async def write_redactions(
     redacted: Sequence[RedactedRow],
     awaited: Sequence[tuple[int, str, str]],
 ) -> None:
-    """Redacts stored events, and keeps the redactions (room_nid, target, redaction) that wait."""
+    """Redacts stored events, and stores the redactions (room_nid, target, redaction) that wait."""
     for one in redacted:
         await events.redact(
             connection, one.room_nid, one.event_id, json=one.json, redacted_by=one.redacted_by

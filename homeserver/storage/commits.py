@@ -1,7 +1,7 @@
 """A group commit of messages as one statement: one round trip, one transaction.
 
-It touches `logs`, `events`, `room_heads` and `client_transactions`, through the column lists that
-their owning modules give.
+It touches `logs`, `events`, `room_heads` and `client_transactions`, through the column lists of
+their owning modules.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ async def messages(
     heads: Sequence[tuple[int, str, int, int]],
     sent: Sequence[tuple[str, str, bytes, str, int]],
 ) -> bool:
-    """Commits events that change no state. `moved` is (epoch, old position, new position);
-    `heads` rows are (room_nid, heads as an array's text, n, position). False: the log isn't ours
-    any more."""
+    """Commits events that don't change state. `moved` is (epoch, old position, new position);
+    `heads` rows are (room_nid, heads as an array's text, n, position). Returns False if the log
+    isn't ours any more."""
     count = await connection.fetchval(
         _MESSAGES,
         LOG,

@@ -1,12 +1,12 @@
-"""The pool of connections to PostgreSQL, and what its errors mean to us.
+"""The pool of connections to PostgreSQL, and the translation of its errors.
 
 Rules:
-1. `asyncpg` is imported in `homeserver.storage` alone; other layers see `Connection`, `Database`
-   and the two errors below.
-2. Storage functions take an open connection; who calls them owns the transaction.
-3. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. So is
-   one that has no space, or can't do what it is asked for a reason that isn't the data
-   (`DatabaseFailing`). Data that PostgreSQL refuses is `DataRefused`: trying again would not help.
+1. `asyncpg` is imported only in `homeserver.storage`; other layers see `Connection`, `Database` and
+   the two errors below.
+2. Storage functions take an open connection; their caller owns the transaction.
+3. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. So is one
+   without free space, or one that fails for another reason than the data (`DatabaseFailing`). Data
+   that PostgreSQL refuses is `DataRefused`: a retry would not help.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from homeserver import limits
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 Row: TypeAlias = Mapping[str, Any]
-"""A row by column names (asyncpg's records are such)."""
+"""A row by column names (such as asyncpg's records)."""
 
 
 LOG_APPLICATION = "freehold log"
-"""The name under which PostgreSQL knows the connection that writes the log."""
+"""The application name of the connection that writes the log."""
 
 
 class DatabaseUnavailable(Exception):
-    """The database can't be reached, or the connection was lost; it may be back soon."""
+    """The database can't be reached, or the connection was lost; it may return soon."""
 
 
 class DatabaseFailing(DatabaseUnavailable):
-    """The database answers, but can't do what it was asked now: its disk is full or broken, it was
-    told to stop the statement, it only takes reads. Nothing of the transaction is stored."""
+    """The database responds, but can't execute the statement now: its disk is full or broken, the
+    statement was cancelled, or it is read-only. Nothing of the transaction is stored."""
 
 
 class DataRefused(Exception):
-    """The database refused the data (a constraint, a type): repeating it would not help."""
+    """The database refused the data (a constraint, a type): a retry would not help."""
 
 
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what the driver meets on a connection that is dying
+    asyncpg.InternalClientError,  # errors of the driver on a failing connection
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -58,19 +58,19 @@ _LOST = (
 
 _FAILING = (
     asyncpg.InsufficientResourcesError,  # disk full, out of memory
-    asyncpg.OperatorInterventionError,  # a statement that was cancelled
+    asyncpg.OperatorInterventionError,  # A cancelled statement.
     asyncpg.PostgresSystemError,  # an input or output error
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a full disk's emergency stop
+    asyncpg.ReadOnlySQLTransactionError,  # A standby, or the emergency stop on a full disk.
 )
-"""Errors with which the database says that a transaction came to nothing, whatever its data."""
+"""Errors that mean that a transaction was rolled back, whatever its data."""
 
 
 def translated(error: BaseException) -> Exception | None:
-    """Our error for one of the driver's, else None."""
+    """Returns our error for one of the driver's, else None."""
     if isinstance(error, _LOST):
         return DatabaseUnavailable(f"{type(error).__name__}: {error}")
     if isinstance(error, _FAILING):
-        # After a fatal error the session is gone, and what became of the transaction isn't told.
+        # After a fatal error the session is gone, and the outcome of the transaction is unknown.
         is_listed = error.severity_en not in ("FATAL", "PANIC")
         kind = DatabaseFailing if is_listed else DatabaseUnavailable
         return kind(f"{type(error).__name__}: {error}")
@@ -80,7 +80,9 @@ def translated(error: BaseException) -> Exception | None:
 
 
 async def _keep_session(connection: Connection) -> None:
-    """Nothing here changes a session's settings, so a release needs no round trip to undo it."""
+    """Skips the reset: no session setting is changed here, so a release needs no round trip to undo
+    it.
+    """
 
 
 class Database:
@@ -92,7 +94,7 @@ class Database:
 
     @classmethod
     async def open(cls, url: str, *, connections: int = limits.DATABASE_CONNECTIONS) -> Database:
-        """Connects; raises DatabaseUnavailable when that fails."""
+        """Connects; raises DatabaseUnavailable on failure."""
         try:
             pool = await asyncpg.create_pool(
                 url,
@@ -108,14 +110,14 @@ class Database:
         return cls(pool, url)
 
     async def close(self) -> None:
-        """Waits a short while for connections in use, then ends them all."""
+        """Waits a short time for connections in use, then closes all."""
         try:
             await asyncio.wait_for(self._pool.close(), limits.DATABASE_CLOSE_S)
         except (TimeoutError, *_LOST):
             self._pool.terminate()
 
     async def dedicated(self) -> Connection:
-        """A connection outside of the pool, for one owner. Raises DatabaseUnavailable."""
+        """Opens a connection outside of the pool, for one owner. Raises DatabaseUnavailable."""
         try:
             return await asyncpg.connect(
                 self.url,

@@ -1,8 +1,8 @@
 """The room engine's store over PostgreSQL (`homeserver.engine.store`), grouped by noun.
 
 Rules:
-1. Each method is one look at the database, over a connection of the pool; the log alone has a
-   connection of its own, whose session is ended before a lost commit is asked about.
+1. Each method uses one connection of the pool; only the log has a connection of its own, whose
+   session is ended before the outcome of a lost commit is read.
 2. Errors are those of `storage.database`.
 """
 
@@ -33,9 +33,10 @@ _CHUNK = 1000
 
 
 class Filled(msgspec.Struct, frozen=True):
-    """What fills it: events, snapshots, the gaps that are left below as (missing event, n, fill of
-    the event that names it), what is now to be proven, events that redactions empty, redactions
-    that wait as (room_nid, target, redaction), fetched history that moves as (event, n, fill)."""
+    """The rows that fill a gap: events, snapshots, the gaps that are left below as (missing event,
+    n, fill of the event that names it), the events to verify, events that redactions change,
+    redactions that wait as (room_nid, target, redaction), fetched history that moves as (event, n,
+    fill)."""
 
     rows: Sequence[EventRow]
     snapshots: Sequence[SnapshotRow]
@@ -47,8 +48,8 @@ class Filled(msgspec.Struct, frozen=True):
 
 
 class OwedRows(msgspec.Struct, frozen=True):
-    """What a destination is owed: events' rows, EDUs with their positions, positions of changes of
-    device lists, and users of ours whose lists it needs from now on, each with the position of the
+    """The data owed to a destination: events' rows, EDUs with their positions, positions of changes
+    of device lists, and local users whose lists it needs from now on, each with the position of the
     join."""
 
     events: Sequence[Row]
@@ -131,8 +132,8 @@ class EventRows:
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
-        """Makes sure of a room (see `rooms.ensure`) and keeps the outliers that `make` makes for
-        its number, in one transaction; those that are here stay. Returns the number."""
+        """Ensures that a room exists (see `rooms.ensure`) and stores the outliers that `make` makes
+        for its number, in one transaction; existing ones stay. Returns the number."""
         async with self._database.transaction() as connection:
             room_nid = await rooms.ensure(connection, *room)
             is_new = not await events.has_any(connection, room_nid)
@@ -153,7 +154,7 @@ class EventRows:
             return await events.lowest_fill(connection, room_nid, n)
 
     async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
-        """Gives places to fetched history, in one transaction."""
+        """Assigns places to fetched history, in one transaction."""
         async with self._database.transaction() as connection:
             await snapshots.insert(connection, filled.snapshots)
             await events.insert(connection, filled.rows)
@@ -342,8 +343,8 @@ class OwedStore:
         limit: int,
         latest: bool = False,
     ) -> OwedRows:
-        """What comes after a position, each list with at most `limit`; of events, with `latest`,
-        only those that lead to all others."""
+        """Returns the data after a position, each list with at most `limit`; of events, with
+        `latest`, only those that lead to all others."""
         async with self._database.connection() as connection:
             rows = await events.owed(
                 connection,
@@ -384,8 +385,8 @@ class OwedStore:
             )
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
-        """See `memberships.lagging_servers` and `withdrawals.servers`; and the servers that EDUs
-        wait for."""
+        """See `memberships.lagging_servers` and `withdrawals.servers`; the second list has the
+        servers with waiting EDUs."""
         async with self._database.connection() as connection:
             rows = await memberships.lagging_servers(connection, own)
             rows = withdrawals.newest(rows, await withdrawals.servers(connection, own))
@@ -453,7 +454,7 @@ class PostgresLog:
         return lost
 
     async def settled_position(self, epoch: int, lost: int) -> int | None:
-        """After a lost connection: the position once nothing of its session can commit any more;
+        """Returns the position after a lost connection, once its session can't commit any more;
         None if the log isn't ours. May raise the driver's errors, or DatabaseUnavailable."""
         connection = await self._connected()
         await logs.end_session(connection, lost, limits.LOG_SESSION_END_S)
@@ -465,7 +466,7 @@ class PostgresLog:
         return await events.any_placed(await self._connected(), rows)
 
     async def disconnect(self) -> None:
-        """Closes the connection; the next use makes another."""
+        """Closes the connection; the next use opens another."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.terminate()

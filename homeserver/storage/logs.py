@@ -1,8 +1,8 @@
-"""The log's row: who owns it, and how far it is. Owns the tables `logs` and `log_epochs`.
+"""The log's row: its owner and its position. Owns the tables `logs` and `log_epochs`.
 
-Each commit moves the row from the position that its owner knows to the new one. That fences an
-owner that was replaced (its epoch is old), keeps numbers without gaps, and lets the owner find out
-after a lost connection whether its commit took place (design, "What keeps it right", 3).
+Each commit updates the row from the position that its owner knows to the new one. That fences a
+replaced owner (its epoch is old), keeps numbers without gaps, and lets the owner find out after a
+lost connection whether its commit succeeded (design, "What keeps it right", 3).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOG = 1
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The time of one owner: a random ID, and the position where it began."""
+    """The time of one owner: a random ID, and the position at which it began."""
 
     history: str
     began_at: int
@@ -27,8 +27,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class OwnedLog:
-    """The log as its new owner found it, with all epochs that are remembered; the last is its
-    own."""
+    """The log as its new owner found it, with all stored epochs; the last is its own."""
 
     epoch: int
     position: int
@@ -36,8 +35,8 @@ class OwnedLog:
 
 
 async def take_over(connection: Connection, new_history: str) -> OwnedLog:
-    """Makes the caller the owner; who owned it before can't commit any more. `new_history` is the
-    ID of the epoch that begins."""
+    """Makes the caller the owner; the former owner can't commit any more. `new_history` is the ID
+    of the epoch that begins."""
     row = await connection.fetchrow(
         "WITH taken AS (INSERT INTO logs (log, epoch, position) VALUES ($1, 1, 0)"
         "  ON CONFLICT (log) DO UPDATE SET epoch = logs.epoch + 1"
@@ -64,7 +63,7 @@ async def take_over(connection: Connection, new_history: str) -> OwnedLog:
 
 
 async def move(connection: Connection, *, epoch: int, old: int, new: int) -> bool:
-    """Moves the position; False when the log isn't ours any more."""
+    """Moves the position; returns False if the log isn't ours any more."""
     status = await connection.execute(
         "UPDATE logs SET position = $4 WHERE log = $1 AND epoch = $2 AND position = $3",
         LOG,
@@ -76,7 +75,7 @@ async def move(connection: Connection, *, epoch: int, old: int, new: int) -> boo
 
 
 async def position_once_settled(connection: Connection, epoch: int) -> int | None:
-    """The position after any commit still under way has ended; None if the log isn't ours."""
+    """Returns the position after any commit in progress has ended; None if the log isn't ours."""
     position: int | None = await connection.fetchval(
         "SELECT position FROM logs WHERE log = $1 AND epoch = $2 FOR UPDATE", LOG, epoch
     )
@@ -84,9 +83,9 @@ async def position_once_settled(connection: Connection, epoch: int) -> int | Non
 
 
 async def end_session(connection: Connection, session: int, within_s: int) -> None:
-    """Ends an earlier session of the log's owner, if it is still there: what it was sent, and is
-    perhaps still on its way to it, can't commit after this. Raises DatabaseUnavailable when it
-    doesn't end in time."""
+    """Ends an earlier session of the log's owner, if it still exists: statements that are still on
+    their way to it can't commit after this. Raises DatabaseUnavailable if it doesn't end in time.
+    """
     ended: bool | None = await connection.fetchval(
         "SELECT bool_and(pg_terminate_backend(pid, $2::bigint)) FROM pg_stat_activity"
         " WHERE pid = $1 AND pid <> pg_backend_pid() AND datname = current_database()"
@@ -100,12 +99,12 @@ async def end_session(connection: Connection, session: int, within_s: int) -> No
 
 
 async def load_epoch(connection: Connection) -> int:
-    """The owner's number."""
+    """Returns the owner's number."""
     epoch: int = await connection.fetchval("SELECT epoch FROM logs WHERE log = $1", LOG)
     return epoch
 
 
 async def take_nids(connection: Connection) -> range:
-    """A block of row numbers that nobody else has."""
+    """Returns a block of row numbers that no other caller has."""
     first: int = await connection.fetchval("SELECT nextval('nids')")
     return range(first, first + 1000)

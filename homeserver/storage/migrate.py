@@ -1,7 +1,7 @@
 """Brings the schema up to date: numbered SQL files, forward only, each in one transaction.
 
-Two processes that start at once take turns (an advisory lock). A database that is newer than this
-program is refused: going back would lose what the newer schema means.
+Two processes that start at once are serialised by an advisory lock. A database that is newer than
+this program is refused: an older program would misread the newer schema.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Migration:
 
 
 def known_migrations() -> Sequence[Migration]:
-    """The steps that come with this program, in order."""
+    """Returns the steps that come with this program, in order."""
     found = []
     for entry in files("homeserver.storage").joinpath("migrations").iterdir():
         if match := _NAME.fullmatch(entry.name):
@@ -40,7 +40,7 @@ def known_migrations() -> Sequence[Migration]:
 
 
 async def migrate(database: Database) -> int:
-    """Applies what is missing; returns how many steps that were."""
+    """Applies missing steps; returns their number."""
     async with database.connection() as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         try:

@@ -1,5 +1,5 @@
-"""`freehold explain`: why an event was accepted or not, how a room's fork was resolved, or one of
-those that were recorded when they changed the room's state.
+"""`freehold explain`: explains why an event was accepted or not, how a room's fork was resolved, or
+a recorded resolution that changed the room's state.
 
 Rules:
 1. It reads the database and nothing else: no log is taken over, no server is started, and the
@@ -42,7 +42,7 @@ from local_postgres import EmbeddedCluster, EmbeddedError
 from local_postgres.attach import cluster_dir, running_url
 
 T = TypeVar("T")
-_EVENTS_SEARCHED = 1_000  # back from the newest, for one that joins a fork
+_EVENTS_SEARCHED = 1_000  # back from the newest, to find one that joins a fork
 _VERDICTS = {
     event_rows.ACCEPTED: "accepted",
     event_rows.SOFT_FAILED: "soft_failed",
@@ -51,11 +51,11 @@ _VERDICTS = {
 
 
 class NothingKnown(Exception):
-    """Neither an event nor a room of this ID is stored here."""
+    """No event and no room of this ID is stored here."""
 
 
 class NoRecord(Exception):
-    """The room has no record of a resolution at this position; the message says which it has."""
+    """The room has no record of a resolution at this position; the message lists those it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +75,30 @@ class RecordedResolution:
     event_id: EventId
     made_ms: int
     branches: tuple[EventId, ...]
-    """What was resolved: the states after these."""
+    """The inputs of the resolution: the states after these events."""
     changes: tuple[KeyChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RecordExplanation:
-    """A recorded resolution, replayed from the states that it was made of."""
+    """A recorded resolution, replayed from its inputs."""
 
     room_id: RoomId
     record: RecordedResolution
     resolution: ResolutionExplanation
     agrees: bool
-    """Does the replay lead to the state that was recorded?"""
+    """Whether the replay gives the recorded state."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoomExplanation:
-    """A room's heads, and how its newest fork was resolved."""
+    """A room's heads, and the resolution of its newest fork."""
 
     room_id: RoomId
     version: RoomVersion
     heads: tuple[EventId, ...]
     merged_by: EventId | None
-    """The event that joined the fork again; None for one that is open, or where there is none."""
+    """The event that joined the fork; None for an open fork, or if there is none."""
     resolution: ResolutionExplanation | None
     recorded: tuple[RecordedResolution, ...]
     """Newest first."""
@@ -114,7 +114,7 @@ class Explainer:
         self._known: dict[EventId, StoredEvent] = {}
 
     async def event(self, event_id: EventId) -> EventExplanation:
-        """Why a stored event has its verdict. Raises NothingKnown."""
+        """Explains a stored event's verdict. Raises NothingKnown."""
         async with self._database.connection() as connection:
             rows = await event_rows.by_id(connection, [event_id])
         if not rows:
@@ -140,8 +140,8 @@ class Explainer:
         )
 
     async def room(self, room_id: RoomId) -> RoomExplanation:
-        """The heads of a room, with the open fork or the last one explained, and the recorded
-        resolutions. Raises NothingKnown."""
+        """Returns the heads of a room, with the open fork or the last one explained, and the
+        recorded resolutions. Raises NothingKnown."""
         room = await self._rooms.get(room_id)
         if room is None:
             raise NothingKnown(room_id)
@@ -160,7 +160,7 @@ class Explainer:
         return RoomExplanation(room_id, room.version, heads, merged_by, told, recorded)
 
     async def recorded(self, room_id: RoomId, position: int) -> RecordExplanation:
-        """A recorded resolution, replayed. Raises NothingKnown, NoRecord."""
+        """Replays a recorded resolution. Raises NothingKnown, NoRecord."""
         room = await self._rooms.get(room_id)
         if room is None:
             raise NothingKnown(room_id)
@@ -200,7 +200,9 @@ class Explainer:
     async def _newest_merge(
         self, room: Room
     ) -> tuple[EventId, dict[EventId, Mapping[StateKey, StateRef]]] | None:
-        """The newest event with several parents whose states are known, and those states."""
+        """Returns the newest event with several parents whose states are known, and those
+        states.
+        """
         async with self._database.connection() as connection:
             rows = await event_rows.newest(
                 connection, room.nid, after=0, up_to=room.view.position, limit=_EVENTS_SEARCHED
@@ -242,8 +244,8 @@ class Explainer:
         self._known.update(await self._rooms.events(event_ids))
 
     async def _loading(self, step: Callable[[], T]) -> T:
-        """Makes a step, loading what it misses with its auth chain. Raises NothingKnown where
-        that isn't stored."""
+        """Runs a step, and loads missing events with their auth chains. Raises NothingKnown if one
+        isn't stored."""
         while True:
             try:
                 return step()
@@ -295,7 +297,7 @@ def _cited(event: Event) -> Sequence[EventId]:
 
 
 def room_json(told: RoomExplanation) -> JsonObject:
-    """The JSON form (docs/event-graph.md)."""
+    """Returns the JSON form (docs/event-graph.md)."""
     resolution = told.resolution
     return {
         "format": explain_json.FORMAT,
@@ -310,7 +312,7 @@ def room_json(told: RoomExplanation) -> JsonObject:
 
 
 def record_json(told: RecordExplanation) -> JsonObject:
-    """The JSON form (docs/event-graph.md)."""
+    """Returns the JSON form (docs/event-graph.md)."""
     return {
         "format": explain_json.FORMAT,
         "kind": "recorded_resolution",
@@ -340,7 +342,7 @@ def _record_json(record: RecordedResolution) -> JsonObject:
 
 
 def room_text(told: RoomExplanation) -> str:
-    """The text to read, with a newline at the end."""
+    """Returns the readable text, with a newline at the end."""
     lines = [f"Room {told.room_id}, version {told.version.name}", "Heads"]
     lines += [f"  {event_id}" for event_id in told.heads]
     if told.recorded:
@@ -355,7 +357,7 @@ def room_text(told: RoomExplanation) -> str:
 
 
 def record_text(told: RecordExplanation) -> str:
-    """The text to read, with a newline at the end."""
+    """Returns the readable text, with a newline at the end."""
     lines = [f"Room {told.room_id}, version {told.resolution.room_version}"]
     lines += ["A resolution that changed its state", *_record_lines(told.record, "  ")]
     if not told.agrees:
@@ -382,7 +384,7 @@ def _record_lines(record: RecordedResolution, indent: str) -> list[str]:
 
 @asynccontextmanager
 async def read_only(config: Config) -> AsyncIterator[Database]:
-    """The server's database for reading; an embedded one is started for it if it doesn't run.
+    """Opens the server's database for reading; an embedded one is started if it isn't running.
 
     Raises EmbeddedError or DatabaseUnavailable.
     """
@@ -417,8 +419,8 @@ async def explain(
     *,
     position: int | None = None,
 ) -> str:
-    """What `freehold explain` prints of an event or a room, or of a room's recorded resolution at a
-    log position; JSON by `dump` where given.
+    """Returns the output of `freehold explain` for an event or a room, or for a room's recorded
+    resolution at a log position; JSON by `dump` if given.
 
     Raises NothingKnown, NoRecord, EmbeddedError, DatabaseUnavailable.
     """

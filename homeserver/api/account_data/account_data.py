@@ -15,7 +15,7 @@ from homeserver.services.account_data.account_data import AccountDataService
 
 
 class AccountDataApi:
-    """Handlers of account data; everyone's own only."""
+    """Handlers of account data; a user accesses only their own."""
 
     def __init__(self, account_data: AccountDataService) -> None:
         self._account_data = account_data

@@ -1,4 +1,4 @@
-"""Endpoints of accounts: registration, who am I, password, deactivation.
+"""Endpoints of accounts: registration, whoami, password, deactivation.
 
 Spec: client-server API, "Account registration and management", "Current account information".
 """
@@ -34,7 +34,7 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
     guest_access_token: str | None = None
 
     def device(self, address: str) -> NewDevice:
-        """What is said of the device."""
+        """The device parameters of the request."""
         device_id = None if self.device_id is None else DeviceId(self.device_id)
         return NewDevice(device_id, self.initial_device_display_name, address)
 
@@ -174,8 +174,8 @@ class AccountsApi:
         return await self._uia.guard(asked, perform)
 
     async def deactivate(self, request: Request) -> JsonObject:
-        """POST /account/deactivate. A repeat is answered as the request that ended the account was,
-        for that answer may have been lost; there is nothing left to guard by authentication."""
+        """POST /account/deactivate. A repeat gets the answer of the request that ended the account,
+        since that answer may have been lost; nothing is left to guard by authentication."""
         if request.lapsed_token is not None:
             await self._accounts.check_ended(request.lapsed_token, erased=False)
             if (await request.parse(DeactivateBody)).erase:
@@ -191,7 +191,7 @@ class AccountsApi:
         return await self._uia.guard(asked, perform)
 
     async def third_party_ids(self, _request: Request) -> JsonObject:
-        """GET /account/3pid: this server binds none."""
+        """GET /account/3pid: this server binds no third-party IDs."""
         return {"threepids": []}
 
     async def _register_guest(self, request: Request, body: RegisterBody) -> JsonObject:
@@ -205,7 +205,7 @@ class AccountsApi:
 
 
 def logged_in(result: LoggedIn) -> JsonObject:
-    """The answer to a registration or log-in."""
+    """Returns the answer to a registration or log-in."""
     answer: JsonObject = {
         "user_id": result.user_id,
         "home_server": result.user_id.partition(":")[2],

@@ -99,7 +99,7 @@ class DevicesApi:
 
 
 def _deletion(device_ids: list[DeviceId]) -> str:
-    """Names the operation that an interactive authentication is for."""
+    """Returns the name of the operation that an interactive authentication is for."""
     return "delete devices " + " ".join(sorted(device_ids))
 
 

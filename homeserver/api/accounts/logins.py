@@ -31,13 +31,13 @@ class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
     initial_device_display_name: str | None = None
 
     def device(self, address: str) -> NewDevice:
-        """What is said of the device."""
+        """The device parameters of the request."""
         device_id = None if self.device_id is None else DeviceId(self.device_id)
         return NewDevice(device_id, self.initial_device_display_name, address)
 
 
 class LoginsApi:
-    """Handlers of log-in and log-out. `resolve_user` makes a user ID of what was typed."""
+    """Handlers of log-in and log-out. `resolve_user` turns a typed name into a user ID."""
 
     def __init__(
         self,

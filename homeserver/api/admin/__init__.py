@@ -1,1 +1,1 @@
-"""What the operator reads."""
+"""Endpoints for the operator."""

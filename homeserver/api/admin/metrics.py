@@ -1,4 +1,4 @@
-"""The page that Prometheus reads, for a listener of its own (`[metrics] address`)."""
+"""The metrics page for Prometheus, on a listener of its own (`[metrics] address`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsApi:
-    """Serves the counters; never on a listener that the public can reach."""
+    """Serves the counters; never on a public listener."""
 
     def __init__(self, metrics: MetricsStore) -> None:
         self._metrics = metrics

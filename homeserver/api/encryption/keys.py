@@ -119,7 +119,7 @@ def _required(body: JsonObject, name: str) -> JsonObject:
 
 
 def _timeout_s(body: JsonObject) -> float:
-    """How long other servers are waited for: as asked, within our bound."""
+    """Returns the time to wait for other servers: as requested, within our bound."""
     timeout_ms = body.get("timeout", _TIMEOUT_MS)
     if not isinstance(timeout_ms, int) or isinstance(timeout_ms, bool) or timeout_ms < 0:
         raise bad_json("timeout must be a number of milliseconds")

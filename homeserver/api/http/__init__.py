@@ -1,1 +1,1 @@
-"""The HTTP edge: connections, requests, routes, bodies, responses."""
+"""The HTTP layer: connections, requests, routes, bodies, responses."""

@@ -1,11 +1,11 @@
-"""Takes a request through: route, token, rate limit, handler, answer, and every way to fail.
+"""Processes a request: route, token, rate limit, handler, response, and all failures.
 
 Rules:
-1. A `MatrixError` becomes its JSON body. A database that is away becomes 503 with Retry-After. Any
+1. A `MatrixError` becomes its JSON body. An unavailable database becomes 503 with Retry-After. Any
    other exception is logged with the request's ID and becomes 500 M_UNKNOWN with that ID.
 2. No token, no query string and no body ever reaches a log.
-3. Every answer to a client carries the CORS headers; OPTIONS is answered for every path.
-4. Handlers run to their end even when the client has gone: what they began is stored whole.
+3. Every response to a client has the CORS headers; OPTIONS is answered for every path.
+4. Handlers run to their end even if the client has disconnected, so that their writes are complete.
 
 Spec: client-server API, "API standards", "Using access tokens", "Web Browser Clients".
 """
@@ -43,15 +43,15 @@ FederationRoute: TypeAlias = tuple[str, str, FederationHandler]
 
 
 class Authenticator(Protocol):
-    """Finds who holds an access token."""
+    """Finds the holder of an access token."""
 
     async def requester(self, token: str) -> Requester:
-        """Raises 401 M_UNKNOWN_TOKEN for a token that isn't one."""
+        """Raises 401 M_UNKNOWN_TOKEN for an unknown token."""
 
 
 class HttpApp:
-    """All routes of this server behind one function. `on_seen` is told of each authenticated
-    request: who, and from which address."""
+    """All routes of this server behind one function. `on_seen` is called for each authenticated
+    request with the requester and the address."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class HttpApp:
     async def handle(
         self, http: web.BaseRequest, *, is_behind_proxy: bool = False
     ) -> web.StreamResponse:
-        """Answers one request; raises nothing but what ends the connection."""
+        """Answers one request; raises only exceptions that end the connection."""
         if http.method == "OPTIONS":
             return web.Response(headers=self._headers.preflight())
         started_s = self._clock.monotonic_s()
@@ -171,7 +171,7 @@ class HttpApp:
         return self._respond_answer(Response(error.status, error.body(), error.headers))
 
     def _failure(self, error: Exception, method: str, path: str) -> web.Response:
-        """An answer for what isn't a refusal."""
+        """Returns the response for a failure that isn't a `MatrixError`."""
         if isinstance(error, DatabaseFailing):
             _log.warning("%s %s: the database fails: %s", method, path, error)
             return self._refusal(unavailable("The database can't do that now"))
@@ -179,7 +179,7 @@ class HttpApp:
             _log.warning("%s %s: the database is away: %s", method, path, error)
             return self._refusal(unavailable("The database can't be reached"))
         if isinstance(error, DataRefused) and "CharacterNotInRepertoire" in str(error):
-            # Texts that clients send may have NUL; the database's text type can't hold it.
+            # Texts from clients may contain NUL; the database's text type can't store it.
             return self._refusal(invalid_param("A text has a NUL character"))
         number = next(self._numbers)
         _log.error("%s %s failed (request %d)", method, path, number, exc_info=error)
@@ -207,14 +207,14 @@ def _cause(requester: Requester | None, address: str) -> Cause:
 
 
 def _body_bytes(route: Route, requester: Requester | None) -> int:
-    """How large a body may be: of anybody, small."""
+    """Returns the maximum size of a body: small if no token is required."""
     if requester is not None:
         return route.body_bytes
     return min(route.body_bytes, limits.UNAUTHENTICATED_BODY_BYTES)
 
 
 def access_token(http: web.BaseRequest, raw_query: str) -> str | None:
-    """The token of the header `Authorization: Bearer`, else of the query `access_token`."""
+    """Returns the token of the header `Authorization: Bearer`, else of the query `access_token`."""
     header = http.headers.get("Authorization")
     if header is not None and header[:7].lower() == "bearer ":
         return header[7:].strip()
@@ -224,7 +224,9 @@ def access_token(http: web.BaseRequest, raw_query: str) -> str | None:
 
 
 def _target(http: web.BaseRequest) -> str:
-    """The request target's path and query; the absolute form (RFC 9112, 3.2.2) is cut down."""
+    """Returns the request target's path and query; the absolute form (RFC 9112, 3.2.2) is
+    shortened.
+    """
     target = http.raw_path
     if target.startswith("/"):
         return target
@@ -233,7 +235,7 @@ def _target(http: web.BaseRequest) -> str:
 
 
 def _check_encoding(path: str, raw_query: str) -> None:
-    """Raw bytes above 127 must be UTF-8 (they should have been percent-encoded)."""
+    """Checks that raw bytes above 127 are UTF-8 (they should have been percent-encoded)."""
     if not (path.isascii() and raw_query.isascii()):
         try:
             (path + raw_query).encode()
@@ -242,7 +244,9 @@ def _check_encoding(path: str, raw_query: str) -> None:
 
 
 def _address(http: web.BaseRequest, *, is_behind_proxy: bool) -> str:
-    """The client's address: the last that a proxy of ours put in X-Forwarded-For, or the peer."""
+    """Returns the client's address: the last one that our proxy put in X-Forwarded-For, or the
+    peer.
+    """
     if is_behind_proxy and (forwarded := http.headers.get("X-Forwarded-For")):
         return forwarded.rpartition(",")[2].strip()
     return http.remote or ""

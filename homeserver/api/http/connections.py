@@ -1,20 +1,20 @@
 """The connections of a listener: bounded for each network address, with a deadline for headers.
 
 Rules:
-1. A network address (of IPv6: a /64) keeps `CONNECTIONS_WAITING` connections on which no request is
-   being answered, and, for a moment, more: a proxy, or a client that begins, opens hundreds before
-   the first request is there. For a new one beyond the bound, those are closed that have waited for
-   `CONNECTION_WAIT_S`, the longest first: half-sent requests crowd out each other, and nobody
-   else's, nor the next whole request of the same address.
-2. In all an address has `CONNECTIONS_PER_ADDRESS`. For a further one the one that has waited
-   longest is closed, however short that is; where none waits, the new one is. Behind a proxy all
-   connections are the proxy's, so neither bound holds there.
-3. All addresses and listeners have `connections_max` in all, so that files are left for all else.
-   Beyond it goes the one that has waited longest of all, as in rule 2.
-4. Headers come within `HEADERS_S` of the connection, or of their first byte; then 408.
-5. What isn't HTTP, or is too long, is answered in JSON as all else is. It reaches the log by its
-   kind alone: a request line may hold an access token. A body that breaks off, or whose framing or
-   compression is broken, is the sender's fault and no error of ours.
+1. A network address (of IPv6: a /64) may have `CONNECTIONS_WAITING` connections on which no request
+   is being answered, and, for a short time, more: a proxy, or a starting client, opens hundreds
+   before the first request arrives. When a new one exceeds the bound, connections that have waited
+   for `CONNECTION_WAIT_S` are closed, the longest-waiting first: half-sent requests displace each
+   other, but not those of other addresses, nor the next complete request of the same address.
+2. In total an address may have `CONNECTIONS_PER_ADDRESS`. For a further one the longest-waiting one
+   is closed, however short its wait; if none waits, the new one is closed. Behind a proxy all
+   connections are the proxy's, so neither bound applies there.
+3. All addresses and listeners together may have `connections_max`, so that file descriptors are
+   left for other uses. Beyond it the longest-waiting connection of all is closed, as in rule 2.
+4. Headers arrive within `HEADERS_S` of the connection, or of their first byte; then 408.
+5. A request that isn't HTTP, or is too long, is answered in JSON like any other. Only the kind of
+   the error is logged: a request line may contain an access token. A body that breaks off, or whose
+   framing or compression is broken, is the sender's error, not ours.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def connections_max() -> int:
-    """How many connections there may be in all: a share of the files that may be open."""
+    """Returns the maximum number of all connections: a share of the files that may be open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = limits.OPEN_FILES if soft == resource.RLIM_INFINITY else soft
     return min(limits.CONNECTIONS, int(files * limits.CONNECTIONS_SHARE_OF_FILES))
@@ -54,10 +54,10 @@ class OpenConnections:
     def __init__(self) -> None:
         self.count = 0
         self.waiting: dict[_Connection, None] = {}
-        """On which no request is being answered, those first that have waited longest."""
+        """Connections on which no request is being answered, the longest-waiting first."""
 
     def close_longest(self) -> bool:
-        """Closes the one that has waited longest; False where none waits."""
+        """Closes the longest-waiting connection; False if none waits."""
         longest = next(iter(self.waiting), None)
         if longest is None:
             return False
@@ -66,7 +66,7 @@ class OpenConnections:
 
 
 class Connections(web.Server):
-    """Makes a `_Connection` of each connection, and counts them."""
+    """Creates a `_Connection` for each connection, and counts them."""
 
     def __init__(
         self, handler: Handler, *, is_bounded: bool, clock: Clock, in_all: OpenConnections
@@ -85,17 +85,17 @@ class Connections(web.Server):
         self._by_network: dict[str, OpenConnections] = {}
 
     def __call__(self) -> _Connection:
-        """A new connection's protocol."""
+        """Returns a new connection's protocol."""
         return _Connection(self, loop=self._loop, **self._kwargs)
 
     def enter(self, connection: _Connection) -> bool:
-        """Counts a connection; False where it is one too many."""
+        """Counts a connection; False if it exceeds the bounds."""
         own = self._by_network.get(connection.network) or OpenConnections()
         if self._is_bounded and not self._has_space(own):
             return False
         if self._in_all.count >= self._in_all_max and not self._in_all.close_longest():
             return False
-        # what was closed may have been the last one of the address
+        # The closed one may have been the last one of the address.
         own = self._by_network.setdefault(connection.network, own)
         own.count += 1
         self._in_all.count += 1
@@ -103,7 +103,7 @@ class Connections(web.Server):
         return True
 
     def leave(self, connection: _Connection) -> None:
-        """A connection that was counted has ended."""
+        """Removes an ended connection from the count."""
         self.work(connection)
         own = self._by_network[connection.network]
         own.count -= 1
@@ -112,13 +112,13 @@ class Connections(web.Server):
             del self._by_network[connection.network]
 
     def wait(self, connection: _Connection) -> None:
-        """From now on the connection waits for a request."""
+        """Notes that the connection waits for a request."""
         connection.waits_since_s = self._clock.monotonic_s()
         self._by_network[connection.network].waiting[connection] = None
         self._in_all.waiting[connection] = None
 
     def work(self, connection: _Connection) -> None:
-        """The connection has a request, or has ended."""
+        """Notes that the connection has a request, or has ended."""
         connection.waits_since_s = None
         self._by_network[connection.network].waiting.pop(connection, None)
         self._in_all.waiting.pop(connection, None)
@@ -147,10 +147,12 @@ class _Connection(web.RequestHandler):
         self._is_counted = False
         self.network = ""
         self.waits_since_s: float | None = None
-        """When it began to wait for a request, or for all of its headers; None: it doesn't."""
+        """The time at which it began to wait for a request, or for all of its headers; None: it
+        isn't waiting.
+        """
 
     def give_way(self) -> None:
-        """Ends, for another one."""
+        """Closes the connection in favour of another one."""
         self.force_close()
         self._leave()
 
@@ -160,7 +162,7 @@ class _Connection(web.RequestHandler):
             self._connections.leave(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Starts, unless the address has too many."""
+        """Starts, unless the address has too many connections."""
         peer = transport.get_extra_info("peername")
         self.network = address_cause(peer[0]).name if isinstance(peer, tuple) else ""
         super().connection_made(transport)
@@ -178,7 +180,7 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes in what came, and sees whether a request's headers are complete."""
+        """Receives data, and checks whether a request's headers are complete."""
         before = self._request_count
         super().data_received(data)
         if self._request_count > before:
@@ -189,7 +191,7 @@ class _Connection(web.RequestHandler):
             self._await_headers()
 
     async def _handle_request(self, *args: Any, **options: Any) -> tuple[web.StreamResponse, bool]:
-        """Answers a request, to the last byte that is written; then the next one is waited for."""
+        """Answers a request, to the last byte; then the connection waits for the next one."""
         try:
             return await super()._handle_request(*args, **options)
         finally:
@@ -205,7 +207,7 @@ class _Connection(web.RequestHandler):
             self._deadline = None
 
     def _give_up(self) -> None:
-        """The headers didn't come in time."""
+        """Closes the connection: the headers didn't arrive in time."""
         self._deadline = None
         if self.waits_since_s is None or self.transport is None:
             return
@@ -218,7 +220,9 @@ class _Connection(web.RequestHandler):
         self.force_close()
 
     def log_exception(self, *args: Any, **options: Any) -> None:
-        """A body that can't be read to its end, after the answer, isn't an error of ours."""
+        """Skips errors of a body that can't be read to its end, after the response: they aren't
+        ours.
+        """
         if isinstance(options.get("exc_info"), RequestPayloadError | ConnectionError):
             _log.info("a body from %s broke off", self.network)
         else:
@@ -231,7 +235,9 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what aiohttp couldn't read; the connection is closed after it."""
+        """Returns the response to a request that aiohttp couldn't parse; the connection is closed
+        after it.
+        """
         if status >= 500:
             _log.error("a request from %s failed", request.remote, exc_info=exc)
         else:

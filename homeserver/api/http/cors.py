@@ -24,9 +24,9 @@ class ClientHeaders:
         self._preflight = CIMultiDict({**_CORS, "Server": "Freehold"})
 
     def answer(self) -> CIMultiDict[str]:
-        """For an answer to a request."""
+        """Returns the headers of a response to a request."""
         return self._template.copy()
 
     def preflight(self) -> CIMultiDict[str]:
-        """For an answer to OPTIONS, which a browser may keep for a day."""
+        """Returns the headers of a response to OPTIONS, which a browser may cache for a day."""
         return self._preflight.copy()

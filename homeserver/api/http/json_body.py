@@ -1,10 +1,10 @@
 """Reads a client's JSON body, within limits.
 
 Rules:
-1. No JSON at all is 400 M_NOT_JSON; JSON that isn't an object is 400 M_BAD_JSON.
-2. Nesting deeper than `CLIENT_JSON_DEPTH` is 400 M_BAD_JSON, seen before anything is parsed: what
-   we make of a body must be serialisable, and a client has no use for more.
-3. `check_canonical` holds what canonical JSON holds: no floats, no integers beyond 2^53 - 1.
+1. A body that isn't JSON is 400 M_NOT_JSON; JSON that isn't an object is 400 M_BAD_JSON.
+2. Nesting deeper than `CLIENT_JSON_DEPTH` is 400 M_BAD_JSON, checked before parsing: values built
+   from a body must be serialisable, and clients don't need more.
+3. `check_canonical` enforces canonical JSON: no floats, no integers beyond 2^53 - 1.
 
 Spec: client-server API, "API standards"; appendices, "Canonical JSON".
 """
@@ -24,7 +24,7 @@ _INTEGER_MAX = 2**53 - 1
 
 
 def parse_object(body: bytes) -> JsonObject:
-    """The JSON object of a body; an empty body is 400 M_NOT_JSON."""
+    """Returns the JSON object of a body; an empty body is 400 M_NOT_JSON."""
     try:
         check_nesting(body, limits.CLIENT_JSON_DEPTH)
     except TooDeep as error:
@@ -41,7 +41,7 @@ def parse_object(body: bytes) -> JsonObject:
 
 
 def check_canonical(value: JsonObject) -> None:
-    """Raises 400 M_BAD_JSON where canonical JSON couldn't hold the value."""
+    """Raises 400 M_BAD_JSON for a value that canonical JSON can't represent."""
     waiting: list[Any] = [value]
     while waiting:
         item = waiting.pop()

@@ -1,8 +1,8 @@
 """The query string of a request.
 
-Keys and values are percent-decoded strictly: what isn't UTF-8, and NUL, is 400 M_INVALID_PARAM.
-The first value of a key counts where one is asked for. Tokens in it are points in rooms and in the
-log that an earlier answer gave out (spec: client-server API, "Pagination", "Syncing").
+Keys and values are percent-decoded strictly: bytes that aren't UTF-8, and NUL, are 400
+M_INVALID_PARAM. If one value of a key is wanted, the first counts. Tokens are points in rooms and
+in the log from an earlier response (spec: client-server API, "Pagination", "Syncing").
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from homeserver.rules.sync.sync_tokens import InvalidToken, Point, SyncToken
 
 
 class Query:
-    """The decoded query. Made only when a handler asks for it."""
+    """The decoded query. Created only if a handler needs it."""
 
     __slots__ = ("_pairs",)
 
@@ -28,25 +28,25 @@ class Query:
                 errors="strict",
                 max_num_fields=limits.QUERY_FIELDS,
             )
-        except ValueError as error:  # UnicodeDecodeError is one
+        except ValueError as error:  # UnicodeDecodeError is a ValueError.
             raise invalid_param("The query isn't valid, or has too many parameters") from error
         if "%00" in raw or "\0" in raw:
             raise invalid_param("The query has a NUL character")
 
     def get(self, name: str) -> str | None:
-        """The first value of a key, or None."""
+        """Returns the first value of a key, or None."""
         for key, value in self._pairs:
             if key == name:
                 return value
         return None
 
     def all(self, name: str) -> list[str]:
-        """All values of a key, in order."""
+        """Returns all values of a key, in order."""
         return [value for key, value in self._pairs if key == name]
 
     def integer(self, name: str, default: int, *, least: int, most: int) -> int:
-        """A whole number, brought down to `most` (servers may cap); 400 M_INVALID_PARAM for what
-        isn't a number or is below `least`."""
+        """Returns a whole number, at most `most` (servers may cap); 400 M_INVALID_PARAM for a value
+        that isn't a number or is below `least`."""
         text = self.get(name)
         if text is None:
             return default
@@ -57,7 +57,9 @@ class Query:
         return min(value, most)
 
     def flag(self, name: str) -> bool | None:
-        """`true` or `false`, or None when it isn't there; 400 M_INVALID_PARAM for other values."""
+        """Returns `true` or `false`, or None if the key is missing; 400 M_INVALID_PARAM for other
+        values.
+        """
         match self.get(name):
             case None:
                 return None
@@ -69,21 +71,21 @@ class Query:
 
 
 class PageTokens:
-    """Reads tokens, with what the log knows of its history."""
+    """Parses tokens, given the history of the log."""
 
     def __init__(self, history: LogHistory) -> None:
         self._history = history
 
     def parse(self, name: str, text: str) -> SyncToken | Point:
-        """A token in the parameter `name`. Raises 400 M_INVALID_PARAM for what is none of this
-        server, M_UNKNOWN_POS for one of a history that was lost."""
+        """Returns the token in the parameter `name`. Raises 400 M_INVALID_PARAM for a token that
+        isn't from this server, M_UNKNOWN_POS for one of a history that was lost."""
         try:
             return self._history.parse(text)
         except InvalidToken as error:
             raise invalid_param(f"{name} is not a token of this server") from error
 
     def parse_sync(self, name: str, text: str) -> SyncToken:
-        """As `parse`, of a sync's tokens alone."""
+        """Returns a token as `parse` does, but accepts only those of a sync."""
         token = self.parse(name, text)
         if not isinstance(token, SyncToken):
             raise invalid_param(f"{name} is not a sync's token")

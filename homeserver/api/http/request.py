@@ -1,6 +1,6 @@
 """One request as a handler sees it.
 
-The body is read once, when it is asked for, within the route's limit. `json` takes any JSON object,
+The body is read once, on demand, within the route's limit. `json` accepts any JSON object,
 `canonical` one that may become part of an event, `parse` one of a known shape.
 """
 
@@ -31,7 +31,7 @@ _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 
 class Request:
     """A client's request. `params` are the decoded parts of the path; `address` the client's;
-    `lapsed_token` a token that stands for nobody, on a route that takes one."""
+    `lapsed_token` a token without a holder, on a route that accepts one."""
 
     __slots__ = (
         "_body",
@@ -70,13 +70,13 @@ class Request:
 
     @property
     def requester(self) -> Requester:
-        """Who asks, on a route that demands a token."""
+        """The requester, on a route that requires a token."""
         assert self._requester is not None, "the route asks for no token"
         return self._requester
 
     @property
     def requester_or_none(self) -> Requester | None:
-        """Who asks, if a token was sent."""
+        """The requester, if a token was sent."""
         return self._requester
 
     @property
@@ -87,34 +87,38 @@ class Request:
         return self._query
 
     async def body(self) -> bytes:
-        """The bytes of the body; 413 M_TOO_LARGE beyond the route's limit."""
+        """Returns the bytes of the body; 413 M_TOO_LARGE beyond the route's limit."""
         if self._body is None:
             self._body = await read_body(self.http, self._body_bytes)
         return self._body
 
     async def json(self) -> JsonObject:
-        """The body's JSON object; floats are allowed. 400 M_NOT_JSON or M_BAD_JSON."""
+        """Returns the body's JSON object; floats are allowed. 400 M_NOT_JSON or M_BAD_JSON."""
         return parse_object(await self.body())
 
     async def json_or_empty(self) -> JsonObject:
-        """As `json`, and {} for an empty body: several endpoints' bodies are optional."""
+        """Returns the object as `json` does, and {} for an empty body: the bodies of several
+        endpoints are optional.
+        """
         body = await self.body()
         return parse_object(body) if body.strip() else {}
 
     async def canonical(self) -> JsonObject:
-        """The body's JSON object without floats and out-of-range integers (event content)."""
+        """Returns the body's JSON object without floats and out-of-range integers (event
+        content).
+        """
         value = await self.json()
         check_canonical(value)
         return value
 
     async def parse(self, shape: type[T]) -> T:
-        """The body as a msgspec.Struct. 400 M_MISSING_PARAM names a field that isn't there,
+        """Returns the body as a msgspec.Struct. 400 M_MISSING_PARAM names a missing field,
         M_BAD_JSON one with a wrong type."""
         return convert(await self.json(), shape)
 
 
 def convert(value: JsonObject, shape: type[T]) -> T:
-    """A JSON object as a msgspec.Struct; raises as `Request.parse`."""
+    """Converts a JSON object to a msgspec.Struct; raises as `Request.parse`."""
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
@@ -124,14 +128,14 @@ def convert(value: JsonObject, shape: type[T]) -> T:
 
 
 async def read_body(http: web.BaseRequest, limit: int) -> bytes:
-    """The whole body. Raises 413 M_TOO_LARGE, 408 M_UNKNOWN for one that doesn't come within
-    `BODY_S`, or 400 for one that breaks off, or breaks HTTP's framing."""
+    """Returns the whole body. Raises 413 M_TOO_LARGE, 408 M_UNKNOWN for one that doesn't arrive
+    within `BODY_S`, or 400 for one that breaks off, or breaks HTTP's framing."""
     if (http.content_length or 0) > limit:
         raise too_large(f"The body is larger than {limit} bytes")
     if not http.body_exists:
         return b""
     try:
-        if http.content.is_eof():  # it is here already: no time-out needed
+        if http.content.is_eof():  # already received: no time-out needed
             return await _collect(http, limit)
         async with asyncio.timeout(limits.BODY_S):
             return await _collect(http, limit)

@@ -1,7 +1,7 @@
-"""What a handler returns, and how it becomes bytes.
+"""The results of handlers, and their serialisation.
 
 A handler returns a JSON object (status 200), `RawJson` (bytes that are JSON already, status 200),
-or an `Response` where status, headers or the body's type differ.
+or a `Response` if the status, headers or the body's type differs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class RawJson(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer with a status, a body and headers of its own. A body of bytes is sent with
+    """A response with a status, a body and headers of its own. A body of bytes is sent with
     `content_type`; anything else is JSON."""
 
     status: int = 200
@@ -36,5 +36,5 @@ Result: TypeAlias = "JsonObject | RawJson | Response"
 
 
 def to_json(value: Any) -> bytes:
-    """JSON bytes of a value; `orjson.Fragment`s in it are spliced in."""
+    """Serialises a value to JSON; `orjson.Fragment`s in it are spliced in."""
     return orjson.dumps(value)

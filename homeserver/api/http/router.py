@@ -1,9 +1,9 @@
 """Finds the route of a request: a trie over the segments of the raw path.
 
 Rules:
-1. The raw path is split on `/` before anything is decoded, so `%2F` stays inside its part.
+1. The raw path is split on `/` before anything is decoded, so `%2F` stays within its part.
 2. Each parameter is percent-decoded once, strictly: broken escapes stay as they are, bytes that
-   aren't UTF-8 and NUL (which PostgreSQL's text can't hold) are refused.
+   aren't UTF-8 and NUL (which PostgreSQL's text can't store) are refused.
 3. A literal part wins over a parameter. A trailing slash is an empty last part and matches only a
    template that has a parameter there.
 4. An unknown path is 404 M_UNRECOGNIZED; a known one with another method is 405 M_UNRECOGNIZED.
@@ -39,7 +39,9 @@ class _Node(Generic[T]):
 
 
 class Match(NamedTuple, Generic[T]):
-    """What was found: the value that was added, its template, and the decoded parameters."""
+    """The result of a search: the value that was added, its template, and the decoded
+    parameters.
+    """
 
     value: T
     template: str
@@ -53,7 +55,7 @@ class Router(Generic[T]):
         self._root: _Node[T] = _Node()
 
     def add(self, method: str, template: str, value: T) -> None:
-        """Adds a value. Raises ValueError when there is one for this method and path already."""
+        """Adds a value. Raises ValueError if there is already one for this method and path."""
         if not template.startswith("/"):
             raise ValueError(f"a template begins with a slash: {template}")
         node, names = self._root, []
@@ -69,7 +71,7 @@ class Router(Generic[T]):
         node.leaves[method] = _Leaf(tuple(names), value, template)
 
     def find(self, method: str, path: str) -> Match[T]:
-        """The value for a raw path (without query). Raises MatrixError 404, 405 or 400."""
+        """Returns the value for a raw path (without query). Raises MatrixError 404, 405 or 400."""
         parts = path.split("/")
         leaves, values = self._leaves(parts)
         leaf = leaves.get(method)
@@ -88,7 +90,7 @@ class Router(Generic[T]):
         return Match(leaf.value, leaf.template, dict(zip(leaf.names, decoded, strict=True)))
 
     def methods(self, path: str) -> list[str]:
-        """The methods of a raw path. Raises MatrixError 404 for an unknown one."""
+        """Returns the methods of a raw path. Raises MatrixError 404 for an unknown one."""
         return sorted(self._leaves(path.split("/"))[0])
 
     def _leaves(self, parts: Sequence[str]) -> tuple[dict[str, _Leaf[T]], list[str]]:
@@ -106,7 +108,9 @@ class Router(Generic[T]):
         return self._search(parts)
 
     def _search(self, parts: Sequence[str]) -> tuple[dict[str, _Leaf[T]], list[str]]:
-        """With backtracking, for paths where a literal led astray (`/{userId}/{key}`)."""
+        """Searches with backtracking, for paths in which a literal part led to a dead end
+        (`/{userId}/{key}`).
+        """
         waiting: list[tuple[_Node[T], int, list[str]]] = [(self._root, 1, [])]
         while waiting:
             node, index, values = waiting.pop()
@@ -122,7 +126,9 @@ class Router(Generic[T]):
 
 
 def decode_part(part: str) -> str:
-    """Percent-decodes one part of a path. Raises MatrixError 400 for what isn't UTF-8, or NUL."""
+    """Percent-decodes one part of a path. Raises MatrixError 400 for bytes that aren't UTF-8, or
+    NUL.
+    """
     if "%" in part:
         try:
             part = unquote(part, errors="strict")

@@ -1,7 +1,7 @@
-"""The one table of routes.
+"""The table of routes.
 
 Each `api/<noun>.py` has a class with handlers as methods and a method `routes`; `app` joins the
-lists with `table`, which refuses a route that is there twice.
+lists with `table`, which refuses duplicate routes.
 
 Rules:
 1. A template is a path whose parts in braces are parameters: `/rooms/{roomId}/send/{eventType}`.
@@ -26,7 +26,7 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Result]]
 
 
 class Auth(Enum):
-    """Whether a route asks for an access token."""
+    """Whether a route requires an access token."""
 
     USER = "user"
     NONE = "none"
@@ -35,8 +35,8 @@ class Auth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `guests` says that a guest's token is enough; `lapsed` that a token which
-    stands for nobody reaches the handler (`Request.lapsed_token`); `body_bytes` bounds the body."""
+    """One operation. `guests` says that a guest's token is enough; `lapsed` that a token without a
+    holder reaches the handler (`Request.lapsed_token`); `body_bytes` bounds the body."""
 
     method: str
     template: str
@@ -49,17 +49,19 @@ class Route:
 
 
 def v3(path: str) -> str:
-    """The template of an operation below `/_matrix/client/v3`."""
+    """Returns the template of an operation below `/_matrix/client/v3`."""
     return f"/_matrix/client/v3{path}"
 
 
 def v1(path: str) -> str:
-    """The template of an operation below `/_matrix/client/v1`."""
+    """Returns the template of an operation below `/_matrix/client/v1`."""
     return f"/_matrix/client/v1{path}"
 
 
 def table(parts: Iterable[Sequence[Route]]) -> list[Route]:
-    """All routes in one list. Raises ValueError when two have one method and template."""
+    """Returns all routes in one list. Raises ValueError if two have the same method and
+    template.
+    """
     routes = [route for part in parts for route in part]
     seen: set[tuple[str, str]] = set()
     for route in routes:

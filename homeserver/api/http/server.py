@@ -1,10 +1,10 @@
-"""The listening sockets: plain HTTP, or TLS where a listener has a certificate.
+"""The listening sockets: plain HTTP, or TLS if a listener has a certificate.
 
 Rules:
 1. Sockets are opened by `start`, which is called last, when requests can be answered.
-2. `stop` closes the sockets, lets requests that are being answered end for `SERVER_STOP_S`, and
-   cancels the rest (long polls).
-3. TLS is agreed on within `HEADERS_S`, as headers come (`connections`).
+2. `stop` closes the sockets, gives requests in progress `SERVER_STOP_S` to finish, and cancels the
+   rest (long polls).
+3. The TLS handshake is limited to `HEADERS_S`, like the headers (`connections`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpServer:
-    """Serves one edge on every listener of the configuration."""
+    """Serves one app on every listener of the configuration."""
 
     def __init__(
         self, edge: HttpApp, listeners: Sequence[Listener], clock: Clock | None = None
@@ -45,7 +45,7 @@ class HttpServer:
             await self._open(listener)
 
     async def stop(self) -> None:
-        """Closes the sockets and ends what is being answered."""
+        """Closes the sockets and ends requests in progress."""
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -81,7 +81,9 @@ class HttpServer:
 
 
 def tls_context(listener: Listener) -> ssl.SSLContext | None:
-    """The TLS settings of a listener, None for plain HTTP. Raises ssl.SSLError or OSError."""
+    """Returns the TLS settings of a listener, None for plain HTTP. Raises ssl.SSLError or
+    OSError.
+    """
     if not listener.is_tls:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

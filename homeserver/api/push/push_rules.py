@@ -1,4 +1,4 @@
-"""Endpoints to read push rules.
+"""Endpoints for reading push rules.
 
 Spec: client-server API, "Push Rules: API".
 """

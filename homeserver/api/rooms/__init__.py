@@ -1,1 +1,1 @@
-"""Rooms, who is in them, their state and their names."""
+"""Rooms, their members, state and names."""

@@ -54,7 +54,7 @@ class DirectoryApi:
         return {}
 
     async def resolve(self, request: Request) -> JsonObject:
-        """What an alias names: {"room_id", "servers"}."""
+        """Returns the room of an alias: {"room_id", "servers"}."""
         target = await self._directory.resolve(parse_alias(request.params["roomAlias"]))
         return {"room_id": target.room_id, "servers": list(target.servers)}
 
@@ -66,12 +66,12 @@ class DirectoryApi:
         return {}
 
     async def aliases(self, request: Request) -> JsonObject:
-        """The aliases of a room on this server: {"aliases"}."""
+        """Returns the aliases of a room on this server: {"aliases"}."""
         room_id = parse_room(request.params["roomId"])
         return {"aliases": await self._directory.aliases(request.requester.user_id, room_id)}
 
     async def visibility(self, request: Request) -> JsonObject:
-        """Whether a room is published: {"visibility"}."""
+        """Returns whether a room is published: {"visibility"}."""
         requester = request.requester_or_none
         published = await self._directory.is_published(
             None if requester is None else requester.user_id,

@@ -1,8 +1,8 @@
 """Membership of rooms: /join, /knock, /invite, /leave, /forget, /kick, /ban, /unban, /joined_rooms.
 
 Rules:
-1. A body is optional where all its fields are; floats in it are refused, since `reason` and its
-   like become part of an event.
+1. A body is optional if all its fields are; floats in it are refused, since fields such as `reason`
+   become part of an event.
 2. `via` names servers to go through; `server_name` is its older form.
 
 Spec: client-server API, "Room membership".
@@ -64,7 +64,7 @@ class MembershipApi:
         ]
 
     async def joined_rooms(self, request: Request) -> JsonObject:
-        """The rooms that the user is in: {"joined_rooms"}."""
+        """Returns the rooms that the user is in: {"joined_rooms"}."""
         return {"joined_rooms": await self._membership.joined_rooms(request.requester.user_id)}
 
     async def join(self, request: Request) -> JsonObject:
@@ -96,7 +96,7 @@ class MembershipApi:
         )
 
     async def knock(self, request: Request) -> JsonObject:
-        """Asks to be let in: {"room_id"}."""
+        """Knocks on a room: {"room_id"}."""
         room_id, servers = await self._membership.target(
             request.params["roomIdOrAlias"], _via(request)
         )
@@ -162,7 +162,7 @@ async def _reason(request: Request) -> JsonObject:
 
 
 def _other(request: Request, body: JsonObject) -> tuple[RoomId, UserId, JsonObject]:
-    """The room, the other user and what else goes into the event."""
+    """Returns the room, the other user and the other content of the event."""
     wanted = convert(body, _Target)
     room_id = parse_room(request.params["roomId"])
     return room_id, parse_user(wanted.user_id), _with_reason(wanted.reason)

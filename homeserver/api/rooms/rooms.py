@@ -1,4 +1,4 @@
-"""Making and upgrading rooms: /createRoom, /rooms/{roomId}/upgrade.
+"""Creating and upgrading rooms: /createRoom, /rooms/{roomId}/upgrade.
 
 Spec: client-server API, "Creation", "Room Upgrades".
 """
@@ -40,7 +40,7 @@ class RoomsApi:
         ]
 
     async def create(self, request: Request) -> JsonObject:
-        """Makes a room: {"room_id"}. An empty body asks for a room with all defaults."""
+        """Creates a room: {"room_id"}. An empty body stands for a room with all defaults."""
         body = await request.json_or_empty()
         check_canonical(body)
         wanted = parse_room_request(body)

@@ -45,12 +45,12 @@ class StateApi:
         ]
 
     async def all(self, request: Request) -> RawJson:
-        """All state events, as an array."""
+        """Returns all state events, as an array."""
         room_id = parse_room(request.params["roomId"])
         return RawJson(await self._state.all(request.requester.user_id, room_id))
 
     async def get(self, request: Request) -> RawJson:
-        """A state event's content, or with `format=event` all of it."""
+        """Returns a state event's content, or with `format=event` all of it."""
         room_id, key = parse_room(request.params["roomId"]), _key(request)
         wanted = request.query.get("format") if request.raw_query else None
         if wanted not in (None, "content", "event"):
@@ -69,7 +69,7 @@ class StateApi:
         return {"event_id": await self._state.put(request.requester.user_id, room_id, key, content)}
 
     async def members(self, request: Request) -> RawJson:
-        """Member events: {"chunk"}."""
+        """Returns member events: {"chunk"}."""
         room_id, query = parse_room(request.params["roomId"]), request.query
         wanted = MemberFilter(query.get("membership"), query.get("not_membership"))
         if not {wanted.membership, wanted.not_membership} <= {None, *_MEMBERSHIPS}:
@@ -80,7 +80,7 @@ class StateApi:
         return RawJson(b'{"chunk":' + chunk + b"}")
 
     async def joined_members(self, request: Request) -> JsonObject:
-        """Names and avatars of joined users: {"joined"}."""
+        """Returns names and avatars of joined users: {"joined"}."""
         room_id = parse_room(request.params["roomId"])
         return {"joined": await self._state.joined_members(request.requester.user_id, room_id)}
 

@@ -15,7 +15,7 @@ from homeserver.services.sync.filters import Filters
 
 
 class FiltersApi:
-    """Handlers of filters; everyone's own only."""
+    """Handlers of filters; a user accesses only their own."""
 
     def __init__(self, filters: Filters) -> None:
         self._filters = filters

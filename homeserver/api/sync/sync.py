@@ -31,7 +31,7 @@ class SyncApi:
         return [Route("GET", v3("/sync"), self.sync, guests=True)]
 
     async def sync(self, request: Request) -> RawJson:
-        """Spec: GET /sync. `set_presence` is accepted, and has no effect yet."""
+        """GET /sync. `set_presence` is accepted, and has no effect yet."""
         query, requester = request.query, request.requester
         if query.get("set_presence") not in _PRESENCE:
             raise invalid_param("set_presence must be offline, online or unavailable")

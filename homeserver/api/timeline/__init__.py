@@ -1,1 +1,1 @@
-"""Sending events, and reading what was sent."""
+"""Sending and reading events."""

@@ -1,4 +1,4 @@
-"""What was said in a room: messages, one event, the context of an event.
+"""Reading a room's history: messages, one event, the context of an event.
 
 Spec: client-server API, "Getting events for a room".
 """
@@ -19,7 +19,7 @@ from homeserver.services.timeline.history import History, PageRequest
 
 
 class HistoryApi:
-    """The handlers of reads of a room's past."""
+    """Handlers of reads of a room's history."""
 
     def __init__(self, history: History, tokens: PageTokens) -> None:
         self._history, self._tokens = history, tokens
@@ -33,7 +33,7 @@ class HistoryApi:
         ]
 
     async def messages(self, request: Request) -> RawJson:
-        """Spec: GET /rooms/{roomId}/messages."""
+        """GET /rooms/{roomId}/messages"""
         query = request.query
         direction = query.get("dir")
         if direction is None:
@@ -51,12 +51,12 @@ class HistoryApi:
         return RawJson(await self._history.messages(request.requester, asked))
 
     async def event(self, request: Request) -> RawJson:
-        """Spec: GET /rooms/{roomId}/event/{eventId}."""
+        """GET /rooms/{roomId}/event/{eventId}"""
         room_id, event_id = RoomId(request.params["roomId"]), EventId(request.params["eventId"])
         return RawJson(await self._history.event(request.requester, room_id, event_id))
 
     async def context(self, request: Request) -> RawJson:
-        """Spec: GET /rooms/{roomId}/context/{eventId}."""
+        """GET /rooms/{roomId}/context/{eventId}"""
         query = request.query
         found = await self._history.context(
             request.requester,

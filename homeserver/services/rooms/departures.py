@@ -2,11 +2,11 @@
 
 Rules:
 1. It is a durable job: the row is written in the unit that ends the account, and deleted once the
-   user is nowhere any more. The answer to the client doesn't wait for it.
-2. A room that can't be left (its policy server is down, say) keeps nobody from leaving the others;
-   it is tried again with growing waits, for as long as it takes.
-3. After the last room comes one more look: a join that was on its way when the account ended may
-   have been completed since.
+   user is in no room any more. The answer to the client doesn't wait for it.
+2. A room that can't be left (for example because its policy server is down) doesn't stop the
+   departure from the others; it is retried with growing waits, without a limit.
+3. After the last room the memberships are read once more: a join that was in progress when the
+   account ended may have been completed since.
 
 Spec: client-server API, "Account deactivation".
 """
@@ -34,7 +34,7 @@ _OPEN = frozenset({"join", "invite", "knock"})
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """When a user's turn comes, on the monotonic clock, and after which wait."""
+    """The time of a user's next attempt, on the monotonic clock, and the wait before it."""
 
     due_s: float
     wait_s: float
@@ -42,7 +42,7 @@ class _Try:
 
 
 class AccountDepartures:
-    """The job. `rooms_of` gives a user's memberships; `leave` ends one, or raises MatrixError."""
+    """The job. `rooms_of` returns a user's memberships; `leave` ends one, or raises MatrixError."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class AccountDepartures:
         self._wakeup = Wakeup(clock)
 
     def begin(self, _user_id: UserId) -> None:
-        """An account was ended: there is work."""
+        """Starts the work for an account that was ended."""
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Works off what a former process left, then what comes; for the supervisor."""
+        """Completes what a former process left, then new work; runs under the supervisor."""
         while True:
             try:
                 wait_s = await self.work_once()
@@ -72,7 +72,7 @@ class AccountDepartures:
             await self._wakeup.wait(wait_s)
 
     async def work_once(self) -> float:
-        """Does all that is due now; returns the seconds until more is."""
+        """Does all due work; returns the seconds until more is due."""
         async with self._database.connection() as connection:
             departing = await accounts.load_departing(connection)
         now_s = self._clock.monotonic_s()
@@ -109,7 +109,7 @@ class AccountDepartures:
                 refused += 1
             except Exception:
                 log.exception("%s can't leave %s", user_id, room_id)
-                refused += 1  # a fault with one room keeps nobody in the others
+                refused += 1  # A fault with one room doesn't stop the departure from the others.
         now_s, former = self._clock.monotonic_s(), self._tries.pop(user_id, None)
         if refused:
             wait_s = min(2 * former.wait_s, limits.DEPARTURE_RETRY_S_MAX) if former else 0.0

@@ -1,12 +1,13 @@
-"""Room aliases: ours in the database, others' by asking their server; and published rooms.
+"""Room aliases: local ones in the database, remote ones by asking their server; and published
+rooms.
 
 Rules:
 1. Aliases of other servers can be looked up, never set or removed.
-2. Who is joined to a room may name it; who made an alias, or may send m.room.canonical_alias in
-   its room, may remove it. A removed alias leaves the canonical alias event too, if the remover
-   may change that.
-3. A new alias in m.room.canonical_alias must be an alias of that room. Those that stood there
-   before, or are removed, are not looked at.
+2. Joined users may name a room; the creator of an alias, and users who may send
+   m.room.canonical_alias in its room, may remove it. A removed alias is also taken out of the
+   canonical alias event, if the remover may change that.
+3. A new alias in m.room.canonical_alias must be an alias of that room. Aliases that were there
+   before, or are removed, are not checked.
 
 Spec: client-server API, "Room aliases", m.room.canonical_alias.
 """
@@ -53,7 +54,7 @@ log = logging.getLogger("freehold.directory")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an alias names, and the servers by which the room can be reached."""
+    """The room that an alias names, and the servers through which it can be reached."""
 
     room_id: RoomId
     servers: Sequence[ServerName]
@@ -64,7 +65,7 @@ LookUp: TypeAlias = Callable[[RoomAlias], Awaitable[Target]]
 
 
 def parse_alias(text: str) -> RoomAlias:
-    """A room alias; raises 400 M_INVALID_PARAM."""
+    """Parses a room alias; raises 400 M_INVALID_PARAM."""
     try:
         return parse_room_alias(text)
     except InvalidIdentifier as error:
@@ -72,7 +73,7 @@ def parse_alias(text: str) -> RoomAlias:
 
 
 def parse_room(text: str) -> RoomId:
-    """A room ID; raises 400 M_INVALID_PARAM."""
+    """Parses a room ID; raises 400 M_INVALID_PARAM."""
     try:
         return parse_room_id(text)
     except InvalidIdentifier as error:
@@ -80,7 +81,7 @@ def parse_room(text: str) -> RoomId:
 
 
 class Directory:
-    """Names of rooms."""
+    """Aliases and publication of rooms."""
 
     def __init__(
         self,
@@ -99,17 +100,17 @@ class Directory:
         self._look_up = look_up
 
     def new_alias(self, localpart: str) -> RoomAlias:
-        """The alias of this server for a local part; raises 400 M_INVALID_PARAM."""
+        """Returns the alias of this server for a local part; raises 400 M_INVALID_PARAM."""
         return build_alias(localpart, self._server_name)
 
     async def resolve(self, alias: RoomAlias) -> Target:
-        """What an alias names. Raises 404 M_NOT_FOUND."""
+        """Returns the target of an alias. Raises 404 M_NOT_FOUND."""
         if server_of(alias) != self._server_name:
             return await self._look_up(alias)
         return await self.resolve_local(alias)
 
     async def resolve_local(self, alias: RoomAlias) -> Target:
-        """What an alias of ours names: also for other servers' questions. Raises 404."""
+        """Returns the target of a local alias: also for queries of other servers. Raises 404."""
         row = await self._load(alias)
         room = await self._engine.rooms.get(row.room_id)
         others = () if room is None else sorted(room.joined_servers)
@@ -124,8 +125,8 @@ class Directory:
         return row
 
     async def create(self, user_id: UserId, alias: RoomAlias, room_id: RoomId) -> None:
-        """Names a room. Raises 409 M_UNKNOWN for an alias that exists, 403 for who isn't joined,
-        400 M_INVALID_PARAM for other servers' aliases and for too many of them."""
+        """Names a room. Raises 409 M_UNKNOWN for an alias that exists, 403 for a user who isn't
+        joined, 400 M_INVALID_PARAM for other servers' aliases and for too many of them."""
         if server_of(alias) != self._server_name:
             raise errors.invalid_param(f"{alias} is not an alias of this server")
         build_alias(alias[1:].partition(":")[0], self._server_name)
@@ -142,7 +143,7 @@ class Directory:
     async def claim(
         self, connection: Connection, alias: RoomAlias, room_id: RoomId, user_id: UserId
     ) -> None:
-        """Names a room that is made in the same transaction. Raises 400 M_ROOM_IN_USE."""
+        """Names a room that is created in the same transaction. Raises 400 M_ROOM_IN_USE."""
         row = AliasRow(alias, room_id, user_id, self._clock.now_ms())
         if not await storage.insert_alias(connection, row):
             raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
@@ -154,7 +155,7 @@ class Directory:
                 raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
 
     async def delete(self, user_id: UserId, alias: RoomAlias) -> None:
-        """Removes an alias of ours. Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN."""
+        """Removes a local alias. Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN."""
         if server_of(alias) != self._server_name:
             raise errors.invalid_param(f"{alias} is not an alias of this server")
         row = await self._load(alias)
@@ -186,7 +187,7 @@ class Directory:
         draft = EventDraft(CANONICAL_ALIAS[0], user_id, content, state_key="")
         try:
             await self._engine.writer.send(room_id, draft)
-        except MatrixError as error:  # the alias is gone; the event is a courtesy
+        except MatrixError as error:  # the alias is gone already; updating the event is optional
             log.info("canonical alias of %s is kept: %s", room_id, error)
 
     async def _canonical(self, room: Room) -> JsonObject:
@@ -195,7 +196,9 @@ class Directory:
         return {} if event is None else event.content
 
     async def aliases(self, user_id: UserId, room_id: RoomId) -> list[RoomAlias]:
-        """A room's aliases here, for who is joined or may read it as anybody does; 403."""
+        """Returns a room's local aliases, for joined users and for anybody if the room is
+        world-readable; 403.
+        """
         readable = await self._access.readable(user_id, room_id)
         if not readable.is_current:
             raise errors.forbidden("You aren't a member of this room")
@@ -219,12 +222,12 @@ class Directory:
             raise _bad_alias(f"The alias {alias} does not point to this room")
 
     async def publish(self, connection: Connection, room_id: RoomId, user_id: UserId) -> None:
-        """Publishes a room that is made in the same transaction."""
+        """Publishes a room that is created in the same transaction."""
         await storage.publish(connection, room_id, user_id, self._clock.now_ms())
 
     async def is_published(self, user_id: UserId | None, room_id: RoomId) -> bool:
-        """Is a room in this server's published directory? Raises 404 for an unknown room; one that
-        isn't published is unknown to all but its members."""
+        """Returns whether a room is in this server's published directory. Raises 404 for an unknown
+        room; to users who aren't members, an unpublished room is unknown."""
         async with self._database.connection() as connection:
             published = await storage.is_published(connection, room_id)
         if not published:
@@ -237,8 +240,8 @@ class Directory:
             raise errors.not_found("Room not found")
 
     async def set_published(self, user_id: UserId, room_id: RoomId, wanted: bool) -> None:
-        """Publishes or hides a room: for who may set its canonical alias. Raises 403, and 404 for
-        a room that the user isn't in, whether it exists or not."""
+        """Publishes or hides a room, for users who may set its canonical alias. Raises 403, and 404
+        for a room that the user isn't in, whether it exists or not."""
         await self._check_known(user_id, room_id)
         if not await self._may_rename(user_id, room_id):
             raise errors.forbidden("You can't change whether this room is published")

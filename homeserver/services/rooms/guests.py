@@ -1,9 +1,10 @@
-"""Guests leave rooms that don't let guests in any more.
+"""Makes guests leave rooms that no longer allow guests.
 
 Rules:
-1. Whatever changes a room's m.room.guest_access (an event, a merge) has its guests looked at after
-   the commit; a start looks at all rooms with guests, for what a former process didn't finish.
-2. A room that a guest can't leave now is tried again.
+1. After each change of a room's m.room.guest_access (an event, a merge) its guests are checked
+   after the commit; a start checks all rooms with guests, for work that a former process didn't
+   finish.
+2. If a guest can't leave a room now, the departure is retried.
 
 Spec: client-server API, "Guest Access", "Server behaviour".
 """
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class GuestStays:
-    """Follows the log, and ends what isn't allowed any more."""
+    """Follows the log, and ends stays that are no longer allowed."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class GuestStays:
     ) -> None:
         self._database, self._access = database, access
         self._leave, self._sleep = leave, sleep
-        self._due: set[RoomId] | None = None  # None: all
+        self._due: set[RoomId] | None = None  # None: all rooms.
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -55,7 +56,7 @@ class GuestStays:
                 self._wake.set()
 
     async def run(self) -> None:
-        """Works off what is due; for the supervisor."""
+        """Does due work; runs under the supervisor."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -64,7 +65,7 @@ class GuestStays:
                 self._wake.set()
 
     async def work_once(self) -> bool:
-        """Looks at all rooms that are due. Returns whether that is done with."""
+        """Checks all due rooms. Returns whether all of them are done."""
         due, self._due = self._due, set()
         try:
             found = await self._guests(due)
@@ -85,7 +86,7 @@ class GuestStays:
             ]
 
     async def _check(self, room_id: RoomId, user_id: UserId) -> bool:
-        """Has a guest leave who may not be in a room; False where that has to be tried again."""
+        """Makes a guest leave a room that doesn't allow guests; False if that has to be retried."""
         try:
             if not await self._access.lets_guests_in(room_id):
                 await self._leave(user_id, room_id)

@@ -1,7 +1,7 @@
-"""Whether a user of ours takes invites: account data `m.invite_permission_config`.
+"""Whether a local user accepts invites: account data `m.invite_permission_config`.
 
 Spec: client-server API, "Invite permission". A missing, invalid or unsupported value means that
-invites are welcome.
+invites are accepted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class InvitePermission:
         self._database = database
 
     async def is_blocked(self, user_id: UserId) -> bool:
-        """Does the user block all invites?"""
+        """Returns whether the user blocks all invites."""
         async with self._database.connection() as connection:
             stored = await account_data.load(connection, user_id, "", CONFIG)
         if stored is None:

@@ -1,8 +1,9 @@
 """Membership events that a client writes as state, and those that follow a profile change.
 
 Rules:
-1. The client's content is kept, but for who vouches for a join, which only this server says; what
-   needs another server, or a restricted join's authorising user, takes the way of `Membership`.
+1. The client's content is kept, except for the authorising user of a join, which only this server
+   sets; a change that needs another server, or a restricted join's authorising user, is made by
+   `Membership`.
 2. A changed profile is written into the user's rooms one after the other; a room that refuses
    doesn't stop the others.
 
@@ -78,7 +79,9 @@ class MemberState:
     async def _change_own(
         self, user_id: UserId, room_id: RoomId, membership: str, content: JsonObject
     ) -> EventId:
-        """The user enters, or refuses to: by the same ways as /join, /knock and /leave."""
+        """Makes the user enter the room or leave it, in the same ways as /join, /knock and
+        /leave.
+        """
         match membership:
             case "join":
                 await self._membership.join(user_id, room_id, (), content)
@@ -107,7 +110,7 @@ class MemberState:
         raise errors.unavailable("the user's membership changes all the time")
 
     async def _renew_once(self, user_id: UserId, room_id: RoomId) -> None:
-        """The member event is read before the profile: a later change of either makes it anew."""
+        """Reads the member event before the profile, so that a later change of either renews it."""
         room = await self._engine.rooms.get(room_id)
         if room is None or user_id not in room.joined_local:
             return

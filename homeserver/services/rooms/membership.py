@@ -1,15 +1,15 @@
 """Membership of rooms: invite, join, knock, leave, kick, ban, unban, forget.
 
 Rules:
-1. Where this server holds the room's current state, a membership change is an ordinary event for
-   the writer, whose auth check decides; checks here only give better errors and refuse what the
-   auth rules would turn into something else (a kick that is an unban). What they ask of the room
-   is asked again in its turn (`membership_checks`).
-2. Where it doesn't, another server of the room takes part (`RemoteRooms`).
+1. If this server holds the room's current state, a membership change is an ordinary event for the
+   writer, whose auth check decides; checks here only give better errors and refuse changes that the
+   auth rules would turn into something else (a kick that is an unban). They are repeated under the
+   room's lock (`membership_checks`).
+2. Otherwise another server of the room takes part (`RemoteRooms`).
 3. An invite of a user of another server is signed by their server first.
-4. A refusal of an invite always succeeds for the user: if the inviting server can't be reached or
-   objects, the invite ends here.
-5. Joins, knocks and invites of users of ours carry their display name and avatar.
+4. Refusing an invite always succeeds for the user: if the inviting server can't be reached or
+   refuses, the invite ends here.
+5. Joins, knocks and invites of local users carry their display name and avatar.
 
 Spec: client-server API, "Room membership", "Restricted rooms", "Invite permission"; design 5.9.
 """
@@ -61,9 +61,10 @@ _PROFILE_KEYS = ("displayname", "avatar_url")
 
 @dataclass(frozen=True, slots=True)
 class MemberDirectory:
-    """What membership needs to know of users. `profile_of` gives `displayname` and `avatar_url`,
-    as far as set, of a user of ours; `is_invite_blocked` whether one wants no invites;
-    `carry_over` sees to what a user has set for a room that one they just joined replaces."""
+    """The facts about users that membership needs. `profile_of` returns a local user's
+    `displayname` and `avatar_url`, as far as set; `is_invite_blocked` whether a local user blocks
+    invites; `carry_over` copies a user's settings from a room to the joined room that replaces it.
+    """
 
     server_name: ServerName
     profile_of: Callable[[UserId], Awaitable[JsonObject]]
@@ -71,24 +72,24 @@ class MemberDirectory:
     carry_over: Callable[[UserId, RoomId], Awaitable[None]]
 
     def is_ours(self, user_id: UserId) -> bool:
-        """Is this a user of this server?"""
+        """Returns whether this is a user of this server."""
         return server_of(user_id) == self.server_name
 
     async def profile_keys(self, user_id: UserId) -> JsonObject:
-        """The profile's part of a membership event; {} for users of other servers."""
+        """Returns the profile's part of a membership event; {} for users of other servers."""
         if not self.is_ours(user_id):
             return {}
         profile = await self.profile_of(user_id)
         return {key: profile[key] for key in _PROFILE_KEYS if profile.get(key) is not None}
 
     async def check_invitable(self, user_id: UserId) -> None:
-        """Raises 403 M_INVITE_BLOCKED for a user of ours who wants no invites."""
+        """Raises 403 M_INVITE_BLOCKED for a local user who blocks invites."""
         if self.is_ours(user_id) and await self.is_invite_blocked(user_id):
             raise MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} doesn't take invites")
 
 
 def parse_user(text: str) -> UserId:
-    """A user ID; raises 400 M_INVALID_PARAM."""
+    """Parses a user ID; raises 400 M_INVALID_PARAM."""
     try:
         return parse_user_id(text)
     except InvalidIdentifier as error:
@@ -96,13 +97,13 @@ def parse_user(text: str) -> UserId:
 
 
 def parse_servers(texts: Sequence[str]) -> Sequence[ServerName]:
-    """Server names to go through, each once, what is no server name left out."""
+    """Returns the servers to go through, each once, without invalid names."""
     servers: dict[ServerName, None] = {}
     for text in texts[: limits.JOIN_SERVERS]:
         try:
             servers[parse_server_name(text)] = None
         except InvalidIdentifier:
-            continue  # a hint that is of no use; others may do
+            continue  # an unusable hint; others may work
     return tuple(servers)
 
 
@@ -113,7 +114,7 @@ class OutsideEnds(Protocol):
 
 
 class Membership:
-    """Changes who is in which room."""
+    """Changes memberships of rooms."""
 
     def __init__(
         self,
@@ -134,12 +135,14 @@ class Membership:
         )
 
     async def joined_rooms(self, user_id: UserId) -> list[RoomId]:
-        """The rooms that a user is joined to."""
+        """Returns the rooms that a user is joined to."""
         mine = await self._engine.memberships.of(user_id)
         return [room_id for room_id, row in mine.items() if row.membership == "join"]
 
     async def target(self, text: str, via: Sequence[str]) -> tuple[RoomId, Sequence[ServerName]]:
-        """The room that an ID or alias names, and servers to reach it by: the client's first."""
+        """Returns the room that an ID or alias names, and servers to reach it by: the client's
+        first.
+        """
         servers = parse_servers(via)
         if not text.startswith("#"):
             return parse_room(text), servers
@@ -164,7 +167,7 @@ class Membership:
         )
 
     async def send_invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
-        """Sends an invite whose content is made; the invitee's server signs it first."""
+        """Sends an invite with complete content; the invitee's server signs it first."""
         target = UserId(draft.state_key or "")
         await self._people.check_invitable(target)
         if self._people.is_ours(target):
@@ -174,8 +177,8 @@ class Membership:
             return await self._remote.invite(room_id, draft) if same is None else same
 
     def _exchange(self, user_id: UserId, room_id: RoomId) -> asyncio.Lock:
-        """The lock of a user's exchanges with the servers of a room: one after the other, each
-        looks at what the one before led to. Each takes a bounded time."""
+        """Returns the lock of a user's exchanges with the servers of a room: they run one after the
+        other, since each depends on the result of the one before. Each takes a bounded time."""
         return self._joining.setdefault((user_id, room_id), asyncio.Lock())
 
     # join and knock
@@ -189,8 +192,8 @@ class Membership:
         *,
         is_guest: bool = False,
     ) -> None:
-        """Joins a room; nothing happens to who is in. Raises 403 M_FORBIDDEN or (for guests)
-        M_GUEST_ACCESS_FORBIDDEN, 404 M_NOT_FOUND when no server of the room is known."""
+        """Joins a room; does nothing if the user is joined. Raises 403 M_FORBIDDEN or (for guests)
+        M_GUEST_ACCESS_FORBIDDEN, 404 M_NOT_FOUND if no server of the room is known."""
         room = await self._engine.rooms.get(room_id)
         if room is not None and user_id in room.joined_local:
             return
@@ -206,7 +209,7 @@ class Membership:
         else:
             await self._join_here(user_id, room, content, servers)
         if is_guest and not await self._access.lets_guests_in(room_id):
-            await self.leave(user_id, room_id, {})  # closed meanwhile, or its server was wrong
+            await self.leave(user_id, room_id, {})  # closed since, or its server erred
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
         await self._people.carry_over(user_id, room_id)
 
@@ -230,7 +233,7 @@ class Membership:
         servers: Sequence[ServerName],
         content: JsonObject,
     ) -> None:
-        async with self._exchange(user_id, room_id):  # who asks twice joins once
+        async with self._exchange(user_id, room_id):  # A user who asks twice joins once.
             room = await self._engine.rooms.get(room_id)
             if room is not None and user_id in room.joined_local:
                 return
@@ -253,8 +256,8 @@ class Membership:
         await self._engine.writer.send(room.room_id, draft, check=check)
 
     async def _needs_authoriser(self, user_id: UserId, room: Room) -> bool:
-        """Does the user join by a restricted rule? Raises 403 M_FORBIDDEN where they meet none of
-        its conditions."""
+        """Returns whether the user joins by a restricted rule. Raises 403 M_FORBIDDEN if they meet
+        none of its conditions."""
         mine = room.view.state.get((MEMBER, user_id))
         if mine is not None and mine.membership in ("invite", "join", "ban"):
             return False
@@ -272,9 +275,9 @@ class Membership:
     async def _candidates(
         self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
     ) -> Sequence[ServerName]:
-        """Servers that may be in a room which we aren't in: the client's, the inviter's, the one
-        that took the user's knock, those that were in it when we last knew, the one that the room
-        ID names. Raises 404."""
+        """Returns servers that may be in a room which we aren't in: the client's, the inviter's,
+        the one that took the user's knock, the last known ones, and the one that the room ID names.
+        Raises 404."""
         wanted = dict.fromkeys(servers)
         mine = (await self._engine.memberships.of(user_id)).get(room_id)
         if mine is not None and mine.membership == "invite":
@@ -299,8 +302,8 @@ class Membership:
         servers: Sequence[ServerName],
         extra: Mapping[str, object],
     ) -> None:
-        """Asks to be let in. A knock at a room elsewhere may be repeated: nobody has to tell us
-        when one was refused there. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        """Knocks on a room. A knock on a remote room may be repeated, since other servers don't
+        have to tell us when one was refused there. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
         content: JsonObject = {
             **await self._people.profile_keys(user_id),
             **extra,
@@ -315,14 +318,14 @@ class Membership:
         async with self._exchange(user_id, room_id):
             now = (await self._engine.memberships.of(user_id)).get(room_id)
             if now is not None and now.membership == "knock" and now != before:
-                return  # an equal request took this one's turn
+                return  # an equal request made the join before this one got the lock
             candidates = await self._candidates(user_id, room_id, servers)
             await self._remote.knock(room_id, user_id, candidates, content)
 
     # leave and forget
 
     async def leave(self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object]) -> None:
-        """Leaves a room, refuses an invite or takes back a knock; nothing happens to who left
+        """Leaves a room, refuses an invite or takes back a knock; does nothing if the user has left
         already. Raises 403 M_FORBIDDEN, also for a room that isn't known here."""
         room = await self._engine.rooms.get(room_id)
         mine = (await self._engine.memberships.of(user_id)).get(room_id)
@@ -351,12 +354,12 @@ class Membership:
             log.info("%s refuses %s without its servers: %s", user_id, room_id, error)
             is_over = await self._outside.end_unsigned(room_id, user_id, mine.event_id)
             if not is_over and is_resident(await self._engine.rooms.get(room_id)):
-                # another of ours joined it
+                # Another local user joined it.
                 await _leave_here(self._engine.writer, user_id, room_id, content)
 
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,
-        404 M_NOT_FOUND when they never were."""
+        404 M_NOT_FOUND if they never were."""
         mine = (await self._engine.memberships.of(user_id)).get(room_id)
         if mine is None:
             raise errors.not_found("You were never in this room")
@@ -382,7 +385,7 @@ class Membership:
     async def unban(
         self, sender: UserId, room_id: RoomId, target: UserId, extra: Mapping[str, object]
     ) -> None:
-        """Lifts a ban. Raises 403 M_FORBIDDEN, 403 M_BAD_STATE for who isn't banned."""
+        """Lifts a ban. Raises 403 M_FORBIDDEN, 403 M_BAD_STATE for a user who isn't banned."""
         content: JsonObject = {**extra, "membership": "leave"}
         await self._set_other(sender, room_id, target, content, membership_checks.unbans(target))
 

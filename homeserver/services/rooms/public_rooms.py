@@ -21,8 +21,8 @@ class PublicRooms:
         self._database, self._rooms = database, rooms
 
     async def page(self, search: Search, *, start: int, limit: int) -> JsonObject:
-        """Up to `limit` rooms that a search finds, from the `start`th on: `chunk`, `next_batch`,
-        `prev_batch` and the total."""
+        """Returns up to `limit` rooms that a search finds, from the `start`th on: `chunk`,
+        `next_batch`, `prev_batch` and the total."""
         found = sorted(
             (entry for entry in await self._entries() if matches(entry, search)), key=order
         )

@@ -1,11 +1,11 @@
-"""Who may read a room, and its state at which time; who is in it.
+"""Read access to rooms: the users who may read a room, and the state that each of them sees.
 
 Rules:
-1. A joined user reads current state, and so does anybody of a world-readable room.
-2. Who was joined once reads the state at the end of that time: at the event by which they left.
-   A ban, a knock or a new invite since then changes nothing of that.
-3. All others get 403 M_FORBIDDEN, for a room that is unknown here too: its existence is no
-   business of theirs. Forgotten rooms count as never joined.
+1. A joined user reads current state; of a world-readable room, any user does.
+2. A user who was joined once reads the state at the end of that time: at the event by which they
+   left. A later ban, knock or invite doesn't change that.
+3. All other users get 403 M_FORBIDDEN, also for an unknown room: they must not learn whether it
+   exists. Forgotten rooms count as never joined.
 
 Spec: client-server API, "Getting events for a room", "Leaving rooms".
 """
@@ -36,7 +36,9 @@ NOT_IN_ROOM = "You aren't a member of this room"
 
 @dataclass(frozen=True, slots=True)
 class RoomContext:
-    """What services about rooms stand on: the committed view, memberships, and the one door."""
+    """The dependencies of services about rooms: the committed rooms, memberships, and the
+    writer.
+    """
 
     rooms: Rooms
     memberships: Memberships
@@ -45,7 +47,9 @@ class RoomContext:
 
 @dataclass(frozen=True, slots=True)
 class ReadableRoom:
-    """A room and the state in which a user may see it. `is_current` says that it is today's."""
+    """A room and the state in which a user may see it. `is_current` says that it is the current
+    state.
+    """
 
     room: Room
     state: Mapping[StateKey, StateRef]
@@ -53,29 +57,29 @@ class ReadableRoom:
 
 
 def is_resident(room: Room | None) -> bool:
-    """Does this server hold the room's current state: has it joined users, or is nobody left
-    anywhere? (Of a room that we left, or were only invited to, others know more.)"""
+    """Returns whether this server holds the room's current state: it has joined users, or no user
+    is left anywhere. (Of a room that we left, or were only invited to, other servers know more.)"""
     if room is None or CREATE not in room.view.state:
         return False
     return bool(room.joined_local) or not room.joined_servers
 
 
 class RoomAccess:
-    """Answers who may read a room."""
+    """Decides on read access to rooms."""
 
     def __init__(self, engine: RoomContext) -> None:
         self._rooms = engine.rooms
         self._memberships = engine.memberships
 
     async def joined(self, user_id: UserId, room_id: RoomId) -> Room:
-        """The room, if the user is joined; raises 403 M_FORBIDDEN."""
+        """Returns the room, if the user is joined; raises 403 M_FORBIDDEN."""
         room = await self._rooms.get(room_id)
         if room is None or user_id not in room.joined_local:
             raise errors.forbidden(NOT_IN_ROOM)
         return room
 
     async def lets_guests_in(self, room_id: RoomId) -> bool:
-        """Whether guests may be in a room, by its state as it is known here."""
+        """Returns whether guests may be in a room, by its state as known here."""
         room = await self._rooms.get(room_id)
         if room is None:
             return False
@@ -83,7 +87,7 @@ class RoomAccess:
         return event is not None and event.content.get("guest_access") == "can_join"
 
     async def readable(self, user_id: UserId, room_id: RoomId) -> ReadableRoom:
-        """The room as the user may see it; raises 403 M_FORBIDDEN."""
+        """Returns the room as the user may see it; raises 403 M_FORBIDDEN."""
         room = await self._rooms.get(room_id)
         if room is None:
             raise errors.forbidden(NOT_IN_ROOM)
@@ -102,7 +106,7 @@ class RoomAccess:
     async def _last_seen(
         self, room: Room, user_id: UserId, latest: EventId
     ) -> Mapping[StateKey, StateRef]:
-        """The state after the event by which the user ceased to be joined."""
+        """Returns the state after the event by which the user ceased to be joined."""
         ended = await self._rooms.end_of_stay(room, user_id)
         if ended is not None and ended[1] is not None:
             state = await self._rooms.state_after(room, ended[1])
@@ -114,8 +118,8 @@ class RoomAccess:
     async def _last_seen_by_events(
         self, room: Room, user_id: UserId, left: EventId
     ) -> Mapping[StateKey, StateRef]:
-        """As the membership events tell: a ban after a leave, or a refused invite, leads further
-        back."""
+        """Returns the same by the membership events: a ban after a leave, or a refused invite,
+        leads further back."""
         for _ in range(limits.MEMBERSHIP_STEPS):
             before = await self._rooms.state_before(room, left)
             previous = None if before is None else before.get(("m.room.member", user_id))
@@ -130,7 +134,9 @@ class RoomAccess:
 
 
 def as_forbidden(error: MatrixError) -> MatrixError:
-    """For writes: a room that is unknown here is one that the user isn't in (403)."""
+    """Returns the error for writes: a room that is unknown here is one that the user isn't in
+    (403).
+    """
     if error.status == 404:
         return errors.forbidden(NOT_IN_ROOM)
     return error

@@ -1,11 +1,11 @@
-"""Making rooms.
+"""Creation of rooms.
 
 Rules:
-1. A room is made in one unit: all its events, its alias and its publication, or nothing.
-2. Users of ours are invited in that unit. Users of other servers are invited after it, since their
-   servers sign the invites; all are tried, then the first refusal is the answer, although the
-   room exists by then.
-3. What the auth rules refuse of a new room is 400 M_INVALID_ROOM_STATE.
+1. A room is created in one unit: all its events, its alias and its publication, or nothing.
+2. Local users are invited in that unit. Users of other servers are invited after it, since their
+   servers sign the invites; all are tried, then the first refusal is the answer, although the room
+   exists by then.
+3. If the auth rules refuse an event of a new room, the error is 400 M_INVALID_ROOM_STATE.
 
 Spec: client-server API, "Creation".
 """
@@ -31,14 +31,14 @@ from homeserver.storage.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The users to invite: ours, and those of other servers."""
+    """The users to invite: local ones, and those of other servers."""
 
     ours: Sequence[UserId]
     remote: Sequence[UserId]
 
 
 class RoomCreation:
-    """Makes rooms."""
+    """Creates rooms."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class RoomCreation:
         self._default_version = default_version
 
     async def create(self, creator: UserId, request: RoomRequest) -> RoomId:
-        """Makes a room. Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE, M_INVALID_PARAM or
-        M_INVALID_ROOM_STATE, 403 M_INVITE_BLOCKED, and what other servers say to invites."""
+        """Creates a room. Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE, M_INVALID_PARAM or
+        M_INVALID_ROOM_STATE, 403 M_INVITE_BLOCKED, and the errors of other servers for invites."""
         version = choose_version(request.room_version, self._default_version)
         invitees = parse_invitees(request, creator)
         alias = await self._alias(request)
@@ -95,7 +95,7 @@ class RoomCreation:
         return room_id
 
     def _rows(self, room: NewRoom) -> RoomWork | None:
-        """What else is written with the room's events: its alias, its publication."""
+        """Returns the rows that are written with the room's events: its alias, its publication."""
         alias, is_published = room.alias, room.request.visibility == "public"
         if alias is None and not is_published:
             return None

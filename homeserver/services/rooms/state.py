@@ -2,8 +2,8 @@
 
 Rules:
 1. Reads splice the stored JSON of events together; nothing is parsed for a list.
-2. Which state a user sees is `RoomAccess`'s matter: today's, or that of when they left.
-3. Writes are drafts for the writer; membership and canonical aliases are looked at first.
+2. `RoomAccess` decides which state a user sees: the current one, or that of when they left.
+3. Writes are drafts for the writer; membership and canonical aliases are checked first.
 
 Spec: client-server API, "Getting events for a room", "Sending events to a room"; room_state.yaml.
 """
@@ -41,14 +41,14 @@ _LOG = 1  # this server has one log
 
 
 class MemberFilter(msgspec.Struct, frozen=True):
-    """Which members are wanted: those with `membership`, or all without `not_membership`; with
-    both, either is enough (spec: /members)."""
+    """Selects members: those with `membership`, or all without `not_membership`; with both, either
+    is enough (spec: /members)."""
 
     membership: str | None = None
     not_membership: str | None = None
 
     def wants(self, membership: str | None) -> bool:
-        """Does a membership pass?"""
+        """Returns whether a membership passes."""
         if self.membership is None and self.not_membership is None:
             return True
         if self.membership is not None and membership == self.membership:
@@ -87,7 +87,7 @@ class State:
     # reads
 
     async def event(self, user_id: UserId, room_id: RoomId, key: StateKey) -> bytes:
-        """A state event for clients, as JSON. Raises 403, 404 M_NOT_FOUND."""
+        """Returns a state event for clients, as JSON. Raises 403, 404 M_NOT_FOUND."""
         readable = await self._access.readable(user_id, room_id)
         found = readable.state.get(key)
         if found is None:
@@ -96,12 +96,12 @@ class State:
         return client[found.event_id]
 
     async def content(self, user_id: UserId, room_id: RoomId, key: StateKey) -> bytes:
-        """The content of a state event, as JSON. Raises 403, 404 M_NOT_FOUND."""
+        """Returns the content of a state event, as JSON. Raises 403, 404 M_NOT_FOUND."""
         event: JsonObject = load_any(await self.event(user_id, room_id, key))
         return dump_any(event["content"])
 
     async def all(self, user_id: UserId, room_id: RoomId) -> bytes:
-        """All state events, as a JSON array. Raises 403."""
+        """Returns all state events, as a JSON array. Raises 403."""
         readable = await self._access.readable(user_id, room_id)
         return await self._array([ref.event_id for ref in readable.state.values()])
 
@@ -112,8 +112,8 @@ class State:
         wanted: MemberFilter,
         at: SyncToken | Point | None = None,
     ) -> bytes:
-        """Member events that `wanted` lets pass, as a JSON array; as they were at a point, if one
-        is given (never later than what the user may see). Raises 403."""
+        """Returns the member events that `wanted` lets pass, as a JSON array; as they were at a
+        point, if one is given (never later than what the user may see). Raises 403."""
         readable = await self._access.readable(user_id, room_id)
         state = readable.state
         if at is not None and readable.is_current:
@@ -130,8 +130,9 @@ class State:
     async def _state_at(
         self, room: Room, user_id: UserId, at: SyncToken | Point
     ) -> Mapping[StateKey, StateRef]:
-        """The state after the newest event before a point; none before the room's first one. Where
-        the user may not see that event, the current state, which they may."""
+        """Returns the state after the newest event before a point; empty before the room's first
+        one. If the user may not see that event, it returns the current state, which they may see.
+        """
         if isinstance(at, SyncToken):
             position = min(at.position(_LOG), room.view.position)
             if position == room.view.position:
@@ -150,7 +151,7 @@ class State:
         return await self._engine.rooms.state_after(room, event_id) or room.view.state
 
     async def joined_members(self, user_id: UserId, room_id: RoomId) -> Mapping[str, JsonObject]:
-        """Display name and avatar of each joined user, for who is joined. Raises 403."""
+        """Returns display name and avatar of each joined user, for joined users. Raises 403."""
         room = await self._access.joined(user_id, room_id)
         joined = {
             key[1]: ref.event_id
@@ -169,8 +170,8 @@ class State:
     async def put(
         self, user_id: UserId, room_id: RoomId, key: StateKey, content: JsonObject
     ) -> EventId:
-        """Sets a piece of state; an equal one that is set already gives its event ID. Raises 403
-        M_FORBIDDEN, 400 M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON, 413 M_TOO_LARGE."""
+        """Sets a piece of state; if an equal one is set already, its event ID is returned. Raises
+        403 M_FORBIDDEN, 400 M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON, 413 M_TOO_LARGE."""
         event_type, state_key = key
         if event_type == MEMBER:
             return await self._members.put(user_id, room_id, state_key, content)
@@ -189,10 +190,10 @@ class State:
 
 
 def _profile(member: bytes) -> JsonObject:
-    """Display name and avatar of a member event."""
+    """Returns display name and avatar of a member event."""
     try:
         content = _MEMBER_EVENT.decode(member).content
-    except RecursionError:  # nested more deeply than the decoder goes
+    except RecursionError:  # nested too deeply for the decoder
         content = msgspec.convert(load_any(member), _MemberEvent).content
     profile: JsonObject = {}
     if isinstance(content.displayname, str):

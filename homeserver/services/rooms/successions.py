@@ -1,11 +1,10 @@
-"""What a user has set for a room goes with them to the room that replaces it.
+"""Copies a user's settings for a room to the room that replaces it.
 
 Rules:
 1. A room replaces another if its create event names that as its predecessor and the other's
-   tombstone, as this server knows it, names it as its replacement: else anybody could make a room
-   that counts as a direct chat.
-2. Tags and m.direct are carried over, once, when the user joins. It is a courtesy: a failure
-   doesn't undo the join.
+   tombstone, as this server knows it, names it as its replacement. Otherwise any user could create
+   a room that counts as a direct chat.
+2. Tags and m.direct are carried over, once, when the user joins. A failure doesn't undo the join.
 
 Spec: client-server API, "Room Upgrades", "Server behaviour".
 """
@@ -28,17 +27,17 @@ _TOMBSTONE: StateKey = ("m.room.tombstone", "")
 
 
 Move: TypeAlias = Callable[[UserId, RoomId, RoomId], Awaitable[None]]
-"""Carries a user's account data of a room over to another."""
+"""Copies a user's account data from a room to another."""
 
 
 class Successions:
-    """Knows which room replaces which."""
+    """Carries settings over to rooms that replace others."""
 
     def __init__(self, rooms: Rooms, memberships: Memberships, move: Move) -> None:
         self._rooms, self._memberships, self._move = rooms, memberships, move
 
     async def joined(self, user_id: UserId, room_id: RoomId) -> None:
-        """A user of ours joined a room."""
+        """Notes that a local user joined a room."""
         old = await self._predecessor(room_id)
         if old is None or old not in await self._memberships.of(user_id):
             return

@@ -2,9 +2,9 @@
 
 Rules:
 1. The new room, and the move of this server's aliases to it, are one unit.
-2. Then the tombstone is sent, then the old room is closed; closing is a courtesy. The new room
-   names the tombstone, which is made before it, unless the new room's ID follows from its create
-   event (version 12): then the tombstone can't be there yet, and nothing is named.
+2. Then the tombstone is sent, then the old room is closed; closing is optional. The new room names
+   the tombstone, which is built before it, unless the new room's ID follows from its create event
+   (version 12): then the tombstone can't exist yet, and none is named.
 3. A room is upgraded by one request at a time. A user's repeat of a request gets the replacement
    that the first one made, as long as the tombstone names it.
 
@@ -60,8 +60,8 @@ class Upgrades:
     async def upgrade(
         self, user_id: UserId, room_id: RoomId, new_version: str, creators: Sequence[str]
     ) -> RoomId:
-        """Makes the replacement; returns its ID. Raises 400 M_UNSUPPORTED_ROOM_VERSION or
-        M_INVALID_PARAM, 403 M_FORBIDDEN for who may not send the tombstone."""
+        """Creates the replacement; returns its ID. Raises 400 M_UNSUPPORTED_ROOM_VERSION or
+        M_INVALID_PARAM, 403 M_FORBIDDEN for a user who may not send the tombstone."""
         async with self._upgrading.setdefault(room_id, asyncio.Lock()):
             return await self._upgrade(user_id, room_id, new_version, creators)
 
@@ -98,7 +98,7 @@ class Upgrades:
         return replacement
 
     async def _bury(self, old: RoomId, draft: EventDraft, made: BuiltEvent | None) -> None:
-        """Sends the tombstone: the one that was made, as long as the room takes it."""
+        """Sends the tombstone: the prepared one, as long as the room accepts it."""
         if made is not None:
             try:
                 await send_made(self._engine.writer, old, made)
@@ -111,7 +111,7 @@ class Upgrades:
     async def _made_before(
         self, user_id: UserId, room: Room, version: RoomVersion
     ) -> RoomId | None:
-        """The room of that version that the user has replaced this one with."""
+        """Returns the room of that version with which the user has replaced this one, if any."""
         found = await self._engine.rooms.state_events(room.view.state, [_TOMBSTONE_KEY])
         tombstone = found.get(_TOMBSTONE_KEY)
         named = None if tombstone is None else tombstone.content.get("replacement_room")

@@ -1,3 +1,2 @@
-"""Syncs: the loop that answers them (`loop`), what is new (`news`), what is sent of each room
-(`rooms`, `departures`, `invites`, out of `timelines` and `state`), what stands beside rooms, and
-the answer's bytes (`answers`)."""
+"""Syncs: the loop that answers them (`loop`), the changes in the log (`log_delta`), the rooms
+(`rooms`), the data beside events (`extras`, `ephemeral`), and the answer's bytes (`answers`)."""

@@ -1,4 +1,4 @@
-"""A sync's answer as bytes: events are spliced in, nothing is dumped twice.
+"""A sync's answer as bytes: events are spliced in, nothing is serialised twice.
 
 Spec: client-server API, /sync, response.
 """
@@ -44,7 +44,7 @@ class SyncResponse:
 
     @property
     def has_news(self) -> bool:
-        """Is there anything that is worth waking a client for?"""
+        """Returns whether there is anything worth waking a client for."""
         return bool(self._rooms or self.account_data or self.to_device or any(self.device_lists))
 
     def add_room(self, section: str, room_id: RoomId, room: bytes) -> None:
@@ -52,7 +52,7 @@ class SyncResponse:
         self._rooms.setdefault(section, []).append((room_id, room))
 
     def json(self) -> bytes:
-        """The whole answer."""
+        """Returns the whole answer."""
         parts: list[tuple[str, bytes]] = [("next_batch", orjson.dumps(self.next_batch))]
         if self._rooms:
             sections = [(name, json_object(rooms)) for name, rooms in self._rooms.items()]
@@ -80,7 +80,7 @@ async def add_rooms(
     history: LogHistory,
     use_state_after: bool,
 ) -> None:
-    """Fetches the events of all plans, in as few calls as can be, and adds the rooms."""
+    """Fetches the events of all plans, in as few calls as possible, and adds the rooms."""
     state_ids: set[EventId] = set()
     replaced: set[EventId] = set()
     redactions: set[EventId] = set()

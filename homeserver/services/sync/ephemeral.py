@@ -1,9 +1,9 @@
-"""What a sync has of a room beside its events: receipts, typing, account data, as JSON.
+"""The data of a room beside its events in a sync: receipts, typing, account data, as JSON.
 
 Rules:
 1. A private receipt (`m.read.private`) is for its user alone.
-2. One receipt event holds one receipt for each event, kind and user: where a user has one in a
-   thread and another outside of it on the same event, they go into two receipt events.
+2. One receipt event holds one receipt for each event, kind and user: if a user has one in a thread
+   and another outside of it on the same event, they go into two receipt events.
 
 Spec: client-server API, "Receipts", "Typing notifications", "Client Config".
 """
@@ -22,12 +22,12 @@ PRIVATE = "m.read.private"
 
 
 def typing_event(user_ids: Collection[UserId]) -> bytes:
-    """An m.typing event."""
+    """Returns an m.typing event."""
     return orjson.dumps({"type": "m.typing", "content": {"user_ids": sorted(user_ids)}})
 
 
 def receipt_events(receipts: Iterable[ReceiptRow], reader: UserId) -> list[bytes]:
-    """m.receipt events of one room for one reader."""
+    """Returns the m.receipt events of one room for one reader."""
     contents: list[dict[str, Any]] = []
     for receipt in receipts:
         if receipt.kind == PRIVATE and receipt.user_id != reader:
@@ -40,8 +40,8 @@ def receipt_events(receipts: Iterable[ReceiptRow], reader: UserId) -> list[bytes
 
 
 def _place(contents: list[dict[str, Any]], receipt: ReceiptRow, data: dict[str, Any]) -> None:
-    """Puts a receipt into the first event that has none of this user at its place; a newer one of
-    the same thread takes the older one's place."""
+    """Puts a receipt into the first event that has none of this user for its kind and event; a
+    newer one of the same thread replaces the older one."""
     for content in contents:
         users = content.setdefault(receipt.event_id, {}).setdefault(receipt.kind, {})
         present = users.get(receipt.user_id)
@@ -52,5 +52,5 @@ def _place(contents: list[dict[str, Any]], receipt: ReceiptRow, data: dict[str, 
 
 
 def account_data_event(data_type: str, content: bytes) -> bytes:
-    """An account data event from its content's JSON."""
+    """Builds an account data event from its content's JSON."""
     return b'{"type":%b,"content":%b}' % (orjson.dumps(data_type), content)

@@ -1,8 +1,8 @@
-"""What a sync tells of rooms beside their events: receipts, typing, account data.
+"""Adds the data of rooms beside their events to a sync: receipts, typing, account data.
 
 Rules:
-1. Of a room that the client gets from scratch, all of it is told; of others, what is new.
-2. What the log's tail has is taken from there; the stores are asked only beyond it.
+1. For a room that is sent in full, all of it is sent; for others, only changes.
+2. Entries in the log's tail are taken from there; the stores are queried only beyond it.
 
 Spec: client-server API, /sync, `ephemeral`, `account_data`.
 """
@@ -23,13 +23,13 @@ Plans = dict[RoomId, RoomPlan]
 
 
 class SyncExtras:
-    """Adds to the plans of rooms, and makes plans for rooms that have nothing else."""
+    """Adds to the plans of rooms, and makes plans for rooms that have no other changes."""
 
     def __init__(self, sources: SyncSources) -> None:
         self._sources = sources
 
     async def add(self, look: SyncContext, plans: Plans, since: SyncToken | None) -> None:
-        """Adds to `plans` what is beside events."""
+        """Adds the data beside events to `plans`."""
         wanted = look.ask.filter.room.ephemeral
         if wanted.allows_type("m.receipt"):
             await self._add_receipts(look, plans)
@@ -46,7 +46,7 @@ class SyncExtras:
         ]
 
     def _plan(self, look: SyncContext, plans: Plans, room_id: RoomId) -> RoomPlan | None:
-        """The plan of a room, made if there is none yet; None when the room isn't wanted."""
+        """Returns the plan of a room, made if there is none yet; None if the room isn't wanted."""
         plan = plans.get(room_id)
         user_room = look.mine.get(room_id)
         if plan is not None or user_room is None or user_room.membership != "join":

@@ -25,7 +25,9 @@ class _Parsed(NamedTuple):
 
 
 class Filters:
-    """Stored filters; a stored one never changes, so parsed ones are kept in memory."""
+    """Stores and parses filters; a stored filter never changes, so parsed ones are kept in
+    memory.
+    """
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
@@ -51,7 +53,7 @@ class Filters:
         return str(filter_id)
 
     async def get(self, user_id: UserId, filter_id: str) -> JsonObject:
-        """A stored filter as it was given; 404 M_NOT_FOUND."""
+        """Returns a stored filter as it was given; 404 M_NOT_FOUND."""
         content = None
         if filter_id.isascii() and filter_id.isdigit() and len(filter_id) <= 18:
             async with self._database.connection() as connection:
@@ -62,8 +64,8 @@ class Filters:
         return value
 
     async def resolve(self, user_id: UserId, text: str | None) -> SyncFilter:
-        """The `filter` parameter of a sync: none, JSON, or the ID of a stored filter. Raises
-        400 M_BAD_JSON or M_INVALID_PARAM."""
+        """Resolves the `filter` parameter of a sync: none, JSON, or the ID of a stored filter.
+        Raises 400 M_BAD_JSON or M_INVALID_PARAM."""
         if text is None:
             return NO_FILTER
         if text.startswith("{"):
@@ -79,7 +81,7 @@ class Filters:
         return self._keep(key, parse_filter(definition), len(orjson.dumps(definition)))
 
     def _inline(self, text: str) -> SyncFilter:
-        """Clients send the same text with each sync: it is parsed once."""
+        """Parses an inline filter once: clients send the same text with each sync."""
         known = self._parsed.get(text)
         if known is not None:
             return known.filter
@@ -91,7 +93,7 @@ class Filters:
 
 
 def parse_inline(text: str) -> JsonObject:
-    """JSON of a filter in a query; 400 M_BAD_JSON."""
+    """Parses the JSON of a filter in a query; 400 M_BAD_JSON."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:

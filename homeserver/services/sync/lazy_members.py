@@ -1,9 +1,9 @@
-"""Which members' events a device was sent already, so that lazy loading sends none twice.
+"""The member events that each device was sent, so that lazy loading sends none twice.
 
 Rules:
-1. What was sent counts from the position of the answer that had it on: a client that comes with an
+1. An event counts as sent from the position of the answer with it: a client that syncs from an
    older token may have lost that answer, and gets it again.
-2. It is only a saving: what is forgotten (a bound, a restart) is sent once more.
+2. It is only an optimisation: forgotten entries (a bound, a restart) are sent once more.
 
 Spec: client-server API, "Lazy-loading room members".
 """
@@ -21,7 +21,7 @@ _Sent: TypeAlias = dict[tuple[RoomId, str], tuple[EventId, int]]
 
 
 class LazyMembers:
-    """A bounded memory, for each device."""
+    """A bounded memory for each device."""
 
     def __init__(self) -> None:
         self._devices: OrderedDict[tuple[UserId, DeviceId], _Sent] = OrderedDict()
@@ -35,7 +35,9 @@ class LazyMembers:
         *,
         since: int,
     ) -> bool:
-        """Was this membership event in an answer that a client with position `since` has?"""
+        """Returns whether this member event was in an answer that a client with position `since`
+        has.
+        """
         sent = self._devices.get(device)
         if sent is None:
             return False
@@ -49,7 +51,7 @@ class LazyMembers:
         *,
         position: int,
     ) -> None:
-        """Notes what an answer at `position` has."""
+        """Notes the member events in an answer at `position`."""
         sent = self._devices.setdefault(device, {})
         self._devices.move_to_end(device)
         before = len(sent)
@@ -68,5 +70,5 @@ class LazyMembers:
             self._count -= len(dropped)
 
     def forget(self, device: tuple[UserId, DeviceId]) -> None:
-        """A device that starts anew has nothing."""
+        """Drops the entries of a device that starts anew."""
         self._count -= len(self._devices.pop(device, ()))

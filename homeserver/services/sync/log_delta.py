@@ -1,10 +1,10 @@
-"""What in a stretch of the log concerns one reader: found in memory, in one pass.
+"""Finds the part of a stretch of the log that concerns one reader: in memory, in one pass.
 
 Rules:
-1. Only what is in the log's tail is looked at; a reader further behind asks the stores instead.
-2. Events are named by their room, not taken from the log: what a reader gets comes from the room,
+1. Only the log's tail is read; for a reader further behind the stores are queried instead.
+2. Only the rooms of events are taken from the log: the events themselves are read from the room,
    where redactions have been applied.
-3. In a room that the reader isn't in any more, nothing after their leave concerns them.
+3. In a room that the reader has left, nothing after their leave concerns them.
 
 Spec: client-server API, "Syncing"; design, section 5.
 """
@@ -31,8 +31,8 @@ from homeserver.engine.log.tail import Placed
 
 
 class RoomDelta(msgspec.Struct):
-    """What is new in one room. `events`: are there timeline events? `members`: did a
-    member's state change, or the encryption for them?"""
+    """The changes in one room. `events`: whether there are timeline events. `members`: whether a
+    member's state changed, or the encryption for them."""
 
     events: bool = False
     members: bool = False
@@ -42,7 +42,7 @@ class RoomDelta(msgspec.Struct):
 
 
 class LogDelta(msgspec.Struct):
-    """What is new for one reader. `device_users` are users whose device list changed, whether the
+    """The changes for one reader. `device_users` are users whose device list changed, whether the
     reader shares a room with them or not."""
 
     rooms: dict[RoomId, RoomDelta] = {}
@@ -52,7 +52,7 @@ class LogDelta(msgspec.Struct):
 
     @property
     def concerns_members(self) -> bool:
-        """Did somebody's membership, or encryption, change in a room of the reader?"""
+        """Returns whether a membership or the encryption changed in a room of the reader."""
         return any(news.members for news in self.rooms.values())
 
     def __bool__(self) -> bool:
@@ -65,7 +65,7 @@ def scan(
     device_id: DeviceId,
     rooms: Mapping[RoomId, UserRoom],
 ) -> LogDelta:
-    """Looks through `entries`; `rooms` are the memberships of the user now."""
+    """Scans `entries`; `rooms` are the user's current memberships."""
     news = LogDelta()
     for placed in entries:
         entry = placed.entry

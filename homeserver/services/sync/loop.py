@@ -1,14 +1,14 @@
-"""The sync loop: one answer for one reader, now or when there is something to tell.
+"""The sync loop: one answer for one reader, at once or when there is something new.
 
 Rules:
-1. A waiter is made before the first look at the log, so nothing that comes in between is missed.
-2. The position of an answer is fixed first, in one step with the reader's memberships; all else is
-   read at it. The same `since` again gives the same, or more.
-3. What isn't new for the reader isn't looked at twice: after a look without result, the next one
-   begins where it ended.
+1. A waiter is made before the log is first read, so no entry in between is missed.
+2. The position of an answer is fixed first, in one step with the reader's memberships; everything
+   else is read at that position. The same `since` again gives the same, or more.
+3. Entries that don't concern the reader aren't scanned twice: after a scan without result, the next
+   one begins where it ended.
 4. A `since` of another history, or beyond the log's end (after a restore), is answered as a sync
    without `since`.
-5. Counts of unread notifications are always 0: they are not worked out yet. Presence is not sent.
+5. Counts of unread notifications are always 0: they are not computed yet. Presence is not sent.
 
 Spec: client-server API, "Syncing".
 """
@@ -49,7 +49,7 @@ from homeserver.storage.logs import LOG
 
 
 class SyncRequest(msgspec.Struct, frozen=True):
-    """What a client asks for. `since` None: a first sync."""
+    """The parameters of a sync. `since` None: a first sync."""
 
     user_id: UserId
     device_id: DeviceId
@@ -62,7 +62,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SyncEngine:
-    """What of the engine syncs read."""
+    """The part of the engine that syncs read."""
 
     rooms: Rooms
     memberships: Memberships
@@ -94,7 +94,7 @@ class Sync:
         self._ignored = IgnoredUsers(sources.account_data, engine.committer)
 
     async def sync(self, request: SyncRequest) -> bytes:
-        """The JSON of an answer; waits up to `timeout_ms` for something to tell."""
+        """Returns the JSON of an answer; waits up to `timeout_ms` for something new."""
         since = self._known(request.since)
         if since is None:
             self._lazy.forget((request.user_id, request.device_id))
@@ -122,7 +122,9 @@ class Sync:
             waiter.close()
 
     def _known(self, since: SyncToken | None) -> SyncToken | None:
-        """The token, unless it is of a lost future: then the answer is as for none."""
+        """Returns the token, unless it is from beyond the log (after a restore): then the sync has
+        no `since`.
+        """
         if since is None or not self._engine.committer.history.holds(mark_of(since)):
             return None
         return since
@@ -130,8 +132,8 @@ class Sync:
     async def _answer(
         self, request: SyncRequest, since: SyncToken | None, looked: int
     ) -> tuple[SyncResponse, int]:
-        """An answer, and the position up to which there is nothing for the reader."""
-        # Loads the memberships, so that reading them below is one step with the position.
+        """Returns an answer, and the position up to which there is nothing for the reader."""
+        # Loads the memberships, so that they can be read below in one step with the position.
         await self._engine.memberships.of(request.user_id)
         ignored = await self._ignored.of(request.user_id)
         up_to = self._engine.committer.position
@@ -218,7 +220,7 @@ class Sync:
         )
 
     def _choose(self, look: SyncContext) -> tuple[list[_Chosen], list[tuple[RoomId, UserRoom]]]:
-        """The rooms that may have something new; and new invites and knocks."""
+        """Returns the rooms that may have something new; and new invites and knocks."""
         chosen: list[_Chosen] = []
         open_rooms: list[tuple[RoomId, UserRoom]] = []
         since, wanted = look.ask.since, look.ask.filter.room
@@ -238,8 +240,8 @@ class Sync:
         return chosen, open_rooms
 
     async def _warm(self, chosen: Sequence[_Chosen]) -> None:
-        """Loads what planning many rooms needs and isn't in memory: rooms, then the events that
-        all of them are asked for, each in a few queries."""
+        """Loads the rooms that planning needs and that aren't in memory, then the events that all
+        plans read, each in a few queries."""
         if len(chosen) < 2:
             return
         rooms = self._engine.rooms
@@ -263,7 +265,7 @@ class Sync:
             return RoomPlan(room_id, section, is_listed=True)
         return await self._planner.joined(ask, room, user_room, news)
 
-    # Beside rooms
+    # Data beside rooms
 
     async def _add_account_data(self, look: SyncContext, answer: SyncResponse) -> None:
         ask, wanted = look.ask, look.ask.filter.account_data
@@ -283,7 +285,9 @@ class Sync:
     async def _add_to_device(
         self, look: SyncContext, answer: SyncResponse, since: SyncToken | None
     ) -> int:
-        """Adds messages for the device; returns how far the client has them then."""
+        """Adds messages for the device; returns the position up to which the client then has
+        them.
+        """
         ask = look.ask
         after = since.to_device if since is not None else 0
         is_behind = ask.since is None or after < ask.since
@@ -302,7 +306,9 @@ class Sync:
     async def _add_device_lists(
         self, look: SyncContext, answer: SyncResponse, *, is_lost: bool
     ) -> None:
-        """`is_lost`: the reader comes from a lost future, where any device may have changed."""
+        """Adds changed device lists. `is_lost`: the reader's token is from beyond the log, so any
+        device may have changed.
+        """
         ask, news = look.ask, look.news
         if is_lost:
             everybody = await self._sources.device_lists.everybody(ask.user_id)
@@ -318,7 +324,7 @@ class Sync:
 
 
 def _asked_of_all(room: Room) -> list[EventId]:
-    """Events that planning any room looks at."""
+    """Returns the events that planning any room reads."""
     keys = (VISIBILITY_KEY, *NAMING_KEYS)
     state = room.view.state
     return [ref.event_id for key in keys if (ref := state.get(key)) is not None]

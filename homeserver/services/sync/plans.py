@@ -1,4 +1,4 @@
-"""What a sync is asked for, and what it is going to send of a room: named, before any event is
+"""The scope of a sync, and the plan of what it sends of each room: event IDs, before any event is
 fetched.
 
 Spec: client-server API, /sync, `rooms`.
@@ -18,8 +18,8 @@ from homeserver.services.sync.rooms.timelines import NOTHING, SyncTimeline
 
 
 class SyncScope(msgspec.Struct, frozen=True):
-    """Who asks for what. `since` is the client's position, None when it has nothing; `up_to` the
-    position that the answer leads to."""
+    """The reader and the range of a sync. `since` is the client's position, None if it has nothing;
+    `up_to` the position that the answer leads to."""
 
     user_id: UserId
     device_id: DeviceId
@@ -37,8 +37,8 @@ class SyncScope(msgspec.Struct, frozen=True):
 
 
 class SyncContext(msgspec.Struct, frozen=True):
-    """One look at what is new for a reader. `mine` are their memberships. `news` is what the log
-    has; None when they start anew or are so far behind that it wasn't read."""
+    """One scan of the changes for a reader. `mine` are their memberships. `news` is the delta of
+    the log; None if the client starts anew or is so far behind that the log wasn't read."""
 
     ask: SyncScope
     mine: Mapping[RoomId, UserRoom]
@@ -46,7 +46,7 @@ class SyncContext(msgspec.Struct, frozen=True):
 
 
 class RoomSummary(msgspec.Struct, frozen=True):
-    """A room's summary; `heroes` None when the room has a name."""
+    """A room's summary; `heroes` is None if the room has a name."""
 
     heroes: Sequence[UserId] | None
     joined: int
@@ -54,8 +54,8 @@ class RoomSummary(msgspec.Struct, frozen=True):
 
 
 class RoomPlan(msgspec.Struct):
-    """What is to be sent of a room. `is_full`: the client gets it from scratch. `is_listed`: it is
-    named in the answer even when there is nothing in it (a membership changed)."""
+    """The planned content of a room. `is_full`: the client gets the room from scratch. `is_listed`:
+    the room is in the answer even if it has no content (a membership changed)."""
 
     room_id: RoomId
     section: str
@@ -69,7 +69,7 @@ class RoomPlan(msgspec.Struct):
 
     @property
     def is_empty(self) -> bool:
-        """Is there nothing to tell?"""
+        """Returns whether there is nothing to send."""
         return not (
             self.timeline.events
             or self.timeline.limited

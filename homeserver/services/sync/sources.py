@@ -1,4 +1,4 @@
-"""What a sync takes from other services, as Protocols.
+"""The sources of a sync in other services, as Protocols.
 
 Positions are those of the log; `after` is exclusive, `up_to` inclusive. Content is JSON bytes.
 """
@@ -21,10 +21,10 @@ class ToDeviceSource(Protocol):
     async def pending(
         self, user_id: UserId, device_id: DeviceId, *, after: int, up_to: int, limit: int
     ) -> tuple[list[bytes], int]:
-        """The oldest `limit` messages, and the position up to which they reach."""
+        """Returns the oldest `limit` messages, and the position up to which they reach."""
 
     def acknowledge(self, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
-        """The device has what was sent up to a position. Cheap when there is nothing."""
+        """Notes that the device has the messages up to a position. Cheap if there are none."""
 
 
 class DeviceListSource(Protocol):
@@ -36,7 +36,7 @@ class DeviceListSource(Protocol):
         """`changed` and `left`."""
 
     async def everybody(self, user_id: UserId) -> set[UserId]:
-        """All whose devices the user keeps track of."""
+        """Returns all users whose devices the user keeps track of."""
 
 
 class UnusedKeys(Protocol):
@@ -49,7 +49,7 @@ class UnusedKeys(Protocol):
 
 
 class KeyCountSource(Protocol):
-    """One-time keys of a device. Answered from memory as a rule: every sync asks."""
+    """One-time keys of a device. Usually answered from memory, since every sync asks."""
 
     async def counts(self, user_id: UserId, device_id: DeviceId) -> UnusedKeys: ...
 
@@ -63,18 +63,18 @@ class ReceiptSource(Protocol):
 
 
 class TypingSource(Protocol):
-    """Who types, in memory: a counter within a boot of the server."""
+    """Typing users, in memory: a counter within a boot of the server."""
 
     @property
     def token(self) -> TypingToken: ...
 
     def since(self, room_id: RoomId, token: TypingToken | None) -> Sequence[UserId] | None:
-        """Who types in a room if that changed after `token`, else None."""
+        """Returns the typing users of a room if they changed after `token`, else None."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncSources:
-    """All of them."""
+    """All sources."""
 
     to_device: ToDeviceSource
     device_lists: DeviceListSource

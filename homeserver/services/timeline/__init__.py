@@ -1,1 +1,1 @@
-"""What was said in rooms: sent, read, and who may see it."""
+"""Events of rooms: sending, reading, and visibility."""

@@ -1,9 +1,9 @@
-"""Which servers are asked for history that is missing here, and for how much of it.
+"""Fetches history that is missing here: chooses the servers and the amount.
 
 Rules:
-1. The servers that sent what follows on the gap are asked first: they had its parents; then those
-   with the most users in the room.
-2. Each time as much is asked for as may be: every answer costs a look at the state before it.
+1. The servers that sent the events after the gap are asked first, since they had its parents; then
+   those with the most users in the room.
+2. Each request asks for the maximum: every answer costs a lookup of the state before it.
 
 Spec: server-server API, "Backfilling and retrieving missing events".
 """
@@ -21,14 +21,14 @@ from homeserver.engine.rooms.rooms import Room
 
 
 class RoomBackfill:
-    """Fulfils `services.history_gaps.Backfill` by asking other servers."""
+    """Implements `services.history_gaps.Backfill` by asking other servers."""
 
     def __init__(self, backfiller: Backfiller, server_name: ServerName) -> None:
         self._backfiller = backfiller
         self._server_name = server_name
 
     async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        """Asks for what comes before `children`; True if something was stored."""
+        """Requests events before `children`; returns True if any were stored."""
         servers = choose_servers(children, room.joined_servers, self._server_name)
         stored = await self._backfiller.backfill(
             RoomRef(room.room_id, room.version),
@@ -42,7 +42,7 @@ class RoomBackfill:
 def choose_servers(
     children: Sequence[Event], joined: Mapping[ServerName, int], own: ServerName
 ) -> list[ServerName]:
-    """Servers to ask, in order, ours left out."""
+    """Returns the servers to ask, in order, without this one."""
     senders = [server_of(event.sender) for event in children]
     by_users = sorted(joined, key=lambda server: (-joined[server], server))
     return [one for one in dict.fromkeys((*senders, *by_users)) if one != own]

@@ -1,11 +1,11 @@
-"""Events as one reader gets them: the shared JSON with `unsigned` spliced in behind.
+"""Events as one reader gets them: the shared JSON with `unsigned` spliced in at the end.
 
 Rules:
-1. An event's bytes are never parsed or dumped again, unless the reader's filter asks for chosen
+1. An event's bytes are never parsed or serialised again, unless the reader's filter asks for chosen
    fields (`event_fields`) or for the form of federation.
 2. `transaction_id` is for the device that sent the event; `membership` is the reader's own, at the
-   event; `prev_content` is for those who could see the event that was replaced, and
-   `redacted_because` for those who may see the redaction.
+   event; `prev_content` is for readers who could see the replaced event, and `redacted_because` for
+   readers who may see the redaction.
 
 Spec: client-server API, "Room event format"; definitions/client_event_without_room_id.
 """
@@ -29,8 +29,8 @@ from homeserver.rules.sync.filters import EventFilter, select_fields
 
 class Seen(NamedTuple):
     """An event that a reader may see, with their membership at it, whether they may see the event
-    that it replaced (so `prev_content` too), whether they may see the redaction of it, and whether
-    they see it by an invite alone."""
+    that it replaced (hence `prev_content`), whether they may see its redaction, and whether they
+    see it only by an invite."""
 
     placed: Placed
     membership: str | None
@@ -47,7 +47,7 @@ class Seen(NamedTuple):
 
 
 class Viewer(msgspec.Struct, frozen=True):
-    """For whom events are rendered, and how."""
+    """The reader for whom events are rendered, and the form."""
 
     user_id: UserId
     device_id: DeviceId
@@ -64,7 +64,7 @@ class Replaced(NamedTuple):
 
 
 class Extras(msgspec.Struct, frozen=True):
-    """What `unsigned` needs beside the event: replaced events, and redactions."""
+    """The data beside the event that `unsigned` needs: replaced events, and redactions."""
 
     replaced: Mapping[EventId, Replaced]
     redactions: Mapping[EventId, bytes]
@@ -74,7 +74,7 @@ NO_EXTRAS = Extras({}, {})
 
 
 def needed(events: Sequence[Seen]) -> tuple[set[EventId], set[EventId]]:
-    """The replaced events and the redactions that rendering these events needs."""
+    """Returns the replaced events and the redactions that rendering these events needs."""
     replaced: set[EventId] = set()
     redactions: set[EventId] = set()
     for seen in events:
@@ -89,7 +89,7 @@ def needed(events: Sequence[Seen]) -> tuple[set[EventId], set[EventId]]:
 async def load_shared(
     rooms: Rooms, event_ids: Collection[EventId], viewer: Viewer
 ) -> Mapping[EventId, bytes]:
-    """The JSON of events in the form that a viewer wants, without `unsigned`."""
+    """Returns the JSON of events in the form that a viewer wants, without `unsigned`."""
     if not viewer.federation_format:
         return await rooms.client_events(event_ids)
     known = await rooms.events(event_ids)
@@ -99,7 +99,7 @@ async def load_shared(
 async def load_extras(
     rooms: Rooms, events: tuple[Collection[EventId], Collection[EventId]], viewer: Viewer
 ) -> Extras:
-    """Loads what `needed` names, in at most two queries."""
+    """Loads the events that `needed` names, in at most two queries."""
     replaced, redactions = events
     if not replaced and not redactions:
         return NO_EXTRAS
@@ -112,7 +112,7 @@ async def load_extras(
 
 
 def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
-    """The event's JSON for this reader."""
+    """Returns the event's JSON for this reader."""
     entry = seen.entry
     event = entry.event
     parts = [b'"age":%d' % (viewer.now_ms - event.origin_server_ts)]
@@ -123,7 +123,7 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
         replaced = extras.replaced.get(entry.replaces) if seen.knew_state else None
         if replaced is not None:
             parts.append(b'"prev_content":%b' % replaced.content)
-            # not in the specification; clients take who made a chat a direct one from it
+            # Not in the specification; clients read from it who made a chat a direct one.
             parts.append(b'"prev_sender":%b' % orjson.dumps(replaced.sender))
     is_explained = seen.knows_redaction and entry.redacted_by in extras.redactions
     if entry.redacted_by is not None and is_explained:
@@ -137,13 +137,13 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
 
 
 def render_state(shared: bytes, viewer: Viewer) -> bytes:
-    """An event of a `state` list (of `load_shared`): as it is, for it has no place in time for the
-    reader."""
+    """Returns an event of a `state` list (of `load_shared`) unchanged, since it has no place in
+    time for the reader."""
     return shared if viewer.fields is None else _selected(shared, viewer.fields)
 
 
 def _federation_json(event: Event) -> bytes:
-    """The event as servers send it, with its ID, which they work out for themselves."""
+    """Returns the event as servers send it, with its ID, which servers compute themselves."""
     if not event.version.event_ids_are_hashes:
         return event.raw
     return b'%b,"event_id":%b}' % (event.raw[:-1], orjson.dumps(event.event_id))
@@ -154,12 +154,12 @@ def _selected(whole: bytes, fields: tuple[tuple[str, ...], ...]) -> bytes:
 
 
 def json_list(parts: Sequence[bytes]) -> bytes:
-    """A JSON array of values that are JSON already."""
+    """Returns a JSON array of values that are JSON already."""
     return b"[%b]" % b",".join(parts)
 
 
 def json_object(members: Sequence[tuple[str, bytes]]) -> bytes:
-    """A JSON object of values that are JSON already."""
+    """Returns a JSON object of values that are JSON already."""
     return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(key), value) for key, value in members)
 
 

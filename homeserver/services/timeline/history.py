@@ -1,14 +1,15 @@
-"""Reading a room's past: pages of messages, one event, what stands around an event.
+"""Reading a room's past: pages of messages, one event, the context of an event.
 
 Rules:
 1. Pages go by room order, never by `depth`. A page begins and ends at points between events, so
-   that the next one neither skips nor repeats, wherever a sync's tokens came from.
-2. What a reader may not see is left out; who was never in the room, and may not peek, gets 403.
-3. Where history is missing at or behind the page, in either direction, other servers are asked for
-   a bounded time; then the page has what is here (`history_gaps`). It tells of an end while
+   that the next one neither skips nor repeats events, also with the tokens of a sync.
+2. Events that a reader may not see are left out; a user who was never in the room, and may not
+   peek, gets 403.
+3. If history is missing at or behind the page, in either direction, other servers are asked for a
+   bounded time; then the page has the events stored here (`history_gaps`). It has an `end` while
    anything is missing.
-4. An event that may not be seen is as one that isn't there: 404. So it is with state: who isn't in
-   the room any more gets that of when they were.
+4. An event that may not be seen is treated as missing: 404. The same holds for state: a user who
+   isn't in the room any more gets the state of when they were.
 
 Spec: client-server API, /messages, /event, /context; "Lazy-loading room members".
 """
@@ -63,7 +64,7 @@ class PageRequest(msgspec.Struct, frozen=True):
 
 
 class _Where(msgspec.Struct, frozen=True):
-    """A room, and who reads it with which membership."""
+    """A room, and its reader with their membership."""
 
     room: Room
     user_id: UserId
@@ -71,14 +72,14 @@ class _Where(msgspec.Struct, frozen=True):
 
 
 class _Page(msgspec.Struct, frozen=True):
-    """Events in the order of reading. `end` None: there is no more."""
+    """Events in the order of reading. `end` None: there are no more."""
 
     events: Sequence[Seen]
     end: Point | None
 
 
 class History:
-    """Answers what was said in rooms."""
+    """Answers reads of a room's history."""
 
     def __init__(
         self,
@@ -102,7 +103,9 @@ class History:
     # Messages
 
     async def messages(self, requester: Requester, request: PageRequest) -> bytes:
-        """The JSON of a page. Raises 403 M_FORBIDDEN for who may not read the room."""
+        """Returns the JSON of a page. Raises 403 M_FORBIDDEN for a user who may not read the
+        room.
+        """
         room, user_room = await self._readable(requester.user_id, request.room_id)
         where = _Where(room, requester.user_id, user_room)
         start = await self._start(where, request)
@@ -149,7 +152,7 @@ class History:
         stop: Point | None,
         found: Sequence[Placed],
     ) -> bool:
-        """May there be more behind the end of a page, here or elsewhere?"""
+        """Returns whether there may be more behind the end of a page, here or on other servers."""
         if len(found) == request.limit:
             return not request.backwards or event_entry(found[-1]).event.type != "m.room.create"
         return await self._gaps.is_left(room, end, stop, backwards=request.backwards)
@@ -157,11 +160,11 @@ class History:
     async def _read(
         self, room: Room, request: PageRequest, start: Point, stop: Point | None
     ) -> list[Placed]:
-        """Events from a point on, in the direction of reading."""
+        """Returns the events from a point on, in the direction of reading."""
         n, fill = start.before
         found = await self._reader.page(
             room,
-            # A point is before its place; `page` leaves out the place that it begins at.
+            # A point is before its place; `page` excludes the place that it begins at.
             start=start.before if request.backwards else (n, fill - 1),
             backwards=request.backwards,
             limit=request.limit,
@@ -185,13 +188,17 @@ class History:
         return just_after((room.view.n, 0))
 
     async def _point(self, room: Room, token: Point | SyncToken) -> Point:
-        """Where a token stands in this room: a sync's is behind all that it had told."""
+        """Returns the position of a token in this room: a sync's token is after everything that the
+        sync sent.
+        """
         if isinstance(token, Point):
             return Point(max(BEGINNING, min(END, token.before)))
         return just_after(await self._reader.order_at(room, token.position(LOG)))
 
     async def _members(self, where: _Where, events: Sequence[Seen]) -> list[bytes]:
-        """The membership events of the senders, as of now, or as the reader last saw them."""
+        """Returns the member events of the senders: the current ones, or those that the reader last
+        saw.
+        """
         state: Mapping[StateKey, StateRef] = where.room.view.state
         if not await self._is_current(where):
             state = await self._visibility.last_seen(where.room, where.user_id, where.user_room)
@@ -206,7 +213,9 @@ class History:
     # One event
 
     async def event(self, requester: Requester, room_id: RoomId, event_id: EventId) -> bytes:
-        """The JSON of an event. Raises 404 M_NOT_FOUND if there is none that the user may see."""
+        """Returns the JSON of an event. Raises 404 M_NOT_FOUND if there is none that the user may
+        see.
+        """
         room = await self._rooms.get(room_id)
         user_room = (await self._memberships.of(requester.user_id)).get(room_id)
         seen = None
@@ -235,8 +244,8 @@ class History:
         limit: int,
         wanted: EventFilter,
     ) -> bytes:
-        """The JSON of an event with up to `limit` events around it, and the state at the last of
-        them. Raises 403 for who may not read the room, 404 as `event`."""
+        """Returns the JSON of an event with up to `limit` events around it, and the state at the
+        last of them. Raises 403 for a user who may not read the room, 404 as `event`."""
         room, user_room = await self._readable(requester.user_id, room_id)
         seen = await self._seen(room, requester.user_id, user_room, event_id)
         if seen is None:
@@ -268,7 +277,9 @@ class History:
     async def _around(
         self, room: Room, order: Order, limit: int
     ) -> tuple[list[Placed], list[Placed]]:
-        """What comes before a place, newest first, and behind it; together at most `limit`."""
+        """Returns the events before a place, newest first, and those after it; together at most
+        `limit`.
+        """
 
         async def side(most: int, start: Point, backwards: bool) -> list[Placed]:
             async def read() -> list[Placed]:
@@ -286,8 +297,8 @@ class History:
         return before, after
 
     async def _context_state(self, where: _Where, last: Seen) -> Mapping[StateKey, StateRef]:
-        """The state at the last event that is shown. Who isn't joined, and sees that by an invite
-        alone, gets the state of when they were."""
+        """Returns the state at the last event that is shown. A reader who isn't joined, and sees
+        that event only by an invite, gets the state of when they were joined."""
         room = where.room
         state = await self._rooms.state_after(room, last.entry.event.event_id)
         if await self._is_current(where):
@@ -311,7 +322,7 @@ class History:
     # Readers
 
     async def _readable(self, user_id: UserId, room_id: RoomId) -> tuple[Room, UserRoom | None]:
-        """The room, if the user is or was in it, or anyone may read it. Raises 403."""
+        """Returns the room, if the user is or was in it, or anyone may read it. Raises 403."""
         room = await self._rooms.get(room_id)
         user_room = (await self._memberships.of(user_id)).get(room_id)
         if room is not None and (
@@ -322,7 +333,7 @@ class History:
         raise errors.forbidden("You aren't a member of this room")
 
     async def _is_current(self, where: _Where) -> bool:
-        """Does the reader see the room as it is now?"""
+        """Returns whether the reader sees the room's current state."""
         if where.user_room is not None and where.user_room.membership == "join":
             return True
         return await self._visibility.is_world_readable(where.room)
@@ -335,7 +346,7 @@ class History:
 
 
 def _last(shown: Collection[EventId], visible: Sequence[Seen]) -> Seen:
-    """The last of the events that are shown."""
+    """Returns the last of the events that are shown."""
     return next(one for one in reversed(visible) if one.entry.event.event_id in shown)
 
 

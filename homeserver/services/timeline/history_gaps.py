@@ -1,12 +1,13 @@
-"""Has what a page of history lacks fetched from other servers, and says where a page has to end.
+"""Fetches the missing events of a page of history from other servers, and determines where a page
+has to end.
 
 Rules:
-1. One region of history at a time: what is missing below one live event, the nearest first. Others
-   wait until the page is known to reach them.
-2. Servers are asked for a bounded time for each page. A gap that is left ends the page, so that
-   the next one begins at it and asks again; a page that begins at it goes on behind it.
-3. Both directions are alike. What surrounds an event never goes over a gap, not even at once: its
-   ends are where clients page on.
+1. One region of history at a time: the events missing below one live event, the nearest first.
+   Other regions wait until the page is known to reach them.
+2. Servers are asked for a bounded time for each page. A gap that remains ends the page, so that the
+   next one begins at it and asks again; a page that begins at it continues behind it.
+3. Both directions are treated alike. The context of an event never crosses a gap, since clients
+   page on from its ends.
 
 Spec: client-server API, /messages; server-server API, "Backfilling and retrieving missing events".
 """
@@ -30,16 +31,16 @@ Read = Callable[[], Awaitable[list[Placed]]]
 
 
 class Backfill(Protocol):
-    """Asks other servers for history before a place, and has it stored."""
+    """Asks other servers for history before a place, and stores it."""
 
     async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        """`children` are events some of whose parents aren't here. Returns whether there is more
-        now; doesn't raise for what other servers do."""
+        """Fetches the parents of `children` that are missing here. Returns whether any were stored;
+        doesn't raise for failures of other servers."""
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """A page: from where, how many events, where it is to stop, and in which direction it is read.
-    `over_first`: it goes on behind a gap at its start that can't be filled."""
+    """A page: its start, number of events, end, and direction. `over_first`: it continues behind a
+    gap at its start that can't be filled."""
 
     start: Point
     limit: int
@@ -56,8 +57,8 @@ class HistoryGaps:
         self._backfill = backfill
 
     async def filled(self, room: Room, reach: Reach, read: Read) -> list[Placed]:
-        """What `read` reads of the page, in the order of reading, once that is filled as far as may
-        be; it ends at a gap that is left."""
+        """Returns the events that `read` reads of the page, in the order of reading, once gaps are
+        filled as far as possible; it ends at a gap that remains."""
         found = await read()
         try:
             async with asyncio.timeout(limits.BACKFILL_WAIT_S):
@@ -67,7 +68,7 @@ class HistoryGaps:
                         break
                     found = await read()
         except TimeoutError:
-            found = await read()  # more may have come before
+            found = await read()  # more events may have been stored before
         for gap in await self._gaps(room, reach, found):
             kept = _up_to(gap, reach, found)
             if kept or not reach.over_first:
@@ -77,12 +78,12 @@ class HistoryGaps:
     async def is_left(
         self, room: Room, end: Point, stop: Point | None, *, backwards: bool = True
     ) -> bool:
-        """Is something missing from a point on?"""
+        """Returns whether events are missing from a point on."""
         gaps = await self._reader.gap_places(room, end.before, 1, backwards=backwards)
         return any(stop is None or _is_within(one, stop.before, backwards) for one in gaps)
 
     async def _gaps(self, room: Room, reach: Reach, found: Sequence[Placed]) -> list[Order]:
-        """The places below which the page lacks something, the nearest first."""
+        """Returns the places below which the page lacks events, the nearest first."""
         start, backwards = reach.start.before, reach.backwards
         places = await self._reader.gap_places(
             room, start, limits.GAPS_ASKED_AT_ONCE, backwards=backwards
@@ -105,7 +106,9 @@ def _is_within(gap: Order, end: Order, backwards: bool) -> bool:
 
 
 def _up_to(gap: Order, reach: Reach, found: Sequence[Placed]) -> list[Placed]:
-    """What of a page comes before a gap is reached: what is missing lies below the gap's place."""
+    """Returns the part of a page before a gap is reached: missing events lie below the gap's
+    place.
+    """
     orders = [(placed, event_entry(placed).order) for placed in found]
     if reach.backwards:
         return [placed for placed, order in orders if order >= gap]

@@ -2,7 +2,7 @@
 
 Rules:
 1. The path of a send is short: one draft, handed to the writer, which checks and commits.
-2. A repeat under the same transaction ID gives the first result; the writer sees to it. The key
+2. A repeat under the same transaction ID gives the first result; the writer ensures this. The key
    has the endpoint and its path, so the same ID counts anew for another room or event type.
 3. A client's redaction is refused here unless the sender wrote the target or has the `redact`
    level: since room version 3 the auth rules let every redaction pass.
@@ -41,7 +41,7 @@ _REDACTION = "m.room.redaction"
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """What a client asks to send, by whom and under which transaction ID."""
+    """The parameters of a send: the event, its sender and the transaction ID."""
 
     user_id: UserId
     device_id: DeviceId
@@ -52,7 +52,7 @@ class SendRequest:
 
 
 class Timeline:
-    """Sends events that are no state."""
+    """Sends events that aren't state."""
 
     def __init__(self, engine: RoomContext) -> None:
         self._rooms = engine.rooms

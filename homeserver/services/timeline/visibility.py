@@ -1,11 +1,11 @@
-"""Which events of a room a user may see.
+"""Visibility of a room's events to a user.
 
 Rules:
 1. `rules.visibility` decides on the state at the event itself (`engine.history.moments`): it may
-   stand behind a gap, or come from a branch where the reader was not joined.
-2. Where the reader was joined throughout, memory answers it.
-3. Messages of erased users are redacted for who joined later (`engine.history.erasures`).
-4. What isn't known counts as not allowed.
+   lie behind a gap, or come from a branch where the reader was not joined.
+2. If the reader was joined throughout, the answer comes from memory.
+3. Messages of erased users are redacted for readers who joined later (`engine.history.erasures`).
+4. If the state isn't known, the event isn't visible.
 5. A redaction is seen once it was applied: clients apply each one that they get (spec: room
    version 3, "Handling redactions").
 
@@ -54,14 +54,14 @@ class _Reading(msgspec.Struct, frozen=True):
 
 
 class _Stay(msgspec.Struct, frozen=True):
-    """A time in a room that ended: by which event, and the place before which it was."""
+    """A past time in a room: the event by which it ended, and the place before which it was."""
 
     until: Order
     ended_by: EventId
 
 
 class Visibility:
-    """Judges events for readers of ours."""
+    """Decides on the visibility of events to local users."""
 
     def __init__(self, rooms: Rooms, reader: Reader, server_name: ServerName) -> None:
         self._rooms = rooms
@@ -69,14 +69,14 @@ class Visibility:
         self._own = ":" + server_name
 
     async def is_world_readable(self, room: Room) -> bool:
-        """May anyone read what is sent in the room now?"""
+        """Returns whether anyone may read what is now sent in the room."""
         return await self._reader.moments.visibility_now(room) == WORLD_READABLE
 
     async def visible(
         self, room: Room, user_id: UserId, user_room: UserRoom | None, events: Sequence[Placed]
     ) -> list[Seen]:
-        """Those of `events` (of one room, oldest first in room order) that the user may see.
-        `user_room` is their current membership; None when they never had one."""
+        """Returns those of `events` (of one room, oldest first in room order) that the user may
+        see. `user_room` is their current membership; None if they never had one."""
         seen = await self._visible(room, user_id, user_room, events)
         shown = [one.entry.event for one in seen]
         hidden = await self._rooms.erasures.hidden_from_user(room, user_id, shown)
@@ -127,8 +127,9 @@ class Visibility:
     def _joined_throughout(
         self, room: Room, user_room: UserRoom, events: Sequence[Placed]
     ) -> list[Seen] | None:
-        """Every event, when the user was joined at all of them: they are newer than the membership,
-        and made here on our heads, or behind them is the state that the room has now; else None."""
+        """Returns every event, if the user was joined at all of them: the events are newer than the
+        membership, and were built here on our heads, or follow the room's current state; else None.
+        """
         current = room.view.chain[-1].nid
         for placed in events:
             entry = event_entry(placed)
@@ -140,7 +141,7 @@ class Visibility:
         return [Seen(placed, "join", True) for placed in events]
 
     async def _with_replaced(self, reading: _Reading, seen: Sequence[Seen]) -> list[Seen]:
-        """Notes for which of the events the reader may see the one that it replaced, too: they were
+        """Notes for which of the events the reader may also see the one that it replaced: they were
         in the room then, the history is open to them, or it was an invite of theirs."""
         room, user_id = reading.room, reading.user_id
         replaced = {one.entry.replaces for one in seen if one.entry.replaces and not one.knew_state}
@@ -175,30 +176,31 @@ class Visibility:
     async def last_seen(
         self, room: Room, user_id: UserId, user_room: UserRoom | None
     ) -> Mapping[StateKey, StateRef]:
-        """The state in which the user last saw a room that they aren't in: that after the event by
-        which they ceased to be joined. Empty for who never was."""
+        """Returns the state in which the user last saw a room that they aren't in: that after the
+        event by which they ceased to be joined. Empty for a user who was never joined."""
         stay = await self._stay(room, user_id, user_room)
         if stay is None:
             return {}
         return await self._rooms.state_after(room, stay.ended_by) or {}
 
     async def was_joined(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> bool:
-        """Is the user in the room, or were they once (and haven't forgotten it)?"""
+        """Returns whether the user is in the room, or once was (and hasn't forgotten it)."""
         if user_room is not None and user_room.membership == "join":
             return True
         return await self._stay(room, user_id, user_room) is not None
 
     async def _joined_until(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> Order:
-        """The place where the user's last time in the room ended: events before it were sent
-        before they "joined at any point after"."""
+        """Returns the place where the user's last time in the room ended: events before it were
+        sent before they "joined at any point after"."""
         if user_room is not None and user_room.membership == "join":
             return _ALWAYS
         stay = await self._stay(room, user_id, user_room)
         return _NEVER if stay is None else stay.until
 
     async def _stay(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> _Stay | None:
-        """The last time in the room of a user who isn't joined. What ended it may be an event that
-        knew nothing of their join, of another branch; an invite from afar isn't in the room."""
+        """Returns the last time in the room of a user who isn't joined. The event that ended it may
+        be on another branch, without their join before it; an invite from another server isn't in
+        the room."""
         if user_room is None or user_room.forgotten:
             return None
         ended = await self._rooms.end_of_stay(room, user_id)
@@ -209,7 +211,9 @@ class Visibility:
         return await self._stay_by_events(room, event_id)
 
     async def _stay_until(self, room: Room, position: int, event_id: EventId) -> _Stay:
-        """The event at that position, if there is one, was sent when they had left already."""
+        """Returns the time that ended at that position; the event there, if there is one, was sent
+        after they had left.
+        """
         part = await self._reader.newest(room, after=0, up_to=position, limit=1)
         if not part.events:
             return _Stay(BEGINNING, event_id)
@@ -218,8 +222,8 @@ class Visibility:
         return _Stay((n, fill) if is_then else (n, fill + 1), event_id)
 
     async def _stay_by_events(self, room: Room, event_id: EventId | None) -> _Stay | None:
-        """As the membership events tell, each with the one that it replaced: for what we learned
-        of by the state that another server gave."""
+        """Returns the same by the membership events, each with the one that it replaced: for events
+        that are known from the state that another server sent."""
         for _ in range(limits.MEMBERSHIP_STEPS):
             placed = await self._reader.place(room, event_id) if event_id else None
             if placed is None or event_id is None:
@@ -231,25 +235,25 @@ class Visibility:
 
 
 def _redacted(seen: Seen) -> Seen:
-    """As somebody gets it who came after the sender was erased."""
+    """Returns the event as a reader sees it who joined after the sender was erased."""
     event = redact_event(seen.entry.event)
     entry = msgspec.structs.replace(seen.entry, event=event, kept_client=kept_client(event))
     return seen._replace(placed=msgspec.structs.replace(seen.placed, entry=entry))
 
 
 def _uninvited(moment: Moment) -> Moment:
-    """As for somebody who wasn't invited."""
+    """Returns the moment as for a user who wasn't invited."""
     return _as_stranger(moment) if moment.membership == "invite" else moment
 
 
 def _as_stranger(moment: Moment) -> Moment:
-    """As for somebody who was never in the room."""
+    """Returns the moment as for a user who was never in the room."""
     return Moment(moment.visibility, "leave")
 
 
 def is_released(entry: EventEntry) -> bool:
-    """May clients have the event at all? A redaction waits until it is applied; an event that only
-    merges heads says nothing."""
+    """Returns whether clients may have the event at all. A redaction waits until it is applied; an
+    event that only merges heads has no content for clients."""
     if entry.event.type == MERGE_TYPE and not entry.event.is_state:
         return False
     return entry.event.type != REDACTION or entry.redacts is not None

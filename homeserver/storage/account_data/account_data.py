@@ -24,7 +24,7 @@ class AccountData(msgspec.Struct, frozen=True):
 
 
 class AccountDataRow(Protocol):
-    """What `append` reads of a log entry."""
+    """The fields of a log entry that `append` reads."""
 
     @property
     def user_id(self) -> UserId: ...
@@ -40,7 +40,7 @@ class AccountDataRow(Protocol):
 
 
 async def append(connection: Connection, rows: Sequence[tuple[int, AccountDataRow]]) -> None:
-    """Stores what a batch of the log says; the last of equal keys wins."""
+    """Stores the entries of a batch; the last of equal keys wins."""
     latest = {(e.user_id, e.room_id, e.type): (position, e.content) for position, e in rows}
     await connection.execute(
         "INSERT INTO account_data (user_id, room_id, type, content, position)"
@@ -58,7 +58,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, AccountDataRo
 async def load(
     connection: Connection, user_id: UserId, room_id: str, data_type: str
 ) -> bytes | None:
-    """The content of one item as JSON, or None."""
+    """Returns the content of one item as JSON, or None."""
     content: bytes | None = await connection.fetchval(
         "SELECT content FROM account_data WHERE user_id = $1 AND room_id = $2 AND type = $3",
         user_id,
@@ -71,7 +71,7 @@ async def load(
 async def load_between(
     connection: Connection, user_id: UserId, *, after: int, up_to: int
 ) -> list[AccountData]:
-    """A user's items whose last change has after < position <= upto, in order."""
+    """Returns a user's items whose last change has after < position <= up_to, in order."""
     rows = await connection.fetch(
         "SELECT room_id, type, content, position FROM account_data"
         " WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
@@ -83,7 +83,7 @@ async def load_between(
 
 
 async def count(connection: Connection, user_id: UserId) -> int:
-    """How many items a user has."""
+    """Returns the number of a user's items."""
     found: int = await connection.fetchval(
         "SELECT count(*) FROM account_data WHERE user_id = $1", user_id
     )
@@ -91,6 +91,6 @@ async def count(connection: Connection, user_id: UserId) -> int:
 
 
 async def delete_all(connection: Connection, user_id: UserId) -> None:
-    """Forgets all of a user's account data, and the filters that their clients stored."""
+    """Deletes all of a user's account data, and the filters that their clients stored."""
     for table in ("account_data", "filters"):
         await connection.execute(f"DELETE FROM {table} WHERE user_id = $1", user_id)

@@ -1,5 +1,5 @@
-"""The tables `accounts` and `departures`, and the statement that makes an account with all that
-belongs to it.
+"""The tables `accounts` and `departures`, and the statement that creates an account with its
+profile, device and token.
 
 A user ID is never given out twice: deactivated accounts keep their row.
 """
@@ -14,7 +14,7 @@ from homeserver.storage.logs import LOG
 
 
 class Account(msgspec.Struct, frozen=True):
-    """An account of ours. `password_hash` is None for guests and deactivated accounts."""
+    """A local account. `password_hash` is None for guests and deactivated accounts."""
 
     user_id: UserId
     password_hash: str | None
@@ -23,7 +23,7 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """What `create` stores. Without `device_id` there is no device and no token."""
+    """The values that `create` stores. Without `device_id` no device and no token are created."""
 
     user_id: UserId
     password_hash: str | None
@@ -55,8 +55,8 @@ SELECT count(*) FROM account
 
 
 async def create(connection: Connection, new: NewAccount) -> bool:
-    """Makes an account, its profile, device and token in one statement. False: the name is
-    taken, and nothing was stored."""
+    """Creates an account, its profile, device and token in one statement. Returns False if the name
+    is taken; nothing is stored then."""
     created = await connection.fetchval(
         _CREATE,
         new.user_id,
@@ -73,7 +73,7 @@ async def create(connection: Connection, new: NewAccount) -> bool:
 
 
 async def load(connection: Connection, user_id: UserId) -> Account | None:
-    """The account of a user, None if there is none."""
+    """Returns the account of a user, None if there is none."""
     row = await connection.fetchrow(
         "SELECT password_hash, is_guest, is_deactivated FROM accounts WHERE user_id = $1", user_id
     )
@@ -83,7 +83,7 @@ async def load(connection: Connection, user_id: UserId) -> Account | None:
 async def change_password(
     connection: Connection, user_id: UserId, password_hash: str, *, previous: str | None = None
 ) -> bool:
-    """Sets the hash of an active account; with `previous`, only where that is still the hash."""
+    """Sets the hash of an active account; with `previous`, only if that is still the hash."""
     result = await connection.fetchval(
         "UPDATE accounts SET password_hash = $2"
         " WHERE user_id = $1 AND NOT is_deactivated AND ($3::text IS NULL OR password_hash = $3)"
@@ -96,7 +96,7 @@ async def change_password(
 
 
 async def upgrade_guest(connection: Connection, user_id: UserId, password_hash: str) -> bool:
-    """Makes a guest's account an ordinary one. False: it isn't a guest's."""
+    """Turns a guest's account into an ordinary one. Returns False if it isn't a guest's."""
     result = await connection.fetchval(
         "UPDATE accounts SET password_hash = $2, is_guest = false"
         " WHERE user_id = $1 AND is_guest AND NOT is_deactivated RETURNING true",
@@ -109,7 +109,9 @@ async def upgrade_guest(connection: Connection, user_id: UserId, password_hash: 
 async def load_guests(
     connection: Connection, room_id: RoomId | None = None
 ) -> list[tuple[RoomId, UserId]]:
-    """The guests who are joined to a room, or to any. Reads what `memberships` and `rooms` own."""
+    """Returns the guests who are joined to a room, or to any. Reads tables of `memberships` and
+    `rooms`.
+    """
     rows = await connection.fetch(
         "SELECT r.room_id, m.user_id FROM accounts a JOIN memberships m USING (user_id)"
         " JOIN rooms r USING (room_nid) WHERE a.is_guest AND NOT a.is_deactivated"
@@ -122,9 +124,9 @@ async def load_guests(
 async def deactivate(
     connection: Connection, user_id: UserId, *, erase: bool, token_id: int | None = None
 ) -> bool:
-    """Marks an account as deactivated, forgets its password, and notes that its user leaves all
-    rooms, and by which access token it was asked; with `erase`, that who joins one later sees none
-    of its messages. False: it was deactivated already."""
+    """Marks an account as deactivated, deletes its password, and records that its user has to leave
+    all rooms, and the access token of the request; with `erase`, also that users who join later
+    don't see its messages. Returns False if it was deactivated already."""
     result = await connection.fetchval(
         "WITH ended AS (UPDATE accounts SET is_deactivated = true, password_hash = NULL,"
         "  erased_at = CASE WHEN $2 THEN (SELECT position FROM logs WHERE log = $3) END,"
@@ -142,7 +144,9 @@ async def deactivate(
 
 
 async def is_ended_by(connection: Connection, token_hash: bytes, *, erased: bool) -> bool:
-    """Whether an access token was the one by which its account was ended, and (`erased`) erased."""
+    """Returns whether an access token was the one that ended its account, and (`erased`) erased
+    it.
+    """
     found = await connection.fetchval(
         "SELECT true FROM accounts WHERE ended_by = $1 AND (NOT $2 OR erased_at IS NOT NULL)",
         token_hash,
@@ -152,18 +156,20 @@ async def is_ended_by(connection: Connection, token_hash: bytes, *, erased: bool
 
 
 async def load_departing(connection: Connection) -> list[UserId]:
-    """The deactivated users who may still be in rooms."""
+    """Returns the deactivated users who may still be in rooms."""
     rows = await connection.fetch("SELECT user_id FROM departures ORDER BY user_id")
     return [UserId(row[0]) for row in rows]
 
 
 async def forget_departing(connection: Connection, user_id: UserId) -> None:
-    """A deactivated user is nowhere any more."""
+    """Deletes the departure of a deactivated user who is in no room any more."""
     await connection.execute("DELETE FROM departures WHERE user_id = $1", user_id)
 
 
 async def load_erased(connection: Connection) -> list[Row]:
-    """The users who asked for erasure (user_id), and the log's position then (erased_at)."""
+    """Returns the users who asked for erasure (user_id), and the log's position then
+    (erased_at).
+    """
     rows: list[Row] = await connection.fetch(
         "SELECT user_id, erased_at FROM accounts WHERE erased_at IS NOT NULL"
     )

@@ -1,6 +1,7 @@
-"""The table `devices`: what a user calls them and when they were last seen.
+"""The table `devices`: display names, and when devices were last seen.
 
-A device's keys are in other tables; who deletes a device sees to them in the same transaction.
+A device's keys are in other tables; the caller that deletes a device also deletes them in the same
+transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from homeserver.storage.database import Connection
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
-    """A device of a user of ours."""
+    """A device of a local user."""
 
     device_id: DeviceId
     display_name: str | None
@@ -26,7 +27,7 @@ _COLUMNS = "device_id, display_name, last_seen_ms, last_seen_address"
 
 
 async def load_all(connection: Connection, user_id: UserId) -> list[DeviceRow]:
-    """All devices of a user, in order of their IDs."""
+    """Returns all devices of a user, in order of their IDs."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 ORDER BY device_id", user_id
     )
@@ -36,7 +37,7 @@ async def load_all(connection: Connection, user_id: UserId) -> list[DeviceRow]:
 async def load_names(
     connection: Connection, user_ids: Collection[UserId]
 ) -> dict[UserId, dict[DeviceId, str | None]]:
-    """The display names of all devices of some users."""
+    """Returns the display names of all devices of some users."""
     rows = await connection.fetch(
         "SELECT user_id, device_id, display_name FROM devices WHERE user_id = ANY($1::text[])",
         list(user_ids),
@@ -48,7 +49,7 @@ async def load_names(
 
 
 async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> DeviceRow | None:
-    """One device, None if the user has no such."""
+    """Returns one device, None if the user doesn't have it."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 AND device_id = $2", user_id, device_id
     )
@@ -56,7 +57,7 @@ async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> 
 
 
 async def is_seen_at(connection: Connection, user_id: UserId, address: str) -> bool:
-    """Whether a device of the user was last seen at an address."""
+    """Returns whether a device of the user was last seen at an address."""
     return bool(
         await connection.fetchval(
             "SELECT EXISTS (SELECT FROM devices WHERE user_id = $1 AND last_seen_address = $2)",
@@ -69,7 +70,7 @@ async def is_seen_at(connection: Connection, user_id: UserId, address: str) -> b
 async def rename(
     connection: Connection, user_id: UserId, device_id: DeviceId, display_name: str
 ) -> bool:
-    """Sets a device's display name. False: the user has no such device."""
+    """Sets a device's display name. Returns False if the user doesn't have the device."""
     result = await connection.fetchval(
         "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2 RETURNING true",
         user_id,
@@ -102,7 +103,7 @@ async def delete(
     spare: DeviceId | None = None,
 ) -> list[DeviceId]:
     """Deletes devices (None: all, but `spare`) with their access tokens; returns those that
-    there were."""
+    existed."""
     rows = await connection.fetch(_DELETE, user_id, device_ids, spare)
     return [row["device_id"] for row in rows]
 

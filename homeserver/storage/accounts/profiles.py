@@ -7,7 +7,7 @@ from homeserver.storage.database import Connection
 
 
 async def load(connection: Connection, user_id: UserId) -> dict[str, bytes] | None:
-    """A user's whole profile, key to JSON; None when there is no such active account."""
+    """Returns a user's whole profile, key to JSON; None if there is no such active account."""
     rows = await connection.fetch(
         "SELECT key, value FROM accounts LEFT JOIN profiles USING (user_id)"
         " WHERE user_id = $1 AND NOT is_deactivated",
@@ -32,7 +32,7 @@ RETURNING true
 async def save(
     connection: Connection, user_id: UserId, key: str, value: bytes, *, bytes_max: int
 ) -> bool:
-    """Sets a key. False: the profile would be larger than `bytes_max`."""
+    """Sets a key. Returns False if the profile would be larger than `bytes_max`."""
     return bool(await connection.fetchval(_SAVE, user_id, key, value, bytes_max))
 
 

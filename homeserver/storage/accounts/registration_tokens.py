@@ -1,4 +1,4 @@
-"""The table `registration_tokens`: what someone must know to make an account here."""
+"""The table `registration_tokens`: tokens that allow registration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _USABLE = (
 
 
 async def is_usable(connection: Connection, token: str, now_ms: int) -> bool:
-    """Whether a token exists, isn't used up and hasn't expired."""
+    """Returns whether a token exists, isn't used up and hasn't expired."""
     found = await connection.fetchval(
         f"SELECT true FROM registration_tokens WHERE {_USABLE}", token, now_ms
     )
@@ -19,7 +19,7 @@ async def is_usable(connection: Connection, token: str, now_ms: int) -> bool:
 
 
 async def use(connection: Connection, token: str, now_ms: int) -> bool:
-    """Counts one use. False: the token isn't usable (any more)."""
+    """Counts one use. Returns False if the token isn't usable (any more)."""
     found = await connection.fetchval(
         f"UPDATE registration_tokens SET uses = uses + 1 WHERE {_USABLE} RETURNING true",
         token,
@@ -35,7 +35,7 @@ async def create(
     uses_allowed: int | None = None,
     expires_ms: int | None = None,
 ) -> None:
-    """Makes a token; DataRefused when there is one with this name."""
+    """Creates a token; DataRefused if there is one with this name."""
     await connection.execute(
         "INSERT INTO registration_tokens (token, uses_allowed, expires_ms) VALUES ($1, $2, $3)",
         token,

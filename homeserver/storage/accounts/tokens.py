@@ -9,7 +9,7 @@ from homeserver.storage.database import Connection
 
 
 class TokenOwner(msgspec.Struct, frozen=True):
-    """Whom a token stands for."""
+    """The holder of a token."""
 
     token_id: int
     user_id: UserId
@@ -18,7 +18,9 @@ class TokenOwner(msgspec.Struct, frozen=True):
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """What `log_in` stores: `password_hash` is the one that the password was checked against."""
+    """The values that `log_in` stores: `password_hash` is the one that the password was checked
+    against.
+    """
 
     user_id: UserId
     password_hash: str
@@ -52,7 +54,7 @@ SELECT is_new FROM device
 
 async def log_in(connection: Connection, login: Login) -> bool | None:
     """Gives a device a new token, which ends its former ones. Returns whether the device is new;
-    None when the account has another password by now, or is deactivated."""
+    None if the account has another password by now, or is deactivated."""
     result: bool | None = await connection.fetchval(
         _LOG_IN,
         login.user_id,
@@ -67,7 +69,7 @@ async def log_in(connection: Connection, login: Login) -> bool | None:
 
 
 async def load(connection: Connection, token_hash: bytes) -> TokenOwner | None:
-    """Whom a token stands for, by its hash."""
+    """Returns the holder of a token, by its hash."""
     row = await connection.fetchrow(
         "SELECT token_id, user_id, device_id, is_guest"
         " FROM access_tokens JOIN accounts USING (user_id)"

@@ -22,7 +22,7 @@ class CrossSigningKey(msgspec.Struct, frozen=True):
 
 
 async def store(connection: Connection, user_id: UserId, key: CrossSigningKey) -> None:
-    """Sets a user's key of one usage; signatures on a master key that is replaced go with it."""
+    """Sets a user's key of one usage; signatures on a replaced master key are deleted with it."""
     await connection.execute(
         "DELETE FROM key_signatures WHERE user_id = $1 AND target IN"
         " (SELECT public_key FROM cross_signing_keys"
@@ -45,7 +45,7 @@ async def store(connection: Connection, user_id: UserId, key: CrossSigningKey) -
 async def load(
     connection: Connection, user_ids: Collection[UserId]
 ) -> dict[UserId, dict[str, CrossSigningKey]]:
-    """The keys of users by usage."""
+    """Returns the keys of users by usage."""
     rows = await connection.fetch(
         "SELECT user_id, usage, public_key, key FROM cross_signing_keys"
         " WHERE user_id = ANY($1::text[])",

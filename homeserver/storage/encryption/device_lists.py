@@ -1,13 +1,14 @@
-"""When whose devices or cross-signing keys changed, for sync and for other servers.
+"""Changes of users' devices and cross-signing keys, for sync and for other servers.
 
 Rules:
-1. Who changes a device or key of a user of ours calls `touch` in the same unit of work that
-   submits the DeviceListEntry; `append` then moves what was touched to the entry's position. Both
-   are in one transaction, so the helping table is always empty outside of one.
-2. A change that nobody touched for (`devices` empty, no cross-signing) says "fetch it all again".
+1. The code that changes a device or key of a local user calls `touch` in the same unit of work that
+   submits the DeviceListEntry; `append` then moves the touched devices to the entry's position.
+   Both are in one transaction, so the auxiliary table is always empty outside of one.
+2. A change without touched devices (`devices` empty, no cross-signing) means "fetch the whole
+   list".
 3. Stream IDs of a user's updates grow, by one for each device. They are at least the time (the
-   database's, in milliseconds) times 1024, so that those of a lost future (a copy of the database
-   that was put back) are not given out again.
+   database's, in milliseconds) times 1024, so that IDs that were used after a backup aren't reused
+   when the backup is restored.
 
 Spec: server-server API, "Device Management".
 """
@@ -40,14 +41,14 @@ class DeviceListChange(msgspec.Struct, frozen=True):
 
 
 class DeviceListRow(Protocol):
-    """What `append` reads of a log entry."""
+    """The fields of a log entry that `append` reads."""
 
     @property
     def user_id(self) -> UserId: ...
 
 
 async def touch(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]) -> None:
-    """Notes which devices of a user of ours this unit of work adds, changes or removes."""
+    """Notes the devices of a local user that this unit of work adds, changes or removes."""
     await connection.execute(
         "INSERT INTO device_list_touched (user_id, device_id)"
         " SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING",
@@ -57,7 +58,7 @@ async def touch(connection: Connection, user_id: UserId, device_ids: Collection[
 
 
 async def append(connection: Connection, rows: Sequence[tuple[int, DeviceListRow]]) -> None:
-    """Stores what a batch of the log says, with what was touched in the batch."""
+    """Stores the entries of a batch, with the devices touched in the batch."""
     users = list({entry.user_id for _, entry in rows})
     touched = await connection.fetch(
         "DELETE FROM device_list_touched WHERE user_id = ANY($1::text[])"
@@ -93,7 +94,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, DeviceListRow
 
 
 async def stream_id_now(connection: Connection) -> int:
-    """The least stream ID that an update of this moment may have, less one."""
+    """Returns the least stream ID that an update of this moment may have, less one."""
     now_ms: int = await connection.fetchval(
         "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
     )
@@ -103,7 +104,7 @@ async def stream_id_now(connection: Connection) -> int:
 async def changed_between(
     connection: Connection, users: Collection[UserId] | None, *, after: int, up_to: int
 ) -> set[UserId]:
-    """Users (of `users`, or all) with a change at after < position <= upto."""
+    """Returns users (of `users`, or all) with a change at after < position <= up_to."""
     if users is None:
         rows = await connection.fetch(
             "SELECT DISTINCT user_id FROM device_list_changes"
@@ -123,7 +124,7 @@ async def changed_between(
 
 
 async def load_changes(connection: Connection, *, after: int, up_to: int) -> list[DeviceListChange]:
-    """All changes with after < position <= upto, in order."""
+    """Returns all changes with after < position <= up_to, in order."""
     rows = await connection.fetch(
         "SELECT position, user_id, devices, cross_signing, previous, stream_id"
         " FROM device_list_changes"
@@ -138,13 +139,13 @@ async def load_changes(connection: Connection, *, after: int, up_to: int) -> lis
 
 
 async def load_change(connection: Connection, position: int) -> DeviceListChange | None:
-    """The change at a position."""
+    """Returns the change at a position."""
     found = await load_changes(connection, after=position - 1, up_to=position)
     return found[0] if found else None
 
 
 async def latest_stream_id(connection: Connection, user_id: UserId) -> int:
-    """The stream ID of a user's newest update, or 0."""
+    """Returns the stream ID of a user's newest update, or 0."""
     stream_id: int | None = await connection.fetchval(
         "SELECT max(stream_id) FROM device_list_changes WHERE user_id = $1", user_id
     )
@@ -154,8 +155,8 @@ async def latest_stream_id(connection: Connection, user_id: UserId) -> int:
 async def state_between(
     connection: Connection, room_ids: Collection[RoomId], *, after: int, up_to: int
 ) -> list[Row]:
-    """Changes of members and of encryption of rooms in a stretch of the log, in order. Reads what
-    `rooms` and `state_changes` own: one query for all rooms of a reader."""
+    """Returns changes of members and of encryption of rooms in a stretch of the log, in order.
+    Reads tables of `rooms` and `state_changes`, to make one query for all rooms of a reader."""
     rows: list[Row] = await connection.fetch(
         "SELECT r.room_id, c.type, c.state_key, c.event_id, c.membership, c.former"
         " FROM rooms r JOIN state_changes c USING (room_nid) WHERE r.room_id = ANY($1::text[])"

@@ -1,8 +1,9 @@
-"""Identity keys of devices of ours, and the signatures that were added to keys later.
+"""Identity keys of local devices, and the signatures that were added to keys later.
 
 Rules:
-1. A device's keys never change once they are stored; `store_device_keys` says whether it could.
-2. Who sees which signature is decided by the caller; `load_signatures` takes the signers.
+1. A device's keys never change once they are stored; `store_device_keys` returns whether it stored
+   them.
+2. The caller decides which signatures a viewer sees; `load_signatures` takes the signers.
 
 Spec: client-server API, "End-to-end encryption".
 """
@@ -31,7 +32,7 @@ class KeySignature(msgspec.Struct, frozen=True):
 async def store_device_keys(
     connection: Connection, user_id: UserId, device_id: DeviceId, keys: bytes
 ) -> bool:
-    """Stores a device's keys (JSON); False if it has some already."""
+    """Stores a device's keys (JSON); returns False if it has keys already."""
     done: str = await connection.execute(
         "INSERT INTO device_keys (user_id, device_id, keys) VALUES ($1, $2, $3)"
         " ON CONFLICT DO NOTHING",
@@ -45,7 +46,7 @@ async def store_device_keys(
 async def load_device_keys(
     connection: Connection, user_ids: Collection[UserId]
 ) -> dict[UserId, dict[DeviceId, bytes]]:
-    """Keys of all devices of users of ours, as JSON."""
+    """Returns the keys of all devices of local users, as JSON."""
     rows = await connection.fetch(
         "SELECT user_id, device_id, keys FROM device_keys WHERE user_id = ANY($1::text[])"
         " ORDER BY user_id, device_id",
@@ -60,7 +61,7 @@ async def load_device_keys(
 async def load_keys_of_device(
     connection: Connection, user_id: UserId, device_id: DeviceId
 ) -> bytes | None:
-    """One device's keys as JSON, or None."""
+    """Returns one device's keys as JSON, or None."""
     keys: bytes | None = await connection.fetchval(
         "SELECT keys FROM device_keys WHERE user_id = $1 AND device_id = $2", user_id, device_id
     )
@@ -81,7 +82,7 @@ async def store_signatures(connection: Connection, signatures: Sequence[KeySigna
 async def load_signatures(
     connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None
 ) -> list[KeySignature]:
-    """Signatures on keys of users that were made by themselves, or by `viewer`."""
+    """Returns signatures on keys of users that were made by themselves, or by `viewer`."""
     rows = await connection.fetch(
         "SELECT user_id, target, signer, key_id, signature FROM key_signatures"
         " WHERE user_id = ANY($1::text[]) AND (signer = user_id OR signer = $2)",
@@ -92,7 +93,7 @@ async def load_signatures(
 
 
 async def load_verified(connection: Connection, signer: UserId) -> set[UserId]:
-    """The other users whose master keys a user signed."""
+    """Returns the other users whose master keys a user signed."""
     rows = await connection.fetch(
         "SELECT DISTINCT user_id FROM key_signatures WHERE signer = $1 AND user_id <> $1", signer
     )
@@ -102,8 +103,8 @@ async def load_verified(connection: Connection, signer: UserId) -> set[UserId]:
 async def forget_devices(
     connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
 ) -> None:
-    """Removes all that belongs to devices which are being deleted: keys, one-time keys, waiting
-    messages, signatures; and touches the user's device list, so the caller's unit must have a
+    """Deletes the data of devices that are being deleted: keys, one-time keys, waiting messages,
+    signatures; and touches the user's device list, so the caller's unit must have a
     DeviceListEntry."""
     await connection.execute(
         "DELETE FROM device_keys WHERE user_id = $1 AND device_id = ANY($2::text[])",

@@ -2,10 +2,10 @@
 `fallback_keys`.
 
 Rules:
-1. A one-time key is handed out once: `claim` moves what it returns to `claimed_keys`, in one
-   statement; what stands there is never stored again while the device lives.
+1. A one-time key is handed out once: `claim` moves the returned keys to `claimed_keys`, in one
+   statement; keys in that table are never stored again while the device exists.
 2. Oldest first, by order of upload.
-3. A fallback key is handed out where no one-time key is left, and then is marked as used.
+3. A fallback key is handed out if no one-time key is left, and is then marked as used.
 
 Spec: client-server API, "One-time and fallback keys".
 """
@@ -33,7 +33,7 @@ class UploadedKey(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What is asked for: one key of a device."""
+    """A claim for one key of a device."""
 
     user_id: UserId
     device_id: DeviceId
@@ -41,7 +41,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 async def lock(connection: Connection, user_id: UserId, device_id: DeviceId) -> None:
-    """Uploads of one device take turns until the end of the transaction."""
+    """Serialises the uploads of one device until the end of the transaction."""
     await connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 4))", user_id, device_id
     )
@@ -50,8 +50,8 @@ async def lock(connection: Connection, user_id: UserId, device_id: DeviceId) -> 
 async def load_same(
     connection: Connection, user_id: UserId, device_id: DeviceId, keys: Sequence[UploadedKey]
 ) -> dict[tuple[str, str], bytes]:
-    """Those keys that were stored under the same algorithm and ID, handed out or not: (algorithm,
-    ID) to `key_digest`."""
+    """Returns those keys that were stored under the same algorithm and ID, handed out or not:
+    (algorithm, ID) to `key_digest`."""
     rows = await connection.fetch(
         "SELECT k.algorithm, k.key_id, k.key, k.digest FROM ("
         "  SELECT algorithm, key_id, key, NULL AS digest FROM one_time_keys"
@@ -69,7 +69,7 @@ async def load_same(
 
 
 def key_digest(key: bytes) -> bytes:
-    """What a key's JSON is known again by: signatures may be made anew."""
+    """Returns a digest that identifies a key's JSON: signatures may be renewed."""
     value = canonical_json.decode(key)
     if isinstance(value, dict):
         bare = {name: part for name, part in value.items() if name not in _NOT_SIGNED}
@@ -108,7 +108,7 @@ async def store_fallback(
 
 
 async def counts(connection: Connection, user_id: UserId, device_id: DeviceId) -> dict[str, int]:
-    """Unclaimed one-time keys of a device by algorithm."""
+    """Returns the number of a device's unclaimed one-time keys by algorithm."""
     rows = await connection.fetch(
         "SELECT algorithm, count(*) FROM one_time_keys"
         " WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm",
@@ -121,7 +121,7 @@ async def counts(connection: Connection, user_id: UserId, device_id: DeviceId) -
 async def unused_fallback_types(
     connection: Connection, user_id: UserId, device_id: DeviceId
 ) -> list[str]:
-    """Algorithms of which a device has a fallback key that was not handed out."""
+    """Returns the algorithms of which a device has an unused fallback key."""
     rows = await connection.fetch(
         "SELECT algorithm FROM fallback_keys WHERE user_id = $1 AND device_id = $2 AND NOT used"
         " ORDER BY algorithm",
@@ -134,8 +134,8 @@ async def unused_fallback_types(
 async def claim(
     connection: Connection, claims: Collection[Claim], *, fallback_only: bool = False
 ) -> dict[Claim, UploadedKey]:
-    """Hands out one key for each claim where there is one. Claims are taken in one order by all,
-    so that two requests can't wait for each other. `fallback_only`: no one-time keys."""
+    """Hands out one key for each claim, if there is one. All requests process claims in the same
+    order, so that no deadlock occurs. `fallback_only`: no one-time keys."""
     found: dict[Claim, UploadedKey] = {}
     handed_out = []
     for wanted in sorted(set(claims), key=lambda c: (c.user_id, c.device_id, c.algorithm)):
@@ -179,7 +179,7 @@ RETURNING key_id, key
 async def delete_devices(
     connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
 ) -> None:
-    """Forgets the keys of devices."""
+    """Deletes the keys of devices."""
     for table in ("one_time_keys", "claimed_keys", "fallback_keys"):
         await connection.execute(
             f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",

@@ -1,9 +1,9 @@
-"""Device lists of remote users that we keep, and which of them must be fetched again.
+"""Stored device lists of remote users, and those that must be fetched again.
 
 Rules:
-1. A list is kept only while its user shares a room with a user of ours: no updates come after.
-2. `seen` has the newest stream IDs of the list; an update that refers to another one shows a gap.
-3. A fetch that is due is a row, until it succeeded: a restart forgets none.
+1. A list is stored only while its user shares a room with a local user: later there are no updates.
+2. `seen` holds the newest stream IDs of the list; an update that refers to another one shows a gap.
+3. A due fetch is a row until it succeeds, so a restart loses none.
 
 Spec: server-server API, "Device Management".
 """
@@ -22,7 +22,7 @@ _SEEN_KEPT = 32
 
 
 class RemoteDevice(msgspec.Struct, frozen=True):
-    """A device of a remote user; `keys` is JSON, None where it has none."""
+    """A device of a remote user; `keys` is JSON, None if it has none."""
 
     device_id: DeviceId
     keys: bytes | None
@@ -46,7 +46,7 @@ class Resync(msgspec.Struct, frozen=True):
 
 
 async def load(connection: Connection, user_ids: Collection[UserId]) -> dict[UserId, RemoteList]:
-    """The kept lists of these users."""
+    """Returns the stored lists of these users."""
     wanted = list(user_ids)
     lists = await connection.fetch(
         "SELECT user_id, master_key, self_signing_key FROM remote_device_lists"
@@ -66,7 +66,9 @@ async def load(connection: Connection, user_ids: Collection[UserId]) -> dict[Use
 
 
 async def seen(connection: Connection, user_id: UserId) -> list[int] | None:
-    """The newest stream IDs of a kept list; None if it isn't kept. Locks the list's row."""
+    """Returns the newest stream IDs of a stored list; None if it isn't stored. Locks the list's
+    row.
+    """
     found: list[int] | None = await connection.fetchval(
         "SELECT seen FROM remote_device_lists WHERE user_id = $1 FOR UPDATE", user_id
     )
@@ -74,7 +76,7 @@ async def seen(connection: Connection, user_id: UserId) -> list[int] | None:
 
 
 async def is_kept(connection: Connection, user_id: UserId) -> bool:
-    """Return whether a user's list is kept."""
+    """Returns whether a user's list is stored."""
     found = await connection.fetchval(
         "SELECT 1 FROM remote_device_lists WHERE user_id = $1", user_id
     )
@@ -84,7 +86,7 @@ async def is_kept(connection: Connection, user_id: UserId) -> bool:
 async def replace(
     connection: Connection, user_id: UserId, stream_id: int, fetched: RemoteList
 ) -> None:
-    """Keeps a list as it was fetched; updates that came meanwhile and are newer stay known."""
+    """Stores a fetched list; newer updates that came in the meantime stay known."""
     await connection.execute(
         "INSERT INTO remote_device_lists (user_id, seen, master_key, self_signing_key)"
         " VALUES ($1, ARRAY[$2::bigint], $3, $4) ON CONFLICT (user_id) DO UPDATE"
@@ -106,7 +108,7 @@ async def replace(
 async def apply_update(
     connection: Connection, user_id: UserId, stream_id: int, device: RemoteDevice | DeviceId
 ) -> None:
-    """One update of a kept list: a device as it is now, or the ID of a removed one."""
+    """Applies one update to a stored list: a device's new state, or the ID of a removed one."""
     await connection.execute(
         "UPDATE remote_device_lists SET seen = (array_append(seen, $2))"
         "[greatest(1, cardinality(seen) + 2 - $3) :] WHERE user_id = $1",
@@ -131,7 +133,7 @@ async def apply_update(
 
 
 async def count_devices(connection: Connection, user_id: UserId) -> int:
-    """How many devices we keep of a user."""
+    """Returns the number of a user's stored devices."""
     found: int = await connection.fetchval(
         "SELECT count(*) FROM remote_devices WHERE user_id = $1", user_id
     )
@@ -145,7 +147,7 @@ async def set_cross_signing(
     master_key: bytes | None,
     self_signing_key: bytes | None,
 ) -> None:
-    """Sets the keys of a kept list that are given."""
+    """Sets the given keys of a stored list."""
     await connection.execute(
         "UPDATE remote_device_lists SET master_key = coalesce($2, master_key),"
         " self_signing_key = coalesce($3, self_signing_key) WHERE user_id = $1",
@@ -156,7 +158,7 @@ async def set_cross_signing(
 
 
 async def forget(connection: Connection, user_ids: Collection[UserId]) -> None:
-    """Drops lists, with the fetches that are due for them."""
+    """Deletes lists, with their due fetches."""
     for table in ("remote_device_lists", "remote_devices", "device_list_resyncs"):
         await connection.execute(
             f"DELETE FROM {table} WHERE user_id = ANY($1::text[])", list(user_ids)
@@ -164,7 +166,7 @@ async def forget(connection: Connection, user_ids: Collection[UserId]) -> None:
 
 
 async def kept(connection: Connection) -> list[UserId]:
-    """The users whose lists are kept."""
+    """Returns the users whose lists are stored."""
     return [UserId(r[0]) for r in await connection.fetch("SELECT user_id FROM remote_device_lists")]
 
 
@@ -184,8 +186,8 @@ async def mark_resyncs(
 async def due_resyncs(
     connection: Connection, *, now_ms: int, limit: int
 ) -> tuple[list[Resync], int | None]:
-    """Fetches that are due, oldest first; and when the next one is, if none is due. One that would
-    wait for longer than it was postponed by (the clock was set back since) is due."""
+    """Returns due fetches, oldest first; and the time of the next one, if none is due. A fetch that
+    would wait for longer than it was postponed by (the clock was set back since) is due."""
     rows = await connection.fetch(
         "SELECT user_id, attempts, CASE WHEN retry_at_ms - $2 > least($4, $3 * 2"
         "  ^ least(greatest(attempts - 1, 0), 20)) THEN $2 ELSE retry_at_ms END AS due_ms"
@@ -201,7 +203,7 @@ async def due_resyncs(
 
 
 async def pending_resyncs(connection: Connection, user_ids: Sequence[UserId]) -> set[UserId]:
-    """Those of the users whose list must be fetched again."""
+    """Returns those of the users whose list must be fetched again."""
     rows = await connection.fetch(
         "SELECT user_id FROM device_list_resyncs WHERE user_id = ANY($1::text[])", user_ids
     )
@@ -211,7 +213,7 @@ async def pending_resyncs(connection: Connection, user_ids: Sequence[UserId]) ->
 async def postpone_resync(
     connection: Connection, user_id: UserId, *, attempts: int, retry_at_ms: int
 ) -> None:
-    """A fetch failed: tries again later."""
+    """Postpones a fetch that failed."""
     await connection.execute(
         "UPDATE device_list_resyncs SET attempts = $2, retry_at_ms = $3 WHERE user_id = $1",
         user_id,
@@ -221,5 +223,5 @@ async def postpone_resync(
 
 
 async def finish_resync(connection: Connection, user_id: UserId) -> None:
-    """A fetch succeeded, or isn't wanted any more."""
+    """Deletes a fetch that succeeded, or isn't wanted any more."""
     await connection.execute("DELETE FROM device_list_resyncs WHERE user_id = $1", user_id)

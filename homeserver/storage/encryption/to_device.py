@@ -1,4 +1,5 @@
-"""Messages that wait for devices of ours, and what keeps a repeated request from sending twice.
+"""Messages that wait for local devices, and the records that keep a repeated request from sending
+twice.
 
 A message stays until its device acknowledged a later sync position; deletion is lazy (design,
 "What keeps it right", rule 11). Spec: client-server API, "Send-to-Device messaging".
@@ -14,7 +15,7 @@ from homeserver.storage.database import Connection
 
 
 class ToDeviceRow(Protocol):
-    """What `append` reads of a log entry."""
+    """The fields of a log entry that `append` reads."""
 
     @property
     def user_id(self) -> UserId: ...
@@ -30,7 +31,7 @@ class ToDeviceRow(Protocol):
 
 
 async def append(connection: Connection, rows: Sequence[tuple[int, ToDeviceRow]]) -> None:
-    """Stores what a batch of the log says."""
+    """Stores the entries of a batch."""
     await connection.execute(
         "INSERT INTO to_device_messages (user_id, device_id, position, message, sender)"
         " SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[])",
@@ -45,7 +46,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, ToDeviceRow]]
 async def load(
     connection: Connection, user_id: UserId, device_id: DeviceId, after: int, up_to: int, limit: int
 ) -> list[tuple[int, bytes]]:
-    """The oldest `limit` messages of a device with after < position <= upto."""
+    """Returns the oldest `limit` messages of a device with after < position <= up_to."""
     rows = await connection.fetch(
         "SELECT position, message FROM to_device_messages WHERE user_id = $1 AND device_id = $2"
         " AND position > $3 AND position <= $4 ORDER BY position LIMIT $5",
@@ -59,7 +60,7 @@ async def load(
 
 
 async def newest(connection: Connection) -> dict[tuple[UserId, DeviceId], int]:
-    """The position of the newest message of each device that has any."""
+    """Returns the position of the newest message of each device that has any."""
     rows = await connection.fetch(
         "SELECT user_id, device_id, max(position) FROM to_device_messages"
         " GROUP BY user_id, device_id"
@@ -70,7 +71,9 @@ async def newest(connection: Connection) -> dict[tuple[UserId, DeviceId], int]:
 async def count_by_sender(
     connection: Connection, devices: Collection[tuple[UserId, DeviceId]]
 ) -> list[tuple[tuple[UserId, DeviceId], UserId, int, int]]:
-    """For each device and each user of another server: messages that wait, and their bytes."""
+    """Returns, for each device and each user of another server, the number of waiting messages, and
+    their bytes.
+    """
     rows = await connection.fetch(
         "SELECT user_id, device_id, sender, count(*), sum(octet_length(message))"
         " FROM to_device_messages"
@@ -83,7 +86,7 @@ async def count_by_sender(
 
 
 async def delete(connection: Connection, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
-    """Forgets a device's messages up to a position."""
+    """Deletes a device's messages up to a position."""
     await connection.execute(
         "DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = $2 AND position <= $3",
         user_id,
@@ -95,7 +98,9 @@ async def delete(connection: Connection, user_id: UserId, device_id: DeviceId, u
 async def remember_transaction(
     connection: Connection, key: tuple[UserId, DeviceId, str, str], *, now_ms: int
 ) -> bool:
-    """Notes a request (user, device, event type, transaction ID); False if it was made before."""
+    """Records a request (user, device, event type, transaction ID); returns False if it was made
+    before.
+    """
     done: str = await connection.execute(
         "INSERT INTO to_device_transactions"
         " (user_id, device_id, event_type, transaction_id, sent_ms)"
@@ -109,7 +114,7 @@ async def remember_transaction(
 async def remember_remote(
     connection: Connection, origin: ServerName, message_id: str, *, now_ms: int
 ) -> bool:
-    """Notes an EDU of another server; False if it came before."""
+    """Records an EDU of another server; returns False if it came before."""
     done: str = await connection.execute(
         "INSERT INTO remote_to_device_seen (origin, message_id, received_ms)"
         " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -121,7 +126,7 @@ async def remember_remote(
 
 
 async def forget_transactions(connection: Connection, *, before_ms: int) -> None:
-    """Drops what guards against repeats and is older than `before_ms`."""
+    """Deletes records of requests that are older than `before_ms`."""
     await connection.execute("DELETE FROM to_device_transactions WHERE sent_ms < $1", before_ms)
     await connection.execute("DELETE FROM remote_to_device_seen WHERE received_ms < $1", before_ms)
 
@@ -129,7 +134,7 @@ async def forget_transactions(connection: Connection, *, before_ms: int) -> None
 async def delete_devices(
     connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
 ) -> None:
-    """Forgets all that waits for devices which are removed."""
+    """Deletes the waiting messages of removed devices."""
     for table in ("to_device_messages", "to_device_transactions"):
         await connection.execute(
             f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",

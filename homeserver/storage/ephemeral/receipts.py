@@ -17,7 +17,7 @@ _COLUMNS = "room_id, user_id, kind, thread, event_id, ts"
 
 
 class ReceiptRow(Protocol):
-    """What a log entry says; the same of a stored receipt."""
+    """The fields of a log entry; also those of a stored receipt."""
 
     @property
     def room_id(self) -> RoomId: ...
@@ -51,7 +51,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 async def append(connection: Connection, rows: Sequence[tuple[int, ReceiptRow]]) -> None:
-    """Stores what a batch of the log says; the last of equal keys wins."""
+    """Stores the entries of a batch; the last of equal keys wins."""
     latest = {(e.room_id, e.user_id, e.kind, e.thread): (position, e) for position, e in rows}
     await connection.execute(
         f"INSERT INTO receipts ({_COLUMNS}, position)"
@@ -72,7 +72,7 @@ async def append(connection: Connection, rows: Sequence[tuple[int, ReceiptRow]])
 async def load_between(
     connection: Connection, room_ids: Collection[RoomId], *, after: int, up_to: int
 ) -> list[Receipt]:
-    """Receipts of these rooms with after < position <= upto, in order of position."""
+    """Returns receipts of these rooms with after < position <= up_to, in order of position."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS}, position FROM receipts WHERE room_id = ANY($1::text[])"
         " AND position > $2 AND position <= $3 ORDER BY position",
@@ -84,7 +84,7 @@ async def load_between(
 
 
 async def load_of_user(connection: Connection, room_id: RoomId, user_id: UserId) -> list[Receipt]:
-    """A user's receipts in a room."""
+    """Returns a user's receipts in a room."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS}, position FROM receipts WHERE room_id = $1 AND user_id = $2",
         room_id,

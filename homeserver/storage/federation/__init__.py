@@ -1,1 +1,1 @@
-"""Other servers: what they are owed, what they sent, their keys, as rows."""
+"""Other servers: their cursors, received events, EDUs and keys, as rows."""

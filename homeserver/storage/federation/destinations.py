@@ -1,4 +1,4 @@
-"""How far each other server is served, and how it answers.
+"""The cursor and the back-off of each other server.
 
 Rules:
 1. A cursor never goes back: a late save of an older one changes the back-off alone.
@@ -17,7 +17,7 @@ NOTHING_OWED = -1
 
 
 async def load(connection: Connection, server: ServerName) -> Destination:
-    """What is known of a destination; cursor -1 when nothing is."""
+    """Returns the stored state of a destination; cursor -1 if there is none."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM destinations WHERE server = $1", server
     )
@@ -25,7 +25,7 @@ async def load(connection: Connection, server: ServerName) -> Destination:
 
 
 async def load_all(connection: Connection) -> list[Destination]:
-    """Every destination, those in back-off first."""
+    """Returns every destination, those in back-off first."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM destinations ORDER BY retry_at_ms NULLS LAST, server"
     )
@@ -33,7 +33,7 @@ async def load_all(connection: Connection) -> list[Destination]:
 
 
 async def save(connection: Connection, destination: Destination) -> None:
-    """Keeps a destination's cursor and back-off."""
+    """Stores a destination's cursor and back-off."""
     await connection.execute(
         f"INSERT INTO destinations ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6)"
         " ON CONFLICT (server) DO UPDATE SET"
@@ -61,7 +61,7 @@ class Destinations:
             return await load(connection, server)
 
     async def lagging(self) -> list[Destination]:
-        """All that may be owed something: how far the log is, the feed knows."""
+        """Returns all destinations that may be behind: only the feed knows the log's end."""
         async with self._database.connection() as connection:
             return await load_all(connection)
 

@@ -1,4 +1,4 @@
-"""Received events of other servers that wait for what they lack; one queue for each room.
+"""Received events of other servers that wait for missing events; one queue for each room.
 
 Rules:
 1. An event waits once, however often it is received; the first one's place and origin stay.
@@ -17,7 +17,7 @@ from homeserver.storage.database import Connection, Database
 
 
 async def keep(connection: Connection, waiting: Sequence[WaitingEvent]) -> None:
-    """Adds events to their rooms' queues, in order; those that wait already stay as they are."""
+    """Adds events to their rooms' queues, in order; events that wait already stay as they are."""
     await connection.execute(
         "INSERT INTO inbox (room_id, event_id, origin, pdu, version, received_ms, attempts)"
         " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[],"
@@ -33,13 +33,13 @@ async def keep(connection: Connection, waiting: Sequence[WaitingEvent]) -> None:
 
 
 async def listed(connection: Connection) -> list[WaitingPlace]:
-    """What waits in all rooms, in order."""
+    """Returns the waiting events of all rooms, in order."""
     rows = await connection.fetch("SELECT event_id, room_id, origin FROM inbox ORDER BY place")
     return [WaitingPlace(*row) for row in rows]
 
 
 async def load(connection: Connection, room_id: RoomId, event_id: EventId) -> WaitingEvent | None:
-    """One that waits; None when it doesn't any more."""
+    """Returns a waiting event; None if it doesn't wait any more."""
     row = await connection.fetchrow(
         "SELECT event_id, room_id, origin, pdu, version, received_ms, attempts FROM inbox"
         " WHERE room_id = $1 AND event_id = $2",

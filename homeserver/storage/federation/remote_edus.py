@@ -1,4 +1,4 @@
-"""EDUs that must reach another server (messages to devices): kept until it took them.
+"""EDUs that must reach another server (messages to devices): stored until it has received them.
 
 Spec: server-server API, "Send-to-device messaging".
 """
@@ -13,7 +13,7 @@ from homeserver.storage.database import Connection
 
 
 class RemoteEduRow(Protocol):
-    """What `append` reads of a log entry."""
+    """The fields of a log entry that `append` reads."""
 
     @property
     def destination(self) -> ServerName: ...
@@ -23,7 +23,7 @@ class RemoteEduRow(Protocol):
 
 
 async def append(connection: Connection, rows: Sequence[tuple[int, RemoteEduRow]]) -> None:
-    """Stores what a batch of the log says."""
+    """Stores the entries of a batch."""
     await connection.execute(
         "INSERT INTO remote_edus (destination, position, edu)"
         " SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[])",
@@ -36,7 +36,9 @@ async def append(connection: Connection, rows: Sequence[tuple[int, RemoteEduRow]
 async def load(
     connection: Connection, destination: ServerName, *, after: int, up_to: int, limit: int
 ) -> list[tuple[int, bytes]]:
-    """The oldest `limit` EDUs (position, JSON) for a server with after < position <= upto."""
+    """Returns the oldest `limit` EDUs (position, JSON) for a server with after < position <=
+    up_to.
+    """
     rows = await connection.fetch(
         "SELECT position, edu FROM remote_edus WHERE destination = $1"
         " AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
@@ -49,13 +51,13 @@ async def load(
 
 
 async def delete(connection: Connection, destination: ServerName, up_to: int) -> None:
-    """Forgets what a server took: all up to a position."""
+    """Deletes the EDUs that a server has received: all up to a position."""
     await connection.execute(
         "DELETE FROM remote_edus WHERE destination = $1 AND position <= $2", destination, up_to
     )
 
 
 async def destinations(connection: Connection) -> list[ServerName]:
-    """The servers that something waits for."""
+    """Returns the servers with waiting EDUs."""
     rows = await connection.fetch("SELECT DISTINCT destination FROM remote_edus")
     return [ServerName(row[0]) for row in rows]

@@ -1,14 +1,14 @@
 """Signing keys that other servers published.
 
-This is the KeyStore of `federation.ports`. Owns the table `server_keys`. What may be stored
-(signatures, validity) is `federation.transport.requests.keyring`'s to decide.
+This is the KeyStore of `federation.ports`. Owns the table `server_keys`.
+`federation.transport.requests.keyring` decides which keys may be stored (signatures, validity).
 
 Rules:
-1. A key stays after its server has dropped it from its document: old events are verified by it.
-2. Each server has a bounded number of keys; the oldest go, first of those that are expired.
-3. All together are bounded, and those of strangers more narrowly, so that made-up servers leave
-   others room. Where there is none, keys that are stored are brought up to date, and no others are
-   stored. `ServerKeys` counts the rows once and then keeps count.
+1. A key stays after its server has removed it from its document: old events are verified with it.
+2. Each server has a bounded number of keys; the oldest are deleted, expired ones first.
+3. The total is bounded, and that of servers without a shared room more narrowly, so that invented
+   servers leave room for others. At the bound, stored keys are updated, and no others are stored.
+   `ServerKeys` counts the rows once and then keeps count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 async def load(
     connection: Connection, wanted: Collection[tuple[ServerName, KeyId]]
 ) -> list[StoredServerKey]:
-    """Those of the wanted keys that are stored."""
+    """Returns those of the wanted keys that are stored."""
     rows = await connection.fetch(
         "SELECT server, key_id, key, valid_until_ms, expired_ms FROM server_keys"
         " JOIN unnest($1::text[], $2::text[]) AS wanted (server, key_id)"
@@ -41,7 +41,7 @@ async def load(
 async def save(
     connection: Connection, keys: Sequence[StoredServerKey], *, may_add: bool = True
 ) -> int:
-    """Keeps keys; a newer word on a key replaces the older. Returns by how many rows there are
+    """Stores keys; a newer version of a key replaces the older. Returns by how many rows there are
     more now. `may_add`: whether keys that aren't stored yet are."""
     latest = {(key.server, key.key_id): key for key in keys}.values()
     added = await connection.fetch(
@@ -64,7 +64,7 @@ async def save(
 
 
 async def prune(connection: Connection, servers: Collection[ServerName]) -> int:
-    """Drops what these servers have too many of (rule 2); returns how many."""
+    """Deletes the keys over the bound of these servers (rule 2); returns how many."""
     done: str = await connection.execute(
         "DELETE FROM server_keys USING (SELECT server, key_id, row_number() OVER (PARTITION BY"
         " server ORDER BY expired_ms IS NULL DESC, coalesce(expired_ms, valid_until_ms) DESC,"
@@ -96,7 +96,7 @@ class ServerKeys:
         self, keys: Sequence[StoredServerKey], *, neighbours: Collection[ServerName] = ()
     ) -> None:
         """See `save`; durable when it returns. `neighbours`: those of the servers that share a room
-        with us. Raises nothing where there is no room (rule 3)."""
+        with us. Doesn't raise if there is no room (rule 3)."""
         theirs = [key for key in keys if key.server in neighbours]
         others = [key for key in keys if key.server not in neighbours]
         for some, most in (

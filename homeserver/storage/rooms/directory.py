@@ -1,8 +1,8 @@
 """Aliases of this server and its published rooms. Owns `aliases` and `published_rooms`.
 
 Rules:
-1. That an alias names one room only is held by the primary key, whoever asks at the same time.
-2. Functions work over an open connection; who calls them owns the transaction.
+1. The primary key ensures that an alias names one room only, also with concurrent requests.
+2. Functions work over an open connection; their caller owns the transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from homeserver.storage.database import Connection
 
 
 class AliasRow(msgspec.Struct, frozen=True):
-    """An alias of ours, the room that it names and who made it."""
+    """A local alias, the room that it names and its creator."""
 
     alias: RoomAlias
     room_id: RoomId
@@ -23,7 +23,7 @@ class AliasRow(msgspec.Struct, frozen=True):
 
 
 async def insert_alias(connection: Connection, row: AliasRow) -> bool:
-    """Adds an alias; False when there is one with that name."""
+    """Adds an alias; returns False if the alias exists."""
     status: str = await connection.execute(
         "INSERT INTO aliases (alias, room_id, creator, created_ms) VALUES ($1, $2, $3, $4)"
         " ON CONFLICT (alias) DO NOTHING",
@@ -36,7 +36,7 @@ async def insert_alias(connection: Connection, row: AliasRow) -> bool:
 
 
 async def load_alias(connection: Connection, alias: RoomAlias) -> AliasRow | None:
-    """The row of an alias, or None."""
+    """Returns the row of an alias, or None."""
     found = await connection.fetchrow(
         "SELECT alias, room_id, creator, created_ms FROM aliases WHERE alias = $1", alias
     )
@@ -44,7 +44,7 @@ async def load_alias(connection: Connection, alias: RoomAlias) -> AliasRow | Non
 
 
 async def delete_alias(connection: Connection, alias: RoomAlias, room_id: RoomId) -> bool:
-    """Removes an alias if it still names that room; False if not."""
+    """Removes an alias if it still names that room; else returns False."""
     status: str = await connection.execute(
         "DELETE FROM aliases WHERE alias = $1 AND room_id = $2", alias, room_id
     )
@@ -52,7 +52,7 @@ async def delete_alias(connection: Connection, alias: RoomAlias, room_id: RoomId
 
 
 async def load_aliases(connection: Connection, room_id: RoomId) -> list[RoomAlias]:
-    """A room's aliases on this server, oldest first."""
+    """Returns a room's aliases on this server, oldest first."""
     rows = await connection.fetch(
         "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY created_ms, alias", room_id
     )
@@ -60,7 +60,7 @@ async def load_aliases(connection: Connection, room_id: RoomId) -> list[RoomAlia
 
 
 async def move_aliases(connection: Connection, old: RoomId, new: RoomId) -> None:
-    """Makes all aliases of one room those of another (a room upgrade), its publication too."""
+    """Moves all aliases of one room to another (a room upgrade), and its publication."""
     await connection.execute("UPDATE aliases SET room_id = $2 WHERE room_id = $1", old, new)
     await connection.execute(
         "INSERT INTO published_rooms (room_id, published_by, published_ms)"
@@ -73,7 +73,7 @@ async def move_aliases(connection: Connection, old: RoomId, new: RoomId) -> None
 
 
 async def publish(connection: Connection, room_id: RoomId, user_id: UserId, now_ms: int) -> None:
-    """Puts a room into the published directory; no change if it is there."""
+    """Puts a room into the published directory; no change if it is already there."""
     await connection.execute(
         "INSERT INTO published_rooms (room_id, published_by, published_ms) VALUES ($1, $2, $3)"
         " ON CONFLICT (room_id) DO NOTHING",
@@ -89,7 +89,7 @@ async def unpublish(connection: Connection, room_id: RoomId) -> None:
 
 
 async def load_published(connection: Connection, limit: int) -> list[RoomId]:
-    """The rooms in the published directory, those last published first."""
+    """Returns the rooms in the published directory, the last published first."""
     rows = await connection.fetch(
         "SELECT room_id FROM published_rooms ORDER BY published_ms DESC, room_id LIMIT $1", limit
     )
@@ -97,7 +97,7 @@ async def load_published(connection: Connection, limit: int) -> list[RoomId]:
 
 
 async def is_published(connection: Connection, room_id: RoomId) -> bool:
-    """Is the room in the published directory?"""
+    """Returns whether the room is in the published directory."""
     return bool(
         await connection.fetchval("SELECT true FROM published_rooms WHERE room_id = $1", room_id)
     )

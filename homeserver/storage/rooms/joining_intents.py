@@ -1,8 +1,8 @@
-"""Joins, leaves, knocks and invites that were begun and aren't known to be over.
+"""Joins, leaves, knocks and invites that were begun and may not be complete.
 
 Owns the table `handshake_intents`.
 
-A user has at most one in a room: a later one stands for what the user wants now.
+A user has at most one in a room: a later one replaces it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _COLUMNS = "user_id, room_id, membership, former, servers, content, attempts"
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """What a user of ours wants to be in a room elsewhere, and the servers to go by; or our invite
-    of another server's user, whose `content` is the whole signed event. `former` is
-    the event of the membership that a leave ends, or of the invite that a failed join accepts;
-    empty for none."""
+    """The membership that a local user wants in a remote room, and the servers to use; or our
+    invite of another server's user, whose `content` is the whole signed event. `former` is the
+    event of the membership that a leave ends, or of the invite that a failed join accepts; empty
+    for none."""
 
     user_id: UserId
     room_id: RoomId
@@ -34,12 +34,12 @@ class Intent(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[UserId, RoomId]:
-        """Whom it is about, and where."""
+        """The user that it is about, and the room."""
         return (self.user_id, self.room_id)
 
 
 async def save(connection: Connection, intent: Intent) -> None:
-    """Keeps an intent, in place of an older one of the user in the room."""
+    """Stores an intent, in place of an older one of the user in the room."""
     await connection.execute(
         f"INSERT INTO handshake_intents ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
         " ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,"
@@ -56,14 +56,14 @@ async def save(connection: Connection, intent: Intent) -> None:
 
 
 async def delete(connection: Connection, user_id: UserId, room_id: RoomId) -> None:
-    """Forgets an intent: both sides agree."""
+    """Deletes an intent: both sides agree."""
     await connection.execute(
         "DELETE FROM handshake_intents WHERE user_id = $1 AND room_id = $2", user_id, room_id
     )
 
 
 async def load_all(connection: Connection) -> list[Intent]:
-    """All that a former process left."""
+    """Returns the intents that a former process left."""
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM handshake_intents")
     return [
         Intent(

@@ -1,4 +1,4 @@
-"""Who is what in which room, for users of all servers. Owns `memberships` and `room_servers`."""
+"""Memberships of rooms, for users of all servers. Owns `memberships` and `room_servers`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUTSIDE = ("stripped", "event", "version", "via")
 
 
 async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
-    """The newest membership counts; a new one is not forgotten."""
+    """Writes memberships; the newest one counts, and a new one isn't forgotten."""
     newest = {(row.room_nid, row.user_id): row for row in rows}
     values = list(newest.values())
     await connection.execute(
@@ -46,7 +46,7 @@ async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
 
 
 async def of_user(connection: Connection, user_id: str) -> list[Row]:
-    """All memberships of a user, with `room_id`."""
+    """Returns all memberships of a user, with `room_id`."""
     return await connection.fetch(
         "SELECT r.room_id, m.membership, m.event_id, m.sender, m.position, m.forgotten,"
         " m.stripped, m.via FROM memberships m JOIN rooms r USING (room_nid)"
@@ -56,8 +56,8 @@ async def of_user(connection: Connection, user_id: str) -> list[Row]:
 
 
 async def of_user_in(connection: Connection, user_id: str, room_id: str) -> Row | None:
-    """One membership, with the raw PDU that says so (`event`) and its room version, where a
-    exchange brought it."""
+    """Returns one membership, with its raw PDU (`event`) and room version if it was imported in an
+    exchange."""
     return await connection.fetchrow(
         "SELECT m.membership, m.event_id, m.sender, m.stripped, m.event, m.version"
         " FROM memberships m JOIN rooms r USING (room_nid)"
@@ -68,7 +68,7 @@ async def of_user_in(connection: Connection, user_id: str, room_id: str) -> Row 
 
 
 async def of_users(connection: Connection, user_ids: Sequence[str], membership: str) -> list[Row]:
-    """(user_id, room_id) where users have a membership."""
+    """Returns (user_id, room_id) of users' memberships."""
     return await connection.fetch(
         "SELECT m.user_id, r.room_id FROM memberships m JOIN rooms r USING (room_nid)"
         " WHERE m.user_id = ANY($1::text[]) AND m.membership = $2",
@@ -78,7 +78,9 @@ async def of_users(connection: Connection, user_ids: Sequence[str], membership: 
 
 
 async def sharing(connection: Connection, user_id: str, among: Sequence[str]) -> list[str]:
-    """Those of some users who are joined, or invited, to a room that `user_id` is joined to."""
+    """Returns those of some users who are joined, or invited, to a room that `user_id` is joined
+    to.
+    """
     rows = await connection.fetch(
         "SELECT DISTINCT o.user_id FROM memberships m JOIN memberships o USING (room_nid)"
         " WHERE m.user_id = $1 AND m.membership = 'join' AND o.user_id = ANY($2::text[])"
@@ -101,7 +103,7 @@ async def forget(connection: Connection, user_id: str, room_id: str) -> None:
 
 
 async def servers_joined(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
-    """Rows of (room_nid, server, position): the server's first user joined."""
+    """Writes rows of (room_nid, server, position): the server's first user joined."""
     await connection.execute(
         "INSERT INTO room_servers (room_nid, server, joined_position)"
         " SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[]) ON CONFLICT DO NOTHING",
@@ -110,7 +112,7 @@ async def servers_joined(connection: Connection, rows: Sequence[tuple[int, str, 
 
 
 async def servers_left(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
-    """Rows of (room_nid, server, position): the server's last user left."""
+    """Writes rows of (room_nid, server, position): the server's last user left."""
     await connection.execute(
         "UPDATE room_servers s SET left_position = u.position FROM unnest($1::bigint[],"
         " $2::text[], $3::bigint[]) AS u (room_nid, server, position)"
@@ -120,8 +122,8 @@ async def servers_left(connection: Connection, rows: Sequence[tuple[int, str, in
 
 
 async def lagging_servers(connection: Connection, own: str) -> list[Row]:
-    """Servers that share or shared a room with us, and the newest position that may concern
-    them: of an event, or of a change of the devices of a user of ours."""
+    """Returns servers that share or shared a room with us, and the newest position that may concern
+    them: of an event, or of a change of the devices of a local user."""
     return await connection.fetch(
         "WITH changed AS (SELECT m.room_nid, max(c.position) AS position FROM memberships m JOIN"
         "  (SELECT user_id, max(position) AS position FROM device_list_changes"
@@ -136,7 +138,7 @@ async def lagging_servers(connection: Connection, own: str) -> list[Row]:
 
 
 async def shares_room(connection: Connection, own: str, server: str) -> bool:
-    """Is there a room in which both servers have a joined user?"""
+    """Returns whether both servers have a joined user in some room."""
     found = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM room_servers s JOIN room_servers o USING (room_nid)"
         " WHERE s.server = $2 AND s.left_position IS NULL"
@@ -150,7 +152,7 @@ async def shares_room(connection: Connection, own: str, server: str) -> bool:
 async def servers_reset(
     connection: Connection, room_nid: int, servers: Sequence[str], position: int
 ) -> None:
-    """The servers in a room as a join found them: those not among them have left."""
+    """Sets the servers in a room as a join found them: other servers have left."""
     await connection.execute(
         "UPDATE room_servers SET left_position = $3 WHERE room_nid = $1"
         " AND left_position IS NULL AND NOT server = ANY($2::text[])",
@@ -171,8 +173,8 @@ async def servers_reset(
 async def device_changes_for(
     connection: Connection, server: str, own: str, *, after: int, up_to: int, limit: int
 ) -> list[int]:
-    """Positions of changes of devices of users of ours who share a room with `server` now, that it
-    was in when the change came: who comes later asks for the list as it is."""
+    """Returns positions of changes of devices of local users who now share a room with `server`
+    that it was in at the time of the change: a server that came later requests the whole list."""
     rows = await connection.fetch(
         "SELECT c.position FROM device_list_changes c WHERE c.position > $3 AND c.position <= $4"
         " AND right(c.user_id, length($2) + 1) = ':' || $2"
@@ -199,9 +201,9 @@ _SHARES_ANOTHER = (
 async def joins_shown_to(
     connection: Connection, server: str, own: str, *, after: int, up_to: int, limit: int
 ) -> list[tuple[int, str]]:
-    """(position, user) where users of ours, who shared no room with `server` then, joined one that
-    it was in, and is in still; `limit` is passed by those at one position. Reads what
-    `state_changes` owns."""
+    """Returns (position, user) of local users who shared no room with `server`, and joined one that
+    it was and still is in; entries at one position may exceed `limit`. Reads a table of
+    `state_changes`."""
     rows = await connection.fetch(
         "SELECT c.position, c.state_key FROM room_servers s JOIN state_changes c USING (room_nid)"
         " JOIN memberships m ON m.room_nid = c.room_nid AND m.user_id = c.state_key"
@@ -223,7 +225,7 @@ async def joins_shown_to(
 async def servers_shown(
     connection: Connection, room_id: str, user_id: str, own: str, *, position: int
 ) -> list[str]:
-    """The servers in a room that shared no other with a user of ours before a join at a
+    """Returns the servers in a room that shared no other with a local user before a join at a
     position."""
     rows = await connection.fetch(
         "SELECT s.server FROM (SELECT room_nid, $2::text AS state_key, $4::bigint AS position"
@@ -238,7 +240,7 @@ async def servers_shown(
 
 
 async def servers_sharing(connection: Connection, user_id: str, own: str) -> list[str]:
-    """The other servers in the rooms that a user is joined to."""
+    """Returns the other servers in the rooms that a user is joined to."""
     rows = await connection.fetch(
         "SELECT DISTINCT s.server FROM memberships m JOIN room_servers s USING (room_nid)"
         " WHERE m.user_id = $1 AND m.membership = 'join' AND s.left_position IS NULL"
@@ -250,8 +252,8 @@ async def servers_sharing(connection: Connection, user_id: str, own: str) -> lis
 
 
 async def first_join(connection: Connection, room_nid: int, user_id: str) -> int | None:
-    """The position at which a user of any server joined a room first. Reads what `state_changes`
-    owns."""
+    """Returns the position at which a user of any server first joined a room. Reads a table of
+    `state_changes`."""
     position: int | None = await connection.fetchval(
         "SELECT min(position) FROM state_changes WHERE room_nid = $1 AND type = 'm.room.member'"
         " AND state_key = $2 AND membership = 'join'",
@@ -262,7 +264,7 @@ async def first_join(connection: Connection, room_nid: int, user_id: str) -> int
 
 
 async def server_came(connection: Connection, room_nid: int, server: str) -> int | None:
-    """The position at which a server was in a room first."""
+    """Returns the position at which a server was first in a room."""
     position: int | None = await connection.fetchval(
         "SELECT min(joined_position) FROM room_servers WHERE room_nid = $1 AND server = $2",
         room_nid,

@@ -8,7 +8,7 @@ from homeserver.storage.database import Connection, Row
 
 
 async def by_room_ids(connection: Connection, room_ids: Sequence[str]) -> list[Row]:
-    """Rooms with their heads; those that are known by their ID alone are left out."""
+    """Returns rooms with their heads; rooms that are known only by their ID are left out."""
     rows: list[Row] = await connection.fetch(
         "SELECT r.room_nid, r.room_id, r.version, h.heads, h.snapshot_nid, h.n, h.position"
         " FROM rooms r JOIN room_heads h USING (room_nid) WHERE r.room_id = ANY($1::text[])",
@@ -18,7 +18,7 @@ async def by_room_ids(connection: Connection, room_ids: Sequence[str]) -> list[R
 
 
 async def ensure(connection: Connection, room_nid: int, room_id: str, version: str) -> int:
-    """The room's number; `room_nid` if the room is new here."""
+    """Returns the room's number; `room_nid` if the room is new here."""
     number: int = await connection.fetchval(
         "INSERT INTO rooms (room_nid, room_id, version) VALUES ($1, $2, $3)"
         " ON CONFLICT (room_id) DO UPDATE SET version = CASE WHEN rooms.version = ''"
@@ -31,7 +31,7 @@ async def ensure(connection: Connection, room_nid: int, room_id: str, version: s
 
 
 async def ensure_known(connection: Connection, room_id: str) -> int:
-    """The number of a room that may be known by its ID alone, of an unknown version."""
+    """Returns the number of a room that may be known only by its ID, of an unknown version."""
     number: int | None = await connection.fetchval(
         "SELECT room_nid FROM rooms WHERE room_id = $1", room_id
     )
@@ -44,7 +44,7 @@ async def ensure_known(connection: Connection, room_id: str) -> int:
 async def set_heads(
     connection: Connection, rows: Sequence[tuple[int, Sequence[int], int, int, int]]
 ) -> None:
-    """Rows of (room_nid, heads, snapshot_nid, n, position)."""
+    """Writes rows of (room_nid, heads, snapshot_nid, n, position)."""
     await connection.execute(
         "INSERT INTO room_heads (room_nid, heads, snapshot_nid, n, position)"
         " SELECT room_nid, heads::bigint[], snapshot, n, position FROM unnest("
@@ -63,7 +63,7 @@ async def set_heads(
 async def changed_since(
     connection: Connection, room_ids: Sequence[str], position: int
 ) -> list[str]:
-    """Those of the rooms with an event after a log position."""
+    """Returns those of the rooms with an event after a log position."""
     rows = await connection.fetch(
         "SELECT r.room_id FROM rooms r JOIN room_heads h USING (room_nid)"
         " WHERE r.room_id = ANY($1::text[]) AND h.position > $2",

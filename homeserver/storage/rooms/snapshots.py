@@ -26,7 +26,7 @@ def _array(numbers: Sequence[int]) -> str:
 
 
 async def insert(connection: Connection, rows: Sequence[SnapshotRow]) -> None:
-    """New snapshots; their bases are stored before, or among them."""
+    """Writes new snapshots; their bases are stored before, or among them."""
     await connection.execute(
         "INSERT INTO snapshots (room_nid, snapshot_nid, base_nid, ordinal, added, removed,"
         " incomplete) SELECT room_nid, nid, base, ordinal, added::bigint[], removed::bigint[],"
@@ -44,8 +44,8 @@ async def insert(connection: Connection, rows: Sequence[SnapshotRow]) -> None:
 
 
 async def chains(connection: Connection, snapshots: Sequence[tuple[int, int]]) -> list[Row]:
-    """Snapshots, given as (room_nid, snapshot_nid), with their bases: the links of each (`tip`),
-    oldest first."""
+    """Returns snapshots, given as (room_nid, snapshot_nid), with their bases: the links of each
+    (`tip`), oldest first."""
     return await connection.fetch(
         "WITH RECURSIVE c AS ("
         " SELECT s.snapshot_nid AS tip, s.* FROM snapshots s"

@@ -1,5 +1,5 @@
-"""Changes of current state in log order, and the resolutions behind those that no single event
-made. Owns the tables `state_changes` and `resolutions`."""
+"""Changes of current state in log order, and the resolutions that caused changes without a single
+event. Owns the tables `state_changes` and `resolutions`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from homeserver.storage.database import Connection, Row
 
 
 class ResolutionRow(msgspec.Struct, frozen=True):
-    """A resolution that changed a room's current state: the event that brought it about, the
-    snapshots of the current state before and after, and the branches, each an event with the
-    snapshot of the state after it."""
+    """A resolution that changed a room's current state: the event that caused it, the snapshots of
+    the current state before and after, and the branches, each an event with the snapshot of the
+    state after it."""
 
     room_nid: int
     position: int
@@ -41,7 +41,7 @@ async def insert(connection: Connection, rows: Sequence[StateChangeRow]) -> None
 
 
 async def between(connection: Connection, room_nid: int, after: int, up_to: int) -> list[Row]:
-    """Those of a room with after < position <= upto, in order."""
+    """Returns the changes of a room with after < position <= up_to, in order."""
     return await connection.fetch(
         "SELECT position, type, state_key, event_id, membership, former FROM state_changes"
         " WHERE room_nid = $1 AND position > $2 AND position <= $3 ORDER BY position",
@@ -52,7 +52,7 @@ async def between(connection: Connection, room_nid: int, after: int, up_to: int)
 
 
 async def end_of_stay(connection: Connection, room_nid: int, user_id: str) -> Row | None:
-    """(position, event_id) of the last change by which a user ceased to be joined."""
+    """Returns (position, event_id) of the last change by which a user ceased to be joined."""
     return await connection.fetchrow(
         "SELECT position, event_id FROM state_changes WHERE room_nid = $1"
         " AND type = 'm.room.member' AND state_key = $2 AND former = 'join'"
@@ -65,7 +65,7 @@ async def end_of_stay(connection: Connection, room_nid: int, user_id: str) -> Ro
 async def record_resolutions(
     connection: Connection, rows: Sequence[ResolutionRow], *, kept: int
 ) -> None:
-    """Writes records, and drops all but the `kept` newest of their rooms."""
+    """Writes records, and deletes all but the `kept` newest of their rooms."""
     await connection.executemany(
         "INSERT INTO resolutions (room_nid, position, event_id, made_ms, state_before,"
         " state_after, branch_events, branch_snapshots) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -95,7 +95,7 @@ async def record_resolutions(
 
 
 async def resolutions(connection: Connection, room_nid: int) -> list[Row]:
-    """The records of a room, newest first."""
+    """Returns the records of a room, newest first."""
     return await connection.fetch(
         "SELECT position, event_id, made_ms, state_before, state_after, branch_events,"
         " branch_snapshots FROM resolutions WHERE room_nid = $1 ORDER BY position DESC",

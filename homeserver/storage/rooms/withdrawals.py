@@ -1,5 +1,5 @@
-"""Ends of invites and knocks of other servers' users: their servers are owed them, though these may
-never have been in the room. Reads `state_changes` and `events`.
+"""Ends of invites and knocks of other servers' users: their servers must get these events, even if
+they were never in the room. Reads `state_changes` and `events`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENDS = (
 
 
 async def owed(connection: Connection, server: str, *, after: int, limit: int) -> list[Row]:
-    """(position, json) of those after a position, oldest first, at most `limit`."""
+    """Returns (position, json) of those after a position, oldest first, at most `limit`."""
     rows: list[Row] = await connection.fetch(
         f"SELECT e.position, e.json{_ENDS} AND {_SERVER} = $1 AND c.position > $2"
         " ORDER BY c.position LIMIT $3",
@@ -31,7 +31,7 @@ async def owed(connection: Connection, server: str, *, after: int, limit: int) -
 
 
 async def servers(connection: Connection, own: str) -> list[Row]:
-    """(server, position): whom the newest one concerns."""
+    """Returns (server, position): the newest one that concerns each server."""
     rows: list[Row] = await connection.fetch(
         f"SELECT {_SERVER} AS server, max(c.position) AS position{_ENDS} AND {_SERVER} <> $1"
         " GROUP BY 1",
@@ -41,8 +41,8 @@ async def servers(connection: Connection, own: str) -> list[Row]:
 
 
 def merged(rows: Sequence[Row], more: Sequence[Row], limit: int) -> list[Row]:
-    """Two lists of (position, json) as one by position, each event once. `limit` is passed by what
-    is at one position."""
+    """Merges two lists of (position, json) by position, each event once. Events at one position may
+    exceed `limit`."""
     events = {(row["position"], row["json"]): row for row in (*rows, *more)}
     found = sorted(events.values(), key=_position)
     if len(found) <= limit:
@@ -56,7 +56,7 @@ def _position(row: Row) -> int:
 
 
 def newest(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
-    """Two lists of (server, position) as one, each server once with its newest position."""
+    """Merges two lists of (server, position), each server once with its newest position."""
     found: dict[str, int] = {}
     for row in (*rows, *more):
         found[row["server"]] = max(row["position"], found.get(row["server"], row["position"]))

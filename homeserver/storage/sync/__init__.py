@@ -1,1 +1,1 @@
-"""What clients ask of a sync, as rows."""
+"""Filters of syncs as rows."""

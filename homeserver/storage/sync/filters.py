@@ -12,7 +12,9 @@ from homeserver.storage.database import Connection
 async def store(
     connection: Connection, user_id: UserId, content: bytes, *, at_most: int
 ) -> int | None:
-    """The ID of a filter (JSON), an existing one if it is equal; None if the user has too many."""
+    """Returns the ID of a filter (JSON), an existing one if it is equal; None if the user has too
+    many.
+    """
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 3))", user_id)
     known: int | None = await connection.fetchval(
         "SELECT filter_id FROM filters WHERE user_id = $1 AND content = $2", user_id, content
@@ -31,7 +33,7 @@ async def store(
 
 
 async def load(connection: Connection, user_id: UserId, filter_id: int) -> bytes | None:
-    """A stored filter as JSON, or None."""
+    """Returns a stored filter as JSON, or None."""
     content: bytes | None = await connection.fetchval(
         "SELECT content FROM filters WHERE user_id = $1 AND filter_id = $2", user_id, filter_id
     )

@@ -1,1 +1,1 @@
-"""Events as rows, and what is known of those that are missing."""
+"""Events as rows, and records of missing ones."""

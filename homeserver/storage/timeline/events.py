@@ -88,8 +88,7 @@ def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
 
 
 async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
-    """New events; one that was an outlier gets its place, one that was unproven what it has now
-    that it is proven."""
+    """Writes new events; an outlier gets its place, and an unverified event its verified values."""
     await connection.execute(
         f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE}"
         " WHERE events.outlier OR (events.unproven AND NOT excluded.unproven)",
@@ -98,7 +97,7 @@ async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
 
 
 async def move(connection: Connection, rows: Sequence[tuple[str, int, int]]) -> None:
-    """Gives fetched history other places: rows of (event, n, fill)."""
+    """Moves fetched history to other places: rows of (event, n, fill)."""
     await connection.execute(
         "UPDATE events SET n = u.n, fill = u.fill"
         " FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (event_id, n, fill)"
@@ -108,7 +107,9 @@ async def move(connection: Connection, rows: Sequence[tuple[str, int, int]]) -> 
 
 
 async def any_placed(connection: Connection, rows: Sequence[tuple[int, int, bool]]) -> bool:
-    """Has one of these events (room_nid, event_nid, unproven) a place in its room's graph?"""
+    """Returns whether one of these events (room_nid, event_nid, unproven) has a place in its room's
+    graph.
+    """
     found: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM events e JOIN"
         " unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS u (room_nid, event_nid, unproven)"
@@ -119,13 +120,14 @@ async def any_placed(connection: Connection, rows: Sequence[tuple[int, int, bool
 
 
 async def insert_outliers(connection: Connection, rows: Sequence[EventRow]) -> None:
-    """Events without a place; those that are here already stay as they are."""
+    """Writes events without a place; existing ones stay as they are."""
     await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", *columns(rows))
 
 
 async def copy_new(connection: Connection, pieces: Iterable[Sequence[EventRow]]) -> bool:
-    """Many events of which none should be here yet, at half the cost of `insert_outliers`; False,
-    with nothing written, if one is here. *Precondition:* an open transaction."""
+    """Writes many events, none of which should be stored yet, at half the cost of
+    `insert_outliers`; returns False, with nothing written, if one is stored. *Precondition:* an
+    open transaction."""
     try:
         async with connection.transaction():
             for rows in pieces:
@@ -138,14 +140,16 @@ async def copy_new(connection: Connection, pieces: Iterable[Sequence[EventRow]])
 
 
 async def has_any(connection: Connection, room_nid: int) -> bool:
-    """Is an event of the room stored?"""
+    """Returns whether an event of the room is stored."""
     return await connection.fetchval(
         "SELECT EXISTS (SELECT FROM events WHERE room_nid = $1)", room_nid
     )
 
 
 async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
-    """The rows of these events, in no order; `room_id` and `version` beside their columns."""
+    """Returns the rows of these events, in no order; `room_id` and `version` beside their
+    columns.
+    """
     return await connection.fetch(
         "SELECT e.*, r.room_id, r.version FROM events e JOIN rooms r USING (room_nid)"
         " WHERE e.event_id = ANY($1::text[])",
@@ -154,15 +158,15 @@ async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]
 
 
 async def raw_by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
-    """ID and JSON of these events, in no order."""
+    """Returns ID and JSON of these events, in no order."""
     return await connection.fetch(
         "SELECT event_id, json FROM events WHERE event_id = ANY($1::text[])", list(event_ids)
     )
 
 
 async def refs(connection: Connection, events: Collection[tuple[int, int]]) -> list[Row]:
-    """What state holds of events, given as (room_nid, event_nid): nid, ID, type, state_key,
-    membership."""
+    """Returns the columns of events that state uses, given as (room_nid, event_nid): nid, ID, type,
+    state_key, membership."""
     return await connection.fetch(
         "SELECT event_nid, event_id, type, state_key, membership FROM events"
         " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, event_nid)"
@@ -173,7 +177,7 @@ async def refs(connection: Connection, events: Collection[tuple[int, int]]) -> l
 
 
 async def refs_by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
-    """As `refs`, of events known by their IDs."""
+    """Returns the same as `refs`, of events given by ID."""
     return await connection.fetch(
         "SELECT event_nid, event_id, type, state_key, membership FROM events"
         " WHERE event_id = ANY($1::text[])",
@@ -182,7 +186,7 @@ async def refs_by_id(connection: Connection, event_ids: Collection[str]) -> list
 
 
 async def snapshot_after(connection: Connection, room_nid: int, event_id: str) -> int | None:
-    """The snapshot after an event that has a known place in the graph."""
+    """Returns the snapshot after an event that has a known place in the graph."""
     nid: int | None = await connection.fetchval(
         "SELECT snapshot_after FROM events WHERE room_nid = $1 AND event_id = $2 AND NOT outlier",
         room_nid,
@@ -192,7 +196,7 @@ async def snapshot_after(connection: Connection, room_nid: int, event_id: str) -
 
 
 async def snapshot_before(connection: Connection, room_nid: int, event_id: str) -> int | None:
-    """The snapshot before an event that has a known place in the graph."""
+    """Returns the snapshot before an event that has a known place in the graph."""
     nid: int | None = await connection.fetchval(
         "SELECT snapshot_before FROM events WHERE room_nid = $1 AND event_id = $2 AND NOT outlier",
         room_nid,
@@ -204,8 +208,8 @@ async def snapshot_before(connection: Connection, room_nid: int, event_id: str) 
 async def snapshots_around(
     connection: Connection, room_nid: int, event_ids: Collection[str]
 ) -> list[Row]:
-    """(event_id, snapshot_before, snapshot_after) of those events that have a known place in the
-    graph."""
+    """Returns (event_id, snapshot_before, snapshot_after) of those events that have a known place
+    in the graph."""
     return await connection.fetch(
         "SELECT event_id, snapshot_before, snapshot_after FROM events"
         " WHERE room_nid = $1 AND event_id = ANY($2::text[]) AND NOT outlier",
@@ -215,7 +219,7 @@ async def snapshots_around(
 
 
 async def heads(connection: Connection, events: Sequence[tuple[int, int]]) -> list[Row]:
-    """What rooms keep of their forward extremities, given as (room_nid, event_nid)."""
+    """Returns the columns of forward extremities that rooms use, given as (room_nid, event_nid)."""
     return await connection.fetch(
         "SELECT room_nid, event_nid, event_id, json, snapshot_after FROM events"
         " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, event_nid)"
@@ -226,7 +230,7 @@ async def heads(connection: Connection, events: Sequence[tuple[int, int]]) -> li
 
 
 async def newest_of_each(connection: Connection, room_nids: Sequence[int], limit: int) -> list[Row]:
-    """The newest live events of each room, newest first."""
+    """Returns the newest live events of each room, newest first."""
     return await connection.fetch(
         "SELECT e.* FROM unnest($1::bigint[]) AS u (room_nid) CROSS JOIN LATERAL ("
         " SELECT * FROM events WHERE room_nid = u.room_nid AND n IS NOT NULL AND fill = 0"
@@ -239,8 +243,8 @@ async def newest_of_each(connection: Connection, room_nids: Sequence[int], limit
 async def newest(
     connection: Connection, room_nid: int, *, after: int, up_to: int, limit: int
 ) -> list[Row]:
-    """Live events with after < position <= upto, newest first. Within a room, `n` and `position`
-    of live events grow together, so the walk down the order index stops at `limit`."""
+    """Returns live events with after < position <= up_to, newest first. Within a room, `n` and
+    `position` of live events grow together, so the walk down the order index stops at `limit`."""
     return await connection.fetch(
         "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
         " AND position > $2 AND position <= $3 ORDER BY n DESC LIMIT $4",
@@ -254,7 +258,7 @@ async def newest(
 async def before(
     connection: Connection, room_nid: int, order: tuple[int, int], limit: int
 ) -> list[Row]:
-    """Events before a place, newest first."""
+    """Returns events before a place, newest first."""
     return await connection.fetch(
         "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND (n, fill) < ($2, $3)"
         " ORDER BY n DESC, fill DESC LIMIT $4",
@@ -267,7 +271,7 @@ async def before(
 async def behind(
     connection: Connection, room_nid: int, order: tuple[int, int], limit: int
 ) -> list[Row]:
-    """Events after a place, oldest first."""
+    """Returns events after a place, oldest first."""
     return await connection.fetch(
         "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND (n, fill) > ($2, $3)"
         " ORDER BY n, fill LIMIT $4",
@@ -278,7 +282,7 @@ async def behind(
 
 
 async def order_at(connection: Connection, room_nid: int, position: int) -> tuple[int, int] | None:
-    """The place of the newest live event at or before a log position."""
+    """Returns the place of the newest live event at or before a log position."""
     row = await connection.fetchrow(
         "SELECT n, fill FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
         " AND position <= $2 ORDER BY n DESC LIMIT 1",
@@ -289,7 +293,7 @@ async def order_at(connection: Connection, room_nid: int, position: int) -> tupl
 
 
 async def first_depth(connection: Connection, room_nid: int) -> int:
-    """The depth that the oldest live event of a room claims; 0 without one."""
+    """Returns the depth that the oldest live event of a room claims; 0 without one."""
     json: bytes | None = await connection.fetchval(
         "SELECT json FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
         " ORDER BY n LIMIT 1",
@@ -301,7 +305,9 @@ async def first_depth(connection: Connection, room_nid: int) -> int:
 async def state_events(
     connection: Connection, room_nid: int, *, after: int, limit: int
 ) -> list[Row]:
-    """A room's state events, of any verdict, with a row number past `after`, in its order."""
+    """Returns a room's state events, of any verdict, with a row number past `after`, in its
+    order.
+    """
     return await connection.fetch(
         "SELECT event_nid, event_id, json FROM events WHERE room_nid = $1 AND event_nid > $2"
         " AND state_key IS NOT NULL ORDER BY event_nid LIMIT $3",
@@ -312,7 +318,7 @@ async def state_events(
 
 
 async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:
-    """The lowest `fill` below live event `n` (0: no history was fetched there)."""
+    """Returns the lowest `fill` below live event `n` (0: no history was fetched there)."""
     value: int | None = await connection.fetchval(
         "SELECT min(fill) FROM events WHERE room_nid = $1 AND n = $2", room_nid, n
     )
@@ -322,7 +328,9 @@ async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:
 async def redact(
     connection: Connection, room_nid: int, event_id: str, *, json: bytes, redacted_by: str
 ) -> None:
-    """Replaces an event's bytes by its redacted form; from now on the redaction is shown."""
+    """Replaces an event's bytes by its redacted form; from now on the redaction is shown to
+    clients.
+    """
     await connection.execute(
         "UPDATE events SET json = $3, redacted_by = $4 WHERE room_nid = $1 AND event_id = $2",
         room_nid,
@@ -376,10 +384,10 @@ async def owed(
     suffix: str,
     latest: bool = False,
 ) -> list[Row]:
-    """Our events that `server` has not been sent: in rooms where it was when they came, or where
-    they made it leave; with `latest` those that lead to all others, the newest event of each room
-    and the room's heads. At the place of its join, heads that stand beside it. `limit` is passed
-    by what is at one position. `suffix` is its name behind a colon: its own events are left out."""
+    """Returns our events that `server` hasn't been sent: in rooms where it was at the time, or
+    events that made it leave; with `latest` those that lead to all others, the newest event of each
+    room and the room's heads. At the place of its join, heads beside it. Events at one position may
+    exceed `limit`. `suffix` is its name behind a colon: its own events are left out."""
     found = _LATEST_OWED if latest else _ALL_OWED
     return await connection.fetch(
         "SELECT position, json FROM (SELECT DISTINCT ON (position, event_nid) position, json"

@@ -1,4 +1,4 @@
-"""Gaps in history: events that others name as their parents and that aren't here. Owns `gaps`."""
+"""Gaps in history: events that other events name as parents and that aren't stored. Owns `gaps`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from homeserver.storage.database import Connection, Row
 
 
 async def insert(connection: Connection, rows: Sequence[tuple[int, str, int, int]]) -> None:
-    """Rows of (room_nid, missing event, n, fill of the event that names it); of several that name
-    it the lowest counts."""
+    """Writes rows of (room_nid, missing event, n, fill of the event that names it); of several that
+    name it the lowest counts."""
     await connection.execute(
         "INSERT INTO gaps AS g SELECT DISTINCT ON (u.room_nid, u.missing) u.*"
         " FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[])"
@@ -21,7 +21,7 @@ async def insert(connection: Connection, rows: Sequence[tuple[int, str, int, int
 
 
 async def missing(connection: Connection, room_nids: Sequence[int]) -> list[Row]:
-    """(room_nid, missing) of all gaps of rooms."""
+    """Returns (room_nid, missing) of all gaps of rooms."""
     return await connection.fetch(
         "SELECT room_nid, missing FROM gaps WHERE room_nid = ANY($1::bigint[])", list(room_nids)
     )
@@ -30,7 +30,7 @@ async def missing(connection: Connection, room_nids: Sequence[int]) -> list[Row]
 async def before(
     connection: Connection, room_nid: int, order: tuple[int, int], limit: int
 ) -> list[Row]:
-    """Missing events at or below a place, nearest first."""
+    """Returns missing events at or below a place, nearest first."""
     return await connection.fetch(
         "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND (n, fill) <= ($2, $3)"
         " ORDER BY n DESC, fill DESC LIMIT $4",
@@ -43,7 +43,7 @@ async def before(
 async def behind(
     connection: Connection, room_nid: int, order: tuple[int, int], limit: int
 ) -> list[Row]:
-    """Missing events at or above a place, nearest first."""
+    """Returns missing events at or above a place, nearest first."""
     return await connection.fetch(
         "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND (n, fill) >= ($2, $3)"
         " ORDER BY n, fill LIMIT $4",
@@ -54,7 +54,7 @@ async def behind(
 
 
 async def close(connection: Connection, room_nid: int, missing: Sequence[str]) -> None:
-    """These events are here now."""
+    """Deletes the gaps of events that are stored now."""
     await connection.execute(
         "DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])",
         room_nid,
@@ -63,7 +63,7 @@ async def close(connection: Connection, room_nid: int, missing: Sequence[str]) -
 
 
 async def left_by(connection: Connection, room_nid: int, missing: Sequence[str]) -> list[Row]:
-    """The gaps that these missing events leave, the newest first."""
+    """Returns the gaps that these missing events leave, the newest first."""
     return await connection.fetch(
         "SELECT missing, n, fill FROM gaps WHERE room_nid = $1 AND missing = ANY($2::text[])"
         " ORDER BY n DESC, fill DESC",

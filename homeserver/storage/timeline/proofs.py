@@ -1,11 +1,13 @@
-"""Verdicts on another server's word, and when they are made again.
+"""Verdicts on unverified state, and the rechecks of them.
 
 Owns the tables `unproven_parents` and `rechecks_due`, and the column `events.unproven`.
 
 Rules:
-1. An event that is stored as unproven has a row for each of its parents; they go once it is proven.
-2. It is due when a parent of it gets its place or is proven, and when its state turned out wrong.
-   What is due is the state of the work: a crash between two steps loses none of it.
+1. An event that is stored as unverified has a row for each of its parents; they are deleted once it
+   is verified.
+2. It is due when one of its parents gets its place or is verified, and when its state turns out to
+   be wrong. The due rows are the only state of the work: a crash between two steps loses none of
+   it.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from homeserver.storage.database import Connection, Row
 
 
 class ProofRows(msgspec.Struct):
-    """What a batch changes, in the order in which it is applied."""
+    """The changes of a batch, in the order in which they are applied."""
 
     opened: list[tuple[int, str, int, bool]] = []
-    """(room_nid, parent, event_nid, is the parent missing) of events that are unproven now."""
+    """(room_nid, parent, event_nid, is the parent missing) of events that are unverified now."""
     looked_at: list[tuple[int, int]] = []
     """(room_nid, event_nid) of events that aren't due any more."""
     marked: list[tuple[int, int]] = []
-    """(room_nid, event_nid) of events that are unproven from now on, and due."""
+    """(room_nid, event_nid) of events that are unverified from now on, and due."""
     proven: list[tuple[int, int, str]] = []
     """(room_nid, event_nid, event_id); events that name these are due."""
     placed: list[tuple[int, str]] = []
@@ -34,7 +36,7 @@ class ProofRows(msgspec.Struct):
     """(room_nid, event_nid)"""
 
     def extend(self, other: ProofRows) -> None:
-        """Adds what another change of the same batch has."""
+        """Adds another change of the same batch."""
         for name in self.__struct_fields__:
             getattr(self, name).extend(getattr(other, name))
 
@@ -43,7 +45,7 @@ class ProofRows(msgspec.Struct):
 
 
 async def write(connection: Connection, rows: ProofRows) -> None:
-    """Applies what a batch changes."""
+    """Applies the changes of a batch."""
     if rows.opened:
         await connection.execute(
             "INSERT INTO unproven_parents SELECT * FROM unnest($1::bigint[], $2::text[],"
@@ -120,7 +122,7 @@ async def _proven(connection: Connection, rows: Sequence[tuple[int, int, str]]) 
 
 
 async def rooms_with_work(connection: Connection) -> list[str]:
-    """The rooms in which something is due."""
+    """Returns the rooms with due events."""
     rows = await connection.fetch(
         "SELECT room_id FROM rooms WHERE room_nid IN (SELECT room_nid FROM proofs_due)"
         " ORDER BY room_nid"
@@ -129,8 +131,8 @@ async def rooms_with_work(connection: Connection) -> list[str]:
 
 
 async def due(connection: Connection, room_nid: int, limit: int) -> list[Row]:
-    """(event_nid, event_id) of what is due in a room: history first, in room order, then what has
-    no place in it; then of the unproven events that descend from these, which may come next."""
+    """Returns (event_nid, event_id) of a room's due events: history first, in room order, then
+    events without a place; then the unverified descendants of these, which may come next."""
     return await connection.fetch(
         "WITH RECURSIVE next AS ("
         " (SELECT e.event_nid, e.event_id FROM proofs_due d JOIN events e"
@@ -147,7 +149,7 @@ async def due(connection: Connection, room_nid: int, limit: int) -> list[Row]:
 
 
 async def awaited(connection: Connection, room_nids: Sequence[int]) -> list[Row]:
-    """(room_nid, parent) of the missing parents of unproven events of rooms."""
+    """Returns (room_nid, parent) of the missing parents of unverified events of rooms."""
     return await connection.fetch(
         "SELECT DISTINCT room_nid, parent FROM unproven_parents"
         " WHERE room_nid = ANY($1::bigint[]) AND missing",
@@ -156,8 +158,8 @@ async def awaited(connection: Connection, room_nids: Sequence[int]) -> list[Row]
 
 
 async def with_place(connection: Connection, room_nid: int, after: int, limit: int) -> list[Row]:
-    """(event_nid, event_id, json) of the events of a room whose place in the graph is known,
-    rejected ones included, with numbers above `after`."""
+    """Returns (event_nid, event_id, json) of the events of a room whose place in the graph is
+    known, rejected ones included, with numbers above `after`."""
     return await connection.fetch(
         "SELECT event_nid, event_id, json FROM events"
         " WHERE room_nid = $1 AND event_nid > $2 AND NOT outlier ORDER BY event_nid LIMIT $3",

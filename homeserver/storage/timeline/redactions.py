@@ -8,7 +8,7 @@ from homeserver.storage.database import Connection, Row
 
 
 async def keep(connection: Connection, room_nid: int, target: str, redaction: str) -> None:
-    """Remembers a redaction until its target comes."""
+    """Stores a redaction until its target arrives."""
     await connection.execute(
         "INSERT INTO pending_redactions VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         room_nid,
@@ -18,8 +18,8 @@ async def keep(connection: Connection, room_nid: int, target: str, redaction: st
 
 
 async def awaited(connection: Connection, room_nids: Sequence[int], limit: int) -> list[Row]:
-    """(room_nid, target, redaction) of the redactions of rooms that wait for their target; at most
-    `limit` of each room."""
+    """Returns (room_nid, target, redaction) of the redactions of rooms that wait for their target;
+    at most `limit` of each room."""
     return await connection.fetch(
         "SELECT p.* FROM unnest($1::bigint[]) AS u (room_nid), LATERAL ("
         " SELECT room_nid, target, redaction FROM pending_redactions"
@@ -30,7 +30,7 @@ async def awaited(connection: Connection, room_nids: Sequence[int], limit: int) 
 
 
 async def waiting_for(connection: Connection, room_nid: int, target: str) -> list[Row]:
-    """The redactions that wait for an event."""
+    """Returns the redactions that wait for an event."""
     return await connection.fetch(
         "SELECT redaction FROM pending_redactions WHERE room_nid = $1 AND target = $2"
         " ORDER BY redaction",
@@ -40,7 +40,7 @@ async def waiting_for(connection: Connection, room_nid: int, target: str) -> lis
 
 
 async def arrived(connection: Connection, room_nid: int, target: str) -> None:
-    """The target came, and the redaction was applied."""
+    """Deletes a waiting redaction that was applied to its target."""
     await connection.execute(
         "DELETE FROM pending_redactions WHERE room_nid = $1 AND target = $2", room_nid, target
     )

@@ -1,4 +1,4 @@
-"""What clients' transaction IDs led to. Owns the table `client_transactions`.
+"""The results of clients' transaction IDs. Owns the table `client_transactions`.
 
 Spec: client-server API, "Transaction identifiers": they are scoped to the device and the path.
 """
@@ -11,7 +11,7 @@ from homeserver.storage.database import Connection, Row
 
 
 async def of_device(connection: Connection, user_id: str, device_id: str, limit: int) -> list[Row]:
-    """The newest transactions of a device: key, event ID, position."""
+    """Returns the newest transactions of a device: key, event ID, position."""
     return await connection.fetch(
         "SELECT key, event_id, position FROM client_transactions"
         " WHERE user_id = $1 AND device_id = $2 ORDER BY position DESC LIMIT $3",
@@ -22,7 +22,7 @@ async def of_device(connection: Connection, user_id: str, device_id: str, limit:
 
 
 async def find(connection: Connection, user_id: str, device_id: str, key: bytes) -> Row | None:
-    """One transaction of a device."""
+    """Returns one transaction of a device."""
     return await connection.fetchrow(
         "SELECT event_id, position FROM client_transactions"
         " WHERE user_id = $1 AND device_id = $2 AND key = $3",
@@ -33,7 +33,7 @@ async def find(connection: Connection, user_id: str, device_id: str, key: bytes)
 
 
 async def insert(connection: Connection, rows: Sequence[tuple[str, str, bytes, str, int]]) -> None:
-    """Rows of (user_id, device_id, key, event_id, position)."""
+    """Writes rows of (user_id, device_id, key, event_id, position)."""
     await connection.execute(
         "INSERT INTO client_transactions (user_id, device_id, key, event_id, position)"
         " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[])",
@@ -42,14 +42,16 @@ async def insert(connection: Connection, rows: Sequence[tuple[str, str, bytes, s
 
 
 async def forget_old(connection: Connection, days: int) -> None:
-    """Deletes those that no client repeats any more."""
+    """Deletes transactions that no client repeats any more."""
     await connection.execute(
         "DELETE FROM client_transactions WHERE sent_on < CURRENT_DATE - $1::integer", days
     )
 
 
 async def delete_devices(connection: Connection, user_id: str, device_ids: Collection[str]) -> None:
-    """Forgets those of devices that end: one that is made later under the same ID is another."""
+    """Deletes the transactions of removed devices: a later device with the same ID is another
+    one.
+    """
     await connection.execute(
         "DELETE FROM client_transactions WHERE user_id = $1 AND device_id = ANY($2::text[])",
         user_id,

@@ -1,1 +1,1 @@
-"""Joins, knocks, leaves and invites that take another server, and what was begun of them."""
+"""Joins, knocks, leaves and invites that need another server, and the stored intents of them."""

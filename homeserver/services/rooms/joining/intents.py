@@ -1,19 +1,18 @@
-"""`RemoteRooms` whose joins, knocks, leaves and invites are finished or undone, whatever happens
-between.
+"""`RemoteRooms` whose joins, knocks, leaves and invites are finished or undone, even after a crash.
 
 Rules:
-1. The intent is stored before another server may sign or take in the event, and deleted once both
-   sides agree: it was done here too, or it was refused.
-2. What a crash left is finished: the user asked for it and got no answer. Where it is refused by
-   then, it is undone.
-3. Where the user was told that it failed though the other server may have taken the event, it is
+1. The intent is stored before another server may sign or accept the event, and deleted once both
+   sides agree: it was completed here too, or it was refused.
+2. An intent left by a crash is finished, since the user asked for it and got no answer. If it is
+   refused by then, it is undone.
+3. If the user was told of a failure although the other server may have accepted the event, it is
    undone there: the user leaves. But the join of an invited user is finished: a leave would also
-   refuse the invite, and a further try would find it gone.
-4. Our invite of another server's user is finished, the same event: there is none that would take
-   it back at a server that isn't in the room. After a bounded number of tries it is given up.
-5. A leave is waited for a short while. Then it is the user's word that counts here, and the
-   other servers are told as soon as they can be.
-6. An intent that is overtaken is dropped: by a newer one, by an invite that came since, by a join.
+   refuse the invite, and another attempt would no longer find it.
+4. Our invite of another server's user is finished with the same event: no event would retract it at
+   a server that isn't in the room. It is given up after a bounded number of attempts.
+5. A leave waits for the other servers only a short time. Then the membership ends here, and the
+   other servers are told as soon as they can be reached.
+6. An intent is dropped when it is superseded: by a newer one, by a later invite, by a join.
 
 Spec: server-server API, "Joining Rooms", "Leaving Rooms", "Knocking upon a room", "Inviting to a
 room"; design, "What keeps it right", 9.
@@ -46,19 +45,19 @@ log = logging.getLogger(__name__)
 _Key = tuple[UserId, RoomId]
 RoomsOf = Callable[[UserId], Awaitable[Mapping[RoomId, UserRoom]]]
 EndHere = Callable[[RoomId, UserId, EventId], Awaitable[bool]]
-"""Ends a membership here that an event says of, without one of other servers
+"""Ends a local membership according to an event that no other server signed
 (`OutsideMemberships.end_unsigned`)."""
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One that is under way; its deadline is moved to now by who overtakes it."""
+    """An attempt in progress; a later intent that supersedes it moves its deadline to now."""
 
     scope: asyncio.Timeout
 
 
 class DurableJoining:
-    """Does exchanges by `remote`; `rooms_of` gives a user's memberships, as they are here."""
+    """Performs exchanges by `remote`; `rooms_of` returns a user's memberships as stored here."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class DurableJoining:
     async def leave(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
-        """`RemoteRooms.leave`, for a short while; then 504, and the servers are told later."""
+        """`RemoteRooms.leave`, for a short time; then 504, and the servers are told later."""
         former = _event_of((await self._rooms_of(user_id)).get(room_id))
         intent = Intent(user_id, room_id, "leave", former, tuple(servers), content)
         await self._begin(intent)
@@ -143,7 +142,7 @@ class DurableJoining:
 
     @asynccontextmanager
     async def _intended(self, intent: Intent) -> AsyncIterator[None]:
-        """The block does what is intended, and raises what the user is told."""
+        """Runs the intended operation in the block, and raises the error for the user."""
         await self._begin(intent)
         try:
             yield
@@ -153,10 +152,10 @@ class DurableJoining:
         except MatrixError as error:
             if _is_certain(error):
                 await self._end(intent)
-            else:  # it was taken there, but couldn't be stored here
+            else:  # the other server took it, but it couldn't be stored here
                 await self._undo(intent, intent.servers)
             raise
-        except BaseException:  # the user is told nothing: it is finished
+        except BaseException:  # the user got no answer, so it is finished
             self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
         await self._end(intent)
@@ -194,10 +193,10 @@ class DurableJoining:
         self._due[intent.key] = (self._clock.monotonic_s() + wait_s, intent)
         self._wake.set()
 
-    # The follower
+    # The background task
 
     async def run(self) -> None:
-        """Works off what a former process left, then what comes; for the supervisor."""
+        """Completes what a former process left, then new intents; runs under the supervisor."""
         async with self._database.connection() as connection:
             for intent in await store.load_all(connection):
                 if intent.key not in self._due:
@@ -212,7 +211,7 @@ class DurableJoining:
                 continue
 
     async def work_once(self) -> float | None:
-        """Tries all that is due; in how many seconds the next is (None: nothing is left)."""
+        """Tries all due intents; returns the seconds until the next one (None: nothing is left)."""
         now_s = self._clock.monotonic_s()
         due = [intent for due_s, intent in self._due.values() if due_s <= now_s]
         for intent in due:
@@ -236,14 +235,14 @@ class DurableJoining:
         finally:
             del self._attempts[intent.key]
         if intent.key in self._due:
-            return  # overtaken by one that failed too
+            return  # superseded by an intent that failed too
         if is_over:
             await self._end(intent)
         elif not await self._is_overtaken(intent):
             await self._postpone(intent)
 
     async def _is_overtaken(self, intent: Intent) -> bool:
-        """Does another intent stand in its place by now?"""
+        """Returns whether another intent has taken its place."""
         async with self._database.connection() as connection:
             stored = {one.key: one for one in await store.load_all(connection)}
         return stored.get(intent.key) != intent
@@ -261,7 +260,7 @@ class DurableJoining:
         self._later(tried, min(limits.JOINING_RETRY_S_MAX, wait_s))
 
     async def _try(self, intent: Intent) -> bool:
-        """One attempt; is it over?"""
+        """Makes one attempt; returns whether the intent is done."""
         if intent.membership == "invite":
             return await self._try_to_invite(intent)
         mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
@@ -272,7 +271,7 @@ class DurableJoining:
         try:
             await do[intent.membership](room_id, user_id, intent.servers, intent.content)
         except MatrixError as error:
-            if intent.membership == "leave":  # the user's word counts, whatever others say
+            if intent.membership == "leave":  # the user's leave counts
                 await self._end_here(room_id, user_id, intent.former)
             if not _is_refused(error):
                 return False
@@ -290,7 +289,7 @@ class DurableJoining:
         return True
 
     async def _leave_if_there(self, intent: Intent) -> None:
-        """A join or knock that is refused by now may have been taken before."""
+        """Leaves a room whose join or knock is now refused, but may have been accepted before."""
         try:
             await self._remote.leave(intent.room_id, intent.user_id, intent.servers, {**_LEAVE})
         except MatrixError as error:
@@ -300,27 +299,29 @@ class DurableJoining:
 _NONE = EventId("")
 _LEAVE: JsonObject = {"membership": "leave"}
 _NOT_REACHED = 502
-"""What says that no server got the event."""
+"""Errors after which no server has the event."""
 
 
 def _event_of(mine: UserRoom | None) -> EventId:
-    """The event of a membership; empty for none."""
+    """Returns the event of a membership; empty for none."""
     return _NONE if mine is None else mine.event_id
 
 
 def _is_certain(error: MatrixError) -> bool:
-    """Is it known that nothing came of it?"""
+    """Returns whether the exchange is known to have had no effect."""
     is_unsent = error.status == _NOT_REACHED and not isinstance(error, JoiningUncertain)
     return is_unsent or _is_refused(error)
 
 
 def _is_refused(error: MatrixError) -> bool:
-    """Did a server say no, so that nothing came of it?"""
+    """Returns whether a server refused, so that the exchange had no effect."""
     return 400 <= error.status < 500 and not isinstance(error, JoiningUncertain)
 
 
 def _is_wanted(intent: Intent, mine: UserRoom | None) -> bool:
-    """Does the intent still say what the user wants, who is `mine` here?"""
+    """Returns whether the intent is still what the user wants, given their membership `mine`
+    here.
+    """
     membership = "" if mine is None else mine.membership
     if intent.membership == "leave" or intent.former:
         return membership != "join" and _event_of(mine) == intent.former

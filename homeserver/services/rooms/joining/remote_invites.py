@@ -1,10 +1,10 @@
-"""Whether another server may invite a user of ours (`federation.ports.InviteGate`).
+"""Whether another server may invite a local user (`federation.ports.InviteGate`).
 
 Rules:
-1. Who takes no invites gets none, wherever they come from.
-2. Invites come at a bounded rate by each server, and by each server to each user; and a user has a
-   bounded number of open ones, of one server and of all. A further invite to a room in which the
-   user is invited already takes no room.
+1. A user who blocks invites gets none, from any server.
+2. The rate of invites is bounded by server, and by server and user; and the number of a user's open
+   invites is bounded, by server and in total. A further invite to a room to which the user is
+   already invited doesn't count.
 
 Spec: client-server API, "Invite permission", "Rate limiting"; server-server API, "Inviting to a
 room".
@@ -25,11 +25,11 @@ from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database
 
 _RETRY_S = 3_600.0
-"""When to try again where a user has too many open invites: somebody has to answer some."""
+"""The time to retry if a user has too many open invites: the user has to answer some first."""
 
 
 class RemoteInvites:
-    """Judges each invite before it is read further."""
+    """Decides on each invite before it is read further."""
 
     def __init__(
         self,

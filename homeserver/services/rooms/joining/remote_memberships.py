@@ -1,9 +1,9 @@
-"""`RemoteRooms` over federation: joins, knocks, refusals and invites that take two servers.
+"""`RemoteRooms` over federation: joins, knocks, refusals and invites that need two servers.
 
 Rules:
-1. The other server signs before we commit; no room is held meanwhile. An invite that was signed
-   is judged once more against the room as it is by then. What the room's policy server doesn't
-   recommend reaches no other server.
+1. The other server signs before we commit; no room is held during that time. A signed invite is
+   checked once more against the room's state at that moment. An event that the room's policy server
+   refuses reaches no other server.
 2. Errors become MatrixError: a resident's refusal with its own code, else 502.
 
 Spec: server-server API, "Joining rooms", "Inviting to a room"; design, "What keeps it right", 9.
@@ -49,12 +49,12 @@ _STRIPPED: Sequence[StateKey] = tuple(
         "m.room.encryption",
     )
 )
-"""What an invited user gets to see of the room (spec: "Stripped state")."""
+"""The part of the room that an invited user sees (spec: "Stripped state")."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoomWriters:
-    """The engine, as far as exchanges end in it."""
+    """The part of the engine that completes exchanges."""
 
     rooms: Rooms
     remote_event_writer: RemoteEventWriter
@@ -65,7 +65,7 @@ AskForGuests: TypeAlias = Callable[[ServerName, RoomId], Awaitable[bool]]
 
 
 class RemoteMemberships:
-    """Membership changes by way of other servers (`RemoteRooms`)."""
+    """Membership changes through other servers (`RemoteRooms`)."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class RemoteMemberships:
         await _told(self._joining.join(wish, servers))
 
     async def _not_before_ms(self, room_id: RoomId, user_id: UserId) -> int:
-        """After the user's own last member event, as far as we know the room: our clock may have
-        been put back since (see `Stager`)."""
+        """Returns a time after the user's own last member event, as far as the room is known: our
+        clock may have been set back since (see `Stager`)."""
         room = await self._entrance.rooms.get(room_id)
         if room is None:
             return 0
@@ -114,8 +114,8 @@ class RemoteMemberships:
         await _told(self._joining.knock(MembershipRequest(room_id, user_id, content), servers))
 
     async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
-        """`RemoteRooms.guests_may_join`. The first that answers is believed: what it says is
-        checked against the room's state after the join."""
+        """`RemoteRooms.guests_may_join`. The first answer is used: it is checked against the room's
+        state after the join."""
         for server in servers:
             with suppress(FederationError):
                 return await self._ask_for_guests(server, room_id)
@@ -165,7 +165,7 @@ class RemoteMemberships:
 
 
 async def _told(work: Awaitable[T]) -> T:
-    """An exchange's result; its failures as MatrixError."""
+    """Returns an exchange's result; raises its failures as MatrixError."""
     try:
         return await work
     except (JoiningFailed, Refused) as error:
@@ -175,8 +175,8 @@ async def _told(work: Awaitable[T]) -> T:
 
 
 def alias_look_up(queries: Queries) -> LookUp:
-    """Asks an alias's server: for `Directory`. 404 M_NOT_FOUND where it says that there is none,
-    502 where it can't be asked."""
+    """Asks an alias's server, for `Directory`. 404 M_NOT_FOUND if it says that there is none, 502
+    if it can't be asked."""
 
     async def look_up(alias: RoomAlias) -> Target:
         try:

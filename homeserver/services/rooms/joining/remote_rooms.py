@@ -1,4 +1,4 @@
-"""What the services about rooms need of other servers: exchanges, as a Protocol.
+"""The exchanges with other servers that services about rooms need, as a Protocol.
 
 `app` hands over the implementation (over `federation.transport.joining`). All methods return after
 the result is committed here, and raise MatrixError: the other server's refusal with its code, or
@@ -25,17 +25,19 @@ class JoiningUncertain(MatrixError):
 
 
 class RemoteRooms(Protocol):
-    """Membership changes that need another server's signature or its word for the state."""
+    """Membership changes that need another server's signature or the state that it sends."""
 
     async def join(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
-        """Joins a room of which we hold no current state; `content` is the membership event's."""
+        """Joins a room of which we hold no current state; `content` is that of the membership
+        event.
+        """
 
     async def knock(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
-        """Knocks on such a room."""
+        """Knocks on a room of which we hold no current state."""
 
     async def leave(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
@@ -43,18 +45,20 @@ class RemoteRooms(Protocol):
         """Refuses an invite to such a room, or takes a knock back."""
 
     async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
-        """Whether one of the room's servers says that guests may join it. Doesn't raise."""
+        """Returns whether one of the room's servers says that guests may join it. Doesn't raise."""
 
     async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """Invites a user of another server to a room that we are in: their server signs first."""
 
 
 class InvitingRooms(RemoteRooms, Protocol):
-    """The same, with invites in two steps: between them the event can be written down."""
+    """`RemoteRooms` with invites in two steps: between them the event can be stored."""
 
     async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
-        """The signed invite, which nobody has yet but the room's policy server, if it uses one."""
+        """Returns the signed invite, which no other server has yet except the room's policy server,
+        if it uses one.
+        """
 
     async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
-        """Has the invited user's server sign such an invite, and makes it part of the room. The
-        same invite may be sent again."""
+        """Has the invited user's server sign such an invite, and appends it to the room. The same
+        invite may be sent again."""

@@ -1,10 +1,11 @@
 """A room in a sync that the reader isn't in any more: left, kicked, banned, an invite that ended.
 
 Rules:
-1. The event that ended it is always told, though history visibility may hide it (a refused invite,
-   a ban from a branch on which the reader wasn't joined): it says by whom, and why.
-2. Who was joined since the client's position gets the room up to where that time ended, and all of
-   it if the client doesn't have the room yet. Who wasn't gets nothing else.
+1. The event that ended the membership is always sent, though history visibility may hide it (a
+   refused invite, a ban from a branch on which the reader wasn't joined): it shows its sender and
+   reason.
+2. A reader who was joined since the client's position gets the room up to the end of that time, and
+   in full if the client doesn't have the room yet. Other readers get nothing else.
 3. A client that applies `state` and then `timeline` has the state that the reader last saw.
 
 Spec: client-server API, /sync, `leave`; "Leaving rooms"; "Room history visibility".
@@ -38,8 +39,8 @@ _MEMBER = "m.room.member"
 
 
 class _Stay(msgspec.Struct, frozen=True):
-    """The reader's last time in the room: the event by which it ended, its position; what made the
-    membership what it is now (perhaps a later ban); whether the client has the room from before (it
+    """The reader's last time in the room: the event by which it ended, its position; the cause of
+    the current membership (perhaps a later ban); whether the client has the room from before (it
     was joined at `since`)."""
 
     event_id: EventId
@@ -49,7 +50,7 @@ class _Stay(msgspec.Struct, frozen=True):
 
 
 class DepartedRooms:
-    """Plans rooms that the reader isn't in."""
+    """Plans rooms that the reader isn't in any more."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class DepartedRooms:
         self._state = state
 
     async def plan(self, ask: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
-        """What is told of a room by which membership ended at `user_room.position`."""
+        """Plans a room in which the reader's membership ended at `user_room.position`."""
         room = await self._rooms.get(room_id)
         ended = None if room is None else await self._reader.place(room, user_room.event_id)
         if room is None or ended is None:
@@ -91,7 +92,7 @@ class DepartedRooms:
         return plan
 
     async def _outside(self, ask: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
-        """A room that we aren't in: an invite or a knock ended."""
+        """Plans a room that we aren't in, in which an invite or a knock ended."""
         plan = RoomPlan(room_id, "leave", is_listed=True)
         event = await self._memberships.outside_event(ask.user_id, room_id)
         if event is not None and event.event_id == user_room.event_id:
@@ -122,7 +123,9 @@ class DepartedRooms:
         stay: _Stay,
         told: Sequence[tuple[int, StateChange]],
     ) -> dict[StateKey, EventId]:
-        """The state to send; takes out of the plan's timeline what would contradict it."""
+        """Returns the state to send; takes events that would contradict it out of the plan's
+        timeline.
+        """
         me: StateKey = (_MEMBER, ask.user_id)
         own: dict[StateKey, EventId] = {me: event_entry(stay.ended).event.event_id}
         if not plan.is_full:
@@ -149,7 +152,7 @@ class DepartedRooms:
         ended: Placed,
         changes: Sequence[tuple[int, StateChange]],
     ) -> _Stay | None:
-        """The reader's last time in the room, if the client is to be told of it."""
+        """Returns the reader's last time in the room, if the client is to be told of it."""
         if ask.since is None:
             return await self._last_stay(room, ended)
         own = [one for one in changes if one[1].key == (_MEMBER, ask.user_id)]
@@ -179,7 +182,9 @@ def _is_end(change: StateChange) -> bool:
 
 
 def _with_end(ask: SyncScope, timeline: SyncTimeline, ended: Placed) -> SyncTimeline:
-    """The timeline with the event that ended the membership, unless the filter is against it."""
+    """Returns the timeline with the event that ended the membership, unless the filter excludes
+    it.
+    """
     wanted, entry = ask.filter.room.timeline, event_entry(ended)
     if entry.event.event_id in timeline.ids or wanted.limit == 0 or not allows(wanted, entry):
         return timeline

@@ -1,10 +1,10 @@
 """Rooms that a user is invited to, or knocks at: stripped state.
 
 Rules:
-1. For a room that we hold, stripped state is taken from its current state; for any other it is what
-   came with the invite.
+1. For a room that this server is in, stripped state is taken from its current state; for any other
+   it is the one received with the invite.
 2. Only `sender`, `type`, `state_key` and `content` pass (spec 1.16: servers must prune), and the
-   event of the user's own membership is always there.
+   event of the user's own membership is always included.
 
 Spec: client-server API, "Stripped state".
 """
@@ -38,7 +38,7 @@ STRIPPED_KEYS: tuple[StateKey, ...] = (
 async def stripped_state(
     rooms: Rooms, room_id: RoomId, user_id: UserId, user_room: UserRoom
 ) -> bytes:
-    """The `invite_state` or `knock_state` of a room: a JSON object with `events`."""
+    """Returns the `invite_state` or `knock_state` of a room: a JSON object with `events`."""
     given = _pruned(user_room.stripped)
     if not given:
         given = await _from_room(rooms, room_id, user_room)
@@ -71,8 +71,8 @@ async def _from_room(rooms: Rooms, room_id: RoomId, user_room: UserRoom) -> list
 
 
 def _shown(event: JsonObject) -> bytes | None:
-    """The JSON of one; None for what is nested so deeply that it would break clients' parsers:
-    anybody can send an invite, and it must not make all syncs unreadable."""
+    """Returns the JSON of one event; None if it is nested so deeply that it would break clients'
+    parsers: any user can send an invite, and it must not make all syncs unreadable."""
     try:
         return orjson.dumps(event)
     except orjson.JSONEncodeError:
@@ -89,7 +89,7 @@ def _strip(event: Event) -> JsonObject:
 
 
 def _pruned(stripped: bytes) -> list[JsonObject]:
-    """What another server sent, pruned to stripped state; what isn't such is left out."""
+    """Returns another server's stripped state, pruned; malformed events are left out."""
     events: Any = load_any(stripped) if stripped else []
     kept: list[JsonObject] = []
     for event in events if isinstance(events, list) else []:

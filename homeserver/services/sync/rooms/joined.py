@@ -1,8 +1,8 @@
-"""A joined room in a sync: what is to be sent, planned for all rooms before any event is fetched.
+"""Joined rooms in a sync: planned for all rooms before any event is fetched.
 
 Rules:
 1. A plan names events by ID; the bytes of all plans' events are then fetched in one call.
-2. A room that was joined since the client's position is sent whole.
+2. A room that was joined since the client's position is sent in full.
 3. A client that applies `state` and then `timeline` has the room's state as it is.
 
 Spec: client-server API, /sync, `rooms`.
@@ -30,7 +30,7 @@ _MEMBER = "m.room.member"
 
 
 class _Facts(msgspec.Struct, frozen=True):
-    """What was found out about a joined room before its state is chosen."""
+    """The facts about a joined room that are found before its state is chosen."""
 
     timeline: SyncTimeline
     changes: Sequence[tuple[int, StateChange]]
@@ -39,7 +39,7 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 class RoomPlanner:
-    """Plans rooms."""
+    """Plans joined rooms."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class RoomPlanner:
     async def joined(
         self, ask: SyncScope, room: Room, user_room: UserRoom, news: RoomDelta | None
     ) -> RoomPlan:
-        """A room in which the reader is. `news` is what the log has since `ask.since`; None when
-        the log wasn't read."""
+        """Plans a room that the reader is in. `news` is the delta of the log since `ask.since`;
+        None if the log wasn't read."""
         is_new = ask.since is None or await self._is_newly_joined(ask, room, user_room)
         is_full = is_new or ask.full_state
         timeline = await self._timelines.newest(
@@ -154,7 +154,7 @@ class RoomPlanner:
     # Membership and summary
 
     async def _is_newly_joined(self, ask: SyncScope, room: Room, user_room: UserRoom) -> bool:
-        """Was the reader not in the room at their position?"""
+        """Returns whether the reader wasn't in the room at their position."""
         since = ask.since or 0
         if user_room.position <= since:
             return False

@@ -1,13 +1,13 @@
-"""The `state` (or `state_after`) of one room in a sync, and what names a room without a name.
+"""The `state` (or `state_after`) of one room in a sync, and the heroes of a room without a name.
 
 Rules:
-1. State is current state with what the timeline, and events committed since the answer's position,
-   changed put back: each state event says which one it replaced, so no old state is read.
-2. With lazy loading, of the members only those are sent whose events are in the timeline, who name
-   the room, whose membership changed in a gap, and the reader's own when they join.
-3. State that changed where the reader couldn't see it is told all the same: `state` and then
-   `timeline`, applied by the client, lead to the room's state.
-4. What one pass over a large state finds (its non-members, its heroes) is kept until the state
+1. State is current state without the changes of the timeline and of events committed since the
+   answer's position: each state event says which one it replaced, so no old state is read.
+2. With lazy loading, the only member events sent are those of senders in the timeline, of heroes,
+   of users whose membership changed in a gap, and the reader's own when they join.
+3. State changes that the reader couldn't see are sent all the same: `state` and then `timeline`,
+   applied by the client, lead to the room's state.
+4. The results of one pass over a large state (its non-members, its heroes) are kept until the state
    changes.
 
 Spec: client-server API, /sync, `state`, `summary`; "Lazy-loading room members".
@@ -36,7 +36,7 @@ NAMING_KEYS: Mapping[StateKey, str] = {
     ("m.room.name", ""): "name",
     ("m.room.canonical_alias", ""): "alias",
 }
-"""State that names a room, with the field of its content."""
+"""State that names a room, with the field of its content that has the name."""
 
 _MEMBER = "m.room.member"
 
@@ -48,14 +48,16 @@ class StateMoment(msgspec.Struct, frozen=True):
     put_back: Mapping[StateKey, EventId | None]
 
     def get(self, key: StateKey) -> EventId | None:
-        """The event under a key."""
+        """Returns the event under a key."""
         if key in self.put_back:
             return self.put_back[key]
         ref = self.state.get(key)
         return ref.event_id if ref is not None else None
 
     def overlaid(self, refs: Iterable[tuple[StateKey, EventId]]) -> dict[StateKey, EventId]:
-        """`refs`, entries of the map, as of the moment; keys that had no event are left out."""
+        """Returns `refs`, entries of the map, as of the moment; keys that had no event are left
+        out.
+        """
         whole = dict(refs)
         for key, event_id in self.put_back.items():
             if event_id is not None:
@@ -66,7 +68,7 @@ class StateMoment(msgspec.Struct, frozen=True):
 
 
 class _Index(msgspec.Struct, frozen=True):
-    """What one pass over a state found."""
+    """The results of one pass over a state."""
 
     state: Mapping[StateKey, StateRef]
     others: Sequence[tuple[StateKey, EventId]]
@@ -74,14 +76,14 @@ class _Index(msgspec.Struct, frozen=True):
 
 
 class SyncState:
-    """Works out state for syncs."""
+    """Computes state for syncs."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._indexes: OrderedDict[RoomId, _Index] = OrderedDict()
 
     def at(self, room: Room, up_to: int) -> StateMoment:
-        """The state as of a log position, not long ago: what was committed since is put back."""
+        """Returns the state as of a recent log position: later changes are undone."""
         view = room.view
         former: dict[StateKey, EventId | None] = {}
         _put_back_later(room, view, up_to, former)
@@ -92,23 +94,27 @@ class SyncState:
     def delta(
         self, ask: SyncScope, timeline: SyncTimeline, changes: Sequence[tuple[int, StateChange]]
     ) -> dict[StateKey, EventId]:
-        """`state` (or `state_after`) of an incremental sync; `changes` are those that it tells."""
+        """Returns the `state` (or `state_after`) of an incremental sync; `changes` are those that
+        it includes.
+        """
         if ask.use_state_after:
             return sync_diff.last(changes)
         start = ask.up_to + 1 if timeline.start is None else timeline.start
         return sync_diff.state_delta(changes, start=start, timeline=timeline.ids)
 
     def whole(self, room: Room, moment: StateMoment) -> dict[StateKey, EventId]:
-        """All state at a moment."""
+        """Returns all state at a moment."""
         return moment.overlaid((key, ref.event_id) for key, ref in moment.state.items())
 
     def without_members(self, room: Room, moment: StateMoment) -> dict[StateKey, EventId]:
-        """All state at a moment but the members."""
+        """Returns all state at a moment except the members."""
         whole = moment.overlaid(self._index(room, moment.state).others)
         return {key: event_id for key, event_id in whole.items() if key[0] != _MEMBER}
 
     def heroes(self, room: Room) -> Sequence[UserId]:
-        """The first members of the room, the reader perhaps among them (`sync_diff.heroes`)."""
+        """Returns the first members of the room, possibly including the reader
+        (`sync_diff.heroes`).
+        """
         return self._index(room, room.view.state).heroes
 
     def _index(self, room: Room, state: Mapping[StateKey, StateRef]) -> _Index:
@@ -126,8 +132,9 @@ class SyncState:
     async def filtered(
         self, chosen: Mapping[StateKey, EventId], wanted: EventFilter
     ) -> dict[StateKey, EventId]:
-        """What a filter lets through; only one on senders or URLs needs the events. State of the
-        type of redactions is left out: it redacts nothing, and clients might apply it."""
+        """Returns the state that a filter lets through; only a filter on senders or URLs needs the
+        events. State of the type of redactions is left out: it redacts nothing, and clients might
+        apply it."""
         chosen = {key: event_id for key, event_id in chosen.items() if key[0] != REDACTION}
         if wanted.allows_all:
             return dict(chosen)
@@ -145,7 +152,7 @@ class SyncState:
         return kept
 
     async def is_named(self, room: Room) -> bool:
-        """Has the room a name or a canonical alias that isn't empty?"""
+        """Returns whether the room has a name or a canonical alias that isn't empty."""
         state = room.view.state
         ids = {key: ref.event_id for key in NAMING_KEYS if (ref := state.get(key)) is not None}
         if not ids:
@@ -158,8 +165,8 @@ class SyncState:
 
 
 def before(end: StateMoment, timeline: SyncTimeline) -> StateMoment:
-    """The state before the timeline's first event, from that at the end: what the timeline changes
-    is put back."""
+    """Returns the state before the timeline's first event, given that at the end: the timeline's
+    changes are undone."""
     former = dict(end.put_back)
     put_back = set[StateKey]()
     for seen in timeline.events:
@@ -171,7 +178,8 @@ def before(end: StateMoment, timeline: SyncTimeline) -> StateMoment:
 
 
 def settled(timeline: SyncTimeline, final: Callable[[StateKey], EventId | None]) -> SyncTimeline:
-    """The timeline without events that would leave a client with other state than the room's.
+    """Returns the timeline without events that would leave a client with other state than the
+    room's.
 
     A client applies a timeline's state events. Where the last one of a key isn't what the room has
     at the end (`final`), since its successor is hidden from the reader, was filtered out, or stands

@@ -1,13 +1,14 @@
 """The timeline of one room in a sync: the newest events that the reader may see and asked for.
 
 Rules:
-1. Where events are kept out by a filter, or hidden from the reader, more is read, within a bound;
-   what lies between still counts as told, and `prev_batch` stands before all that was looked at.
-2. `limited` says that there is more before: more than was asked for, or, where the client knows
-   nothing of the room yet, history that we lack.
-3. A timeline never hides a gap: where an event follows on one that we lack (an outage, a time out
-   of the room), the timeline begins at it and is limited.
-4. A redaction that came before its target is told with it.
+1. If a filter excludes events, or they are hidden from the reader, more are read, within a bound;
+   the events in between still count as sent, and `prev_batch` lies before all events that were
+   read.
+2. `limited` says that there are more events before: more than were requested, or, if the client
+   knows nothing of the room yet, history that is missing here.
+3. A timeline never hides a gap: if a parent of an event is missing here (an outage, a time out of
+   the room), the timeline begins at that event and is limited.
+4. A redaction that came before its target is sent with it.
 
 Spec: client-server API, /sync, `timeline`.
 """
@@ -30,11 +31,11 @@ from homeserver.rules.sync.sync_tokens import Point, just_after, just_before
 from homeserver.services.timeline.client_events import Seen, allows
 from homeserver.services.timeline.visibility import Visibility
 
-_READ_ON = 5  # times as many are read when a filter, or who may see what, leaves too few
+_READ_ON = 5  # multiple of the limit that is read when a filter, or visibility, leaves too few
 
 
 class RoomReader(msgspec.Struct, frozen=True):
-    """Who reads a room, with which membership, and whose messages they ignore."""
+    """The reader of a room, with their membership, and the users they ignore."""
 
     user_id: UserId
     user_room: UserRoom
@@ -42,7 +43,7 @@ class RoomReader(msgspec.Struct, frozen=True):
 
 
 class SyncTimeline(msgspec.Struct, frozen=True):
-    """What a reader gets. `read` has all events that were looked at, oldest first."""
+    """The timeline for a reader. `read` has all events that were read, oldest first."""
 
     events: list[Seen]
     read: Sequence[Placed]
@@ -60,8 +61,8 @@ class SyncTimeline(msgspec.Struct, frozen=True):
         return {seen.entry.event.event_id for seen in self.events}
 
     def without(self, keys: Collection[StateKey]) -> SyncTimeline:
-        """The same without state events of some keys. What is left out before the first event is
-        found by paging backwards."""
+        """Returns the timeline without state events of some keys. The part left out before the
+        first event is found by paging backwards."""
         kept = [
             one
             for one in self.events
@@ -94,8 +95,8 @@ class Timelines:
         up_to: int,
         is_full: bool,
     ) -> SyncTimeline:
-        """Events with after < position <= upto. `is_full`: the client knows nothing of the room
-        yet, so that missing history makes it limited."""
+        """Returns the events with after < position <= up_to. `is_full`: the client knows nothing of
+        the room yet, so that missing history makes the timeline limited."""
         limit = limits.SYNC_TIMELINE_EVENTS if wanted.limit is None else wanted.limit
         to_read = max(1, limit)
         while True:
@@ -120,8 +121,8 @@ class Timelines:
     async def _with_waiting(
         self, room: Room, reader: RoomReader, wanted: EventFilter, kept: list[Seen]
     ) -> list[Seen]:
-        """`kept` with the redactions that came before their targets, each behind its target: while
-        they waited for it they were not told (spec: room version 3, "Handling redactions")."""
+        """Returns `kept` with the redactions that came before their targets, each after its target:
+        until then they were not sent (spec: room version 3, "Handling redactions")."""
         shown = {seen.entry.event.event_id for seen in kept}
         early = [one for one in kept if one.entry.redacted_by not in (None, *shown)]
         if not early:
@@ -131,7 +132,7 @@ class Timelines:
             assert seen.entry.redacted_by is not None, "it was redacted"
             by = await self._reader.place(room, seen.entry.redacted_by)
             if by is None or event_entry(by).order > seen.entry.order:
-                continue  # after the target: told in its turn
+                continue  # after the target: sent at its own position
             for one in await self._visibility.visible(room, reader.user_id, reader.user_room, [by]):
                 if allows(wanted, one.entry):
                     behind[seen.entry.event.event_id] = one
@@ -143,8 +144,8 @@ class Timelines:
         return result
 
     async def _behind_gap(self, room: Room, events: Sequence[Placed]) -> Sequence[Placed]:
-        """`events` from the newest on that follows on a missing one; the same list if none does.
-        Only an event that follows on none of those at hand is suspected."""
+        """Returns `events` from the newest one that has a missing parent; the same list if none
+        has. Only an event with no parent among those at hand is checked."""
         ids = {event_entry(placed).event.event_id for placed in events}
         if all(_follows(room, event_entry(placed).event, ids) for placed in events):
             return events
