@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from federation import limits
-from federation.events import canonical_json, hashes, ids
+from federation.events import canonical_json, event_types, hashes, ids
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.ids import (
     EventId,
@@ -97,7 +97,7 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
     @property
     def membership(self) -> str | None:
         """`content.membership` of an `m.room.member` event, when it is a string."""
-        if self.type != "m.room.member":
+        if self.type != event_types.MEMBER:
             return None
         membership = self.content.get("membership")
         return membership if isinstance(membership, str) else None
@@ -151,7 +151,7 @@ def _referenced_id(entry: Any, name: str) -> str:
 
 def _room_id(pdu: JsonObject, event_type: str, event_id: EventId, version: RoomVersion) -> RoomId:
     if version.room_id_is_create_hash:
-        if event_type == "m.room.create":
+        if event_type == event_types.CREATE:
             # A `room_id` given all the same is an auth rule's matter (rule 1.2), not the format's.
             return RoomId("!" + event_id[1:])
         return ids.parse_hash_room_id(_string(pdu, "room_id", version))
@@ -162,7 +162,7 @@ def _room_id(pdu: JsonObject, event_type: str, event_id: EventId, version: RoomV
 
 
 def _redacts(event_type: str, pdu: JsonObject, version: RoomVersion) -> EventId | None:
-    if event_type != "m.room.redaction":
+    if event_type != event_types.REDACTION:
         return None
     holder = pdu["content"] if version.redacts_in_content else pdu
     redacts = holder.get("redacts")
@@ -341,7 +341,7 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
         prev_events = tuple(entry[0] for entry in prev_events)
         auth_events = tuple(entry[0] for entry in auth_events)
     redacts: EventId | None = None
-    if stored.type == "m.room.redaction":
+    if stored.type == event_types.REDACTION:
         found = stored.content.get("redacts") if version.redacts_in_content else stored.redacts
         redacts = EventId(found) if type(found) is str else None
     return Event(
@@ -349,7 +349,7 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
         # Only a create event whose ID is the room's has none.
         RoomId(
             "!" + event_id[1:]
-            if version.room_id_is_create_hash and stored.type == "m.room.create"
+            if version.room_id_is_create_hash and stored.type == event_types.CREATE
             else stored.room_id
         ),
         stored.type,

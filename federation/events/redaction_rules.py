@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.room_versions import RoomVersion
 
@@ -71,18 +72,18 @@ def _content_rules(version: RoomVersion) -> Mapping[str, _ContentRule]:
     """Per event type, what redaction keeps of `content`; types without a rule keep nothing."""
     levels = (*_POWER_LEVELS, "invite") if version.redaction_keeps_invite_level else _POWER_LEVELS
     rules: dict[str, _ContentRule] = {
-        "m.room.member": _member_rule(version),
-        "m.room.create": dict if version.redaction_keeps_create_content else _keep("creator"),
-        "m.room.join_rules": (
+        event_types.MEMBER: _member_rule(version),
+        event_types.CREATE: dict if version.redaction_keeps_create_content else _keep("creator"),
+        event_types.JOIN_RULES: (
             _keep("join_rule", "allow") if version.redaction_keeps_allow else _keep("join_rule")
         ),
-        "m.room.power_levels": _keep(*levels),
-        "m.room.history_visibility": _keep("history_visibility"),
+        event_types.POWER_LEVELS: _keep(*levels),
+        event_types.HISTORY_VISIBILITY: _keep("history_visibility"),
     }
     if version.redaction_keeps_aliases:
-        rules["m.room.aliases"] = _keep("aliases")
+        rules[event_types.ALIASES] = _keep("aliases")
     if version.redaction_keeps_redacts:
-        rules["m.room.redaction"] = _keep("redacts")
+        rules[event_types.REDACTION] = _keep("redacts")
     return rules
 
 

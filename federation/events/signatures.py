@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from federation.events import canonical_json, hashes, ids
+from federation.events import canonical_json, event_types, hashes, ids
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, SignedEvent
 from federation.events.ids import InvalidIdentifier, KeyId, ServerName, server_of
@@ -22,7 +22,7 @@ def authorising_server(event: Event) -> ServerName | None:
 
     A value that isn't a user ID gives None; the auth rules reject it.
     """
-    if event.type != "m.room.member" or not event.version.restricted_joins:
+    if event.type != event_types.MEMBER or not event.version.restricted_joins:
         return None
     user_id = event.content.get("join_authorised_via_users_server")
     if type(user_id) is not str:

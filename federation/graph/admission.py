@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+from federation.events import event_types
 from federation.events.event import Event, SignedEvent
 from federation.events.ids import EventId, KeyId, ServerName, StateKey
 from federation.events.signatures import (
@@ -246,7 +247,7 @@ def needed_auth_events(event: Event) -> frozenset[EventId]:
     """The events against which check 4 is made: `auth_events`, and the create event that the
     room ID implies, in versions where it does."""
     implied = create_event_id(event.room_id, event.version)
-    if implied is None or event.type == "m.room.create":
+    if implied is None or event.type == event_types.CREATE:
         return frozenset(event.auth_events)
     return frozenset((*event.auth_events, implied))
 
@@ -270,7 +271,7 @@ def _check_by_auth_events(
     parsed: ParsedLevels | None = None,
 ) -> Rejected | None:
     """Check 4, with all that `needed_auth_events` names at hand."""
-    if event.type == "m.room.create":
+    if event.type == event_types.CREATE:
         failure = check_auth(event, AuthState(event.version, lambda key: None))
         return None if failure is None else Rejected(failure)
     failure = check_auth_events(
@@ -347,7 +348,7 @@ def admit(
     if verdict is not None:
         return verdict
     # 5; before a create event there is no state, and its rules ask for none
-    if event.type == "m.room.create":
+    if event.type == event_types.CREATE:
         return Accepted()
     verdict = yield from _check_state_before(event, verified)
     return Accepted() if verdict is None else verdict

@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 
 from federation import limits
-from federation.events import canonical_json, hashes, ids
+from federation.events import canonical_json, event_types, hashes, ids
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.event import Event, EventTooLarge, InvalidEvent, parse_pdu
 from federation.events.ids import EventId, InvalidIdentifier, RoomId, ServerName, UserId
@@ -94,7 +94,7 @@ def _fields(draft: EventDraft, version: RoomVersion, room_id: RoomId | None) -> 
         fields["state_key"] = draft.state_key
     if draft.redacts is not None and not version.redacts_in_content:
         fields["redacts"] = draft.redacts
-    if version.room_id_is_create_hash and draft.type == "m.room.create":
+    if version.room_id_is_create_hash and draft.type == event_types.CREATE:
         if room_id is not None:
             raise InvalidEvent("a create event of this version has no room_id")
     elif room_id is None:
@@ -158,7 +158,7 @@ def build_event(
         tuple(auth_events),
         depth,
         timestamp,
-        draft.redacts if draft.type == "m.room.redaction" else None,
+        draft.redacts if draft.type == event_types.REDACTION else None,
         version,
         raw,
     )

@@ -19,17 +19,16 @@ from typing import Final
 
 import msgspec
 
-from federation.events import canonical_json, hashes
+from federation.events import canonical_json, event_types, hashes
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import KeyId, ServerName, StateKey
+from federation.events.ids import KeyId, ServerName
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.graph.auth.auth_state import Lookup
 from federation.limits import EVENT_BYTES_MAX
 
 POLICY_KEY_ID: Final = KeyId("ed25519:policy_server")
-POLICY_KEY: Final[StateKey] = ("m.room.policy", "")
 NOT_RECOMMENDED: Final = "not_recommended"
 """Names the refusal in stored reasons, as an auth rule's value does."""
 
@@ -58,7 +57,7 @@ def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> Po
     Spec: "Determining if a Policy Server is enabled in a room". `joined_servers` are the servers
     with a joined user.
     """
-    event = state(POLICY_KEY)
+    event = state(event_types.POLICY_KEY)
     content = {} if event is None else event.content
     via, keys = content.get("via"), content.get("public_keys")
     key = keys.get("ed25519") if isinstance(keys, dict) else None
@@ -70,7 +69,7 @@ def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> Po
 def needs_recommendation(event_type: str, state_key: str | None) -> bool:
     """Is an event of this kind one that policy servers are asked about? All are, but the state
     event that names the policy server, so that a room can always get rid of it."""
-    return (event_type, state_key) != POLICY_KEY
+    return (event_type, state_key) != event_types.POLICY_KEY
 
 
 def check_policy(event: Event, policy: PolicyServer | None) -> NotRecommended | None:

@@ -14,11 +14,11 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import EventId, RoomId, ServerName, StateKey
+from federation.events.ids import EventId, RoomId, ServerName
 from federation.ports import EventStore
 
-_ACL_KEY: StateKey = ("m.room.server_acl", "")
 _DECIDED_MAX = 20_000
 
 
@@ -133,7 +133,7 @@ class ServerAcls:
 
     async def allows(self, room_id: RoomId, server: ServerName) -> bool:
         """Is `server` allowed in the room by its current state?"""
-        event_id = (await self._store.current_state_ids(room_id)).get(_ACL_KEY)
+        event_id = (await self._store.current_state_ids(room_id)).get(event_types.SERVER_ACL_KEY)
         if event_id is None:
             return True
         decided = self._decided.get((event_id, server))

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
@@ -237,7 +238,7 @@ def _make_typing(engine: Engine, way_out: OutboundFederation, clock: Clock) -> T
         room = engine.rooms.hot(room_id)
         if room is not None:
             content = {"room_id": room_id, "user_id": user_id, "typing": typing}
-            edu = {"edu_type": "m.typing", "content": content}
+            edu = {"edu_type": event_types.TYPING, "content": content}
             way_out.feed.forward(room.view.servers, edu)
 
     return Typing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey
 from federation.events.room_versions import RoomVersion
@@ -87,21 +88,21 @@ class EngineEventStore:
     async def _load_for(self, event: Event, room: Room, state: StateMap) -> None:
         """Loads what the rules will look up, so that the pure check finds it in memory."""
         keys: set[StateKey] = {
-            ("m.room.create", ""),
-            ("m.room.power_levels", ""),
-            ("m.room.join_rules", ""),
-            ("m.room.member", event.sender),
+            event_types.CREATE_KEY,
+            event_types.POWER_LEVELS_KEY,
+            event_types.JOIN_RULES_KEY,
+            (event_types.MEMBER, event.sender),
         }
-        if event.type == "m.room.member":
-            keys.add(("m.room.member", event.state_key or ""))
+        if event.type == event_types.MEMBER:
+            keys.add((event_types.MEMBER, event.state_key or ""))
             authoriser = event.content.get("join_authorised_via_users_server")
             if isinstance(authoriser, str):
-                keys.add(("m.room.member", authoriser))
+                keys.add((event_types.MEMBER, authoriser))
             invite = event.content.get("third_party_invite")
             signed = invite.get("signed") if isinstance(invite, dict) else None
             token = signed.get("token") if isinstance(signed, dict) else None
             if isinstance(token, str):
-                keys.add(("m.room.third_party_invite", token))
+                keys.add((event_types.THIRD_PARTY_INVITE, token))
         await self._rooms.state_events(state, keys)
 
     async def first_depth(self, room_id: RoomId) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Final
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.canonical_json import NotCanonical
 from federation.events.event import Event
 from federation.events.ids import InvalidIdentifier, ServerName, parse_user_id, server_of
@@ -156,7 +156,7 @@ def _check_third_party_invite(event: Event, target: str, state: AuthState) -> Au
     if signed["mxid"] != target:
         return AuthFailure(AuthRule.THIRD_PARTY_INVITE_OTHER_USER, f"mxid is not {target}")
     # 5.4.1.5
-    original = state.event(("m.room.third_party_invite", token))
+    original = state.event((event_types.THIRD_PARTY_INVITE, token))
     if original is None:
         return AuthFailure(AuthRule.THIRD_PARTY_INVITE_UNKNOWN, "no invite has this token")
     # 5.4.1.6

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import InvalidIdentifier, parse_user_id
 from federation.events.room_versions import RoomVersion
@@ -40,7 +41,7 @@ def check_power_levels(event: Event, state: AuthState) -> AuthFailure | None:
             if creator in users:
                 return AuthFailure(AuthRule.POWER_LEVEL_OF_CREATOR, f"{creator} is a creator")
     # 10.5
-    current = state.event(("m.room.power_levels", ""))
+    current = state.event(event_types.POWER_LEVELS_KEY)
     if current is None:
         return None
     level = state.power_levels.user(event.sender)

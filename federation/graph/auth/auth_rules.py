@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.event import Event
 from federation.events.ids import (
     EventId,
@@ -57,7 +57,7 @@ def check_auth(
     this was done before. The event's own `auth_events` are `check_auth_events`' matter.
     """
     # 1
-    if event.type == "m.room.create":
+    if event.type == event_types.CREATE:
         return _check_create(event)
     # 2
     create = state.create
@@ -70,10 +70,10 @@ def check_auth(
     if state.local_only is not None and server_of(event.sender) != state.local_only:
         return AuthFailure(AuthRule.NOT_FEDERATED, f"only {state.local_only} may take part")
     # 4 of v1 to v5
-    if version.aliases_in_auth_rules and event.type == "m.room.aliases":
+    if version.aliases_in_auth_rules and event.type == event_types.ALIASES:
         return _check_aliases(event)
     # 5
-    if event.type == "m.room.member":
+    if event.type == event_types.MEMBER:
         return check_membership(event, state, verified_servers)
     # 6
     if state.membership(event.sender) != "join":
@@ -86,7 +86,7 @@ def _check_level(event: Event, state: AuthState) -> AuthFailure | None:
     levels = state.power_levels
     level = levels.user(event.sender)
     # 7
-    if event.type == "m.room.third_party_invite":
+    if event.type == event_types.THIRD_PARTY_INVITE:
         if level >= levels.invite:
             return None
         return AuthFailure(
@@ -101,10 +101,10 @@ def _check_level(event: Event, state: AuthState) -> AuthFailure | None:
     if state_key is not None and state_key[:1] == "@" and state_key != event.sender:
         return AuthFailure(AuthRule.STATE_KEY_OF_OTHER_USER, f"the state key is {state_key}")
     # 10
-    if event.type == "m.room.power_levels":
+    if event.type == event_types.POWER_LEVELS:
         return check_power_levels(event, state)
     # 11 of v1, v2
-    if state.version.redactions_in_auth_rules and event.type == "m.room.redaction":
+    if state.version.redactions_in_auth_rules and event.type == event_types.REDACTION:
         return _check_redaction(event, level, levels.redact)
     # 11
     return None
@@ -169,7 +169,7 @@ def check_auth_events(
     implies the create event it is asked for that one too.
     """
     # 1: what follows isn't asked of create events.
-    if event.type == "m.room.create":
+    if event.type == event_types.CREATE:
         return None
     version = event.version
     # 2
@@ -193,7 +193,7 @@ def check_auth_events(
         if rejected(event_id):
             return AuthFailure(AuthRule.AUTH_EVENT_REJECTED, f"{event_id} was rejected")
     # 2.4 of v1 to v11
-    if version.create_in_auth_events and ("m.room.create", "") not in seen:
+    if version.create_in_auth_events and event_types.CREATE_KEY not in seen:
         return AuthFailure(AuthRule.AUTH_EVENTS_WITHOUT_CREATE, "no create event")
     return None
 
@@ -221,11 +221,6 @@ def _check_auth_event(
     return None
 
 
-_CREATE: StateKey = ("m.room.create", "")
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
-_JOIN_RULES: StateKey = ("m.room.join_rules", "")
-
-
 def auth_event_keys(
     event_type: str,
     *,
@@ -238,27 +233,27 @@ def auth_event_keys(
 
     Spec: server-server API, "Auth events selection". Each key once.
     """
-    if event_type == "m.room.create":
+    if event_type == event_types.CREATE:
         return ()
-    sender_key: StateKey = ("m.room.member", sender)
+    sender_key: StateKey = (event_types.MEMBER, sender)
     keys: tuple[StateKey, ...] = (
-        (_CREATE, _POWER_LEVELS, sender_key)
+        (event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY, sender_key)
         if version.create_in_auth_events
-        else (_POWER_LEVELS, sender_key)
+        else (event_types.POWER_LEVELS_KEY, sender_key)
     )
-    if event_type != "m.room.member":
+    if event_type != event_types.MEMBER:
         return keys
     if state_key is not None and state_key != sender:
-        keys += (("m.room.member", state_key),)
+        keys += ((event_types.MEMBER, state_key),)
     membership = content.get("membership")
     if membership in ("join", "invite", "knock"):
-        keys += (_JOIN_RULES,)
+        keys += (event_types.JOIN_RULES_KEY,)
     if membership == "invite":
         keys += _third_party_key(content)
     elif membership == "join" and version.restricted_joins:
         authoriser = content.get("join_authorised_via_users_server")
         if type(authoriser) is str and authoriser not in (sender, state_key):
-            keys += (("m.room.member", authoriser),)
+            keys += ((event_types.MEMBER, authoriser),)
     return keys
 
 
@@ -266,4 +261,4 @@ def _third_party_key(content: Mapping[str, Any]) -> tuple[StateKey, ...]:
     invite = content.get("third_party_invite")
     signed = invite.get("signed") if type(invite) is dict else None
     token = signed.get("token") if type(signed) is dict else None
-    return (("m.room.third_party_invite", token),) if type(token) is str else ()
+    return ((event_types.THIRD_PARTY_INVITE, token),) if type(token) is str else ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, server_of
 from federation.events.room_versions import RoomVersion
@@ -21,9 +22,6 @@ ParsedLevels = MutableMapping[EventId | None, PowerLevels]
 """Power levels of one room by the ID of their event, or of the create event where there is none;
 handed in to share the parsing."""
 
-_CREATE: StateKey = ("m.room.create", "")
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
-_JOIN_RULES: StateKey = ("m.room.join_rules", "")
 JOIN_RULE_DEFAULT = "invite"
 
 
@@ -51,7 +49,7 @@ class AuthState:
     def create(self) -> Event | None:
         """The create event."""
         if not self._has_create:
-            self._create = create = self._lookup(_CREATE)
+            self._create = create = self._lookup(event_types.CREATE_KEY)
             self._has_create = True
             if create is not None and create.content.get("m.federate") is False:
                 self._local_only = server_of(create.sender)
@@ -71,7 +69,7 @@ class AuthState:
         return self._power
 
     def _parse_levels(self) -> PowerLevels:
-        event = self._lookup(_POWER_LEVELS)
+        event = self._lookup(event_types.POWER_LEVELS_KEY)
         if self._parsed is None:
             return PowerLevels(self.create, event, self.version)
         # Without power levels it is the create event that gives them, and a room ID that is no
@@ -86,13 +84,13 @@ class AuthState:
     @property
     def join_rule(self) -> str:
         """`join_rule`; `invite` where the state says nothing (spec: m.room.join_rules)."""
-        event = self._lookup(_JOIN_RULES)
+        event = self._lookup(event_types.JOIN_RULES_KEY)
         rule = JOIN_RULE_DEFAULT if event is None else event.content.get("join_rule")
         return rule if isinstance(rule, str) else JOIN_RULE_DEFAULT
 
     def membership(self, user_id: str) -> str | None:
         """A user's membership; None for one without a member event."""
-        event = self._lookup(("m.room.member", user_id))
+        event = self._lookup((event_types.MEMBER, user_id))
         if event is None:
             return None
         membership = event.content.get("membership")

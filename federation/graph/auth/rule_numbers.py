@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.room_versions import RoomVersion, RuleNumbering
 from federation.graph.auth.auth_failures import AuthRule
@@ -217,7 +218,7 @@ def number_of_allowing(event: Event) -> str:
     """The number of the rule, or group of rules, that lets an event of this kind pass."""
     version = event.version
     sections = _SECTIONS[version.rule_numbering]
-    if event.type == "m.room.member" and event.membership in _BY_MEMBERSHIP:
+    if event.type == event_types.MEMBER and event.membership in _BY_MEMBERSHIP:
         section = event.membership
     else:
         section = _BY_TYPE.get(event.type, "otherwise")
@@ -229,11 +230,11 @@ def number_of_allowing(event: Event) -> str:
 
 _BY_TYPE: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "m.room.create": "create",
-        "m.room.aliases": "aliases",
-        "m.room.third_party_invite": "third_party",
-        "m.room.power_levels": "power_levels",
-        "m.room.redaction": "redaction",
+        event_types.CREATE: "create",
+        event_types.ALIASES: "aliases",
+        event_types.THIRD_PARTY_INVITE: "third_party",
+        event_types.POWER_LEVELS: "power_levels",
+        event_types.REDACTION: "redaction",
     }
 )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from federation.events import canonical_json, hashes
+from federation.events import canonical_json, event_types, hashes
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion, StateResolution
@@ -195,7 +195,7 @@ def _explain_check_4(
 ) -> Explanation | None:
     state = {found.key: found for found in cited if found.is_state}
     implied = create_event_id(event.room_id, event.version)
-    if implied is not None and event.type != "m.room.create":
+    if implied is not None and event.type != event_types.CREATE:
         try:
             create = load(implied)
         except MissingEvent:

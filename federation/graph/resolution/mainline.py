@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.graph.resolution.chains import LoadEvent
@@ -22,7 +23,7 @@ from federation.graph.resolution.chains import LoadEvent
 
 def is_power_levels(event: Event) -> bool:
     """Is it a state event that sets the room's power levels?"""
-    return event.type == "m.room.power_levels" and event.state_key == ""
+    return event.type == event_types.POWER_LEVELS and event.state_key == ""
 
 
 def levels_cited(event_id: EventId, event: LoadEvent) -> EventId | None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
@@ -50,8 +51,6 @@ from federation.graph.resolution.mainline import Mainlines
 from federation.graph.resolution.state_resolution_v1 import resolve_v1
 
 __all__ = ["MissingEvent", "Resolution", "resolve", "resolve_deltas", "resolve_steps"]
-
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
 
 def resolve(
@@ -182,7 +181,7 @@ def is_power_event(event: Event) -> bool:
     """Might it remove someone's ability to do something? (Definition "Power events".)"""
     if event.state_key is None:
         return False
-    if event.type in ("m.room.power_levels", "m.room.join_rules"):
+    if event.type in (event_types.POWER_LEVELS, event_types.JOIN_RULES):
         return True
     return event.membership in ("leave", "ban") and event.sender != event.state_key
 
@@ -260,7 +259,7 @@ class Replay:
         """The event's auth events that weren't rejected, by key."""
         cited: Iterable[EventId] = event.auth_events
         implied = create_event_id(event.room_id, self._version)
-        if implied is not None and event.type != "m.room.create":
+        if implied is not None and event.type != event_types.CREATE:
             cited = (*event.auth_events, implied)
         loaded = load_all(cited, self.event)
         return {
@@ -300,7 +299,10 @@ class Replay:
 
     def _sender_level(self, event: Event) -> Level:
         own = self._own_auth_events(event)
-        create, power_levels = own.get(("m.room.create", "")), own.get(_POWER_LEVELS)
+        create, power_levels = (
+            own.get(event_types.CREATE_KEY),
+            own.get(event_types.POWER_LEVELS_KEY),
+        )
         if create is None:
             # Without a create event there are no creators: such levels must not be kept for others.
             return PowerLevels(None, power_levels, self._version).user(event.sender)
@@ -359,7 +361,7 @@ def step_3_order_others(
 ) -> MainlineOrdering:
     """Step 3: the remaining events, in the mainline ordering based on the power levels of the
     partially resolved state: from what is based on the earliest to what is based on the latest."""
-    event, power_levels = replay.event, replay.get(_POWER_LEVELS)
+    event, power_levels = replay.event, replay.get(event_types.POWER_LEVELS_KEY)
     positions = {
         event_id: mainlines.position(event_id, power_levels, event) for event_id in event_ids
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha1
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.events.room_versions import RoomVersion
@@ -33,11 +34,11 @@ POWER_LEVELS_PASS, JOIN_RULES_PASS, MEMBERS_PASS, OTHERS_PASS = 1, 2, 3, 4
 
 def pass_of(key: StateKey) -> int:
     """The pass in which conflicts under a key are resolved, in the text's order."""
-    if key == ("m.room.power_levels", ""):
+    if key == event_types.POWER_LEVELS_KEY:
         return POWER_LEVELS_PASS
-    if key[0] == "m.room.join_rules":
+    if key[0] == event_types.JOIN_RULES:
         return JOIN_RULES_PASS
-    return MEMBERS_PASS if key[0] == "m.room.member" else OTHERS_PASS
+    return MEMBERS_PASS if key[0] == event_types.MEMBER else OTHERS_PASS
 
 
 def resolve_v1(version: RoomVersion, conflict: Conflict, event: LoadEvent) -> Resolution:

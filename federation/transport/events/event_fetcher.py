@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.bounded_json.json_pieces import Piece, PieceKind
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -252,7 +252,7 @@ class EventFetcher:
             if known.event.key in state:
                 return None
             state[known.event.key] = event_id
-        return state if ("m.room.create", "") in state else None
+        return state if event_types.CREATE_KEY in state else None
 
     # --- checking ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ Spec: server-server API, "Checks performed on receipt of a PDU", "Auth events se
 
 from __future__ import annotations
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import (
@@ -70,7 +71,7 @@ class Departures:
             user_id = parse_user_id(str(pdu.get("state_key")))
         except InvalidIdentifier:
             raise NotForUs("not in the room") from None
-        if pdu.get("type") != "m.room.member" or server_of(user_id) != self._name:
+        if pdu.get("type") != event_types.MEMBER or server_of(user_id) != self._name:
             raise NotForUs("not in the room")
         return user_id
 

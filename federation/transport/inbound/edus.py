@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TypeVar
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
     InvalidIdentifier,
@@ -40,7 +41,9 @@ from federation.transport.acl import ServerAcls
 
 _Edu = TypeVar("_Edu")
 _PRESENCES = frozenset({"online", "offline", "unavailable"})
-_ABOUT_DEVICES = frozenset({"m.direct_to_device", "m.device_list_update", "m.signing_key_update"})
+_ABOUT_DEVICES = frozenset(
+    {event_types.DIRECT_TO_DEVICE, event_types.DEVICE_LIST_UPDATE, event_types.SIGNING_KEY_UPDATE}
+)
 
 
 class InvalidEdu(ValueError):
@@ -55,12 +58,12 @@ class EduReceiver:
     ) -> None:
         self._name, self._sink, self._acls, self._metrics = name, sink, acls, metrics
         self._handlers: Mapping[str, Callable[[ServerName, JsonObject], Awaitable[None]]] = {
-            "m.typing": self._typing,
-            "m.receipt": self._receipts,
-            "m.direct_to_device": self._to_device,
-            "m.device_list_update": self._device_list_update,
-            "m.signing_key_update": self._signing_key_update,
-            "m.presence": self._presence,
+            event_types.TYPING: self._typing,
+            event_types.RECEIPT: self._receipts,
+            event_types.DIRECT_TO_DEVICE: self._to_device,
+            event_types.DEVICE_LIST_UPDATE: self._device_list_update,
+            event_types.SIGNING_KEY_UPDATE: self._signing_key_update,
+            event_types.PRESENCE: self._presence,
         }
 
     async def receive_all(self, origin: ServerName, edus: Sequence[object]) -> None:
@@ -180,7 +183,7 @@ def _edu_type(edu: object) -> str:
 
 
 def _is_to_device(edu: object) -> bool:
-    return _edu_type(edu) == "m.direct_to_device"
+    return _edu_type(edu) == event_types.DIRECT_TO_DEVICE
 
 
 def _receipts_of(origin: ServerName, by_type: object) -> dict[str, JsonObject]:

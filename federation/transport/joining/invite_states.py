@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.bounded_json.json_pieces import Piece
 from federation.events.bounded_json.nesting import is_deep
 from federation.events.canonical_json import JsonObject, NotCanonical
@@ -42,16 +42,15 @@ from federation.transport.requests.answers import decode_shallow
 from federation.transport.requests.client import FederationError
 
 _FIRST = (
-    "m.room.create",
-    "m.room.name",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.member",
+    event_types.CREATE,
+    event_types.NAME,
+    event_types.JOIN_RULES,
+    event_types.CANONICAL_ALIAS,
+    event_types.ENCRYPTION,
+    event_types.AVATAR,
+    event_types.TOPIC,
+    event_types.MEMBER,
 )
-_CREATE: StateKey = ("m.room.create", "")
 
 
 class InviteStates:
@@ -70,7 +69,7 @@ class InviteStates:
         room = RoomRef(invite.room_id, invite.version)
         events = [event for entry in entries if (event := _event(entry, room)) is not None]
         events = await self._with_create(origin, room, await self._verified(events))
-        if not any(event.key == _CREATE for event in events):
+        if not any(event.key == event_types.CREATE_KEY for event in events):
             raise Refused(
                 400, "M_INVALID_PARAM", "invite_room_state lacks the room's m.room.create event"
             )
@@ -98,7 +97,7 @@ class InviteStates:
         self, server: ServerName, room: RoomRef, events: list[Event]
     ) -> list[Event]:
         """With the room's create event, if it is among them or the server gives it."""
-        if any(event.key == _CREATE for event in events):
+        if any(event.key == event_types.CREATE_KEY for event in events):
             return events
         event_id = create_event_id(room.room_id, room.version)
         assert event_id is not None, "the room ID is its hash"
@@ -108,7 +107,7 @@ class InviteStates:
         except (FederationError, TimeoutError):
             return events
         is_whole = found is not None and found.is_state and not found.content_redacted
-        if found is None or not is_whole or found.key != _CREATE:
+        if found is None or not is_whole or found.key != event_types.CREATE_KEY:
             return events
         return [*events, found]
 
@@ -168,9 +167,9 @@ def _shown(
 def _is_telling(key: StateKey, inviter: UserId | None) -> bool:
     """Whether stripped state of a key helps to recognise a room, and its hash doesn't say it."""
     kind, state_key = key
-    if kind == "m.room.member":
+    if kind == event_types.MEMBER:
         return state_key == inviter
-    return kind in _FIRST and key != _CREATE and state_key == ""
+    return kind in _FIRST and key != event_types.CREATE_KEY and state_key == ""
 
 
 def _is_state(entry: JsonObject) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.bounded_json.json_pieces import Piece, PieceKind
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, parse_pdu
@@ -33,7 +33,7 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import DropReason
 from federation.graph.auth.auth_rules import AuthState, check_auth
 from federation.graph.building import sign_event
-from federation.graph.policy_servers import POLICY_KEY, PolicyServer, policy_server_of, recommended
+from federation.graph.policy_servers import PolicyServer, policy_server_of, recommended
 from federation.limits import (
     EVENT_ANSWER_BYTES_MAX,
     JOIN_REQUEST_S_MAX,
@@ -70,7 +70,6 @@ _V1 = "/_matrix/federation/v1"
 _V2 = "/_matrix/federation/v2"
 _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
 _JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
-_CREATE: StateKey = ("m.room.create", "")
 _AUTHORISER = "join_authorised_via_users_server"
 _SERVERS_NAMED = 10
 
@@ -315,7 +314,7 @@ class Joining:
         filled = {
             name: pdu[name] for name in ("prev_events", "auth_events", "depth") if name in pdu
         } | {
-            "type": "m.room.member",
+            "type": event_types.MEMBER,
             "room_id": wish.room_id,
             "sender": wish.user_id,
             "state_key": wish.user_id,
@@ -358,7 +357,7 @@ def _check_template(template: object, wish: MembershipRequest, membership: str) 
     if not isinstance(template, dict) or not isinstance(template.get("content"), dict):
         raise Unusable("no template")
     expected = {
-        "type": "m.room.member",
+        "type": event_types.MEMBER,
         "room_id": wish.room_id,
         "sender": wish.user_id,
         "state_key": wish.user_id,
@@ -385,11 +384,11 @@ def _recommended(joined: JoinedRoom, given: object) -> JoinedRoom:
 
 def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
     """The policy server of a room with this state."""
-    found = next((event for event in state if event.key == POLICY_KEY), None)
+    found = next((event for event in state if event.key == event_types.POLICY_KEY), None)
     if found is None:
         return None
     joined = {server_of(event.state_key or "") for event in state if event.membership == "join"}
-    return policy_server_of({POLICY_KEY: found}.get, joined)
+    return policy_server_of({event_types.POLICY_KEY: found}.get, joined)
 
 
 def _distinct(join: Event, chain: Sequence[Event], state: Sequence[Event]) -> list[Event]:
@@ -410,7 +409,7 @@ def _joined_room(
             if one.key in before:
                 raise Unusable("two events for one key of the state")
             before[one.key] = one
-    create = before.get(_CREATE)
+    create = before.get(event_types.CREATE_KEY)
     if create is None or not _is_of_version(create, room.version):
         raise Unusable("no create event of this version")
     failure = check_auth(event, AuthState(room.version, before.get))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, NotCanonicalEvent, parse_pdu
 from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
@@ -48,13 +49,13 @@ _V2 = "/_matrix/federation/v2"
 _KNOCK_STATE: tuple[StateKey, ...] = tuple(
     (name, "")
     for name in (
-        "m.room.create",
-        "m.room.join_rules",
-        "m.room.name",
-        "m.room.avatar",
-        "m.room.topic",
-        "m.room.canonical_alias",
-        "m.room.encryption",
+        event_types.CREATE,
+        event_types.JOIN_RULES,
+        event_types.NAME,
+        event_types.AVATAR,
+        event_types.TOPIC,
+        event_types.CANONICAL_ALIAS,
+        event_types.ENCRYPTION,
     )
 )
 
@@ -124,7 +125,7 @@ class JoiningRoutes:
         if membership != "leave" and version.name not in (peer.every("ver") or ["1"]):
             raise _incompatible(version.name)
         draft = EventDraft(
-            type="m.room.member",
+            type=event_types.MEMBER,
             sender=user_id,
             content={"membership": membership},
             state_key=user_id,

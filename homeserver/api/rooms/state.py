@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import StateKey
 from homeserver import errors
@@ -61,7 +62,7 @@ class StateApi:
     async def put(self, request: Request) -> JsonObject:
         """Sets state: {"event_id"}."""
         room_id, key = parse_room(request.params["roomId"]), _key(request)
-        if request.requester.is_guest and key[0] == "m.room.member":
+        if request.requester.is_guest and key[0] == event_types.MEMBER:
             raise MatrixError(
                 403, "M_GUEST_ACCESS_FORBIDDEN", "Guests change membership by /join and /leave"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId
 from homeserver.api.http.request import Request
@@ -46,7 +47,7 @@ class TimelineApi:
 
     async def redact(self, request: Request) -> JsonObject:
         """Redacts an event; {"event_id"} of the redaction."""
-        asked = _asked(request, "m.room.redaction", await request.canonical())
+        asked = _asked(request, event_types.REDACTION, await request.canonical())
         asked.content.pop("redacts", None)
         return {"event_id": await self._timeline.redact(asked, request.params["eventId"])}
 

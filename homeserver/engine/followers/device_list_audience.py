@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import RoomId, ServerName, UserId, server_of
 from homeserver.engine.log.entries import DeviceListEntry, EventEntry, StateEntry
 from homeserver.engine.log.tail import Placed
@@ -57,7 +58,7 @@ class DeviceListAudience:
             for change in entry.changes:
                 kind, user_id = change.key
                 is_join = change.membership == "join" and change.former != "join"
-                if kind == "m.room.member" and is_join:
+                if kind == event_types.MEMBER and is_join:
                     self._add(ListChange(placed.position, UserId(user_id), entry.room_id))
 
     def _add(self, change: ListChange) -> None:

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from federation.events import event_types
 from federation.events.ids import DeviceId, RoomId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.followers.memberships import Memberships
@@ -158,7 +159,7 @@ class Fanout:
         """Invited, leaving and banned users aren't joined, but are concerned."""
         for change in changes:
             kind, user = change.key
-            if kind == "m.room.member" and server_of(user) == self._server_name:
+            if kind == event_types.MEMBER and server_of(user) == self._server_name:
                 self.wake_user(UserId(user))
 
     def _wake_sharers(self, changed: UserId) -> None:
@@ -189,7 +190,7 @@ class Fanout:
             room = self._rooms.hot(room_id)
             if room is None:
                 return True
-            ref = room.view.state.get(("m.room.member", other))
+            ref = room.view.state.get((event_types.MEMBER, other))
             if ref is not None and ref.membership in ("join", "invite"):
                 return True
         return False

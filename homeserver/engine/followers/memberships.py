@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.events.room_versions import ROOM_VERSIONS
@@ -160,7 +161,7 @@ class Memberships:
         only: UserId | None,
     ) -> None:
         kind, key = change.key
-        if kind != "m.room.member" or server_of(key) != self._server_name:
+        if kind != event_types.MEMBER or server_of(key) != self._server_name:
             return
         user_id = UserId(key)
         own = entry is not None and entry.event.event_id == change.event_id

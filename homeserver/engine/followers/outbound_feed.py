@@ -21,6 +21,7 @@ from typing import Protocol
 import msgspec
 import orjson
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName, UserId, is_user_id, server_of
 from federation.ports import Destination, DestinationStore, Owed
@@ -31,6 +32,7 @@ from homeserver.engine.log.entries import EventEntry, ReceiptEntry, RemoteEduEnt
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.store import EngineStore, OwedTables
+from homeserver.rules.ephemeral.receipts import READ
 
 _OUT = ("leave", "ban")
 _ITEM_BYTES = 150
@@ -176,14 +178,14 @@ class LogFeed:
 
     def _pass_receipt(self, entry: ReceiptEntry) -> None:
         room = self._rooms.hot(entry.room_id)
-        if room is None or entry.kind != "m.read" or not self._is_ours(entry.user_id):
+        if room is None or entry.kind != READ or not self._is_ours(entry.user_id):
             return
         data: JsonObject = {"ts": entry.ts}
         if entry.thread:
             data["thread_id"] = entry.thread
         receipt = {entry.user_id: {"data": data, "event_ids": [entry.event_id]}}
-        content = {entry.room_id: {"m.read": receipt}}
-        self.forward(room.view.servers, {"edu_type": "m.receipt", "content": content})
+        content = {entry.room_id: {READ: receipt}}
+        self.forward(room.view.servers, {"edu_type": event_types.RECEIPT, "content": content})
 
     def _note_event(self, position: int, entry: EventEntry) -> set[ServerName]:
         room = self._rooms.hot(entry.room_id)
@@ -324,7 +326,7 @@ def _is_end(change: StateChange) -> bool:
     it may not be in the room any more, or never was. (It was asked to sign an invite; a knock came
     from there.)"""
     kind, key = change.key
-    is_member = kind == "m.room.member" and is_user_id(key)
+    is_member = kind == event_types.MEMBER and is_user_id(key)
     return is_member and change.former in ("join", "invite", "knock") and change.membership in _OUT
 
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import (
     InvalidIdentifier,
     RoomId,
     ServerName,
-    StateKey,
     UserId,
     parse_room_id,
 )
@@ -32,11 +32,6 @@ from federation.graph.building import EventDraft
 from federation.ports import Refused
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user
-
-_MEMBER = "m.room.member"
-_CREATE: StateKey = ("m.room.create", "")
-_JOIN_RULES: StateKey = ("m.room.join_rules", "")
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
 
 async def find_authoriser(rooms: Rooms, room: Room) -> UserId | None:
@@ -49,8 +44,8 @@ async def find_authoriser(rooms: Rooms, room: Room) -> UserId | None:
 async def restricted_to(rooms: Rooms, room: Room) -> Sequence[RoomId] | None:
     """The rooms whose members may join this one without an invite, by its current state; None where
     its joins aren't restricted in this way, or its version doesn't know of it."""
-    found = await rooms.state_events(room.view.state, [_JOIN_RULES])
-    rules = found.get(_JOIN_RULES)
+    found = await rooms.state_events(room.view.state, [event_types.JOIN_RULES_KEY])
+    rules = found.get(event_types.JOIN_RULES_KEY)
     if rules is None or not room.version.restricted_joins:
         return None
     if rules.content.get("join_rule") == "knock_restricted" and not room.version.knock_restricted:
@@ -69,10 +64,12 @@ def _is_room_id(text: str) -> bool:
 
 async def _power(rooms: Rooms, room: Room) -> tuple[PowerLevels, Sequence[str]]:
     """The current power levels, and the users that they list."""
-    found = await rooms.state_events(room.view.state, [_CREATE, _POWER_LEVELS])
-    levels = found.get(_POWER_LEVELS)
+    found = await rooms.state_events(
+        room.view.state, [event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY]
+    )
+    levels = found.get(event_types.POWER_LEVELS_KEY)
     listed = {} if levels is None else levels.content.get("users")
-    power = PowerLevels(found.get(_CREATE), levels, room.version)
+    power = PowerLevels(found.get(event_types.CREATE_KEY), levels, room.version)
     return power, list(listed) if isinstance(listed, dict) else []
 
 
@@ -86,7 +83,7 @@ class Authorisers:
     async def complete(self, room: Room, draft: EventDraft) -> EventDraft:
         """A template's draft; a join that needs it names a user of ours who vouches for it. Raises
         Refused (rule 4)."""
-        if draft.type != _MEMBER or draft.content.get("membership") != "join":
+        if draft.type != event_types.MEMBER or draft.content.get("membership") != "join":
             return draft
         chosen = await self._choose(room, draft.sender)
         return (
@@ -124,15 +121,15 @@ class Authorisers:
 
     @staticmethod
     def _needs_one(room: Room, user_id: UserId) -> bool:
-        mine = room.view.state.get((_MEMBER, user_id))
+        mine = room.view.state.get((event_types.MEMBER, user_id))
         if mine is not None and mine.membership == "ban":
             raise Refused(403, "M_FORBIDDEN", f"{user_id} is banned")
         return mine is None or mine.membership not in ("invite", "join")
 
     async def _check_open(self, room: Room) -> None:
         """The rule may have become another since the template was made."""
-        found = await self._rooms.state_events(room.view.state, [_JOIN_RULES])
-        rules = found.get(_JOIN_RULES)
+        found = await self._rooms.state_events(room.view.state, [event_types.JOIN_RULES_KEY])
+        rules = found.get(event_types.JOIN_RULES_KEY)
         if rules is None or rules.content.get("join_rule") != "public":
             raise Refused(403, "M_FORBIDDEN", "nobody can vouch for a join to this room")
 

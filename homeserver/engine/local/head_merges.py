@@ -19,7 +19,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from federation.events.ids import StateKey, UserId
+from federation.events import event_types
+from federation.events.ids import UserId
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from homeserver import limits
@@ -33,9 +34,6 @@ from homeserver.errors import MatrixError
 from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user
 
 log = logging.getLogger("freehold.heads")
-
-_CREATE: StateKey = ("m.room.create", "")
-_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 
 
 class HeadMerges:
@@ -76,9 +74,11 @@ class HeadMerges:
                 return
 
     async def _sender(self, room: Room) -> UserId | None:
-        found = await self._rooms.state_events(room.view.state, [_CREATE, _POWER_LEVELS])
-        levels = found.get(_POWER_LEVELS)
-        power = PowerLevels(found.get(_CREATE), levels, room.version)
+        found = await self._rooms.state_events(
+            room.view.state, [event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY]
+        )
+        levels = found.get(event_types.POWER_LEVELS_KEY)
+        power = PowerLevels(found.get(event_types.CREATE_KEY), levels, room.version)
         users = {} if levels is None else levels.content.get("users")
         listed = users if isinstance(users, dict) else {}
         return find_merging_user(power, listed, room.joined_local)

@@ -11,13 +11,12 @@ Spec: client-server API, "Room membership".
 
 from __future__ import annotations
 
+from federation.events import event_types
 from federation.events.ids import EventId, UserId
 from homeserver import errors
 from homeserver.engine.local.writer import Check
 from homeserver.engine.rooms.snapshots import StateMap, StateRef
 from homeserver.errors import MatrixError
-
-MEMBER = "m.room.member"
 
 
 class MembershipChanged(MatrixError):
@@ -31,7 +30,7 @@ def joins(user_id: UserId) -> Check:
     """For a join: nothing happens to a joined user."""
 
     def check(state: StateMap) -> StateRef | None:
-        mine = state.get((MEMBER, user_id))
+        mine = state.get((event_types.MEMBER, user_id))
         return mine if mine is not None and mine.membership == "join" else None
 
     return check
@@ -41,7 +40,7 @@ def leaves(user_id: UserId) -> Check:
     """For a leave: nothing happens to a user who has left; 403 for a banned one."""
 
     def check(state: StateMap) -> StateRef | None:
-        mine = state.get((MEMBER, user_id))
+        mine = state.get((event_types.MEMBER, user_id))
         if mine is not None and mine.membership == "ban":
             raise errors.forbidden("You are banned from this room")
         return mine if mine is not None and mine.membership == "leave" else None
@@ -53,7 +52,7 @@ def kicks(target: UserId) -> Check:
     """For a kick: 403 for a user who is neither joined nor invited and doesn't knock."""
 
     def check(state: StateMap) -> None:
-        current = state.get((MEMBER, target))
+        current = state.get((event_types.MEMBER, target))
         if current is None or current.membership not in ("join", "invite", "knock"):
             raise errors.forbidden("The user isn't in this room")
 
@@ -64,7 +63,7 @@ def unbans(target: UserId) -> Check:
     """For the end of a ban: 403 M_BAD_STATE for a user who isn't banned."""
 
     def check(state: StateMap) -> None:
-        current = state.get((MEMBER, target))
+        current = state.get((event_types.MEMBER, target))
         if current is None or current.membership != "ban":
             raise MatrixError(403, "M_BAD_STATE", "The user isn't banned")
 
@@ -76,7 +75,7 @@ def replaces(user_id: UserId, event_id: EventId) -> Check:
     made from."""
 
     def check(state: StateMap) -> None:
-        mine = state.get((MEMBER, user_id))
+        mine = state.get((event_types.MEMBER, user_id))
         if mine is None or mine.event_id != event_id:
             raise MembershipChanged
 
@@ -88,7 +87,7 @@ def stays(user_id: UserId) -> Check:
     aren't joined any more, so that it makes no join of itself."""
 
     def check(state: StateMap) -> None:
-        mine = state.get((MEMBER, user_id))
+        mine = state.get((event_types.MEMBER, user_id))
         if mine is None or mine.membership != "join":
             raise MembershipChanged
 

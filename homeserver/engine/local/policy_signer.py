@@ -23,12 +23,12 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, settle
 from federation.graph.building import EventDraft
 from federation.graph.policy_servers import (
-    POLICY_KEY,
     NotRecommended,
     PolicyServer,
     check_policy,
@@ -68,12 +68,12 @@ def policy_server(
     room: Room, view: RoomView, load: Callable[[EventId], Event]
 ) -> PolicyServer | None:
     """The policy server that a room uses by the state of a view. Raises NotLoaded."""
-    ref = view.state.get(POLICY_KEY)
+    ref = view.state.get(event_types.POLICY_KEY)
     if ref is None:
         return None
     staged = room.staged_events.get(ref.event_id)
     event = staged.event if staged else load(ref.event_id)
-    return policy_server_of({POLICY_KEY: event}.get, view.servers)
+    return policy_server_of({event_types.POLICY_KEY: event}.get, view.servers)
 
 
 class EventSigner:
@@ -85,7 +85,7 @@ class EventSigner:
 
     async def policy_of(self, room: Room, view: RoomView) -> PolicyServer | None:
         """The policy server that the room uses by a view of it."""
-        if POLICY_KEY not in view.state:
+        if event_types.POLICY_KEY not in view.state:
             return None
         load = self._rooms.memory.cached_event
         return await self._stager.loading(lambda: policy_server(room, view, load))
@@ -93,7 +93,7 @@ class EventSigner:
     async def require_no_signature(self, room: Room, draft: EventDraft) -> None:
         """Under the room's turn, before a draft is staged as it is. Raises PolicyServerChanged
         where it has to be signed first."""
-        if POLICY_KEY not in room.staged.state:
+        if event_types.POLICY_KEY not in room.staged.state:
             return
         if not needs_recommendation(draft.type, draft.state_key):
             return

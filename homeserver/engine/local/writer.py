@@ -23,6 +23,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import RoomVersion
@@ -145,7 +146,7 @@ class Writer:
     ) -> tuple[RoomId, list[Sent]]:
         """Makes a room: the first draft is its m.room.create. All in one unit, with the rows that
         `work`, called with the new room's ID, writes (an alias). Raises as `send` does."""
-        assert drafts[0].type == "m.room.create", "a room begins with its create event"
+        assert drafts[0].type == event_types.CREATE, "a room begins with its create event"
         await self._committer.wait_for_space()
         await self._committer.numbers.ready(2 * len(drafts) + 3)
         room, first = self.stager.new_room(version, drafts[0], room_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, assert_never
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, is_user_id
 from homeserver.engine.log.entries import (
@@ -285,7 +286,7 @@ def _add_correction(rows: CommitRows, one: CommitUnit) -> None:
 
 def _is_membership(change: StateChange) -> bool:
     kind, key = change.key
-    return kind == "m.room.member" and is_user_id(key)
+    return kind == event_types.MEMBER and is_user_id(key)
 
 
 def _change_row(nid: int, position: int, change: StateChange) -> StateChangeRow:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import immutables
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
 from homeserver import limits
@@ -257,7 +258,7 @@ class MemberCounts:
 
     def apply(self, old: StateMap, changes: Sequence[StateChange]) -> None:
         for change in changes:
-            if change.key[0] != "m.room.member":
+            if change.key[0] != event_types.MEMBER:
                 continue
             before = old.get(change.key)
             was = before.membership if before else None

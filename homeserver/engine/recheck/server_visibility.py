@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, server_of
 from federation.events.redaction import redact_event
@@ -30,7 +31,6 @@ from homeserver.engine.store import EngineStore
 from homeserver.rules.timeline.visibility import JOINED, WORLD_READABLE, server_may_see
 
 Order = tuple[int, int]
-_MEMBER = "m.room.member"
 
 
 class ServerVisibility:
@@ -176,7 +176,7 @@ class _Users:
         self.refs = current
 
     def _is_own(self, key: StateKey) -> bool:
-        return key[0] == _MEMBER and server_of(key[1]) == self._server
+        return key[0] == event_types.MEMBER and server_of(key[1]) == self._server
 
     def memberships(self, chain: Chain) -> set[str]:
         """Those of the server's users in the state that a chain leads to."""

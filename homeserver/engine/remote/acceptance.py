@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
@@ -266,7 +267,7 @@ class Acceptance:
 def _verdict_of_first(room: Room, event: Event) -> Verdict:
     """What names no parents can only be the create event of the room, which has one. Another one
     would bring a state without history and members: the start of a state reset."""
-    create = room.view.state.get(("m.room.create", ""))
+    create = room.view.state.get(event_types.CREATE_KEY)
     if create is not None and create.event_id == event.event_id:
         return Accepted()
     return Rejected(AuthFailure(AuthRule.STATE_WITHOUT_CREATE, "the event names no prev_events"))

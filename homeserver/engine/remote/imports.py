@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import immutables
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
@@ -374,7 +375,7 @@ def _given_state(
     servers = set()
     room_nid, position = place
     for (kind, user), ref in refs.items():
-        if kind != "m.room.member" or not ref.membership or user == joiner:
+        if kind != event_types.MEMBER or not ref.membership or user == joiner:
             continue
         server = server_of(user)
         if ref.membership == "join":

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import EventId, UserId
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
@@ -21,7 +22,6 @@ from homeserver.engine.rooms.snapshots import Chain, StateRef, held
 from homeserver.engine.store import EngineStore
 from homeserver.rules.timeline.visibility import (
     JOINED,
-    VISIBILITY_KEY,
     Moment,
     membership_of,
     visibility_of,
@@ -61,7 +61,9 @@ class Moments:
         """The history visibility of each of these states, by the number of the snapshot. One that
         isn't known hides."""
         chains = {chain[-1].nid: chain for one in around for chain in (one.before, one.after)}
-        refs = {nid: held(chain, VISIBILITY_KEY) for nid, chain in chains.items()}
+        refs = {
+            nid: held(chain, event_types.HISTORY_VISIBILITY_KEY) for nid, chain in chains.items()
+        }
         known = await self._rooms.events({ref.event_id for ref in refs.values() if ref})
 
         def visibility(ref: StateRef | None) -> str:
@@ -81,7 +83,7 @@ class Moments:
         visibilities = await self.visibilities(around.values())
 
         def moment(chain: Chain) -> Moment:
-            ref = held(chain, ("m.room.member", user_id))
+            ref = held(chain, (event_types.MEMBER, user_id))
             membership = membership_of(ref.membership if ref is not None else None)
             return Moment(visibilities[chain[-1].nid], membership)
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, server_of
 from federation.events.redaction import redact_event
@@ -30,7 +31,7 @@ from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateMap
 from homeserver.engine.store import EngineStore
 
-_LEVELS: Sequence[StateKey] = (("m.room.create", ""), ("m.room.power_levels", ""))
+_LEVELS: Sequence[StateKey] = (event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY)
 
 
 class RedactionOutcome(msgspec.Struct, frozen=True):
@@ -42,7 +43,7 @@ class RedactionOutcome(msgspec.Struct, frozen=True):
 
 def target_of(event: Event) -> EventId | None:
     """The event that a redaction is meant for; None for any other event."""
-    if event.type != "m.room.redaction" or event.is_state:
+    if event.type != event_types.REDACTION or event.is_state:
         return None
     return event.redacts
 

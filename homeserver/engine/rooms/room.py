@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import immutables
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import RoomVersion
@@ -198,7 +199,7 @@ class Room:
 
     def is_joined(self, user_id: UserId) -> bool:
         """Is a user, of any server, joined?"""
-        member = self.view.state.get(("m.room.member", user_id))
+        member = self.view.state.get((event_types.MEMBER, user_id))
         return member is not None and member.membership == "join"
 
     @property
@@ -254,7 +255,7 @@ class Room:
         """Keeps `joined_local` in step with committed changes."""
         for change in changes:
             kind, user = change.key
-            if kind == "m.room.member" and server_of(user) == own_server:
+            if kind == event_types.MEMBER and server_of(user) == own_server:
                 if change.membership == "join":
                     self.joined_local.add(UserId(user))
                 else:
@@ -355,7 +356,7 @@ def membership_counts(
     joined = invited = 0
     servers: dict[ServerName, int] = {}
     for (kind, user), ref in state.items():
-        if kind != "m.room.member":
+        if kind != event_types.MEMBER:
             continue
         if ref.membership == "join":
             joined += 1

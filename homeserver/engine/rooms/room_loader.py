@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
 
+from federation.events import event_types
 from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
@@ -109,7 +110,7 @@ class RoomLoader:
         return {
             UserId(user)
             for (kind, user), ref in state.items()
-            if kind == "m.room.member" and ref.membership == "join" and user.endswith(own)
+            if kind == event_types.MEMBER and ref.membership == "join" and user.endswith(own)
         }
 
     async def _load_chains(self, snapshots: Sequence[tuple[int, int]]) -> dict[int, Chain]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import orjson
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, InvalidIdentifier, UserId, parse_user_id
 from homeserver import limits
@@ -94,4 +95,4 @@ def build_edu(
         "message_id": message_id,
         "messages": by_user,
     }
-    return orjson.dumps({"edu_type": "m.direct_to_device", "content": content})
+    return orjson.dumps({"edu_type": event_types.DIRECT_TO_DEVICE, "content": content})

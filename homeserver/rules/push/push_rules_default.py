@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 
@@ -34,13 +35,13 @@ def _override(user_id: UserId) -> list[JsonObject]:
         _rule(
             "invite_for_me",
             [
-                _match("type", "m.room.member"),
+                _match("type", event_types.MEMBER),
                 _match("content.membership", "invite"),
                 _match("state_key", user_id),
             ],
             [_NOTIFY, _sound("default")],
         ),
-        _rule("member_event", [_match("type", "m.room.member")], []),
+        _rule("member_event", [_match("type", event_types.MEMBER)], []),
         _rule(
             "is_user_mention",
             [
@@ -62,12 +63,12 @@ def _override(user_id: UserId) -> list[JsonObject]:
         ),
         _rule(
             "tombstone",
-            [_match("type", "m.room.tombstone"), _match("state_key", "")],
+            [_match("type", event_types.TOMBSTONE), _match("state_key", "")],
             [_NOTIFY, _HIGHLIGHT],
         ),
         _rule("reaction", [_match("type", "m.reaction")], []),
         _rule(
-            "room.server_acl", [_match("type", "m.room.server_acl"), _match("state_key", "")], []
+            "room.server_acl", [_match("type", event_types.SERVER_ACL), _match("state_key", "")], []
         ),
         _rule(
             "suppress_edits",
@@ -89,16 +90,16 @@ def _underride() -> list[JsonObject]:
         _rule("call", [_match("type", "m.call.invite")], [_NOTIFY, _sound("ring")]),
         _rule(
             "encrypted_room_one_to_one",
-            [two_members, _match("type", "m.room.encrypted")],
+            [two_members, _match("type", event_types.ENCRYPTED)],
             [_NOTIFY, _sound("default")],
         ),
         _rule(
             "room_one_to_one",
-            [two_members, _match("type", "m.room.message")],
+            [two_members, _match("type", event_types.MESSAGE)],
             [_NOTIFY, _sound("default")],
         ),
-        _rule("message", [_match("type", "m.room.message")], [_NOTIFY]),
-        _rule("encrypted", [_match("type", "m.room.encrypted")], [_NOTIFY]),
+        _rule("message", [_match("type", event_types.MESSAGE)], [_NOTIFY]),
+        _rule("encrypted", [_match("type", event_types.ENCRYPTED)], [_NOTIFY]),
     ]
 
 

@@ -15,20 +15,23 @@ from typing import Any
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import StateKey
 
 _TEXTS: Sequence[tuple[str, StateKey, str]] = (
-    ("name", ("m.room.name", ""), "name"),
-    ("topic", ("m.room.topic", ""), "topic"),
-    ("canonical_alias", ("m.room.canonical_alias", ""), "alias"),
-    ("avatar_url", ("m.room.avatar", ""), "url"),
-    ("join_rule", ("m.room.join_rules", ""), "join_rule"),
-    ("room_type", ("m.room.create", ""), "type"),
+    ("name", event_types.NAME_KEY, "name"),
+    ("topic", event_types.TOPIC_KEY, "topic"),
+    ("canonical_alias", event_types.CANONICAL_ALIAS_KEY, "alias"),
+    ("avatar_url", event_types.AVATAR_KEY, "url"),
+    ("join_rule", event_types.JOIN_RULES_KEY, "join_rule"),
+    ("room_type", event_types.CREATE_KEY, "type"),
 )
-_GUESTS: StateKey = ("m.room.guest_access", "")
-_HISTORY: StateKey = ("m.room.history_visibility", "")
-NEEDED: Sequence[StateKey] = (*(key for _, key, _ in _TEXTS), _GUESTS, _HISTORY)
+NEEDED: Sequence[StateKey] = (
+    *(key for _, key, _ in _TEXTS),
+    event_types.GUEST_ACCESS_KEY,
+    event_types.HISTORY_VISIBILITY_KEY,
+)
 """The state that `describe` reads."""
 
 _SEARCHED = ("name", "topic", "canonical_alias")
@@ -48,8 +51,10 @@ def describe(
     entry: JsonObject = {
         "room_id": room_id,
         "num_joined_members": joined,
-        "world_readable": _text(contents, _HISTORY, "history_visibility") == "world_readable",
-        "guest_can_join": _text(contents, _GUESTS, "guest_access") == "can_join",
+        "world_readable": _text(contents, event_types.HISTORY_VISIBILITY_KEY, "history_visibility")
+        == "world_readable",
+        "guest_can_join": _text(contents, event_types.GUEST_ACCESS_KEY, "guest_access")
+        == "can_join",
     }
     for name, key, field in _TEXTS:
         if (found := _text(contents, key, field)) is not None:

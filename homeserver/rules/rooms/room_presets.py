@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomAlias, UserId
 from federation.events.room_versions import RoomVersion
@@ -36,31 +37,31 @@ STATE_DEFAULT = 50
 
 _PRESETS: Mapping[Preset, tuple[tuple[str, str, str], ...]] = {
     "private_chat": (
-        ("m.room.join_rules", "join_rule", "invite"),
-        ("m.room.history_visibility", "history_visibility", "shared"),
-        ("m.room.guest_access", "guest_access", "can_join"),
+        (event_types.JOIN_RULES, "join_rule", "invite"),
+        (event_types.HISTORY_VISIBILITY, "history_visibility", "shared"),
+        (event_types.GUEST_ACCESS, "guest_access", "can_join"),
     ),
     "trusted_private_chat": (
-        ("m.room.join_rules", "join_rule", "invite"),
-        ("m.room.history_visibility", "history_visibility", "shared"),
-        ("m.room.guest_access", "guest_access", "can_join"),
+        (event_types.JOIN_RULES, "join_rule", "invite"),
+        (event_types.HISTORY_VISIBILITY, "history_visibility", "shared"),
+        (event_types.GUEST_ACCESS, "guest_access", "can_join"),
     ),
     "public_chat": (
-        ("m.room.join_rules", "join_rule", "public"),
-        ("m.room.history_visibility", "history_visibility", "shared"),
-        ("m.room.guest_access", "guest_access", "forbidden"),
+        (event_types.JOIN_RULES, "join_rule", "public"),
+        (event_types.HISTORY_VISIBILITY, "history_visibility", "shared"),
+        (event_types.GUEST_ACCESS, "guest_access", "forbidden"),
     ),
 }
 
 _EVENT_LEVELS: Mapping[str, int] = {
-    "m.room.name": 50,
-    "m.room.avatar": 50,
-    "m.room.canonical_alias": 50,
-    "m.room.power_levels": 100,
-    "m.room.history_visibility": 100,
-    "m.room.server_acl": 100,
-    "m.room.encryption": 100,
-    "m.room.tombstone": 100,
+    event_types.NAME: 50,
+    event_types.AVATAR: 50,
+    event_types.CANONICAL_ALIAS: 50,
+    event_types.POWER_LEVELS: 100,
+    event_types.HISTORY_VISIBILITY: 100,
+    event_types.SERVER_ACL: 100,
+    event_types.ENCRYPTION: 100,
+    event_types.TOMBSTONE: 100,
 }
 
 
@@ -85,18 +86,18 @@ def build_room_drafts(room: NewRoom) -> list[EventDraft]:
     additional creators that are no user IDs.
     """
     drafts = [
-        _state(room, "m.room.create", build_create_content(room)),
+        _state(room, event_types.CREATE, build_create_content(room)),
         build_membership_draft(room, room.creator, "join"),
-        _state(room, "m.room.power_levels", build_power_levels(room)),
+        _state(room, event_types.POWER_LEVELS, build_power_levels(room)),
     ]
     if room.alias is not None:
-        drafts.append(_state(room, "m.room.canonical_alias", {"alias": room.alias}))
+        drafts.append(_state(room, event_types.CANONICAL_ALIAS, {"alias": room.alias}))
     drafts += _preset_drafts(room)
     drafts += [_initial_draft(room, wanted) for wanted in room.request.initial_state or ()]
     if room.request.name is not None:
-        drafts.append(_state(room, "m.room.name", {"name": room.request.name}))
+        drafts.append(_state(room, event_types.NAME, {"name": room.request.name}))
     if room.request.topic is not None:
-        drafts.append(_state(room, "m.room.topic", _topic_content(room.request.topic)))
+        drafts.append(_state(room, event_types.TOPIC, _topic_content(room.request.topic)))
     return drafts
 
 
@@ -132,7 +133,7 @@ def build_power_levels(room: NewRoom) -> JsonObject:
         users.update(dict.fromkeys(room.invitees, CREATOR_LEVEL))
     events = dict(_EVENT_LEVELS)
     if privileged:
-        events["m.room.tombstone"] = TOMBSTONE_LEVEL_PRIVILEGED
+        events[event_types.TOMBSTONE] = TOMBSTONE_LEVEL_PRIVILEGED
     content: JsonObject = {
         "users": users,
         "users_default": 0,
@@ -153,13 +154,13 @@ def build_power_levels(room: NewRoom) -> JsonObject:
 
 def _keep_tombstone_guarded(room: NewRoom, content: JsonObject) -> None:
     asked = (room.request.power_level_content_override or {}).get("events")
-    if isinstance(asked, dict) and "m.room.tombstone" in asked:
+    if isinstance(asked, dict) and event_types.TOMBSTONE in asked:
         return
     events, default = content["events"], content["state_default"]
     if not isinstance(events, dict) or not isinstance(default, int):
         return  # refused by the auth rules, with their reason
     level = max(TOMBSTONE_LEVEL_PRIVILEGED, default + STATE_DEFAULT)
-    content["events"] = {**events, "m.room.tombstone": level}
+    content["events"] = {**events, event_types.TOMBSTONE: level}
 
 
 def _check_creators_unlisted(room: NewRoom, content: JsonObject) -> None:
@@ -184,13 +185,13 @@ def _preset_drafts(room: NewRoom) -> list[EventDraft]:
 
 
 def _initial_draft(room: NewRoom, wanted: InitialState) -> EventDraft:
-    if wanted.type == "m.room.create":
+    if wanted.type == event_types.CREATE:
         raise _invalid_state("initial_state can't hold another m.room.create")
-    if wanted.type == "m.room.member" and wanted.state_key != room.creator:
+    if wanted.type == event_types.MEMBER and wanted.state_key != room.creator:
         raise _invalid_state("initial_state can't set other users' membership: use `invite`")
-    if wanted.type == "m.room.redaction":
+    if wanted.type == event_types.REDACTION:
         raise _invalid_state("m.room.redaction isn't a state event")
-    is_member = wanted.type == "m.room.member"
+    is_member = wanted.type == event_types.MEMBER
     content = without_authoriser(wanted.content) if is_member else wanted.content
     return EventDraft(
         type=wanted.type, sender=room.creator, content=content, state_key=wanted.state_key
@@ -202,7 +203,9 @@ def build_membership_draft(room: NewRoom, user_id: UserId, membership: str) -> E
     content: JsonObject = {"membership": membership, **room.profiles.get(user_id, {})}
     if membership == "invite" and room.request.is_direct:
         content["is_direct"] = True
-    return EventDraft(type="m.room.member", sender=room.creator, content=content, state_key=user_id)
+    return EventDraft(
+        type=event_types.MEMBER, sender=room.creator, content=content, state_key=user_id
+    )
 
 
 def _topic_content(topic: str) -> JsonObject:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, UserId, server_of
@@ -24,24 +25,21 @@ from federation.graph.building import EventDraft
 from homeserver.rules.rooms.room_presets import CREATOR_LEVEL, TOMBSTONE_LEVEL_PRIVILEGED
 
 _CARRIED = (
-    "m.room.server_acl",
-    "m.room.encryption",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.guest_access",
-    "m.room.history_visibility",
-    "m.room.join_rules",
+    event_types.SERVER_ACL,
+    event_types.ENCRYPTION,
+    event_types.NAME,
+    event_types.AVATAR,
+    event_types.TOPIC,
+    event_types.GUEST_ACCESS,
+    event_types.HISTORY_VISIBILITY,
+    event_types.JOIN_RULES,
 )
-_CREATE = ("m.room.create", "")
-_POWER_LEVELS = ("m.room.power_levels", "")
-_CANONICAL_ALIAS = ("m.room.canonical_alias", "")
 
 CARRIED_KEYS: Sequence[StateKey] = (
     *((name, "") for name in _CARRIED),
-    _CREATE,
-    _POWER_LEVELS,
-    _CANONICAL_ALIAS,
+    event_types.CREATE_KEY,
+    event_types.POWER_LEVELS_KEY,
+    event_types.CANONICAL_ALIAS_KEY,
 )
 """The state of the old room that the new one follows from."""
 
@@ -64,8 +62,8 @@ class Upgrade:
 def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
     """The events of the new room, in order."""
     drafts = [
-        _draft(upgrade, "m.room.create", _create_content(upgrade)),
-        EventDraft("m.room.member", upgrade.user_id, upgrade.member, state_key=upgrade.user_id),
+        _draft(upgrade, event_types.CREATE, _create_content(upgrade)),
+        EventDraft(event_types.MEMBER, upgrade.user_id, upgrade.member, state_key=upgrade.user_id),
     ]
     drafts += [
         _draft(upgrade, name, upgrade.state[(name, "")].content)
@@ -73,8 +71,8 @@ def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
         if (name, "") in upgrade.state
     ]
     if alias := _local_alias(upgrade):
-        drafts.append(_draft(upgrade, "m.room.canonical_alias", alias))
-    drafts.append(_draft(upgrade, "m.room.power_levels", _power_levels(upgrade)))
+        drafts.append(_draft(upgrade, event_types.CANONICAL_ALIAS, alias))
+    drafts.append(_draft(upgrade, event_types.POWER_LEVELS, _power_levels(upgrade)))
     return drafts
 
 
@@ -96,7 +94,7 @@ def build_closed_levels(power_levels: JsonObject) -> JsonObject:
 
 
 def _create_content(upgrade: Upgrade) -> JsonObject:
-    old = upgrade.state[_CREATE]
+    old = upgrade.state[event_types.CREATE_KEY]
     predecessor: JsonObject = {"room_id": old.room_id}
     if upgrade.tombstone is not None:
         predecessor["event_id"] = upgrade.tombstone
@@ -112,7 +110,7 @@ def _create_content(upgrade: Upgrade) -> JsonObject:
 
 
 def _power_levels(upgrade: Upgrade) -> JsonObject:
-    event = upgrade.state.get(_POWER_LEVELS)
+    event = upgrade.state.get(event_types.POWER_LEVELS_KEY)
     old = {} if event is None else event.content
     content = _read(old, upgrade.old_version)
     users: dict[str, int] = dict(content.get("users", {}))
@@ -121,10 +119,10 @@ def _power_levels(upgrade: Upgrade) -> JsonObject:
             users.pop(creator, None)
         events = dict(content.get("events", {}))
         least = content.get("state_default", LEVEL_DEFAULTS["state_default"]) + 1
-        tombstone = max(events.get("m.room.tombstone", 0), TOMBSTONE_LEVEL_PRIVILEGED, least)
-        content["events"] = {**events, "m.room.tombstone": tombstone}
+        tombstone = max(events.get(event_types.TOMBSTONE, 0), TOMBSTONE_LEVEL_PRIVILEGED, least)
+        content["events"] = {**events, event_types.TOMBSTONE: tombstone}
     else:
-        power = PowerLevels(upgrade.state[_CREATE], event, upgrade.old_version)
+        power = PowerLevels(upgrade.state[event_types.CREATE_KEY], event, upgrade.old_version)
         level = power.user(upgrade.user_id)
         users[upgrade.user_id] = level if isinstance(level, int) else CREATOR_LEVEL
         users |= {
@@ -156,7 +154,7 @@ def _read(old: JsonObject, version: RoomVersion) -> JsonObject:
 
 def _local_alias(upgrade: Upgrade) -> JsonObject | None:
     """The canonical alias, if it is one of ours, since ours move with the room."""
-    event = upgrade.state.get(_CANONICAL_ALIAS)
+    event = upgrade.state.get(event_types.CANONICAL_ALIAS_KEY)
     alias = None if event is None else event.content.get("alias")
     if isinstance(alias, str) and alias.endswith(f":{server_of(upgrade.user_id)}"):
         return {"alias": alias}

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Protocol
 
+from federation.events import event_types
 from federation.events.ids import EventId, StateKey, UserId
 
 HEROES = 5
@@ -69,7 +70,7 @@ def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[Us
     present: list[tuple[int, str]] = []
     gone: list[tuple[int, str]] = []
     for key, ref in state.items():
-        if key[0] == "m.room.member":
+        if key[0] == event_types.MEMBER:
             there = ref.membership == "join" or ref.membership == "invite"
             (present if there else gone).append((ref.nid, key[1]))
     chosen = nsmallest(count, present)
@@ -81,6 +82,6 @@ def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[Us
 def changes_summary(changes: Iterable[tuple[int, Change]]) -> bool:
     """Do any of these changes concern a room's summary?"""
     return any(
-        change.key[0] in ("m.room.member", "m.room.name", "m.room.canonical_alias")
+        change.key[0] in (event_types.MEMBER, event_types.NAME, event_types.CANONICAL_ALIAS)
         for _, change in changes
     )

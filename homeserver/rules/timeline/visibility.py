@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-VISIBILITY_KEY = ("m.room.history_visibility", "")
 WORLD_READABLE, SHARED, INVITED, JOINED = "world_readable", "shared", "invited", "joined"
 
 _VISIBILITIES = frozenset((WORLD_READABLE, SHARED, INVITED, JOINED))

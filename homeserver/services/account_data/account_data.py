@@ -24,6 +24,7 @@ from homeserver import limits
 from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
 from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
 from homeserver.rules.encryption.device_keys import check_text
+from homeserver.rules.ephemeral.receipts import FULLY_READ
 from homeserver.services.engine_ports import UnitLog
 from homeserver.services.push.push_rules import PushRules
 from homeserver.storage.account_data import account_data as store
@@ -31,7 +32,7 @@ from homeserver.storage.account_data.account_data import AccountData
 from homeserver.storage.database import Connection, Database
 
 PUSH_RULES = "m.push_rules"
-_SERVER_MANAGED = frozenset({"m.fully_read", PUSH_RULES})
+_SERVER_MANAGED = frozenset({FULLY_READ, PUSH_RULES})
 TAGS = "m.tag"
 DIRECT = "m.direct"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
@@ -124,7 +125,7 @@ async def build_device_list_update(
         content["deleted"] = True
     else:
         content["keys"] = stored
-    return {"edu_type": "m.device_list_update", "content": content}
+    return {"edu_type": event_types.DEVICE_LIST_UPDATE, "content": content}
 
 
 async def build_signing_key_update(connection: Connection, user_id: UserId) -> JsonObject:
@@ -134,4 +135,4 @@ async def build_signing_key_update(connection: Connection, user_id: UserId) -> J
     for usage in (MASTER, SELF_SIGNING):
         if usage in found:
             content[f"{usage}_key"] = found[usage]
-    return {"edu_type": "m.signing_key_update", "content": content}
+    return {"edu_type": event_types.SIGNING_KEY_UPDATE, "content": content}

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomId, StateKey, UserId
 from homeserver import limits
@@ -37,9 +37,6 @@ from homeserver.rules.encryption.device_list_changes import (
 from homeserver.services.engine_ports import StateRooms, UserRooms
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.encryption import cross_signing, device_lists, keys
-
-_MEMBER = "m.room.member"
-_ENCRYPTION: StateKey = ("m.room.encryption", "")
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -151,7 +148,7 @@ def _kept(state: Mapping[StateKey, StateRef]) -> set[UserId]:
     return {
         UserId(key[1])
         for key, ref in state.items()
-        if key[0] == _MEMBER and ref.membership in (JOIN, INVITE)
+        if key[0] == event_types.MEMBER and ref.membership in (JOIN, INVITE)
     }
 
 
@@ -167,9 +164,9 @@ def _list_change(room_id: RoomId, change: StateChange) -> ListChange | None:
     name).
     """
     kind, key = change.key
-    if change.key == _ENCRYPTION and change.event_id is not None:
+    if change.key == event_types.ENCRYPTION_KEY and change.event_id is not None:
         return EncryptionChange(room_id)
-    if kind != _MEMBER or change.former == change.membership:
+    if kind != event_types.MEMBER or change.former == change.membership:
         return None
     return MembershipChange(room_id, UserId(key), change.membership, change.former, change.event_id)
 

@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from federation.ports import Clock, UserDevices
@@ -202,7 +202,7 @@ class RemoteDevices:
             if not isinstance(entry, EventEntry | StateEntry):
                 continue
             for change in entry.changes:
-                if change.key[0] == "m.room.member" and change.membership != "join":
+                if change.key[0] == event_types.MEMBER and change.membership != "join":
                     self._departed.add(UserId(change.key[1]))
                     self._wakeup.set()
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.ports import Clock
 from homeserver import limits
@@ -122,7 +123,7 @@ class Typing:
             if isinstance(entry, EventEntry) and not entry.event.is_state:
                 self.stop(entry.room_id, entry.event.sender, is_ours=entry.to_federate)
             for change in entry.changes:
-                if change.key[0] == "m.room.member" and change.membership != "join":
+                if change.key[0] == event_types.MEMBER and change.membership != "join":
                     self.stop(entry.room_id, UserId(change.key[1]))
 
     def stop(self, room_id: RoomId, user_id: UserId, *, is_ours: bool = False) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
     InvalidIdentifier,
@@ -39,9 +40,6 @@ from homeserver.errors import MatrixError
 from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
 from homeserver.rules.rooms.room_requests import build_alias
 from homeserver.services.rooms.room_access import (
-    CANONICAL_ALIAS,
-    CREATE,
-    POWER_LEVELS,
     RoomAccess,
     RoomContext,
 )
@@ -171,11 +169,15 @@ class Directory:
         if room is None or user_id not in room.joined_local:
             return False
         power = await self._power(room)
-        return power.user(user_id) >= power.event(CANONICAL_ALIAS[0], is_state=True)
+        return power.user(user_id) >= power.event(event_types.CANONICAL_ALIAS, is_state=True)
 
     async def _power(self, room: Room) -> PowerLevels:
-        found = await self._engine.rooms.state_events(room.view.state, [CREATE, POWER_LEVELS])
-        return PowerLevels(found.get(CREATE), found.get(POWER_LEVELS), room.version)
+        found = await self._engine.rooms.state_events(
+            room.view.state, [event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY]
+        )
+        return PowerLevels(
+            found.get(event_types.CREATE_KEY), found.get(event_types.POWER_LEVELS_KEY), room.version
+        )
 
     async def _forget_canonical(self, user_id: UserId, room_id: RoomId, alias: RoomAlias) -> None:
         room = await self._engine.rooms.get(room_id)
@@ -184,15 +186,17 @@ class Directory:
         content = without_alias(await self._canonical(room), alias)
         if content is None:
             return
-        draft = EventDraft(CANONICAL_ALIAS[0], user_id, content, state_key="")
+        draft = EventDraft(event_types.CANONICAL_ALIAS, user_id, content, state_key="")
         try:
             await self._engine.writer.send(room_id, draft)
         except MatrixError as error:  # the alias is gone already; updating the event is optional
             log.info("canonical alias of %s is kept: %s", room_id, error)
 
     async def _canonical(self, room: Room) -> JsonObject:
-        found = await self._engine.rooms.state_events(room.view.state, [CANONICAL_ALIAS])
-        event = found.get(CANONICAL_ALIAS)
+        found = await self._engine.rooms.state_events(
+            room.view.state, [event_types.CANONICAL_ALIAS_KEY]
+        )
+        event = found.get(event_types.CANONICAL_ALIAS_KEY)
         return {} if event is None else event.content
 
     async def aliases(self, user_id: UserId, room_id: RoomId) -> list[RoomAlias]:

@@ -15,12 +15,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from federation.events import event_types
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
 from homeserver.engine.log.entries import EventEntry, StateEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.errors import MatrixError
-from homeserver.services.rooms.room_access import GUEST_ACCESS, RoomAccess
+from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database, DatabaseUnavailable
 
@@ -49,7 +50,7 @@ class GuestStays:
         for placed in batch:
             entry = placed.entry
             if isinstance(entry, EventEntry | StateEntry) and any(
-                change.key == GUEST_ACCESS for change in entry.changes
+                change.key == event_types.GUEST_ACCESS_KEY for change in entry.changes
             ):
                 if self._due is not None:
                     self._due.add(entry.room_id)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
@@ -24,7 +25,7 @@ from homeserver.engine.local import membership_checks
 from homeserver.engine.local.membership_checks import MembershipChanged
 from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, without_authoriser
-from homeserver.services.rooms.membership import MEMBER, MemberDirectory, Membership, parse_user
+from homeserver.services.rooms.membership import MemberDirectory, Membership, parse_user
 from homeserver.services.rooms.room_access import (
     NOT_IN_ROOM,
     RoomAccess,
@@ -58,7 +59,7 @@ class MemberState:
         membership = content.get("membership")
         if not isinstance(membership, str):
             raise errors.bad_json("m.room.member needs `membership`, a string")
-        draft = EventDraft(MEMBER, sender, content, state_key=target)
+        draft = EventDraft(event_types.MEMBER, sender, content, state_key=target)
         if membership == "invite" and target != sender:
             await self._access.joined(sender, room_id)
             return await self._membership.send_invite(room_id, draft)
@@ -114,12 +115,12 @@ class MemberState:
         room = await self._engine.rooms.get(room_id)
         if room is None or user_id not in room.joined_local:
             return
-        key = (MEMBER, str(user_id))
+        key = (event_types.MEMBER, str(user_id))
         event = (await self._engine.rooms.state_events(room.view.state, [key]))[key]
         profile = await self._people.profile_keys(user_id)
         kept = {name: value for name, value in event.content.items() if name not in _NOT_KEPT}
         content = {**kept, **profile, "membership": "join"}
         if content != event.content:
-            draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+            draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
             check = membership_checks.replaces(user_id, event.event_id)
             await self._engine.writer.send(room_id, draft, check=check)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
     EventId,
@@ -39,7 +40,6 @@ from homeserver import errors, limits
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.local import membership_checks
 from homeserver.engine.local.authorisers import find_authoriser, restricted_to
-from homeserver.engine.local.membership_checks import MEMBER
 from homeserver.engine.local.writer import Check, Writer
 from homeserver.engine.rooms.rooms import Room
 from homeserver.errors import MatrixError
@@ -52,7 +52,7 @@ from homeserver.services.rooms.room_access import (
     is_resident,
 )
 
-__all__ = ["MEMBER", "MemberDirectory", "Membership"]
+__all__ = ["MemberDirectory", "Membership"]
 
 log = logging.getLogger("freehold.membership")
 
@@ -163,7 +163,7 @@ class Membership:
             "membership": "invite",
         }
         return await self.send_invite(
-            room_id, EventDraft(MEMBER, sender, content, state_key=target)
+            room_id, EventDraft(event_types.MEMBER, sender, content, state_key=target)
         )
 
     async def send_invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
@@ -251,14 +251,14 @@ class Membership:
             if authoriser is None:
                 raise errors.forbidden("Nobody in this room can let you in without an invite")
             content[AUTHORISER] = authoriser
-        draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+        draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
         check = membership_checks.joins(user_id)
         await self._engine.writer.send(room.room_id, draft, check=check)
 
     async def _needs_authoriser(self, user_id: UserId, room: Room) -> bool:
         """Returns whether the user joins by a restricted rule. Raises 403 M_FORBIDDEN if they meet
         none of its conditions."""
-        mine = room.view.state.get((MEMBER, user_id))
+        mine = room.view.state.get((event_types.MEMBER, user_id))
         if mine is not None and mine.membership in ("invite", "join", "ban"):
             return False
         allowed = await restricted_to(self._engine.rooms, room)
@@ -311,7 +311,7 @@ class Membership:
         }
         room = await self._engine.rooms.get(room_id)
         if is_resident(room):
-            draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+            draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
             await self._engine.writer.send(room_id, draft)
             return
         before = (await self._engine.memberships.of(user_id)).get(room_id)
@@ -398,12 +398,12 @@ class Membership:
         check: Check | None = None,
     ) -> None:
         await self._access.joined(sender, room_id)
-        draft = EventDraft(MEMBER, sender, content, state_key=target)
+        draft = EventDraft(event_types.MEMBER, sender, content, state_key=target)
         await self._engine.writer.send(room_id, draft, check=check)
 
 
 async def _leave_here(
     writer: Writer, user_id: UserId, room_id: RoomId, content: JsonObject
 ) -> None:
-    draft = EventDraft(MEMBER, user_id, content, state_key=user_id)
+    draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
     await writer.send(room_id, draft, check=membership_checks.leaves(user_id))

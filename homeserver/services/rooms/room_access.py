@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import errors, limits
 from homeserver.engine.followers.memberships import Memberships
@@ -22,14 +23,6 @@ from homeserver.engine.local.writer import Writer
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.errors import MatrixError
-
-REDACTION = "m.room.redaction"
-CREATE: StateKey = ("m.room.create", "")
-JOIN_RULES: StateKey = ("m.room.join_rules", "")
-POWER_LEVELS: StateKey = ("m.room.power_levels", "")
-CANONICAL_ALIAS: StateKey = ("m.room.canonical_alias", "")
-GUEST_ACCESS: StateKey = ("m.room.guest_access", "")
-HISTORY_VISIBILITY: StateKey = ("m.room.history_visibility", "")
 
 NOT_IN_ROOM = "You aren't a member of this room"
 
@@ -59,7 +52,7 @@ class ReadableRoom:
 def is_resident(room: Room | None) -> bool:
     """Returns whether this server holds the room's current state: it has joined users, or no user
     is left anywhere. (Of a room that we left, or were only invited to, other servers know more.)"""
-    if room is None or CREATE not in room.view.state:
+    if room is None or event_types.CREATE_KEY not in room.view.state:
         return False
     return bool(room.joined_local) or not room.joined_servers
 
@@ -83,7 +76,9 @@ class RoomAccess:
         room = await self._rooms.get(room_id)
         if room is None:
             return False
-        event = (await self._rooms.state_events(room.view.state, [GUEST_ACCESS])).get(GUEST_ACCESS)
+        event = (
+            await self._rooms.state_events(room.view.state, [event_types.GUEST_ACCESS_KEY])
+        ).get(event_types.GUEST_ACCESS_KEY)
         return event is not None and event.content.get("guest_access") == "can_join"
 
     async def readable(self, user_id: UserId, room_id: RoomId) -> ReadableRoom:
@@ -99,8 +94,10 @@ class RoomAccess:
         return ReadableRoom(room, await self._last_seen(room, user_id, mine.event_id), False)
 
     async def _is_world_readable(self, room: Room) -> bool:
-        found = await self._rooms.state_events(room.view.state, [HISTORY_VISIBILITY])
-        event = found.get(HISTORY_VISIBILITY)
+        found = await self._rooms.state_events(
+            room.view.state, [event_types.HISTORY_VISIBILITY_KEY]
+        )
+        event = found.get(event_types.HISTORY_VISIBILITY_KEY)
         return event is not None and event.content.get("history_visibility") == "world_readable"
 
     async def _last_seen(
@@ -112,7 +109,7 @@ class RoomAccess:
             state = await self._rooms.state_after(room, ended[1])
             if state is not None:
                 return state
-        ref = room.view.state.get(("m.room.member", user_id))
+        ref = room.view.state.get((event_types.MEMBER, user_id))
         return await self._last_seen_by_events(room, user_id, ref.event_id if ref else latest)
 
     async def _last_seen_by_events(
@@ -122,7 +119,7 @@ class RoomAccess:
         leads further back."""
         for _ in range(limits.MEMBERSHIP_STEPS):
             before = await self._rooms.state_before(room, left)
-            previous = None if before is None else before.get(("m.room.member", user_id))
+            previous = None if before is None else before.get((event_types.MEMBER, user_id))
             if previous is None:
                 break
             if previous.membership == "join":

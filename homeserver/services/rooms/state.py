@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.graph.building import EventDraft
@@ -27,11 +28,8 @@ from homeserver.rules.sync.sync_tokens import Point, SyncToken
 from homeserver.rules.timeline.visibility import may_see
 from homeserver.services.rooms.directory import Directory
 from homeserver.services.rooms.member_state import MemberState
-from homeserver.services.rooms.membership import MEMBER
 from homeserver.services.rooms.room_access import (
-    CANONICAL_ALIAS,
     NOT_IN_ROOM,
-    REDACTION,
     RoomAccess,
     RoomContext,
     as_forbidden,
@@ -123,7 +121,7 @@ class State:
             [
                 ref.event_id
                 for key, ref in state.items()
-                if key[0] == MEMBER and wants(ref.membership)
+                if key[0] == event_types.MEMBER and wants(ref.membership)
             ]
         )
 
@@ -156,7 +154,7 @@ class State:
         joined = {
             key[1]: ref.event_id
             for key, ref in room.view.state.items()
-            if key[0] == MEMBER and ref.membership == "join"
+            if key[0] == event_types.MEMBER and ref.membership == "join"
         }
         client = await self._engine.rooms.client_events(joined.values())
         return {user: _profile(client[event_id]) for user, event_id in joined.items()}
@@ -173,14 +171,14 @@ class State:
         """Sets a piece of state; if an equal one is set already, its event ID is returned. Raises
         403 M_FORBIDDEN, 400 M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON, 413 M_TOO_LARGE."""
         event_type, state_key = key
-        if event_type == MEMBER:
+        if event_type == event_types.MEMBER:
             return await self._members.put(user_id, room_id, state_key, content)
-        if key == CANONICAL_ALIAS:
+        if key == event_types.CANONICAL_ALIAS_KEY:
             room = await self._engine.rooms.get(room_id)
             if room is None or user_id not in room.joined_local:
                 raise errors.forbidden(NOT_IN_ROOM)
             await self._directory.check_canonical(room_id, content)
-        if event_type == REDACTION:
+        if event_type == event_types.REDACTION:
             raise errors.invalid_param("m.room.redaction isn't a state event")
         draft = EventDraft(event_type, user_id, content, state_key=state_key)
         try:

@@ -15,15 +15,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from federation.events import event_types
 from federation.events.ids import RoomId, StateKey, UserId
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import MatrixError
 
 log = logging.getLogger("freehold.upgrades")
-
-_CREATE: StateKey = ("m.room.create", "")
-_TOMBSTONE: StateKey = ("m.room.tombstone", "")
 
 
 Move: TypeAlias = Callable[[UserId, RoomId, RoomId], Awaitable[None]]
@@ -47,11 +45,11 @@ class Successions:
             log.info("%s keeps their settings of %s there: %s", user_id, old, error)
 
     async def _predecessor(self, room_id: RoomId) -> RoomId | None:
-        named = await self._named(room_id, _CREATE, "predecessor")
+        named = await self._named(room_id, event_types.CREATE_KEY, "predecessor")
         old = named.get("room_id") if isinstance(named, dict) else None
         if not isinstance(old, str):
             return None
-        replacement = await self._named(RoomId(old), _TOMBSTONE, "replacement_room")
+        replacement = await self._named(RoomId(old), event_types.TOMBSTONE_KEY, "replacement_room")
         return RoomId(old) if replacement == room_id else None
 
     async def _named(self, room_id: RoomId, key: StateKey, name: str) -> object:

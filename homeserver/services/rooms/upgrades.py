@@ -18,8 +18,9 @@ import logging
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import RoomId, StateKey, UserId
+from federation.events.ids import RoomId, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
@@ -38,14 +39,11 @@ from homeserver.rules.rooms.room_upgrades import (
     build_upgrade_drafts,
 )
 from homeserver.services.rooms.membership import MemberDirectory
-from homeserver.services.rooms.room_access import CREATE, POWER_LEVELS, RoomAccess, RoomContext
+from homeserver.services.rooms.room_access import RoomAccess, RoomContext
 from homeserver.storage.database import Connection
 from homeserver.storage.rooms import directory as aliases
 
 log = logging.getLogger("freehold.upgrades")
-
-_TOMBSTONE = "m.room.tombstone"
-_TOMBSTONE_KEY: StateKey = (_TOMBSTONE, "")
 
 
 class Upgrades:
@@ -71,8 +69,10 @@ class Upgrades:
         room = await self._access.joined(user_id, room_id)
         version = choose_version(new_version, room.version)
         state = await self._engine.rooms.state_events(room.view.state, CARRIED_KEYS)
-        power = PowerLevels(state[CREATE], state.get(POWER_LEVELS), room.version)
-        if power.user(user_id) < power.event(_TOMBSTONE, is_state=True):
+        power = PowerLevels(
+            state[event_types.CREATE_KEY], state.get(event_types.POWER_LEVELS_KEY), room.version
+        )
+        if power.user(user_id) < power.event(event_types.TOMBSTONE, is_state=True):
             raise errors.forbidden("You can't upgrade this room")
         made = await self._made_before(user_id, room, version)
         if made is not None:
@@ -112,15 +112,17 @@ class Upgrades:
         self, user_id: UserId, room: Room, version: RoomVersion
     ) -> RoomId | None:
         """Returns the room of that version with which the user has replaced this one, if any."""
-        found = await self._engine.rooms.state_events(room.view.state, [_TOMBSTONE_KEY])
-        tombstone = found.get(_TOMBSTONE_KEY)
+        found = await self._engine.rooms.state_events(room.view.state, [event_types.TOMBSTONE_KEY])
+        tombstone = found.get(event_types.TOMBSTONE_KEY)
         named = None if tombstone is None else tombstone.content.get("replacement_room")
         if tombstone is None or tombstone.sender != user_id or not isinstance(named, str):
             return None
         made = await self._engine.rooms.get(RoomId(named))
-        if made is None or made.version != version or CREATE not in made.view.state:
+        if made is None or made.version != version or event_types.CREATE_KEY not in made.view.state:
             return None
-        create = (await self._engine.rooms.state_events(made.view.state, [CREATE]))[CREATE]
+        create = (await self._engine.rooms.state_events(made.view.state, [event_types.CREATE_KEY]))[
+            event_types.CREATE_KEY
+        ]
         predecessor = create.content.get("predecessor")
         is_of_this = isinstance(predecessor, dict) and predecessor.get("room_id") == room.room_id
         return made.room_id if is_of_this and create.sender == user_id else None
@@ -136,9 +138,9 @@ class Upgrades:
         return replacement
 
     async def _close(self, upgrade: Upgrade, old: RoomId) -> None:
-        levels = upgrade.state.get(POWER_LEVELS)
+        levels = upgrade.state.get(event_types.POWER_LEVELS_KEY)
         closed = build_closed_levels({} if levels is None else levels.content)
-        draft = EventDraft(POWER_LEVELS[0], upgrade.user_id, closed, state_key="")
+        draft = EventDraft(event_types.POWER_LEVELS, upgrade.user_id, closed, state_key="")
         try:
             await self._engine.writer.send(old, draft)
         except MatrixError as error:
@@ -150,4 +152,4 @@ def _tombstone(user_id: UserId, replacement: RoomId) -> EventDraft:
         "body": "This room has been replaced",
         "replacement_room": replacement,
     }
-    return EventDraft(_TOMBSTONE, user_id, content, state_key="")
+    return EventDraft(event_types.TOMBSTONE, user_id, content, state_key="")

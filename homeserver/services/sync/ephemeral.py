@@ -15,15 +15,15 @@ from typing import Any
 
 import orjson
 
+from federation.events import event_types
 from federation.events.ids import UserId
+from homeserver.rules.ephemeral.receipts import PRIVATE
 from homeserver.storage.ephemeral.receipts import ReceiptRow
-
-PRIVATE = "m.read.private"
 
 
 def typing_event(user_ids: Collection[UserId]) -> bytes:
     """Returns an m.typing event."""
-    return orjson.dumps({"type": "m.typing", "content": {"user_ids": sorted(user_ids)}})
+    return orjson.dumps({"type": event_types.TYPING, "content": {"user_ids": sorted(user_ids)}})
 
 
 def receipt_events(receipts: Iterable[ReceiptRow], reader: UserId) -> list[bytes]:
@@ -36,7 +36,7 @@ def receipt_events(receipts: Iterable[ReceiptRow], reader: UserId) -> list[bytes
         if receipt.thread:
             data["thread_id"] = receipt.thread
         _place(contents, receipt, data)
-    return [orjson.dumps({"type": "m.receipt", "content": content}) for content in contents]
+    return [orjson.dumps({"type": event_types.RECEIPT, "content": content}) for content in contents]
 
 
 def _place(contents: list[dict[str, Any]], receipt: ReceiptRow, data: dict[str, Any]) -> None:

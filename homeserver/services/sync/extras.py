@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.events import event_types
 from federation.events.ids import RoomId
 from homeserver.rules.sync.sync_tokens import SyncToken
 from homeserver.services.ephemeral.typing import TypingToken
@@ -31,9 +32,9 @@ class SyncExtras:
     async def add(self, look: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         """Adds the data beside events to `plans`."""
         wanted = look.ask.filter.room.ephemeral
-        if wanted.allows_type("m.receipt"):
+        if wanted.allows_type(event_types.RECEIPT):
             await self._add_receipts(look, plans)
-        if wanted.allows_type("m.typing"):
+        if wanted.allows_type(event_types.TYPING):
             self._add_typing(look, plans, since)
         await self._add_account_data(look, plans)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import DeviceId, RoomId, UserId
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.log.entries import (
@@ -28,6 +29,7 @@ from homeserver.engine.log.entries import (
     ToDeviceEntry,
 )
 from homeserver.engine.log.tail import Placed
+from homeserver.rules.ephemeral.receipts import PRIVATE
 
 
 class RoomDelta(msgspec.Struct):
@@ -100,7 +102,7 @@ def _note_change(room: RoomDelta, placed: Placed) -> None:
         room.events = True
     for change in entry.changes:
         room.changes.append((placed.position, change))
-        if change.key[0] in ("m.room.member", "m.room.encryption"):
+        if change.key[0] in (event_types.MEMBER, event_types.ENCRYPTION):
             room.members = True
 
 
@@ -110,7 +112,7 @@ def _note_receipt(
     user_room = rooms.get(entry.room_id)
     if user_room is None or user_room.membership != "join":
         return
-    if entry.kind == "m.read.private" and entry.user_id != user_id:
+    if entry.kind == PRIVATE and entry.user_id != user_id:
         return
     _room(news, entry.room_id).receipts.append(entry)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from federation.ports import Clock
 from homeserver import limits
@@ -30,7 +31,6 @@ from homeserver.engine.log.log_history import mark_of
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync.filters import NO_FILTER, SyncFilter
 from homeserver.rules.sync.sync_tokens import SyncToken, format_sync
-from homeserver.rules.timeline.visibility import VISIBILITY_KEY
 from homeserver.services.account_data.ignored_users import IgnoredUsers
 from homeserver.services.sync import answers
 from homeserver.services.sync.answers import SyncResponse
@@ -325,6 +325,6 @@ class Sync:
 
 def _asked_of_all(room: Room) -> list[EventId]:
     """Returns the events that planning any room reads."""
-    keys = (VISIBILITY_KEY, *NAMING_KEYS)
+    keys = (event_types.HISTORY_VISIBILITY_KEY, *NAMING_KEYS)
     state = room.view.state
     return [ref.event_id for key in keys if (ref := state.get(key)) is not None]

@@ -22,6 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 import orjson
 
+from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
 from homeserver import errors
@@ -48,7 +49,6 @@ from homeserver.services.timeline.history_gaps import Backfill, HistoryGaps, Rea
 from homeserver.services.timeline.visibility import Visibility
 from homeserver.storage.logs import LOG
 
-_MEMBER = "m.room.member"
 _GONE = ("leave", "ban", "knock")
 
 
@@ -154,7 +154,7 @@ class History:
     ) -> bool:
         """Returns whether there may be more behind the end of a page, here or on other servers."""
         if len(found) == request.limit:
-            return not request.backwards or event_entry(found[-1]).event.type != "m.room.create"
+            return not request.backwards or event_entry(found[-1]).event.type != event_types.CREATE
         return await self._gaps.is_left(room, end, stop, backwards=request.backwards)
 
     async def _read(
@@ -206,7 +206,7 @@ class History:
         ids = [
             ref.event_id
             for sender in sorted(senders)
-            if (ref := state.get((_MEMBER, sender))) is not None
+            if (ref := state.get((event_types.MEMBER, sender))) is not None
         ]
         return list((await self._rooms.client_events(ids)).values())
 
@@ -315,7 +315,7 @@ class History:
             ref.event_id
             for key, ref in state.items()
             if wanted.allows_type(key[0])
-            and (not wanted.lazy_load_members or key[0] != _MEMBER or key[1] in senders)
+            and (not wanted.lazy_load_members or key[0] != event_types.MEMBER or key[1] in senders)
         ]
         return list((await self._rooms.client_events(ids)).values())
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
     DeviceId,
@@ -29,14 +30,10 @@ from homeserver import errors, limits
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.errors import MatrixError
 from homeserver.services.rooms.room_access import (
-    CREATE,
-    POWER_LEVELS,
     RoomAccess,
     RoomContext,
     as_forbidden,
 )
-
-_REDACTION = "m.room.redaction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class Timeline:
     async def send(self, request: SendRequest) -> EventId:
         """Sends an event; returns after its commit. Raises 403 M_FORBIDDEN, 413 M_TOO_LARGE, 400
         M_INVALID_PARAM for a transaction ID that is too long."""
-        if request.type == _REDACTION:
+        if request.type == event_types.REDACTION:
             return await self._send_redaction(request)
         draft = EventDraft(request.type, request.user_id, request.content)
         return await self._write(request, draft, f"send/{request.room_id}/{request.type}")
@@ -81,11 +78,13 @@ class Timeline:
             request.user_id,
             request.device_id,
             request.room_id,
-            _REDACTION,
+            event_types.REDACTION,
             content,
             request.transaction_id,
         )
-        return await self._redact(request, target, f"send/{request.room_id}/{_REDACTION}")
+        return await self._redact(
+            request, target, f"send/{request.room_id}/{event_types.REDACTION}"
+        )
 
     async def _redact(self, request: SendRequest, target: str, path: str) -> EventId:
         try:
@@ -93,7 +92,9 @@ class Timeline:
         except InvalidIdentifier as error:
             raise errors.invalid_param(f"{target[:300]!r} is no event ID") from error
         await self._check_may_redact(request, event_id)
-        draft = EventDraft(_REDACTION, request.user_id, request.content, redacts=event_id)
+        draft = EventDraft(
+            event_types.REDACTION, request.user_id, request.content, redacts=event_id
+        )
         return await self._write(request, draft, path)
 
     async def _check_may_redact(self, request: SendRequest, target: EventId) -> None:
@@ -103,8 +104,12 @@ class Timeline:
             known = None
         if known is not None and known.event.sender == request.user_id:
             return
-        state = await self._rooms.state_events(room.view.state, [CREATE, POWER_LEVELS])
-        power = PowerLevels(state.get(CREATE), state.get(POWER_LEVELS), room.version)
+        state = await self._rooms.state_events(
+            room.view.state, [event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY]
+        )
+        power = PowerLevels(
+            state.get(event_types.CREATE_KEY), state.get(event_types.POWER_LEVELS_KEY), room.version
+        )
         if power.user(request.user_id) >= power.redact:
             return
         if known is None:

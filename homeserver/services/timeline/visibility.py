@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import EventId, ServerName, StateKey, UserId
 from federation.events.redaction import redact_event
 from homeserver import limits
@@ -36,10 +37,8 @@ from homeserver.rules.timeline.visibility import (
     may_see,
     membership_of,
 )
-from homeserver.services.rooms.room_access import REDACTION
 from homeserver.services.timeline.client_events import Seen
 
-MEMBER = "m.room.member"
 _UNKNOWN = (Moment(JOINED, "leave"), Moment(JOINED, "leave"))
 _ALWAYS: Order = (2**62, 0)
 _NEVER: Order = (-(2**62), 0)
@@ -153,7 +152,11 @@ class Visibility:
 
         def may_see_replaced(event_id: EventId, place: Order) -> bool:
             event = known[event_id].event if event_id in known else None
-            if event and event.key == (MEMBER, user_id) and event.membership == "invite":
+            if (
+                event
+                and event.key == (event_types.MEMBER, user_id)
+                and event.membership == "invite"
+            ):
                 return True
             if event_id in places:
                 place = _order(places[event_id])
@@ -206,7 +209,7 @@ class Visibility:
         ended = await self._rooms.end_of_stay(room, user_id)
         if ended is not None and ended[1] is not None:
             return await self._stay_until(room, ended[0], ended[1])
-        ref = room.view.state.get((MEMBER, user_id))
+        ref = room.view.state.get((event_types.MEMBER, user_id))
         event_id = ref.event_id if ref is not None else user_room.event_id
         return await self._stay_by_events(room, event_id)
 
@@ -256,7 +259,7 @@ def is_released(entry: EventEntry) -> bool:
     event that only merges heads has no content for clients."""
     if entry.event.type == MERGE_TYPE and not entry.event.is_state:
         return False
-    return entry.event.type != REDACTION or entry.redacts is not None
+    return entry.event.type != event_types.REDACTION or entry.redacts is not None
 
 
 def _order(placed: Placed) -> Order:
@@ -265,5 +268,5 @@ def _order(placed: Placed) -> Order:
 
 def _membership(placed: Placed, user_id: UserId, before: Moment, after: Moment) -> str:
     event = event_entry(placed).event
-    own = event.key == (MEMBER, user_id) if event.is_state else False
+    own = event.key == (event_types.MEMBER, user_id) if event.is_state else False
     return after.membership if own else before.membership

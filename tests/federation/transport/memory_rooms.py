@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
@@ -16,7 +16,6 @@ from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
 from federation.graph.building import EventDraft, build_event
 from federation.graph.policy_servers import (
-    POLICY_KEY,
     NotRecommended,
     PolicyServer,
     check_policy,
@@ -222,7 +221,11 @@ class MemoryRooms:
 
     async def policy_server(self, room_id: RoomId) -> PolicyServer | None:
         state = self._merged(self.head_ids.get(room_id, ()))
-        found = {key: self.events[one].event for key, one in state.items() if key == POLICY_KEY}
+        found = {
+            key: self.events[one].event
+            for key, one in state.items()
+            if key == event_types.POLICY_KEY
+        }
         return policy_server_of(found.get, await self.joined_servers(room_id))
 
     async def visible_to_server(

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from federation.events import canonical_json
+from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import EventTooLarge, InvalidEvent, parse_pdu
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateKey, UserId
@@ -40,13 +40,13 @@ T = TypeVar("T")
 _STRIPPED: Sequence[StateKey] = tuple(
     (name, "")
     for name in (
-        "m.room.create",
-        "m.room.name",
-        "m.room.avatar",
-        "m.room.topic",
-        "m.room.join_rules",
-        "m.room.canonical_alias",
-        "m.room.encryption",
+        event_types.CREATE,
+        event_types.NAME,
+        event_types.AVATAR,
+        event_types.TOPIC,
+        event_types.JOIN_RULES,
+        event_types.CANONICAL_ALIAS,
+        event_types.ENCRYPTION,
     )
 )
 """The part of the room that an invited user sees (spec: "Stripped state")."""
@@ -97,7 +97,7 @@ class RemoteMemberships:
         room = await self._entrance.rooms.get(room_id)
         if room is None:
             return 0
-        key = ("m.room.member", str(user_id))
+        key = (event_types.MEMBER, str(user_id))
         last = (await self._entrance.rooms.state_events(room.view.state, [key])).get(key)
         return 0 if last is None or last.sender != user_id else last.origin_server_ts + 1
 
@@ -159,7 +159,7 @@ class RemoteMemberships:
         return signed.event_id
 
     async def _stripped(self, room: Room, inviter: UserId) -> list[bytes]:
-        keys = [*_STRIPPED, ("m.room.member", str(inviter))]
+        keys = [*_STRIPPED, (event_types.MEMBER, str(inviter))]
         found = await self._entrance.rooms.state_events(room.view.state, keys)
         return [found[key].raw for key in keys if key in found]
 

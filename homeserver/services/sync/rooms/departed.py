@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey
 from homeserver import limits
 from homeserver.engine.followers.memberships import Memberships, UserRoom
@@ -34,8 +35,6 @@ from homeserver.services.sync.rooms.timelines import (
     Timelines,
 )
 from homeserver.services.timeline.client_events import Seen, allows
-
-_MEMBER = "m.room.member"
 
 
 class _Stay(msgspec.Struct, frozen=True):
@@ -87,7 +86,7 @@ class DepartedRooms:
             told = [one for one in changes if one[0] <= stay.position]
             chosen = await self._choose(ask, room, plan, stay, told)
         if user_room.event_id not in plan.timeline.ids or ask.use_state_after:
-            chosen[(_MEMBER, ask.user_id)] = user_room.event_id
+            chosen[(event_types.MEMBER, ask.user_id)] = user_room.event_id
         plan.state = list((await self._state.filtered(chosen, ask.filter.room.state)).values())
         return plan
 
@@ -126,7 +125,7 @@ class DepartedRooms:
         """Returns the state to send; takes events that would contradict it out of the plan's
         timeline.
         """
-        me: StateKey = (_MEMBER, ask.user_id)
+        me: StateKey = (event_types.MEMBER, ask.user_id)
         own: dict[StateKey, EventId] = {me: event_entry(stay.ended).event.event_id}
         if not plan.is_full:
             if not ask.use_state_after:
@@ -140,9 +139,9 @@ class DepartedRooms:
             return self._state.whole(room, moment)
         chosen = self._state.without_members(room, moment)
         for sender in {seen.entry.event.sender for seen in plan.timeline.events}:
-            event_id = moment.get((_MEMBER, sender))
+            event_id = moment.get((event_types.MEMBER, sender))
             if event_id is not None:
-                chosen[(_MEMBER, sender)] = event_id
+                chosen[(event_types.MEMBER, sender)] = event_id
         return chosen
 
     async def _stay(
@@ -155,7 +154,7 @@ class DepartedRooms:
         """Returns the reader's last time in the room, if the client is to be told of it."""
         if ask.since is None:
             return await self._last_stay(room, ended)
-        own = [one for one in changes if one[1].key == (_MEMBER, ask.user_id)]
+        own = [one for one in changes if one[1].key == (event_types.MEMBER, ask.user_id)]
         ends = [one for one in own if _is_end(one[1])]
         if not ends:
             return None

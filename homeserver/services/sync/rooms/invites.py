@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import RoomId, StateKey, UserId
@@ -23,15 +24,14 @@ from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import load_any
 from homeserver.services.timeline.client_events import json_list
 
-_MEMBER = "m.room.member"
 STRIPPED_KEYS: tuple[StateKey, ...] = (
-    ("m.room.create", ""),
-    ("m.room.name", ""),
-    ("m.room.avatar", ""),
-    ("m.room.topic", ""),
-    ("m.room.join_rules", ""),
-    ("m.room.canonical_alias", ""),
-    ("m.room.encryption", ""),
+    event_types.CREATE_KEY,
+    event_types.NAME_KEY,
+    event_types.AVATAR_KEY,
+    event_types.TOPIC_KEY,
+    event_types.JOIN_RULES_KEY,
+    event_types.CANONICAL_ALIAS_KEY,
+    event_types.ENCRYPTION_KEY,
 )
 
 
@@ -42,11 +42,11 @@ async def stripped_state(
     given = _pruned(user_room.stripped)
     if not given:
         given = await _from_room(rooms, room_id, user_room)
-    own = (_MEMBER, user_id)
+    own = (event_types.MEMBER, user_id)
     if not any((event["type"], event["state_key"]) == own for event in given):
         given.append(
             {
-                "type": _MEMBER,
+                "type": event_types.MEMBER,
                 "state_key": user_id,
                 "sender": user_room.sender,
                 "content": {"membership": user_room.membership},
@@ -61,7 +61,7 @@ async def _from_room(rooms: Rooms, room_id: RoomId, user_room: UserRoom) -> list
         return []
     state = room.view.state
     ids = [ref.event_id for key in STRIPPED_KEYS if (ref := state.get(key)) is not None]
-    sender = state.get((_MEMBER, user_room.sender))
+    sender = state.get((event_types.MEMBER, user_room.sender))
     if sender is not None:
         ids.append(sender.event_id)
     if user_room.event_id not in ids:

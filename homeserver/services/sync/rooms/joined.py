@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import EventId, StateKey, UserId
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.log.entries import StateChange
@@ -25,8 +26,6 @@ from homeserver.services.sync.log_delta import RoomDelta
 from homeserver.services.sync.plans import RoomPlan, RoomSummary, SyncScope
 from homeserver.services.sync.rooms.state import StateMoment, SyncState, before, settled
 from homeserver.services.sync.rooms.timelines import RoomReader, SyncTimeline, Timelines
-
-_MEMBER = "m.room.member"
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -121,7 +120,7 @@ class RoomPlanner:
             members.add(ask.user_id)
         moment = self._moment(ask, room, facts.timeline)
         for member in members:
-            key = (_MEMBER, member)
+            key = (event_types.MEMBER, member)
             event_id = moment.get(key)
             if event_id is None or key in chosen:
                 continue
@@ -142,11 +141,11 @@ class RoomPlanner:
         sent = [
             ((room.room_id, key[1]), event_id)
             for key, event_id in chosen.items()
-            if key[0] == _MEMBER
+            if key[0] == event_types.MEMBER
         ]
         for seen in timeline.events:
             event = seen.entry.event
-            if event.type == _MEMBER and event.state_key is not None:
+            if event.type == event_types.MEMBER and event.state_key is not None:
                 sent.append(((room.room_id, event.state_key), event.event_id))
         if sent:
             self._lazy.remember(ask.device, sent, position=ask.up_to)
@@ -159,7 +158,7 @@ class RoomPlanner:
         if user_room.position <= since:
             return False
         changes = await self._reader.changes(room, after=since, up_to=user_room.position)
-        key = (_MEMBER, ask.user_id)
+        key = (event_types.MEMBER, ask.user_id)
         first = next((change for _, change in changes if change.key == key), None)
         if first is None or first.event_id is None:
             return True

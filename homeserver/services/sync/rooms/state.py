@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import limits
 from homeserver.engine.log.entries import StateChange
@@ -28,17 +29,14 @@ from homeserver.engine.rooms.rooms import Room, Rooms, RoomView
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync import sync_diff
 from homeserver.rules.sync.filters import EventFilter
-from homeserver.services.rooms.room_access import REDACTION
 from homeserver.services.sync.plans import SyncScope
 from homeserver.services.sync.rooms.timelines import SyncTimeline
 
 NAMING_KEYS: Mapping[StateKey, str] = {
-    ("m.room.name", ""): "name",
-    ("m.room.canonical_alias", ""): "alias",
+    event_types.NAME_KEY: "name",
+    event_types.CANONICAL_ALIAS_KEY: "alias",
 }
 """State that names a room, with the field of its content that has the name."""
-
-_MEMBER = "m.room.member"
 
 
 class StateMoment(msgspec.Struct, frozen=True):
@@ -109,7 +107,7 @@ class SyncState:
     def without_members(self, room: Room, moment: StateMoment) -> dict[StateKey, EventId]:
         """Returns all state at a moment except the members."""
         whole = moment.overlaid(self._index(room, moment.state).others)
-        return {key: event_id for key, event_id in whole.items() if key[0] != _MEMBER}
+        return {key: event_id for key, event_id in whole.items() if key[0] != event_types.MEMBER}
 
     def heroes(self, room: Room) -> Sequence[UserId]:
         """Returns the first members of the room, possibly including the reader
@@ -121,7 +119,7 @@ class SyncState:
         known = self._indexes.get(room.room_id)
         if known is not None and known.state is state:
             return known
-        others = [(key, ref.event_id) for key, ref in state.items() if key[0] != _MEMBER]
+        others = [(key, ref.event_id) for key, ref in state.items() if key[0] != event_types.MEMBER]
         index = _Index(state, others, sync_diff.heroes(state))
         if state is room.view.state:
             self._indexes[room.room_id] = index
@@ -135,7 +133,9 @@ class SyncState:
         """Returns the state that a filter lets through; only a filter on senders or URLs needs the
         events. State of the type of redactions is left out: it redacts nothing, and clients might
         apply it."""
-        chosen = {key: event_id for key, event_id in chosen.items() if key[0] != REDACTION}
+        chosen = {
+            key: event_id for key, event_id in chosen.items() if key[0] != event_types.REDACTION
+        }
         if wanted.allows_all:
             return dict(chosen)
         chosen = {key: event_id for key, event_id in chosen.items() if wanted.allows_type(key[0])}

@@ -19,6 +19,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, UserId
 from homeserver import limits
@@ -112,7 +113,7 @@ class Timelines:
         kept = seen[len(seen) - limit :] if is_cut else seen
         limited = part.limited or is_cut or read is not part.events
         if is_full and read and not limited:
-            limited = event_entry(read[0]).event.type != "m.room.create"
+            limited = event_entry(read[0]).event.type != event_types.CREATE
         prev = self._prev(kept, read, is_cut)
         return SyncTimeline(
             await self._with_waiting(room, reader, wanted, kept), read, limited, prev
