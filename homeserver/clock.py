@@ -1,4 +1,4 @@
-"""The real time, for `federation.ports.Clock`; tests hand in a clock that jumps."""
+"""The real time, for `federation.ports.Clock`; tests use a clock that they control."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class SystemClock:
     """The machine's clocks and the event loop's sleep."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970."""
+        """Returns milliseconds since 1970."""
         return time.time_ns() // 1_000_000
 
     def monotonic_s(self) -> float:
-        """Seconds that never go back."""
+        """Returns seconds that never go backwards."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Waits; other tasks go on."""
+        """Waits; other tasks continue."""
         await asyncio.sleep(seconds)

@@ -4,14 +4,14 @@ Rules:
 1. A key that doesn't exist is an error that names the nearest one; a wrong type is an error that
    says what is expected. All problems of a file are reported together.
 2. `FREEHOLD_<KEY>` overrides a key, `FREEHOLD_<TABLE>__<KEY>` one of a table:
-   `FREEHOLD_SERVER_NAME=example.org`, `FREEHOLD_DATABASE__URL=postgresql://…`. Texts stand as they
-   are; all else is written as in TOML: `FREEHOLD_FEDERATION__CA_PATHS='["ca.pem"]'`. A variable
-   with no such key is an error, but for `FREEHOLD_CONFIG` and names that begin with
+   `FREEHOLD_SERVER_NAME=example.org`, `FREEHOLD_DATABASE__URL=postgresql://…`. Strings are written
+   as they are; other values as in TOML: `FREEHOLD_FEDERATION__CA_PATHS='["ca.pem"]'`. A variable
+   with an unknown key is an error, except `FREEHOLD_CONFIG` and names that begin with
    `FREEHOLD_TEST_` or `FREEHOLD_LAB_`.
 3. Relative paths are relative to the folder of the configuration file. `signing_key_path` is
-   `<data_dir>/signing.key` when it isn't given.
+   `<data_dir>/signing.key` by default.
 
-What the values mean in the world (files, ports, certificates) is `homeserver.config_check`.
+`homeserver.config_check` checks the values against files, ports and certificates.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.tls_cert_path)
 
     def host_and_port(self) -> tuple[str, int]:
-        """The address in parts, without an IPv6 address's brackets. Raises ValueError."""
+        """Returns the parts of the address, without an IPv6 address's brackets. Raises
+        ValueError.
+        """
         host, colon, port = self.address.rpartition(":")
         if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
             raise ValueError(f'"{self.address}" isn\'t host:port')
@@ -67,8 +69,8 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[registration]`: who may make an account. "token" asks for a registration token: one of
-    `tokens`, which any number of people may use, or one that was made for a few."""
+    """`[registration]`: the users who may register. "token" requires a registration token: one of
+    `tokens`, which any number of people may use, or one that was created with a limit."""
 
     enabled: bool = False
     verification: Literal["none", "token"] = "token"
@@ -77,7 +79,9 @@ class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[rate_limits.<name>]`: tokens gained each second, and how many can be saved up."""
+    """`[rate_limits.<name>]`: the tokens gained each second, and the largest number of saved
+    tokens.
+    """
 
     per_second: float
     burst: float
@@ -100,15 +104,15 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     reads: RateSettings = RateSettings(per_second=5, burst=50)
 
     def rates(self) -> dict[str, RateSettings]:
-        """The rates by name."""
+        """Returns the rates by name."""
         names = [field.name for field in msgspec.structs.fields(self)]
         return {name: getattr(self, name) for name in names if name != "enabled"}
 
 
 class FederationTable(msgspec.Struct, frozen=True, kw_only=True):
-    """`[federation]`: how other servers are found and trusted. `address_overrides` leads a server
-    name to an address and stands for its DNS, `.well-known` and SRV. `delegated_name` (host:port)
-    is served at `/.well-known/matrix/server`, when given."""
+    """`[federation]`: discovery and trust of other servers. `address_overrides` maps a server name
+    to an address and replaces its DNS, `.well-known` and SRV. `delegated_name` (host:port) is
+    served at `/.well-known/matrix/server`, if given."""
 
     ca_paths: tuple[str, ...] = ()
     address_overrides: dict[str, str] = {}
@@ -125,7 +129,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[metrics]`: `address` (host:port) serves Prometheus' text at `/metrics`, when given."""
+    """`[metrics]`: `address` (host:port) serves Prometheus' text at `/metrics`, if given."""
 
     address: str = ""
 
@@ -147,7 +151,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricsSettings = MetricsSettings()
 
     def federation_settings(self) -> FederationSettings:
-        """What `federation.transport` is told."""
+        """Returns the settings of `federation.transport`."""
         return FederationSettings(
             server_name=ServerName(self.server_name),
             ca_paths=self.federation.ca_paths,
@@ -158,7 +162,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
-    """The configuration of a file and the environment. Raises ConfigInvalid."""
+    """Loads the configuration from a file and the environment. Raises ConfigInvalid."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -167,7 +171,7 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
 
 
 def parse_config(text: str, *, folder: Path, environment: Mapping[str, str]) -> Config:
-    """As `load_config`, from the file's text."""
+    """Returns the configuration as `load_config` does, from the file's text."""
     try:
         table: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -183,7 +187,7 @@ def parse_config(text: str, *, folder: Path, environment: Mapping[str, str]) -> 
 
 
 def _value_problems(config: Config) -> list[str]:
-    """What is wrong with single values, whatever the world is like."""
+    """Returns the problems of single values, without looking at files or ports."""
     problems = []
     try:
         parse_server_name(config.server_name)
@@ -230,7 +234,7 @@ def _rate_problems(config: Config) -> list[str]:
 
 
 def _with_paths(config: Config, folder: Path) -> Config:
-    """The same with absolute paths."""
+    """Returns the configuration with absolute paths."""
     data_dir = folder / config.data_dir
     signing_key = folder / config.signing_key_path if config.signing_key_path else None
     return msgspec.structs.replace(

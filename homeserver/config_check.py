@@ -1,7 +1,7 @@
-"""What is wrong with a configuration in the world: files, certificates, ports, the database.
+"""Checks a configuration against its environment: files, certificates, ports, the database.
 
-`freehold check` prints it before the server is run. An error is what would keep the server, or
-federation, from working; a warning is what an operator should have meant.
+`freehold check` prints it before the server is run. An error would keep the server, or federation,
+from working; a warning is a setting that the operator may not have intended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:|/|$)")
 
 
 class Problem(NamedTuple):
-    """One thing to mend, or to know."""
+    """A problem to fix, or to know about."""
 
     is_error: bool
     text: str
@@ -40,7 +40,7 @@ def _warning(text: str) -> Problem:
 
 
 async def check_config(config: Config) -> list[Problem]:
-    """All problems, errors first. Opens the ports and the database for a moment."""
+    """Returns all problems, errors first. Opens the ports and the database for a moment."""
     problems = [
         *_name_problems(config),
         *_policy_problems(config),
@@ -151,16 +151,16 @@ def _certificate_problems(listener: Listener, where: str, config: Config) -> Ite
 
 
 def _client_context(ca_paths: Sequence[str]) -> ssl.SSLContext:
-    """As another server would be set up that trusts what we trust."""
+    """Returns a TLS context as of another server that trusts the same authorities as we do."""
     client = ssl.create_default_context()
     for path in ca_paths:
-        with suppress(OSError):  # ssl.SSLError is one; reported with ca_paths
+        with suppress(OSError):  # SSLError is a subclass; reported with ca_paths.
             client.load_verify_locations(cafile=path)
     return client
 
 
 def host_of(server_name: str) -> tuple[str, str]:
-    """A server name's host without brackets, and its port or ""."""
+    """Returns a server name's host without brackets, and its port or ""."""
     match = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d+))?", server_name)
     assert match is not None, "the name was checked when the configuration was read"
     return match[1].strip("[]"), match[2] or ""

@@ -1,8 +1,9 @@
-"""Turns a table of TOML into a Struct, with errors that a person can act on.
+"""Converts a table of TOML to a Struct, with errors that an operator can act on.
 
 Rules:
 1. Every unknown key and every wrong type is reported, each with its full name; nothing is ignored.
-2. An unknown key names the nearest known one. A wrong type says what is expected, in words.
+2. The error for an unknown key names the nearest known one. The error for a wrong type says in
+   words which type is expected.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _WORDS = {
 
 
 def convert_table(table: Mapping[str, Any], shape: type[T]) -> tuple[T | None, list[str]]:
-    """The Struct, or None, and all problems. Every top-level key is looked at by itself, so one
-    wrong value doesn't hide the next."""
+    """Returns the Struct, or None, and all problems. Every top-level key is checked by itself, so
+    one wrong value doesn't hide the next."""
     known = _fields(shape)
     problems = _unknown_keys(table, shape, "")
     for name, value in table.items():
@@ -146,7 +147,7 @@ def _fields(shape: type[msgspec.Struct]) -> dict[str, FieldInfo]:
 
 
 def _struct_of(field: FieldInfo | None) -> type[msgspec.Struct] | None:
-    """The Struct of a table, or of the entries of a list of tables."""
+    """Returns the Struct of a table, or of the entries of a list of tables."""
     if field is None:
         return None
     if get_origin(field.type) is tuple:

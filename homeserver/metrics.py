@@ -2,9 +2,9 @@
 
 Rules:
 1. Counting costs about a microsecond and never fails; it is done on the event loop's thread only.
-2. The number of series is bounded: what comes after that is counted under the label `overflow`,
-   so a label with values from outside can't fill the memory.
-3. The library that writes the text is imported when the text is first asked for.
+2. The number of series is bounded: further ones are counted under the label `overflow`, so a label
+   with values from outside can't fill the memory.
+3. The library that writes the text is imported when the text is first requested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper ends of a timer's buckets."""
+"""Upper bounds of a timer's buckets."""
 
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
 _OVERFLOW: _Labels = (("overflow", "true"),)
@@ -34,7 +34,7 @@ class _Timer:
 
 
 class MetricsStore:
-    """Fulfils `federation.ports.Metrics`. Names are given without the prefix `freehold_`."""
+    """Implements `federation.ports.Metrics`. Names are given without the prefix `freehold_`."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, _Labels], int] = {}
@@ -59,11 +59,11 @@ class MetricsStore:
         timer.seconds += seconds
 
     def value(self, name: str, **labels: str) -> int:
-        """What a counter stands at."""
+        """Returns the value of a counter."""
         return self._counts.get((name, tuple(labels.items())), 0)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Returns everything in Prometheus' text format."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
@@ -71,7 +71,7 @@ class MetricsStore:
         return generate_latest(registry)
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """For the library: all series, grouped by name and label names."""
+        """Returns all series, grouped by name and label names, for the library."""
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
         for (name, labels), amount in sorted(self._counts.items()):

@@ -1,8 +1,8 @@
 """The file with this server's signing key.
 
 Rules:
-1. It is 0600 from its first moment, and never overwritten.
-2. Losing it loses the server's identity, so nothing makes one anew where one was.
+1. It is created with mode 0600, and never overwritten.
+2. Losing it loses the server's identity, so a missing file is never replaced by a new key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class SigningKeyInvalid(Exception):
 
 
 def load_signing_key(path: Path) -> SigningKey:
-    """The key of a file. Raises FileNotFoundError, or SigningKeyInvalid."""
+    """Returns the key of a file. Raises FileNotFoundError, or SigningKeyInvalid."""
     try:
         return SigningKey.from_key_file(path.read_text(encoding="ascii"))
     except FileNotFoundError:
@@ -29,8 +29,9 @@ def load_signing_key(path: Path) -> SigningKey:
 
 
 def create_signing_key(path: Path, random_bytes: Callable[[int], bytes]) -> SigningKey:
-    """Makes a key and its file, with the folders above. Raises FileExistsError. The folder can be
-    passed through (not listed): an embedded database below it may run under another account."""
+    """Creates a key and its file, with the folders above. Raises FileExistsError. The folder can be
+    traversed (not listed) by others: an embedded database below it may run under another account.
+    """
     version = "a_" + random_bytes(3).hex()
     key = SigningKey.generate(random_bytes(SEED_BYTES), version)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -43,5 +44,5 @@ def create_signing_key(path: Path, random_bytes: Callable[[int], bytes]) -> Sign
 
 
 def is_private(path: Path) -> bool:
-    """Whether nobody but the owner can read or change the file."""
+    """Returns whether only the owner can read or change the file."""
     return path.stat().st_mode & 0o077 == 0

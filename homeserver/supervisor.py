@@ -1,10 +1,10 @@
-"""The parent of every long-lived task, and the only place that makes tasks.
+"""The parent of every long-lived task, and the only module that creates tasks.
 
 Rules:
-1. A task that fails is logged (its traceback a few times in a row), counted and started again
-   after a back-off that doubles up to a minute and starts over once the task ran for that long; its
-   siblings go on.
-2. A task that returns is done, and isn't started again.
+1. A task that fails is logged (its traceback a few times in a row), counted and started again after
+   a back-off that doubles up to a minute and starts over once the task ran for that long; the other
+   tasks continue.
+2. A task that returns isn't started again.
 3. `stop` cancels all tasks and waits for them, for a bounded time; after it nothing is spawned.
 """
 
@@ -31,11 +31,13 @@ class Supervisor:
         self._is_stopping = False
 
     def spawn(self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Starts a long-lived task; `factory` makes its coroutine, once for each (re)start."""
+        """Starts a long-lived task; `factory` creates its coroutine, once for each (re)start."""
         self._start(name, self._keep_running(name, factory))
 
     def run_once(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Starts a task that isn't started again when it fails: logged and counted only."""
+        """Starts a task that isn't restarted when it fails: failures are only logged and
+        counted.
+        """
         if self._is_stopping:
             coroutine.close()
             return
@@ -55,7 +57,7 @@ class Supervisor:
         if self._is_stopping:
             coroutine.close()
             return
-        # a context of its own: it works for itself, not for who happened to need it first
+        # A context of its own: the task isn't part of the request that happened to need it first.
         task = asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -80,7 +82,7 @@ class Supervisor:
     async def _is_done(
         self, name: str, coroutine: Coroutine[Any, Any, None], failures: int
     ) -> bool:
-        """`failures`: how often in a row it failed before."""
+        """Returns whether the task is done; `failures`: how often in a row it failed before."""
         try:
             await coroutine
         except Exception as error:  # noqa: BLE001 - the one place where bugs of tasks end

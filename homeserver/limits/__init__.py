@@ -1,6 +1,6 @@
 """Every number that bounds what a client, the database or the disk can make this server do.
 
-1. One constant a line, units last in the name; why it is that number stands beside it.
+1. One constant a line, units last in the name; the reason for the number stands beside it.
 2. A limit belongs to the module of its noun; all are read here: `limits.NAME`.
 3. A limit is used by the code and named by a test (tests/architecture/test_limits.py).
 """

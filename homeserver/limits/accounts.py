@@ -22,20 +22,20 @@ PASSWORD_QUEUE = 64
 """Password hashes that wait or run; some seconds of work. Beyond it 429."""
 
 PASSWORD_BYTES = 512
-"""The longest password; Argon2's cost hardly follows the length, memory for bodies does."""
+"""The longest password; Argon2's cost hardly depends on the length, the memory for bodies does."""
 
 UIA_SESSION_S = 600
 """How long an interactive authentication may take."""
 
 UIA_ANSWER_S = 300
-"""How long the answer of an operation that was authenticated interactively is given again: clients
-that lost it repeat the request within their time-outs. It may hold an access token."""
+"""How long the answer of an operation that was authenticated interactively is repeated: clients
+that lost it repeat the request within their time-outs. It may contain an access token."""
 
 UIA_ANSWERS = 1_000
 """Such answers that are kept; a few hundred bytes each. Beyond it the oldest goes."""
 
 UIA_SESSIONS = 10_000
-"""Interactive authentications under way; anybody can begin one."""
+"""Interactive authentications in progress; any client can begin one."""
 
 DEVICE_ID_BYTES = 255
 """A device ID that a client chooses."""
@@ -56,10 +56,10 @@ AVATAR_URL_CHARACTERS = 1000
 """Likewise."""
 
 SEEN_FLUSH_S = 60
-"""How often it is stored when devices were last seen."""
+"""How often the times at which devices were last seen are stored."""
 
 SEEN_DEVICES = 50_000
-"""Devices whose last sighting waits to be stored."""
+"""Devices whose last use waits to be stored."""
 
 IGNORED_USERS_CACHED = 50_000
 """Users whose list of ignored users is kept in memory for syncs."""

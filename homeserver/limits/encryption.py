@@ -10,7 +10,7 @@ TO_DEVICE_PER_EDU = 100
 """Messages in one EDU to another server."""
 
 TO_DEVICE_EDU_BYTES = 1024 * 1024
-"""Content of one EDU with messages, summed up: 100 of them fit a transaction at usual sizes."""
+"""Content of one EDU with messages, in total: 100 of them fit a transaction at usual sizes."""
 
 TO_DEVICE_PER_SYNC = 100
 """Messages in one sync answer; the next sync has the rest."""
@@ -23,8 +23,8 @@ TO_DEVICE_WAITING_BYTES_PER_SENDER = 16 * 1024 * 1024
 """Their bytes: a message with a room key has a good kilobyte."""
 
 TO_DEVICE_WAITING_PER_SERVER = 50_000
-"""Messages that wait for one device from all users of one other server: who has a server has any
-number of users."""
+"""Messages that wait for one device from all users of one other server: the operator of a server
+can create any number of users."""
 
 TO_DEVICE_WAITING_BYTES_PER_SERVER = 64 * 1024 * 1024
 """Their bytes."""
@@ -58,7 +58,7 @@ KEYS_REMOTE_TIMEOUT_S_MAX = 30.0
 """`timeout` of /keys/query and /keys/claim is cut to this; 10 s if none is given."""
 
 REMOTE_DEVICES_PER_USER = 1_000
-"""Devices of a remote user that we keep; further ones of a list are left out."""
+"""Stored devices of a remote user; further ones of a list are left out."""
 
 RESYNC_AT_ONCE = 10
 """Device lists fetched from other servers at the same time."""
@@ -70,9 +70,9 @@ RESYNC_RETRY_MS_MAX = 3_600_000
 """Longest wait between two attempts."""
 
 KEY_QUERY_JOIN_WAIT_S = 4.0
-"""How long another server's question about a user waits for a join of the user that is on its
-way."""
+"""How long a query of another server about a user waits for a join of the user that is in progress.
+"""
 
 KEY_QUERY_WAIT_S = 0.5
-"""How long a question about a user whom the server may not see waits for an event that is on its
-way. A client waits for the answer, and asks again after a refusal."""
+"""How long a query about a user whom the server may not see waits for an event that is on its way.
+A client waits for the answer, and asks again after a refusal."""

@@ -1,10 +1,10 @@
-"""Limits of connections and requests of clients: their sizes, their times and their identifiers."""
+"""Limits of connections and requests of clients: sizes, times and identifiers."""
 
 CLIENT_BODY_BYTES = 1024 * 1024
 """A client's JSON body: 16 times the largest event, for key uploads and to-device batches."""
 
 WOKEN_AT_ONCE = 100
-"""Long polls woken, each to make an answer, before others get a turn on the loop."""
+"""Long polls woken, each to build an answer, before other tasks run on the loop."""
 
 CLIENT_JSON_CONTAINERS = 100_000
 """Arrays and objects in a client's body: parsing them takes some 25 ms. To 5,000 devices a
@@ -39,8 +39,8 @@ CONNECTIONS_WAITING = 256
 server has a few dozen; beyond it those are closed that have waited for `CONNECTION_WAIT_S`."""
 
 CONNECTION_WAIT_S = 10
-"""How long a connection may wait for a request, however many of its address do: hundreds are opened
-at once by a reverse proxy or a client of many users, and their requests come within seconds."""
+"""How long a connection may wait for a request, however many of its address do: a reverse proxy or
+a client of many users opens hundreds at once, and their requests come within seconds."""
 
 CONNECTIONS_PER_ADDRESS = 2_000
 """Connections of one network address in all, long polls included; a further one takes the place of
@@ -57,16 +57,18 @@ LISTEN_BACKLOG = 1024
 """Connections that wait to be accepted."""
 
 TRANSACTIONS_IN_MEMORY = 200_000
-"""Transaction IDs in memory, of all devices: about 60 MB; the devices used least lately go."""
+"""Transaction IDs in memory, of all devices: about 60 MB; those of the least recently used devices
+go.
+"""
 
 TRANSACTIONS_PER_DEVICE = 5_000
 """Newest transaction IDs of a device in memory; older ones are looked up in the database."""
 
 BODY_S = 60
-"""How long a request's body may take to come."""
+"""How long a request's body may take to arrive."""
 
 LINGER_S = 1.0
-"""How long the rest of a body is read away after the answer, before the connection is cut."""
+"""How long the rest of a body is read after the answer, before the connection is closed."""
 
 REQUEST_LINE_BYTES = 80 * 1024
 """Method, path and query: an inline filter of a sync is the longest part that clients send."""
@@ -78,4 +80,4 @@ TRANSACTION_DAYS = 7
 """How long a client's transaction ID is remembered: far beyond any client's retries."""
 
 TRANSACTION_PRUNE_S = 6 * 3600
-"""Between two looks for transaction IDs to forget."""
+"""The interval of deleting old transaction IDs."""

@@ -1,7 +1,7 @@
 """Limits of rooms: their state, heads, aliases and the directory."""
 
 HOT_ROOMS_BYTES = 96 * 1024 * 1024
-"""Estimated bytes of rooms held in memory; cold ones load in a few queries."""
+"""Estimated bytes of rooms held in memory; others are loaded in a few queries."""
 
 ROOM_RING_EVENTS = 128
 """Newest events of a hot room that are kept as client JSON."""
@@ -10,10 +10,10 @@ ROOM_RING_BYTES = 1024 * 1024
 """Bytes of these: 128 usual messages take half of it."""
 
 HOT_ROOMS_MIN = 8
-"""So few rooms stay, however large: each would be loaded again at once."""
+"""This many rooms stay in memory, however large: each would be loaded again at once."""
 
 HOT_ROOMS_PASSED_OVER = 100
-"""Rooms in use that one eviction passes over: it must not walk all of them."""
+"""Rooms in use that one eviction skips: it must not walk all of them."""
 
 ROOM_LOAD_EVENTS = 20
 """Newest events read when a room is loaded: enough for most clients' first look."""
@@ -25,10 +25,10 @@ CREATE_ROOM_STATE = 1_000
 """Events in `initial_state` of one createRoom: bridges send a few dozen. Each is signed."""
 
 STAGED_AT_ONCE = 10
-"""Events of one request that are staged, in some milliseconds, before others get a turn."""
+"""Events of one request that are staged, in some milliseconds, before other tasks run."""
 
 ALIASES_PER_ROOM = 500
-"""Aliases of ours that one room can have."""
+"""Local aliases that one room can have."""
 
 CANONICAL_ALIASES_NEW = 50
 """Aliases that one m.room.canonical_alias may add: each is looked up, maybe over federation."""
@@ -49,24 +49,26 @@ PUBLISHED_ROOMS_PER_PAGE = 100
 """Rooms in one page of the directory."""
 
 HEADS_KEPT = 100
-"""Forward extremities of a room; past it go those without a state of their own, then the oldest."""
+"""Forward extremities of a room; beyond it, those without a state of their own go first, then the
+oldest.
+"""
 
 HEADS_UNMERGED = 20
-"""Forward extremities that are left to what users send; with one more they are merged."""
+"""Forward extremities that are left to users' events; with one more they are merged."""
 
 HEADS_PER_MERGE = 20
 """Forward extremities that a merging event names (spec: 20 prev_events)."""
 
 PROOFS_PER_STEP = 50
-"""Verdicts on another server's word that are made again in one go, under the room's turn: some tens
-of milliseconds, so that senders hardly wait."""
+"""Verdicts on unverified state that are rechecked in one step, under the room's lock: some tens of
+milliseconds, so that senders hardly wait."""
 
 PROOF_SCAN_EVENTS = 500
-"""Events of a room that are read at a time to find what descends from a wrong one."""
+"""Events of a room that are read at a time to find the descendants of a wrong one."""
 
 ROOM_CITING_EVENTS = 50_000
 """State events of a hot room whose citations are kept in memory (about 27 MB, counted as the
-room's). What doesn't fit is read from the database when state resolution asks for it."""
+room's). Further ones are read from the database when state resolution needs them."""
 
 RESOLUTIONS_KEPT = 100
 """Records, for each room, of forks whose resolution changed the current state; the oldest go."""

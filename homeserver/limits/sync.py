@@ -1,7 +1,7 @@
-"""Limits of syncs: filters, timelines, members and who is typing."""
+"""Limits of syncs: filters, timelines, members and typing."""
 
 FILTER_LIMIT_EVENTS = 1_000
-"""`limit` of a filter is cut to this: larger pages hold memory for nobody's screen."""
+"""`limit` of a filter is capped at this: larger pages use memory for more than a screen shows."""
 
 FILTER_LIST_ITEMS = 1_000
 """Items in one list of a filter: types, senders, rooms, event fields."""
@@ -13,13 +13,13 @@ FILTER_PATTERNS = 100
 """Items with wildcards in one list of a filter: each is tried on each event."""
 
 FILTER_WILDCARDS = 10
-"""Wildcards in one of them; types that clients ask for need one or two."""
+"""Wildcards in one item; types that clients request need one or two."""
 
 FILTER_CACHE_BYTES = 16 * 1024 * 1024
 """JSON of the filters that are kept parsed; parsed they take about four times as much."""
 
 TYPING_TIMEOUT_MS_MAX = 120_000
-"""A client must repeat that it types."""
+"""The time after which a client must repeat that its user is typing."""
 
 TYPING_USERS_PER_ROOM = 500
 """Typing users that are kept of a room; further ones are left out."""
@@ -28,11 +28,11 @@ SYNC_TIMEOUT_MS = 120_000
 """The longest a sync waits; clients ask for 30 s."""
 
 SYNC_TIMELINE_EVENTS = 10
-"""Events of a room's timeline when the filter names no limit (what other servers give)."""
+"""Events of a room's timeline if the filter sets no limit (the default of other servers)."""
 
 SYNC_TIMELINE_READ = 1_000
-"""Events of a room that a sync looks at to find those that its reader asked for and may see. Past
-it the timeline is limited, and the client pages on."""
+"""Events of a room that a sync reads to find those that its reader wants and may see. Beyond it the
+timeline is limited, and the client pages on."""
 
 SYNC_TAIL_SCAN_ENTRIES = 5_000
 """A sync that is further behind asks the database room by room instead of reading the log."""
@@ -47,8 +47,7 @@ LAZY_MEMBERS_PER_DEVICE = 4_000
 """Members remembered for one device; when it is full, it starts anew."""
 
 LAZY_MEMBERS_IN_ALL = 200_000
-"""Members remembered for all devices, some 60 MB; the devices that were unused for longest start
-anew."""
+"""Members remembered for all devices, some 60 MB; the least recently used devices start anew."""
 
 SYNC_STATE_INDEXES = 2_000
-"""Rooms whose non-member state and heroes are kept for syncs; others are looked through again."""
+"""Rooms whose non-member state and heroes are kept for syncs; others are scanned again."""

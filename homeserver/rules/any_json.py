@@ -1,7 +1,7 @@
-"""JSON of any depth, for what events carry: quick, with a slow path for what is nested deeply.
+"""JSON of any depth, for the content of events: fast, with a slow path for deep nesting.
 
-orjson writes 254 levels and reads 1024. An event of another server may have thousands (65,536 bytes
-bound it), and one that the spec allows must not fail here: the room would be split.
+orjson writes 254 levels and reads 1024. An event of another server may have thousands (bounded by
+65,536 bytes), and an event that the spec allows must not fail here, or the room would be split.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from federation.events import canonical_json
 
 
 def dump_any(value: Any) -> bytes:
-    """JSON of a value made of received JSON."""
+    """Serialises a value made of received JSON."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -22,7 +22,7 @@ def dump_any(value: Any) -> bytes:
 
 
 def load_any(data: bytes) -> Any:
-    """The value of JSON that was stored here."""
+    """Parses JSON that was stored here."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

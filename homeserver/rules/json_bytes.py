@@ -1,7 +1,7 @@
-"""How much memory JSON takes once it is parsed.
+"""Estimates the memory of parsed JSON.
 
-Bytes on the wire say little: an empty list is 2 of them, and an object of 64 bytes. Caches are
-bounded by what is kept, so they count this.
+The size of the text says little: an empty list has 2 bytes there, and 64 in memory. Caches are
+bounded by the memory of their values, so they count this.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ _WIDEST_CHARACTER_BYTES = 4
 
 
 def parsed_bytes(raw: bytes) -> int:
-    """About how many bytes the values of a JSON text take; seldom less than they do.
+    """Returns roughly the bytes that the values of a JSON text take; the estimate is seldom too
+    low.
 
-    What looks like a bracket within a text counts too: so it is a bound, found without parsing.
-    A text with one wide character keeps all of them wide.
+    Brackets within strings count too: the result is a bound, found without parsing. A string with
+    one wide character stores all of its characters wide.
     """
     width = 1 if raw.isascii() and b"\\u" not in raw else _WIDEST_CHARACTER_BYTES
     containers = _LIST_BYTES * raw.count(b"[") + _OBJECT_BYTES * raw.count(b"{")

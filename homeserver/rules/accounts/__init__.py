@@ -1,1 +1,1 @@
-"""Log-in flows, rate limits, and what a server may be called."""
+"""Log-in flows, rate limits, and server names."""

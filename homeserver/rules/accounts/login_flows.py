@@ -1,9 +1,9 @@
-"""User-interactive authentication, the part that decides: flows, stages, and when it is done.
+"""Decisions of user-interactive authentication: flows, stages, and completion.
 
 Rules:
 1. A flow is done when all of its stages are; one flow is enough.
-2. A session belongs to one operation of one user; a stage that was passed for one operation counts
-   for no other.
+2. A session belongs to one operation of one user; a stage passed for one operation doesn't count
+   for another.
 
 Spec: client-server API, "User-Interactive Authentication API".
 """
@@ -23,7 +23,9 @@ Flow: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An authentication under way. `passed` has each passed stage with what was proved by it."""
+    """An authentication in progress. `passed` has each passed stage with the identity that it
+    proved.
+    """
 
     session_id: str
     operation: str
@@ -33,19 +35,19 @@ class Session:
     passed: Mapping[str, str] = field(default_factory=dict)
 
     def is_for(self, operation: str, user_id: str | None) -> bool:
-        """Whether it was begun for this operation by this user."""
+        """Returns whether it was begun for this operation by this user."""
         return self.operation == operation and self.user_id == user_id
 
     def is_done(self) -> bool:
-        """Whether a flow is complete."""
+        """Returns whether a flow is complete."""
         return any(all(stage in self.passed for stage in flow) for flow in self.flows)
 
     def offers(self, stage: str) -> bool:
-        """Whether a stage is part of a flow."""
+        """Returns whether a stage is part of a flow."""
         return any(stage in flow for flow in self.flows)
 
     def body(self) -> dict[str, Any]:
-        """The body of a 401 that tells the client what is left to do."""
+        """Returns the body of a 401 that tells the client the remaining stages."""
         return {
             "flows": [{"stages": list(flow)} for flow in self.flows],
             "params": {},
@@ -55,13 +57,13 @@ class Session:
 
 
 def registration_flows(verification: str) -> tuple[Flow, ...]:
-    """The flows of an account's making, by `[registration] verification`."""
+    """Returns the flows for a registration, by `[registration] verification`."""
     return ((REGISTRATION_TOKEN,),) if verification == "token" else ((DUMMY,),)
 
 
 def claimed_user(auth: Mapping[str, Any]) -> str | None:
-    """The user that a password stage or log-in names, by `identifier` or the older `user`; None
-    for another kind of identifier or a malformed one."""
+    """Returns the user that a password stage or log-in names, by `identifier` or the older `user`;
+    None for another kind of identifier or a malformed one."""
     identifier = auth.get("identifier")
     if isinstance(identifier, dict):
         user = identifier.get("user") if identifier.get("type") == "m.id.user" else None
@@ -71,5 +73,5 @@ def claimed_user(auth: Mapping[str, Any]) -> str | None:
 
 
 def login_flows() -> Sequence[Mapping[str, str]]:
-    """What GET /login offers."""
+    """Returns the flows of GET /login."""
     return ({"type": PASSWORD},)

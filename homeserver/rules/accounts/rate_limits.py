@@ -1,7 +1,7 @@
-"""Token buckets: how often a user or an address may do a thing.
+"""Token buckets: the rate of operations of a user or an address.
 
-A bucket holds up to `burst` tokens and gains `per_second`; a request takes one. The wait that a
-refusal names is exactly the time until the next token.
+A bucket holds up to `burst` tokens and gains `per_second`; a request takes one. The wait in a
+refusal is exactly the time until the next token.
 
 Spec: client-server API, "Rate limiting".
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Limit(Enum):
-    """What is limited. The name is the key in `[rate_limits]`."""
+    """The kinds of limits. The name is the key in `[rate_limits]`."""
 
     LOGIN = "login"
     """Log-ins, by address, and passwords at interactive authentication, by device: each costs a
@@ -25,49 +25,51 @@ class Limit(Enum):
     MESSAGES = "messages"
     """Events that a user sends, state and redactions included."""
     JOINS = "joins"
-    """Joins and knocks of a user: over federation one costs much."""
+    """Joins and knocks of a user: over federation they are expensive."""
     INVITES = "invites"
     """Invites by a user."""
     REMOTE_INVITES = "remote_invites"
-    """Invites of users of ours by one other server."""
+    """Invites of local users by one other server."""
     REMOTE_INVITES_OF_USER = "remote_invites_of_user"
-    """Invites of one user of ours by one other server."""
+    """Invites of one local user by one other server."""
     ROOMS = "rooms"
-    """Rooms that a user makes."""
+    """Rooms that a user creates."""
     WRITES = "writes"
     """Other writes of a user: account data, profile, keys, to-device messages."""
     READS = "reads"
-    """Costly reads of a user: search, directories, context."""
+    """Expensive reads of a user: search, directories, context."""
 
 
 class Rate(NamedTuple):
-    """Tokens gained each second, and how many a bucket holds at most."""
+    """The tokens gained each second, and the size of a bucket."""
 
     per_second: float
     burst: float
 
 
 class Bucket(NamedTuple):
-    """How many tokens there were at a time."""
+    """The number of tokens at a time."""
 
     tokens: float
     at_s: float
 
 
 def give_back(bucket: Bucket, rate: Rate) -> Bucket:
-    """The bucket with a token more, up to its size."""
+    """Returns the bucket with one more token, up to its size."""
     return Bucket(min(rate.burst, bucket.tokens + 1), bucket.at_s)
 
 
 class Taken(NamedTuple):
-    """The bucket afterwards; `wait_s` is 0 if a token was taken, else how long until there is."""
+    """The bucket afterwards; `wait_s` is 0 if a token was taken, else the time until there is
+    one.
+    """
 
     bucket: Bucket
     wait_s: float
 
 
 def take(bucket: Bucket | None, rate: Rate, now_s: float) -> Taken:
-    """Takes a token from a bucket (None: one that was never used, so full)."""
+    """Takes a token from a bucket (None: an unused, full one)."""
     if bucket is None:
         return Taken(Bucket(rate.burst - 1, now_s), 0.0)
     gained = max(0.0, now_s - bucket.at_s) * rate.per_second

@@ -1,8 +1,8 @@
-"""What a new server may call itself. It can't be changed later, so others must be able to reach it.
+"""Checks the name of a new server. It can't be changed later, and others must be able to reach it.
 
 Rules:
-1. What the grammar allows in other servers' names isn't all fit for ours: names are compared as
-   they are written, capitals included, and a host that DNS can't hold is never found.
+1. The check is stricter than the grammar for other servers' names: names are compared as written,
+   capitals included, and a host that DNS can't represent is never found.
 2. Each problem is a sentence for the operator.
 
 Spec: appendices, "Server name"; RFC 1123, section 2.1.
@@ -22,7 +22,7 @@ _PARTS = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
 
 def name_problem(name: str) -> str | None:
-    """Why a server should not have this name; None for a good one."""
+    """Returns the problem with a server name; None for a good one."""
     try:
         parse_server_name(name)
     except InvalidIdentifier as error:

@@ -1,1 +1,1 @@
-"""Keys of devices, whose device lists changed, and messages between devices."""
+"""Keys of devices, changes of device lists, and messages between devices."""

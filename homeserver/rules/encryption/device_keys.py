@@ -1,14 +1,14 @@
-"""Checks of public keys of devices and users, before they are stored or passed on.
+"""Checks of public keys of devices and users, before they are stored or forwarded.
 
 Rules:
-1. The same checks hold for keys of clients and of other servers: a key that is passed on unchecked
-   breaks who receives it.
+1. The same checks apply to keys of clients and of other servers: an unchecked key could break the
+   clients that receive it.
 2. Curve25519 keys have 32 bytes and aren't of low order.
 3. A device's keys name their user and device, have an Ed25519 key of 32 bytes, and are signed by
    it. A self-signing or user-signing key is signed by the master key.
-4. A signed one-time key is signed by its device, where the device's keys are known.
-5. All JSON is canonical (no floats), so that signatures can be checked by everyone.
-6. Checks raise MatrixError; texts name what is wrong.
+4. A signed one-time key is signed by its device, if the device's keys are known.
+5. All JSON is canonical (no floats), so that all clients can check signatures.
+6. Checks raise MatrixError; its text names the problem.
 
 Spec: client-server API, "Device keys", "One-time and fallback keys", "Cross-signing".
 """
@@ -37,7 +37,7 @@ def invalid_signature(error: str) -> MatrixError:
 
 
 def check_text(text: object, name: str) -> str:
-    """An identifier that a client or server made up: 1 to 255 bytes of UTF-8 without NUL."""
+    """Checks an identifier that a client or server chose: 1 to 255 bytes of UTF-8 without NUL."""
     if not isinstance(text, str) or not text:
         raise invalid_param(f"{name} must be a string that isn't empty")
     try:
@@ -50,7 +50,7 @@ def check_text(text: object, name: str) -> str:
 
 
 def encode_key(value: object, name: str) -> bytes:
-    """Canonical JSON of a key; raises where it isn't canonical or is too large."""
+    """Returns the canonical JSON of a key; raises if it isn't canonical or is too large."""
     try:
         encoded = canonical_json.encode(value)
     except NotCanonical as error:
@@ -61,12 +61,12 @@ def encode_key(value: object, name: str) -> bytes:
 
 
 def without_signatures(value: JsonObject) -> JsonObject:
-    """What signatures are made of: the object without `signatures` and `unsigned`."""
+    """Returns the signed part: the object without `signatures` and `unsigned`."""
     return {key: part for key, part in value.items() if key not in ("signatures", "unsigned")}
 
 
 def parse_device_keys(value: object, *, user_id: str, device_id: str) -> JsonObject:
-    """A device's keys, checked: without `unsigned`, with its own signature alone."""
+    """Returns a device's keys, checked: without `unsigned`, only with its own signature."""
     keys = _object(value, "device_keys")
     if keys.get("user_id") != user_id or keys.get("device_id") != device_id:
         raise invalid_param("device_keys are not of this user and device")
@@ -127,8 +127,8 @@ def verify_signature(value: JsonObject, user_id: str, key_id: str, public_key: s
 
 
 def parse_one_time_key(name: str, value: object) -> tuple[str, str, bytes]:
-    """(algorithm, key ID, canonical JSON) of one uploaded key. Keys of unknown algorithms are
-    strings or objects; Curve25519 keys have 32 bytes, signed ones have signatures."""
+    """Returns (algorithm, key ID, canonical JSON) of one uploaded key. Keys of unknown algorithms
+    are strings or objects; Curve25519 keys have 32 bytes, signed ones have signatures."""
     algorithm, _, key_id = name.partition(":")
     check_text(algorithm, "The algorithm of a one-time key")
     check_text(key_id, "The ID of a one-time key")
@@ -149,7 +149,7 @@ def parse_one_time_key(name: str, value: object) -> tuple[str, str, bytes]:
 def verify_one_time_key(
     name: str, value: JsonObject, device: JsonObject, *, user_id: str, device_id: str
 ) -> None:
-    """A signed one-time key must be signed by its device, whose keys are `device` (checked).
+    """Checks that a signed one-time key is signed by its device, whose keys are `device` (checked).
     Raises M_INVALID_SIGNATURE."""
     own = f"ed25519:{device_id}"
     try:
@@ -159,7 +159,7 @@ def verify_one_time_key(
 
 
 def check_signatures(value: Any) -> dict[str, dict[str, str]]:
-    """The `signatures` of an object: user ID to key ID to text; at least one."""
+    """Returns the `signatures` of an object: user ID to key ID to text; at least one."""
     signatures = _object(value.get("signatures"), "signatures")
     for by_key in signatures.values():
         texts = _object(by_key, "signatures").values()
@@ -171,15 +171,15 @@ def check_signatures(value: Any) -> dict[str, dict[str, str]]:
 
 
 def public_key_of(value: JsonObject) -> str:
-    """The public part of a cross-signing key that was checked."""
+    """Returns the public part of a cross-signing key that was checked."""
     (public,) = value["keys"].values()
     assert isinstance(public, str)
     return public
 
 
 def parse_cross_signing_key(value: object, *, user_id: str, usage: str) -> JsonObject:
-    """A cross-signing key of a usage, checked but for signatures by other keys: without
-    `unsigned`, with signatures of its own user alone."""
+    """Returns a cross-signing key of a usage, checked except for signatures by other keys: without
+    `unsigned`, only with signatures of its own user."""
     key = _object(value, f"{usage}_key")
     if key.get("user_id") != user_id:
         raise invalid_param(f"The {usage} key is not of this user")
@@ -202,12 +202,12 @@ def parse_cross_signing_key(value: object, *, user_id: str, usage: str) -> JsonO
 
 
 def verify_by_master(key: JsonObject, *, user_id: str, master_public_key: str) -> None:
-    """A self-signing or user-signing key must be signed by the master key."""
+    """Checks that a self-signing or user-signing key is signed by the master key."""
     _verify(key, user_id, f"ed25519:{master_public_key}", master_public_key)
 
 
 def merge_signatures(value: JsonObject, added: Mapping[str, Mapping[str, str]]) -> JsonObject:
-    """A copy of a key with further signatures (user ID to key ID to text)."""
+    """Returns a copy of a key with further signatures (user ID to key ID to text)."""
     if not added:
         return value
     merged = {user: dict(made) for user, made in value.get("signatures", {}).items()}

@@ -1,15 +1,15 @@
-"""Whose devices a user must look at again: `device_lists` of a sync.
+"""The users whose devices a client must query again: `device_lists` of a sync.
 
 Rules:
 1. A user keeps the device lists of those who are joined or invited to a room that the user is
-   joined to: these are the ones to encrypt for.
-2. `changed` has those of them (and the user themself) whose devices or keys changed; those who
-   joined a room, or were invited to it, while the user was in it; and all of a room that the user
-   joined, or in which encryption was turned on.
-3. `left` has those who were joined to a room together with the user until one of the two left it,
-   and whom the user doesn't keep any more. An invite that is refused, or a knock, ends nothing.
-4. What happened in a room while the user wasn't joined is not told.
-5. Saying too much of `changed` is harmless (a client asks once more), saying too little isn't.
+   joined to: these are the recipients of encrypted messages.
+2. `changed` has those of them (and the user themself) whose devices or keys changed; users who
+   joined a room, or were invited to it, while the user was in it; and all members of a room that
+   the user joined, or in which encryption was turned on.
+3. `left` has users who were joined to a room together with the user until one of the two left it,
+   and whose lists the user no longer keeps. A refused invite, or a knock, doesn't end anything.
+4. Changes in a room while the user wasn't joined are left out.
+5. Too many users in `changed` are harmless (a client queries once more), too few aren't.
 
 Spec: client-server API, "Tracking the device list for a user", "E2E extensions to sync".
 """
@@ -27,7 +27,7 @@ JOIN, INVITE = "join", "invite"
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
-    """A user's membership of a room became another one, by an event if there is one."""
+    """A change of a user's membership of a room, by an event if there is one."""
 
     room_id: RoomId
     user_id: UserId
@@ -37,7 +37,7 @@ class MembershipChange(msgspec.Struct, frozen=True):
 
 
 class EncryptionChange(msgspec.Struct, frozen=True):
-    """The encryption of a room was turned on, or set anew."""
+    """The encryption of a room was turned on, or changed."""
 
     room_id: RoomId
 
@@ -46,7 +46,7 @@ ListChange: TypeAlias = MembershipChange | EncryptionChange
 
 
 class Candidates(msgspec.Struct, frozen=True):
-    """Who may belong to `changed` and `left`. All members of the rooms in `renewed` may have
+    """Users who may belong to `changed` and `left`. All members of the rooms in `renewed` may have
     changed; `departures` are events by which the user left rooms, whose members of that moment may
     be left."""
 
@@ -63,8 +63,8 @@ def find_candidates(
     changes: Sequence[ListChange],
     is_joined: Callable[[RoomId], bool],
 ) -> Candidates:
-    """What follows from changes, in the order of the log; `is_joined` says of rooms whether the
-    user is in them after all of these."""
+    """Returns the candidates that follow from changes, in the order of the log; `is_joined` returns
+    whether the user is in a room after all of these."""
     changed, left, renewed = set(device_changes), set[UserId](), set[RoomId]()
     departures: list[tuple[RoomId, EventId]] = []
     inside = _at_first(user_id, changes)
@@ -89,7 +89,7 @@ def find_candidates(
 
 
 def _at_first(user_id: UserId, changes: Sequence[ListChange]) -> dict[RoomId, bool]:
-    """Whether the user was in the rooms of their own changes before the first of these."""
+    """Returns whether the user was in the rooms of their own changes before the first of these."""
     first: dict[RoomId, bool] = {}
     for change in changes:
         if isinstance(change, MembershipChange) and change.user_id == user_id:
@@ -104,7 +104,9 @@ def decide(
     left: Collection[UserId],
     keeps: Callable[[UserId], bool],
 ) -> tuple[set[UserId], set[UserId]]:
-    """(changed, left) of candidates, by whose device lists the user keeps now."""
+    """Returns (changed, left) of candidates, given the users whose device lists the user now
+    keeps.
+    """
     now = {user for user in changed if user == user_id or keeps(user)}
     gone = {user for user in left if user != user_id and not keeps(user)}
     return now, gone

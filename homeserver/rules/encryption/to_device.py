@@ -30,7 +30,9 @@ class DeviceMessage(msgspec.Struct, frozen=True):
 
 
 def parse_messages(value: object) -> list[DeviceMessage]:
-    """`messages` of a request or an EDU: user ID to device ID to content. Raises MatrixError."""
+    """Parses `messages` of a request or an EDU: user ID to device ID to content. Raises
+    MatrixError.
+    """
     if not isinstance(value, dict):
         raise bad_json("messages must be an object")
     found: list[DeviceMessage] = []
@@ -50,7 +52,7 @@ def parse_messages(value: object) -> list[DeviceMessage]:
 
 
 def encode_content(content: object) -> bytes:
-    """JSON of a message's content. Raises MatrixError."""
+    """Serialises a message's content. Raises MatrixError."""
     if not isinstance(content, dict):
         raise bad_json("The content of a message must be an object")
     try:
@@ -63,12 +65,12 @@ def encode_content(content: object) -> bytes:
 
 
 def build_message(sender: UserId, event_type: str, content: bytes) -> bytes:
-    """The event that a device gets in a sync, as JSON."""
+    """Builds the event that a device gets in a sync, as JSON."""
     return orjson.dumps({"type": event_type, "sender": sender, "content": orjson.Fragment(content)})
 
 
 def split_for_edus(messages: list[DeviceMessage]) -> Iterator[list[DeviceMessage]]:
-    """Parts of bounded number and size, in order."""
+    """Splits messages into parts of bounded number and size, in order."""
     part: list[DeviceMessage] = []
     size = 0
     for message in messages:
@@ -85,7 +87,7 @@ def split_for_edus(messages: list[DeviceMessage]) -> Iterator[list[DeviceMessage
 def build_edu(
     sender: UserId, event_type: str, message_id: str, messages: list[DeviceMessage]
 ) -> bytes:
-    """An m.direct_to_device EDU as JSON."""
+    """Builds an m.direct_to_device EDU as JSON."""
     by_user: dict[str, dict[str, orjson.Fragment]] = {}
     for one in messages:
         by_user.setdefault(one.user_id, {})[one.device_id] = orjson.Fragment(one.content)

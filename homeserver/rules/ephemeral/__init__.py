@@ -1,1 +1,1 @@
-"""What receipts may say."""
+"""Checks of receipts."""

@@ -1,4 +1,4 @@
-"""Receipts: what clients and other servers may send.
+"""Checks of receipts from clients and other servers.
 
 Rules:
 1. m.read.private is for its own user alone: other servers send m.read only.
@@ -18,7 +18,9 @@ _TS_MAX = 2**53 - 1
 
 
 def parse_thread(value: object, *, kind: str) -> str:
-    """`thread_id` of a request: "main" or a thread's root; absent for an unthreaded receipt."""
+    """Parses `thread_id` of a request: "main" or a thread's root; absent for an unthreaded
+    receipt.
+    """
     if value is None:
         return ""
     if kind == FULLY_READ:
@@ -30,7 +32,7 @@ def parse_thread(value: object, *, kind: str) -> str:
 
 
 def parse_event_id(value: object) -> EventId:
-    """The event ID of a receipt."""
+    """Parses the event ID of a receipt."""
     event_id = check_text(value, "The event ID")
     if not event_id.startswith("$"):
         raise invalid_param("An event ID starts with $")
@@ -38,7 +40,7 @@ def parse_event_id(value: object) -> EventId:
 
 
 def parse_remote(user_receipt: object) -> tuple[EventId, str, int]:
-    """(event ID, thread, time) of one user's receipt in an EDU. Raises MatrixError."""
+    """Returns (event ID, thread, time) of one user's receipt in an EDU. Raises MatrixError."""
     data = user_receipt.get("data") if isinstance(user_receipt, dict) else None
     event_ids = user_receipt.get("event_ids") if isinstance(user_receipt, dict) else None
     if not isinstance(data, dict) or not isinstance(event_ids, list) or not event_ids:

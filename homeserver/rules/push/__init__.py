@@ -1,1 +1,1 @@
-"""The push rules that a user begins with."""
+"""The default push rules of a user."""

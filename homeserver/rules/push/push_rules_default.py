@@ -1,7 +1,7 @@
 """The server-default push rules of a user.
 
 Values are those of the spec (client-server API, "Predefined Rules", v1.17 and later); the order is
-the order in which they are tried.
+that of evaluation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 
 
 def default_rules(user_id: UserId) -> JsonObject:
-    """The `global` ruleset of a user who changed nothing: lists of rules by kind."""
+    """Returns the `global` ruleset of a user without changes: lists of rules by kind."""
     return {
         "override": _override(user_id),
         "content": [],

@@ -1,1 +1,1 @@
-"""What makes, merges, upgrades and lists rooms, and who may join them."""
+"""Creation, merging, upgrading and listing of rooms, and restricted joins."""

@@ -1,4 +1,4 @@
-"""The aliases in m.room.canonical_alias: which are new, and what is left without one.
+"""The aliases in m.room.canonical_alias: new ones, and removal of one.
 
 Spec: client-server API, m.room.canonical_alias; `alt_aliases` is a list of strings.
 """
@@ -12,8 +12,8 @@ from homeserver import errors, limits
 
 
 def new_aliases(old: JsonObject, new: JsonObject) -> Sequence[str]:
-    """The aliases of the content `new` that weren't in `old`, each once. Raises 400
-    M_INVALID_PARAM where one is no string, or where there are too many."""
+    """Returns the aliases of the content `new` that weren't in `old`, each once. Raises 400
+    M_INVALID_PARAM if one is not a string, or if there are too many."""
     before = {alias for alias in _listed(old) if isinstance(alias, str)}
     wanted: dict[str, None] = {}
     for alias in _listed(new):
@@ -29,7 +29,7 @@ def new_aliases(old: JsonObject, new: JsonObject) -> Sequence[str]:
 
 
 def without_alias(content: JsonObject, alias: str) -> JsonObject | None:
-    """The content without an alias; None when the alias isn't in it."""
+    """Returns the content without an alias; None if the alias isn't in it."""
     alternatives = content.get("alt_aliases")
     listed = alternatives if isinstance(alternatives, list) else []
     if content.get("alias") != alias and alias not in listed:
@@ -41,7 +41,7 @@ def without_alias(content: JsonObject, alias: str) -> JsonObject | None:
 
 
 def _listed(content: JsonObject) -> list[object]:
-    """`alias` and `alt_aliases`, whatever they are; "" and null unset the alias."""
+    """Returns `alias` and `alt_aliases`, of any type; "" and null unset the alias."""
     alternatives = content.get("alt_aliases")
     if alternatives is not None and not isinstance(alternatives, list):
         alternatives = [alternatives]

@@ -1,9 +1,9 @@
-"""What the published room directory says of a room, and what a search in it finds.
+"""The entry of a room in the published room directory, and searches in it.
 
 Rules:
 1. Larger rooms come first; equal ones in the order of their IDs, so that pages don't overlap.
-2. A search term is looked for in name, topic and canonical alias, whatever the case.
-3. What a room's state says in a wrong type is left out.
+2. A search term is matched against name, topic and canonical alias, ignoring case.
+3. Values of a wrong type in a room's state are left out.
 
 Spec: client-server API, "Published room directory".
 """
@@ -38,7 +38,7 @@ _SEARCHED = ("name", "topic", "canonical_alias")
 
 
 class Search(msgspec.Struct, frozen=True):
-    """What is looked for; `room_types` has None for rooms without a type."""
+    """The terms of a search; `room_types` has None for rooms without a type."""
 
     generic_search_term: str | None = None
     room_types: tuple[str | None, ...] | None = None
@@ -47,7 +47,7 @@ class Search(msgspec.Struct, frozen=True):
 def describe(
     room_id: str, joined: int, contents: Mapping[StateKey, Mapping[str, Any]]
 ) -> JsonObject:
-    """The entry of a room, from the contents of its state."""
+    """Builds the entry of a room, from the contents of its state."""
     entry: JsonObject = {
         "room_id": room_id,
         "num_joined_members": joined,
@@ -68,7 +68,7 @@ def _text(contents: Mapping[StateKey, Mapping[str, Any]], key: StateKey, field: 
 
 
 def matches(entry: JsonObject, search: Search) -> bool:
-    """Does a search find a room?"""
+    """Returns whether a search finds a room."""
     if search.room_types is not None and entry.get("room_type") not in search.room_types:
         return False
     term = (search.generic_search_term or "").casefold()
@@ -76,5 +76,5 @@ def matches(entry: JsonObject, search: Search) -> bool:
 
 
 def order(entry: JsonObject) -> tuple[int, str]:
-    """The key by which entries are sorted (rule 1)."""
+    """Returns the key by which entries are sorted (rule 1)."""
     return (-entry["num_joined_members"], entry["room_id"])

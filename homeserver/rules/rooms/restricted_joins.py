@@ -1,4 +1,4 @@
-"""Joins to restricted rooms: what a join rule asks for, and which user of ours can vouch.
+"""Joins to restricted rooms: the conditions of a join rule, and the local user who authorises.
 
 Spec: client-server API, "Restricted rooms"; server-server API, "Restricted rooms".
 """
@@ -17,15 +17,15 @@ _RESTRICTED = frozenset({"restricted", "knock_restricted"})
 
 
 def without_authoriser(content: JsonObject) -> JsonObject:
-    """What a client may say of a membership: anything but who vouches for it. The event needs that
-    user's server's signature, whatever the membership (room version 8, auth rule 5.2); clients copy
-    the key from the event that they change."""
+    """Returns a client's membership content without the authorising user. The key requires the
+    signature of that user's server, whatever the membership (room version 8, auth rule 5.2);
+    clients copy it from the event that they change."""
     return {name: value for name, value in content.items() if name != AUTHORISER}
 
 
 def allowed_rooms(join_rules: JsonObject) -> Sequence[RoomId] | None:
-    """The rooms of which a joined member may join, from the content of m.room.join_rules; None
-    where joins aren't restricted in this way. Conditions that aren't understood are left out."""
+    """Returns the rooms whose joined members may join, from the content of m.room.join_rules; None
+    if joins aren't restricted in this way. Unknown conditions are left out."""
     if join_rules.get("join_rule") not in _RESTRICTED:
         return None
     conditions = join_rules.get("allow")
@@ -43,9 +43,9 @@ def allowed_rooms(join_rules: JsonObject) -> Sequence[RoomId] | None:
 def find_authorising_user(
     power: PowerLevels, listed: Collection[str], joined: Collection[UserId]
 ) -> UserId | None:
-    """A user among `joined` (ours) who may invite: the most powerful of those who have a level of
-    their own (creators and `listed`, the keys of `users`), else any if all may; the smallest ID
-    decides between equals. None where none of them may invite."""
+    """Returns a user among `joined` (local ones) who may invite: the most powerful of those who
+    have a level of their own (creators and `listed`, the keys of `users`), else any if all may; the
+    smallest ID decides between equals. None if none of them may invite."""
     named = [user for user in {*power.creators, *map(UserId, listed)} if user in joined]
     able = [user for user in named if power.user(user) >= power.invite]
     if able:

@@ -1,12 +1,12 @@
-"""The events of a new room: which, with what content, in which order.
+"""The events of a new room: their content and order.
 
 Rules:
 1. The order is the spec's: create, the creator's join, power levels, canonical alias, preset,
    `initial_state`, name and topic; the caller adds the invites.
-2. What `initial_state` sets, the preset does not set first; name and topic come after both.
+2. The preset leaves out state that `initial_state` sets; name and topic come after both.
 3. `power_level_content_override` replaces whole top-level keys of the power levels.
-4. Where creators are privileged (version 12) they are never listed in `users`, and a tombstone
-   takes more than `state_default` unless the override names a level for it.
+4. If creators are privileged (version 12) they are never listed in `users`, and a tombstone needs
+   more than `state_default` unless the override sets a level for it.
 
 Spec: client-server API, "Creation"; rooms/v12.
 """
@@ -67,8 +67,8 @@ _EVENT_LEVELS: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class NewRoom:
-    """All that the events of a new room follow from. `profiles` has the profile keys of users of
-    ours (`displayname`, `avatar_url`) for their membership events."""
+    """The parameters of a new room's events. `profiles` has the profile keys of local users
+    (`displayname`, `avatar_url`) for their membership events."""
 
     request: RoomRequest
     creator: UserId
@@ -79,11 +79,11 @@ class NewRoom:
 
 
 def build_room_drafts(room: NewRoom) -> list[EventDraft]:
-    """The drafts of a new room in the spec's order, up to the invites (these follow one by one,
-    by `build_membership_draft`).
+    """Returns the drafts of a new room in the spec's order, up to the invites (these follow one by
+    one, by `build_membership_draft`).
 
-    Raises 400 M_INVALID_ROOM_STATE for what can never be a sound room, M_INVALID_PARAM for
-    additional creators that are no user IDs.
+    Raises 400 M_INVALID_ROOM_STATE for a room that the auth rules can't allow, M_INVALID_PARAM for
+    additional creators that aren't user IDs.
     """
     drafts = [
         _state(room, event_types.CREATE, build_create_content(room)),
@@ -102,7 +102,9 @@ def build_room_drafts(room: NewRoom) -> list[EventDraft]:
 
 
 def build_create_content(room: NewRoom) -> JsonObject:
-    """Content of m.room.create: the client's `creation_content`, our keys over it."""
+    """Returns the content of m.room.create: the client's `creation_content`, overridden by our
+    keys.
+    """
     content = dict(room.request.creation_content or {})
     content.pop("creator", None)
     content["room_version"] = room.version.name
@@ -125,7 +127,7 @@ def _set_additional_creators(room: NewRoom, content: JsonObject) -> None:
 
 
 def build_power_levels(room: NewRoom) -> JsonObject:
-    """Content of the first m.room.power_levels, the override applied."""
+    """Returns the content of the first m.room.power_levels, with the override applied."""
     preset = preset_of(room.request)
     privileged = room.version.creators_are_privileged
     users = {} if privileged else {room.creator: CREATOR_LEVEL}
@@ -199,7 +201,7 @@ def _initial_draft(room: NewRoom, wanted: InitialState) -> EventDraft:
 
 
 def build_membership_draft(room: NewRoom, user_id: UserId, membership: str) -> EventDraft:
-    """The draft of a membership event by the room's creator."""
+    """Returns the draft of a membership event by the room's creator."""
     content: JsonObject = {"membership": membership, **room.profiles.get(user_id, {})}
     if membership == "invite" and room.request.is_direct:
         content["is_direct"] = True

@@ -1,8 +1,8 @@
-"""What a client asks for with createRoom, and whether it makes sense by itself.
+"""The request of createRoom, and checks that need nothing else.
 
 Rules:
-1. A request is refused here for what can be seen without the room or the database.
-2. Third-party invites are refused: no identity server stands behind this server.
+1. Checks here need neither the room nor the database.
+2. Third-party invites are refused: this server has no identity server.
 3. `null` counts as not given, since many clients send it.
 
 Spec: client-server API, "Creation" (data/api/client-server/create_room.yaml).
@@ -57,7 +57,7 @@ class RoomRequest(msgspec.Struct, frozen=True):
 
 
 def parse_room_request(body: JsonObject) -> RoomRequest:
-    """The request, from a body of canonical JSON. Raises 400 M_BAD_JSON for a wrong shape, 403
+    """Parses a body of canonical JSON. Raises 400 M_BAD_JSON for a wrong shape, 403
     M_THREEPID_DENIED for third-party invites, 400 M_INVALID_PARAM for too many invites, 400
     M_TOO_LARGE for too much initial state."""
     try:
@@ -80,14 +80,14 @@ def parse_room_request(body: JsonObject) -> RoomRequest:
 
 
 def preset_of(request: RoomRequest) -> Preset:
-    """The preset asked for, or the one that the visibility stands for."""
+    """Returns the requested preset, or the one that the visibility implies."""
     if request.preset is not None:
         return request.preset
     return "public_chat" if request.visibility == "public" else "private_chat"
 
 
 def choose_version(name: str | None, default: RoomVersion) -> RoomVersion:
-    """The room version asked for. Raises 400 M_UNSUPPORTED_ROOM_VERSION."""
+    """Returns the requested room version. Raises 400 M_UNSUPPORTED_ROOM_VERSION."""
     if name is None:
         return default
     version = SUPPORTED.get(name)
@@ -99,13 +99,13 @@ def choose_version(name: str | None, default: RoomVersion) -> RoomVersion:
 
 
 def parse_invitees(request: RoomRequest, creator: UserId) -> Sequence[UserId]:
-    """The users to invite, each once, in order, without the creator. Raises 400
-    M_INVALID_PARAM for what is no user ID."""
+    """Returns the users to invite, each once, in order, without the creator. Raises 400
+    M_INVALID_PARAM for an invalid user ID."""
     return parse_users(request.invite or (), without=creator)
 
 
 def parse_users(texts: Sequence[object], *, without: UserId) -> Sequence[UserId]:
-    """User IDs, each once, in order, `without` left out. Raises 400 M_INVALID_PARAM."""
+    """Returns user IDs, each once, in order, `without` left out. Raises 400 M_INVALID_PARAM."""
     users: dict[UserId, None] = {}
     for text in texts:
         try:
@@ -119,8 +119,8 @@ def parse_users(texts: Sequence[object], *, without: UserId) -> Sequence[UserId]
 
 
 def build_alias(localpart: str, server_name: ServerName) -> RoomAlias:
-    """The alias `#localpart:server_name`. Raises 400 M_INVALID_PARAM where the grammar or good
-    sense forbids it (empty, white space, a colon)."""
+    """Returns the alias `#localpart:server_name`. Raises 400 M_INVALID_PARAM for an invalid or
+    unusable one (empty, white space, a colon)."""
     if not localpart or ":" in localpart or any(char.isspace() for char in localpart):
         raise errors.invalid_param("A room alias has no empty name, no white space and no ':'")
     try:

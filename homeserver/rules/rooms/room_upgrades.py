@@ -1,11 +1,10 @@
-"""What a room upgrade carries over: the events of the new room, and what closes the old one.
+"""Room upgrades: the events of the new room, and the power levels that close the old one.
 
 Rules:
 1. The state that the spec recommends is carried over; members are not.
-2. Power levels come last, so that the upgrader, all-powerful until then, can set the rest
-   whatever level they have.
-3. Where creators are privileged (version 12) they are dropped from `users`; where they aren't,
-   the upgrader is listed with at least the level that they had, 100 for a former creator.
+2. Power levels come last: until then the upgrader may set everything, whatever level they have.
+3. If creators are privileged (version 12) they are dropped from `users`; otherwise the upgrader is
+   listed with at least the level that they had, 100 for a former creator.
 
 Spec: client-server API, "Room Upgrades".
 """
@@ -41,14 +40,14 @@ CARRIED_KEYS: Sequence[StateKey] = (
     event_types.POWER_LEVELS_KEY,
     event_types.CANONICAL_ALIAS_KEY,
 )
-"""The state of the old room that the new one follows from."""
+"""The state of the old room from which the new one is built."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """An upgrade: who does it to what. `state` has the old room's events for `CARRIED_KEYS`, its
-    create event surely; `member` is the content of the upgrader's join; `tombstone` the event that
-    closes the old room, where its ID is known before the new room's."""
+    """An upgrade: its user and the room. `state` has the old room's events for `CARRIED_KEYS`,
+    always with its create event; `member` is the content of the upgrader's join; `tombstone` the
+    event that closes the old room, if its ID is known before the new room's."""
 
     user_id: UserId
     state: Mapping[StateKey, Event]
@@ -60,7 +59,7 @@ class Upgrade:
 
 
 def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
-    """The events of the new room, in order."""
+    """Returns the events of the new room, in order."""
     drafts = [
         _draft(upgrade, event_types.CREATE, _create_content(upgrade)),
         EventDraft(event_types.MEMBER, upgrade.user_id, upgrade.member, state_key=upgrade.user_id),
@@ -77,8 +76,8 @@ def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
 
 
 def build_closed_levels(power_levels: JsonObject) -> JsonObject:
-    """Power levels that leave an upgraded room readable only: sending and inviting take 50, or
-    more than members have."""
+    """Returns power levels that make an upgraded room read-only: sending and inviting require 50,
+    or more than members have."""
     default = power_levels.get("users_default", 0)
     needed = max(50, (default if isinstance(default, int) else 0) + 1)
 
@@ -135,7 +134,7 @@ def _power_levels(upgrade: Upgrade) -> JsonObject:
 
 
 def _read(old: JsonObject, version: RoomVersion) -> JsonObject:
-    """Power levels with all levels as integers; what can't be read is left out."""
+    """Returns power levels with all levels as integers; unreadable ones are left out."""
     content = dict(old)
     for name in LEVEL_DEFAULTS:
         if name in content and (level := read_level(content[name], version)) is not None:
@@ -153,7 +152,7 @@ def _read(old: JsonObject, version: RoomVersion) -> JsonObject:
 
 
 def _local_alias(upgrade: Upgrade) -> JsonObject | None:
-    """The canonical alias, if it is one of ours, since ours move with the room."""
+    """Returns the canonical alias, if it is a local one, since local aliases move with the room."""
     event = upgrade.state.get(event_types.CANONICAL_ALIAS_KEY)
     alias = None if event is None else event.content.get("alias")
     if isinstance(alias, str) and alias.endswith(f":{server_of(upgrade.user_id)}"):

@@ -1,1 +1,1 @@
-"""Filters and tokens of clients, and what of a room's state a sync sends."""
+"""Filters and tokens of clients, and the part of a room's state that a sync sends."""

@@ -1,7 +1,7 @@
-"""Filters of clients: what a sync, or a page of messages, should have in it.
+"""Filters of clients: the wanted content of a sync, or of a page of messages.
 
 Rules:
-1. A filter is checked when it is made (or given inline) and then is a frozen value; unknown keys
+1. A filter is checked when it is stored (or given inline) and then is a frozen value; unknown keys
    are ignored.
 2. An absent list restricts nothing; an empty one lets nothing through. `not_...` wins.
 3. A `*` in `types` and `not_types` stands for any characters; other lists are exact.
@@ -28,14 +28,14 @@ class TypePatterns(msgspec.Struct, frozen=True):
     globs: tuple[tuple[str, ...], ...]
 
     def match(self, event_type: str) -> bool:
-        """Is the type one of those?"""
+        """Returns whether the type matches one of them."""
         return event_type in self.exact or any(_is_glob(event_type, one) for one in self.globs)
 
 
 def _is_glob(text: str, parts: tuple[str, ...]) -> bool:
-    """Has the text these parts in order, the first at its start and the last at its end? Each
-    inner part counts where it is found first: a later place is never better, so nothing is tried
-    twice."""
+    """Returns whether the text has these parts in order, the first at its start and the last at its
+    end. Each inner part is taken at its first match: a later one is never better, so no
+    backtracking is needed."""
     first, *inner, last = parts
     if not (text.startswith(first) and text.endswith(last)):
         return False
@@ -65,7 +65,7 @@ class EventFilter(msgspec.Struct, frozen=True):
 
     @property
     def allows_all(self) -> bool:
-        """True if no event of any room is kept out."""
+        """Returns True if no event of any room is excluded."""
         return (
             self.types is None
             and self.not_types is None
@@ -77,17 +77,19 @@ class EventFilter(msgspec.Struct, frozen=True):
         )
 
     def allows_type(self, event_type: str) -> bool:
-        """May events of this type be in the answer?"""
+        """Returns whether events of this type may be in the answer."""
         if self.not_types is not None and self.not_types.match(event_type):
             return False
         return self.types is None or self.types.match(event_type)
 
     def allows_room(self, room_id: str) -> bool:
-        """May this room be in the answer?"""
+        """Returns whether this room may be in the answer."""
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
     def allows(self, event_type: str, sender: str, has_url: bool = False) -> bool:
-        """May an event be in the answer? `has_url`: its content has the key `url`."""
+        """Returns whether an event may be in the answer. `has_url`: its content has the key
+        `url`.
+        """
         if sender in self.not_senders:
             return False
         if self.senders is not None and sender not in self.senders:
@@ -109,7 +111,7 @@ class RoomFilter(msgspec.Struct, frozen=True):
     account_data: EventFilter = EventFilter()
 
     def allows_room(self, room_id: str) -> bool:
-        """May this room be in the answer at all?"""
+        """Returns whether this room may be in the answer at all."""
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
 
@@ -127,7 +129,7 @@ NO_FILTER = SyncFilter()
 
 
 def parse_filter(value: JsonObject) -> SyncFilter:
-    """A filter from its JSON; raises MatrixError (400 M_BAD_JSON, M_INVALID_PARAM)."""
+    """Parses a filter; raises MatrixError (400 M_BAD_JSON, M_INVALID_PARAM)."""
     event_format = value.get("event_format", "client")
     if event_format not in ("client", "federation"):
         raise invalid_param("event_format must be client or federation")
@@ -142,7 +144,9 @@ def parse_filter(value: JsonObject) -> SyncFilter:
 
 
 def parse_event_filter(value: JsonObject) -> EventFilter:
-    """A RoomEventFilter (also the `filter` parameter of /messages); raises as `parse_filter`."""
+    """Parses a RoomEventFilter (also the `filter` parameter of /messages); raises as
+    `parse_filter`.
+    """
     return EventFilter(
         limit=_limit(value),
         types=_patterns(value, "types"),
@@ -171,7 +175,9 @@ def _parse_room_filter(value: JsonObject) -> RoomFilter:
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """The keys of a dot-separated path (spec appendices): a backslash escapes `.` and itself."""
+    """Returns the keys of a dot-separated path (spec appendices): a backslash escapes `.` and
+    itself.
+    """
     keys, key, position = [], "", 0
     while position < len(path):
         char = path[position]
@@ -189,7 +195,7 @@ def split_path(path: str) -> tuple[str, ...]:
 
 
 def select_fields(event: JsonObject, paths: tuple[tuple[str, ...], ...]) -> JsonObject:
-    """A copy of `event` with nothing but what `paths` name."""
+    """Returns a copy of `event` with only the fields that `paths` name."""
     selected: JsonObject = {}
     for path in paths:
         _copy_path(event, selected, path)
@@ -202,7 +208,7 @@ def _copy_path(source: JsonObject, target: JsonObject, path: tuple[str, ...]) ->
         if not isinstance(below, dict):
             return
         into = target.get(key)
-        if into is below:  # all of it was selected by a shorter path
+        if into is below:  # A shorter path selected all of it.
             return
         if into is None:
             into = target[key] = {}
@@ -265,7 +271,7 @@ def _identifiers(value: JsonObject, key: str, sigil: str) -> frozenset[str] | No
 
 
 def _patterns(value: JsonObject, key: str) -> TypePatterns | None:
-    """The patterns of a list of types; an empty list matches nothing."""
+    """Parses a list of types; an empty list matches nothing."""
     found = _strings(value, key)
     if found is None:
         return None

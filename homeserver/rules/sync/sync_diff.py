@@ -1,11 +1,11 @@
-"""What of a room's state a sync sends, from changes of current state in log order.
+"""The part of a room's state that a sync sends, from changes of current state in log order.
 
 Rules:
 1. With `since`, `state` has the last value of each key that changed between `since` and the
-   timeline's start. A change that came without an event in the timeline (a merge) is sent too,
-   wherever it lies: nothing else would tell the client.
+   timeline's start. A change without an event in the timeline (a merge) is sent too, whatever its
+   position, since nothing else would tell the client.
 2. `state_after` has the last value of each changed key at the end, in the timeline or not.
-3. A key that lost its event can't be told to a client, so it is left out.
+3. The removal of a key's event can't be expressed to a client, so it is left out.
 
 Spec: client-server API, "Syncing"; /sync, `state`, `state_after`, RoomSummary.
 """
@@ -24,7 +24,7 @@ HEROES = 5
 
 
 class Member(Protocol):
-    """What current state holds under a key: the event, its number (they grow), a membership."""
+    """An entry of current state: the event, its number (increasing), a membership."""
 
     @property
     def event_id(self) -> EventId: ...
@@ -35,7 +35,7 @@ class Member(Protocol):
 
 
 class Change(Protocol):
-    """One key of current state has another event, or none."""
+    """A key of current state that has another event, or none any more."""
 
     @property
     def key(self) -> StateKey: ...
@@ -46,8 +46,9 @@ class Change(Protocol):
 def state_delta(
     changes: Sequence[tuple[int, Change]], *, start: int, timeline: Collection[EventId]
 ) -> dict[StateKey, EventId]:
-    """`state` of an incremental sync. `changes` are those after `since`, in order; `start` is the
-    position of the timeline's first event (or past the end), `timeline` has its events."""
+    """Returns the `state` of an incremental sync. `changes` are those after `since`, in order;
+    `start` is the position of the timeline's first event (or past the end), `timeline` has its
+    events."""
     delta: dict[StateKey, EventId] = {}
     for position, change in changes:
         if change.event_id is None:
@@ -58,15 +59,17 @@ def state_delta(
 
 
 def last(changes: Sequence[tuple[int, Change]]) -> dict[StateKey, EventId]:
-    """The last value of each changed key that has one: `state_after` of an incremental sync."""
+    """Returns the last value of each changed key that has one: `state_after` of an incremental
+    sync.
+    """
     values = {change.key: change.event_id for _, change in changes}
     return {key: event_id for key, event_id in values.items() if event_id is not None}
 
 
 def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[UserId]:
-    """The first `count` members of a room by the order in which their membership came: joined or
-    invited ones, or if there are none those who left. One more than is sent, since the reader is
-    left out."""
+    """Returns the first `count` members of a room by the order in which their membership came:
+    joined or invited ones, or if there are none, those who left. One more than is sent, since the
+    reader is left out."""
     present: list[tuple[int, str]] = []
     gone: list[tuple[int, str]] = []
     for key, ref in state.items():
@@ -80,7 +83,7 @@ def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[Us
 
 
 def changes_summary(changes: Iterable[tuple[int, Change]]) -> bool:
-    """Do any of these changes concern a room's summary?"""
+    """Returns whether any of these changes concerns a room's summary."""
     return any(
         change.key[0] in (event_types.MEMBER, event_types.NAME, event_types.CANONICAL_ALIAS)
         for _, change in changes

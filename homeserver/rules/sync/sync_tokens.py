@@ -1,15 +1,16 @@
-"""The tokens that clients carry: how far a sync is, and a point in a room's history.
+"""The tokens given to clients: the position of a sync, and a point in a room's history.
 
 Rules:
-1. Tokens are opaque to clients and versioned by their first characters: `s1` is how far a sync
-   is, `m1` a point between two events of a room.
+1. Tokens are opaque to clients and versioned by their first characters: `s1` is the position of a
+   sync, `m1` a point between two events of a room.
 2. A sync token has the epoch of the log's history (`engine.log_history`), `log:position` pairs, the
-   position up to which to-device messages were handed out, and a part for what doesn't last
-   (typing): a boot number with a counter. A log that isn't named counts from its start.
-3. A point's token has the epoch and the log's position when it was given out. The point names the
-   place that it is just before, in room order `(n, fill)`. Two events never share a place, and
-   nothing fits between a place and the point before it, so paging neither skips nor repeats.
-4. Tokens come from outside: whatever `format_` functions don't produce is InvalidToken.
+   position up to which to-device messages were delivered, and a part for ephemeral data (typing): a
+   boot number with a counter. A log that isn't named counts from its start.
+3. A point's token has the epoch and the log's position when it was issued. The point names the
+   place that it is just before, in room order `(n, fill)`. Two events never share a place, and no
+   event fits between a place and the point before it, so paging neither skips nor repeats.
+4. Tokens come from outside: any text that the `format_` functions don't produce raises
+   InvalidToken.
 
 Spec: client-server API, "Syncing"; design, "What keeps it right", 5 and 10.
 """
@@ -46,7 +47,7 @@ class InvalidToken(ValueError):
 
 
 class SyncToken(msgspec.Struct, frozen=True):
-    """How far a client's sync is. `to_device` is at most the log's position."""
+    """The position of a client's sync. `to_device` is at most the log's position."""
 
     history: str
     logs: tuple[tuple[int, int], ...]
@@ -55,7 +56,7 @@ class SyncToken(msgspec.Struct, frozen=True):
     serial: int = 0
 
     def position(self, log: int) -> int:
-        """The position in a log; 0 when the token doesn't name it."""
+        """Returns the position in a log; 0 if the token doesn't name it."""
         for name, position in self.logs:
             if name == log:
                 return position
@@ -69,44 +70,46 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """When a token was given out: the epoch of the log's history, and the log's position."""
+    """The moment at which a token was issued: the epoch of the log's history, and the log's
+    position.
+    """
 
     history: str
     position: int
 
 
 class PageToken(msgspec.Struct, frozen=True):
-    """A point, and when it was given out."""
+    """A point, and the moment at which it was issued."""
 
     mark: Mark
     point: Point
 
 
 def just_before(order: Order) -> Point:
-    """The point between an event and what came before it."""
+    """Returns the point between an event and the one before it."""
     return Point(order)
 
 
 def just_after(order: Order) -> Point:
-    """The point between an event and what comes behind it."""
+    """Returns the point between an event and the one after it."""
     n, fill = order
     return Point((n, fill + 1))
 
 
 def format_sync(token: SyncToken) -> str:
-    """The token's text: ASCII that needs no escape in a query."""
+    """Returns the token's text: ASCII that needs no escape in a query."""
     logs = "~".join(f"{log}:{position}" for log, position in token.logs)
     return f"s1.{token.history}.{logs}.{token.to_device}.{token.boot}.{token.serial}"
 
 
 def format_point(token: PageToken) -> str:
-    """The token's text: ASCII that needs no escape in a query."""
+    """Returns the token's text: ASCII that needs no escape in a query."""
     n, fill = token.point.before
     return f"m1.{token.mark.history}.{token.mark.position}.{n}.{fill}"
 
 
 def parse_sync(text: str) -> SyncToken:
-    """A sync token of ours. Raises InvalidToken."""
+    """Parses a sync token of this server. Raises InvalidToken."""
     match = _SYNC.fullmatch(text) if len(text) <= TOKEN_LENGTH_MAX else None
     if match is None:
         raise InvalidToken("not a sync token of this server")
@@ -123,7 +126,7 @@ def parse_sync(text: str) -> SyncToken:
 
 
 def parse_point(text: str) -> PageToken:
-    """A point in a room's history. Raises InvalidToken."""
+    """Parses a point in a room's history. Raises InvalidToken."""
     match = _POINT.fullmatch(text) if len(text) <= TOKEN_LENGTH_MAX else None
     if match is None:
         raise InvalidToken("not a pagination token of this server")
@@ -132,7 +135,7 @@ def parse_point(text: str) -> PageToken:
 
 
 def parse_any(text: str) -> SyncToken | PageToken:
-    """Either kind, for endpoints that take both. Raises InvalidToken."""
+    """Parses either kind, for endpoints that accept both. Raises InvalidToken."""
     return parse_sync(text) if text.startswith("s1.") else parse_point(text)
 
 

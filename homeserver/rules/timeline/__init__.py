@@ -1,1 +1,1 @@
-"""Who may see which event."""
+"""Visibility of events."""

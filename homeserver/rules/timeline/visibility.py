@@ -1,9 +1,9 @@
-"""Who may see an event: `m.room.history_visibility` against a membership, at the event.
+"""Visibility of an event: `m.room.history_visibility` against a membership, at the event.
 
 Rules:
-1. What counts is the state at the event, before it or after it: so an event that changes the
-   visibility, or the reader's own membership, is seen if either side allows it.
-2. `shared` lets those in who joined at any point after the event.
+1. The state at the event counts, before it or after it: so an event that changes the visibility, or
+   the reader's own membership, is seen if either side allows it.
+2. `shared` shows the event to users who joined at any point after it.
 3. A visibility that isn't set or not understood is `shared`; a membership that isn't set or not
    understood is `leave`.
 
@@ -31,21 +31,21 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 def visibility_of(content: Mapping[str, Any] | None) -> str:
-    """The visibility that the content of an m.room.history_visibility event sets (None: no event
-    in the state)."""
+    """Returns the visibility that the content of an m.room.history_visibility event sets (None: no
+    event in the state)."""
     value = content.get("history_visibility") if content is not None else None
     return value if isinstance(value, str) and value in _VISIBILITIES else SHARED
 
 
 def membership_of(membership: object) -> str:
-    """A membership as it counts: what isn't one is `leave`."""
+    """Returns the effective membership: an invalid one counts as `leave`."""
     known = isinstance(membership, str) and membership in _MEMBERSHIPS
     return str(membership) if known else "leave"
 
 
 def may_see(before: Moment, after: Moment, *, joined_later: bool) -> bool:
-    """May a user see an event with this state before and after it? `joined_later`: did they join
-    at any point after it was sent?"""
+    """Returns whether a user may see an event with this state before and after it. `joined_later`:
+    whether they joined at any point after it was sent."""
     return _allows(before, joined_later) or (after != before and _allows(after, joined_later))
 
 
@@ -60,8 +60,9 @@ def _allows(moment: Moment, joined_later: bool) -> bool:
 
 
 def server_may_see(visibility: str, memberships: Collection[str], *, joined_later: bool) -> bool:
-    """May a server see an event with this state on one side of it? `memberships` are those of its
-    users there; `joined_later`: did one of them join at any point after the event was sent?"""
+    """Returns whether a server may see an event with this state on one side of it. `memberships`
+    are those of its users there; `joined_later`: whether one of them joined at any point after the
+    event was sent."""
     return any(
         _allows(Moment(visibility, membership), joined_later)
         for membership in ("leave", *memberships)
