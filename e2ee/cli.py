@@ -27,7 +27,7 @@ from e2ee.store import StoreInUse, StoreUnreadable
 T = TypeVar("T")
 _KEY_BYTES: Final = 32
 _SYNC_ROUNDS_MAX: Final = 20
-_TS_MS_MAX: Final = 4_102_444_800_000  # the year 2100: later times are a server's joke
+_TS_MS_MAX: Final = 4_102_444_800_000  # the year 2100: later times are implausible
 _ALARMS: Final = frozenset(
     {
         NoticeKind.DEVICE_KEYS_CHANGED,
@@ -57,7 +57,7 @@ class Profile:
         return None if self.ca is None else ssl.create_default_context(cafile=str(self.ca))
 
     def key(self, *, make: bool) -> bytes:
-        """The store's key; made if there is none and `make` is set."""
+        """Returns the store's key; made if there is none and `make` is set."""
         path = self.folder / "key"
         if path.exists():
             key = bytes.fromhex(path.read_text().strip())
@@ -75,7 +75,7 @@ class Profile:
         return key
 
     async def find_homeserver(self, user: str) -> str:
-        """The given address, or what the user ID's server says of itself."""
+        """Returns the given address, or what the user ID's server says of itself."""
         if self.homeserver:
             return self.homeserver
         server_name = user.partition(":")[2]
@@ -86,7 +86,7 @@ class Profile:
         return await discover(server_name, self.ssl_context())
 
     async def restore(self) -> Client:
-        """The profile's device."""
+        """Returns the profile's device."""
         return await Client.restore(
             store_path=self.store_path,
             store_key=self.key(make=False),

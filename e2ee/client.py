@@ -1,12 +1,10 @@
-"""The client: an account on a homeserver, its rooms, and all that is said in them, end to end
-encrypted.
+"""The client: an account on a homeserver, its rooms and their messages, end-to-end encrypted.
 
-1. The homeserver isn't trusted: what it says can't turn encryption off, make keys go to devices
-   that don't prove themselves, or put words into someone's mouth.
+1. The homeserver isn't trusted: it can't turn encryption off, have keys sent to devices that
+   don't prove themselves, or forge the messages of other users.
 2. A device is one store: make it by `register` or `login`, come back to it by `restore`.
 
-How it works stands in `syncing` (in), `sending` (out), `timeline` (what is shown), `machine`
-(keys).
+See `syncing` (in), `sending` (out), `timeline` (display) and `machine` (keys).
 """
 
 import asyncio
@@ -127,7 +125,7 @@ class Client:
         base_url: str | Transport = "",
         ssl: ssl_module.SSLContext | None = None,
     ) -> Self:
-        """The device kept in a store; `base_url` overrides the address it logged in at."""
+        """Returns the device kept in a store; `base_url` overrides the address it logged in at."""
         key = SealingKey(store_key)
         store = Store.open(Path(store_path), key)
         machine = Machine.load(store, key.pickle_key())
@@ -154,7 +152,7 @@ class Client:
         return tuple(room for room in self._shelf.all() if room.membership == membership)
 
     def room(self, room_id: str) -> ClientRoom | None:
-        """What is known of a room, or None."""
+        """Returns the known room, or None."""
         return self._shelf.of(room_id)
 
     def members(self, room_id: str) -> frozenset[str]:
@@ -163,11 +161,12 @@ class Client:
         return room.with_membership("join") if room else frozenset()
 
     def is_encrypted(self, room_id: str) -> bool:
-        """Whether the room was ever seen encrypted; then it stays so for us."""
+        """Returns whether the room was ever seen encrypted; then it stays so for us."""
         return self._sending.is_encrypted(room_id)
 
     def timeline(self, room_id: str) -> list[Message]:
-        """The room's messages, oldest first: decrypted as far as keys are here, edits applied."""
+        """Returns the room's messages, oldest first: decrypted as far as keys are here, edits
+        applied."""
         room = self._shelf.of(room_id)
         if room is None:
             return []
@@ -239,7 +238,8 @@ class Client:
         return await self._sending.send_message(room_id, content)
 
     async def sync_once(self, timeout_ms: int = 0) -> SyncSummary:
-        """One sync, waiting at most `timeout_ms` for news; uploads and queries keys as needed."""
+        """Makes one sync, waiting at most `timeout_ms` for news; uploads and queries keys as
+        needed."""
         summary = await self._syncing.sync(timeout_ms)
         await self._courier.flush()
         return summary
@@ -269,7 +269,7 @@ async def _begin(
     base_url: str | Transport,
     store: tuple[Path | str, bytes],
 ) -> C:
-    """A new device: enters, makes keys, saves them, and publishes them by a first sync."""
+    """Logs in a new device, makes its keys, saves them, and publishes them by a first sync."""
     path, key = Path(store[0]), SealingKey(store[1])
     opened = Store.open(path, key)
     has_begun = False

@@ -211,7 +211,8 @@ class MatrixApi:
         return await self._call(Call("GET", f"{_CLIENT}/account/whoami"))
 
     async def sync(self, since: str, timeout_ms: int, limit: int) -> JsonObject:
-        """A `/sync`; `since` may be empty, `limit` is the number of timeline events a room."""
+        """Sends a `/sync`; `since` may be empty, `limit` is the number of timeline events a
+        room."""
         # "limit" of 100 or so: less would make gaps, more slows the first answer
         room_filter = {"room": {"timeline": {"limit": limit}}, "presence": {"types": []}}
         query = {"timeout": str(timeout_ms), "filter": orjson.dumps(room_filter).decode()}
@@ -221,7 +222,7 @@ class MatrixApi:
         return await self._call(Call("GET", f"{_CLIENT}/sync", query, timeout_s=timeout_s))
 
     async def messages(self, room_id: str, start: str, limit: int) -> JsonObject:
-        """A page of the room's past, newest first, from a token on."""
+        """Fetches a page of the room's past, newest first, from a token on."""
         query = {"dir": "b", "from": start, "limit": str(limit)}
         return await self._call(Call("GET", f"{_room(room_id)}/messages", query))
 
@@ -308,7 +309,8 @@ def _refusal(response: ClientResponse) -> MatrixRefused:
 
 
 def _retry_after_s(response: ClientResponse) -> float:
-    """Seconds the server asks us to wait: the header, else the older `retry_after_ms`, else 1."""
+    """Returns seconds the server asks us to wait: the header, else the older `retry_after_ms`, else
+    1."""
     if response.retry_after.isdigit():
         return min(float(response.retry_after), _RATE_LIMIT_WAIT_S_MAX) or 0.1
     wait_ms = response.body.get("retry_after_ms")
@@ -333,7 +335,7 @@ def _text(answer: JsonObject, name: str) -> str:
 
 
 async def discover(server_name: str, ssl_context: ssl_module.SSLContext | None = None) -> str:
-    """The homeserver's base URL by `.well-known/matrix/client`, or `https://{server_name}`.
+    """Returns the homeserver's base URL by `.well-known/matrix/client`, or `https://{server_name}`.
 
     Raises `Unreachable` if the file is there but useless ("FAIL_PROMPT" in the specification).
     """

@@ -1,8 +1,8 @@
-"""What the client keeps of a room: membership, name, and its events in the order they are shown.
+"""The client's record of a room: membership, name, and events in the order of display.
 
 1. Positions count events as they were taken in; a gap is filled before what follows it, so they
    are in order.
-2. `encrypted_from` is set once and never cleared: from there on, plaintext isn't anyone's words.
+2. `encrypted_from` is set once and never cleared: from there on, plaintext is not attributed.
 3. An event is kept once, by its ID.
 4. Events are kept as they came (ciphertext); plaintext isn't written to disk.
 """
@@ -53,11 +53,11 @@ class ClientRooms:
         self._rooms = ledger.all(_ROOM, ClientRoom)
 
     def all(self) -> tuple[ClientRoom, ...]:
-        """Every room ever seen."""
+        """Returns every room ever seen."""
         return tuple(self._rooms.values())
 
     def of(self, room_id: str) -> ClientRoom | None:
-        """The room, or None if never seen."""
+        """Returns the room, or None if never seen."""
         return self._rooms.get(room_id)
 
     def take_state(self, room_id: str, membership: str, events: Iterable[JsonObject]) -> ClientRoom:
@@ -82,12 +82,12 @@ class ClientRooms:
         return self._put(msgspec.structs.replace(room, encrypted_from=start))
 
     def note_inviter(self, room_id: str, inviter: str) -> None:
-        """Remembers who invited us."""
+        """Records the inviter."""
         room = self._rooms.get(room_id) or ClientRoom(room_id)
         self._put(msgspec.structs.replace(room, inviter=inviter))
 
     def has_event(self, room_id: str, event_id: str) -> bool:
-        """Whether the event is kept already."""
+        """Returns whether the event is kept already."""
         return self._ledger.load(_SEEN, f"{room_id}\0{event_id}", _Seen) is not None
 
     def add_event(self, room_id: str, event: JsonObject) -> bool:

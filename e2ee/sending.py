@@ -33,7 +33,7 @@ class NotEncryptable(ClientError):
 
 
 class Sending:
-    """The way out for messages."""
+    """Sends messages."""
 
     def __init__(
         self, api: MatrixApi, machine: Machine, shelf: ClientRooms, courier: RequestSender
@@ -45,7 +45,7 @@ class Sending:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def is_encrypted(self, room_id: str) -> bool:
-        """Whether the room was ever seen encrypted, by the machine or on its shelf."""
+        """Returns whether the room was ever seen encrypted, by the machine or in the room store."""
         room = self._shelf.of(room_id)
         is_pinned = room is not None and room.encrypted_from is not None
         return is_pinned or self._machine.room(room_id).is_encrypted

@@ -59,7 +59,7 @@ class Store:
         return store
 
     def get(self, kind: str, key: str) -> bytes | None:
-        """The record, or None; raises `Unsealable` if it was tampered with."""
+        """Returns the record, or None; raises `Unsealable` if it was tampered with."""
         name = self._names.name(key)
         row = self._database.execute(
             "SELECT sealed FROM records WHERE kind = ? AND name = ?", (kind, name)
@@ -67,7 +67,7 @@ class Store:
         return None if row is None else self._open(kind, name, row[0])[1]
 
     def items(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        """All records of a kind."""
+        """Yields all records of a kind."""
         rows = self._database.execute(
             "SELECT name, sealed FROM records WHERE kind = ?", (kind,)
         ).fetchall()

@@ -1,4 +1,4 @@
-"""Syncing: what the homeserver tells, taken in whole.
+"""Syncing: each answer of the homeserver takes effect as a whole.
 
 1. One sync at a time. Its network calls come first, gaps included; then, without an await, all
    effects are taken in and saved in one transaction with the token that acknowledges them. After a
@@ -48,7 +48,7 @@ class SyncSummary:
 
 
 class Syncing:
-    """The way in for all that the homeserver tells."""
+    """Receives all data from the homeserver."""
 
     def __init__(
         self, api: MatrixApi, machine: Machine, shelf: ClientRooms, courier: RequestSender
@@ -63,7 +63,7 @@ class Syncing:
         self._syncs = 0
 
     async def sync(self, timeout_ms: int) -> SyncSummary:
-        """One sync, waiting at most `timeout_ms` for news."""
+        """Makes one sync, waiting at most `timeout_ms` for news."""
         async with self._lock:
             return await self._sync(timeout_ms)
 
@@ -104,7 +104,7 @@ class Syncing:
         return summary
 
     async def _fetch_gaps(self, joined: JsonObject) -> dict[str, list[JsonObject]]:
-        """The events missing before each limited timeline, oldest first."""
+        """Returns the events missing before each limited timeline, oldest first."""
         gaps: dict[str, list[JsonObject]] = {}
         for room_id, room in joined.items():
             timeline = _object(_object(room).get("timeline"))
@@ -119,7 +119,8 @@ class Syncing:
         return gaps
 
     async def _fetch_gap(self, room_id: str, start: str, *, until_join: bool) -> list[JsonObject]:
-        """The events before a token, oldest first, from what we have (or our joining) on."""
+        """Returns the events before a token, oldest first, from what we have (or our joining)
+        on."""
         found: list[JsonObject] = []
         for _ in range(GAP_PAGES_MAX):
             try:
@@ -139,7 +140,7 @@ class Syncing:
         return found[::-1]
 
     def _is_our_join(self, event: JsonObject) -> bool:
-        """Whether the event is our joining (not a change of our profile)."""
+        """Returns whether the event is our joining (not a change of our profile)."""
         if event.get("type") != "m.room.member":
             return False
         if event.get("state_key") != self._machine.device.user_id:

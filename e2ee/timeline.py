@@ -63,7 +63,7 @@ class Message:
 
     @property
     def is_readable(self) -> bool:
-        """Whether `body` is its sender's words."""
+        """Whether `body` is a verified message of its sender."""
         return self.status.kind is StatusKind.READABLE
 
 
@@ -115,7 +115,7 @@ def build_messages(
     read: Callable[[JsonObject], Reading],
     encrypted_from: int | None,
 ) -> list[Message]:
-    """The messages of a room.
+    """Returns the messages of a room.
 
     `events`: (position, event) in order; `read` decrypts; `encrypted_from`: the first position at
     which plaintext doesn't count any more, None in a room that never was encrypted.

@@ -1,4 +1,4 @@
-"""On whose account this server works, so that what one makes it do doesn't hold up others.
+"""The cause of a piece of work, so that the work of one party doesn't hold up that of others.
 
 The edge names the address or the user of each request, the authentication of federation the server
 that signed it, the inbox the origin of the event that it works on. Work without a cause is this
@@ -18,21 +18,21 @@ _IPV6_NETWORK_BITS = 64  # one host has at least so many addresses
 
 
 class CauseKind(Enum):
-    """What is known of who caused a piece of work."""
+    """The kind of party that caused a piece of work."""
 
     ADDRESS = "address"
-    """Somebody who isn't authenticated: `name` is the network address."""
+    """An unauthenticated party: `name` is the network address."""
     SERVER = "server"
     """Another server, authenticated."""
     USER = "user"
     """A user of ours."""
     OWN = "own"
-    """Nobody: work that this server does of itself."""
+    """This server itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Who caused it."""
+    """The party that caused a piece of work."""
 
     kind: CauseKind
     name: str = ""
@@ -43,7 +43,7 @@ _CAUSE: ContextVar[Cause] = ContextVar("cause", default=OWN_WORK)
 
 
 def address_cause(address: str) -> Cause:
-    """The cause behind a network address: an IPv6 host may use any of its /64."""
+    """Returns the cause behind a network address: an IPv6 host may use any of its /64."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -57,13 +57,13 @@ def address_cause(address: str) -> Cause:
 
 
 def current_cause() -> Cause:
-    """The cause of what is being done."""
+    """Returns the cause of the current work."""
     return _CAUSE.get()
 
 
 @contextmanager
 def caused_by(cause: Cause) -> Iterator[None]:
-    """What is done in the block has that cause."""
+    """Sets the cause for all that the block does."""
     token = _CAUSE.set(cause)
     try:
         yield

@@ -1,8 +1,8 @@
-"""Every number that bounds what another server can make us do.
+"""Every bound on what another server can make this server do.
 
 Rules:
-1. Each limit stands here with its unit in its name and, where the spec sets it, the section.
-2. What happens past a limit is written in the module that uses it, and tested on both sides.
+1. Each limit has its unit in its name and, where the specification sets it, the section.
+2. The module that uses a limit describes the behaviour past it; tests cover both sides.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What federation needs of the homeserver that it is part of, as Protocols.
+"""The interfaces that federation needs from its homeserver, as Protocols.
 
-`homeserver.app` hands the implementations over; nothing here imports `homeserver`.
+`homeserver.app` provides the implementations; nothing here imports `homeserver`.
 
 Rules:
 1. A method that stores something returns after the commit: what it returned survives `kill -9`.
-2. Nothing here waits for the network; only `federation.transport` does. The one thing that it
-   gives to the homeserver, `PolicySigner`, does too.
+2. Nothing here waits for the network, except `PolicySigner`, which `federation.transport`
+   implements for the homeserver.
 3. Identifiers are valid ones (parsed); events have passed the format checks of `parse_pdu`.
 """
 
@@ -35,59 +35,60 @@ from federation.graph.policy_servers import PolicyServer
 
 
 class Clock(Protocol):
-    """The time; a test's clock jumps."""
+    """The time; tests use a clock that they set."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970, for what others read (`origin_server_ts`)."""
+        """Returns milliseconds since 1970, for what others read (`origin_server_ts`)."""
 
     def monotonic_s(self) -> float:
-        """Seconds that never go back, for time-outs and back-off."""
+        """Returns seconds that never go back, for time-outs and back-off."""
 
     async def sleep(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event that is stored here, with what became of it."""
+    """A stored event with its verdict."""
 
     event: Event
     rejected: bool = False
     soft_failed: bool = False
     outlier: bool = False
     reason: str | None = None
-    """Why it was rejected or soft-failed: the failure as text (`federation.graph.admission`)."""
+    """The reason of a rejection or soft failure as text (`federation.graph.admission`)."""
 
 
 class EventStore(Protocol):
     """Reads of rooms and events: only what is committed."""
 
     async def room_version(self, room_id: RoomId) -> RoomVersion | None:
-        """The version of a room that is known here, else None."""
+        """Returns the version of a room that is known here, else None."""
 
     async def load_events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
-        """Those of `event_ids` that are stored, outliers and rejected ones included."""
+        """Returns those of `event_ids` that are stored, outliers and rejected ones included."""
 
     async def heads(self, room_id: RoomId) -> tuple[EventId, ...]:
-        """The room's forward extremities."""
+        """Returns the room's forward extremities."""
 
     async def state_ids_before(self, event_id: EventId) -> Mapping[StateKey, EventId] | None:
-        """The state before a stored event; None where it isn't known (unknown event, outlier)."""
+        """Returns the state before a stored event; None where it isn't known (unknown event,
+        outlier)."""
 
     async def state_before(self, event: Event) -> AuthState | None:
-        """The state resolved over `event.prev_events`; None when one of them isn't known
+        """Returns the state resolved over `event.prev_events`; None when one of them isn't known
         (missing, or an outlier). The event itself need not be stored."""
 
     async def first_depth(self, room_id: RoomId) -> int:
-        """The depth of the oldest event since this server is in the room (`min_depth` of
-        get_missing_events): what is older is history, which is fetched otherwise."""
+        """Returns the depth of the oldest event since this server is in the room (`min_depth` of
+        get_missing_events): older events are history, which backfill fetches."""
 
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
-        """The room's current state; empty for an unknown room."""
+        """Returns the room's current state; empty for an unknown room."""
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
-        """All events that are reached from `event_ids` (of one room) by auth_events, these not
-        included (unless reached too). Where the room ID is the create event's hash, no event names
-        the create event, yet all but itself rest on it: it is reached too."""
+        """Returns all events that are reached from `event_ids` (of one room) by auth_events, these
+        not included (unless reached too). Where the room ID is the create event's hash, no event
+        names the create event, yet all but itself rest on it: it is reached too."""
 
     async def backfill(
         self, room_id: RoomId, event_ids: Collection[EventId], limit: int
@@ -103,28 +104,30 @@ class EventStore(Protocol):
         limit: int,
         min_depth: int,
     ) -> list[Event]:
-        """A breadth-first walk from `latest` by prev_events that stops at `earliest`; `latest`
-        themselves are left out; oldest first (spec: get_missing_events)."""
+        """Walks breadth-first from `latest` by prev_events, up to `earliest`; returns the events,
+        without `latest`, oldest first (spec: get_missing_events)."""
 
     async def is_server_joined(self, room_id: RoomId, server: ServerName) -> bool:
-        """Is a user of `server` joined to the room now?"""
+        """Returns whether a user of `server` is joined to the room now."""
 
     async def joined_at(
         self, room_id: RoomId, server: ServerName, event_ids: Collection[EventId]
     ) -> frozenset[EventId]:
-        """Those of the room's events at which a user of `server` was joined, in the state before
-        the event or after it. Events whose place in the room isn't known are none of them."""
+        """Returns those of the room's events at which a user of `server` was joined, in the state
+        before the event or after it. Events whose place in the room isn't known are none of
+        them."""
 
     async def joined_servers(self, room_id: RoomId) -> frozenset[ServerName]:
-        """The servers with a joined user, ours included if so."""
+        """Returns the servers with a joined user, ours included if so."""
 
     async def policy_server(self, room_id: RoomId) -> PolicyServer | None:
-        """The policy server that the room uses by its current state; None where it uses none."""
+        """Returns the policy server that the room uses by its current state; None where it uses
+        none."""
 
     async def visible_to_server(
         self, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
-        """The form in which `server` may get each of `events` of one room by
+        """Returns the form in which `server` may get each of `events` of one room by
         `m.room.history_visibility`. One that has joined users gets what it may not see redacted;
         to any other, that is left out."""
 
@@ -186,12 +189,13 @@ class PolicySigner(Protocol):
     """Asks policy servers; given to the homeserver by `federation.transport`."""
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
-        """The event with the policy server's signature, verified, added to those that it has; or
-        why not. Takes a bounded time: the wait of its cause's turn, and POLICY_REQUEST_S_MAX."""
+        """Returns the event with the policy server's signature, verified, added to those that it
+        has; or why not. Takes a bounded time: the wait of its cause's turn, and
+        POLICY_REQUEST_S_MAX."""
 
 
 class RoomWriter(Protocol):
-    """The one door into a room's history (design: the writer)."""
+    """The only way to add events to a room."""
 
     async def accept(
         self,
@@ -215,12 +219,12 @@ class RoomWriter(Protocol):
         *,
         asked: PolicyServer | None = None,
     ) -> Accepted | SoftFailed | Rejected:
-        """As `accept`, for an event after a gap: the state before it is another server's word
-        (all its events stored before, by `store_outliers`), and is marked so."""
+        """Accepts an event after a gap as `accept` does. The state before it is unverified, and is
+        marked so; all its events were stored before, by `store_outliers`."""
 
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> None:
-        """Keeps events that have no known place in the room: state and auth events. Signatures,
-        hashes and auth-event checks were made; `rejected` lists those that failed."""
+        """Stores events without a known place in the room: state and auth events. Signatures,
+        hashes and auth events were checked before; `rejected` lists those that failed."""
 
     async def store_backfill(
         self,
@@ -234,7 +238,7 @@ class RoomWriter(Protocol):
         get places before the gap's end."""
 
     async def import_join(self, joined: JoinedRoom) -> None:
-        """Makes a room ours that a user of ours joined by another server: bulk outliers, then one
+        """Imports a room that a local user joined through another server: bulk outliers, then one
         small unit that makes the state current, with `joined.event` as the head. For a room that
         we are in already it hands the event in."""
 
@@ -245,8 +249,8 @@ class RoomWriter(Protocol):
         M_UNABLE_TO_GRANT_JOIN."""
 
     async def authorise_join(self, event: Event) -> None:
-        """May we sign this join, which names a user of ours as who vouches for it? By the current
-        states of its room and of those whose members may join it; raises Refused as `template`."""
+        """Checks that we may sign this join, which a user of ours authorises, by the current states
+        of its room and of those whose members may join it. Raises Refused as `template` does."""
 
     async def accept_membership(
         self, event: Event, *, asked: PolicyServer | None = None
@@ -258,7 +262,7 @@ class RoomWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutsideMembership:
-    """What a user of ours is in a room that we aren't in, the event that says so, who sent it."""
+    """A local user's membership in a room without this server, with its event and its sender."""
 
     membership: str
     event_id: EventId
@@ -279,7 +283,8 @@ class OutsideRooms(Protocol):
     their ends. In a room that we are in these come as events of the room, and nothing is kept."""
 
     async def find(self, room_id: RoomId, user_id: UserId) -> OutsideMembership | None:
-        """The newest membership, where an exchange brought it; None in a room that we are in."""
+        """Returns the newest membership, where an exchange brought it; None in a room that we are
+        in."""
 
     async def keep(
         self, event: Event, stripped_state: Sequence[JsonObject], via: ServerName | None = None
@@ -345,7 +350,7 @@ class WaitingEvent:
 
 @dataclass(frozen=True, slots=True)
 class WaitingPlace:
-    """Which event waits, without its bytes."""
+    """A waiting event, without its bytes."""
 
     event_id: EventId
     room_id: RoomId
@@ -358,7 +363,7 @@ class InboxStore(Protocol):
     async def keep(self, waiting: Sequence[WaitingEvent]) -> None: ...
 
     async def listed(self) -> list[WaitingPlace]:
-        """All that wait, in the order of their queues."""
+        """Returns all waiting events, in the order of their queues."""
 
     async def load(self, room_id: RoomId, event_id: EventId) -> WaitingEvent | None: ...
 
@@ -370,7 +375,8 @@ class InboxStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """How far another server is served, and how it answers. Cursor -1: nothing was ever owed."""
+    """The outbox's progress for another server, and its back-off. Cursor -1: nothing was owed
+    yet."""
 
     server: ServerName
     cursor: int
@@ -386,14 +392,14 @@ class DestinationStore(Protocol):
     async def load_destination(self, server: ServerName) -> Destination: ...
 
     async def lagging(self) -> list[Destination]:
-        """Those that are owed something or are in back-off: to be taken up at a start."""
+        """Returns those that are owed something or are in back-off: to be taken up at a start."""
 
     async def save_destination(self, destination: Destination) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What a destination gets next. `up_to` is the cursor once it was taken; `more` says that
+    """The next data for a destination. `up_to` is the cursor once it was taken; `more` says that
     there is more behind it."""
 
     pdus: Sequence[bytes]
@@ -429,7 +435,7 @@ class UserDevices:
 
 
 class UserQueries(Protocol):
-    """What other servers may ask of our users. `origin` asks; raises Refused where it may not."""
+    """Queries of other servers on local users. Raises Refused where `origin` may not ask."""
 
     async def profile(
         self, origin: ServerName, user_id: UserId, field: str | None
@@ -449,8 +455,8 @@ class UserQueries(Protocol):
 
 
 class EduSink(Protocol):
-    """What received EDUs become. `origin` was authenticated; each method refuses, by ignoring,
-    what names users of other servers."""
+    """The receiver of EDUs. `origin` was authenticated; each method ignores the parts that name
+    users of other servers."""
 
     async def typing(
         self, origin: ServerName, room_id: RoomId, user_id: UserId, typing: bool

@@ -1,5 +1,4 @@
-"""The lab: several homeservers on one machine, federating over verified TLS, and what one sees
-there.
+"""The lab: several homeservers on one machine that federate over verified TLS.
 
 It imports all other packages; nothing imports it.
 """

@@ -37,22 +37,22 @@ class CanaryKind:
     prefix: str
 
     def word(self, random: Callable[[int], bytes] = os.urandom) -> str:
-        """Return a new canary of this kind: prefix and letters of its own."""
+        """Returns a new canary of this kind: prefix and letters of its own."""
         return self.prefix + random_letters(WORD_LETTERS, random)
 
 
 def new_kind(name: str, random: Callable[[int], bytes] = os.urandom) -> CanaryKind:
-    """Return a kind with a new random prefix."""
+    """Returns a kind with a new random prefix."""
     return CanaryKind(name, random_letters(PREFIX_LETTERS, random))
 
 
 def random_letters(count: int, random: Callable[[int], bytes]) -> str:
-    """Return random letters and digits, five bits each."""
+    """Returns random letters and digits, five bits each."""
     return "".join(ALPHABET[byte & 31] for byte in random(count))
 
 
 def needles(text: str) -> Mapping[str, bytes]:
-    """Return the shapes of a text to search for, by name.
+    """Returns the shapes of a text to search for, by name.
 
     In base64 the first and last letters at each alignment depend on the neighbours and are left
     out.
@@ -91,16 +91,16 @@ class Tally:
     places: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, kind: str, count: int, place: str) -> None:
-        """Count hits of a kind in a place."""
+        """Counts hits of a kind in a place."""
         self.hits[kind] = self.hits.get(kind, 0) + count
         self.places.setdefault(kind, set()).add(place)
 
     def found(self, kind: str) -> int:
-        """Return the number of hits of a kind."""
+        """Returns the number of hits of a kind."""
         return self.hits.get(kind, 0)
 
     def merge(self, other: "Tally") -> None:
-        """Add another search's findings to these."""
+        """Adds another search's findings to these."""
         self.bytes_searched += other.bytes_searched
         self.files += other.files
         for kind, count in other.hits.items():
@@ -121,7 +121,7 @@ class Searcher:
         self._overlap = max(len(needle) for _, _, needle in self._needles) - 1
 
     def search_bytes(self, data: bytes, place: str, tally: Tally, *, depth: int = 0) -> None:
-        """Search a piece of data, and what is compressed in it, and count into the tally."""
+        """Searches a piece of data, and what is compressed in it, and counts into the tally."""
         tally.bytes_searched += len(data)
         for kind, shape, needle in self._needles:
             count = data.count(needle)
@@ -132,7 +132,7 @@ class Searcher:
                 self.search_bytes(stream, f"{place}, inside a compressed stream", tally, depth=1)
 
     def search_file(self, path: Path, tally: Tally) -> None:
-        """Search a file in pieces that overlap, so that nothing hides on a border.
+        """Searches a file in pieces that overlap, so that nothing hides on a border.
 
         A file that vanished meanwhile (PostgreSQL recycles its log) is passed over.
         """
@@ -148,7 +148,7 @@ class Searcher:
             return
 
     def search_folder(self, folder: Path, tally: Tally) -> None:
-        """Search every file below a folder; links are not followed."""
+        """Searches every file below a folder; links are not followed."""
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 self.search_file(path, tally)
@@ -171,20 +171,20 @@ class Searcher:
 
 
 def is_gzip(path: Path) -> bool:
-    """Say whether a file starts as gzip does."""
+    """Returns whether a file starts as gzip does."""
     with path.open("rb") as file:
         return file.read(3) == GZIP_MAGIC
 
 
 def compressed_streams(data: bytes) -> Iterator[bytes]:
-    """Yield what gzip and zlib streams anywhere in the data hold, bounded."""
+    """Yields what gzip and zlib streams anywhere in the data hold, bounded."""
     for start in MAGICS.finditer(data):
         window = 31 if start[0] == GZIP_MAGIC else 15
         yield from unpack(data[start.start() : start.start() + STREAM_INPUT_BYTES_MAX], window)
 
 
 def unpack(data: bytes, window: int) -> Iterator[bytes]:
-    """Yield the content of one stream, as far as it is sound."""
+    """Yields the content of one stream, as far as it is sound."""
     try:
         yield zlib.decompressobj(window).decompress(data, STREAM_BYTES_MAX)
     except zlib.error:

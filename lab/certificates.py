@@ -18,7 +18,7 @@ from lab.topology import LOOPBACK, ServerPlan, Topology
 
 
 def ensure_certificates(topology: Topology) -> Path:
-    """Make authority and certificates where they are missing; return the authority's file."""
+    """Makes authority and certificates where they are missing; returns the authority's file."""
     authority_path = topology.authority_folder / "ca.crt"
     authority = ensure_authority(topology.authority_folder)
     for server in topology.servers:
@@ -28,7 +28,7 @@ def ensure_certificates(topology: Topology) -> Path:
 
 
 def ensure_authority(folder: Path) -> trustme.CA:
-    """Return the lab's authority, made and kept on first use."""
+    """Returns the lab's authority, made and kept on first use."""
     folder.mkdir(exist_ok=True, mode=0o700)
     certificate_path, key_path = folder / "ca.crt", folder / "ca.key"
     if certificate_path.exists() and key_path.exists():
@@ -40,14 +40,14 @@ def ensure_authority(folder: Path) -> trustme.CA:
 
 
 def issue(server: ServerPlan, authority: trustme.CA) -> None:
-    """Make a server's certificate and key."""
+    """Makes a server's certificate and key."""
     made = authority.issue_cert(server.name, "localhost", LOOPBACK)
     write_private(server.private_key_path, made.private_key_pem.bytes())
     server.certificate_path.write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
 
 
 def is_current(server: ServerPlan, authority_path: Path) -> bool:
-    """Say whether a server has a certificate of this authority with its names (rule 3)."""
+    """Returns whether a server has a certificate of this authority with its names (rule 3)."""
     try:
         certificate = x509.load_pem_x509_certificate(server.certificate_path.read_bytes())
         authority = x509.load_pem_x509_certificate(authority_path.read_bytes())
@@ -62,14 +62,14 @@ def is_current(server: ServerPlan, authority_path: Path) -> bool:
 
 
 def client_context(authority_path: Path) -> ssl.SSLContext:
-    """Return the TLS settings of a client that trusts the lab's authority and no other."""
+    """Returns the TLS settings of a client that trusts the lab's authority and no other."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=authority_path)
     return context
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
+    """Writes a file that only its owner can read, from its first byte on."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), 0o600)

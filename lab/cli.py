@@ -107,7 +107,7 @@ def story(home: Path, address: str, binaries: Path | None, once: bool) -> None:
 
 
 def make_console() -> Console:
-    """Return the console, with the loggers' warnings going to it."""
+    """Returns the console, with the loggers' warnings going to it."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
@@ -117,25 +117,25 @@ def make_console() -> Console:
 
 
 def tell(console: Console) -> Callable[[str], None]:
-    """Return what shows a step of the work."""
+    """Returns what shows a step of the work."""
     return lambda text: console.print(f"[dim]·[/dim] {escape(text)} …")
 
 
 def choose_database(home: Path, address: str, binaries: Path | None) -> LabDatabase:
-    """Return the given PostgreSQL, or the embedded one of the lab's folder."""
+    """Returns the given PostgreSQL, or the embedded one of the lab's folder."""
     if address:
         return GivenDatabase(address)
     return EmbeddedDatabase(home.absolute() / "postgres", binaries)
 
 
 def fail(console: Console, text: str) -> None:
-    """Print an error and end with status 1."""
+    """Prints an error and ends with status 1."""
     console.print(f"[bold red]The lab failed.[/bold red] {escape(text)}")
     sys.exit(1)
 
 
 def run(console: Console, work: Coroutine[None, None, bool]) -> None:
-    """Run a command to its end; SIGINT and SIGTERM cancel it, so that all is ended in order."""
+    """Runs a command to its end; SIGINT and SIGTERM cancel it, so that all is ended in order."""
     try:
         well = asyncio.run(with_signals(work))
     except (LabError, StoryFailed) as problem:
@@ -157,7 +157,7 @@ async def with_signals(work: Coroutine[None, None, bool]) -> bool:
 
 
 async def stay_up(console: Console, lab: Lab) -> bool:
-    """Start the lab and stay until cancelled."""
+    """Starts the lab and stay until cancelled."""
     async with lab:
         console.print(f"[bold]{len(lab.topology.servers)} servers[/bold] {answer_time(lab)}")
         show_log_ins(console, lab.topology, [])
@@ -199,13 +199,13 @@ async def tell_story(console: Console, lab: Lab, *, once: bool) -> bool:
 
 
 def answer_time(lab: Lab) -> str:
-    """Return how long the start took, as text."""
+    """Returns how long the start took, as text."""
     return f"answer after {lab.start_seconds:.1f} s"
 
 
 @contextlib.asynccontextmanager
 async def everybody(lab: Lab) -> AsyncIterator[People]:
-    """Yield the people of a story, who log out at its end, whatever happens."""
+    """Yields the people of a story, who log out at its end, whatever happens."""
     people = People(lab.topology, client_context(lab.authority_path))
     try:
         yield people

@@ -25,53 +25,53 @@ class LabDatabase(Protocol):
     """What the lab needs of its PostgreSQL."""
 
     async def start(self) -> None:
-        """Make it ready."""
+        """Makes it ready."""
 
     async def stop(self) -> None:
-        """End what was started."""
+        """Ends what was started."""
 
     async def address_of(self, name: str) -> str:
-        """Return a server's database address, made if missing."""
+        """Returns a server's database address, made if missing."""
 
     def operator_address(self, name: str) -> str:
-        """Return the address by which an operator reads a whole database."""
+        """Returns the address by which an operator reads a whole database."""
 
     def raw_folder(self) -> Path | None:
-        """Return the folder of the raw files, if it is within reach."""
+        """Returns the folder of the raw files, if it is within reach."""
 
     def log_path(self) -> Path | None:
-        """Return PostgreSQL's own log, if it is within reach."""
+        """Returns PostgreSQL's own log, if it is within reach."""
 
 
 class EmbeddedDatabase:
     """The embedded cluster of a lab's folder."""
 
     def __init__(self, folder: Path, binaries: Path | None = None) -> None:
-        """Prepare; nothing is touched before `start`."""
+        """Prepares; nothing is touched before `start`."""
         self._cluster = EmbeddedCluster(folder, binaries=binaries, settings=SETTINGS, log=LOG)
 
     async def start(self) -> None:
-        """Start the cluster; made on first use."""
+        """Starts the cluster; made on first use."""
         await self._cluster.start()
 
     async def stop(self) -> None:
-        """End the cluster."""
+        """Ends the cluster."""
         await self._cluster.stop()
 
     async def address_of(self, name: str) -> str:
-        """Return the address of a server's own role and database."""
+        """Returns the address of a server's own role and database."""
         return await self._cluster.ensure_database(name)
 
     def operator_address(self, name: str) -> str:
-        """Return the superuser's address of a database."""
+        """Returns the superuser's address of a database."""
         return self._cluster.superuser_dsn(name)
 
     def raw_folder(self) -> Path | None:
-        """Return PostgreSQL's data folder."""
+        """Returns PostgreSQL's data folder."""
         return self._cluster.cluster_dir
 
     def log_path(self) -> Path | None:
-        """Return PostgreSQL's log."""
+        """Returns PostgreSQL's log."""
         return self._cluster.log_path
 
 
@@ -79,7 +79,7 @@ class GivenDatabase:
     """A PostgreSQL that somebody else runs, by the address of a role that may make databases."""
 
     def __init__(self, address: str) -> None:
-        """Keep the address."""
+        """Keeps the address."""
         self._address = address
 
     async def start(self) -> None:
@@ -96,10 +96,10 @@ class GivenDatabase:
             await connection.close()
 
     async def stop(self) -> None:
-        """Leave it running."""
+        """Leaves it running."""
 
     async def address_of(self, name: str) -> str:
-        """Return the address of a server's database, made if missing."""
+        """Returns the address of a server's database, made if missing."""
         connection = await asyncpg.connect(self._address, timeout=CONNECT_TIMEOUT_S)
         try:
             known = "SELECT true FROM pg_database WHERE datname = $1"
@@ -113,20 +113,20 @@ class GivenDatabase:
         return with_database(self._address, name)
 
     def operator_address(self, name: str) -> str:
-        """Return the address of a database, by the given role."""
+        """Returns the address of a database, by the given role."""
         return with_database(self._address, name)
 
     def raw_folder(self) -> Path | None:
-        """Return nothing: its files are somebody else's."""
+        """Returns nothing: its files are somebody else's."""
         return None
 
     def log_path(self) -> Path | None:
-        """Return nothing: its log is somebody else's."""
+        """Returns nothing: its log is somebody else's."""
         return None
 
 
 def with_database(address: str, name: str) -> str:
-    """Return a PostgreSQL address with another database in it."""
+    """Returns a PostgreSQL address with another database in it."""
     parts = urlsplit(address)
     path = f"/{quote(name)}"
     if not parts.netloc:  # urlunsplit would drop the empty host of postgresql:///name?host=/socket

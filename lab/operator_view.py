@@ -1,4 +1,4 @@
-"""What a server's operator can see: his database, table by table, its raw files, logs, other files.
+"""An operator's view of a server: its database, table by table, raw files, logs, other files.
 
 Rules:
 1. Everything is read as an operator could: a superuser's session, and the files on the disk.
@@ -42,7 +42,7 @@ class ServerView:
     ciphertext_excerpt: str = ""
 
     def total(self) -> Tally:
-        """Return all places together."""
+        """Returns all places together."""
         together = Tally()
         for tally in (self.tables, self.logs, self.files):
             together.merge(tally)
@@ -57,23 +57,23 @@ class OperatorView:
     raw: Tally | None
 
     def found(self, kind: str) -> int:
-        """Return how often canaries of a kind were found anywhere."""
+        """Returns how often canaries of a kind were found anywhere."""
         total = sum(view.total().found(kind) for view in self.servers)
         return total + (self.raw.found(kind) if self.raw is not None else 0)
 
     def bytes_searched(self) -> int:
-        """Return how many bytes were searched."""
+        """Returns how many bytes were searched."""
         total = sum(view.total().bytes_searched for view in self.servers)
         return total + (self.raw.bytes_searched if self.raw is not None else 0)
 
     def places(self, kind: str) -> list[str]:
-        """Return where canaries of a kind were found."""
+        """Returns where canaries of a kind were found."""
         tallies = [view.total() for view in self.servers]
         tallies += [self.raw] if self.raw is not None else []
         return sorted({place for tally in tallies for place in tally.places.get(kind, set())})
 
     def blind_spots(self, control: str) -> list[str]:
-        """Return the places whose search did not find the control, so that it proves nothing."""
+        """Returns the places whose search did not find the control, so that it proves nothing."""
         views = self.servers
         spots = [f"{view.server}'s tables" for view in views if not view.tables.found(control)]
         if self.raw is not None and not self.raw.found(control):
@@ -82,7 +82,7 @@ class OperatorView:
 
 
 async def look(topology: Topology, database: LabDatabase, searcher: Searcher) -> OperatorView:
-    """Search everything the lab's operators hold, and return what was found."""
+    """Searches everything the lab's operators hold, and returns what was found."""
     views = []
     for server in topology.servers:
         view = ServerView(server.name)
@@ -102,7 +102,7 @@ async def look(topology: Topology, database: LabDatabase, searcher: Searcher) ->
 
 
 async def search_tables(address: str, searcher: Searcher, view: ServerView) -> None:
-    """Search every table of a database, and keep an excerpt of a stored ciphertext."""
+    """Searches every table of a database, and keeps an excerpt of a stored ciphertext."""
     connection = await asyncpg.connect(address, timeout=CONNECT_TIMEOUT_S)
     try:
         for (table,) in await connection.fetch(TABLES):
@@ -123,14 +123,14 @@ async def search_tables(address: str, searcher: Searcher, view: ServerView) -> N
 
 
 def search_server_files(server: ServerPlan, searcher: Searcher, view: ServerView) -> None:
-    """Search a server's logs and every other file in its folder."""
+    """Searches a server's logs and every other file in its folder."""
     for path in sorted(server.folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
             searcher.search_file(path, view.logs if is_log(path) else view.files)
 
 
 def is_log(path: Path) -> bool:
-    """Say whether a file is a log, rotated ones included."""
+    """Returns whether a file is a log, rotated ones included."""
     return ".log" in path.name
 
 

@@ -6,7 +6,7 @@ Rules:
    in to a lab that was started again.
 2. Each run logs in with a new device and a new store; at its end the device is logged out, so that
    kept rooms do not collect dead devices.
-3. What the clients store is encrypted, and is no operator's: it is not part of the search.
+3. The clients' stores are encrypted and not in an operator's reach, so they are not searched.
 """
 
 import secrets
@@ -42,7 +42,7 @@ class PeopleFile:
     """The kept accounts of a lab."""
 
     def __init__(self, home: Path) -> None:
-        """Read the file, if there is one."""
+        """Reads the file, if there is one."""
         self.folder = home / "people"
         self.folder.mkdir(exist_ok=True, mode=0o700)
         self._path = self.folder / "people.json"
@@ -52,19 +52,19 @@ class PeopleFile:
             self._accounts = dict(saved.accounts)
 
     def account(self, localpart: str, server: str) -> KeptAccount:
-        """Return a kept account, or a new one with a random password, not yet registered."""
+        """Returns a kept account, or a new one with a random password, not yet registered."""
         name = f"@{localpart}:{server}"
         if name not in self._accounts:
             self.keep(KeptAccount(localpart, server, secrets.token_urlsafe(9)))
         return self._accounts[name]
 
     def keep(self, account: KeptAccount) -> None:
-        """Keep an account."""
+        """Keeps an account."""
         self._accounts[f"@{account.localpart}:{account.server}"] = account
         write_private(self._path, msgspec.json.encode(SavedPeople(self._accounts)))
 
     def accounts(self) -> list[KeptAccount]:
-        """Return all kept accounts."""
+        """Returns all kept accounts."""
         return list(self._accounts.values())
 
 
@@ -80,12 +80,12 @@ class Person:
 
     @property
     def name(self) -> str:
-        """Return the name by which the story calls them."""
+        """Returns the name by which the story calls them."""
         return self.account.localpart
 
     @property
     def user_id(self) -> str:
-        """Return the user ID."""
+        """Returns the user ID."""
         return f"@{self.account.localpart}:{self.account.server}"
 
 
@@ -99,7 +99,7 @@ class People:
         *,
         connect: Callable[[ServerPlan], str | Transport] = lambda server: server.tls_url,
     ) -> None:
-        """Read the kept accounts. `connect` returns how a client reaches a server."""
+        """Reads the kept accounts. `connect` returns how a client reaches a server."""
         self._topology = topology
         self._authority = authority
         self._connect = connect
@@ -107,7 +107,7 @@ class People:
         self._present: list[Person] = []
 
     async def enter(self, localpart: str, server_name: str) -> Person:
-        """Return a person with a new device: registered on first use, else logged in."""
+        """Returns a person with a new device: registered on first use, else logged in."""
         server = self._topology.server(server_name)
         account = self._file.account(localpart, server_name)
         store_path = self._file.folder / f"{localpart}-{secrets.token_hex(4)}.sqlite"
@@ -134,11 +134,11 @@ class People:
         return person
 
     async def go_offline(self, person: Person) -> None:
-        """Close a person's client; the device stays logged in."""
+        """Closes a person's client; the device stays logged in."""
         await person.client.close()
 
     async def come_back(self, person: Person) -> None:
-        """Open a person's client again from its store, as after a restart of the app."""
+        """Opens a person's client again from its store, as after a restart of the app."""
         person.client = await Client.restore(
             store_path=person.store_path,
             store_key=person.store_key,
@@ -147,7 +147,7 @@ class People:
         )
 
     async def all_leave(self) -> None:
-        """Log every device out and delete its store (rule 2); what can't be reached is passed."""
+        """Logs every device out and delete its store (rule 2); what can't be reached is passed."""
         present, self._present = self._present, []
         for person in present:
             try:
@@ -159,5 +159,5 @@ class People:
                 path.unlink(missing_ok=True)
 
     def log_ins(self) -> list[KeptAccount]:
-        """Return the accounts that a person may log in to."""
+        """Returns the accounts that a person may log in to."""
         return [account for account in self._file.accounts() if account.registered]

@@ -36,12 +36,12 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Say whether it is gone."""
+        """Returns whether it is gone."""
         return self.process.poll() is not None
 
 
 def die_with_parent() -> Callable[[], None]:
-    """Return what a child runs between fork and exec, for rule 1; nothing is imported there."""
+    """Returns what a child runs between fork and exec, for rule 1; nothing is imported there."""
     parent = os.getpid()
     prctl = ctypes.CDLL(None).prctl if LINUX else None
 
@@ -55,13 +55,13 @@ def die_with_parent() -> Callable[[], None]:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without settings of Freehold, which would override a server's file."""
+    """Returns an environment without settings of Freehold, which would override a server's file."""
     kept = {key: value for key, value in environment.items() if not key.startswith(OWN_PREFIX)}
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 def start_child(name: str, command: Sequence[str], log_path: Path) -> Child:
-    """Start a child with its output appended to a log file of mode 0600."""
+    """Starts a child with its output appended to a log file of mode 0600."""
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as log_file:
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def start_child(name: str, command: Sequence[str], log_path: Path) -> Child:
 
 
 async def stop_child(child: Child) -> bool:
-    """End a child: asked first, then killed. Returns whether it ended by itself with status 0."""
+    """Ends a child: asked first, then killed. Returns whether it ended by itself with status 0."""
     if child.has_ended:
         return child.process.returncode == 0
     child.process.send_signal(signal.SIGTERM)
@@ -91,7 +91,7 @@ async def stop_child(child: Child) -> bool:
 
 
 async def exit_status(child: Child) -> int:
-    """Return a child's status once it has ended."""
+    """Returns a child's status once it has ended."""
     while True:
         status = child.process.poll()
         if status is not None:
@@ -100,7 +100,7 @@ async def exit_status(child: Child) -> int:
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """Return the last lines of a log, for an error text."""
+    """Returns the last lines of a log, for an error text."""
     try:
         text = path.read_text(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The story as tables that a person understands: who read what, and what the operators can see."""
+"""The story as readable tables: the readers of each message, and the operators' view."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ NAMES = ("alice", "bob", "carol", "mallory")
 
 
 def verdict(view: OperatorView, secret: CanaryKind, control: CanaryKind) -> list[str]:
-    """Return what is wrong with what operators can see; nothing, if all is well."""
+    """Returns what is wrong with what operators can see; nothing, if all is well."""
     problems = []
     found = view.found(secret.name)
     if found:
@@ -34,7 +34,7 @@ def verdict(view: OperatorView, secret: CanaryKind, control: CanaryKind) -> list
 
 
 def show_story(console: Console, record: Record) -> None:
-    """Print who said what, and after how long who read it."""
+    """Prints each message with its sender, its readers, and the time that each took."""
     table = Table(title="Who said what, and who read it after how many seconds", title_style="bold")
     table.add_column("said by")
     table.add_column("words (the last one is a canary)", overflow="fold")
@@ -55,14 +55,14 @@ def show_story(console: Console, record: Record) -> None:
 
 
 def words(said: Said) -> str:
-    """Return what was said, with what it was before an edit."""
+    """Returns what was said, with what it was before an edit."""
     if not said.edited_from:
         return said.body
     return f"{said.body} (edited, was: {said.edited_from})"
 
 
 def cell(said: Said, name: str) -> str:
-    """Return how long somebody took to read something, or that they can't."""
+    """Returns how long somebody took to read something, or that they can't."""
     if name in said.read_after_s:
         return f"{said.read_after_s[name]:.2f}"
     return "[green]–[/green]" if name in said.not_readable_by else ""
@@ -71,7 +71,7 @@ def cell(said: Said, name: str) -> str:
 def show_operators(
     console: Console, view: OperatorView, secret: CanaryKind, control: CanaryKind
 ) -> None:
-    """Print what each operator holds and how often the canaries were found in it."""
+    """Prints what each operator holds and how often the canaries were found in it."""
     table = Table(
         title="What each operator can see: canary words found (encrypted / control)",
         title_style="bold",
@@ -106,7 +106,7 @@ def show_operators(
 
 
 def counts(tally: Tally, secret: CanaryKind, control: CanaryKind) -> str:
-    """Return the hits of a place as text: encrypted ones in green if none."""
+    """Returns the hits of a place as text: encrypted ones in green if none."""
     hits = tally.found(secret.name)
     colour = "red" if hits else "green"
     return (
@@ -115,12 +115,12 @@ def counts(tally: Tally, secret: CanaryKind, control: CanaryKind) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes for people."""
+    """Returns a number of bytes for people."""
     return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
 
 
 def show_log_ins(console: Console, topology: Topology, accounts: Sequence[KeptAccount]) -> None:
-    """Print where the servers are and who can log in."""
+    """Prints the addresses of the servers and the accounts for log-in."""
     table = Table(title="Point any Matrix client at it", title_style="bold")
     for column in ("server", "plain HTTP, on this machine", "TLS, by the lab's authority"):
         table.add_column(column)

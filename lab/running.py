@@ -40,7 +40,7 @@ class LabError(Exception):
 
 
 def server_command(server: ServerPlan) -> list[str]:
-    """Return the command that runs a server of the lab."""
+    """Returns the command that runs a server of the lab."""
     script = Path(sys.executable).with_name("freehold")
     return [str(script), "serve", "--config", str(server.config_path)]
 
@@ -57,7 +57,7 @@ class Lab:
         progress: Progress = lambda text: None,
         command: Callable[[ServerPlan], list[str]] = server_command,
     ) -> None:
-        """Prepare; nothing is touched before the start."""
+        """Prepares; nothing is touched before the start."""
         self._home = home.absolute()
         self._names = list(names)
         self._progress = progress
@@ -72,18 +72,18 @@ class Lab:
 
     @property
     def topology(self) -> Topology:
-        """Return the plan. Precondition: started."""
+        """Returns the plan. Precondition: started."""
         assert self._topology is not None, "the lab is not started"
         return self._topology
 
     @property
     def authority_path(self) -> Path:
-        """Return the certificate authority's file. Precondition: started."""
+        """Returns the certificate authority's file. Precondition: started."""
         assert self._authority_path is not None, "the lab is not started"
         return self._authority_path
 
     async def __aenter__(self) -> Self:
-        """Start everything; what was started is ended again if something fails."""
+        """Starts everything; what was started is ended again if something fails."""
         started = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.enter_context(hold_lock(self._home))
@@ -101,28 +101,28 @@ class Lab:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End everything: servers first."""
+        """Ends everything: servers first."""
         await self._stack.aclose()
 
     async def start_server(self, name: str) -> None:
-        """Start one server and return when it answers. Refuses with LabError."""
+        """Starts one server and returns when it answers. Refuses with LabError."""
         server = self.topology.server(name)
         child = start_child(name, self._command(server), server.log_path)
         self._children[name] = child
         await until_ready(server, child)
 
     async def stop_server(self, name: str) -> bool:
-        """End one server as an operator would; returns whether it ended well by itself."""
+        """Ends one server as an operator would; returns whether it ended well by itself."""
         return await stop_child(self._children.pop(name))
 
     async def kill_server(self, name: str) -> None:
-        """Kill one server without a warning (kill -9)."""
+        """Kills one server without a warning (kill -9)."""
         child = self._children.pop(name)
         child.process.kill()
         await asyncio.to_thread(child.process.wait)
 
     async def watch(self) -> None:
-        """Return never; refuse with LabError when a server ends that should run."""
+        """Never returns; refuses with LabError when a server ends that should run."""
         while True:
             for name, child in list(self._children.items()):
                 if child.has_ended:
@@ -157,7 +157,7 @@ class Lab:
 
 
 async def until_ready(server: ServerPlan, child: Child) -> None:
-    """Return when a server answers a client. Refuses with LabError if it ends, or takes too
+    """Waits until a server answers a client. Refuses with LabError if it ends, or takes too
     long."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     async with aiohttp.ClientSession() as session:
@@ -177,7 +177,7 @@ async def until_ready(server: ServerPlan, child: Child) -> None:
 
 
 async def answers(session: aiohttp.ClientSession, server: ServerPlan) -> bool:
-    """Say whether a server answers a client's first question."""
+    """Returns whether a server answers a client's first question."""
     try:
         async with session.get(f"{server.http_url}/_matrix/client/versions") as answer:
             return answer.status == 200
@@ -186,12 +186,12 @@ async def answers(session: aiohttp.ClientSession, server: ServerPlan) -> bool:
 
 
 def lock_path(home: Path) -> Path:
-    """Return the file that a running lab of a folder holds."""
+    """Returns the file that a running lab of a folder holds."""
     return home / "lab.lock"
 
 
 def hold_lock(home: Path) -> BinaryIO:
-    """Return the folder's lock, held until closed. Refuses with LabError if a lab runs there."""
+    """Returns the folder's lock, held until closed. Refuses with LabError if a lab runs there."""
     try:
         make_home(home)
     except OSError as problem:
@@ -214,14 +214,14 @@ def hold_lock(home: Path) -> BinaryIO:
 
 
 def read_holder(lock: BinaryIO) -> int | None:
-    """Return the process number that a lock file names."""
+    """Returns the process number that a lock file names."""
     lock.seek(0)
     text = lock.read(20).decode(errors="replace").strip()
     return int(text) if text.isdigit() else None
 
 
 def end_running_lab(home: Path) -> bool:
-    """End the lab that runs in a folder, and wait until it has. Returns False if none runs.
+    """Ends the lab that runs in a folder, and waits until it has. Returns False if none runs.
 
     Refuses with LabError if it does not end in time.
     """

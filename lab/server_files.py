@@ -1,8 +1,8 @@
 """A server's files: its configuration, written at each start, and its signing key, made once.
 
 Rules:
-1. The configuration is the lab's word on ports and addresses and is written anew at each start; a
-   person's changes go into a copy.
+1. The configuration defines ports and addresses and is written anew at each start; manual changes
+   belong into a copy.
 2. A signing key is 0600 and is never made anew while there is one: it is the server's identity.
 """
 
@@ -18,7 +18,7 @@ TomlValue = str | bool | int | tuple[str, ...]
 
 
 def toml_value(value: TomlValue) -> str:
-    """Return a value as TOML. Precondition: texts have no control characters."""
+    """Returns a value as TOML. Precondition: texts have no control characters."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -32,7 +32,7 @@ def toml_value(value: TomlValue) -> str:
 
 
 def toml_table(heading: str, values: Mapping[str, TomlValue]) -> str:
-    """Return a TOML table with its heading (`[a]` or `[[a]]`), or the top one without."""
+    """Returns a TOML table with its heading (`[a]` or `[[a]]`), or the top one without."""
     lines = [heading] if heading else []
     lines += [f"{key} = {toml_value(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
@@ -41,7 +41,7 @@ def toml_table(heading: str, values: Mapping[str, TomlValue]) -> str:
 def configuration(
     server: ServerPlan, topology: Topology, *, database_url: str, authority_path: Path
 ) -> str:
-    """Return the text of a server's configuration file."""
+    """Returns the text of a server's configuration file."""
     overrides = {toml_value(name): at for name, at in topology.overrides().items()}
     parts = [
         toml_table(
@@ -76,13 +76,13 @@ def configuration(
 def write_configuration(
     server: ServerPlan, topology: Topology, *, database_url: str, authority_path: Path
 ) -> None:
-    """Write a server's configuration; it holds the database's password, so it is private."""
+    """Writes a server's configuration; it holds the database's password, so it is private."""
     text = configuration(server, topology, database_url=database_url, authority_path=authority_path)
     write_private(server.config_path, text.encode())
     (server.folder / "data").mkdir(exist_ok=True, mode=0o700)
 
 
 def ensure_signing_key(server: ServerPlan) -> None:
-    """Make the server's signing key as `freehold init` does, if it has none."""
+    """Makes the server's signing key as `freehold init` does, if it has none."""
     if not server.signing_key_path.exists():
         create_signing_key(server.signing_key_path, secrets.token_bytes)

@@ -2,7 +2,7 @@
 
 Rules:
 1. Every step is an assertion: it ends with what somebody must see, within a time, or fails saying
-   who did not see what.
+   which person did not see it.
 2. Every message has a canary word of its own, by which the operators' places are searched later.
 3. Times are wall-clock, from the sender's call to the reader's screen, sync and decryption
    included.
@@ -31,7 +31,7 @@ class StoryFailed(Exception):
 
 @dataclass(slots=True)
 class Said:
-    """Something said: by whom, what, and after how many seconds who had read it."""
+    """A message: its sender, its text, and the seconds until each reader had read it."""
 
     sender: str
     event_id: str
@@ -107,7 +107,7 @@ class Story:
         return self.record
 
     async def _open_room(self, host: Person, guests: Sequence[Person]) -> str:
-        """The host makes the room and invites; the guests join over federation."""
+        """Lets the host create the room and invite; the guests join over federation."""
         text = f"{host.name} makes a room (version {ROOM_VERSION}, encrypted) and invites"
         async with self._step(text):
             room_id = await host.client.create_room(
@@ -159,7 +159,7 @@ class Story:
     async def _mallory_comes_late(
         self, room_id: str, people: Sequence[Person], late: Person
     ) -> None:
-        """Who joins later reads what is said from then on, and nothing older."""
+        """Checks that a later member reads new messages, and nothing older."""
         older = list(self.record.said)
         async with self._step(f"{late.name} is invited and joins"):
             await people[0].client.invite(room_id, late.user_id)
@@ -208,7 +208,7 @@ class Story:
                 await self._until_reads(guest, room_id, said)
 
     async def _accept(self, person: Person, room_id: str) -> None:
-        """Wait for an invite and take it."""
+        """Waits for an invite and takes it."""
 
         def is_invited(client: Client) -> bool:
             room = client.room(room_id)
@@ -220,7 +220,7 @@ class Story:
     async def _all_see_members(
         self, room_id: str, people: Sequence[Person], expected: set[str]
     ) -> None:
-        """Wait until everybody sees exactly the expected members."""
+        """Waits until everybody sees exactly the expected members."""
 
         async def sees(person: Person) -> None:
             await self._until(
@@ -234,7 +234,7 @@ class Story:
     async def _say(
         self, sender: Person, room_id: str, text: str, readers: Sequence[Person]
     ) -> Said:
-        """Say something with a canary in it, and return when all readers have read it."""
+        """Sends a message with a canary, and returns when all readers have read it."""
         body = f"{text} {self._secret.word()}"
         started = time.monotonic()
         event_id = await sender.client.send_text(room_id, body)
@@ -260,7 +260,7 @@ class Story:
     async def _all_read(
         self, room_id: str, said: Said, readers: Sequence[Person], started: float
     ) -> None:
-        """Return when everybody has read something; keep how long each took."""
+        """Waits until everybody has read something; records how long each took."""
 
         async def read(reader: Person) -> None:
             await self._until_reads(reader, room_id, said)
@@ -269,7 +269,7 @@ class Story:
         await asyncio.gather(*(read(reader) for reader in readers))
 
     async def _until_reads(self, reader: Person, room_id: str, said: Said) -> None:
-        """Wait until a person reads exactly these words."""
+        """Waits until a person reads exactly these words."""
 
         def reads(client: Client) -> bool:
             return any(
@@ -305,14 +305,14 @@ class Story:
         said.not_readable_by.append(person.name)
 
     def _message(self, person: Person, room_id: str, event_id: str) -> Message:
-        """Return a message from a person's screen."""
+        """Returns a message from a person's screen."""
         for message in person.client.timeline(room_id):
             if message.event_id == event_id:
                 return message
         raise StoryFailed(f"{person.name} does not see the event {event_id}")
 
     def _screen(self, person: Person) -> str:
-        """Return what a person sees of the room, for an error text."""
+        """Returns what a person sees of the room, for an error text."""
         room_id = self.record.control_room_id or self.record.room_id
         lines = [
             f"  {message.sender}: {shown(message)} ({message.event_id})"
@@ -322,7 +322,7 @@ class Story:
 
     @asynccontextmanager
     async def _step(self, text: str) -> AsyncIterator[None]:
-        """Show a step, time it, and say which one failed."""
+        """Shows and times a step, and reports a failed one by name."""
         self._progress(text)
         started = time.monotonic()
         try:
@@ -338,7 +338,7 @@ class Story:
 
 
 def shown(message: Message) -> str:
-    """Return what a screen shows of a message: its words, or why there are none."""
+    """Returns what a screen shows of a message: its words, or why there are none."""
     if message.is_readable:
         return message.body
     return f"[{message.status.kind.value}: {message.status.reason}]"

@@ -47,42 +47,42 @@ class ServerPlan:
 
     @property
     def config_path(self) -> Path:
-        """Return the server's configuration file."""
+        """Returns the server's configuration file."""
         return self.folder / "freehold.toml"
 
     @property
     def log_path(self) -> Path:
-        """Return the file that gets all that the server's process says."""
+        """Returns the file that gets all that the server's process says."""
         return self.folder / "freehold.log"
 
     @property
     def signing_key_path(self) -> Path:
-        """Return the server's signing key."""
+        """Returns the server's signing key."""
         return self.folder / "signing.key"
 
     @property
     def certificate_path(self) -> Path:
-        """Return the server's TLS certificate (with its chain)."""
+        """Returns the server's TLS certificate (with its chain)."""
         return self.folder / "tls.crt"
 
     @property
     def private_key_path(self) -> Path:
-        """Return the key of the TLS certificate."""
+        """Returns the key of the TLS certificate."""
         return self.folder / "tls.key"
 
     @property
     def database_name(self) -> str:
-        """Return the name of the server's database and role; two labs never share one."""
+        """Returns the name of the server's database and role; two labs never share one."""
         return "_".join(re.findall("[a-z0-9]+", f"freehold {self.lab_id} {self.name}"))
 
     @property
     def tls_url(self) -> str:
-        """Return the base URL with TLS, by the lab's CA."""
+        """Returns the base URL with TLS, by the lab's CA."""
         return f"https://{LOOPBACK}:{self.ports.tls}"
 
     @property
     def http_url(self) -> str:
-        """Return the base URL of plain HTTP on loopback."""
+        """Returns the base URL of plain HTTP on loopback."""
         return f"http://{LOOPBACK}:{self.ports.http}"
 
 
@@ -95,31 +95,31 @@ class Topology:
 
     @property
     def authority_folder(self) -> Path:
-        """Return the folder of the lab's certificate authority."""
+        """Returns the folder of the lab's certificate authority."""
         return self.home / "ca"
 
     @property
     def postgres_folder(self) -> Path:
-        """Return the folder of the embedded database."""
+        """Returns the folder of the embedded database."""
         return self.home / "postgres"
 
     def server(self, name: str) -> ServerPlan:
-        """Return the server of a name. Precondition: there is one."""
+        """Returns the server of a name. Precondition: there is one."""
         return next(server for server in self.servers if server.name == name)
 
     def overrides(self) -> dict[str, str]:
-        """Return where each server name leads: what stands for DNS, .well-known and SRV."""
+        """Returns where each server name leads: what stands for DNS, .well-known and SRV."""
         return {server.name: f"{LOOPBACK}:{server.ports.tls}" for server in self.servers}
 
 
 def server_names(count: int) -> list[str]:
-    """Return the names `hs1` to `hsN`."""
+    """Returns the names `hs1` to `hsN`."""
     assert 1 <= count <= SERVERS_MAX, f"a lab has 1 to {SERVERS_MAX} servers"
     return [f"hs{number}" for number in range(1, count + 1)]
 
 
 def plan(home: Path, names: Sequence[str]) -> Topology:
-    """Return the topology for a data folder: kept ports where they are free, else new ones.
+    """Returns the topology for a data folder: kept ports where they are free, else new ones.
 
     Makes the folders (0700 but for the top, which the database's account must pass) and saves the
     plan. Refuses with OSError when the folder can't be written.
@@ -146,7 +146,7 @@ def plan(home: Path, names: Sequence[str]) -> Topology:
 
 
 def make_home(home: Path) -> None:
-    """Make a lab's folder if it is missing; an existing one keeps its mode."""
+    """Makes a lab's folder if it is missing; an existing one keeps its mode."""
     if home.exists():
         return
     home.mkdir(parents=True, mode=0o700)
@@ -155,12 +155,12 @@ def make_home(home: Path) -> None:
 
 
 def server_folder(home: Path, name: str) -> Path:
-    """Return the folder of a server."""
+    """Returns the folder of a server."""
     return home / "servers" / name
 
 
 def load(home: Path) -> SavedPlan:
-    """Return the kept plan, or an empty one for a new folder or a damaged file."""
+    """Returns the kept plan, or an empty one for a new folder or a damaged file."""
     try:
         return msgspec.json.decode((home / "lab.json").read_bytes(), type=SavedPlan)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -168,14 +168,14 @@ def load(home: Path) -> SavedPlan:
 
 
 def save(home: Path, saved: SavedPlan) -> None:
-    """Keep a plan, whole or not at all."""
+    """Keeps a plan, whole or not at all."""
     work = home / "lab.json.new"
     work.write_bytes(msgspec.json.format(msgspec.json.encode(saved)) + b"\n")
     work.replace(home / "lab.json")
 
 
 def free_ports(preferred: int, taken: set[int]) -> Iterator[int]:
-    """Yield ports that are free: the preferred one first, then what the system gives."""
+    """Yields ports that are free: the preferred one first, then what the system gives."""
     if preferred not in taken and is_free(preferred):
         yield preferred
     while True:
@@ -187,7 +187,7 @@ def free_ports(preferred: int, taken: set[int]) -> Iterator[int]:
 
 
 def is_free(port: int) -> bool:
-    """Say whether nothing listens on a port of the loopback address."""
+    """Returns whether nothing listens on a port of the loopback address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

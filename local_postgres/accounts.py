@@ -1,4 +1,4 @@
-"""Which account the embedded PostgreSQL runs as, and what that account can reach.
+"""The account that the embedded PostgreSQL runs as, and the folders in its reach.
 
 PostgreSQL refuses to run as root. Rules:
 1. An ordinary user runs it as himself.
@@ -31,7 +31,7 @@ class SystemAccount:
 
     @property
     def has_name(self) -> bool:
-        """Say whether the system has an account of this number, as `initdb` demands."""
+        """Returns whether the system has an account of this number, as `initdb` demands."""
         try:
             pwd.getpwuid(self.uid)
         except KeyError:
@@ -40,12 +40,12 @@ class SystemAccount:
 
     @property
     def is_other(self) -> bool:
-        """Say whether it is not the account of this process, so that we must change to it."""
+        """Returns whether it is not the account of this process, so that we must change to it."""
         return self.uid != os.geteuid()
 
 
 def account_of(uid: int) -> SystemAccount:
-    """Return the account with a number, named or not."""
+    """Returns the account with a number, named or not."""
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
@@ -54,7 +54,7 @@ def account_of(uid: int) -> SystemAccount:
 
 
 def choose_account(existing_cluster: Path) -> SystemAccount:
-    """Return the account for a cluster, by rules 1 and 2."""
+    """Returns the account for a cluster, by rules 1 and 2."""
     if os.geteuid() != 0:
         return account_of(os.geteuid())
     if existing_cluster.exists() and existing_cluster.stat().st_uid != 0:
@@ -69,7 +69,7 @@ def choose_account(existing_cluster: Path) -> SystemAccount:
 
 
 def account_for_initdb(account: SystemAccount) -> SystemAccount:
-    """Return the account to run `initdb` as, by rule 3: the given one if it has a name."""
+    """Returns the account to run `initdb` as, by rule 3: the given one if it has a name."""
     if account.has_name:
         return account
     entries = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
@@ -83,7 +83,7 @@ def account_for_initdb(account: SystemAccount) -> SystemAccount:
 
 
 def is_reachable(path: Path, account: SystemAccount) -> bool:
-    """Say whether an account may pass through every folder of a path that exists so far.
+    """Returns whether an account may pass through every folder of a path that exists so far.
 
     Judged by mode bits alone; where other means (ACLs) allow more, we go elsewhere without need.
     """
@@ -96,7 +96,7 @@ def is_reachable(path: Path, account: SystemAccount) -> bool:
 
 
 def may_enter(folder: Path, account: SystemAccount) -> bool:
-    """Say whether the mode of one folder lets an account pass through it."""
+    """Returns whether the mode of one folder lets an account pass through it."""
     status = folder.stat()
     if status.st_uid == account.uid:
         return bool(status.st_mode & stat.S_IXUSR)
@@ -106,7 +106,7 @@ def may_enter(folder: Path, account: SystemAccount) -> bool:
 
 
 def give(path: Path, account: SystemAccount) -> None:
-    """Make an account the owner of a folder and of all in it; links are given, not followed."""
+    """Makes an account the owner of a folder and of all in it; links are given, not followed."""
     if os.geteuid() != 0:
         return
     for folder, _, names in os.walk(path):

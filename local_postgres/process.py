@@ -30,13 +30,13 @@ PROCESS_LIST_TIMEOUT_S = 5
 
 
 def environment() -> dict[str, str]:
-    """Return the whole environment of PostgreSQL's programs: nothing of ours (PG*, LC_*) leaks
+    """Returns the whole environment of PostgreSQL's programs: nothing of ours (PG*, LC_*) leaks
     in."""
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 def identity(account: SystemAccount) -> Mapping[str, object]:
-    """Return the arguments of `subprocess` that change to an account, if it is another than
+    """Returns the arguments of `subprocess` that change to an account, if it is another than
     ours."""
     if not account.is_other:
         return {}
@@ -44,7 +44,7 @@ def identity(account: SystemAccount) -> Mapping[str, object]:
 
 
 def death_signal() -> Callable[[], None]:
-    """Return what the child runs between fork and exec, so that rule 1 holds; nothing is imported
+    """Returns what the child runs between fork and exec, so that rule 1 holds; nothing is imported
     there.
 
     Linux forgets the setting when the account changes, which `subprocess` does before calling this.
@@ -63,7 +63,7 @@ def death_signal() -> Callable[[], None]:
 
 
 def run_program(command: list[str], account: SystemAccount, timeout_s: float) -> str:
-    """Run one of PostgreSQL's programs to its end as an account, and return what it said.
+    """Runs one of PostgreSQL's programs to its end as an account, and returns what it said.
 
     Refuses with `subprocess.CalledProcessError`, whose `output` is what it said.
     """
@@ -85,7 +85,7 @@ def run_program(command: list[str], account: SystemAccount, timeout_s: float) ->
 def launch(
     command: list[str], account: SystemAccount, log_file: BinaryIO
 ) -> "subprocess.Popen[bytes]":
-    """Start a postmaster as an account, its output appended to `log_file`; rules 1 and 2."""
+    """Starts a postmaster as an account, its output appended to `log_file`; rules 1 and 2."""
     process: subprocess.Popen[bytes] = subprocess.Popen(
         command,
         env=environment(),
@@ -101,7 +101,7 @@ def launch(
 
 
 async def wait_for_exit(process: "subprocess.Popen[bytes]") -> int:
-    """Return a child's status once it has ended, and reap it. Bound the wait from outside."""
+    """Returns a child's status once it has ended, and reaps it. Bound the wait from outside."""
     if LINUX:
         loop = asyncio.get_running_loop()
         try:
@@ -131,7 +131,7 @@ class PidFile:
 
 
 def read_pid_file(cluster: Path) -> PidFile | None:
-    """Return what a cluster's `postmaster.pid` says, or None if there is none."""
+    """Returns what a cluster's `postmaster.pid` says, or None if there is none."""
     try:
         lines = (cluster / "postmaster.pid").read_text(errors="replace").splitlines()
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def read_pid_file(cluster: Path) -> PidFile | None:
 
 
 def runs_postgres(pid: int) -> bool:
-    """Say whether a process exists and its program is a `postgres`; a zombie's program is
+    """Returns whether a process exists and its program is a `postgres`; a zombie's program is
     unknown."""
     if LINUX:
         try:
@@ -161,7 +161,8 @@ def runs_postgres(pid: int) -> bool:
 
 
 def belongs_to(pid: int, cluster: Path) -> bool:
-    """Say whether a postgres process serves this cluster: its working folder is the cluster's."""
+    """Returns whether a postgres process serves this cluster: its working folder is the
+    cluster's."""
     if not LINUX:
         return True
     try:
@@ -171,7 +172,7 @@ def belongs_to(pid: int, cluster: Path) -> bool:
 
 
 async def clear_stale(cluster: Path, timeout_s: float) -> str | None:
-    """Make the cluster free to start: end a postmaster left over, drop a pid file that lies (rule
+    """Makes the cluster free to start: end a postmaster left over, drop a pid file that lies (rule
     3).
 
     The caller holds the cluster's lock, so that a postmaster found here is nobody's: its supervisor
@@ -194,7 +195,7 @@ async def clear_stale(cluster: Path, timeout_s: float) -> str | None:
 
 
 async def ended_within(pid: int, timeout_s: float) -> bool:
-    """Say whether a process that isn't our child stopped running postgres within a time."""
+    """Returns whether a process that isn't our child stopped running postgres within a time."""
     try:
         async with asyncio.timeout(timeout_s):
             while runs_postgres(pid):

@@ -4,7 +4,7 @@ database.
 Rules:
 1. Passwords are random, kept in one file of mode 0600, written before PostgreSQL learns them.
 2. PostgreSQL is told SCRAM verifiers, so that no statement or log ever holds a password.
-3. A server's role is no superuser, makes neither roles nor databases, and PUBLIC may connect
+3. A server's role is not a superuser and can't create roles or databases; PUBLIC may connect
    nowhere.
 """
 
@@ -30,18 +30,18 @@ class RolePasswords:
     """The passwords of a cluster's roles, in one private file."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file, if there is one."""
+        """Reads the file, if there is one."""
         self._path = path
         self._passwords: dict[str, str] = {}
         if path.exists():
             self._passwords = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
 
     def __repr__(self) -> str:
-        """Show names only."""
+        """Shows names only."""
         return f"Passwords({sorted(self._passwords)})"
 
     def of(self, role: str) -> str:
-        """Return a role's password; a new one is on disk before it is returned."""
+        """Returns a role's password; a new one is on disk before it is returned."""
         if role not in self._passwords:
             self._passwords[role] = secrets.token_urlsafe(32)
             write_private(self._path, msgspec.json.encode(self._passwords))
@@ -49,7 +49,7 @@ class RolePasswords:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 durably, whole or not at all."""
+    """Writes a file of mode 0600 durably, whole or not at all."""
     work = path.with_name(path.name + ".new")
     descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -67,7 +67,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def scram_verifier(password: str, salt: bytes) -> str:
-    """Return what PostgreSQL stores for a password (RFC 5803), made here so that it never sees it.
+    """Returns what PostgreSQL stores for a password (RFC 5803), made here so that it never sees it.
 
     Precondition: the password is ASCII, so that SASLprep leaves it as it is.
     """
@@ -81,7 +81,7 @@ def scram_verifier(password: str, salt: bytes) -> str:
 
 
 def check_name(name: str) -> str | None:
-    """Return why a name can't be a database's and its role's, or None."""
+    """Returns why a name can't be a database's and its role's, or None."""
     if not NAME.fullmatch(name):
         return f"database name {name!r}: use a-z, 0-9 and _, a letter first, at most 63"
     if name in RESERVED_NAMES or name.startswith("pg_"):
@@ -90,12 +90,12 @@ def check_name(name: str) -> str | None:
 
 
 def dsn(role: str, password: str, database: str, socket_dir: Path) -> str:
-    """Return the address of a database over the unix socket, as asyncpg and libpq accept it."""
+    """Returns the address of a database over the unix socket, as asyncpg and libpq accept it."""
     return f"postgresql://{role}:{password}@/{database}?host={quote(str(socket_dir), safe='/')}"
 
 
 async def close_public_doors(connection: asyncpg.Connection) -> None:
-    """Take from PUBLIC the right to connect to the databases that every cluster has (rule 3)."""
+    """Takes from PUBLIC the right to connect to the databases that every cluster has (rule 3)."""
     for database in (SUPERUSER, "template1"):
         await connection.execute(f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC")
 
@@ -103,7 +103,7 @@ async def close_public_doors(connection: asyncpg.Connection) -> None:
 async def ensure_role_and_database(
     connection: asyncpg.Connection, name: str, password: str
 ) -> None:
-    """Make a role and a database of one name, or make sure that they are as they should be.
+    """Makes a role and a database of one name, or makes sure that they are as they should be.
 
     Precondition: `check_name(name)` is None; `connection` is a superuser's, outside a transaction.
     Can be repeated after an interruption at any point.

@@ -49,7 +49,7 @@ DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 def arguments(major: int, socket_dir: Path, extra: Mapping[str, str]) -> list[str]:
-    """Return the postmaster's arguments for our settings, `extra` ones winning."""
+    """Returns the postmaster's arguments for our settings, `extra` ones winning."""
     settings = {**SETTINGS, "unix_socket_directories": str(socket_dir), "port": str(PORT)}
     if major >= MAJOR_WITH_IO_METHOD:
         settings["io_method"] = "sync"  # no pool of input workers: less memory
@@ -58,7 +58,7 @@ def arguments(major: int, socket_dir: Path, extra: Mapping[str, str]) -> list[st
 
 
 def dangers(extra: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each setting that lets acknowledged data be lost."""
+    """Yields a warning for each setting that lets acknowledged data be lost."""
     for name in DURABILITY:
         if extra.get(name, "on").lower() in {"off", "false", "no", "0"}:
             yield (
@@ -68,5 +68,5 @@ def dangers(extra: Mapping[str, str]) -> Iterator[str]:
 
 
 def fits_socket(folder: Path) -> bool:
-    """Say whether a socket in a folder has a path that the operating system accepts."""
+    """Returns whether a socket in a folder has a path that the operating system accepts."""
     return len(str(folder / f".s.PGSQL.{PORT}.lock").encode()) <= SOCKET_PATH_BYTES_MAX

@@ -39,7 +39,7 @@ class AttachmentKey:
     sha256: bytes
 
     def to_json(self, url: str) -> dict[str, Any]:
-        """The specification's `EncryptedFile`, for a file uploaded at `url` (`mxc://`)."""
+        """Returns the specification's `EncryptedFile`, for a file uploaded at `url` (`mxc://`)."""
         if not _MXC.match(url):
             raise AttachmentRefused("not an mxc address")
         return {
@@ -58,7 +58,7 @@ class AttachmentKey:
 
 
 def parse_encrypted_file(value: object) -> tuple[str, AttachmentKey]:
-    """The `mxc://` address and key of an `EncryptedFile`; raises `AttachmentRefused`."""
+    """Returns the `mxc://` address and key of an `EncryptedFile`; raises `AttachmentRefused`."""
     try:
         return _parse(value)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -101,7 +101,7 @@ def encrypt_attachment(plaintext: bytes) -> tuple[bytes, AttachmentKey]:
 
 
 def decrypt_attachment(ciphertext: bytes, key: AttachmentKey) -> bytes:
-    """The file; raises `AttachmentRefused` when even one bit of it was changed."""
+    """Returns the file; raises `AttachmentRefused` when even one bit of it was changed."""
     if len(ciphertext) > ATTACHMENT_BYTES_MAX:
         raise AttachmentRefused("the file is too large")
     if not hmac.compare_digest(hashlib.sha256(ciphertext).digest(), key.sha256):

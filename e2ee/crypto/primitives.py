@@ -72,12 +72,12 @@ class MegolmDecryptionFailed(CryptoError):
 
 
 def encode_base64(data: bytes) -> str:
-    """Unpadded standard base64 (appendices, "Unpadded Base64")."""
+    """Returns unpadded standard base64 (appendices, "Unpadded Base64")."""
     return b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def decode_base64(text: str) -> bytes:
-    """Bytes of base64, padded or not; raises `ValueError` for any other character."""
+    """Returns bytes of base64, padded or not; raises `ValueError` for any other character."""
     try:
         return b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
@@ -85,7 +85,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def same(first: str, second: str) -> bool:
-    """Whether two encoded keys or hashes are equal, in constant time."""
+    """Returns whether two encoded keys or hashes are equal, in constant time."""
     return hmac.compare_digest(first.encode(), second.encode())
 
 
@@ -157,7 +157,7 @@ class PickleKey:
 
     @classmethod
     def random(cls) -> Self:
-        """A fresh key."""
+        """Returns a fresh key."""
         return cls(secrets.token_bytes(32))
 
 
@@ -169,7 +169,7 @@ class OlmMessage:
     body: str
 
     def parts(self) -> vodozemac.AnyOlmMessage:
-        """The library's form; raises `OlmMessageRefused`."""
+        """Returns the library's form; raises `OlmMessageRefused`."""
         try:
             return vodozemac.AnyOlmMessage.from_parts(self.kind, decode_base64(self.body))
         except (ValueError, OverflowError):
@@ -181,12 +181,12 @@ def _curve(key: Curve25519Key) -> vodozemac.Curve25519PublicKey:
 
 
 def new_account() -> RawAccount:
-    """A new identity with keys drawn by the library."""
+    """Returns a new identity with keys drawn by the library."""
     return vodozemac.Account()
 
 
 def account_keys(account: RawAccount) -> tuple[Curve25519Key, Ed25519Key]:
-    """The identity keys (Curve25519, Ed25519) of an account."""
+    """Returns the identity keys (Curve25519, Ed25519) of an account."""
     return (
         Curve25519Key(account.curve25519_key.to_base64()),
         Ed25519Key(account.ed25519_key.to_base64()),
@@ -199,12 +199,12 @@ def account_sign(account: RawAccount, data: bytes) -> str:
 
 
 def unpublished_keys(account: RawAccount) -> dict[str, Curve25519Key]:
-    """One-time keys not yet marked as published, by key ID."""
+    """Returns one-time keys not yet marked as published, by key ID."""
     return {name: Curve25519Key(k.to_base64()) for name, k in account.one_time_keys.items()}
 
 
 def unpublished_fallback(account: RawAccount) -> dict[str, Curve25519Key]:
-    """The fallback key if not yet marked as published, by key ID."""
+    """Returns the fallback key if not yet marked as published, by key ID."""
     raw: Any = account  # the library's stub file omits fallback keys
     return {name: Curve25519Key(k.to_base64()) for name, k in raw.fallback_key.items()}
 
@@ -258,7 +258,7 @@ def open_olm(pickle: Pickle, key: PickleKey) -> RawOlmSession:
 
 
 def olm_matches(session: RawOlmSession, message: OlmMessage) -> bool:
-    """Whether a first message belongs to this session already."""
+    """Returns whether a first message belongs to this session already."""
     first = message.parts().to_pre_key()
     return first is not None and session.session_matches(first)
 
@@ -283,7 +283,7 @@ def olm_decrypt(session: RawOlmSession, message: OlmMessage) -> bytes:
 
 
 def new_outbound_group() -> RawOutboundGroup:
-    """A new Megolm session to encrypt with."""
+    """Returns a new Megolm session to encrypt with."""
     return vodozemac.GroupSession()
 
 
@@ -296,12 +296,13 @@ def open_outbound_group(pickle: Pickle, key: PickleKey) -> RawOutboundGroup:
 
 
 def group_encrypt(session: RawOutboundGroup, plaintext: bytes) -> str:
-    """A Megolm message, unpadded base64; save the session before sending."""
+    """Returns a Megolm message, unpadded base64; save the session before sending."""
     return session.encrypt(plaintext).to_base64()
 
 
 def new_inbound_group(session_key: str) -> RawInboundGroup:
-    """A session from an `m.room_key`'s `session_key` (signed form); raises `SessionKeyRefused`."""
+    """Returns a session from an `m.room_key`'s `session_key` (signed form); raises
+    `SessionKeyRefused`."""
     try:
         return vodozemac.InboundGroupSession(vodozemac.SessionKey(session_key))
     except ValueError:
@@ -309,7 +310,8 @@ def new_inbound_group(session_key: str) -> RawInboundGroup:
 
 
 def import_inbound_group(exported: str) -> RawInboundGroup:
-    """A session from an exported key (no signature: hearsay); raises `SessionKeyRefused`."""
+    """Returns a session from an exported key (no signature: hearsay); raises
+    `SessionKeyRefused`."""
     try:
         key = vodozemac.ExportedSessionKey(exported)
         return vodozemac.InboundGroupSession.import_session(key)
@@ -326,13 +328,13 @@ def open_inbound_group(pickle: Pickle, key: PickleKey) -> RawInboundGroup:
 
 
 def export_group(session: RawInboundGroup, index: int) -> str | None:
-    """The session's key at an index, or None below the first known one."""
+    """Returns the session's key at an index, or None below the first known one."""
     exported = session.export_at(index)
     return None if exported is None else exported.to_base64()
 
 
 def megolm_index(ciphertext: str) -> int:
-    """The ratchet index a Megolm message claims; raises `MegolmMessageRefused`."""
+    """Returns the ratchet index a Megolm message claims; raises `MegolmMessageRefused`."""
     try:
         return vodozemac.MegolmMessage.from_base64(ciphertext).message_index()
     except ValueError:

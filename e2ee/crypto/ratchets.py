@@ -29,7 +29,7 @@ class OlmAccount:
 
     @classmethod
     def new(cls) -> Self:
-        """An account with new keys."""
+        """Returns an account with new keys."""
         return cls(primitives.new_account())
 
     @classmethod
@@ -55,11 +55,11 @@ class OlmAccount:
         primitives.generate_fallback(self._raw)
 
     def unpublished_one_time_keys(self) -> dict[str, Curve25519Key]:
-        """One-time keys that the server hasn't acknowledged, by key ID."""
+        """Returns one-time keys that the server hasn't acknowledged, by key ID."""
         return primitives.unpublished_keys(self._raw)
 
     def unpublished_fallback_key(self) -> dict[str, Curve25519Key]:
-        """The fallback key if the server hasn't acknowledged it, by key ID."""
+        """Returns the fallback key if the server hasn't acknowledged it, by key ID."""
         return primitives.unpublished_fallback(self._raw)
 
     def mark_keys_as_published(self) -> None:
@@ -67,13 +67,13 @@ class OlmAccount:
         self._raw.mark_keys_as_published()
 
     def open_outbound(self, identity: Curve25519Key, one_time: Curve25519Key) -> "OlmSession":
-        """A new session towards a device; raises `OlmSessionRefused`."""
+        """Returns a new session towards a device; raises `OlmSessionRefused`."""
         return OlmSession(primitives.outbound_olm(self._raw, identity, one_time))
 
     def open_inbound(
         self, sender: Curve25519Key, message: OlmMessage
     ) -> tuple["OlmSession", bytes]:
-        """A session from a first message, and that message's plaintext; raises
+        """Returns a session from a first message, and that message's plaintext; raises
         `OlmSessionRefused`."""
         raw, plaintext = primitives.inbound_olm(self._raw, sender, message)
         return OlmSession(raw), plaintext
@@ -105,7 +105,7 @@ class OlmSession:
         return Pickle(self._raw.pickle(key.secret))
 
     def matches(self, message: OlmMessage) -> bool:
-        """Whether a first message (kind 0) was made for this session."""
+        """Returns whether a first message (kind 0) was made for this session."""
         return primitives.olm_matches(self._raw, message)
 
     def encrypt(self, plaintext: bytes) -> OlmMessage:
@@ -130,7 +130,7 @@ class OutboundGroupSession:
 
     @classmethod
     def new(cls) -> Self:
-        """A session with fresh keys, at index 0."""
+        """Returns a session with fresh keys, at index 0."""
         return cls(primitives.new_outbound_group())
 
     @classmethod
@@ -149,7 +149,7 @@ class OutboundGroupSession:
         return self._raw.message_index
 
     def session_key(self) -> str:
-        """The secret to share, signed, **at the present index**: it doesn't read what came
+        """Returns the secret to share, signed, **at the present index**: it doesn't read what came
         before."""
         return self._raw.session_key.to_base64()
 
@@ -158,7 +158,7 @@ class OutboundGroupSession:
         return Pickle(self._raw.pickle(key.secret))
 
     def encrypt(self, plaintext: bytes) -> str:
-        """A Megolm message. Moves the ratchet: save before sending."""
+        """Returns a Megolm message. Moves the ratchet: save before sending."""
         return primitives.group_encrypt(self._raw, plaintext)
 
 
@@ -214,11 +214,11 @@ class InboundGroupSession:
         return Pickle(self._raw.pickle(key.secret))
 
     def export_at(self, index: int) -> str | None:
-        """The key at an index (secret), or None below `first_known_index`."""
+        """Returns the key at an index (secret), or None below `first_known_index`."""
         return primitives.export_group(self._raw, index)
 
     def compare(self, other: "InboundGroupSession") -> Overlap:
-        """How `other`, claimed to be the same session, relates to this one."""
+        """Returns how `other`, claimed to be the same session, relates to this one."""
         index = max(self.first_known_index, other.first_known_index)
         mine, theirs = self.export_at(index), other.export_at(index)
         if self.session_id != other.session_id or mine is None or theirs is None:

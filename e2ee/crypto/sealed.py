@@ -43,15 +43,15 @@ class SealingKey:
         return cls(hashlib.scrypt(passphrase.encode(), salt=salt, **options))
 
     def derive(self, label: str) -> "SealingKey":
-        """An independent key for another purpose."""
+        """Returns an independent key for another purpose."""
         return SealingKey(self._expand(label))
 
     def pickle_key(self) -> PickleKey:
-        """The key under which ratchets are pickled inside sealed values."""
+        """Returns the key under which ratchets are pickled inside sealed values."""
         return PickleKey(self._expand("ratchet pickles"))
 
     def name(self, text: str) -> bytes:
-        """A name that shows nothing of `text` but whether two are equal (for lookups)."""
+        """Returns a name that shows nothing of `text` but whether two are equal (for lookups)."""
         return hmac.digest(self._expand("names"), text.encode(), "sha256")[:20]
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
@@ -60,7 +60,7 @@ class SealingKey:
         return bytes(Aead(self.secret).encrypt(plaintext, context, nonce))
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """The plaintext; raises `Unsealable`."""
+        """Returns the plaintext; raises `Unsealable`."""
         try:
             return Aead(self.secret).decrypt(sealed, context)
         except (NaclCryptoError, ValueError, TypeError):

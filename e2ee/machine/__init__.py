@@ -1,4 +1,4 @@
-"""What an end-to-end-encrypting client decides. Pure: no I/O, no clock; the ratchets draw their
+"""The decisions of an end-to-end-encrypting client. Pure: no I/O, no clock; the ratchets draw their
 own keys.
 
 Push sync in, pull requests out, acknowledge. `machine.Machine` is the façade; `changes` says what

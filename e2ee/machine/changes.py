@@ -1,4 +1,4 @@
-"""What must be saved, and the rule that it is saved before anything derived from it is sent.
+"""Pending changes, and the rule that they are saved before anything derived from them is sent.
 
 1. All state is records: (kind, key) -> a frozen struct. A `PendingChanges` reads them through a
    `Lookup` and collects what changed.
@@ -24,11 +24,11 @@ class Lookup(Protocol):
     """Read access to saved records."""
 
     def get(self, kind: str, key: str) -> bytes | None:
-        """The record's bytes, or None."""
+        """Returns the record's bytes, or None."""
         ...
 
     def items(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        """All records of a kind: (key, bytes)."""
+        """Returns all records of a kind: (key, bytes)."""
         ...
 
 
@@ -56,7 +56,7 @@ class PendingChanges:
         self._cache: dict[RecordKey, Any] = {}
 
     def load(self, kind: str, key: str, of: type[S]) -> S | None:
-        """The record, pending changes included; None if there is none."""
+        """Returns the record, pending changes included; None if there is none."""
         where = (kind, key)
         if where in self._cache:
             found: S | None = self._cache[where]
@@ -77,7 +77,7 @@ class PendingChanges:
         self._remember((kind, key), None)
 
     def all(self, kind: str, of: type[S]) -> dict[str, S]:
-        """All records of a kind, pending changes included. For start-up."""
+        """Returns all records of a kind, pending changes included. For start-up."""
         found = {key: msgspec.json.decode(raw, type=of) for key, raw in self._lookup.items(kind)}
         for (changed, key), raw in self._pending.items():
             if changed != kind:
@@ -100,7 +100,7 @@ class PendingChanges:
             self._pending.clear()
 
     def release(self, unsaved: Unsaved[T]) -> T:
-        """The value, now that its state is saved; asserts that it is."""
+        """Returns the value, now that its state is saved; asserts that it is."""
         assert self.is_saved, "state must be saved before what is derived from it is sent"
         return unsaved._value
 

@@ -79,7 +79,7 @@ class Machine:
 
     @classmethod
     def create(cls, lookup: Lookup, pickle_key: PickleKey, *, user_id: str, device_id: str) -> Self:
-        """A new device's machine; the store must hold none."""
+        """Returns a new device's machine; the store must hold none."""
         ledger = PendingChanges(lookup)
         own = OwnDevice.create(ledger, pickle_key, user_id=user_id, device_id=device_id)
         machine = cls(ledger, pickle_key, own)
@@ -88,7 +88,7 @@ class Machine:
 
     @classmethod
     def load(cls, lookup: Lookup, pickle_key: PickleKey) -> Self | None:
-        """The saved device's machine, or None; raises `PickleRefused` for a wrong key."""
+        """Returns the saved device's machine, or None; raises `PickleRefused` for a wrong key."""
         ledger = PendingChanges(lookup)
         own = OwnDevice.load(ledger, pickle_key)
         return None if own is None else cls(ledger, pickle_key, own)
@@ -98,11 +98,11 @@ class Machine:
         return self._notices.take()
 
     def room(self, room_id: str) -> RoomSettings:
-        """A room's pinned encryption settings."""
+        """Returns a room's pinned encryption settings."""
         return self._rooms.of(room_id)
 
     def devices_of(self, user_id: str) -> tuple[Device, ...]:
-        """The user's devices as last accepted."""
+        """Returns the user's devices as last accepted."""
         return tuple(self._lists.of(user_id).devices.values())
 
     # Sync in
@@ -231,5 +231,5 @@ class Machine:
         self._sharing.end(room_id)
 
     def session_id(self, room_id: str) -> str | None:
-        """The ID of the session the next message uses, or None if it starts a new one."""
+        """Returns the ID of the session the next message uses, or None if it starts a new one."""
         return self._sharing.session_id(room_id)

@@ -48,7 +48,7 @@ class Alarms:
         self._notices.append(Notice(kind, user_id, device_id, detail))
 
     def take(self) -> tuple[Notice, ...]:
-        """All notices since the last call, oldest first."""
+        """Returns all notices since the last call, oldest first."""
         taken = tuple(self._notices)
         self._notices.clear()
         return taken

@@ -58,14 +58,14 @@ class RequestQueue:
         self._ledger.put(_KIND, name, request)
 
     def waiting(self) -> tuple[SendToDevice, ...]:
-        """All requests not acknowledged yet, oldest first."""
+        """Returns all requests not acknowledged yet, oldest first."""
         return tuple(self._requests.values())
 
     def has_for(self, session_id: str) -> bool:
-        """Whether keys of a Megolm session are still on their way."""
+        """Returns whether keys of a Megolm session are still on their way."""
         return any(request.session_id == session_id for request in self._requests.values())
 
     def acknowledge(self, request: SendToDevice) -> None:
-        """The server has it."""
+        """Records that the server has the request."""
         if self._requests.pop(request.request_id, None) is not None:
             self._ledger.remove(_KIND, request.request_id)

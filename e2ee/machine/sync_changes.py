@@ -1,4 +1,4 @@
-"""What a sync brings that concerns encryption, in the machine's terms."""
+"""The part of a sync that concerns encryption, in the machine's terms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def read_room_changes(room_id: str, room: JsonObject) -> RoomChanges:
-    """The changes in one room of a `/sync` answer (`state`, then `timeline`)."""
+    """Returns the changes in one room of a `/sync` answer (`state`, then `timeline`)."""
     timeline = _dictionary(room.get("timeline"))
     encryption: list[JsonObject] = []
     visibility: list[object] = []
@@ -92,7 +92,8 @@ def state_events(room: JsonObject) -> list[JsonObject]:
 
 
 def read_sync(answer: JsonObject, *, is_initial: bool) -> SyncChanges:
-    """The part of a `/sync` answer that the machine needs. Malformed parts count as absent."""
+    """Returns the part of a `/sync` answer that the machine needs. Malformed parts count as
+    absent."""
     lists = _dictionary(answer.get("device_lists"))
     rooms = _dictionary(answer.get("rooms"))
     fallback = answer.get("device_unused_fallback_key_types")

@@ -1,1 +1,1 @@
-"""ONE event: identifiers, JSON, signing, room versions, format, redaction, hashes. Pure."""
+"""Single events: identifiers, JSON, signing, room versions, format, redaction, hashes. Pure."""

@@ -6,8 +6,8 @@ Rules:
 2. `encode_lenient` and `decode_lenient` serve room versions 1 to 5.
 3. Depth is no reason to refuse: other servers accept deep events, so refusing them would split
    rooms. The fast libraries give up at 253 and some 1,000 levels; `deep_json` takes over there.
-4. Of duplicate keys the last wins, as in every parser in use; what is signed or hashed is always
-   our own encoding, so two readers of it can't differ.
+4. The last of duplicate keys wins, as in every parser in use. Signatures and hashes always cover
+   our own encoding, so that two readers of it can't differ.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _LEAVES: Final = frozenset({str, bool, type(None)})
 
 
 def check(value: JsonValue) -> None:
-    """Refuse what canonical JSON can't hold, keys and surrogates aside (`encode` sees to them).
+    """Refuses what canonical JSON can't hold, keys and surrogates aside (`encode` sees to them).
 
     Raises NotCanonical. Any depth.
     """
@@ -83,9 +83,9 @@ def check(value: JsonValue) -> None:
 
 
 def encode_checked(value: JsonValue) -> bytes:
-    """Encode what `check` has passed (or consists of strings only); raises NotCanonical."""
+    """Encodes what `check` has passed (or consists of strings only); raises NotCanonical."""
     try:
-        # A copy of the exact size: what orjson returns keeps its buffer of some kilobytes.
+        # A copy of the exact size: the result of orjson keeps its buffer of some kilobytes.
         return bytes(memoryview(orjson.dumps(value, option=_OPTIONS)))
     except TypeError:
         # Too deep for orjson, or a key or string that can't be: the slow path knows which.
@@ -93,7 +93,7 @@ def encode_checked(value: JsonValue) -> bytes:
 
 
 def encode(value: JsonValue) -> bytes:
-    """The canonical JSON of `value`.
+    """Returns the canonical JSON of `value`.
 
     Raises NotCanonical for floats, integers beyond 2^53-1, keys that aren't strings, lone
     surrogates and anything that isn't JSON. Any depth.
@@ -103,7 +103,8 @@ def encode(value: JsonValue) -> bytes:
 
 
 def encode_lenient(value: JsonValue) -> bytes:
-    """The encoding that room versions 1 to 5 sign and hash: floats and large integers as they are.
+    """Returns the encoding that room versions 1 to 5 sign and hash: floats and large integers as
+    they are.
 
     Raises NotCanonical for NaN, infinities, lone surrogates and what isn't JSON.
     """
@@ -116,7 +117,7 @@ def encode_lenient(value: JsonValue) -> bytes:
 
 
 def decode(data: bytes) -> JsonValue:
-    """Parse JSON strictly.
+    """Parses JSON strictly.
 
     Raises NotCanonical for malformed JSON, floats (`1.0` and `1e3` too), NaN and integers beyond
     2^53-1. `-0` reads as 0. Any depth.
@@ -137,7 +138,7 @@ def decode(data: bytes) -> JsonValue:
 
 
 def decode_lenient(data: bytes) -> JsonValue:
-    """Parse JSON with floats and integers of any size; raises NotCanonical when malformed."""
+    """Parses JSON with floats and integers of any size; raises NotCanonical when malformed."""
     try:
         return _LENIENT.decode(data)
     except msgspec.MsgspecError as error:

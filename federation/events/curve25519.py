@@ -1,7 +1,7 @@
-"""Curve25519 points that nobody may agree on keys with.
+"""Curve25519 points that must not be used for key agreement.
 
-A point of low order makes every shared secret all zeros: who publishes one lets everybody read what
-is encrypted to it. The library multiplies by a multiple of eight, so exactly these give zero.
+A point of low order makes every shared secret all zeros, so that everybody can read messages
+encrypted to it. The library multiplies by a multiple of eight, so exactly these points give zero.
 
 Spec: client-server API, "One-time and fallback keys"; RFC 7748, section 6.1.
 """
@@ -14,7 +14,7 @@ _ANY_SCALAR = bytes(range(32))
 
 
 def has_low_order(point: bytes) -> bool:
-    """Return whether a point of 32 bytes is of low order, in whatever encoding."""
+    """Returns whether a point of 32 bytes is of low order, in whatever encoding."""
     try:
         return not any(crypto_scalarmult(_ANY_SCALAR, point))
     except RuntimeError:  # so the library says that the result is all zeros

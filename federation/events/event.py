@@ -1,10 +1,10 @@
-"""One event: its form inside, parsing PDUs, loading stored ones, the form for clients.
+"""Events: the internal form, parsing PDUs, loading stored ones, the form for clients.
 
 Rules:
-1. An event is parsed once. `raw` is its canonical JSON without `unsigned`: what is stored and
-   what is federated; nothing dumps an event a second time.
+1. An event is parsed once. `raw` is its canonical JSON without `unsigned`, which is stored and
+   federated; nothing encodes an event a second time.
 2. `parse_pdu` is check 1 and the hash half of check 3 of "Checks performed on receipt of a PDU":
-   what breaks the format is InvalidEvent (dropped); what lacks its content is redacted.
+   a malformed PDU raises InvalidEvent (dropped); a wrong content hash causes a redaction.
 3. `load_event` trusts our own store and checks nothing.
 4. Two events are equal when their IDs are.
 
@@ -72,7 +72,7 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
     raw: bytes
     """Canonical JSON of the whole PDU without `unsigned`."""
     content_redacted: bool = False
-    """Was the content hash wrong, so that this is the redacted form of what was sent?"""
+    """Whether the content hash was wrong, so that this is the redacted form of the sent event."""
 
     def __hash__(self) -> int:
         return hash(self.event_id)
@@ -85,7 +85,7 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def is_state(self) -> bool:
-        """Has it a `state_key`?"""
+        """Whether the event has a `state_key`."""
         return self.state_key is not None
 
     @property
@@ -143,7 +143,7 @@ def _event_ids(pdu: JsonObject, name: str, size_max: int, version: RoomVersion) 
 
 
 def _referenced_id(entry: Any, name: str) -> str:
-    """The ID of an `[id, {"sha256": hash}]` pair (room versions 1 and 2)."""
+    """Returns the ID of an `[id, {"sha256": hash}]` pair (room versions 1 and 2)."""
     if type(entry) is not list or len(entry) != 2 or type(entry[0]) is not str:
         raise InvalidEvent(f"{name} has an entry that is no pair of ID and hash")
     return entry[0]
@@ -152,7 +152,7 @@ def _referenced_id(entry: Any, name: str) -> str:
 def _room_id(pdu: JsonObject, event_type: str, event_id: EventId, version: RoomVersion) -> RoomId:
     if version.room_id_is_create_hash:
         if event_type == event_types.CREATE:
-            # A `room_id` given all the same is an auth rule's matter (rule 1.2), not the format's.
+            # A `room_id` that is present nevertheless breaks an auth rule (1.2), not the format.
             return RoomId("!" + event_id[1:])
         return ids.parse_hash_room_id(_string(pdu, "room_id", version))
     room_id = _string(pdu, "room_id", version)
@@ -202,17 +202,17 @@ def _check_size(raw: bytes) -> None:
 
 
 class SignedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event just parsed, with what its signatures are verified by: nobody reads it again."""
+    """A parsed event with the data to verify its signatures, so that it isn't decoded again."""
 
     event: Event
     payload: bytes
-    """The bytes that its signers signed."""
+    """The signed bytes."""
     signatures: Mapping[ServerName, Mapping[KeyId, str]]
     """Of any algorithm, not verified."""
 
 
 def parse_pdu(pdu: JsonObject, version: RoomVersion) -> Event:
-    """Check a received PDU against its version's format and hash, and make an Event of it.
+    """Checks a received PDU against its version's format and hash, and makes an Event of it.
 
     Returns the *redacted* event, with `content_redacted`, when the content hash doesn't match.
     Raises InvalidEvent (EventTooLarge for sizes). `unsigned` is dropped; signatures are not
@@ -241,7 +241,7 @@ def _parse(pdu: JsonObject, version: RoomVersion, *, with_payload: bool) -> Sign
 
 
 def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bool]:
-    """What is kept of a PDU, its canonical JSON, and whether its content was redacted."""
+    """Returns the kept part of a PDU, its canonical JSON, and whether its content was redacted."""
     sendable = pdu
     if "unsigned" in pdu:
         sendable = {name: value for name, value in pdu.items() if name != "unsigned"}
@@ -272,7 +272,7 @@ def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bo
 def _make(
     pdu: JsonObject, raw: bytes, payload: bytes, version: RoomVersion, *, content_redacted: bool
 ) -> Event:
-    """The event of a checked PDU; `payload` counts where it gives the event ID."""
+    """Returns the event of a checked PDU; `payload` counts where it gives the event ID."""
     event_id = (
         hashes.event_id_of_payload(payload, version)
         if version.event_ids_are_hashes
@@ -331,7 +331,8 @@ def _decode_stored(raw: bytes) -> _Stored:
 
 
 def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
-    """The event of our own store: `raw` and `event_id` are what `parse_pdu` or `build_event` made.
+    """Returns the event of our own store: `raw` and `event_id` are what `parse_pdu` or
+    `build_event` made.
 
     No hash is computed and nothing checked.
     """
@@ -374,7 +375,7 @@ _CITING: Final = msgspec.json.Decoder(_Citing)
 
 
 def load_auth_events(raw: bytes, version: RoomVersion) -> tuple[EventId, ...]:
-    """The auth events of an event of our own store, whose rest isn't read."""
+    """Returns the auth events of an event of our own store, whose rest isn't read."""
     try:
         cited = _CITING.decode(raw).auth_events
     except RecursionError:
@@ -383,7 +384,8 @@ def load_auth_events(raw: bytes, version: RoomVersion) -> tuple[EventId, ...]:
 
 
 def client_event(event: Event) -> JsonObject:
-    """The event as clients get it, without `unsigned`; `content` is shared, so don't change it.
+    """Returns the event as clients get it, without `unsigned`; `content` is shared, so don't change
+    it.
 
     A redaction has `redacts` both at the top level and in `content`, whatever the version
     (spec: room version 11, "Moving the redacts property"; client-server API, m.room.redaction).

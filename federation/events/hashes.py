@@ -21,7 +21,7 @@ _NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
 
 
 def encode_for(version: RoomVersion, value: JsonObject) -> bytes:
-    """Canonical JSON by the rules of a room version; raises NotCanonical."""
+    """Returns canonical JSON by the rules of a room version; raises NotCanonical."""
     if version.strict_canonical_json:
         return canonical_json.encode(value)
     return canonical_json.encode_lenient(value)
@@ -35,7 +35,7 @@ def encode_checked_for(version: RoomVersion, value: JsonObject) -> bytes:
 
 
 def content_hash(pdu: JsonObject, version: RoomVersion | None = None) -> str:
-    """The content hash, unpadded Base64; without a version, by the strict canonical JSON.
+    """Returns the content hash, unpadded Base64; without a version, by the strict canonical JSON.
 
     Raises NotCanonical. Spec: "Calculating the content hash for an event".
     """
@@ -45,13 +45,13 @@ def content_hash(pdu: JsonObject, version: RoomVersion | None = None) -> str:
 
 
 def content_digest_checked(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """The raw content hash of a PDU that passed `canonical_json.check`."""
+    """Returns the raw content hash of a PDU that passed `canonical_json.check`."""
     part = {name: value for name, value in pdu.items() if name not in _NOT_HASHED}
     return sha256(encode_checked_for(version, part)).digest()
 
 
 def reference_payload(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """The bytes that are signed and that the reference hash covers; raises NotCanonical."""
+    """Returns the bytes that are signed and that the reference hash covers; raises NotCanonical."""
     return encode_for(version, signed_part(pdu, version))
 
 
@@ -61,7 +61,7 @@ def reference_payload_checked(pdu: JsonObject, version: RoomVersion) -> bytes:
 
 
 def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """The reference hash; raises NotCanonical.
+    """Returns the reference hash; raises NotCanonical.
 
     Spec: "Calculating the reference hash for an event".
     """
@@ -69,7 +69,7 @@ def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
 
 
 def event_id_of_payload(payload: bytes, version: RoomVersion) -> EventId:
-    """The event ID that a reference payload gives, in versions whose IDs are hashes."""
+    """Returns the event ID that a reference payload gives, in versions whose IDs are hashes."""
     digest = sha256(payload).digest()
     if version.event_id_format == "url_safe_hash":
         return EventId("$" + encode_base64_url(digest))
@@ -78,7 +78,7 @@ def event_id_of_payload(payload: bytes, version: RoomVersion) -> EventId:
 
 
 def event_id_of(pdu: JsonObject, version: RoomVersion) -> EventId:
-    """The event's ID: its own `event_id` where servers make them, else its reference hash.
+    """Returns the event's ID: its own `event_id` where servers make them, else its reference hash.
 
     Raises NotCanonical, or KeyError where the version asks for an `event_id` that is missing.
     """

@@ -3,8 +3,8 @@
 Rules:
 1. An identifier is parsed once, at the edge; inside, its type says that it is well formed.
 2. Received user IDs follow the *historical* grammar: servers must accept them in events.
-3. Lengths are counted in bytes of UTF-8, sigil and domain included.
-4. Room and event IDs are opaque; only `server_of` looks behind the colon, and never for
+3. Lengths are counted in bytes of UTF-8, including sigil and domain.
+4. Room and event IDs are opaque; only `server_of` reads the part after the colon, and never for
    room IDs of versions whose room ID is a hash.
 """
 
@@ -45,7 +45,7 @@ class InvalidIdentifier(ValueError):
 
 
 def parse_server_name(text: str) -> ServerName:
-    """A server name: DNS name, IPv4 or bracketed IPv6, with an optional port.
+    """Returns a server name: DNS name, IPv4 or bracketed IPv6, with an optional port.
 
     Raises InvalidIdentifier. Spec: appendices, "Server Name"; case is kept.
     """
@@ -59,7 +59,7 @@ def parse_server_name(text: str) -> ServerName:
 
 
 def is_reachable_name(server: str) -> bool:
-    """Is it a server name under which a server can be found? Names in events need not be.
+    """Returns whether a server can be found under this name; names in events need not be such.
 
     Beyond the grammar: labels of 1 to 63 letters, digits and hyphens, a host of at most 253
     characters, a port from 1 to 65535, an IPv6 address that is one (spec: appendices, "Server
@@ -111,7 +111,8 @@ def _check_with_domain(text: str, sigil: str, kind: str, *, in_bytes: bool = Tru
 
 
 def parse_user_id(text: str, *, in_bytes: bool = True) -> UserId:
-    """A user ID as received in events: any localpart without ':' and NUL, even an empty one.
+    """Returns a user ID as received in events: any localpart without ':' and NUL, even an empty
+    one.
 
     Its 255 bytes are code points unless `in_bytes`: for events of old room versions
     (`RoomVersion.field_sizes_in_bytes`). Raises InvalidIdentifier. Spec: appendices, "Historical
@@ -122,9 +123,9 @@ def parse_user_id(text: str, *, in_bytes: bool = True) -> UserId:
 
 
 def is_user_id(text: str) -> bool:
-    """Is it a user ID as `parse_user_id` reads it in events of some room version?
+    """Returns whether `parse_user_id` accepts the text in events of some room version.
 
-    The auth rules ask that of a `sender`, never of a member event's state key: anything may be
+    The auth rules require it of a `sender`, never of a member event's state key: anything may be
     banned.
     """
     try:
@@ -135,7 +136,7 @@ def is_user_id(text: str) -> bool:
 
 
 def parse_localpart(text: str) -> str:
-    """A localpart that may be registered here: a-z, 0-9 and `._=-/+`, not empty.
+    """Returns a localpart that may be registered here: a-z, 0-9 and `._=-/+`, not empty.
 
     Raises InvalidIdentifier. Spec: appendices, "User Identifiers".
     """
@@ -145,7 +146,7 @@ def parse_localpart(text: str) -> str:
 
 
 def is_compliant_user_id(user_id: str) -> bool:
-    """Does a well formed user ID keep to the range U+0021 to U+007E, with a localpart?
+    """Returns whether a well-formed user ID has a localpart and only U+0021 to U+007E.
 
     Others must not be forwarded to clients outside of events (spec: "Historical User IDs").
     """
@@ -154,7 +155,7 @@ def is_compliant_user_id(user_id: str) -> bool:
 
 
 def parse_room_id(text: str, *, in_bytes: bool = True) -> RoomId:
-    """A room ID of any version: `!opaque:domain`, or `!` and the hash of the create event.
+    """Returns a room ID of any version: `!opaque:domain`, or `!` and the hash of the create event.
 
     `in_bytes`: as for `parse_user_id`. Raises InvalidIdentifier. Spec: appendices, "Room IDs".
     """
@@ -165,7 +166,7 @@ def parse_room_id(text: str, *, in_bytes: bool = True) -> RoomId:
 
 
 def parse_hash_room_id(text: str) -> RoomId:
-    """A room ID without a domain (version 12): `!` and 43 characters of URL-safe Base64.
+    """Returns a room ID without a domain (version 12): `!` and 43 characters of URL-safe Base64.
 
     Raises InvalidIdentifier.
     """
@@ -175,7 +176,7 @@ def parse_hash_room_id(text: str) -> RoomId:
 
 
 def parse_event_id(text: str) -> EventId:
-    """An event ID of any version: `$` and at least one character, 255 bytes at most.
+    """Returns an event ID of any version: `$` and at least one character, 255 bytes at most.
 
     Raises InvalidIdentifier. Spec: appendices, "Event IDs" (opaque).
     """
@@ -186,7 +187,7 @@ def parse_event_id(text: str) -> EventId:
 
 
 def parse_server_made_event_id(text: str) -> EventId:
-    """An event ID of room versions 1 and 2: `$opaque:domain`.
+    """Returns an event ID of room versions 1 and 2: `$opaque:domain`.
 
     Raises InvalidIdentifier. Spec: room version 1, "Event IDs".
     """
@@ -195,7 +196,7 @@ def parse_server_made_event_id(text: str) -> EventId:
 
 
 def parse_room_alias(text: str) -> RoomAlias:
-    """A room alias `#localpart:domain`.
+    """Returns a room alias `#localpart:domain`.
 
     Raises InvalidIdentifier. Spec: appendices, "Room Aliases".
     """
@@ -204,9 +205,9 @@ def parse_room_alias(text: str) -> RoomAlias:
 
 
 def server_of(identifier: str) -> ServerName:
-    """What follows the first ':' of a well formed user ID, alias, or room ID with a domain.
+    """Returns the text after the first ':' of a well-formed user ID, alias or room ID.
 
-    Of any other text, such as the state key of a member event that names no user: what follows its
-    first ':', or nothing, which is no server's name.
+    The same holds for any other text, such as the state key of a member event that does not name
+    a user; without a ':' the result is empty, which is not a server name.
     """
     return ServerName(identifier.partition(":")[2])

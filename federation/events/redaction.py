@@ -10,7 +10,7 @@ __all__ = ["redact", "redact_content", "redact_event"]
 
 
 def redact_event(event: Event) -> Event:
-    """The redacted form of an event: same ID, same signatures, less content. Idempotent."""
+    """Returns the redacted form of an event: same ID, same signatures, less content. Idempotent."""
     redacted = redact(canonical_json.decode_lenient(event.raw), event.version)
     return load_event(
         hashes.encode_checked_for(event.version, redacted), event.version, event.event_id

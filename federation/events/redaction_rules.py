@@ -1,7 +1,7 @@
 """The redaction algorithm on PDUs as JSON (spec: room versions, "Redactions").
 
 Rules:
-1. What a version keeps is data, worked out once per version from its flags.
+1. The kept fields of a version are data, computed once from its flags.
 2. `unsigned` is never kept; `event_id` is, since a version's hash covers what redaction keeps.
 3. Redacting twice is redacting once.
 
@@ -98,13 +98,13 @@ def _signed_fields(version: RoomVersion) -> tuple[str, ...]:
 
 
 def redact_content(event_type: str, content: Mapping[str, Any], version: RoomVersion) -> JsonObject:
-    """What redaction leaves of the content of an event of `event_type`."""
+    """Returns the content that remains after redaction of an event of `event_type`."""
     rule = _content_rules(version).get(event_type)
     return {} if rule is None else rule(content)
 
 
 def redact(pdu: JsonObject, version: RoomVersion) -> JsonObject:
-    """A redacted copy of a PDU; values are shared with the original.
+    """Returns a redacted copy of a PDU; values are shared with the original.
 
     Spec: client-server API, "Redactions", and the room version. A PDU without an object as
     `content` gets an empty one, since hashing a malformed PDU must not fail.
@@ -120,7 +120,8 @@ def redact(pdu: JsonObject, version: RoomVersion) -> JsonObject:
 
 
 def signed_part(pdu: JsonObject, version: RoomVersion) -> JsonObject:
-    """The redacted PDU without `signatures`: what is signed and what the reference hash covers.
+    """Returns the redacted PDU without `signatures`: what is signed and what the reference hash
+    covers.
 
     *Precondition:* `type` is a string and `content` an object.
     """

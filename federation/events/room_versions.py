@@ -1,8 +1,8 @@
 """Room versions as data: one frozen row of flags per version (spec: rooms/v1 to v12).
 
 Rules:
-1. Algorithms ask a flag; nothing outside of this file compares version names.
-2. Versions are opaque names without an order; a row says all that is known of one.
+1. Algorithms test a flag; nothing outside of this file compares version names.
+2. Versions are opaque names without an order; a row describes a version completely.
 3. A flag's comment names the version that brought the change, and the section of that version's
    page where it stands. The defaults are version 1's.
 """
@@ -104,7 +104,7 @@ class RoomVersion:
 
     @property
     def event_ids_are_hashes(self) -> bool:
-        """Does an event's ID follow from its content? Else a server makes it."""
+        """Whether an event's ID follows from its content; otherwise a server chooses it."""
         return self.event_id_format != "server_made"
 
 
@@ -161,7 +161,7 @@ SUPPORTED: Final[Mapping[str, RoomVersion]] = ROOM_VERSIONS
 
 
 def room_version(name: str) -> RoomVersion:
-    """The row of a version; raises UnknownRoomVersion for a name that no row has."""
+    """Returns the row of a version; raises UnknownRoomVersion for a name that no row has."""
     found = ROOM_VERSIONS.get(name)
     if found is None:
         raise UnknownRoomVersion(f"unknown room version {name[:40]!r}")

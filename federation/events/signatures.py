@@ -1,4 +1,4 @@
-"""Whose signatures an event needs and over which bytes (spec: server-server API,
+"""The signatures that an event needs, and the signed bytes (spec: server-server API,
 "Validating hashes and signatures on received events").
 
 Rules:
@@ -18,7 +18,7 @@ from federation.events.ids import InvalidIdentifier, KeyId, ServerName, server_o
 
 
 def authorising_server(event: Event) -> ServerName | None:
-    """The server of the user who authorised a restricted join, if the content names one.
+    """Returns the server of the user who authorised a restricted join, if the content names one.
 
     A value that isn't a user ID gives None; the auth rules reject it.
     """
@@ -34,12 +34,12 @@ def authorising_server(event: Event) -> ServerName | None:
 
 
 def is_third_party_invite(event: Event) -> bool:
-    """Is it an invite made from a third-party invite, which another server may send?"""
+    """Returns whether it is an invite made from a third-party invite, which any server may send."""
     return event.membership == "invite" and "third_party_invite" in event.content
 
 
 def originating_servers(event: Event) -> frozenset[ServerName]:
-    """The servers without whose signature the event is dropped (check 2)."""
+    """Returns the servers without whose signature the event is dropped (check 2)."""
     servers = set()
     if not is_third_party_invite(event):
         servers.add(server_of(event.sender))
@@ -49,7 +49,7 @@ def originating_servers(event: Event) -> frozenset[ServerName]:
 
 
 def required_signers(event: Event) -> frozenset[ServerName]:
-    """All servers whose valid signature the event needs."""
+    """Returns all servers whose valid signature the event needs."""
     authorising = authorising_server(event)
     if authorising is None:
         return originating_servers(event)
@@ -57,19 +57,20 @@ def required_signers(event: Event) -> frozenset[ServerName]:
 
 
 def signed_parts(event: Event) -> SignedEvent:
-    """The event with what its signatures are verified by; its bytes are read for it."""
+    """Returns the event with what its signatures are verified by; its bytes are read for it."""
     pdu = canonical_json.decode_lenient(event.raw)
     payload = hashes.reference_payload(pdu, event.version)
     return SignedEvent(event, payload, _signatures(pdu))
 
 
 def signature_payload(event: Event) -> bytes:
-    """The bytes that its signers signed: the redacted event without signatures and unsigned."""
+    """Returns the bytes that its signers signed: the redacted event without signatures and
+    unsigned."""
     return signed_parts(event).payload
 
 
 def signatures_of(event: Event) -> dict[ServerName, dict[KeyId, str]]:
-    """The signatures that the event bears, per server and key; not verified."""
+    """Returns the signatures that the event bears, per server and key; not verified."""
     return _signatures(canonical_json.decode_lenient(event.raw))
 
 

@@ -32,7 +32,7 @@ class SignatureInvalid(ValueError):
 
 
 def encode_base64(data: bytes) -> str:
-    """Unpadded Base64 (spec: appendices, "Unpadded Base64")."""
+    """Returns unpadded Base64 (spec: appendices, "Unpadded Base64")."""
     return binascii.b2a_base64(data, newline=False).rstrip(b"=").decode()
 
 
@@ -40,12 +40,12 @@ _TO_URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
 def encode_base64_url(data: bytes) -> str:
-    """Unpadded Base64 of the URL-safe alphabet, as in event IDs."""
+    """Returns unpadded Base64 of the URL-safe alphabet, as in event IDs."""
     return encode_base64(data).translate(_TO_URL_SAFE)
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of padded or unpadded Base64; raises ValueError for anything else."""
+    """Returns the bytes of padded or unpadded Base64; raises ValueError for anything else."""
     stripped = text.rstrip("=")
     if len(text) - len(stripped) > 2 or not text.isascii():
         raise ValueError("not Base64")
@@ -73,7 +73,7 @@ class VerifyKey:
         return cls(KeyId(key_id), encode_base64(raw))
 
     def verify(self, data: bytes, signature: str) -> None:
-        """Check that `signature` (Base64) of `data` was made with this key.
+        """Checks that `signature` (Base64) of `data` was made with this key.
 
         Raises SignatureInvalid; small-order keys verify nothing.
         """
@@ -100,7 +100,7 @@ class SigningKey:
 
     @classmethod
     def generate(cls, random: bytes, version: str) -> SigningKey:
-        """The key made of 32 random bytes, named `ed25519:version`.
+        """Returns the key made of 32 random bytes, named `ed25519:version`.
 
         Raises ValueError for another length, or a version that isn't of `[A-Za-z0-9_]`.
         """
@@ -114,19 +114,19 @@ class SigningKey:
 
     @classmethod
     def from_key_file(cls, text: str) -> SigningKey:
-        """Read the first line of a key file, `ed25519 version seed`; raises ValueError."""
+        """Reads the first line of a key file, `ed25519 version seed`; raises ValueError."""
         parts = text.strip().splitlines()[0].split() if text.strip() else []
         if len(parts) != 3 or parts[0] != "ed25519":
             raise ValueError("a key file reads: ed25519 VERSION SEED")
         return cls.generate(decode_base64(parts[2]), parts[1])
 
     def to_key_file(self) -> str:
-        """The key file's content; a secret."""
+        """Returns the key file's content; a secret."""
         version = self.key_id.partition(":")[2]
         return f"ed25519 {version} {encode_base64(self._secret[:SEED_BYTES])}\n"
 
     def sign(self, data: bytes) -> str:
-        """The signature of `data`, unpadded Base64."""
+        """Returns the signature of `data`, unpadded Base64."""
         return encode_base64(crypto_sign(data, self._secret)[:SIGNATURE_BYTES])
 
 
@@ -137,7 +137,8 @@ def _payload(value: JsonObject) -> bytes:
 
 
 def sign_json(value: JsonObject, entity: str, key: SigningKey) -> JsonObject:
-    """A copy of `value` with `entity`'s signature merged in; `unsigned` is kept, not signed.
+    """Returns a copy of `value` with `entity`'s signature merged in; `unsigned` is kept, not
+    signed.
 
     Raises NotCanonical. Spec: appendices, "Signing Details".
     """
@@ -148,7 +149,7 @@ def sign_json(value: JsonObject, entity: str, key: SigningKey) -> JsonObject:
 
 
 def verify_json(value: JsonObject, entity: str, key: VerifyKey) -> None:
-    """Check `entity`'s signature by `key`; raises SignatureInvalid.
+    """Checks `entity`'s signature by `key`; raises SignatureInvalid.
 
     Spec: appendices, "Checking for a Signature".
     """

@@ -1,1 +1,1 @@
-"""Events TOGETHER: auth rules, state resolution, building and admission. Pure."""
+"""Rules on events in relation to each other: auth, state resolution, building, admission. Pure."""

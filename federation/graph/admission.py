@@ -1,13 +1,22 @@
-"""Checks performed on receipt of a PDU (spec: server-server API, same heading), as a generator.
+"""Checks performed on receipt of a PDU, as a generator.
+
+Spec: server-server API, "Checks performed on receipt of a PDU". The checks, and the verdict on an
+event that fails:
+1. Format: the event is well-formed for its room version, else it is dropped.
+2. Signatures: all required servers signed it, else it is dropped.
+3. Content hash: it matches, else the event is redacted and the checks go on.
+4. Auth events: the state that the event cites allows it, else it is rejected.
+5. State before: the state before the event allows it, else it is rejected.
+6. Current state: the room's current state allows it, else it is soft-failed.
+7. Policy server: the one that the room uses, if any, signed it, else it is soft-failed.
 
 Rules:
-1. `admit` yields what it needs and is sent the answer; it does no I/O and never guesses. What
+1. `admit` yields a need and is sent the answer; it does no I/O and never guesses. An event that
    can't be decided yet ends in `Waiting`, not in a refusal.
-2. Check 1 (format) and the redaction of check 3 (content hash) are `parse_pdu`'s. Here: 2
-   signatures, 4 the event's auth events, 5 the state before it. Checks 6 and 7, against the
-   current state and by the room's policy server, are `settle`, made in the room's writer.
+2. `parse_pdu` makes checks 1 and 3, `admit` checks 2, 4 and 5. `settle` makes checks 6 and 7 in
+   the room's writer, where the current state is known.
 3. One function per check; each returns a verdict, or None to go on.
-4. `check_auth_chain` does checks 2 and 4 for a whole chain at once (a join's answer).
+4. `check_auth_chain` makes checks 2 and 4 for a whole chain at once (the answer to a join).
 """
 
 from __future__ import annotations
@@ -56,8 +65,8 @@ class KnownEvent:
 
 @dataclass(frozen=True, slots=True)
 class NeedKeys:
-    """Answer: `Mapping[tuple[ServerName, KeyId], VerifyKey]`, only keys valid at `valid_at_ms`
-    (milliseconds since 1970); a key that can't be obtained is absent."""
+    """Asks for `Mapping[tuple[ServerName, KeyId], VerifyKey]`: only keys valid at `valid_at_ms`
+    (milliseconds since 1970), without those that can't be obtained."""
 
     servers: Mapping[ServerName, frozenset[KeyId]]
     valid_at_ms: int
@@ -65,22 +74,22 @@ class NeedKeys:
 
 @dataclass(frozen=True, slots=True)
 class NeedAuthEvents:
-    """Answer: `Mapping[EventId, KnownEvent]` (anything with `event` and `rejected` serves);
-    events that can't be had are absent."""
+    """Asks for `Mapping[EventId, KnownEvent]` (any object with `event` and `rejected` will do),
+    without events that can't be obtained."""
 
     event_ids: frozenset[EventId]
 
 
 @dataclass(frozen=True, slots=True)
 class NeedStateBefore:
-    """Answer: the `AuthState` resolved over `event.prev_events`, or None while that isn't known."""
+    """Asks for the `AuthState` resolved over `event.prev_events`, or None while it isn't known."""
 
     event: Event
 
 
 Need = NeedKeys | NeedAuthEvents | NeedStateBefore
 Answer = Any
-"""What each need asks for, see there."""
+"""The answer to a need; each need describes its own."""
 
 Keys = Mapping[tuple[ServerName, KeyId], VerifyKey]
 
@@ -88,13 +97,13 @@ Keys = Mapping[tuple[ServerName, KeyId], VerifyKey]
 
 
 class DropReason(Enum):
-    """Why an event is dropped: it is as if it had never come."""
+    """The reason why an event is dropped, as if it had never been received."""
 
     UNSIGNED = "unsigned"
     """A server whose signature is required hasn't signed with an Ed25519 key."""
     KEY_UNAVAILABLE = "key_unavailable"
     """No key of a required signature could be obtained, or none valid at the event's time. The
-    caller may try again later, since the server may be unreachable just now."""
+    caller may try again later, since the server may be unreachable for the moment."""
     SIGNATURE_WRONG = "signature_wrong"
     """A required signature doesn't match."""
 
@@ -106,29 +115,29 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SoftFailed:
-    """Allowed where it stands, but not by the current state, or not recommended by the room's
-    policy server: not shown, not built upon."""
+    """Allowed by the state before the event, but not by the current state or the room's policy
+    server: neither sent to clients nor cited by new events."""
 
     failure: AuthFailure | NotRecommended
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Not allowed: kept as rejected, so that events after it can be judged."""
+    """Not allowed: stored as rejected, so that later events can be checked against it."""
 
     failure: AuthFailure
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Not to be kept at all."""
+    """Not to be stored at all."""
 
     reason: DropReason
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Can't be decided before these events are known."""
+    """Not to be decided before these events are known."""
 
     missing: frozenset[EventId]
 
@@ -140,18 +149,18 @@ Verdict = Accepted | SoftFailed | Rejected | Dropped | Waiting
 
 @dataclass(frozen=True, slots=True)
 class SignatureRequirements:
-    """What to verify of an event: per required server its Ed25519 signatures, maybe none."""
+    """The signatures to verify: for each required server its Ed25519 signatures, possibly none."""
 
     payload: bytes
     servers: Mapping[ServerName, Mapping[KeyId, str]]
     originating: frozenset[ServerName]
-    """Those without whose signature the event is dropped; others matter to the auth rules."""
+    """Servers without whose signature the event is dropped; the auth rules need the others."""
     valid_at_ms: int
-    """Keys must be valid at this time (milliseconds since 1970); 0 where the version does not
-    ask for it, so that a key which was valid at any time serves (spec: room version 5)."""
+    """The time at which keys must be valid (milliseconds since 1970). 0 in versions without that
+    requirement, so that a key which was valid at any time will do (spec: room version 5)."""
 
     def need(self) -> NeedKeys:
-        """The keys to verify with."""
+        """Returns the need for the keys to verify with."""
         return NeedKeys(
             {server: frozenset(made) for server, made in self.servers.items() if made},
             self.valid_at_ms,
@@ -159,14 +168,14 @@ class SignatureRequirements:
 
 
 def signature_requirements(event: Event) -> SignatureRequirements:
-    """What has to be verified of an event; pure, so that batches can go to threads."""
+    """Returns which signatures an event needs; pure, so that threads can verify batches."""
     return signed_requirements(signed_parts(event))
 
 
 def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
-    """As `signature_requirements`, of an event that was just parsed: it isn't read again.
+    """As `signature_requirements`, for a freshly parsed event, which isn't decoded again.
 
-    A policy server's signature is check 7's: its key is the room's, never one of the server's.
+    Check 7 verifies a policy server's signature: its key comes from the room, not the server.
     """
     event = signed.event
     originating = originating_servers(event)
@@ -190,7 +199,8 @@ def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
 def _verify_server(
     payload: bytes, server: ServerName, made: Mapping[KeyId, str], keys: Keys
 ) -> DropReason | None:
-    """Signatures by unknown or expired keys are skipped; of the others all must match."""
+    """Verifies one server's signatures: those by unknown or expired keys don't count, all others
+    must match."""
     if not made:
         return DropReason.UNSIGNED
     known = [
@@ -209,7 +219,7 @@ def _verify_server(
 def verify_signatures(
     requirements: SignatureRequirements, keys: Keys
 ) -> frozenset[ServerName] | DropReason:
-    """The servers whose signatures are valid, or why the event is to be dropped (check 2).
+    """Makes check 2: returns the servers with valid signatures, or the reason to drop the event.
 
     Spec: server-server API, "Validating hashes and signatures on received events".
     """
@@ -244,8 +254,8 @@ def _check_signatures(
 
 
 def needed_auth_events(event: Event) -> frozenset[EventId]:
-    """The events against which check 4 is made: `auth_events`, and the create event that the
-    room ID implies, in versions where it does."""
+    """Returns the events that check 4 needs: `auth_events`, and the create event in versions
+    whose room ID implies it."""
     implied = create_event_id(event.room_id, event.version)
     if implied is None or event.type == event_types.CREATE:
         return frozenset(event.auth_events)
@@ -253,7 +263,7 @@ def needed_auth_events(event: Event) -> frozenset[EventId]:
 
 
 def _auth_events_state(event: Event, known: Callable[[EventId], Event]) -> Mapping[StateKey, Event]:
-    """The state that the auth events make, with the create event that the room ID implies."""
+    """Returns the state formed by the auth events and the create event that the room ID implies."""
     state = {found.key: found for found in map(known, event.auth_events) if found.is_state}
     implied = create_event_id(event.room_id, event.version)
     if implied is not None:
@@ -270,7 +280,7 @@ def _check_by_auth_events(
     verified: Container[ServerName] | None,
     parsed: ParsedLevels | None = None,
 ) -> Rejected | None:
-    """Check 4, with all that `needed_auth_events` names at hand."""
+    """Makes check 4, given all events that `needed_auth_events` names."""
     if event.type == event_types.CREATE:
         failure = check_auth(event, AuthState(event.version, lambda key: None))
         return None if failure is None else Rejected(failure)
@@ -322,13 +332,13 @@ def admit(
     verified_servers: frozenset[ServerName] | None = None,
     required: SignatureRequirements | None = None,
 ) -> Generator[Need, Answer, Verdict]:
-    """Checks 2, 4 and 5 in order, for an event that `parse_pdu` made.
+    """Makes checks 2, 4 and 5 in order, for an event that `parse_pdu` made.
 
-    `verified_servers`: the outcome of `verify_signatures` when that was done before (in a batch);
-    then no keys are asked for. `required`: what is to be verified, where the event was read for it
-    before. Returns Accepted, Rejected, Dropped or Waiting, never SoftFailed.
+    `verified_servers`: the result of an earlier `verify_signatures` (in a batch); no keys are
+    asked for then. `required`: the signatures to verify, where they were read before. Returns
+    Accepted, Rejected, Dropped or Waiting, never SoftFailed.
     """
-    # 2
+    # 2: signatures
     verified: frozenset[ServerName] | Dropped
     if verified_servers is None:
         verified = yield from _check_signatures(event, required)
@@ -336,18 +346,18 @@ def admit(
             return verified
     else:
         verified = verified_servers
-    # A join without the signature of the server that authorises it is refused by any state (room
-    # version 8, "Authorisation rules" 4.2.1). That is said first, whatever else is wrong: verdicts
-    # are made again without the signatures, and this reason stays.
+    # Any state refuses a join without the signature of the server that authorises it (room
+    # version 8, "Authorisation rules" 4.2.1). This reason comes first, since a later recheck has
+    # no signatures, and must be able to tell that it stays.
     authorising = authorising_server(event)
     if authorising is not None and authorising not in verified:
         rule = AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
         return Rejected(AuthFailure(rule, f"not signed by {authorising}"))
-    # 4
+    # 4: the event's auth events
     verdict = yield from _check_auth_events(event, verified)
     if verdict is not None:
         return verdict
-    # 5; before a create event there is no state, and its rules ask for none
+    # 5: the state before the event; there is none before a create event, and none is needed
     if event.type == event_types.CREATE:
         return Accepted()
     verdict = yield from _check_state_before(event, verified)
@@ -357,8 +367,8 @@ def admit(
 def settle(
     event: Event, current: AuthState, *, policy: PolicyServer | None = None
 ) -> Accepted | SoftFailed:
-    """Check 6: does the room's current state allow the event (spec: "Soft failure")? Then 7: does
-    the policy server that the room uses, if any, recommend it (`policy_server_of`)?
+    """Makes checks 6 (the current state allows the event; spec: "Soft failure") and 7 (the
+    room's policy server, if any, recommends it; `policy_server_of`).
 
     *Precondition:* `admit` accepted it, so its signatures are verified.
     """
@@ -379,12 +389,12 @@ def check_auth_chain(
     is_signed: Callable[[Event, ServerName], bool] = _signed_by_all,
     known: Mapping[EventId, KnownEvent] | None = None,
 ) -> dict[EventId, Verdict]:
-    """Checks 2 and 4 for each event of a set that holds its own auth chains: one pass, no I/O.
+    """Makes checks 2 and 4 for each event of a set with its auth chains: one pass, no I/O.
 
-    `is_signed` says whether a server's signature on an event was verified (ask it of
-    `required_signers`). `known` are events decided before, which the set may cite. Events whose
-    auth events are in neither, or wait themselves, or form a cycle, end in Waiting. Time grows
-    with the number of events alone: levels are parsed once per power levels event.
+    `is_signed` tells whether a server's signature on an event was verified; it is called with the
+    required servers. `known` are events decided before, which the set may cite. Events whose auth
+    events are in neither, or wait themselves, or form a cycle, end in Waiting. The time depends on
+    the number of events alone: levels are parsed once per power levels event.
     """
     by_id = {event.event_id: event for event in events}
     verdicts: dict[EventId, Verdict] = {}
@@ -415,7 +425,7 @@ def check_auth_chain(
             rejected.add(event_id)
         elif isinstance(verdict, Dropped):
             undecided.add(event_id)
-    for event_id in by_id.keys() - verdicts.keys():  # a cycle can't be put in order
+    for event_id in by_id.keys() - verdicts.keys():  # a cycle has no order
         verdicts[event_id] = Waiting(needed_auth_events(by_id[event_id]))
     return verdicts
 

@@ -1,12 +1,12 @@
-"""Building and signing events of our own (spec: server-server API, "Adding hashes and signatures
-to outgoing events").
+"""Builds and signs local events (spec: server-server API, "Adding hashes and signatures to
+outgoing events").
 
 Rules:
-1. The content is dumped once; hash, signature and `raw` splice those bytes.
-2. What is built passes `parse_pdu`: sizes, identifiers and canonical JSON are checked here too.
+1. The content is encoded once; hash, signature and `raw` reuse those bytes.
+2. Every built event passes `parse_pdu`: sizes, identifiers and canonical JSON are checked here too.
 3. Time and key are arguments; nothing here reads a clock.
-4. Where servers make event IDs (room versions 1 and 2), ours are a hash of the event's fields, so
-   that no chance is needed; and what an event cites is cited with its reference hash.
+4. Where servers choose event IDs (room versions 1 and 2), ours are a hash of the event's fields,
+   which needs no random source; cited events are cited with their reference hash.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 Cited = Callable[[EventId], Event]
-"""Gives an event that a new one cites, loaded."""
+"""Returns a loaded event that a new one cites."""
 
 _SORT: Final = orjson.OPT_SORT_KEYS
 
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
-    """What a sender says; the rest of an event follows from the room."""
+    """The part of an event that the sender chooses; the rest follows from the room."""
 
     type: str
     sender: UserId
@@ -88,7 +88,7 @@ def _content_of(draft: EventDraft, version: RoomVersion) -> JsonObject:
 
 
 def _fields(draft: EventDraft, version: RoomVersion, room_id: RoomId | None) -> JsonObject:
-    """The top-level fields that don't depend on the graph, content aside."""
+    """Returns the top-level fields, other than the content, that don't depend on the graph."""
     fields: JsonObject = {"sender": draft.sender, "type": draft.type}
     if draft.state_key is not None:
         fields["state_key"] = draft.state_key
@@ -124,12 +124,12 @@ def build_event(
     key: SigningKey,
     cited: Cited | None = None,
 ) -> Event:
-    """A signed event of ours.
+    """Builds a signed local event.
 
     `room_id` is None for the create event of versions whose room ID is its hash, and only then.
-    `depth` is capped at 2^53-1, as the spec asks. `cited` is asked for the events of `prev_events`
-    and `auth_events` in versions that cite by ID and hash (1 and 2), which need it. Raises
-    InvalidEvent, or EventTooLarge for sizes.
+    `depth` is capped at 2^53-1, as the specification requires. `cited` gives the events of
+    `prev_events` and `auth_events`; only versions that cite by ID and hash (1 and 2) need it.
+    Raises InvalidEvent, or EventTooLarge for sizes.
     """
     _check_draft(draft)
     if len(prev_events) > limits.PREV_EVENTS_MAX or len(auth_events) > limits.AUTH_EVENTS_MAX:
@@ -171,14 +171,14 @@ def _hash_and_sign(
     version: RoomVersion,
     signer: tuple[ServerName, SigningKey],
 ) -> tuple[EventId, bytes]:
-    """The event ID and `raw`; `fields` gains hashes, signatures and the content."""
+    """Returns the event ID and `raw`; adds hashes, signatures and the content to `fields`."""
     server_name, key = signer
     fields["content"] = whole = orjson.Fragment(encoded)
     if not version.event_ids_are_hashes:
         fields["event_id"] = _made_event_id(orjson.dumps(fields, option=_SORT), server_name)
     digest = sha256(orjson.dumps(fields, option=_SORT)).digest()
     fields["hashes"] = {"sha256": encode_base64(digest)}
-    redacts = fields.pop("redacts", None)  # redaction removes it from the top level
+    redacts = fields.pop("redacts", None)  # a redaction removes it from the top level
     kept = redact_content(fields["type"], content, version)
     fields["content"] = orjson.Fragment(_encode_content(kept, version))
     payload = orjson.dumps(fields, option=_SORT)
@@ -195,9 +195,9 @@ def _hash_and_sign(
 
 
 def _made_event_id(encoded: bytes, server_name: ServerName) -> EventId:
-    """An ID of ours for an event that has none yet, `$opaque:domain`; `encoded` are its fields.
+    """Returns an ID of the form `$opaque:domain` for an event whose encoded fields are given.
 
-    Spec: room version 1, "Event IDs": unique for its server, which a hash of the whole event is.
+    Spec: room version 1, "Event IDs": unique on its server, as a hash of the whole event is.
     """
     return EventId(f"${encode_base64_url(sha256(encoded).digest())}:{server_name}")
 
@@ -205,7 +205,7 @@ def _made_event_id(encoded: bytes, server_name: ServerName) -> EventId:
 def references(
     version: RoomVersion, event_ids: Sequence[EventId], cited: Cited | None
 ) -> list[Any]:
-    """`event_ids` as `prev_events` or `auth_events` name them: IDs, or pairs of ID and hash.
+    """Returns `event_ids` as `prev_events` or `auth_events` name them: IDs, or pairs with hashes.
 
     Spec: room version 1, "Event format"; room version 3, "Event format". Raises InvalidEvent when
     hashes are needed and `cited` is None.
@@ -225,11 +225,11 @@ def _reference_hash(event: Event) -> str:
 def sign_event(
     event_pdu: JsonObject, version: RoomVersion, server_name: ServerName, key: SigningKey
 ) -> Event:
-    """Sign a PDU given as JSON: a make_join template that we filled in, or an invite to co-sign.
+    """Signs a PDU given as JSON: a completed make_join template, or an invite to co-sign.
 
-    Where nobody has signed yet, the content hash is computed (again), and the event ID made where
-    servers make them; else both are kept, and the hash must match. Other servers' signatures are
-    kept. Raises InvalidEvent.
+    Without any signature so far, the content hash is computed anew, and so is the event ID where
+    servers choose it. Otherwise both are kept, and the hash must match. Other servers' signatures
+    are kept. Raises InvalidEvent.
     """
     pdu: JsonObject = {name: value for name, value in event_pdu.items() if name != "unsigned"}
     given = pdu.get("signatures")

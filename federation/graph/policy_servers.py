@@ -1,14 +1,14 @@
-"""Policy servers: does the one that a room uses recommend an event? (spec: server-server API,
-"Policy Servers", v1.18; check 7 of "Checks performed on receipt of a PDU").
+"""Checks that a room's policy server recommends an event (spec: server-server API, "Policy
+Servers", v1.18; check 7 of "Checks performed on receipt of a PDU").
 
 Rules:
-1. Whether a room uses one follows from its current state alone (`policy_server_of`).
+1. Whether a room uses a policy server follows from its current state alone (`policy_server_of`).
 2. A recommendation is a signature by the key that the room's state names, under a fixed key ID;
    the policy server's published keys have no part in it.
-3. What isn't recommended is soft-failed, never rejected: the auth rules don't know of it. The
-   caller may ask the policy server for a signature first, and check again.
-4. A signature that was obtained is added to the event beside all others, and goes wherever the
-   event goes; neither its ID nor its content hash covers signatures.
+3. An event without a recommendation is soft-failed, never rejected, since it breaks no auth rule.
+   The caller may first ask the policy server for a signature, and check again.
+4. An obtained signature is added to the event beside all others and sent along with it; neither
+   the event ID nor the content hash covers signatures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from federation.limits import EVENT_BYTES_MAX
 
 POLICY_KEY_ID: Final = KeyId("ed25519:policy_server")
 NOT_RECOMMENDED: Final = "not_recommended"
-"""Names the refusal in stored reasons, as an auth rule's value does."""
+"""The name of the refusal in stored reasons, like the value of an AuthRule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class PolicyServer:
 
 @dataclass(frozen=True, slots=True)
 class NotRecommended:
-    """Why an event lacks the policy server's recommendation."""
+    """The reason why an event lacks the policy server's recommendation."""
 
     detail: str
 
@@ -52,7 +52,7 @@ class NotRecommended:
 
 
 def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> PolicyServer | None:
-    """The policy server of a room with this current state; None where it uses none.
+    """Returns the policy server of a room with this current state; None where it uses none.
 
     Spec: "Determining if a Policy Server is enabled in a room". `joined_servers` are the servers
     with a joined user.
@@ -67,13 +67,13 @@ def policy_server_of(state: Lookup, joined_servers: Container[ServerName]) -> Po
 
 
 def needs_recommendation(event_type: str, state_key: str | None) -> bool:
-    """Is an event of this kind one that policy servers are asked about? All are, but the state
-    event that names the policy server, so that a room can always get rid of it."""
+    """Returns whether events of this kind need a recommendation: all but the state event that
+    names the policy server, so that a room can always remove it."""
     return (event_type, state_key) != event_types.POLICY_KEY
 
 
 def check_policy(event: Event, policy: PolicyServer | None) -> NotRecommended | None:
-    """Check 7: None when the event is recommended, or needs no recommendation.
+    """Makes check 7: returns None when the event is recommended, or needs no recommendation.
 
     Spec: "Validating Policy Server signatures".
     """
@@ -97,8 +97,8 @@ def _check_signature(
 
 
 def recommended(event: Event, policy: PolicyServer, answer: JsonObject) -> Event | NotRecommended:
-    """The event with the signature that a policy server's answer to `/sign` has, or what is wrong
-    with it. Signatures that the event has already are kept, also the same server's others.
+    """Returns the event with the signature from a policy server's answer to `/sign`, or the
+    reason why the answer is invalid. The event keeps all signatures that it had.
 
     Spec: server-server API, "POST /_matrix/policy/v1/sign".
     """

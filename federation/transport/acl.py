@@ -3,7 +3,8 @@
 Rules:
 1. The port of a server's name isn't looked at; globs (`*`, `?`) match without regard to case.
 2. The order is: IP literals first (refused if `allow_ip_literals` is false), then `deny`, then
-   `allow`; who is on no list is denied. No `m.room.server_acl` event: everybody is allowed.
+   `allow`; a server on neither list is denied. Without an `m.room.server_acl` event, everybody is
+   allowed.
 
 Spec: client-server API, "Server access control lists"; server-server API, section of that name.
 """
@@ -23,7 +24,7 @@ _DECIDED_MAX = 20_000
 
 
 def split_port(server: str) -> tuple[str, int | None]:
-    """The host of a valid server name, and its port if there is one."""
+    """Returns the host of a valid server name, and its port if there is one."""
     host, colon, port = server.rpartition(":")
     if colon and port.isdigit() and not server.endswith("]"):
         return host, int(port)
@@ -31,7 +32,7 @@ def split_port(server: str) -> tuple[str, int | None]:
 
 
 def ip_of(host: str) -> str | None:
-    """The IP address if `host` is an IP literal (IPv6 in brackets), else None."""
+    """Returns the IP address if `host` is an IP literal (IPv6 in brackets), else None."""
     text = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         return str(ipaddress.ip_address(text))
@@ -40,7 +41,7 @@ def ip_of(host: str) -> str | None:
 
 
 class _Places:
-    """Where each character of a text stands, as bits of one integer: bit n is place n."""
+    """The places of each character of a text, as bits of one integer: bit n is place n."""
 
     def __init__(self, text: str) -> None:
         self.length = len(text)
@@ -50,7 +51,7 @@ class _Places:
             self._of[character] = self._of.get(character, 0) | 1 << place
 
     def of(self, part: str) -> int:
-        """The places at which a part matches, where `?` is any character; one step for each
+        """Returns the places at which a part matches, where `?` is any character; one step for each
         character of the part, however long the text is."""
         found = self._all >> len(part) if len(part) <= self.length else 0
         for offset, character in enumerate(part):
@@ -60,8 +61,8 @@ class _Places:
 
 
 def matches_glob(glob: str, text: str | _Places) -> bool:
-    """Whether the whole `text` matches. The time is linear in the glob: globs come from strangers,
-    in thousands, and a regular expression would take exponential time on some."""
+    """Returns whether the whole `text` matches. The time is linear in the glob: globs come from
+    strangers, in thousands, and a regular expression would take exponential time on some."""
     places = _Places(text) if isinstance(text, str) else text
     first, *rest = glob.split("*")
     if not rest:
@@ -117,7 +118,7 @@ class ServerAcl:
         )
 
     def allows(self, server: ServerName) -> bool:
-        """May `server` take part in the room?"""
+        """Returns whether `server` may take part in the room."""
         host = split_port(server)[0].lower()
         if not self.allow_ip_literals and ip_of(host) is not None:
             return False
@@ -132,7 +133,7 @@ class ServerAcls:
         self._decided: OrderedDict[tuple[EventId, ServerName], bool] = OrderedDict()
 
     async def allows(self, room_id: RoomId, server: ServerName) -> bool:
-        """Is `server` allowed in the room by its current state?"""
+        """Returns whether the room's current state allows `server`."""
         event_id = (await self._store.current_state_ids(room_id)).get(event_types.SERVER_ACL_KEY)
         if event_id is None:
             return True

@@ -1,4 +1,4 @@
-"""Sends what other servers are owed: one task for each destination that is owed something.
+"""Sends pending data to other servers: one task for each destination with pending data.
 
 Rules:
 1. A destination gets its transactions one after the other, in order, at least once. What is owed
@@ -158,19 +158,19 @@ class Outbox:
             await self._save(sender)
 
     def on_owed(self, servers: Collection[ServerName]) -> None:
-        """A commit concerns these servers."""
+        """Reacts to a commit that concerns these servers."""
         for server in servers:
             if server != self._name and is_reachable_name(server):
                 self._wake(server)
 
     def on_server_seen(self, server: ServerName) -> None:
-        """A failing server is up again: it is served at once."""
+        """Reacts to a failing server that is up again, and serves it at once."""
         wakeup = self._wakeups.get(server)
         if wakeup is not None:
             wakeup.set()
 
     def is_serving(self, server: ServerName) -> bool:
-        """Has the destination a task now?"""
+        """Returns whether the destination has a task now."""
         return server in self._wakeups
 
     def _wake(self, server: ServerName) -> None:
@@ -352,7 +352,7 @@ class Outbox:
 def _chunks(
     pdus: Sequence[bytes], edus: Sequence[JsonObject]
 ) -> list[tuple[Sequence[bytes], Sequence[JsonObject]]]:
-    """What is owed in portions that one transaction may hold: EDUs first, rule 6."""
+    """Returns the pending data in portions that fit one transaction: EDUs first (rule 6)."""
     some_pdus = _portions(pdus, PDUS_PER_TRANSACTION_MAX)
     some_edus = _portions(edus, EDUS_PER_TRANSACTION_MAX)
     ahead = max(0, len(some_edus) - 1) if some_pdus else 0
@@ -367,7 +367,8 @@ def _portions(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
 def _body(
     name: ServerName, now_ms: int, pdus: Sequence[bytes], edus: Sequence[JsonObject]
 ) -> bytes:
-    """A transaction's body as canonical JSON: PDUs are spliced in, they are canonical already."""
+    """Returns a transaction's body as canonical JSON: PDUs are spliced in, they are canonical
+    already."""
     parts = [b'{"edus":[', b",".join(encode_content(edu) for edu in edus)]
     parts += [b'],"origin":', orjson.dumps(name), b',"origin_server_ts":%d,"pdus":[' % now_ms]
     parts += [b",".join(pdus), b"]}"]

@@ -1,4 +1,4 @@
-"""Waiting for something to happen, but no longer than a while, by the clock that is handed in."""
+"""Waits for a signal, for a bounded time, by a given clock."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 1. Only a key signed by the pinned device opens a channel; an unsigned one never does (the server
    could have made it).
 2. A device without a usable key is asked again later, not at once, unless its user is named as
-   changed: who joins has one-time keys for those in the room, who is merely invited may have none.
+   changed: a joining user has one-time keys for the room, an invited one may have none.
 3. A channel to be mended gets an `m.dummy` in its new session, so that the other side uses it.
 
 Specification: client-server API, "One-time and fallback keys", "Recovering from undecryptable
@@ -55,7 +55,7 @@ class Claims:
         self._in_flight: dict[tuple[str, str], str] = {}
 
     def want(self, devices: Iterable[Device]) -> None:
-        """Channels to these devices are needed."""
+        """Records that channels to these devices are needed."""
         self._wanted.update((device.user_id, device.device_id) for device in devices)
 
     def mend(self, sender: str, sender_key: str, now_ms: int) -> None:

@@ -45,12 +45,12 @@ class Device(msgspec.Struct, frozen=True):
         return Ed25519Key(self.ed25519)
 
     def has_keys_of(self, other: "Device") -> bool:
-        """Whether both identity keys are the same."""
+        """Returns whether both identity keys are the same."""
         return self.identity == other.identity and self.fingerprint == other.fingerprint
 
 
 def signed_bytes(value: dict[str, Any]) -> bytes:
-    """What a signature over a JSON object covers; raises `ValueError` if it isn't canonical
+    """Returns what a signature over a JSON object covers; raises `ValueError` if it isn't canonical
     JSON."""
     return canonical_json.encode(
         {name: part for name, part in value.items() if name not in ("signatures", "unsigned")}
@@ -67,7 +67,7 @@ def check_signature(value: dict[str, Any], signer: Device) -> None:
 
 
 def parse_device_keys(value: object, *, user_id: str, device_id: str) -> Device:
-    """The device named `user_id`/`device_id`; raises `DeviceKeysRefused`."""
+    """Returns the device named `user_id`/`device_id`; raises `DeviceKeysRefused`."""
     if not isinstance(value, dict):
         raise DeviceKeysRefused("not an object")
     if value.get("user_id") != user_id or value.get("device_id") != device_id:

@@ -53,7 +53,7 @@ class TrackedDevices:
         self.version = 0
 
     def of(self, user_id: str) -> DeviceList:
-        """The user's list; empty if never seen."""
+        """Returns the user's list; empty if never seen."""
         return self._ledger.load(_USER, user_id, DeviceList) or DeviceList()
 
     def track(self, users: Iterable[str]) -> None:
@@ -91,7 +91,7 @@ class TrackedDevices:
         ]
 
     def is_waiting(self, user_id: str, now_ms: int) -> bool:
-        """Whether the list must be queried before it may be relied on.
+        """Returns whether the list must be queried before it may be relied on.
 
         Users of an unreachable server don't hold a room up: their last known devices count.
         """

@@ -55,7 +55,7 @@ class OwnDevice:
     def create(
         cls, ledger: PendingChanges, pickle_key: PickleKey, *, user_id: str, device_id: str
     ) -> Self:
-        """A device with new keys; there must be none in the ledger."""
+        """Returns a device with new keys; there must be none in the ledger."""
         assert ledger.load(_KIND, "", _Saved) is None, "this store belongs to a device already"
         account = OlmAccount.new()
         account.generate_fallback_key()
@@ -65,12 +65,12 @@ class OwnDevice:
 
     @classmethod
     def load(cls, ledger: PendingChanges, pickle_key: PickleKey) -> Self | None:
-        """The saved device, or None; raises `PickleRefused` for a wrong key."""
+        """Returns the saved device, or None; raises `PickleRefused` for a wrong key."""
         saved = ledger.load(_KIND, "", _Saved)
         return None if saved is None else cls(ledger, pickle_key, saved)
 
     def next_sequence(self) -> int:
-        """A number that this device never gave before, saved with the rest."""
+        """Returns a number that this device never gave before, saved with the rest."""
         self._update(sequence=self._saved.sequence + 1)
         return self._saved.sequence
 
@@ -92,7 +92,7 @@ class OwnDevice:
             self._update(forget_fallback_at_ms=now_ms + FALLBACK_KEEP_MS)
 
     def upload(self, now_ms: int) -> UploadKeys | None:
-        """The upload that is due, if any; the same until it is acknowledged."""
+        """Returns the upload that is due, if any; the same until it is acknowledged."""
         if self._upload is None:
             self._make_keys(now_ms)
             self._upload = self._build_upload()

@@ -1,4 +1,4 @@
-"""Whom to share room keys with, and what is proven about who sent a message.
+"""The devices to share room keys with, and the proof of a message's sender.
 
 Both are functions of what is known, so a stricter rule (devices signed by their user's pinned
 cross-signing identity only) replaces them here and nowhere else.
@@ -21,9 +21,9 @@ class SenderProof(Enum):
     OWN = "own"
     """This very device."""
     LISTED = "listed"
-    """A device on its user's list; that the list is honest is the server's word alone."""
+    """A device on its user's list; the honesty of the list rests on the server alone."""
     FORMER = "former"
-    """A device that was on the list and is no longer."""
+    """A device that was on the list before, but isn't now."""
     UNLISTED = "unlisted"
     """A device that was never on the list: nothing but the message itself names the sender."""
     CONTRADICTED = "contradicted"
@@ -53,7 +53,7 @@ class Withhold:
 
 
 def key_sharing(device: Device, own: Device) -> Share | Withhold | None:
-    """Whether a device of a recipient gets room keys; None for this very device.
+    """Returns whether a device of a recipient gets room keys; None for this very device.
 
     A `Device` exists only if its own signature held, so for now each gets them.
     """
@@ -67,7 +67,7 @@ def key_sharing(device: Device, own: Device) -> Share | Withhold | None:
 def sender_proof(
     *, user_id: str, device_id: str, curve25519: str, ed25519: str, own: Device, listed: DeviceList
 ) -> SenderProof:
-    """What is proven about the device with these keys, claimed to be `user_id`'s."""
+    """Returns what is proven about the device with these keys, claimed to be `user_id`'s."""
     if user_id == own.user_id and same(curve25519, own.curve25519):
         return SenderProof.OWN if same(ed25519, own.ed25519) else SenderProof.CONTRADICTED
     for devices, proof in (

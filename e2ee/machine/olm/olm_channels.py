@@ -71,7 +71,7 @@ class Envelope:
 
 
 def read_envelope(event: dict[str, Any], own: Device) -> Envelope:
-    """Our message in an `m.room.encrypted` to-device event; raises `OlmRefused`."""
+    """Returns our message in an `m.room.encrypted` to-device event; raises `OlmRefused`."""
     content, sender = event.get("content"), event.get("sender")
     if not isinstance(content, dict) or not isinstance(sender, str):
         raise OlmRefused("malformed event")
@@ -97,11 +97,11 @@ class OlmChannels:
         self._own = own
 
     def of(self, device: Device) -> Channel:
-        """The channel to a device; empty if there never was one."""
+        """Returns the channel to a device; empty if there never was one."""
         return self._load(device.curve25519)
 
     def may_claim(self, device: Device, now_ms: int) -> bool:
-        """Whether a one-time key of the device may be asked for (again)."""
+        """Returns whether a one-time key of the device may be asked for (again)."""
         return self.of(device).claim_after_ms <= now_ms
 
     def note_claim_failed(self, device: Device, now_ms: int) -> None:
@@ -114,7 +114,7 @@ class OlmChannels:
             self._change(device.curve25519, claim_after_ms=0)
 
     def note_told_no_olm(self, device: Device) -> bool:
-        """Whether the device is yet to be told, once, that no channel can be made."""
+        """Returns whether the device is yet to be told, once, that no channel can be made."""
         if self.of(device).was_told_no_olm:
             return False
         self._change(device.curve25519, was_told_no_olm=True)
@@ -136,7 +136,7 @@ class OlmChannels:
         self._change(device.curve25519, claim_after_ms=0, was_told_no_olm=False)
 
     def encrypt(self, device: Device, event_type: str, content: dict[str, Any]) -> dict[str, Any]:
-        """The content of an `m.room.encrypted` to-device event; there must be a session."""
+        """Returns the content of an `m.room.encrypted` to-device event; there must be a session."""
         sessions = self.of(device).sessions
         assert sessions, "a channel must be open before it is used"
         own = self._own.device
@@ -159,7 +159,7 @@ class OlmChannels:
         }
 
     def decrypt(self, envelope: Envelope, now_ms: int) -> bytes:
-        """The unchecked plaintext (see `olm_payload`); raises `OlmRefused`."""
+        """Returns the unchecked plaintext (see `olm_payload`); raises `OlmRefused`."""
         sender_key = envelope.sender_key.encoded
         try:
             return self._decrypt(envelope, sender_key, now_ms)
@@ -189,7 +189,7 @@ class OlmChannels:
         return plaintext
 
     def may_replace(self, device: Device, now_ms: int) -> bool:
-        """Whether a failed channel may be replaced now; if so, the hour starts."""
+        """Returns whether a failed channel may be replaced now; if so, the hour starts."""
         last = self.of(device).replaced_ms
         if last is not None and now_ms - last < UNWEDGE_INTERVAL_MS:
             return False

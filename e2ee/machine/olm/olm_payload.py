@@ -24,7 +24,7 @@ class OlmEvent:
     """A decrypted, checked to-device event.
 
     `device` is None where the sender's keys are known from nowhere but this message (no proof at
-    all of who sent it).
+    all of its sender).
     """
 
     type: str
@@ -38,7 +38,7 @@ class OlmEvent:
 def read_payload(
     plaintext: bytes, *, sender: str, sender_key: str, own: Device, listed: DeviceList
 ) -> OlmEvent:
-    """The event in a payload; raises `OlmPayloadRefused` at the first check that fails.
+    """Returns the event in a payload; raises `OlmPayloadRefused` at the first check that fails.
 
     `sender` and `sender_key` are what the server's envelope says; `listed` what is known of the
     sender.
@@ -104,8 +104,8 @@ def _attached_device(
 
 
 def _known_device(listed: DeviceList, sender_key: str, attached: Device | None) -> Device | None:
-    """The device on the sender's list with this key; else the attached one, if it contradicts
-    nothing."""
+    """Returns the device on the sender's list with this key; else the attached one, if it
+    contradicts nothing."""
     for device in (*listed.devices.values(), *listed.gone.values()):
         if same(device.curve25519, sender_key):
             return device

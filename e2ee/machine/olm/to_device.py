@@ -1,4 +1,4 @@
-"""Taking in to-device events.
+"""Reception of to-device events.
 
 1. Room keys and secrets count only when they come over Olm; in the clear, or in a Megolm envelope,
    they are dropped and reported.
@@ -24,7 +24,7 @@ _OLM_ONLY = _UNREQUESTED | {"m.room_key", "m.dummy"}
 
 
 class ToDeviceIntake:
-    """The way in for to-device events. `new_keys` and `withheld`: (room, session) since `clear`."""
+    """Receives to-device events. `new_keys` and `withheld`: (room, session) since `clear`."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""Our own Megolm sessions: when a new one is due, who gets it, and encrypting with it.
+"""Outbound Megolm sessions: rotation, recipients, and encryption.
 
 1. A session ends after the room's rotation settings (at most 100 messages, a week); when a user or
    device that may have it isn't a recipient any more; when the room's history visibility changes
    what later members may have; and when the room's membership is uncertain (`end`).
-2. A recipient who comes later gets the session **at its present index** and reads nothing older.
+2. A later recipient gets the session **at its present index** and reads nothing older.
 3. Nothing is encrypted before every recipient's device has the key on its way, acknowledged by the
    server, or was told why not. A device that can't be reached (no one-time key) doesn't hold the
    room up.
@@ -38,7 +38,8 @@ _KIND = "outbound"
 
 
 class OutboundSession(msgspec.Struct, frozen=True):
-    """A session we encrypt with. `shared`: user -> device -> Curve25519 key of who may have it."""
+    """A session we encrypt with. `shared`: user -> device -> Curve25519 key of a device that may
+    have it."""
 
     session_id: str
     pickle: str
@@ -122,8 +123,8 @@ class RoomKeySharing:
         return self._delivered(session)
 
     def encrypt(self, room_id: str, event_type: str, content: dict[str, Any]) -> dict[str, Any]:
-        """The content of an `m.room.encrypted` room event; `share` must have said READY just
-        before."""
+        """Returns the content of an `m.room.encrypted` room event; `share` must have said READY
+        just before."""
         saved = self._load(room_id)
         assert saved is not None, "a room key must be shared before it is used"
         assert self._delivered(saved) is Sharing.READY, "a room key must arrive before it is used"
@@ -146,7 +147,7 @@ class RoomKeySharing:
         return encrypted
 
     def session_id(self, room_id: str) -> str | None:
-        """The present session's ID, or None if the next message makes one."""
+        """Returns the present session's ID, or None if the next message makes one."""
         saved = self._load(room_id)
         return None if saved is None else saved.session_id
 
@@ -184,7 +185,8 @@ class RoomKeySharing:
 
     @staticmethod
     def _has_strangers(session: OutboundSession, devices: Mapping[tuple[str, str], Device]) -> bool:
-        """Whether someone may have the session who isn't (with that key) a recipient now."""
+        """Returns whether a device may have the session that isn't (with that key) a recipient
+        now."""
         for user_id, shared in session.shared.items():
             for device_id, curve25519 in shared.items():
                 device = devices.get((user_id, device_id))

@@ -39,7 +39,7 @@ _WITHHELD = "withheld"
 
 
 class RefusalReason(Enum):
-    """Why an event is never shown as its sender's words."""
+    """The reason why an event is never shown as a message of its sender."""
 
     MALFORMED = "the event is malformed"
     UNKNOWN_ALGORITHM = "the event uses an unknown algorithm"
@@ -52,7 +52,7 @@ class RefusalReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RefusedMessage:
-    """The event is not its sender's words."""
+    """The event is not a message of its sender."""
 
     reason: RefusalReason
 
@@ -70,7 +70,7 @@ class KeyMissing:
 
 @dataclass(frozen=True, slots=True)
 class Decrypted:
-    """A room event's plaintext and what is proven of who sent it."""
+    """A room event's plaintext and the proof of its sender."""
 
     event_type: str
     content: dict[str, Any] = field(repr=False)

@@ -50,7 +50,7 @@ class RoomSettings(msgspec.Struct, frozen=True):
 
 
 def _bounded(value: object, low: int, high: int) -> int:
-    """A setting within its bounds; anything that is no number counts as the highest we allow."""
+    """Returns a setting within its bounds; a value that is not a number counts as the highest."""
     if isinstance(value, bool) or not isinstance(value, int):
         return high
     return max(low, min(value, high))
@@ -64,7 +64,7 @@ class RoomBook:
         self._notices = notices
 
     def of(self, room_id: str) -> RoomSettings:
-        """A room's settings; unencrypted with defaults if never seen."""
+        """Returns a room's settings; unencrypted with defaults if never seen."""
         return self._ledger.load(_KIND, room_id, RoomSettings) or RoomSettings()
 
     def see_encryption(self, room_id: str, content: object) -> None:

@@ -1,1 +1,1 @@
-"""JSON of any size and depth: its nesting, its pieces, and what is nested deeply."""
+"""JSON of any size and depth: its nesting, its pieces, and deeply nested values."""

@@ -23,7 +23,7 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _WORDS: Final = {"true": True, "false": False, "null": None}
-# What may come next in a text, as bits.
+# The tokens that may come next in a text, as bits.
 _VALUE, _KEY, _COLON, _COMMA, _LIST_END, _DICT_END, _END = 1, 2, 4, 8, 16, 32, 64
 _USED_UP: Final = object()
 
@@ -53,7 +53,7 @@ def _sorted_items(value: dict[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def encode(value: object) -> bytes:
-    """The canonical JSON of `value`, of any depth; numbers are written as they are.
+    """Returns the canonical JSON of `value`, of any depth; numbers are written as they are.
 
     Raises NotCanonical for what isn't JSON, NaN and lone surrogates.
     """
@@ -102,7 +102,7 @@ class _Reader:
         self._key = ""
 
     def read(self, text: str) -> Any:
-        """The value of the whole text."""
+        """Returns the value of the whole text."""
         expected = _VALUE
         tokens = _TOKEN.finditer(text)
         while True:
@@ -181,7 +181,7 @@ def _integer(digits: str) -> int:
 
 
 def decode(data: bytes, *, allow_floats: bool) -> Any:
-    """Parse JSON of any depth; integers keep their size. Raises NotCanonical when malformed."""
+    """Parses JSON of any depth; integers keep their size. Raises NotCanonical when malformed."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

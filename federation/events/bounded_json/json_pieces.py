@@ -36,7 +36,7 @@ _NAME: Final = msgspec.json.Decoder(str)
 
 
 class PieceKind(Enum):
-    """What a piece is."""
+    """The kind of a piece."""
 
     MEMBER = "member"
     """A whole member of the object."""
@@ -75,8 +75,8 @@ class PieceCutter:
         self._is_over = False
 
     def feed(self, data: bytes) -> Iterator[Piece]:
-        """The pieces that end in this part of the text. Raises NotCanonical for what isn't an
-        object, PieceTooLarge. The iterator must be used up."""
+        """Yields the pieces that end in this part of the text. Raises NotCanonical for what isn't
+        an object, PieceTooLarge. The iterator must be used up."""
         self._buffer = self._buffer[self._at :] + data if self._at else self._buffer + data
         self._at = 0
         for piece in self._reading:
@@ -153,7 +153,7 @@ class PieceCutter:
             raise NotCanonical(f"malformed JSON: {error}") from error
 
     def _value(self) -> _Found:
-        """The text of the next value."""
+        """Returns the text of the next value."""
         first = yield from self._next()
         self._is_deep = False
         if first == b'"':
@@ -199,7 +199,7 @@ class PieceCutter:
         yield None
 
     def _next(self) -> _Found:
-        """The next byte that isn't space; it isn't taken."""
+        """Returns the next byte that isn't space; it isn't taken."""
         self._skip_space()
         while self._at == len(self._buffer):
             yield None
@@ -215,7 +215,7 @@ class PieceCutter:
 def cut_pieces(
     data: bytes, opened: Collection[str] | None, piece_bytes_max: int
 ) -> Iterator[Piece]:
-    """The pieces of a whole object; raises as `PieceCutter`."""
+    """Yields the pieces of a whole object; raises as `PieceCutter`."""
     cutter = PieceCutter(opened, piece_bytes_max)
     for start in range(0, len(data), _PART_BYTES):
         yield from cutter.feed(data[start : start + _PART_BYTES])

@@ -1,4 +1,4 @@
-"""How deeply a JSON text is nested, found out before it is parsed, in linear time.
+"""The nesting of a JSON text, measured before the text is parsed, in linear time.
 
 Rules:
 1. Nothing recurses and no value is made: brackets are counted on what is left of the text once its
@@ -70,7 +70,7 @@ def check_nesting(data: bytes, depth_max: int, containers_max: int | None = None
 
 
 def is_deep(data: bytes, depth_max: int) -> bool:
-    """Whether a text is nested deeper than that."""
+    """Returns whether a text is nested deeper than that."""
     try:
         check_nesting(data, depth_max)
     except TooDeep:
@@ -79,7 +79,7 @@ def is_deep(data: bytes, depth_max: int) -> bool:
 
 
 def has_more_containers(data: bytes, containers_max: int) -> bool:
-    """Whether a text has more arrays and objects than that."""
+    """Returns whether a text has more arrays and objects than that."""
     if data.count(b"[") + data.count(b"{") <= containers_max:
         return False
     try:

@@ -1,8 +1,8 @@
 """The room state as the auth rules see it.
 
 Rules:
-1. State is asked for by key, when a rule needs it; nothing is copied.
-2. What is derived (creator, power levels) is worked out once. An AuthState may serve many events
+1. State is looked up by key when a rule needs it; nothing is copied.
+2. Derived values (creator, power levels) are computed once. An AuthState may serve many events
    as long as the state behind `lookup` stays the same.
 """
 
@@ -20,13 +20,13 @@ Lookup = Callable[[StateKey], Event | None]
 
 ParsedLevels = MutableMapping[EventId | None, PowerLevels]
 """Power levels of one room by the ID of their event, or of the create event where there is none;
-handed in to share the parsing."""
+passed in so that several checks share the parsing."""
 
 JOIN_RULE_DEFAULT = "invite"
 
 
 class AuthState:
-    """Room state for auth checks, with what is derived from it cached."""
+    """Room state for auth checks, with cached derived values."""
 
     __slots__ = ("_create", "_has_create", "_local_only", "_lookup", "_parsed", "_power", "version")
 
@@ -42,7 +42,7 @@ class AuthState:
         self._power: PowerLevels | None = None
 
     def event(self, key: StateKey) -> Event | None:
-        """The state event under a key."""
+        """Returns the state event under a key."""
         return self._lookup(key)
 
     @property
@@ -72,8 +72,8 @@ class AuthState:
         event = self._lookup(event_types.POWER_LEVELS_KEY)
         if self._parsed is None:
             return PowerLevels(self.create, event, self.version)
-        # Without power levels it is the create event that gives them, and a room ID that is no
-        # hash may have several.
+        # Without a power levels event the levels follow from the create event. Where the room
+        # ID is not a hash, a room may have several create events.
         source = self.create if event is None else event
         event_id = None if source is None else source.event_id
         found = self._parsed.get(event_id)
@@ -83,13 +83,13 @@ class AuthState:
 
     @property
     def join_rule(self) -> str:
-        """`join_rule`; `invite` where the state says nothing (spec: m.room.join_rules)."""
+        """The join rule; `invite` where the state has none (spec: m.room.join_rules)."""
         event = self._lookup(event_types.JOIN_RULES_KEY)
         rule = JOIN_RULE_DEFAULT if event is None else event.content.get("join_rule")
         return rule if isinstance(rule, str) else JOIN_RULE_DEFAULT
 
     def membership(self, user_id: str) -> str | None:
-        """A user's membership; None for one without a member event."""
+        """Returns a user's membership; None for a user without a member event."""
         event = self._lookup((event_types.MEMBER, user_id))
         if event is None:
             return None

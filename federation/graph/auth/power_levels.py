@@ -1,11 +1,11 @@
 """Power levels, parsed once (spec: m.room.power_levels; server-server API, "Definitions").
 
 Rules:
-1. Levels come from the create event and the power levels event, or defaults where these say
-   nothing. Without a power levels event the creator has 100.
+1. Levels come from the create event and the power levels event, or are defaults where these
+   have none. Without a power levels event the creator has 100.
 2. Where creators are privileged (room version 12) they have infinite power.
-3. Before room version 10 strings and floats are read as integers; a value that can't be read
-   counts as its default (such an event passes the auth rules as a room's first power levels only).
+3. Before room version 10 strings and floats are read as integers; a value that can't be
+   read counts as its default (the auth rules allow it only in a room's first power levels).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from federation.events.ids import UserId
 from federation.events.room_versions import RoomVersion
 
 Level = int | float
-"""A power level; a float only as infinity, for creators."""
+"""A power level. Infinity, the level of creators, is its only float."""
 
 LEVEL_DEFAULTS: Final[Mapping[str, int]] = {
     "users_default": 0,
@@ -34,11 +34,12 @@ LEVEL_DEFAULTS: Final[Mapping[str, int]] = {
 NOTIFICATION_DEFAULT: Final = 50
 CREATOR_LEVEL: Final = 100
 _STRING_LEVEL: Final = re.compile(r"\s*+([+-]?)(?=[0-9])0*+([0-9]{0,400}+)\s*+", re.ASCII)
-"""Any number of leading zeros; of other digits more than any level has, fewer than `int` reads."""
+"""Any number of leading zeros, then up to 400 digits: more than any level has, few enough for
+`int`."""
 
 
 def read_level(value: Any, version: RoomVersion) -> int | None:
-    """One level as the version reads it; None when it isn't one.
+    """Returns a level as the version reads it; None when the value isn't a level.
 
     Spec: room version 10 (integers only); room version 1 (strings and floats).
     """
@@ -55,10 +56,10 @@ def read_level(value: Any, version: RoomVersion) -> int | None:
 
 
 def is_readable(value: Any) -> bool:
-    """Before version 10: can the most deployed server read the value as an integer?
+    """Returns whether the most widely deployed server reads the value as an integer before v10.
 
-    It reads numbers, booleans too, and texts that Python's `int` takes: more than the text allows
-    (`read_level`), such as digits of any script. What it can't read ends its check.
+    That server reads numbers, booleans, and strings that Python's `int` accepts, such as digits
+    of any script: more than the specification allows (`read_level`). Its check refuses the rest.
     """
     if type(value) is str:
         try:
@@ -70,7 +71,7 @@ def is_readable(value: Any) -> bool:
 
 
 def creators_of(create: Event) -> frozenset[UserId]:
-    """The room's creators: the sender, `content.creator` in old versions, additional ones."""
+    """Returns the creators: the sender (`content.creator` in old versions) and additional ones."""
     version, content = create.version, create.content
     if version.creator_in_content:
         creator = content.get("creator")
@@ -137,16 +138,16 @@ class PowerLevels:
     creators: frozenset[UserId]
 
     def user(self, user_id: str) -> Level:
-        """A user's level; infinity for privileged creators."""
+        """Returns a user's level; infinity for privileged creators."""
         return self._users.get(user_id, self.users_default)
 
     def event(self, event_type: str, *, is_state: bool) -> int:
-        """The level required to send an event of this type."""
+        """Returns the level required to send an event of this type."""
         level = self._events.get(event_type)
         if level is not None:
             return level
         return self.state_default if is_state else self.events_default
 
     def notifications(self, name: str) -> int:
-        """The level required to notify by `name`, such as `room`."""
+        """Returns the level required to notify by `name`, such as `room`."""
         return self._notifications.get(name, NOTIFICATION_DEFAULT)

@@ -1,9 +1,8 @@
-"""Where a rule stands in the specification: its number in each room version's "Authorisation
-rules".
+"""The number of each auth rule in the specification (spec: room versions, "Authorisation rules").
 
 Rules:
-1. A number is a section, which moves as pages gain and lose rules, and a place within it.
-2. A rule that a version doesn't have has no number there.
+1. A number consists of a section, which moves as versions gain and lose rules, and a place in it.
+2. A rule that a version lacks has no number there.
 """
 
 from __future__ import annotations
@@ -191,12 +190,11 @@ _KEPT_WHERE: Final[Mapping[AuthRule, Callable[[RoomVersion], bool]]] = MappingPr
         _R.REDACTION_LEVEL: lambda version: version.redactions_in_auth_rules,
     }
 )
-"""Rules that came or went while the section that they stand in stayed."""
+"""Rules that a version added or removed without a change of the section."""
 
 
 def number_of(rule: AuthRule, version: RoomVersion) -> str | None:
-    """The number of the rule that refuses, such as `5.3.4`; None where the version has no such
-    rule."""
+    """Returns the number of a rule, such as `5.3.4`; None where the version lacks the rule."""
     if rule in (AuthRule.ROOM_ID_NOT_OF_CREATE, AuthRule.STATE_WITHOUT_CREATE):
         # Before version 12 the create event is one of the auth events, which 2.4 and 2.5 check.
         if version.room_id_is_create_hash:
@@ -215,7 +213,7 @@ _BY_MEMBERSHIP: Final = frozenset({"join", "invite", "leave", "ban", "knock"})
 
 
 def number_of_allowing(event: Event) -> str:
-    """The number of the rule, or group of rules, that lets an event of this kind pass."""
+    """Returns the number of the rule, or group of rules, that allows an event of this kind."""
     version = event.version
     sections = _SECTIONS[version.rule_numbering]
     if event.type == event_types.MEMBER and event.membership in _BY_MEMBERSHIP:
@@ -240,10 +238,10 @@ _BY_TYPE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def _otherwise_in_v1(version: RoomVersion) -> str:
-    """Rule 11, on redactions, went from the same page's rules with version 3."""
+    """Returns the number of the last rule: version 3 dropped rule 11, on redactions, before it."""
     return "12" if version.redactions_in_auth_rules else "11"
 
 
 def page_of(version: RoomVersion) -> str:
-    """The heading that the numbers belong to."""
+    """Returns the heading that the numbers belong to."""
     return f"Room Version {version.name}, Authorisation rules"

@@ -1,1 +1,1 @@
-"""Decisions replayed step by step, with the rule that decided, as values, text and JSON."""
+"""Replays decisions step by step, with the rule that decided, as values, text and JSON."""

@@ -1,11 +1,11 @@
-"""Why a decision came out as it did: of an event, and of a fork.
+"""Explanations of decisions: the verdict on an event, and the resolution of a fork.
 
 Rules:
-1. An explanation replays the very functions that decide; it has no rules of its own.
-2. What a check looked at is recorded in order of first use, so that the last entry is the one on
-   which it turned, or nearly so.
+1. An explanation replays the functions that decide; it has no rules of its own.
+2. The state entries that a check reads are recorded in order of first use, so that the decisive
+   one is the last, or close to it.
 3. Explanations are frozen values. `explain_json` gives them a versioned JSON form,
-   `explain_text` a form to read; docs/event-graph.md describes both.
+   `explain_text` a readable one; docs/event-graph.md describes both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from federation.graph.resolution.state_resolution_v1 import OTHERS_PASS, pass_of
 
 @dataclass(frozen=True, slots=True)
 class Consulted:
-    """A state entry that a rule asked for; `event_id` is None when the state has none."""
+    """A state entry that a rule read; `event_id` is None when the state has no such entry."""
 
     key: StateKey
     event_id: EventId | None
@@ -54,7 +54,7 @@ class Consulted:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An authorisation, replayed: the refusal, if any, and what was looked at."""
+    """A replayed auth check: the refusal, if any, and the state entries that it read."""
 
     event_id: EventId
     failure: AuthFailure | None
@@ -64,7 +64,7 @@ class Explanation:
 
     @property
     def is_allowed(self) -> bool:
-        """Did the rules allow the event?"""
+        """Whether the rules allowed the event."""
         return self.failure is None
 
 
@@ -75,7 +75,7 @@ def _number(event: Event, failure: AuthFailure | None) -> str | None:
 
 
 def explain_auth(event: Event, lookup: Lookup) -> Explanation:
-    """Replay `check_auth` of an event against a state, signatures taken as verified."""
+    """Replays `check_auth` of an event against a state; signatures count as verified."""
     consulted: dict[StateKey, Consulted] = {}
 
     def recording(key: StateKey) -> Event | None:
@@ -92,7 +92,7 @@ def explain_auth(event: Event, lookup: Lookup) -> Explanation:
 
 @dataclass(frozen=True, slots=True)
 class ResolutionSummary:
-    """What there is to say of an event in one line."""
+    """The facts about an event that fit one line."""
 
     event_id: EventId
     type: str
@@ -104,7 +104,7 @@ class ResolutionSummary:
 
 
 def summary_of(event: Event) -> ResolutionSummary:
-    """The event in one line."""
+    """Returns the one-line summary of an event."""
     return ResolutionSummary(
         event.event_id,
         event.type,
@@ -118,34 +118,34 @@ def summary_of(event: Event) -> ResolutionSummary:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided when the event came, as it is stored."""
+    """The stored verdict that was reached when the event was received."""
 
     kind: str
-    """`accepted`, `soft_failed`, `rejected`, or `outlier` for one without a place."""
+    """`accepted`, `soft_failed`, `rejected`, or `outlier` for an event outside the timeline."""
     reason: str | None = None
     unproven: bool = False
-    """Does it rest on another server's word for the state before it?"""
+    """Whether the verdict rests on unverified state that another server gave."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """Why an event was accepted, rejected or soft-failed."""
+    """The reasons why an event was accepted, rejected or soft-failed."""
 
     event: ResolutionSummary
     room_version: str
     verdict: Verdict
     content_redacted: bool
-    """Is its content not what was hashed: redacted when it came, or since?"""
+    """Whether the content differs from the hashed one: redacted on receipt, or since."""
     prev_events: tuple[EventId, ...]
     auth_events: tuple[ResolutionSummary, ...]
     missing: tuple[EventId, ...]
-    """Auth events that aren't at hand: check 4 can't be replayed."""
+    """Auth events that aren't available, so that check 4 can't be replayed."""
     by_auth_events: Explanation | None
-    """Check 4 of "Checks performed on receipt of a PDU"; None where something is missing."""
+    """Check 4 of "Checks performed on receipt of a PDU"; None where auth events are missing."""
     by_state_before: Explanation | None
     """Check 5; None where the state before the event isn't known."""
     by_current_state: Explanation | None
-    """Check 6, against the state of now, which may have changed since the event came."""
+    """Check 6, against today's state, which may have changed since the event was received."""
 
 
 def explain_event(
@@ -157,7 +157,7 @@ def explain_event(
     before: Lookup | None,
     current: Lookup | None,
 ) -> EventExplanation:
-    """Replays checks 4, 5 and 6. `load` gives the auth events, or raises MissingEvent."""
+    """Replays checks 4, 5 and 6. `load` returns the auth events, or raises MissingEvent."""
     cited, missing = _load_cited(event, load)
     by_auth_events = None if missing else _explain_check_4(event, cited, load, is_rejected)
     return EventExplanation(
@@ -213,7 +213,7 @@ def _explain_check_4(
 
 @dataclass(frozen=True, slots=True)
 class Conflicted:
-    """A key on which the states differ: the event of each, None where it has none."""
+    """A key on which the states differ: the event of each state, or None where it has none."""
 
     key: StateKey
     event_ids: tuple[EventId | None, ...]
@@ -225,14 +225,14 @@ class Replayed:
 
     check: Explanation
     sender_level: Level | None = None
-    """Of power events: the sender's level by the event's own auth events."""
+    """The sender's level by the event's own auth events; for power events only."""
     position: int | None = None
-    """Of the others: the place on the mainline; None for infinity."""
+    """The position on the mainline, None for infinity; for other events only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A conflicted key of v1: what was tried, in order, and what was taken."""
+    """A conflicted key of v1: the events tried, in order, and the chosen one."""
 
     key: StateKey
     tried: tuple[Explanation, ...]
@@ -241,7 +241,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class KeyOutcome:
-    """A key that the resolution decided, and which of the states (by index) had that event."""
+    """A key that the resolution decided, and the indexes of the states that had that event."""
 
     key: StateKey
     event_id: EventId | None
@@ -250,12 +250,12 @@ class KeyOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ResolutionExplanation:
-    """How a fork was resolved, step by step."""
+    """The resolution of a fork, step by step."""
 
     room_version: str
     algorithm: StateResolution
     labels: tuple[str, ...]
-    """What each state is the state after."""
+    """For each state, a name such as the event that it is the state after."""
     unconflicted_count: int
     conflicted: tuple[Conflicted, ...]
     auth_difference: tuple[EventId, ...]
@@ -279,9 +279,9 @@ def explain_resolution(
     labels: Sequence[str],
     reached: Reached | None = None,
 ) -> ResolutionExplanation:
-    """Resolves states as `state_resolution.resolve_deltas` and tells each step.
+    """Resolves states as `state_resolution.resolve_deltas` does, and records each step.
 
-    `labels` name the states, one each, such as the event that each is the state after. Raises
+    `labels` name the states, such as by the event that each is the state after. Raises
     MissingEvent.
     """
     assert len(labels) == len(deltas), "one label for each state"
@@ -309,7 +309,7 @@ def explain_resolution(
 
 
 class _Replayed:
-    """The iterative auth checks again, now with a look at what each consulted."""
+    """The iterative auth checks, replayed to record the state entries that each one read."""
 
     def __init__(
         self, version: RoomVersion, steps: Resolution, event: LoadEvent, is_rejected: IsRejected
@@ -343,7 +343,7 @@ class _Replayed:
 
 
 def _explain_choice(choice: Choice, steps: Resolution, event: LoadEvent) -> Chosen:
-    """The tries of one key of v1; each against what the passes before decided."""
+    """Explains the attempts on one key of v1, each against the results of earlier passes."""
     earlier = pass_of(choice.key)
     before: dict[StateKey, EventId | None] = {
         made.key: made.chosen for made in steps.choices if pass_of(made.key) < earlier
@@ -377,7 +377,7 @@ def _outcomes(steps: Resolution) -> tuple[KeyOutcome, ...]:
 
 
 def _named(told: ResolutionExplanation) -> set[EventId]:
-    """Every event that an explanation names."""
+    """Returns every event that an explanation names."""
     named: set[EventId | None] = {*told.auth_difference, *told.subgraph, *told.mainline}
     named.update(event_id for entry in told.conflicted for event_id in entry.event_ids)
     named.update(outcome.event_id for outcome in told.outcomes)

@@ -1,12 +1,12 @@
 """Explanations as JSON, for programs: `freehold explain --json`, the lab, records of resolutions.
 
 Rules:
-1. `format` is raised when a field changes its meaning or goes; a reader ignores fields that it
-   does not know, so a new field raises nothing.
-2. Event IDs are whole. `events` says once what there is to say of each.
+1. `format` is raised when a field changes its meaning or is removed. Readers ignore fields that
+   they do not know, so a new field does not raise it.
+2. Event IDs are not shortened. `events` describes each event once.
 3. An infinite level (a creator's) is the string "infinite"; JSON has no number for it.
 
-The schema stands in docs/event-graph.md.
+docs/event-graph.md has the schema.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORMAT: Final = 1
 
 
 def event_json(told: EventExplanation) -> JsonObject:
-    """The JSON form of an event's explanation."""
+    """Returns the JSON form of an event's explanation."""
     return {
         "format": FORMAT,
         "kind": "event",
@@ -56,7 +56,7 @@ def event_json(told: EventExplanation) -> JsonObject:
 
 
 def resolution_json(told: ResolutionExplanation) -> JsonObject:
-    """The JSON form of a resolution's explanation."""
+    """Returns the JSON form of a resolution's explanation."""
     return {
         "format": FORMAT,
         "kind": "resolution",

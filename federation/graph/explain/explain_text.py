@@ -1,7 +1,7 @@
-"""Explanations to read: what `freehold explain` prints.
+"""Explanations as text, the output of `freehold explain`.
 
 Rules:
-1. Event IDs are shortened to what tells them apart; a list at the end has them whole.
+1. Event IDs are shortened as far as they stay distinct; a list at the end has the whole IDs.
 2. Plain text, one fact per line, at most one level of indentation below a heading.
 """
 
@@ -27,17 +27,17 @@ _Name = Callable[[EventId | None], str]
 
 
 def event_text(told: EventExplanation) -> str:
-    """An event's explanation as text, with a newline at the end."""
+    """Returns an event's explanation as text, with a newline at the end."""
     return "\n".join(_event_lines(told)) + "\n"
 
 
 def resolution_text(told: ResolutionExplanation) -> str:
-    """A resolution's explanation as text, with a newline at the end."""
+    """Returns a resolution's explanation as text, with a newline at the end."""
     return "\n".join(_resolution_lines(told)) + "\n"
 
 
 def short_names(event_ids: Collection[EventId]) -> Mapping[EventId, str]:
-    """The shortest prefixes, of 9 characters at least, that tell these events apart."""
+    """Returns the shortest distinct prefixes of the event IDs, of at least 9 characters."""
     size = _SHORT
     while len({event_id[:size] for event_id in event_ids}) < len(set(event_ids)):
         size += 1
@@ -45,12 +45,12 @@ def short_names(event_ids: Collection[EventId]) -> Mapping[EventId, str]:
 
 
 def _printable(text: str) -> str:
-    """Control characters made visible: what others wrote must not steer a terminal."""
+    """Makes control characters visible, so that remote input can't control the terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def key_text(key: StateKey) -> str:
-    """A state key to read; nothing in it steers a terminal."""
+    """Returns a state key as text that can't control the terminal."""
     return _printable(f"{key[0]} {key[1]!r}" if key[1] else key[0])
 
 

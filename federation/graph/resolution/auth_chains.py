@@ -1,23 +1,23 @@
 """Auth chains as compact sets (spec: room version 2 and 12, "State resolution", definitions).
 
-A room's auth graph is a few long lines, woven together: the power levels, each citing the ones
-before, the join rules, each user's membership. So an auth chain is told by how far up each line it
-goes, and what two chains differ in is found without walking what they share.
+A room's auth graph consists of a few long lines: the power levels, each citing those before, the
+join rules, each user's membership. So the heights that an auth chain reaches on each line describe
+it, and the difference of two chains is found without a walk over what they share.
 
 Rules:
-1. An event has a *place*: a line, and a height on it, from 1. It stands right above an auth event
-   of its own type and state key where nothing stands yet, else it begins a line. So each event of
-   a line has all those below it in its auth chain.
-2. A set of events that has with each event all that this one reaches (an auth chain, a union of
-   such) is therefore, for each line, the greatest height in it: a union is a maximum, what an
-   intersection lacks is a range, and whether an event is in it takes one look-up.
-3. Places are given when first asked for, and stay: what an event cites never changes. Which line
-   an event is on depends on the order of asking; no answer does.
+1. An event has a *place*: a line, and a height on it, from 1. It extends the line that ends with
+   an auth event of its own type and state key; without such a line it begins a new one. So each
+   event of a line has all those below it in its auth chain.
+2. A set that contains with each event all that it reaches (an auth chain, a union of such) is
+   therefore described by the greatest height on each line: a union is a maximum, the events that
+   an intersection lacks are a range, and membership takes one look-up.
+3. Places are assigned on the first query and stay, since the citations of an event never change.
+   The line of an event depends on the order of the queries; no answer does.
 4. An event has no place if it is on a cycle (in versions 1 and 2 servers choose the IDs), if its
-   chain goes over more than `AUTH_CHAIN_LINES_MAX` lines (so many users led to it, one giving
-   power or an invite to the next; or forks were made to be costly), or if it cites one without a
-   place. What concerns such an event is found by a walk (`chains`), with the same answer.
-5. What isn't loaded raises MissingEvent, a layer at a time, before any place is given.
+   chain covers more than `AUTH_CHAIN_LINES_MAX` lines (many users in turn gave power or an invite
+   to the next, or forks were made to be costly), or if it cites an event without a place. Queries
+   on such an event are answered by a walk (`chains`), with the same result.
+5. Events that aren't loaded raise MissingEvent, a layer at a time, before places are assigned.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from federation.graph.resolution.mainline import Mainlines
 _EVENT_BYTES, _CHAIN_BYTES, _ENTRY_BYTES, _LEVELS_BYTES = 350, 150, 40, 150
 
 _Heights = Mapping[int, int]
-"""By line, the greatest height in a set of events; no entry for lines that it has nothing of."""
+"""By line, the greatest height in a set of events; no entry for lines without any of them."""
 
 
 class _Place(msgspec.Struct, frozen=True, gc=False):
@@ -55,17 +55,17 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
     event_ids: list[EventId]
 
     def is_of(self, event: Event) -> bool:
-        """Has the event the type and state key of those on the line?"""
+        """Returns whether the event has the type and state key of those on the line."""
         return self.state_key == event.state_key and self.type == event.type
 
 
 class AuthChains:
-    """The auth chains of one room's events, worked out when first asked for, and kept.
+    """The auth chains of one room's events, computed on the first query and kept.
 
-    A fresh one may be made for each call, or one kept for as long as the room is in use; nothing
-    else may use it during a call. `event` of the methods gives the room's events, rejected ones
-    too; it isn't asked again for what was placed, nor for what that reaches. Each event asked
-    about, or in the chain of one, takes 300 to 600 bytes; more where chains go over many lines.
+    An object may serve a single call, or be kept for as long as the room is in use; nothing else
+    may use it during a call. `event` of the methods gives the room's events, rejected ones too;
+    it isn't called again for events with a place, nor for those that they reach. Each event in a
+    query, or in the chain of one, takes 300 to 600 bytes; more where chains cover many lines.
     """
 
     def __init__(
@@ -86,41 +86,41 @@ class AuthChains:
         self._chains: dict[tuple[EventId, ...], _Heights] = {}
         self._entries = 0
         self.mainlines = Mainlines()
-        """Of the same room, kept and forgotten with the chains."""
+        """The mainlines of the same room, kept and forgotten with the chains."""
 
     def trim(self) -> None:
-        """Forgets everything if that is more than `bytes_max`; to be called between uses."""
+        """Forgets everything if it takes more than `bytes_max`; to be called between uses."""
         if self.size_bytes > self._bytes_max:
             self.clear()
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory it takes, the IDs of events included."""
+        """The approximate size in memory, including the event IDs."""
         chains_bytes = len(self._chains) * _CHAIN_BYTES + self._entries * _ENTRY_BYTES
         return len(self) * _EVENT_BYTES + chains_bytes + len(self.mainlines) * _LEVELS_BYTES
 
     def __len__(self) -> int:
-        """How many events it knows."""
+        """Returns the number of known events."""
         return len(self._places) + len(self._without_place)
 
     def __contains__(self, event_id: EventId) -> bool:
-        """Is the event known, with all of its chain?"""
+        """Returns whether the event is known, with all of its chain."""
         return event_id in self._places or event_id in self._without_place
 
-    # --- questions ------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------
 
     def differing(
         self, event_sets: Sequence[Collection[EventId]], event: LoadEvent
     ) -> set[EventId]:
-        """The events that are in some of the sets or their auth chains, but not in all.
+        """Returns the events that are in some of the sets or their auth chains, but not in all.
 
-        "In" means for each set: one of it, or in the chain of one of it. Raises MissingEvent.
+        "In" means for each set: an event of it, or of the chain of one. Raises MissingEvent.
         """
         if self._placed(set().union(*event_sets), event) is None:
             return chains.differing(event_sets, event)
         lowest: dict[int, int] = {}
         highest: dict[int, int] = {}
-        having: dict[int, int] = {}  # how many sets have something of a line
+        having: dict[int, int] = {}  # the number of sets with events of a line
         for event_ids in event_sets:
             for line, height in self._reached(event_ids).items():
                 lowest[line] = min(height, lowest.get(line, height))
@@ -133,7 +133,7 @@ class AuthChains:
         return found
 
     def between(self, ends: Collection[EventId], event: LoadEvent) -> set[EventId]:
-        """All events on a path of `auth_events` from one of `ends` to another, these included.
+        """Returns all events on a path of `auth_events` from one of `ends` to another, inclusive.
 
         Raises MissingEvent.
         """
@@ -152,7 +152,7 @@ class AuthChains:
         }
         for line, height in reached.items():
             event_ids = self._lines[line].event_ids
-            # What is above an event that reaches an end reaches it, too.
+            # An event above one that reaches an end reaches it, too.
             first = bisect_left(
                 range(height), True, key=lambda i: _meets(self._places[event_ids[i]].chain, lowest)
             )
@@ -162,8 +162,8 @@ class AuthChains:
     def nearest(
         self, members: Collection[EventId], event: LoadEvent
     ) -> Mapping[EventId, Collection[EventId]]:
-        """For each of `members`, those of them in its auth chain, but for some that are also in
-        the chain of another of these: edges enough to sort by, and to find all the rest.
+        """Returns for each of `members` those in its auth chain, without some that are also in
+        the chain of another of these: edges that suffice to sort by, and to find the rest.
 
         Raises MissingEvent.
         """
@@ -175,7 +175,7 @@ class AuthChains:
             heights.setdefault(place.line, []).append(place.height)
         edges: dict[EventId, list[EventId]] = {}
         for member, place in placed.items():
-            # Of each line the highest member within reach; it has those below in its chain.
+            # On each line the highest member in the chain; those below it are in its own chain.
             within = (
                 (line, bisect_right(heights[line], height))
                 for line, height in place.chain.items()
@@ -193,7 +193,7 @@ class AuthChains:
     def _placed(
         self, event_ids: Collection[EventId], event: LoadEvent
     ) -> dict[EventId, _Place] | None:
-        """The places of some events, given now if need be; None if one can't have any."""
+        """Returns the places of events, assigned now if new; None if one can't have a place."""
         new = self._load_new(event_ids, event)
         self._place_all(new)
         if not self._without_place.isdisjoint(event_ids):
@@ -201,7 +201,7 @@ class AuthChains:
         return {event_id: self._places[event_id] for event_id in event_ids}
 
     def _load_new(self, event_ids: Collection[EventId], event: LoadEvent) -> dict[EventId, Event]:
-        """Those of the events, and of their chains, that aren't known yet."""
+        """Loads those of the events, and of their chains, that aren't known yet."""
         new: dict[EventId, Event] = {}
         layer = {event_id for event_id in event_ids if event_id not in self}
         while layer:
@@ -212,8 +212,8 @@ class AuthChains:
         return new
 
     def _place_all(self, new: Mapping[EventId, Event]) -> None:
-        """Gives events their places, each after all that it cites."""
-        stack = list(new)  # what was loaded last is mostly the deepest, and comes first
+        """Assigns places to events, to each after all that it cites."""
+        stack = list(new)  # the last loaded events are mostly the deepest; they come first
         begun: set[EventId] = set()
         while stack:
             event_id = stack[-1]
@@ -224,11 +224,11 @@ class AuthChains:
                 begun.add(event_id)
                 stack.extend(p for p in new[event_id].auth_events if p not in self)
             if stack[-1] == event_id:
-                # Nothing is left to wait for, but on a cycle: there it comes before what it cites.
+                # All cited events have been placed, except on a cycle.
                 self._place(new[event_id])
 
     def _place(self, event: Event) -> None:
-        """Gives an event its place, if all that it cites have theirs."""
+        """Assigns a place to an event if all cited events have one."""
         parents = [self._places[p] for p in event.auth_events if p in self._places]
         has_all = len(parents) == len(event.auth_events)
         chain = self._chain_of(event, parents) if has_all else None
@@ -241,7 +241,7 @@ class AuthChains:
         self._places[event.event_id] = _Place(line, len(event_ids), chain)
 
     def _chain_of(self, event: Event, parents: Sequence[_Place]) -> _Heights | None:
-        """The auth chain of an event, shared with others that cite the same; None if too wide."""
+        """Returns an auth chain, shared by events with the same citations; None if too wide."""
         chain = self._chains.get(event.auth_events)
         if chain is None:
             chain = _chain_over(parents)
@@ -252,7 +252,7 @@ class AuthChains:
         return chain
 
     def _line_for(self, event: Event, parents: Iterable[_Place]) -> int:
-        """The line that goes on with an event: of one that it cites (rule 1), or a new one."""
+        """Returns the line for an event: that of a cited event (rule 1), or a new one."""
         for place in parents:
             line = self._lines[place.line]
             if place.height == len(line.event_ids) and line.is_of(event):
@@ -261,15 +261,15 @@ class AuthChains:
         return len(self._lines) - 1
 
     def _reached(self, event_ids: Iterable[EventId]) -> _Heights:
-        """Some events with their chains."""
+        """Returns the set of the events and their chains."""
         return _chain_over(self._places[event_id] for event_id in event_ids)
 
 
 def _chain_over(places: Iterable[_Place]) -> _Heights:
-    """Some events with their chains: the chain of what cites them."""
+    """Returns the set of the events and their chains: the chain of an event that cites them."""
     union: dict[int, int] = {}
     for place in places:
-        # What is reached already brings nothing new: its chain is reached with it.
+        # An event in the union adds nothing: its chain is in the union, too.
         if union.get(place.line, 0) < place.height:
             _raise(union, place.chain)
             union[place.line] = place.height
@@ -277,7 +277,7 @@ def _chain_over(places: Iterable[_Place]) -> _Heights:
 
 
 def _raise(heights: dict[int, int], others: _Heights) -> None:
-    """Makes the first the union of both."""
+    """Changes the first set into the union of both."""
     if not heights:
         heights.update(others)
         return
@@ -287,7 +287,7 @@ def _raise(heights: dict[int, int], others: _Heights) -> None:
 
 
 def _meets(chain: _Heights, lowest: _Heights) -> bool:
-    """Is one of some events in a chain, given the lowest of them on each line?"""
+    """Returns whether a chain has any of the events whose lowest height on each line is given."""
     if len(chain) < len(lowest):
         return any(height >= lowest.get(line, height + 1) for line, height in chain.items())
     return any(chain.get(line, 0) >= height for line, height in lowest.items())

@@ -1,14 +1,14 @@
-"""Walks over the graph that `auth_events` makes (spec: room version 2 and 12, "State
+"""Walks over the graph that `auth_events` forms (spec: room version 2 and 12, "State
 resolution", definitions).
 
 Rules:
 1. Nothing recurses: chains are as long as rooms are old.
-2. An event that isn't loaded is reported with all its kind (`MissingEvents`), so that the caller
-   loads many at once rather than one per attempt.
-3. A walk costs as much as the chains are long. `auth_chains` answers the same questions at the
-   cost of what differs, and comes here only where it can't.
+2. An event that isn't loaded is reported together with all other missing ones (`MissingEvent`), so
+   that the caller loads many at once rather than one per attempt.
+3. The cost of a walk grows with the length of the chains. `auth_chains` answers the same queries at
+   a cost that grows with the difference, and walks only where it must.
 4. A cycle (in room versions 1 and 2 servers choose the IDs) ends every walk. Admission accepts no
-   event of one, since each would have to be accepted before itself.
+   event on a cycle, since each would have to be accepted before itself.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 
 LoadEvent = Callable[[EventId], Event]
-"""Gives an event; raises MissingEvent when it isn't loaded."""
+"""Returns an event; raises MissingEvent when it isn't loaded."""
 
 
 Reached = Callable[[Collection[EventId], Collection[EventId]], Collection[EventId]]
-"""Of the first events, those in the auth chains of the second: asked of an index, where there is
-one, since the second are all unconflicted state events of a room and the first are few."""
+"""Returns those of the first events that are in the auth chains of the second. An index answers it,
+since the second are all unconflicted state events of a room and the first are few."""
 
 
 class MissingEvent(LookupError):
-    """Events that an algorithm needs and that aren't loaded."""
+    """The algorithm needs events that aren't loaded."""
 
     def __init__(self, event_id: EventId, event_ids: frozenset[EventId] | None = None) -> None:
         super().__init__(event_id)
         self.event_id = event_id
         self.event_ids = event_ids or frozenset({event_id})
-        """All that are known to be missing; `event_id` is one of them."""
+        """All events known to be missing; `event_id` is one of them."""
 
 
 def load_all(event_ids: Iterable[EventId], event: LoadEvent) -> dict[EventId, Event]:
-    """Load several events; raises one MissingEvent that names all missing ones."""
+    """Loads several events; raises one MissingEvent that names all missing ones."""
     found: dict[EventId, Event] = {}
     missing: set[EventId] = set()
     for event_id in event_ids:
@@ -54,7 +54,7 @@ def load_all(event_ids: Iterable[EventId], event: LoadEvent) -> dict[EventId, Ev
 
 
 def auth_chain(event_ids: Iterable[EventId], event: LoadEvent) -> set[EventId]:
-    """All events reached from `event_ids` by `auth_events`; these are in it only when reached.
+    """Returns all events that `event_ids` reach by `auth_events`; a start only if it is reached.
 
     Raises MissingEvent.
     """
@@ -70,7 +70,7 @@ def auth_chain(event_ids: Iterable[EventId], event: LoadEvent) -> set[EventId]:
 
 
 def differing(event_sets: Sequence[Collection[EventId]], event: LoadEvent) -> set[EventId]:
-    """As `AuthChains.differing`, by a walk over all of the chains."""
+    """Returns the same as `AuthChains.differing`, by a walk over the whole chains."""
     auth_sets = [auth_chain(event_ids, event).union(event_ids) for event_ids in event_sets]
     return set[EventId]().union(*auth_sets) - auth_sets[0].intersection(*auth_sets[1:])
 
@@ -82,10 +82,10 @@ def unreached(
     *,
     reached: Reached | None = None,
 ) -> set[EventId]:
-    """Those of `candidates` that are in the auth chain of none of `starts`.
+    """Returns those of `candidates` that are in no auth chain of `starts`.
 
-    `reached` answers it where there is an index. Without it the chains are walked, until no
-    candidate is left. Raises MissingEvent.
+    `reached` is the answer of an index, if there is one. Without it the chains are walked until
+    no candidate is left. Raises MissingEvent.
     """
     left = set(candidates)
     if reached is not None:
@@ -103,10 +103,10 @@ def unreached(
 
 
 class Citations:
-    """Which events of a room cite which: an index that answers `Reached`.
+    """An index of citations between the events of a room; it answers `Reached`.
 
-    It looks from the few events of the difference *up* to what cites them, so its cost follows
-    the difference, where walking down from all unconflicted state follows the room.
+    It walks *up* from the few events of the difference to those that cite them. So its cost grows
+    with the difference, while a walk down from all unconflicted state grows with the room.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -115,16 +115,16 @@ class Citations:
             self.add(event)
 
     def add(self, event: Event) -> None:
-        """Takes in an event; each once."""
+        """Adds an event; each must be added once."""
         for parent in event.auth_events:
             self._citing.setdefault(parent, []).append(event.event_id)
 
     def reached(self, event_ids: Collection[EventId], starts: Collection[EventId]) -> set[EventId]:
-        """Those of `event_ids` that are in the auth chain of one of `starts`.
+        """Returns those of `event_ids` that are in an auth chain of `starts`.
 
-        `starts` is only asked whether it has an event, never walked. *Precondition:* every event
-        of `starts`, and of its chains, was added; it is enough to have those that were stored
-        after the first of `event_ids`, where an event is stored after all that it cites.
+        `starts` is only tested for events, never iterated. *Precondition:* every event of
+        `starts`, and of its chains, was added. Where events are stored after all that they cite,
+        those stored after the first of `event_ids` suffice.
         """
         return {
             event_id
@@ -133,7 +133,7 @@ class Citations:
         }
 
     def citing(self, event_ids: Iterable[EventId]) -> Iterator[EventId]:
-        """Each event that has one of `event_ids` in its auth chain, found as it is asked for."""
+        """Yields the events with one of `event_ids` in their auth chains, searched lazily."""
         seen: set[EventId] = set()
         stack = list(event_ids)
         while stack:
@@ -145,7 +145,7 @@ class Citations:
 
 
 def between(ends: Collection[EventId], event: LoadEvent) -> set[EventId]:
-    """As `AuthChains.between`, by a walk over all of the chains, down and up again."""
+    """Returns the same as `AuthChains.between`, by a walk over the whole chains, down and up."""
     targets = set(ends)
     chain = auth_chain(targets, event)
     citing = set(Citations(map(event, chain | targets)).citing(targets))
@@ -153,7 +153,7 @@ def between(ends: Collection[EventId], event: LoadEvent) -> set[EventId]:
 
 
 def _post_order(start: Iterable[EventId], event: LoadEvent) -> Iterator[EventId]:
-    """Every event reachable from `start`, itself included, after all that it reaches."""
+    """Yields every event reachable from `start`, inclusive, each after all that it reaches."""
     done: set[EventId] = set()
     for root in start:
         stack: list[tuple[EventId, bool]] = [(root, False)]
@@ -170,14 +170,14 @@ def _post_order(start: Iterable[EventId], event: LoadEvent) -> Iterator[EventId]
 
 
 def nearest(members: Collection[EventId], event: LoadEvent) -> dict[EventId, frozenset[EventId]]:
-    """For each of `members`, those of them that it reaches, not counting what is reached only
-    through another: the edges of the graph that they form when all between them is contracted.
+    """Returns for each of `members` those that it reaches without passing another member: the
+    edges of their graph after the events between them are contracted.
 
-    As `AuthChains.nearest`, by a walk over all of the chains.
+    Answers the same query as `AuthChains.nearest`, by a walk over the whole chains.
     """
     nothing: frozenset[EventId] = frozenset()
     hits: dict[EventId, frozenset[EventId]] = {}
-    # Sorted, as on a cycle the order decides.
+    # Sorted, since the order decides on a cycle.
     for event_id in _post_order(sorted(members), event):
         found: set[EventId] = set()
         for parent in event(event_id).auth_events:
@@ -202,7 +202,7 @@ def topological_order(
     event_ids: Iterable[EventId],
     edges: Callable[[EventId], Iterable[EventId]],
 ) -> list[EventId]:
-    """`event_ids` so that each follows those of them that it points to; ties by given order.
+    """Sorts `event_ids` so that each follows those that it points to; ties keep the given order.
 
     Events on or behind a cycle are left out.
     """
@@ -215,7 +215,7 @@ def sorted_topologically(
     edges: Callable[[EventId], Iterable[EventId]],
     sort_key: Callable[[EventId], _K],
 ) -> list[EventId]:
-    """The lexicographically smallest order in which each event follows those that it points to.
+    """Returns the lexicographically smallest order that puts each event after those it points to.
 
     Kahn's algorithm with a heap: among all candidates the smallest `sort_key` comes next. Edges
     to events outside of `event_ids` are ignored. Spec: "Reverse topological power ordering".
@@ -241,7 +241,7 @@ def sorted_topologically(
 
 
 def loader(events: Mapping[EventId, Event]) -> LoadEvent:
-    """A `LoadEvent` over events at hand."""
+    """Returns a `LoadEvent` over loaded events."""
 
     def load(event_id: EventId) -> Event:
         found = events.get(event_id)

@@ -1,12 +1,12 @@
-"""What several states of a room disagree on, and what resolving it led to (spec: room version 2
+"""Conflicts between several states of a room, and their resolution as data (spec: room version 2
 and room version 12, "State resolution", definitions; room version 1, "State resolution").
 
 Rules:
-1. States are a base and what each changes of it, as persistent maps share their structure; only
-   the keys that some state changes are looked at. Nothing walks the base.
-2. A key without an event in some state is a conflict since room version 2; in version 1 it isn't,
-   and the union has it.
-3. `Resolution` tells each step. It is data: `explain` turns it into text and JSON.
+1. States are given as a base and the changes of each, since persistent maps share their structure.
+   Only keys that some state changes are read; nothing iterates over the base.
+2. A key that only some states have is a conflict since room version 2. In version 1 it isn't, and
+   the union contains it.
+3. `Resolution` records each step. It is data: `explain` turns it into text and JSON.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from federation.graph.resolution.chains import LoadEvent
 
 StateMap = Mapping[StateKey, EventId]
 StateDelta = Mapping[StateKey, EventId | None]
-"""What a state changes of a base; None where it has no event under the key."""
+"""The changes of a state against a base; None where it has no event under the key."""
 
 
 class Overlay(Mapping[StateKey, EventId]):
-    """A base with some keys changed, without a copy of it."""
+    """A base with some keys changed, without a copy of the base."""
 
     __slots__ = ("_base", "_own")
 
@@ -49,7 +49,7 @@ class Overlay(Mapping[StateKey, EventId]):
 
 
 class StateEvents(Collection[EventId]):
-    """The events of a state; whether it has one is answered by its key."""
+    """The events of a state; an event is looked up by its key."""
 
     __slots__ = ("_event", "_state")
 
@@ -70,19 +70,19 @@ class StateEvents(Collection[EventId]):
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The unconflicted state map, and per conflicted key the event of each state."""
+    """The unconflicted state map, and for each conflicted key the event of each state."""
 
     unconflicted: StateMap
     by_key: Mapping[StateKey, tuple[EventId | None, ...]]
     sets: Sequence[set[EventId]]
-    """Per state, its conflicted events."""
+    """For each state, its conflicted events."""
 
 
 def split(base: StateMap, deltas: Sequence[StateDelta], *, absence_conflicts: bool) -> Conflict:
-    """Divides what the states, `base` changed by each delta, agree on from what they don't.
+    """Splits the states, `base` changed by each delta, into agreement and conflict.
 
-    `absence_conflicts`: is a key that only some states have a conflict (rule 2)? Time grows with
-    the deltas, not with their number times that of their keys.
+    `absence_conflicts`: whether a key that only some states have is a conflict (rule 2). The time
+    grows with the size of the deltas, not with their number times the number of all keys.
     """
     setters: dict[StateKey, list[tuple[int, EventId | None]]] = {}
     for number, delta in enumerate(deltas):
@@ -117,7 +117,7 @@ def _conflicted(
     delta: StateDelta,
     of_base: Collection[EventId | None],
 ) -> set[EventId]:
-    """The conflicted events of a state, given those of the base."""
+    """Returns the conflicted events of a state, given those of the base."""
     changed = [key for key in delta if key in by_key]
     found = set(of_base)
     found.difference_update([base.get(key) for key in changed])
@@ -127,7 +127,7 @@ def _conflicted(
 
 
 def deltas_of(states: Sequence[StateMap]) -> list[StateDelta]:
-    """What each state changes of the first, on the same keys; by a walk over all of them."""
+    """Returns the changes of each state against the first, on the same keys; reads all keys."""
     first = states[0]
     keys: dict[StateKey, None] = {}
     for state in states[1:]:
@@ -138,7 +138,7 @@ def deltas_of(states: Sequence[StateMap]) -> list[StateDelta]:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event replayed by the iterative auth checks, and the rule that left it out, if any."""
+    """One event replayed by the iterative auth checks, and the rule that refused it, if any."""
 
     event_id: EventId
     failure: AuthFailure | None
@@ -155,28 +155,28 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A resolved state, with what led to it."""
+    """A resolved state, with the steps that led to it."""
 
     algorithm: StateResolution
     conflict: Conflict
     resolved: StateMap
-    """What the result has beside the unconflicted state."""
+    """The part of the result outside the unconflicted state."""
     auth_difference: frozenset[EventId] = frozenset()
     subgraph: frozenset[EventId] = frozenset()
     """v2.1: the conflicted state subgraph."""
     full_conflicted: frozenset[EventId] = frozenset()
     power_events: tuple[Step, ...] = ()
-    """In the reverse topological power ordering."""
+    """The power events, in the reverse topological power ordering."""
     sender_levels: Mapping[EventId, Level] = field(default_factory=dict)
-    """Of the power events' senders, by the events' own auth events."""
+    """The levels of the power events' senders, by the events' own auth events."""
     power_levels: EventId | None = None
-    """In force after the power events: the others are ordered by its mainline."""
+    """The power levels after the power events; its mainline orders the other events."""
     positions: Mapping[EventId, int | None] = field(default_factory=dict)
-    """The others' places on the mainline; None behind its end."""
+    """The positions of the other events on the mainline; None for infinity."""
     others: tuple[Step, ...] = ()
-    """In the mainline ordering."""
+    """The other events, in the mainline ordering."""
     choices: tuple[Choice, ...] = ()
-    """v1: one for each conflicted key, in the order of passes."""
+    """v1: one choice for each conflicted key, in the order of the passes."""
 
     @property
     def unconflicted(self) -> StateMap:
@@ -185,7 +185,7 @@ class Resolution:
 
     @property
     def state(self) -> dict[StateKey, EventId]:
-        """The whole result, by a walk over the unconflicted state."""
+        """The whole result; building it reads all of the unconflicted state."""
         return {**self.conflict.unconflicted, **self.resolved}
 
 

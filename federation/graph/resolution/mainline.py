@@ -1,14 +1,15 @@
-"""The mainline: power levels, back through those that each replaced (spec: room version 2, "State
-resolution", definition "Mainline ordering").
+"""The mainline: power levels, and back through those that each replaced (spec: room version 2,
+"State resolution", definition "Mainline ordering").
 
 Rules:
-1. The power levels event that an event cites is the first of its `auth_events` that is one;
-   whether it was rejected makes no difference.
-2. Each power levels event is on the one above it only: so all mainlines of a room form a tree, and
-   where two of them meet is found without walking either, by the height of each event (how many
-   there are from the first to it) and a far step down.
-3. A power levels event that leads into a cycle has no mainline, and what cites it no position. In
-   room versions 1 and 2, where servers choose the IDs, someone may make such; none is accepted.
+1. The power levels event that an event cites is the first one among its `auth_events`, rejected or
+   not.
+2. Each power levels event cites one other at most, so all mainlines of a room form a tree. The
+   event where two of them meet is found without a walk over either, by the height of each event
+   (the number of events from the first to it) and a far step down.
+3. A power levels event that leads into a cycle has no mainline, and events that cite it have no
+   position. In room versions 1 and 2, where servers choose the IDs, such events can be made, but
+   none is accepted.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from federation.graph.resolution.chains import LoadEvent
 
 
 def is_power_levels(event: Event) -> bool:
-    """Is it a state event that sets the room's power levels?"""
+    """Returns whether the event is a state event that sets the room's power levels."""
     return event.type == event_types.POWER_LEVELS and event.state_key == ""
 
 
 def levels_cited(event_id: EventId, event: LoadEvent) -> EventId | None:
-    """The power levels event that an event cites, if any. Raises MissingEvent."""
+    """Returns the power levels event that an event cites, if any. Raises MissingEvent."""
     cited = event(event_id).auth_events
     return next((parent for parent in cited if is_power_levels(event(parent))), None)
 
 
 def mainline_of(power_levels: EventId | None, event: LoadEvent) -> tuple[EventId, ...]:
-    """A power levels event, the one that it cites, and so on back. Raises MissingEvent."""
+    """Returns a power levels event, the one that it cites, and so on. Raises MissingEvent."""
     mainline: dict[EventId, None] = {}
     while power_levels is not None and power_levels not in mainline:
         mainline[power_levels] = None
@@ -42,37 +43,37 @@ def mainline_of(power_levels: EventId | None, event: LoadEvent) -> tuple[EventId
 
 
 class _Step(msgspec.Struct, frozen=True, gc=False):
-    """A power levels event on its mainline; None stands for what is below the first."""
+    """A power levels event on its mainline; None stands for the end below the first."""
 
     height: int
     before: EventId | None
-    """The one that it cites."""
+    """The power levels event that it cites."""
     far: EventId | None
-    """One further back. As the distances double where they can, any height is reached in a number
-    of steps that grows with the logarithm of the mainline."""
+    """An event further back. The distances double where they can, so that the number of steps to
+    any height grows with the logarithm of the mainline's length."""
 
 
 _GROUND = _Step(0, None, None)
 
 
 class Mainlines:
-    """The mainlines of one room's power levels, worked out when first asked for, and kept."""
+    """The mainlines of one room's power levels, computed on the first query and kept."""
 
     def __init__(self) -> None:
         self._steps: dict[EventId | None, _Step] = {None: _GROUND}
         self._circular: set[EventId] = set()
 
     def __len__(self) -> int:
-        """How many power levels events it knows."""
+        """Returns the number of known power levels events."""
         return len(self._steps) - 1 + len(self._circular)
 
     def position(
         self, event_id: EventId, power_levels: EventId | None, event: LoadEvent
     ) -> int | None:
-        """Definition "Mainline position": of an event, on the mainline of `power_levels`.
+        """Returns an event's position on the mainline of `power_levels`; None for infinity.
 
-        The index of the first power levels event there that is met going back from the event,
-        itself not included; None for infinity. Raises MissingEvent.
+        It is the index of the first event of the mainline on the way back from the event, which
+        itself doesn't count. Spec: definition "Mainline position". Raises MissingEvent.
         """
         nearest = levels_cited(event_id, event)
         if not (self._knows(nearest, event) and self._knows(power_levels, event)):
@@ -83,7 +84,7 @@ class Mainlines:
         return self._steps[power_levels].height - self._steps[meeting].height
 
     def _knows(self, power_levels: EventId | None, event: LoadEvent) -> bool:
-        """Gives an event and those below it their heights; False if it leads into a cycle."""
+        """Assigns heights to an event and those below it; False if it leads into a cycle."""
         new: dict[EventId, None] = {}
         below = power_levels
         while below is not None and below not in self._steps:
@@ -105,19 +106,19 @@ class Mainlines:
         return _Step(below.height + 1, before, far.far if is_even else before)
 
     def _meeting(self, one: EventId | None, other: EventId | None) -> EventId | None:
-        """The highest event that two mainlines share."""
+        """Returns the highest event that two mainlines share."""
         steps = self._steps
         height = min(steps[one].height, steps[other].height)
         one, other = self._down(one, height), self._down(other, height)
         while one != other:
-            # From one height far steps lead to one height.
+            # Far steps from the same height lead to the same height.
             are_apart = steps[one].far != steps[other].far
             one = steps[one].far if are_apart else steps[one].before
             other = steps[other].far if are_apart else steps[other].before
         return one
 
     def _down(self, event_id: EventId | None, height: int) -> EventId | None:
-        """What a mainline has at a height."""
+        """Returns the event of a mainline at a height."""
         steps = self._steps
         while steps[event_id].height > height:
             step = steps[event_id]

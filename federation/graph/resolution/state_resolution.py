@@ -5,15 +5,15 @@ Rules:
 1. Pure: the result follows from the states and the events alone, whatever their order.
 2. Each step of the specification's algorithm is one function, named by its number. v2.1 differs in
    two places: it starts from an empty map, and adds the conflicted state subgraph.
-3. What isn't loaded raises MissingEvent; nothing is guessed.
-4. Cost follows what the states disagree on, not the size of the room (`conflicts`, rule 1), nor,
-   with chains that are kept (`auth_chains`), its age.
-5. The *auth sets* that the auth difference compares hold the state events themselves beside their
-   chains, as the most widely deployed server has it; the text, read to the letter, leaves them
-   out. The two differ in whether an unconflicted state event that only some chains hold is
-   replayed too, which changes the result of about 1 in 250 small random rooms full of conflicts.
-   Rooms must agree with what is deployed; and the chains of unconflicted state need no walk in
-   all but rare cases.
+3. An event that isn't loaded raises MissingEvent; nothing is guessed.
+4. The cost grows with the conflicts between the states, not with the size of the room (`conflicts`,
+   rule 1), nor with its age if the chains are kept (`auth_chains`).
+5. The *auth sets* that the auth difference compares contain the state events beside their chains,
+   as in the most widely deployed server; the specification, read literally, leaves them out. The
+   two differ in whether an unconflicted state event that only some chains contain is replayed,
+   which changes the result of about 1 in 250 small random rooms full of conflicts. Servers of a
+   room must agree, so the deployed reading decides. It also saves the walk over the chains of
+   unconflicted state in all but rare cases.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def resolve(
     reached: Reached | None = None,
     chains: AuthChains | None = None,
 ) -> StateMap:
-    """The resolution of several whole states of one room; looks at every key of each.
+    """Resolves several whole states of one room; reads every key of each.
 
     *Preconditions:* at least one state; the events are valid ones of one room. Raises MissingEvent
     (with all that are known to be missing) when `event` does: load those with their auth chains
     and call again. `reached` answers from an index which events are in chains of unconflicted
-    state (see `chains.Citations`); without it these chains are walked, in the rare case that the
-    answer matters. `chains` are the room's auth chains as far as earlier calls worked them out;
-    without them they are worked out anew.
+    state (see `chains.Citations`); without it these chains are walked in the rare case that the
+    answer matters. `chains` are the room's auth chains as earlier calls computed them; without
+    them they are computed anew.
     """
     assert state_sets, "there is no state to resolve"
     first = state_sets[0]
@@ -97,13 +97,13 @@ def resolve_deltas(
     reached: Reached | None = None,
     chains: AuthChains | None = None,
 ) -> StateDelta:
-    """The resolution of states given as changes of a base, as a change of that base.
+    """Resolves states given as changes of a base; returns the result as a change of that base.
 
     Each state is `base` with the entries of one delta replaced (None: removed); `base` may be any
     state that makes the deltas short: a common ancestor, or one of the states with an empty
     delta. Only `base.get` is used, unless `reached` is missing and matters. The result has the
-    keys whose event is another than the base's. Otherwise as `resolve`; time grows with the
-    deltas, and with what `chains` don't know yet of the auth chains of their events.
+    keys whose event differs from the base's. Otherwise as `resolve`; the time grows with the
+    deltas, and with the part of their events' auth chains that `chains` doesn't know yet.
     """
     steps = resolve_steps(
         version,
@@ -133,7 +133,7 @@ def resolve_steps(
     reached: Reached | None = None,
     chains: AuthChains | None = None,
 ) -> Resolution:
-    """As `resolve_deltas`, with each step and the rule that decided it."""
+    """Resolves as `resolve_deltas` does; returns each step and the rule that decided it."""
     is_v1 = version.state_resolution == "v1"
     conflict = split(base, deltas, absence_conflicts=not is_v1)
     if not conflict.by_key:
@@ -153,7 +153,7 @@ def _resolve_v2(
     chains: AuthChains,
     reached: Reached | None,
 ) -> Resolution:
-    """The algorithm of v2 and v2.1 from its definitions to step 5."""
+    """Runs the algorithm of v2 and v2.1, from its definitions to step 5."""
     full = full_conflicted_set(version, conflict, replay.event, chains, reached)
     power_events = step_1_order_power_events(full.events, replay, chains)
     power_steps = step_2_check_power_events(version, power_events, conflict, replay)
@@ -178,7 +178,8 @@ def _resolve_v2(
 
 
 def is_power_event(event: Event) -> bool:
-    """Might it remove someone's ability to do something? (Definition "Power events".)"""
+    """Returns whether the event might remove a user's ability to act in the room: power levels,
+    join rules, a kick or a ban (definition "Power events")."""
     if event.state_key is None:
         return False
     if event.type in (event_types.POWER_LEVELS, event_types.JOIN_RULES):
@@ -188,7 +189,7 @@ def is_power_event(event: Event) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FullConflictedSet:
-    """The full conflicted set, and what it is the union of beside the conflicted state set."""
+    """The full conflicted set, and two of its parts; the third is the conflicted state set."""
 
     events: set[EventId]
     auth_difference: set[EventId]
@@ -202,14 +203,15 @@ def full_conflicted_set(
     chains: AuthChains,
     reached: Reached | None,
 ) -> FullConflictedSet:
-    """Definition "Full conflicted set", of v2, and with the subgraph of v2.1."""
+    """Returns the conflicted events, the auth difference and, in v2.1, the conflicted state
+    subgraph (definition "Full conflicted set")."""
     conflicted: set[EventId] = set().union(*conflict.sets)
     load_all(conflicted, event)
     difference = auth_difference(conflict, event, chains, reached)
     is_v2_1 = version.state_resolution == "v2.1"
     subgraph = conflicted_subgraph(conflicted, event, chains) if is_v2_1 else set()
     full = FullConflictedSet(conflicted | difference | subgraph, difference, subgraph)
-    # All that the steps look at of these, so that it is missed at once.
+    # Loads all that the steps read of these, so that one MissingEvent names everything.
     loaded = load_all(full.events, event)
     load_all({parent for found in loaded.values() for parent in found.auth_events}, event)
     return full
@@ -218,11 +220,11 @@ def full_conflicted_set(
 def auth_difference(
     conflict: Conflict, event: LoadEvent, chains: AuthChains, reached: Reached | None
 ) -> set[EventId]:
-    """Definition "Auth difference", beside the conflicted events: what is in some states' auth
-    sets (rule 5), but not in all.
+    """Returns the events that are in the auth sets (rule 5) of some states, but not of all,
+    without the conflicted events (definition "Auth difference").
 
-    An event on which all states agree is in all sets, with its chain. So the chains of such
-    matter only to what the conflicted events leave over.
+    An event on which all states agree is in all sets, with its chain. So such chains matter only
+    to candidates that are in no chain of all conflicted sets.
     """
     sets = conflict.sets
     differing = chains.differing(sets, event).difference(*sets)
@@ -235,12 +237,13 @@ def auth_difference(
 def conflicted_subgraph(
     conflicted: set[EventId], event: LoadEvent, chains: AuthChains
 ) -> set[EventId]:
-    """Definition "Conflicted state subgraph" (room version 12)."""
+    """Returns the events on a path of auth events between two conflicted events, inclusive
+    (room version 12, definition "Conflicted state subgraph")."""
     return chains.between(conflicted, event)
 
 
 class Replay:
-    """The iterative auth checks: a state, and events applied to it one after another."""
+    """The iterative auth checks: events are applied to a state one after another."""
 
     def __init__(self, version: RoomVersion, event: LoadEvent, is_rejected: IsRejected) -> None:
         self.start: StateMap = {}
@@ -252,11 +255,11 @@ class Replay:
         self._levels: dict[EventId, Level] = {}
 
     def get(self, key: StateKey) -> EventId | None:
-        """The event of the replayed state under a key."""
+        """Returns the event of the replayed state under a key."""
         return self.applied.get(key) or self.start.get(key)
 
     def _own_auth_events(self, event: Event) -> dict[StateKey, Event]:
-        """The event's auth events that weren't rejected, by key."""
+        """Returns the event's auth events that weren't rejected, by key."""
         cited: Iterable[EventId] = event.auth_events
         implied = create_event_id(event.room_id, self._version)
         if implied is not None and event.type != event_types.CREATE:
@@ -269,7 +272,7 @@ class Replay:
         }
 
     def lookup_for(self, event: Event) -> Lookup:
-        """The replayed state, filled up with the event's own auth events."""
+        """Returns the replayed state, completed by the event's own auth events."""
         own = self._own_auth_events(event)
 
         def lookup(key: StateKey) -> Event | None:
@@ -279,7 +282,8 @@ class Replay:
         return lookup
 
     def apply(self, event_ids: Iterable[EventId]) -> tuple[Step, ...]:
-        """Definition "Iterative auth checks": apply what the auth rules allow, in this order."""
+        """Applies in this order the events that the auth rules allow, each by the state that the
+        earlier ones led to (definition "Iterative auth checks")."""
         steps = []
         for event_id in event_ids:
             event = self.event(event_id)
@@ -291,7 +295,7 @@ class Replay:
         return tuple(steps)
 
     def level_of(self, event_id: EventId) -> Level:
-        """The sender's power "when looking at their respective `auth_events`"."""
+        """Returns the sender's power level by the event's own auth events, not by the state."""
         level = self._levels.get(event_id)
         if level is None:
             level = self._levels[event_id] = self._sender_level(self.event(event_id))
@@ -304,9 +308,9 @@ class Replay:
             own.get(event_types.POWER_LEVELS_KEY),
         )
         if create is None:
-            # Without a create event there are no creators: such levels must not be kept for others.
+            # Levels without a create event lack the creators, so they must not be cached.
             return PowerLevels(None, power_levels, self._version).user(event.sender)
-        # Without power levels it is the create event that gives them, and there may be several.
+        # Without power levels the levels follow from the create event; there may be several.
         event_id = (power_levels or create).event_id
         levels = self._parsed.get(event_id)
         if levels is None:
@@ -320,8 +324,11 @@ class Replay:
 def step_1_order_power_events(
     full: set[EventId], replay: Replay, chains: AuthChains
 ) -> list[EventId]:
-    """Step 1: the power events of the full conflicted set and what of it is in their auth chains,
-    in the reverse topological power ordering."""
+    """Step 1: sorts the power events, and those of the full conflicted set in their auth chains,
+    so that each follows its auth events (reverse topological power ordering).
+
+    Ties: the greater power of the sender first, then the earlier time, then the smaller ID.
+    """
     event = replay.event
     selected = {event_id for event_id in full if is_power_event(event(event_id))}
     if not selected:
@@ -341,15 +348,14 @@ def step_1_order_power_events(
 def step_2_check_power_events(
     version: RoomVersion, power_events: Sequence[EventId], conflict: Conflict, replay: Replay
 ) -> tuple[Step, ...]:
-    """Step 2: the iterative auth checks on those, from the unconflicted state map (v2) or from an
-    empty one (v2.1)."""
+    """Step 2: applies the allowed ones to the unconflicted state (v2) or an empty state (v2.1)."""
     replay.start = {} if version.state_resolution == "v2.1" else conflict.unconflicted
     return replay.apply(power_events)
 
 
 @dataclass(frozen=True, slots=True)
 class MainlineOrdering:
-    """Events in the mainline ordering based on a power levels event, with their positions."""
+    """Events in the mainline ordering of a power levels event, with their positions."""
 
     ordered: list[EventId]
     power_levels: EventId | None
@@ -359,8 +365,8 @@ class MainlineOrdering:
 def step_3_order_others(
     event_ids: Iterable[EventId], replay: Replay, mainlines: Mainlines
 ) -> MainlineOrdering:
-    """Step 3: the remaining events, in the mainline ordering based on the power levels of the
-    partially resolved state: from what is based on the earliest to what is based on the latest."""
+    """Step 3: sorts the remaining events by the mainline of the power levels that step 2 led to:
+    events under early power levels first, then by time, then by ID (mainline ordering)."""
     event, power_levels = replay.event, replay.get(event_types.POWER_LEVELS_KEY)
     positions = {
         event_id: mainlines.position(event_id, power_levels, event) for event_id in event_ids
@@ -375,12 +381,12 @@ def step_3_order_others(
 
 
 def step_4_check_others(ordered: Iterable[EventId], replay: Replay) -> tuple[Step, ...]:
-    """Step 4: the iterative auth checks on those, on the partially resolved state."""
+    """Step 4: applies the allowed ones to the state that step 2 led to."""
     return replay.apply(ordered)
 
 
 def step_5_put_back_unconflicted(replay: Replay, conflict: Conflict) -> StateMap:
-    """Step 5: where the unconflicted state map has an event, that one stays; what is left of the
-    replay beside it."""
+    """Step 5: restores the unconflicted state over the replayed one; returns the part of the
+    replay that remains beside it."""
     unconflicted = conflict.unconflicted
     return {key: found for key, found in replay.applied.items() if unconflicted.get(key) is None}

@@ -2,11 +2,11 @@
 
 Rules:
 1. One pass for each kind of event that the auth rules read, then one for all others. The passes
-   stand in the text's order; each sees the results of those before it.
-2. A pass is made key by key, and no key of a pass sees another's result: so the outcome doesn't
-   depend on the order of keys, of which the text says nothing.
-3. Where no candidate is allowed, the text says nothing either; the last one tried is taken (the
-   lowest depth), as in servers that are deployed: rooms must agree with those.
+   have the specification's order; each uses the results of those before it.
+2. A pass decides each key without the results of its other keys, so that the outcome doesn't
+   depend on the order of keys, which the specification leaves open.
+3. Where no candidate is allowed, which the specification leaves open too, the last one tried is
+   taken (the lowest depth), as in deployed servers: servers of a room must agree.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POWER_LEVELS_PASS, JOIN_RULES_PASS, MEMBERS_PASS, OTHERS_PASS = 1, 2, 3, 4
 
 
 def pass_of(key: StateKey) -> int:
-    """The pass in which conflicts under a key are resolved, in the text's order."""
+    """Returns the pass that resolves conflicts under a key, in the specification's order."""
     if key == event_types.POWER_LEVELS_KEY:
         return POWER_LEVELS_PASS
     if key[0] == event_types.JOIN_RULES:
@@ -42,7 +42,7 @@ def pass_of(key: StateKey) -> int:
 
 
 def resolve_v1(version: RoomVersion, conflict: Conflict, event: LoadEvent) -> Resolution:
-    """Resolves what the states disagree on. Raises MissingEvent."""
+    """Resolves the conflicts between the states. Raises MissingEvent."""
     load_all(_candidates(conflict), event)
     resolved: dict[StateKey, EventId] = {}
     choices: list[Choice] = []
@@ -66,7 +66,7 @@ def _candidates(conflict: Conflict) -> set[EventId]:
 
 
 def _digest(event: Event) -> int:
-    """`sha1(event_id)`, as a number. No secret hangs on it."""
+    """Returns `sha1(event_id)` as a number; the hash only orders events and protects nothing."""
     digest = sha1(event.event_id.encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest, "big")
 
@@ -85,7 +85,8 @@ def _auth_state(version: RoomVersion, state: StateMap, load: LoadEvent) -> AuthS
 def _choose_by_replay(
     version: RoomVersion, key: StateKey, events: Iterable[Event], given: _State
 ) -> Choice:
-    """Passes 1 to 3: from the lowest depth up, as long as each is allowed by the one before."""
+    """Passes 1 to 3: chooses the last event, by rising depth, up to which each is allowed by the
+    one before."""
     state, load = given
     ordered = sorted(events, key=lambda event: (event.depth, -_digest(event)))
     chosen = ordered[0]
@@ -103,7 +104,7 @@ def _choose_by_replay(
 def _choose_highest(
     version: RoomVersion, key: StateKey, events: Iterable[Event], given: _State
 ) -> Choice:
-    """Pass 4: the highest depth that is allowed; of several the lowest hash."""
+    """Pass 4: chooses the allowed event of the highest depth; of several, the lowest hash."""
     state, load = given
     auth_state = _auth_state(version, state, load)
     tried: list[Step] = []

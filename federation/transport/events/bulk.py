@@ -4,7 +4,7 @@ Rules:
 1. Each PDU of an answer is decoded and parsed by itself, in a thread (`answers`).
 2. One thread reads, all cores verify; not more, since each thread that waits for the interpreter
    holds up the loop a little.
-3. What is malformed, or of another room, is left out; the rest counts.
+3. Malformed events and those of other rooms are left out; the others count.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ async def in_threads(
     *,
     threads: int = 1,
 ) -> list[_R]:
-    """What `work` makes of batches of the items, in order; few items are done at once, here.
+    """Returns what `work` makes of batches of the items, in order; few items are done at once,
+    here.
 
     `threads`: more than one helps only where `work` gives up the interpreter's lock. `executor`:
     None is asyncio's own thread pool."""
@@ -74,7 +75,7 @@ async def in_threads(
 
 
 async def in_a_thread(size: int, work: Callable[..., _R], *given: Any) -> _R:
-    """What `work` makes of what is given, which are so many items: few are done at once, here."""
+    """Returns the result of `work` on the given number of items; few items need no thread."""
     if size <= EVENTS_PER_BATCH:
         return work(*given)
     return await asyncio.to_thread(work, *given)
@@ -113,13 +114,13 @@ class EventReader:
             self.required[event.event_id] = signed_requirements(signed)
 
     def events(self, name: str) -> list[Event]:
-        """The events of a list, each once, in order."""
+        """Returns the events of a list, each once, in order."""
         return list(self._found.get(name, {}).values())
 
 
 async def parse_pieces(pieces: Sequence[Piece], room: RoomRef) -> list[Event]:
-    """The valid events among pieces, each once; malformed ones and those of other rooms are left
-    out. In a thread unless they are few, small and flat."""
+    """Returns the valid events among pieces, each once; malformed ones and those of other rooms are
+    left out. In a thread unless they are few, small and flat."""
     is_quick = not any(piece.is_deep for piece in pieces) and (
         sum(len(piece.raw) for piece in pieces) <= PARSED_AT_ONCE_BYTES_MAX
     )
@@ -134,7 +135,7 @@ def _parse_all(pieces: Sequence[Piece], room: RoomRef) -> list[Event]:
 
 
 def parse_piece(piece: Piece, room: RoomRef) -> SignedEvent | None:
-    """The event of a piece; None for what is malformed or of another room."""
+    """Returns the event of a piece; None if it is malformed or of another room."""
     try:
         value = decode_event(piece)
         if not isinstance(value, dict):

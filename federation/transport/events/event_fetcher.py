@@ -1,11 +1,11 @@
-"""Events from other servers: asked for, parsed, verified, checked by their auth events, kept.
+"""Events from other servers: requested, parsed, verified, checked by their auth events, stored.
 
 Rules:
-1. What a server returns counts only if it is of the room and version that was asked for, has
-   the ID that was asked for, and is signed as it must be. Anything else is left out.
+1. A returned event counts only if it has the requested room, version and ID, and all required
+   signatures. Anything else is left out.
 2. Every answer is bounded in bytes and in number; there is no recursion.
-3. A server that let us wait is noted (`SlowServers`), until it answers.
-4. What is kept without a place in the room is kept as an outlier, rejected ones marked.
+3. A server that exceeds a time limit is recorded (`SlowServers`) until it answers.
+4. Events without a place in the room are stored as outliers, rejected ones marked.
 
 Spec: server-server API, "Backfilling and retrieving missing events", "Retrieving events",
 "Retrieving event authorisation information".
@@ -85,7 +85,7 @@ class CheckedEvents:
 
 
 class EventFetcher:
-    """Questions about events, and the checks of what comes back."""
+    """Requests for events, and the checks of the answers."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class EventFetcher:
         self._signatures, self._slow = signatures, SlowServers(clock)
 
     def is_slow(self, server: ServerName) -> bool:
-        """Did the server let us wait lately?"""
+        """Returns whether the server answered slowly of late."""
         return self._slow.is_slow(server)
 
     # --- asking -----------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ class EventFetcher:
     async def fetch_event(
         self, server: ServerName, event_id: EventId, room: RoomRef
     ) -> Event | None:
-        """One event by its ID; None when the server doesn't give it. Raises FederationError when
-        the server is down."""
+        """Fetches one event by its ID; None when the server doesn't give it. Raises FederationError
+        when the server is down."""
         target = build_target(f"{_V1}/event", event_id)
         request = ServerRequest(server, "GET", target, None, _EVENT_BOUNDS)
         try:
@@ -124,7 +124,8 @@ class EventFetcher:
     async def fetch_events(
         self, server: ServerName, event_ids: Collection[EventId], room: RoomRef
     ) -> list[Event]:
-        """Several events, one request each, a few at once; stops when the server is down."""
+        """Fetches several events, one request each, a few at once; stops when the server is
+        down."""
         slots = asyncio.Semaphore(SINGLE_EVENT_FETCHES_AT_ONCE)
 
         async def fetch(event_id: EventId) -> Event | None:
@@ -155,7 +156,7 @@ class EventFetcher:
             await self.keep_outliers(list(found.values()))
 
     async def missing_auth_events(self, events: Collection[Event]) -> set[EventId]:
-        """What the events cite as authorisation and isn't stored."""
+        """Returns the auth events that the events cite and that aren't stored."""
         cited = {auth for event in events for auth in needed_auth_events(event)}
         stored: dict[EventId, StoredEvent] = await self._store.load_events(cited)
         return cited - stored.keys()
@@ -163,7 +164,7 @@ class EventFetcher:
     async def fetch_auth_chain(
         self, server: ServerName, event_id: EventId, room: RoomRef
     ) -> list[Event]:
-        """The auth chain of an event, unchecked. Raises FederationError."""
+        """Fetches the auth chain of an event, unchecked. Raises FederationError."""
         target = build_target(f"{_V1}/event_auth", room.room_id, event_id)
         wanted = Wanted({"auth_chain": AUTH_EVENTS_FETCHED_MAX})
         found = await self._read_events(server, target, room, wanted)
@@ -172,7 +173,8 @@ class EventFetcher:
     async def fetch_list(
         self, request: ServerRequest, name: str, room: RoomRef, most: int
     ) -> list[Event]:
-        """The valid events of a list of at most so many in an answer. Raises FederationError."""
+        """Returns the valid events of a list of at most so many in an answer. Raises
+        FederationError."""
         reader = AnswerReader(Wanted({name: most}))
         await self._client.request_into(request, reader)
         return await parse_pieces(reader.entries(name), room)
@@ -180,7 +182,7 @@ class EventFetcher:
     async def fetch_missing(
         self, server: ServerName, room: RoomRef, content: JsonObject
     ) -> list[Event]:
-        """The events of an answer to get_missing_events. Raises FederationError."""
+        """Returns the events of an answer to get_missing_events. Raises FederationError."""
         target = build_target(f"{_V1}/get_missing_events", room.room_id)
         request = ServerRequest(server, "POST", target, content, _MISSING_BOUNDS)
         with self._timed(server):
@@ -189,7 +191,7 @@ class EventFetcher:
     async def _read_events(
         self, server: ServerName, target: str, room: RoomRef, wanted: Wanted
     ) -> EventReader:
-        """The events of a long answer, parsed as it comes. Raises FederationError."""
+        """Returns the events of a long answer, parsed as it comes. Raises FederationError."""
         found = EventReader(room)
         request = ServerRequest(server, "GET", target, None, _STATE_BOUNDS)
         with self._timed(server):
@@ -198,7 +200,7 @@ class EventFetcher:
 
     @contextmanager
     def _timed(self, server: ServerName) -> Iterator[None]:
-        """Notes whether the server lets us wait."""
+        """Records whether the server answers in time."""
         try:
             yield
         except FederationError as error:
@@ -212,7 +214,7 @@ class EventFetcher:
     async def fetch_state(
         self, server: ServerName, event_id: EventId, room: RoomRef
     ) -> Mapping[StateKey, EventId] | None:
-        """The state before an event by another server's word, its events checked and kept; None
+        """Fetches the unverified state before an event, and checks and stores its events; None
         when the answer isn't complete. Raises FederationError."""
         query = [("event_id", str(event_id))]
         target = build_target(f"{_V1}/state_ids", room.room_id, query=query)
@@ -242,8 +244,8 @@ class EventFetcher:
         return await self._state_of(state_ids)
 
     async def _state_of(self, state_ids: Collection[EventId]) -> Mapping[StateKey, EventId] | None:
-        """The state that stored events make; None without a create event, or with two for a key.
-        Rejected events aren't in a state, nor are those that failed their checks."""
+        """Returns the state that stored events make; None without a create event, or with two for a
+        key. Rejected events aren't in a state, nor are those that failed their checks."""
         stored = await self._store.load_events(state_ids)
         state: dict[StateKey, EventId] = {}
         for event_id, known in stored.items():
@@ -287,7 +289,7 @@ class EventFetcher:
 
 
 def _cited_outside(events: Sequence[Event], signers: Mapping[EventId, Signers]) -> set[EventId]:
-    """What signed events cite as authorisation and isn't among them."""
+    """Returns the auth events that the events cite and that aren't among them."""
     signed = {
         one.event_id: one for one in events if not isinstance(signers[one.event_id], DropReason)
     }
@@ -299,7 +301,7 @@ def _checked(
     signers: Mapping[EventId, Signers],
     stored: Mapping[EventId, StoredEvent],
 ) -> CheckedEvents:
-    """The verdicts on events, with those that they cite."""
+    """Returns the verdicts on events, with those that they cite."""
     signed = [one for one in events if not isinstance(signers[one.event_id], DropReason)]
     known = {one: KnownEvent(found.event, found.rejected) for one, found in stored.items()}
 

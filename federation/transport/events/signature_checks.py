@@ -1,10 +1,10 @@
-"""Are events signed by whom they must be? One by one, or many in a thread pool.
+"""Checks that the required servers signed events: one by one, or many in a thread pool.
 
 Rules:
-1. What must be verified, and what an outcome means, `graph.admission` says; here are the keys and
-   the threads.
-2. Keys are fetched only for servers none of whose keys is at hand; for many events all at once.
-   Where they are a state on one server's word, that is asked for what can't be had otherwise.
+1. `graph.admission` decides which signatures to verify and what a result means; this module
+   provides the keys and the threads.
+2. Keys are fetched only for servers without any known key; for many events all at once. If the
+   events are unverified state, the server that gave it is asked for keys that no other source has.
 3. Bulk is split into batches for threads (`bulk`): libsodium works without the interpreter's lock.
    An event that was just parsed isn't read again.
 
@@ -52,7 +52,7 @@ class SignatureChecker:
         self._keyring, self._executor = keyring, executor
 
     def keys_at_hand(self, need: NeedKeys) -> Keys:
-        """Those keys that are in memory. From any thread."""
+        """Returns those keys that are in memory. From any thread."""
         found = {}
         for server, key_ids in need.servers.items():
             for key_id in key_ids:
@@ -80,7 +80,8 @@ class SignatureChecker:
         return keys
 
     async def read(self, event: Event) -> SignatureRequirements:
-        """What has to be verified of an event; one that is nested deeply is read in a thread."""
+        """Returns what has to be verified of an event; one that is nested deeply is read in a
+        thread."""
         if is_deep(event.raw, NESTING_MAX):
             return await asyncio.to_thread(signature_requirements, event)
         return signature_requirements(event)
@@ -91,7 +92,7 @@ class SignatureChecker:
         return verify_signatures(requirements, await self.fetch_keys(requirements.need()))
 
     async def check_signer(self, event: Event, server: ServerName) -> DropReason | None:
-        """Is a signature of `server`, which need not be a required one, on the event and valid?"""
+        """Returns whether the event has a valid signature of `server`, required or not."""
         made = {
             key_id: text
             for key_id, text in signatures_of(event).get(server, {}).items()
@@ -112,8 +113,8 @@ class SignatureChecker:
     ) -> dict[EventId, Signers]:
         """As `check`, for many: keys are fetched for all at once, batches run in threads.
         `required`: what is to be verified of those of which it is known (`signed_requirements`).
-        `giver`: the server whose word the events are anyway. It is asked for keys that can't be
-        had otherwise, and these count here alone."""
+        `giver`: the server that gave the events as unverified state. It is asked for keys that no
+        other source has, and these count here alone."""
         size, known = len(events), required or {}
         by_id = await in_a_thread(size, _distinct, events)
         unread = await in_a_thread(size, _unread, by_id, known)
@@ -148,7 +149,7 @@ class SignatureChecker:
         return [one for need in needs for one in _lacking(need, self.keys_at_hand(need))]
 
     def _keys(self, need: NeedKeys, given: _Given) -> Keys:
-        """Those keys that are in memory, and those that the events' giver told."""
+        """Returns those keys that are in memory, and those that the events' giver told."""
         keys = dict(self.keys_at_hand(need))
         for server, key_ids in need.servers.items() if given else ():
             for key_id in key_ids:
@@ -174,7 +175,7 @@ def _in_order(
     unread: Sequence[Event],
     read: Sequence[SignatureRequirements],
 ) -> list[SignatureRequirements]:
-    """What is to be verified of each event, in their order."""
+    """Returns the required signatures of each event, in order."""
     rest = {event.event_id: one for event, one in zip(unread, read, strict=True)}
     return [known.get(event_id) or rest[event_id] for event_id in events]
 
@@ -190,7 +191,7 @@ def _read_requirements(events: Sequence[Event]) -> list[SignatureRequirements]:
 
 
 def _lacking(need: NeedKeys, keys: Keys) -> list[KeyWanted]:
-    """The keys of those servers of which none is at hand."""
+    """Returns the keys of those servers of which none is at hand."""
     return [
         KeyWanted(server, key_id, need.valid_at_ms)
         for server, key_ids in need.servers.items()

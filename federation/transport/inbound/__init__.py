@@ -1,1 +1,1 @@
-"""What comes from other servers: transactions, their PDUs and EDUs, and what these lack."""
+"""Data from other servers: transactions, their PDUs and EDUs, and missing events."""

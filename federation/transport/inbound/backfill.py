@@ -1,11 +1,11 @@
-"""History from before what is known here, fetched when somebody pages back that far.
+"""Older history, fetched when a client pages back beyond the known events.
 
 Rules:
-1. Only ancestors of the events that were asked about count, each signed as it must be; what isn't
-   is left out. What its auth events don't allow is handed on as rejected.
-2. The state before an open end (an event with a parent that is neither here nor in the answer) is
-   the word of the server that was asked; its events are kept first.
-3. Servers are asked in turn until one brings something; the number asked for is bounded.
+1. Only ancestors of the requested events count, each with all required signatures. An event that
+   its auth events don't allow is handed on as rejected.
+2. The state before an open end (an event with a parent that is neither stored nor in the answer)
+   is unverified state from the asked server; its events are stored first.
+3. Servers are asked in turn until one returns new events; the number of events is bounded.
 
 Spec: server-server API, "Backfilling and retrieving missing events".
 """
@@ -90,8 +90,8 @@ class Backfiller:
     async def _states(
         self, server: ServerName, room: RoomRef, events: Sequence[Event]
     ) -> dict[EventId, Mapping[StateKey, EventId]] | None:
-        """The states before the open ends, those of the oldest; None where the server doesn't tell
-        the first of them."""
+        """Returns the states before the open ends, those of the oldest; None where the server
+        doesn't tell the first of them."""
         inside = {event.event_id for event in events}
         outside = {parent for event in events for parent in event.prev_events} - inside
         known = await self._store.load_events(outside)
@@ -104,7 +104,7 @@ class Backfiller:
             except FederationError:
                 if not states:
                     raise
-                break  # the writer makes do with what is there
+                break  # the writer works with the states that are known
             if state is not None:
                 states[event.event_id] = state
             elif not states:
@@ -114,7 +114,8 @@ class Backfiller:
     async def _ancestors(
         self, event_ids: Sequence[EventId], given: Sequence[Event]
     ) -> dict[EventId, Event]:
-        """Those of the given events from which `event_ids` descend and that have no place here."""
+        """Returns those of the given events from which `event_ids` descend and that have no place
+        here."""
         known = await self._store.load_events([*event_ids, *(one.event_id for one in given)])
         placed = {one for one, found in known.items() if not found.outlier}
         parents = {p for one in event_ids if one in known for p in known[one].event.prev_events}
@@ -125,8 +126,8 @@ class Backfiller:
     async def _usable(
         self, server: ServerName, room: RoomRef, events: Mapping[EventId, Event]
     ) -> tuple[list[Event], frozenset[EventId]]:
-        """The events that are signed as they must be, parents first; which of them their auth
-        events don't allow."""
+        """Returns the events that are signed as they must be, parents first; which of them their
+        auth events don't allow."""
         for _ in range(_AUTH_CHAINS_FETCHED_MAX):
             lacking = await self._lacks_auth_events(events)
             if lacking is None:
@@ -141,7 +142,8 @@ class Backfiller:
         return [passed[event_id] for event_id in order], rejected
 
     async def _lacks_auth_events(self, events: Mapping[EventId, Event]) -> EventId | None:
-        """The newest event some of whose auth events are neither stored nor among `events`."""
+        """Returns the newest event some of whose auth events are neither stored nor among
+        `events`."""
         cited = {auth for event in events.values() for auth in needed_auth_events(event)}
         missing = cited - events.keys() - (await self._store.load_events(cited)).keys()
         lacking = [one for one in events.values() if missing & needed_auth_events(one)]

@@ -1,4 +1,4 @@
-"""Received events that can't be decided yet: kept durably, and tried until they can.
+"""Received events that can't be decided yet: stored durably, and tried until they can.
 
 Rules:
 1. Budgets are per origin and per room. Past them a transaction is refused with 429 and comes again
@@ -61,7 +61,7 @@ class InboxPorts:
 
 
 class Backlog:
-    """All that waits. `start` takes up what waited at the last stop."""
+    """All waiting events. `start` resumes those of the last run."""
 
     def __init__(self, ports: InboxPorts, filler: GapFiller) -> None:
         self._store, self._waiting, self._filler = ports.store, ports.waiting, filler
@@ -80,7 +80,7 @@ class Backlog:
             self._enter(one.room_id, one.event_id, one.origin)
 
     def on_server_seen(self, server: ServerName) -> None:
-        """A server is up again: what it sent may be decided with its help."""
+        """Reacts to a server that is up again: it may help to decide its events."""
         for lane in self._lanes.get(server, {}).values():
             lane.hurry(self._clock.monotonic_s())
             lane.wakeup.set()
@@ -126,7 +126,7 @@ class Backlog:
         lane.wakeup.set()
 
     def _forget(self, room_id: RoomId, event_id: EventId) -> None:
-        """The event waits no longer."""
+        """Forgets an event that waits no longer."""
         kept = self._kept.get(room_id, {})
         origins = kept.pop(event_id, [])
         if origins:
@@ -146,7 +146,7 @@ class Backlog:
         self._spawn(f"inbox {room_id} {origin}", lambda: self._work(origin, room_id))
 
     async def _work(self, origin: ServerName, room_id: RoomId) -> None:
-        """Works a lane off; ends when it is empty."""
+        """Drains a lane; ends when it is empty."""
         lane = self._lanes[origin][room_id]
         while (first := lane.first()) is not None:
             due_s, event_id = first
@@ -165,7 +165,7 @@ class Backlog:
 
     @asynccontextmanager
     async def _slot(self, origin: ServerName) -> AsyncIterator[None]:
-        """One of the rooms of an origin that are worked on at once."""
+        """Holds one of the slots for rooms of an origin that are worked on at once."""
         slots = self._slots.setdefault(
             origin, asyncio.Semaphore(INBOX_ROOMS_AT_ONCE_PER_ORIGIN_MAX)
         )
@@ -224,5 +224,5 @@ class Backlog:
 
 
 def too_much(detail: str) -> Refused:
-    """What an origin is told that sends more than waits for it here already."""
+    """Returns the refusal for an origin with too many waiting events."""
     return Refused(429, "M_LIMIT_EXCEEDED", detail, {"retry_after_ms": 5_000})

@@ -43,7 +43,7 @@ class NotForUs(Exception):
 
 
 class Departures:
-    """Takes such events in."""
+    """Receives such events."""
 
     def __init__(
         self, name: ServerName, outside: OutsideRooms, signatures: SignatureChecker
@@ -66,7 +66,7 @@ class Departures:
         return event.event_id
 
     def _user(self, pdu: JsonObject) -> UserId:
-        """The user of ours that a member event is about."""
+        """Returns the user of ours that a member event is about."""
         try:
             user_id = parse_user_id(str(pdu.get("state_key")))
         except InvalidIdentifier:

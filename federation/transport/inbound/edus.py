@@ -1,8 +1,8 @@
 """Received EDUs: parsed, bounded, cleaned of what their origin may not say, handed to the sink.
 
 Rules:
-1. An origin speaks only for its own users; the rest of an EDU counts, the foreign part is dropped.
-2. What belongs to a room is dropped where the room's server ACL denies the origin.
+1. An origin speaks only for its own users; parts about others are dropped, the rest counts.
+2. EDUs of a room are dropped where the room's server ACL denies the origin.
 3. A malformed, oversized or unknown EDU is ignored, alone; the others go on. What the sink raises
    is passed on: the transaction fails and the origin sends it again.
 4. EDUs about devices don't depend on the events of their transaction, but events may depend on
@@ -171,8 +171,8 @@ class EduReceiver:
 
 
 def before_events(edus: Sequence[_Edu]) -> tuple[Sequence[_Edu], Sequence[_Edu]]:
-    """The EDUs of a transaction that are handled before its events, and those that are handled
-    after them, such as receipts: they may refer to these events."""
+    """Returns the EDUs of a transaction that are handled before its events, and those that are
+    handled after them, such as receipts: they may refer to these events."""
     first = [edu for edu in edus if _edu_type(edu) in _ABOUT_DEVICES]
     return first, [edu for edu in edus if _edu_type(edu) not in _ABOUT_DEVICES]
 
@@ -221,7 +221,7 @@ def _room(value: object) -> RoomId:
 
 
 def _user_of(server: ServerName, value: object) -> UserId:
-    """The user ID, which must be of `server`."""
+    """Returns the user ID, which must be of `server`."""
     user_id = parse_user_id(_text(value, "user_id", IDENTIFIER_BYTES_MAX))
     if server_of(user_id) != server:
         raise InvalidEdu("a user of another server")

@@ -1,18 +1,19 @@
 """Decides received events: answers the needs of `admit` from the store, then from other servers.
 
 Rules:
-1. What is at hand decides at once, without the network (`judge_at_hand`).
-2. Otherwise a work-list, without recursion. First the gap is asked for (get_missing_events, a
-   bounded number of rounds), then single events, then auth chains; what still lacks its parents
-   is judged by the state before it on another server's word, and marked so. The oldest events
-   that came are judged first: it is they whose state is asked for.
-3. Of what a server returns only ancestors of the event that is being decided count, by their own
-   prev_events; an answer that brings none of them ends the asking. What is missing below an event
-   that has a place here is history, which backfill puts where it belongs: it is no news.
-4. Nothing is guessed: what can't be had leaves the event undecided, to be tried again.
-5. A server that let us wait is passed over (`slow_servers`). Who is asked beside the origin and
-   the sender's server changes with each attempt.
-6. What passed all checks but that of the room's policy server is shown to that first.
+1. An event that stored events suffice to decide is decided at once, without the network
+   (`judge_at_hand`).
+2. Otherwise a work-list is used, without recursion. First the gap is requested
+   (get_missing_events, a bounded number of rounds), then single events, then auth chains. An event
+   that still lacks parents is decided by unverified state before it, and marked so. The oldest
+   received events are decided first, since theirs is the state to request.
+3. Only ancestors, by prev_events, of the event to be decided count; an answer without new ones ends
+   the requests. Missing events below one that has a place in the room are history, which backfill
+   fetches.
+4. Nothing is guessed: an event whose needs can't be met stays undecided, and is tried again.
+5. A slow server is skipped (`slow_servers`). The servers that are asked beside the origin and the
+   sender's server change with each attempt.
+6. An event that passed all other checks is sent to the room's policy server before the last one.
 
 Spec: server-server API, "Checks performed on receipt of a PDU", "Backfilling and retrieving missing
 events".
@@ -69,7 +70,7 @@ _V1 = "/_matrix/federation/v1"
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """What the event lacks can't be had now; `detail` is for the log."""
+    """The event lacks events or keys that can't be obtained now; `detail` is for the log."""
 
     detail: str
 
@@ -102,7 +103,7 @@ class GapFiller:
     # --- without the network ----------------------------------------------------------------------
 
     async def judge_at_hand(self, event: Event) -> Verdict:
-        """The verdict by what is stored. Raises NotAtHand where it isn't enough."""
+        """Returns the verdict by stored events. Raises NotAtHand where they don't suffice."""
         required = await self._signatures.read(event)
         verdict = await self._drive(event, admit(event, required=required), None)
         if isinstance(verdict, Waiting):
@@ -174,8 +175,8 @@ class GapFiller:
         return await self._settle_one(event, signers, servers)
 
     async def _servers(self, event: Event, origin: ServerName, attempts: int) -> list[ServerName]:
-        """Whom to ask: the origin, the sender's server, then others in the room, each time
-        different ones; none that is slow."""
+        """Returns the servers to ask: the origin, the sender's server, then others in the room,
+        each time different ones; none that is slow."""
         joined = sorted(await self._store.joined_servers(event.room_id))
         start = attempts * SERVERS_ASKED_MAX % max(1, len(joined))
         ordered = dict.fromkeys([origin, server_of(event.sender), *joined[start:], *joined[:start]])
@@ -185,7 +186,8 @@ class GapFiller:
     async def _settle_one(
         self, event: Event, signers: frozenset[ServerName], servers: Sequence[ServerName]
     ) -> Outcome:
-        """Decides one event whose parents were sought: by the store, else on another's word."""
+        """Decides one event after the search for its parents: by the store, else by unverified
+        state."""
         if not await self._unknown_parents([event]):
             verdict = await self._drive(event, admit(event, verified_servers=signers), None)
             return await self._hand_in(event, verdict, None)
@@ -231,7 +233,7 @@ class GapFiller:
         return AuthState(event.version, by_key.get)
 
     async def _unknown_parents(self, events: Collection[Event]) -> set[EventId]:
-        """The parents of `events` that have no place in the room here."""
+        """Returns the parents of `events` that have no place in the room here."""
         parents = {parent for event in events for parent in event.prev_events}
         return parents - await self._placed(parents)
 
@@ -257,7 +259,7 @@ class GapFiller:
         return not await self._fetcher.missing_auth_events([event])
 
     def _able(self, servers: Sequence[ServerName]) -> Iterator[ServerName]:
-        """Those servers that haven't become slow meanwhile."""
+        """Returns those servers that haven't become slow meanwhile."""
         return (server for server in servers if not self._fetcher.is_slow(server))
 
     # --- parents ----------------------------------------------------------------------------------
@@ -317,8 +319,8 @@ class GapFiller:
                     break
 
     async def _newer(self, events: Sequence[Event], min_depth: int) -> list[Event]:
-        """Those that may belong to a gap: not older than our membership, and without a place here,
-        so that nothing is reached through what is known."""
+        """Returns those that may belong to a gap: not older than our membership, and without a
+        place here, so that nothing is reached through what is known."""
         placed = await self._placed([one.event_id for one in events])
         return [one for one in events if one.depth >= min_depth and one.event_id not in placed]
 
@@ -330,7 +332,7 @@ class GapFiller:
         self, gap: Mapping[EventId, Event], servers: Sequence[ServerName]
     ) -> None:
         """Decides the events of a gap, parents first. One that can't be decided is left out; those
-        after it are then judged on another server's word. A bounded number may need that."""
+        after it are then decided by unverified state, which a bounded number may need."""
         signers = await self._signatures.check_many(list(gap.values()))
         order = topological_order(gap, lambda one: gap[one].prev_events)
         asks_left = GAP_STATES_MAX
@@ -351,7 +353,7 @@ class GapFiller:
 def take_ancestors(
     events: Sequence[Event], missing: Collection[EventId], gap: dict[EventId, Event]
 ) -> bool:
-    """Adds to the gap those events that are reached from what is missing; was there any?"""
+    """Adds to the gap the events reached from missing ones; returns whether there were any."""
     by_id = {event.event_id: event for event in events}
     work = [event_id for event_id in missing if event_id in by_id]
     taken = False

@@ -48,7 +48,7 @@ class _Refusal(Exception):
 
 
 class Inbox:
-    """Receives transactions; `start` takes up what waited at the last stop."""
+    """Receives transactions; `start` resumes the events that waited in the last run."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Inbox:
         by_room.setdefault(room_id, []).append(event)
 
     async def _room_id_of(self, pdu: JsonObject) -> RoomId:
-        """The room of a PDU. Raises _Refusal; Refused while it is joined."""
+        """Returns the room of a PDU. Raises _Refusal; Refused while it is joined."""
         room = pdu.get("room_id")
         try:
             room_id = parse_room_id(room if isinstance(room, str) else "")
@@ -183,7 +183,7 @@ class Inbox:
         return room_id
 
     async def _check_acl(self, origin: ServerName, room_id: RoomId) -> None:
-        """May the origin take part in the room, as far as it is known? Raises _Refusal."""
+        """Checks that the known state lets the origin take part in the room. Raises _Refusal."""
         if not await self._acls.allows(room_id, origin):
             raise _Refusal("denied by the room's server ACL")
 
@@ -227,7 +227,7 @@ class Inbox:
 
 
 def _event_id(pdu: JsonObject, version: RoomVersion) -> str | None:
-    """The ID under which to answer; None when the PDU has none."""
+    """Returns the ID under which to answer; None when the PDU has none."""
     try:
         return event_id_of(pdu, version)
     except (ValueError, KeyError, TypeError, AttributeError):

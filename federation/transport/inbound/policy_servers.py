@@ -1,14 +1,15 @@
 """Asks policy servers to sign events (spec: server-server API, "Policy Servers").
 
 Rules:
-1. What a policy server said of an event, yes or no, is remembered for a while: nobody asks twice.
-2. Each request takes a turn of whoever caused it (`scheduling`): one sender's events don't keep
-   others' from being asked about. A policy server that fails is left alone for a short, growing
-   time; who waits for it meanwhile is told so at once.
-3. A refusal (any 4xx that speaks of the event, or a signature that isn't the room's) is final. What
-   shows only that it can't be asked (time-outs, 401, 429, 5xx, answers that are no JSON) isn't.
+1. A policy server's answer on an event, yes or no, is remembered for a while, so that no second
+   request is made.
+2. Each request takes a turn of its cause (`scheduling`), so that one sender's events don't delay
+   those of others. A failing policy server is left alone for a short, growing time; requests
+   that come meanwhile fail at once.
+3. A refusal (any 4xx about the event, or a signature that isn't the room's) is final. Failures that
+   show only that the server can't be asked (time-outs, 401, 429, 5xx, no JSON) aren't.
 4. A received event waits a bounded time for a policy server that can't be asked; then it goes on
-   without a signature, and is soft-failed. Once that is its verdict nobody asks again.
+   without a signature and is soft-failed. After that verdict no further request is made.
 
 We ask a policy server with our own name like any other: it may be a program of its own behind the
 same name, as MSC4284 suggests. If nothing is there, the answer is our own 404.
@@ -58,12 +59,12 @@ _ERROR_CHARACTERS_MAX = 500
 
 
 class _Unusable(ValueError):
-    """An answer that is no JSON object."""
+    """An answer that is not a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """What a policy server said of an event, and until when that is remembered."""
+    """A policy server's answer on an event, and how long it is remembered."""
 
     answer: JsonObject | PolicyRefusal
     until_s: float
@@ -191,7 +192,7 @@ class Recommendations:
         self._held_since_s: OrderedDict[EventId, float] = OrderedDict()
 
     async def lacking(self, event: Event) -> PolicyServer | None:
-        """The policy server whose signature the event would have to have now and hasn't."""
+        """Returns the policy server whose signature the event would have to have now and hasn't."""
         policy = await self._store.policy_server(event.room_id)
         if policy is None or check_policy(event, policy) is None:
             return None
@@ -227,7 +228,8 @@ class Recommendations:
         raise Refused(503, "M_UNKNOWN", outcome.detail, {"retry_after_ms": retry_after_ms})
 
     def _is_held(self, event_id: EventId) -> bool:
-        """Does the event still wait for its policy server? Counts from the first time on."""
+        """Returns whether the event still waits for its policy server; the first call starts the
+        wait."""
         now_s = self._clock.monotonic_s()
         since_s = self._held_since_s.setdefault(event_id, now_s)
         if len(self._held_since_s) > POLICY_HELD_MAX:

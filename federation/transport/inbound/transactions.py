@@ -43,7 +43,7 @@ class ReceivedPdu:
     is_deep: bool = False
 
     async def parse(self, version: RoomVersion) -> Event:
-        """The event; raises InvalidEvent. The value must be an object."""
+        """Returns the event; raises InvalidEvent. The value must be an object."""
         if self.is_deep:
             return await asyncio.to_thread(parse_pdu, self.value, version)
         return parse_pdu(self.value, version)
@@ -51,7 +51,7 @@ class ReceivedPdu:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a transaction brings."""
+    """The contents of a transaction."""
 
     pdus: list[ReceivedPdu] = field(default_factory=list)
     edus: list[JsonValue] = field(default_factory=list)
@@ -64,7 +64,7 @@ class TransactionReader:
         self._turns = asyncio.Semaphore(TRANSACTIONS_READ_AT_ONCE_MAX)
 
     async def read(self, body: bytes) -> Transaction:
-        """The transaction of a body. Raises Refused."""
+        """Returns the transaction of a body. Raises Refused."""
         if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not is_deep(body, NESTING_MAX):
             return parse_transaction(body)
         async with self._turns:
@@ -72,7 +72,7 @@ class TransactionReader:
 
 
 def parse_transaction(body: bytes) -> Transaction:
-    """The PDUs and EDUs of a body. Raises Refused."""
+    """Returns the PDUs and EDUs of a body. Raises Refused."""
     found = Transaction()
     try:
         for piece in _pieces(body):

@@ -1,12 +1,12 @@
-"""Joins of users of ours that are on their way through other servers at this moment.
+"""Joins of local users that are under way through other servers at this moment.
 
 Rules:
 1. The resident server counts us as a member from its commit on, and sends what is said in the room
    at once: that may be here before the answer to our send_join is checked and stored. Such events
    must wait for the join instead of being refused as those of an unknown room, or they would be
    lost until somebody refers to them.
-2. Its users also encrypt for the one who joins from then on. So who was asked to take a join is
-   known from the moment of the request.
+2. Its users also encrypt for the joining user from then on. So the servers that were asked to
+   accept a join are recorded from the moment of the request.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Arrivals:
 
     @contextmanager
     def joining(self, room_id: RoomId, user_id: UserId) -> Iterator[Arrival]:
-        """The user's join of the room is on its way as long as the block lasts."""
+        """Records that the user's join is under way as long as the block lasts."""
         arrival = Arrival()
         self._by_room[room_id] = self._by_room.get(room_id, 0) + 1
         self._by_user.setdefault(user_id, []).append(arrival)
@@ -59,15 +59,15 @@ class Arrivals:
                 over.set()
 
     def is_joining(self, user_id: UserId) -> bool:
-        """Is a join of the user on its way?"""
+        """Returns whether a join of the user is under way."""
         return user_id in self._by_user
 
     def has_asked(self, user_id: UserId, server: ServerName) -> bool:
-        """Is a join of the user on its way that this server was asked to take?"""
+        """Returns whether a join of the user is under way that this server was asked to accept."""
         return any(server in arrival.asked for arrival in self._by_user.get(user_id, ()))
 
     async def are_over(self, room_id: RoomId) -> bool:
-        """Waits until no join of the room is on its way; False if that takes too long."""
+        """Waits until no join of the room is under way; False if that takes too long."""
         if room_id not in self._by_room:
             return True
         over = self._over.setdefault(room_id, asyncio.Event())

@@ -1,4 +1,4 @@
-"""How exchanges fail: what is told to the client, and what may have come of it all the same.
+"""Failures of joins and the like: the error for the client, and possible effects nevertheless.
 
 Spec: server-server API, "Joining Rooms" (the error responses of make_join and send_join).
 """
@@ -44,7 +44,7 @@ _NOT_SENT = frozenset(
 
 
 class JoiningFailed(Exception):
-    """No server could be brought to it. `status` and `errcode` are a resident's refusal where there
+    """All servers refused or failed. `status` and `errcode` are a resident's refusal where there
     was one (to be passed on to the client), else 502 M_UNKNOWN. `uncertain` are servers that may
     have taken the event all the same: they have it, but gave no answer that can be used."""
 
@@ -92,8 +92,8 @@ def sent_to(server: ServerName) -> Iterator[None]:
 
 
 def worst_of(failures: Sequence[FederationError | Unusable]) -> JoiningFailed:
-    """The most telling failure: a refusal about the request, before what only says that a server
-    is down or doesn't know the room."""
+    """Returns the most telling failure: a refusal about the request, before what only says that a
+    server is down or doesn't know the room."""
     uncertain = [one.server for one in failures if isinstance(one, Uncertain)]
     refusals = [one for one in failures if isinstance(one, FederationError) and is_refusal(one)]
     if refusals:
@@ -110,13 +110,13 @@ def worst_of(failures: Sequence[FederationError | Unusable]) -> JoiningFailed:
 
 
 def _told(failure: FederationError) -> str:
-    """What a client gets to know: not the addresses that were tried."""
+    """Returns the error text for a client, without the addresses that were tried."""
     is_answer = failure.kind in (FailureKind.STATUS, FailureKind.BAD_JSON)
     return str(failure) if is_answer else f"{failure.server}: {failure.kind.value}"
 
 
 def is_refusal(failure: FederationError) -> bool:
-    """Did the server say no, so that nothing came of it?"""
+    """Returns whether the server refused, so that the request had no effect."""
     status = failure.status
     return (
         failure.kind is FailureKind.STATUS

@@ -1,4 +1,4 @@
-"""What a user who is invited, or knocks, is shown of a room that this server isn't in.
+"""The state that invited and knocking users see of a room without this server.
 
 Rules:
 1. Whole events of the room are checked, and count before stripped ones for the same state; what
@@ -60,7 +60,7 @@ class InviteStates:
         self._signatures, self._fetcher = signatures, fetcher
 
     async def read(self, origin: ServerName, state: object, invite: Event) -> list[JsonObject]:
-        """The stripped state to show, of what came with an invite. Raises Refused."""
+        """Returns the stripped state to show, of what came with an invite. Raises Refused."""
         if not isinstance(state, list) or len(state) > STRIPPED_STATE_EVENTS_MAX:
             raise Refused(400, "M_INVALID_PARAM", "invite_room_state is not a list, or too long")
         entries = [entry for entry in state if isinstance(entry, dict)]
@@ -78,7 +78,7 @@ class InviteStates:
     async def read_knock(
         self, server: ServerName, state: Sequence[Piece], room: RoomRef
     ) -> list[JsonObject]:
-        """The stripped state to show, of what a server answered to a knock."""
+        """Returns the stripped state to show, of what a server answered to a knock."""
         events = await self._verified(await parse_pieces(state, room))
         if room.version.room_id_is_create_hash:
             events = await self._with_create(server, room, events)
@@ -87,7 +87,7 @@ class InviteStates:
         return _shown(events, entries, room, None)
 
     async def _verified(self, events: Sequence[Event]) -> list[Event]:
-        """Those that are signed, whole state events, each once."""
+        """Returns those that are signed, whole state events, each once."""
         whole = [event for event in events if event.is_state and not event.content_redacted]
         distinct = list({event.event_id: event for event in whole}.values())
         verdicts = await self._signatures.check_many(distinct)
@@ -165,7 +165,8 @@ def _shown(
 
 
 def _is_telling(key: StateKey, inviter: UserId | None) -> bool:
-    """Whether stripped state of a key helps to recognise a room, and its hash doesn't say it."""
+    """Returns whether stripped state of a key helps to recognise a room, and its hash doesn't say
+    it."""
     kind, state_key = key
     if kind == event_types.MEMBER:
         return state_key == inviter

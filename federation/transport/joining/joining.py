@@ -1,4 +1,4 @@
-"""What takes two servers: joining, leaving and knocking through another, inviting another's user.
+"""Joining, leaving and knocking through another server, and inviting another server's user.
 
 Rules:
 1. `via` servers are tried in turn, a bounded number; a refusal of one doesn't end it, but the most
@@ -100,7 +100,7 @@ class Knocked:
 
 @dataclass(frozen=True, slots=True)
 class MembershipRequest:
-    """Who wants which membership in which room. `content` adds to the template's content
+    """A request for a user's membership in a room. `content` adds to the template's content
     (displayname, avatar_url, reason). `not_before_ms` is the least `origin_server_ts`."""
 
     room_id: RoomId
@@ -177,7 +177,7 @@ class Joining:
         return Joined(event, version, server, servers)
 
     async def _countersigned(self, event: Event, given: object, version: RoomVersion) -> Event:
-        """The join as the resident signed it, where it had to; else as we sent it."""
+        """Returns the join as the resident signed it, where it had to; else as we sent it."""
         authorising = authorising_server(event)
         if authorising is None or authorising == server_of(event.sender):
             return event
@@ -276,7 +276,7 @@ class Joining:
         return event_of_older_answer(await self._client.request_bytes(request))
 
     async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
-        """Our event with the other server's signature, taken from what it returned."""
+        """Returns our event with the other server's signature, taken from what it returned."""
         signed = _parse(given, event.version)
         made = given["signatures"].get(server)  # an object of strings: parsed
         if signed.event_id != event.event_id or not made:
@@ -307,7 +307,7 @@ class Joining:
             )
         pdu = _check_template(answer.get("event"), wish, membership)
         content = {**wish.content, "membership": membership}
-        content.pop(_AUTHORISER, None)  # only the resident says who vouches
+        content.pop(_AUTHORISER, None)  # only the resident names the authorising user
         authoriser = pdu["content"].get(_AUTHORISER)
         if membership == "join" and isinstance(authoriser, str):
             content[_AUTHORISER] = authoriser
@@ -353,7 +353,8 @@ class Joining:
 
 
 def _check_template(template: object, wish: MembershipRequest, membership: str) -> JsonObject:
-    """The template, if it is what was asked for (spec: the MUSTs of make_join and its like)."""
+    """Returns the template, if it is what was asked for (spec: the MUSTs of make_join and its
+    like)."""
     if not isinstance(template, dict) or not isinstance(template.get("content"), dict):
         raise Unusable("no template")
     expected = {
@@ -371,9 +372,9 @@ def _check_template(template: object, wish: MembershipRequest, membership: str) 
 
 
 def _recommended(joined: JoinedRoom, given: object) -> JoinedRoom:
-    """The join with the signature of the room's policy server, which the resident got and has on
-    the event that it returned: by it other servers will know, when they get the event from us.
-    Without it the join stands."""
+    """Returns the join with the signature of the room's policy server, which the resident got and
+    has on the event that it returned: by it other servers will know, when they get the event from
+    us. Without it the join stands."""
     policy = _policy_server(joined.state)
     if policy is None or not isinstance(given, dict):
         return joined
@@ -383,7 +384,7 @@ def _recommended(joined: JoinedRoom, given: object) -> JoinedRoom:
 
 
 def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
-    """The policy server of a room with this state."""
+    """Returns the policy server of a room with this state."""
     found = next((event for event in state if event.key == event_types.POLICY_KEY), None)
     if found is None:
         return None
@@ -392,7 +393,7 @@ def _policy_server(state: Sequence[Event]) -> PolicyServer | None:
 
 
 def _distinct(join: Event, chain: Sequence[Event], state: Sequence[Event]) -> list[Event]:
-    """The state events of an answer, each once, without the join itself."""
+    """Returns the state events of an answer, each once, without the join itself."""
     events = {one.event_id: one for one in (*chain, *state) if one.is_state}
     events.pop(join.event_id, None)
     return list(events.values())
@@ -401,7 +402,7 @@ def _distinct(join: Event, chain: Sequence[Event], state: Sequence[Event]) -> li
 def _joined_room(
     room: RoomRef, event: Event, state: Sequence[Event], checked: CheckedEvents
 ) -> JoinedRoom:
-    """What is imported: the accepted part of the given state, if it allows the join."""
+    """Returns the room to import: the accepted part of the given state, if it allows the join."""
     accepted = {one.event_id for one in checked.accepted}
     before: dict[StateKey, Event] = {}
     for one in state:

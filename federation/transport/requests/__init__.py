@@ -1,1 +1,1 @@
-"""Requests to other servers: where they are, who we are, their keys, their answers."""
+"""Requests to other servers: addresses, authentication, keys and answers."""

@@ -40,7 +40,7 @@ from federation.limits import (
 
 
 async def read_document(body: bytes) -> JsonObject:
-    """The object of an answer. Raises NotCanonical."""
+    """Returns the object of an answer. Raises NotCanonical."""
     if len(body) <= PARSED_AT_ONCE_BYTES_MAX:
         return parse_document(body)
     return await asyncio.to_thread(parse_document, body)
@@ -62,7 +62,7 @@ def parse_document(body: bytes) -> JsonObject:
 
 
 def _parse_in_pieces(body: bytes) -> JsonObject:
-    """The object, decoded piece by piece, so that no step takes long."""
+    """Returns the object, decoded piece by piece, so that no step takes long."""
     found: JsonObject = {}
     for piece in cut_pieces(body, None, PIECE_BYTES_MAX):
         if piece.kind is PieceKind.OPENED:
@@ -80,8 +80,8 @@ def _parse_in_pieces(body: bytes) -> JsonObject:
 
 
 def decode_event(piece: Piece) -> JsonValue:
-    """The value of a piece that should be an event; None for what can't be one for its size.
-    Raises NotCanonical for what is malformed."""
+    """Returns the value of a piece that should be an event; None for what can't be one for its
+    size. Raises NotCanonical for what is malformed."""
     most = DEEP_TEXT_BYTES_MAX if piece.is_deep else PDU_TEXT_BYTES_MAX
     if len(piece.raw) > most or has_more_containers(piece.raw, EVENT_CONTAINERS_MAX):
         return None
@@ -89,7 +89,8 @@ def decode_event(piece: Piece) -> JsonValue:
 
 
 def decode_shallow(piece: Piece) -> JsonValue:
-    """The value of a piece; None for what is malformed, nested too deeply or has too many parts."""
+    """Returns the value of a piece; None for what is malformed, nested too deeply or has too many
+    parts."""
     if piece.is_deep or has_more_containers(piece.raw, DOCUMENT_CONTAINERS_MAX):
         return None
     try:
@@ -138,11 +139,12 @@ class AnswerReader:
         self._cutter.finish()
 
     def entries(self, name: str) -> list[Piece]:
-        """The entries of a list, none where there is none."""
+        """Returns the entries of a list, none where there is none."""
         return self._entries.get(name, [])
 
     def member(self, name: str) -> JsonValue:
-        """A wanted member's value; None for what is malformed, nested too deeply or absent."""
+        """Returns a wanted member's value; None for what is malformed, nested too deeply or
+        absent."""
         piece = self._members.get(name)
         return None if piece is None else decode_shallow(piece)
 

@@ -1,4 +1,4 @@
-"""How long each failing server is left alone: one state for all who would call it.
+"""Back-off: how long each failing server is left alone, shared by all callers.
 
 Rules:
 1. A failure makes the wait random between the least and three times the last one (decorrelated
@@ -47,15 +47,16 @@ class Backoffs:
         self._listeners: list[Callable[[ServerName], None]] = []
 
     def of(self, server: ServerName) -> Backoff | None:
-        """The state of a failing server; None when nothing is wrong."""
+        """Returns the state of a failing server; None when nothing is wrong."""
         return self._failing.get(server)
 
     def is_proven(self, server: ServerName) -> bool:
-        """Was the server heard from, and hasn't failed since? (A bounded number is remembered.)"""
+        """Returns whether the server answered and hasn't failed since, as far as it is
+        remembered."""
         return server in self._proven
 
     def wait_s(self, server: ServerName) -> float:
-        """How long the server is still left alone; 0.0 when it may be tried."""
+        """Returns how long the server is still left alone; 0.0 when it may be tried."""
         state = self._failing.get(server)
         if state is None:
             return 0.0

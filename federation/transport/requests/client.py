@@ -51,7 +51,7 @@ _JSON_HEADERS = {"Content-Type": "application/json"}
 
 
 class FailureKind(Enum):
-    """Why a request to another server has no result."""
+    """The reason why a request to another server has no result."""
 
     TIMEOUT = "timeout"
     REFUSED = "refused"
@@ -112,14 +112,14 @@ class FederationError(Exception):
 
     @property
     def is_down(self) -> bool:
-        """Does this speak of the server as a whole rather than of this request?"""
+        """Whether the failure concerns the server as a whole rather than this request."""
         if self.kind is FailureKind.STATUS and self.status is not None:
             return self.status == 429 or self.status >= 500
         return self.kind in _DOWN
 
     @property
     def is_retryable(self) -> bool:
-        """May the same request succeed later?"""
+        """Whether the same request may succeed later."""
         return self.is_down or self.kind in (FailureKind.BACKING_OFF, FailureKind.BUSY)
 
 
@@ -188,13 +188,13 @@ class FederationClient:
         return self._budget.total
 
     async def is_neighbour(self, server: ServerName) -> bool:
-        """Does the server share a room with us, and answer?"""
+        """Returns whether the server shares a room with us, and answers."""
         return await self._scheduler.is_neighbour(server)
 
     @asynccontextmanager
     async def turn(self, server: ServerName) -> AsyncIterator[None]:
-        """A turn for one request, which is made with `TurnKind.CALLER`. Raises FederationError
-        (BUSY)."""
+        """Yields a turn for one request, which is made with `TurnKind.CALLER`. Raises
+        FederationError (BUSY)."""
         try:
             async with self._scheduler.turn(server):
                 yield
@@ -209,13 +209,14 @@ class FederationClient:
         bounds: Bounds = _DEFAULT_BOUNDS,
         despite_backoff: bool = False,
     ) -> JsonObject:
-        """A signed GET; see `request`."""
+        """Sends a signed GET; see `request`."""
         return await self.request(
             ServerRequest(server, "GET", target, None, bounds, despite_backoff=despite_backoff)
         )
 
     async def request(self, request: ServerRequest) -> JsonObject:
-        """The JSON object that the server answers with status 200. Raises FederationError."""
+        """Returns the JSON object that the server answers with status 200. Raises
+        FederationError."""
         body = await self.request_bytes(request)
         try:
             return await read_document(body)
@@ -263,7 +264,7 @@ class FederationClient:
         )
 
     async def request_unsigned(self, request: ServerRequest) -> JsonObject:
-        """A GET without signature, for published keys. Raises FederationError."""
+        """Sends a GET without signature, for published keys. Raises FederationError."""
         body = await self._exchange(request, Outgoing("GET", request.target, {}))
         try:
             document = await read_document(body)
@@ -332,7 +333,8 @@ def _bad_json(server: ServerName, error: NotCanonical) -> FederationError:
 
 
 def encode_content(content: JsonObject) -> bytes:
-    """A request's body as canonical JSON; with floats (EDUs may have them) as lenient as needed."""
+    """Returns a request's body as canonical JSON; with floats (EDUs may have them) as lenient as
+    needed."""
     try:
         return canonical_json.encode(content)
     except canonical_json.NotCanonical:

@@ -81,7 +81,7 @@ _CHUNK = 65_536
 
 
 class DialFailure(Enum):
-    """Why no answer came."""
+    """The reason why there is no answer."""
 
     TIMEOUT = "timeout"
     """Too slow to connect, or to answer in full."""
@@ -152,7 +152,7 @@ class Outgoing:
 
 
 def is_public_address(address: str) -> bool:
-    """May we connect there without permission? Only to global unicast addresses, and to those that
+    """Returns whether we may connect there: only to global unicast addresses, and to those that
     wrap a global IPv4 address in a form that a network translates. What isn't known to be one, is
     not: private, loopback, link-local, multicast, reserved ones, tunnels."""
     ip = ipaddress.ip_address(address)
@@ -165,7 +165,7 @@ def is_public_address(address: str) -> bool:
 
 
 def build_tls_context(ca_paths: Sequence[str], *, verify: bool) -> ssl.SSLContext:
-    """The system's authorities and those at `ca_paths` (PEM files)."""
+    """Returns the system's authorities and those at `ca_paths` (PEM files)."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     for path in ca_paths:
@@ -230,7 +230,7 @@ class Dialer:
         except TimeoutError:
             raise DialError(DialFailure.TIMEOUT, f"no answer in {bounds.timeout_s} s") from None
         except (aiohttp.ClientError, ssl.SSLError, ConnectionError, ValueError) as error:
-            # ValueError: aiohttp's word for a malformed status line, header or chunk
+            # aiohttp raises ValueError for a malformed status line, header or chunk
             raise DialError(DialFailure.BROKEN, f"{type(error).__name__}: {error}") from None
         assert failure is not None, "no address was tried"
         raise failure
@@ -285,7 +285,8 @@ def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:
 async def _read(
     response: aiohttp.ClientResponse, *, bytes_max: int, sink: Sink | None, take: Take
 ) -> bytes:
-    """The body, unless the sink took it; raises DialError as soon as it is seen to be too large."""
+    """Returns the body, unless the sink took it; raises DialError as soon as it is seen to be too
+    large."""
     if response.status != 200:
         sink = None
         bytes_max = min(bytes_max, ERROR_ANSWER_BYTES_MAX)

@@ -92,14 +92,14 @@ class KeyDocuments:
             self._size -= sum(one.size for one in dropped)
 
     def of(self, server: ServerName) -> tuple[KeyDocument, ...]:
-        """What is kept of a server, newest first."""
+        """Returns the stored documents of a server, newest first."""
         return self._of.get(server, ())
 
 
 def build_key_document(
     server: ServerName, key: SigningKey, old_keys: Sequence[StoredServerKey], now_ms: int
 ) -> JsonObject:
-    """Our own document, signed."""
+    """Returns our own document, signed."""
     document: JsonObject = {
         "server_name": server,
         "verify_keys": {key.key_id: {"key": key.verify_key.encoded}},
@@ -112,8 +112,8 @@ def build_key_document(
 
 
 def parse_key_document(document: object, server: ServerName, now_ms: int) -> list[StoredServerKey]:
-    """The keys that a document of `server` publishes, once its signatures were verified. Keys of
-    unknown algorithms are left out. Raises BadKeyDocument."""
+    """Returns the keys that a document of `server` publishes, once its signatures were verified.
+    Keys of unknown algorithms are left out. Raises BadKeyDocument."""
     if not isinstance(document, dict) or document.get("server_name") != server:
         raise BadKeyDocument("not a document of this server")
     valid_until = document.get("valid_until_ts")
@@ -164,14 +164,14 @@ def _verify_self_signed(
 
 
 def signer_ids(document: JsonObject, server: ServerName) -> list[KeyId]:
-    """The IDs of the keys with which `server` says it signed the document."""
+    """Returns the IDs of the keys with which `server` says it signed the document."""
     signatures = document.get("signatures")
     made = signatures.get(server) if isinstance(signatures, dict) else None
     return [KeyId(key_id) for key_id in made] if isinstance(made, dict) else []
 
 
 def is_usable(key: StoredServerKey, at_ms: int) -> bool:
-    """Was the key valid at `at_ms`, as far as is known? (Spec: valid_until_ts, expired_ts.)"""
+    """Returns whether the key was valid at `at_ms` (spec: valid_until_ts, expired_ts)."""
     if key.expired_ms is not None:
         return at_ms < key.expired_ms
     return at_ms <= key.valid_until_ms

@@ -6,7 +6,7 @@ Rules:
 2. One fetch for each server at a time, however many wait for it; not again before a while, longer
    after failures. All caches are bounded: the oldest entry is dropped. Whoever wants a key waits
    for a turn of its own cause (`scheduling`), never in the line of another that wants the same.
-3. A trusted key server's word counts only with its signature and the server's own.
+3. A trusted key server's document counts only with its signature and the server's own.
 4. Key fetches are not held up by the back-off for requests: a server that calls us is up.
 
 Spec: server-server API, "Retrieving server keys".
@@ -111,7 +111,8 @@ class Keyring:
     # --- what verifiers ask -----------------------------------------------------------------------
 
     def at_hand(self, wanted: KeyWanted) -> VerifyKey | None:
-        """The key if it is in memory and was valid at that time; no I/O, so from any thread."""
+        """Returns the key if it is in memory and was valid at that time; no I/O, so from any
+        thread."""
         if wanted.server == self._name:
             return self._own.get(wanted.key_id)
         kept = self._keys.get((wanted.server, wanted.key_id))
@@ -120,8 +121,8 @@ class Keyring:
         return kept[1]
 
     async def request_key(self, server: ServerName, key_id: KeyId) -> VerifyKey:
-        """The key for a request of `server`, valid now. Raises KeyUnavailable; KeyDelayed where
-        the same request may succeed soon."""
+        """Returns the key for a request of `server`, valid now. Raises KeyUnavailable; KeyDelayed
+        where the same request may succeed soon."""
         wanted = KeyWanted(server, key_id, self._clock.now_ms())
         found = self.at_hand(wanted)
         if found is None:
@@ -150,8 +151,8 @@ class Keyring:
     async def ask_giver(
         self, server: ServerName, wanted: Collection[KeyWanted]
     ) -> dict[tuple[ServerName, KeyId], StoredServerKey]:
-        """What a server that gave us events says of the keys for them, to verify these and nothing
-        else (`notaries`): it isn't kept, and replaces nothing that is known."""
+        """Returns what a server that gave us events says of the keys for them, to verify these and
+        nothing else (`notaries`): it isn't kept, and replaces nothing that is known."""
         asked = [one for one in wanted if one.server not in (server, self._name)]
         found: dict[tuple[ServerName, KeyId], StoredServerKey] = {}
         for key in await self._others.ask_giver(server, asked):
@@ -197,7 +198,7 @@ class Keyring:
     # --- what we publish --------------------------------------------------------------------------
 
     def own_document(self) -> JsonObject:
-        """Our keys, valid for at least half a day more."""
+        """Returns our keys, valid for at least half a day more."""
         now_ms = self._clock.now_ms()
         kept = self._own_document
         if kept is None or kept["valid_until_ts"] < now_ms + OWN_KEY_VALIDITY_MS // 2:
@@ -235,7 +236,8 @@ class Keyring:
         return True
 
     async def _has_landed(self, server: ServerName) -> bool:
-        """Is the last fetch so young that there is no other? Waits for one that is under way."""
+        """Returns whether a recent fetch forbids another one. Waits for a fetch that is under
+        way."""
         flight = self._flights.get(server)
         if flight is not None:
             await asyncio.shield(flight)
@@ -287,7 +289,7 @@ class Keyring:
         await self._store.store_keys(keys, neighbours=neighbours)
 
     async def _verifying(self, server: ServerName, key_ids: Sequence[KeyId]) -> list[VerifyKey]:
-        """Those of a server's keys that are valid now."""
+        """Returns those of a server's keys that are valid now."""
         now_ms = self._clock.now_ms()
         wanted = [KeyWanted(server, key_id, now_ms) for key_id in key_ids]
         if await self.load(wanted):

@@ -55,14 +55,14 @@ class Notaries:
     async def ask_trusted(
         self, notary: ServerName, wanted: Sequence[KeyWanted]
     ) -> list[StoredServerKey]:
-        """What a trusted key server says of keys, but of those that it was asked for lately."""
+        """Asks a trusted key server for keys, without those that it was asked for lately."""
         due = [one for one in wanted if not self._was_asked(notary, one)]
         return await self._query(notary, due) or []
 
     async def ask_giver(
         self, notary: ServerName, wanted: Sequence[KeyWanted]
     ) -> list[StoredServerKey]:
-        """What a server says of the keys for events that it gave. It is asked about so many
+        """Returns what a server says of the keys for events that it gave. It is asked about so many
         servers as a few requests hold; about further ones it isn't."""
         servers = list(dict.fromkeys(one.server for one in wanted))
         keys: list[StoredServerKey] = []
@@ -80,7 +80,7 @@ class Notaries:
     async def _query(
         self, notary: ServerName, wanted: Sequence[KeyWanted]
     ) -> list[StoredServerKey] | None:
-        """The keys of the documents that a notary returns; None when it can't be asked."""
+        """Returns the keys of the documents that a notary returns; None when it can't be asked."""
         asked: dict[str, dict[str, JsonObject]] = {}
         for one in wanted:
             asked.setdefault(one.server, {})[one.key_id] = {"minimum_valid_until_ts": one.at_ms}
@@ -102,7 +102,7 @@ class Notaries:
         return keys
 
     def _was_asked(self, notary: ServerName, wanted: KeyWanted) -> bool:
-        """Was the key server asked for this key lately? Notes that it is now."""
+        """Returns whether the key server was asked for this key lately; records that it is now."""
         now_s = self._clock.monotonic_s()
         place = (notary, wanted.server, wanted.key_id)
         if self._asked.get(place, now_s) > now_s:
@@ -116,7 +116,7 @@ class Notaries:
     async def _keys_of(
         self, notary: ServerName, document: object, servers: Collection[str]
     ) -> list[StoredServerKey]:
-        """The keys of one document; none where it isn't signed as it must be."""
+        """Returns the keys of one document; none where it isn't signed as it must be."""
         name = document.get("server_name") if isinstance(document, dict) else None
         if not isinstance(document, dict) or name not in servers:
             return []

@@ -1,9 +1,9 @@
-"""What we ask other servers about their users and aliases.
+"""Queries to other servers about their users and aliases.
 
 Rules:
 1. A server's answer speaks only for its own users: what it says of others is dropped.
-2. The shape of what is returned was checked; what is inside (key objects, profile fields) is the
-   caller's to judge.
+2. The shape of an answer is checked here; the caller checks its contents (key objects, profile
+   fields).
 
 Spec: server-server API, "Querying for information", "Device management", "End-to-end encryption".
 """
@@ -46,7 +46,7 @@ class Queries:
         self._client = client
 
     async def profile(self, user_id: UserId, field: str | None = None) -> JsonObject:
-        """The profile of another server's user, or that one field of it."""
+        """Returns the profile of another server's user, or that one field of it."""
         query = [("user_id", str(user_id))] + ([("field", field)] if field is not None else [])
         profile = await self._client.get(
             server_of(user_id), build_target(f"{_V1}/query/profile", query=query)
@@ -54,7 +54,7 @@ class Queries:
         return profile if field is None else {k: v for k, v in profile.items() if k == field}
 
     async def directory(self, alias: RoomAlias) -> tuple[RoomId, tuple[ServerName, ...]]:
-        """The room that an alias of another server names, and servers that are in it."""
+        """Returns the room that an alias of another server names, and servers that are in it."""
         server = server_of(alias)
         query = [("room_alias", str(alias))]
         answer = await self._client.get(server, build_target(f"{_V1}/query/directory", query=query))
@@ -68,8 +68,8 @@ class Queries:
         return room_id, parse_servers(servers)
 
     async def guests_may_join(self, server: ServerName, room_id: RoomId) -> bool:
-        """Whether a server that is in a room says that guests may join it; of a room that it
-        doesn't show to us it says nothing. Spec: server-server API, /hierarchy/{roomId}."""
+        """Returns whether a server that is in a room says that guests may join it; of a room that
+        it doesn't show to us it says nothing. Spec: server-server API, /hierarchy/{roomId}."""
         query = [("suggested_only", "true")]
         answer = await self._client.get(
             server, build_target(f"{_V1}/hierarchy", room_id, query=query)
@@ -80,7 +80,7 @@ class Queries:
         return room.get("guest_can_join") is True
 
     async def devices(self, user_id: UserId) -> UserDevices:
-        """All devices of another server's user."""
+        """Returns all devices of another server's user."""
         server = server_of(user_id)
         request = ServerRequest(
             server,
@@ -129,8 +129,8 @@ class Queries:
     async def keys_claim(
         self, server: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
     ) -> JsonObject:
-        """One-time keys of the asked devices and algorithms alone: `one_time_keys`, by user ID,
-        device ID and key ID."""
+        """Returns one-time keys of the asked devices and algorithms alone: `one_time_keys`, by user
+        ID, device ID and key ID."""
         asked = {user: dict(devices) for user, devices in one_time_keys.items()}
         answer = await self._post(server, "/user/keys/claim", {"one_time_keys": asked})
         claimed: JsonObject = {}
@@ -151,7 +151,7 @@ class Queries:
 
 
 def parse_servers(names: Sequence[object]) -> tuple[ServerName, ...]:
-    """The valid server names among `names`, each once, in order."""
+    """Returns the valid server names among `names`, each once, in order."""
     found: dict[ServerName, None] = {}
     for name in names[:SERVERS_IN_ROOM_MAX]:
         try:
@@ -185,7 +185,7 @@ def _is_device(device: object) -> bool:
 
 
 def _own_device(user_id: UserId, device: JsonObject) -> JsonObject:
-    """The device, without keys that say they are another's."""
+    """Returns the device, without keys that say they are another's."""
     keys = device.get("keys")
     if isinstance(keys, dict) and (
         keys.get("user_id") == user_id and keys.get("device_id") == device["device_id"]
@@ -195,7 +195,7 @@ def _own_device(user_id: UserId, device: JsonObject) -> JsonObject:
 
 
 def _own_key(user_id: str, key: object) -> JsonObject | None:
-    """A cross-signing key that says it is this user's, else None."""
+    """Returns a cross-signing key that says it is this user's, else None."""
     if isinstance(key, dict) and key.get("user_id") == user_id:
         return key if isinstance(key.get("keys"), dict) else None
     return None

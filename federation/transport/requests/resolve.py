@@ -1,4 +1,4 @@
-"""From a server name to where, and as whom, to connect.
+"""Resolves a server name to the address and the name to connect with.
 
 Rules:
 1. An address override comes first. It stands for DNS, .well-known and SRV of one name and permits
@@ -63,7 +63,7 @@ class NameService(Protocol):
     """DNS, as far as it is needed; a test hands in its own."""
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """A and AAAA records (and /etc/hosts); raises OSError where there are none."""
+        """Returns the A and AAAA records (and /etc/hosts); raises OSError where there are none."""
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
         """SRV records, best first; none where there are none; OSError when DNS fails."""
@@ -151,7 +151,7 @@ class ServerResolver:
         self._overrides = overrides
 
     async def resolve(self, server: ServerName) -> Endpoint:
-        """Where to find `server`. Raises ResolutionFailed."""
+        """Resolves `server` to its address. Raises ResolutionFailed."""
         if not is_reachable_name(server):
             raise ResolutionFailed(f"{server[:80]!r} isn't a host name")
         try:

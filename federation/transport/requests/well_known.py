@@ -64,7 +64,7 @@ class WellKnown:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
     async def delegated(self, host: str) -> ServerName | None:
-        """The server name that `host` delegates to; None where it doesn't."""
+        """Returns the server name that `host` delegates to; None where it doesn't."""
         entry = self._entries.get(host)
         if entry is not None and entry.until_s > self._clock.monotonic_s():
             return entry.delegated
@@ -113,7 +113,7 @@ class WellKnown:
 
 
 def _parse(answer: HttpResponse) -> ServerName:
-    """The delegated name; raises ValueError for whatever is wrong."""
+    """Returns the delegated name; raises ValueError for whatever is wrong."""
     if answer.status != 200:
         raise ValueError(f"status {answer.status}")
     delegated = parse_document(answer.body).get("m.server")

@@ -61,7 +61,7 @@ class SignedRequest:
     content: bytes | None = None
 
     def signed_bytes(self, origin: str, destination: str | None) -> bytes:
-        """The canonical JSON that is signed; keys in code point order."""
+        """Returns the canonical JSON that is signed; keys in code point order."""
         parts: list[bytes] = []
         if self.content is not None:
             parts.append(b'"content":' + self.content)
@@ -76,7 +76,7 @@ class SignedRequest:
 def build_authorization(
     request: SignedRequest, *, origin: ServerName, destination: ServerName, key: SigningKey
 ) -> str:
-    """The value of the Authorization header for a request of ours."""
+    """Returns the value of the Authorization header for a request of ours."""
     signature = key.sign(request.signed_bytes(origin, destination))
     return (
         f'X-Matrix origin="{origin}",destination="{destination}",'
@@ -85,7 +85,7 @@ def build_authorization(
 
 
 def parse_authorization(header: str) -> Credentials:
-    """What the header says. Raises BadAuthorization."""
+    """Parses the header. Raises BadAuthorization."""
     if len(header) > AUTHORIZATION_HEADER_BYTES_MAX:
         raise BadAuthorization("the header is too long")
     scheme = _SCHEME.match(header)

@@ -1,4 +1,4 @@
-"""Who sends a request, found out before anything of its body is read.
+"""Authenticates the sender of a request before any of its body is read.
 
 Rules:
 1. First how much the address, and the claimed origin, have asked lately (`request_rates`); then the
@@ -66,7 +66,7 @@ class PeerRequest:
     body: bytes = b""
 
     def first(self, name: str) -> str | None:
-        """The first value of a query field."""
+        """Returns the first value of a query field."""
         return next((value for key, value in self.query if key == name), None)
 
     def required(self, name: str) -> str:
@@ -77,12 +77,12 @@ class PeerRequest:
         return value
 
     def every(self, name: str) -> list[str]:
-        """All values of a query field."""
+        """Returns all values of a query field."""
         return [value for key, value in self.query if key == name]
 
 
 def parse_query(target: str) -> list[tuple[str, str]]:
-    """The decoded query of a request target, in order."""
+    """Returns the decoded query of a request target, in order."""
     _, _, query = target.partition("?")
     try:
         return parse_qsl(query, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
@@ -100,14 +100,14 @@ class Reads(Enum):
 
 
 class _Claim(NamedTuple):
-    """What a header says, with the key by which it can be proven."""
+    """The claim of a header, with the key that can prove it."""
 
     credentials: Credentials
     key: VerifyKey
 
 
 class ServerAuthenticator:
-    """Finds out who asks."""
+    """Authenticates other servers."""
 
     def __init__(
         self, name: ServerName, keyring: Keyring, backoffs: Backoffs, clock: Clock
@@ -124,7 +124,8 @@ class ServerAuthenticator:
         bytes_max: int,
         reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
-        """The request with its proven origin. Raises Refused (401, 400, 413, 408, 429, 503)."""
+        """Returns the request with its proven origin. Raises Refused (401, 400, 413, 408, 429,
+        503)."""
         address = current_cause()
         self._rates.enter(address)
         claims = await self._claims(request)
@@ -146,8 +147,8 @@ class ServerAuthenticator:
         return PeerRequest(origin, params, parse_query(target), content, body)
 
     async def _claims(self, request: web.BaseRequest) -> list[_Claim]:
-        """What the headers say that could be true: for us, of one other server, by keys that it
-        has now. Nothing of the body was read for it."""
+        """Returns what the headers say that could be true: for us, of one other server, by keys
+        that it has now. Nothing of the body was read for it."""
         found: list[Credentials] = []
         for header in request.headers.getall("Authorization", [])[:AUTHORIZATION_HEADERS_MAX]:
             try:

@@ -58,8 +58,8 @@ def _no_budget(_count: int) -> None:
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_budget) -> bytes:
-    """The request's body. Raises Refused: 413 past the limit, 408 when it comes too slowly, 400
-    when it can't be read, and as `take` does, which is told of each part."""
+    """Returns the request's body. Raises Refused: 413 past the limit, 408 when it comes too slowly,
+    400 when it can't be read, and as `take` does, which is told of each part."""
     if request.content_length is not None and request.content_length > bytes_max:
         raise Refused(413, "M_TOO_LARGE", "the body is too large")
     parts: list[bytes] = []
@@ -82,7 +82,7 @@ async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_b
 
 
 def parse_object(body: bytes) -> JsonObject:
-    """A JSON object. Raises Refused."""
+    """Returns a JSON object. Raises Refused."""
     try:
         check_nesting(body, NESTING_MAX)
         if has_more_containers(body, DOCUMENT_CONTAINERS_MAX):
@@ -105,7 +105,7 @@ class CanonicalBodies:
         self._under_way: Counter[Cause] = Counter()
 
     async def spell(self, body: bytes) -> bytes:
-        """The canonical JSON of a body. Raises Refused for what has none."""
+        """Returns the canonical JSON of a body. Raises Refused for what has none."""
         try:
             if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not is_deep(body, NESTING_MAX):
                 return encode_content(canonical_json.decode_lenient(body))
@@ -130,7 +130,7 @@ class CanonicalBodies:
 
 
 def spell_in_pieces(body: bytes) -> bytes:
-    """The canonical JSON of an object, made a piece at a time: no step takes long, so the
+    """Returns the canonical JSON of an object, made a piece at a time: no step takes long, so the
     interpreter can turn to other threads. Raises NotCanonical, also for a name given twice and for
     more pieces, or more of them deep, than any request has."""
     members: dict[str, bytes | list[bytes] | dict[str, bytes]] = {}

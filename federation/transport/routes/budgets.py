@@ -1,7 +1,7 @@
-"""How many bytes of bodies may be under way at once: in all, and of each who sends them.
+"""Budgets for bytes of bodies under way at once: in all, and for each sender.
 
 What doesn't fit is refused, to be sent again: 429 where the sender itself has too much under way,
-503 where others have. Nothing waits, so nothing can be held up by those who send slowly.
+503 where others have. Nothing waits, so slow senders can't hold anything up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all of federation's endpoints share: from an HTTP request to a handler and back.
+"""The common part of federation's endpoints: from an HTTP request to a handler and back.
 
 Rules:
 1. Every endpoint authenticates, but those that publish (keys, version). It does so before the
@@ -31,7 +31,7 @@ Route = tuple[str, str, Handler]
 
 
 def json_response(value: object, *, status: int = 200) -> web.Response:
-    """An answer. Values too deep for the fast encoder take the slow path."""
+    """Returns an answer. Values too deep for the fast encoder take the slow path."""
     try:
         body = orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -42,7 +42,7 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
 
 
 def refusal(refused: Refused) -> web.Response:
-    """The answer to a refused request."""
+    """Returns the answer to a refused request."""
     body = {"errcode": refused.errcode, "error": refused.error, **refused.extra}
     return json_response(body, status=refused.status)
 
@@ -71,7 +71,7 @@ class Endpoints:
         bytes_max: int = 0,
         reads: Reads = Reads.DOCUMENT,
     ) -> Handler:
-        """An authenticated endpoint; its body has at most `bytes_max` bytes."""
+        """Returns an authenticated endpoint; its body has at most `bytes_max` bytes."""
 
         async def handle(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
             peer = await self._authenticator.authenticate(request, params, bytes_max, reads)
@@ -81,7 +81,7 @@ class Endpoints:
         return self._measured(name, handle)
 
     def public(self, name: str, handler: Handler) -> Handler:
-        """An endpoint for anybody."""
+        """Returns an endpoint for anybody."""
         return self._measured(name, handler)
 
     def _measured(self, name: str, handle: Handler) -> Handler:

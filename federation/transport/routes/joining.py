@@ -6,7 +6,8 @@ Rules:
 2. We commit first, then answer (the writer's `accept_membership`).
 3. We add our signature where it is needed: to a restricted join that one of our users authorises,
    and to an invite of a user of ours. Before, the writer says whether the join may be vouched for.
-4. Who comes, goes or knocks through us can't know the room's policy server: we ask it for them.
+4. A server that joins, leaves or knocks through us can't know the room's policy server, so we ask
+   it.
 
 Spec: server-server API, "Joining rooms", "Knocking upon a room", "Inviting to a room", "Leaving
 rooms".
@@ -181,7 +182,7 @@ class JoiningRoutes:
             raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
 
     async def _membership_event(self, peer: PeerRequest, membership: str) -> Event:
-        """The signed event of the body, checked; raises Refused."""
+        """Returns the signed event of the body, checked; raises Refused."""
         room_id, version = await self._access.enter(peer)
         pdu = _without_unsigned(peer.content)
         event = _parse(pdu, version)

@@ -3,7 +3,7 @@
 Rules:
 1. They need no signature (a server asks for keys before it can prove anything).
 2. A query asks for a bounded number of servers; ones that can't be reached are left out.
-3. Documents are sent as canonical JSON, for those who verify the bytes as they came.
+3. Documents are sent as canonical JSON, since some servers verify the received bytes.
 
 Spec: server-server API, "Retrieving server keys".
 """
@@ -73,7 +73,7 @@ class KeyRoutes:
 
 
 def _criteria(value: object) -> Criteria:
-    """What is asked of one server; what is malformed counts as absent."""
+    """Returns the criteria for one server; malformed parts count as absent."""
     wanted = value if isinstance(value, dict) else {}
     times = [
         until

@@ -47,8 +47,8 @@ class Notary:
         self._fetches = RateLimit(clock, per_s=NOTARY_FETCHES_PER_S, burst=NOTARY_FETCHES_BURST)
 
     async def documents(self, asked: Mapping[ServerName, Criteria]) -> list[JsonObject]:
-        """The documents of the asked servers, signed by us too; those of servers that can't be
-        reached are the last ones received. Raises Refused 429 when nothing is at hand and the
+        """Returns the documents of the asked servers, signed by us too; those of servers that can't
+        be reached are the last ones received. Raises Refused 429 when nothing is at hand and the
         asking address has made us fetch too often."""
         lacking = [server for server in asked if self._lacks(server, asked[server])]
         wait_s = await self._fetch(lacking[:NOTARY_FETCHES_PER_REQUEST_MAX])
@@ -61,7 +61,7 @@ class Notary:
         return found
 
     def _lacks(self, server: ServerName, criteria: Criteria) -> bool:
-        """Should the server be asked?"""
+        """Returns whether the server should be asked."""
         if server == self._name:
             return False
         now_ms = self._clock.now_ms()
@@ -84,7 +84,7 @@ class Notary:
         return 0.0
 
     def _kept(self, server: ServerName, criteria: Criteria) -> list[JsonObject]:
-        """The newest document, and older ones that have keys which are asked for."""
+        """Returns the newest document, and older ones that have keys which are asked for."""
         if server == self._name:
             return [self._keyring.own_document()]
         kept = self._keyring.documents.of(server)

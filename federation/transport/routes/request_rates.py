@@ -1,4 +1,4 @@
-"""How often other servers may ask: by network address until they have shown who they are, then by
+"""Rates of requests from other servers: by network address until they are authenticated, then by
 name.
 
 Rules:
@@ -30,7 +30,7 @@ from federation.transport.scheduling.rates import RateLimit
 
 
 class RequestRates:
-    """The rates of all who ask."""
+    """The rates of all peers."""
 
     def __init__(self, clock: Clock) -> None:
         self._addresses = RateLimit(
@@ -39,16 +39,16 @@ class RequestRates:
         self._origins = RateLimit(clock, per_s=ORIGIN_REQUESTS_PER_S, burst=ORIGIN_REQUESTS_BURST)
 
     def enter(self, address: Cause) -> None:
-        """A request has come from an address. Raises Refused."""
+        """Counts a request from an address. Raises Refused."""
         _refuse_for(self._addresses.take(address))
 
     def check(self, claimed: Iterable[ServerName]) -> None:
-        """The request says that it is of one of these. Raises Refused."""
+        """Checks the rates of the claimed origins. Raises Refused."""
         for origin in claimed:
             _refuse_for(self._origins.wait_s(_cause(origin)))
 
     def prove(self, address: Cause, origin: ServerName) -> None:
-        """The request is of that server."""
+        """Counts a request as that of its authenticated origin."""
         self._addresses.give_back(address)
         self._origins.take(_cause(origin))
 

@@ -1,4 +1,4 @@
-"""May this peer do that in this room? The checks that come before any room endpoint's work.
+"""Access to rooms: the checks that precede the work of every room endpoint.
 
 Rules:
 1. An unknown room is 404 M_NOT_FOUND; a peer that the room's ACL denies gets 403 M_FORBIDDEN.
@@ -32,7 +32,7 @@ from federation.transport.routes.authentication import PeerRequest
 
 
 def parse_room(text: str) -> RoomId:
-    """The room ID; raises Refused."""
+    """Returns the room ID; raises Refused."""
     try:
         return parse_room_id(text)
     except InvalidIdentifier:
@@ -40,7 +40,7 @@ def parse_room(text: str) -> RoomId:
 
 
 def parse_event(text: object) -> EventId:
-    """The event ID; raises Refused."""
+    """Returns the event ID; raises Refused."""
     try:
         if isinstance(text, str):
             return parse_event_id(text)
@@ -50,7 +50,7 @@ def parse_event(text: object) -> EventId:
 
 
 def parse_user(text: object) -> UserId:
-    """The user ID; raises Refused."""
+    """Returns the user ID; raises Refused."""
     try:
         if isinstance(text, str):
             return parse_user_id(text)
@@ -60,7 +60,7 @@ def parse_user(text: object) -> UserId:
 
 
 def parse_own_user(text: object, server: ServerName) -> UserId:
-    """The ID of a user of `server`; raises Refused 403 for another server's."""
+    """Returns the ID of a user of `server`; raises Refused 403 for another server's."""
     user_id = parse_user(text)
     if server_of(user_id) != server:
         raise Refused(403, "M_FORBIDDEN", f"not a user of {server}")
@@ -74,7 +74,7 @@ class ServerRoomAccess:
         self._store, self._acls = store, acls
 
     async def version_of(self, room_id: RoomId) -> RoomVersion:
-        """The version of a room that is known here. Raises Refused 404."""
+        """Returns the version of a room that is known here. Raises Refused 404."""
         version = await self._store.room_version(room_id)
         if version is None:
             raise Refused(404, "M_NOT_FOUND", "Unknown room")
@@ -86,7 +86,7 @@ class ServerRoomAccess:
             raise Refused(403, "M_FORBIDDEN", "This server is denied access to the room")
 
     async def enter(self, peer: PeerRequest) -> tuple[RoomId, RoomVersion]:
-        """The room of the path, which is known and doesn't deny the peer."""
+        """Returns the room of the path, which is known and doesn't deny the peer."""
         room_id = parse_room(peer.params["roomId"])
         version = await self.version_of(room_id)
         await self.check_acl(room_id, peer.origin)
@@ -106,7 +106,7 @@ class ServerRoomAccess:
         return room_id, [one for one in event_ids if one in allowed]
 
     async def known_event(self, room_id: RoomId, event_id: EventId) -> StoredEvent:
-        """A stored event of that room. Raises Refused 404."""
+        """Returns a stored event of that room. Raises Refused 404."""
         known = (await self._store.load_events([event_id])).get(event_id)
         if known is None or known.event.room_id != room_id:
             raise Refused(404, "M_NOT_FOUND", f"Could not find event {event_id}")

@@ -1,1 +1,1 @@
-"""Who may make this server ask other servers, how much at once, and how often."""
+"""Scheduling of requests to other servers: the causes, the number at once, and the rates."""

@@ -1,4 +1,4 @@
-"""Counts of what is under way or waits, by whose it is: names at zero are forgotten."""
+"""Counts of running or waiting work by owner; names at zero are forgotten."""
 
 from __future__ import annotations
 

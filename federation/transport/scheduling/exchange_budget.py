@@ -85,7 +85,7 @@ class ExchangeBudget:
             largest.scope.reschedule(asyncio.get_running_loop().time())
 
     def _largest(self) -> _Exchange:
-        """The largest exchange of the server that has most under way."""
+        """Returns the largest exchange of the server that has most under way."""
         server, _ = self._of.most_common(1)[0]
         return max((one for one in self._exchanges if one.server == server), key=_count)
 

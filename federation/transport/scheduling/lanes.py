@@ -1,4 +1,4 @@
-"""In which order received events that wait are tried: what is due first, each origin for itself.
+"""The order in which waiting events are tried: by due time, separately for each origin.
 
 Rules:
 1. What one server sent of one room is a lane. Lanes don't wait for each other, so one that sends
@@ -51,7 +51,7 @@ class Lane:
             self.add(event_id, min(due_s, now_s))
 
     def first(self) -> tuple[float, EventId] | None:
-        """The next event and when it is due; None where there is none."""
+        """Returns the next event and when it is due; None where there is none."""
         while self._heap:
             due_s, number, event_id = self._heap[0]
             if self._due.get(event_id) == (due_s, number):

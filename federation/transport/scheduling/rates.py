@@ -1,4 +1,4 @@
-"""How often one cause may do a thing that costs: token buckets, in memory and bounded.
+"""Rates of costly actions for each cause: token buckets, in memory and bounded.
 
 A bucket holds up to `burst` tokens and gains `per_s`; each use takes one. Past the bound of the
 table the bucket that was used longest ago is dropped, which fills it.
@@ -34,11 +34,11 @@ class RateLimit:
         return self._wait_s(tokens)
 
     def wait_s(self, cause: Cause) -> float:
-        """As `take`, which this doesn't do."""
+        """Returns the result of `take`, without taking a token."""
         return self._wait_s(self._tokens(cause))
 
     def give_back(self, cause: Cause) -> None:
-        """A token that was taken wasn't used."""
+        """Gives back a token that was not used."""
         self._keep(cause, min(self._burst, self._tokens(cause) + 1))
 
     def _tokens(self, cause: Cause) -> float:

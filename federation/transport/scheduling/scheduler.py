@@ -1,4 +1,4 @@
-"""Turns: who may make this server ask another one now.
+"""Turns: the right to make this server send a request to another one now.
 
 Rules:
 1. Each cause (an address, a server, a user of ours) has a share of the requests that are under way,
@@ -36,7 +36,7 @@ from federation.ports import Clock
 from federation.transport.scheduling.counters import lower
 
 IsNeighbour = Callable[[ServerName], Awaitable[bool]]
-"""Does the server share a room with us, and answer?"""
+"""Returns whether the server shares a room with us, and answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _Place:
 
 
 class _Waiter:
-    """One who waits for a place; `granted` ends with None when the time is over."""
+    """A task that waits for a place; `granted` ends with None when the time is over."""
 
     __slots__ = ("granted", "is_neighbour", "server")
 
@@ -120,7 +120,8 @@ class FetchScheduler:
 
     @asynccontextmanager
     async def turn(self, server: ServerName) -> AsyncIterator[None]:
-        """A turn at `server` for the current cause, as long as the block lasts. Raises NoTurn."""
+        """Yields a turn at `server` for the current cause, as long as the block lasts. Raises
+        NoTurn."""
         cause = current_cause()
         place = self._free_place(cause, server, is_neighbour=False)
         if place is None:
@@ -206,7 +207,7 @@ class FetchScheduler:
             waiter.granted.set_result(None)
 
     def _give_back(self, waiter: _Waiter) -> None:
-        """Who was granted a place and cancelled at the same moment doesn't use it."""
+        """Gives back a place that was granted to a task at the moment of its cancellation."""
         granted = waiter.granted
         place = granted.result() if granted.done() and not granted.cancelled() else None
         if place is not None:

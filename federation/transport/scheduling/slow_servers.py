@@ -1,4 +1,4 @@
-"""Servers that let us wait when they were asked for events: they are passed over for a while.
+"""Slow servers: those that let a request for events time out are skipped for a while.
 
 That a server makes requests ends its back-off (`Backoffs`), but doesn't show that it answers any:
 only an answer ends this. The table is bounded: the server that was noted first is dropped.
@@ -28,12 +28,13 @@ class SlowServers:
         self._slow: OrderedDict[ServerName, _Slow] = OrderedDict()
 
     def is_slow(self, server: ServerName) -> bool:
-        """Is the server to be passed over now?"""
+        """Returns whether the server is to be skipped now."""
         slow = self._slow.get(server)
         return slow is not None and slow.until_s > self._clock.monotonic_s()
 
     def timed_out(self, server: ServerName) -> None:
-        """The server didn't answer in time. Of several requests at once only the first counts."""
+        """Records that the server didn't answer in time. Of several requests at once the first
+        counts."""
         if self.is_slow(server):
             return
         before = self._slow.pop(server, None)
@@ -43,5 +44,5 @@ class SlowServers:
             self._slow.popitem(last=False)
 
     def answered(self, server: ServerName) -> None:
-        """The server answered in time, whatever it said."""
+        """Records that the server answered in time, with whatever answer."""
         self._slow.pop(server, None)
