@@ -27,7 +27,7 @@ def _ids(state: StateMap) -> dict[StateKey, EventId]:
 
 
 class EngineEventStore:
-    """The engine as federation reads it."""
+    """The engine's reads for federation."""
 
     def __init__(
         self,
@@ -86,7 +86,9 @@ class EngineEventStore:
         return self._residents.view_auth(room, before.state)
 
     async def _load_for(self, event: Event, room: Room, state: StateMap) -> None:
-        """Loads what the rules will look up, so that the pure check finds it in memory."""
+        """Loads the events that the rules will look up, so that the pure check finds them in
+        memory.
+        """
         keys: set[StateKey] = {
             event_types.CREATE_KEY,
             event_types.POWER_LEVELS_KEY,
@@ -170,7 +172,7 @@ class EngineEventStore:
         return list(reversed(found[:limit]))
 
     async def _placed(self, room_id: RoomId, event_ids: Collection[EventId]) -> list[Event]:
-        """Those of the events that are of the room and have a place in its graph."""
+        """Returns those of the events that are in the room and have a place in its graph."""
         return [
             known.event
             for known in (await self._rooms.events(event_ids)).values()

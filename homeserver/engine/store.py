@@ -1,14 +1,14 @@
-"""What the engine asks of storage, as Protocols: over PostgreSQL (`storage.engine_store`), or in
+"""The storage that the engine uses, as Protocols: over PostgreSQL (`storage.engine_store`), or in
 memory, in simulations.
 
 Rules:
-1. What returns after writing is durable. A batch is written whole or not at all, under the log's
-   epoch and position; so are outliers and fetched history.
-2. An event is stored once by its ID. One that was an outlier gets its place by a later write, one
-   that was unproven its right one; any other stays as it is.
-3. A store that is away raises DatabaseUnavailable, one that refuses the data DataRefused, or what
-   `storage.database.translated` makes these of. A failed `write` may have been done all the same
-   if it set the batch's `sent`: `settled_position` tells.
+1. Writes are durable when the call returns. A batch is written atomically, under the log's epoch
+   and position; so are outliers and fetched history.
+2. An event is stored once by its ID. A later write gives an outlier its place, and an unverified
+   event its correct one; any other stays as it is.
+3. An unavailable store raises DatabaseUnavailable, one that refuses the data DataRefused, or the
+   errors that `storage.database.translated` translates to these. A failed `write` may have
+   committed if it set the batch's `sent`: `settled_position` tells.
 
 Rows are mappings by column name; see the functions of `homeserver.storage` that the methods name.
 """
@@ -64,15 +64,15 @@ class EventTables(Protocol):
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
-        """Makes sure of a room (number if it is new, ID, version) and keeps the outliers that
-        `make` makes for its number (it may be called twice). Returns the number."""
+        """Ensures that a room exists (number if it is new, ID, version) and stores the outliers
+        that `make` makes for its number (it may be called twice). Returns the number."""
 
     async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]: ...
 
     async def lowest_fill(self, room_nid: int, n: int) -> int: ...
 
     async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
-        """Gives places to fetched history, and closes the gaps that `event_ids` left."""
+        """Assigns places to fetched history, and closes the gaps that `event_ids` left."""
 
 
 class RoomStore(Protocol):
@@ -105,7 +105,7 @@ class RoomStore(Protocol):
 
 
 class ProofStore(Protocol):
-    """Verdicts on another server's word that are to be made again (`storage.history.proofs`)."""
+    """Verdicts on unverified state that are due for a recheck (`storage.timeline.proofs`)."""
 
     async def rooms_with_work(self) -> Sequence[str]: ...
 
@@ -117,7 +117,7 @@ class ProofStore(Protocol):
 
 
 class MembershipStore(Protocol):
-    """Who is in which room (`storage.memberships`)."""
+    """Memberships of rooms (`storage.rooms.memberships`)."""
 
     async def of_user(self, user_id: str) -> Sequence[Row]: ...
 
@@ -131,7 +131,7 @@ class MembershipStore(Protocol):
 
     async def bring(self, rows: Sequence[MembershipRow]) -> None:
         """Writes memberships outside of the log, in pieces: those of other servers' users in a room
-        that a user of ours is about to join. The newest counts; repeating it is harmless."""
+        that a local user is about to join. The newest counts; a repeat is harmless."""
 
 
 class TransactionStore(Protocol):
@@ -145,7 +145,7 @@ class TransactionStore(Protocol):
 
 
 class OwedTables(Protocol):
-    """What other servers are owed (`storage.events`, `remote_edus`, `memberships`)."""
+    """Data owed to other servers (`storage.events`, `remote_edus`, `memberships`)."""
 
     async def owed(
         self,
@@ -170,21 +170,20 @@ class OwedTables(Protocol):
 
 
 class ErasureStore(Protocol):
-    """Users who asked for erasure, and who was where before (`storage.accounts`,
-    `memberships`)."""
+    """Users who asked for erasure, and earlier memberships (`storage.accounts`, `memberships`)."""
 
     async def all(self) -> Sequence[Row]:
-        """user_id and erased_at, the log's position."""
+        """Returns user_id and erased_at, the log's position."""
 
     async def first_join(self, room_nid: int, user_id: str) -> int | None:
-        """The position at which a user joined a room for the first time."""
+        """Returns the position at which a user joined a room for the first time."""
 
     async def server_came(self, room_nid: int, server: str) -> int | None:
-        """The position at which a server was in a room for the first time."""
+        """Returns the position at which a server was in a room for the first time."""
 
 
 class LogStore(Protocol):
-    """The log's row and the one who writes it (`storage.logs`, `storage.batches`)."""
+    """The log's row and its writer (`storage.logs`, `storage.batches`)."""
 
     async def take_over(self, new_history: str) -> OwnedLog: ...
 
@@ -193,24 +192,26 @@ class LogStore(Protocol):
     async def load_epoch(self) -> int: ...
 
     async def write(self, batch: Writing, epoch: int) -> bool:
-        """Commits a batch; False when the log isn't ours any more (nothing is written then)."""
+        """Commits a batch; returns False if the log isn't ours any more (nothing is written
+        then).
+        """
 
     async def abandon(self) -> int:
         """Gives up the connection after a failure; returns its number, for `settled_position`."""
 
     async def settled_position(self, epoch: int, lost: int) -> int | None:
-        """The log's position once nothing sent over the lost connection can commit any more; None
-        when the log isn't ours."""
+        """Returns the log's position once nothing sent over the lost connection can commit any
+        more; None if the log isn't ours."""
 
     async def any_placed(self, events: Sequence[tuple[int, int, bool]]) -> bool:
-        """Has one of these events (room_nid, event_nid, unproven) a place; asked after
-        `settled_position`."""
+        """Returns whether one of these events (room_nid, event_nid, unproven) has a place; called
+        after `settled_position`."""
 
     async def disconnect(self) -> None: ...
 
 
 class EngineStore(Protocol):
-    """All of it."""
+    """All stores."""
 
     @property
     def events(self) -> EventTables: ...

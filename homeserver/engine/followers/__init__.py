@@ -1,2 +1,2 @@
-"""Followers of the log: cursors over what is committed, fed from memory near its end, at least
-once."""
+"""Followers of the log: cursors over committed entries, read from memory near the log's end, with
+at-least-once delivery."""

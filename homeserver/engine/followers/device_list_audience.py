@@ -1,11 +1,11 @@
-"""Finds out which servers must hear of the devices of users of ours.
+"""Finds the servers that must be told of the devices of local users.
 
 Rules:
 1. A change of a user's devices concerns all servers that share a room with the user.
 2. When a user joins a room, the whole list concerns the servers in it that shared no room with the
-   user before: they got none of the changes so far.
+   user before: they have received none of the changes.
 3. Both are looked up after the commit. Until then no destination's cursor passes the position;
-   what a crash interrupts is worked out from the tables (`OwedTables.owed`).
+   after a crash the servers are found from the tables (`OwedTables.owed`).
 
 Spec: server-server API, "Device Management".
 """
@@ -27,7 +27,9 @@ from homeserver.engine.store import OwedTables
 
 
 class ListChange(msgspec.Struct, frozen=True):
-    """Why others must hear of a user's devices: a change at a position, or a join of `room_id`."""
+    """The reason to tell other servers of a user's devices: a change at a position, or a join of
+    `room_id`.
+    """
 
     position: int
     user_id: UserId
@@ -46,11 +48,11 @@ class DeviceListAudience:
         self._arrived = asyncio.Event()
 
     def settled_upto(self, end: int) -> int:
-        """The position up to which all is looked up; `end` where nothing waits."""
+        """The position up to which all is looked up; `end` if nothing waits."""
         return min(end, self._waiting[0].position - 1) if self._waiting else end
 
     def note(self, placed: Placed) -> None:
-        """Takes up what a commit says of devices and members of ours."""
+        """Adds a commit's changes of local devices and members."""
         entry = placed.entry
         if isinstance(entry, DeviceListEntry):
             self._add(ListChange(placed.position, entry.user_id))
@@ -67,8 +69,10 @@ class DeviceListAudience:
             self._arrived.set()
 
     async def run(self, found: Found) -> None:
-        """Looks up what waits, for ever: `found` is called with each change and its servers."""
-        while True:  # what a failed run left comes first
+        """Looks up waiting changes until cancelled: `found` is called with each change and its
+        servers.
+        """
+        while True:  # the rest of a failed run comes first
             while self._waiting:
                 change = self._waiting[0]
                 servers = await self._servers(change)
@@ -82,7 +86,7 @@ class DeviceListAudience:
             return _names(await self._store.servers_sharing(change.user_id, self._own))
         room = self._rooms.hot(change.room_id)
         if room is not None and set(room.view.servers) <= {self._own}:
-            return []  # nobody to tell
+            return []  # there is no server to tell
         return _names(
             await self._store.servers_shown(
                 change.room_id, change.user_id, self._own, position=change.position

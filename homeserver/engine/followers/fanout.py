@@ -1,9 +1,9 @@
-"""After the commit: wakes those who wait for something in the batch.
+"""After the commit: wakes the syncs that wait for something in the batch.
 
-A waiter is made before the first look at the log, so that nothing committed in between is missed.
-A message costs those who wait: the smaller of the room's members and the waiting users is walked.
-Where many wait they are woken in slices, one with each pass of the event loop: each makes an
-answer, and all of these at once would hold up everybody else.
+A waiter is created before the log is first read, so that nothing committed in between is missed.
+The cost of a message depends on the waiters: the smaller of the room's members and the waiting
+users is walked. Many waiters are woken in slices, one with each pass of the event loop: each builds
+an answer, and all of these at once would delay other requests.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Waiter:
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
-        """Something concerns the user."""
+        """Wakes the waiter: something concerns the user."""
         if not self._woken.done():
             self._woken.set_result(None)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Waits until woken; False when the time ran out. Afterwards it can be woken again."""
+        """Waits until woken; returns False after the time-out. Afterwards it can be woken again."""
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(self._woken)
@@ -62,7 +62,7 @@ class Waiter:
 
 
 class Fanout:
-    """Knows who waits; told of each commit."""
+    """Knows the waiters; is told of each commit."""
 
     def __init__(self, rooms: Rooms, memberships: Memberships, server_name: ServerName) -> None:
         self._rooms = rooms
@@ -74,23 +74,23 @@ class Fanout:
         self._committer: Committer | None = None
 
     def follow(self, committer: Committer) -> None:
-        """Hears of each commit from now on; after all other followers of the log."""
+        """Follows the log from now on; after all other followers."""
         self._committer = committer
         committer.subscribe(self.published)
 
     def subscribe(self, follower: Callable[[Sequence[Placed]], None]) -> None:
-        """`follower` is called right after each commit."""
+        """Registers `follower`, which is called right after each commit."""
         assert self._committer is not None, "the fan-out follows no log"
         self._committer.subscribe(follower)
 
     def waiter(self, user_id: UserId, device_id: DeviceId) -> Waiter:
-        """Someone who is going to wait; to be closed."""
+        """Returns a new waiter, to be closed."""
         waiter = Waiter(self, user_id, device_id)
         self._waiting.setdefault(user_id, set()).add(waiter)
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """The waiter has gone."""
+        """Removes a closed waiter."""
         waiters = self._waiting.get(waiter.user_id)
         if waiters is not None:
             waiters.discard(waiter)
@@ -132,7 +132,7 @@ class Fanout:
                     self.wake_user(user_id)
 
     def published(self, batch: Sequence[Placed]) -> None:
-        """Wakes whom a committed batch concerns."""
+        """Wakes the users that a committed batch concerns."""
         if not self._waiting:
             return
         rooms: set[RoomId] = set()
@@ -156,16 +156,16 @@ class Fanout:
                 self.wake_room(room)
 
     def _wake_members(self, changes: Sequence[StateChange]) -> None:
-        """Invited, leaving and banned users aren't joined, but are concerned."""
+        """Wakes invited, leaving and banned users: they aren't joined, but are concerned."""
         for change in changes:
             kind, user = change.key
             if kind == event_types.MEMBER and server_of(user) == self._server_name:
                 self.wake_user(UserId(user))
 
     def _wake_sharers(self, changed: UserId) -> None:
-        """Wakes the waiting users who share a room with one whose devices changed. From memory:
-        a waiting user's rooms were loaded for its sync, and those rooms' members are asked for
-        only where they are hot; a user whose rooms are cold is woken to look for itself."""
+        """Wakes the waiting users who share a room with one whose devices changed. It uses memory
+        alone: a waiting user's rooms were loaded for its sync, and members are read only of hot
+        rooms; a user with cold rooms is woken to check for itself."""
         self.wake_user(changed)
         mine = self._memberships.cached(changed)
         if mine is not None:

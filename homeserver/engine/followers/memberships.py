@@ -1,4 +1,4 @@
-"""Who is in which room: the rooms of a user of ours from memory, other questions from the table."""
+"""Memberships of rooms: those of local users from memory, others from the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from homeserver.engine.store import EngineStore
 
 
 class UserRoom(msgspec.Struct, frozen=True):
-    """One room of a user. `stripped`: JSON array, of an invite or knock to a room elsewhere; `via`:
+    """One room of a user. `stripped`: JSON array, of an invite or knock to a remote room; `via`:
     the server that took the knock."""
 
     membership: str
@@ -32,7 +32,7 @@ class UserRoom(msgspec.Struct, frozen=True):
 
 
 class Memberships:
-    """The rooms of users; those of ours are kept in memory once asked for."""
+    """The rooms of users; those of local users are kept in memory once loaded."""
 
     def __init__(self, store: EngineStore, committer: Committer, server_name: ServerName) -> None:
         self._store = store
@@ -43,7 +43,7 @@ class Memberships:
         committer.subscribe(self._published)
 
     async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]:
-        """Every room of a user of ours, left, banned and forgotten ones included."""
+        """Returns every room of a local user, left, banned and forgotten ones included."""
         known = self._users.get(user_id)
         if known is None:
             known = await self._load(user_id)
@@ -51,7 +51,7 @@ class Memberships:
         return known
 
     def cached(self, user_id: UserId) -> Mapping[RoomId, UserRoom] | None:
-        """As `of`, if it is in memory."""
+        """Returns the same as `of`, if it is in memory."""
         return self._users.get(user_id)
 
     async def _load(self, user_id: UserId) -> dict[RoomId, UserRoom]:
@@ -61,7 +61,7 @@ class Memberships:
             if user_id in self._users:
                 return self._users[user_id]
             if start < self._committer.tail.start:
-                continue  # more happened meanwhile than memory holds
+                continue  # more entries were committed in the meantime than memory holds
             loaded = {
                 RoomId(row["room_id"]): UserRoom(
                     row["membership"],
@@ -82,12 +82,12 @@ class Memberships:
             return loaded
 
     def drop(self, user_id: UserId) -> None:
-        """Forgets what is in memory of a user; the next question reads the table."""
+        """Drops a user's rooms from memory; the next call reads the table."""
         for room in self._users.pop(user_id, {}).values():
             self.bytes -= _size_of(room)
 
     def _evict(self) -> None:
-        """Lets the users go who were asked for least lately; the last one stays."""
+        """Evicts the least recently used users; the last one stays."""
         while len(self._users) > 1 and (
             len(self._users) > limits.MEMBERSHIP_CACHE_USERS
             or self.bytes > limits.MEMBERSHIP_CACHE_BYTES
@@ -102,7 +102,7 @@ class Memberships:
             known[room_id] = msgspec.structs.replace(known[room_id], forgotten=True)
 
     async def outside_event(self, user_id: UserId, room_id: RoomId) -> Event | None:
-        """The signed event behind a user's membership of a room that we aren't in, if there is
+        """Returns the signed event of a user's membership of a room that we aren't in, if there is
         one."""
         row = await self._store.memberships.of_user_in(user_id, room_id)
         version = None if row is None else ROOM_VERSIONS.get(row["version"] or "")
@@ -111,12 +111,14 @@ class Memberships:
         return load_event(row["event"], version, EventId(row["event_id"]))
 
     async def sharing(self, user_id: UserId, among: Collection[UserId]) -> set[UserId]:
-        """Those of some users, of any server, who are joined or invited to a room that the user is
-        joined to."""
+        """Returns those of some users, of any server, who are joined or invited to a room that the
+        user is joined to."""
         return {UserId(one) for one in await self._store.memberships.sharing(user_id, list(among))}
 
     async def rooms_of(self, user_id: UserId) -> list[RoomId]:
-        """The rooms that a user of any server is joined to, as far as they are known here."""
+        """Returns the rooms that a user of any server is joined to, as far as they are known
+        here.
+        """
         if server_of(user_id) == self._server_name:
             mine = await self.of(user_id)
             return [room_id for room_id, room in mine.items() if room.membership == "join"]

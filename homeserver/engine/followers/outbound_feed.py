@@ -1,14 +1,14 @@
-"""What other servers are owed, worked out from the log (`federation.ports.OutboundFeed`).
+"""The data owed to other servers, derived from the log (`federation.ports.OutboundFeed`).
 
 Rules:
-1. A destination is owed our events in rooms where it was a member before or after them, messages
-   to its users' devices, and the devices of users of ours who share a room with it
+1. A destination is owed our events in rooms where it was a member before or after them, messages to
+   its users' devices, and the devices of local users who share a room with it
    (`DeviceListAudience`; design, "What keeps it right", 13).
-2. Near the log's end memory answers: what each destination is owed is noted at the commit. Before
-   that, tables answer.
-3. What is owed is owed until it is taken: no cursor passes messages to devices or device lists,
-   however old they are. After a long outage events alone are cut: to those that lead to the rest.
-4. What passes (typing, receipts) is in memory alone; where too much waits, the oldest goes.
+2. Near the log's end the answer comes from memory: the data owed to each destination is noted at
+   the commit. Before that, the tables are read.
+3. Data is owed until it is received: no cursor passes messages to devices or device lists, however
+   old they are. After a long outage only events are reduced, to those that lead to the rest.
+4. Ephemeral data (typing, receipts) is only in memory; beyond the bound, the oldest goes.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _ITEM_BYTES = 150
 
 
 class DeviceListEdus(Protocol):
-    """Makes the EDUs that tell of users' devices as they are now."""
+    """Builds the EDUs with users' current devices."""
 
     async def changes(self, positions: Sequence[int]) -> list[JsonObject]:
-        """Those of changes of device lists, by their positions."""
+        """Returns the EDUs of changes of device lists, by their positions."""
 
     async def whole_lists(self, users: Sequence[UserId]) -> list[JsonObject]:
-        """Those of all devices of users, for servers that got none before."""
+        """Returns the EDUs of all devices of users, for servers that have received none before."""
 
 
 class _Item(msgspec.Struct, frozen=True, order=True):
-    """One thing owed. Without payload: the device-list change at its position, or the whole list
-    of `joined`."""
+    """One owed item. Without payload: the device-list change at its position, or the whole list of
+    `joined`."""
 
     position: int
     pdu: bytes = b""
@@ -59,19 +59,19 @@ class _Item(msgspec.Struct, frozen=True, order=True):
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory, roughly; a PDU's bytes may be shared with other queues."""
+        """Its rough size in memory; a PDU's bytes may be shared with other queues."""
         return _ITEM_BYTES + len(self.pdu) + len(self.edu)
 
 
 class _Memory:
-    """What all queues take."""
+    """The memory of all queues."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
 
 class _Queue:
-    """What one destination is owed after `start`, all of it."""
+    """The data owed to one destination after `start`, complete."""
 
     def __init__(self, server: ServerName, start: int, memory: _Memory) -> None:
         self.server = server
@@ -82,7 +82,7 @@ class _Queue:
         self.passing: deque[JsonObject] = deque(maxlen=limits.PASSING_EDUS)
 
     def add(self, item: _Item) -> None:
-        """Keeps order; what does not fit is read from the tables later."""
+        """Adds an item in order; items over the bound are read from the tables later."""
         if item.position <= self.start:
             return  # found late: the tables have it
         if self.items and item < self.items[-1]:
@@ -102,7 +102,7 @@ class _Queue:
             self._count(-self.bytes)
 
     def taken(self, up_to: int) -> None:
-        """Forgets what the destination has."""
+        """Drops the items that the destination has received."""
         while self.items and self.items[0].position <= up_to:
             self._count(-self.items.popleft().bytes)
 
@@ -112,7 +112,7 @@ class _Queue:
 
 
 class LogFeed:
-    """The log as other servers' queues."""
+    """The log as queues of other servers."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class LogFeed:
         committer.subscribe(self._published)
 
     def took_edus(self, destination: ServerName, cursor: int) -> bool:
-        """Return whether stored EDUs were given out to it, up to the cursor, since the last such
+        """Returns whether stored EDUs up to the cursor were handed out to it since the last such
         answer: they can be deleted."""
         if self._given_out.get(destination, cursor + 1) > cursor:
             return False
@@ -170,7 +170,7 @@ class LogFeed:
         return server_of(user_id) == self.server_name
 
     def forward(self, servers: Collection[ServerName], edu: JsonObject) -> None:
-        """Sends an EDU that isn't worth keeping."""
+        """Sends an ephemeral EDU, which isn't stored."""
         others = [server for server in servers if server != self.server_name]
         for server in others:
             self._queue(server).passing.append(edu)
@@ -198,8 +198,8 @@ class LogFeed:
         return servers | self._catch_up_newcomer(position, entry, room)
 
     def _catch_up_newcomer(self, position: int, entry: EventEntry, room: Room) -> set[ServerName]:
-        """A server whose join came beside other events got the state before its join: it is owed
-        the other heads, since nobody sends it what came before it was a member."""
+        """Adds the other heads for a server whose join came beside other events: it got the state
+        before its join, and no server sends it earlier events."""
         newcomer = server_of(entry.event.sender)
         is_first = room.view.servers.get(newcomer) == 1
         joined = any(
@@ -230,7 +230,7 @@ class LogFeed:
                 on_owed(servers)
 
     async def run(self) -> None:
-        """Finds out whom changes of device lists concern; for the supervisor."""
+        """Finds the servers that changes of device lists concern; runs under the supervisor."""
         await self._audience.run(self._owe_list)
 
     def _owe_list(self, change: ListChange, servers: Collection[ServerName]) -> None:
@@ -240,7 +240,7 @@ class LogFeed:
         held_back, self._held_back = self._held_back, set()
         self._tell(held_back.union(servers))
 
-    # Answering
+    # Answers
 
     async def owed(
         self, destination: ServerName, after: int, *, pdu_limit: int, edu_limit: int
@@ -254,7 +254,9 @@ class LogFeed:
         return await self._from_memory(queue, end, pdu_limit, edu_limit)
 
     def _settled_for(self, destination: ServerName) -> int:
-        """How far it is known what a destination is owed; it is told when that moves on."""
+        """Returns the position up to which the data owed to a destination is known; the destination
+        is woken when it moves on.
+        """
         end = self._audience.settled_upto(self._committer.position)
         if end < self._committer.position:
             self._held_back.add(destination)
@@ -268,7 +270,7 @@ class LogFeed:
             if item.position > end:
                 break
             is_full = len(pdus) >= pdu_limit or len(edus) >= edu_limit - limits.EDUS_PER_LIST
-            if is_full and item.position > last:  # what is at one position goes out in one go
+            if is_full and item.position > last:  # items at one position are sent together
                 return Owed(pdus, edus, last, more=True)
             last = item.position
             if item.pdu:
@@ -290,7 +292,7 @@ class LogFeed:
         found = await self._store.owed.owed(
             destination, self.server_name, after=after, up_to=end, limit=limit, latest=latest
         )
-        # Each list may end early: the cursor goes no further than the shortest.
+        # Each list may end early: the cursor moves only as far as the shortest.
         up_to = end
         for places in (
             [row["position"] for row in found.events],
@@ -322,16 +324,16 @@ class LogFeed:
 
 
 def _is_end(change: StateChange) -> bool:
-    """Is a member, or who was invited or knocked, now out of the room? Their server is told, though
-    it may not be in the room any more, or never was. (It was asked to sign an invite; a knock came
-    from there.)"""
+    """Returns whether a member, or an invited or knocking user, is now out of the room. Their
+    server is told, though it may not be in the room any more, or never was. (It was asked to sign
+    an invite; a knock came from there.)"""
     kind, key = change.key
     is_member = kind == event_types.MEMBER and is_user_id(key)
     return is_member and change.former in ("join", "invite", "knock") and change.membership in _OUT
 
 
 class FeedDestinations:
-    """Destinations, those included that never got anything: the servers in our rooms."""
+    """Destinations, including those that have never received anything: the servers in our rooms."""
 
     def __init__(
         self, owed: OwedTables, store: DestinationStore, committer: Committer, feed: LogFeed
@@ -352,7 +354,9 @@ class FeedDestinations:
             await self._owed.forget_edus(destination.server, destination.cursor)
 
     async def lagging(self) -> list[Destination]:
-        """`DestinationStore.lagging`: those whose cursor is before what may concern them."""
+        """`DestinationStore.lagging`: those whose cursor is before entries that may concern
+        them.
+        """
         stored = {one.server: one for one in await self._store.lagging()}
         rows, waiting = await self._owed.lagging(self._feed.server_name)
         newest = {ServerName(row["server"]): row["position"] for row in rows}

@@ -1,14 +1,14 @@
-"""Who vouches for a join to a restricted room that comes through this server.
+"""The authorising user of a join to a restricted room through this server.
 
 Rules:
-1. A condition counts only by the current state of a room that we are in; what we knew of a room
-   when we left it says nothing now.
-2. Who is invited or joined needs nobody. Who is banned gets nobody.
-3. We are asked twice: for the template, and before we sign what comes back, for the other server
-   may have taken its time, or have made up the event by itself.
-4. 400 M_UNABLE_TO_AUTHORISE_JOIN where we are in none of the rooms that the conditions name, 400
-   M_UNABLE_TO_GRANT_JOIN where a condition is met but no user of ours may invite (another server
-   may do better then), 403 M_FORBIDDEN where no condition is met, or there is none.
+1. A condition counts only by the current state of a room that we are in, not by the last known
+   state of a room that we left.
+2. Invited or joined users need no authorising user. Banned users get none.
+3. The check is made twice: for the template, and before the returned event is signed, since the
+   other server may be late, or may have built the event itself.
+4. 400 M_UNABLE_TO_AUTHORISE_JOIN if we are in none of the rooms that the conditions name, 400
+   M_UNABLE_TO_GRANT_JOIN if a condition is met but no local user may invite (another server may be
+   able to), 403 M_FORBIDDEN if no condition is met, or there is none.
 
 Spec: server-server API, "Restricted rooms"; client-server API, "Restricted rooms".
 """
@@ -35,15 +35,15 @@ from homeserver.rules.rooms.restricted_joins import AUTHORISER, allowed_rooms, f
 
 
 async def find_authoriser(rooms: Rooms, room: Room) -> UserId | None:
-    """A joined user of ours who may invite to the room, by its current state; None where there is
-    none."""
+    """Returns a joined local user who may invite to the room, by its current state; None if there
+    is none."""
     power, listed = await _power(rooms, room)
     return find_authorising_user(power, listed, room.joined_local)
 
 
 async def restricted_to(rooms: Rooms, room: Room) -> Sequence[RoomId] | None:
-    """The rooms whose members may join this one without an invite, by its current state; None where
-    its joins aren't restricted in this way, or its version doesn't know of it."""
+    """Returns the rooms whose members may join this one without an invite, by its current state;
+    None if its joins aren't restricted in this way, or its version doesn't know it."""
     found = await rooms.state_events(room.view.state, [event_types.JOIN_RULES_KEY])
     rules = found.get(event_types.JOIN_RULES_KEY)
     if rules is None or not room.version.restricted_joins:
@@ -58,12 +58,12 @@ def _is_room_id(text: str) -> bool:
     try:
         parse_room_id(text)
     except InvalidIdentifier:
-        return False  # another server's event may say anything; no room has such an ID
+        return False  # another server's event may contain anything; no room has such an ID
     return True
 
 
 async def _power(rooms: Rooms, room: Room) -> tuple[PowerLevels, Sequence[str]]:
-    """The current power levels, and the users that they list."""
+    """Returns the current power levels, and the users that they list."""
     found = await rooms.state_events(
         room.view.state, [event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY]
     )
@@ -74,14 +74,14 @@ async def _power(rooms: Rooms, room: Room) -> tuple[PowerLevels, Sequence[str]]:
 
 
 class Authorisers:
-    """Vouches for joins of other servers' users."""
+    """Authorises joins of other servers' users."""
 
     def __init__(self, rooms: Rooms, server_name: ServerName) -> None:
         self._rooms = rooms
         self._server_name = server_name
 
     async def complete(self, room: Room, draft: EventDraft) -> EventDraft:
-        """A template's draft; a join that needs it names a user of ours who vouches for it. Raises
+        """Completes a template's draft; a join that needs it names a local authorising user. Raises
         Refused (rule 4)."""
         if draft.type != event_types.MEMBER or draft.content.get("membership") != "join":
             return draft
@@ -97,7 +97,7 @@ class Authorisers:
             return None
         allowed = await restricted_to(self._rooms, room)
         if allowed is None:
-            return None  # the auth rules say whether they may come in
+            return None  # the auth rules decide whether they may join
         await self._check_conditions(allowed, user_id)
         chosen = await find_authoriser(self._rooms, room)
         if chosen is None:
@@ -105,8 +105,7 @@ class Authorisers:
         return chosen
 
     async def check(self, room: Room, join: Event) -> None:
-        """May we sign a join that names a user of ours as who vouches for it? Raises Refused
-        (rule 4)."""
+        """Checks that we may sign a join with a local authorising user. Raises Refused (rule 4)."""
         user_id, authoriser = UserId(join.sender), join.content.get(AUTHORISER)
         if not self._needs_one(room, user_id):
             return
@@ -127,7 +126,7 @@ class Authorisers:
         return mine is None or mine.membership not in ("invite", "join")
 
     async def _check_open(self, room: Room) -> None:
-        """The rule may have become another since the template was made."""
+        """Checks the join rule again, which may have changed since the template was built."""
         found = await self._rooms.state_events(room.view.state, [event_types.JOIN_RULES_KEY])
         rules = found.get(event_types.JOIN_RULES_KEY)
         if rules is None or rules.content.get("join_rule") != "public":

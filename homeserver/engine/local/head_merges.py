@@ -1,14 +1,15 @@
-"""Merges a room's forward extremities once they are many.
+"""Merges a room's forward extremities once there are many.
 
-Each head that differs in state makes every further event dearer: the current state is resolved over
-all of them. Events of our own merge them, which name many heads at once.
+Each head that differs in state makes every further event more expensive: the current state is
+resolved over all of them. Events of our own, which name many heads at once, merge them.
 
 Rules:
 1. The event is an `org.matrix.dummy_event`, the type that other servers use for this. Clients
-   aren't shown it. It says nothing, so any joined user of ours with the power to send it will do.
-2. It isn't sent to other servers, which merge for themselves: each would answer with one more head.
+   aren't shown it. It has no content, so any joined local user with the power to send it can be its
+   sender.
+2. It isn't sent to other servers, which merge by themselves: each would respond with one more head.
    They fetch it once a later event of ours names it.
-3. Where none of our users may send, nothing is merged. Then the heads are bounded
+3. If no local user may send it, nothing is merged. Then the heads are bounded
    (`staging.other_heads`).
 
 Spec: server-server API, "PDUs" (prev_events); design, "What keeps it right", 8.
@@ -37,7 +38,7 @@ log = logging.getLogger("freehold.heads")
 
 
 class HeadMerges:
-    """Follows the log, and merges where it is due."""
+    """Follows the log, and merges when due."""
 
     def __init__(self, rooms: Rooms, writer: Writer, committer: Committer) -> None:
         self._rooms = rooms
@@ -51,7 +52,7 @@ class HeadMerges:
         self._due_rooms.add(room.room_id for room in rooms if room is not None and _is_due(room))
 
     async def run(self) -> None:
-        """Merges what becomes due; for the supervisor."""
+        """Merges the heads of rooms as they become due; runs under the supervisor."""
         while True:
             room_id = await self._due_rooms.next()
             room = await self._rooms.get(room_id)
@@ -59,7 +60,7 @@ class HeadMerges:
                 await self.merge(room)
 
     async def merge(self, room: Room) -> None:
-        """Merges a room's heads until they are few; gives up where it can't, until the next event
+        """Merges a room's heads until there are few; gives up if that fails, until the next event
         of the room."""
         for _ in range(limits.HEADS_KEPT):
             if not _is_due(room):

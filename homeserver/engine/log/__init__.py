@@ -1,1 +1,1 @@
-"""The log: what is staged becomes one transaction after another, in one order."""
+"""The log: staged units become one transaction after another, in one order."""

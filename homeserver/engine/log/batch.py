@@ -1,4 +1,4 @@
-"""One group commit: which rows it writes, at which positions."""
+"""One group commit: the rows that it writes, and their positions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from homeserver.storage.timeline.proofs import ProofRows
 
 
 class Pending(Protocol):
-    """What waits for a commit: a unit, with staged room events or without."""
+    """An entry of the commit queue: a unit, with staged room events or without."""
 
     @property
     def unit(self) -> Unit: ...
@@ -71,7 +71,7 @@ class CommitUnit:
 
     @property
     def committed(self) -> Committed:
-        """What the submitter is told."""
+        """Returns the result for the submitter."""
         return Committed(self.first, self.first + len(self.entries) - 1, self.entries)
 
     def publish_room(self) -> None:
@@ -99,24 +99,24 @@ class CommitUnit:
 
 
 class Batch:
-    """What commits together."""
+    """The units that commit together."""
 
     def __init__(self, pending: Sequence[Any], position: int) -> None:
         self.units = [CommitUnit(one) for one in pending]
         self.old = position
         self.up_to = position
-        self.sent = False  # may the database have got it?
+        self.sent = False  # whether the database may have received it
         if not self.has_work:
             self.number()
 
     @property
     def has_work(self) -> bool:
-        """Does a unit write rows of its own?"""
+        """Returns whether a unit writes rows of its own."""
         return any(one.pending.unit.work is not None for one in self.units)
 
     @property
     def is_plain(self) -> bool:
-        """Nothing but messages: one statement will do."""
+        """Returns whether the batch has only messages, so that one statement is enough."""
         return all(
             one.staged
             and len(one.entries) == len(one.staged)
@@ -127,7 +127,7 @@ class Batch:
         )
 
     def number(self) -> None:
-        """Gives positions to the entries of all units that did not fail."""
+        """Assigns positions to the entries of all units that did not fail."""
         position = self.old
         for one in self.units:
             if one.error is not None:
@@ -142,7 +142,7 @@ class Batch:
         self.up_to = position
 
     def placed(self) -> list[Placed]:
-        """All entries with their positions."""
+        """Returns all entries with their positions."""
         return [
             Placed(one.first + i, entry)
             for one in self.units
@@ -151,12 +151,13 @@ class Batch:
         ]
 
     def staged(self) -> list[tuple[CommitUnit, StagedEvent]]:
-        """All staged events of units that did not fail."""
+        """Returns all staged events of units that did not fail."""
         return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
 
     def witnesses(self) -> list[tuple[int, int, bool]]:
-        """Events that are stored so (room_nid, event_nid, unproven) if and only if the batch is:
-        new ones, and those that it proves."""
+        """Returns events that are stored in this form (room_nid, event_nid, unproven) if and only
+        if the batch is: new ones, and those that it verifies. After a lost connection they tell its
+        outcome."""
         found = [
             (one.row.room_nid, one.row.event_nid, one.row.unproven) for _, one in self.staged()
         ]
@@ -166,7 +167,7 @@ class Batch:
         return found
 
     async def run_work(self, connection: Connection) -> None:
-        """Runs the units' own work, each under a savepoint, then gives positions."""
+        """Runs the units' own work, each under a savepoint, then assigns positions."""
         for one in self.units:
             work = one.pending.unit.work
             if work is None:
@@ -177,11 +178,11 @@ class Batch:
             except MatrixError as error:
                 one.error = error
                 if isinstance(one.pending, RoomUnit):
-                    raise  # staged events can't be left out of the middle of a room
+                    raise  # later staged events build on it
         self.number()
 
     def rows(self, epoch: int) -> CommitRows:
-        """All rows to write."""
+        """Returns all rows to write."""
         staged = self.staged()
         rows = CommitRows(epoch, self.old, self.up_to)
         corrected = [one for one in self.units if one.error is None and one.correction]
@@ -223,7 +224,7 @@ def _brought(room: Room, brought: ImportedMembers, position: int) -> BroughtMemb
 def _heads(
     corrected: Sequence[CommitUnit], staged: Sequence[tuple[CommitUnit, StagedEvent]]
 ) -> list[HeadsRow]:
-    """The newest heads of each room."""
+    """Returns the newest heads of each room."""
     newest: dict[int, HeadsRow] = {}
     for one in corrected:
         room, correction = one.pending.room, one.correction
@@ -320,8 +321,8 @@ def _resolution_row(
 def _membership_row(
     nid: int, position: int, event: Event | None, change: StateChange
 ) -> MembershipRow:
-    """After a merge the membership event may be another than the one that is placed; its sender
-    is then not at hand, and the user's own ID stands in."""
+    """Returns the row of a changed membership. After a merge the membership event may be another
+    than the placed one; its sender isn't in memory then, and the user's own ID replaces it."""
     own = event is not None and change.event_id == event.event_id
     return MembershipRow(
         nid,
@@ -347,8 +348,8 @@ def _add_redactions(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedE
 
 
 def _add_proofs(proofs: ProofRows, nid: int, event: StagedEvent) -> None:
-    """An event on another server's word waits for its parents; one that fills a gap is what others
-    waited for."""
+    """Adds the recheck rows of an event: an unverified event waits for its parents; an event that
+    fills a gap ends the wait of others."""
     if event.is_awaited:
         proofs.placed.append((nid, event.event.event_id))
     if event.row.unproven:

@@ -1,7 +1,7 @@
-"""What the log holds: everything that a client can sync and that must last.
+"""The entries of the log: everything that a client can sync and that must be durable.
 
-Each entry gets one position, in commit order, without gaps. A `Unit` commits whole: its entries
-and the rows that its `work` writes, or nothing of it.
+Each entry gets one position, in commit order, without gaps. A `Unit` commits atomically: its
+entries and the rows that its `work` writes, or nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ENTRY_BYTES, _EVENT_BYTES, _CHANGE_BYTES = 500, 600, 200
 
 
 class TransactionKey(msgspec.Struct, frozen=True):
-    """Names a client's request for idempotency: device, endpoint and path, and its own ID.
+    """Identifies a client's request for idempotency: device, endpoint and path, and its own ID.
 
     Spec: client-server API, "Transaction identifiers".
     """
@@ -35,7 +35,7 @@ class TransactionKey(msgspec.Struct, frozen=True):
 
 
 class StateChange(msgspec.Struct, frozen=True):
-    """One key of a room's current state now has another event (None: no event any more)."""
+    """One key of a room's current state now has another event (None: it has none any more)."""
 
     key: StateKey
     event_id: EventId | None
@@ -44,50 +44,51 @@ class StateChange(msgspec.Struct, frozen=True):
 
 
 class EventEntry(msgspec.Struct, frozen=True):
-    """An event released to clients. `changes` are those of current state that came with it: its
+    """An event released to clients. `changes` are the changes of current state that it causes: its
     own key for an ordinary state event, others after a merge of heads."""
 
     room_id: RoomId
     event: Event
     nid: int
     order: tuple[int, int]  # room order (n, fill)
-    kept_client: bytes | None  # `client`, but for a large event
+    kept_client: bytes | None  # `client`, None for a large event.
     changes: tuple[StateChange, ...] = ()
     transaction: TransactionKey | None = None
     replaces: EventId | None = None  # the state event that this one replaced
     redacts: EventId | None = None  # the target, once this redaction was applied to it
     redacted_by: EventId | None = None  # the redaction that was applied to this event
-    snapshot_after: int = 0  # the number of the state after it, as when it was read or placed
-    to_federate: bool = False  # ours, or accepted for another server: we owe it to the others
+    snapshot_after: int = 0  # the number of the state after it, at the time it was read or placed
+    to_federate: bool = False  # ours, or accepted for another server: we deliver it
 
     @property
     def client(self) -> bytes:
-        """JSON for clients without `unsigned`; ends with b"}". Of a large event it is made when it
-        is asked for: a second copy of its bytes isn't worth its memory."""
+        """JSON for clients without `unsigned`; ends with b"}". For a large event it is built on
+        demand: a second copy of its bytes would use too much memory."""
         return client_json(self.event) if self.kept_client is None else self.kept_client
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, its event included."""
+        """Its bytes in memory, with its event."""
         changes = _CHANGE_BYTES * len(self.changes)
         return _ENTRY_BYTES + len(self.kept_client or b"") + event_bytes(self.event) + changes
 
 
 def client_json(event: Event) -> bytes:
-    """The event for clients, without `unsigned`: JSON that ends with a brace to splice into.
+    """Returns the event for clients, without `unsigned`: JSON that ends with a brace to splice
+    into.
 
-    A copy, for it may be kept: what the JSON library gives has room for 4 KB and more.
+    It is a copy, since it may be kept: the JSON library's own buffer has 4 KB or more.
     """
     return bytes(memoryview(dump_any(client_event(event))))
 
 
 def kept_client(event: Event) -> bytes | None:
-    """An event's JSON for clients, to be kept with it; None for a large one."""
+    """Returns an event's JSON for clients, to be kept with it; None for a large one."""
     return client_json(event) if len(event.raw) <= limits.CLIENT_JSON_KEPT_BYTES else None
 
 
 def event_bytes(event: Event) -> int:
-    """The memory that an event takes: what is stored of it, and its content as values."""
+    """Returns the memory that an event takes: its stored form, and its content as values."""
     return _EVENT_BYTES + len(event.raw) + parsed_bytes(event.raw)
 
 
@@ -99,9 +100,9 @@ class StateEntry(msgspec.Struct, frozen=True):
 
 
 class MembershipEntry(msgspec.Struct, frozen=True):
-    """The membership of a user of ours in a room that we aren't in: an invite or knock from
-    afar, its refusal. `stripped` is a JSON array of stripped state events, `via` the server that
-    took a knock."""
+    """The membership of a local user in a room that we aren't in: an invite or knock over
+    federation, or its refusal. `stripped` is a JSON array of stripped state events, `via` the
+    server that took a knock."""
 
     user_id: UserId
     room_id: RoomId
@@ -135,8 +136,8 @@ class ReceiptEntry(msgspec.Struct, frozen=True):
 
 
 class ToDeviceEntry(msgspec.Struct, frozen=True):
-    """A to-device message for a device of ours: JSON with type, sender and content. `sender` is
-    set where it is a user of another server."""
+    """A to-device message for a local device: JSON with type, sender and content. `sender` is set
+    if it is a user of another server."""
 
     user_id: UserId
     device_id: DeviceId
@@ -152,8 +153,8 @@ class RemoteEduEntry(msgspec.Struct, frozen=True):
 
 
 class DeviceListEntry(msgspec.Struct, frozen=True):
-    """The devices or cross-signing keys of a user, ours or remote, changed. `verified` are other
-    users whose master keys the user signed: a change that the user alone sees."""
+    """The devices or cross-signing keys of a user, local or remote, changed. `verified` are other
+    users whose master keys the user signed: a change that only the user sees."""
 
     user_id: UserId
     verified: tuple[UserId, ...] = ()
@@ -172,7 +173,7 @@ Entry: TypeAlias = (
 
 
 def entry_bytes(entry: Entry) -> int:
-    """The memory that an entry takes, roughly."""
+    """Returns the memory that an entry takes, roughly."""
     match entry:
         case EventEntry():
             return entry.size
@@ -199,9 +200,10 @@ Work: TypeAlias = Callable[[Connection], Awaitable[Sequence[Entry]]]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What commits whole. `work` runs first, in the batch's transaction under a savepoint, and
-    returns further entries; an exception that it raises (a MatrixError, say) undoes this unit
-    alone and reaches its submitter. Rooms' events are submitted by the writer only."""
+    """A unit that commits atomically. `work` runs first, in the batch's transaction under a
+    savepoint, and returns further entries; an exception that it raises (such as a MatrixError)
+    undoes only this unit and reaches its submitter. Rooms' events are submitted by the writer only.
+    """
 
     entries: Sequence[Entry] = ()
     work: Work | None = None

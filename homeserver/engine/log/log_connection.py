@@ -1,11 +1,11 @@
-"""The connection that writes the log, and what became of a batch when it broke.
+"""The connection that writes the log, and the outcome of a batch after it is lost.
 
 Rules:
-1. Nobody else writes over it; it is made anew when it is lost.
-2. Whether a batch is in is told by the log's position, or, where it has no log entries, by a row
+1. It has one user; it is reopened when it is lost.
+2. The log's position tells whether a batch is stored, or, if the batch has no log entries, a row
    that it wrote.
-3. Before the log's row is asked whether a batch is in, the lost session is ended: what was sent to
-   it, and is perhaps still on its way, can't commit afterwards.
+3. Before the log's row is read for that, the lost session is ended: statements that are still in
+   transit to it can't commit afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LogConnection:
 
     async def write(self, batch: Batch, fault: Fault | None) -> None:
         """Commits a batch. Raises LogLost; DatabaseUnavailable, after which `is_in` tells whether
-        it is stored; or what the batch's own work raised. Tests cut the line in `fault`."""
+        it is stored; or the error of the batch's own work. Tests inject faults in `fault`."""
         try:
             if fault is not None:
                 await fault("before")
@@ -51,8 +51,8 @@ class LogConnection:
             raise LogLost
 
     async def is_in(self, batch: Batch) -> bool:
-        """After a lost connection: did the batch commit? Waits until the database can say. Raises
-        LogLost."""
+        """Returns whether the batch committed, after a lost connection. Waits until the database
+        can answer. Raises LogLost."""
         lost = await self._log.abandon()
         if not batch.sent:
             return False
@@ -76,9 +76,9 @@ class LogConnection:
         return is_seen if batch.up_to == batch.old else bool(position == batch.up_to)
 
     def stop_asking(self) -> None:
-        """The server stops: what can't be known soon is not waited for."""
+        """Ends waits for unknown outcomes, since the server stops."""
         self._is_closing = True
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         await self._log.disconnect()

@@ -1,11 +1,11 @@
-"""Which history the log is of: what tells a token of ours from one of a future that is lost.
+"""The history of the log: distinguishes valid tokens from those of a history that was lost.
 
 Rules:
 1. Each start of the server begins an epoch, with a random ID, at the position where the log then
-   is. A token names the epoch that it was given out in, and the log's position then.
-2. A database that was put back to an older copy lacks the epochs begun since, and begins another
-   one at the copy's end. So a token is of a lost future if its epoch isn't known, or if its
-   position is past the one where the next epoch began; however far the log has grown since.
+   is. A token names the epoch in which it was issued, and the log's position then.
+2. A database restored from an older copy lacks the epochs begun since, and begins another one at
+   the copy's end. So a token is of a lost history if its epoch isn't known, or if its position is
+   past the start of the next epoch, however far the log has grown since.
 
 Design, "What keeps it right", 10.
 """
@@ -28,7 +28,7 @@ from homeserver.storage.logs import LOG, Epoch
 
 
 class LogHistory:
-    """The epochs of the log that are known, oldest first. `position` says where its end is."""
+    """The known epochs of the log, oldest first. `position` returns the log's end."""
 
     def __init__(self, epochs: Sequence[Epoch], position: Callable[[], int]) -> None:
         self._position = position
@@ -39,23 +39,23 @@ class LogHistory:
         self._ends[self.id] = None
 
     def mark(self) -> Mark:
-        """The epoch and the position of now."""
+        """Returns the current epoch and position."""
         return Mark(self.id, self._position())
 
     def holds(self, mark: Mark) -> bool:
-        """Return whether a token with this mark was given out in a past of this log."""
+        """Returns whether a token with this mark was issued in the past of this log."""
         if mark.history not in self._ends:
             return False
         end = self._ends[mark.history]
         return mark.position <= (self._position() if end is None else end)
 
     def format_point(self, point: Point) -> str:
-        """The token of a point in a room, given out now."""
+        """Returns a token of a point in a room, issued now."""
         return format_point(PageToken(self.mark(), point))
 
     def parse(self, text: str) -> SyncToken | Point:
-        """A token of either kind. Raises InvalidToken, and 400 M_UNKNOWN_POS for one of a lost
-        future."""
+        """Parses a token of either kind. Raises InvalidToken, and 400 M_UNKNOWN_POS for one of a
+        lost history."""
         token = parse_any(text)
         if isinstance(token, PageToken):
             self._check(token.mark)
@@ -69,5 +69,5 @@ class LogHistory:
 
 
 def mark_of(token: SyncToken) -> Mark:
-    """When a sync's token was given out."""
+    """Returns the moment at which a sync's token was issued."""
     return Mark(token.history, token.position(LOG))

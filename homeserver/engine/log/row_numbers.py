@@ -1,4 +1,4 @@
-"""Row numbers, taken from the database in blocks: nobody else has them, none is given out twice."""
+"""Row numbers, taken from the database in blocks: each is used only once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from homeserver.engine.store import LogStore
 
 
 class RowNumbers:
-    """The numbers at hand."""
+    """The reserved numbers."""
 
     def __init__(self, log: LogStore) -> None:
         self._log = log
@@ -18,8 +18,8 @@ class RowNumbers:
         self._end = 0
 
     def take(self) -> int:
-        """A row number. The caller made sure of some by `ready`; where others took them meanwhile,
-        it has to stage again (Superseded)."""
+        """Returns a row number. The caller reserved some by `ready`; if other tasks took them in
+        the meantime, it has to stage again (Superseded)."""
         if self._next >= self._end:
             if not self._blocks:
                 raise Superseded
@@ -30,10 +30,10 @@ class RowNumbers:
 
     @property
     def left(self) -> int:
-        """How many are at hand."""
+        """Returns how many are reserved."""
         return self._end - self._next + sum(len(block) for block in self._blocks)
 
     async def ready(self, count: int) -> None:
-        """Takes blocks until `count` are at hand."""
+        """Reserves blocks until `count` are available."""
         while self.left < count:
             self._blocks.append(await self._log.take_nids())

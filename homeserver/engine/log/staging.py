@@ -1,8 +1,8 @@
-"""An event that has its place in a room but isn't committed yet.
+"""Staged events: events that have their place in a room but aren't committed yet.
 
-`append_to_timeline` works out what an accepted event changes: the new view, the rows to write, the
-log entry. `store_as_outlier` is for what is stored without a place (soft-failed, rejected). Both
-are pure: the caller resolved the state.
+`append_to_timeline` computes the effects of an accepted event: the new view, the rows to write, the
+log entry. `store_as_outlier` handles events that are stored without a place (soft-failed,
+rejected). Both are pure: the caller resolved the state.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from homeserver.storage.timeline.proofs import ProofRows
 
 
 class Redacting(msgspec.Struct, frozen=True):
-    """A stored event that a redaction empties: its new bytes."""
+    """A stored event that a redaction changes: its new bytes."""
 
     target: Event  # the redacted form
     redaction: EventId
 
 
 class StagedEvent(msgspec.Struct):
-    """One event with what its commit writes. Positions are filled in by the committer."""
+    """One event with the rows of its commit. The committer fills in positions."""
 
     event: Event
     row: EventRow
@@ -69,18 +69,18 @@ class StagedEvent(msgspec.Struct):
     redacting: tuple[Redacting, ...] = ()
     waits_for_target: EventId | None = None
     missing_parents: tuple[EventId, ...] = ()
-    is_awaited: bool = False  # it fills a gap: events that are unproven name it as their parent
+    is_awaited: bool = False  # it fills a gap: unverified events name it as their parent
     resolved: Resolved | None = None
     was_outlier: bool = False
 
     @property
     def changes_other_state(self) -> bool:
-        """Does current state change with it other than by this event itself?"""
+        """Returns whether current state changes other than by this event itself."""
         return any(change.event_id != self.event.event_id for change in self.changes)
 
     @property
     def is_plain(self) -> bool:
-        """Is it a new row that changes neither state nor other rows (a message)?"""
+        """Returns whether it is a new row that changes neither state nor other rows (a message)."""
         return not (
             self.snapshots
             or self.changes
@@ -95,7 +95,7 @@ class StagedEvent(msgspec.Struct):
 
 
 class ImportedMembers(msgspec.Struct, frozen=True):
-    """What a join brings beside its own event: the other members, and the servers in the room."""
+    """The members that a join imports beside its own event, and the servers in the room."""
 
     members: Sequence[tuple[str, StateRef]]
     servers: Sequence[str]
@@ -103,8 +103,8 @@ class ImportedMembers(msgspec.Struct, frozen=True):
 
 class Resolved(msgspec.Struct, frozen=True):
     """A resolution that changed current state other than by the newest event itself: the snapshots
-    of the current state before and after, and the branches, each an event with the snapshot of
-    the state after it. All are stored with the event, or before it."""
+    of the current state before and after, and the branches, each an event with the snapshot of the
+    state after it. All of them are stored with the event, or before it."""
 
     made_ms: int
     state_before: int
@@ -113,7 +113,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 class Correction(msgspec.Struct):
-    """Verdicts that were made again: what changes of events that are stored, and of the room."""
+    """The effects of rechecked verdicts: changes of stored events, and of the room."""
 
     view: RoomView | None = None  # the room after it; None: unchanged
     entry: StateEntry | None = None
@@ -122,31 +122,31 @@ class Correction(msgspec.Struct):
     servers_joined: list[ServerName] = []
     servers_left: list[ServerName] = []
     resolved: Resolved | None = None
-    cause: EventId | None = None  # the first event that came out otherwise
+    cause: EventId | None = None  # the first event with a changed verdict or state
     redacting: list[Redacting] = []
     proofs: ProofRows = msgspec.field(default_factory=ProofRows)
 
 
 @dataclass(slots=True)
 class RoomUnit:
-    """Staged events of one room, and what commits with them."""
+    """Staged events of one room, and the changes that commit with them."""
 
     room: Room
     generation: int
     staged: Sequence[StagedEvent]
     unit: Unit
     done: asyncio.Future[Committed]
-    is_new: bool = False  # the room's rows are made by this unit
-    correction: Correction | None = None  # comes before what is staged
+    is_new: bool = False  # this unit writes the room's rows
+    correction: Correction | None = None  # comes before the staged events
     brought: ImportedMembers | None = None
-    is_late: bool = False  # who waited was told that the outcome isn't known yet
+    is_late: bool = False  # the waiter was told that the outcome isn't known yet
     committed: Callable[[], None] | None = None
     failed: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How an event came, as far as its row tells."""
+    """The origin of an event, as far as its row has it."""
 
     to_federate: bool
     unproven: bool = False
@@ -156,14 +156,14 @@ class Origin:
 
 
 def state_ref(event: Event, nid: int) -> StateRef:
-    """What state maps hold of a state event."""
+    """Returns the entry of state maps for a state event."""
     return StateRef(event.event_id, nid, membership_of(event))
 
 
 def event_row(
     event: Event, nid: int, room: Room, before: StateSnapshot, origin: Origin
 ) -> EventRow:
-    """The row of an event whose state is known, without a place in room order."""
+    """Returns the row of an event whose state is known, without a place in room order."""
     transaction = origin.transaction[0] if origin.transaction else None
     snapshot = before.chain[-1].nid
     return EventRow(
@@ -196,8 +196,8 @@ def event_row(
 def store_as_outlier(
     event: Event, nid: int, room: Room, before: StateSnapshot, origin: Origin
 ) -> tuple[StagedEvent, StateSnapshot]:
-    """A soft-failed or rejected event: stored with its verdict, without a place. A soft-failed
-    state event has a state after it, which counts once it is referenced."""
+    """Returns a soft-failed or rejected event: stored with its verdict, without a place. A
+    soft-failed state event has a state after it, since later events may name it as their parent."""
     row = event_row(event, nid, room, before, origin)
     staged = StagedEvent(event, row)
     after = before
@@ -210,8 +210,8 @@ def store_as_outlier(
 def after_state_event(
     event: Event, nid: int, room: Room, before: StateSnapshot
 ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
-    """The state after an accepted state event, and the snapshot to write. The event's own row
-    number serves as the snapshot's."""
+    """Returns the state after an accepted state event, and the snapshot to write. The event's own
+    row number serves as the snapshot's."""
     change: Delta = {event.key: state_ref(event, nid)}
     return extended(room, before, change, nid)
 
@@ -219,20 +219,20 @@ def after_state_event(
 def extended(
     room: Room, before: StateSnapshot, change: Delta, nid: int
 ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
-    """A state with some keys changed, as a new snapshot `nid`."""
+    """Returns a state with some keys changed, as a new snapshot `nid`."""
     chain = extend(before.chain, nid, change, before.state)
     return StateSnapshot(changed(before.state, change), chain), (snapshot_row(room, chain),)
 
 
 def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
-    """The row of a chain's last link."""
+    """Returns the row of a chain's last link."""
     link = chain[-1]
     base = chain[-2].nid if len(chain) > 1 else None
     return SnapshotRow(room.nid, link.nid, base, link.ordinal, link.added, link.removed, incomplete)
 
 
 def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
-    """The log's form of a change of current state, without what stays as it was."""
+    """Returns a change of current state in the log's form, without unchanged keys."""
     changes = []
     for key, ref in change.items():
         former = old.get(key)
@@ -249,7 +249,7 @@ def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
 
 
 class MemberCounts:
-    """Members and servers of a room as a change is applied."""
+    """Counts of a room's members and servers, updated as a change is applied."""
 
     def __init__(self, view: RoomView) -> None:
         self.joined, self.invited, self.servers = view.joined, view.invited, view.servers
@@ -291,8 +291,9 @@ def append_to_timeline(
     replaces_heads: bool = False,
     is_head: bool = True,
 ) -> StagedEvent:
-    """An accepted event at the room's newest place. `after` is the state after it, `current` the
-    room's from now on. `replaces_heads`: what we had of the room is out of date (a rejoin)."""
+    """Returns an accepted event at the room's newest place. `after` is the state after it,
+    `current` the room's from now on. `replaces_heads`: the stored heads are out of date (a rejoin).
+    """
     old = room.staged
     if current.state is after.state and before.state is old.state:
         change: Delta = {event.key: state_ref(event, nid)} if event.is_state else {}
@@ -344,9 +345,9 @@ def append_to_timeline(
 
 
 def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
-    """The heads that a new event leaves beside itself. Past a bound, older ones go whose state a
-    newer one has too: they add nothing to the room's state, and a flood of them would never be
-    merged. Then the oldest go (`lets_heads_go`)."""
+    """Returns the heads that remain beside a new event. Past a bound, older ones whose state a
+    newer one has too go first: they add nothing to the room's state, and a flood of them would
+    never be merged. Then the oldest go (`lets_heads_go`)."""
     kept = tuple(one for one in view.heads if one.event_id not in event.prev_events)
     if len(kept) < limits.HEADS_KEPT:
         return kept
@@ -357,9 +358,9 @@ def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
 
 
 def lets_heads_go(view: RoomView, event: Event, others: Sequence[Head]) -> bool:
-    """Are there heads that differ in state and went only because they were too many? Then the
-    room's state so far stands for them, as if an event had merged them: what they have must not be
-    forgotten because somebody made more of them."""
+    """Returns whether heads that differ in state are dropped only because of the bound. The room's
+    present state then replaces them, as if an event had merged them: otherwise a flood of heads
+    could erase their state."""
     states = {one.chain[-1].nid for one in others}
     return any(
         one.event_id not in event.prev_events and one.chain[-1].nid not in states
@@ -368,7 +369,7 @@ def lets_heads_go(view: RoomView, event: Event, others: Sequence[Head]) -> bool:
 
 
 def empty_view(first_nid: int) -> RoomView:
-    """The view of a room before its create event."""
+    """Returns the view of a room before its create event."""
     empty: StateMap = immutables.Map()
     no_servers: immutables.Map[ServerName, int] = immutables.Map()
     return RoomView(empty, first_chain(first_nid, {}), (), 0, 0, 0, no_servers)
@@ -377,8 +378,8 @@ def empty_view(first_nid: int) -> RoomView:
 def changed_view(
     old: RoomView, current: StateSnapshot, heads: tuple[Head, ...]
 ) -> tuple[RoomView, tuple[StateChange, ...], MemberCounts]:
-    """A room whose heads or their states were corrected, without a new event; what changes of its
-    current state, and how that changes who is in it."""
+    """Returns a room whose heads or their states were corrected, without a new event; with the
+    changes of its current state, and of its member counts."""
     changes = state_changes(old.state, change_between(old.chain, current.chain))
     counts = MemberCounts(old)
     counts.apply(old.state, changes)
@@ -396,7 +397,7 @@ def changed_view(
 
 
 def redacted_rows(room_nid: int, redacting: Iterable[Redacting]) -> list[RedactedRow]:
-    """The rows to write of events that redactions empty."""
+    """Returns the rows to write of redacted events."""
     return [
         RedactedRow(room_nid, one.target.event_id, one.target.raw, one.redaction)
         for one in redacting
@@ -404,5 +405,5 @@ def redacted_rows(room_nid: int, redacting: Iterable[Redacting]) -> list[Redacte
 
 
 def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:
-    """The row of `storage.rooms.set_heads`."""
+    """Returns the row of `storage.rooms.set_heads`."""
     return (room.nid, [head.nid for head in view.heads], view.chain[-1].nid, view.n, position)

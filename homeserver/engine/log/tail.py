@@ -1,4 +1,4 @@
-"""The newest part of the log in memory: what followers and incremental syncs read."""
+"""The newest part of the log in memory, for followers and incremental syncs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class LogTail:
             self.start += 1
 
     def since(self, position: int) -> Sequence[Placed]:
-        """The entries after `position`, oldest first; `position` must not be before `start`."""
+        """Returns the entries after `position`, oldest first; `position` must not be before
+        `start`.
+        """
         assert position >= self.start, "the tail does not reach back so far"
         count = self.end - position
         if count <= 0:

@@ -1,7 +1,7 @@
-"""Clients' transaction IDs: a repeat gets the first one's result.
+"""Clients' transaction IDs: a repeat gets the result of the first request.
 
-A device's IDs are read once and kept in memory; they are stored in the commit of their event, so
-a crash forgets none that was answered (design, "What keeps it right", 4). They end with the device.
+A device's IDs are read once and kept in memory; they are stored in the commit of their event, so a
+crash loses none that was answered (design, "What keeps it right", 4). They end with the device.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from homeserver.errors import unavailable
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What became of a send: the event and its position (0 where it is not at hand)."""
+    """The result of a send: the event and its position (0 if it isn't in memory)."""
 
     event_id: EventId
     position: int
 
 
 class TransactionClaim(msgspec.Struct, frozen=True):
-    """The right to carry out the request of one transaction ID."""
+    """The right to execute the request of one transaction ID."""
 
     digest: bytes
     future: asyncio.Future[Sent]
 
 
 class _Device:
-    """One device's transactions: results, or the future of one that is on its way."""
+    """One device's transactions: results, or the future of one in progress."""
 
     def __init__(self) -> None:
         self.known: OrderedDict[bytes, Sent | asyncio.Future[Sent]] = OrderedDict()
@@ -45,19 +45,19 @@ class _Device:
 
 
 def hashed(key: TransactionKey) -> bytes:
-    """Path and transaction ID as a short key."""
+    """Returns a short key for path and transaction ID."""
     return sha256(f"{key.path}\0{key.transaction_id}".encode()).digest()[:16]
 
 
 class Transactions:
-    """Looks up and keeps what transaction IDs led to."""
+    """Looks up and keeps the results of transaction IDs."""
 
     def __init__(self, store: EngineStore) -> None:
         self._store = store
         self._devices: OrderedDict[tuple[str, str], _Device] = OrderedDict()
         self._entries = 0
         self._loading: dict[tuple[str, str], asyncio.Future[_Device]] = {}
-        self._ended = 0  # devices, so far
+        self._ended = 0  # the devices loaded so far
 
     async def _device(self, key: TransactionKey) -> _Device:
         name = (key.user_id, key.device_id)
@@ -66,7 +66,7 @@ class Transactions:
             self._devices.move_to_end(name)
             return device
         waiting = self._loading.get(name)
-        if waiting is not None:  # one load for all: if it fails, nobody waits for a further one
+        if waiting is not None:  # one load for all waiters: if it fails, they all get the error
             return await asyncio.shield(waiting)
         loaded: asyncio.Future[_Device] = asyncio.get_running_loop().create_future()
         self._loading[name] = loaded
@@ -76,7 +76,7 @@ class Transactions:
             loaded.set_exception(
                 error if isinstance(error, Exception) else unavailable("the request was given up")
             )
-            loaded.exception()  # nobody may be waiting
+            loaded.exception()  # there may be no waiter
             raise
         else:
             loaded.set_result(device)
@@ -86,7 +86,7 @@ class Transactions:
         return device
 
     def forget(self, user_id: UserId, device_ids: Collection[DeviceId]) -> None:
-        """The devices have ended, and with them what is stored of theirs."""
+        """Drops the stored transactions of removed devices."""
         self._ended += 1
         for device_id in device_ids:
             device = self._devices.pop((user_id, device_id), None)
@@ -98,7 +98,7 @@ class Transactions:
             ended = self._ended
             found = await self._store.transactions.of_device(*name, limits.TRANSACTIONS_PER_DEVICE)
             if ended == self._ended:
-                break  # else this device may have ended meanwhile
+                break  # otherwise this device may have been removed in the meantime
         for row in reversed(found):
             device.known[row["key"]] = Sent(row["event_id"], row["position"])
         device.is_complete = len(found) < limits.TRANSACTIONS_PER_DEVICE
@@ -106,7 +106,7 @@ class Transactions:
         return device
 
     def _evict(self) -> None:
-        """Lets the devices go that were used least lately; one with a request on its way stays."""
+        """Evicts the least recently used devices; one with a request in progress stays."""
         while self._entries > limits.TRANSACTIONS_IN_MEMORY and len(self._devices) > 1:
             name, device = self._devices.popitem(last=False)
             if device.on_their_way:
@@ -115,8 +115,8 @@ class Transactions:
             self._entries -= len(device.known)
 
     async def begin(self, key: TransactionKey) -> TransactionClaim | Sent:
-        """The result of an earlier request with this key (waits for one that is on its way), or
-        a claim that the caller must `finish` or `abandon`."""
+        """Returns the result of an earlier request with this key (after waiting for one in
+        progress), or a claim that the caller must `finish` or `abandon`."""
         digest = hashed(key)
         while True:
             device = await self._device(key)
@@ -143,13 +143,13 @@ class Transactions:
         return Sent(row["event_id"], row["position"]) if row else None
 
     async def run(self, clock: Clock) -> None:
-        """Forgets old ones, now and then; for the supervisor."""
+        """Deletes old transactions at intervals; runs under the supervisor."""
         while True:
             await self._store.transactions.forget_old(limits.TRANSACTION_DAYS)
             await clock.sleep(limits.TRANSACTION_PRUNE_S)
 
     def finish(self, key: TransactionKey, claim: TransactionClaim, sent: Sent) -> None:
-        """The request was committed."""
+        """Notes that the request was committed."""
         device = self._devices.get((key.user_id, key.device_id))
         if device is not None and device.known.get(claim.digest) is claim.future:
             device.known[claim.digest] = sent
@@ -170,7 +170,9 @@ class Transactions:
         event_id: EventId,
         final: asyncio.Future[Committed],
     ) -> None:
-        """The request was answered before its outcome was known: repeats wait until it is."""
+        """Notes that the request was answered before its outcome was known: repeats wait until it
+        is.
+        """
 
         def settle(done: asyncio.Future[Committed]) -> None:
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
@@ -182,7 +184,7 @@ class Transactions:
         final.add_done_callback(settle)
 
     def abandon(self, key: TransactionKey, claim: TransactionClaim, error: BaseException) -> None:
-        """The request failed: who waited for it tries anew, as does a later repeat."""
+        """Notes that the request failed: waiting repeats are executed, as is a later one."""
         device = self._devices.get((key.user_id, key.device_id))
         if device is not None and device.known.get(claim.digest) is claim.future:
             del device.known[claim.digest]

@@ -1,1 +1,1 @@
-"""Verdicts made again, once the state that they rest on is known better."""
+"""Rechecks: verdicts are decided again once the state that they depend on is verified."""

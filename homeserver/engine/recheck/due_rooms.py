@@ -1,7 +1,7 @@
-"""The rooms in which a verdict is to be made again, as the worker is told of them.
+"""The rooms with due rechecks, as a queue for the worker.
 
-The tables have what is due (`storage.history.proofs`); this only wakes the worker. A room that is
-named twice is worked off once; the set is bounded by the rooms of this server.
+The tables hold the due events (`storage.timeline.proofs`); this only wakes the worker. A room that
+is added twice is processed once; the set is bounded by the rooms of this server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class DueRooms:
         self._filled = asyncio.Event()
 
     def add(self, room_ids: Iterable[RoomId]) -> None:
-        """Something may be due in these rooms."""
+        """Adds rooms in which something may be due."""
         self._rooms.update(dict.fromkeys(room_ids))
         if self._rooms:
             self._filled.set()
 
     async def next(self) -> RoomId:
-        """The room that has waited longest; waits for one."""
+        """Returns the room that has waited longest; waits for one."""
         while not self._rooms:
             self._filled.clear()
             await self._filled.wait()

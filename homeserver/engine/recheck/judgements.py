@@ -1,6 +1,6 @@
-"""One event's verdict and states, made again: what is stored, what is right.
+"""The recheck of one event: its stored and its correct verdict and states.
 
-Pure but for the states, which the caller resolved.
+Pure; the caller resolves the states.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from homeserver.storage.timeline.events import EventRow
 
 
 class Recheck(msgspec.Struct, frozen=True):
-    """What an event is by what is proven now. `verdict` is one of `storage.events`."""
+    """An event as of the verified state. `verdict` is one of `storage.events`."""
 
     event: Event
     row: Row
@@ -25,9 +25,9 @@ class Recheck(msgspec.Struct, frozen=True):
     verdict: int
     reason: str | None
     is_state_same: bool
-    """Is the state before it what was stored?"""
+    """Whether the state before it is the stored one."""
     after: StateSnapshot | None = None
-    """The state after it; None where that is what was stored, and isn't at hand."""
+    """The state after it; None if it is the stored one, and isn't in memory."""
     snapshots: tuple[SnapshotRow, ...] = ()
 
     @property
@@ -43,31 +43,33 @@ class Recheck(msgspec.Struct, frozen=True):
 
     @property
     def is_same(self) -> bool:
-        """Was the word for the state true, and the verdict right?"""
+        """Returns whether the stored state was true, and the verdict right."""
         return self.is_state_same and not self.is_verdict_changed
 
     @property
     def is_verdict_changed(self) -> bool:
-        """Is it rejected now and wasn't, or the other way round?"""
+        """Returns whether it changes between rejected and not rejected."""
         return bool(self.verdict != self.row["verdict"])
 
     @property
     def is_newly_rejected(self) -> bool:
-        """Was it accepted or soft-failed, and is rejected?"""
+        """Returns whether it was accepted or soft-failed, and is now rejected."""
         return self.is_verdict_changed and self.verdict == event_rows.REJECTED
 
     @property
     def is_newly_accepted(self) -> bool:
-        """Was it rejected, and is allowed?"""
+        """Returns whether it was rejected, and is now allowed."""
         return self.is_verdict_changed and self.verdict != event_rows.REJECTED
 
     @property
     def changes_descendants(self) -> bool:
-        """Has the state after it changed?"""
+        """Returns whether the state after it has changed."""
         return not self.is_state_same or (self.is_verdict_changed and self.event.is_state)
 
     def corrected_row(self) -> EventRow:
-        """The row to write for one that stays where it is, or is rejected and loses its place."""
+        """Returns the row to write for an event that stays at its place, or is rejected and loses
+        it.
+        """
         row = EventRow(**{name: self.row[name] for name in EventRow.__struct_fields__})
         row.verdict, row.reason, row.unproven = self.verdict, self.reason, False
         row.snapshot_before = self.before.chain[-1].nid

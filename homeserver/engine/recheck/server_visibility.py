@@ -1,13 +1,12 @@
-"""Which events another server may have: whole, redacted, or not at all.
+"""Visibility of events to another server: whole, redacted, or not at all.
 
 Rules:
-1. A server may see what one of its users may see, by the state at the event; `shared` history is
-   for those who joined at any point after it.
-2. A server with joined users gets the rest redacted: it needs the graph. One without gets what it
-   may see, and nothing else.
-3. Messages of erased users are redacted for a server that came later (`erasures`).
-4. The event itself says nothing of who may see it: create events and members are as private as
-   messages.
+1. A server may see the events that one of its users may see, by the state at the event; `shared`
+   history is visible to users who joined at any point after it.
+2. A server with joined users gets the other events redacted, since it needs the graph. One without
+   gets only the events that it may see.
+3. Messages of erased users are redacted for a server that joined later (`erasures`).
+4. The type of an event doesn't matter: create events and members are as private as messages.
 
 Spec: client-server API, "Room history visibility"; server-server API, "Retrieving events",
 "Backfilling and retrieving missing events".
@@ -34,7 +33,7 @@ Order = tuple[int, int]
 
 
 class ServerVisibility:
-    """Judges events for other servers."""
+    """Decides on the visibility of events to other servers."""
 
     def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
@@ -44,7 +43,7 @@ class ServerVisibility:
     async def shown(
         self, room: Room, server: ServerName, events: Sequence[Event]
     ) -> dict[EventId, Event]:
-        """The form in which the server gets each of the room's events, by rules 1 and 2."""
+        """Returns the form in which the server gets each of the room's events, by rules 1 and 2."""
         seen = await self._seen(room, server, [event.event_id for event in events])
         hidden = await self._rooms.erasures.hidden_from_server(room, server, events)
         events = [redact_event(one) if one.event_id in hidden else one for one in events]
@@ -58,8 +57,8 @@ class ServerVisibility:
     async def joined_at(
         self, room: Room, server: ServerName, event_ids: Collection[EventId]
     ) -> frozenset[EventId]:
-        """Those of the room's events at which the server had a joined user, on either side: the
-        event by which the last one left is among them, and nothing after it."""
+        """Returns those of the room's events at which the server had a joined user, on either side:
+        they include the event by which the last one left, and nothing after it."""
         users = _Users(room, server)
         return frozenset(
             event_id
@@ -97,7 +96,7 @@ class ServerVisibility:
         visibilities: Mapping[int, str],
         around: Mapping[EventId, Around],
     ) -> Collection[EventId]:
-        """Those of the events after which a user of the server joined."""
+        """Returns those of the events after which a user of the server joined."""
         if server in room.view.servers:
             return around.keys()
         if all(one in (WORLD_READABLE, JOINED) for one in visibilities.values()):
@@ -115,8 +114,8 @@ class ServerVisibility:
         }
 
     async def _stays(self, room: Room, server: ServerName) -> list[_Stay]:
-        """How the server's users left the room, the newest. A ban after a leave, or a new invite,
-        leads further back."""
+        """Returns the newest departures of the server's users. A ban after a leave, or a new
+        invite, leads further back."""
         refs = sorted(_Users(room, server).refs.items(), key=lambda item: -item[1].nid)
         open_stays = {
             ref.event_id: _Stay(key, {ref.event_id})
@@ -146,7 +145,7 @@ class ServerVisibility:
 
 @dataclass(slots=True)
 class _Stay:
-    """How a user ceased to be in a room: their member events since, and the place of the first."""
+    """The end of a user's time in a room: their member events since, and the place of the first."""
 
     key: StateKey
     since: set[EventId]
@@ -154,8 +153,8 @@ class _Stay:
 
 
 def _is_before_end(order: Order, around: Around, stay: _Stay) -> bool:
-    """Was an event sent before a user left? What came late stands at the end of the room, so that
-    its place alone doesn't tell."""
+    """Returns whether an event was sent before a user left. An event that came late has a place at
+    the end of the room, so its place alone isn't enough."""
     ref = held(around.before, stay.key)
     return order < stay.until and (ref is None or ref.event_id not in stay.since)
 
@@ -165,7 +164,7 @@ def _order(row: Mapping[str, int]) -> Order:
 
 
 class _Users:
-    """A server's users in the states of a room. Those of the current one are found once; an older
+    """A server's users in the states of a room. Those of the current state are found once; an older
     state differs from it in few keys."""
 
     def __init__(self, room: Room, server: ServerName) -> None:
@@ -179,7 +178,7 @@ class _Users:
         return key[0] == event_types.MEMBER and server_of(key[1]) == self._server
 
     def memberships(self, chain: Chain) -> set[str]:
-        """Those of the server's users in the state that a chain leads to."""
+        """Returns the memberships of the server's users in the state that a chain leads to."""
         shared = {link.nid for link in self._chain}
         differing = {key for link in chain if link.nid not in shared for key in link.delta}
         keys = self._keys | {key for key in differing if self._is_own(key)}

@@ -1,1 +1,1 @@
-"""Events of other servers: single ones, whole states that a join brings, and history."""
+"""Events of other servers: single ones, the whole state of a join, and history."""

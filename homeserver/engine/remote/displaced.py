@@ -1,8 +1,8 @@
-"""Finds fetched history that stands too high, now that more of the graph is known.
+"""Finds fetched history whose place is too high, now that more of the graph is known.
 
-What is fetched before its descendants through another gap is placed by what descends from it then.
-A chunk may show that it has descendants further down: then it has to move below them. Live events
-keep their places: clients were told of them in that order.
+An event that is fetched before its descendants through another gap is placed by its known
+descendants. A chunk may show that it has descendants further down: then it has to move below them.
+Live events keep their places: clients received them in that order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from homeserver.engine.store import EngineStore
 
 
 class Displaced(msgspec.Struct):
-    """An event that has to stand below `high`; `n` and `fill` are its new place, once it has it."""
+    """An event that has to move below `high`; `n` and `fill` are its new place, once it has it."""
 
     event: Event
     high: Order
@@ -29,7 +29,9 @@ class Displaced(msgspec.Struct):
 
 
 class Ancestors(msgspec.Struct, frozen=True):
-    """What has to move; of all events that were looked at the places, and which aren't missing."""
+    """The events to move; and of all events that were read, the places, and which ones are
+    stored.
+    """
 
     displaced: Mapping[EventId, Displaced]
     places: Mapping[EventId, Order]
@@ -37,7 +39,7 @@ class Ancestors(msgspec.Struct, frozen=True):
 
 
 class AncestorWalk:
-    """Walks from events to those of their ancestors that stand above what descends from them."""
+    """Walks from events to those of their ancestors that are above their descendants."""
 
     def __init__(
         self, store: EngineStore, events: Iterable[Event], places: Mapping[EventId, Order]
@@ -51,8 +53,8 @@ class AncestorWalk:
         self._known: set[EventId] = set(places)
 
     async def walk(self, highs: Mapping[EventId, Order]) -> Ancestors:
-        """`highs`: the lowest places of what descends from the events. Past a bound what is further
-        back stays where it is."""
+        """Returns the events to move. `highs`: the lowest places of the events' descendants. Past a
+        bound, history further back stays where it is."""
         self._lowest.update(highs)
         work = list(highs)
         while work and len(self._looked_for) < limits.HISTORY_ANCESTORS_LOOKED_AT:
@@ -71,7 +73,7 @@ class AncestorWalk:
         return place is not None and place > high and place[1] != 0
 
     def _step(self, event_ids: Sequence[EventId]) -> list[EventId]:
-        """Goes on to the parents that stand too high, or whose place isn't known."""
+        """Continues to the parents that are too high, or whose place isn't known."""
         found: dict[EventId, None] = {}
         for event_id in event_ids:
             event, high = self._events.get(event_id), self._lowest[event_id]

@@ -1,15 +1,16 @@
-"""Memberships of users of ours in rooms that this server isn't in: invites and knocks, and their
-ends (`federation.ports.OutsideRooms`).
+"""Memberships of local users in rooms that this server isn't in: invites and knocks, and their ends
+(`federation.ports.OutsideRooms`).
 
 Rules:
-1. Each membership has the event that says so, and its room version: without the room's state they
-   are all that there is to read what follows by.
-2. One ends only as long as it is the newest: an end that comes late ends no later invite.
-3. The event itself says what the user's own membership is, whatever stripped state says.
-4. Once a user of ours is joined, the room's own events say who is what, and nothing is kept here.
-5. A user who isn't invited and doesn't knock has nothing to end: of the leave that undoes a failed
-   join nothing is kept, so clients see no room that the user was never in, and an older leave or
-   ban stays what it is.
+1. Each membership is stored with its event and the room version: without the room's state, later
+   events can only be checked against these.
+2. Only the newest membership can be ended: a late end doesn't end a later invite.
+3. The event itself decides the user's own membership, not stripped state.
+4. Once a local user is joined, the room's own events decide memberships, and nothing is stored
+   here.
+5. A user who isn't invited and doesn't knock has nothing to end: the leave that undoes a failed
+   join isn't stored, so clients don't see a room that the user was never in, and an older leave or
+   ban stays.
 
 Spec: server-server API, "Inviting to a room", "Leaving Rooms", "Knocking upon a room".
 """
@@ -32,11 +33,13 @@ from homeserver.engine.store import EngineStore
 from homeserver.rules.any_json import dump_any
 
 _OPEN = ("invite", "knock", "join")
-"""What can end; a join where other servers' events say that nobody of ours is in the room."""
+"""Memberships that can end; a join counts if other servers' events say that no local user is in the
+room.
+"""
 
 
 class OutsideMemberships:
-    """Keeps them, one change of a user in a room after the other."""
+    """Stores these memberships; changes of a user in a room are serialised."""
 
     def __init__(
         self, store: EngineStore, rooms: Rooms, committer: Committer, server_name: ServerName
@@ -72,7 +75,7 @@ class OutsideMemberships:
         """`OutsideRooms.keep`."""
         user_id = UserId(str(event.state_key))
         async with self._turn(event.room_id, user_id):
-            if not await self._is_in(event.room_id):  # else it comes as an event of the room
+            if not await self._is_in(event.room_id):  # otherwise it comes as an event of the room
                 stripped = dump_any(_with_own(stripped_state, event))
                 await self._commit(user_id, event, stripped, via)
 
@@ -86,8 +89,8 @@ class OutsideMemberships:
             return True
 
     async def end_unsigned(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool:
-        """Ends the membership that `former` says of, by the user's own wish, without an event
-        that other servers have. False where it isn't the newest any more."""
+        """Ends the membership of the event `former` at the user's request, without an event that
+        other servers have. Returns False if it isn't the newest any more."""
         async with self._turn(room_id, user_id):
             if not await self._may_end(room_id, user_id, former):
                 return False
@@ -96,7 +99,9 @@ class OutsideMemberships:
             return True
 
     async def _may_end(self, room_id: RoomId, user_id: UserId, former: EventId | None) -> bool:
-        """Whether there is a membership to end: the one that `former` says of, or any (None)."""
+        """Returns whether there is a membership to end: that of the event `former`, or any
+        (None).
+        """
         if await self._is_in(room_id):
             return False
         row = await self._store.memberships.of_user_in(user_id, room_id)
@@ -123,7 +128,9 @@ class OutsideMemberships:
 
 
 def _with_own(stripped_state: Sequence[JsonObject], event: Event) -> list[JsonObject]:
-    """Stripped state with the user's own membership by the event (is_direct, reason, name)."""
+    """Returns stripped state with the user's own membership by the event (is_direct, reason,
+    name).
+    """
     own: JsonObject = {
         "type": event.type,
         "state_key": event.state_key,

@@ -1,13 +1,13 @@
-"""Where fetched history stands in room order: after all of its ancestors, before all that descends
-from it, whichever is fetched first.
+"""Places of fetched history in room order: after all of its ancestors, before all of its
+descendants, whichever is fetched first.
 
 Rules:
-1. An event stands directly below the lowest event that descends from it. While something between
-   the two ends is missing, this may name what descends from the event and stands lower: then an
-   event all of whose ancestors have a place stands directly above the highest of them. What stands
-   above a descendant all the same, once that is known, moves (`displaced`).
-2. Places are spaced, so that what is fetched later fits between them. Where no room is left, it
-   goes below all history under the same live event: out of order, but there.
+1. An event gets the place directly below its lowest descendant. While events between the two ends
+   are missing, these may be lower descendants: then an event all of whose ancestors have a place
+   gets the place directly above the highest of them. An event that turns out to be above a
+   descendant is moved (`displaced`).
+2. Places are spaced, so that events fetched later fit between them. If no room is left, an event
+   goes below all history under the same live event: out of order, but present.
 
 Pure. Room order is `(n, fill)`: live events `(n, 0)`, history below them `(n, -1)` and less.
 """
@@ -24,13 +24,13 @@ from federation.events.ids import EventId
 Order = tuple[int, int]
 
 SPACING = 2**20
-"""Between two places: about twenty times a gap between them can be filled by halves."""
+"""The space between two places: a gap between them can be halved about twenty times."""
 
 
 class Ends(msgspec.Struct, frozen=True):
-    """Between what an event of a chunk stands. `is_closed`: none of its ancestors is missing; then
-    `low` is the highest of them with a place, None if there is none. `high`: the lowest event with
-    a place that descends from it, if one is known."""
+    """The bounds of an event of a chunk. `is_closed`: none of its ancestors is missing; then `low`
+    is the highest of them with a place, None if there is none. `high`: its lowest descendant with a
+    place, if one is known."""
 
     low: Order | None
     high: Order | None
@@ -43,9 +43,9 @@ def ends_of(
     stored: Mapping[EventId, Order],
     children: Mapping[EventId, Order],
 ) -> dict[EventId, Ends]:
-    """The ends of each event of a chunk, parents first. `stored`: the places of parents that aren't
-    in the chunk and have one; `children`: the lowest places of stored events that name events of
-    the chunk."""
+    """Returns the bounds of each event of a chunk, parents first. `stored`: the places of parents
+    that aren't in the chunk and have one; `children`: the lowest places of stored events that name
+    events of the chunk."""
     lows = _lows(events, stored)
     highs = _highs(events, children)
     return {
@@ -57,7 +57,7 @@ def ends_of(
 
 
 def _lows(events: Iterable[Event], stored: Mapping[EventId, Order]) -> dict[EventId, Order | None]:
-    """The highest stored ancestor of each event that has no missing one."""
+    """Returns the highest stored ancestor of each event that has no missing one."""
     lows: dict[EventId, Order | None] = {}
     for event in events:
         parents = event.prev_events
@@ -68,7 +68,7 @@ def _lows(events: Iterable[Event], stored: Mapping[EventId, Order]) -> dict[Even
 
 
 def _highs(events: Sequence[Event], children: Mapping[EventId, Order]) -> dict[EventId, Order]:
-    """The lowest stored descendant of each event that has one."""
+    """Returns the lowest stored descendant of each event that has one."""
     highs = {one.event_id: children[one.event_id] for one in events if one.event_id in children}
     for event in reversed(events):
         high = highs.get(event.event_id)
@@ -79,8 +79,8 @@ def _highs(events: Sequence[Event], children: Mapping[EventId, Order]) -> dict[E
 
 
 def places_between(low: Order | None, high: Order, count: int) -> list[Order] | None:
-    """So many places between two neighbours, ascending; `low` None: `high` is the first of all.
-    None where there is no room for them."""
+    """Returns this many places between two neighbours, ascending; `low` None: `high` is the first
+    of all. None if they don't fit."""
     n, fill = high
     if low is None or low[0] != n:
         return [(n, fill - SPACING * (count - i)) for i in range(count)]

@@ -1,1 +1,1 @@
-"""Rooms in memory: loaded, resolved, read; what their events and states are."""
+"""Rooms in memory: loading, state resolution, reading, and the forms of events and states."""

@@ -1,16 +1,17 @@
-"""Which state events of a room are in the auth chains of what all branches agree on.
+"""Finds the state events of a room that are in the auth chains of the state that all branches agree
+on.
 
-State resolution asks that of a few events only: those of the auth difference that no branch has in
-its state (`federation.graph.resolution.chains.Reached`).
+State resolution needs this for a few events only: those of the auth difference that no branch has
+in its state (`federation.graph.resolution.chains.Reached`).
 
 Rules:
-1. The answer is looked for upwards, from an event to those that cite it: so its cost follows the
-   question, not the room.
-2. An event gets its row number after all that it cites has one. So an index that has every state
-   event from some row on has all that cite any of them, directly or not; it grows only at its
+1. The search goes upwards, from an event to those that cite it: so its cost depends on the
+   question, not on the room.
+2. An event gets its row number after all events that it cites. So an index with every state event
+   from some row on has all events that cite any of them, directly or not; it grows only at its
    ends, a whole range at a time.
-3. What was staged and came to nothing may stay in an index: no stored event cites it.
-4. The index is bounded. What doesn't fit is read row by row, once for each question.
+3. A staged event that failed may stay in an index: no stored event cites it.
+4. The index is bounded. Events beyond it are read row by row, once for each question.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from federation.graph.resolution.chains import topological_order
 _EVENT_BYTES = 550  # measured: the ID, the key, and an entry for each of four cited events
 
 Holds = Callable[[StateKey, EventId], bool]
-"""Has what all branches agree on this event under this key?"""
+"""Whether all branches have this event under this key."""
 
 
 class Citing(msgspec.Struct, frozen=True):
-    """A state event as far as this needs it."""
+    """The part of a state event that the index needs."""
 
     event_id: EventId
     key: StateKey
 
 
 def cited_first(events: Sequence[Event]) -> list[Event]:
-    """The events so that each follows those of them that it cites as its authorisation: row numbers
-    are given in this order (rule 2). Where claimed IDs make a circle (room
-    versions 1 and 2), its events come last."""
+    """Sorts the events so that each follows those of them that it cites as its authorisation: row
+    numbers are assigned in this order (rule 2). If claimed IDs make a cycle (room versions 1 and
+    2), its events come last."""
     by_id = {event.event_id: event for event in events}
     ordered = topological_order(by_id, lambda event_id: by_id[event_id].auth_events)
     left_out = by_id.keys() - set(ordered)
@@ -47,13 +48,13 @@ def cited_first(events: Sequence[Event]) -> list[Event]:
 
 
 class CitationIndex:
-    """The state events of one room from some row on, by what they cite."""
+    """The citations of the state events of one room from some row on."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._known: set[EventId] = set()
         self._citing: dict[EventId, list[Citing]] = {}
         self.too_long_from = -1
-        """From this row on, or an earlier one, there is more than the index may hold."""
+        """From this row on, or an earlier one, there are more events than the index may hold."""
         for event in events:
             self.add(event)
 
@@ -61,16 +62,16 @@ class CitationIndex:
         return len(self._known)
 
     def __contains__(self, event_id: EventId) -> bool:
-        """Is the event here, and so all that cite it?"""
+        """Returns whether the event is here, and so all that cite it."""
         return event_id in self._known
 
     @property
     def bytes(self) -> int:
-        """A rough size, for the memory budget."""
+        """Returns a rough size, for the memory budget."""
         return _EVENT_BYTES * len(self._known)
 
     def add(self, event: Event) -> None:
-        """Takes in a state event that is new in the room; others are passed over."""
+        """Adds a state event that is new in the room; other events are skipped."""
         if not event.is_state or event.event_id in self._known:
             return
         self._known.add(event.event_id)
@@ -79,11 +80,11 @@ class CitationIndex:
             self._citing.setdefault(cited, []).append(citing)
 
     def reached(self, event_ids: Collection[EventId], holds: Holds) -> set[EventId]:
-        """Those of the events to which a chain of citations leads from something held.
+        """Returns those of the events to which a chain of citations leads from an agreed event.
         *Precondition:* the events are here.
 
-        What was found out for one event serves the others: each citation is looked at once, but
-        for those of events that are reached.
+        The results for one event serve the others: each citation is followed once, except those of
+        reached events.
         """
         reached: set[EventId] = set()
         unreached: set[EventId] = set()
@@ -95,10 +96,10 @@ class CitationIndex:
     def _look_up(
         self, start: EventId, holds: Holds, reached: set[EventId], unreached: set[EventId]
     ) -> None:
-        """Adds an event, and what was met on the way, to what is reached or isn't."""
+        """Adds an event, and the events met on the way, to those reached or not reached."""
         if start in reached or start in unreached:
             return
-        below: dict[EventId, EventId | None] = {start: None}  # what each was met as citing
+        below: dict[EventId, EventId | None] = {start: None}  # the event that cites it
         stack = [start]
         while stack:
             event_id = stack.pop()
@@ -117,7 +118,7 @@ class CitationIndex:
 
 
 class Scan:
-    """The same answer from events that pass by once, each after all that it cites (rule 4)."""
+    """The same answer from a single pass over events, each after all that it cites (rule 4)."""
 
     def __init__(self, event_ids: Collection[EventId], holds: Holds) -> None:
         self._holds = holds
@@ -126,11 +127,11 @@ class Scan:
 
     @property
     def is_over(self) -> bool:
-        """Are all found to be reached?"""
+        """Returns whether all are found to be reached."""
         return not self._leading
 
     def look_at(self, events: Sequence[Event]) -> None:
-        """The next events."""
+        """Reads the next events."""
         for event in events:
             if event.is_state:
                 self._look_at(event)

@@ -1,10 +1,10 @@
-"""Whose messages are redacted for those who come later: users of ours who asked for erasure.
+"""Erasure: messages of deactivated local users who asked for it are redacted for later readers.
 
 Rules:
-1. A user or server that was in a room before the erasure keeps what it could see; who joins later,
-   or never was in the room, gets the user's messages redacted. Nothing stored changes.
-2. State events stay as they are: without their contents the room would be another one.
-3. Erasures are few and known in memory: where there are none, nothing is asked.
+1. A user or server that was in a room before the erasure still sees the messages; one that joins
+   later, or was never in the room, gets them redacted. Stored events don't change.
+2. State events stay as they are, since the room's state depends on their contents.
+3. Erasures are few and held in memory: if there are none, no query is made.
 
 Spec: client-server API, "Account deactivation" (`erase`).
 """
@@ -20,20 +20,20 @@ from homeserver.engine.store import EngineStore
 
 
 class Erasures:
-    """Says which events of a room are redacted for a reader."""
+    """Finds the events of a room that are redacted for a reader."""
 
     def __init__(self, store: EngineStore) -> None:
         self._store = store
         self._erased_at: dict[str, int] | None = None
 
     def changed(self, _user_id: UserId) -> None:
-        """An account was ended: what is known is read again."""
+        """Notes that an account was ended: the erasures are read again."""
         self._erased_at = None
 
     async def hidden_from_user(
         self, room: Room, user_id: UserId, events: Iterable[Event]
     ) -> set[EventId]:
-        """Those of the events that a user gets redacted."""
+        """Returns those of the events that a user gets redacted."""
         found = await self._erased(events)
         if not found:
             return set()
@@ -42,14 +42,14 @@ class Erasures:
     async def hidden_from_server(
         self, room: Room, server: ServerName, events: Iterable[Event]
     ) -> set[EventId]:
-        """Those of the events that another server gets redacted."""
+        """Returns those of the events that another server gets redacted."""
         found = await self._erased(events)
         if not found:
             return set()
         return _later_than(found, await self._store.erasures.server_came(room.nid, server))
 
     async def _erased(self, events: Iterable[Event]) -> dict[EventId, int]:
-        """Messages of erased users, with the position of the erasure."""
+        """Returns the messages of erased users, with the position of the erasure."""
         known = self._erased_at
         if known is None:
             rows = await self._store.erasures.all()

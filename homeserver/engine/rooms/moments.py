@@ -1,9 +1,9 @@
-"""The states around events, as far as they decide who may see them.
+"""The states around events, as far as they decide visibility.
 
 Rules:
-1. The state at an event is that of its own snapshots, wherever it stands: behind a gap, on a
-   branch, in fetched history. It is never carried over from a neighbour.
-2. Single keys are looked up in a snapshot's chain; no state is made of it.
+1. The state at an event is that of its own snapshots, whatever its place: behind a gap, on a
+   branch, in fetched history. It is never taken from a neighbour.
+2. Single keys are looked up in a snapshot's chain; the whole state isn't built.
 
 Spec: client-server API, "Room history visibility".
 """
@@ -36,14 +36,16 @@ class Around(msgspec.Struct, frozen=True):
 
 
 class Moments:
-    """Reads what decides."""
+    """Reads the deciding keys of states."""
 
     def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
         self._rooms = rooms
 
     async def around(self, room: Room, event_ids: Collection[EventId]) -> dict[EventId, Around]:
-        """The states around those of the events that have a known place in the room's graph."""
+        """Returns the states around those of the events that have a known place in the room's
+        graph.
+        """
         rows = await self._store.events.snapshots_around(room.nid, event_ids)
         wanted = {row[column] for row in rows for column in ("snapshot_before", "snapshot_after")}
         chains = await self._rooms.chains(room, wanted)
@@ -53,13 +55,13 @@ class Moments:
         }
 
     async def visibility_now(self, room: Room) -> str:
-        """The history visibility by current state."""
+        """Returns the history visibility by current state."""
         chain = room.view.chain
         return (await self.visibilities([Around(chain, chain)]))[chain[-1].nid]
 
     async def visibilities(self, around: Collection[Around]) -> Mapping[int, str]:
-        """The history visibility of each of these states, by the number of the snapshot. One that
-        isn't known hides."""
+        """Returns the history visibility of each of these states, by the number of the snapshot. An
+        unknown one hides events."""
         chains = {chain[-1].nid: chain for one in around for chain in (one.before, one.after)}
         refs = {
             nid: held(chain, event_types.HISTORY_VISIBILITY_KEY) for nid, chain in chains.items()
@@ -77,8 +79,8 @@ class Moments:
     async def of_user(
         self, room: Room, user_id: UserId, event_ids: Collection[EventId]
     ) -> dict[EventId, tuple[Moment, Moment]]:
-        """What decides for a user, before and after each of the events; those without a known place
-        are left out."""
+        """Returns the deciding state for a user, before and after each of the events; events
+        without a known place are left out."""
         around = await self.around(room, event_ids)
         visibilities = await self.visibilities(around.values())
 

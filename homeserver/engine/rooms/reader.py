@@ -1,7 +1,7 @@
 """Reading a room's history: from the ring of its newest events, else from the database.
 
-Two orders (design, "What keeps it right", 5): log positions say what is new to a syncer, room
-order `(n, fill)` says where an event stands.
+There are two orders (design, "What keeps it right", 5): log positions decide which events are new
+to a sync, room order `(n, fill)` is the place of an event.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ END: Order = (2**53, 0)
 
 
 class TimelinePart(msgspec.Struct, frozen=True):
-    """Some events of a room, oldest first. `limited`: there are older ones in the asked range.
+    """Some events of a room, oldest first. `limited`: there are older ones in the requested range.
     `prev`: the place to page backwards from."""
 
     events: list[Placed]
@@ -35,7 +35,7 @@ class TimelinePart(msgspec.Struct, frozen=True):
 
 
 def event_entry(placed: Placed) -> EventEntry:
-    """The entry of a placed timeline event."""
+    """Returns the entry of a placed timeline event."""
     assert isinstance(placed.entry, EventEntry), "timelines hold events"
     return placed.entry
 
@@ -49,7 +49,7 @@ class Reader:
         self.moments = Moments(store, rooms)
 
     async def newest(self, room: Room, *, after: int, up_to: int, limit: int) -> TimelinePart:
-        """The newest `limit` events with after < position <= upto."""
+        """Returns the newest `limit` events with after < position <= up_to."""
         found = _from_ring(room, after, up_to, limit)
         if found is None:
             rows = await self._store.events.newest(
@@ -74,8 +74,8 @@ class Reader:
         limit: int,
         stop: Order | None = None,
     ) -> list[Placed]:
-        """Events from a place on, which is left out: newest first backwards, else oldest first;
-        none at or past `stop`."""
+        """Returns events from a place on, which is left out: newest first backwards, else oldest
+        first; none at or past `stop`."""
         read = self._store.events.before if backwards else self._store.events.behind
         rows = await read(room.nid, start, limit)
         found = []
@@ -90,7 +90,9 @@ class Reader:
         return found
 
     async def order_at(self, room: Room, position: int) -> Order:
-        """The place of the newest event at or before a log position; the beginning if none is."""
+        """Returns the place of the newest event at or before a log position; the beginning if there
+        is none.
+        """
         if position >= room.view.position:
             return (room.view.n, 0)
         if position > room.ring_start:
@@ -105,11 +107,11 @@ class Reader:
         return order or BEGINNING
 
     async def place(self, room: Room, event_id: EventId) -> Placed | None:
-        """A released event of the room by its ID."""
+        """Returns a released event of the room by its ID."""
         return (await self.places(room, [event_id])).get(event_id)
 
     async def places(self, room: Room, event_ids: Collection[EventId]) -> dict[EventId, Placed]:
-        """Those of the events that are of the room and have a place in its order."""
+        """Returns those of the events that are in the room and have a place in its order."""
         wanted = set(event_ids)
         found: dict[EventId, Placed] = {}
         for placed in reversed(room.ring):
@@ -124,7 +126,7 @@ class Reader:
         return found
 
     async def changes(self, room: Room, *, after: int, up_to: int) -> list[tuple[int, StateChange]]:
-        """Changes of current state with after < position <= upto, in order."""
+        """Returns changes of current state with after < position <= up_to, in order."""
         if after >= max(room.ring_start, room.changes_start):
             return [
                 (placed.position, change)
@@ -142,21 +144,21 @@ class Reader:
         ]
 
     async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
-        """Missing events that come before a place, the nearest first."""
+        """Returns missing events that come before a place, the nearest first."""
         rows = await self._store.rooms.gaps_before(room.nid, order, limit)
         return [EventId(row["missing"]) for row in rows]
 
     async def gap_places(
         self, room: Room, order: Order, limit: int, *, backwards: bool = True
     ) -> list[Order]:
-        """The places at or before a place (or at or behind it) below which something is missing,
-        the nearest first."""
+        """Returns the places at or before a place (or at or behind it) below which events are
+        missing, the nearest first."""
         read = self._store.rooms.gaps_before if backwards else self._store.rooms.gaps_behind
         rows = await read(room.nid, order, limit)
         return list(dict.fromkeys((row["n"], row["fill"]) for row in rows))
 
     async def at_places(self, room: Room, orders: Sequence[Order]) -> list[Event]:
-        """The events that stand at some places."""
+        """Returns the events at some places."""
         found = []
         for n, fill in orders:
             for row in await self._store.events.behind(room.nid, (n, fill - 1), 1):
@@ -166,7 +168,9 @@ class Reader:
 
 
 def _from_ring(room: Room, after: int, up_to: int, limit: int) -> list[Placed] | None:
-    """The newest `limit` + 1 in the range, oldest first; None where the ring doesn't tell."""
+    """Returns the newest `limit` + 1 events in the range, oldest first; None if the ring doesn't
+    reach back far enough.
+    """
     if up_to >= room.view.position and after >= room.view.position:
         return []
     newest = []

@@ -1,10 +1,10 @@
-"""State resolution with its loads: calls the pure algorithm, loads what it misses, calls again.
+"""State resolution with its loads: calls the pure algorithm, loads missing events, calls it again.
 
 Rules:
-1. Time grows with what the branches differ in and the auth chains of that, not with the room: the
-   first branch is the base, of the others only the differences are handed over.
-2. A room in use needs no look at the store: events and citations are in memory. What isn't is
-   loaded once, with what will be asked for next.
+1. The time grows with the differences between the branches and their auth chains, not with the
+   room: the first branch is the base, and only the differences of the others are passed on.
+2. A room in use needs no query: events and citations are in memory. Others are loaded once,
+   together with those that will be needed next.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class StateResolver:
         *,
         near: StateSnapshot | None = None,
     ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
-        """The state that the branches resolve to, as one of them or as a new snapshot on top of
-        the state that it differs least from: one of the branches, or `near` (what the room had
-        before). *Precondition:* one branch at least."""
+        """Returns the state that the branches resolve to, as one of them or as a new snapshot on
+        top of the state that it differs least from: one of the branches, or `near` (the room's
+        former state). *Precondition:* one branch at least."""
         by_snapshot: dict[int, StateSnapshot] = {}
         for branch in branches:
             by_snapshot.setdefault(branch.chain[-1].nid, branch)
@@ -64,7 +64,7 @@ class StateResolver:
     async def _resolved(
         self, room: Room, branches: Sequence[StateSnapshot], deltas: Sequence[Delta]
     ) -> Delta:
-        """What the resolution changes of the first branch."""
+        """Returns the changes that the resolution makes to the first branch."""
         states = [branch.state for branch in branches]
         known = _Known(room, self._rooms)
         asked = _Reached(room, states, known)
@@ -120,7 +120,7 @@ class StateResolver:
     async def _find_citations(
         self, room: Room, event_ids: Sequence[EventId], asked: _Reached
     ) -> None:
-        """Makes sure that `asked` can answer for these events."""
+        """Ensures that `asked` can answer for these events."""
         rows = await self._store.events.refs_by_id(event_ids)
         assert len(rows) == len(event_ids), "what is staged is in the index, the rest is stored"
         first = min(row["event_nid"] for row in rows)
@@ -128,11 +128,11 @@ class StateResolver:
             await self._scan(room, first, event_ids, asked)
 
     async def _extend(self, room: Room, first: int) -> bool:
-        """Takes the room's state events from a row on into the index; False if they are more than
-        it may hold."""
+        """Adds the room's state events from a row on to the index; returns False if they are more
+        than it may hold."""
         index = room.citations
         if first <= index.too_long_from:
-            return False  # it was tried
+            return False  # an earlier attempt exceeded the bound
         older: list[Event] = []
         after = first - 1
         while page := await self._page(room, after):
@@ -141,7 +141,7 @@ class StateResolver:
             if len(older) + len(room.citations) > limits.ROOM_CITING_EVENTS:
                 index.too_long_from = max(first, index.too_long_from)
                 return False
-        # Without a wait in between: whoever looks at the index sees all of the range, or none.
+        # Without an await in between, so that readers of the index see all of the range, or none.
         room.cite(older)
         return True
 
@@ -158,7 +158,7 @@ class StateResolver:
         asked.answers.update((event_id, event_id in scan.reached) for event_id in event_ids)
 
     async def _page(self, room: Room, after: int) -> list[tuple[int, Event]]:
-        """The room's next state events by row number."""
+        """Returns the room's next state events by row number."""
         rows = await self._store.events.state_events(
             room.nid, after=after, limit=limits.CITING_EVENTS_PAGE
         )
@@ -169,7 +169,7 @@ class StateResolver:
 
 
 class CitationsMissing(LookupError):
-    """Whether these events are reached can't be told from memory."""
+    """Memory can't tell whether these events are reached."""
 
     def __init__(self, event_ids: Sequence[EventId]) -> None:
         super().__init__(event_ids)
@@ -177,13 +177,13 @@ class CitationsMissing(LookupError):
 
 
 class _Known:
-    """The events that a resolution looks at: staged ones, and those in memory or loaded."""
+    """The events that a resolution reads: staged ones, and those in memory or loaded."""
 
     def __init__(self, room: Room, rooms: Rooms) -> None:
         self._rooms = rooms
         self._chains = room.auth_chains
         self._staged = room.staged_events
-        self._held: dict[EventId, StoredEvent] = {}  # kept: memory may let go of them meanwhile
+        self._held: dict[EventId, StoredEvent] = {}  # the cache may evict them meanwhile
 
     def _find(self, event_id: EventId) -> StoredEvent:
         found = self._held.get(event_id)
@@ -203,7 +203,7 @@ class _Known:
         return self._find(event_id).rejected
 
     async def load(self, event_ids: Collection[EventId]) -> None:
-        """Loads events, and of their auth chains what the algorithm will ask for next."""
+        """Loads events, and the part of their auth chains that the algorithm will need next."""
         wanted = set(event_ids)
         while wanted:
             loaded = await self._rooms.events(wanted)
@@ -220,8 +220,8 @@ class _Known:
 
 
 class _Reached:
-    """`chains.Reached` for one resolution. It knows the branches, so it needs no look at the events
-    of the unconflicted state that it is handed."""
+    """`chains.Reached` for one resolution. It knows the branches, so it doesn't use the events of
+    the unconflicted state that it is given."""
 
     def __init__(self, room: Room, states: Sequence[StateMap], known: _Known) -> None:
         self._room = room
@@ -247,15 +247,15 @@ class _Reached:
         return {event_id for event_id in event_ids if self.answers[event_id]}
 
     def is_agreed(self, key: StateKey, event_id: EventId) -> bool:
-        """Have all branches this event under this key?"""
+        """Returns whether all branches have this event under this key."""
         return all(
             ref is not None and ref.event_id == event_id
             for ref in (state.get(key) for state in self._states)
         )
 
     def _own_key_reaches(self, event_id: EventId) -> bool:
-        """Does the event cite this one that took its place under its key? So it is with most old
-        memberships and power levels, and their index need not be loaded."""
+        """Returns whether the event that replaced this one under its key cites it. That holds for
+        most old memberships and power levels, so their index need not be loaded."""
         key = self._known.event(event_id).key
         own = self._states[0].get(key)
         if own is None or not self.is_agreed(key, own.event_id):
@@ -267,9 +267,9 @@ class _Reached:
 def _nearest(
     candidates: Sequence[tuple[StateSnapshot, Delta]], change: Delta
 ) -> tuple[StateSnapshot, Collection[StateKey]]:
-    """The state that a result differs least from, and in which keys. Result and candidates are
-    given as changes of the same state: so a new snapshot has few entries, however far the branches
-    are apart."""
+    """Returns the state that a result differs least from, and the keys in which they differ. Result
+    and candidates are given as changes of the same state: so a new snapshot has few entries,
+    however far apart the branches are."""
 
     def differing(delta: Delta) -> int:
         same = sum(key in change and change[key] == ref for key, ref in delta.items())

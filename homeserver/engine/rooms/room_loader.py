@@ -32,20 +32,20 @@ class RoomLoader:
             limits.STATE_CACHE_BYTES,
             lambda chain: 200 + 150 * sum(len(link.delta) for link in chain),
         )
-        # Once in memory, however many chains lead through it; for as long as one of them is.
+        # Each link is in memory once, however many chains share it, as long as one of them is.
         self._links: WeakValueDictionary[int, Link] = WeakValueDictionary()
 
     async def chain(self, room_nid: int, snapshot: int) -> Chain:
-        """A snapshot of a room with its bases."""
+        """Returns a snapshot of a room with its bases."""
         return (await self._load_chains([(room_nid, snapshot)]))[snapshot]
 
     async def chains(self, room_nid: int, snapshots: Collection[int]) -> dict[int, Chain]:
-        """Some snapshots of a room with their bases, in one look at the store."""
+        """Returns some snapshots of a room with their bases, in one query."""
         return await self._load_chains([(room_nid, nid) for nid in sorted(snapshots)])
 
     async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
-        """Rooms by ID, in a few queries however many they are; without those that we know
-        nothing of but their ID."""
+        """Returns rooms by ID, in a few queries for all; rooms known only by their ID are left
+        out."""
         stored = self._store.rooms
         rows = await stored.by_room_ids(room_ids)
         if not rows:
@@ -114,7 +114,7 @@ class RoomLoader:
         }
 
     async def _load_chains(self, snapshots: Sequence[tuple[int, int]]) -> dict[int, Chain]:
-        """Chains by the number of their snapshot."""
+        """Returns chains by the number of their snapshot."""
         found, missing = self._states.split([str(nid) for _, nid in snapshots])
         chains = {int(nid): chain for nid, chain in found.items()}
         absent = set(missing)
@@ -132,7 +132,9 @@ class RoomLoader:
         return chains
 
     async def _known_links(self, links: Sequence[Row]) -> dict[int, Link]:
-        """Links by the number of their snapshot; those that no chain in memory has are loaded."""
+        """Returns links by the number of their snapshot; those that no chain in memory has are
+        loaded.
+        """
         known: dict[int, Link] = {}
         absent: dict[int, Row] = {}
         for link in links:
@@ -154,7 +156,7 @@ class RoomLoader:
         return known
 
     def entry_of(self, row: Row, room: Room) -> EventEntry:
-        """The log entry of a stored event of a room."""
+        """Returns the log entry of a stored event of a room."""
         event_id = row["event_id"]
         known = self._memory.known(event_id)
         event = known.event if known else load_event(row["json"], room.version, event_id)
@@ -181,7 +183,7 @@ def _link(row: Row, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
 
 
 def _grouped(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Rows by their room, in order."""
+    """Returns rows by their room, in order."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["room_nid"], []).append(row)

@@ -1,10 +1,9 @@
-"""State as deltas to ancestors, so that the chain to read and the space to keep grow with log n.
+"""State as deltas to ancestors, so that the length of a chain and the stored size grow with log n.
 
 A snapshot has an ordinal: 0 for a room's first, one more than its parent's for each further one.
-Its base is the ancestor whose ordinal lacks the lowest non-zero digit of its own (base 16):
-0x136 -> 0x130 -> 0x100 -> 0. So a chain has at most as many links as the ordinal has digits, and a
-change is written once for each of its levels. This module is pure; `storage.snapshots` has the
-rows.
+Its base is the ancestor whose ordinal lacks the lowest non-zero digit of its own (base 16): 0x136
+-> 0x130 -> 0x100 -> 0. So a chain has at most as many links as the ordinal has digits, and a change
+is written once for each of its levels. This module is pure; `storage.rooms.snapshots` has the rows.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _BASE = 16
 
 
 class StateRef(msgspec.Struct, frozen=True):
-    """What a state map holds for a key: the event, its row, a member's membership."""
+    """The entry of a state map for a key: the event, its row, a member's membership."""
 
     event_id: EventId
     nid: int
@@ -29,10 +28,10 @@ class StateRef(msgspec.Struct, frozen=True):
 
 
 def membership_of(event: Event) -> str | None:
-    """The membership that a member event gives to a user; else None.
+    """Returns the membership that a member event gives to a user; else None.
 
-    The state key may be no user ID, or the membership unknown (of a rejected event): then nobody
-    is a member by it, and it stands in the room's state only.
+    The state key may not be a user ID, or the membership unknown (of a rejected event): then the
+    event gives no membership, and is only part of the room's state.
     """
     membership = event.membership
     if membership not in _MEMBERSHIPS or not is_user_id(event.state_key or ""):
@@ -47,7 +46,7 @@ Delta = Mapping[StateKey, StateRef | None]
 
 
 class EventIds(Mapping[StateKey, EventId]):
-    """A state by event IDs, without a walk over it: most who ask want one key or a few."""
+    """A state by event IDs, without a walk over it: most callers need one key or a few."""
 
     __slots__ = ("_state",)
 
@@ -65,8 +64,8 @@ class EventIds(Mapping[StateKey, EventId]):
 
 
 class Link(msgspec.Struct, frozen=True, weakref=True):
-    """One snapshot of a chain: what it adds to its base, or removes (None). `removed` names the
-    events that stood there, which give a stored delta its keys."""
+    """One snapshot of a chain: the entries that it adds to its base, or removes (None). `removed`
+    names the events that were there, which give a stored delta its keys."""
 
     ordinal: int
     nid: int
@@ -75,7 +74,7 @@ class Link(msgspec.Struct, frozen=True, weakref=True):
 
     @property
     def added(self) -> list[int]:
-        """The rows of the events that it adds."""
+        """Returns the rows of the events that it adds."""
         return [ref.nid for ref in self.delta.values() if ref is not None]
 
 
@@ -84,7 +83,7 @@ Chain = tuple[Link, ...]
 
 
 def base_ordinal(ordinal: int) -> int:
-    """The ordinal of the base; ordinal 0 has none."""
+    """Returns the ordinal of the base; ordinal 0 has none."""
     assert ordinal > 0, "the first snapshot has no base"
     unit = 1
     while ordinal % (unit * _BASE) == 0:
@@ -93,12 +92,12 @@ def base_ordinal(ordinal: int) -> int:
 
 
 def first_chain(nid: int, state: Mapping[StateKey, StateRef]) -> Chain:
-    """The chain of a room's first snapshot: a whole state."""
+    """Returns the chain of a room's first snapshot: a whole state."""
     return (Link(0, nid, dict(state)),)
 
 
 def extend(chain: Chain, nid: int, change: Delta, parent: Mapping[StateKey, StateRef]) -> Chain:
-    """The chain of a new snapshot: `change` applied to `parent`, the state that `chain` is of."""
+    """Returns the chain of a new snapshot: `change` applied to `parent`, the state of `chain`."""
     ordinal = chain[-1].ordinal + 1
     base = base_ordinal(ordinal)
     keep = next(i for i, link in enumerate(chain) if link.ordinal == base)
@@ -112,7 +111,7 @@ def extend(chain: Chain, nid: int, change: Delta, parent: Mapping[StateKey, Stat
 
 
 def state_of(chain: Sequence[Link]) -> StateMap:
-    """The state that a chain leads to."""
+    """Returns the state that a chain leads to."""
     whole: dict[StateKey, StateRef] = {}
     for link in chain:
         for key, ref in link.delta.items():
@@ -124,7 +123,7 @@ def state_of(chain: Sequence[Link]) -> StateMap:
 
 
 def difference(old: Mapping[StateKey, StateRef], new: Mapping[StateKey, StateRef]) -> Delta:
-    """What turns `old` into `new`; by a walk over both."""
+    """Returns the changes from `old` to `new`; by a walk over both."""
     changed: dict[StateKey, StateRef | None] = {
         key: ref for key, ref in new.items() if old.get(key) != ref
     }
@@ -133,11 +132,12 @@ def difference(old: Mapping[StateKey, StateRef], new: Mapping[StateKey, StateRef
 
 
 def change_between(old: Chain, new: Chain) -> Delta:
-    """What turns the state of one chain of a room into that of another, as `difference`.
+    """Returns the changes from the state of one chain of a room to that of another, as
+    `difference`.
 
-    Only the keys that a chain sets after the links that both begin with are looked at: what was
-    changed since the fork, rounded up to a level of the chain. Chains without a common link (a
-    room that was left and joined again) are walked whole.
+    Only the keys that a chain sets after the links that both share are read: the changes since the
+    fork, rounded up to a level of the chain. Chains without a common link (a room that was left and
+    joined again) are walked whole.
     """
     if old[-1].nid == new[-1].nid:
         return {}
@@ -157,7 +157,7 @@ def change_between(old: Chain, new: Chain) -> Delta:
 
 
 def _merged(links: Sequence[Link]) -> dict[StateKey, StateRef | None]:
-    """What links set, one after the other."""
+    """Returns the entries that links set, one after the other."""
     merged: dict[StateKey, StateRef | None] = {}
     for link in links:
         merged.update(link.delta)
@@ -165,7 +165,9 @@ def _merged(links: Sequence[Link]) -> dict[StateKey, StateRef | None]:
 
 
 def held(links: Sequence[Link], key: StateKey) -> StateRef | None:
-    """What the state that a chain leads to has under a key, without making that state."""
+    """Returns the entry under a key in the state that a chain leads to, without building that
+    state.
+    """
     for link in reversed(links):
         if key in link.delta:
             return link.delta[key]
@@ -173,7 +175,7 @@ def held(links: Sequence[Link], key: StateKey) -> StateRef | None:
 
 
 def changed(state: StateMap, change: Delta) -> StateMap:
-    """A state with some keys changed, sharing the rest."""
+    """Returns a state with some keys changed, sharing the rest."""
     mutation = state.mutate()
     for key, ref in change.items():
         if ref is None:

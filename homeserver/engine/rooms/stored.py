@@ -1,4 +1,4 @@
-"""Rows of events turned into the engine's values."""
+"""Conversion of rows of events to the engine's values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RULES = MappingProxyType({rule.value: rule for rule in AuthRule})
 
 
 def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:
-    """The client's transaction that made an event, as far as `unsigned` needs it."""
+    """Returns the client's transaction of an event, as far as `unsigned` needs it."""
     if stored is None:
         return None
     device, _, transaction_id = stored.partition("\n")
@@ -28,17 +28,17 @@ def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:
 
 
 def key_of(row: Row) -> StateKey:
-    """The state key of a stored state event."""
+    """Returns the state key of a stored state event."""
     return unescape(row["type"]), unescape(row["state_key"])
 
 
 def ref_of(row: Row) -> StateRef:
-    """What a state map holds of a stored event."""
+    """Returns the entry of state maps for a stored event."""
     return StateRef(row["event_id"], row["event_nid"], row["membership"])
 
 
 def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
-    """Why an event was refused, from the reason that is stored (the failure as text)."""
+    """Returns the reason of a refusal, from its stored form (the failure as text)."""
     name, _, detail = (reason or "").partition(": ")
     if name == NOT_RECOMMENDED:
         return NotRecommended(detail)
@@ -48,7 +48,7 @@ def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
 
 
 def known_event(row: Row) -> StoredEvent:
-    """An event as it was stored (a row of `storage.events.by_id`)."""
+    """Returns an event in its stored form (a row of `storage.events.by_id`)."""
     event = load_event(row["json"], room_version(row["version"]), row["event_id"])
     return StoredEvent(
         event,
