@@ -75,7 +75,7 @@ class Profile:
         return key
 
     async def find_homeserver(self, user: str) -> str:
-        """Returns the given address, or what the user ID's server says of itself."""
+        """Returns the given address, or the one that the user ID's server publishes."""
         if self.homeserver:
             return self.homeserver
         server_name = user.partition(":")[2]

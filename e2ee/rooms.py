@@ -74,7 +74,7 @@ class ClientRooms:
         return self._put(msgspec.structs.replace(room, **fields))
 
     def pin_encryption(self, room_id: str, position: int | None = None) -> ClientRoom:
-        """From `position` (default: the next) on, plaintext doesn't count. Once only."""
+        """Sets, once only, the position (default: the next) from which plaintext doesn't count."""
         room = self._rooms.get(room_id) or ClientRoom(room_id)
         if room.encrypted_from is not None:
             return room

@@ -38,7 +38,7 @@ class _SyncToken(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SyncSummary:
-    """What a sync brought: rooms joined, invited to and left, and counts."""
+    """The results of a sync: rooms joined, invited to and left, and counts."""
 
     joined: tuple[str, ...]
     invited: tuple[str, ...]

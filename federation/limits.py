@@ -229,5 +229,5 @@ AUTH_CHAIN_LINES_MAX = 128  # an auth chain over more lines isn't kept as a comp
 AUTH_CHAINS_BYTES_MAX = 16_000_000  # of compact sets kept of one room; past it they are made anew
 
 ARRIVAL_WAIT_S_MAX = 20
-"""How long a transaction waits for a join of ours to a room that it speaks of; then its sender is
-asked to come again."""
+"""The wait of a transaction for a local join to a room that it has events of; then its sender is
+asked to retry."""

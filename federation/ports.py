@@ -143,7 +143,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class ResidentAnswer:
-    """What a resident server tells one whose user joins: the event as accepted, the state before
+    """The answer of a resident server to a join: the event as accepted, the state before
     it and the auth chain of that state, as raw PDUs; and the servers in the room."""
 
     event: bytes
@@ -174,9 +174,9 @@ class PolicyServerChanged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PolicyRefusal:
-    """Why an event has no signature of its room's policy server. `is_final`: the policy server
-    answered, with `errcode` and `error` (empty, or for people) where it refused. Otherwise it
-    can't be asked now; `retry_after_s` is when it may be."""
+    """The reason why an event has no signature of its room's policy server. `is_final`: the policy
+    server answered, with `errcode` and `error` (empty, or for people) where it refused. Otherwise
+    it can't be asked now; `retry_after_s` is when it may be."""
 
     detail: str
     is_final: bool
@@ -243,7 +243,7 @@ class RoomWriter(Protocol):
         we are in already it hands the event in."""
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
-        """For make_join, make_leave, make_knock: an event that `settle` would allow now; raises
+        """Builds for make_join, make_leave or make_knock an event that `settle` allows now; raises
         Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND). A join to a restricted room names a user of ours
         who vouches for it; where none can, 400 M_UNABLE_TO_AUTHORISE_JOIN or
         M_UNABLE_TO_GRANT_JOIN."""
@@ -416,8 +416,8 @@ class OutboundFeed(Protocol):
     ) -> Owed: ...
 
     async def latest_of_each_room(self, destination: ServerName, after: int, *, limit: int) -> Owed:
-        """After a long outage: of our events those that lead to all others, the newest of each
-        shared room; of durable EDUs, which nothing replaces, all. At most `limit` of each."""
+        """Returns after a long outage those of our events that lead to all others, the newest of
+        each shared room; of durable EDUs, which nothing replaces, all. At most `limit` of each."""
 
     def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
         """`on_owed` is called after each commit that concerns other servers."""

@@ -83,7 +83,7 @@ def needles(text: str) -> Mapping[str, bytes]:
 
 @dataclass(slots=True)
 class Tally:
-    """What a search found: bytes searched, and hits by kind and shape."""
+    """The results of a search: bytes searched, and hits by kind and shape."""
 
     bytes_searched: int = 0
     files: int = 0

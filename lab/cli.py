@@ -117,7 +117,7 @@ def make_console() -> Console:
 
 
 def tell(console: Console) -> Callable[[str], None]:
-    """Returns what shows a step of the work."""
+    """Returns a function that shows a step of the work."""
     return lambda text: console.print(f"[dim]·[/dim] {escape(text)} …")
 
 
@@ -157,7 +157,7 @@ async def with_signals(work: Coroutine[None, None, bool]) -> bool:
 
 
 async def stay_up(console: Console, lab: Lab) -> bool:
-    """Starts the lab and stay until cancelled."""
+    """Starts the lab and stays until cancelled."""
     async with lab:
         console.print(f"[bold]{len(lab.topology.servers)} servers[/bold] {answer_time(lab)}")
         show_log_ins(console, lab.topology, [])
@@ -199,7 +199,7 @@ async def tell_story(console: Console, lab: Lab, *, once: bool) -> bool:
 
 
 def answer_time(lab: Lab) -> str:
-    """Returns how long the start took, as text."""
+    """Returns the duration of the start, as text."""
     return f"answer after {lab.start_seconds:.1f} s"
 
 

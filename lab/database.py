@@ -22,7 +22,7 @@ LOG = logging.getLogger("freehold.lab")
 
 
 class LabDatabase(Protocol):
-    """What the lab needs of its PostgreSQL."""
+    """The interface of the lab's PostgreSQL."""
 
     async def start(self) -> None:
         """Makes it ready."""

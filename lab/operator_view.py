@@ -31,7 +31,7 @@ EXCERPT_LETTERS = 48
 
 @dataclass(slots=True)
 class ServerView:
-    """What one operator's places hold: a tally for each kind of place."""
+    """The view of one operator: a tally for each kind of place."""
 
     server: str
     tables: Tally = field(default_factory=Tally)
@@ -51,23 +51,23 @@ class ServerView:
 
 @dataclass(slots=True)
 class OperatorView:
-    """What all operators of a lab can see; `raw` is None where raw files are out of reach."""
+    """The view of all operators of a lab; `raw` is None where raw files are out of reach."""
 
     servers: list[ServerView]
     raw: Tally | None
 
     def found(self, kind: str) -> int:
-        """Returns how often canaries of a kind were found anywhere."""
+        """Returns the number of canaries of a kind found anywhere."""
         total = sum(view.total().found(kind) for view in self.servers)
         return total + (self.raw.found(kind) if self.raw is not None else 0)
 
     def bytes_searched(self) -> int:
-        """Returns how many bytes were searched."""
+        """Returns the number of bytes searched."""
         total = sum(view.total().bytes_searched for view in self.servers)
         return total + (self.raw.bytes_searched if self.raw is not None else 0)
 
     def places(self, kind: str) -> list[str]:
-        """Returns where canaries of a kind were found."""
+        """Returns the places where canaries of a kind were found."""
         tallies = [view.total() for view in self.servers]
         tallies += [self.raw] if self.raw is not None else []
         return sorted({place for tally in tallies for place in tally.places.get(kind, set())})

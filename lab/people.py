@@ -33,7 +33,7 @@ class KeptAccount(msgspec.Struct, frozen=True):
 
 
 class SavedPeople(msgspec.Struct, frozen=True):
-    """What `people.json` holds."""
+    """The contents of `people.json`."""
 
     accounts: dict[str, KeptAccount] = {}
 
@@ -70,7 +70,7 @@ class PeopleFile:
 
 @dataclass(slots=True)
 class Person:
-    """Somebody in the story: an account and the device that is online now."""
+    """A person of the story: an account and the device that is online now."""
 
     account: KeptAccount
     server: ServerPlan
@@ -147,7 +147,7 @@ class People:
         )
 
     async def all_leave(self) -> None:
-        """Logs every device out and delete its store (rule 2); what can't be reached is passed."""
+        """Logs every device out and deletes its store (rule 2); unreachable servers are skipped."""
         present, self._present = self._present, []
         for person in present:
             try:

@@ -18,7 +18,7 @@ NAMES = ("alice", "bob", "carol", "mallory")
 
 
 def verdict(view: OperatorView, secret: CanaryKind, control: CanaryKind) -> list[str]:
-    """Returns what is wrong with what operators can see; nothing, if all is well."""
+    """Returns the faults in the operators' views; empty if all is well."""
     problems = []
     found = view.found(secret.name)
     if found:
@@ -55,14 +55,14 @@ def show_story(console: Console, record: Record) -> None:
 
 
 def words(said: Said) -> str:
-    """Returns what was said, with what it was before an edit."""
+    """Returns the text of a message, with the text before an edit."""
     if not said.edited_from:
         return said.body
     return f"{said.body} (edited, was: {said.edited_from})"
 
 
 def cell(said: Said, name: str) -> str:
-    """Returns how long somebody took to read something, or that they can't."""
+    """Returns the time that a person took to read a message, or that they can't."""
     if name in said.read_after_s:
         return f"{said.read_after_s[name]:.2f}"
     return "[green]–[/green]" if name in said.not_readable_by else ""

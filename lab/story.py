@@ -172,7 +172,8 @@ class Story:
                 self._must_not_read(late, room_id, said)
 
     async def _bob_leaves(self, room_id: str, leaver: Person, others: Sequence[Person]) -> None:
-        """After somebody left, a new Megolm session is used, which he can't read."""
+        """Checks that the messages after a departure use a new Megolm session that bob can't
+        read."""
         before = {said.session_id for said in self.record.said}
         async with self._step(f"{leaver.name} leaves"):
             await leaver.client.leave(room_id)
@@ -338,7 +339,7 @@ class Story:
 
 
 def shown(message: Message) -> str:
-    """Returns what a screen shows of a message: its words, or why there are none."""
+    """Returns the text that a screen shows for a message, or the reason for none."""
     if message.is_readable:
         return message.body
     return f"[{message.status.kind.value}: {message.status.reason}]"

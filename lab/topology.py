@@ -30,7 +30,7 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class SavedPlan(msgspec.Struct, frozen=True):
-    """What is kept in `lab.json`: the lab's random ID, and the ports by server name."""
+    """The contents of `lab.json`: the lab's random ID, and the ports by server name."""
 
     lab_id: str = ""
     ports: dict[str, Ports] = {}

@@ -37,7 +37,7 @@ class EmbeddedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the parts of a cluster are; `home` is the folder asked for."""
+    """The places of a cluster's parts; `home` is the requested folder."""
 
     home: Path
     cluster: Path

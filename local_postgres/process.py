@@ -123,7 +123,7 @@ async def wait_for_exit(process: "subprocess.Popen[bytes]") -> int:
 
 @dataclass(frozen=True, slots=True)
 class PidFile:
-    """What `postmaster.pid` says: the number (None if the file is damaged) and the last state
+    """The contents of `postmaster.pid`: the number (None if the file is damaged) and the last state
     word."""
 
     pid: int | None
@@ -131,7 +131,7 @@ class PidFile:
 
 
 def read_pid_file(cluster: Path) -> PidFile | None:
-    """Returns what a cluster's `postmaster.pid` says, or None if there is none."""
+    """Returns the contents of a cluster's `postmaster.pid`, or None if there is none."""
     try:
         lines = (cluster / "postmaster.pid").read_text(errors="replace").splitlines()
     except FileNotFoundError:

@@ -67,7 +67,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def scram_verifier(password: str, salt: bytes) -> str:
-    """Returns what PostgreSQL stores for a password (RFC 5803), made here so that it never sees it.
+    """Returns the value that PostgreSQL stores for a password (RFC 5803), made here so that it
+    never sees it.
 
     Precondition: the password is ASCII, so that SASLprep leaves it as it is.
     """
@@ -81,7 +82,7 @@ def scram_verifier(password: str, salt: bytes) -> str:
 
 
 def check_name(name: str) -> str | None:
-    """Returns why a name can't be a database's and its role's, or None."""
+    """Returns the reason why a name can't be that of a database and its role, or None."""
     if not NAME.fullmatch(name):
         return f"database name {name!r}: use a-z, 0-9 and _, a letter first, at most 63"
     if name in RESERVED_NAMES or name.startswith("pg_"):

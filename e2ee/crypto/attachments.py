@@ -32,7 +32,7 @@ class AttachmentRefused(CryptoError):
 
 @dataclass(frozen=True, slots=True)
 class AttachmentKey:
-    """What a recipient needs besides the ciphertext; goes only inside an encrypted event."""
+    """The data that a recipient needs besides the ciphertext; sent only in an encrypted event."""
 
     key: bytes = field(repr=False)
     iv: bytes

@@ -163,7 +163,7 @@ class OutboundGroupSession:
 
 
 class Overlap(Enum):
-    """How a second copy of a Megolm session relates to the first."""
+    """The relation of a second copy of a Megolm session to the first."""
 
     EARLIER = "earlier"
     """Same ratchet, and it reads more than what we have."""
@@ -186,12 +186,12 @@ class InboundGroupSession:
 
     @classmethod
     def from_session_key(cls, session_key: str) -> Self:
-        """From an `m.room_key`; raises `SessionKeyRefused`."""
+        """Builds a session from an `m.room_key`; raises `SessionKeyRefused`."""
         return cls(primitives.new_inbound_group(session_key))
 
     @classmethod
     def from_exported(cls, exported: str) -> Self:
-        """From an export, which nobody signed; raises `SessionKeyRefused`."""
+        """Builds a session from an unsigned export; raises `SessionKeyRefused`."""
         return cls(primitives.import_inbound_group(exported))
 
     @classmethod

@@ -9,7 +9,7 @@ from e2ee.limits import NOTICES_MAX
 
 
 class NoticeKind(Enum):
-    """What was seen."""
+    """The kind of a notice."""
 
     DEVICE_KEYS_CHANGED = "a device came with other keys under its old ID; the old keys are kept"
     DEVICE_KEYS_REFUSED = "a device's keys aren't signed by it, or name another device"
@@ -27,7 +27,7 @@ class NoticeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One alarm: what, whose, and a detail for the log (no secrets)."""
+    """One alarm: its kind, the user or device, and a detail for the log (no secrets)."""
 
     kind: NoticeKind
     user_id: str = ""

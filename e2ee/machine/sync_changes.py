@@ -38,7 +38,7 @@ class SyncChanges:
 
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
-    """What the sync changed: (room, session) pairs that read more than before, or were withheld."""
+    """The changes by a sync: (room, session) pairs that read more than before, or were withheld."""
 
     new_keys: frozenset[tuple[str, str]] = frozenset()
     withheld: frozenset[tuple[str, str]] = frozenset()

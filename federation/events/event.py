@@ -208,7 +208,7 @@ class SignedEvent(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     """The signed bytes."""
     signatures: Mapping[ServerName, Mapping[KeyId, str]]
-    """Of any algorithm, not verified."""
+    """The signatures of any algorithm, not verified."""
 
 
 def parse_pdu(pdu: JsonObject, version: RoomVersion) -> Event:
@@ -222,7 +222,7 @@ def parse_pdu(pdu: JsonObject, version: RoomVersion) -> Event:
 
 
 def parse_signed_pdu(pdu: JsonObject, version: RoomVersion) -> SignedEvent:
-    """As `parse_pdu`, for a caller who verifies the signatures next; they are not verified here."""
+    """Parses as `parse_pdu` does, and prepares the verification of signatures by the caller."""
     return _parse(pdu, version, with_payload=True)
 
 

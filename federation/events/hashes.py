@@ -28,7 +28,7 @@ def encode_for(version: RoomVersion, value: JsonObject) -> bytes:
 
 
 def encode_checked_for(version: RoomVersion, value: JsonObject) -> bytes:
-    """As `encode_for`, for a value whose parts were checked before."""
+    """Encodes as `encode_for` does, for a value whose parts were checked before."""
     if version.strict_canonical_json:
         return canonical_json.encode_checked(value)
     return canonical_json.encode_lenient(value)
@@ -56,7 +56,7 @@ def reference_payload(pdu: JsonObject, version: RoomVersion) -> bytes:
 
 
 def reference_payload_checked(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """As `reference_payload`, of a PDU that passed `canonical_json.check`."""
+    """Returns the same as `reference_payload`, for a PDU that passed `canonical_json.check`."""
     return encode_checked_for(version, signed_part(pdu, version))
 
 

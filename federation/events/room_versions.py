@@ -25,7 +25,7 @@ class UnknownRoomVersion(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RoomVersion:
-    """What distinguishes a room version. Each flag cites the version that brought it."""
+    """The properties of a room version. Each flag cites the version that brought it."""
 
     name: str
     stable: bool = True

@@ -173,7 +173,7 @@ def signature_requirements(event: Event) -> SignatureRequirements:
 
 
 def signed_requirements(signed: SignedEvent) -> SignatureRequirements:
-    """As `signature_requirements`, for a freshly parsed event, which isn't decoded again.
+    """Returns the same as `signature_requirements`, without decoding a parsed event again.
 
     Check 7 verifies a policy server's signature: its key comes from the room, not the server.
     """

@@ -88,7 +88,7 @@ class _Globs:
 
     @classmethod
     def parse(cls, globs: object) -> _Globs:
-        """From a list; entries that aren't strings are ignored, as is what isn't a list."""
+        """Parses a list; entries that aren't strings, and values that aren't lists, are ignored."""
         texts = [g.lower() for g in globs if isinstance(g, str)] if isinstance(globs, list) else []
         return cls(
             frozenset(t for t in texts if "*" not in t and "?" not in t),
@@ -102,7 +102,7 @@ class _Globs:
 
 @dataclass(frozen=True, slots=True)
 class ServerAcl:
-    """One room's list."""
+    """The list of one room."""
 
     allow: _Globs
     deny: _Globs
@@ -110,7 +110,7 @@ class ServerAcl:
 
     @classmethod
     def parse(cls, content: JsonObject) -> ServerAcl:
-        """From the content of `m.room.server_acl`; malformed parts count as absent."""
+        """Parses the content of `m.room.server_acl`; malformed parts count as absent."""
         return cls(
             allow=_Globs.parse(content.get("allow")),
             deny=_Globs.parse(content.get("deny")),

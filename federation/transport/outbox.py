@@ -66,7 +66,7 @@ _PENDING_KEPT_MS_MAX = 60_000  # of back-off; then what is pending is read from 
 
 @dataclass(frozen=True, slots=True)
 class OutboxPorts:
-    """What the outbox works with."""
+    """The dependencies of the outbox."""
 
     feed: OutboundFeed
     destinations: DestinationStore
@@ -86,7 +86,7 @@ class _Transaction:
 
 
 class _Sender:
-    """One destination's state: how far it is, what is being sent, and what is saved of it."""
+    """The state of one destination: its cursor, the pending data, and the saved values."""
 
     __slots__ = (
         "destination",
@@ -226,7 +226,7 @@ class Outbox:
         return True
 
     def _note_long_outage(self, sender: _Sender) -> None:
-        """After a long outage what was pending is given up for the latest of each room."""
+        """Replaces the pending data after a long outage by the latest events of each room."""
         if sender.failing_since_s is None or sender.is_behind:
             return
         if self._clock.monotonic_s() - sender.failing_since_s > OUTBOX_CATCH_UP_AFTER_S:

@@ -27,7 +27,7 @@ _OUTDATED = "outdated"
 
 
 class DeviceList(msgspec.Struct, frozen=True):
-    """What is known of a user's devices, by device ID; `gone` ones were there once."""
+    """The known devices of a user, by device ID; `gone` has those that were listed before."""
 
     tracked: bool = False
     devices: dict[str, Device] = {}
@@ -79,7 +79,7 @@ class TrackedDevices:
                 self._clear_outdated(user_id)
 
     def mark_all_changed(self) -> None:
-        """After a sync without a token: whatever happened since is unknown."""
+        """Marks all users after a sync without a token, when all changes since are unknown."""
         self.mark_changed(self._ledger.all(_USER, DeviceList))
 
     def due(self, now_ms: int) -> list[str]:

@@ -16,7 +16,7 @@ from e2ee.machine.devices.device_lists import DeviceList
 
 
 class SenderProof(Enum):
-    """What is proven about the device that sent a message."""
+    """The proof about the device that sent a message."""
 
     OWN = "own"
     """This very device."""
@@ -67,7 +67,7 @@ def key_sharing(device: Device, own: Device) -> Share | Withhold | None:
 def sender_proof(
     *, user_id: str, device_id: str, curve25519: str, ed25519: str, own: Device, listed: DeviceList
 ) -> SenderProof:
-    """Returns what is proven about the device with these keys, claimed to be `user_id`'s."""
+    """Returns the proof about the device with these keys, claimed to be `user_id`'s."""
     if user_id == own.user_id and same(curve25519, own.curve25519):
         return SenderProof.OWN if same(ed25519, own.ed25519) else SenderProof.CONTRADICTED
     for devices, proof in (

@@ -61,7 +61,7 @@ class Sharing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be done for the recipients' devices that don't have the session yet."""
+    """The remaining work for recipients' devices that don't have the session yet."""
 
     share: tuple[Device, ...]
     withhold: tuple[tuple[Device, WithheldCode], ...]

@@ -24,7 +24,7 @@ _VISIBLE_TO_INVITED = frozenset({"invited", "world_readable"})
 
 
 class RoomSettings(msgspec.Struct, frozen=True):
-    """What is pinned of a room; `rotation_ms` in milliseconds."""
+    """The pinned settings of a room; `rotation_ms` in milliseconds."""
 
     is_encrypted: bool = False
     is_supported: bool = False

@@ -71,7 +71,7 @@ class SignatureChecker:
         return None if _lacking(need, keys) else keys
 
     async def fetch_keys(self, need: NeedKeys) -> Keys:
-        """As `load_keys`, and from other servers; what can't be had is absent."""
+        """Loads keys as `load_keys` does, and fetches others; unavailable ones are absent."""
         keys = self.keys_at_hand(need)
         lacking = _lacking(need, keys)
         if lacking:
@@ -111,7 +111,7 @@ class SignatureChecker:
         *,
         giver: ServerName | None = None,
     ) -> dict[EventId, Signers]:
-        """As `check`, for many: keys are fetched for all at once, batches run in threads.
+        """Checks many events: keys are fetched for all at once, batches run in threads.
         `required`: what is to be verified of those of which it is known (`signed_requirements`).
         `giver`: the server that gave the events as unverified state. It is asked for keys that no
         other source has, and these count here alone."""

@@ -51,7 +51,7 @@ Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 
 @dataclass(frozen=True, slots=True)
 class InboxPorts:
-    """What the inbox and its backlog work with."""
+    """The dependencies of the inbox and its backlog."""
 
     store: EventStore
     waiting: InboxStore

@@ -307,7 +307,7 @@ class GapFiller:
     async def _fetch_single_parents(
         self, event: Event, servers: Sequence[ServerName], gap: dict[EventId, Event]
     ) -> None:
-        """As `_fetch_gap`, one by one, from servers that answered nothing else."""
+        """Fetches parents one by one, from servers that answered nothing else."""
         min_depth = await self._store.first_depth(event.room_id)
         for server in self._able(servers):
             for _ in range(SINGLE_EVENT_ROUNDS_MAX):

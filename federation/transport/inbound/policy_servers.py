@@ -214,8 +214,8 @@ class Recommendations:
         return PolicyAnswer(event, policy)
 
     async def obtain(self, event: Event) -> PolicyAnswer:
-        """As `ask`, for an event that another server sends through us. Raises Refused: 403 where
-        the policy server refuses, 503 where it can't be asked."""
+        """Asks as `ask` does, for an event that another server sends through us. Raises Refused:
+        403 where the policy server refuses, 503 where it can't be asked."""
         policy = await self.lacking(event)
         if policy is None:
             return PolicyAnswer(event, None)

@@ -20,7 +20,7 @@ from federation.limits import ARRIVAL_WAIT_S_MAX
 
 
 class Arrival:
-    """One join on its way. `asked`: the servers that were asked to take it, so far."""
+    """One join under way. `asked`: the servers that were asked so far to accept it."""
 
     __slots__ = ("asked",)
 
@@ -29,7 +29,7 @@ class Arrival:
 
 
 class Arrivals:
-    """Joins on their way, by room and by user."""
+    """Joins under way, by room and by user."""
 
     def __init__(self) -> None:
         self._by_room: dict[RoomId, int] = {}

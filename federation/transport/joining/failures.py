@@ -64,7 +64,7 @@ class JoiningFailed(Exception):
 
 
 class Unusable(Exception):
-    """One server's answer can't be used; the next is tried."""
+    """The answer of one server can't be used; the next is tried."""
 
 
 class Uncertain(Unusable):

@@ -96,7 +96,7 @@ class InviteStates:
     async def _with_create(
         self, server: ServerName, room: RoomRef, events: list[Event]
     ) -> list[Event]:
-        """With the room's create event, if it is among them or the server gives it."""
+        """Adds the room's create event, if it is among them or the server gives it."""
         if any(event.key == event_types.CREATE_KEY for event in events):
             return events
         event_id = create_event_id(room.room_id, room.version)
@@ -113,7 +113,7 @@ class InviteStates:
 
 
 def bounded(stripped: Sequence[JsonObject]) -> list[JsonObject]:
-    """As many entries as fit into INVITE_STATE_BYTES_MAX, the most telling first."""
+    """Returns the entries that fit into INVITE_STATE_BYTES_MAX, the most telling first."""
     rank = {event_type: place for place, event_type in enumerate(_FIRST)}
     kept, size = [], 0
     for entry in sorted(stripped, key=lambda one: rank.get(one["type"], len(rank))):

@@ -427,7 +427,7 @@ def _joined_room(
 
 
 def _warn_of_keyless(room: RoomRef, keyless: frozenset[EventId], state: Sequence[Event]) -> None:
-    """What is left out of a room's state because nobody has its keys may have been a ban."""
+    """Warns of state events without known keys that were left out: one may have been a ban."""
     lost = [one for one in state if one.event_id in keyless]
     if lost:
         servers = sorted({server_of(one.sender) for one in lost})

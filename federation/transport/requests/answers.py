@@ -47,7 +47,7 @@ async def read_document(body: bytes) -> JsonObject:
 
 
 def parse_document(body: bytes) -> JsonObject:
-    """As `read_document`, here."""
+    """Reads as `read_document` does, in the calling thread."""
     check_nesting(body, NESTING_MAX)
     if has_more_containers(body, ANSWER_CONTAINERS_MAX):
         raise TooDeep("too many arrays and objects")
@@ -104,7 +104,7 @@ def decode_shallow(piece: Piece) -> JsonValue:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is wanted of an answer: of each list so many entries, and these other members."""
+    """The wanted parts of an answer: so many entries of each list, and these other members."""
 
     lists: Mapping[str, int]
     members: frozenset[str] = frozenset()

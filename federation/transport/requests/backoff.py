@@ -56,7 +56,7 @@ class Backoffs:
         return server in self._proven
 
     def wait_s(self, server: ServerName) -> float:
-        """Returns how long the server is still left alone; 0.0 when it may be tried."""
+        """Returns the remaining back-off of the server; 0.0 when it may be tried."""
         state = self._failing.get(server)
         if state is None:
             return 0.0

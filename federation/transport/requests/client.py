@@ -124,13 +124,13 @@ class FederationError(Exception):
 
 
 class TurnKind(Enum):
-    """How requests that are under way are bounded."""
+    """The way in which requests under way are bounded."""
 
     FETCH = "fetch"
-    """By a turn of whoever caused the request (`scheduling`)."""
+    """By a turn of the request's cause (`scheduling`)."""
     DELIVERY = "delivery"
     """By the caller, one for each server; of servers that haven't been heard from, a few at once.
-    What doesn't answer mustn't use up connections and look-ups."""
+    Silent servers must not use up connections and look-ups."""
     CALLER = "caller"
     """By the caller, or it has a turn."""
 
@@ -184,7 +184,7 @@ class FederationClient:
 
     @property
     def bytes_under_way(self) -> int:
-        """Of bodies that are being sent and answers that are being read."""
+        """The bytes of bodies being sent and answers being read."""
         return self._budget.total
 
     async def is_neighbour(self, server: ServerName) -> bool:
@@ -240,11 +240,11 @@ class FederationClient:
             raise _bad_json(request.server, error) from None
 
     async def request_bytes(self, request: ServerRequest) -> bytes:
-        """As `request`, for a caller that parses the body itself."""
+        """Requests as `request` does, for a caller that parses the body itself."""
         return await self.send(request, _content(request))
 
     async def send(self, request: ServerRequest, content: bytes | None) -> bytes:
-        """As `request_bytes`, with the body written already, as canonical JSON."""
+        """Requests as `request_bytes` does, with a body that is encoded as canonical JSON."""
         return await self._send(request, content)
 
     async def _send(

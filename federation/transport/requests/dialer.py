@@ -110,12 +110,13 @@ Sink = Callable[[bytes], Awaitable[None]]
 
 
 def _take_no_count(_count: int) -> None:
-    """For small answers."""
+    """Counts nothing; for small answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as whom to connect. `may_be_private`: an override permits private addresses."""
+    """The address and the name to connect with. `may_be_private`: an override permits private
+    addresses."""
 
     addresses: tuple[str, ...]
     port: int
@@ -126,7 +127,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one exchange may cost."""
+    """The bounds of one exchange."""
 
     timeout_s: float = REQUEST_S_MAX
     bytes_max: int = ANSWER_BYTES_MAX

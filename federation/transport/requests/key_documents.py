@@ -62,8 +62,8 @@ class KeyDocument:
     size: int
 
     def is_fresh(self, now_ms: int) -> bool:
-        """Is it before the middle of its validity, when a server should look for a newer one?
-        (Spec: "Publishing keys".)"""
+        """Whether the middle of its validity, when a server should fetch a newer one, is still
+        ahead (spec: "Publishing keys")."""
         return now_ms < (self.received_ms + self.valid_until_ms) // 2
 
 

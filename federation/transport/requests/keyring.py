@@ -144,7 +144,7 @@ class Keyring:
         return [one for one in missing if self.at_hand(one) is None]
 
     async def fetch(self, wanted: Collection[KeyWanted]) -> list[KeyWanted]:
-        """As `load`, then asks the servers themselves, then trusted key servers."""
+        """Loads as `load` does, then asks the servers themselves, then trusted key servers."""
         await self._obtain(wanted)
         return [one for one in wanted if self.at_hand(one) is None]
 

@@ -42,7 +42,7 @@ _BOUNDS = Bounds(timeout_s=KEY_REQUEST_S_MAX, bytes_max=KEY_DOCUMENT_BYTES_MAX)
 _SIGNERS_TRIED = 4
 
 FindKeys = Callable[[ServerName, Sequence[KeyId]], Awaitable[Sequence[VerifyKey]]]
-"""Those of a server's keys with which it may sign now."""
+"""The keys of a server that it may sign with now."""
 
 
 class Notaries:

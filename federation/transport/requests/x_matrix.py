@@ -43,7 +43,7 @@ class BadAuthorization(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What one X-Matrix header says. Nothing of it is proven before `verify_request`."""
+    """The claims of an X-Matrix header; `verify_request` proves them."""
 
     origin: ServerName
     destination: str | None
@@ -53,7 +53,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """What a signature covers. `target` is the request target as on the wire, path and query;
+    """The signed part of a request. `target` is the request target as on the wire, path and query;
     `content` the body as canonical JSON, None where there is none."""
 
     method: str

@@ -91,7 +91,7 @@ def parse_query(target: str) -> list[tuple[str, str]]:
 
 
 class Reads(Enum):
-    """How a body is read once it is known whose it is."""
+    """The way in which the body of an authenticated request is read."""
 
     DOCUMENT = "document"
     """As a JSON object, nested at most `NESTING_MAX` levels."""

@@ -54,7 +54,7 @@ from federation.transport.routes.budgets import Take
 
 
 def _no_budget(_count: int) -> None:
-    """For small bodies."""
+    """Counts nothing; for small bodies."""
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_budget) -> bytes:

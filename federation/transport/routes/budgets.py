@@ -29,7 +29,7 @@ class ByteBudget:
 
     @contextmanager
     def use(self, cause: Cause) -> Iterator[Take]:
-        """For one body; its bytes are given back at the end of the block."""
+        """Counts one body; its bytes are given back at the end of the block."""
         taken = 0
 
         def take(count: int) -> None:

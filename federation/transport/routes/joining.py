@@ -63,7 +63,7 @@ _KNOCK_STATE: tuple[StateKey, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class JoiningPorts:
-    """What the handlers work with."""
+    """The dependencies of the handlers."""
 
     store: EventStore
     writer: RoomWriter

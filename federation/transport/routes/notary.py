@@ -32,8 +32,8 @@ from federation.transport.scheduling.rates import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What is asked of one server: the keys (none: all of them), and until when what is given has
-    to be valid (0: now)."""
+    """The criteria of a query for one server: the keys (none: all of them), and the time until
+    which they have to be valid (0: now)."""
 
     key_ids: frozenset[KeyId] = frozenset()
     valid_until_ms: int = 0

@@ -46,7 +46,7 @@ from federation.transport.routes.users import UserRoutes
 
 @dataclass(frozen=True, slots=True)
 class RouteParts:
-    """What the endpoints work with. `software` is name and version for /version."""
+    """The dependencies of the endpoints. `software` is name and version for /version."""
 
     name: ServerName
     key: SigningKey

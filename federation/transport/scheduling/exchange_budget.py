@@ -1,5 +1,5 @@
-"""How many bytes may be under way between us and other servers by our requests: bodies that we send
-and answers that we read, of each server and in all.
+"""Budgets for bytes under way by our requests to other servers: sent bodies and read answers, for
+each server and in all.
 
 Rules:
 1. Bytes count from when they are taken until the exchange ends, or is given up.
@@ -51,8 +51,8 @@ class ExchangeBudget:
 
     @asynccontextmanager
     async def use(self, server: ServerName) -> AsyncIterator[Take]:
-        """For one exchange. Raises OverBudget, in the middle of whatever the block waits for, when
-        the exchange is given up."""
+        """Counts one exchange. Raises OverBudget, in the middle of any wait of the block, when the
+        exchange is given up."""
         scope = asyncio.timeout(None)  # ended by hand
         exchange = _Exchange(server, scope)
         try:

@@ -41,7 +41,7 @@ IsNeighbour = Callable[[ServerName], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class CauseShare:
-    """What one cause of a kind may have under way and waiting; and all of that kind together."""
+    """The bounds of work under way and waiting, for one cause of a kind and for all of the kind."""
 
     at_once: int
     at_once_of_kind: int
