@@ -1,6 +1,7 @@
 """Habits that a test can hold: names of modules, docstrings, parents of tasks, no hidden state."""
 
 import ast
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ TASK_SUPERVISORS = frozenset({"homeserver.supervisor", "local_postgres.cluster"}
 TASK_MAKERS = frozenset({"create_task", "ensure_future"})
 BROAD = frozenset({"Exception", "BaseException"})
 MODULES_PER_PACKAGE_MAX = 12
+# Docstrings here may still open with a question.
+QUESTIONS_ALLOWED_BELOW = ("homeserver.engine.",)
 
 
 def name_faults(module: SourceModule) -> Iterator[str]:
@@ -26,6 +29,18 @@ def docstring_faults(module: SourceModule) -> Iterator[str]:
     """Yield a fault if a module does not say what it is for."""
     if ast.get_docstring(module.tree) is None:
         yield f"{module.path} has no docstring"
+
+
+def question_faults(module: SourceModule) -> Iterator[str]:
+    """Yield each docstring whose first sentence is a question instead of a statement."""
+    if module.name.startswith(QUESTIONS_ALLOWED_BELOW):
+        return
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                first = re.split(r"(?<=[.?!])\s", text.strip(), maxsplit=1)[0]
+                if first.endswith("?"):
+                    yield f"{module.path}:{node.lineno} asks a question"
 
 
 def task_faults(module: SourceModule) -> Iterator[str]:
@@ -75,7 +90,14 @@ def silence_faults(module: SourceModule) -> Iterator[str]:
 
 def habit_faults(module: SourceModule) -> list[str]:
     """Return all faults of one module of the product."""
-    checks = (name_faults, docstring_faults, task_faults, state_faults, silence_faults)
+    checks = (
+        name_faults,
+        docstring_faults,
+        question_faults,
+        task_faults,
+        state_faults,
+        silence_faults,
+    )
     return [fault for check in checks for fault in check(module)]
 
 
@@ -111,6 +133,7 @@ def test_packages_stay_small_enough_to_know() -> None:
         '"""D."""\ndef f():\n    global x\n',
         '"""D."""\ntry:\n    f()\nexcept Exception:\n    pass\n',
         "x = 1\n",
+        '"""D."""\ndef f():\n    """Is it one? Else None."""\n',
     ],
 )
 def test_each_broken_habit_is_found(text: str) -> None:

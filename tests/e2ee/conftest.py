@@ -13,7 +13,7 @@ KEY = bytes(range(32))
 
 @pytest.fixture
 def server() -> FakeHomeserver:
-    """A homeserver for everyone."""
+    """Returns a homeserver for everyone."""
     return FakeHomeserver()
 
 

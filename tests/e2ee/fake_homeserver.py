@@ -36,7 +36,7 @@ class FakeRoom:
         return state
 
     def membership(self, user_id: str, index: int | None = None) -> str:
-        """A user's membership after the first `index` events (all of them by default)."""
+        """Returns a user's membership after the first `index` events (all of them by default)."""
         end = len(self.events) if index is None else index
         member = self.state_before(end).get(("m.room.member", user_id))
         return str(member["content"]["membership"]) if member else "leave"
@@ -74,7 +74,7 @@ class FakeHomeserver:
         self._changed = asyncio.Event()
 
     def transport(self) -> "FakeTransport":
-        """A connection for one client."""
+        """Returns a connection for one client."""
         return FakeTransport(self)
 
     # Abuse and observation
@@ -101,7 +101,7 @@ class FakeHomeserver:
         self.list_changes.append((self.position, user_id))
 
     def events(self, room_id: str, event_type: str) -> list[JsonObject]:
-        """All events of a type in a room."""
+        """Returns all events of a type in a room."""
         return [e for _, e in self.rooms[room_id].events if e["type"] == event_type]
 
     # Calls

@@ -12,11 +12,11 @@ class RecordShelf:
         self.records: dict[tuple[str, str], bytes] = {}
 
     def get(self, kind: str, key: str) -> bytes | None:
-        """The record's bytes, or None."""
+        """Returns the record's bytes, or None."""
         return self.records.get((kind, key))
 
     def items(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        """All records of a kind."""
+        """Yields all records of a kind."""
         yield from [(key, raw) for (k, key), raw in self.records.items() if k == kind]
 
     def apply(self, changes: Changes) -> None:

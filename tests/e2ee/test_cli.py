@@ -20,7 +20,7 @@ class Terminal:
         self.base_url = base_url
 
     async def run(self, who: str, *arguments: str, typed: str = "", status: int = 0) -> str:
-        """What a command prints; its exit status must be as given."""
+        """Returns what a command prints; its exit status must be as given."""
         options = ["--profile", str(self.folder / who), "--homeserver", self.base_url]
 
         def invoke() -> Result:
@@ -33,7 +33,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(server: FakeHomeserver, tmp_path: Path) -> AsyncIterator[Terminal]:
-    """Terminals of people on one homeserver."""
+    """Yields terminals of people on one homeserver."""
     async with served(server) as base_url:
         yield Terminal(tmp_path, base_url)
 

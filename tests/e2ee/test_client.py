@@ -16,12 +16,12 @@ Enter = Callable[[str], Awaitable[Client]]
 
 
 def bodies(client: Client, room_id: str) -> list[str]:
-    """What the client can read, in order."""
+    """Returns what the client can read, in order."""
     return [message.body for message in client.timeline(room_id) if message.is_readable]
 
 
 async def gather_in_room(alice: Client, *others: Client) -> str:
-    """A room by alice, joined by all."""
+    """Returns a room by alice, joined by all."""
     invited = [other.user_id for other in others]
     room_id = await alice.create_room(name="Story", invite=invited, version="12")
     for other in others:

@@ -35,12 +35,12 @@ MEGOLM = "m.megolm.v1.aes-sha2"
 
 
 def bodies(client: Client, room_id: str) -> list[str]:
-    """What the client takes for its members' words."""
+    """Returns what the client takes for its members' words."""
     return [m.body for m in client.timeline(room_id) if m.is_readable]
 
 
 def refused(client: Client, room_id: str) -> list[Message]:
-    """What it shows as refused or waiting."""
+    """Returns what it shows as refused or waiting."""
     return [m for m in client.timeline(room_id) if not m.is_readable]
 
 
@@ -169,7 +169,8 @@ async def test_k4_deprecated_fields_of_an_event_change_nothing(
 
 
 def forge_session(room_id: str, sender: str) -> tuple[JsonObject, JsonObject]:
-    """A session of the operator's: its `m.room_key` content, and a message event by `sender`."""
+    """Returns a session of the operator's: its `m.room_key` content, and a message event by
+    `sender`."""
     session = OutboundGroupSession.new()
     key = {
         "algorithm": MEGOLM,
@@ -293,7 +294,7 @@ async def test_k8_another_members_copy_doesnt_take_a_sessions_name(
 
 
 async def count_sent(client: Client, server: FakeHomeserver, rounds: int, each: int) -> int:
-    """How many to-device requests a flood of bogus messages makes the client send."""
+    """Returns how many to-device requests a flood of bogus messages makes the client send."""
     before = len(server.calls)
     bob = next(user for user in server.device_keys if user.startswith("@bob"))
     device_id = next(iter(server.device_keys[bob]))
@@ -307,7 +308,7 @@ async def count_sent(client: Client, server: FakeHomeserver, rounds: int, each: 
 
 
 def bogus_event(client: Client, server: FakeHomeserver, user_id: str, device_id: str) -> JsonObject:
-    """An Olm event that no session can read, said to be of a device."""
+    """Returns an Olm event that no session can read, said to be of a device."""
     keys = server.device_keys[user_id][device_id]["keys"]
     ciphertext = {client.machine.device.curve25519: {"type": 1, "body": "AwogJv0h" * 8}}
     content = {

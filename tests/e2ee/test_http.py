@@ -26,7 +26,7 @@ class ScriptedTransport:
         self.calls: list[Call] = []
 
     async def request(self, call: Call) -> ClientResponse:
-        """The next answer."""
+        """Returns the next answer."""
         self.calls.append(call)
         answer = self.answers.pop(0)
         if answer is None:
@@ -38,7 +38,7 @@ class ScriptedTransport:
 
 
 def api_for(*answers: ClientResponse | None) -> tuple[MatrixApi, ScriptedTransport, list[float]]:
-    """An API whose pauses are written down instead of waited for."""
+    """Returns an API whose pauses are written down instead of waited for."""
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:

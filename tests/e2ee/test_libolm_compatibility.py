@@ -43,7 +43,7 @@ class LibolmDevice:
         return self.sign(value)
 
     def one_time_key(self) -> JsonObject:
-        """A signed one-time key, as claimed."""
+        """Returns a signed one-time key, as claimed."""
         [(name, key)] = self.account.one_time_keys["curve25519"].items()
         return {f"signed_curve25519:{name}": self.sign({"key": key})}
 
@@ -56,7 +56,7 @@ class LibolmDevice:
         return session, json.loads(session.decrypt(message))
 
     def encrypt(self, session: Any, machine: Machine, event_type: str, content: JsonObject) -> Any:
-        """An Olm to-device event for our machine."""
+        """Returns an Olm to-device event for our machine."""
         payload = {
             "type": event_type,
             "content": content,

@@ -36,7 +36,7 @@ JSON = st.recursive(
 
 
 def answer() -> JsonObject:
-    """A sync answer with something of everything."""
+    """Returns a sync answer with something of everything."""
     sealed = {"algorithm": MEGOLM, "session_id": "s", "ciphertext": "AwgAEnB4", "sender_key": "k"}
     olm = {"algorithm": OLM, "sender_key": "A" * 43, "ciphertext": {"x": {"type": 1, "body": "A"}}}
     events = [
@@ -73,7 +73,7 @@ def answer() -> JsonObject:
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value within."""
+    """Returns the path of every value within."""
     found = [path] if path else []
     if isinstance(value, dict):
         for name, part in value.items():
@@ -88,7 +88,7 @@ PLACES = places(answer())
 
 
 def syncing() -> tuple[Syncing, ClientRooms, Machine]:
-    """A syncing of a fresh device."""
+    """Returns a syncing of a fresh device."""
     records = RecordShelf()
     machine = Machine.create(records, PickleKey(bytes(32)), user_id="@a:c", device_id="D")
     shelf = ClientRooms(machine.ledger)

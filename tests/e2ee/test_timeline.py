@@ -19,7 +19,7 @@ BOB = "@bob:hs.test"
 
 
 def plain(event_id: str, body: str, *, sender: str = BOB, edits: str = "") -> JsonObject:
-    """A plaintext message or edit."""
+    """Returns a plaintext message or edit."""
     content: JsonObject = {"msgtype": "m.text", "body": body}
     if edits:
         content["m.new_content"] = {"body": body}
@@ -28,14 +28,14 @@ def plain(event_id: str, body: str, *, sender: str = BOB, edits: str = "") -> Js
 
 
 def sealed(event: JsonObject, *, outer: JsonObject | None = None) -> JsonObject:
-    """The same, as if encrypted: `read` gives the inner content back."""
+    """Returns the same, as if encrypted: `read` gives the inner content back."""
     content: JsonObject = {"inner": event["content"], "ciphertext": "x"}
     relation = event["content"].get("m.relates_to") if outer is None else outer
     return {**event, "type": "m.room.encrypted", "content": content | {"m.relates_to": relation}}
 
 
 def read(event: JsonObject) -> Reading:
-    """What the machine would say."""
+    """Returns what the machine would say."""
     content = event["content"]
     if isinstance(content["inner"], RefusalReason):
         return RefusedMessage(content["inner"])
@@ -48,7 +48,7 @@ def read(event: JsonObject) -> Reading:
 
 
 def build(*events: JsonObject, encrypted_from: int | None = 0) -> list[Message]:
-    """The messages of these events."""
+    """Returns the messages of these events."""
     return build_messages(enumerate(events), read, encrypted_from)
 
 

@@ -31,7 +31,7 @@ SHAPES: list[tuple[str, Callable[[str], bytes]]] = [
 
 
 def search(data: bytes, kind: CanaryKind) -> int:
-    """Return how often a kind is found in data."""
+    """Returns how often a kind is found in data."""
     tally = Tally()
     Searcher(kind).search_bytes(data, "here", tally)
     assert tally.bytes_searched >= len(data)

@@ -13,12 +13,12 @@ from lab.topology import LOOPBACK, ServerPlan, Topology, plan, server_names
 
 @pytest.fixture
 def topology(tmp_path: Path) -> Topology:
-    """Return the plan of two servers."""
+    """Returns the plan of two servers."""
     return plan(tmp_path, server_names(2))
 
 
 async def greet(server: ServerPlan, authority_path: Path, name: str) -> None:
-    """Connect to a server with its certificate, verifying a name by an authority."""
+    """Connects to a server with its certificate, verifying a name by an authority."""
     settings = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     settings.load_cert_chain(server.certificate_path, server.private_key_path)
 

@@ -17,7 +17,7 @@ LINUX = sys.platform.startswith("linux")
 
 
 async def start(*arguments: str) -> Process:
-    """Start the lab's command in a terminal of its own width."""
+    """Starts the lab's command in a terminal of its own width."""
     environment = {**os.environ, "COLUMNS": "160"}
     return await asyncio.create_subprocess_exec(
         COMMAND, *arguments, stdout=PIPE, stderr=STDOUT, env=environment
@@ -25,14 +25,14 @@ async def start(*arguments: str) -> Process:
 
 
 async def run(*arguments: str) -> tuple[int | None, str]:
-    """Run the lab's command to its end; return status and output."""
+    """Runs the lab's command to its end; returns status and output."""
     process = await start(*arguments)
     output, _ = await process.communicate()
     return process.returncode, output.decode()
 
 
 async def read_until(process: Process, words: str) -> str:
-    """Return the output up to a line that has certain words."""
+    """Returns the output up to a line that has certain words."""
     assert process.stdout is not None
     seen = ""
     async with asyncio.timeout(START_TIMEOUT_S):
@@ -44,7 +44,7 @@ async def read_until(process: Process, words: str) -> str:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Return the commands of living processes that name a folder: servers, database, lab."""
+    """Returns the commands of living processes that name a folder: servers, database, lab."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,7 +57,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 async def until_none_stays(folder: Path) -> None:
-    """Return when no process of a lab lives any more."""
+    """Returns when no process of a lab lives any more."""
     async with asyncio.timeout(40):
         while processes_of(folder):
             await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ SECRET, CONTROL = new_kind("encrypted"), new_kind("control")
 
 @pytest.fixture
 async def database(reachable_folder: Path) -> AsyncIterator[EmbeddedDatabase]:
-    """Yield a lab's embedded database, running."""
+    """Yields a lab's embedded database, running."""
     own = EmbeddedDatabase(reachable_folder / "postgres")
     await own.start()
     yield own
@@ -27,7 +27,7 @@ async def database(reachable_folder: Path) -> AsyncIterator[EmbeddedDatabase]:
 
 @pytest.fixture
 def topology(reachable_folder: Path) -> Topology:
-    """Return the plan of two servers."""
+    """Returns the plan of two servers."""
     return plan(reachable_folder / "lab", server_names(2))
 
 
@@ -44,7 +44,7 @@ async def store(database: EmbeddedDatabase, name: str, text: bytes) -> None:
 async def look_after_control(
     database: EmbeddedDatabase, topology: Topology, *, leave_out: str = ""
 ) -> OperatorView:
-    """Store the control at every server (but one), and search."""
+    """Stores the control at every server (but one), and search."""
     for server in topology.servers:
         await store(database, server.database_name, b'{"ciphertext": "AwgAEnACGpqbMqDMfBZDvA"}')
         if server.name != leave_out:

@@ -18,26 +18,26 @@ SECRET, CONTROL = new_kind("encrypted"), new_kind("control")
 
 @pytest.fixture
 def console() -> Console:
-    """Return a console that writes into memory, wide enough for all tables."""
+    """Returns a console that writes into memory, wide enough for all tables."""
     return Console(file=io.StringIO(), width=200, highlight=False)
 
 
 def text_of(console: Console) -> str:
-    """Return what was printed."""
+    """Returns what was printed."""
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
 
 
 def tally(*words: str) -> Tally:
-    """Return what a search of some words finds."""
+    """Returns what a search of some words finds."""
     found = Tally()
     Searcher(SECRET, CONTROL).search_bytes(" ".join(words).encode(), "a place", found)
     return found
 
 
 def make_view(*, leak: bool = False, raw: Tally | None = None, blind: bool = False) -> OperatorView:
-    """Return what operators of one server hold."""
+    """Returns what operators of one server hold."""
     tables = tally(*([] if blind else [CONTROL.word()]), *([SECRET.word()] if leak else []))
     server = ServerView("hs1", tables=tables, table_count=7, ciphertext_excerpt="AwgAEn[x]")
     return OperatorView([server], raw)

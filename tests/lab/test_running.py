@@ -72,24 +72,24 @@ class NoDatabase:
         self.stopped += 1
 
     async def address_of(self, name: str) -> str:
-        """Return some address."""
+        """Returns some address."""
         return f"postgresql:///{name}"
 
     def operator_address(self, name: str) -> str:
-        """Return some address."""
+        """Returns some address."""
         return f"postgresql:///{name}"
 
     def raw_folder(self) -> Path | None:
-        """Return nothing."""
+        """Returns nothing."""
         return None
 
     def log_path(self) -> Path | None:
-        """Return nothing."""
+        """Returns nothing."""
         return None
 
 
 def stub_command(server: ServerPlan) -> list[str]:
-    """Return the command of a stub server."""
+    """Returns the command of a stub server."""
     return [sys.executable, "-c", STUB, str(server.ports.http)]
 
 
@@ -98,12 +98,12 @@ def make_lab(
     database: LabDatabase | None = None,
     command: Callable[[ServerPlan], list[str]] = stub_command,
 ) -> Lab:
-    """Return a lab of two stub servers."""
+    """Returns a lab of two stub servers."""
     return Lab(home, ["hs1", "hs2"], database or NoDatabase(), command=command)
 
 
 def is_alive(pid: int) -> bool:
-    """Say whether a process runs (a zombie does not)."""
+    """Returns whether a process runs (a zombie does not)."""
     try:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -17,12 +17,12 @@ JsonObject = dict[str, Any]
 
 @pytest.fixture
 def server() -> FakeHomeserver:
-    """Return a homeserver in memory, which is all three of the story's."""
+    """Returns a homeserver in memory, which is all three of the story's."""
     return FakeHomeserver()
 
 
 def people_of(server: FakeHomeserver, home: Path) -> People:
-    """Return people who reach that homeserver."""
+    """Returns people who reach that homeserver."""
     plan = ServerPlan(server.name, Ports(1, 2), home)
     return People(Topology(home, (plan,)), None, connect=lambda _: server.transport())
 
@@ -103,7 +103,7 @@ async def test_a_server_that_shows_another_room_version_is_found_out(
 
 
 def change_version(answer: Any) -> Any:
-    """Return an answer in which every room is of version 3."""
+    """Returns an answer in which every room is of version 3."""
     if isinstance(answer, dict):
         if answer.get("type") == "m.room.create":
             return {**answer, "content": {**answer["content"], "room_version": "3"}}

@@ -53,7 +53,7 @@ SUPERVISOR = textwrap.dedent(
 
 
 async def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    """Return when a condition holds; fail after a time."""
+    """Returns when a condition holds; fail after a time."""
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
@@ -61,7 +61,7 @@ async def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> No
 
 @pytest.fixture
 async def cluster(reachable_folder: Path) -> AsyncIterator[EmbeddedCluster]:
-    """Yield a cluster of the test's own, running."""
+    """Yields a cluster of the test's own, running."""
     own = EmbeddedCluster(reachable_folder / "postgres", settings=FAST, log=QUIET)
     await own.start()
     yield own

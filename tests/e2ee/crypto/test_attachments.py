@@ -18,7 +18,7 @@ URL = "mxc://hs.test/abcDEF_-123"
 
 
 def described() -> tuple[bytes, dict[str, Any]]:
-    """A ciphertext and its description."""
+    """Returns a ciphertext and its description."""
     ciphertext, key = encrypt_attachment(b"a file")
     return ciphertext, key.to_json(URL)
 

@@ -26,7 +26,7 @@ HASH_ROOM = "!" + "r" * 43
 
 
 def pdu_of(**changes: Any) -> dict[str, Any]:
-    """A valid PDU of versions 10 and 11; a change to None removes the field."""
+    """Returns a valid PDU of versions 10 and 11; a change to None removes the field."""
     pdu: dict[str, Any] = {
         "type": "m.room.message",
         "room_id": "!r:domain",

@@ -49,7 +49,7 @@ def cited(count: int, version: RoomVersion, size: int = 44) -> list[Any]:
 
 
 def pdu_of(version: RoomVersion, **changes: Any) -> dict[str, Any]:
-    """A valid PDU of a version; a change to None removes the field."""
+    """Returns a valid PDU of a version; a change to None removes the field."""
     pdu: dict[str, Any] = {
         "type": "m.room.message",
         "room_id": "!" + "r" * 43 if version.room_id_is_create_hash else "!r:d",

@@ -10,7 +10,7 @@ WITHOUT_SCHEMA = {event_types.ALIASES}  # gone from the current room versions
 
 
 def types() -> dict[str, str]:
-    """Return the types by their names."""
+    """Returns the types by their names."""
     found = {name: value for name, value in vars(event_types).items() if name.isupper()}
     return {name: value for name, value in found.items() if isinstance(value, str)}
 

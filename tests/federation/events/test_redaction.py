@@ -122,7 +122,7 @@ PDUS = st.fixed_dictionaries(
 
 
 def in_format_of(version: RoomVersion, pdu: dict[str, Any]) -> dict[str, Any]:
-    """The PDU with what differs between the versions' formats."""
+    """Returns the PDU with what differs between the versions' formats."""
     pdu = {**pdu, "prev_events": ["$a"], "auth_events": ["$b"], "room_id": "!r:b"}
     if not version.event_ids_are_hashes:
         pdu["event_id"] = "$e:b"

@@ -100,8 +100,8 @@ SOURCES = [
 
 
 def compared_names(source: str) -> list[str]:
-    """The comparisons of a module that look at a version's name: with an order, or with a name
-    written out."""
+    """Returns the comparisons of a module that look at a version's name: with an order, or with a
+    name written out."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Compare):

@@ -21,7 +21,7 @@ from federation.events.signatures import (
 
 
 def event_of(name: str = "11", **changes: Any) -> Event:
-    """An event by @a:one, unsigned."""
+    """Returns an event by @a:one, unsigned."""
     pdu: dict[str, Any] = {
         "type": "m.room.member",
         "state_key": "@a:one",

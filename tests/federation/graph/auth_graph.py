@@ -26,7 +26,7 @@ KEYS: tuple[tuple[str, str | None], ...] = (
 def bare(
     event_id: EventId, auth_events: tuple[EventId, ...], key: tuple[str, str | None] = ("x", "")
 ) -> Event:
-    """An event of which nothing matters but what it cites and what it is about."""
+    """Returns an event of which nothing matters but what it cites and what it is about."""
     return Event(
         event_id=event_id,
         room_id=RoomId("!r:a"),
@@ -73,7 +73,7 @@ class RandomGraph:
         self.reached = {event_id: self._reached(event_id) for event_id in self.ids}
 
     def _reached(self, event_id: EventId) -> set[EventId]:
-        """An event's auth chain, by the definition."""
+        """Returns an event's auth chain, by the definition."""
         found: set[EventId] = set()
         left = [event_id]
         while left:
@@ -84,7 +84,7 @@ class RandomGraph:
         return found
 
     def paths(self, ends: set[EventId]) -> set[EventId]:
-        """All events on a path from one of `ends` to another, or round to itself."""
+        """Returns all events on a path from one of `ends` to another, or round to itself."""
         found: set[EventId] = set()
         for start in ends:
             for end in ends & self.reached[start]:

@@ -53,7 +53,7 @@ Lookup = Callable[[tuple[str, str]], Told | None]
 
 
 def told(event_id: str, raw: bytes) -> Told:
-    """An event from its ID and JSON."""
+    """Returns an event from its ID and JSON."""
     return Told(event_id, json.loads(raw))
 
 
@@ -84,7 +84,7 @@ class Case:
         return self.event.pdu.get("state_key")
 
     def membership(self, user_id: Any) -> Any:
-        """A user's membership in the state."""
+        """Returns a user's membership in the state."""
         found = self.state(("m.room.member", user_id)) if isinstance(user_id, str) else None
         return None if found is None else found.content.get("membership")
 
@@ -95,8 +95,8 @@ class Case:
         return rule if isinstance(rule, str) else "invite"
 
     def top(self, number: int) -> int:
-        """A top-level number of version 1's page as this version's page has it: version 6 lost
-        rule 4, version 12 got a new rule 2."""
+        """Returns a top-level number of version 1's page as this version's page has it: version 6
+        lost rule 4, version 12 got a new rule 2."""
         if self.version >= 6 and number > 4:
             number -= 1
         if self.version >= 12 and number > 1:
@@ -105,12 +105,12 @@ class Case:
 
 
 def domain(identifier: str) -> str:
-    """What follows the first colon."""
+    """Returns the text after the first colon."""
     return identifier.split(":", 1)[1]
 
 
 def room_of(event: Told, version: int) -> str:
-    """The room that an event belongs to; since version 12 a create event's ID names it."""
+    """Returns the room that an event belongs to; since version 12 a create event's ID names it."""
     if version >= 12 and event.pdu["type"] == "m.room.create":
         return "!" + event.event_id[1:]
     room_id: str = event.pdu["room_id"]
@@ -126,7 +126,7 @@ def prev_ids(event: Told, version: int) -> list[str]:
 
 
 def level(value: Any, version: int) -> int | None:
-    """A level; None when it isn't one.
+    """Returns a level; None when it isn't one.
 
     Version 10 on: integers. Before: strings of the given form too ("accept values as strings") and
     floats, truncated ("accept values as floats"; their JSON can't be had since version 6).
@@ -158,26 +158,27 @@ def string_level(text: str) -> int | None:
 
 
 def entries(content: Json, name: str) -> Json:
-    """A map of levels; *Choice:* what is no object has no entries."""
+    """Returns a map of levels; *Choice:* what is no object has no entries."""
     given = content.get(name)
     return given if isinstance(given, dict) else {}
 
 
 def current_levels(case: Case) -> Json | None:
-    """The content of the power levels in force."""
+    """Returns the content of the power levels in force."""
     found = case.state(("m.room.power_levels", ""))
     return None if found is None else found.content
 
 
 def named_level(case: Case, name: str) -> int:
-    """The level of an action (m.room.power_levels). *Choice:* what can't be read isn't there."""
+    """Returns the level of an action (m.room.power_levels). *Choice:* what can't be read isn't
+    there."""
     default = 50 if name in ("ban", "kick", "redact", "state_default") else 0
     found = level((current_levels(case) or {}).get(name), case.version)
     return default if found is None else found
 
 
 def creators(case: Case) -> set[str]:
-    """The room's creators, as the version counts them."""
+    """Returns the room's creators, as the version counts them."""
     create = case.state(("m.room.create", ""))
     assert create is not None
     if case.version <= 10:
@@ -189,7 +190,7 @@ def creators(case: Case) -> set[str]:
 
 
 def user_level(case: Case, user_id: str) -> float:
-    """A user's level (m.room.power_levels, `users_default`)."""
+    """Returns a user's level (m.room.power_levels, `users_default`)."""
     if case.version >= 12 and user_id in creators(case):
         return math.inf
     content = current_levels(case)
@@ -200,7 +201,7 @@ def user_level(case: Case, user_id: str) -> float:
 
 
 def required_level(case: Case) -> int:
-    """The level that the event's type takes."""
+    """Returns the level that the event's type takes."""
     content = current_levels(case) or {}
     own = level(entries(content, "events").get(case.event.pdu["type"]), case.version)
     if own is not None:
@@ -248,7 +249,7 @@ def is_server_name(text: str) -> bool:
 
 
 def unbase64(text: Any) -> bytes:
-    """Unpadded Base64, of the standard or the URL-safe alphabet; nothing for what isn't."""
+    """Returns unpadded Base64, of the standard or the URL-safe alphabet; nothing for what isn't."""
     if not isinstance(text, str):
         return b""
     try:
@@ -259,7 +260,7 @@ def unbase64(text: Any) -> bytes:
 
 
 def is_signed(signed: Json, public_key: Any) -> bool:
-    """Does any Ed25519 signature in `signed` match this key (appendices, "Signing JSON")?"""
+    """Whether any Ed25519 signature in `signed` matches this key (appendices, "Signing JSON")."""
     rest = {name: signed[name] for name in signed if name not in ("signatures", "unsigned")}
     made = signed.get("signatures")
     for by_key in made.values() if isinstance(made, dict) else ():
@@ -279,7 +280,7 @@ def is_signed(signed: Json, public_key: Any) -> bool:
 
 
 def refusal(case: Case) -> str | None:
-    """The number of the rule that refuses the event in this state; None when it is allowed.
+    """Returns the number of the rule that refuses the event in this state; None when it is allowed.
 
     Rule 2 of versions 1 to 11, 2 and 3 of version 12, on the event's own `auth_events`, is
     `auth_events_refusals`; of it only this remains here: there is a create event, of this room.
@@ -556,7 +557,7 @@ def levels_refusal(case: Case, mine: float) -> str | None:
 
 
 def is_map_of_levels(value: Any, version: int) -> bool:
-    """An object with values that are integers."""
+    """Returns an object with values that are integers."""
     if not isinstance(value, dict):
         return False
     return all(level(entry, version) is not None for entry in value.values())
@@ -661,7 +662,8 @@ def selection(event: Told, version: int) -> set[tuple[str, str]]:
 def auth_events_refusals(
     event: Told, cited: Sequence[Told], version: int, rejected: Collection[str]
 ) -> list[str]:
-    """The numbers of all rules that the event's own `auth_events` break, in the page's order.
+    """Returns the numbers of all rules that the event's own `auth_events` break, in the page's
+    order.
 
     Rule 2 of versions 1 to 11; 2 and 3 of version 12.
     """

@@ -63,7 +63,8 @@ class LargeRoom:
         cites: Iterable[StateKey],
         sender: UserId = ADMIN,
     ) -> Event:
-        """A state event on top of the state, citing it under these keys (and the create event)."""
+        """Returns a state event on top of the state, citing it under these keys (and the create
+        event)."""
         keys = [("m.room.create", ""), *cites, ("m.room.member", sender)]
         if not self.version.create_in_auth_events:
             keys.pop(0)
@@ -93,7 +94,7 @@ class LargeRoom:
         return event
 
     def member(self, user: UserId, membership: str, *, sender: UserId | None = None) -> Event:
-        """A member event."""
+        """Returns a member event."""
         keys: list[StateKey] = [LEVELS, ("m.room.member", user)]
         if membership == "join":
             keys.append(RULES)
@@ -101,7 +102,7 @@ class LargeRoom:
         return self.add("m.room.member", user, content, cites=keys, sender=sender or user)
 
     def levels(self, users: Mapping[str, int], *, sender: UserId = ADMIN) -> Event:
-        """A power levels event."""
+        """Returns a power levels event."""
         content = {"users": dict(users)}
         return self.add("m.room.power_levels", "", content, cites=(LEVELS,), sender=sender)
 
@@ -111,14 +112,14 @@ class LargeRoom:
         return loader(self.events)
 
     def beside(self, make: Iterable[Any]) -> list[Event]:
-        """Events of a branch, by calls that add them; the room's state stays as it is."""
+        """Returns events of a branch, by calls that add them; the room's state stays as it is."""
         kept = dict(self.state)
         made = [call() for call in make]
         self.state = kept
         return made
 
     def branch(self, events: Iterable[Event]) -> Delta:
-        """What a branch with these events changes of the base."""
+        """Returns what a branch with these events changes of the base."""
         changes: dict[StateKey, EventId | None] = {}
         for event in events:
             self.citations.add(event)
@@ -133,15 +134,15 @@ def member_of(number: int) -> UserId:
 def forked(
     version_name: str, members: int, level_changes: int = 0
 ) -> tuple[LargeRoom, list[Delta]]:
-    """A room with a two-way fork and ten conflicted keys: power levels (changed twice on one
-    side), join rules, four members kicked on one side who change their names on the other, and
+    """Returns a room with a two-way fork and ten conflicted keys: power levels (changed twice on
+    one side), join rules, four members kicked on one side who change their names on the other, and
     four other entries."""
     room = LargeRoom(room_version(version_name), members, level_changes)
     return room, [room.branch(events) for events in fork_of(room)]
 
 
 def fork_of(room: LargeRoom) -> tuple[list[Event], list[Event]]:
-    """The events of the two branches of such a fork."""
+    """Returns the events of the two branches of such a fork."""
     own: dict[str, int] = {} if room.version.creators_are_privileged else {ADMIN: 100}
     others = [f"m.x{number}" for number in range(4)]
     kicked = [member_of(number) for number in range(4)]

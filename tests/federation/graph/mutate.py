@@ -81,7 +81,7 @@ COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 
 def mutated(node: ast.AST) -> Iterator[ast.AST]:
-    """What a node may be replaced by."""
+    """Yields the replacements of a node."""
     match node:
         case ast.Compare(ops=[op]) if type(op) in COMPARISONS:
             changed = copy.deepcopy(node)
@@ -111,7 +111,7 @@ def mutated(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_none(node: ast.expr) -> bool:
-    """Is it the constant None?"""
+    """Returns whether the node is the constant None."""
     return isinstance(node, ast.Constant) and node.value is None
 
 
@@ -132,7 +132,7 @@ def is_skipped(node: ast.AST) -> bool:
 
 
 def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
-    """Each place that holds a node which may be replaced: parent, field, index, node."""
+    """Yields each place that holds a node which may be replaced: parent, field, index, node."""
     for name, value in ast.iter_fields(tree):
         if name in ("annotation", "returns", "decorator_list"):
             continue
@@ -145,7 +145,7 @@ def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
 
 
 def mutants(source: str) -> Iterator[tuple[int, str, CodeType]]:
-    """Every mutant of a module: the line, what was changed, its code."""
+    """Yields every mutant of a module: the line, what was changed, its code."""
     tree = ast.parse(source)
     for parent, name, index, node in list(sites(tree)):
         for new in mutated(node):
@@ -158,7 +158,7 @@ def mutants(source: str) -> Iterator[tuple[int, str, CodeType]]:
 
 
 def first_line(node: ast.AST) -> str:
-    """The first line of a node's source."""
+    """Returns the first line of a node's source."""
     return ast.unparse(node).splitlines()[0][:100]
 
 
@@ -191,13 +191,13 @@ class Mutant(MetaPathFinder, Loader):
 
 
 def source_of(name: str) -> Path:
-    """The file of a module, of `events` or `graph`."""
+    """Returns the file of a module, of `events` or `graph`."""
     (found,) = FEDERATION.glob(f"[eg]*/**/{name}.py")
     return found
 
 
 def survives(name: str, code: CodeType) -> bool:
-    """Does a mutant pass the tests of its module? Runs them in a child process."""
+    """Returns whether a mutant passes the tests of its module, run in a child process."""
     path = source_of(name).relative_to(FEDERATION.parent)
     module = ".".join(path.with_suffix("").parts)
     assert module not in sys.modules, "what is imported already isn't replaced"

@@ -63,7 +63,7 @@ class Question:
 
 @cache
 def signed_invite(mxid: str, token: str, identity: int) -> Mapping[str, Any]:
-    """What an identity server signs for a third-party invite."""
+    """Returns what an identity server signs for a third-party invite."""
     payload = {"mxid": mxid, "token": token}
     made = IDENTITY[identity].sign(canonicaljson.encode_canonical_json(payload)).signature
     text = base64.b64encode(made).decode().rstrip("=")
@@ -71,7 +71,7 @@ def signed_invite(mxid: str, token: str, identity: int) -> Mapping[str, Any]:
 
 
 def public_key(identity: int, *, url_safe: bool) -> str:
-    """An identity server's key, in one of the two alphabets."""
+    """Returns an identity server's key, in one of the two alphabets."""
     encode = base64.urlsafe_b64encode if url_safe else base64.b64encode
     return encode(bytes(IDENTITY[identity].verify_key)).decode().rstrip("=")
 
@@ -86,7 +86,7 @@ class Chooser:
         self.count = 0
 
     def pick(self, *choices: Any) -> Any:
-        """One of some values."""
+        """Returns one of some values."""
         return self.random.choice(choices)
 
     def chance(self, of: float) -> bool:
@@ -99,7 +99,7 @@ class Chooser:
         return found
 
     def level(self, near: float | None = None) -> Any:
-        """A level in some form that the version may or may not read."""
+        """Returns a level in some form that the version may or may not read."""
         value = self.pick(*LEVELS)
         if near is not None and near not in (float("inf"), float("-inf")) and self.chance(0.6):
             value = int(near) + self.pick(-1, 0, 1)
@@ -120,14 +120,14 @@ class Chooser:
         return self.pick(*forms)
 
     def event_id(self, server: str) -> str:
-        """A new event ID of the version's form."""
+        """Returns a new event ID of the version's form."""
         self.count += 1
         if self.number <= 2:
             return f"$e{self.count}:{server}"
         return "$" + str(self.count).rjust(43, "e")
 
     def edge(self, event_id: str) -> Any:
-        """An entry of `prev_events`."""
+        """Returns an entry of `prev_events`."""
         return [event_id, {"sha256": "AA"}] if self.number <= 2 else event_id
 
 
@@ -158,7 +158,7 @@ class Drawing(Chooser):
     def pdu(
         self, kind: str, sender: str, content: Any, *, state_key: str | None, event_id: str
     ) -> dict[str, Any]:
-        """An event's JSON, of this room."""
+        """Returns an event's JSON, of this room."""
         pdu: dict[str, Any] = {"type": kind, "sender": sender, "content": content}
         pdu |= {"prev_events": [], "auth_events": [], "depth": 1, "origin_server_ts": 1}
         if kind != "m.room.create" or self.number < 12:
@@ -213,7 +213,7 @@ class Drawing(Chooser):
         return content
 
     def my_level(self, sender: str) -> float:
-        """What the sender seems to have; only to aim by."""
+        """Returns what the sender seems to have; only to aim by."""
         found = self.state.get(("m.room.power_levels", ""))
         users = {} if found is None else found[1]["content"]["users"]
         level = users.get(sender)
@@ -222,7 +222,7 @@ class Drawing(Chooser):
     # --- events ---
 
     def draw(self) -> tuple[str, dict[str, Any]]:
-        """An event: its ID and JSON."""
+        """Returns an event: its ID and JSON."""
         sender = self.user()
         event_id = self.event_id(sender.rpartition(":")[2] or "x")
         kind = self.random.choices(("create", "member", "levels", "other"), (1, 8, 6, 4))[0]
@@ -338,7 +338,7 @@ class Drawing(Chooser):
 
 
 def question(version: str, seed: int) -> Question:
-    """The question of a seed."""
+    """Returns the question of a seed."""
     drawing = Drawing(version, seed)
     event_id, pdu = drawing.draw()
     verified = (
@@ -370,7 +370,8 @@ class Citation:
 
 
 def citation(version: str, seed: int) -> Citation:
-    """The citation of a seed: about what the selection gives, with something wrong now and then."""
+    """Returns the citation of a seed: about what the selection gives, with something wrong now and
+    then."""
     drawing = Drawing(version, seed)
     event_id, pdu = drawing.draw()
     row = room_version(version)

@@ -32,7 +32,7 @@ def event_of(
     auth: Iterable[Event] = (),
     depth: int = 1,
 ) -> Event:
-    """An event signed by its sender's server, with exactly these edges."""
+    """Returns an event signed by its sender's server, with exactly these edges."""
     prev, auth = list(prev), list(auth)
     cited = {event.event_id: event for event in (*prev, *auth)}
     return build_event(
@@ -80,7 +80,7 @@ class Room:
         return self.room_id
 
     def auth_for(self, draft: EventDraft, state: State) -> list[Event]:
-        """What the selection algorithm picks of `state`."""
+        """Returns what the selection algorithm picks of `state`."""
         keys = auth_event_keys(
             draft.type,
             sender=draft.sender,
@@ -104,7 +104,7 @@ class Room:
         depth: int | None = None,
         keep: bool = True,
     ) -> Event:
-        """Make an event on top of the last one (or of `prev`), authorised by the state (or by
+        """Makes an event on top of the last one (or of `prev`), authorised by the state (or by
         `state`, or citing exactly `auth`); with `keep`, it becomes the last and enters the state.
         """
         self.clock += 1
@@ -130,21 +130,22 @@ class Room:
         return event
 
     def member(self, sender: UserId, membership: str, target: str = "", **options: Any) -> Event:
-        """A member event; `extra` joins the content."""
+        """Returns a member event; `extra` joins the content."""
         content = {"membership": membership, **options.pop("extra", {})}
         return self.send("m.room.member", sender, content, target or sender, **options)
 
     def levels(self, sender: UserId, users: Mapping[str, int], **options: Any) -> Event:
-        """A power levels event; `extra` joins the content."""
+        """Returns a power levels event; `extra` joins the content."""
         content = {"users": dict(users), **options.pop("extra", {})}
         return self.send("m.room.power_levels", sender, content, "", **options)
 
     def join_rule(self, sender: UserId, rule: str, **options: Any) -> Event:
-        """A join rules event."""
+        """Returns a join rules event."""
         return self.send("m.room.join_rules", sender, {"join_rule": rule}, "", **options)
 
     def open_to(self, *users: UserId, levels: Mapping[str, int] | None = None) -> Room:
-        """The usual start: the creator joins, power levels, a public join rule, others join."""
+        """Returns the usual start: the creator joins, power levels, a public join rule, others
+        join."""
         creator = self.create.sender
         self.member(creator, "join")
         given: dict[str, int] = {creator: 100}
@@ -157,12 +158,12 @@ class Room:
         return self
 
     def auth_state(self, changes: Iterable[Event] = ()) -> AuthState:
-        """The state after the last event, with some entries replaced."""
+        """Returns the state after the last event, with some entries replaced."""
         state = {**self.state, **{event.key: event for event in changes}}
         return AuthState(self.version, state.get)
 
     def without(self, *keys: StateKey) -> AuthState:
-        """The state after the last event, with some entries missing."""
+        """Returns the state after the last event, with some entries missing."""
         state = {key: event for key, event in self.state.items() if key not in keys}
         return AuthState(self.version, state.get)
 
@@ -179,5 +180,5 @@ class Room:
 
 
 def ids_of(state: State) -> dict[StateKey, EventId]:
-    """A state as IDs."""
+    """Returns a state as IDs."""
     return {key: event.event_id for key, event in state.items()}

@@ -66,12 +66,12 @@ class Scene:
         return self.ask(self.room.send("m.room.power_levels", sender, given, "", keep=keep))
 
     def ask(self, event: Event, *changes: Event, **options: Any) -> Asked:
-        """The event against the room's state, with some entries replaced."""
+        """Returns the event against the room's state, with some entries replaced."""
         state = {**self.room.state, **{one.key: one for one in changes}}
         return Asked(event, state, **options)
 
     def member(self, sender: UserId, membership: str, target: str = "", **extra: Any) -> Event:
-        """A member event beside the room."""
+        """Returns a member event beside the room."""
         return self.room.member(sender, membership, target or sender, extra=extra, keep=False)
 
     def send(
@@ -81,12 +81,12 @@ class Scene:
         return self.room.send(kind, sender, content, state_key, keep=False)
 
     def rule(self, rule: str) -> Event:
-        """A join rule beside the room."""
+        """Returns a join rule beside the room."""
         return self.room.join_rule(ALICE, rule, keep=False)
 
 
 def merged(given: dict[str, Any], changes: Any) -> Any:
-    """A map with changes; None removes. What is no map takes its place."""
+    """Returns a map with changes; None removes. What is no map takes its place."""
     if not isinstance(changes, dict):
         return changes
     return {key: value for key, value in {**given, **changes}.items() if value is not None}
@@ -96,7 +96,7 @@ def merged(given: dict[str, Any], changes: Any) -> Any:
 
 
 def created(name: str, room_id: str = "!r:a", prev: Any = (), **content: Any) -> Asked:
-    """A create event by Alice."""
+    """Returns a create event by Alice."""
     version = Room(name).version
     if version.creator_in_content:
         content.setdefault("creator", ALICE)
@@ -362,7 +362,7 @@ def sender_pairs(name: str, rule: R) -> Iterator[Pair]:
 
 
 def redaction(room: Room, sender: UserId, redacts: str) -> Event:
-    """A redaction beside the room."""
+    """Returns a redaction beside the room."""
     draft = EventDraft("m.room.redaction", sender, {}, redacts=EventId(redacts))
     auth = room.auth_for(draft, room.state)
     return event_of(room.version, room.room_id, draft, prev=[room.last], auth=auth)
@@ -511,7 +511,8 @@ def numbers(*groups: str) -> frozenset[str]:
 
 
 def page_until_11(first: int, *own: str) -> frozenset[str]:
-    """What the pages of versions 1 to 11 share; `first` is the number of the rules on members."""
+    """Returns what the pages of versions 1 to 11 share; `first` is the number of the rules on
+    members."""
     later = (f"{first + 1}:", f"{first + 2}: 1", f"{first + 3}:", f"{first + 4}:")
     return numbers("2: 1 2 3 4 5", "3:", f"{first}: 1", *later, *own)
 

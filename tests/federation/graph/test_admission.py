@@ -85,7 +85,7 @@ class Playbook:
 
 
 def play(room: Room, event: Event, **changes: Any) -> tuple[Verdict, Playbook]:
-    """A run in which all is at hand, but for `changes`."""
+    """Returns a run in which all is at hand, but for `changes`."""
     options: dict[str, Any] = {
         "keys": keys_for("a", "b", "c", "d", "e"),
         "events": known(room),

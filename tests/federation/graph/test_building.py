@@ -172,7 +172,7 @@ def test_a_deep_content_is_built() -> None:
 
 
 def template(**changes: Any) -> dict[str, Any]:
-    """What make_join answers."""
+    """Returns what make_join answers."""
     return {
         "type": "m.room.member",
         "state_key": BOB,

@@ -27,7 +27,7 @@ class Walkthrough:
     topic: Event
 
     def resolution(self) -> ResolutionExplanation:
-        """The fork, explained."""
+        """Returns the fork, explained."""
         before = ids_of(self.room.state)
         states = [
             {**before, self.demotion.key: self.demotion.event_id},
@@ -61,7 +61,7 @@ def _nothing(event_id: EventId) -> bool:
 
 
 def walkthrough(name: str = "12") -> Walkthrough:
-    """The room and its fork."""
+    """Returns the room and its fork."""
     room = Room(name).open_to(BOB, CAROL)
     own: dict[str, int] = {} if room.version.creators_are_privileged else {ALICE: 100}
     room.levels(ALICE, {**own, BOB: 50})

@@ -9,6 +9,6 @@ def nested(depth: int) -> bytes:
 
 
 def deep(size: int) -> bytes:
-    """A value of that many bytes that is nested too deeply for anything but an event."""
+    """Returns a value of that many bytes that is nested too deeply for anything but an event."""
     levels = NESTING_MAX + 1
     return b"[" * levels + b'"' + b"x" * (size - 2 * levels - 2) + b'"' + b"]" * levels

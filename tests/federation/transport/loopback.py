@@ -64,7 +64,7 @@ Lie = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamRespons
 
 @cache
 def authority() -> trustme.CA:
-    """One for the test process: keys are dear."""
+    """Returns the authority of the test process, since keys are costly to make."""
     return trustme.CA()
 
 
@@ -85,7 +85,7 @@ def server_tls(name: str) -> ssl.SSLContext:
 
 
 def transaction(content: JsonObject) -> Transaction:
-    """A transaction as `Inbox.receive` gets it."""
+    """Returns a transaction as `Inbox.receive` gets it."""
     return parse_transaction(canonical_json.encode_lenient(content))
 
 
@@ -201,7 +201,7 @@ class Peer:
         ]
 
     def user(self, localpart: str) -> UserId:
-        """The ID of a user of this server."""
+        """Returns the ID of a user of this server."""
         return UserId(f"@{localpart}:{self.name}")
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -254,11 +254,11 @@ class Loopback:
         self.client_tls = client_tls()
 
     def server_tls(self, name: str) -> ssl.SSLContext:
-        """A certificate for one name."""
+        """Returns a certificate for one name."""
         return server_tls(name)
 
     async def peer(self, name: str, *, key_byte: int = 0) -> Peer:
-        """A new server, listening."""
+        """Returns a new server, listening."""
         peer = Peer(name, self, key_byte=key_byte)
         self.peers[name] = peer
         await peer.start()
@@ -267,7 +267,7 @@ class Loopback:
 
 @asynccontextmanager
 async def loopback() -> AsyncIterator[Loopback]:
-    """A net whose servers and tasks end with the block."""
+    """Yields a net whose servers and tasks end with the block."""
     net = Loopback()
     try:
         yield net

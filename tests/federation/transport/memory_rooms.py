@@ -56,7 +56,7 @@ class MemoryRooms:
     def create_room(
         self, creator: UserId, version_name: str = "10", join_rule: str = "public"
     ) -> RoomId:
-        """A room with its creator joined."""
+        """Returns a room with its creator joined."""
         version = room_version(version_name)
         room = (
             None if version.room_id_is_create_hash else RoomId(f"!{len(self.events)}:{self.name}")
@@ -85,7 +85,7 @@ class MemoryRooms:
         *,
         state_key: str | None = None,
     ) -> Event:
-        """An event of ours, allowed or not, on all heads."""
+        """Returns an event of ours, allowed or not, on all heads."""
         event = self.build(room_id, EventDraft(event_type, sender, content, state_key))
         self._place(event, self._merged(self.head_ids[room_id]), Accepted())
         return event

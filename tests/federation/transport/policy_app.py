@@ -69,7 +69,7 @@ class PolicyApp:
         return {"via": self.name, "public_keys": {"ed25519": self.key.verify_key.encoded}}
 
     def signed(self, pdu: JsonObject, key: SigningKey | None = None) -> JsonObject:
-        """The answer that recommends a PDU."""
+        """Returns the answer that recommends a PDU."""
         made = (key or self.key).sign(hashes.reference_payload(pdu, self.version))
         return {self.name: {"ed25519:policy_server": made}}
 
@@ -119,5 +119,5 @@ class PolicyApp:
 
 
 def error(status: int, errcode: str, text: str) -> web.Response:
-    """A Matrix error."""
+    """Returns a Matrix error."""
     return web.json_response({"errcode": errcode, "error": text}, status=status)

@@ -19,7 +19,7 @@ ALICE, BOB = "@alice:hs.test", "@bob:other.test"
 
 
 def device_of(user_id: str, device_id: str = "DEV") -> Device:
-    """A device with fresh keys."""
+    """Returns a device with fresh keys."""
     shelf = RecordShelf()
     return Machine.create(shelf, PickleKey.random(), user_id=user_id, device_id=device_id).device
 

@@ -17,12 +17,12 @@ CURVE = "signed_curve25519"
 
 @pytest.fixture
 def own() -> OwnDevice:
-    """A new device."""
+    """Returns a new device."""
     return OwnDevice.create(PendingChanges(RecordShelf()), KEY, user_id=USER, device_id=DEVICE)
 
 
 def upload(own: OwnDevice, now_ms: int = 0, count: int = 50) -> UploadKeys:
-    """The upload that is due, acknowledged."""
+    """Acknowledges and returns the upload that is due."""
     request = own.upload(now_ms)
     assert request is not None
     own.receive_upload(request, {"one_time_key_counts": {CURVE: count}})

@@ -8,7 +8,7 @@ from e2ee.machine.devices.trust import SenderProof, Share, Withhold, key_sharing
 
 
 def key(letter: str) -> str:
-    """A key of 43 letters; the last is A, as base64 of 32 bytes needs."""
+    """Returns a key of 43 letters; the last is A, as base64 of 32 bytes needs."""
     return letter * 42 + "A"
 
 

@@ -18,7 +18,7 @@ ABSENT = object()
 
 
 def device_of(user_id: str, device_id: str = "DEV") -> Device:
-    """A device with fresh keys."""
+    """Returns a device with fresh keys."""
     machine = Machine.create(
         RecordShelf(), PickleKey.random(), user_id=user_id, device_id=device_id
     )
@@ -27,13 +27,13 @@ def device_of(user_id: str, device_id: str = "DEV") -> Device:
 
 @pytest.fixture(scope="module")
 def own() -> Device:
-    """Our device."""
+    """Returns our device."""
     return device_of(ALICE)
 
 
 @pytest.fixture(scope="module")
 def bob() -> Device:
-    """The sender's device."""
+    """Returns the sender's device."""
     return device_of(BOB)
 
 
@@ -44,7 +44,7 @@ def mallory() -> Device:
 
 
 def payload_of(bob: Device, own: Device) -> dict[str, Any]:
-    """A payload in which all is right."""
+    """Returns a payload in which all is right."""
     return {
         "type": "m.dummy",
         "content": {},
@@ -59,7 +59,7 @@ def payload_of(bob: Device, own: Device) -> dict[str, Any]:
 def read(
     payload: object, bob: Device, own: Device, listed: DeviceList | None = None, sender: str = BOB
 ) -> Device | None:
-    """The device the payload is found to be from."""
+    """Returns the device the payload is found to be from."""
     plaintext = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     event = read_payload(
         plaintext,

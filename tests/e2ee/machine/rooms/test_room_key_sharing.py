@@ -20,7 +20,7 @@ ROOM, ALICE, BOB = "!r:hs.test", "@alice:hs.test", "@bob:hs.test"
 
 
 def machine_of(user_id: str) -> Machine:
-    """A machine with one device."""
+    """Returns a machine with one device."""
     shelf = RecordShelf()
     return Machine.create(shelf, PickleKey(bytes(32)), user_id=user_id, device_id="DEV")
 
@@ -126,7 +126,8 @@ def test_who_has_no_one_time_key_holds_nobody_up_and_is_told_once_ever(machine: 
 
 
 def claims(machine: Machine, bob: Machine, now_ms: int) -> int:
-    """How often the machine claims a key of bob's until it is ready to encrypt; there is none."""
+    """Returns how often the machine claims a key of bob's until it is ready to encrypt; there is
+    none."""
     keys, made = {"DEV": bob.device.signed_json}, 0
     while machine.share_room_key(ROOM, frozenset({BOB}), now_ms) is Sharing.WAITING:
         unsaved = machine.outgoing_requests(now_ms)

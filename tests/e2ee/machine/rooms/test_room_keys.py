@@ -28,14 +28,14 @@ def machine() -> Machine:
 
 @pytest.fixture
 def session(machine: Machine) -> OutboundGroupSession:
-    """A session of bob's that alice has."""
+    """Returns a session of bob's that alice has."""
     session = OutboundGroupSession.new()
     assert give(machine, room_key(session)) == (ROOM, session.session_id)
     return session
 
 
 def room_key(session: OutboundGroupSession, **changed: Any) -> JsonObject:
-    """An `m.room_key`'s content."""
+    """Returns an `m.room_key`'s content."""
     content = {
         "algorithm": MEGOLM,
         "room_id": ROOM,
@@ -54,7 +54,7 @@ def give(
 
 
 def event_of(session: OutboundGroupSession, payload: object = None, **changed: Any) -> JsonObject:
-    """An encrypted event by bob."""
+    """Returns an encrypted event by bob."""
     if payload is None:
         payload = {"type": "m.room.message", "content": {"body": "a word"}, "room_id": ROOM}
     text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()

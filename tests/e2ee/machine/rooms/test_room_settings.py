@@ -13,7 +13,7 @@ ROOM = "!r:hs.test"
 
 @pytest.fixture
 def book() -> RoomBook:
-    """Settings of no room yet."""
+    """Returns the settings before any room is seen."""
     return RoomBook(PendingChanges(RecordShelf()), Alarms())
 
 

@@ -32,7 +32,7 @@ OBJECTS = st.dictionaries(TEXT, VALUES, max_size=5)
 
 
 def join(pieces: Collection[Piece]) -> dict[str, Any]:
-    """The object that pieces make."""
+    """Returns the object that pieces make."""
     made: dict[str, Any] = {}
     for piece in pieces:
         match piece.kind:

@@ -41,7 +41,7 @@ def room_with(name: str, **content: Any) -> Room:
 
 
 def change(room: Room, sender: Any = CAROL, **content: Any) -> AuthRule | None:
-    """What becomes of a change that `sender` makes to the current levels; None removes."""
+    """Returns what becomes of a change that `sender` makes to the current levels; None removes."""
     now = {**room.state["m.room.power_levels", ""].content, **content}
     now = {key: value for key, value in now.items() if value is not None}
     event = room.send("m.room.power_levels", sender, now, "", keep=False)
@@ -50,7 +50,7 @@ def change(room: Room, sender: Any = CAROL, **content: Any) -> AuthRule | None:
 
 
 def users(room: Room, **changes: int | None) -> dict[str, int]:
-    """The current users with changes by localpart."""
+    """Returns the current users with changes by localpart."""
     known: dict[str, UserId] = {"bob": BOB, "carol": CAROL, "dave": DAVE, "alice": ALICE}
     now = dict(room.state["m.room.power_levels", ""].content["users"])
     for who, level in changes.items():
@@ -283,7 +283,7 @@ READABLE: list[Any] = ["5", " +5 ", "-5", 5, 1.5, True, "5_0", "\u0967", "\u00a0
 
 
 def stated(room: Room, content: dict[str, Any], state_key: str | None = "") -> AuthRule | None:
-    """What becomes of power levels of the room's creator; None of a level is kept."""
+    """Returns what becomes of power levels of the room's creator; None of a level is kept."""
     event = room.send("m.room.power_levels", ALICE, content, state_key, keep=False)
     failure = check_auth(event, room.auth_state())
     return None if failure is None else failure.rule

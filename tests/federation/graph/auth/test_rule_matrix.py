@@ -17,7 +17,7 @@ VERSIONS = list(SUPPORTED)
 
 
 def rules_of(name: str) -> list[AuthRule]:
-    """The rules that a version has."""
+    """Returns the rules that a version has."""
     return [rule for rule in AuthRule if number_of(rule, room_version(name)) is not None]
 
 

@@ -23,7 +23,7 @@ def never(event_id: EventId) -> bool:
 def loads_of(
     name: str, members: int, level_changes: int = 0, *, chains: AuthChains | None = None
 ) -> int:
-    """How many events are asked for to resolve a fork; with chains, the second time."""
+    """Returns how many events are asked for to resolve a fork; with chains, the second time."""
     room, deltas = forked(name, members, level_changes)
     loads = 0
     load = room.load

@@ -72,12 +72,13 @@ def conflict_of(states: Sequence[StateIds], *, absence_conflicts: bool = True) -
 
 
 def fork(room: Room, *changes: Event) -> StateIds:
-    """The room's state with some entries replaced."""
+    """Returns the room's state with some entries replaced."""
     return ids_of({**room.state, **{event.key: event for event in changes}})
 
 
 def admins(room: Room, **users: int) -> dict[str, int]:
-    """Users of a power levels event: the creator where one must say so, and others by name."""
+    """Returns users of a power levels event: the creator where one must say so, and others by
+    name."""
     given: dict[str, int] = {} if room.version.creators_are_privileged else {ALICE: 100}
     known = {"bob": BOB, "carol": CAROL, "dave": DAVE}
     return {**given, **{known[name]: level for name, level in users.items()}}
@@ -352,7 +353,7 @@ def test_the_steps_say_why_an_event_was_left_out() -> None:
 
 
 def variants(room: Room) -> tuple[RoomVersion, RoomVersion]:
-    """The room's version with each algorithm, so that one graph serves both."""
+    """Returns the room's version with each algorithm, so that one graph serves both."""
     return replace(room.version, state_resolution="v2"), replace(
         room.version, state_resolution="v2.1"
     )

@@ -49,7 +49,7 @@ class Silence:
 
 
 async def room_of_three(net: Loopback) -> tuple[Peer, Peer, Peer, RoomId]:
-    """A room of a.test that bob of b.test and bob of mallory.test joined."""
+    """Returns a room of a.test that bob of b.test and bob of mallory.test joined."""
     a, b, mallory = [await net.peer(f"{name}.test") for name in ("a", "b", "mallory")]
     room_id = a.rooms.create_room(a.user("alice"))
     for peer in (b, mallory):

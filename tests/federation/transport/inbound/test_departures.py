@@ -21,7 +21,7 @@ _numbers = count()
 
 
 async def invited(net: Loopback, version: str = "11") -> tuple[Peer, Peer, RoomId, Event]:
-    """Alice of a.test has invited bob of b.test, whose server isn't in the room."""
+    """Lets alice of a.test invite bob of b.test, whose server isn't in the room."""
     a, b = await net.peer("a.test"), await net.peer("b.test")
     room_id = a.rooms.create_room(a.user("alice"), version, join_rule="knock")
     signed = await a.joining.invite(await invite(a, b, room_id), await room_state(a, room_id))
@@ -36,14 +36,14 @@ def ending(a: Peer, room_id: RoomId, bob: UserId, membership: str = "leave") -> 
 
 
 async def send(by: Peer, to: Peer, pdu: JsonObject) -> Any:
-    """The answer's `pdus`."""
+    """Returns the answer's `pdus`."""
     content = {"origin": by.name, "origin_server_ts": 1, "pdus": [pdu], "edus": []}
     target = build_target("/_matrix/federation/v1/send", f"t{next(_numbers)}")
     return (await by.client.request(ServerRequest(to.name, "PUT", target, content)))["pdus"]
 
 
 def pdu_of(event: Event) -> JsonObject:
-    """The event as it is sent."""
+    """Returns the event as it is sent."""
     pdu: JsonObject = canonical_json.decode_lenient(event.raw)
     return pdu
 

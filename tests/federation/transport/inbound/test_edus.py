@@ -20,7 +20,7 @@ ROOM = "!room:a.test"
 
 
 async def receive(net: Loopback, edu: object) -> list[tuple[object, ...]]:
-    """What a.test's sink gets of an EDU of b.test."""
+    """Returns what a.test's sink gets of an EDU of b.test."""
     peer: Peer = net.peers.get("a.test") or await net.peer("a.test")
     sink = RecordingSink()
     as_sink: EduSink = sink

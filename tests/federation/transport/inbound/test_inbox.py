@@ -28,7 +28,7 @@ def pdu(event: Event) -> JsonObject:
 
 
 async def shared_room(net: Loopback) -> tuple[Peer, Peer, RoomId, UserId]:
-    """A room of a.test that bob of b.test joined; a.test knows."""
+    """Returns a room of a.test that bob of b.test joined; a.test knows."""
     a, b = await net.peer("a.test"), await net.peer("b.test")
     room_id = a.rooms.create_room(a.user("alice"))
     return a, b, room_id, await b.join(a, room_id)

@@ -43,7 +43,7 @@ class Guarded:
     bob: UserId
 
     def says(self, body: str, peer: Peer | None = None, user: UserId | None = None) -> Event:
-        """An unsigned message of bob's, as of a server that doesn't ask."""
+        """Returns an unsigned message of bob's, as of a server that doesn't ask."""
         return (peer or self.b).rooms.send(
             self.room_id, user or self.bob, "m.room.message", {"body": body}
         )
@@ -55,7 +55,7 @@ class Guarded:
         await self.a.inbox.receive(self.b.name, txn_id, transaction({"pdus": pdus}))
 
     def verdict(self, event: Event) -> object:
-        """What became of an event at a."""
+        """Returns what became of an event at a."""
         return self.a.rooms.verdicts.get(event.event_id)
 
     async def decided(self, event: Event) -> object:
@@ -84,7 +84,7 @@ async def guarded_room(net: Loopback, *, policy_name: str = "p.test") -> Guarded
 
 @asynccontextmanager
 async def guarded(*, policy_name: str = "p.test") -> AsyncIterator[Guarded]:
-    """The servers run as long as the block lasts."""
+    """Runs the servers as long as the block lasts."""
     async with loopback() as net:
         yield await guarded_room(net, policy_name=policy_name)
 

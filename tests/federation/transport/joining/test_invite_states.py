@@ -10,7 +10,7 @@ from federation.transport.joining.invite_states import bounded
 
 
 def entry(event_type: str, size: int = 0) -> dict[str, Any]:
-    """A stripped event of about `size` bytes."""
+    """Returns a stripped event of about `size` bytes."""
     return {"type": event_type, "state_key": "", "sender": "@a:b", "content": {"x": "y" * size}}
 
 

@@ -278,7 +278,7 @@ async def test_a_join_that_a_resident_does_not_vouch_for_is_neither_signed_nor_k
 
 
 def b_signed(b: Peer, a: Peer, room_id: RoomId, draft: EventDraft) -> Event:
-    """An event on the heads of a's room, signed by b alone."""
+    """Returns an event on the heads of a's room, signed by b alone."""
     pdu = canonical_json.decode(a.rooms.build(room_id, draft).raw)
     left_out = ("hashes", "signatures")
     template = {name: value for name, value in pdu.items() if name not in left_out}
@@ -308,7 +308,7 @@ async def test_where_one_server_can_not_vouch_for_a_join_another_is_asked(
 
 
 async def invite(a: Peer, b: Peer, room_id: RoomId) -> Event:
-    """A signed invite of bob."""
+    """Returns a signed invite of bob."""
     bob = b.user("bob")
     draft = EventDraft("m.room.member", a.user("alice"), {"membership": "invite"}, bob)
     template = await a.rooms.template(draft, room_id)

@@ -30,7 +30,7 @@ from tests.federation.transport.deep_json import nested
 
 
 def flat(count: int) -> bytes:
-    """A list that is so many arrays in all."""
+    """Returns a list that is so many arrays in all."""
     return b"[" + b",".join([b"[]"] * (count - 1)) + b"]"
 
 

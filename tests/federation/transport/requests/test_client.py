@@ -213,7 +213,7 @@ async def test_deliveries_to_servers_not_heard_from_leave_room_for_others() -> N
 
 
 def part_of_an_answer(size: int, let_go: asyncio.Event) -> Lie:
-    """An answer of which so many bytes come at once and the rest never."""
+    """Returns an answer of which so many bytes come at once and the rest never."""
 
     async def lie(request: web.BaseRequest, params: object) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(2 * size)})

@@ -27,7 +27,8 @@ def wish(peer: Peer, room_id: RoomId) -> MembershipRequest:
 
 
 async def with_ban(net: Loopback) -> tuple[Peer, Peer, RoomId, Event]:
-    """A room of a.test in which a moderator of another server, which is away now, banned a user."""
+    """Returns a room of a.test in which a moderator of another server, which is away now, banned a
+    user."""
     a, c = await net.peer("a.test"), await net.peer("c.test")
     room_id = a.rooms.create_room(a.user("alice"))
     moderator = await c.join(a, room_id, "moderator")

@@ -123,7 +123,7 @@ class ScriptedClient:
         self.asked: list[str] = []
 
     async def get(self, _server: ServerName, target: str) -> JsonObject:
-        """The answer."""
+        """Returns the answer."""
         self.asked.append(target)
         return self.answer
 

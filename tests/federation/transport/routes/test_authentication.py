@@ -28,7 +28,7 @@ SEND = "/_matrix/federation/v1/send/t1"
 async def send(
     sender: Peer, to: Peer, body: bytes, authorization: str, target: str = SEND
 ) -> tuple[int, JsonObject]:
-    """A PUT with any header and body."""
+    """Sends a PUT with any header and body."""
     port = int(sender.net.addresses[to.name].rpartition(":")[2])
     endpoint = Endpoint(("127.0.0.1",), port, to.name, to.name, may_be_private=True)
     headers = {"Authorization": authorization} if authorization else {}

@@ -14,7 +14,7 @@ V1 = "/_matrix/federation/v1"
 
 
 async def shared_room(net: Loopback) -> tuple[Peer, Peer, RoomId, list[EventId]]:
-    """A room of a.test with bob of b.test and 30 messages."""
+    """Returns a room of a.test with bob of b.test and 30 messages."""
     a, b = await net.peer("a.test"), await net.peer("b.test")
     alice = a.user("alice")
     room_id = a.rooms.create_room(alice)
@@ -26,7 +26,7 @@ async def shared_room(net: Loopback) -> tuple[Peer, Peer, RoomId, list[EventId]]
 
 
 def targets(room_id: RoomId, event_id: EventId) -> list[str]:
-    """A GET of each endpoint about a room."""
+    """Returns a GET of each endpoint about a room."""
     one = [("event_id", str(event_id))]
     return [
         build_target(f"{V1}/state", room_id, query=one),

@@ -33,13 +33,13 @@ class Running:
         return "done"
 
     async def end(self) -> str:
-        """How it ended; it is told to."""
+        """Returns how it ended; it is told to."""
         self._over.set()
         return await self.task
 
 
 async def started(budget: ExchangeBudget, server: ServerName, *counts: int) -> Running:
-    """An exchange that has its bytes."""
+    """Returns an exchange that has its bytes."""
     running = Running(budget, server, *counts)
     await running.has_taken.wait()
     return running
