@@ -12,9 +12,9 @@ Spec: client-server API, "Server access control lists"; server-server API, secti
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
 from dataclasses import dataclass
 
+from federation.bounded_cache import BoundedCache
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName
@@ -130,7 +130,7 @@ class ServerAcls:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._decided: OrderedDict[tuple[EventId, ServerName], bool] = OrderedDict()
+        self._decided: BoundedCache[tuple[EventId, ServerName], bool] = BoundedCache(_DECIDED_MAX)
 
     async def allows(self, room_id: RoomId, server: ServerName) -> bool:
         """Returns whether the room's current state allows `server`."""
@@ -141,7 +141,5 @@ class ServerAcls:
         if decided is None:
             known = (await self._store.load_events([event_id]))[event_id]
             decided = ServerAcl.parse(known.event.content).allows(server)
-            self._decided[(event_id, server)] = decided
-            while len(self._decided) > _DECIDED_MAX:
-                self._decided.popitem(last=False)
+            self._decided.put((event_id, server), decided)
         return decided

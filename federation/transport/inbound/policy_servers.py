@@ -17,9 +17,9 @@ same name, as MSC4284 suggests. If nothing is there, the answer is our own 404.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
+from federation.bounded_cache import BoundedCache
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName
@@ -84,8 +84,10 @@ class PolicyServers:
 
     def __init__(self, client: FederationClient, *, clock: Clock, metrics: Metrics) -> None:
         self._client, self._clock, self._metrics = client, clock, metrics
-        self._words: OrderedDict[tuple[PolicyServer, EventId], _Word] = OrderedDict()
-        self._pauses: OrderedDict[ServerName, _Pause] = OrderedDict()
+        self._words: BoundedCache[tuple[PolicyServer, EventId], _Word] = BoundedCache(
+            POLICY_ANSWERS_REMEMBERED_MAX
+        )
+        self._pauses: BoundedCache[ServerName, _Pause] = BoundedCache(POLICY_PAUSES_REMEMBERED_MAX)
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
         """`PolicySigner.sign`."""
@@ -125,7 +127,7 @@ class PolicyServers:
             answer = _refusal(policy.server, error)
         except _Unusable as error:
             return self._failed(policy.server, str(error))
-        self._pauses.pop(policy.server, None)
+        self._pauses.pop(policy.server)
         outcome = _applied(event, policy, answer)
         if isinstance(outcome, PolicyRefusal):
             self._remember(event, policy, outcome)
@@ -146,10 +148,7 @@ class PolicyServers:
         self, event: Event, policy: PolicyServer, answer: JsonObject | PolicyRefusal
     ) -> None:
         until_s = self._clock.monotonic_s() + POLICY_ANSWER_REMEMBERED_S
-        self._words.pop((policy, event.event_id), None)
-        self._words[policy, event.event_id] = _Word(answer, until_s)
-        if len(self._words) > POLICY_ANSWERS_REMEMBERED_MAX:
-            self._words.popitem(last=False)
+        self._words.put((policy, event.event_id), _Word(answer, until_s))
 
     # --- how often one is asked -------------------------------------------------------------------
 
@@ -165,13 +164,12 @@ class PolicyServers:
         paused = self._paused(server)
         if paused is not None:
             return paused
-        before = self._pauses.pop(server, None)
+        before = self._pauses.get(server)
         longer_s = POLICY_PAUSE_S_MIN if before is None else 2 * before.length_s
         length_s = min(longer_s, POLICY_PAUSE_S_MAX)
         wait_s = max(length_s, min(retry_after_s, POLICY_PAUSE_S_MAX))
-        self._pauses[server] = _Pause(self._clock.monotonic_s() + wait_s, length_s, detail)
-        if len(self._pauses) > POLICY_PAUSES_REMEMBERED_MAX:
-            self._pauses.popitem(last=False)
+        pause = _Pause(self._clock.monotonic_s() + wait_s, length_s, detail)
+        self._pauses.put(server, pause)
         return _unasked(server, detail, wait_s)
 
 
@@ -189,7 +187,7 @@ class Recommendations:
 
     def __init__(self, store: EventStore, signer: PolicySigner, clock: Clock) -> None:
         self._store, self._signer, self._clock = store, signer, clock
-        self._held_since_s: OrderedDict[EventId, float] = OrderedDict()
+        self._held_since_s: BoundedCache[EventId, float] = BoundedCache(POLICY_HELD_MAX)
 
     async def lacking(self, event: Event) -> PolicyServer | None:
         """Returns the policy server whose signature the event would have to have now and hasn't."""
@@ -206,11 +204,11 @@ class Recommendations:
             return PolicyAnswer(event, None)
         outcome = await self._signer.sign(event, policy)
         if isinstance(outcome, Event):
-            self._held_since_s.pop(event.event_id, None)
+            self._held_since_s.pop(event.event_id)
             return PolicyAnswer(outcome, policy)
         if not outcome.is_final and self._is_held(event.event_id):
             return outcome
-        self._held_since_s.pop(event.event_id, None)
+        self._held_since_s.pop(event.event_id)
         return PolicyAnswer(event, policy)
 
     async def obtain(self, event: Event) -> PolicyAnswer:
@@ -232,8 +230,6 @@ class Recommendations:
         wait."""
         now_s = self._clock.monotonic_s()
         since_s = self._held_since_s.setdefault(event_id, now_s)
-        if len(self._held_since_s) > POLICY_HELD_MAX:
-            self._held_since_s.popitem(last=False)
         return now_s - since_s < POLICY_HOLD_S_MAX
 
 

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName
 from federation.limits import (
     BACKOFF_RETRY_AFTER_S_MAX,
@@ -43,7 +44,7 @@ class Backoffs:
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock, self._random = clock, random
         self._failing: OrderedDict[ServerName, Backoff] = OrderedDict()
-        self._proven: OrderedDict[ServerName, None] = OrderedDict()
+        self._proven: BoundedCache[ServerName, None] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
         self._listeners: list[Callable[[ServerName], None]] = []
 
     def of(self, server: ServerName) -> Backoff | None:
@@ -67,7 +68,7 @@ class Backoffs:
 
     def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
         """Counts a failure and returns the new state."""
-        self._proven.pop(server, None)
+        self._proven.pop(server)
         now_ms = self._clock.now_ms()
         state = self._failing.pop(server, None) or Backoff(now_ms, now_ms, 0, error)
         base_ms = BACKOFF_S_MIN * 1000
@@ -93,10 +94,7 @@ class Backoffs:
 
     def succeeded(self, server: ServerName) -> None:
         """The server answered a request of ours, or made one itself (authenticated)."""
-        self._proven[server] = None
-        self._proven.move_to_end(server)
-        while len(self._proven) > BACKOFFS_REMEMBERED_MAX:
-            self._proven.popitem(last=False)
+        self._proven.put(server, None)
         if self._failing.pop(server, None) is not None:
             for listener in self._listeners:
                 listener(server)

@@ -15,10 +15,10 @@ Spec: server-server API, "Retrieving server keys".
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from federation.bounded_cache import BoundedCache
 from federation.causes import CauseKind, current_cause
 from federation.events.canonical_json import JsonObject, encode
 from federation.events.ids import KeyId, ServerName
@@ -92,14 +92,16 @@ class Keyring:
         self._name, self._key, self._old_keys = settings.server_name, key, tuple(old_keys)
         self._notaries = [s for s in settings.trusted_key_servers if s != settings.server_name]
         self._store, self._client, self._clock = store, client, clock
-        self._keys: OrderedDict[tuple[ServerName, KeyId], tuple[StoredServerKey, VerifyKey]] = (
-            OrderedDict()
+        self._keys: BoundedCache[tuple[ServerName, KeyId], tuple[StoredServerKey, VerifyKey]] = (
+            BoundedCache(KEYS_CACHED_MAX)
         )
         self._own = {
             key.key_id: key.verify_key,
             **{old.key_id: VerifyKey(old.key_id, old.key) for old in old_keys},
         }
-        self._attempts: OrderedDict[ServerName, _Attempt] = OrderedDict()
+        self._attempts: BoundedCache[ServerName, _Attempt] = BoundedCache(
+            KEY_FAILURES_REMEMBERED_MAX
+        )
         self._flights: dict[ServerName, asyncio.Future[None]] = {}
         self.documents = KeyDocuments()
         self._own_document: JsonObject | None = None
@@ -305,13 +307,7 @@ class Keyring:
     def _remember(self, keys: Iterable[StoredServerKey]) -> None:
         for key in keys:
             place = (key.server, key.key_id)
-            self._keys[place] = (key, VerifyKey(key.key_id, key.key))
-            self._keys.move_to_end(place)
-        while len(self._keys) > KEYS_CACHED_MAX:
-            self._keys.popitem(last=False)
+            self._keys.put(place, (key, VerifyKey(key.key_id, key.key)))
 
     def _note(self, server: ServerName, attempt: _Attempt) -> None:
-        self._attempts[server] = attempt
-        self._attempts.move_to_end(server)
-        while len(self._attempts) > KEY_FAILURES_REMEMBERED_MAX:
-            self._attempts.popitem(last=False)
+        self._attempts.put(server, attempt)

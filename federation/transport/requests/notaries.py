@@ -14,9 +14,9 @@ Spec: server-server API, "Querying keys through another server".
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from federation.bounded_cache import BoundedCache
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import SignatureInvalid, VerifyKey, verify_json
@@ -50,7 +50,9 @@ class Notaries:
 
     def __init__(self, client: FederationClient, clock: Clock, find_keys: FindKeys) -> None:
         self._client, self._clock, self._find_keys = client, clock, find_keys
-        self._asked: OrderedDict[tuple[ServerName, ServerName, KeyId], float] = OrderedDict()
+        self._asked_until_s: BoundedCache[tuple[ServerName, ServerName, KeyId], float] = (
+            BoundedCache(KEY_FAILURES_REMEMBERED_MAX)
+        )
 
     async def ask_trusted(
         self, notary: ServerName, wanted: Sequence[KeyWanted]
@@ -105,12 +107,10 @@ class Notaries:
         """Returns whether the key server was asked for this key lately; records that it is now."""
         now_s = self._clock.monotonic_s()
         place = (notary, wanted.server, wanted.key_id)
-        if self._asked.get(place, now_s) > now_s:
+        until_s = self._asked_until_s.get(place)
+        if until_s is not None and until_s > now_s:
             return True
-        self._asked.pop(place, None)
-        self._asked[place] = now_s + KEY_SERVER_RETRY_S
-        while len(self._asked) > KEY_FAILURES_REMEMBERED_MAX:
-            self._asked.popitem(last=False)
+        self._asked_until_s.put(place, now_s + KEY_SERVER_RETRY_S)
         return False
 
     async def _keys_of(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import dns.exception
 import dns.rdatatype
 import dns.resolver
 
+from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
     ADDRESS_CACHE_S,
@@ -83,8 +83,12 @@ class SystemNames:
         # The system's resolver blocks a thread for as long as DNS doesn't answer. Those threads
         # are its own, or names that lead nowhere would hold up all other work in threads.
         self._threads = ThreadPoolExecutor(NAME_LOOKUPS_AT_ONCE_MAX, "names")
-        self._addresses: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
-        self._srv: OrderedDict[str, tuple[float, tuple[SrvRecord, ...]]] = OrderedDict()
+        self._addresses: BoundedCache[str, tuple[float, tuple[str, ...]]] = BoundedCache(
+            RESOLVE_CACHE_ENTRIES_MAX
+        )
+        self._srv: BoundedCache[str, tuple[float, tuple[SrvRecord, ...]]] = BoundedCache(
+            RESOLVE_CACHE_ENTRIES_MAX
+        )
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """See NameService."""
@@ -96,7 +100,7 @@ class SystemNames:
         async with asyncio.timeout(DNS_S_MAX):
             found = await loop.run_in_executor(self._threads, _look_up, host)
         addresses = tuple(dict.fromkeys(str(entry[4][0]).split("%")[0] for entry in found))
-        _keep(self._addresses, host, (now_s + ADDRESS_CACHE_S, addresses))
+        self._addresses.put(host, (now_s + ADDRESS_CACHE_S, addresses))
         return addresses
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
@@ -125,19 +129,12 @@ class SystemNames:
                     key=lambda record: (record.priority, -record.weight),
                 )
             )[:SRV_RECORDS_MAX]
-        _keep(self._srv, name, (now_s + ttl_s, records))
+        self._srv.put(name, (now_s + ttl_s, records))
         return records
 
 
 def _look_up(host: str) -> list[tuple[Any, ...]]:
     return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-
-
-def _keep(cache: OrderedDict[str, _T], name: str, value: _T) -> None:
-    cache[name] = value
-    cache.move_to_end(name)
-    while len(cache) > RESOLVE_CACHE_ENTRIES_MAX:
-        cache.popitem(last=False)
 
 
 class ServerResolver:

@@ -12,11 +12,11 @@ Spec: server-server API, "Resolving server names", step 3.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
+from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
     RESOLVE_CACHE_ENTRIES_MAX,
@@ -61,7 +61,7 @@ class WellKnown:
 
     def __init__(self, dialer: Dialer, lookup: Lookup, clock: Clock) -> None:
         self._dialer, self._lookup, self._clock = dialer, lookup, clock
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: BoundedCache[str, _Entry] = BoundedCache(RESOLVE_CACHE_ENTRIES_MAX)
 
     async def delegated(self, host: str) -> ServerName | None:
         """Returns the server name that `host` delegates to; None where it doesn't."""
@@ -85,10 +85,7 @@ class WellKnown:
         return _Entry(None, self._clock.monotonic_s() + wait_s, failures)
 
     def _keep(self, host: str, entry: _Entry) -> None:
-        self._entries[host] = entry
-        self._entries.move_to_end(host)
-        while len(self._entries) > RESOLVE_CACHE_ENTRIES_MAX:
-            self._entries.popitem(last=False)
+        self._entries.put(host, entry)
 
     async def _fetch(self, host: str) -> HttpResponse:
         url = f"https://{host}{_PATH}"

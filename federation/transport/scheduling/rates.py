@@ -6,9 +6,9 @@ table the bucket that was used longest ago is dropped, which fills it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
+from federation.bounded_cache import BoundedCache
 from federation.causes import Cause
 from federation.limits import RATE_BUCKETS_MAX
 from federation.ports import Clock
@@ -25,7 +25,7 @@ class RateLimit:
 
     def __init__(self, clock: Clock, *, per_s: float, burst: float) -> None:
         self._clock, self._per_s, self._burst = clock, per_s, burst
-        self._buckets: OrderedDict[Cause, _Bucket] = OrderedDict()
+        self._buckets: BoundedCache[Cause, _Bucket] = BoundedCache(RATE_BUCKETS_MAX)
 
     def take(self, cause: Cause) -> float:
         """Takes a token: 0.0. Where there is none, how many seconds there will be none."""
@@ -52,7 +52,4 @@ class RateLimit:
         return 0.0 if tokens >= 1 else (1 - tokens) / self._per_s
 
     def _keep(self, cause: Cause, tokens: float) -> None:
-        self._buckets[cause] = _Bucket(tokens, self._clock.monotonic_s())
-        self._buckets.move_to_end(cause)
-        while len(self._buckets) > RATE_BUCKETS_MAX:
-            self._buckets.popitem(last=False)
+        self._buckets.put(cause, _Bucket(tokens, self._clock.monotonic_s()))

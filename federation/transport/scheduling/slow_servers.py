@@ -6,9 +6,9 @@ only an answer ends this. The table is bounded: the server that was noted first 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
+from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName
 from federation.limits import SLOW_S_MAX, SLOW_S_MIN, SLOW_SERVERS_REMEMBERED_MAX
 from federation.ports import Clock
@@ -25,7 +25,7 @@ class SlowServers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._slow: OrderedDict[ServerName, _Slow] = OrderedDict()
+        self._slow: BoundedCache[ServerName, _Slow] = BoundedCache(SLOW_SERVERS_REMEMBERED_MAX)
 
     def is_slow(self, server: ServerName) -> bool:
         """Returns whether the server is to be skipped now."""
@@ -37,12 +37,10 @@ class SlowServers:
         counts."""
         if self.is_slow(server):
             return
-        before = self._slow.pop(server, None)
+        before = self._slow.get(server)
         length_s = SLOW_S_MIN if before is None else min(SLOW_S_MAX, 2 * before.length_s)
-        self._slow[server] = _Slow(self._clock.monotonic_s() + length_s, length_s)
-        while len(self._slow) > SLOW_SERVERS_REMEMBERED_MAX:
-            self._slow.popitem(last=False)
+        self._slow.put(server, _Slow(self._clock.monotonic_s() + length_s, length_s))
 
     def answered(self, server: ServerName) -> None:
         """Records that the server answered in time, with whatever answer."""
-        self._slow.pop(server, None)
+        self._slow.pop(server)

@@ -421,7 +421,7 @@ def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> 
         event_id = EventId(row.event_id)
         room.was_corrected = True
         room.unstage(event_id)
-        room.after.pop(event_id, None)
+        room.after.pop(event_id)
         rooms.memory.forget_event(event_id)
         if row.n is None:
             room.forget_timeline(event_id)

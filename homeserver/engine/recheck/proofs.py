@@ -15,12 +15,12 @@ Spec: server-server API, "Checks performed on receipt of a PDU"; design, "Remote
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import immutables
 
+from federation.bounded_cache import BoundedCache
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Rejected, needed_auth_events
@@ -68,14 +68,13 @@ class _Work:
 
     room: Room
     descendants: Descendants
-    after: OrderedDict[EventId, StateSnapshot] = field(default_factory=OrderedDict)
+    after: BoundedCache[EventId, StateSnapshot] = field(
+        default_factory=lambda: BoundedCache(2 * limits.PROOFS_PER_STEP)
+    )
 
     def remember(self, event_id: EventId, after: StateSnapshot) -> None:
         """Keeps the state after an event that was looked at, for those that name it."""
-        self.after[event_id] = after
-        self.after.move_to_end(event_id)
-        while len(self.after) > 2 * limits.PROOFS_PER_STEP:
-            self.after.popitem(last=False)
+        self.after.put(event_id, after)
 
 
 @dataclass(slots=True)
@@ -250,7 +249,7 @@ class Rechecks:
             after, added = extended(room, before, change, take())
             snapshots += added
         if after is None:
-            work.after.pop(event.event_id, None)
+            work.after.pop(event.event_id)
         else:
             work.remember(event.event_id, after)
         return Recheck(event, row, before, verdict, reason, is_state_same, after, snapshots)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
+from federation.bounded_cache import BoundedCache
 from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.ports import StoredEvent
@@ -65,24 +66,6 @@ class ByteBoundedCache(Generic[V]):
         return found, missing
 
 
-class _Ids:
-    """A bounded set of event IDs; the oldest go first."""
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
-
-    def __contains__(self, event_id: str) -> bool:
-        return event_id in self._ids
-
-    def add(self, event_id: str) -> None:
-        self._ids[event_id] = None
-        if len(self._ids) > limits.EVENT_IDS_REMEMBERED:
-            self._ids.popitem(last=False)
-
-    def discard(self, event_id: str) -> None:
-        self._ids.pop(event_id, None)
-
-
 class EventMemory:
     """Committed events by ID.
 
@@ -98,8 +81,9 @@ class EventMemory:
         self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
             limits.CLIENT_JSON_CACHE_BYTES, lambda client: len(client) + 150
         )
-        self._missing = _Ids()
-        self._stored = _Ids()  # lately: a look-up may be on its way that began before
+        self._missing: BoundedCache[str, None] = BoundedCache(limits.EVENT_IDS_REMEMBERED)
+        # lately: a look-up may be on its way that began before
+        self._stored: BoundedCache[str, None] = BoundedCache(limits.EVENT_IDS_REMEMBERED)
 
     def known(self, event_id: EventId) -> StoredEvent | None:
         """An event, if it is in memory."""
@@ -119,8 +103,8 @@ class EventMemory:
     def stored(self, event_ids: Iterable[EventId]) -> None:
         """These events are stored from now on."""
         for event_id in event_ids:
-            self._missing.discard(event_id)
-            self._stored.add(event_id)
+            self._missing.pop(event_id)
+            self._stored.put(event_id, None)
 
     def forget_event(self, event_id: EventId) -> None:
         """Drops an event from memory: its stored form changed."""
@@ -146,7 +130,7 @@ class EventMemory:
                 found[known.event.event_id] = known
             for event_id in unknown:
                 if event_id not in found and event_id not in self._stored:
-                    self._missing.add(event_id)
+                    self._missing.put(event_id, None)
         return found  # type: ignore[return-value]  # EventId is str at run time
 
     async def raw(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:

@@ -12,12 +12,13 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import immutables
 import msgspec
 
+from federation.bounded_cache import BoundedCache
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
@@ -186,7 +187,7 @@ class Room:
         """Events among them some of whose parents aren't here: these, and is the event accepted."""
         self.citations = CitationIndex()
         self.auth_chains = AuthChains()
-        self.after: OrderedDict[EventId, StateSnapshot] = OrderedDict()
+        self.after: BoundedCache[EventId, StateSnapshot] = BoundedCache(limits.ROOM_STATES_AFTER)
         self._ring_bytes = 0
         self._auth: AuthState | None = None
         self._auth_of: StateMap | None = None
@@ -300,9 +301,7 @@ class Room:
 
     def remember_after(self, event_id: EventId, after: StateSnapshot) -> None:
         """Keeps the state after a staged event, for events that name it as their parent."""
-        self.after[event_id] = after
-        if len(self.after) > limits.ROOM_STATES_AFTER:
-            self.after.popitem(last=False)
+        self.after.put(event_id, after)
 
     def discard_staged(self) -> None:
         """After a failure: what was staged is gone, and whoever built on it is told so."""

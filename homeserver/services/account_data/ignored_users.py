@@ -6,11 +6,11 @@ events do.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import orjson
 
+from federation.bounded_cache import BoundedCache
 from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.engine.log.committer import Committer
@@ -27,7 +27,9 @@ class IgnoredUsers:
     def __init__(self, account_data: AccountDataSource, committer: Committer) -> None:
         self._account_data = account_data
         self._committer = committer
-        self._users: OrderedDict[UserId, frozenset[str]] = OrderedDict()
+        self._users: BoundedCache[UserId, frozenset[str]] = BoundedCache(
+            limits.IGNORED_USERS_CACHED
+        )
         committer.subscribe(self._published)
 
     async def of(self, user_id: UserId) -> frozenset[str]:
@@ -41,10 +43,7 @@ class IgnoredUsers:
             if item.type == IGNORED_USER_LIST and not item.room_id:
                 loaded = parse_ignored(item.content)
         # A change that was committed in the meantime is already there, and newer.
-        found = self._users.setdefault(user_id, loaded)
-        if len(self._users) > limits.IGNORED_USERS_CACHED:
-            self._users.popitem(last=False)
-        return found
+        return self._users.setdefault(user_id, loaded)
 
     def _published(self, batch: Sequence[Placed]) -> None:
         for placed in batch:
@@ -54,7 +53,7 @@ class IgnoredUsers:
                 and entry.type == IGNORED_USER_LIST
                 and not entry.room_id
             ):
-                self._users[entry.user_id] = parse_ignored(entry.content)
+                self._users.put(entry.user_id, parse_ignored(entry.content))
 
 
 def parse_ignored(content: bytes) -> frozenset[str]:

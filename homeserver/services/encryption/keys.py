@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from federation.bounded_cache import BoundedCache
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -92,7 +93,9 @@ class Keys:
     ) -> None:
         self._database, self._committer = database, committer
         self._server_name, self._remote = server_name, remote
-        self._counts: dict[tuple[UserId, DeviceId], KeyCounts] = {}
+        self._counts: BoundedCache[tuple[UserId, DeviceId], KeyCounts] = BoundedCache(
+            _COUNTS_CACHED
+        )
         self._changes = 0
 
     async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts:
@@ -108,15 +111,13 @@ class Keys:
             unused = await one_time_keys.unused_fallback_types(connection, user_id, device_id)
         loaded = KeyCounts({"signed_curve25519": 0, **found}, tuple(unused))
         if changes == self._changes:
-            if len(self._counts) >= _COUNTS_CACHED:
-                self._counts.pop(next(iter(self._counts)))
-            self._counts[user_id, device_id] = loaded
+            self._counts.put((user_id, device_id), loaded)
         return loaded
 
     def forget_counts(self, user_id: UserId, device_id: DeviceId) -> None:
         """Drops the counts of a device whose keys changed, or that was deleted."""
         self._changes += 1
-        self._counts.pop((user_id, device_id), None)
+        self._counts.pop((user_id, device_id))
 
     async def on_devices_deleted(
         self, connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]

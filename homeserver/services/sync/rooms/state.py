@@ -15,11 +15,11 @@ Spec: client-server API, /sync, `state`, `summary`; "Lazy-loading room members".
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from federation.bounded_cache import BoundedCache
 from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import limits
@@ -78,7 +78,7 @@ class SyncState:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._indexes: OrderedDict[RoomId, _Index] = OrderedDict()
+        self._indexes: BoundedCache[RoomId, _Index] = BoundedCache(limits.SYNC_STATE_INDEXES)
 
     def at(self, room: Room, up_to: int) -> StateMoment:
         """Returns the state as of a recent log position: later changes are undone."""
@@ -122,9 +122,7 @@ class SyncState:
         others = [(key, ref.event_id) for key, ref in state.items() if key[0] != event_types.MEMBER]
         index = _Index(state, others, sync_diff.heroes(state))
         if state is room.view.state:
-            self._indexes[room.room_id] = index
-            if len(self._indexes) > limits.SYNC_STATE_INDEXES:
-                self._indexes.popitem(last=False)
+            self._indexes.put(room.room_id, index)
         return index
 
     async def filtered(

@@ -84,7 +84,7 @@ async def test_a_room_that_was_used_stays_and_the_longest_unused_goes(rooms: Roo
     assert rooms.hot(name(1)) is None
 
 
-@pytest.mark.parametrize("how", ["pins", "unsettled", "turn"])
+@pytest.mark.parametrize("how", ["holders", "unsettled", "turn"])
 async def test_a_room_in_use_is_passed_over(rooms: Rooms, how: str) -> None:
     await fill(rooms)
     room = rooms.hot(name(0))
