@@ -1,5 +1,6 @@
 """`freehold-chat`: an end-to-end-encrypted chat client for the terminal.
 
+Rules:
 1. A profile is a folder (0700) with the store's key (0600) and the sealed store (0600).
 2. A password is prompted for, or taken from `FREEHOLD_CHAT_PASSWORD`; never from an argument,
    which other users of the machine could read.

@@ -1,5 +1,6 @@
 """The client: an account on a homeserver, its rooms and their messages, end-to-end encrypted.
 
+Rules:
 1. The homeserver isn't trusted: it can't turn encryption off, have keys sent to devices that
    don't prove themselves, or forge the messages of other users.
 2. A device is one store: make it by `register` or `login`, come back to it by `restore`.

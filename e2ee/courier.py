@@ -1,5 +1,6 @@
 """Makes the machine's requests and keeps its state: saved first, then sent, then acknowledged.
 
+Rules:
 1. One flush at a time, so that no request is made twice at once.
 2. Nothing leaves before the state behind it is in the store.
 """

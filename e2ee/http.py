@@ -1,12 +1,13 @@
 """Typed client-server calls over HTTP.
 
+Rules:
 1. Every call has a time limit; every answer a size limit.
 2. 429 is waited for as long as the server says, within bounds, whatever the call.
 3. A call that may be repeated without harm is repeated after a lost connection or a 5xx, with
    growing pauses; sends and to-device messages keep their transaction ID, so they arrive once.
 4. The access token travels in a header only and appears in no error or `repr`.
 
-Specification: client-server API, "API Standards", "Rate limiting", "Well-known URIs".
+Spec: client-server API, "API Standards", "Rate limiting", "Well-known URIs".
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """The client's record of a room: membership, name, and events in the order of display.
 
+Rules:
 1. Positions count events as they were taken in; a gap is filled before what follows it, so they
    are in order.
 2. `encrypted_from` is set once and never cleared: from there on, plaintext is not attributed.

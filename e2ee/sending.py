@@ -1,10 +1,11 @@
 """Sending into rooms: encrypted wherever encryption was ever seen, or not at all.
 
+Rules:
 1. A room that is pinned as encrypted gets no plaintext from us, whatever the server shows now.
 2. The room key is with all recipients, acknowledged, before the message goes.
 3. Messages of one room go out one after the other.
 
-Specification: client-server API, "m.megolm.v1.aes-sha2".
+Spec: client-server API, "m.megolm.v1.aes-sha2".
 """
 
 import asyncio

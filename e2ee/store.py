@@ -1,5 +1,6 @@
 """The client's store: one SQLite file, every value sealed, names hidden, one writer.
 
+Rules:
 1. A change set is one transaction: after a crash all of it is there or none (WAL, synchronous
    FULL).
 2. Values are sealed with a key that isn't in the file; record names are keyed hashes. What stays

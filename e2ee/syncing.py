@@ -1,14 +1,15 @@
 """Syncing: each answer of the homeserver takes effect as a whole.
 
+Rules:
 1. One sync at a time. Its network calls come first, gaps included; then, without an await, all
    effects are taken in and saved in one transaction with the token that acknowledges them. After a
    crash the same sync is asked for again, or all of it is here.
 2. A limited timeline is closed by going back to the last event we have, or to our joining, within
    bounds.
-3. What was read is remembered; what couldn't be is tried again whenever it is looked at, so that a
-   key which comes late opens old messages.
+3. Decrypted messages are cached; others are tried again on each access, so that a late key opens
+   old messages.
 
-Specification: client-server API, "Syncing", "End-to-End Encryption".
+Spec: client-server API, "Syncing", "End-to-End Encryption".
 """
 
 import asyncio

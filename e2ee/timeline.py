@@ -1,14 +1,15 @@
 """A room's messages as a person may see them, from the events as they came.
 
-1. In a room that is encrypted, only what decrypted, with all checks, counts as its sender's words.
+Rules:
+1. In an encrypted room, only messages that decrypted with all checks count as their sender's.
    A plaintext message shows as refused, without its text; a plaintext edit changes nothing.
 2. An edit counts only if it came like its target: both encrypted or both from before encryption,
    and by the same sender. The latest wins.
 3. A relation inside the encrypted payload is what the sender meant; one outside that contradicts
    it was put there by a server, and the event is refused.
-4. What can't be read yet shows as waiting; nothing is dropped silently.
+4. A message that can't be read yet shows as waiting; none is dropped silently.
 
-Specification: client-server API, "Event replacements", "m.room.encrypted".
+Spec: client-server API, "Event replacements", "m.room.encrypted".
 """
 
 from collections.abc import Callable, Iterable
@@ -96,7 +97,7 @@ class _Assembly:
             self.messages[event_id] = replace(message, body="", content={}, status=_DELETED)
 
     def apply_edits(self) -> None:
-        """Rule 2; edits of what we never saw are dropped: there is nothing to change."""
+        """Applies rule 2; edits of unknown messages are dropped."""
         for target_id, edit in self._edits:
             target = self.messages.get(target_id)
             if target is None or not target.is_readable or not edit.is_readable:

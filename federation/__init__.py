@@ -1,4 +1,4 @@
 """Rooms that several servers share: one event, events together, and the transport between servers.
 
-Nothing here imports the homeserver; what is needed of it is stated in `ports`.
+Nothing here imports the homeserver; `ports` declares what federation needs of it.
 """

@@ -67,7 +67,7 @@ STATE_EVENTS_MAX = 100_000  # of one state_ids answer, and of its auth chain
 SINGLE_EVENT_FETCHES_MAX = 200  # /event requests for one need; past it /state is asked for at once
 SINGLE_EVENT_FETCHES_AT_ONCE = 10
 SERVERS_ASKED_MAX = 5  # for one need
-SLOW_S_MIN = 60.0  # a server that let us wait is passed over so long, doubling up to:
+SLOW_S_MIN = 60.0  # a slow server is skipped for so long, doubling up to:
 SLOW_S_MAX = 600.0
 SLOW_SERVERS_REMEMBERED_MAX = 10_000
 MISSING_EVENTS_S_MAX = 30.0  # one get_missing_events request
@@ -76,7 +76,7 @@ NEEDS_PER_EVENT_MAX = 50  # of one run of `admit`
 AUTH_EVENTS_FETCHED_MAX = 20_000
 
 # --- transport: answers of other servers --------------------------------------------------------
-ANSWER_BYTES_MAX = 1_000_000  # what isn't named below
+ANSWER_BYTES_MAX = 1_000_000  # answers that aren't named below
 ERROR_ANSWER_BYTES_MAX = 65_536  # of any status but 200
 EVENT_ANSWER_BYTES_MAX = 200_000
 TRANSACTION_ANSWER_BYTES_MAX = 1_000_000
@@ -192,7 +192,7 @@ POLICY_PAUSE_S_MIN = 1.0  # after a failure, doubling; a longer Retry-After coun
 POLICY_PAUSE_S_MAX = 30.0  # so late our users notice at most that it is back
 POLICY_PAUSES_REMEMBERED_MAX = 1_000  # a forgotten one costs one more try
 POLICY_ANSWERS_REMEMBERED_MAX = 10_000
-POLICY_ANSWER_REMEMBERED_S = 3_600.0  # its word on one event
+POLICY_ANSWER_REMEMBERED_S = 3_600.0  # its answer on one event
 POLICY_HOLD_S_MAX = 60.0  # an event waits so long for a policy server that can't be asked
 POLICY_HELD_MAX = 10_000  # past it the wait of the longest held begins anew
 

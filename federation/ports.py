@@ -234,7 +234,7 @@ class RoomWriter(Protocol):
     ) -> None:
         """Keeps history before what is known: parents first, signatures checked; `rejected` failed
         their auth-event checks. `states` are the states before open ends (events with a parent
-        that is neither stored nor among them) by another server's word, their events stored. They
+        that is neither stored nor among them), unverified, with their events stored. They
         get places before the gap's end."""
 
     async def import_join(self, joined: JoinedRoom) -> None:
@@ -245,7 +245,7 @@ class RoomWriter(Protocol):
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """Builds for make_join, make_leave or make_knock an event that `settle` allows now; raises
         Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND). A join to a restricted room names a user of ours
-        who vouches for it; where none can, 400 M_UNABLE_TO_AUTHORISE_JOIN or
+        that authorises it; where none can, 400 M_UNABLE_TO_AUTHORISE_JOIN or
         M_UNABLE_TO_GRANT_JOIN."""
 
     async def authorise_join(self, event: Event) -> None:

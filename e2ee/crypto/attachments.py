@@ -1,13 +1,14 @@
 """Encrypted attachments, version `v2`: AES-256-CTR with a key of its own for each file, and
 SHA-256.
 
+Rules:
 1. Key and IV are fresh for each file; the caller can't hand one in, so file and thumbnail never
    share.
 2. The low 64 bits of the counter block start at zero.
 3. The hash of the ciphertext is compared, in constant time, before anything is decrypted.
 4. `EncryptedFile` is parsed exactly: any other version, algorithm or key type is refused.
 
-Specification: client-server API, "Sending encrypted attachments".
+Spec: client-server API, "Sending encrypted attachments".
 """
 
 import hashlib

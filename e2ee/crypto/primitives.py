@@ -1,5 +1,6 @@
 """The only module that calls vodozemac: keys with types of their own, one error for each operation.
 
+Rules:
 1. No key is `str` or `bytes` past this module's edge: `Curve25519Key`, `Ed25519Key`, `PickleKey`.
 2. Secrets never appear in `repr` or in an exception.
 3. Equality of keys takes the same time whatever differs.
@@ -8,7 +9,7 @@
 5. A library exception never leaves this module; its text may name which check failed, so it is
    dropped.
 
-Specification: Olm and Megolm, <https://spec.matrix.org/v1.19/olm-megolm/>.
+Spec: Olm and Megolm, <https://spec.matrix.org/v1.19/olm-megolm/>.
 """
 
 import binascii

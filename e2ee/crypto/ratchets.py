@@ -1,11 +1,12 @@
 """Accounts and sessions: the library's ratchets behind types of our own.
 
-1. A ratchet that moved must be pickled and saved before what it produced is sent
+Rules:
+1. A ratchet that moved must be pickled and saved before its output is sent
    (`machine.changes`).
 2. A one-time key is dropped only after the message that used it decrypted.
 3. Two copies of a Megolm session are the same only if their ratchets agree where they overlap.
 
-Specification: Olm and Megolm, <https://spec.matrix.org/v1.19/olm-megolm/>.
+Spec: Olm and Megolm, <https://spec.matrix.org/v1.19/olm-megolm/>.
 """
 
 from enum import Enum

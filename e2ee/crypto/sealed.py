@@ -1,5 +1,6 @@
 """Sealing of what the client keeps on disk: XChaCha20-Poly1305 with a key that only the user has.
 
+Rules:
 1. A sealed value is bound to its place (`context`): moved to another row, it doesn't open.
 2. Nonces are 192 random bits, so a key may seal any number of values.
 3. Keys for different purposes are derived by HKDF-SHA-256 under different labels.

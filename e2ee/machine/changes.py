@@ -1,10 +1,11 @@
 """Pending changes, and the rule that they are saved before anything derived from them is sent.
 
+Rules:
 1. All state is records: (kind, key) -> a frozen struct. A `PendingChanges` reads them through a
    `Lookup` and collects what changed.
 2. `PendingChanges.save` hands all changes to a writer, which must keep them in one transaction or
    raise; only then are they forgotten here.
-3. What a ratchet produced is `Unsaved` and can't be read until nothing is left to save: a ratchet
+3. The output of a ratchet is `Unsaved` and can't be read until nothing is left to save: a ratchet
    that is rolled back after a crash would encrypt twice with one key.
 """
 

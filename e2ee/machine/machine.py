@@ -11,7 +11,7 @@ How to use it, in order:
 Rules kept here: room keys and secrets are taken from Olm messages only; a device whose channel is
 broken gets one new channel an hour; nothing the server says removes encryption from a room.
 
-Specification: client-server API, "End-to-End Encryption".
+Spec: client-server API, "End-to-End Encryption".
 """
 
 from typing import Any, Self

@@ -1,5 +1,6 @@
 """To-device messages that wait for the server's acknowledgement, over restarts too.
 
+Rules:
 1. A message is saved with its transaction ID before it is handed out.
 2. They go out in the order in which they were made.
 """

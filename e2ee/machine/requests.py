@@ -1,10 +1,11 @@
 """Requests that the machine wants made, as values. The client makes them and reports back.
 
+Rules:
 1. A request stays outstanding, and is handed out again, until `Machine.mark_sent` or `mark_failed`.
 2. `SendToDevice` is saved before it is handed out, and keeps its transaction ID over a restart:
    made twice, it is delivered once.
 
-Specification: client-server API, "Key management API" and "Send-to-device messaging".
+Spec: client-server API, "Key management API" and "Send-to-device messaging".
 """
 
 from dataclasses import dataclass

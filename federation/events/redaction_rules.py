@@ -69,7 +69,7 @@ def _member_rule(version: RoomVersion) -> _ContentRule:
 
 @cache
 def _content_rules(version: RoomVersion) -> Mapping[str, _ContentRule]:
-    """Per event type, what redaction keeps of `content`; types without a rule keep nothing."""
+    """Returns by event type the kept fields of `content`; types without a rule keep none."""
     levels = (*_POWER_LEVELS, "invite") if version.redaction_keeps_invite_level else _POWER_LEVELS
     rules: dict[str, _ContentRule] = {
         event_types.MEMBER: _member_rule(version),

@@ -1,17 +1,17 @@
 """Sends pending data to other servers: one task for each destination with pending data.
 
 Rules:
-1. A destination gets its transactions one after the other, in order, at least once. What is owed
-   goes out at once; what comes while one is under way goes into the next.
+1. A destination gets its transactions one after the other, in order, at least once. Pending data is
+   sent at once; data that arrives during a transaction goes into the next one.
 2. A repeat has the same transaction ID and body as the first try. The cursor moves after the
-   answer, and is saved at most every second and at the end: what is then sent twice is harmless.
-3. A destination over which its task breaks, for whatever cause, waits as a failing one does. Names
-   that no server can have get no task.
-4. A failing destination waits as `Backoffs` says; when it is heard from it is served at once. After
+   answer, and is saved at most every second and at the end: a transaction sent twice is harmless.
+3. A destination whose task fails, for whatever cause, waits like a failing one. Names that no
+   server can have get no task.
+4. A failing destination waits as `Backoffs` decides; on a sign of life it is served at once. After
    a long outage it gets the latest event of each room instead of all, but all EDUs that the feed
    keeps. How long it was is measured by what the clock can't be set to.
 5. A transaction that the other side finds too large is sent in halves; a single event that is too
-   large for it is passed over, logged.
+   large for it is skipped, and logged.
 6. An event goes in no earlier transaction than the EDUs that were owed with it: a message's key
    is there before the message.
 
@@ -61,7 +61,7 @@ Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 _BOUNDS = Bounds(timeout_s=TRANSACTION_S_MAX, bytes_max=TRANSACTION_ANSWER_BYTES_MAX)
 _T = TypeVar("_T")
 _SEND = "/_matrix/federation/v1/send"
-_PENDING_KEPT_MS_MAX = 60_000  # of back-off; then what is pending is read from the feed again
+_PENDING_KEPT_MS_MAX = 60_000  # of back-off; then pending data is read from the feed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class _Sender:
 
 
 class Outbox:
-    """All destinations. `start` takes up what was owed at the last stop."""
+    """All destinations. `start` resumes the deliveries that the last run left pending."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class Outbox:
         wait_s = self._backoffs.wait_s(sender.destination.server)
         if wait_s > 0:
             await self._save(sender)
-            # what is owed meanwhile wakes too; only time or a sign of life ends the back-off
+            # new pending data wakes too; only time or a sign of life ends the back-off
             await sender.wakeup.wait(wait_s)
             return True
         self._note_long_outage(sender)
@@ -294,7 +294,7 @@ class Outbox:
         await (self._save(sender) if has_recovered else self._save_in_time(sender))
 
     def _note_failure(self, sender: _Sender, error: FederationError) -> None:
-        """Keeps the back-off with the destination. What is pending is sent again as it is, but
+        """Keeps the back-off with the destination. Pending data is sent again unchanged, but
         not held in memory for long."""
         server = sender.destination.server
         state = self._backoffs.of(server)

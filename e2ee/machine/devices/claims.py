@@ -1,12 +1,13 @@
-"""Claiming other devices' one-time keys: for whom, and what is made of the answer.
+"""Claims of other devices' one-time keys: the devices, and the use of the answer.
 
+Rules:
 1. Only a key signed by the pinned device opens a channel; an unsigned one never does (the server
    could have made it).
 2. A device without a usable key is asked again later, not at once, unless its user is named as
    changed: a joining user has one-time keys for the room, an invited one may have none.
 3. A channel to be mended gets an `m.dummy` in its new session, so that the other side uses it.
 
-Specification: client-server API, "One-time and fallback keys", "Recovering from undecryptable
+Spec: client-server API, "One-time and fallback keys", "Recovering from undecryptable
 messages".
 """
 
@@ -84,7 +85,7 @@ class Claims:
         self._in_flight.update(dict.fromkeys(request.devices, request.request_id))
 
     def fail(self, request: ClaimKeys) -> None:
-        """Records that a claim got no answer; whoever wants the keys asks anew."""
+        """Records that a claim got no answer; the keys have to be requested anew."""
         for pair in request.devices:
             self._in_flight.pop(pair, None)
 

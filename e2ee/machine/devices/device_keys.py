@@ -1,10 +1,11 @@
 """A device's published keys: parsed, its own signature checked.
 
+Rules:
 1. The keys must name the user and device under which they were handed out.
 2. The Ed25519 key named after the device must have signed them, strictly.
 3. A device that can't do Olm and Megolm has no keys as far as encryption is concerned.
 
-Specification: client-server API, "Device keys", "Uploading keys"; appendices, "Signing JSON".
+Spec: client-server API, "Device keys", "Uploading keys"; appendices, "Signing JSON".
 """
 
 from typing import Any, Final

@@ -1,5 +1,6 @@
 """Tracking of users' device lists.
 
+Rules:
 1. A tracked user whose list may have changed is `outdated`; the flag is saved, so a crash can't
    lose it.
 2. One `/keys/query` at a time for each user; a change seen meanwhile keeps the flag; an answer to
@@ -8,7 +9,7 @@
    reported, also after the device went away and came back.
 4. Users we share no encrypted room with any more are no longer asked for, but their pins stay.
 
-Specification: client-server API, "Tracking the device list for a user".
+Spec: client-server API, "Tracking the device list for a user".
 """
 
 from collections.abc import Iterable

@@ -1,5 +1,6 @@
-"""This device: its identity, what it publishes, and when it publishes more.
+"""This device: its identity, its published keys, and the time to publish more.
 
+Rules:
 1. Private keys never leave the account's pickle; the pickle is saved before public keys are handed
    out.
 2. The server should hold `ONE_TIME_KEYS_KEPT` one-time keys; a count that isn't there means zero.
@@ -7,7 +8,7 @@
    an hour later, by making one more (the library keeps the current and the last).
 4. An upload is repeated unchanged until the server acknowledges it.
 
-Specification: client-server API, "One-time and fallback keys", "Uploading keys", "Extensions to
+Spec: client-server API, "One-time and fallback keys", "Uploading keys", "Extensions to
 /sync".
 """
 

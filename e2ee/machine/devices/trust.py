@@ -3,6 +3,7 @@
 Both are functions of what is known, so a stricter rule (devices signed by their user's pinned
 cross-signing identity only) replaces them here and nowhere else.
 
+Rules:
 1. Room keys go to devices that signed their own keys, listed under their first keys.
 2. A decrypted message carries its `SenderProof`; it never leaves the machine without.
 """

@@ -1,5 +1,6 @@
 """Olm channels to other devices: opening, choosing, encrypting, decrypting, mending.
 
+Rules:
 1. The session that last received a message is used; a fresh one counts as received when made.
 2. A one-time key is used only if the pinned device signed it. There is no fall-back to unsigned
    keys.
@@ -8,7 +9,7 @@
 4. A channel that fails is replaced at most once an hour, with an `m.dummy` in the new session.
 5. A session is saved whenever its ratchet moved.
 
-Specification: client-server API, "m.olm.v1.curve25519-aes-sha2".
+Spec: client-server API, "m.olm.v1.curve25519-aes-sha2".
 """
 
 from dataclasses import dataclass

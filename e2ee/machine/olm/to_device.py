@@ -1,11 +1,12 @@
 """Reception of to-device events.
 
+Rules:
 1. Room keys and secrets count only when they come over Olm; in the clear, or in a Megolm envelope,
    they are dropped and reported.
 2. Nobody was asked for forwarded keys or secrets, so none are taken.
 3. One bad event never stops those after it.
 
-Specification: client-server API, "Send-to-device messaging", "m.megolm.v1.aes-sha2".
+Spec: client-server API, "Send-to-device messaging", "m.megolm.v1.aes-sha2".
 """
 
 from typing import Any
@@ -75,7 +76,7 @@ class ToDeviceIntake:
         except (OlmRefused, OlmPayloadRefused) as refused:
             self._notices.post(NoticeKind.OLM_REFUSED, sender, detail=str(refused))
             return
-        self._lists.track([sender])  # so that what is proven of the device gets known
+        self._lists.track([sender])  # so that the proof of the device becomes known
         if opened.type == "m.room_key":
             key = self._room_keys.receive(opened, self._notices)
             self.new_keys |= {key} if key is not None else set()

@@ -1,1 +1,1 @@
-"""Keys of rooms: made, shared, kept, and what a room's settings demand."""
+"""Keys of rooms: made, shared and kept as the room's settings demand."""

@@ -1,5 +1,6 @@
 """Outbound Megolm sessions: rotation, recipients, and encryption.
 
+Rules:
 1. A session ends after the room's rotation settings (at most 100 messages, a week); when a user or
    device that may have it isn't a recipient any more; when the room's history visibility changes
    what later members may have; and when the room's membership is uncertain (`end`).
@@ -10,7 +11,7 @@
 4. The session, and each Olm ratchet that carries it, is saved before a request that derives from
    it.
 
-Specification: client-server API, "m.megolm.v1.aes-sha2", "Reporting that decryption keys are
+Spec: client-server API, "m.megolm.v1.aes-sha2", "Reporting that decryption keys are
 withheld".
 """
 

@@ -1,11 +1,12 @@
 """Megolm sessions of others (and our own, to read back): receiving them, and decrypting room
 events.
 
+Rules:
 1. A session belongs to the user whose Olm channel brought it. Events of any other sender aren't
    read with it, whatever the envelope's `sender_key` and `device_id` say: those are never looked
    at.
-2. Two users' sessions of one name don't touch: the key is (session, owner). So nobody can take a
-   name first.
+2. Two users' sessions of one name are separate: the key is (session, owner). So no user can
+   occupy the name of another's session.
 3. Merge: a second copy replaces the first only if it came from the same device, its ratchet agrees
    where the two overlap, and it starts earlier. A conflicting copy is dropped and reported.
 4. Replay: each (session, owner, index) is bound to the first event that used it, (event ID,
@@ -13,7 +14,7 @@ events.
 5. The `room_id` inside must be that of the event and of the session.
 6. Plaintext leaves with its `SenderProof`; a contradicted one doesn't leave.
 
-Specification: client-server API, "m.megolm.v1.aes-sha2"; Megolm, "Message Replays".
+Spec: client-server API, "m.megolm.v1.aes-sha2"; Megolm, "Message Replays".
 """
 
 from dataclasses import dataclass, field

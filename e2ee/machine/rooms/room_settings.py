@@ -1,12 +1,13 @@
 """A room's encryption settings, pinned for ever.
 
+Rules:
 1. A room once seen encrypted stays encrypted: an empty, missing or foreign `m.room.encryption`
    changes nothing but raises a notice. What the server shows now can't undo what it showed before.
 2. Rotation may only become stricter, within 100 messages and a week.
 3. A room whose first algorithm we don't know counts as encrypted; sending is refused until it is
    Megolm.
 
-Specification: client-server API, "m.room.encryption", "m.megolm.v1.aes-sha2".
+Spec: client-server API, "m.room.encryption", "m.megolm.v1.aes-sha2".
 """
 
 from typing import Any

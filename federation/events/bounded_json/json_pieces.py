@@ -2,10 +2,10 @@
 
 Rules:
 1. Nothing recurses. Between two brackets a pattern runs in C; the cost is linear in the text, and
-   what is kept of it is one piece.
+   only one piece is kept in memory.
 2. A piece is the text of one value: a member of the object or, where the member's name is in
    `opened`, an entry of that array or object. It is found by its brackets alone, so it may be
-   malformed inside; whoever decodes it sees that.
+   malformed inside, which its decoder detects.
 3. A piece larger than `piece_bytes_max` refuses the whole text.
 4. A piece says whether it is nested deeper than `NESTING_MAX`, counted within itself.
 """

@@ -1,1 +1,1 @@
-"""Authorisation rules of all room versions, and what they read of a room's state."""
+"""Authorisation rules of all room versions, and the room state that they read."""

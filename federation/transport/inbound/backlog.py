@@ -67,7 +67,7 @@ class Backlog:
         self._store, self._waiting, self._filler = ports.store, ports.waiting, filler
         self._clock, self._metrics, self._spawn = ports.clock, ports.metrics, ports.spawn
         self._lanes: dict[ServerName, dict[RoomId, Lane]] = {}
-        # who sent each event; the first counts for the budgets
+        # the senders of each event; the first counts for the budgets
         self._kept: dict[RoomId, dict[EventId, list[ServerName]]] = {}
         self._waiting_of: Counter[ServerName] = Counter()
         self._slots: dict[ServerName, asyncio.Semaphore] = {}
@@ -75,7 +75,7 @@ class Backlog:
         self._broken_over: Counter[EventId] = Counter()
 
     async def start(self) -> None:
-        """Takes up what is stored."""
+        """Resumes the stored events."""
         for one in await self._waiting.listed():
             self._enter(one.room_id, one.event_id, one.origin)
 
@@ -85,7 +85,7 @@ class Backlog:
             lane.hurry(self._clock.monotonic_s())
             lane.wakeup.set()
 
-    # --- what comes -------------------------------------------------------------------------------
+    # --- received events --------------------------------------------------------------------------
 
     async def keep(self, origin: ServerName, keep: Sequence[WaitingEvent]) -> None:
         """Stores events durably and sees to it that they are tried. Raises Refused past a

@@ -1,11 +1,12 @@
 """Events that end an invite or a knock of a user of ours in a room that this server isn't in.
 
-They come in transactions, from the server of whoever withdraws the invite, kicks or bans. Rules:
-1. The room's state isn't here, so what is asked for is proof that the sender is in the room: the
+They come in transactions, from the server of the user that withdraws the invite, kicks or bans.
+Rules:
+1. The room's state isn't known, so the event has to prove that its sender is in the room: the
    event bears the signature of its sender's server, which is the one that delivers it, and it
    names the invite or knock among its auth events, whose ID only servers in the room know.
 2. Only the newest invite or knock is ended, by an event that names just that: one that comes late
-   ends no later invite. Whatever else comes of such a room is refused.
+   ends no later invite. All other events of such a room are refused.
 
 Spec: server-server API, "Checks performed on receipt of a PDU", "Auth events selection".
 """

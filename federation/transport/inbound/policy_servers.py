@@ -136,7 +136,7 @@ class PolicyServers:
             self._remember(event, policy, {policy.server: {POLICY_KEY_ID: signature}})
         return outcome
 
-    # --- what was said ----------------------------------------------------------------------------
+    # --- remembered answers -----------------------------------------------------------------------
 
     def _remembered(self, event: Event, policy: PolicyServer) -> _Word | None:
         word = self._words.get((policy, event.event_id))
@@ -197,8 +197,8 @@ class Recommendations:
         return policy
 
     async def ask(self, event: Event) -> PolicyAnswer | PolicyRefusal:
-        """Asks where a signature is lacking. What is returned is to be handed in; a PolicyRefusal
-        says that the event is to wait and be tried again."""
+        """Asks where a signature is missing. Returns the event to hand in, or a PolicyRefusal if
+        the event has to wait and be tried again."""
         policy = await self.lacking(event)
         if policy is None:
             return PolicyAnswer(event, None)

@@ -2,7 +2,7 @@
 
 Rules:
 1. A PDU may be nested as deeply as it likes: other servers accept it, and one that we refused would
-   split its room. It is bounded in bytes, and what is nested deeply is parsed in a thread.
+   split its room. It is bounded in bytes; a deeply nested one is parsed in a thread.
 2. Anything else is nested at most `NESTING_MAX` levels. An EDU that isn't, or that has too many
    parts, is left out, as is a PDU that can't be one for its size.
 3. More PDUs or EDUs than the specification allows refuse the transaction.
@@ -37,7 +37,7 @@ from federation.transport.requests.answers import decode_event
 
 @dataclass(frozen=True, slots=True)
 class ReceivedPdu:
-    """A PDU as it came: any JSON value, None for what can't be a PDU."""
+    """A PDU as received: any JSON value, or None for a value that can't be a PDU."""
 
     value: JsonValue
     is_deep: bool = False

@@ -26,7 +26,7 @@ _PASSED_ON = frozenset(
     }
 )
 """Refusals that a client gets as its own. Others say something of our request to that server, or
-would be taken for our word about the client's request or session (M_UNRECOGNIZED,
+would look like our verdict on the client's request or session (M_UNRECOGNIZED,
 M_UNKNOWN_TOKEN)."""
 
 

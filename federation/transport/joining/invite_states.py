@@ -9,7 +9,7 @@ Rules:
 3. Where the room ID is the create event's hash, that event is never taken stripped: what comes
    whole, or is fetched from the server, can't be false. Where it can't be had, there is no invite;
    a knock has been taken by then, and is shown without it.
-4. What is kept is bounded in bytes: what helps to recognise the room comes first.
+4. The stored state is bounded in bytes; entries that help to recognise the room come first.
 
 Spec: server-server API, "Inviting to a room" (invites-v2.yaml), "Knocking upon a room"
 (knocks.yaml); client-server API, "Stripped state".
@@ -60,7 +60,7 @@ class InviteStates:
         self._signatures, self._fetcher = signatures, fetcher
 
     async def read(self, origin: ServerName, state: object, invite: Event) -> list[JsonObject]:
-        """Returns the stripped state to show, of what came with an invite. Raises Refused."""
+        """Returns the stripped state to show, from that of an invite. Raises Refused."""
         if not isinstance(state, list) or len(state) > STRIPPED_STATE_EVENTS_MAX:
             raise Refused(400, "M_INVALID_PARAM", "invite_room_state is not a list, or too long")
         entries = [entry for entry in state if isinstance(entry, dict)]
@@ -78,7 +78,7 @@ class InviteStates:
     async def read_knock(
         self, server: ServerName, state: Sequence[Piece], room: RoomRef
     ) -> list[JsonObject]:
-        """Returns the stripped state to show, of what a server answered to a knock."""
+        """Returns the stripped state to show, from the answer to a knock."""
         events = await self._verified(await parse_pieces(state, room))
         if room.version.room_id_is_create_hash:
             events = await self._with_create(server, room, events)

@@ -2,11 +2,11 @@
 
 Rules:
 1. `via` servers are tried in turn, a bounded number; a refusal of one doesn't end it, but the most
-   telling refusal is what is raised in the end. A user waits, so back-off doesn't hold it up.
-2. A template must be of a supported version and be just what was asked for: type, room, sender,
-   state key and membership. Of its content only what the rules of the version know is taken.
-3. What a resident returns for a join is checked in full: formats, IDs, signatures (in threads),
-   authorisation by auth events, and the join itself against the state before it. What fails is
+   telling refusal is raised in the end. A user waits, so back-off doesn't delay the attempts.
+2. A template must have a supported version and the requested type, room, sender, state key and
+   membership. Of its content only what the rules of the version know is taken.
+3. A resident's answer to a join is checked in full: formats, IDs, signatures (in threads),
+   authorisation by auth events, and the join itself against the state before it. Failing events are
    left out; without the create event, or with a join that isn't allowed, there is no join.
 4. An invite comes back with the other server's signature added and nothing else changed.
 
@@ -276,7 +276,7 @@ class Joining:
         return event_of_older_answer(await self._client.request_bytes(request))
 
     async def _cosigned(self, event: Event, given: JsonObject, server: ServerName) -> Event:
-        """Returns our event with the other server's signature, taken from what it returned."""
+        """Returns our event with the other server's signature, taken from its answer."""
         signed = _parse(given, event.version)
         made = given["signatures"].get(server)  # an object of strings: parsed
         if signed.event_id != event.event_id or not made:

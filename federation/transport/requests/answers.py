@@ -4,9 +4,9 @@ Rules:
 1. A document is an answer that is wanted as a whole: nested at most `NESTING_MAX` levels, with a
    bounded number of parts. A long one is decoded piece by piece.
 2. An answer with events, or with long lists, is cut: of each list the entries, of other members
-   those that are wanted. What is cut off is taken by the reader's owner at once, in the same
-   thread; the answer as a whole is never in memory.
-3. Entries beyond the number wanted are passed over, a bounded number; more refuse the answer.
+   those that are wanted. The reader's owner takes each piece at once, in the same thread; the
+   answer as a whole is never in memory.
+3. A bounded number of surplus entries is skipped; more of them refuse the answer.
 4. An event may be nested as deeply as it likes, within `DEEP_TEXT_BYTES_MAX`; of such text one
    answer brings a bounded amount, since it takes the slow parser.
 """
@@ -80,8 +80,8 @@ def _parse_in_pieces(body: bytes) -> JsonObject:
 
 
 def decode_event(piece: Piece) -> JsonValue:
-    """Returns the value of a piece that should be an event; None for what can't be one for its
-    size. Raises NotCanonical for what is malformed."""
+    """Returns the value of a piece that should be an event; None if it is too large for one.
+    Raises NotCanonical if it is malformed."""
     most = DEEP_TEXT_BYTES_MAX if piece.is_deep else PDU_TEXT_BYTES_MAX
     if len(piece.raw) > most or has_more_containers(piece.raw, EVENT_CONTAINERS_MAX):
         return None
@@ -89,7 +89,7 @@ def decode_event(piece: Piece) -> JsonValue:
 
 
 def decode_shallow(piece: Piece) -> JsonValue:
-    """Returns the value of a piece; None for what is malformed, nested too deeply or has too many
+    """Returns the value of a piece; None if it is malformed, nested too deeply or has too many
     parts."""
     if piece.is_deep or has_more_containers(piece.raw, DOCUMENT_CONTAINERS_MAX):
         return None
@@ -143,7 +143,7 @@ class AnswerReader:
         return self._entries.get(name, [])
 
     def member(self, name: str) -> JsonValue:
-        """Returns a wanted member's value; None for what is malformed, nested too deeply or
+        """Returns a wanted member's value; None if it is malformed, nested too deeply or
         absent."""
         piece = self._members.get(name)
         return None if piece is None else decode_shallow(piece)

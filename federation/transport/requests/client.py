@@ -6,7 +6,7 @@ Rules:
 3. What shows that a server is down (no connection, time-out, bad certificate, 429, 5xx) counts
    for its back-off; any other answer ends it. While a server is left alone requests fail at once,
    unless a user waits for it (`despite_backoff`).
-4. What is under way is bounded in number (`TurnKind`) and in bytes (`exchange_budget`).
+4. Requests under way are bounded in number (`TurnKind`) and in bytes (`exchange_budget`).
 
 Spec: server-server API, "API standards" and "Request authentication".
 """

@@ -88,7 +88,7 @@ class DialFailure(Enum):
     REFUSED = "refused"
     """No connection: nothing was sent."""
     BROKEN = "broken"
-    """The connection broke, or what came isn't HTTP."""
+    """The connection broke, or the answer isn't HTTP."""
     CERTIFICATE = "certificate"
     """TLS failed: no valid certificate for the name."""
     ADDRESS = "address"
@@ -154,8 +154,8 @@ class Outgoing:
 
 def is_public_address(address: str) -> bool:
     """Returns whether we may connect there: only to global unicast addresses, and to those that
-    wrap a global IPv4 address in a form that a network translates. What isn't known to be one, is
-    not: private, loopback, link-local, multicast, reserved ones, tunnels."""
+    wrap a global IPv4 address in a form that a network translates. All others are
+    refused: private, loopback, link-local, multicast and reserved ones, and tunnels."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         if any(ip in network for network in _IPV6_WRAPPING):

@@ -4,8 +4,8 @@ Rules:
 1. A request's key must be valid now and not expired; an event's at its `origin_server_ts` in the
    room versions that ask for it.
 2. One fetch for each server at a time, however many wait for it; not again before a while, longer
-   after failures. All caches are bounded: the oldest entry is dropped. Whoever wants a key waits
-   for a turn of its own cause (`scheduling`), never in the line of another that wants the same.
+   after failures. All caches are bounded: the oldest entry is dropped. A caller waits for
+   a turn of its own cause (`scheduling`), never in the queue of another that wants the same key.
 3. A trusted key server's document counts only with its signature and the server's own.
 4. Key fetches are not held up by the back-off for requests: a server that calls us is up.
 
@@ -67,7 +67,7 @@ class KeyUnavailable(Exception):
 
 
 class KeyDelayed(KeyUnavailable):
-    """The key's server wasn't asked: too much is under way for whoever wants the key."""
+    """The key's server wasn't asked: too much is under way for the cause of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ class Keyring:
     async def ask_giver(
         self, server: ServerName, wanted: Collection[KeyWanted]
     ) -> dict[tuple[ServerName, KeyId], StoredServerKey]:
-        """Returns what a server that gave us events says of the keys for them, to verify these and
-        nothing else (`notaries`): it isn't kept, and replaces nothing that is known."""
+        """Asks a server that gave us events for their keys, to verify these events alone
+        (`notaries`): the keys aren't stored and replace no known key."""
         asked = [one for one in wanted if one.server not in (server, self._name)]
         found: dict[tuple[ServerName, KeyId], StoredServerKey] = {}
         for key in await self._others.ask_giver(server, asked):
@@ -164,7 +164,7 @@ class Keyring:
         return found
 
     async def _obtain(self, wanted: Collection[KeyWanted]) -> set[ServerName]:
-        """Does what `fetch` says; returns the servers for which there was no turn."""
+        """Fetches as `fetch` does; returns the servers for which there was no turn."""
         missing = await self.load(wanted)
         servers = {one.server for one in missing if one.server != self._name}
         if not servers:

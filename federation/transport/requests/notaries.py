@@ -6,8 +6,8 @@ Rules:
 3. A server that gave us a room's state may be asked, once, for keys of servers that neither answer
    nor are known to a trusted key server, a bounded number in each request: otherwise their events,
    a ban say, would be lost. It could name a key of its own for a server that is away, and so forge
-   events in the state that it gives; so its word replaces no key that is known, isn't kept, and
-   doesn't count for any other event.
+   events in the state that it gives; so these keys replace no known key, aren't stored, and count
+   for no other event.
 
 Spec: server-server API, "Querying keys through another server".
 """
@@ -64,8 +64,8 @@ class Notaries:
     async def ask_giver(
         self, notary: ServerName, wanted: Sequence[KeyWanted]
     ) -> list[StoredServerKey]:
-        """Returns what a server says of the keys for events that it gave. It is asked about so many
-        servers as a few requests hold; about further ones it isn't."""
+        """Asks a server for the keys of events that it gave, for as many servers as a few requests
+        can hold."""
         servers = list(dict.fromkeys(one.server for one in wanted))
         keys: list[StoredServerKey] = []
         for number in range(NOTARY_REQUESTS_PER_ANSWER_MAX):

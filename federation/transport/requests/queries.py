@@ -1,7 +1,7 @@
 """Queries to other servers about their users and aliases.
 
 Rules:
-1. A server's answer speaks only for its own users: what it says of others is dropped.
+1. A server's answer counts only for its own users; parts about others are dropped.
 2. The shape of an answer is checked here; the caller checks its contents (key objects, profile
    fields).
 

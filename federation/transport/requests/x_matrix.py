@@ -1,7 +1,7 @@
-"""The `Authorization: X-Matrix` header: built for what we send, parsed and verified for what comes.
+"""The `Authorization: X-Matrix` header: built for our requests, parsed and verified in others.
 
 Rules:
-1. What is signed is the method, the request target's bytes as on the wire, both server names and
+1. The signature covers the method, the request target's bytes as on the wire, both server names and
    the body. Nothing is decoded and encoded again on the way.
 2. `destination` is always sent. Received without it is accepted (older servers); received with
    another name than ours is refused by the caller.

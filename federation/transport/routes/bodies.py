@@ -4,9 +4,9 @@ Rules:
 1. A body is read up to a limit and within a time. One that breaks off, or whose framing or
    compression is broken, is the sender's fault: 400.
 2. A body is nested at most `NESTING_MAX` levels, those of exchanges too, though events may be
-   nested as deeply as they like: a membership event has few levels, nobody has it yet, and each
-   step with a deep one would take the slow parser. Of transactions the single PDUs are cut out.
-3. What costs more than a moment is done in a thread, one body at a time, in steps of one piece.
+   nested as deeply as they like: a membership event has few levels, no other server has it yet, and
+   each step with a deep one would need the slow parser. Transactions are cut into single PDUs.
+3. Costly work is done in a thread, one body at a time, in steps of one piece.
    Of one address few wait for that thread. A body with more parts than any request has is refused
    by their number alone, before it is cut.
 

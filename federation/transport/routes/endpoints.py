@@ -3,7 +3,7 @@
 Rules:
 1. Every endpoint authenticates, but those that publish (keys, version). It does so before the
    body is read.
-2. A refusal becomes its status and `errcode`; what isn't a refusal is a bug and goes up.
+2. A refusal becomes its status and `errcode`; any other exception is a bug and is raised.
 3. A handler gets a PeerRequest and returns JSON; parts that are JSON already are
    `orjson.Fragment`s and are never parsed or dumped again.
 

@@ -5,7 +5,7 @@ Rules:
    of event, by that user, in that room, with the ID of the path and a valid signature.
 2. We commit first, then answer (the writer's `accept_membership`).
 3. We add our signature where it is needed: to a restricted join that one of our users authorises,
-   and to an invite of a user of ours. Before, the writer says whether the join may be vouched for.
+   and to an invite of a local user. The writer first decides whether the join may be authorised.
 4. A server that joins, leaves or knocks through us can't know the room's policy server, so we ask
    it.
 

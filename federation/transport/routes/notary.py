@@ -4,8 +4,8 @@ Rules:
 1. A document is the server's own. It is fetched again once half of its validity is over, when it
    ends before it is needed, and when it lacks a key that is asked for.
 2. A key that its server has dropped is found in an older document, which is given as well.
-3. What one request and one address can make us fetch is bounded. What can't be fetched is answered
-   from what is kept, or left out.
+3. The fetches that one request and one address can cause are bounded. Documents that can't be
+   fetched are taken from the stored ones, or left out.
 
 Spec: server-server API, "Querying keys through another server".
 """

@@ -3,11 +3,12 @@ name.
 
 Rules:
 1. A request takes a token of its address, which is given back once its origin is proven: honest
-   servers use none up, however many share an address. What isn't proven costs its address.
+   servers use none up, however many share an address. Unproven requests use up
+   those of the address.
 2. A proven request takes a token of its origin. Nobody else can use these up: a name that is merely
    claimed is looked up, and takes none.
-3. Both are looked at before a key is, and before anything of the body is read; what is too much is
-   429 with the time after which it is worth coming again.
+3. Both are checked before any key is looked up, and before any of the body is read; the refusal is
+   429, with the time until the next attempt.
 
 Spec: server-server API, "Request authentication"; client-server API, "Rate limiting".
 """

@@ -45,7 +45,7 @@ def parse_event(text: object) -> EventId:
         if isinstance(text, str):
             return parse_event_id(text)
     except InvalidIdentifier:
-        pass  # refused below, like what isn't a string
+        pass  # refused below, like a value that isn't a string
     raise Refused(400, "M_INVALID_PARAM", "not an event ID")
 
 
@@ -55,7 +55,7 @@ def parse_user(text: object) -> UserId:
         if isinstance(text, str):
             return parse_user_id(text)
     except InvalidIdentifier:
-        pass  # refused below, like what isn't a string
+        pass  # refused below, like a value that isn't a string
     raise Refused(400, "M_INVALID_PARAM", "not a user ID")
 
 

@@ -3,7 +3,7 @@
 Rules:
 1. A server reads what its membership at an event allows (`ServerRoomAccess.enter_at`); history is
    cut to what history visibility shows it.
-2. What is asked for is bounded: more event IDs are refused, a larger `limit` is lowered.
+2. Requests are bounded: more event IDs are refused, a larger `limit` is lowered.
 
 Spec: server-server API, "Retrieving events", "Backfilling and retrieving missing events",
 "Retrieving event authorisation information".

@@ -3,10 +3,10 @@ each server and in all.
 
 Rules:
 1. Bytes count from when they are taken until the exchange ends, or is given up.
-2. What goes beyond one server's share is given up.
-3. What goes beyond the total is found room for: of the server that has most under way, the largest
-   exchange is given up at once, whether it moves or not. So those that send a lot, or slowly, hold
-   up nobody who has less under way; what is given up can be asked for again.
+2. An exchange that exceeds its server's share is cancelled.
+3. When the total is exceeded, the largest exchange of the server with most bytes under way is
+   cancelled at once, whether it makes progress or not. So servers that send a lot, or slowly, don't
+   hold up those with less under way; a cancelled request can be repeated.
 """
 
 from __future__ import annotations

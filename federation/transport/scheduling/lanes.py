@@ -1,9 +1,9 @@
 """The order in which waiting events are tried: by due time, separately for each origin.
 
 Rules:
-1. What one server sent of one room is a lane. Lanes don't wait for each other, so one that sends
-   what nobody can decide holds up its own events alone.
-2. Of a lane the event that has been due for longest is next; one that was put off is due later.
+1. The events that one server sent of one room form a lane. Lanes don't wait for each other, so a
+   server that sends undecidable events holds up its own alone.
+2. The event of a lane that has been due for longest is next; a deferred one is due later.
 
 Times are arguments, in seconds.
 """
@@ -19,7 +19,7 @@ from federation.transport.wakeup import Wakeup
 
 
 class Lane:
-    """The events of one origin in one room; `wakeup` is for whoever works on them."""
+    """The events of one origin in one room; `wakeup` wakes the task that works on them."""
 
     def __init__(self, clock: Clock) -> None:
         self.wakeup = Wakeup(clock)

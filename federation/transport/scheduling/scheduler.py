@@ -3,12 +3,12 @@
 Rules:
 1. Each cause (an address, a server, a user of ours) has a share of the requests that are under way,
    and so have all causes of one kind together: what isn't authenticated can't crowd out the rest.
-2. Each server that is asked has a share, so one that doesn't answer holds up those alone who ask
-   it; and no cause has all of that share.
+2. Each server that is asked has a share, so a silent server holds up only requests to itself; and
+   no cause can take all of that share.
 3. Some places are kept for servers that share a room with us and aren't failing. There, too, a
    cause has a share.
-4. Whoever gets no place waits in a short queue of its cause, for a short time; then it gets none
-   (`NoTurn`). A place that becomes free goes to the causes by turns.
+4. A request without a place waits in a short queue of its cause, for a short time, and then fails
+   (`NoTurn`). A place that becomes free goes to the causes in turn.
 5. A turn covers one request from the first look-up of a name to the last byte of the answer, and
    no turn is taken within another.
 """
