@@ -1,4 +1,4 @@
-"""What membership requests ask of a room's state, in the room's turn (`Writer.send`, `check`).
+"""What membership requests ask of a room's state, under its lock (`Writer.send`, `check`).
 
 Rules:
 1. Each check looks at the state that the event would be made on, staged events included. So equal

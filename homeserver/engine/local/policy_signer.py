@@ -1,8 +1,8 @@
 """Has events of our users signed by the policy server of their room, before they are placed.
 
 Rules:
-1. Nobody waits for the network in a room's turn. An event is built on the committed view, shown to
-   the policy server, and then placed with the parents that it names, if the room of that moment
+1. Nobody waits for the network under a room's lock. An event is built on the committed view, shown
+   to the policy server, and then placed with the parents that it names, if the room of that moment
    still allows it. Others may have been placed meanwhile: then the room forks, as if another
    server had sent it.
 2. One user's sends in a room go one after the other, from building to commit, so their order is
@@ -88,10 +88,10 @@ class EventSigner:
         if event_types.POLICY_KEY not in view.state:
             return None
         load = self._rooms.memory.cached_event
-        return await self._stager.loading(lambda: policy_server(room, view, load))
+        return await self._rooms.loading(lambda: policy_server(room, view, load))
 
     async def require_no_signature(self, room: Room, draft: EventDraft) -> None:
-        """Under the room's turn, before a draft is staged as it is. Raises PolicyServerChanged
+        """Under the room's lock, before a draft is staged as it is. Raises PolicyServerChanged
         where it has to be signed first."""
         if event_types.POLICY_KEY not in room.staged.state:
             return
@@ -108,7 +108,7 @@ class EventSigner:
         except PolicyServerChanged:
             raise forbidden("A new room can't have its own server as its policy server") from None
 
-    # Before the room's turn
+    # Before the room's lock
 
     @asynccontextmanager
     async def turn(self, room_id: RoomId, sender: UserId) -> AsyncIterator[None]:
@@ -163,7 +163,7 @@ class EventSigner:
             raise _told(outcome)
         return outcome
 
-    # Under the room's turn
+    # Under the room's lock
 
     async def place(
         self, room: Room, made: BuiltEvent, transaction: tuple[TransactionKey, bytes] | None
@@ -175,7 +175,7 @@ class EventSigner:
             raise PolicyServerChanged
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         policy = await self.policy_of(room, room.staged)
-        verdict = await self._stager.loading(lambda: settle(made.event, current, policy=policy))
+        verdict = await self._rooms.loading(lambda: settle(made.event, current, policy=policy))
         if not isinstance(verdict, Accepted):
             failure = verdict.failure
             if isinstance(failure, NotRecommended):

@@ -1,4 +1,4 @@
-"""Makes events of our own users, and places events of all: what is staged, under a room's turn.
+"""Makes events of our own users, and places events of all: what is staged, under a room's lock.
 
 Rules:
 1. The auth check, the signature and the place follow from memory; what is missing is loaded and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 
@@ -37,13 +37,11 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.rooms.redactions import Redactions, note_waiting
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Branch, branches_of
-from homeserver.engine.rooms.rooms import Head, NotLoaded, Room, Rooms, RoomView, StateSnapshot
+from homeserver.engine.rooms.rooms import Head, Room, Rooms, RoomView, StateSnapshot
 from homeserver.engine.rooms.snapshots import Chain, StateMap
 from homeserver.errors import bad_json, forbidden, too_large
 from homeserver.storage.database import Connection
 from homeserver.storage.rooms.snapshots import SnapshotRow
-
-T = TypeVar("T")
 
 RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
 
@@ -102,7 +100,7 @@ class Stager:
         draft: EventDraft,
         transaction: tuple[TransactionKey, bytes] | None,
     ) -> StagedEvent:
-        """Builds, checks and places one event; the caller holds the room's turn. Raises
+        """Builds, checks and places one event; the caller holds the room's lock. Raises
         MatrixError."""
         made = await self._made(room, room.staged, draft)
         return await self.place_made(room, made, transaction)
@@ -119,7 +117,7 @@ class Stager:
     async def place_made(
         self, room: Room, made: BuiltEvent, transaction: tuple[TransactionKey, bytes] | None
     ) -> StagedEvent:
-        """Places an event of ours; the caller holds the room's turn."""
+        """Places an event of ours; the caller holds the room's lock."""
         return await self._place_made(room, made, Origin(to_federate=True, transaction=transaction))
 
     async def _place_made(self, room: Room, made: BuiltEvent, origin: Origin) -> StagedEvent:
@@ -143,7 +141,7 @@ class Stager:
         corrections = room.corrections
         named = view.heads[-heads_max:]
         before, snapshots, parents = await self._before(room, view, named)
-        event = await self.loading(lambda: self._build(room, draft, before, named))
+        event = await self._rooms.loading(lambda: self._build(room, draft, before, named))
         return BuiltEvent(event, before, snapshots, parents, corrections)
 
     async def _before(
@@ -158,15 +156,6 @@ class Stager:
         states = [state for _, state in parents]
         before, snapshots = await self._resolver.resolve(room, states, self._take_nid, near=current)
         return before, snapshots, parents
-
-    async def loading(self, step: Callable[[], T]) -> T:
-        """Makes a step, loading the state events that it misses."""
-        for _ in range(limits.STAGING_LOADS):
-            try:
-                return step()
-            except NotLoaded as missing:
-                await self._rooms.events([missing.event_id])
-        raise AssertionError("an auth check needs a bounded number of events")
 
     def _build(
         self, room: Room, draft: EventDraft, before: StateSnapshot, heads: Sequence[Head]
@@ -255,7 +244,7 @@ class Stager:
         parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
     ) -> StagedEvent:
-        """Puts an allowed event at the room's newest place, under its turn. One that an accepted
+        """Puts an allowed event at the room's newest place, under its lock. One that an accepted
         event names as its parent is no head, and changes no state. `parents`: the branches that
         `before` was resolved from. `after`: the state after it, if its snapshot is made."""
         if nid is None:

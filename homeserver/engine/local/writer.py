@@ -1,15 +1,15 @@
 """The one door into a room's history, for events of our own users.
 
 Rules:
-1. A room's events are staged in order, under its turn; nobody waits for the disk there. The next
+1. A room's events are staged in order, under its lock; nobody waits for the disk there. The next
    event builds on the staged head.
 2. The auth check, the signature and the place follow from memory; what is missing is loaded and
    the step is made again.
 3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
    something that failed is staged once more.
 4. Whether a draft is needless, or may not be sent for a reason outside the auth rules, is decided
-   in the turn too, by what is staged: equal requests at once end as they do one after the other.
-5. In a room that uses a policy server an event is signed by that before it gets the turn.
+   under the lock too, by what is staged: equal requests at once end as they do one after the other.
+5. In a room that uses a policy server an event is signed by that before it is staged.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ T = TypeVar("T")
 RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
 
 Check: TypeAlias = Callable[[StateMap], StateRef | None]
-"""Looks at the state that a draft would be made on, in the room's turn. Returns the state event
+"""Looks at the state that a draft would be made on, under the room's lock. Returns the state event
 that makes the draft needless; raises MatrixError where the draft must not be sent."""
 
 
@@ -152,7 +152,7 @@ class Writer:
         room, first = self.stager.new_room(version, drafts[0], room_id)
         self._rooms.add(room)
         try:
-            async with room.turn:
+            async with room.lock:
                 staged = [first]
                 for draft in drafts[1:]:
                     await self.event_signer.check_new_room(room, draft)
@@ -215,7 +215,7 @@ class Writer:
     ) -> list[Sent]:
         room.holders += 1
         try:
-            async with room.turn:
+            async with room.lock:
                 if self._rooms.hot(room.room_id) is not room:
                     raise Superseded  # evicted while it was waited for
                 generation, rests_on_staged = room.generation, room.staged is not room.view
@@ -317,9 +317,9 @@ class Writer:
         brought: ImportedMembers | None = None,
         correction: Correction | None = None,
     ) -> asyncio.Future[Committed]:
-        """Queues what was staged under the room's turn; the future is done after the commit.
+        """Queues what was staged under the room's lock; the future is done after the commit.
         Raises Superseded where what it may rest on came to nothing meanwhile."""
-        room.turn.keep()
+        room.lock.keep()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         room_unit = RoomUnit(
             room,

@@ -153,7 +153,7 @@ class Committer:
         return await done
 
     def enqueue(self, room_unit: RoomUnit) -> None:
-        """Queues staged events; for the writer, which holds the room's turn."""
+        """Queues staged events; for the writer, which holds the room's lock."""
         room_unit.room.unsettled += 1
         self._queue.append(room_unit)
         self._filled.set()

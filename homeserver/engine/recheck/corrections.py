@@ -38,7 +38,7 @@ Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
 
 
 class Corrections:
-    """Works out changes of rooms; the caller holds the room's turn, and nothing is staged."""
+    """Works out changes of rooms; the caller holds the room's lock, and nothing is staged."""
 
     def __init__(
         self,

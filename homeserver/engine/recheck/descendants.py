@@ -1,8 +1,8 @@
 """Who names an event as its parent, or cites it, among the events of a room that have a place.
 
 There is no table of edges: they are needed only when an event's verdict or state turns out wrong,
-and are then read from the room's events, page by page, outside of the room's turn. What is staged
-meanwhile is noted by the room (`Room.watched`) and added under the turn.
+and are then read from the room's events, page by page, outside of the room's lock. What is staged
+meanwhile is noted by the room (`Room.watched`) and added under the lock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Descendants:
         self._is_read = True
 
     def catch_up(self) -> None:
-        """Adds what was staged since; under the room's turn."""
+        """Adds what was staged since; under the room's lock."""
         for event in self._room.watched or ():
             self._add(event)
 

@@ -28,7 +28,6 @@ from federation.graph.admission import (
 from federation.graph.auth.auth_failures import AuthRule
 from federation.graph.auth.auth_rules import AuthState
 from federation.ports import StoredEvent
-from homeserver.engine.local.stager import Stager
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateMap
@@ -37,9 +36,8 @@ from homeserver.engine.rooms.snapshots import StateMap
 class VerdictChecker:
     """Decides events by states at hand."""
 
-    def __init__(self, rooms: Rooms, stager: Stager) -> None:
+    def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._stager = stager
 
     async def judge(
         self,
@@ -60,7 +58,7 @@ class VerdictChecker:
             found = at_hand.get(ref.event_id) or room.staged_events.get(ref.event_id)
             return found.event if found else self._rooms.memory.cached_event(ref.event_id)
 
-        return await self._stager.loading(
+        return await self._rooms.loading(
             lambda: _decided(event, cited, AuthState(event.version, lookup))
         )
 

@@ -7,7 +7,7 @@ Rules:
 2. What comes out as it was loses its mark, and those that name it are looked at next. What comes
    out otherwise gets its right states and verdict, and all that descend from it are marked and due.
    Soft failure is a fact of the moment of receipt, and stays.
-3. The work is bounded: so many events at a time, under the room's turn, in one commit. Each leaves
+3. The work is bounded: so many events at a time, under the room's lock, in one commit. Each leaves
    the room whole, with what is still due in the tables; a crash loses nothing of it.
 
 Spec: server-server API, "Checks performed on receipt of a PDU"; design, "Remote events".
@@ -137,7 +137,7 @@ class Rechecks:
     async def _advance(self, work: _Work) -> bool:
         """One step; False when nothing is due."""
         try:
-            async with work.room.turn:
+            async with work.room.lock:
                 return await self._step(work)
         except _EdgesMissing as missing:
             await work.descendants.read(missing.cited)

@@ -2,7 +2,7 @@
 
 Rules:
 1. All that needs the network was done before. Here the last check is made against the heads of
-   the moment (`settle`), under the room's turn; then the event is staged like one of ours.
+   the moment (`settle`), under the room's lock; then the event is staged like one of ours.
 2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
 3. One that the room's policy server wasn't asked about, and would have to be, isn't kept at all.
 """
@@ -83,7 +83,7 @@ class Acceptance:
             await self._committer.numbers.ready(4)
             room.holders += 1
             try:
-                async with room.turn:
+                async with room.lock:
                     if self._rooms.hot(room.room_id) is not room:
                         continue  # evicted while it was waited for
                     stored = await self._stored_verdict(room, event.event_id)
@@ -112,7 +112,7 @@ class Acceptance:
 
     async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
         """What became of an event that is here already. One that is staged counts only once it is
-        committed: its first hand-in is waited for by the turn that comes after."""
+        committed: whoever takes the lock next waits for its first hand-in."""
         known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
             event_id
         )
@@ -186,10 +186,10 @@ class Acceptance:
         return verdict if is_same or judged is None else judged
 
     async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
-        """Checks 6 and 7, under the room's turn."""
+        """Checks 6 and 7, under the room's lock."""
         policy = await self._writer.event_signer.policy_of(room, room.staged)
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
-        return await self._writer.stager.loading(lambda: settle(event, current, policy=policy))
+        return await self._rooms.loading(lambda: settle(event, current, policy=policy))
 
     async def _check_asked(
         self, room: Room, verdict: Accepted | SoftFailed, asked: PolicyServer | None

@@ -128,7 +128,7 @@ class Chunks:
         """Gives the chunk's events places; `gaps` are those of the events that name some of them as
         missing. Tells what is redacted by it or of it.
         *Precondition:* the caller holds the room's
-        turn, and all that was staged is committed. Raises Superseded."""
+        lock, and all that was staged is committed. Raises Superseded."""
         ids = {event.event_id for event in chunk.events}
         ids |= {parent for event in chunk.events for parent in event.prev_events}
         rows = await self._store.events.by_id(ids)

@@ -133,7 +133,7 @@ class Imports:
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
         """Keeps events without a place; returns the room's number. Those that are here stay.
 
-        Under the room's turn: an event that is staged meanwhile must not be stored under a second
+        Under the room's lock: an event that is staged meanwhile must not be stored under a second
         number, since its snapshots name the first."""
         if not events:
             return 0
@@ -144,7 +144,7 @@ class Imports:
             return await self._write_outliers(ordered, rejected, None)
         room.holders += 1
         try:
-            async with room.turn:
+            async with room.lock:
                 new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
                     await self._write_outliers(new, rejected, room)
@@ -230,7 +230,7 @@ class Imports:
             self._set_state(room, given)
             self._rooms.add(room)
         try:
-            async with room.turn:
+            async with room.lock:
                 snapshot = snapshot_row(room, given.before.chain)
                 staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
                 done = self._writer.enqueue(
@@ -266,7 +266,7 @@ class Imports:
         snapshots: tuple[SnapshotRow, ...],
     ) -> StagedEvent:
         auth = room.auth_state(before.state, self._rooms.memory.cached_event)
-        verdict = await self._writer.stager.loading(lambda: settle(event, auth))
+        verdict = await self._rooms.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
             raise Refused(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
         origin = Origin(to_federate=False, unproven=True)
@@ -305,7 +305,7 @@ class Imports:
     async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> bool:
         room.holders += 1
         try:
-            async with room.turn:
+            async with room.lock:
                 if room.unsettled:
                     await self._committer.submit(Unit())  # follows what is staged
                 rows = await self._store.events.gaps_of(room.nid, ids)

@@ -2,7 +2,7 @@
 
 Rules:
 1. All that needs the network was done before. Here the last check is made against the heads of
-   the moment (`settle`), under the room's turn; then the event is staged like one of ours.
+   the moment (`settle`), under the room's lock; then the event is staged like one of ours.
 2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
 3. A join over federation brings its state in bulk, as outliers; then one unit makes it current.
 4. As the resident server we commit first, then answer (design, "What keeps it right", 9).
@@ -72,7 +72,7 @@ class RemoteEventWriter:
         self._authorisers = Authorisers(rooms, server_name)
         self.outside = OutsideMemberships(store, rooms, committer, server_name)
         self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
-        judge, due_rooms = VerdictChecker(rooms, writer.stager), DueRooms()
+        judge, due_rooms = VerdictChecker(rooms), DueRooms()
         self._imports = Imports(
             store,
             rooms,
@@ -228,7 +228,7 @@ class RemoteEventWriter:
 
     async def _references(self, room: Room, event_ids: Sequence[EventId]) -> list[object]:
         stager = self._writer.stager
-        return await stager.loading(
+        return await self._rooms.loading(
             lambda: references(room.version, event_ids, lambda one: stager.cited(room, one))
         )
 
@@ -252,7 +252,7 @@ class RemoteEventWriter:
         )
         state = self.view_auth(room, room.view.state)
         signers = {self._server_name, server_of(draft.sender)}  # of what the template becomes
-        failure = await self._writer.stager.loading(
+        failure = await self._rooms.loading(
             lambda: check_auth(event, state, verified_servers=signers)
         )
         if failure is not None:
@@ -278,7 +278,7 @@ class RemoteEventWriter:
         await self._committer.numbers.ready(4)
         before, _ = await self._resolver.resolve(room, branches, self._committer.numbers.take)
         state = self.view_auth(room, before.state)
-        failure = await self._writer.stager.loading(lambda: check_auth(event, state))
+        failure = await self._rooms.loading(lambda: check_auth(event, state))
         if failure is not None:
             raise Refused(403, "M_FORBIDDEN", failure.detail)
         verdict = await self._acceptance.accept(

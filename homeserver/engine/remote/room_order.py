@@ -74,7 +74,7 @@ def _moved(one: Displaced, known: Set[EventId]) -> Moved:
 
 
 class RoomOrder:
-    """Finds the places; the caller holds the room's turn."""
+    """Finds the places; the caller holds the room's lock."""
 
     def __init__(self, store: EngineStore) -> None:
         self._store = store

@@ -49,7 +49,7 @@ def target_of(event: Event) -> EventId | None:
 
 
 class Redactions:
-    """Judges redactions; the caller holds the room's turn."""
+    """Judges redactions; the caller holds the room's lock."""
 
     def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store

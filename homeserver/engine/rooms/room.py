@@ -5,8 +5,8 @@ Rules:
    on it leaves the process before its commit. After a failed batch `staged` is `view` again and
    the generation is one higher.
 2. Views are values: a new one for each event, sharing what did not change.
-3. What is staged in a turn is queued before it ends, or taken back. It isn't queued where a batch
-   that it may rest on failed meanwhile.
+3. What is staged under the lock is queued before it is released, or taken back. It isn't queued
+   where a batch that it may rest on failed meanwhile.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class RoomView(msgspec.Struct, frozen=True):
     position: int = 0
 
 
-class Turn:
-    """Who may stage events now: one after the other, with a bounded wait.
+class RoomLock:
+    """The lock under which events of a room are staged; the wait for it is bounded.
 
     Staging waits for nothing but loads of what isn't in memory; when the database stalls, those
     who are behind must not wait for one such load each.
@@ -103,7 +103,7 @@ class Turn:
         self.begin()
 
     def locked(self) -> bool:
-        """Has somebody the turn?"""
+        """Whether somebody holds it."""
         return self._lock.locked()
 
     async def __aenter__(self) -> None:
@@ -151,7 +151,7 @@ class Turn:
         """Drops what was staged and not kept."""
         room = self._room
         if self.is_lost:
-            _drop_staged(room)  # all of it was staged in this turn, after the failure or before
+            _drop_staged(room)  # all of it was staged under this lock, after the failure or before
         elif self.staged or room.staged is not self.view:
             for event_id in self.staged:
                 room.unstage(event_id)
@@ -191,7 +191,7 @@ class Room:
         self._ring_bytes = 0
         self._auth: AuthState | None = None
         self._auth_of: StateMap | None = None
-        self.turn = Turn(self)
+        self.lock = RoomLock(self)
 
     @property
     def joined_servers(self) -> Mapping[ServerName, int]:
@@ -214,7 +214,7 @@ class Room:
     @property
     def is_in_use(self) -> bool:
         """Must it stay in memory: has it staged work, or does somebody hold it?"""
-        return bool(self.holders or self.unsettled or self.turn.locked())
+        return bool(self.holders or self.unsettled or self.lock.locked())
 
     def remember(self, placed: Placed) -> None:
         """Adds a committed timeline event to the ring."""
@@ -245,10 +245,10 @@ class Room:
 
     def publish(self, view: RoomView, position: int) -> None:
         """Makes a staged view the committed one; for the committer."""
-        is_newest, is_ground = self.staged is view, self.turn.view is view
+        is_newest, is_ground = self.staged is view, self.lock.view is view
         self.view = msgspec.structs.replace(view, position=position)
         if is_ground:
-            self.turn.view = self.view
+            self.lock.view = self.view
         if is_newest:
             self.staged = self.view
 
@@ -265,7 +265,7 @@ class Room:
     def stage(self, known: StoredEvent, nid: int) -> None:
         """Keeps an event that waits for its commit, under its row number."""
         event = known.event
-        self.turn.staged.add(event.event_id)
+        self.lock.staged.add(event.event_id)
         self.staged_events[event.event_id] = known
         if event.is_state:
             self.staged_refs[event.event_id] = StateRef(event.event_id, nid, membership_of(event))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from typing import TypeVar
 
 import msgspec
 
@@ -34,6 +35,8 @@ from homeserver.engine.rooms.snapshots import (
 from homeserver.engine.store import EngineStore
 
 __all__ = ["Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef", "StateSnapshot"]
+
+T = TypeVar("T")
 
 SnapshotRead = Callable[[int, str], Awaitable[int | None]]
 
@@ -215,6 +218,15 @@ class Rooms:
     async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
         """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
         return await self.memory.client_events(event_ids)
+
+    async def loading(self, step: Callable[[], T]) -> T:
+        """Makes a step, loading the state events that it misses."""
+        for _ in range(limits.STAGING_LOADS):
+            try:
+                return step()
+            except NotLoaded as missing:
+                await self.events([missing.event_id])
+        raise AssertionError("an auth check needs a bounded number of events")
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """All events reached by auth_events from these, which must be stored."""

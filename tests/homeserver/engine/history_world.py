@@ -354,7 +354,7 @@ def powers(users: dict[str, int]) -> EventDraft:
 
 
 class TurnsHeld:
-    """Counts how many verdicts are made under one turn."""
+    """Counts how many verdicts are made under one lock."""
 
     def __init__(self, server: Here) -> None:
         self._server = server

@@ -242,7 +242,7 @@ async def test_what_the_room_refuses_is_not_shown_to_the_policy_server() -> None
 
 
 async def test_the_room_goes_on_while_the_policy_server_thinks() -> None:
-    """Seen to hang when the signature was asked for in the room's turn."""
+    """Seen to hang when the signature was asked for under the room's lock."""
     async with guarded() as room, asyncio.timeout(40):
         gate = room.signer.gate("slow")
         async with asyncio.TaskGroup() as group:

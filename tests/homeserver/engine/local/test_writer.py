@@ -1,4 +1,4 @@
-"""A room's turn: what is staged in it holds together, or is taken back whole."""
+"""A room's lock: what is staged under it holds together, or is taken back whole."""
 
 from __future__ import annotations
 

@@ -84,15 +84,15 @@ async def test_a_room_that_was_used_stays_and_the_longest_unused_goes(rooms: Roo
     assert rooms.hot(name(1)) is None
 
 
-@pytest.mark.parametrize("how", ["holders", "unsettled", "turn"])
+@pytest.mark.parametrize("how", ["holders", "unsettled", "lock"])
 async def test_a_room_in_use_is_passed_over(rooms: Rooms, how: str) -> None:
     await fill(rooms)
     room = rooms.hot(name(0))
     assert room is not None
     for number in range(1, 10_000):
         rooms.hot(name(number))
-    if how == "turn":
-        async with room.turn:
+    if how == "lock":
+        async with room.lock:
             rooms.add(made(name(10_000)))
     else:
         setattr(room, how, 1)
