@@ -13,8 +13,8 @@ event that fails:
 Rules:
 1. `admit` yields a need and is sent the answer; it does no I/O and never guesses. An event that
    can't be decided yet ends in `Waiting`, not in a refusal.
-2. `parse_pdu` makes checks 1 and 3, `admit` checks 2, 4 and 5. `settle` makes checks 6 and 7 in
-   the room's writer, where the current state is known.
+2. `parse_signed_pdu` makes checks 1 and 3, `admit` checks 2, 4 and 5. `settle` makes checks 6
+   and 7 in the room's writer, where the current state is known.
 3. One function per check; each returns a verdict, or None to go on.
 4. `check_auth_chain` makes checks 2 and 4 for a whole chain at once (the answer to a join).
 """
@@ -237,10 +237,8 @@ _T = TypeVar("_T")
 _Check = Generator[Need, Answer, _T]
 
 
-def _check_signatures(
-    event: Event, required: SignatureRequirements | None
-) -> _Check[frozenset[ServerName] | Dropped]:
-    requirements = required or signature_requirements(event)
+def _check_signatures(signed: SignedEvent) -> _Check[frozenset[ServerName] | Dropped]:
+    requirements = signed_requirements(signed)
     for server in requirements.originating:
         if not requirements.servers[server]:
             return Dropped(DropReason.UNSIGNED)
@@ -326,41 +324,39 @@ def _check_state_before(
 # --- all of them --------------------------------------------------------------------------------
 
 
-def admit(
-    event: Event,
-    *,
-    verified_servers: frozenset[ServerName] | None = None,
-    required: SignatureRequirements | None = None,
-) -> Generator[Need, Answer, Verdict]:
-    """Makes checks 2, 4 and 5 in order, for an event that `parse_pdu` made.
+def admit(signed: SignedEvent) -> Generator[Need, Answer, Verdict]:
+    """Makes checks 2, 4 and 5 in order, for an event that `parse_signed_pdu` made.
 
-    `verified_servers`: the result of an earlier `verify_signatures` (in a batch); no keys are
-    asked for then. `required`: the signatures to verify, where they were read before. Returns
-    Accepted, Rejected, Dropped or Waiting, never SoftFailed.
+    Returns Accepted, Rejected, Dropped or Waiting, never SoftFailed.
     """
-    # 2: signatures
-    verified: frozenset[ServerName] | Dropped
-    if verified_servers is None:
-        verified = yield from _check_signatures(event, required)
-        if isinstance(verified, Dropped):
-            return verified
-    else:
-        verified = verified_servers
+    verified = yield from _check_signatures(signed)
+    if isinstance(verified, Dropped):
+        return verified
+    return (yield from admit_verified(signed.event, verified))
+
+
+def admit_verified(
+    event: Event, verified_servers: frozenset[ServerName]
+) -> Generator[Need, Answer, Verdict]:
+    """Makes checks 4 and 5 in order, for an event whose signatures were verified before.
+
+    `verified_servers`: the result of `verify_signatures`. Returns what `admit` does, never Dropped.
+    """
     # Any state refuses a join without the signature of the server that authorises it (room
     # version 8, "Authorisation rules" 4.2.1). This reason comes first, since a later recheck has
     # no signatures, and must be able to tell that it stays.
     authorising = authorising_server(event)
-    if authorising is not None and authorising not in verified:
+    if authorising is not None and authorising not in verified_servers:
         rule = AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
         return Rejected(AuthFailure(rule, f"not signed by {authorising}"))
     # 4: the event's auth events
-    verdict = yield from _check_auth_events(event, verified)
+    verdict = yield from _check_auth_events(event, verified_servers)
     if verdict is not None:
         return verdict
     # 5: the state before the event; there is none before a create event, and none is needed
     if event.type == event_types.CREATE:
         return Accepted()
-    verdict = yield from _check_state_before(event, verified)
+    verdict = yield from _check_state_before(event, verified_servers)
     return Accepted() if verdict is None else verdict
 
 

@@ -11,6 +11,7 @@ import random
 
 from federation.events.event import Event
 from federation.events.ids import ServerName
+from federation.events.signatures import signed_parts
 from federation.graph.admission import Dropped
 from federation.ports import StoredServerKey
 from federation.transport.inbound.gap_filler import NotAtHand
@@ -68,7 +69,7 @@ async def _fresh(world: World, rng: random.Random) -> SimulatedServer:
 async def _hand_in(server: SimulatedServer, event: Event, rng: random.Random, world: World) -> bool:
     """Has it a verdict now?"""
     try:
-        verdict = await server.filler.accept_at_hand(event)
+        verdict = await server.filler.accept_at_hand(signed_parts(event))
     except NotAtHand:
         if rng.random() < 0.1:
             await server.fetcher.keep_outliers([event])

@@ -13,7 +13,7 @@ from dataclasses import replace
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, parse_pdu
 from federation.events.ids import EventId
-from federation.events.signatures import signature_payload
+from federation.events.signatures import signature_payload, signed_parts
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.ports import Refused
@@ -118,7 +118,7 @@ class Attacker:
 
         async def accept() -> bool:
             try:
-                verdict = await server.filler.accept_at_hand(event)
+                verdict = await server.filler.accept_at_hand(signed_parts(event))
             except NotAtHand:
                 return False
             return isinstance(verdict, Accepted)

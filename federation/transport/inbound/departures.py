@@ -58,7 +58,7 @@ class Departures:
         mine = await self._outside.find(room_id, user_id)
         if mine is None:
             raise NotForUs("not in the room")
-        event = await received.parse(mine.version)
+        event = (await received.parse(mine.version)).event
         if event.room_id != room_id or not _may_end(event, mine, origin):
             raise NotForUs("not in the room", mine.version)
         if isinstance(await self._signatures.check(event), DropReason):

@@ -25,7 +25,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federation.events.event import Event
+from federation.events.event import Event, SignedEvent
 from federation.events.ids import EventId, ServerName, StateKey, server_of
 from federation.graph.admission import (
     Accepted,
@@ -40,6 +40,7 @@ from federation.graph.admission import (
     Verdict,
     Waiting,
     admit,
+    admit_verified,
 )
 from federation.graph.auth.auth_rules import AuthState
 from federation.graph.resolution.chains import topological_order
@@ -102,18 +103,19 @@ class GapFiller:
 
     # --- without the network ----------------------------------------------------------------------
 
-    async def judge_at_hand(self, event: Event) -> Verdict:
+    async def judge_at_hand(self, signed: SignedEvent) -> Verdict:
         """Returns the verdict by stored events. Raises NotAtHand where they don't suffice."""
-        required = await self._signatures.read(event)
-        verdict = await self._drive(event, admit(event, required=required), None)
+        verdict = await self._drive(signed.event, admit(signed), None)
         if isinstance(verdict, Waiting):
             raise NotAtHand
         return verdict
 
-    async def accept_at_hand(self, event: Event) -> Accepted | SoftFailed | Rejected | Dropped:
+    async def accept_at_hand(
+        self, signed: SignedEvent
+    ) -> Accepted | SoftFailed | Rejected | Dropped:
         """Decides an event and hands it in, where all that it needs is stored; returns after the
         commit. Raises NotAtHand."""
-        verdict = await self.judge_at_hand(event)
+        event, verdict = signed.event, await self.judge_at_hand(signed)
         if isinstance(verdict, Dropped):
             return verdict
         assert isinstance(verdict, Accepted | SoftFailed | Rejected), "admit's final verdicts"
@@ -189,7 +191,7 @@ class GapFiller:
         """Decides one event after the search for its parents: by the store, else by unverified
         state."""
         if not await self._unknown_parents([event]):
-            verdict = await self._drive(event, admit(event, verified_servers=signers), None)
+            verdict = await self._drive(event, admit_verified(event, signers), None)
             return await self._hand_in(event, verdict, None)
         for server in self._able(servers):
             try:
@@ -199,7 +201,7 @@ class GapFiller:
             if state is None:
                 continue
             before = await self._auth_state(event, state)
-            verdict = await self._drive(event, admit(event, verified_servers=signers), before)
+            verdict = await self._drive(event, admit_verified(event, signers), before)
             self._metrics.count("federation_states_on_anothers_word")
             return await self._hand_in(event, verdict, state)
         return Undecided("neither parents nor the state before it can be had")

@@ -20,7 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from federation.events.canonical_json import JsonObject
-from federation.events.event import Event, InvalidEvent
+from federation.events.event import Event, InvalidEvent, SignedEvent
 from federation.events.hashes import event_id_of
 from federation.events.ids import InvalidIdentifier, RoomId, ServerName, parse_room_id
 from federation.events.room_versions import RoomVersion
@@ -122,7 +122,7 @@ class Inbox:
     async def _receive_pdus(self, origin: ServerName, pdus: Sequence[ReceivedPdu]) -> JsonObject:
         """Results by event ID. Rooms go side by side, events of one room in order."""
         results: JsonObject = {}
-        by_room: dict[RoomId, list[Event]] = {}
+        by_room: dict[RoomId, list[SignedEvent]] = {}
         for pdu in pdus:
             await self._sort_in(origin, pdu, by_room, results)
         keep: list[WaitingEvent] = []
@@ -141,7 +141,7 @@ class Inbox:
         self,
         origin: ServerName,
         received: ReceivedPdu,
-        by_room: dict[RoomId, list[Event]],
+        by_room: dict[RoomId, list[SignedEvent]],
         results: JsonObject,
     ) -> None:
         """Parses one PDU into `by_room`, or notes in `results` why not."""
@@ -157,7 +157,8 @@ class Inbox:
             if version is None or not is_in:
                 results[await self._departures.receive(origin, room_id, received)] = {}
                 return
-            event = await received.parse(version)
+            signed = await received.parse(version)
+            event = signed.event
             if event.room_id != room_id:  # a create event's ID is its room's, whatever it says
                 raise _Refusal("not of this room")
         except (_Refusal, NotForUs, InvalidEvent) as error:
@@ -169,7 +170,7 @@ class Inbox:
                 results[event_id] = {"error": str(error)}
             return
         results.setdefault(event.event_id, {})
-        by_room.setdefault(room_id, []).append(event)
+        by_room.setdefault(room_id, []).append(signed)
 
     async def _room_id_of(self, pdu: JsonObject) -> RoomId:
         """Returns the room of a PDU. Raises _Refusal; Refused while it is joined."""
@@ -190,19 +191,20 @@ class Inbox:
     async def _receive_events(
         self,
         origin: ServerName,
-        events: Sequence[Event],
+        events: Sequence[SignedEvent],
         results: JsonObject,
         keep: list[WaitingEvent],
     ) -> None:
         """Decides the events of one room, or adds them to `keep`."""
-        stored = await self._store.load_events([event.event_id for event in events])
-        for event in events:
+        stored = await self._store.load_events([one.event.event_id for one in events])
+        for signed in events:
+            event = signed.event
             known = stored.get(event.event_id)
             if known is not None and not known.outlier:
                 self._metrics.count("federation_pdus", result="known")
                 continue
             try:
-                verdict = await self._filler.accept_at_hand(event)
+                verdict = await self._filler.accept_at_hand(signed)
             except NotAtHand:
                 self._metrics.count("federation_pdus", result="kept")
                 keep.append(self._as_waiting(origin, event))
@@ -231,4 +233,4 @@ def _event_id(pdu: JsonObject, version: RoomVersion) -> str | None:
     try:
         return event_id_of(pdu, version)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # too malformed to be hashed; parse_pdu says the same
+        return None  # too malformed to be hashed; parse_signed_pdu says the same

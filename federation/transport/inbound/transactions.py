@@ -20,7 +20,7 @@ from federation.events import canonical_json
 from federation.events.bounded_json.json_pieces import Piece, PieceKind, cut_pieces
 from federation.events.bounded_json.nesting import TooDeep, has_more_containers, is_deep
 from federation.events.canonical_json import JsonValue, NotCanonical
-from federation.events.event import Event, parse_pdu
+from federation.events.event import SignedEvent, parse_signed_pdu
 from federation.events.room_versions import RoomVersion
 from federation.limits import (
     DOCUMENT_CONTAINERS_MAX,
@@ -42,11 +42,11 @@ class ReceivedPdu:
     value: JsonValue
     is_deep: bool = False
 
-    async def parse(self, version: RoomVersion) -> Event:
+    async def parse(self, version: RoomVersion) -> SignedEvent:
         """Returns the event; raises InvalidEvent. The value must be an object."""
         if self.is_deep:
-            return await asyncio.to_thread(parse_pdu, self.value, version)
-        return parse_pdu(self.value, version)
+            return await asyncio.to_thread(parse_signed_pdu, self.value, version)
+        return parse_signed_pdu(self.value, version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from federation.graph.admission import (
     NeedKeys,
     NeedStateBefore,
     Rejected,
-    admit,
+    admit_verified,
     needed_auth_events,
 )
 from federation.graph.auth.auth_failures import AuthRule
@@ -77,7 +77,7 @@ def _decided(
     authorising = authorising_server(event)
     if authorising is not None:
         signers |= {authorising}
-    steps = admit(event, verified_servers=signers)
+    steps = admit_verified(event, signers)
     answer: object = None
     while True:
         try:

@@ -11,6 +11,7 @@ from federation.events import canonical_json
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, KeyId, ServerName, UserId
 from federation.events.room_versions import SUPPORTED
+from federation.events.signatures import signed_parts
 from federation.events.signing import SigningKey, VerifyKey
 from federation.graph.admission import (
     Accepted,
@@ -25,6 +26,7 @@ from federation.graph.admission import (
     Verdict,
     Waiting,
     admit,
+    admit_verified,
     check_auth_chain,
     needed_auth_events,
     settle,
@@ -67,8 +69,11 @@ class Playbook:
         self.answers = {NeedKeys: keys, NeedAuthEvents: events, NeedStateBefore: state}
         self.asked: list[object] = []
 
-    def run(self, event: Event, **options: Any) -> Verdict:
-        admission = admit(event, **options)
+    def run(self, event: Event, verified: frozenset[ServerName] | None = None) -> Verdict:
+        if verified is None:
+            admission = admit(signed_parts(event))
+        else:
+            admission = admit_verified(event, verified)
         answer: Any = None
         while True:
             try:
@@ -225,7 +230,7 @@ def test_signatures_verified_before_are_not_asked_for_again() -> None:
     room = Room("11").open_to(BOB)
     event = room.send("m.x", BOB, {}, keep=False)
     book = Playbook(keys={}, events=known(room), state=room.auth_state())
-    assert book.run(event, verified_servers=frozenset({ServerName("b")})) == Accepted()
+    assert book.run(event, frozenset({ServerName("b")})) == Accepted()
     assert book.kinds == [NeedAuthEvents, NeedStateBefore]
 
 

@@ -14,7 +14,7 @@ from federation.causes import Cause, CauseKind, caused_by
 from federation.events import canonical_json
 from federation.events.event import Event, parse_pdu
 from federation.events.ids import RoomId, ServerName, UserId
-from federation.events.signatures import signatures_of
+from federation.events.signatures import signatures_of, signed_parts
 from federation.graph.admission import Accepted, Dropped, DropReason, Rejected, SoftFailed
 from federation.graph.policy_servers import POLICY_KEY_ID, PolicyServer, check_policy
 from federation.ports import PolicyRefusal
@@ -98,7 +98,7 @@ async def test_an_event_that_bears_the_signature_is_taken_in_without_asking() ->
         signed = await room.b.policies.sign(event, room.app.policy)
         assert isinstance(signed, Event)
         room.app.asked.clear()
-        assert await room.a.filler.accept_at_hand(signed) == Accepted()
+        assert await room.a.filler.accept_at_hand(signed_parts(signed)) == Accepted()
         assert not room.app.asked
 
 
@@ -106,7 +106,7 @@ async def test_an_event_without_the_signature_is_shown_first_and_keeps_what_it_g
     async with guarded() as room:
         event = room.says("hello")
         with pytest.raises(NotAtHand):
-            await room.a.filler.accept_at_hand(event)
+            await room.a.filler.accept_at_hand(signed_parts(event))
         assert await room.a.filler.settle(event, room.b.name) == Accepted()
         [pdu] = room.app.asked
         assert canonical_json.encode(pdu) == event.raw
@@ -147,9 +147,9 @@ async def test_the_policy_event_itself_is_shown_to_nobody() -> None:
         # the stand-in for b's room knows of no check 7 when it sends
         room.b.rooms.head_ids[room.room_id] = [change.event_id]
         off = room.b.rooms.send(room.room_id, room.bob, "m.room.policy", {}, state_key="")
-        assert await room.a.filler.accept_at_hand(off) == Accepted()
+        assert await room.a.filler.accept_at_hand(signed_parts(off)) == Accepted()
         free = room.says("spam")
-        assert await room.a.filler.accept_at_hand(free) == Accepted()
+        assert await room.a.filler.accept_at_hand(signed_parts(free)) == Accepted()
         assert not room.app.asked
 
 
