@@ -197,45 +197,39 @@ class Writer:
         terms: _Terms,
     ) -> list[Sent]:
         for _ in range(2):
-            room = await self.room(room_id)
+            await self.room(room_id)
             await self._committer.wait_for_space()
             if self._committer.numbers.left < 2 * len(drafts) + 1:
                 await self._committer.numbers.ready(2 * len(drafts) + 1)
             try:
-                return await self._stage_and_commit(room, drafts, terms)
+                return await self._stage_and_commit(room_id, drafts, terms)
             except Superseded:
                 continue
         raise unavailable("the room could not be written")
 
     async def _stage_and_commit(
         self,
-        room: Room,
+        room_id: RoomId,
         drafts: Sequence[EventDraft | BuiltEvent],
         terms: _Terms,
     ) -> list[Sent]:
-        room.holders += 1
-        try:
-            async with room.lock:
-                if self._rooms.hot(room.room_id) is not room:
-                    raise Superseded  # evicted while it was waited for
-                generation, rests_on_staged = room.generation, room.staged is not room.view
-                try:
-                    staged = await self._stage(room, drafts, terms)
-                except MatrixError as error:
-                    if not rests_on_staged:
-                        raise
-                    done: Awaitable[Committed] = self._refused_after(room, generation, error)
+        async with self._rooms.locked(room_id) as room:
+            generation, rests_on_staged = room.generation, room.staged is not room.view
+            try:
+                staged = await self._stage(room, drafts, terms)
+            except MatrixError as error:
+                if not rests_on_staged:
+                    raise
+                done: Awaitable[Committed] = self._refused_after(room, generation, error)
+            else:
+                new = [one for one in staged if isinstance(one, StagedEvent)]
+                if new or terms.unit is not None:
+                    done = self.enqueue(room, new, unit=terms.unit)
+                elif rests_on_staged:
+                    done = self._holds_after(room, generation)
                 else:
-                    new = [one for one in staged if isinstance(one, StagedEvent)]
-                    if new or terms.unit is not None:
-                        done = self.enqueue(room, new, unit=terms.unit)
-                    elif rests_on_staged:
-                        done = self._holds_after(room, generation)
-                    else:
-                        return [one for one in staged if isinstance(one, Sent)]
-            committed = await done
-        finally:
-            room.holders -= 1
+                    return [one for one in staged if isinstance(one, Sent)]
+        committed = await done
         sent = iter(_sent(new, committed))
         return [one if isinstance(one, Sent) else next(sent) for one in staged]
 

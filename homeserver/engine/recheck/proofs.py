@@ -44,7 +44,7 @@ from homeserver.engine.recheck.judgements import Recheck
 from homeserver.engine.recheck.judging import VerdictChecker, is_unsigned_join
 from homeserver.engine.rooms.redactions import target_of
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import Room, StateSnapshot, Superseded
+from homeserver.engine.rooms.room import Room, RoomGone, StateSnapshot, Superseded
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import difference, extend, first_chain
 from homeserver.engine.rooms.stored import known_event
@@ -125,20 +125,21 @@ class Rechecks:
         room = await self._rooms.get(room_id)
         if room is None:
             return
-        room.holders += 1
         work = _Work(room, Descendants(self._store, room))
-        try:
-            while await self._advance(work):
-                pass
-        finally:
-            room.holders -= 1
-            room.watched = None
+        with self._rooms.held(room):
+            try:
+                while await self._advance(work):
+                    pass
+            finally:
+                room.watched = None
 
     async def _advance(self, work: _Work) -> bool:
         """One step; False when nothing is due."""
         try:
-            async with work.room.lock:
+            async with self._rooms.locked(work.room.room_id):
                 return await self._step(work)
+        except RoomGone:
+            return False
         except _EdgesMissing as missing:
             await work.descendants.read(missing.cited)
         except Superseded:

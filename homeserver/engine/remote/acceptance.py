@@ -81,11 +81,8 @@ class Acceptance:
                 return _verdict_of_first(room, event)
             await self._committer.wait_for_space()
             await self._committer.numbers.ready(4)
-            room.holders += 1
             try:
-                async with room.lock:
-                    if self._rooms.hot(room.room_id) is not room:
-                        continue  # evicted while it was waited for
+                async with self._rooms.locked(event.room_id) as room:
                     stored = await self._stored_verdict(room, event.event_id)
                     if stored is not None:
                         return stored
@@ -99,8 +96,6 @@ class Acceptance:
             except OutcomeUnknown as unknown:
                 unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
                 raise
-            finally:
-                room.holders -= 1
             self._wake(room.room_id, staged)
             return final
         raise Refused(503, "M_UNKNOWN", "the room could not be written")

@@ -39,6 +39,7 @@ from homeserver.engine.rooms.redactions import note_waiting
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import (
     Room,
+    RoomGone,
     RoomView,
     StateSnapshot,
     Superseded,
@@ -139,18 +140,14 @@ class Imports:
             return 0
         few = len(events) <= _ORDERED_HERE_MAX
         ordered = cited_first(events) if few else await asyncio.to_thread(cited_first, events)
-        room = await self._rooms.get(events[0].room_id)
-        if room is None:
-            return await self._write_outliers(ordered, rejected, None)
-        room.holders += 1
         try:
-            async with room.lock:
+            async with self._rooms.locked(events[0].room_id) as room:
                 new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
                     await self._write_outliers(new, rejected, room)
-        finally:
-            room.holders -= 1
-        return room.nid
+                return room.nid
+        except RoomGone:
+            return await self._write_outliers(ordered, rejected, None)
 
     async def _write_outliers(
         self, ordered: Sequence[Event], rejected: Collection[EventId], room: Room | None
@@ -289,44 +286,39 @@ class Imports:
 
     # History
 
-    async def store_backfill(self, room: Room, chunk: Chunk) -> None:
+    async def store_backfill(self, chunk: Chunk) -> None:
         """Gives places to a chunk some of whose events are missing here."""
-        ids = [one.event_id for one in chunk.events]
+        room_id = chunk.events[0].room_id
         for _ in range(3):
             try:
-                is_placed = await self._place_chunk(room, chunk, ids)
+                async with self._rooms.locked(room_id) as room:
+                    is_placed = await self._place_chunk(room, chunk)
             except Superseded:
                 continue
             if is_placed:
-                self._due_rooms.add([room.room_id])
+                self._due_rooms.add([room_id])
             return
         raise Refused(503, "M_UNKNOWN", "the room could not be written")
 
-    async def _place_chunk(self, room: Room, chunk: Chunk, ids: Sequence[EventId]) -> bool:
-        room.holders += 1
-        try:
-            async with room.lock:
-                if room.unsettled:
-                    await self._committer.submit(Unit())  # follows what is staged
-                rows = await self._store.events.gaps_of(room.nid, ids)
-                gaps = {EventId(row["missing"]): (row["n"], row["fill"]) for row in rows}
-                if not gaps:
-                    return False
-                await self._committer.numbers.ready(4 * len(ids) + 2)
-                filled, redacting = await self._chunks.place(room, chunk, gaps)
-                if not filled.rows:
-                    return False
-                await self._store.events.backfill(
-                    room.nid, [row.event_id for row in filled.rows], filled
-                )
-                self._placed(room, chunk, filled)
-                for _, target, redaction in filled.awaited:
-                    note_waiting(room, EventId(target), EventId(redaction))
-                for one in redacting:
-                    self._rooms.apply_redaction(room, one.target, one.redaction)
-                return True
-        finally:
-            room.holders -= 1
+    async def _place_chunk(self, room: Room, chunk: Chunk) -> bool:
+        ids = [one.event_id for one in chunk.events]
+        if room.unsettled:
+            await self._committer.submit(Unit())  # follows what is staged
+        rows = await self._store.events.gaps_of(room.nid, ids)
+        gaps = {EventId(row["missing"]): (row["n"], row["fill"]) for row in rows}
+        if not gaps:
+            return False
+        await self._committer.numbers.ready(4 * len(ids) + 2)
+        filled, redacting = await self._chunks.place(room, chunk, gaps)
+        if not filled.rows:
+            return False
+        await self._store.events.backfill(room.nid, [row.event_id for row in filled.rows], filled)
+        self._placed(room, chunk, filled)
+        for _, target, redaction in filled.awaited:
+            note_waiting(room, EventId(target), EventId(redaction))
+        for one in redacting:
+            self._rooms.apply_redaction(room, one.target, one.redaction)
+        return True
 
     def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
         """After the chunk is stored: what memory says of its events, and of what is missing."""

@@ -171,7 +171,7 @@ class RemoteEventWriter:
         """`RoomWriter.store_backfill`."""
         room = await self._rooms.get(events[0].room_id) if events else None
         if room is not None:
-            await self._imports.store_backfill(room, Chunk(events, states, rejected))
+            await self._imports.store_backfill(Chunk(events, states, rejected))
 
     async def import_join(self, joined: JoinedRoom) -> None:
         """`RoomWriter.import_join`."""

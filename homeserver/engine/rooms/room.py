@@ -50,6 +50,10 @@ class Superseded(Exception):
     """What this was staged on came to nothing, or it can't be placed now: stage it again."""
 
 
+class RoomGone(Superseded):
+    """The room isn't known here: its creation came to nothing, or there was none."""
+
+
 class Head(msgspec.Struct, frozen=True):
     """A forward extremity with the state after it."""
 

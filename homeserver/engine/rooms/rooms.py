@@ -10,7 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -22,7 +32,15 @@ from homeserver import limits
 from homeserver.engine.log.entries import kept_client
 from homeserver.engine.rooms.erasures import Erasures
 from homeserver.engine.rooms.event_cache import EventMemory
-from homeserver.engine.rooms.room import Head, NotLoaded, Room, RoomView, StateSnapshot, ring_entry
+from homeserver.engine.rooms.room import (
+    Head,
+    NotLoaded,
+    Room,
+    RoomGone,
+    RoomView,
+    StateSnapshot,
+    ring_entry,
+)
 from homeserver.engine.rooms.room_loader import RoomLoader
 from homeserver.engine.rooms.snapshots import (
     Chain,
@@ -148,6 +166,29 @@ class Rooms:
             for room_id in room_ids:
                 del self._loading[room_id]
         self._hot.evict(keep=set(room_ids))
+
+    @contextmanager
+    def held(self, room: Room) -> Iterator[Room]:
+        """Keeps a room in memory for as long as the block lasts."""
+        room.holders += 1
+        try:
+            yield room
+        finally:
+            room.holders -= 1
+
+    @asynccontextmanager
+    async def locked(self, room_id: RoomId) -> AsyncIterator[Room]:
+        """The room, held and locked, so that events can be staged; what is queued under the lock
+        keeps it in memory from then on. Raises RoomGone for one that is unknown here, or is by the
+        time the lock is had; MatrixError (503) where the lock isn't had in time."""
+        room = await self.get(room_id)
+        if room is None:
+            raise RoomGone
+        with self.held(room):
+            async with room.lock:
+                if self.hot(room_id) is not room:
+                    raise RoomGone
+                yield room
 
     def add(self, room: Room) -> None:
         """Takes in a room that was just made; it has staged work."""
