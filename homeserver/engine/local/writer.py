@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -54,13 +54,21 @@ that makes the draft needless; raises MatrixError where the draft must not be se
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
-    """What belongs to drafts beside themselves."""
+class _Job:
+    """Drafts to send in a room, as one unit, and what belongs to them."""
 
+    room_id: RoomId
+    drafts: Sequence[EventDraft]
+    built: Sequence[EventDraft | BuiltEvent] = ()  # in place of drafts: what was signed elsewhere
     transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
     unit: Unit | None = None
     check: Check | None = None
     is_merge: bool = False
+
+    @property
+    def to_stage(self) -> Sequence[EventDraft | BuiltEvent]:
+        """What is staged."""
+        return self.built or self.drafts
 
 
 class Writer:
@@ -102,14 +110,14 @@ class Writer:
         stored, or the policy server not be asked, now.
         """
         if transaction is None:
-            [sent] = await self._commit_drafts(room_id, [draft], _Terms(check=check))
+            [sent] = await self._commit_drafts(_Job(room_id, [draft], check=check))
             return sent
         claim = await self._transactions.begin(transaction)
         if isinstance(claim, Sent):
             return claim
         try:
-            terms = _Terms((transaction, claim.digest), check=check)
-            [sent] = await self._commit_drafts(room_id, [draft], terms)
+            job = _Job(room_id, [draft], transaction=(transaction, claim.digest), check=check)
+            [sent] = await self._commit_drafts(job)
         except OutcomeUnknown as unknown:
             if unknown.event_ids:
                 [event_id] = unknown.event_ids
@@ -134,7 +142,7 @@ class Writer:
         """Several events as one unit, all or none, with the rows that `work` writes. Where a policy
         server is used none may rest on another."""
         unit = Unit(entries, work) if entries or work else None
-        return await self._commit_drafts(room_id, drafts, _Terms(unit=unit))
+        return await self._commit_drafts(_Job(room_id, drafts, unit=unit))
 
     async def create(
         self,
@@ -173,58 +181,44 @@ class Writer:
             raise
         return room.room_id, _sent(staged, committed)
 
-    async def _commit_drafts(
-        self,
-        room_id: RoomId,
-        drafts: Sequence[EventDraft],
-        terms: _Terms,
-    ) -> list[Sent]:
+    async def _commit_drafts(self, job: _Job) -> list[Sent]:
         with suppress(PolicyServerChanged):
-            return await self._commit(room_id, drafts, terms)
-        async with self.event_signer.turn(room_id, drafts[0].sender):
+            return await self._commit(job)
+        async with self.event_signer.turn(job.room_id, job.drafts[0].sender):
             for _ in range(limits.POLICY_TRIES):
-                made = await self.event_signer.make(await self.room(room_id), drafts)
+                made = await self.event_signer.make(await self.room(job.room_id), job.drafts)
                 try:
-                    return await self._commit(room_id, made, terms)
+                    return await self._commit(replace(job, built=made))
                 except PolicyServerChanged:  # it has changed; that is committed before it counts
                     await self._committer.submit(Unit())
         raise unavailable("the room's policy server changes")
 
-    async def _commit(
-        self,
-        room_id: RoomId,
-        drafts: Sequence[EventDraft | BuiltEvent],
-        terms: _Terms,
-    ) -> list[Sent]:
+    async def _commit(self, job: _Job) -> list[Sent]:
+        wanted = 2 * len(job.to_stage) + 1
         for _ in range(2):
-            await self.room(room_id)
+            await self.room(job.room_id)
             await self._committer.wait_for_space()
-            if self._committer.numbers.left < 2 * len(drafts) + 1:
-                await self._committer.numbers.ready(2 * len(drafts) + 1)
+            if self._committer.numbers.left < wanted:
+                await self._committer.numbers.ready(wanted)
             try:
-                return await self._stage_and_commit(room_id, drafts, terms)
+                return await self._stage_and_commit(job)
             except Superseded:
                 continue
         raise unavailable("the room could not be written")
 
-    async def _stage_and_commit(
-        self,
-        room_id: RoomId,
-        drafts: Sequence[EventDraft | BuiltEvent],
-        terms: _Terms,
-    ) -> list[Sent]:
-        async with self._rooms.locked(room_id) as room:
+    async def _stage_and_commit(self, job: _Job) -> list[Sent]:
+        async with self._rooms.locked(job.room_id) as room:
             generation, rests_on_staged = room.generation, room.staged is not room.view
             try:
-                staged = await self._stage(room, drafts, terms)
+                staged = await self._stage(room, job)
             except MatrixError as error:
                 if not rests_on_staged:
                     raise
                 done: Awaitable[Committed] = self._refused_after(room, generation, error)
             else:
                 new = [one for one in staged if isinstance(one, StagedEvent)]
-                if new or terms.unit is not None:
-                    done = self.enqueue(room, new, unit=terms.unit)
+                if new or job.unit is not None:
+                    done = self.enqueue(room, new, unit=job.unit)
                 elif rests_on_staged:
                     done = self._holds_after(room, generation)
                 else:
@@ -233,15 +227,10 @@ class Writer:
         sent = iter(_sent(new, committed))
         return [one if isinstance(one, Sent) else next(sent) for one in staged]
 
-    async def _stage(
-        self,
-        room: Room,
-        drafts: Sequence[EventDraft | BuiltEvent],
-        terms: _Terms,
-    ) -> list[StagedEvent | Sent]:
+    async def _stage(self, room: Room, job: _Job) -> list[StagedEvent | Sent]:
         staged: list[StagedEvent | Sent] = []
-        for draft in drafts:
-            staged.append(await self._stage_one(room, draft, terms))
+        for draft in job.to_stage:
+            staged.append(await self._stage_one(room, draft, job))
             await _let_others_run(len(staged))
         return staged
 
@@ -249,9 +238,9 @@ class Writer:
         self,
         room: Room,
         draft: EventDraft | BuiltEvent,
-        terms: _Terms,
+        job: _Job,
     ) -> StagedEvent | Sent:
-        enough = terms.check(room.staged.state) if terms.check is not None else None
+        enough = job.check(room.staged.state) if job.check is not None else None
         if enough is not None:
             return Sent(enough.event_id, room.view.position)
         content = draft.event if isinstance(draft, BuiltEvent) else draft
@@ -259,11 +248,11 @@ class Writer:
         if same is not None:
             return same
         if isinstance(draft, BuiltEvent):
-            return await self.event_signer.place(room, draft, terms.transaction)
+            return await self.event_signer.place(room, draft, job.transaction)
         await self.event_signer.require_no_signature(room, draft)
-        if terms.is_merge:
+        if job.is_merge:
             return await self.stager.stage_merge(room, draft)
-        return await self.stager.stage_draft(room, draft, terms.transaction)
+        return await self.stager.stage_draft(room, draft, job.transaction)
 
     async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
         """A refusal that may rest on what is only staged is told once that is committed; if it
@@ -282,7 +271,7 @@ class Writer:
     async def merge_heads(self, room_id: RoomId, draft: EventDraft) -> Sent:
         """As `send`, for an event that names as many heads as it can, and isn't sent to other
         servers of itself."""
-        [sent] = await self._commit_drafts(room_id, [draft], _Terms(is_merge=True))
+        [sent] = await self._commit_drafts(_Job(room_id, [draft], is_merge=True))
         return sent
 
     async def find_same(self, room_id: RoomId, draft: EventDraft) -> EventId | None:
@@ -366,7 +355,7 @@ async def send_made(writer: Writer, room_id: RoomId, made: BuiltEvent) -> Sent:
     """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and
     PolicyServerChanged where the room's policy server, or what the event was built on, has
     changed."""
-    [sent] = await writer._commit(room_id, [made], _Terms())
+    [sent] = await writer._commit(_Job(room_id, (), [made]))
     return sent
 
 
