@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import msgspec
@@ -12,7 +13,7 @@ from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
 from homeserver.engine.log.staging import empty_view
 from homeserver.engine.log.tail import Placed
-from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.room import Room, RoomGone
 from homeserver.engine.rooms.rooms import Rooms
 from tests.homeserver.engine.log.test_entries import event_entry
 
@@ -38,6 +39,14 @@ class FakeLoader:
     async def load(self, room_ids: Any) -> dict[RoomId, Room]:
         """A room for each ID."""
         return {room_id: made(room_id) for room_id in room_ids}
+
+
+class NoLoader:
+    """Knows no room."""
+
+    async def load(self, room_ids: Any) -> dict[RoomId, Room]:
+        """None."""
+        return {}
 
 
 def made(room_id: RoomId) -> Measured:
@@ -99,6 +108,49 @@ async def test_a_room_in_use_is_passed_over(rooms: Rooms, how: str) -> None:
         rooms.add(made(name(10_000)))
     assert rooms.hot(name(0)) is room
     assert rooms.hot(name(1)) is None
+
+
+async def test_a_room_stays_in_memory_while_its_lock_is_waited_for(rooms: Rooms) -> None:
+    room = made(name(0))
+    rooms.add(room)
+
+    async def stage() -> Room:
+        async with rooms.locked(name(0)) as locked:
+            assert (locked.holders, locked.lock.locked()) == (1, True)
+            return locked
+
+    async with room.lock:
+        waiting = asyncio.get_running_loop().create_task(stage())
+        while not room.holders:
+            await asyncio.sleep(0)
+    await fill(rooms, 11_000)
+    assert await waiting is room
+    assert (room.holders, room.lock.locked(), rooms.hot(name(0))) == (0, False, room)
+
+
+async def test_a_room_that_came_to_nothing_meanwhile_is_not_locked(rooms: Rooms) -> None:
+    room = made(name(0))
+    rooms.add(room)
+
+    async def stage() -> None:
+        async with rooms.locked(name(0)):
+            raise AssertionError("nothing can be staged in it")
+
+    async with room.lock:
+        waiting = asyncio.get_running_loop().create_task(stage())
+        while not room.holders:
+            await asyncio.sleep(0)
+        rooms.drop(name(0))
+    with pytest.raises(RoomGone):
+        await waiting
+    assert (room.holders, room.lock.locked()) == (0, False)
+
+
+async def test_a_room_that_is_unknown_here_is_not_locked(rooms: Rooms) -> None:
+    rooms.loader = cast(Any, NoLoader())
+    with pytest.raises(RoomGone):
+        async with rooms.locked(name(0)):
+            pass
 
 
 async def test_rooms_in_use_do_not_make_each_load_walk_all_of_them(
