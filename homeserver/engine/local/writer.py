@@ -304,6 +304,7 @@ class Writer:
         Raises Superseded where what it may rest on came to nothing meanwhile."""
         room.lock.keep()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        ids, memory = [one.event.event_id for one in staged], self._rooms.memory
         room_unit = RoomUnit(
             room,
             room.generation,
@@ -313,17 +314,16 @@ class Writer:
             is_new,
             correction=correction,
             brought=brought,
+            committed=self._published,
+            failed=partial(memory.stored, ids),
         )
         if room.watched is not None:
             room.watched += [one.event for one in staged]
         _stage_missing(room, staged)
-        room_unit.committed = lambda: self._published(room_unit)
         # From the commit on the store has these events, and states that name them: before we are
         # told, or though we are told that it failed (the server stops, and can't ask any more). So
         # memory must not say that they aren't stored.
-        ids = [one.event.event_id for one in staged]
-        self._rooms.memory.stored(ids)
-        room_unit.failed = lambda: self._rooms.memory.stored(ids)
+        memory.stored(ids)
         self._committer.enqueue(room_unit)
         return done
 

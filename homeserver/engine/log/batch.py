@@ -95,7 +95,7 @@ class CommitUnit:
             room.remember(Placed(position, staged.entry))
             position += 1
         if unit.committed is not None:
-            unit.committed()
+            unit.committed(unit)
 
 
 class Batch:

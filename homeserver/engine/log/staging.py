@@ -140,7 +140,7 @@ class RoomUnit:
     correction: Correction | None = None  # comes before the staged events
     brought: ImportedMembers | None = None
     is_late: bool = False  # the waiter was told that the outcome isn't known yet
-    committed: Callable[[], None] | None = None
+    committed: Callable[[RoomUnit], None] | None = None
     failed: Callable[[], None] | None = None
 
 
