@@ -164,6 +164,34 @@ def build_event(
     )
 
 
+def unsigned_event(
+    draft: EventDraft,
+    *,
+    version: RoomVersion,
+    room_id: RoomId,
+    prev_events: Sequence[EventId],
+    depth: int,
+    time_ms: int,
+) -> Event:
+    """What another server will make of a template, for the auth rules alone: it has no ID of its
+    own, no auth events, no hashes and no signatures. `time_ms`: milliseconds since 1970."""
+    return Event(
+        event_id=EventId("$template"),
+        room_id=room_id,
+        type=draft.type,
+        sender=draft.sender,
+        state_key=draft.state_key,
+        content=draft.content,
+        prev_events=tuple(prev_events),
+        auth_events=(),
+        depth=depth,
+        origin_server_ts=time_ms,
+        redacts=None,
+        version=version,
+        raw=b"",
+    )
+
+
 def _hash_and_sign(
     fields: JsonObject,
     content: JsonObject,

@@ -21,7 +21,7 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId,
 from federation.events.room_versions import RoomVersion
 from federation.graph.admission import Accepted
 from federation.graph.auth.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
-from federation.graph.building import EventDraft, references
+from federation.graph.building import EventDraft, references, unsigned_event
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import (
     JoinedRoom,
@@ -235,20 +235,13 @@ class RemoteEventWriter:
     async def _check_template(
         self, room: Room, draft: EventDraft, pdu: JsonObject, prev_events: Sequence[EventId]
     ) -> None:
-        event = Event(
-            EventId("$template"),
-            room.room_id,
-            draft.type,
-            draft.sender,
-            draft.state_key,
-            draft.content,
-            tuple(prev_events),
-            (),
-            pdu["depth"],
-            pdu["origin_server_ts"],
-            None,
-            room.version,
-            b"",
+        event = unsigned_event(
+            draft,
+            version=room.version,
+            room_id=room.room_id,
+            prev_events=prev_events,
+            depth=pdu["depth"],
+            time_ms=pdu["origin_server_ts"],
         )
         state = self.view_auth(room, room.view.state)
         signers = {self._server_name, server_of(draft.sender)}  # of what the template becomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import SUPPORTED, room_version
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid, SigningKey
-from federation.graph.building import EventDraft, build_event, sign_event
+from federation.graph.building import EventDraft, build_event, sign_event, unsigned_event
 from tests.federation.graph.room_builder import ALICE, BOB, KEY
 
 OTHER_KEY = SigningKey.generate(b"\3" * 32, "other")
@@ -224,3 +225,19 @@ def test_what_was_changed_after_the_first_signature_is_not_signed() -> None:
 def test_a_template_that_makes_no_event_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidEvent):
         sign_event(template(**changes), room_version("11"), ServerName("b"), KEY)
+
+
+@all_versions
+def test_an_unsigned_event_says_what_the_signed_one_will(name: str) -> None:
+    draft = EventDraft("m.room.member", ALICE, {"membership": "join"}, ALICE)
+    signed = build(name, draft, auth_events=[])
+    unsigned = unsigned_event(
+        draft,
+        version=signed.version,
+        room_id=signed.room_id,
+        prev_events=[EVENT_ID],
+        depth=7,
+        time_ms=1234,
+    )
+    own = {"event_id": signed.event_id, "raw": signed.raw}
+    assert msgspec.structs.asdict(unsigned) | own == msgspec.structs.asdict(signed)
