@@ -121,7 +121,7 @@ class EngineEventStore:
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, Event]:
         """`EventStore.auth_chain`."""
-        chain = await self._rooms.auth_chain(event_ids)
+        chain = await self._rooms.memory.auth_chain(event_ids)
         found = {event_id: known.event for event_id, known in chain.items()}
         for known in (await self._rooms.events(list(event_ids)[:1])).values():  # all of one room
             create = create_event_id(known.event.room_id, known.event.version)

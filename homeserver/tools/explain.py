@@ -250,7 +250,7 @@ class Explainer:
             try:
                 return step()
             except MissingEvent as missing:
-                self._known.update(await self._rooms.auth_chain(missing.event_ids))
+                self._known.update(await self._rooms.memory.auth_chain(missing.event_ids))
                 await self._load(missing.event_ids)
                 absent = missing.event_ids - self._known.keys()
                 if absent:

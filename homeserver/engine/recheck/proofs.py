@@ -45,7 +45,7 @@ from homeserver.engine.recheck.judging import VerdictChecker, is_unsigned_join
 from homeserver.engine.rooms.redactions import target_of
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room, RoomGone, StateSnapshot, Superseded
-from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.rooms import Rooms, held
 from homeserver.engine.rooms.snapshots import difference, extend, first_chain
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
@@ -126,7 +126,7 @@ class Rechecks:
         if room is None:
             return
         work = _Work(room, Descendants(self._store, room))
-        with self._rooms.held(room):
+        with held(room):
             try:
                 while await self._advance(work):
                     pass

@@ -52,7 +52,7 @@ from homeserver.engine.rooms.snapshots import (
 )
 from homeserver.engine.store import EngineStore
 
-__all__ = ["Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef", "StateSnapshot"]
+__all__ = ["Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef", "StateSnapshot", "held"]
 
 T = TypeVar("T")
 
@@ -115,6 +115,16 @@ class HotRooms:
                 self.drop(room_id)
 
 
+@contextmanager
+def held(room: Room) -> Iterator[None]:
+    """Keeps a room in memory for as long as the block lasts."""
+    room.holders += 1
+    try:
+        yield
+    finally:
+        room.holders -= 1
+
+
 class Rooms:
     """The registry of rooms, and what is asked of rooms, states and events."""
 
@@ -167,15 +177,6 @@ class Rooms:
                 del self._loading[room_id]
         self._hot.evict(keep=set(room_ids))
 
-    @contextmanager
-    def held(self, room: Room) -> Iterator[Room]:
-        """Keeps a room in memory for as long as the block lasts."""
-        room.holders += 1
-        try:
-            yield room
-        finally:
-            room.holders -= 1
-
     @asynccontextmanager
     async def locked(self, room_id: RoomId) -> AsyncIterator[Room]:
         """The room, held and locked, so that events can be staged; what is queued under the lock
@@ -184,7 +185,7 @@ class Rooms:
         room = await self.get(room_id)
         if room is None:
             raise RoomGone
-        with self.held(room):
+        with held(room):
             async with room.lock:
                 if self.hot(room_id) is not room:
                     raise RoomGone
@@ -232,17 +233,13 @@ class Rooms:
             return changed(current.state, change_between(current.chain, chain))
         return state_of(chain)
 
-    async def _state_at(self, room: Room, event_id: EventId, read: SnapshotRead) -> StateMap | None:
-        snapshot = await read(room.nid, event_id)
-        return None if snapshot is None else self.state_of(room, await self.chain(room, snapshot))
-
     async def state_before(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state before a stored event; None for an outlier or an unknown one."""
-        return await self._state_at(room, event_id, self._store.events.snapshot_before)
+        return await _state_at(self, room, event_id, self._store.events.snapshot_before)
 
     async def state_after(self, room: Room, event_id: EventId) -> StateMap | None:
         """The state after a stored event; None for an outlier or an unknown one."""
-        return await self._state_at(room, event_id, self._store.events.snapshot_after)
+        return await _state_at(self, room, event_id, self._store.events.snapshot_after)
 
     async def end_of_stay(self, room: Room, user_id: UserId) -> tuple[int, EventId | None] | None:
         """The last change of the room's state by which a user of ours ceased to be joined: its
@@ -269,10 +266,6 @@ class Rooms:
                 await self.events([missing.event_id])
         raise AssertionError("an auth check needs a bounded number of events")
 
-    async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
-        """All events reached by auth_events from these, which must be stored."""
-        return await self.memory.auth_chain(event_ids)
-
     async def state_events(
         self, state: Mapping[StateKey, StateRef], keys: Collection[StateKey]
     ) -> dict[StateKey, Event]:
@@ -297,3 +290,10 @@ class Rooms:
                 )
             elif entry.event.event_id == redaction:
                 room.replace_in_ring(msgspec.structs.replace(entry, redacts=target.event_id))
+
+
+async def _state_at(
+    rooms: Rooms, room: Room, event_id: EventId, read: SnapshotRead
+) -> StateMap | None:
+    snapshot = await read(room.nid, event_id)
+    return None if snapshot is None else rooms.state_of(room, await rooms.chain(room, snapshot))

@@ -129,7 +129,7 @@ async def test_join_imports_the_room_with_its_state(
         state = await one.engine.rooms.state_before(room, join.event_id)
         assert state is not None
         known = await one.engine.rooms.events([ref.event_id for ref in state.values()])
-        chain = await one.engine.rooms.auth_chain(list(known))
+        chain = await one.engine.rooms.memory.auth_chain(list(known))
         await two.engine.remote_event_writer.import_join(
             JoinedRoom(
                 room_id,
