@@ -98,11 +98,6 @@ class Topology:
         """Returns the folder of the lab's certificate authority."""
         return self.home / "ca"
 
-    @property
-    def postgres_folder(self) -> Path:
-        """Returns the folder of the embedded database."""
-        return self.home / "postgres"
-
     def server(self, name: str) -> ServerPlan:
         """Returns the server of a name. Precondition: there is one."""
         return next(server for server in self.servers if server.name == name)

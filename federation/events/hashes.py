@@ -60,14 +60,6 @@ def reference_payload_checked(pdu: JsonObject, version: RoomVersion) -> bytes:
     return encode_checked_for(version, signed_part(pdu, version))
 
 
-def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """Returns the reference hash; raises NotCanonical.
-
-    Spec: "Calculating the reference hash for an event".
-    """
-    return sha256(reference_payload(pdu, version)).digest()
-
-
 def event_id_of_payload(payload: bytes, version: RoomVersion) -> EventId:
     """Returns the event ID that a reference payload gives, in versions whose IDs are hashes."""
     digest = sha256(payload).digest()

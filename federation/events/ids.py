@@ -145,15 +145,6 @@ def parse_localpart(text: str) -> str:
     return text
 
 
-def is_compliant_user_id(user_id: str) -> bool:
-    """Returns whether a well-formed user ID has a localpart and only U+0021 to U+007E.
-
-    Others must not be forwarded to clients outside of events (spec: "Historical User IDs").
-    """
-    localpart = user_id[1:].partition(":")[0]
-    return bool(localpart) and all("!" <= char <= "~" for char in localpart)
-
-
 def parse_room_id(text: str, *, in_bytes: bool = True) -> RoomId:
     """Returns a room ID of any version: `!opaque:domain`, or `!` and the hash of the create event.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from federation.events import event_types
 from federation.events.event import Event
@@ -20,7 +20,6 @@ from homeserver.engine.log.entries import (
     StateChange,
     StateEntry,
     ToDeviceEntry,
-    Unit,
 )
 from homeserver.engine.log.staging import (
     ImportedMembers,
@@ -45,13 +44,6 @@ from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
 from homeserver.storage.text import escape
 from homeserver.storage.timeline.proofs import ProofRows
-
-
-class Pending(Protocol):
-    """An entry of the commit queue: a unit, with staged room events or without."""
-
-    @property
-    def unit(self) -> Unit: ...
 
 
 class CommitUnit:

@@ -58,16 +58,3 @@ async def set_heads(
         [row[3] for row in rows],
         [row[4] for row in rows],
     )
-
-
-async def changed_since(
-    connection: Connection, room_ids: Sequence[str], position: int
-) -> list[str]:
-    """Returns those of the rooms with an event after a log position."""
-    rows = await connection.fetch(
-        "SELECT r.room_id FROM rooms r JOIN room_heads h USING (room_nid)"
-        " WHERE r.room_id = ANY($1::text[]) AND h.position > $2",
-        list(room_ids),
-        position,
-    )
-    return [row["room_id"] for row in rows]

@@ -139,14 +139,6 @@ def test_another_localpart_is_not_registered(text: str) -> None:
         ids.parse_localpart(text)
 
 
-@pytest.mark.parametrize(
-    ("user_id", "compliant"),
-    [("@a:b", True), ("@A!~:b", True), ("@:b", False), ("@a b:b", False), ("@é:b", False)],
-)
-def test_compliance_of_user_ids_with_the_printable_range(user_id: str, compliant: bool) -> None:
-    assert ids.is_compliant_user_id(user_id) is compliant
-
-
 @pytest.mark.parametrize("text", ["!a:b", "!:b", "!é x:b", "!" + "A" * 43])
 def test_a_room_id_is_accepted(text: str) -> None:
     assert ids.parse_room_id(text) == text
