@@ -152,21 +152,6 @@ class ResidentAnswer:
     servers: Sequence[ServerName]
 
 
-class Refused(Exception):
-    """A request of another server that can't be granted: a Matrix error code and a status."""
-
-    def __init__(
-        self,
-        status: int,
-        errcode: str,
-        error: str,
-        extra: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(f"{status} {errcode}: {error}")
-        self.status, self.errcode, self.error = status, errcode, error
-        self.extra: Mapping[str, object] = extra or {}
-
-
 class PolicyServerChanged(Exception):
     """An event lacks the signature of the policy server that its room uses at this moment, which
     wasn't asked for it: ask, then hand the event in again."""
@@ -244,20 +229,21 @@ class RoomWriter(Protocol):
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """Builds for make_join, make_leave or make_knock an event that `settle` allows now; raises
-        Refused (403 M_FORBIDDEN, 404 M_NOT_FOUND). A join to a restricted room names a user of ours
-        that authorises it; where none can, 400 M_UNABLE_TO_AUTHORISE_JOIN or
+        MatrixError (403 M_FORBIDDEN, 404 M_NOT_FOUND). A join to a restricted room names a user of
+        ours that authorises it; where none can, 400 M_UNABLE_TO_AUTHORISE_JOIN or
         M_UNABLE_TO_GRANT_JOIN."""
 
     async def authorise_join(self, event: Event) -> None:
         """Checks that we may sign this join, which a user of ours authorises, by the current states
-        of its room and of those whose members may join it. Raises Refused as `template` does."""
+        of its room and of those whose members may join it. Raises MatrixError as `template`
+        does."""
 
     async def accept_membership(
         self, event: Event, *, asked: PolicyServer | None = None
     ) -> ResidentAnswer:
         """For send_join, send_leave, send_knock: signatures checked; checks authorisation against
         the state before and the current state, commits, federates it on, then answers. Raises
-        Refused (403) where it isn't allowed now, PolicyServerChanged as `accept` does."""
+        MatrixError (403) where it isn't allowed now, PolicyServerChanged as `accept` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +260,8 @@ class InviteGate(Protocol):
     """Whether another server may invite a user of ours to a room that we aren't in."""
 
     async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
-        """Raises Refused: 403 M_INVITE_BLOCKED where the user takes no invites, 404 M_NOT_FOUND for
-        no user, 429 M_LIMIT_EXCEEDED for too many invites."""
+        """Raises MatrixError: 403 M_INVITE_BLOCKED where the user takes no invites, 404 M_NOT_FOUND
+        for no user, 429 M_LIMIT_EXCEEDED for too many invites."""
 
 
 class OutsideRooms(Protocol):
@@ -435,7 +421,7 @@ class UserDevices:
 
 
 class UserQueries(Protocol):
-    """Queries of other servers on local users. Raises Refused where `origin` may not ask."""
+    """Queries of other servers on local users. Raises MatrixError where `origin` may not ask."""
 
     async def profile(
         self, origin: ServerName, user_id: UserId, field: str | None

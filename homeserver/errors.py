@@ -1,34 +1,11 @@
-"""The error that becomes an answer to a client: a status, an `errcode` and a text.
+"""The usual refusals of clients' requests, by the spec's codes.
 
-Spec: client-server API, "Standard error response". A `MatrixError` is an ordinary result of bad
-input or of missing rights; bugs are other exceptions and become 500 `M_UNKNOWN`.
+Spec: client-server API, "Standard error response".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-
-class MatrixError(Exception):
-    """A refusal with the spec's code. `extra` has further keys of the answer's body."""
-
-    def __init__(
-        self,
-        status: int,
-        errcode: str,
-        error: str,
-        *,
-        extra: Mapping[str, object] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(f"{status} {errcode}: {error}")
-        self.status, self.errcode, self.error = status, errcode, error
-        self.extra: Mapping[str, object] = extra or {}
-        self.headers: Mapping[str, str] = headers or {}
-
-    def body(self) -> dict[str, object]:
-        """The answer's JSON body."""
-        return {"errcode": self.errcode, "error": self.error, **self.extra}
+from federation.errors import MatrixError
 
 
 def bad_json(error: str) -> MatrixError:

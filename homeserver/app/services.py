@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
-from federation.ports import Clock, Refused
+from federation.ports import Clock
 from federation.transport.joining.arrivals import Arrivals
 from federation.transport.requests.client import FederationError
 from homeserver.app.engine import Engine
@@ -21,7 +22,7 @@ from homeserver.config import Config
 from homeserver.engine.local.writer import Signer
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.engine.rooms.reader import event_entry
-from homeserver.errors import MatrixError, not_found
+from homeserver.errors import not_found
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
 from homeserver.services.accounts.device_removal import DeviceRemoval
@@ -390,19 +391,13 @@ def make_queries(
     """Creates the queries of other servers about local users."""
 
     async def ask_directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
-        try:
-            target = await directory.resolve_local(alias)
-        except MatrixError as error:
-            raise Refused(error.status, error.errcode, error.error) from error
+        target = await directory.resolve_local(alias)
         return target.room_id, target.servers
 
     async def ask_profile(user_id: UserId, field: str | None) -> JsonObject:
-        try:
-            if field is not None:
-                return await profiles.get_key(user_id, field)
-            return await profiles.get(user_id)
-        except MatrixError as error:
-            raise Refused(error.status, error.errcode, error.error) from error
+        if field is not None:
+            return await profiles.get_key(user_id, field)
+        return await profiles.get(user_id)
 
     return FederationQueries(
         server_name=own,

@@ -19,6 +19,7 @@ FEDERATION = ("federation",)
 EVENT_GRAPH = (
     "federation.bounded_cache",
     "federation.causes",
+    "federation.errors",
     "federation.events",
     "federation.graph",
     "federation.limits",
@@ -44,6 +45,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "federation": (),
     "federation.bounded_cache": (),
     "federation.causes": (),
+    "federation.errors": (),
     "federation.limits": (),
     "federation.events": ("federation.limits",),
     "federation.graph": ("federation.events", "federation.limits"),

@@ -26,12 +26,11 @@ from itertools import chain, cycle
 import orjson
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, SoftFailed
-from federation.ports import Refused
 from homeserver.engine.log.entries import Entry, TransactionKey, Unit
 from homeserver.engine.rooms.reader import BEGINNING, event_entry
-from homeserver.errors import MatrixError
 from homeserver.storage.database import Connection, DatabaseUnavailable, DataRefused
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
 
@@ -164,7 +163,7 @@ class Model:
         verdicts = await asyncio.gather(*tries, return_exceptions=True)
         for verdict in verdicts:
             if isinstance(verdict, BaseException):
-                assert isinstance(verdict, MatrixError | Refused | DataRefused), verdict
+                assert isinstance(verdict, MatrixError | DataRefused), verdict
         if Accepted() in verdicts and not any(isinstance(one, SoftFailed) for one in verdicts):
             self._note(text, event.event_id)
 

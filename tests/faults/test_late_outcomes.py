@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.engine.log.committer import OutcomeUnknown
 from homeserver.engine.log.entries import TransactionKey
-from homeserver.errors import MatrixError
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, V12, World, draft, message, running
 

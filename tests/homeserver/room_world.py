@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
@@ -45,7 +46,7 @@ from homeserver.engine.rooms.reader import Reader
 from homeserver.engine.rooms.redactions import Redactions
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.errors import MatrixError, not_found
+from homeserver.errors import not_found
 from homeserver.metrics import MetricsStore
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.requester import Requester

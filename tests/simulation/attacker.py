@@ -10,16 +10,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, parse_pdu
 from federation.events.ids import EventId
 from federation.events.signatures import signature_payload, signed_parts
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
-from federation.ports import Refused
 from federation.transport.inbound.gap_filler import NotAtHand
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
-from homeserver.errors import MatrixError
 from homeserver.storage.timeline.events import REJECTED
 from tests.simulation.disks import Stored, read_room
 from tests.simulation.forger import Forger, pdu_of
@@ -125,7 +124,7 @@ class Attacker:
 
         try:
             return await self._world.call(server, accept())
-        except (Crashed, MatrixError, Refused):
+        except (Crashed, MatrixError):
             return False
 
     def _unauthorised(self, room: PlayedRoom, placed: list[Stored]) -> Pdus:

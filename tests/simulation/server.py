@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName
@@ -50,7 +51,6 @@ from homeserver.app.engine import RoomEngine, build_engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.local.writer import Signer
 from homeserver.engine.log.log_connection import LogLost
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_outside import OpenGate

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import asyncio
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import room_version
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.ports import Refused
 from federation.transport.events.event_fetcher import RoomRef
 from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
 from homeserver.engine.rooms.room import Room
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user
 from homeserver.rules.rooms.room_upgrades import CARRIED_KEYS, Upgrade, build_upgrade_drafts
 from tests.simulation.server import SimulatedServer
 from tests.simulation.world import Action, Crashed, PlayedRoom, World
 
-_FAILURES = (Crashed, MatrixError, JoiningFailed, Refused)
+_FAILURES = (Crashed, MatrixError, JoiningFailed)
 
 
 class Workload:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, KeyId, RoomId, ServerName, UserId, server_of
@@ -19,12 +20,10 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
-from federation.ports import Refused
 from federation.transport.joining.failures import JoiningFailed
 from federation.transport.requests.client import FederationError
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.room import Room
-from homeserver.errors import MatrixError
 from tests.simulation.memory_tables import Tables
 from tests.simulation.network import Network, Weather
 from tests.simulation.plan import Plan
@@ -138,7 +137,7 @@ class World:
                     done.set_exception(Crashed())
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's
-                if not isinstance(error, MatrixError | JoiningFailed | Refused | FederationError):
+                if not isinstance(error, MatrixError | JoiningFailed | FederationError):
                     self.found(f"{server.name}: {described(error)}")
                 done.set_exception(error)
             else:

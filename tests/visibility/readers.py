@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
-from homeserver.errors import MatrixError
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
 from homeserver.services.accounts.requester import Requester

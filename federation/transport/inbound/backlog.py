@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federation.causes import Cause, CauseKind, caused_by
+from federation.errors import MatrixError
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
@@ -35,7 +36,13 @@ from federation.limits import (
     INBOX_WAITING_PER_ROOM_MAX,
     INBOX_WAITING_RESERVED,
 )
-from federation.ports import Clock, EventStore, InboxStore, Metrics, Refused, WaitingEvent
+from federation.ports import (
+    Clock,
+    EventStore,
+    InboxStore,
+    Metrics,
+    WaitingEvent,
+)
 from federation.transport.inbound.gap_filler import GapFiller, Outcome, Undecided
 from federation.transport.scheduling.counters import lower
 from federation.transport.scheduling.lanes import Lane
@@ -88,7 +95,7 @@ class Backlog:
     # --- received events --------------------------------------------------------------------------
 
     async def keep(self, origin: ServerName, keep: Sequence[WaitingEvent]) -> None:
-        """Stores events durably and sees to it that they are tried. Raises Refused past a
+        """Stores events durably and sees to it that they are tried. Raises MatrixError past a
         budget."""
         new = [one for one in keep if one.event_id not in self._kept.get(one.room_id, {})]
         for room_id, count in Counter(one.room_id for one in new).items():
@@ -101,7 +108,7 @@ class Backlog:
 
     def _check_space(self, origin: ServerName, room_id: RoomId, count: int) -> None:
         """A room's space is for all: no origin has all of it, and each has some, even when others
-        have filled it. Raises Refused."""
+        have filled it. Raises MatrixError."""
         kept = self._kept.get(room_id, {})
         own = sum(origins[0] == origin for origins in kept.values()) + count
         is_full = len(kept) + count > INBOX_WAITING_PER_ROOM_MAX
@@ -223,6 +230,6 @@ class Backlog:
         return outcome
 
 
-def too_much(detail: str) -> Refused:
+def too_much(detail: str) -> MatrixError:
     """Returns the refusal for an origin with too many waiting events."""
-    return Refused(429, "M_LIMIT_EXCEEDED", detail, {"retry_after_ms": 5_000})
+    return MatrixError(429, "M_LIMIT_EXCEEDED", detail, extra={"retry_after_ms": 5_000})

@@ -19,6 +19,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, SignedEvent
 from federation.events.hashes import event_id_of
@@ -30,7 +31,7 @@ from federation.limits import (
     TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX,
     TRANSACTIONS_REMEMBERED_MAX,
 )
-from federation.ports import Refused, WaitingEvent
+from federation.ports import WaitingEvent
 from federation.transport.acl import ServerAcls
 from federation.transport.inbound.backlog import Backlog, InboxPorts, too_much
 from federation.transport.inbound.departures import Departures, NotForUs
@@ -84,9 +85,9 @@ class Inbox:
         self, origin: ServerName, txn_id: str, transaction: Transaction
     ) -> JsonObject:
         """Handles a transaction of an authenticated origin; returns the answer's body. Raises
-        Refused."""
+        MatrixError."""
         if len(txn_id.encode(errors="replace")) > TRANSACTION_ID_BYTES_MAX:
-            raise Refused(400, "M_INVALID_PARAM", "the transaction ID is too long")
+            raise MatrixError(400, "M_INVALID_PARAM", "the transaction ID is too long")
         place = (origin, txn_id)
         before = self._answers.get(place)
         if before is not None:
@@ -116,7 +117,7 @@ class Inbox:
         self._metrics.count("federation_transactions_repeated")
         result = await asyncio.shield(before)
         if result is None:
-            raise Refused(503, "M_UNKNOWN", "the transaction failed, send it again")
+            raise MatrixError(503, "M_UNKNOWN", "the transaction failed, send it again")
         return result
 
     async def _receive_pdus(self, origin: ServerName, pdus: Sequence[ReceivedPdu]) -> JsonObject:
@@ -173,14 +174,14 @@ class Inbox:
         by_room.setdefault(room_id, []).append(signed)
 
     async def _room_id_of(self, pdu: JsonObject) -> RoomId:
-        """Returns the room of a PDU. Raises _Refusal; Refused while it is joined."""
+        """Returns the room of a PDU. Raises _Refusal; MatrixError while it is joined."""
         room = pdu.get("room_id")
         try:
             room_id = parse_room_id(room if isinstance(room, str) else "")
         except InvalidIdentifier:
             raise _Refusal("not a room ID") from None
         if not await self._arrivals.are_over(room_id):
-            raise Refused(503, "M_UNKNOWN", "the room is being joined, send it again")
+            raise MatrixError(503, "M_UNKNOWN", "the room is being joined, send it again")
         return room_id
 
     async def _check_acl(self, origin: ServerName, room_id: RoomId) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from federation.bounded_cache import BoundedCache
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName
@@ -41,7 +42,13 @@ from federation.limits import (
     POLICY_PAUSES_REMEMBERED_MAX,
     POLICY_REQUEST_S_MAX,
 )
-from federation.ports import Clock, EventStore, Metrics, PolicyRefusal, PolicySigner, Refused
+from federation.ports import (
+    Clock,
+    EventStore,
+    Metrics,
+    PolicyRefusal,
+    PolicySigner,
+)
 from federation.transport.requests.answers import parse_document
 from federation.transport.requests.client import (
     FailureKind,
@@ -212,8 +219,8 @@ class Recommendations:
         return PolicyAnswer(event, policy)
 
     async def obtain(self, event: Event) -> PolicyAnswer:
-        """Asks as `ask` does, for an event that another server sends through us. Raises Refused:
-        403 where the policy server refuses, 503 where it can't be asked."""
+        """Asks as `ask` does, for an event that another server sends through us. Raises
+        MatrixError: 403 where the policy server refuses, 503 where it can't be asked."""
         policy = await self.lacking(event)
         if policy is None:
             return PolicyAnswer(event, None)
@@ -221,9 +228,11 @@ class Recommendations:
         if isinstance(outcome, Event):
             return PolicyAnswer(outcome, policy)
         if outcome.is_final:
-            raise Refused(403, "M_FORBIDDEN", outcome.error or outcome.detail)
+            raise MatrixError(403, "M_FORBIDDEN", outcome.error or outcome.detail)
         retry_after_ms = max(1, int(outcome.retry_after_s * 1000))
-        raise Refused(503, "M_UNKNOWN", outcome.detail, {"retry_after_ms": retry_after_ms})
+        raise MatrixError(
+            503, "M_UNKNOWN", outcome.detail, extra={"retry_after_ms": retry_after_ms}
+        )
 
     def _is_held(self, event_id: EventId) -> bool:
         """Returns whether the event still waits for its policy server; the first call starts the

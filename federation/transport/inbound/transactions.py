@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.bounded_json.json_pieces import Piece, PieceKind, cut_pieces
 from federation.events.bounded_json.nesting import TooDeep, has_more_containers, is_deep
@@ -31,7 +32,6 @@ from federation.limits import (
     PIECE_BYTES_MAX,
     TRANSACTIONS_READ_AT_ONCE_MAX,
 )
-from federation.ports import Refused
 from federation.transport.requests.answers import decode_event
 
 
@@ -64,7 +64,7 @@ class TransactionReader:
         self._turns = asyncio.Semaphore(TRANSACTIONS_READ_AT_ONCE_MAX)
 
     async def read(self, body: bytes) -> Transaction:
-        """Returns the transaction of a body. Raises Refused."""
+        """Returns the transaction of a body. Raises MatrixError."""
         if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not is_deep(body, NESTING_MAX):
             return parse_transaction(body)
         async with self._turns:
@@ -72,7 +72,7 @@ class TransactionReader:
 
 
 def parse_transaction(body: bytes) -> Transaction:
-    """Returns the PDUs and EDUs of a body. Raises Refused."""
+    """Returns the PDUs and EDUs of a body. Raises MatrixError."""
     found = Transaction()
     try:
         for piece in _pieces(body):
@@ -89,7 +89,7 @@ def parse_transaction(body: bytes) -> Transaction:
     except TooDeep as error:
         raise _bad_json(str(error)) from None
     except NotCanonical as error:
-        raise Refused(400, "M_NOT_JSON", f"the body can't be read: {error}") from None
+        raise MatrixError(400, "M_NOT_JSON", f"the body can't be read: {error}") from None
     return found
 
 
@@ -125,5 +125,5 @@ def _check_member(piece: Piece) -> None:
         canonical_json.decode_lenient(piece.raw)
 
 
-def _bad_json(detail: str) -> Refused:
-    return Refused(400, "M_BAD_JSON", detail)
+def _bad_json(detail: str) -> MatrixError:
+    return MatrixError(400, "M_BAD_JSON", detail)

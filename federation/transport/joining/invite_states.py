@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
 from federation.events.bounded_json.json_pieces import Piece
 from federation.events.bounded_json.nesting import is_deep
@@ -34,7 +35,6 @@ from federation.limits import (
     NESTING_MAX,
     STRIPPED_STATE_EVENTS_MAX,
 )
-from federation.ports import Refused
 from federation.transport.events.bulk import RoomRef, parse_pieces
 from federation.transport.events.event_fetcher import EventFetcher
 from federation.transport.events.signature_checks import SignatureChecker
@@ -60,9 +60,11 @@ class InviteStates:
         self._signatures, self._fetcher = signatures, fetcher
 
     async def read(self, origin: ServerName, state: object, invite: Event) -> list[JsonObject]:
-        """Returns the stripped state to show, from that of an invite. Raises Refused."""
+        """Returns the stripped state to show, from that of an invite. Raises MatrixError."""
         if not isinstance(state, list) or len(state) > STRIPPED_STATE_EVENTS_MAX:
-            raise Refused(400, "M_INVALID_PARAM", "invite_room_state is not a list, or too long")
+            raise MatrixError(
+                400, "M_INVALID_PARAM", "invite_room_state is not a list, or too long"
+            )
         entries = [entry for entry in state if isinstance(entry, dict)]
         if not invite.version.room_id_is_create_hash:
             return bounded([_strip(entry) for entry in entries if _is_state(entry)])
@@ -70,7 +72,7 @@ class InviteStates:
         events = [event for entry in entries if (event := _event(entry, room)) is not None]
         events = await self._with_create(origin, room, await self._verified(events))
         if not any(event.key == event_types.CREATE_KEY for event in events):
-            raise Refused(
+            raise MatrixError(
                 400, "M_INVALID_PARAM", "invite_room_state lacks the room's m.room.create event"
             )
         return _shown(events, entries, room, invite.sender)

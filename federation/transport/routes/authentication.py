@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from federation.causes import current_cause
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
 from federation.events.signing import SignatureInvalid, VerifyKey
@@ -37,7 +38,7 @@ from federation.limits import (
     PARSED_AT_ONCE_BYTES_MAX,
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
-from federation.ports import Clock, Refused
+from federation.ports import Clock
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.keyring import KeyDelayed, Keyring, KeyUnavailable
 from federation.transport.requests.x_matrix import (
@@ -70,10 +71,10 @@ class PeerRequest:
         return next((value for key, value in self.query if key == name), None)
 
     def required(self, name: str) -> str:
-        """As `first`; raises Refused where there is none."""
+        """As `first`; raises MatrixError where there is none."""
         value = self.first(name)
         if value is None:
-            raise Refused(400, "M_MISSING_PARAM", f"{name} is missing")
+            raise MatrixError(400, "M_MISSING_PARAM", f"{name} is missing")
         return value
 
     def every(self, name: str) -> list[str]:
@@ -87,7 +88,7 @@ def parse_query(target: str) -> list[tuple[str, str]]:
     try:
         return parse_qsl(query, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
     except ValueError:
-        raise Refused(400, "M_INVALID_PARAM", "too many query fields") from None
+        raise MatrixError(400, "M_INVALID_PARAM", "too many query fields") from None
 
 
 class Reads(Enum):
@@ -124,7 +125,7 @@ class ServerAuthenticator:
         bytes_max: int,
         reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
-        """Returns the request with its proven origin. Raises Refused (401, 400, 413, 408, 429,
+        """Returns the request with its proven origin. Raises MatrixError (401, 400, 413, 408, 429,
         503)."""
         address = current_cause()
         self._rates.enter(address)
@@ -201,10 +202,12 @@ async def _read(body: bytes, reads: Reads) -> JsonObject:
     return await asyncio.to_thread(parse_object, body)
 
 
-def _too_much_under_way() -> Refused:
+def _too_much_under_way() -> MatrixError:
     """So many keys are being fetched for that address that this one has to wait."""
-    return Refused(429, "M_LIMIT_EXCEEDED", "Too many requests", {"retry_after_ms": 2_000})
+    return MatrixError(
+        429, "M_LIMIT_EXCEEDED", "Too many requests", extra={"retry_after_ms": 2_000}
+    )
 
 
-def _unauthenticated() -> Refused:
-    return Refused(401, "M_UNAUTHORIZED", "the request isn't authenticated")
+def _unauthenticated() -> MatrixError:
+    return MatrixError(401, "M_UNAUTHORIZED", "the request isn't authenticated")

@@ -25,6 +25,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from federation.causes import Cause, current_cause
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.bounded_json.json_pieces import Piece, PieceKind, cut_pieces
 from federation.events.bounded_json.nesting import (
@@ -48,7 +49,6 @@ from federation.limits import (
     SPELLED_PIECES_MAX,
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
-from federation.ports import Refused
 from federation.transport.requests.client import encode_content
 from federation.transport.routes.budgets import Take
 
@@ -58,10 +58,10 @@ def _no_budget(_count: int) -> None:
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_budget) -> bytes:
-    """Returns the request's body. Raises Refused: 413 past the limit, 408 when it comes too slowly,
-    400 when it can't be read, and as `take` does, which is told of each part."""
+    """Returns the request's body. Raises MatrixError: 413 past the limit, 408 when it comes too
+    slowly, 400 when it can't be read, and as `take` does, which is told of each part."""
     if request.content_length is not None and request.content_length > bytes_max:
-        raise Refused(413, "M_TOO_LARGE", "the body is too large")
+        raise MatrixError(413, "M_TOO_LARGE", "the body is too large")
     parts: list[bytes] = []
     size = 0
     try:
@@ -69,31 +69,31 @@ async def read_body(request: web.BaseRequest, bytes_max: int, take: Take = _no_b
             async for part in request.content.iter_any():
                 size += len(part)
                 if size > bytes_max:
-                    raise Refused(413, "M_TOO_LARGE", "the body is too large")
+                    raise MatrixError(413, "M_TOO_LARGE", "the body is too large")
                 take(len(part))
                 parts.append(part)
     except TimeoutError:
-        raise Refused(408, "M_UNKNOWN", "the body came too slowly") from None
+        raise MatrixError(408, "M_UNKNOWN", "the body came too slowly") from None
     except (RequestPayloadError, ConnectionError):
-        raise Refused(400, "M_NOT_JSON", "the body can't be read") from None
+        raise MatrixError(400, "M_NOT_JSON", "the body can't be read") from None
     if size > VERIFIED_AT_ONCE_BYTES_MAX:
         return await asyncio.to_thread(b"".join, parts)
     return b"".join(parts)
 
 
 def parse_object(body: bytes) -> JsonObject:
-    """Returns a JSON object. Raises Refused."""
+    """Returns a JSON object. Raises MatrixError."""
     try:
         check_nesting(body, NESTING_MAX)
         if has_more_containers(body, DOCUMENT_CONTAINERS_MAX):
-            raise Refused(400, "M_BAD_JSON", "the body has too many parts")
+            raise MatrixError(400, "M_BAD_JSON", "the body has too many parts")
         value = canonical_json.decode_lenient(body)
     except TooDeep:
-        raise Refused(400, "M_BAD_JSON", "the body is nested too deeply") from None
+        raise MatrixError(400, "M_BAD_JSON", "the body is nested too deeply") from None
     except ValueError:
-        raise Refused(400, "M_NOT_JSON", "the body isn't JSON") from None
+        raise MatrixError(400, "M_NOT_JSON", "the body isn't JSON") from None
     if not isinstance(value, dict):
-        raise Refused(400, "M_BAD_JSON", "the body isn't a JSON object")
+        raise MatrixError(400, "M_BAD_JSON", "the body isn't a JSON object")
     return value
 
 
@@ -105,7 +105,7 @@ class CanonicalBodies:
         self._under_way: Counter[Cause] = Counter()
 
     async def spell(self, body: bytes) -> bytes:
-        """Returns the canonical JSON of a body. Raises Refused for what has none."""
+        """Returns the canonical JSON of a body. Raises MatrixError for what has none."""
         try:
             if len(body) <= PARSED_AT_ONCE_BYTES_MAX and not is_deep(body, NESTING_MAX):
                 return encode_content(canonical_json.decode_lenient(body))
@@ -113,13 +113,15 @@ class CanonicalBodies:
                 async with self._turn:
                     return await asyncio.to_thread(spell_in_pieces, body)
         except NotCanonical:
-            raise Refused(400, "M_NOT_JSON", "the body isn't JSON that can be signed") from None
+            raise MatrixError(400, "M_NOT_JSON", "the body isn't JSON that can be signed") from None
 
     @contextmanager
     def _counted(self, cause: Cause) -> Iterator[None]:
         if self._under_way[cause] >= SPELLED_AT_ONCE_PER_ADDRESS_MAX:
             again = {"retry_after_ms": 2_000}
-            raise Refused(429, "M_LIMIT_EXCEEDED", "too many bodies that aren't canonical", again)
+            raise MatrixError(
+                429, "M_LIMIT_EXCEEDED", "too many bodies that aren't canonical", extra=again
+            )
         self._under_way[cause] += 1
         try:
             yield

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from federation.causes import Cause
-from federation.ports import Refused
+from federation.errors import MatrixError
 
 Take = Callable[[int], None]
-"""Counts so many bytes more; raises Refused when they don't fit."""
+"""Counts so many bytes more; raises MatrixError when they don't fit."""
 
 _AGAIN = {"retry_after_ms": 5_000}
 
@@ -35,9 +35,11 @@ class ByteBudget:
         def take(count: int) -> None:
             nonlocal taken
             if self._of[cause] + count > self._each_max:
-                raise Refused(429, "M_LIMIT_EXCEEDED", "too many bytes at once", _AGAIN)
+                raise MatrixError(429, "M_LIMIT_EXCEEDED", "too many bytes at once", extra=_AGAIN)
             if self._total + count > self._total_max:
-                raise Refused(503, "M_UNKNOWN", "too much is under way, send it again", _AGAIN)
+                raise MatrixError(
+                    503, "M_UNKNOWN", "too much is under way, send it again", extra=_AGAIN
+                )
             taken += count
             self._of[cause] += count
             self._total += count

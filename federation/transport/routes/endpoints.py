@@ -19,10 +19,11 @@ import orjson
 from aiohttp import web
 
 from federation.causes import Cause, CauseKind, caused_by
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.event import Event
 from federation.limits import WRITTEN_AT_ONCE_BYTES_MAX
-from federation.ports import Clock, Metrics, Refused
+from federation.ports import Clock, Metrics
 from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 
 Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
@@ -41,10 +42,11 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
     return web.Response(status=status, body=payload, content_type="application/json")
 
 
-def refusal(refused: Refused) -> web.Response:
+def refusal(error: MatrixError) -> web.Response:
     """Returns the answer to a refused request."""
-    body = {"errcode": refused.errcode, "error": refused.error, **refused.extra}
-    return json_response(body, status=refused.status)
+    response = json_response(error.body(), status=error.status)
+    response.headers.update(error.headers)
+    return response
 
 
 def fragments(raws: Iterable[bytes]) -> list[orjson.Fragment]:
@@ -89,9 +91,9 @@ class Endpoints:
             started_s = self._clock.monotonic_s()
             try:
                 response = await handle(request, params)
-            except Refused as refused:
-                response = refusal(refused)
-                self._metrics.count("federation_refusals", endpoint=name, code=refused.errcode)
+            except MatrixError as error:
+                response = refusal(error)
+                self._metrics.count("federation_refusals", endpoint=name, code=error.errcode)
             elapsed_s = self._clock.monotonic_s() - started_s
             self._metrics.observe("federation_requests", elapsed_s, endpoint=name)
             return response

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, NotCanonicalEvent, parse_pdu
@@ -34,7 +35,6 @@ from federation.ports import (
     InviteGate,
     OutsideRooms,
     PolicyServerChanged,
-    Refused,
     ResidentAnswer,
     RoomWriter,
 )
@@ -174,15 +174,15 @@ class JoiningRoutes:
 
     async def _accept(self, event: Event) -> ResidentAnswer:
         """Hands in an event of another server, signed by the room's policy server, if any. Raises
-        Refused."""
+        MatrixError."""
         asked = await self._recommendations.obtain(event)
         try:
             return await self._writer.accept_membership(asked.event, asked=asked.policy)
         except PolicyServerChanged:
-            raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
+            raise MatrixError(503, "M_UNKNOWN", "the room's policy server changes") from None
 
     async def _membership_event(self, peer: PeerRequest, membership: str) -> Event:
-        """Returns the signed event of the body, checked; raises Refused."""
+        """Returns the signed event of the body, checked; raises MatrixError."""
         room_id, version = await self._access.enter(peer)
         pdu = _without_unsigned(peer.content)
         event = _parse(pdu, version)
@@ -213,7 +213,7 @@ class JoiningRoutes:
         version = peer.content.get("room_version")
         pdu = peer.content.get("event")
         if not isinstance(version, str) or not isinstance(pdu, dict):
-            raise Refused(400, "M_MISSING_PARAM", "room_version or event is missing")
+            raise MatrixError(400, "M_MISSING_PARAM", "room_version or event is missing")
         state = peer.content.get("invite_room_state", [])
         event = await self._take_invite(peer, version, pdu, state)
         return {"event": orjson.Fragment(event.raw)}
@@ -254,7 +254,7 @@ class JoiningRoutes:
     def _invited(self, event: Event) -> UserId:
         try:
             return parse_own_user(event.state_key, self._name)
-        except Refused:
+        except MatrixError:
             raise _invalid("the invited user isn't of this server") from None
 
 
@@ -262,7 +262,7 @@ def _parse(pdu: JsonObject, version: RoomVersion) -> Event:
     try:
         event = parse_pdu(pdu, version)
     except NotCanonicalEvent as invalid:
-        raise Refused(400, "M_BAD_JSON", invalid.reason) from None
+        raise MatrixError(400, "M_BAD_JSON", invalid.reason) from None
     except InvalidEvent as invalid:
         raise _invalid(invalid.reason) from None
     if event.content_redacted:
@@ -274,14 +274,14 @@ def _without_unsigned(pdu: JsonObject) -> JsonObject:
     return {name: value for name, value in pdu.items() if name != "unsigned"}
 
 
-def _invalid(detail: str) -> Refused:
-    return Refused(400, "M_INVALID_PARAM", detail)
+def _invalid(detail: str) -> MatrixError:
+    return MatrixError(400, "M_INVALID_PARAM", detail)
 
 
-def _incompatible(version: str) -> Refused:
-    return Refused(
+def _incompatible(version: str) -> MatrixError:
+    return MatrixError(
         400,
         "M_INCOMPATIBLE_ROOM_VERSION",
         "Your homeserver does not support the features required to join this room",
-        {"room_version": version},
+        extra={"room_version": version},
     )

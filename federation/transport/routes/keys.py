@@ -14,11 +14,11 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName, is_reachable_name
 from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
-from federation.ports import Refused
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes.authentication import parse_query
 from federation.transport.routes.bodies import parse_object, read_body
@@ -61,9 +61,9 @@ class KeyRoutes:
         body = parse_object(await read_body(request, NOTARY_REQUEST_BYTES_MAX))
         asked = body.get("server_keys")
         if not isinstance(asked, dict):
-            raise Refused(400, "M_BAD_JSON", "server_keys is no object")
+            raise MatrixError(400, "M_BAD_JSON", "server_keys is no object")
         if len(asked) > NOTARY_SERVERS_PER_REQUEST_MAX:
-            raise Refused(400, "M_INVALID_PARAM", "too many servers")
+            raise MatrixError(400, "M_INVALID_PARAM", "too many servers")
         return await self._answer(
             {_server(name): _criteria(criteria) for name, criteria in asked.items()}
         )
@@ -91,5 +91,5 @@ def _response(value: JsonObject) -> web.Response:
 
 def _server(text: str) -> ServerName:
     if not is_reachable_name(text):
-        raise Refused(400, "M_INVALID_PARAM", "not a server name")
+        raise MatrixError(400, "M_INVALID_PARAM", "not a server name")
     return ServerName(text)

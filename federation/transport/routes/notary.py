@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.causes import current_cause
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import SigningKey, sign_json
@@ -25,7 +26,7 @@ from federation.limits import (
     NOTARY_FETCHES_PER_REQUEST_MAX,
     NOTARY_FETCHES_PER_S,
 )
-from federation.ports import Clock, Refused
+from federation.ports import Clock
 from federation.transport.requests.keyring import Keyring
 from federation.transport.scheduling.rates import RateLimit
 
@@ -48,15 +49,18 @@ class Notary:
 
     async def documents(self, asked: Mapping[ServerName, Criteria]) -> list[JsonObject]:
         """Returns the documents of the asked servers, signed by us too; those of servers that can't
-        be reached are the last ones received. Raises Refused 429 when nothing is at hand and the
-        asking address has made us fetch too often."""
+        be reached are the last ones received. Raises MatrixError 429 when nothing is at hand and
+        the asking address has made us fetch too often."""
         lacking = [server for server in asked if self._lacks(server, asked[server])]
         wait_s = await self._fetch(lacking[:NOTARY_FETCHES_PER_REQUEST_MAX])
         found = [one for server in asked for one in self._kept(server, asked[server])]
         if not found and wait_s > 0:
             retry_after_ms = int(wait_s * 1000) + 1
-            raise Refused(
-                429, "M_LIMIT_EXCEEDED", "Too many requests", {"retry_after_ms": retry_after_ms}
+            raise MatrixError(
+                429,
+                "M_LIMIT_EXCEEDED",
+                "Too many requests",
+                extra={"retry_after_ms": retry_after_ms},
             )
         return found
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from math import ceil
 
 from federation.causes import Cause, CauseKind
+from federation.errors import MatrixError
 from federation.events.ids import ServerName
 from federation.limits import (
     ORIGIN_REQUESTS_BURST,
@@ -26,7 +27,7 @@ from federation.limits import (
     UNPROVEN_REQUESTS_BURST,
     UNPROVEN_REQUESTS_PER_S,
 )
-from federation.ports import Clock, Refused
+from federation.ports import Clock
 from federation.transport.scheduling.rates import RateLimit
 
 
@@ -40,11 +41,11 @@ class RequestRates:
         self._origins = RateLimit(clock, per_s=ORIGIN_REQUESTS_PER_S, burst=ORIGIN_REQUESTS_BURST)
 
     def enter(self, address: Cause) -> None:
-        """Counts a request from an address. Raises Refused."""
+        """Counts a request from an address. Raises MatrixError."""
         _refuse_for(self._addresses.take(address))
 
     def check(self, claimed: Iterable[ServerName]) -> None:
-        """Checks the rates of the claimed origins. Raises Refused."""
+        """Checks the rates of the claimed origins. Raises MatrixError."""
         for origin in claimed:
             _refuse_for(self._origins.wait_s(_cause(origin)))
 
@@ -61,4 +62,4 @@ def _cause(origin: ServerName) -> Cause:
 def _refuse_for(wait_s: float) -> None:
     if wait_s > 0:
         again = {"retry_after_ms": ceil(wait_s * 1000)}
-        raise Refused(429, "M_LIMIT_EXCEEDED", "Too many requests", again)
+        raise MatrixError(429, "M_LIMIT_EXCEEDED", "Too many requests", extra=again)

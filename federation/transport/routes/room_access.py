@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.errors import MatrixError
 from federation.events.ids import (
     EventId,
     InvalidIdentifier,
@@ -26,44 +27,44 @@ from federation.events.ids import (
     server_of,
 )
 from federation.events.room_versions import RoomVersion
-from federation.ports import EventStore, Refused, StoredEvent
+from federation.ports import EventStore, StoredEvent
 from federation.transport.acl import ServerAcls
 from federation.transport.routes.authentication import PeerRequest
 
 
 def parse_room(text: str) -> RoomId:
-    """Returns the room ID; raises Refused."""
+    """Returns the room ID; raises MatrixError."""
     try:
         return parse_room_id(text)
     except InvalidIdentifier:
-        raise Refused(400, "M_INVALID_PARAM", "not a room ID") from None
+        raise MatrixError(400, "M_INVALID_PARAM", "not a room ID") from None
 
 
 def parse_event(text: object) -> EventId:
-    """Returns the event ID; raises Refused."""
+    """Returns the event ID; raises MatrixError."""
     try:
         if isinstance(text, str):
             return parse_event_id(text)
     except InvalidIdentifier:
         pass  # refused below, like a value that isn't a string
-    raise Refused(400, "M_INVALID_PARAM", "not an event ID")
+    raise MatrixError(400, "M_INVALID_PARAM", "not an event ID")
 
 
 def parse_user(text: object) -> UserId:
-    """Returns the user ID; raises Refused."""
+    """Returns the user ID; raises MatrixError."""
     try:
         if isinstance(text, str):
             return parse_user_id(text)
     except InvalidIdentifier:
         pass  # refused below, like a value that isn't a string
-    raise Refused(400, "M_INVALID_PARAM", "not a user ID")
+    raise MatrixError(400, "M_INVALID_PARAM", "not a user ID")
 
 
 def parse_own_user(text: object, server: ServerName) -> UserId:
-    """Returns the ID of a user of `server`; raises Refused 403 for another server's."""
+    """Returns the ID of a user of `server`; raises MatrixError 403 for another server's."""
     user_id = parse_user(text)
     if server_of(user_id) != server:
-        raise Refused(403, "M_FORBIDDEN", f"not a user of {server}")
+        raise MatrixError(403, "M_FORBIDDEN", f"not a user of {server}")
     return user_id
 
 
@@ -74,16 +75,16 @@ class ServerRoomAccess:
         self._store, self._acls = store, acls
 
     async def version_of(self, room_id: RoomId) -> RoomVersion:
-        """Returns the version of a room that is known here. Raises Refused 404."""
+        """Returns the version of a room that is known here. Raises MatrixError 404."""
         version = await self._store.room_version(room_id)
         if version is None:
-            raise Refused(404, "M_NOT_FOUND", "Unknown room")
+            raise MatrixError(404, "M_NOT_FOUND", "Unknown room")
         return version
 
     async def check_acl(self, room_id: RoomId, origin: ServerName) -> None:
-        """Raises Refused 403 where the room's ACL denies the origin."""
+        """Raises MatrixError 403 where the room's ACL denies the origin."""
         if not await self._acls.allows(room_id, origin):
-            raise Refused(403, "M_FORBIDDEN", "This server is denied access to the room")
+            raise MatrixError(403, "M_FORBIDDEN", "This server is denied access to the room")
 
     async def enter(self, peer: PeerRequest) -> tuple[RoomId, RoomVersion]:
         """Returns the room of the path, which is known and doesn't deny the peer."""
@@ -96,18 +97,18 @@ class ServerRoomAccess:
         self, peer: PeerRequest, event_ids: Sequence[EventId]
     ) -> tuple[RoomId, list[EventId]]:
         """As `enter`, for what the peer asks about these events: all of them when it has a user in
-        the room, else those at which it had one. Raises Refused 403 where there are none."""
+        the room, else those at which it had one. Raises MatrixError 403 where there are none."""
         room_id, _ = await self.enter(peer)
         if await self._store.is_server_joined(room_id, peer.origin):
             return room_id, list(event_ids)
         allowed = await self._store.joined_at(room_id, peer.origin, event_ids)
         if not allowed:
-            raise Refused(403, "M_FORBIDDEN", "This server isn't in the room")
+            raise MatrixError(403, "M_FORBIDDEN", "This server isn't in the room")
         return room_id, [one for one in event_ids if one in allowed]
 
     async def known_event(self, room_id: RoomId, event_id: EventId) -> StoredEvent:
-        """Returns a stored event of that room. Raises Refused 404."""
+        """Returns a stored event of that room. Raises MatrixError 404."""
         known = (await self._store.load_events([event_id])).get(event_id)
         if known is None or known.event.room_id != room_id:
-            raise Refused(404, "M_NOT_FOUND", f"Could not find event {event_id}")
+            raise MatrixError(404, "M_NOT_FOUND", f"Could not find event {event_id}")
         return known

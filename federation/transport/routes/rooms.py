@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName
@@ -24,7 +25,7 @@ from federation.limits import (
     MISSING_EVENTS_SERVED_MAX,
     QUERY_REQUEST_BYTES_MAX,
 )
-from federation.ports import Clock, EventStore, Refused
+from federation.ports import Clock, EventStore
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route, pdus
 from federation.transport.routes.room_access import ServerRoomAccess, parse_event
@@ -66,7 +67,7 @@ class RoomRoutes:
         """GET /event/{eventId}: whole or redacted for a server in the room; to one that isn't,
         only what it may see whole."""
         event_id = parse_event(peer.params["eventId"])
-        missing = Refused(404, "M_NOT_FOUND", "Event not found")
+        missing = MatrixError(404, "M_NOT_FOUND", "Event not found")
         known = (await self._store.load_events([event_id])).get(event_id)
         if known is None:
             raise missing
@@ -103,7 +104,7 @@ class RoomRoutes:
         await self._access.known_event(room_id, event_id)
         state = await self._store.state_ids_before(event_id)
         if state is None:
-            raise Refused(404, "M_NOT_FOUND", f"The state at {event_id} isn't known")
+            raise MatrixError(404, "M_NOT_FOUND", f"The state at {event_id} isn't known")
         return list(state.values())
 
     async def event_auth(self, peer: PeerRequest) -> object:
@@ -153,7 +154,7 @@ class RoomRoutes:
 
 def _event_ids(values: object) -> list[EventId]:
     if not isinstance(values, list) or len(values) > EVENT_IDS_PER_REQUEST_MAX:
-        raise Refused(400, "M_INVALID_PARAM", "no list of event IDs, or too many")
+        raise MatrixError(400, "M_INVALID_PARAM", "no list of event IDs, or too many")
     return [parse_event(value) for value in values]
 
 
@@ -162,7 +163,7 @@ def _integer(value: object) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise Refused(400, "M_INVALID_PARAM", "not an integer")
+    raise MatrixError(400, "M_INVALID_PARAM", "not an integer")
 
 
 def _bounded(value: object, most: int) -> int:

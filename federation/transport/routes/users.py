@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
     DeviceId,
@@ -27,7 +28,7 @@ from federation.limits import (
     QUERY_REQUEST_BYTES_MAX,
     USERS_PER_KEYS_REQUEST_MAX,
 )
-from federation.ports import Refused, UserQueries
+from federation.ports import UserQueries
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route
 from federation.transport.routes.room_access import parse_user
@@ -70,9 +71,9 @@ class UserRoutes:
         try:
             alias = parse_room_alias(peer.required("room_alias"))
         except InvalidIdentifier:
-            raise Refused(400, "M_INVALID_PARAM", "not a room alias") from None
+            raise MatrixError(400, "M_INVALID_PARAM", "not a room alias") from None
         if server_of(alias) != self._name:
-            raise Refused(404, "M_NOT_FOUND", "Room alias not found.")
+            raise MatrixError(404, "M_NOT_FOUND", "Room alias not found.")
         room_id, servers = await self._users.directory(alias)
         return {"room_id": room_id, "servers": list(servers)}
 
@@ -95,9 +96,9 @@ class UserRoutes:
         wanted: dict[UserId, list[DeviceId]] = {}
         for user_id, devices in self._own_users(peer, "device_keys").items():
             if not isinstance(devices, list) or len(devices) > DEVICES_PER_USER_REQUEST_MAX:
-                raise Refused(400, "M_INVALID_PARAM", "no list of devices, or too many")
+                raise MatrixError(400, "M_INVALID_PARAM", "no list of devices, or too many")
             if not all(isinstance(device, str) for device in devices):
-                raise Refused(400, "M_INVALID_PARAM", "a device ID that is no string")
+                raise MatrixError(400, "M_INVALID_PARAM", "a device ID that is no string")
             wanted[user_id] = [DeviceId(device) for device in devices]
         return await self._users.keys_query(peer.origin, wanted)
 
@@ -106,24 +107,24 @@ class UserRoutes:
         wanted: dict[UserId, dict[DeviceId, str]] = {}
         for user_id, devices in self._own_users(peer, "one_time_keys").items():
             if not isinstance(devices, dict) or len(devices) > DEVICES_PER_USER_REQUEST_MAX:
-                raise Refused(400, "M_INVALID_PARAM", "no devices, or too many")
+                raise MatrixError(400, "M_INVALID_PARAM", "no devices, or too many")
             if not all(isinstance(algorithm, str) for algorithm in devices.values()):
-                raise Refused(400, "M_INVALID_PARAM", "an algorithm that is no string")
+                raise MatrixError(400, "M_INVALID_PARAM", "an algorithm that is no string")
             wanted[user_id] = {DeviceId(one): algorithm for one, algorithm in devices.items()}
         return await self._users.keys_claim(peer.origin, wanted)
 
     def _own(self, text: str) -> UserId:
         user_id = parse_user(text)
         if server_of(user_id) != self._name:
-            raise Refused(404, "M_NOT_FOUND", "Not a user of this server")
+            raise MatrixError(404, "M_NOT_FOUND", "Not a user of this server")
         return user_id
 
     def _own_users(self, peer: PeerRequest, name: str) -> Mapping[UserId, object]:
         asked = peer.content.get(name)
         if not isinstance(asked, dict):
-            raise Refused(400, "M_BAD_JSON", f"{name} is no object")
+            raise MatrixError(400, "M_BAD_JSON", f"{name} is no object")
         if len(asked) > USERS_PER_KEYS_REQUEST_MAX:
-            raise Refused(400, "M_INVALID_PARAM", "too many users")
+            raise MatrixError(400, "M_INVALID_PARAM", "too many users")
         return {UserId(user): value for user, value in asked.items() if self._is_own(user)}
 
     def _is_own(self, text: str) -> bool:

@@ -10,11 +10,16 @@ from typing import Literal
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route, v1, v3
-from homeserver.errors import MatrixError, forbidden, invalid_param, missing_param
+from homeserver.errors import (
+    forbidden,
+    invalid_param,
+    missing_param,
+)
 from homeserver.rules.accounts.login_flows import REGISTRATION_TOKEN, registration_flows
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.accounts import Accounts, Registration

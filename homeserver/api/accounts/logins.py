@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver.api.accounts.accounts import logged_in
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route, v3
-from homeserver.errors import MatrixError, bad_json, missing_param
+from homeserver.errors import bad_json, missing_param
 from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.logins import Logins, NewDevice

@@ -20,6 +20,7 @@ from typing import Protocol, TypeAlias
 from aiohttp import web
 
 from federation.causes import Cause, CauseKind, address_cause, caused_by
+from federation.errors import MatrixError
 from federation.ports import Clock, Metrics
 from homeserver import limits
 from homeserver.api.http.cors import ClientHeaders
@@ -28,7 +29,7 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, to_json
 from homeserver.api.http.router import Match, Router
 from homeserver.api.http.routes import Auth, Route
-from homeserver.errors import MatrixError, invalid_param, unavailable
+from homeserver.errors import invalid_param, unavailable
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused

@@ -30,11 +30,11 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestPayloadError
 
 from federation.causes import address_cause
+from federation.errors import MatrixError
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.api.http.cors import ClientHeaders
 from homeserver.api.http.response import JSON_TYPE, to_json
-from homeserver.errors import MatrixError
 
 _log = logging.getLogger(__name__)
 

@@ -15,11 +15,17 @@ import msgspec
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.api.http.json_body import check_canonical, parse_object
 from homeserver.api.http.query import Query
-from homeserver.errors import MatrixError, bad_json, missing_param, not_json, too_large
+from homeserver.errors import (
+    bad_json,
+    missing_param,
+    not_json,
+    too_large,
+)
 from homeserver.services.accounts.requester import Requester
 
 __all__ = ["Query", "Request", "Requester"]

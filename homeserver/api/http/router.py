@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from homeserver.errors import MatrixError, invalid_param
+from federation.errors import MatrixError
+from homeserver.errors import invalid_param
 
 T = TypeVar("T")
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName, UserId
 from homeserver.api.http.json_body import check_canonical
 from homeserver.api.http.request import Request, convert
 from homeserver.api.http.routes import Route, v3
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.rooms.directory import parse_room

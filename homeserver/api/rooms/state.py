@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import StateKey
@@ -15,7 +16,6 @@ from homeserver.api.http.query import PageTokens
 from homeserver.api.http.request import Request
 from homeserver.api.http.response import RawJson
 from homeserver.api.http.routes import Route, v3
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.rooms.directory import parse_room
 from homeserver.services.rooms.state import MemberFilter, State

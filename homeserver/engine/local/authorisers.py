@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import (
@@ -29,7 +30,6 @@ from federation.events.ids import (
 )
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
-from federation.ports import Refused
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, allowed_rooms, find_authorising_user
 
@@ -82,7 +82,7 @@ class Authorisers:
 
     async def complete(self, room: Room, draft: EventDraft) -> EventDraft:
         """Completes a template's draft; a join that needs it names a local authorising user. Raises
-        Refused (rule 4)."""
+        MatrixError (rule 4)."""
         if draft.type != event_types.MEMBER or draft.content.get("membership") != "join":
             return draft
         chosen = await self._choose(room, draft.sender)
@@ -105,7 +105,8 @@ class Authorisers:
         return chosen
 
     async def check(self, room: Room, join: Event) -> None:
-        """Checks that we may sign a join with a local authorising user. Raises Refused (rule 4)."""
+        """Checks that we may sign a join with a local authorising user. Raises MatrixError
+        (rule 4)."""
         user_id, authoriser = UserId(join.sender), join.content.get(AUTHORISER)
         if not self._needs_one(room, user_id):
             return
@@ -122,7 +123,7 @@ class Authorisers:
     def _needs_one(room: Room, user_id: UserId) -> bool:
         mine = room.view.state.get((event_types.MEMBER, user_id))
         if mine is not None and mine.membership == "ban":
-            raise Refused(403, "M_FORBIDDEN", f"{user_id} is banned")
+            raise MatrixError(403, "M_FORBIDDEN", f"{user_id} is banned")
         return mine is None or mine.membership not in ("invite", "join")
 
     async def _check_open(self, room: Room) -> None:
@@ -130,7 +131,7 @@ class Authorisers:
         found = await self._rooms.state_events(room.view.state, [event_types.JOIN_RULES_KEY])
         rules = found.get(event_types.JOIN_RULES_KEY)
         if rules is None or rules.content.get("join_rule") != "public":
-            raise Refused(403, "M_FORBIDDEN", "nobody can vouch for a join to this room")
+            raise MatrixError(403, "M_FORBIDDEN", "nobody can vouch for a join to this room")
 
     async def _check_conditions(self, allowed: Sequence[RoomId], user_id: UserId) -> None:
         rooms = (await self._rooms.get_many(allowed)).values()
@@ -138,17 +139,17 @@ class Authorisers:
         if any(room.is_joined(user_id) for room in ours):
             return
         if allowed and not ours:
-            raise Refused(
+            raise MatrixError(
                 400,
                 "M_UNABLE_TO_AUTHORISE_JOIN",
                 "this server is in none of the rooms whose members may join",
             )
-        raise Refused(
+        raise MatrixError(
             403, "M_FORBIDDEN", f"{user_id} is in none of the rooms whose members may join"
         )
 
 
-def _ungrantable() -> Refused:
-    return Refused(
+def _ungrantable() -> MatrixError:
+    return MatrixError(
         400, "M_UNABLE_TO_GRANT_JOIN", "no user of this server may invite to the room: ask another"
     )

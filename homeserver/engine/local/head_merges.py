@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.ids import UserId
 from federation.graph.auth.power_levels import PowerLevels
@@ -31,7 +32,6 @@ from homeserver.engine.log.entries import EventEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.recheck.due_rooms import DueRooms
 from homeserver.engine.rooms.rooms import Room, Rooms
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user
 
 log = logging.getLogger("freehold.heads")

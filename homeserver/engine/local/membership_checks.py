@@ -11,12 +11,12 @@ Spec: client-server API, "Room membership".
 
 from __future__ import annotations
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.ids import EventId, UserId
 from homeserver import errors
 from homeserver.engine.local.writer import Check
 from homeserver.engine.rooms.snapshots import StateMap, StateRef
-from homeserver.errors import MatrixError
 
 
 class MembershipChanged(MatrixError):

@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
@@ -42,7 +43,7 @@ from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.log.staging import StagedEvent
 from homeserver.engine.rooms.room import Room, RoomView
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.errors import MatrixError, forbidden, unavailable
+from homeserver.errors import forbidden, unavailable
 
 _CODES_PASSED_ON = {"M_FORBIDDEN": 403, "M_BAD_JSON": 400}
 _TURN = tuple[RoomId, UserId]

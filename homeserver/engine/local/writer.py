@@ -23,6 +23,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
@@ -39,7 +40,7 @@ from homeserver.engine.log.transactions import Sent, Transactions
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.rooms.rooms import Room, Rooms, RoomView, StateRef
 from homeserver.engine.rooms.snapshots import StateMap
-from homeserver.errors import MatrixError, not_found, unavailable
+from homeserver.errors import not_found, unavailable
 from homeserver.storage.database import Connection
 
 __all__ = ["Sent", "Signer", "Writer"]

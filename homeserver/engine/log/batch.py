@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, is_user_id
@@ -31,7 +32,6 @@ from homeserver.engine.log.staging import (
 )
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.room import Room
-from homeserver.errors import MatrixError
 from homeserver.storage.batches import (
     BroughtMembers,
     CommitRows,

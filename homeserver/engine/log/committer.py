@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from federation.errors import MatrixError
 from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.log.batch import Batch
@@ -35,7 +36,7 @@ from homeserver.engine.log.staging import RoomUnit
 from homeserver.engine.log.tail import LogTail, Placed
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.store import EngineStore
-from homeserver.errors import MatrixError, unavailable
+from homeserver.errors import unavailable
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
 from homeserver.storage.logs import OwnedLog
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from homeserver.errors import MatrixError
+from federation.errors import MatrixError
 from homeserver.rules.sync.sync_tokens import (
     Mark,
     PageToken,

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, StateKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NotRecommended, PolicyServer
-from federation.ports import PolicyServerChanged, Refused, StoredEvent
+from federation.ports import PolicyServerChanged, StoredEvent
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer, OutcomeUnknown
 from homeserver.engine.log.entries import Unit
@@ -72,11 +73,11 @@ class Acceptance:
     ) -> Verdict:
         """Hands in an event with the verdict of `admit`; `state_before` is given where that is
         another server's word, `asked` the policy server that was asked about it. Returns the final
-        verdict after the commit. Raises Refused (404, 503), PolicyServerChanged."""
+        verdict after the commit. Raises MatrixError (404, 503), PolicyServerChanged."""
         for _ in range(3):
             room = await self._rooms.get(event.room_id)
             if room is None:
-                raise Refused(404, "M_NOT_FOUND", "the room is not known here")
+                raise MatrixError(404, "M_NOT_FOUND", "the room is not known here")
             if not event.prev_events:
                 return _verdict_of_first(room, event)
             await self._committer.wait_for_space()
@@ -98,7 +99,7 @@ class Acceptance:
                 raise
             self._wake(room.room_id, staged)
             return final
-        raise Refused(503, "M_UNKNOWN", "the room could not be written")
+        raise MatrixError(503, "M_UNKNOWN", "the room could not be written")
 
     def _wake(self, room_id: RoomId, staged: StagedEvent, _: object = None) -> None:
         """After the commit, which may have come late: is a verdict to be made again?"""
@@ -228,7 +229,7 @@ class Acceptance:
             return (*await self._imports.given_state(room, state_before), ())
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
-            raise Refused(503, "M_UNKNOWN", "a parent of the event is missing")
+            raise MatrixError(503, "M_UNKNOWN", "a parent of the event is missing")
         before, rows = await self._resolver.resolve(room, branches, self._committer.numbers.take)
         is_each = len(branches) == len(event.prev_events)  # else they are the heads, as one state
         return before, rows, tuple(zip(event.prev_events, branches, strict=True)) if is_each else ()

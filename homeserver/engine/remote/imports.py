@@ -15,11 +15,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import immutables
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
-from federation.ports import JoinedRoom, Refused
+from federation.ports import JoinedRoom
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import Unit
@@ -193,7 +194,7 @@ class Imports:
         """A state that another server gave, as a snapshot: the current one, or one on top of it."""
         refs = await self._refs(list(state.values()))
         if len(refs) < len(state):
-            raise Refused(503, "M_UNKNOWN", "an event of the state before is missing")
+            raise MatrixError(503, "M_UNKNOWN", "an event of the state before is missing")
         view = room.staged
         change = difference(view.state, refs)
         before = StateSnapshot(view.state, view.chain)
@@ -265,7 +266,7 @@ class Imports:
         auth = room.auth_state(before.state, self._rooms.memory.cached_event)
         verdict = await self._rooms.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
-            raise Refused(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
+            raise MatrixError(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
         origin = Origin(to_federate=False, unproven=True)
         staged = await self._writer.stager.place(
             room, event, before, origin, snapshots=snapshots, replaces_heads=True
@@ -298,7 +299,7 @@ class Imports:
             if is_placed:
                 self._due_rooms.add([room_id])
             return
-        raise Refused(503, "M_UNKNOWN", "the room could not be written")
+        raise MatrixError(503, "M_UNKNOWN", "the room could not be written")
 
     async def _place_chunk(self, room: Room, chunk: Chunk) -> bool:
         ids = [one.event_id for one in chunk.events]

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, load_auth_events
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
@@ -27,7 +28,6 @@ from federation.ports import (
     JoinedRoom,
     Metrics,
     PolicyServerChanged,
-    Refused,
     ResidentAnswer,
     Template,
 )
@@ -142,13 +142,14 @@ class RemoteEventWriter:
         return await self._writer.event_signer.sign(room, event)
 
     async def accept_own(self, event: Event, *, asked: PolicyServer | None = None) -> Verdict:
-        """Hands in an event of ours that another server signed too (an invite). Raises Refused."""
+        """Hands in an event of ours that another server signed too (an invite). Raises
+        MatrixError."""
         try:
             return await self._acceptance.accept(
                 event, Accepted(), None, to_federate=True, asked=asked
             )
         except PolicyServerChanged:
-            raise Refused(503, "M_UNKNOWN", "the room's policy server changes") from None
+            raise MatrixError(503, "M_UNKNOWN", "the room's policy server changes") from None
 
     async def states_after(
         self, room: Room, event_ids: Collection[EventId]
@@ -249,7 +250,7 @@ class RemoteEventWriter:
             lambda: check_auth(event, state, verified_servers=signers)
         )
         if failure is not None:
-            raise Refused(403, "M_FORBIDDEN", failure.detail)
+            raise MatrixError(403, "M_FORBIDDEN", failure.detail)
 
     def view_auth(self, room: Room, state: StateMap) -> AuthState:
         """A committed state for the auth rules."""
@@ -267,18 +268,18 @@ class RemoteEventWriter:
         room = _resident(await self._rooms.get(event.room_id), self._server_name)
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
-            raise Refused(400, "M_BAD_STATE", "the event names events that are not known here")
+            raise MatrixError(400, "M_BAD_STATE", "the event names events that are not known here")
         await self._committer.numbers.ready(4)
         before, _ = await self._resolver.resolve(room, branches, self._committer.numbers.take)
         state = self.view_auth(room, before.state)
         failure = await self._rooms.loading(lambda: check_auth(event, state))
         if failure is not None:
-            raise Refused(403, "M_FORBIDDEN", failure.detail)
+            raise MatrixError(403, "M_FORBIDDEN", failure.detail)
         verdict = await self._acceptance.accept(
             event, Accepted(), None, to_federate=True, asked=asked
         )
         if not isinstance(verdict, Accepted):
-            raise Refused(403, "M_FORBIDDEN", str(verdict.failure))
+            raise MatrixError(403, "M_FORBIDDEN", str(verdict.failure))
         return await self._answer(room, event, before.state)
 
     async def _answer(self, room: Room, event: Event, state: StateMap) -> ResidentAnswer:
@@ -308,7 +309,7 @@ class RemoteEventWriter:
 
 def _resident(room: Room | None, server_name: ServerName) -> Room:
     if room is None or server_name not in room.view.servers:
-        raise Refused(404, "M_NOT_FOUND", "no user of this server is in the room")
+        raise MatrixError(404, "M_NOT_FOUND", "no user of this server is in the room")
     return room
 
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.curve25519 import has_low_order
 from federation.events.signing import SignatureInvalid, VerifyKey, decode_base64, verify_json
 from homeserver import limits
-from homeserver.errors import MatrixError, bad_json, invalid_param
+from homeserver.errors import bad_json, invalid_param
 
 MASTER, SELF_SIGNING, USER_SIGNING = "master", "self_signing", "user_signing"
 _PUBLIC_KEY_BYTES = 32

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomAlias, UserId
 from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import without_authoriser
 from homeserver.rules.rooms.room_requests import (
     InitialState,

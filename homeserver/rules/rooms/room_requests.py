@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
     InvalidIdentifier,
@@ -26,7 +27,6 @@ from federation.events.ids import (
 )
 from federation.events.room_versions import SUPPORTED, RoomVersion
 from homeserver import errors, limits
-from homeserver.errors import MatrixError
 
 Preset = Literal["private_chat", "trusted_private_chat", "public_chat"]
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
-from homeserver.errors import MatrixError, bad_json, invalid_param
+from homeserver.errors import bad_json, invalid_param
 
 
 class TypePatterns(msgspec.Struct, frozen=True):

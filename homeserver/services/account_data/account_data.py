@@ -18,11 +18,17 @@ from weakref import WeakValueDictionary
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
 from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
-from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
+from homeserver.errors import (
+    bad_json,
+    invalid_param,
+    not_found,
+    too_large,
+)
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.ephemeral.receipts import FULLY_READ
 from homeserver.services.engine_ports import UnitLog

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.ids import (
     InvalidIdentifier,
     ServerName,
@@ -31,7 +32,7 @@ from federation.events.ids import (
 )
 from federation.ports import Clock
 from homeserver.engine.log.entries import Entry
-from homeserver.errors import MatrixError, forbidden
+from homeserver.errors import forbidden
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.logins import LoggedIn, NewDevice, make_device_id
 from homeserver.services.accounts.passwords import Passwords

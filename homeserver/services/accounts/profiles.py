@@ -18,10 +18,16 @@ from typing import Any
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import InvalidIdentifier, ServerName, UserId, parse_user_id, server_of
 from homeserver import limits
-from homeserver.errors import MatrixError, bad_json, forbidden, invalid_param, not_found
+from homeserver.errors import (
+    bad_json,
+    forbidden,
+    invalid_param,
+    not_found,
+)
 from homeserver.services.accounts.requester import Requester
 from homeserver.storage.accounts import profiles
 from homeserver.storage.database import Database

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from federation.errors import MatrixError
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.config import RateLimitSettings
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Bucket, Limit, Rate, give_back, take
 
 

@@ -15,9 +15,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from hashlib import sha256
 
+from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.services.accounts.requester import Requester
 from homeserver.storage.accounts import tokens
 from homeserver.storage.database import Database

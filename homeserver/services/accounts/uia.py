@@ -25,12 +25,13 @@ from hmac import compare_digest
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from federation.events.signing import encode_base64_url
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.errors import MatrixError, bad_json
+from homeserver.errors import bad_json
 from homeserver.rules.accounts.login_flows import (
     DUMMY,
     PASSWORD,

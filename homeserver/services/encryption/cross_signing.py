@@ -19,13 +19,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import (
-    MatrixError,
     bad_json,
     forbidden,
     invalid_param,

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from federation.bounded_cache import BoundedCache
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -38,7 +39,7 @@ from federation.events.ids import (
 from federation.transport.requests.client import FederationError
 from homeserver import limits
 from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
-from homeserver.errors import MatrixError, invalid_param
+from homeserver.errors import invalid_param
 from homeserver.rules.encryption.device_keys import (
     SIGNED_CURVE,
     check_text,

@@ -21,6 +21,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
+from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
@@ -30,7 +31,6 @@ from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.log.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
 from homeserver.engine.log.tail import Placed
-from homeserver.errors import MatrixError
 from homeserver.rules.encryption.device_keys import (
     MASTER,
     SELF_SIGNING,

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_name, server_of
 from federation.events.signing import encode_base64_url
@@ -33,7 +34,6 @@ from homeserver.engine.log.entries import (
     Unit,
 )
 from homeserver.engine.log.tail import Placed
-from homeserver.errors import MatrixError
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.encryption.to_device import (
     ALL_DEVICES,

@@ -19,13 +19,18 @@ from typing import TypeAlias
 import msgspec
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.log.entries import AccountDataEntry, Entry, ReceiptEntry, Unit
 from homeserver.engine.log.tail import Placed
-from homeserver.errors import MatrixError, forbidden, invalid_param, not_found
+from homeserver.errors import (
+    forbidden,
+    invalid_param,
+    not_found,
+)
 from homeserver.rules.ephemeral.receipts import (
     FULLY_READ,
     PRIVATE,

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId, server_of
-from federation.ports import Clock, Refused, UserDevices
+from federation.ports import Clock, UserDevices
 from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
 from homeserver.services.engine_ports import MemberRooms, UserRooms
@@ -67,20 +67,14 @@ class FederationQueries:
     async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
         """Returns a user's profile, or one field of it."""
         if server_of(user_id) != self._server_name:
-            raise Refused(404, "M_NOT_FOUND", "The user isn't of this server")
-        try:
-            return await self._profile(user_id, field)
-        except MatrixError as error:
-            raise _refused(error) from error
+            raise MatrixError(404, "M_NOT_FOUND", "The user isn't of this server")
+        return await self._profile(user_id, field)
 
     async def directory(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
         """Returns the room of a local alias and servers that are in it."""
         if server_of(alias) != self._server_name:
-            raise Refused(404, "M_NOT_FOUND", "The alias isn't of this server")
-        try:
-            return await self._directory(alias)
-        except MatrixError as error:
-            raise _refused(error) from error
+            raise MatrixError(404, "M_NOT_FOUND", "The alias isn't of this server")
+        return await self._directory(alias)
 
     async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
         """Returns a user's devices; 403 if rule 1 doesn't allow it."""
@@ -172,9 +166,5 @@ class FederationQueries:
         return False
 
 
-def _not_shared() -> Refused:
-    return Refused(403, "M_FORBIDDEN", "Your server shares no room with this user")
-
-
-def _refused(error: MatrixError) -> Refused:
-    return Refused(error.status, error.errcode, error.error, error.extra)
+def _not_shared() -> MatrixError:
+    return MatrixError(403, "M_FORBIDDEN", "Your server shares no room with this user")

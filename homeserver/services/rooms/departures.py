@@ -18,12 +18,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId, UserId
 from federation.ports import Clock
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.errors import MatrixError
 from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database, DatabaseUnavailable
 

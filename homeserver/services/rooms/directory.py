@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -36,7 +37,6 @@ from federation.graph.building import EventDraft
 from federation.ports import Clock
 from homeserver import errors, limits
 from homeserver.engine.rooms.rooms import Room
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
 from homeserver.rules.rooms.room_requests import build_alias
 from homeserver.services.rooms.room_access import (

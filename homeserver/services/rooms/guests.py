@@ -15,12 +15,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
 from homeserver.engine.log.entries import EventEntry, StateEntry
 from homeserver.engine.log.tail import Placed
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.storage.accounts import accounts
 from homeserver.storage.database import Database, DatabaseUnavailable

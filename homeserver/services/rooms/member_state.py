@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
@@ -23,7 +24,6 @@ from federation.graph.building import EventDraft
 from homeserver import errors, limits
 from homeserver.engine.local import membership_checks
 from homeserver.engine.local.membership_checks import MembershipChanged
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER, without_authoriser
 from homeserver.services.rooms.membership import MemberDirectory, Membership, parse_user
 from homeserver.services.rooms.room_access import (

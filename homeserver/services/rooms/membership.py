@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -42,7 +43,6 @@ from homeserver.engine.local import membership_checks
 from homeserver.engine.local.authorisers import find_authoriser, restricted_to
 from homeserver.engine.local.writer import Check, Writer
 from homeserver.engine.rooms.rooms import Room
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from homeserver.services.rooms.directory import Directory, parse_alias, parse_room
 from homeserver.services.rooms.joining.remote_rooms import RemoteRooms

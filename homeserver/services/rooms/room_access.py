@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import errors, limits
@@ -22,7 +23,6 @@ from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef
-from homeserver.errors import MatrixError
 
 NOT_IN_ROOM = "You aren't a member of this room"
 

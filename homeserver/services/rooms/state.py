@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, StateKey, UserId
@@ -22,7 +23,6 @@ from homeserver import errors
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.engine.rooms.snapshots import StateRef
-from homeserver.errors import MatrixError
 from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.sync.sync_tokens import Point, SyncToken
 from homeserver.rules.timeline.visibility import may_see

@@ -15,11 +15,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.ids import RoomId, StateKey, UserId
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.errors import MatrixError
 
 log = logging.getLogger("freehold.upgrades")
 

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, UserId
@@ -30,7 +31,6 @@ from homeserver.engine.local.stager import BuiltEvent, make_room_id
 from homeserver.engine.local.writer import make_ahead, send_made
 from homeserver.engine.log.entries import Entry
 from homeserver.engine.rooms.rooms import Room
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.room_requests import choose_version, parse_users
 from homeserver.rules.rooms.room_upgrades import (
     CARRIED_KEYS,

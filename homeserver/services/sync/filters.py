@@ -9,11 +9,17 @@ from typing import NamedTuple
 
 import orjson
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.engine.rooms.event_cache import ByteBoundedCache
-from homeserver.errors import MatrixError, bad_json, invalid_param, not_found, too_large
+from homeserver.errors import (
+    bad_json,
+    invalid_param,
+    not_found,
+    too_large,
+)
 from homeserver.rules.sync.filters import NO_FILTER, SyncFilter, parse_filter
 from homeserver.storage.database import Database
 from homeserver.storage.sync import filters as store

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -28,7 +29,6 @@ from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
 from homeserver.engine.log.entries import TransactionKey
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.room_access import (
     RoomAccess,
     RoomContext,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, UserId
-from federation.ports import OutsideMembership, Refused
+from federation.ports import OutsideMembership
 
 
 class OpenGate:
     """`federation.ports.InviteGate` that lets all invites in, or none."""
 
     def __init__(self) -> None:
-        self.refusal: Refused | None = None
+        self.refusal: MatrixError | None = None
 
     async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
         if self.refusal is not None:

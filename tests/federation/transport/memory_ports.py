@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, KeyId, RoomAlias, RoomId, ServerName, UserId
 from federation.ports import (
     Destination,
     Owed,
-    Refused,
     StoredServerKey,
     UserDevices,
     WaitingEvent,
@@ -220,7 +220,7 @@ class MemoryUsers:
 
     async def profile(self, origin: ServerName, user_id: UserId, field: str | None) -> JsonObject:
         if user_id.startswith("@nobody"):
-            raise Refused(404, "M_NOT_FOUND", "Profile not found")
+            raise MatrixError(404, "M_NOT_FOUND", "Profile not found")
         profile: JsonObject = {"displayname": user_id, "avatar_url": "mxc://b.test/x"}
         return profile if field is None else {field: profile.get(field)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -26,7 +27,6 @@ from federation.ports import (
     Clock,
     JoinedRoom,
     PolicyServerChanged,
-    Refused,
     ResidentAnswer,
     StoredEvent,
     Template,
@@ -49,7 +49,7 @@ class MemoryRooms:
         self.on_anothers_word: list[EventId] = []
         self.verdicts: dict[EventId, Final] = {}
         self.hidden: set[EventId] = set()
-        self.unauthorised: Refused | None = None
+        self.unauthorised: MatrixError | None = None
 
     # --- making rooms -----------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class MemoryRooms:
         state = self._auth_state(event.version, self._merged(event.prev_events))
         failure = check_auth(event, state)
         if failure is not None:
-            raise Refused(403, "M_FORBIDDEN", failure.detail)
+            raise MatrixError(403, "M_FORBIDDEN", failure.detail)
         pdu = canonical_json.decode(event.raw)
         kept = {k: v for k, v in pdu.items() if k not in ("hashes", "signatures")}
         return Template(event.version, {**kept, "origin": self.name})
@@ -323,7 +323,7 @@ class MemoryRooms:
         before = self._merged(event.prev_events)
         failure = check_auth(event, self._auth_state(event.version, before))
         if failure is not None:
-            raise Refused(403, "M_FORBIDDEN", failure.detail)
+            raise MatrixError(403, "M_FORBIDDEN", failure.detail)
         policy = await self.policy_server(event.room_id)
         if check_policy(event, policy) is not None and policy != asked:
             raise PolicyServerChanged

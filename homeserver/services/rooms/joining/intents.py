@@ -29,12 +29,12 @@ from dataclasses import dataclass
 import msgspec
 
 from federation import limits
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from federation.ports import Clock
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.joining.remote_rooms import InvitingRooms, JoiningUncertain
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.rooms import joining_intents as store

@@ -12,11 +12,10 @@ room".
 
 from __future__ import annotations
 
+from federation.errors import MatrixError
 from federation.events.event import Event
 from federation.events.ids import RoomId, ServerName, UserId, server_of
-from federation.ports import Refused
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.rate_limits import RateLimiter, limit_exceeded
 from homeserver.services.engine_ports import UserRooms
@@ -43,14 +42,11 @@ class RemoteInvites:
 
     async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
         """`InviteGate.admit`."""
-        try:
-            self._limiter.check(Limit.REMOTE_INVITES, origin)
-            await self._check_account(invitee)
-            await self._people.check_invitable(invitee)
-            self._limiter.check(Limit.REMOTE_INVITES_OF_USER, f"{origin} {invitee}")
-            await self._check_space(origin, invitee, invite.room_id)
-        except MatrixError as error:
-            raise Refused(error.status, error.errcode, error.error, error.extra) from error
+        self._limiter.check(Limit.REMOTE_INVITES, origin)
+        await self._check_account(invitee)
+        await self._people.check_invitable(invitee)
+        self._limiter.check(Limit.REMOTE_INVITES_OF_USER, f"{origin} {invitee}")
+        await self._check_space(origin, invitee, invite.room_id)
 
     async def _check_account(self, invitee: UserId) -> None:
         async with self._database.connection() as connection:

@@ -16,13 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
+from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.event import EventTooLarge, InvalidEvent, parse_pdu
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateKey, UserId
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
-from federation.ports import Clock, Refused
+from federation.ports import Clock
 from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import Joining, MembershipRequest
 from federation.transport.requests.client import FailureKind, FederationError
@@ -31,7 +32,6 @@ from homeserver import errors
 from homeserver.engine.local.writer import Signer
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.rooms import Room, Rooms
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.directory import LookUp, Target
 from homeserver.services.rooms.joining.remote_rooms import JoiningUncertain
 
@@ -168,7 +168,7 @@ async def _told(work: Awaitable[T]) -> T:
     """Returns an exchange's result; raises its failures as MatrixError."""
     try:
         return await work
-    except (JoiningFailed, Refused) as error:
+    except (JoiningFailed, MatrixError) as error:
         told = MatrixError(error.status, error.errcode, error.error, extra=error.extra)
         uncertain = error.uncertain if isinstance(error, JoiningFailed) else ()
         raise (JoiningUncertain(told, uncertain) if uncertain else told) from error

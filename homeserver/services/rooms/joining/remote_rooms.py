@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.graph.building import EventDraft
-from homeserver.errors import MatrixError
 
 
 class JoiningUncertain(MatrixError):

@@ -7,12 +7,12 @@ from unittest.mock import patch
 import pytest
 from aiohttp import web
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import RoomId
 from federation.limits import INBOX_LANES_PER_EVENT_MAX, INBOX_WAITING_RESERVED
-from federation.ports import Refused
 from federation.transport.events import event_fetcher
 from federation.transport.requests.dialer import Bounds
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
@@ -140,7 +140,7 @@ async def test_each_origin_has_some_space_in_a_full_room() -> None:
             await receive(a, mallory, "m", says(mallory, room_id, 11)[1::2])
             events = says(b, room_id, 2 * INBOX_WAITING_RESERVED + 3)[1::2]
             await receive(a, b, "b", events[:INBOX_WAITING_RESERVED])
-            with pytest.raises(Refused):
+            with pytest.raises(MatrixError):
                 await receive(a, b, "more", events[-1:])
 
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 from aiohttp import web
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -16,7 +17,7 @@ from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
 from federation.limits import INBOX_RETRY_S_MAX, TRANSACTION_ID_BYTES_MAX
-from federation.ports import JoinedRoom, Refused
+from federation.ports import JoinedRoom
 from federation.transport.inbound.gap_filler import Outcome
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
@@ -76,7 +77,7 @@ async def test_a_transaction_id_has_a_bounded_length() -> None:
         a, b, _, _ = await shared_room(net)
         longest = "t" * TRANSACTION_ID_BYTES_MAX
         assert await a.inbox.receive(b.name, longest, transaction({"pdus": []})) == {"pdus": {}}
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(MatrixError) as refused:
             await a.inbox.receive(b.name, longest + "t", transaction({"pdus": []}))
         assert (refused.value.status, refused.value.errcode) == (400, "M_INVALID_PARAM")
 
@@ -119,7 +120,7 @@ async def test_an_origin_has_so_many_transactions_at_once(
             for number in range(at_once)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(MatrixError) as refused:
             await a.inbox.receive(b.name, "beyond", transaction(body))
         assert refused.value.status == 429
         gate.set()
@@ -374,7 +375,7 @@ async def test_budgets_per_room_make_the_origin_come_again() -> None:
             await a.inbox.receive(
                 b.name, "t2", transaction({"pdus": [pdu(one) for one in events[1:3]]})
             )
-            with pytest.raises(Refused) as caught:
+            with pytest.raises(MatrixError) as caught:
                 await a.inbox.receive(b.name, "t3", transaction({"pdus": [pdu(events[3])]}))
         assert caught.value.status == 429
         assert len(a.waiting.waiting) == 2

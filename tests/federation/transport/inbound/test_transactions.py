@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import parse_pdu
@@ -17,7 +18,6 @@ from federation.limits import (
     PDU_TEXT_BYTES_MAX,
     PDUS_PER_TRANSACTION_MAX,
 )
-from federation.ports import Refused
 from federation.transport.inbound.transactions import (
     ReceivedPdu,
     TransactionReader,
@@ -62,7 +62,7 @@ def test_both_lists_may_be_missing(empty: bytes) -> None:
     ],
 )
 def test_what_is_not_a_transaction_is_refused(text: bytes, errcode: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MatrixError) as refused:
         parse_transaction(text)
     assert (refused.value.status, refused.value.errcode) == (400, errcode)
 

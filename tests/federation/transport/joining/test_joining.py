@@ -6,6 +6,7 @@ from unittest.mock import patch
 import pytest
 from aiohttp import web
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -15,7 +16,7 @@ from federation.events.signatures import signatures_of
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.limits import JOIN_SERVERS_TRIED_MAX, STRIPPED_STATE_EVENTS_MAX
-from federation.ports import JoinedRoom, Refused
+from federation.ports import JoinedRoom
 from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
@@ -267,7 +268,7 @@ async def test_a_join_that_a_resident_does_not_vouch_for_is_neither_signed_nor_k
         made = b_signed(b, a, room_id, EventDraft("m.room.member", bob, content, bob))
         target = build_target("/_matrix/federation/v2/send_join", room_id, made.event_id)
         request = ServerRequest(a.name, "PUT", target, canonical_json.decode(made.raw))
-        a.rooms.unauthorised = Refused(status, errcode, "no")
+        a.rooms.unauthorised = MatrixError(status, errcode, "no")
         with pytest.raises(FederationError) as caught:
             await b.client.request(request)
         assert (caught.value.status, caught.value.errcode) == (status, errcode)

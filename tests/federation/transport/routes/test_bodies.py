@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.causes import address_cause, caused_by
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.bounded_json.json_pieces import Piece, cut_pieces
 from federation.events.canonical_json import JsonObject, NotCanonical
@@ -27,7 +28,6 @@ from federation.limits import (
     SPELLED_DEEP_BYTES_MAX,
     SPELLED_PIECES_MAX,
 )
-from federation.ports import Refused
 from federation.transport.routes import bodies
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, spell_in_pieces
 from tests.federation.events.test_canonical_json import TEXT, VALUES
@@ -53,7 +53,7 @@ async def test_bodies_of_any_size_and_depth_are_spelled(size: int) -> None:
     [b"{", b"[" * 40_000, b'{"a":1,"a":2}' + b" " * 40_000, b'{"a":{"b":1,"b":2}' + b" " * 40_000],
 )
 async def test_what_is_not_json_can_not_be_spelled(body: bytes) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MatrixError) as refused:
         await CanonicalBodies().spell(body)
     assert (refused.value.status, refused.value.errcode) == (400, "M_NOT_JSON")
 
@@ -111,7 +111,7 @@ async def test_few_bodies_of_one_address_wait_to_be_spelled(
         with caused_by(address_cause(address)):
             try:
                 await spelling.spell(body)
-            except Refused as refused:
+            except MatrixError as refused:
                 return refused.status
         return 200
 
@@ -137,7 +137,7 @@ async def test_few_bodies_of_one_address_wait_to_be_spelled(
     ],
 )
 def test_what_is_not_a_usable_object_is_refused(body: bytes, errcode: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MatrixError) as refused:
         parse_object(body)
     assert (refused.value.status, refused.value.errcode) == (400, errcode)
 

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from federation.causes import address_cause
+from federation.errors import MatrixError
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import (
@@ -17,7 +18,6 @@ from federation.limits import (
     UNPROVEN_REQUESTS_BURST,
     UNPROVEN_REQUESTS_PER_S,
 )
-from federation.ports import Refused
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes import request_rates
 from federation.transport.routes.request_rates import RequestRates
@@ -39,7 +39,7 @@ def wait_ms(ask: Callable[[], None]) -> int:
     """After how long a request is worth repeating; 0 where it isn't refused."""
     try:
         ask()
-    except Refused as refused:
+    except MatrixError as refused:
         found = (refused.status, refused.errcode, refused.extra["retry_after_ms"])
     else:
         return 0

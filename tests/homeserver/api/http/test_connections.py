@@ -15,6 +15,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.api.http import connections
 from homeserver.api.http.app import HttpApp
@@ -22,7 +23,6 @@ from homeserver.api.http.request import read_body
 from homeserver.api.http.server import HttpServer
 from homeserver.app.server import raise_file_limit
 from homeserver.config import Listener
-from homeserver.errors import MatrixError
 from tests.federation.transport.memory_ports import JumpingClock
 
 HALF = b"POST / HTTP/1.1\r\nHost: x\r\n"

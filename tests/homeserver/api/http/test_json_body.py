@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.api.http.json_body import check_canonical, parse_object
-from homeserver.errors import MatrixError
 
 
 def errcode(body: bytes) -> str:

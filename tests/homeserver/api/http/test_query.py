@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.api.http.query import Query
-from homeserver.errors import MatrixError
 
 
 def test_values_are_decoded_and_the_first_counts() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver.api.http.router import Router
-from homeserver.errors import MatrixError
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -13,7 +14,6 @@ from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.events.signatures import signatures_of
 from federation.graph.building import sign_event
-from federation.ports import Refused
 from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from tests.homeserver.engine.engine_world import (
     ALICE,
@@ -69,7 +69,7 @@ async def club(world: World, members: Sequence[UserId] = (BOB,)) -> RoomId:
 
 async def refusal(world: World, room_id: RoomId) -> tuple[int, str]:
     """What BOB's server is told that asks for a template."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(MatrixError) as caught:
         await world.engine.remote_event_writer.template(JOIN, room_id)
     return caught.value.status, caught.value.errcode
 
@@ -83,7 +83,7 @@ async def signed(world: World, room_id: RoomId) -> Event:
 
 async def sending_refusal(world: World, event: Event) -> tuple[int, str]:
     """What BOB's server is told before we would sign."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(MatrixError) as caught:
         await world.engine.remote_event_writer.authorise_join(event)
     return caught.value.status, caught.value.errcode
 

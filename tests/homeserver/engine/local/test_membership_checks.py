@@ -3,10 +3,10 @@
 import immutables
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import EventId, UserId
 from homeserver.engine.local import membership_checks
 from homeserver.engine.rooms.snapshots import StateMap, StateRef
-from homeserver.errors import MatrixError
 
 BOB = UserId("@bob:here.example")
 

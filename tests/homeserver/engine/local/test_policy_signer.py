@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, UserId
@@ -25,13 +26,12 @@ from federation.graph.policy_servers import (
     check_policy,
     recommended,
 )
-from federation.ports import PolicyRefusal, PolicyServerChanged, Refused
+from federation.ports import PolicyRefusal, PolicyServerChanged
 from homeserver import limits
 from homeserver.app.engine import Engine, build_engine
 from homeserver.engine.log.entries import Committed
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.rooms.rooms import Room
-from homeserver.errors import MatrixError
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,
@@ -429,7 +429,7 @@ async def test_an_invite_of_ours_is_signed_before_another_server_sees_it() -> No
         signed, asked = await remote_event_writer.recommended(invite)
         assert asked == POLICY
         assert check_policy(signed, POLICY) is None
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(MatrixError) as refused:
             await remote_event_writer.accept_own(invite)
         assert refused.value.status == 503
         room.signer.refusal = PolicyRefusal("no", is_final=True)
@@ -482,7 +482,7 @@ async def test_an_exchange_waits_for_the_policy_server_too() -> None:
         event = await room.world.remote(room.room_id, leave)
         with pytest.raises(PolicyServerChanged):
             await remote_event_writer.accept_membership(event)
-        with pytest.raises(Refused):
+        with pytest.raises(MatrixError):
             await remote_event_writer.accept_membership(event, asked=POLICY)
         other = await room.world.remote(room.room_id, leave)
         signed = await room.signer.sign(other, POLICY)

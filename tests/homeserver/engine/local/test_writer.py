@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Accepted
 from homeserver.engine.log.entries import Unit
-from homeserver.errors import MatrixError
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
 

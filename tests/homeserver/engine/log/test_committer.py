@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
+from federation.errors import MatrixError
 from federation.graph.admission import Accepted, Rejected
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
 from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log.tail import Placed
-from homeserver.errors import MatrixError
 from homeserver.storage.database import Connection, DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, BOB, draft, message, running
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.engine.log.log_history import LogHistory
-from homeserver.errors import MatrixError
 from homeserver.rules.sync.sync_tokens import (
     InvalidToken,
     Mark,

@@ -6,11 +6,12 @@ from unittest.mock import patch
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import DeviceId, EventId
 from homeserver import limits
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.log.transactions import Sent, TransactionClaim, Transactions
-from homeserver.errors import MatrixError, forbidden
+from homeserver.errors import forbidden
 from homeserver.storage.timeline import transactions as storage
 from tests.homeserver.engine.engine_world import ALICE, World, message, running
 

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.event import Event
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver import limits
@@ -14,7 +15,6 @@ from homeserver.engine.log.committer import OutcomeUnknown
 from homeserver.engine.log.entries import EventEntry, StateEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import event_entry
-from homeserver.errors import MatrixError
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
 from tests.homeserver.engine.engine_world import ALICE, message

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.building import build_event
-from federation.ports import JoinedRoom, Refused
+from federation.ports import JoinedRoom
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from tests.homeserver.engine.engine_world import (
     ALICE,
@@ -111,7 +111,7 @@ async def test_exchange_is_refused_where_the_room_does_not_allow_it(postgres_url
     async with running(postgres_url) as world:
         room_id = await world.create_room([draft("m.room.join_rules", {"join_rule": "invite"}, "")])
         event = await world.remote(room_id, JOIN)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(MatrixError) as refused:
             await world.engine.remote_event_writer.accept_membership(event)
         assert refused.value.status == 403
         assert HS2 not in (await world.room(room_id)).view.servers
@@ -367,7 +367,7 @@ async def test_an_event_of_ours_needs_no_signature_but_ours(postgres_url: str) -
             await world.engine.writer.send(room_id, join)
         assert refusal.value.errcode == "M_FORBIDDEN"
         invite = draft("m.room.member", {"membership": "invite", AUTHORISER: CAROL}, BOB)
-        with pytest.raises(Refused, match="not signed by"):
+        with pytest.raises(MatrixError, match="not signed by"):
             await world.engine.remote_event_writer.template(invite, room_id)
         join = draft("m.room.member", {"membership": "join", AUTHORISER: ALICE}, ALICE)
         await world.engine.writer.send(room_id, join)

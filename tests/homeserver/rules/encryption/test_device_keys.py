@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.signing import encode_base64
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.encryption.device_keys import (
     check_text,
     parse_cross_signing_key,

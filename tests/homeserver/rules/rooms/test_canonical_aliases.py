@@ -2,8 +2,8 @@
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
 
 

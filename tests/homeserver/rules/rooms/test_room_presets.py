@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomAlias, UserId
 from federation.events.room_versions import ROOM_VERSIONS
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.room_presets import (
     NewRoom,
     build_membership_draft,

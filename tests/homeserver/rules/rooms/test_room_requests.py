@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.rooms.room_requests import (
     RoomRequest,
     build_alias,

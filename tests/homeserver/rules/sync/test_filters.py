@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.sync.filters import (
     NO_FILTER,
     parse_event_filter,

@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.rules.sync.filters import NO_FILTER
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.push.push_rules import PushRules

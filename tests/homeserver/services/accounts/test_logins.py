@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import UserId
 from homeserver.clock import SystemClock
 from homeserver.engine.log.transactions import Transactions
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.logins import LoggedIn, LoginParts, Logins, NewDevice

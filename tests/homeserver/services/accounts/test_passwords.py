@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 from argon2 import PasswordHasher
 
+from federation.errors import MatrixError
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.services.accounts.passwords import Passwords
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.clock import SystemClock
 from homeserver.config import RateLimitSettings
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 

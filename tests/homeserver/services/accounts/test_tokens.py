@@ -7,9 +7,9 @@ import os
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.services.accounts.tokens import Tokens, token_hash
 from homeserver.storage.accounts import accounts, devices, tokens
 from homeserver.storage.database import Connection, Database

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.errors import MatrixError, invalid_param
+from homeserver.errors import invalid_param
 from homeserver.rules.accounts.login_flows import DUMMY, PASSWORD, Flow
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.rate_limits import RateLimiter

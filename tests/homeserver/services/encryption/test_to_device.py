@@ -5,10 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import DeviceId
 from homeserver import limits
 from homeserver.engine.log.entries import RemoteEduEntry, ToDeviceEntry
-from homeserver.errors import MatrixError
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import (

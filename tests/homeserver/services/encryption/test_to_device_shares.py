@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.log.entries import Committed, DeviceListEntry, ToDeviceEntry, Unit
-from homeserver.errors import MatrixError
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.encryption.to_device_shares import ToDeviceShares
 from homeserver.storage.database import Database

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId
 from homeserver.engine.log.entries import AccountDataEntry
-from homeserver.errors import MatrixError
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.sync.ephemeral import receipt_events
 from homeserver.storage.database import Database

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.services.ephemeral.typing import Typing, TypingToken
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, THERE, Clock, Rooms
 

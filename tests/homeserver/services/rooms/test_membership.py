@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomAlias, RoomId, ServerName, UserId
 from homeserver import limits
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.directory import Target
 from homeserver.services.rooms.membership import MemberDirectory, Membership, parse_servers
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world

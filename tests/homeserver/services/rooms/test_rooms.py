@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.graph.building import EventDraft
 from homeserver import limits
-from homeserver.errors import MatrixError
 from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world
 
 VERSIONS = ("1", "2", "6", "10", "11", "12")

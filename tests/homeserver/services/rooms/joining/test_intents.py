@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from federation import limits
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.errors import MatrixError
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_rooms import JoiningUncertain
 from homeserver.storage.database import Database

@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId, ServerName, UserId
-from federation.ports import Refused
-from homeserver.errors import MatrixError
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
@@ -43,7 +42,7 @@ class Gate(RemoteInvites):
         """ "" or the error code."""
         try:
             await self.admit(origin, cast(Any, SimpleNamespace(room_id=RoomId("!r:x"))), invitee)
-        except Refused as refused:
+        except MatrixError as refused:
             return refused.errcode
         return ""
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
@@ -14,13 +15,13 @@ from federation.graph.admission import Accepted, SoftFailed
 from federation.graph.auth.auth_rules import AuthFailure, AuthRule
 from federation.graph.building import EventDraft
 from federation.graph.policy_servers import PolicyServer
-from federation.ports import Refused, Template
+from federation.ports import Template
 from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import Knocked, MembershipRequest
 from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.clock import SystemClock
 from homeserver.engine.local.writer import Signer
-from homeserver.errors import MatrixError, forbidden
+from homeserver.errors import forbidden
 from homeserver.services.rooms.directory import Target
 from homeserver.services.rooms.joining.remote_memberships import (
     RemoteMemberships,
@@ -47,7 +48,7 @@ class Fakes:
     def __init__(self) -> None:
         self.notes: list[Any] = []
         self.failure: Exception | None = None
-        self.refusal: Refused | None = None
+        self.refusal: MatrixError | None = None
         self.policy = PolicyServer(THERE, "key")
         self.not_recommended: MatrixError | None = None
         self.verdict: Accepted | SoftFailed = Accepted()
@@ -185,7 +186,7 @@ async def test_failures_are_told_with_their_code() -> None:
         "error": "banned",
         "room_version": "11",
     }
-    fakes.refusal = Refused(404, "M_NOT_FOUND", "unknown")
+    fakes.refusal = MatrixError(404, "M_NOT_FOUND", "unknown")
     with pytest.raises(MatrixError) as caught:
         await fakes.service().invite(ROOM, draft)
     assert caught.value.status == 404
