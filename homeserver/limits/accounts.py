@@ -63,3 +63,6 @@ SEEN_DEVICES = 50_000
 
 IGNORED_USERS_CACHED = 50_000
 """Users whose list of ignored users is kept in memory for syncs."""
+
+SERVER_NAME_CHARACTERS = 230
+"""The spec's recommendation: user and room IDs of 255 bytes have the name in them."""

@@ -66,3 +66,6 @@ EVENT_IDS_REMEMBERED = 20_000
 
 EVENTS_READ_AT_ONCE = 2_000
 """The part of a large state for another server that one query reads from the database."""
+
+ROWS_WRITTEN_AT_ONCE = 1_000
+"""Of what is imported, in one statement; more are written in several."""

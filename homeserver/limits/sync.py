@@ -51,3 +51,9 @@ LAZY_MEMBERS_IN_ALL = 200_000
 
 SYNC_STATE_INDEXES = 2_000
 """Rooms whose non-member state and heroes are kept for syncs; others are scanned again."""
+
+SYNC_TOKEN_CHARACTERS = 512
+"""Of a token that is read; longer than any token of ours."""
+
+SYNC_TOKEN_LOGS = 16
+"""Logs that a token names; this server has one."""

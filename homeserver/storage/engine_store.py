@@ -29,7 +29,6 @@ from homeserver.storage.timeline.events import EventRow
 from homeserver.storage.timeline.proofs import ProofRows
 
 Order = tuple[int, int]
-_CHUNK = 1000
 
 
 class Filled(msgspec.Struct, frozen=True):
@@ -169,7 +168,7 @@ class EventRows:
 
 def _chunks(rows: Iterable[EventRow]) -> Iterator[list[EventRow]]:
     left = iter(rows)
-    while chunk := list(islice(left, _CHUNK)):
+    while chunk := list(islice(left, limits.ROWS_WRITTEN_AT_ONCE)):
         yield chunk
 
 
@@ -301,8 +300,10 @@ class MembershipRows:
     async def bring(self, rows: Sequence[MembershipRow]) -> None:
         """See `memberships.upsert`."""
         async with self._database.connection() as connection:
-            for start in range(0, len(rows), _CHUNK):
-                await memberships.upsert(connection, rows[start : start + _CHUNK])
+            for start in range(0, len(rows), limits.ROWS_WRITTEN_AT_ONCE):
+                await memberships.upsert(
+                    connection, rows[start : start + limits.ROWS_WRITTEN_AT_ONCE]
+                )
 
 
 class TransactionRows:

@@ -14,9 +14,8 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from federation.events.ids import InvalidIdentifier, parse_server_name
+from homeserver import limits
 
-SERVER_NAME_CHARACTERS = 230
-"""The spec's recommendation: user and room IDs of 255 bytes have the name in them."""
 _LABEL_CHARACTERS = 63
 _PARTS = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
@@ -29,8 +28,8 @@ def name_problem(name: str) -> str | None:
         return f"it is {error}"
     if name != name.lower():
         return f"names are told apart by capitals: write it in lower case, {name.lower()}"
-    if len(name) > SERVER_NAME_CHARACTERS:
-        return f"it has more than {SERVER_NAME_CHARACTERS} characters"
+    if len(name) > limits.SERVER_NAME_CHARACTERS:
+        return f"it has more than {limits.SERVER_NAME_CHARACTERS} characters"
     match = _PARTS.fullmatch(name)
     assert match is not None, "the grammar has a host and perhaps a port"
     host, port = match.groups()

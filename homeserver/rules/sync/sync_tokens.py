@@ -22,14 +22,12 @@ from typing import TypeAlias
 
 import msgspec
 
+from homeserver import limits
+
 Order: TypeAlias = tuple[int, int]
 """Room order `(n, fill)`: live events `(n, 0)`, history fetched before them `(n, -1)`, ..."""
 
-TOKEN_LENGTH_MAX = 512
-"""Longer than any token of ours (64 logs)."""
-
 _NUMBER_MAX = 2**63 - 1
-_LOGS_MAX = 16
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
 _SYNC = re.compile(
     r"s1\.(?P<history>[A-Za-z0-9_-]{1,64})"
@@ -110,11 +108,11 @@ def format_point(token: PageToken) -> str:
 
 def parse_sync(text: str) -> SyncToken:
     """Parses a sync token of this server. Raises InvalidToken."""
-    match = _SYNC.fullmatch(text) if len(text) <= TOKEN_LENGTH_MAX else None
+    match = _SYNC.fullmatch(text) if len(text) <= limits.SYNC_TOKEN_CHARACTERS else None
     if match is None:
         raise InvalidToken("not a sync token of this server")
     logs = tuple(_pair(part) for part in match["logs"].split("~"))
-    if len(logs) > _LOGS_MAX or len({log for log, _ in logs}) != len(logs):
+    if len(logs) > limits.SYNC_TOKEN_LOGS or len({log for log, _ in logs}) != len(logs):
         raise InvalidToken("a sync token names a log twice, or too many")
     return SyncToken(
         match["history"],
@@ -127,7 +125,7 @@ def parse_sync(text: str) -> SyncToken:
 
 def parse_point(text: str) -> PageToken:
     """Parses a point in a room's history. Raises InvalidToken."""
-    match = _POINT.fullmatch(text) if len(text) <= TOKEN_LENGTH_MAX else None
+    match = _POINT.fullmatch(text) if len(text) <= limits.SYNC_TOKEN_CHARACTERS else None
     if match is None:
         raise InvalidToken("not a pagination token of this server")
     mark = Mark(match["history"], _number(match["position"]))

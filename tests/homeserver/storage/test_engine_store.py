@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from homeserver.storage import engine_store
+from homeserver import limits
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
@@ -52,7 +52,7 @@ async def test_outliers_of_a_new_room_are_copied_in_pieces(
     async def no_insert(*_: object) -> None:
         raise AssertionError("a new room's events are copied")
 
-    monkeypatch.setattr(engine_store, "_CHUNK", 2)
+    monkeypatch.setattr(limits, "ROWS_WRITTEN_AT_ONCE", 2)
     monkeypatch.setattr(events, "insert_outliers", no_insert)
     async with opened(postgres_url) as store:
         given = making((1, "$a"), (2, "$b"), (3, "$c"))
@@ -78,7 +78,7 @@ async def test_outliers_that_are_here_stay_as_they_are(postgres_url: str) -> Non
 async def test_a_copy_that_meets_an_event_of_ours_is_done_row_by_row(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_store, "_CHUNK", 1)
+    monkeypatch.setattr(limits, "ROWS_WRITTEN_AT_ONCE", 1)
     async with opened(postgres_url) as store:
         await store.events.store_outliers((9, "!r", "11"), making((1, "$a")))
         other = making((2, "$b"), (3, "$a"), (4, "$c"), (5, "$c"))
@@ -89,7 +89,7 @@ async def test_a_copy_that_meets_an_event_of_ours_is_done_row_by_row(
 async def test_brought_members_are_written_in_pieces_and_the_newest_counts(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_store, "_CHUNK", 2)
+    monkeypatch.setattr(limits, "ROWS_WRITTEN_AT_ONCE", 2)
     async with opened(postgres_url) as store:
         await store.events.store_outliers((9, "!r", "11"), making())
         users = [f"@u{number}:a" for number in range(5)]

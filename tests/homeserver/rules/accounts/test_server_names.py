@@ -2,7 +2,8 @@
 
 import pytest
 
-from homeserver.rules.accounts.server_names import SERVER_NAME_CHARACTERS, name_problem
+from homeserver import limits
+from homeserver.rules.accounts.server_names import name_problem
 
 LONG = ".".join(["a" * 63] * 3)
 
@@ -19,7 +20,7 @@ LONG = ".".join(["a" * 63] * 3)
         "[1234:5678::abcd]",
         "4chan.example",
         "xn--bcher-kva.example",
-        f"{LONG}.{'b' * (SERVER_NAME_CHARACTERS - len(LONG) - 1)}",
+        f"{LONG}.{'b' * (limits.SERVER_NAME_CHARACTERS - len(LONG) - 1)}",
     ],
 )
 def test_a_name_that_others_reach(name: str) -> None:
@@ -47,7 +48,7 @@ def test_a_name_that_others_reach(name: str) -> None:
         ("1.2.3.4.5", "isn't an IP address"),
         ("300.1.1.1", "IPv4 address"),
         ("[1::2::3]", "isn't an IP address"),
-        (f"{LONG}.{'b' * (SERVER_NAME_CHARACTERS - len(LONG))}", "230 characters"),
+        (f"{LONG}.{'b' * (limits.SERVER_NAME_CHARACTERS - len(LONG))}", "230 characters"),
     ],
 )
 def test_a_name_that_nobody_reaches(name: str, problem: str) -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from homeserver import limits
 from homeserver.rules.sync.sync_tokens import (
-    TOKEN_LENGTH_MAX,
     InvalidToken,
     Mark,
     PageToken,
@@ -89,7 +89,7 @@ def test_any_other_text_is_refused(text: str) -> None:
         "s1.h.1:٥.5.1.0",
         "s1.h.1:9223372036854775807.0.0.0",
         "s1." + "h" * 65 + ".1:5.5.1.0",
-        "s1.h." + "~".join(f"{log}:1" for log in range(17)) + ".0.0.0",
+        "s1.h." + "~".join(f"{log}:1" for log in range(limits.SYNC_TOKEN_LOGS + 1)) + ".0.0.0",
         "m1.1",
         "m1.1.0",
         "m1.h.1.--1.0",
@@ -98,7 +98,7 @@ def test_any_other_text_is_refused(text: str) -> None:
         "m1..1.1.0",
         "m1.h.1.9223372036854775807.0",
         "m1.h.9223372036854775807.1.0",
-        "m1.h.1." + "1" * TOKEN_LENGTH_MAX + ".0",
+        "m1.h.1." + "1" * limits.SYNC_TOKEN_CHARACTERS + ".0",
     ],
 )
 def test_hostile_tokens_are_refused(text: str) -> None:
@@ -107,8 +107,8 @@ def test_hostile_tokens_are_refused(text: str) -> None:
 
 
 def test_as_many_logs_as_there_may_be_are_read() -> None:
-    text = "s1.h." + "~".join(f"{log}:1" for log in range(16)) + ".0.0.0"
-    assert len(parse_sync(text).logs) == 16
+    text = "s1.h." + "~".join(f"{log}:1" for log in range(limits.SYNC_TOKEN_LOGS)) + ".0.0.0"
+    assert len(parse_sync(text).logs) == limits.SYNC_TOKEN_LOGS
 
 
 def test_a_log_that_is_not_named_counts_from_its_start() -> None:
