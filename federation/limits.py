@@ -47,7 +47,7 @@ STRIPPED_STATE_EVENTS_MAX = 100
 INVITE_STATE_BYTES_MAX = 32_768  # kept of an invite's state; the rest is left out
 INVITE_CREATE_FETCH_S_MAX = 5.0  # for a create event that an invite lacks; the inviter waits
 
-# --- transport: what waits ----------------------------------------------------------------------
+# --- transport: waiting events ------------------------------------------------------------------
 INBOX_WAITING_PER_ROOM_MAX = 2_000  # past it the origin gets 429 for the transaction, and retries
 INBOX_WAITING_PER_ORIGIN_MAX = 5_000  # as above
 INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX = 1_000  # as above: one origin doesn't fill a room's space

@@ -58,7 +58,7 @@ binaries_option = click.option(
 @click.group()
 def main() -> None:
     """Several Freehold servers on this machine, federating over TLS that is verified."""
-    # A proxy of the environment must not get what goes to this machine.
+    # A proxy of the environment must not get requests to this machine.
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
 

@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, str] = {
     "min_wal_size": "80MB",
     "max_wal_size": "512MB",
     "checkpoint_timeout": "10min",
-    # what it writes down: never a statement or its values, which may be people's
+    # the log never has a statement or its values, which may be personal data
     "log_destination": "stderr",
     "logging_collector": "off",
     "log_timezone": "UTC",

@@ -88,7 +88,7 @@ def encode_checked(value: JsonValue) -> bytes:
         # A copy of the exact size: the result of orjson keeps its buffer of some kilobytes.
         return bytes(memoryview(orjson.dumps(value, option=_OPTIONS)))
     except TypeError:
-        # Too deep for orjson, or a key or string that can't be: the slow path knows which.
+        # Too deep for orjson, or an invalid key or string: the slow path finds out which.
         return deep_json.encode(value)
 
 

@@ -17,5 +17,5 @@ def has_low_order(point: bytes) -> bool:
     """Returns whether a point of 32 bytes is of low order, in whatever encoding."""
     try:
         return not any(crypto_scalarmult(_ANY_SCALAR, point))
-    except RuntimeError:  # so the library says that the result is all zeros
+    except RuntimeError:  # the library refuses a result of all zeros
         return True

@@ -295,7 +295,7 @@ def _make(
         pdu["origin_server_ts"],
         _redacts(event_type, pdu, version),
         version,
-        bytes(memoryview(raw)),  # a copy: what the JSON library gives has room for 4 KB and more
+        bytes(memoryview(raw)),  # a copy: the buffer of the JSON library has room for 4 KB and more
         content_redacted,
     )
 
@@ -347,7 +347,7 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
         redacts = EventId(found) if type(found) is str else None
     return Event(
         event_id,
-        # Only a create event whose ID is the room's has none.
+        # Only a create event whose hash is the room ID has no `room_id`.
         RoomId(
             "!" + event_id[1:]
             if version.room_id_is_create_hash and stored.type == event_types.CREATE

@@ -343,8 +343,8 @@ def admit_verified(
     `verified_servers`: the result of `verify_signatures`. Returns what `admit` does, never Dropped.
     """
     # Any state refuses a join without the signature of the server that authorises it (room
-    # version 8, "Authorisation rules" 4.2.1). This reason comes first, since a later recheck has
-    # no signatures, and must be able to tell that it stays.
+    # version 8, "Authorisation rules" 4.2.1). This reason comes first, whatever else is wrong: a
+    # later recheck has no signatures, and keeps verdicts with this reason.
     authorising = authorising_server(event)
     if authorising is not None and authorising not in verified_servers:
         rule = AuthRule.JOIN_UNSIGNED_BY_AUTHORISER

@@ -1,6 +1,7 @@
 """Federation with I/O: the requests that come in and those that go out.
 
-A transaction comes in: `routes` (size, signature, destination, origin) -> `inbox` (seen before?
-fast path or durable queue) -> `admission` driven by `gap_filler` -> the writer. What we owe goes
-out by `outbox`; joins, invites and the like by `joining`; all through one `client`.
+The way of a received transaction: `routes` (size, signature, destination, origin) -> `inbox`
+(repeats, then the fast path or the durable queue) -> `admission` driven by `gap_filler` -> the
+writer. `outbox` sends pending events, `joining` sends joins, invites and the like, both through one
+`client`.
 """

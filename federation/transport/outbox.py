@@ -135,7 +135,7 @@ class Outbox:
         self._backoffs.on_recovered(self.on_server_seen)
 
     async def start(self) -> None:
-        """Takes up destinations that may be owed something, with their back-off."""
+        """Resumes destinations that may have pending data, with their back-off."""
         for one in await self._store.lagging():
             if not is_reachable_name(one.server):
                 continue
@@ -183,14 +183,14 @@ class Outbox:
     # --- one destination --------------------------------------------------------------------------
 
     async def _serve(self, server: ServerName) -> None:
-        """Sends until nothing was owed for a while."""
+        """Sends until nothing has been pending for a while."""
         wakeup = self._wakeups[server]
         sender = self._senders.get(server)
         if sender is None:
             sender = _Sender(await self._store.load_destination(server), wakeup, self._clock)
             self._senders[server] = sender
         sender.wakeup = wakeup
-        if sender.is_sending:  # the task broke over it, and was started again
+        if sender.is_sending:  # the task failed on it, and was started again
             sender.is_sending = False
             self._backoffs.failed(server, "sending fails here")
         while True:
@@ -198,12 +198,12 @@ class Outbox:
                 continue
             if await self._is_idle(sender):
                 break
-        # nothing may be awaited between the look at the wake-up and this
+        # no await between the check of the wake-up and this
         del self._wakeups[server]
         del self._senders[server]
 
     async def _is_idle(self, sender: _Sender) -> bool:
-        """Waits for something to do; True when nothing came for long and all is saved."""
+        """Waits for pending data; True when none came for long and all is saved."""
         if sender.destination != sender.saved:
             left_s = sender.saved_s + OUTBOX_SAVE_S - self._clock.monotonic_s()
             if left_s > 0 and await sender.wakeup.wait(left_s):
@@ -212,7 +212,7 @@ class Outbox:
         return not await sender.wakeup.wait(OUTBOX_IDLE_S)
 
     async def _send_owed(self, sender: _Sender) -> bool:
-        """Does the next step for a destination; False when nothing is owed."""
+        """Does the next step for a destination; False when nothing is pending."""
         wait_s = self._backoffs.wait_s(sender.destination.server)
         if wait_s > 0:
             await self._save(sender)

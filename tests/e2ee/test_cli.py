@@ -20,7 +20,7 @@ class Terminal:
         self.base_url = base_url
 
     async def run(self, who: str, *arguments: str, typed: str = "", status: int = 0) -> str:
-        """Returns what a command prints; its exit status must be as given."""
+        """Returns the output of a command; its exit status must be as given."""
         options = ["--profile", str(self.folder / who), "--homeserver", self.base_url]
 
         def invoke() -> Result:

@@ -211,7 +211,7 @@ async def test_one_time_keys_are_replenished_and_the_fallback_key_rotates(
 async def test_a_plain_room_stays_plain_until_it_is_encrypted(
     enter: Enter, server: FakeHomeserver
 ) -> None:
-    """What was said before stays readable, marked as not encrypted."""
+    """Earlier messages stay readable, marked as not encrypted."""
     alice, bob = await enter("alice"), await enter("bob")
     room_id = await alice.create_room(name="Plain", invite=[bob.user_id], encrypted=False)
     await bob.join(room_id)

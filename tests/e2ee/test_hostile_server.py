@@ -35,12 +35,12 @@ MEGOLM = "m.megolm.v1.aes-sha2"
 
 
 def bodies(client: Client, room_id: str) -> list[str]:
-    """Returns what the client takes for its members' words."""
+    """Returns the messages that the client attributes to members."""
     return [m.body for m in client.timeline(room_id) if m.is_readable]
 
 
 def refused(client: Client, room_id: str) -> list[Message]:
-    """Returns what it shows as refused or waiting."""
+    """Returns the messages that it shows as refused or waiting."""
     return [m for m in client.timeline(room_id) if not m.is_readable]
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: edits, deletions, refusals, in every mixture."""
+"""The display of messages: edits, deletions, refusals, in every mixture."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def sealed(event: JsonObject, *, outer: JsonObject | None = None) -> JsonObject:
 
 
 def read(event: JsonObject) -> Reading:
-    """Returns what the machine would say."""
+    """Returns the machine's result."""
     content = event["content"]
     if isinstance(content["inner"], RefusalReason):
         return RefusedMessage(content["inner"])
@@ -88,7 +88,7 @@ def test_an_edit_that_isnt_the_authors_changes_nothing(edit: JsonObject) -> None
 
 
 def test_an_encrypted_edit_doesnt_touch_plaintext_from_before() -> None:
-    """What it would edit isn't proven to be of the same sender."""
+    """The target of the edit isn't proven to be of the same sender."""
     shown = build(plain("$1", "one"), sealed(plain("$2", "x", edits="$1")), encrypted_from=1)
     assert [m.body for m in shown] == ["one"]
 

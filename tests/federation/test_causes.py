@@ -1,4 +1,4 @@
-"""Who causes work: set by the edge, kept by tasks, an IPv6 host counted once."""
+"""Causes of work: set by the edge, kept by tasks, an IPv6 host counted once."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is printed says what was found: no good news where there is none."""
+"""The report states the findings, and no success where there is none."""
 
 import io
 from pathlib import Path
@@ -74,13 +74,13 @@ def test_the_operators_table_shows_counts_and_ciphertext(console: Console) -> No
 
 
 def test_raw_files_out_of_reach_are_said_to_be(console: Console) -> None:
-    """What was not searched is said."""
+    """The report names the places that were not searched."""
     show_operators(console, make_view(), SECRET, CONTROL)
     assert "out of reach" in text_of(console)
 
 
 def test_the_story_is_a_table_of_readers(console: Console) -> None:
-    """Who read it when, who can't, what was edited."""
+    """The readers with their times, those that can't read, and edits."""
     record = Record(seconds=3.21)
     said = Said("bob", "$e", "new words", 0.1, edited_from="old words", session_id="s")
     said.read_after_s = {"alice": 0.123}

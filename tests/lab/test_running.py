@@ -166,7 +166,7 @@ async def test_a_server_that_ends_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_a_server_can_be_killed_and_started_again(tmp_path: Path) -> None:
-    """What fault tests need: kill -9 of one server, the others go on."""
+    """After kill -9 of one server the others go on, as fault tests need."""
     async with make_lab(tmp_path / "lab") as lab:
         await lab.kill_server("hs1")
         await lab.start_server("hs1")
@@ -201,7 +201,7 @@ async def test_nothing_stays_when_the_lab_is_ended_or_killed(
 
 
 async def test_down_without_a_lab_says_so(tmp_path: Path) -> None:
-    """Nothing to end is no error, whether there was a lab before or not."""
+    """Ending without a running lab is not an error, whether there was one before or not."""
     assert not end_running_lab(tmp_path)
     lock_path(tmp_path).write_text("999999999\n")
     assert not end_running_lab(tmp_path)

@@ -1,4 +1,4 @@
-"""What the lab writes is what the server reads."""
+"""The server reads the files that the lab writes."""
 
 import stat
 import tomllib
@@ -43,7 +43,7 @@ def test_a_signing_key_is_made_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["plain", 'with "quotes"', "back\\slash", True, False, 7])
 def test_values_survive_toml(value: str | bool | int) -> None:
-    """What is written is read the same."""
+    """Written values are read back unchanged."""
     assert tomllib.loads(f"x = {toml_value(value)}") == {"x": value}
 
 

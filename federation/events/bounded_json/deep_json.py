@@ -58,7 +58,7 @@ def encode(value: object) -> bytes:
     Raises NotCanonical for what isn't JSON, NaN and lone surrogates.
     """
     out: list[str] = []
-    # Each frame: what remains of a container, whether it is an object, and its closing bracket.
+    # Each frame: the rest of a container, whether it is an object, and its closing bracket.
     frames: list[tuple[Iterator[Any], bool, str]] = [(iter([value]), False, "")]
     first = True
     while frames:
@@ -106,7 +106,7 @@ class _Reader:
         expected = _VALUE
         tokens = _TOKEN.finditer(text)
         while True:
-            token = next(tokens)  # the last one is the end, which is taken or refused
+            token = next(tokens)  # the last token is the end of the text
             match token.lastgroup:
                 case "opening" if expected & _VALUE:
                     expected = self._opened(token["opening"])

@@ -23,8 +23,8 @@ from federation.events.bounded_json.deep_json import NotCanonical
 from federation.limits import NESTING_MAX
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-# What lies before the next bracket that isn't in a string, and 1 an opening or 2 a closing bracket
-# or 3 the rest of the text, where a string or the text as a whole has no end yet.
+# The text before the next bracket outside of strings, and 1 an opening or 2 a closing bracket or
+# 3 the rest of the text, if a string or the text as a whole has no end yet.
 _BRACKET: Final = re.compile(
     rb'[^\[\]{}"]*+(?:' + _STRING + rb'[^\[\]{}"]*+)*+(?:([\[{])|([\]}])|(".*+|\Z))', re.DOTALL
 )
@@ -163,7 +163,7 @@ class PieceCutter:
         return (yield from self._match(_WORD))
 
     def _container(self) -> _Found:
-        size, depth, deepest = 0, 0, 0  # size: of what has been walked over
+        size, depth, deepest = 0, 0, 0  # size: of the text read so far
         while True:
             found = _BRACKET.match(self._buffer, self._at + size)
             assert found is not None, "the pattern matches the end of a text too"

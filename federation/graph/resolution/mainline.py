@@ -4,7 +4,7 @@
 Rules:
 1. The power levels event that an event cites is the first one among its `auth_events`, rejected or
    not.
-2. Each power levels event cites one other at most, so all mainlines of a room form a tree. The
+2. Each power levels event leads to one other at most, so all mainlines of a room form a tree. The
    event where two of them meet is found without a walk over either, by the height of each event
    (the number of events from the first to it) and a far step down.
 3. A power levels event that leads into a cycle has no mainline, and events that cite it have no

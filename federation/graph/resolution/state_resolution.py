@@ -224,7 +224,7 @@ def auth_difference(
     without the conflicted events (definition "Auth difference").
 
     An event on which all states agree is in all sets, with its chain. So such chains matter only
-    to candidates that are in no chain of all conflicted sets.
+    to the candidates that the conflicted events leave.
     """
     sets = conflict.sets
     differing = chains.differing(sets, event).difference(*sets)

@@ -63,7 +63,7 @@ async def in_threads(
         return list(work(items))
     starts = range(0, len(items), EVENTS_PER_BATCH)
     done: list[Sequence[_R]] = [()] * len(starts)
-    waiting = iter(enumerate(starts))  # a thread that is quicker takes more of them
+    waiting = iter(enumerate(starts))  # a faster thread takes more of them
 
     def run() -> None:
         for i, start in waiting:

@@ -103,7 +103,7 @@ class EventFetcher:
         """Returns whether the server answered slowly of late."""
         return self._slow.is_slow(server)
 
-    # --- asking -----------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     async def fetch_event(
         self, server: ServerName, event_id: EventId, room: RoomRef

@@ -133,11 +133,11 @@ class SignatureChecker:
         verified = await in_threads(verify, whole, self._executor, threads=os.cpu_count() or 1)
         return await in_a_thread(size, _by_event, by_id, verified)
 
-    # what runs in threads
+    # --- in threads -----------------------------------------------------------------------------
 
     def _lacking_keys(self, required: Sequence[SignatureRequirements]) -> list[KeyWanted]:
-        """Asked once for all events that one server signed with the same keys, as of the latest: a
-        key that is valid then was valid before, or has expired, which fetching won't mend."""
+        """Returns the missing keys, once for all events that a server signed with the same keys, as
+        of the latest: a key valid then was valid before, or has expired, which no fetch changes."""
         latest: dict[tuple[ServerName, tuple[KeyId, ...]], int] = {}
         for one in required:
             for server, made in one.servers.items():

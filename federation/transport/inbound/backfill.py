@@ -61,8 +61,8 @@ class Backfiller:
         servers: Sequence[ServerName],
         limit: int,
     ) -> int:
-        """Brings up to `limit` (at most 100) events from before `event_ids`, which are stored and
-        whose parents aren't. Returns how many were stored; 0 when no server could help."""
+        """Fetches up to `limit` (at most 100) events before `event_ids`, which are stored, while
+        their parents aren't. Returns how many were stored; 0 when no server could help."""
         limit = min(limit, BACKFILL_EVENTS_SERVED_MAX)
         for server in servers[:SERVERS_ASKED_MAX]:
             try:

@@ -50,7 +50,7 @@ from federation.transport.scheduling.lanes import Lane
 _log = logging.getLogger(__name__)
 
 _BROKEN_OVER_MAX = 3
-_ELSEWHERE_S = 5.0  # an event that another lane is at is looked at again after so long
+_ELSEWHERE_S = 5.0  # the wait for an event that another lane is working on
 
 Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 """Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
@@ -147,7 +147,7 @@ class Backlog:
             self._kept.pop(room_id, None)
         self._broken_over.pop(event_id, None)
 
-    # --- trying -----------------------------------------------------------------------------------
+    # --- attempts ---------------------------------------------------------------------------------
 
     def _wake(self, origin: ServerName, room_id: RoomId) -> None:
         self._spawn(f"inbox {room_id} {origin}", lambda: self._work(origin, room_id))
@@ -165,7 +165,7 @@ class Backlog:
             else:
                 async with self._slot(origin):
                     await self._work_off(lane, origin, room_id, event_id)
-        # nothing may be awaited between the look at the lane and this
+        # no await between the check of the lane and this
         del self._lanes[origin][room_id]
         if not self._lanes[origin]:
             del self._lanes[origin]
@@ -184,7 +184,7 @@ class Backlog:
     async def _work_off(
         self, lane: Lane, origin: ServerName, room_id: RoomId, event_id: EventId
     ) -> None:
-        """Tries one event; it is done with, or due again later."""
+        """Tries one event, which is then finished, or due again later."""
         if event_id not in lane or event_id in self._under_way:
             return  # another lane was quicker while this one waited for its turn
         self._under_way.add(event_id)
@@ -201,7 +201,7 @@ class Backlog:
         self._forget(room_id, event_id)
 
     async def _try(self, waiting: WaitingEvent, origin: ServerName) -> float | None:
-        """Decides an event, if it can be; else how long it is to wait, in seconds."""
+        """Decides an event if possible; otherwise returns the seconds that it has to wait."""
         event = load_event(waiting.pdu, ROOM_VERSIONS[waiting.version], waiting.event_id)
         stored = (await self._store.load_events([event.event_id])).get(event.event_id)
         if stored is not None and not stored.outlier:
@@ -218,8 +218,8 @@ class Backlog:
         return None
 
     async def _settle(self, event: Event, origin: ServerName, attempts: int) -> Outcome:
-        """Decides an event. One over which this broke several times is put off, so that it doesn't
-        hold up its lane, and tried again then."""
+        """Decides an event. One that failed several times is deferred, so that it doesn't hold up
+        its lane, and tried again later."""
         if self._broken_over[event.event_id] >= _BROKEN_OVER_MAX:
             del self._broken_over[event.event_id]
             return Undecided("deciding it fails here")

@@ -246,7 +246,7 @@ class GapFiller:
     # --- auth events ------------------------------------------------------------------------------
 
     async def _bring_auth_events(self, event: Event, servers: Sequence[ServerName]) -> bool:
-        """Sees to it that the event's auth events are stored; False when they can't be had."""
+        """Fetches and stores missing auth events of the event; False if any is unavailable."""
         for server in self._able(servers):
             if not await self._fetcher.missing_auth_events([event]):
                 return True
@@ -279,8 +279,8 @@ class GapFiller:
         self._metrics.count("federation_gap_events", len(gap))
         if all(one.prev_events for one in gap.values()):
             await self._settle_gap(gap, servers)
-        # else it reaches the room's creation, so it leads past our joining: that is history, which
-        # backfill brings, and not news
+        # Otherwise it reaches back to the room's creation, beyond our join: this is history, which
+        # backfill fetches.
 
     async def _fetch_gap(self, event: Event, server: ServerName, gap: dict[EventId, Event]) -> None:
         """Adds ancestors of `event` to `gap`, round by round, until it is closed, the server

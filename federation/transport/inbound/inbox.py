@@ -160,14 +160,14 @@ class Inbox:
                 return
             signed = await received.parse(version)
             event = signed.event
-            if event.room_id != room_id:  # a create event's ID is its room's, whatever it says
+            if event.room_id != room_id:  # a create event's ID is its room's, despite its `room_id`
                 raise _Refusal("not of this room")
         except (_Refusal, NotForUs, InvalidEvent) as error:
             self._metrics.count("federation_pdus", result="invalid")
             if isinstance(error, NotForUs):
                 version = error.version or version
             event_id = None if version is None else _event_id(pdu, version)
-            if event_id is not None:  # else there is no name under which to answer
+            if event_id is not None:  # otherwise the answer has no key for it
                 results[event_id] = {"error": str(error)}
             return
         results.setdefault(event.event_id, {})

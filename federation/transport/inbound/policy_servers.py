@@ -105,7 +105,7 @@ class PolicyServers:
         try:
             async with self._client.turn(policy.server):
                 outcome = self._paused(policy.server) or await self._ask(event, policy)
-        except FederationError as busy:  # what the request itself meets is an outcome
+        except FederationError as busy:  # failures of the request itself are outcomes
             outcome = _unasked(policy.server, busy.detail, POLICY_PAUSE_S_MIN)
         if isinstance(outcome, Event):
             result = "signed"
@@ -157,7 +157,7 @@ class PolicyServers:
         until_s = self._clock.monotonic_s() + POLICY_ANSWER_REMEMBERED_S
         self._words.put((policy, event.event_id), _Word(answer, until_s))
 
-    # --- how often one is asked -------------------------------------------------------------------
+    # --- rates ------------------------------------------------------------------------------------
 
     def _paused(self, server: ServerName) -> PolicyRefusal | None:
         pause = self._pauses.get(server)
@@ -190,7 +190,7 @@ class PolicyAnswer:
 
 
 class Recommendations:
-    """Sees to it that received events were shown to the policy servers of their rooms."""
+    """Sends received events to the policy servers of their rooms."""
 
     def __init__(self, store: EventStore, signer: PolicySigner, clock: Clock) -> None:
         self._store, self._signer, self._clock = store, signer, clock

@@ -122,7 +122,7 @@ def bounded(stripped: Sequence[JsonObject]) -> list[JsonObject]:
         try:
             length = len(canonical_json.encode_lenient(entry))
         except NotCanonical:
-            continue  # a lone surrogate: nobody could read it
+            continue  # a lone surrogate: no client could read it
         if size + length <= INVITE_STATE_BYTES_MAX:
             kept.append(entry)
             size += length

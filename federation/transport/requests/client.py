@@ -367,7 +367,7 @@ def _status_error(server: ServerName, answer: HttpResponse) -> FederationError:
     try:
         body = parse_document(answer.body)
     except NotCanonical:
-        body = {}  # an error page of a proxy; the status says enough
+        body = {}  # an error page of a proxy; the status suffices
     retry_after_s = _retry_after_s(answer, body)
     detail = f"{answer.status} {body.get('errcode', '')} {body.get('error', '')}"[:300]
     return FederationError(

@@ -110,7 +110,7 @@ class Keyring:
         )
         self._others = Notaries(client, clock, self._verifying)
 
-    # --- what verifiers ask -----------------------------------------------------------------------
+    # --- for verifiers ----------------------------------------------------------------------------
 
     def at_hand(self, wanted: KeyWanted) -> VerifyKey | None:
         """Returns the key if it is in memory and was valid at that time; no I/O, so from any
@@ -197,7 +197,7 @@ class Keyring:
                 group.create_task(work())
         return delayed
 
-    # --- what we publish --------------------------------------------------------------------------
+    # --- our own keys -----------------------------------------------------------------------------
 
     def own_document(self) -> JsonObject:
         """Returns our keys, valid for at least half a day more."""
@@ -233,7 +233,7 @@ class Keyring:
                 if await self._has_landed(server):  # meanwhile, by another's turn
                     return True
                 await self._fly(server)
-        except FederationError:  # BUSY: what the fetch itself meets is quiet
+        except FederationError:  # BUSY; failures of the fetch itself are silent
             return False
         return True
 
@@ -253,7 +253,7 @@ class Keyring:
         try:
             await self._fetch_document(server, self._attempts.get(server))
         finally:
-            # followers look at what is at hand now, whether this succeeded or was cancelled
+            # followers check the known keys now, whether this succeeded or was cancelled
             del self._flights[server]
             flight.set_result(None)
 

@@ -98,7 +98,7 @@ def test_a_pickle_opens_with_its_key_only() -> None:
 
 
 def test_a_session_key_reads_from_its_index_on() -> None:
-    """Who is let in later reads nothing older."""
+    """A later recipient reads nothing older."""
     outbound = OutboundGroupSession.new()
     old = outbound.encrypt(b"old")
     late = InboundGroupSession.from_session_key(outbound.session_key())

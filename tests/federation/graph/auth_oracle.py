@@ -378,7 +378,7 @@ def member_refusal(case: Case) -> str | None:
     since_8 = version >= 8
     authoriser: Any = content.get("join_authorised_via_users_server")
     if since_8 and "join_authorised_via_users_server" in content:
-        # Who is no user has no homeserver that could have signed.
+        # A value that is not a user ID has no homeserver that could have signed.
         if not is_user_id(authoriser):
             return "2.1"
         if case.signed_by is not None and domain(authoriser) not in case.signed_by:

@@ -1,4 +1,4 @@
-"""What is owed goes out in order, at least once, and no faster than the other side can take it."""
+"""Pending data is sent in order, at least once, no faster than the other side can take it."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_an_unreachable_server_holds_nobody_up(lists: TrackedDevices) -> None:
 def test_keys_are_pinned_also_when_the_device_was_away(
     lists: TrackedDevices, board: Alarms
 ) -> None:
-    """I6: gone and back with other keys is no device of ours; with its own keys it is."""
+    """I6: a device that returns with other keys is refused; with its own keys it is accepted."""
     answer(lists, DEV, SECOND)
     answer(lists, IMPOSTOR, SECOND)
     assert lists.of(BOB).devices["DEV"].ed25519 == DEV.ed25519
@@ -121,7 +121,7 @@ def test_keys_are_pinned_also_when_the_device_was_away(
 
 
 def test_pins_outlast_sharing_a_room(lists: TrackedDevices) -> None:
-    """Who left and came back still has the old keys."""
+    """A user that left and came back still has the old keys."""
     answer(lists, DEV)
     lists.mark_left([BOB])
     assert lists.due(0) == []
@@ -178,7 +178,7 @@ def test_a_user_has_so_many_devices_and_no_more(
 
 
 def test_a_sync_from_the_start_makes_all_lists_outdated(lists: TrackedDevices) -> None:
-    """What happened since is unknown."""
+    """Changes since are unknown."""
     answer(lists, DEV)
     lists.mark_all_changed()
     assert lists.due(0) == [BOB]

@@ -1,4 +1,4 @@
-"""What room versions 3 to 9 lack of the rules that the others' tests hold, flag by flag."""
+"""Rules that room versions 3 to 9 lack, flag by flag."""
 
 from __future__ import annotations
 

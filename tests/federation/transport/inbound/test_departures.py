@@ -1,4 +1,4 @@
-"""What ends an invite or a knock in a room that the server isn't in, and who may end it."""
+"""Ends of invites and knocks in rooms without this server, and the users that may end them."""
 
 from __future__ import annotations
 

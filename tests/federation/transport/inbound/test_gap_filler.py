@@ -229,7 +229,7 @@ async def test_the_gap_is_asked_for_before_the_auth_chain() -> None:
 
 
 async def test_the_state_is_asked_for_before_the_missing_parent() -> None:
-    """What was received isn't known to the server that has the state before its parent."""
+    """The received event isn't known to the server that has the state before its parent."""
     async with loopback() as net:
         a, b, room_id, bob = await shared_room(net)
         says(b, room_id, bob, "unseen")

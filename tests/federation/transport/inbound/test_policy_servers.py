@@ -266,7 +266,7 @@ async def test_a_gap_is_shown_event_by_event() -> None:
         assert len(room.app.asked) == 3
 
 
-# --- asking ---------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 async def test_its_word_is_remembered_for_a_while() -> None:

@@ -1,4 +1,4 @@
-"""What may have come of an exchange that failed."""
+"""Possible effects of a failed exchange."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of the state that comes with an invite."""
+"""The stored part of the state of an invite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask at all: signatures, destinations, sizes."""
+"""Authentication of requests: signatures, destinations, sizes."""
 
 from collections.abc import Mapping
 from typing import cast

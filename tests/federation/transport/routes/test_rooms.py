@@ -1,4 +1,4 @@
-"""What a server may read of rooms: only where it is joined, only what it may see."""
+"""Reads of rooms by servers: only where they are joined, only visible events."""
 
 import pytest
 
