@@ -157,7 +157,7 @@ class Client:
         return self._shelf.of(room_id)
 
     def members(self, room_id: str) -> frozenset[str]:
-        """User IDs joined to the room."""
+        """Returns the user IDs joined to the room."""
         room = self._shelf.of(room_id)
         return room.with_membership("join") if room else frozenset()
 

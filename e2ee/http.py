@@ -208,7 +208,7 @@ class MatrixApi:
         await self._post("/logout", {})
 
     async def whoami(self) -> JsonObject:
-        """`user_id` and `device_id` of the token."""
+        """Returns `user_id` and `device_id` of the token."""
         return await self._call(Call("GET", f"{_CLIENT}/account/whoami"))
 
     async def sync(self, since: str, timeout_ms: int, limit: int) -> JsonObject:
@@ -254,13 +254,13 @@ class MatrixApi:
         await self._post(f"/rooms/{_part(room_id)}/invite", {"user_id": user_id})
 
     async def keys(self, operation: str, body: JsonObject) -> JsonObject:
-        """`/keys/upload`, `/keys/query` or `/keys/claim`; each may be repeated without harm."""
+        """Sends `/keys/upload`, `/keys/query` or `/keys/claim`; each may be repeated safely."""
         return await self._post(f"/keys/{_part(operation)}", body, may_repeat=True)
 
     async def send_to_device(
         self, event_type: str, transaction_id: str, body: JsonObject
     ) -> JsonObject:
-        """`/sendToDevice`."""
+        """Sends `/sendToDevice`."""
         path = f"{_CLIENT}/sendToDevice/{_part(event_type)}/{_part(transaction_id)}"
         return await self._call(Call("PUT", path, body=body))
 

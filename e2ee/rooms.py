@@ -34,7 +34,7 @@ class ClientRoom(msgspec.Struct, frozen=True):
     encrypted_from: int | None = None
 
     def with_membership(self, *memberships: str) -> frozenset[str]:
-        """User IDs whose membership is one of these."""
+        """Returns the user IDs whose membership is one of these."""
         return frozenset(u for u, membership in self.members.items() if membership in memberships)
 
 
@@ -106,7 +106,7 @@ class ClientRooms:
         return True
 
     def events(self, room_id: str) -> Iterator[tuple[int, JsonObject]]:
-        """(position, event) in order; each event with its `room_id`."""
+        """Yields (position, event) in order, each event with its `room_id`."""
         room = self._rooms.get(room_id)
         for position in range(room.next_position if room else 0):
             kept = self._ledger.load(_EVENT, f"{room_id}\0{position}", _Event)

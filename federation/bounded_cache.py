@@ -30,27 +30,27 @@ class BoundedCache(Generic[K, V]):
         return iter(self._entries)
 
     def get(self, key: K) -> V | None:
-        """Return the value of a key, or None."""
+        """Returns the value of a key, or None."""
         return self._entries.get(key)
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value as the youngest entry, in place of an older one of the key."""
+        """Keeps a value as the youngest entry, in place of an older one of the key."""
         self._entries[key] = value
         self._entries.move_to_end(key)
         self._evict()
 
     def setdefault(self, key: K, value: V) -> V:
-        """Return the value of a key; where there is none, keep `value` as the youngest entry."""
+        """Returns the value of a key; if there is none, keeps `value` as the youngest entry."""
         found = self._entries.setdefault(key, value)
         self._evict()
         return found
 
     def pop(self, key: K) -> V | None:
-        """Drop an entry and return its value, or None where there is none."""
+        """Drops an entry and returns its value, or None where there is none."""
         return self._entries.pop(key, None)
 
     def clear(self) -> None:
-        """Drop all entries."""
+        """Drops all entries."""
         self._entries.clear()
 
     def _evict(self) -> None:

@@ -93,7 +93,7 @@ class EventStore(Protocol):
     async def backfill(
         self, room_id: RoomId, event_ids: Collection[EventId], limit: int
     ) -> list[Event]:
-        """`event_ids` and what came before them, newest first, at most `limit`."""
+        """Returns `event_ids` and the events before them, newest first, at most `limit`."""
 
     async def missing_events(
         self,
@@ -406,7 +406,7 @@ class OutboundFeed(Protocol):
         each shared room; of durable EDUs, which nothing replaces, all. At most `limit` of each."""
 
     def subscribe(self, on_owed: Callable[[Collection[ServerName]], None]) -> None:
-        """`on_owed` is called after each commit that concerns other servers."""
+        """Registers `on_owed`, called after each commit that concerns other servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +451,7 @@ class EduSink(Protocol):
     async def receipts(self, origin: ServerName, content: JsonObject) -> None: ...
 
     async def to_device(self, origin: ServerName, content: JsonObject) -> None:
-        """Durable; deduplicated by (origin, message_id)."""
+        """Receives a message durably, deduplicated by (origin, message_id)."""
 
     async def device_list_update(self, origin: ServerName, content: JsonObject) -> None: ...
 

@@ -112,7 +112,7 @@ class Searcher:
     """Searches bytes for canaries of given kinds; one can search many places."""
 
     def __init__(self, *kinds: CanaryKind) -> None:
-        """Prepare the needles of all kinds."""
+        """Prepares the needles of all kinds."""
         self._needles = [
             (kind.name, shape, needle)
             for kind in kinds

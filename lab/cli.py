@@ -147,7 +147,7 @@ def run(console: Console, work: Coroutine[None, None, bool]) -> None:
 
 
 async def with_signals(work: Coroutine[None, None, bool]) -> bool:
-    """Await work in this task, which the signals that end a process cancel."""
+    """Awaits work in this task, which the signals that end a process cancel."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -167,7 +167,7 @@ async def stay_up(console: Console, lab: Lab) -> bool:
 
 
 async def tell_story(console: Console, lab: Lab, *, once: bool) -> bool:
-    """Play the story, search the operators' places, print both, and stay unless `once`."""
+    """Plays the story, searches the operators' places, prints both, and stays unless `once`."""
     secret, control = new_kind("encrypted"), new_kind("control")
     async with lab:
         console.print(f"[bold]hs1, hs2 and hs3[/bold] {answer_time(lab)}")

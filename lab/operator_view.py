@@ -135,7 +135,7 @@ def is_log(path: Path) -> bool:
 
 
 async def checkpoint(address: str) -> None:
-    """Have PostgreSQL write all it holds in memory to its files."""
+    """Makes PostgreSQL write all it holds in memory to its files."""
     connection = await asyncpg.connect(address, timeout=CONNECT_TIMEOUT_S)
     try:
         await connection.execute("CHECKPOINT")

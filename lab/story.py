@@ -86,7 +86,7 @@ class Story:
         self.record = Record()
 
     async def play(self) -> Record:
-        """Play all of it. Refuses with StoryFailed at the first step that does not come true."""
+        """Plays all of it. Refuses with StoryFailed at the first step that does not come true."""
         started = time.monotonic()
         first, second, third = self._servers[:3]
         async with self._step("alice, bob and carol register, each with an encrypting client"):
@@ -131,7 +131,7 @@ class Story:
         return room_id
 
     async def _everyone_speaks(self, room_id: str, people: Sequence[Person]) -> None:
-        """Each says something that all read; then bob edits his."""
+        """Lets each person say something that all read; then bob edits his message."""
         words = ("the kettle is on", "I bring the biscuits", "so do I, from far away")
         for person, text in zip(people, words, strict=True):
             async with self._step(f"{person.name} speaks, everyone reads"):
@@ -188,7 +188,7 @@ class Story:
             self._must_not_read(leaver, room_id, said)
 
     async def _control_room(self, host: Person, guests: Sequence[Person]) -> None:
-        """A room without encryption, whose canary the search must find."""
+        """Makes a room without encryption, whose canary the search must find."""
         async with self._step("the control: the same in a room without encryption"):
             room_id = await host.client.create_room(
                 name=CONTROL_ROOM_NAME,
@@ -248,7 +248,7 @@ class Story:
     async def _edit(
         self, sender: Person, room_id: str, text: str, readers: Sequence[Person]
     ) -> None:
-        """Edit the sender's last message, and return when all readers see the new words."""
+        """Edits the sender's last message, and returns when all readers see the new words."""
         said = next(item for item in reversed(self.record.said) if item.sender == sender.name)
         started = time.monotonic()
         said.edited_from, said.body = said.body, f"{text} {self._secret.word()}"
@@ -285,7 +285,7 @@ class Story:
     async def _until(
         self, person: Person, condition: Callable[[Client], bool], otherwise: str
     ) -> None:
-        """Sync a person's client until something is so, or fail."""
+        """Syncs a person's client until a condition holds, or fails."""
         try:
             await person.client.until(condition, deadline_s=STEP_TIMEOUT_S)
         except TimeoutError as problem:
@@ -296,7 +296,7 @@ class Story:
             ) from problem
 
     def _must_not_read(self, person: Person, room_id: str, said: Said) -> None:
-        """Fail if a person's screen has what they must not read, in any message."""
+        """Fails if a person's screen shows, in any message, a text that they must not read."""
         canary = said.body.rsplit(" ", 1)[-1]
         for message in person.client.timeline(room_id):
             require(
@@ -346,6 +346,6 @@ def shown(message: Message) -> str:
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Fail the story unless something holds."""
+    """Fails the story unless a condition holds."""
     if not holds:
         raise StoryFailed(otherwise)

@@ -192,7 +192,7 @@ class EmbeddedCluster:
         return self._layout
 
     async def _prepare(self) -> None:
-        """Lock the folder, choose account, place and programs, make the cluster if there is
+        """Locks the folder, chooses account, place and programs, and makes the cluster if there is
         none."""
         first_account = choose_account(self._home / "cluster")
         make_home(self._home, open_for_passage=first_account.is_other)

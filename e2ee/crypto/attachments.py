@@ -93,7 +93,7 @@ def _aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
 
 
 def encrypt_attachment(plaintext: bytes) -> tuple[bytes, AttachmentKey]:
-    """Ciphertext to upload, and the key to put into the event; refuses more than 100 MiB."""
+    """Returns the ciphertext to upload and the key for the event; refuses more than 100 MiB."""
     if len(plaintext) > ATTACHMENT_BYTES_MAX:
         raise AttachmentRefused("the file is too large")
     key, iv = secrets.token_bytes(32), secrets.token_bytes(8) + bytes(8)

@@ -138,7 +138,7 @@ class Ed25519Key:
         return self.encoded
 
     def verify(self, data: bytes, signature: str) -> None:
-        """Strict check (small-order keys refused); raises `SignatureRefused`."""
+        """Verifies strictly (small-order keys are refused); raises `SignatureRefused`."""
         try:
             key = vodozemac.Ed25519PublicKey.from_base64(self.encoded)
             key.verify_signature(data, vodozemac.Ed25519Signature.from_base64(signature))
@@ -195,7 +195,7 @@ def account_keys(account: RawAccount) -> tuple[Curve25519Key, Ed25519Key]:
 
 
 def account_sign(account: RawAccount, data: bytes) -> str:
-    """Ed25519 signature as unpadded base64."""
+    """Returns an Ed25519 signature as unpadded base64."""
     return account.sign(data).to_base64()
 
 
@@ -343,7 +343,7 @@ def megolm_index(ciphertext: str) -> int:
 
 
 def group_decrypt(session: RawInboundGroup, ciphertext: str) -> tuple[bytes, int]:
-    """Plaintext and ratchet index; no replay guard here (see `machine.room_keys`)."""
+    """Returns plaintext and ratchet index; no replay guard here (see `machine.room_keys`)."""
     try:
         message = vodozemac.MegolmMessage.from_base64(ciphertext)
     except ValueError:

@@ -39,11 +39,11 @@ class OlmAccount:
         return cls(primitives.open_account(pickle, key))
 
     def pickle(self, key: PickleKey) -> Pickle:
-        """Encrypted state, to be saved."""
+        """Returns the encrypted state, to be saved."""
         return Pickle(self._raw.pickle(key.secret))
 
     def sign(self, data: bytes) -> str:
-        """Ed25519 signature, unpadded base64."""
+        """Returns an Ed25519 signature, unpadded base64."""
         return primitives.account_sign(self._raw, data)
 
     def generate_one_time_keys(self, count: int) -> None:
@@ -64,7 +64,7 @@ class OlmAccount:
         return primitives.unpublished_fallback(self._raw)
 
     def mark_keys_as_published(self) -> None:
-        """To be called once the server acknowledged the unpublished keys."""
+        """Marks the unpublished keys as published, once the server acknowledged them."""
         self._raw.mark_keys_as_published()
 
     def open_outbound(self, identity: Curve25519Key, one_time: Curve25519Key) -> "OlmSession":
@@ -102,7 +102,7 @@ class OlmSession:
         return self._raw.session_id
 
     def pickle(self, key: PickleKey) -> Pickle:
-        """Encrypted state, to be saved."""
+        """Returns the encrypted state, to be saved."""
         return Pickle(self._raw.pickle(key.secret))
 
     def matches(self, message: OlmMessage) -> bool:
@@ -155,7 +155,7 @@ class OutboundGroupSession:
         return self._raw.session_key.to_base64()
 
     def pickle(self, key: PickleKey) -> Pickle:
-        """Encrypted state, to be saved."""
+        """Returns the encrypted state, to be saved."""
         return Pickle(self._raw.pickle(key.secret))
 
     def encrypt(self, plaintext: bytes) -> str:
@@ -211,7 +211,7 @@ class InboundGroupSession:
         return self._raw.first_known_index
 
     def pickle(self, key: PickleKey) -> Pickle:
-        """Encrypted state, to be saved."""
+        """Returns the encrypted state, to be saved."""
         return Pickle(self._raw.pickle(key.secret))
 
     def export_at(self, index: int) -> str | None:
@@ -231,5 +231,6 @@ class InboundGroupSession:
         return Overlap.NOT_EARLIER
 
     def decrypt(self, ciphertext: str) -> tuple[bytes, int]:
-        """Plaintext and index; raises `MegolmMessageRefused` or `MegolmDecryptionFailed`."""
+        """Returns plaintext and index; raises `MegolmMessageRefused` or
+        `MegolmDecryptionFailed`."""
         return primitives.group_decrypt(self._raw, ciphertext)

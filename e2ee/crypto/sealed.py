@@ -56,7 +56,7 @@ class SealingKey:
         return hmac.digest(self._expand("names"), text.encode(), "sha256")[:20]
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
-        """Nonce and ciphertext; opens only with the same `context`."""
+        """Returns nonce and ciphertext, which open only with the same `context`."""
         nonce = secrets.token_bytes(Aead.NONCE_SIZE)
         return bytes(Aead(self.secret).encrypt(plaintext, context, nonce))
 

@@ -80,7 +80,7 @@ def read_room_changes(room_id: str, room: JsonObject) -> RoomChanges:
 
 
 def state_events(room: JsonObject) -> list[JsonObject]:
-    """State events of a room in a `/sync` answer, oldest first: `state`, then those in
+    """Returns the state events of a room in a `/sync` answer, in order: `state`, then those in
     `timeline`."""
     found: list[JsonObject] = []
     for part in ("state", "timeline"):

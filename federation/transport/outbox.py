@@ -314,7 +314,7 @@ class Outbox:
             sender.pending = []
 
     def _smaller(self, server: ServerName, transaction: _Transaction) -> list[_Transaction]:
-        """Two halves of a transaction that was too large; nothing for one that can't be halved."""
+        """Returns the halves of a transaction that was too large; none if it can't be halved."""
         pdus, edus = transaction.pdus, transaction.edus
         if len(pdus) + len(edus) <= 1:
             _log.warning("%s finds an event too large; it is passed over", server)

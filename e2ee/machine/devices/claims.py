@@ -60,7 +60,7 @@ class Claims:
         self._wanted.update((device.user_id, device.device_id) for device in devices)
 
     def mend(self, sender: str, sender_key: str, now_ms: int) -> None:
-        """A message couldn't be read: plans a new channel, at most once an hour for each device.
+        """Plans a new channel after an unreadable message, at most once an hour for each device.
 
         Only for a device on its user's list: a made-up key gets no answer.
         """
@@ -71,7 +71,7 @@ class Claims:
                 self._ledger.put(_MENDING, sender_key, mending)
 
     def due(self, now_ms: int) -> list[tuple[str, str]]:
-        """(user ID, device ID) to claim for now, none of them under way."""
+        """Returns the (user ID, device ID) pairs to claim for now, none of them under way."""
         wanted = self._wanted
         self._wanted = set()
         for mending in self._mending.values():

@@ -76,7 +76,7 @@ class OwnDevice:
         return self._saved.sequence
 
     def save_account(self) -> None:
-        """To be called whenever the account changed."""
+        """Saves the account; to be called after each change of it."""
         self._update(pickle=self.account.pickle(self._pickle_key))
 
     def receive_counts(

@@ -122,7 +122,7 @@ class OlmChannels:
         return True
 
     def open(self, device: Device, signed_key: object, now_ms: int) -> None:
-        """A session from a claimed one-time key; raises `OlmRefused` unless the device signed
+        """Opens a session from a claimed one-time key; raises `OlmRefused` unless the device signed
         it."""
         if not isinstance(signed_key, dict):
             raise OlmRefused("no signed one-time key")

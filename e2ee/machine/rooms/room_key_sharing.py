@@ -95,7 +95,7 @@ class RoomKeySharing:
         self._checked: dict[str, tuple[str, int, frozenset[str]]] = {}
 
     def end(self, room_id: str) -> None:
-        """The next message needs a new session (someone left, or may have)."""
+        """Ends the session: the next message needs a new one (a user left, or may have left)."""
         if self._load(room_id) is not None:
             self._ledger.remove(_KIND, room_id)
 

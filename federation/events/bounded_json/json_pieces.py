@@ -85,7 +85,7 @@ class PieceCutter:
             yield piece
 
     def finish(self) -> None:
-        """The text is over. Raises NotCanonical where the object isn't."""
+        """Ends the text. Raises NotCanonical where the object is incomplete."""
         if not self._is_over:
             raise NotCanonical("malformed JSON: the text ends in the middle")
 

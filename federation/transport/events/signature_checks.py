@@ -62,7 +62,7 @@ class SignatureChecker:
         return found
 
     async def load_keys(self, need: NeedKeys) -> Keys | None:
-        """Keys from memory or the store; None when some server has none of its keys there."""
+        """Loads keys from memory or the store; None if a server has none of its keys there."""
         keys = self.keys_at_hand(need)
         lacking = _lacking(need, keys)
         if lacking:

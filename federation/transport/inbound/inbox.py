@@ -76,7 +76,7 @@ class Inbox:
         await self.backlog.start()
 
     def on_server_seen(self, server: ServerName) -> None:
-        """A server is up again."""
+        """Reacts to a server that is up again."""
         self.backlog.on_server_seen(server)
 
     # --- transactions -----------------------------------------------------------------------------

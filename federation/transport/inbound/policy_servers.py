@@ -97,7 +97,7 @@ class PolicyServers:
         self._pauses: BoundedCache[ServerName, _Pause] = BoundedCache(POLICY_PAUSES_REMEMBERED_MAX)
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
-        """`PolicySigner.sign`."""
+        """See `PolicySigner.sign`."""
         word = self._remembered(event, policy)
         if word is not None:
             return _applied(event, policy, word.answer)

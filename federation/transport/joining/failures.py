@@ -77,8 +77,8 @@ class Uncertain(Unusable):
 
 @contextmanager
 def sent_to(server: ServerName) -> Iterator[None]:
-    """Within the block a server gets our signed event: unless it refuses, or can't be reached, it
-    may have taken it. Raises Uncertain in place of what says nothing of that."""
+    """Guards the sending of our signed event: unless the server refuses, or can't be reached, it
+    may have accepted it. Raises Uncertain in place of failures that leave this open."""
     try:
         yield
     except FederationError as error:

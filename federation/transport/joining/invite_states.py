@@ -130,8 +130,8 @@ def bounded(stripped: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def event_of_older_answer(body: bytes) -> object:
-    """`event` of an answer to an invite that is wrapped in a list with the status; None where
-    there is none."""
+    """Returns `event` of an answer to an invite that is wrapped in a list with the status; None
+    where there is none."""
     try:
         answer = None if is_deep(body, NESTING_MAX) else canonical_json.decode_lenient(body)
     except canonical_json.NotCanonical:
@@ -153,7 +153,7 @@ def _event(entry: JsonObject, room: RoomRef) -> Event | None:
 def _shown(
     events: Sequence[Event], entries: Sequence[JsonObject], room: RoomRef, inviter: UserId | None
 ) -> list[JsonObject]:
-    """Verified events, then stripped entries for other state; each key once."""
+    """Returns verified events, then stripped entries for other state; each key once."""
     found: dict[StateKey, JsonObject] = {}
     for event in events:
         found[event.key] = _strip(canonical_json.decode_lenient(event.raw))

@@ -259,8 +259,8 @@ class Joining:
             raise worst_of([error]) from None
 
     async def _ask_to_invite(self, server: ServerName, event: Event, content: JsonObject) -> object:
-        """`event` of the answer to /invite, by the older form where the server doesn't know the
-        newer: that can say nothing of a room's version (spec: invites-v1.yaml)."""
+        """Returns `event` of the answer to /invite. Uses the older form, which can't name a room's
+        version, where the server doesn't know the newer one (spec: invites-v1.yaml)."""
         target = build_target(f"{_V2}/invite", event.room_id, event.event_id)
         try:
             reader = AnswerReader(Wanted({}, frozenset({"event"})))

@@ -134,7 +134,7 @@ class AnswerReader:
             await self._work()
 
     async def finish(self) -> None:
-        """The text is over. Raises NotCanonical."""
+        """Ends the text. Raises NotCanonical."""
         await self._work()
         self._cutter.finish()
 

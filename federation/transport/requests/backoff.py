@@ -93,12 +93,12 @@ class Backoffs:
         self._failing.setdefault(server, state)
 
     def succeeded(self, server: ServerName) -> None:
-        """The server answered a request of ours, or made one itself (authenticated)."""
+        """Records that the server answered a request, or made an authenticated one itself."""
         self._proven.put(server, None)
         if self._failing.pop(server, None) is not None:
             for listener in self._listeners:
                 listener(server)
 
     def on_recovered(self, listener: Callable[[ServerName], None]) -> None:
-        """`listener` is called whenever a failing server is heard from again."""
+        """Registers `listener`, called whenever a failing server shows a sign of life."""
         self._listeners.append(listener)

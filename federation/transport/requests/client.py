@@ -152,7 +152,7 @@ class ServerRequest:
 
 
 def build_target(prefix: str, *parts: str, query: Iterable[tuple[str, str]] = ()) -> str:
-    """`prefix` with path parts and a query, percent-encoded."""
+    """Returns `prefix` with path parts and a query, percent-encoded."""
     path = prefix + "".join("/" + quote(part, safe="") for part in parts)
     pairs = urlencode(list(query), quote_via=quote, safe="")
     return f"{path}?{pairs}" if pairs else path
@@ -224,8 +224,8 @@ class FederationClient:
             raise _bad_json(request.server, error) from None
 
     async def request_into(self, request: ServerRequest, reader: AnswerReader) -> None:
-        """As `request`, of an answer with events or long lists, which the reader takes as it
-        comes."""
+        """Requests as `request` does, for an answer with events or long lists, which the reader
+        takes as it arrives."""
 
         async def feed(part: bytes) -> None:
             try:

@@ -273,7 +273,7 @@ class Dialer:
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """Large bodies are written in pieces, so that the loop isn't held up."""
+    """Returns the body; large ones are written in pieces, so that the loop isn't held up."""
     return io.BytesIO(body) if body is not None and len(body) > WRITTEN_AT_ONCE_BYTES_MAX else body
 
 

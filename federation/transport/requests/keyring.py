@@ -183,7 +183,7 @@ class Keyring:
         return delayed
 
     async def _refresh_all(self, servers: Collection[ServerName]) -> set[ServerName]:
-        """`refresh` for each, a few at once; returns those for which there was no turn."""
+        """Refreshes each, a few at once; returns those for which there was no turn."""
         delayed: set[ServerName] = set()
         left = iter(servers)
 

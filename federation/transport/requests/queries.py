@@ -105,8 +105,8 @@ class Queries:
     async def keys_query(
         self, server: ServerName, device_keys: Mapping[UserId, Sequence[DeviceId]]
     ) -> JsonObject:
-        """Device and cross-signing keys of the server's users: `device_keys`, `master_keys`,
-        `self_signing_keys`, each by user ID, each saying whose it is."""
+        """Fetches device and cross-signing keys of the server's users: `device_keys`,
+        `master_keys`, `self_signing_keys`, each by user ID, each saying whose it is."""
         asked = {user: list(devices) for user, devices in device_keys.items()}
         answer = await self._post(server, "/user/keys/query", {"device_keys": asked})
         found: JsonObject = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
@@ -202,7 +202,7 @@ def _own_key(user_id: str, key: object) -> JsonObject | None:
 
 
 def _of_algorithm(keys: object, algorithm: str) -> JsonObject:
-    """At most one key, of the algorithm that was asked for."""
+    """Returns at most one key, of the requested algorithm."""
     if not isinstance(keys, dict):
         return {}
     for key_id, key in keys.items():

@@ -66,7 +66,7 @@ class NameService(Protocol):
         """Returns the A and AAAA records (and /etc/hosts); raises OSError where there are none."""
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
-        """SRV records, best first; none where there are none; OSError when DNS fails."""
+        """Returns the SRV records, best first; empty if there are none; OSError if DNS fails."""
 
 
 class Delegations(Protocol):

@@ -178,7 +178,7 @@ class ServerAuthenticator:
 
 
 async def _signer(signed: SignedRequest, claims: Sequence[_Claim]) -> ServerName | None:
-    """Whose request it is; None when no claim holds."""
+    """Returns the origin of the request; None when no claim holds."""
     if signed.content is None or len(signed.content) <= VERIFIED_AT_ONCE_BYTES_MAX:
         return _verified(signed, claims)
     return await asyncio.to_thread(_verified, signed, claims)

@@ -50,12 +50,12 @@ def refusal(error: MatrixError) -> web.Response:
 
 
 def fragments(raws: Iterable[bytes]) -> list[orjson.Fragment]:
-    """PDUs for an answer."""
+    """Returns PDUs for an answer."""
     return [orjson.Fragment(raw) for raw in raws]
 
 
 def pdus(events: Iterable[Event]) -> list[orjson.Fragment]:
-    """Events for an answer."""
+    """Returns events for an answer."""
     return [orjson.Fragment(event.raw) for event in events]
 
 

@@ -86,7 +86,7 @@ class JoiningRoutes:
         self._invites, self._states = ports.invites, ports.invite_states
 
     def table(self, endpoints: Endpoints) -> list[Route]:
-        """Method, path template and handler of each endpoint."""
+        """Returns method, path template and handler of each endpoint."""
 
         def make(kind: str) -> Route:
             path = f"{_V1}/make_{kind}/{{roomId}}/{{userId}}"

@@ -35,7 +35,7 @@ class KeyRoutes:
         self._keyring, self._notary = keyring, notary
 
     def table(self, endpoints: Endpoints) -> list[Route]:
-        """Method, path template and handler of each endpoint."""
+        """Returns method, path template and handler of each endpoint."""
         return [
             ("GET", "/_matrix/key/v2/server", endpoints.public("keys", self.own)),
             # the key ID in the path is deprecated, and ignored as the spec asks

@@ -42,7 +42,7 @@ class RoomRoutes:
         self._name, self._store, self._access, self._clock = name, store, access, clock
 
     def table(self, endpoints: Endpoints) -> list[Route]:
-        """Method, path template and handler of each endpoint."""
+        """Returns method, path template and handler of each endpoint."""
         signed = endpoints.signed
         return [
             ("GET", f"{_V1}/event/{{eventId}}", signed("event", self.event)),

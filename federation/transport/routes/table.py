@@ -106,7 +106,7 @@ class FederationRoutes:
         ]
 
     def table(self) -> list[Route]:
-        """Method, path template and handler of every endpoint."""
+        """Returns method, path template and handler of every endpoint."""
         return list(self._table)
 
     async def version(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:

@@ -43,7 +43,7 @@ class UserRoutes:
         self._name, self._users = name, users
 
     def table(self, endpoints: Endpoints) -> list[Route]:
-        """Method, path template and handler of each endpoint."""
+        """Returns method, path template and handler of each endpoint."""
         signed, large = endpoints.signed, QUERY_REQUEST_BYTES_MAX
         return [
             ("GET", f"{_V1}/query/profile", signed("profile", self.profile)),
