@@ -55,7 +55,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_tls(self) -> bool:
-        """Whether it has a certificate."""
+        """Returns whether it has a certificate."""
         return bool(self.tls_cert_path)
 
     def host_and_port(self) -> tuple[str, int]:

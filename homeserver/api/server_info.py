@@ -33,7 +33,7 @@ class ServerInfoApi:
         self._default_room_version = default_room_version
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         return [
             Route("GET", "/_matrix/client/versions", self.versions, Auth.NONE),
             Route("GET", "/.well-known/matrix/client", self.discovery, Auth.NONE),

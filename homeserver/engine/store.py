@@ -29,7 +29,7 @@ Order = tuple[int, int]
 
 
 class EventTables(Protocol):
-    """Events (`storage.events`)."""
+    """Events (`storage.timeline.events`)."""
 
     async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]: ...
 
@@ -76,8 +76,8 @@ class EventTables(Protocol):
 
 
 class RoomStore(Protocol):
-    """Rooms: heads, snapshots, changes, gaps (`storage.rooms`, `events`, `snapshots`,
-    `redactions`, `history.gaps`, `state_changes`)."""
+    """Rooms: heads, snapshots, changes, gaps (`storage.rooms.rooms`, `events`, `snapshots`,
+    `redactions`, `gaps`, `state_changes`)."""
 
     async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]: ...
 
@@ -135,7 +135,7 @@ class MembershipStore(Protocol):
 
 
 class TransactionStore(Protocol):
-    """Clients' transaction IDs (`storage.transactions`)."""
+    """Clients' transaction IDs (`storage.timeline.transactions`)."""
 
     async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[Row]: ...
 
@@ -145,7 +145,7 @@ class TransactionStore(Protocol):
 
 
 class OwedTables(Protocol):
-    """Data owed to other servers (`storage.events`, `remote_edus`, `memberships`)."""
+    """Data owed to other servers (`storage.timeline.events`, `remote_edus`, `memberships`)."""
 
     async def owed(
         self,
@@ -170,7 +170,9 @@ class OwedTables(Protocol):
 
 
 class ErasureStore(Protocol):
-    """Users who asked for erasure, and earlier memberships (`storage.accounts`, `memberships`)."""
+    """Users who asked for erasure, and earlier memberships (`storage.accounts.accounts`,
+    `memberships`).
+    """
 
     async def all(self) -> Sequence[Row]:
         """Returns user_id and erased_at, the log's position."""

@@ -64,67 +64,67 @@ class EventRows:
         self._database = database
 
     async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.by_id(connection, event_ids)
 
     async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.raw_by_id(connection, event_ids)
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.refs(connection, wanted)
 
     async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.refs_by_id(connection, event_ids)
 
     async def snapshot_before(self, room_nid: int, event_id: str) -> int | None:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.snapshot_before(connection, room_nid, event_id)
 
     async def snapshot_after(self, room_nid: int, event_id: str) -> int | None:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.snapshot_after(connection, room_nid, event_id)
 
     async def snapshots_around(self, room_nid: int, event_ids: Collection[str]) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.snapshots_around(connection, room_nid, event_ids)
 
     async def newest(self, room_nid: int, *, after: int, up_to: int, limit: int) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.newest(connection, room_nid, after=after, up_to=up_to, limit=limit)
 
     async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.before(connection, room_nid, order, limit)
 
     async def behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.behind(connection, room_nid, order, limit)
 
     async def order_at(self, room_nid: int, position: int) -> Order | None:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.order_at(connection, room_nid, position)
 
     async def first_depth(self, room_nid: int) -> int:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.first_depth(connection, room_nid)
 
     async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.state_events(connection, room_nid, after=after, limit=limit)
 
@@ -143,12 +143,12 @@ class EventRows:
         return room_nid
 
     async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]:
-        """See `storage.history.gaps.left_by`."""
+        """See `storage.timeline.gaps.left_by`."""
         async with self._database.connection() as connection:
             return await gaps.left_by(connection, room_nid, event_ids)
 
     async def lowest_fill(self, room_nid: int, n: int) -> int:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.lowest_fill(connection, room_nid, n)
 
@@ -179,62 +179,62 @@ class RoomRows:
         self._database = database
 
     async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]:
-        """See `storage.rooms`."""
+        """See `storage.rooms.rooms`."""
         async with self._database.connection() as connection:
             return await rooms.by_room_ids(connection, room_ids)
 
     async def heads(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.heads(connection, wanted)
 
     async def chains(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
-        """See `storage.snapshots`."""
+        """See `storage.rooms.snapshots`."""
         async with self._database.connection() as connection:
             return await snapshots.chains(connection, wanted)
 
     async def newest_of_each(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
-        """See `storage.events`."""
+        """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
             return await events.newest_of_each(connection, room_nids, limit)
 
     async def awaited(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
-        """See `storage.redactions`."""
+        """See `storage.timeline.redactions`."""
         async with self._database.connection() as connection:
             return await redactions.awaited(connection, room_nids, limit)
 
     async def waiting_for(self, room_nid: int, target: str) -> Sequence[Row]:
-        """See `storage.redactions`."""
+        """See `storage.timeline.redactions`."""
         async with self._database.connection() as connection:
             return await redactions.waiting_for(connection, room_nid, target)
 
     async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
-        """See `storage.redactions`."""
+        """See `storage.timeline.redactions`."""
         async with self._database.connection() as connection:
             return await gaps.missing(connection, room_nids)
 
     async def changes(self, room_nid: int, *, after: int, up_to: int) -> Sequence[Row]:
-        """See `storage.state_changes`."""
+        """See `storage.rooms.state_changes`."""
         async with self._database.connection() as connection:
             return await state_changes.between(connection, room_nid, after, up_to)
 
     async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
-        """See `storage.state_changes`."""
+        """See `storage.rooms.state_changes`."""
         async with self._database.connection() as connection:
             return await state_changes.end_of_stay(connection, room_nid, user_id)
 
     async def resolutions(self, room_nid: int) -> Sequence[Row]:
-        """See `storage.state_changes`."""
+        """See `storage.rooms.state_changes`."""
         async with self._database.connection() as connection:
             return await state_changes.resolutions(connection, room_nid)
 
     async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
-        """See `storage.history.gaps`."""
+        """See `storage.timeline.gaps`."""
         async with self._database.connection() as connection:
             return await gaps.before(connection, room_nid, order, limit)
 
     async def gaps_behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
-        """See `storage.history.gaps`."""
+        """See `storage.timeline.gaps`."""
         async with self._database.connection() as connection:
             return await gaps.behind(connection, room_nid, order, limit)
 
@@ -246,22 +246,22 @@ class ProofQueue:
         self._database = database
 
     async def rooms_with_work(self) -> Sequence[str]:
-        """See `storage.history.proofs`."""
+        """See `storage.timeline.proofs`."""
         async with self._database.connection() as connection:
             return await proofs.rooms_with_work(connection)
 
     async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
-        """See `storage.history.proofs`."""
+        """See `storage.timeline.proofs`."""
         async with self._database.connection() as connection:
             return await proofs.due(connection, room_nid, limit)
 
     async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
-        """See `storage.history.proofs`."""
+        """See `storage.timeline.proofs`."""
         async with self._database.connection() as connection:
             return await proofs.awaited(connection, room_nids)
 
     async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]:
-        """See `storage.history.proofs`."""
+        """See `storage.timeline.proofs`."""
         async with self._database.connection() as connection:
             return await proofs.with_place(connection, room_nid, after, limit)
 
@@ -273,27 +273,27 @@ class MembershipRows:
         self._database = database
 
     async def of_user(self, user_id: str) -> Sequence[Row]:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.of_user(connection, user_id)
 
     async def of_user_in(self, user_id: str, room_id: str) -> Row | None:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.of_user_in(connection, user_id, room_id)
 
     async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.of_users(connection, user_ids, membership)
 
     async def sharing(self, user_id: str, among: Sequence[str]) -> Sequence[str]:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.sharing(connection, user_id, among)
 
     async def forget(self, user_id: str, room_id: str) -> None:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             await memberships.forget(connection, user_id, room_id)
 
@@ -313,17 +313,17 @@ class TransactionRows:
         self._database = database
 
     async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[Row]:
-        """See `storage.transactions`."""
+        """See `storage.timeline.transactions`."""
         async with self._database.connection() as connection:
             return await transactions.of_device(connection, user_id, device_id, limit)
 
     async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None:
-        """See `storage.transactions`."""
+        """See `storage.timeline.transactions`."""
         async with self._database.connection() as connection:
             return await transactions.find(connection, user_id, device_id, key)
 
     async def forget_old(self, days: int) -> None:
-        """See `storage.transactions`."""
+        """See `storage.timeline.transactions`."""
         async with self._database.connection() as connection:
             await transactions.forget_old(connection, days)
 
@@ -372,14 +372,14 @@ class OwedStore:
         return OwedRows(withdrawals.merged(rows, ends, limit), edus, changes, joins)
 
     async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.servers_sharing(connection, user_id, own)
 
     async def servers_shown(
         self, room_id: str, user_id: str, own: str, *, position: int
     ) -> Sequence[str]:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.servers_shown(
                 connection, room_id, user_id, own, position=position
@@ -394,7 +394,7 @@ class OwedStore:
             return rows, await remote_edus.destinations(connection)
 
     async def forget_edus(self, destination: str, up_to: int) -> None:
-        """See `storage.remote_edus`."""
+        """See `storage.federation.remote_edus`."""
         async with self._database.connection() as connection:
             await remote_edus.delete(connection, ServerName(destination), up_to)
 
@@ -406,17 +406,17 @@ class ErasureRows:
         self._database = database
 
     async def all(self) -> Sequence[Row]:
-        """See `storage.accounts`."""
+        """See `storage.accounts.accounts`."""
         async with self._database.connection() as connection:
             return await accounts.load_erased(connection)
 
     async def first_join(self, room_nid: int, user_id: str) -> int | None:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.first_join(connection, room_nid, user_id)
 
     async def server_came(self, room_nid: int, server: str) -> int | None:
-        """See `storage.memberships`."""
+        """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
             return await memberships.server_came(connection, room_nid, server)
 
@@ -463,7 +463,7 @@ class PostgresLog:
             return await logs.position_once_settled(connection, epoch)
 
     async def any_placed(self, rows: Sequence[tuple[int, int, bool]]) -> bool:
-        """See `storage.events.any_placed`; raises as `settled_position` does."""
+        """See `storage.timeline.events.any_placed`; raises as `settled_position` does."""
         return await events.any_placed(await self._connected(), rows)
 
     async def disconnect(self) -> None:

@@ -21,7 +21,7 @@ class AccountDataApi:
         self._account_data = account_data
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         item = v3("/user/{userId}/account_data/{type}")
         of_room = v3("/user/{userId}/rooms/{roomId}/account_data/{type}")
         tags = v3("/user/{userId}/rooms/{roomId}/tags")

@@ -77,7 +77,7 @@ class AccountsApi:
         self._flows = registration_flows(verification)
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         register, password = self.register, self.change_password
         validity = v1(f"/register/{REGISTRATION_TOKEN}/validity")
         limit = Limit.REGISTRATION

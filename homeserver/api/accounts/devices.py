@@ -45,7 +45,7 @@ class DevicesApi:
         self._devices, self._uia = devices, uia
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         one = v3("/devices/{deviceId}")
         return [
             Route("GET", v3("/devices"), self.all, guests=True),

@@ -51,7 +51,7 @@ class LoginsApi:
         self._public_baseurl = public_baseurl
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         return [
             Route("GET", v3("/login"), self.flows, Auth.NONE),
             Route("POST", v3("/login"), self.log_in, Auth.NONE, Limit.LOGIN),

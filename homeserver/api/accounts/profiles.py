@@ -20,7 +20,7 @@ class ProfilesApi:
         self._profiles = profiles
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         one = v3("/profile/{userId}/{keyName}")
         return [
             Route("GET", v3("/profile/{userId}"), self.get, Auth.NONE),

@@ -17,7 +17,7 @@ class MetricsApi:
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         return [Route("GET", "/metrics", self.metrics, Auth.NONE)]
 
     async def metrics(self, _request: Request) -> Response:

@@ -42,7 +42,7 @@ class KeysApi:
         self._uia, self._tokens = uia, tokens
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         return [
             Route("POST", v3("/keys/upload"), self.upload, limit=Limit.WRITES, guests=True),
             Route("POST", v3("/keys/query"), self.query, guests=True),

@@ -20,7 +20,7 @@ class ToDeviceApi:
         self._to_device = to_device
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         template = v3("/sendToDevice/{eventType}/{txnId}")
         return [Route("PUT", template, self.send, limit=Limit.WRITES, guests=True)]
 

@@ -20,7 +20,7 @@ class ReceiptsApi:
         self._receipts = receipts
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         one = v3("/rooms/{roomId}/receipt/{receiptType}/{eventId}")
         markers = v3("/rooms/{roomId}/read_markers")
         return [

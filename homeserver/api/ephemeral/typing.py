@@ -21,7 +21,7 @@ class TypingApi:
         self._typing = typing
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         template = v3("/rooms/{roomId}/typing/{userId}")
         return [Route("PUT", template, self.set, limit=Limit.WRITES, guests=True)]
 

@@ -87,7 +87,7 @@ class Request:
 
     @property
     def query(self) -> Query:
-        """The decoded query; 400 M_INVALID_PARAM for one that can't be decoded."""
+        """The decoded query; 400 M_INVALID_PARAM if it can't be decoded."""
         if self._query is None:
             self._query = Query(self.raw_query)
         return self._query

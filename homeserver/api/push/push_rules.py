@@ -18,7 +18,7 @@ class PushRulesApi:
         self._push_rules = push_rules
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         rule = v3("/pushrules/global/{kind}/{ruleId}")
         return [
             Route("GET", v3("/pushrules"), self.all),

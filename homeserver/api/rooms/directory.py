@@ -32,7 +32,7 @@ class DirectoryApi:
         self._directory = directory
 
     def routes(self) -> Sequence[Route]:
-        """The routes of this module."""
+        """Returns the routes of this module."""
         alias, listed = v3("/directory/room/{roomAlias}"), v3("/directory/list/room/{roomId}")
         return [
             Route("PUT", alias, self.create, limit=Limit.WRITES),

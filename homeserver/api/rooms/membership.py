@@ -43,7 +43,7 @@ class MembershipApi:
         self._membership = membership
 
     def routes(self) -> Sequence[Route]:
-        """The routes of this module."""
+        """Returns the routes of this module."""
 
         def of_room(name: str, handler: Any, limit: Limit, *, guests: bool = False) -> Route:
             return Route(

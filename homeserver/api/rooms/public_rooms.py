@@ -35,7 +35,7 @@ class PublicRoomsApi:
         self._rooms, self._server_name = rooms, server_name
 
     def routes(self) -> Sequence[Route]:
-        """The routes of this module."""
+        """Returns the routes of this module."""
         path = v3("/publicRooms")
         return [
             Route("GET", path, self.all, Auth.NONE, Limit.READS),

@@ -33,7 +33,7 @@ class RoomsApi:
         self._upgrades = upgrades
 
     def routes(self) -> Sequence[Route]:
-        """The routes of this module."""
+        """Returns the routes of this module."""
         return [
             Route("POST", v3("/createRoom"), self.create, limit=Limit.ROOMS),
             Route("POST", v3("/rooms/{roomId}/upgrade"), self.upgrade, limit=Limit.ROOMS),

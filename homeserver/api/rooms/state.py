@@ -30,7 +30,7 @@ class StateApi:
         self._state, self._tokens = state, tokens
 
     def routes(self) -> Sequence[Route]:
-        """The routes of this module."""
+        """Returns the routes of this module."""
         state, keyed = (
             v3("/rooms/{roomId}/state/{eventType}"),
             v3("/rooms/{roomId}/state/{eventType}/{stateKey}"),

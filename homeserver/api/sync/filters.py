@@ -21,7 +21,7 @@ class FiltersApi:
         self._filters = filters
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Returns the routes of this part."""
         every, one = v3("/user/{userId}/filter"), v3("/user/{userId}/filter/{filterId}")
         return [
             Route("POST", every, self.create, limit=Limit.WRITES, guests=True),

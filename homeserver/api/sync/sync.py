@@ -27,7 +27,7 @@ class SyncApi:
         self._filters = filters
 
     def routes(self) -> list[Route]:
-        """All routes of this module."""
+        """Returns the routes of this module."""
         return [Route("GET", v3("/sync"), self.sync, guests=True)]
 
     async def sync(self, request: Request) -> RawJson:

@@ -25,7 +25,7 @@ class HistoryApi:
         self._history, self._tokens = history, tokens
 
     def routes(self) -> list[Route]:
-        """All routes of this module."""
+        """Returns the routes of this module."""
         return [
             Route("GET", v3("/rooms/{roomId}/messages"), self.messages, guests=True),
             Route("GET", v3("/rooms/{roomId}/event/{eventId}"), self.event, guests=True),

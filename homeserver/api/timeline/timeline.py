@@ -23,7 +23,7 @@ class TimelineApi:
         self._timeline = timeline
 
     def routes(self) -> Sequence[Route]:
-        """The routes of this module."""
+        """Returns the routes of this module."""
         return [
             Route(
                 "PUT",

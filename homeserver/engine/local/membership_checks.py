@@ -1,10 +1,10 @@
-"""What membership requests ask of a room's state, under its lock (`Writer.send`, `check`).
+"""Checks of membership requests against a room's state, under its lock (`Writer.send`, `check`).
 
 Rules:
-1. Each check looks at the state that the event would be made on, staged events included. So equal
-   requests at once end as they do one after the other.
-2. The auth rules decide the rest. They would turn a kick of a departed user into an event, and the
-   lifting of no ban into a kick.
+1. Each check uses the state that the event would be built on, staged events included. So concurrent
+   equal requests have the same results as consecutive ones.
+2. The auth rules decide the rest. Without these checks they would allow the kick of a departed
+   user, and turn the unban of a user who isn't banned into a kick.
 
 Spec: client-server API, "Room membership".
 """
@@ -20,14 +20,14 @@ from homeserver.engine.rooms.snapshots import StateMap, StateRef
 
 
 class MembershipChanged(MatrixError):
-    """The member event that a request rests on is not the current one any more."""
+    """The member event that a request depends on is not the current one any more."""
 
     def __init__(self) -> None:
         super().__init__(403, "M_FORBIDDEN", "The user's membership has changed meanwhile")
 
 
 def joins(user_id: UserId) -> Check:
-    """For a join: nothing happens to a joined user."""
+    """Returns the check for a join: it finds the draft redundant for a joined user."""
 
     def check(state: StateMap) -> StateRef | None:
         mine = state.get((event_types.MEMBER, user_id))
@@ -37,7 +37,9 @@ def joins(user_id: UserId) -> Check:
 
 
 def leaves(user_id: UserId) -> Check:
-    """For a leave: nothing happens to a user who has left; 403 for a banned one."""
+    """Returns the check for a leave: it finds the draft redundant for a user who has left; 403 for
+    a banned one.
+    """
 
     def check(state: StateMap) -> StateRef | None:
         mine = state.get((event_types.MEMBER, user_id))
@@ -49,7 +51,9 @@ def leaves(user_id: UserId) -> Check:
 
 
 def kicks(target: UserId) -> Check:
-    """For a kick: 403 for a user who is neither joined nor invited and doesn't knock."""
+    """Returns the check for a kick: 403 for a user who is neither joined nor invited and doesn't
+    knock.
+    """
 
     def check(state: StateMap) -> None:
         current = state.get((event_types.MEMBER, target))
@@ -60,7 +64,7 @@ def kicks(target: UserId) -> Check:
 
 
 def unbans(target: UserId) -> Check:
-    """For the end of a ban: 403 M_BAD_STATE for a user who isn't banned."""
+    """Returns the check for an unban: 403 M_BAD_STATE for a user who isn't banned."""
 
     def check(state: StateMap) -> None:
         current = state.get((event_types.MEMBER, target))
@@ -71,8 +75,8 @@ def unbans(target: UserId) -> Check:
 
 
 def replaces(user_id: UserId, event_id: EventId) -> Check:
-    """For a renewed member event: raises MembershipChanged unless it replaces the one that it was
-    made from."""
+    """Returns the check for a renewed member event: it raises MembershipChanged unless the event
+    replaces the one that it was built from."""
 
     def check(state: StateMap) -> None:
         mine = state.get((event_types.MEMBER, user_id))
@@ -83,8 +87,8 @@ def replaces(user_id: UserId, event_id: EventId) -> Check:
 
 
 def stays(user_id: UserId) -> Check:
-    """For a joined user's change of their own member event: raises MembershipChanged once they
-    aren't joined any more, so that it makes no join of itself."""
+    """Returns the check for a joined user's change of their own member event: it raises
+    MembershipChanged once they aren't joined any more, so that the change doesn't become a join."""
 
     def check(state: StateMap) -> None:
         mine = state.get((event_types.MEMBER, user_id))

@@ -1,15 +1,15 @@
 """Has events of our users signed by the policy server of their room, before they are placed.
 
 Rules:
-1. Nobody waits for the network under a room's lock. An event is built on the committed view, shown
-   to the policy server, and then placed with the parents that it names, if the room of that moment
-   still allows it. Others may have been placed meanwhile: then the room forks, as if another
-   server had sent it.
-2. One user's sends in a room go one after the other, from building to commit, so their order is
-   kept and each follows the last. A bounded number may wait, for a bounded time.
-3. What the policy server refuses is discarded. The client is told its words, but of its codes only
-   those that a client won't take for a statement about its own session.
-4. Rooms without a policy server come by here only for one look at their state.
+1. No network request is made under a room's lock. An event is built on the committed view, sent to
+   the policy server, and then placed with the parents that it names, if the room's state at that
+   moment still allows it. Other events may have been placed in the meantime: then the room forks,
+   as if another server had sent it.
+2. One user's sends in a room are serialised, from building to commit, so their order is kept and
+   each follows the last. A bounded number may wait, for a bounded time.
+3. An event that the policy server refuses is discarded. The client gets the error's text, but only
+   error codes that it can't mistake for a statement about its own session.
+4. For rooms without a policy server the only cost is one look-up in their state.
 
 Spec: server-server API, "Policy Servers"; design, "What keeps it right", 9.
 """
@@ -50,15 +50,15 @@ _TURN = tuple[RoomId, UserId]
 
 
 class NoPolicyServer:
-    """A `PolicySigner` for an engine that has no way to other servers."""
+    """A `PolicySigner` for an engine that can't reach other servers."""
 
     async def sign(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:
-        """Always: not now."""
+        """Always refuses for now."""
         return PolicyRefusal("this server asks no others", is_final=False)
 
 
 class _Turn:
-    """Who of one user's sends in a room is being signed and placed, and how many wait."""
+    """The serialised sends of one user in a room, and the number of waiting ones."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -68,7 +68,7 @@ class _Turn:
 def policy_server(
     room: Room, view: RoomView, load: Callable[[EventId], Event]
 ) -> PolicyServer | None:
-    """The policy server that a room uses by the state of a view. Raises NotLoaded."""
+    """Returns the policy server that a room uses by the state of a view. Raises NotLoaded."""
     ref = view.state.get(event_types.POLICY_KEY)
     if ref is None:
         return None
@@ -78,22 +78,22 @@ def policy_server(
 
 
 class EventSigner:
-    """Knows which rooms use a policy server, and asks it for events of ours."""
+    """Knows the policy servers of rooms, and requests their signatures for events of ours."""
 
     def __init__(self, rooms: Rooms, stager: Stager, signer: PolicySigner) -> None:
         self._rooms, self._stager, self._signer = rooms, stager, signer
         self._turns: dict[_TURN, _Turn] = {}
 
     async def policy_of(self, room: Room, view: RoomView) -> PolicyServer | None:
-        """The policy server that the room uses by a view of it."""
+        """Returns the policy server that the room uses by a view of it."""
         if event_types.POLICY_KEY not in view.state:
             return None
         load = self._rooms.memory.cached_event
         return await self._rooms.loading(lambda: policy_server(room, view, load))
 
     async def require_no_signature(self, room: Room, draft: EventDraft) -> None:
-        """Under the room's lock, before a draft is staged as it is. Raises PolicyServerChanged
-        where it has to be signed first."""
+        """Checks, under the room's lock, that a draft may be staged unsigned. Raises
+        PolicyServerChanged if it has to be signed first."""
         if event_types.POLICY_KEY not in room.staged.state:
             return
         if not needs_recommendation(draft.type, draft.state_key):
@@ -102,8 +102,9 @@ class EventSigner:
             raise PolicyServerChanged
 
     async def check_new_room(self, room: Room, draft: EventDraft) -> None:
-        """As `require_no_signature`, for a room that is just made. Raises 403: nobody else is in it
-        yet, so its policy server would be ours, which knows no such room."""
+        """Checks the same as `require_no_signature`, for a room that was just created. Raises 403:
+        no other user is in it yet, so its policy server would be ours, which doesn't know the room.
+        """
         try:
             await self.require_no_signature(room, draft)
         except PolicyServerChanged:
@@ -113,8 +114,8 @@ class EventSigner:
 
     @asynccontextmanager
     async def turn(self, room_id: RoomId, sender: UserId) -> AsyncIterator[None]:
-        """One send's turn among those of its sender in a room. Raises 503 where too many wait, or
-        it takes too long."""
+        """Serialises the sends of a user in a room. Raises 503 if too many wait, or it takes too
+        long."""
         turn = self._turns.setdefault((room_id, sender), _Turn())
         if turn.present > limits.POLICY_SENDS_WAITING:
             raise unavailable("too many of your events wait for the room's policy server")
@@ -135,8 +136,8 @@ class EventSigner:
                 del self._turns[room_id, sender]
 
     async def make(self, room: Room, drafts: Sequence[EventDraft]) -> list[EventDraft | BuiltEvent]:
-        """Drafts as signed events on the committed view, side by side; those for which nobody has
-        to be asked stay as they are. Raises MatrixError."""
+        """Returns drafts as signed events on the committed view, in parallel; those that need no
+        signature stay as they are. Raises MatrixError."""
         made: list[EventDraft | BuiltEvent] = []
         for draft in drafts:
             policy = await self.policy_of(room, room.view)
@@ -149,8 +150,8 @@ class EventSigner:
         return made
 
     async def sign(self, room: Room, event: Event) -> tuple[Event, PolicyServer | None]:
-        """An event of ours for a room as committed, with its policy server's signature, and whose
-        that is; as it is where the room uses none, or it is signed. Raises MatrixError."""
+        """Returns an event of ours for a room as committed, with its policy server's signature, and
+        that server; unchanged if the room uses none, or it is signed. Raises MatrixError."""
         policy = await self.policy_of(room, room.view)
         if policy is None or not needs_recommendation(event.type, event.state_key):
             return event, None
@@ -169,9 +170,9 @@ class EventSigner:
     async def place(
         self, room: Room, made: BuiltEvent, transaction: tuple[TransactionKey, bytes] | None
     ) -> StagedEvent:
-        """Places a signed event, if the room of now allows it. Raises PolicyServerChanged where the
-        policy server has changed, or what it was built on was corrected; 403 where the auth rules
-        refuse."""
+        """Places a signed event, if the room now allows it. Raises PolicyServerChanged if the
+        policy server has changed, or the state that it was built on was corrected; 403 if the auth
+        rules refuse."""
         if made.corrections != room.corrections:
             raise PolicyServerChanged
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
@@ -186,7 +187,7 @@ class EventSigner:
 
 
 def _told(refusal: PolicyRefusal) -> MatrixError:
-    """A refusal for the client whose event it was about."""
+    """Returns the policy server's refusal as an error for the client that sent the event."""
     text = refusal.error or f"The room's policy server doesn't recommend it: {refusal.detail}"
     if not refusal.is_final:
         return unavailable(

@@ -1,9 +1,9 @@
-"""Makes events of our own users, and places events of all: what is staged, under a room's lock.
+"""Builds events of local users, and places events of all servers: staging, under a room's lock.
 
 Rules:
-1. The auth check, the signature and the place follow from memory; what is missing is loaded and
-   the step is made again.
-2. A placed event is staged on the room: the next one builds on it. Nothing here waits for a commit.
+1. The auth check, the signature and the place are computed from memory; if an event is missing, it
+   is loaded and the step is repeated.
+2. A placed event is staged on the room: the next one builds on it. No step waits for a commit.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signs our events."""
+    """Signs our events."""
 
     server_name: ServerName
     key: SigningKey
 
 
 class BuiltEvent(msgspec.Struct, frozen=True):
-    """A signed event of ours without a place yet: the state before it, what of that isn't stored,
-    the branches that it was resolved of, and how often the room had been corrected."""
+    """A signed event of ours without a place yet: the state before it, its part that isn't stored,
+    the branches that it was resolved from, and how often the room had been corrected."""
 
     event: Event
     before: StateSnapshot
@@ -90,7 +90,7 @@ class Stager:
         self._random_bytes = random_bytes
 
     def time_of(self, draft: EventDraft) -> int:
-        """When a draft says that it is sent: milliseconds since 1970, now where it doesn't say."""
+        """Returns a draft's time of sending: milliseconds since 1970, now if it has none."""
         said = draft.origin_server_ts
         return self._clock.now_ms() if said is None else said
 
@@ -106,7 +106,7 @@ class Stager:
         return await self.place_made(room, made, transaction)
 
     async def stage_merge(self, room: Room, draft: EventDraft) -> StagedEvent:
-        """As `stage_draft`, for an event that merges heads: as many as one may name."""
+        """Stages as `stage_draft` does, for an event that merges heads: as many as one may name."""
         made = await self._made(room, room.staged, draft, heads_max=limits.HEADS_PER_MERGE)
         return await self._place_made(room, made, Origin(to_federate=False))
 
@@ -147,8 +147,8 @@ class Stager:
     async def _before(
         self, room: Room, view: RoomView, named: Sequence[Head]
     ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...], Sequence[Branch]]:
-        """The state that a new event is made on: of the heads that it names, which are the branches
-        given beside it."""
+        """Returns the state that a new event is built on: of the heads that it names, which are the
+        branches returned beside it."""
         current = StateSnapshot(view.state, view.chain)
         if len(view.heads) == len(named):
             return current, (), ()
@@ -181,15 +181,16 @@ class Stager:
         failure = check_auth(
             event,
             room.auth_state(state, self._rooms.memory.cached_event),
-            verified_servers={self._signer.server_name},  # nobody else has signed it
+            verified_servers={self._signer.server_name},  # no other server has signed it
         )
         if failure is not None:
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
         return event
 
     def _not_before_ms(self, room: Room, draft: EventDraft, state: StateMap) -> int:
-        """The least time of a state event: after the one of ours that it replaces. Resolution goes
-        by these times where the two compete, and our clock may have been put back since."""
+        """Returns the least time of a state event: after the one of ours that it replaces.
+        Resolution uses these times if the two compete, and our clock may have been set back since.
+        """
         ref = None if draft.state_key is None else state.get((draft.type, draft.state_key))
         replaced = None if ref is None else self.cited(room, ref.event_id)
         if replaced is None or server_of(replaced.sender) != self._signer.server_name:
@@ -197,7 +198,9 @@ class Stager:
         return replaced.origin_server_ts + 1
 
     def cited(self, room: Room, event_id: EventId) -> Event:
-        """An event that a new one cites, for versions that cite by hash; raises NotLoaded."""
+        """Returns an event that a new one cites, for versions that cite by hash; raises
+        NotLoaded.
+        """
         staged = room.staged_events.get(event_id)
         return staged.event if staged else self._rooms.memory.cached_event(event_id)
 
@@ -244,9 +247,10 @@ class Stager:
         parents: Sequence[Branch] = (),
         replaces_heads: bool = False,
     ) -> StagedEvent:
-        """Puts an allowed event at the room's newest place, under its lock. One that an accepted
-        event names as its parent is no head, and changes no state. `parents`: the branches that
-        `before` was resolved from. `after`: the state after it, if its snapshot is made."""
+        """Puts an allowed event at the room's newest place, under its lock. An event that an
+        accepted event names as its parent isn't a head, and doesn't change the current state.
+        `parents`: the branches that `before` was resolved from. `after`: the state after it, if its
+        snapshot exists."""
         if nid is None:
             nid = self._take_nid()
         if after is None and not event.is_state:
@@ -258,10 +262,13 @@ class Stager:
         is_named = bool(others) and room.is_named(event.event_id)
         branches, current, was = parents, after, room.staged
         if others:
+            # If an accepted event names it, that event's branch includes its state.
             own = () if is_named else ((event.event_id, after),)
             branches = (*own, *branches_of(others))
+            # Resolution looks the event up among the staged ones.
             room.stage(StoredEvent(event), nid)
             near = StateSnapshot(was.state, was.chain)
+            # The present state replaces the heads that are dropped.
             if lets_heads_go(was, event, others):
                 branches = (*branches, (was.heads[-1].event_id, near))
             states = [state for _, state in branches]
@@ -291,8 +298,8 @@ class Stager:
     def resolved(
         self, branches: Sequence[Branch], was: Chain, now: Chain, *, is_changed: bool
     ) -> Resolved | None:
-        """The record of the resolution behind the current state, if there was one that changed it
-        other than by a new event itself."""
+        """Returns the record of the resolution behind the current state, if there was one that
+        changed it other than by a new event itself."""
         distinct = {state.chain[-1].nid for _, state in branches}
         if len(distinct) < 2:
             return None
@@ -305,7 +312,9 @@ class Stager:
     def new_room(
         self, version: RoomVersion, draft: EventDraft, room_id: RoomId | None = None
     ) -> tuple[Room, StagedEvent]:
-        """A room with its create event staged; `room_id` of `make_room_id`, if one was made."""
+        """Returns a room with its create event staged; `room_id` of `make_room_id`, if one was
+        made.
+        """
         if not version.room_id_is_create_hash:
             room_id = room_id or make_room_id(self)
         event = self._signed(
@@ -338,7 +347,7 @@ class Stager:
     # Redactions
 
     async def _redact(self, room: Room, staged: StagedEvent, before: StateMap) -> None:
-        """Applies the redaction that this event is, and those that waited for it."""
+        """Applies this event as a redaction, and the redactions that waited for it."""
         event = staged.event
         await self.apply_waiting(room, staged)
         outcome = await self.redactions.of(
@@ -359,5 +368,5 @@ class Stager:
 
 
 def make_room_id(stager: Stager) -> RoomId:
-    """An ID for a room of a version in which the server makes it."""
+    """Returns an ID for a room of a version in which the server chooses it."""
     return RoomId(f"!{stager._random_bytes(16).hex()}:{stager._signer.server_name}")

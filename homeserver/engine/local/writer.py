@@ -1,15 +1,16 @@
-"""The one door into a room's history, for events of our own users.
+"""Appends events of local users to rooms.
 
 Rules:
-1. A room's events are staged in order, under its lock; nobody waits for the disk there. The next
-   event builds on the staged head.
-2. The auth check, the signature and the place follow from memory; what is missing is loaded and
-   the step is made again.
-3. The answer follows the commit, a refusal that of what it may rest on. What was staged on
-   something that failed is staged once more.
-4. Whether a draft is needless, or may not be sent for a reason outside the auth rules, is decided
-   under the lock too, by what is staged: equal requests at once end as they do one after the other.
-5. In a room that uses a policy server an event is signed by that before it is staged.
+1. A room's events are staged in order, under its lock; no commit is awaited there. The next event
+   builds on the staged head.
+2. The auth check, the signature and the place are computed from memory; if an event is missing, it
+   is loaded and the step is repeated.
+3. The answer follows the commit; a refusal follows the commit of the events that it may depend on.
+   An event staged on a failed one is staged again.
+4. Whether a draft is redundant, or may not be sent for a reason outside the auth rules, is also
+   decided under the lock, by the staged state: concurrent equal requests have the same results as
+   consecutive ones.
+5. In a room with a policy server an event is signed by that server before it is staged.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ T = TypeVar("T")
 RoomWork: TypeAlias = Callable[[RoomId, Connection], Awaitable[Sequence[Entry]]]
 
 Check: TypeAlias = Callable[[StateMap], StateRef | None]
-"""Looks at the state that a draft would be made on, under the room's lock. Returns the state event
-that makes the draft needless; raises MatrixError where the draft must not be sent."""
+"""Checks the state that a draft would be built on, under the room's lock. Returns the state event
+that makes the draft redundant; raises MatrixError if the draft must not be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,12 @@ class _Job:
 
     @property
     def to_stage(self) -> Sequence[EventDraft | BuiltEvent]:
-        """What is staged."""
+        """Returns the events and drafts to stage."""
         return self.built or self.drafts
 
 
 class Writer:
-    """Makes events of our users and commits them."""
+    """Builds events of local users and commits them."""
 
     def __init__(
         self,
@@ -102,13 +103,13 @@ class Writer:
         transaction: TransactionKey | None = None,
         check: Check | None = None,
     ) -> Sent:
-        """Makes an event on top of the room, and commits it. A repeat under the same transaction
-        gets the first one's result. A state event that says what already holds makes no new one,
-        nor does a draft that `check` calls needless.
+        """Builds an event on top of the room, and commits it. A repeat under the same transaction
+        gets the first one's result. A state event equal to the current one isn't sent again, nor is
+        a draft that `check` finds redundant.
 
-        Raises MatrixError: 404 for a room that is unknown here, 403 where the auth rules or the
-        room's policy server refuse, 400 and 413 for what can't be an event, 503 when it can't be
-        stored, or the policy server not be asked, now.
+        Raises MatrixError: 404 for a room that is unknown here, 403 if the auth rules or the room's
+        policy server refuse, 400 and 413 for an invalid event, 503 if it can't be stored now, or
+        the policy server can't be asked.
         """
         if transaction is None:
             [sent] = await self._commit_drafts(_Job(room_id, [draft], check=check))
@@ -123,7 +124,7 @@ class Writer:
             if unknown.event_ids:
                 [event_id] = unknown.event_ids
                 self._transactions.finish_once_known(transaction, claim, event_id, unknown.final)
-            else:  # what a refusal rests on isn't known: nothing was made
+            else:  # the outcome of the events behind a refusal isn't known: no event was built
                 self._transactions.abandon(transaction, claim, unknown)
             raise
         except BaseException as error:
@@ -140,8 +141,8 @@ class Writer:
         entries: Sequence[Entry] = (),
         work: Work | None = None,
     ) -> list[Sent]:
-        """Several events as one unit, all or none, with the rows that `work` writes. Where a policy
-        server is used none may rest on another."""
+        """Sends several events as one unit, all or none, with the rows that `work` writes. If a
+        policy server is used, none may depend on another."""
         unit = Unit(entries, work) if entries or work else None
         return await self._commit_drafts(_Job(room_id, drafts, unit=unit))
 
@@ -153,7 +154,7 @@ class Writer:
         work: RoomWork | None = None,
         room_id: RoomId | None = None,
     ) -> tuple[RoomId, list[Sent]]:
-        """Makes a room: the first draft is its m.room.create. All in one unit, with the rows that
+        """Creates a room: the first draft is its m.room.create. All in one unit, with the rows that
         `work`, called with the new room's ID, writes (an alias). Raises as `send` does."""
         assert drafts[0].type == event_types.CREATE, "a room begins with its create event"
         await self._committer.wait_for_space()
@@ -190,7 +191,7 @@ class Writer:
                 made = await self.event_signer.make(await self.room(job.room_id), job.drafts)
                 try:
                     return await self._commit(replace(job, built=made))
-                except PolicyServerChanged:  # it has changed; that is committed before it counts
+                except PolicyServerChanged:  # its change is committed before it counts
                     await self._committer.submit(Unit())
         raise unavailable("the room's policy server changes")
 
@@ -256,27 +257,26 @@ class Writer:
         return await self.stager.stage_draft(room, draft, job.transaction)
 
     async def _refused_after(self, room: Room, generation: int, refusal: MatrixError) -> Committed:
-        """A refusal that may rest on what is only staged is told once that is committed; if it
-        comes to nothing, the room is asked anew. Never returns."""
+        """Raises a refusal that may depend on staged events once those are committed; if their
+        commit fails, the room is asked again. Never returns."""
         await self._holds_after(room, generation)
         raise refusal
 
     async def _holds_after(self, room: Room, generation: int) -> Committed:
-        """Returns once what is staged now is committed; raises Superseded if it comes to
-        nothing."""
-        done = await self._committer.submit(Unit())  # follows it in the queue
+        """Returns once the staged events are committed; raises Superseded if their commit fails."""
+        done = await self._committer.submit(Unit())  # commits after them in the queue
         if room.generation != generation:
             raise Superseded
         return done
 
     async def merge_heads(self, room_id: RoomId, draft: EventDraft) -> Sent:
-        """As `send`, for an event that names as many heads as it can, and isn't sent to other
-        servers of itself."""
+        """Sends as `send` does, an event that names as many heads as it can, and isn't sent to
+        other servers by itself."""
         [sent] = await self._commit_drafts(_Job(room_id, [draft], is_merge=True))
         return sent
 
     async def find_same(self, room_id: RoomId, draft: EventDraft) -> EventId | None:
-        """The committed state event that says just what a draft says, if there is one; 404 for a
+        """Returns the committed state event that is equal to a draft, if there is one; 404 for a
         room that is unknown here."""
         room = await self.room(room_id)
         same = await _same_state(self._rooms, room, room.view, draft)
@@ -285,7 +285,7 @@ class Writer:
     # For the engine
 
     async def room(self, room_id: RoomId) -> Room:
-        """The room; 404 for one that is unknown here."""
+        """Returns the room; 404 for one that is unknown here."""
         room = self._rooms.hot(room_id) or await self._rooms.get(room_id)
         if room is None:
             raise not_found("this server doesn't know the room")
@@ -301,8 +301,8 @@ class Writer:
         brought: ImportedMembers | None = None,
         correction: Correction | None = None,
     ) -> asyncio.Future[Committed]:
-        """Queues what was staged under the room's lock; the future is done after the commit.
-        Raises Superseded where what it may rest on came to nothing meanwhile."""
+        """Queues the events staged under the room's lock; the future is done after the commit.
+        Raises Superseded if events that they may depend on have failed in the meantime."""
         room.lock.keep()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         ids, memory = [one.event.event_id for one in staged], self._rooms.memory
@@ -321,15 +321,15 @@ class Writer:
         if room.watched is not None:
             room.watched += [one.event for one in staged]
         _stage_missing(room, staged)
-        # From the commit on the store has these events, and states that name them: before we are
-        # told, or though we are told that it failed (the server stops, and can't ask any more). So
-        # memory must not say that they aren't stored.
+        # From the commit on the store has these events, and states that name them: before the
+        # committer reports it, or even though it reports a failure (the server stops, and can't
+        # find out any more). So memory must not say that they aren't stored.
         memory.stored(ids)
         self._committer.enqueue(room_unit)
         return done
 
     def _published(self, unit: RoomUnit) -> None:
-        """After the commit: what was staged is an event like any other."""
+        """Updates memory after the commit: staged events become ordinary ones."""
         _apply_correction(self._rooms, self._server_name, unit)
         for staged in unit.staged:
             unit.room.update_locals(staged.changes, self._server_name)
@@ -344,8 +344,8 @@ class Writer:
 
 
 async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> BuiltEvent:
-    """An event that isn't placed yet, so that another room can name it first; for `send_made`.
-    Raises as `Writer.send` does."""
+    """Builds an event that isn't placed yet, so that another room can name it first; for
+    `send_made`. Raises as `Writer.send` does."""
     room = await writer.room(room_id)
     made = await writer.stager.build(room, draft)
     signed, _ = await writer.event_signer.sign(room, made.event)
@@ -354,7 +354,7 @@ async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> Buil
 
 async def send_made(writer: Writer, room_id: RoomId, made: BuiltEvent) -> Sent:
     """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and
-    PolicyServerChanged where the room's policy server, or what the event was built on, has
+    PolicyServerChanged if the room's policy server, or the state that the event was built on, has
     changed."""
     [sent] = await writer._commit(_Job(room_id, (), [made]))
     return sent
@@ -363,7 +363,7 @@ async def send_made(writer: Writer, room_id: RoomId, made: BuiltEvent) -> Sent:
 async def _same_state(
     rooms: Rooms, room: Room, view: RoomView, draft: EventDraft | Event
 ) -> Sent | None:
-    """The state event of a view, if the draft says just what it says."""
+    """Returns the state event of a view, if the draft is equal to it."""
     if draft.state_key is None:
         return None
     ref = view.state.get((draft.type, draft.state_key))
@@ -379,7 +379,7 @@ async def _same_state(
 
 
 def _stage_missing(room: Room, staged: Sequence[StagedEvent]) -> None:
-    """Until the commit: which parents of staged events aren't here."""
+    """Notes, until the commit, the missing parents of staged events."""
     for one in staged:
         if one.missing_parents:
             is_accepted = one.entry is not None
@@ -387,7 +387,7 @@ def _stage_missing(room: Room, staged: Sequence[StagedEvent]) -> None:
 
 
 def _publish_missing(room: Room, staged: StagedEvent) -> None:
-    """After the commit: parents that aren't here, and one that is now."""
+    """Updates the missing parents after the commit: new ones, and one that is stored now."""
     if staged.entry is not None:
         room.named.update(staged.missing_parents)
     room.awaited.update(staged.missing_parents)
@@ -395,7 +395,7 @@ def _publish_missing(room: Room, staged: StagedEvent) -> None:
 
 
 def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> None:
-    """After the commit: what memory has of events whose verdicts or states were wrong goes."""
+    """Drops from memory, after the commit, the events whose verdicts or states were wrong."""
     room, correction = unit.room, unit.correction
     if correction is None:
         return
@@ -426,6 +426,6 @@ def _drop_if_failed(rooms: Rooms, room: Room, made: asyncio.Future[Committed]) -
 
 
 async def _let_others_run(staged: int) -> None:
-    """Many events of one request don't hold the loop all the time."""
+    """Yields to other tasks, so that many events of one request don't block the loop."""
     if staged % limits.STAGED_AT_ONCE == 0:
         await asyncio.sleep(0)

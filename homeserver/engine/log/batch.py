@@ -224,6 +224,7 @@ def _heads(
             view = correction.view
             position = view.position if correction.entry is None else one.first
             newest[room.nid] = heads_row(room, view, position)
+    # A correction is made while nothing of its room is staged, so staged events come after it.
     for one, event in staged:
         if event.view is not None:
             room = one.pending.room
@@ -349,6 +350,7 @@ def _add_proofs(proofs: ProofRows, nid: int, event: StagedEvent) -> None:
             (nid, parent, event.row.event_nid, parent in event.missing_parents)
             for parent in event.event.prev_events
         ]
+        # All parents are here, so no arrival would make it due.
         if not event.missing_parents:
             proofs.due.append((nid, event.row.event_nid))
 

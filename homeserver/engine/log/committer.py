@@ -1,18 +1,19 @@
-"""The log: everything queued while the last commit was on its way becomes one transaction.
+"""The log: everything queued during the last commit becomes one transaction.
 
 Rules:
 1. One commit at a time, in the order of the queue; positions follow it, without gaps.
 2. A batch of messages is one statement. Any other batch is a transaction: units' own work first,
-   each under a savepoint, then positions are given, then rows, then the log's row moves.
-3. Nobody is told an outcome before it is known. After a lost connection its session is ended
-   first, so that nothing on its way can still commit; then the log's row tells whether the batch
-   is in. Who has waited for too long by then is told that it isn't known (`OutcomeUnknown`), and
-   new units are refused; what was queued stays queued.
-4. A batch that failed is undone: rooms drop what they staged and raise their generation, so that
-   what was queued on top is refused (`Superseded`). Where the data was at fault, units are tried
-   one by one, and the culprit alone fails.
-5. When the log isn't ours any more (another process took it over), this one stops serving. A
-   look at the log's row now and then finds that out when nothing is written.
+   each under a savepoint, then positions are assigned, then rows are written, then the log's row is
+   updated.
+3. No submitter gets an outcome before it is known. After a lost connection its session is ended
+   first, so that no statement in transit can still commit; then the log's row tells whether the
+   batch is stored. Submitters that have waited too long by then get `OutcomeUnknown`, and new units
+   are refused; queued units stay queued.
+4. A failed batch is undone: rooms drop their staged events and raise their generation, so that
+   units queued on top are refused (`Superseded`). If the data was at fault, units are retried one
+   by one, and only the faulty one fails.
+5. When the log isn't ours any more (another process took it over), this one stops serving. The
+   log's row is read at intervals to detect that also when nothing is written.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ log = logging.getLogger(__name__)
 
 
 class OutcomeUnknown(MatrixError):
-    """The commit takes too long: 503 now. `final` is done once the outcome is known; until then
-    nobody may try the same again."""
+    """The commit takes too long: 503 now. `final` is done once the outcome is known; until then the
+    operation must not be retried."""
 
     def __init__(self, final: asyncio.Future[Committed], event_ids: Sequence[EventId]) -> None:
         refusal = unavailable("it isn't known yet whether this is stored")
@@ -73,7 +74,7 @@ _Pending = RoomUnit | _Plain
 
 
 class _Queue:
-    """Units that wait for a commit, in order, and how many bytes they take."""
+    """Units that wait for a commit, in order, and their total size in bytes."""
 
     def __init__(self) -> None:
         self._units: deque[_Pending] = deque()
@@ -91,21 +92,21 @@ class _Queue:
         self.bytes += _bytes_of(pending)
 
     def take(self, count: int) -> list[_Pending]:
-        """Takes out the first `count` units, or all where there are fewer."""
+        """Removes the first `count` units, or all if there are fewer."""
         taken = [self._units.popleft() for _ in range(min(count, len(self._units)))]
         self.bytes -= sum(map(_bytes_of, taken))
         return taken
 
     @property
     def is_full(self) -> bool:
-        """Must submitters wait?"""
+        """Returns whether submitters must wait."""
         return (
             len(self._units) >= limits.COMMIT_QUEUE_UNITS or self.bytes >= limits.COMMIT_QUEUE_BYTES
         )
 
 
 def _bytes_of(pending: _Pending) -> int:
-    """What a unit takes while it waits; rows that its work will write aren't known yet."""
+    """Returns the size of a waiting unit; rows that its work will write aren't known yet."""
     staged = pending.staged if isinstance(pending, RoomUnit) else ()
     events = sum(entry_bytes(one.entry) for one in staged if one.entry is not None)
     return events + sum(map(entry_bytes, pending.unit.entries))
@@ -136,17 +137,17 @@ class Committer:
         self._closing = False
         self._ended = asyncio.Event()
         self.on_lost: Callable[[], None] | None = None
-        self.fault: Fault | None = None  # tests cut the line here
+        self.fault: Fault | None = None  # tests inject faults here
 
-    # Submitting
+    # Submission
 
     def subscribe(self, published: Published) -> None:
-        """`published` is called with each batch right after its commit."""
+        """Registers `published`, which is called with each batch right after its commit."""
         self._followers.append(published)
 
     async def submit(self, unit: Unit) -> Committed:
-        """Commits a unit without room events; returns after the commit. Raises what its work
-        raised, or 503."""
+        """Commits a unit without room events; returns after the commit. Raises the error of its
+        work, or 503."""
         await self.wait_for_space()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._queue.append(_Plain(unit, done))
@@ -160,7 +161,7 @@ class Committer:
         self._filled.set()
 
     async def wait_for_space(self) -> None:
-        """Back-pressure: returns once the queue has room; 503 where it takes too long."""
+        """Applies back-pressure: returns once the queue has room; 503 if it takes too long."""
         if self._closing or self._is_lost:
             raise unavailable("the server is stopping")
         if self._is_late:
@@ -175,7 +176,9 @@ class Committer:
     # The loop
 
     async def run(self) -> None:
-        """Commits what is queued until `close`, or until the log is lost; for the supervisor."""
+        """Commits queued units until `close`, or until the log is lost; runs under the
+        supervisor.
+        """
         while not self._is_lost:
             await self._filled.wait()
             self._filled.clear()
@@ -201,7 +204,7 @@ class Committer:
         await self._connection.close()
 
     async def watch_owner(self) -> None:
-        """Looks now and then whether the log is still ours; for the supervisor."""
+        """Checks at intervals whether the log is still ours; runs under the supervisor."""
         while not self._is_lost:
             await asyncio.sleep(limits.LOG_OWNER_CHECK_S)
             try:
@@ -230,7 +233,7 @@ class Committer:
             try:
                 await self._connection.write(batch, self.fault)
             except (MatrixError, DataRefused, DatabaseFailing, LogLost):
-                raise  # they say themselves that nothing is stored
+                raise  # these errors mean that nothing is stored
             except Exception as error:
                 is_possible = batch.sent or isinstance(error, DatabaseUnavailable)
                 if not is_possible or not await self._connection.is_in(batch):
@@ -253,7 +256,7 @@ class Committer:
             self._publish(batch)
 
     def _answer_in_time(self, current: Sequence[_Pending]) -> None:
-        """Bounds how long anybody waits for this commit."""
+        """Bounds the time that a submitter waits for this commit."""
         if self._late is not None:
             self._late.cancel()
         loop = asyncio.get_running_loop()
@@ -269,12 +272,12 @@ class Committer:
             staged = one.staged if isinstance(one, RoomUnit) else ()
             event_ids = [staged_one.event.event_id for staged_one in staged]
             one.done.set_exception(OutcomeUnknown(final, event_ids))
-            one.done.exception()  # nobody may be waiting any more
+            one.done.exception()  # there may be no waiter any more
             one.done = final
-        self._answer_in_time(current)  # for those that are queued from now on
+        self._answer_in_time(current)  # for units that are queued from now on
 
     def _lose(self, pending: Sequence[_Pending]) -> None:
-        """The log is somebody else's: nothing of ours can be stored any more."""
+        """Stops serving: another process owns the log, so nothing can be stored any more."""
         self._is_lost = True
         refusal = unavailable("another process has taken over")
         self._fail(pending, refusal)
@@ -287,7 +290,9 @@ class Committer:
             self.on_lost()
 
     def _still_current(self, pending: list[_Pending]) -> list[_Pending]:
-        """Without room units that were staged on something that failed since."""
+        """Returns the units without those of rooms that were staged on something that has failed
+        since.
+        """
         current = []
         for one in pending:
             if isinstance(one, RoomUnit) and one.generation != one.room.generation:
@@ -328,7 +333,9 @@ class Committer:
                 self._settle(one.pending, one.committed)
 
     def _tell(self, follower: Published, placed: Sequence[Placed]) -> None:
-        """A follower's fault must not keep others from hearing of what is committed."""
+        """Tells all followers, so that one that raises doesn't keep the others from seeing the
+        commit.
+        """
         try:
             follower(placed)
         except Exception:
@@ -347,9 +354,9 @@ class Committer:
         if isinstance(pending, RoomUnit):
             pending.room.unsettled -= 1
         if pending.done.done():
-            return  # whoever waited has gone
+            return  # the waiter was cancelled
         if isinstance(outcome, Exception):
             pending.done.set_exception(outcome)
-            pending.done.exception()  # nobody may be waiting any more
+            pending.done.exception()  # there may be no waiter any more
         else:
             pending.done.set_result(outcome)

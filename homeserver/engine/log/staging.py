@@ -295,6 +295,7 @@ def append_to_timeline(
     `current` the room's from now on. `replaces_heads`: the stored heads are out of date (a rejoin).
     """
     old = room.staged
+    # The usual case: the event follows the only head, so no states have to be compared.
     if current.state is after.state and before.state is old.state:
         change: Delta = {event.key: state_ref(event, nid)} if event.is_state else {}
     else:
@@ -351,6 +352,7 @@ def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
     kept = tuple(one for one in view.heads if one.event_id not in event.prev_events)
     if len(kept) < limits.HEADS_KEPT:
         return kept
+    # The newest head with a state replaces the older ones with the same state.
     newest = {one.chain[-1].nid: one.nid for one in kept}
     older, recent = kept[: -limits.HEADS_PER_EVENT], kept[-limits.HEADS_PER_EVENT :]
     kept = (*(one for one in older if newest[one.chain[-1].nid] == one.nid), *recent)
@@ -405,5 +407,5 @@ def redacted_rows(room_nid: int, redacting: Iterable[Redacting]) -> list[Redacte
 
 
 def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:
-    """Returns the row of `storage.rooms.set_heads`."""
+    """Returns the row of `storage.rooms.rooms.set_heads`."""
     return (room.nid, [head.nid for head in view.heads], view.chain[-1].nid, view.n, position)

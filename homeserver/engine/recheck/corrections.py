@@ -1,14 +1,15 @@
-"""What judgements that came out otherwise change of a room: rows, heads, current state.
+"""The effects of changed verdicts on a room: rows, heads, current state.
 
 Rules:
-1. Heads are the accepted events that no accepted one names. A rejected event is none any more, and
-   its parents may be again.
-2. An event that was rejected and is allowed comes in as if it arrived now: by check 6 and 7 it is
-   accepted, and released to clients, or soft-failed. Where it is older than our time in the room it
-   counts in states only.
-3. An event that was accepted and is rejected loses its place: who hasn't seen it won't. What it did
-   to the current state is taken back by an entry in the log, like a merge's.
-4. What descends from an event with another state after it is marked, and due.
+1. Heads are the accepted events that no accepted one names as a parent. A newly rejected event is
+   no longer a head, and its parents may become heads again.
+2. An event that was rejected and is now allowed is handled as if it arrived now: checks 6 and 7
+   decide whether it is accepted, and released to clients, or soft-failed. If it is older than our
+   time in the room, it affects only states.
+3. An event that was accepted and is now rejected loses its place: clients that haven't received it
+   never will. Its effect on the current state is undone by an entry in the log, like that of a
+   merge.
+4. Descendants of an event whose state after it changed are marked as unverified, and due.
 
 Spec: server-server API, "Rejection", "Soft failure"; design, "What keeps it right", 5 to 7.
 """
@@ -38,7 +39,7 @@ Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
 
 
 class Corrections:
-    """Works out changes of rooms; the caller holds the room's lock, and nothing is staged."""
+    """Computes the changes of rooms; the caller holds the room's lock, and nothing is staged."""
 
     def __init__(
         self,
@@ -60,11 +61,14 @@ class Corrections:
     async def make(
         self, room: Room, judged: Sequence[Recheck], descendants: Descendants
     ) -> Correction:
-        """What changes but for events that come in now (`place`). The room's new view is staged."""
+        """Returns the changes, except for events that arrive now (`place`). The room's new view is
+        staged.
+        """
         wrong = [one for one in judged if not one.is_same]
         correction = Correction()
         if not wrong:
             return correction
+        # The rows of newly accepted events are written by `place`, on top of the corrected room.
         correction.rows = [one.corrected_row() for one in wrong if not one.is_newly_accepted]
         correction.snapshots = [row for one in wrong for row in one.snapshots]
         correction.proofs = await self._marked(room, judged, descendants)
@@ -80,6 +84,7 @@ class Corrections:
                 touched |= descendants.children(one.event_id)
             if one.is_verdict_changed:
                 touched |= descendants.citing(one.event_id)
+        # The events of this step have their new verdicts already.
         touched -= {one.event_id for one in judged}
         proofs = ProofRows()
         for row in await self._placed(touched):
@@ -138,7 +143,7 @@ class Corrections:
                     if parent not in present:
                         present.add(parent)
                         heads += await self._head_again(room, parent, wrong, descendants)
-        return tuple(heads) or room.staged.heads  # a room is never without an end
+        return tuple(heads) or room.staged.heads  # the next event needs a parent
 
     async def _head_again(
         self,
@@ -147,7 +152,9 @@ class Corrections:
         wrong: dict[EventId, Recheck],
         descendants: Descendants,
     ) -> list[Head]:
-        """A parent of a rejected event, if it is accepted and no accepted event names it."""
+        """Returns a parent of a rejected event as a head, if it is accepted and no accepted event
+        names it.
+        """
         rows = {
             row["event_id"]: row
             for row in await self._placed([event_id, *descendants.children(event_id)])
@@ -163,7 +170,7 @@ class Corrections:
         depth = known_event(row).event.depth
         return [Head(event_id, row["event_nid"], depth, after.state, after.chain)]
 
-    # Events that come in now
+    # Events that arrive now
 
     async def place(
         self,
@@ -172,7 +179,7 @@ class Corrections:
         descendants: Descendants,
         correction: Correction,
     ) -> list[StagedEvent]:
-        """Takes in, on top of the corrected room, those that were rejected and are allowed."""
+        """Appends the events that were rejected and are now allowed to the corrected room."""
         staged = []
         for one in judged:
             if one.is_newly_accepted and (

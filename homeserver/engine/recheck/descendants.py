@@ -1,8 +1,8 @@
-"""Who names an event as its parent, or cites it, among the events of a room that have a place.
+"""The children and citing events of an event, among the events of a room that have a place.
 
-There is no table of edges: they are needed only when an event's verdict or state turns out wrong,
-and are then read from the room's events, page by page, outside of the room's lock. What is staged
-meanwhile is noted by the room (`Room.watched`) and added under the lock.
+There is no table of edges: they are needed only if an event's verdict or state turns out to be
+wrong, and are then read from the room's events, page by page, without the room's lock. Events
+staged in the meantime are noted by the room (`Room.watched`) and added under the lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from homeserver.engine.store import EngineStore
 
 
 class Descendants:
-    """The edges of one room, as far as they were asked for."""
+    """The edges of one room, as far as they were read."""
 
     def __init__(self, store: EngineStore, room: Room) -> None:
         self._store = store
@@ -27,7 +27,7 @@ class Descendants:
         self._is_read = False
 
     def covers(self, cited: Collection[EventId]) -> bool:
-        """Can it answer, for these as cited events too?"""
+        """Returns whether it can answer, including for these as cited events."""
         return self._is_read and all(one in self._citing for one in cited)
 
     async def read(self, cited: Collection[EventId]) -> None:
@@ -48,7 +48,7 @@ class Descendants:
         self._is_read = True
 
     def catch_up(self) -> None:
-        """Adds what was staged since; under the room's lock."""
+        """Adds the events staged since; under the room's lock."""
         for event in self._room.watched or ():
             self._add(event)
 
@@ -60,9 +60,9 @@ class Descendants:
                 self._citing[cited].add(event.event_id)
 
     def children(self, event_id: EventId) -> set[EventId]:
-        """The events that name it as their parent."""
+        """Returns the events that name it as their parent."""
         return self._children.get(event_id, set())
 
     def citing(self, event_id: EventId) -> set[EventId]:
-        """The events that cite it as their authorisation, of those that were asked for."""
+        """Returns the events that cite it as their authorisation, if it was among `cited`."""
         return self._citing.get(event_id, set())

@@ -17,7 +17,7 @@ from homeserver.storage.timeline.events import EventRow
 
 
 class Recheck(msgspec.Struct, frozen=True):
-    """An event as of the verified state. `verdict` is one of `storage.events`."""
+    """An event as of the verified state. `verdict` is one of `storage.timeline.events`."""
 
     event: Event
     row: Row

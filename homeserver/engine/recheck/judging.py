@@ -1,10 +1,10 @@
-"""Checks 4 and 5 of a stored event, made again by a state that was worked out here.
+"""Repeats checks 4 and 5 of a stored event with a state that was resolved here.
 
 Rules:
-1. Signatures were verified when the event came, and aren't again. That of a restricted join's
-   authorising server may have been wrong: who judges keeps a refusal for that reason.
-2. Nothing is decided by less than the whole: an event whose auth events aren't all stored stays
-   undecided (None).
+1. Signatures were verified when the event came, and aren't verified again. The signature of a
+   restricted join's authorising server may have been invalid: a refusal for that reason stays.
+2. A verdict needs all auth events: an event whose auth events aren't all stored stays undecided
+   (None).
 
 Spec: server-server API, "Checks performed on receipt of a PDU".
 """
@@ -34,7 +34,7 @@ from homeserver.engine.rooms.snapshots import StateMap
 
 
 class VerdictChecker:
-    """Decides events by states at hand."""
+    """Decides on events by the given states."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
@@ -47,8 +47,8 @@ class VerdictChecker:
         *,
         at_hand: Mapping[EventId, StoredEvent],
     ) -> Accepted | Rejected | None:
-        """The verdict by `before`, the state before the event. `at_hand` are events that aren't
-        stored yet, or whose verdict is another than the stored one. None: can't be decided."""
+        """Returns the verdict by `before`, the state before the event. `at_hand` are events that
+        aren't stored yet, or whose verdict differs from the stored one. None: undecided."""
         cited = await self._cited(needed_auth_events(event), at_hand)
 
         def lookup(key: StateKey) -> Event | None:
@@ -94,9 +94,9 @@ def _decided(
 
 
 def refused_by_auth_events(event: Event) -> str:
-    """The reason to store for an event that was refused among many, by signatures and auth events.
-    Of a join that another server authorises it isn't known whether that had signed it: so it counts
-    as unsigned, and the refusal stays."""
+    """Returns the stored reason for an event that was refused in a bulk check, by signatures and
+    auth events. For a join that another server authorises it isn't known whether that server had
+    signed it: so it counts as unsigned, and the refusal stays."""
     text = "its auth events don't allow it"
     if authorising_server(event) is None:
         return text
@@ -104,6 +104,6 @@ def refused_by_auth_events(event: Event) -> str:
 
 
 def is_unsigned_join(reason: str | None) -> bool:
-    """Was an event refused since the server that authorised a join hadn't signed it? That can't be
-    seen again, and stays so."""
+    """Returns whether an event was refused because the server that authorised a join hadn't signed
+    it. That can't be checked again, so it stays."""
     return reason is not None and reason.startswith(AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value)

@@ -1,14 +1,15 @@
-"""Makes verdicts again that rested on another server's word, once the gap behind them is closed.
+"""Rechecks verdicts that depend on unverified state, once the gap behind them is closed.
 
 Rules:
-1. An event is proven when all of its parents have a place here and none of them is unproven: then
-   the state before it is resolved over the states after them, and checks 4 and 5 are made by that.
-   A word never takes the place of another one.
-2. What comes out as it was loses its mark, and those that name it are looked at next. What comes
-   out otherwise gets its right states and verdict, and all that descend from it are marked and due.
-   Soft failure is a fact of the moment of receipt, and stays.
-3. The work is bounded: so many events at a time, under the room's lock, in one commit. Each leaves
-   the room whole, with what is still due in the tables; a crash loses nothing of it.
+1. An event can be verified when all of its parents have a place here and are verified: then the
+   state before it is resolved over the states after them, and checks 4 and 5 are repeated with
+   that. One server's unverified state never replaces another's.
+2. An unchanged event loses its mark, and its children are checked next. A changed one gets its
+   correct states and verdict, and all of its descendants are marked and due. Soft failure belongs
+   to the moment of receipt, and stays.
+3. The work is bounded: a limited number of events at a time, under the room's lock, in one commit.
+   Each step leaves the room consistent, with the remaining work in the tables; a crash loses none
+   of it.
 
 Spec: server-server API, "Checks performed on receipt of a PDU"; design, "Remote events".
 """
@@ -55,7 +56,7 @@ from homeserver.storage.timeline import events as event_rows
 
 
 class _EdgesMissing(Exception):
-    """Who descends from these events has to be known first."""
+    """The descendants of these events have to be known first."""
 
     def __init__(self, cited: Collection[EventId]) -> None:
         super().__init__(len(cited))
@@ -64,7 +65,7 @@ class _EdgesMissing(Exception):
 
 @dataclass(slots=True)
 class _Work:
-    """What is known of a room from one step to the next."""
+    """The known facts of a room, kept from one step to the next."""
 
     room: Room
     descendants: Descendants
@@ -73,7 +74,7 @@ class _Work:
     )
 
     def remember(self, event_id: EventId, after: StateSnapshot) -> None:
-        """Keeps the state after an event that was looked at, for those that name it."""
+        """Keeps the state after a checked event, for its children."""
         self.after.put(event_id, after)
 
 
@@ -88,7 +89,7 @@ class _Step:
 
 
 class Rechecks:
-    """Works off what is due."""
+    """Performs due rechecks."""
 
     def __init__(
         self,
@@ -114,14 +115,14 @@ class Rechecks:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Works off what a former process left, then what becomes due; for the supervisor."""
+        """Processes what a former process left, then new work; runs under the supervisor."""
         self._due_rooms.add(RoomId(one) for one in await self._store.proofs.rooms_with_work())
         while True:
             await self.drain(await self._due_rooms.next())
 
     async def drain(self, room_id: RoomId) -> None:
-        """Makes again what is due in a room; returns when nothing is. Raises MatrixError (503) and
-        the store's errors; then what is left is taken up by the next `run`."""
+        """Performs the due rechecks of a room; returns when none is due. Raises MatrixError (503)
+        and the store's errors; the rest is then taken up by the next `run`."""
         room = await self._rooms.get(room_id)
         if room is None:
             return
@@ -134,7 +135,7 @@ class Rechecks:
                 room.watched = None
 
     async def _advance(self, work: _Work) -> bool:
-        """One step; False when nothing is due."""
+        """Performs one step; returns False if nothing is due."""
         try:
             async with self._rooms.locked(work.room.room_id):
                 return await self._step(work)
@@ -149,7 +150,7 @@ class Rechecks:
     async def _step(self, work: _Work) -> bool:
         room = work.room
         if room.unsettled:
-            await self._committer.submit(Unit())  # follows what is staged: all is stored then
+            await self._committer.submit(Unit())  # commits after all staged events
         due = await self._store.proofs.due(room.nid, limits.PROOFS_PER_STEP)
         if not due:
             return False
@@ -170,7 +171,7 @@ class Rechecks:
         return True
 
     async def _decide(self, work: _Work, step: _Step, due: Sequence[Row]) -> Correction:
-        """Judges what is due, and works out what that changes."""
+        """Rechecks the due events, and computes the resulting changes."""
         await self._judge_due(work, step, due)
         judged = list(step.judged.values())
         wrong = [one for one in judged if not one.is_same]
@@ -188,7 +189,7 @@ class Rechecks:
     async def _redact(
         self, room: Room, judged: Sequence[Recheck], flipped: Mapping[EventId, StoredEvent]
     ) -> list[Redacting]:
-        """Applies the redactions that waited until they were proven."""
+        """Applies the redactions that waited until they were verified."""
         redacting: list[Redacting] = []
         for one in judged:
             target = target_of(one.event)
@@ -209,18 +210,18 @@ class Rechecks:
         if len(step.judged) > corrected:
             self._metrics.count("rechecks", len(step.judged) - corrected, result="proven")
 
-    # Judging
+    # Verdicts
 
     async def _load(self, event_ids: Sequence[EventId]) -> dict[EventId, Row]:
-        """The rows of events and of their parents."""
+        """Returns the rows of the events and of their parents."""
         rows = {row["event_id"]: row for row in await self._store.events.by_id(event_ids)}
         parents = {p for row in rows.values() for p in known_event(row).event.prev_events}
         more = await self._store.events.by_id(parents - rows.keys())
         return {**rows, **{row["event_id"]: row for row in more}}
 
     async def _judge_due(self, work: _Work, step: _Step, due: Sequence[Row]) -> None:
-        """Judges those events that can be, parents first; the others aren't due any more: they will
-        be when a parent of theirs is here and proven."""
+        """Rechecks the due events that are ready, parents first; the others aren't due any more:
+        they become due once a parent of theirs is stored and verified."""
         ids = [row["event_id"] for row in due if row["event_id"] in step.rows]
         events = {one: known_event(step.rows[one]).event for one in ids}
         await self._rooms.events({one for e in events.values() for one in needed_auth_events(e)})
@@ -284,8 +285,8 @@ class Rechecks:
     def _unchanged_after(
         self, event: Event, before: StateSnapshot, row: Row
     ) -> StateSnapshot | None:
-        """The stored state after an event, where it follows from the one before it without a look
-        at the store: a snapshot's place in its chain is a matter of its parent alone."""
+        """Returns the stored state after an event, if it follows from the one before it without a
+        query: a snapshot's place in its chain depends only on its parent."""
         if before.chain[-1].nid != row["snapshot_before"]:
             return None
         if row["snapshot_after"] == row["snapshot_before"]:
@@ -297,7 +298,7 @@ class Rechecks:
     async def _verdict(
         self, room: Room, step: _Step, event: Event, before: StateSnapshot, row: Row
     ) -> tuple[int, str | None]:
-        """The verdict and its reason, in the form in which they are stored."""
+        """Returns the verdict and its reason, in their stored form."""
         stored: tuple[int, str | None] = (row["verdict"], row["reason"])
         if is_unsigned_join(row["reason"]):
             return stored
@@ -307,7 +308,7 @@ class Rechecks:
         if isinstance(judged, Rejected):
             is_emptied_invite = event.membership == "invite" and row["redacted_by"] is not None
             if is_emptied_invite or row["verdict"] == event_rows.REJECTED:
-                return stored  # what a third party's invite rests on may be redacted away
+                return stored  # the event that a third-party invite depends on may be redacted
             return event_rows.REJECTED, str(judged.failure)
         if row["verdict"] == event_rows.SOFT_FAILED:
             return stored
@@ -315,7 +316,7 @@ class Rechecks:
 
 
 def _is_ready(step: _Step, event: Event) -> bool:
-    """Have all parents a place, and is none of them unproven?"""
+    """Returns whether all parents have a place, and are verified."""
     for parent in event.prev_events:
         row = step.rows.get(parent)
         if row is None or row["outlier"]:

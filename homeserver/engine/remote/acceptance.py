@@ -1,10 +1,12 @@
-"""Takes in single events of other servers: the last check, the place, the commit.
+"""Accepts single events of other servers: the last check, the place, the commit.
 
 Rules:
-1. All that needs the network was done before. Here the last check is made against the heads of
-   the moment (`settle`), under the room's lock; then the event is staged like one of ours.
-2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
-3. One that the room's policy server wasn't asked about, and would have to be, isn't kept at all.
+1. All network requests are complete by then. The last check is made here against the current heads
+   (`settle`), under the room's lock; then the event is staged like a local one.
+2. A rejected or soft-failed event is stored with its verdict; it isn't a head, and clients don't
+   see it.
+3. An event that the room's policy server should have been asked about, and wasn't, isn't stored at
+   all.
 """
 
 from __future__ import annotations
@@ -71,9 +73,9 @@ class Acceptance:
         to_federate: bool,
         asked: PolicyServer | None = None,
     ) -> Verdict:
-        """Hands in an event with the verdict of `admit`; `state_before` is given where that is
-        another server's word, `asked` the policy server that was asked about it. Returns the final
-        verdict after the commit. Raises MatrixError (404, 503), PolicyServerChanged."""
+        """Hands in an event with the verdict of `admit`; `state_before` is given if it is
+        unverified, `asked` the policy server that was asked about it. Returns the final verdict
+        after the commit. Raises MatrixError (404, 503), PolicyServerChanged."""
         for _ in range(3):
             room = await self._rooms.get(event.room_id)
             if room is None:
@@ -102,19 +104,19 @@ class Acceptance:
         raise MatrixError(503, "M_UNKNOWN", "the room could not be written")
 
     def _wake(self, room_id: RoomId, staged: StagedEvent, _: object = None) -> None:
-        """After the commit, which may have come late: is a verdict to be made again?"""
+        """Wakes the recheck worker if needed, after the commit, which may have come late."""
         if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
             self._due_rooms.add([room_id])
 
     async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
-        """What became of an event that is here already. One that is staged counts only once it is
-        committed: whoever takes the lock next waits for its first hand-in."""
+        """Returns the verdict of an event that is here already. A staged one counts only once it is
+        committed: the first hand-in is awaited under the lock."""
         known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
             event_id
         )
         if known is not None and event_id in room.staged_events:
-            await self._committer.submit(Unit())  # follows it in the queue
-            known = (await self._rooms.events([event_id])).get(event_id)  # or it came to nothing
+            await self._committer.submit(Unit())  # commits after it in the queue
+            known = (await self._rooms.events([event_id])).get(event_id)  # or its commit failed
         if known is None or known.outlier:
             return None
         if known.rejected:
@@ -173,8 +175,8 @@ class Acceptance:
     async def _judge_again(
         self, room: Room, event: Event, verdict: Verdict, before: StateSnapshot
     ) -> Verdict:
-        """Checks 4 and 5 by the state that the event is placed on, in a room in which verdicts were
-        made again: the caller may have judged before that."""
+        """Repeats checks 4 and 5 with the state that the event is placed on, in a room with
+        rechecked verdicts: the caller may have decided before that."""
         if isinstance(verdict, Rejected) and is_unsigned_join(str(verdict.failure)):
             return verdict
         judged = await self._judge.judge(room, event, before.state, at_hand={})
@@ -182,7 +184,7 @@ class Acceptance:
         return verdict if is_same or judged is None else judged
 
     async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
-        """Checks 6 and 7, under the room's lock."""
+        """Makes checks 6 and 7, under the room's lock."""
         policy = await self._writer.event_signer.policy_of(room, room.staged)
         current = room.auth_state(room.staged.state, self._rooms.memory.cached_event)
         return await self._rooms.loading(lambda: settle(event, current, policy=policy))
@@ -190,16 +192,17 @@ class Acceptance:
     async def _check_asked(
         self, room: Room, verdict: Accepted | SoftFailed, asked: PolicyServer | None
     ) -> None:
-        """Raises PolicyServerChanged for what isn't recommended by a policy server that wasn't
-        asked."""
+        """Raises PolicyServerChanged for an event without the recommendation of a policy server
+        that wasn't asked."""
         if isinstance(verdict, Accepted) or not isinstance(verdict.failure, NotRecommended):
             return
         if await self._writer.event_signer.policy_of(room, room.staged) != asked:
             raise PolicyServerChanged
 
     async def _outlier(self, event_id: EventId) -> tuple[int, Event] | None:
-        """An event that is stored without a place, to get one now, with its row number. What is
-        stored counts: it may be whole where what came is redacted, or the other way round."""
+        """Returns an event that is stored without a place, to get one now, with its row number. The
+        stored form counts: it may be whole while the received one is redacted, or the other way
+        round."""
         known = (await self._rooms.events([event_id])).get(event_id)
         if known is not None:
             for row in await self._store.events.by_id([event_id]):
@@ -209,7 +212,7 @@ class Acceptance:
         return None
 
     async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
-        """Those that have no place here; ones that are staged have."""
+        """Returns the parents without a place here; staged ones have one."""
         at_hand = {*room.after, *room.staged_events}
         unknown = [one for one in event.prev_events if one not in at_hand]
         if not unknown:
@@ -223,21 +226,21 @@ class Acceptance:
         event: Event,
         state_before: Mapping[StateKey, EventId] | None,
     ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...], Sequence[Branch]]:
-        """The state before an event, stored as a snapshot; and its parents with the states after
-        them, which that was resolved from."""
+        """Returns the state before an event, stored as a snapshot; and its parents with the states
+        after them, from which it was resolved."""
         if state_before is not None:
             return (*await self._imports.given_state(room, state_before), ())
         branches = await self.states_after(room, event.prev_events)
         if branches is None:
             raise MatrixError(503, "M_UNKNOWN", "a parent of the event is missing")
         before, rows = await self._resolver.resolve(room, branches, self._committer.numbers.take)
-        is_each = len(branches) == len(event.prev_events)  # else they are the heads, as one state
+        is_each = len(branches) == len(event.prev_events)  # else the heads, as one state
         return before, rows, tuple(zip(event.prev_events, branches, strict=True)) if is_each else ()
 
     async def states_after(
         self, room: Room, event_ids: Collection[EventId], *, staged: bool = True
     ) -> list[StateSnapshot] | None:
-        """The states after some events; None where one of them has no known place."""
+        """Returns the states after some events; None if one of them has no known place."""
         view = room.staged if staged else room.view
         if set(event_ids) == {head.event_id for head in view.heads}:
             return [StateSnapshot(view.state, view.chain)]
@@ -261,8 +264,8 @@ class Acceptance:
 
 
 def _verdict_of_first(room: Room, event: Event) -> Verdict:
-    """What names no parents can only be the create event of the room, which has one. Another one
-    would bring a state without history and members: the start of a state reset."""
+    """Returns the verdict of an event without parents, which can only be the room's create event. A
+    second one would bring a state without history and members: the start of a state reset."""
     create = room.view.state.get(event_types.CREATE_KEY)
     if create is not None and create.event_id == event.event_id:
         return Accepted()

@@ -1,14 +1,14 @@
-"""Places fetched history: which states its events have, and whether these allow them.
+"""Places fetched history: the states of its events, and their verdicts.
 
 Rules:
-1. The state before an event is resolved over the states after its parents, where all of them are
-   in the chunk or have a place here. At an open end it is another server's word.
-2. An event is unproven if the state before it is a word, or if one of its parents is unproven.
-3. An event that its state doesn't allow is rejected: it is kept, without a place in room order. At
-   an open end the state is a mere word, and a refusal by it would hide the gap below: there the
-   event is placed, unproven, and judged once the gap is closed.
-4. What can't be decided is left out, and asked for again.
-5. Redactions are applied whatever comes first, they or their targets (`engine.history.redactions`).
+1. The state before an event is resolved over the states after its parents, if all of them are in
+   the chunk or have a place here. At an open end it is unverified.
+2. An event is unverified if the state before it is, or if one of its parents is.
+3. An event that its state doesn't allow is rejected: it is stored, without a place in room order.
+   At an open end the state is unverified, and a refusal by it would hide the gap below: there the
+   event is placed, unverified, and rechecked once the gap is closed.
+4. Undecided events are left out, and requested again.
+5. Redactions are applied whether they or their targets come first (`engine.rooms.redactions`).
 
 Spec: server-server API, "Backfilling and retrieving missing events".
 """
@@ -58,8 +58,8 @@ GivenState = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Fetched events, parents first; the states before open ends by another server's word; those
-    that their auth events don't allow."""
+    """Fetched events, parents first; the unverified states before open ends; those that their auth
+    events don't allow."""
 
     events: Sequence[Event]
     states: States
@@ -68,7 +68,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Work:
-    """A chunk as it is worked off."""
+    """A chunk in progress."""
 
     room: Room
     chunk: Chunk
@@ -86,21 +86,21 @@ class _Work:
     before_redactions: dict[EventId, StateSnapshot] = field(default_factory=dict)
 
     def is_placed(self, event_id: EventId) -> bool:
-        """Has it a place in the graph, here or by this chunk?"""
+        """Returns whether it has a place in the graph, here or by this chunk."""
         if event_id in self.after:
             return True
         row = self.stored.get(event_id)
         return row is not None and not row["outlier"]
 
     def is_unproven(self, event_id: EventId) -> bool:
-        """Of an event that has a place."""
+        """Returns whether an event that has a place is unverified."""
         if event_id in self.lacking:
             return event_id in self.unproven
         return bool(self.stored[event_id]["unproven"])
 
 
 class Chunks:
-    """Works out what fetched history becomes."""
+    """Computes the places and states of fetched history."""
 
     def __init__(
         self,
@@ -126,14 +126,13 @@ class Chunks:
         self, room: Room, chunk: Chunk, gaps: Mapping[EventId, Order]
     ) -> tuple[Filled, Sequence[Redacting]]:
         """Gives the chunk's events places; `gaps` are those of the events that name some of them as
-        missing. Tells what is redacted by it or of it.
-        *Precondition:* the caller holds the room's
-        lock, and all that was staged is committed. Raises Superseded."""
+        missing. Returns the events redacted by it or in it. *Precondition:* the caller holds the
+        room's lock, and all staged events are committed. Raises Superseded."""
         ids = {event.event_id for event in chunk.events}
         ids |= {parent for event in chunk.events for parent in event.prev_events}
         rows = await self._store.events.by_id(ids)
         stored = {row["event_id"]: row for row in rows}
-        # What is stored counts: it may be whole where what came is redacted.
+        # The stored form counts: it may be whole while the received one is redacted.
         events = [
             known_event(stored[one.event_id]).event if one.event_id in stored else one
             for one in chunk.events
@@ -155,7 +154,7 @@ class Chunks:
         return _filled(work, moved), work.redacting
 
     async def _redact(self, work: _Work) -> None:
-        """What the chunk's redactions do, and what waiting ones do to its events."""
+        """Applies the chunk's redactions, and waiting ones to its events."""
         placed = {event.event_id: work.known[event.event_id] for event in work.events}
         for event in work.events:
             work.redacting += await self._redactions.waiting_for(work.room, event)
@@ -171,7 +170,9 @@ class Chunks:
                 work.waiting.append((outcome.waits_for, event.event_id))
 
     def _numbers(self, chunk: Chunk, stored: Mapping[EventId, Row]) -> dict[EventId, int]:
-        """The row numbers of the events, those of new ones in the order in which they are cited."""
+        """Returns the row numbers of the events; new ones are numbered in the order in which they
+        are cited.
+        """
         nids = {event_id: row["event_nid"] for event_id, row in stored.items()}
         new = [event for event in chunk.events if event.event_id not in nids]
         nids.update((event.event_id, self._take_nid()) for event in cited_first(new))
@@ -190,7 +191,7 @@ class Chunks:
             if verdict is None:
                 return
             if lacking and isinstance(verdict, Rejected):
-                verdict = Accepted()  # a word alone isn't held against it
+                verdict = Accepted()  # unverified state alone isn't held against it
         nid = work.nids[event.event_id]
         reason = refused_by_auth_events(event)
         if isinstance(verdict, Rejected):
@@ -223,7 +224,7 @@ class Chunks:
             work.before_redactions[event.event_id] = before
 
     async def _before(self, work: _Work, event: Event) -> StateSnapshot | None:
-        """The state before an event; None where nothing is known of it."""
+        """Returns the state before an event; None if nothing is known of it."""
         if not event.prev_events:
             chain = first_chain(self._take_nid(), {})
             work.snapshots.append(snapshot_row(work.room, chain))
@@ -237,8 +238,8 @@ class Chunks:
         return before
 
     async def _at_open_end(self, work: _Work, event: Event) -> StateSnapshot | None:
-        """By another server's word; where there is none for this event, by what is known of its
-        parents, else by the word for another open end: it is marked, and made again."""
+        """Returns the unverified state; without one for this event, the state by its known parents,
+        else the unverified state of another open end: the event is marked, and rechecked."""
         given = work.chunk.states.get(event.event_id)
         known = [one for one in event.prev_events if work.is_placed(one)]
         if given is None and known:
@@ -273,7 +274,7 @@ def _unplaced(work: _Work) -> Unplaced:
 
 
 def _filled(work: _Work, moved: Sequence[Moved]) -> Filled:
-    """The rows; what is to be proven; the gaps that are left."""
+    """Returns the rows; the events to verify; the remaining gaps."""
     room_nid = work.room.nid
     gaps: list[tuple[str, int, int]] = []
     proofs = ProofRows(placed=[(room_nid, row.event_id) for row in work.rows])

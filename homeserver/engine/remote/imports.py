@@ -1,10 +1,10 @@
-"""Bulk: outliers, the state that a join brings, history fetched for a gap.
+"""Bulk writes: outliers, the state of a join, history fetched for a gap.
 
 Rules:
-1. Nothing of it sits in a group commit but one small unit at the end (design, section 5).
-2. What takes long for a large room is done in a thread, or in pieces with a pause after each.
-3. Members of other servers are written before the join that brings them is current: until a user
-   of ours is in the room nothing asks for them.
+1. Only one small unit at the end is part of a group commit (design, section 5).
+2. Long computations for a large room run in a thread, or in pieces with a pause after each.
+3. Members of other servers are written before their join is current: until a local user is in the
+   room nothing reads them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from homeserver.storage.timeline.events import EventRow
 
 
 def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
-    """An outlier's row."""
+    """Returns an outlier's row."""
     return EventRow(
         room_nid=room_nid,
         event_nid=nid,
@@ -94,7 +94,7 @@ def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
 
 
 _ORDERED_HERE_MAX = 200
-"""More events are put in order in a thread."""
+"""A larger number of events is sorted in a thread."""
 
 
 class Imports:
@@ -133,10 +133,10 @@ class Imports:
     # Outliers
 
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> int:
-        """Keeps events without a place; returns the room's number. Those that are here stay.
+        """Stores events without a place; returns the room's number. Existing ones stay.
 
-        Under the room's lock: an event that is staged meanwhile must not be stored under a second
-        number, since its snapshots name the first."""
+        It holds the room's lock: an event that is staged in the meantime must not be stored under a
+        second number, since its snapshots name the first."""
         if not events:
             return 0
         few = len(events) <= _ORDERED_HERE_MAX
@@ -155,7 +155,7 @@ class Imports:
     ) -> int:
         numbers = self._committer.numbers
         await numbers.ready(len(ordered) + 1)
-        nids = [numbers.take() for _ in ordered]  # all at once: others take some while we write
+        nids = [numbers.take() for _ in ordered]  # at once: others take some meanwhile
         first = ordered[0]
         redacted: dict[EventId, Redacting] = {}
         if room is not None:
@@ -176,8 +176,8 @@ class Imports:
         return room_nid
 
     async def _redacted(self, room: Room, events: Sequence[Event]) -> dict[EventId, Redacting]:
-        """Those of the events whose redactions came before them. These go on waiting: the event
-        may get a place yet."""
+        """Returns those of the events whose redactions came before them. The redactions still wait:
+        the event may get a place later."""
         redacted = {}
         for event in events:
             if room.awaits_more or event.event_id in room.awaited_targets:
@@ -191,7 +191,9 @@ class Imports:
     async def given_state(
         self, room: Room, state: Mapping[StateKey, EventId]
     ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
-        """A state that another server gave, as a snapshot: the current one, or one on top of it."""
+        """Returns a state from another server as a snapshot: the current one, or one on top of
+        it.
+        """
         refs = await self._refs(list(state.values()))
         if len(refs) < len(state):
             raise MatrixError(503, "M_UNKNOWN", "an event of the state before is missing")
@@ -205,7 +207,7 @@ class Imports:
     # Joins
 
     async def join(self, joined: JoinedRoom, known: Room | None) -> None:
-        """Makes a room ours, or ours again, with the state that the join brought."""
+        """Makes the server a member of the room, or again, with the state of the join."""
         others = {event.event_id: event for event in (*joined.auth_chain, *joined.state)}
         others.pop(joined.event.event_id, None)
         room_nid = await self.store_outliers(list(others.values()), joined.rejected)
@@ -275,8 +277,8 @@ class Imports:
         return staged
 
     async def _without_place(self, room: Room, event_ids: Sequence[EventId]) -> tuple[EventId, ...]:
-        """Those that have no place here. In a room that is ours again some may have: where all have
-        one, the state that was given is proven at once."""
+        """Returns the parents without a place. In a room that we join again some may have one: if
+        all have one, the received state is verified at once."""
         known = await self._rooms.events(
             [one for one in event_ids if one not in room.staged_events]
         )
@@ -288,7 +290,7 @@ class Imports:
     # History
 
     async def store_backfill(self, chunk: Chunk) -> None:
-        """Gives places to a chunk some of whose events are missing here."""
+        """Assigns places to a chunk some of whose events are missing here."""
         room_id = chunk.events[0].room_id
         for _ in range(3):
             try:
@@ -322,7 +324,7 @@ class Imports:
         return True
 
     def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
-        """After the chunk is stored: what memory says of its events, and of what is missing."""
+        """Updates memory after the chunk is stored: its events, and the missing ones."""
         placed = {EventId(row.event_id) for row in filled.rows}
         self._rooms.memory.stored(placed)
         for event_id in placed:
@@ -341,7 +343,7 @@ def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
 
 
 class _GivenState(msgspec.Struct, frozen=True):
-    """The state before a join as another server gave it. Members: without the one who joins."""
+    """The state before a join as another server sent it. Members: without the joining user."""
 
     before: StateSnapshot
     counts: tuple[int, int, immutables.Map[ServerName, int]]
@@ -358,8 +360,8 @@ def _given_state(
     joiner: str | None,
     own: ServerName,
 ) -> _GivenState:
-    """Works it out, of rows of state events; in a thread, for a large room. `nid`: of its snapshot;
-    `place`: the room's number, and the position before the join."""
+    """Builds the state from rows of state events; in a thread, for a large room. `nid`: of its
+    snapshot; `place`: the room's number, and the position before the join."""
     refs = _by_key(rows)
     chain = first_chain(nid, refs)
     before = StateSnapshot(state_of(chain), chain)

@@ -1,12 +1,13 @@
-"""The door into a room's history for what other servers made (`federation.ports.RoomWriter`).
+"""Writes events of other servers into rooms (`federation.ports.RoomWriter`).
 
 Rules:
-1. All that needs the network was done before. Here the last check is made against the heads of
-   the moment (`settle`), under the room's lock; then the event is staged like one of ours.
-2. A rejected or soft-failed event is kept with its verdict; it is no head and nobody sees it.
-3. A join over federation brings its state in bulk, as outliers; then one unit makes it current.
+1. All network requests are complete by then. The last check is made here against the current heads
+   (`settle`), under the room's lock; then the event is staged like a local one.
+2. A rejected or soft-failed event is stored with its verdict; it isn't a head, and clients don't
+   see it.
+3. A join over federation imports its state in bulk, as outliers; then one unit makes it current.
 4. As the resident server we commit first, then answer (design, "What keeps it right", 9).
-5. A join to a restricted room gets a user of ours who vouches for it (`joins.authorisers`).
+5. A join to a restricted room gets a local user who authorises it (`local.authorisers`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from homeserver.engine.store import EngineStore
 
 
 class RemoteEventWriter:
-    """Takes in events of other servers."""
+    """Accepts events of other servers."""
 
     def __init__(
         self,
@@ -136,14 +137,14 @@ class RemoteEventWriter:
         )
 
     async def recommended(self, event: Event) -> tuple[Event, PolicyServer | None]:
-        """An event of ours for other servers to sign, with the signature of its room's policy
-        server, if it uses one. Waits for that, a bounded time; raises MatrixError."""
+        """Returns an event of ours for other servers to sign, with the signature of its room's
+        policy server, if it uses one. Waits for that, a bounded time; raises MatrixError."""
         room = await self._writer.room(event.room_id)
         return await self._writer.event_signer.sign(room, event)
 
     async def accept_own(self, event: Event, *, asked: PolicyServer | None = None) -> Verdict:
-        """Hands in an event of ours that another server signed too (an invite). Raises
-        MatrixError."""
+        """Hands in an event of ours that another server also signed (an invite). Raises as
+        `accept`."""
         try:
             return await self._acceptance.accept(
                 event, Accepted(), None, to_federate=True, asked=asked
@@ -154,10 +155,10 @@ class RemoteEventWriter:
     async def states_after(
         self, room: Room, event_ids: Collection[EventId]
     ) -> list[StateSnapshot] | None:
-        """The committed states after some events; None where one has no known place."""
+        """Returns the committed states after some events; None if one has no known place."""
         return await self._acceptance.states_after(room, event_ids, staged=False)
 
-    # In bulk
+    # Bulk writes
 
     async def store_outliers(self, events: Sequence[Event], rejected: Collection[EventId]) -> None:
         """`RoomWriter.store_outliers`."""
@@ -177,7 +178,7 @@ class RemoteEventWriter:
     async def import_join(self, joined: JoinedRoom) -> None:
         """`RoomWriter.import_join`."""
         turn = self._joining.setdefault(joined.room_id, asyncio.Lock())
-        async with turn:  # the second user of ours joins a room that we are in
+        async with turn:  # the second local user joins a room that we are in
             room = await self._rooms.get(joined.room_id)
             if room is None or self._server_name not in room.view.servers:
                 await self._imports.join(joined, room)
@@ -189,7 +190,7 @@ class RemoteEventWriter:
             joined.event, Accepted(), state, to_federate=False, asked=policy
         )
 
-    # For joins, leaves and knocks of other servers' users
+    # Joins, leaves and knocks of other servers' users
 
     async def template(self, draft: EventDraft, room_id: RoomId) -> Template:
         """`RoomWriter.template`."""
@@ -245,7 +246,7 @@ class RemoteEventWriter:
             time_ms=pdu["origin_server_ts"],
         )
         state = self.view_auth(room, room.view.state)
-        signers = {self._server_name, server_of(draft.sender)}  # of what the template becomes
+        signers = {self._server_name, server_of(draft.sender)}  # of the later event
         failure = await self._rooms.loading(
             lambda: check_auth(event, state, verified_servers=signers)
         )
@@ -253,7 +254,7 @@ class RemoteEventWriter:
             raise MatrixError(403, "M_FORBIDDEN", failure.detail)
 
     def view_auth(self, room: Room, state: StateMap) -> AuthState:
-        """A committed state for the auth rules."""
+        """Returns a committed state for the auth rules."""
 
         def lookup(key: StateKey) -> Event | None:
             ref = state.get(key)
@@ -291,8 +292,8 @@ class RemoteEventWriter:
         )
 
     async def _auth_chain(self, raws: Mapping[EventId, bytes], room: Room) -> Sequence[bytes]:
-        """What these events reach by auth_events, some of themselves included; and the create
-        event, which all rest on, also where its hash is the room ID and no event names it."""
+        """Returns the auth chain of these events, some of themselves included; and the create
+        event, which all depend on, also if its hash is the room ID and no event names it."""
         version = room.version
         chain: dict[EventId, bytes] = {}
         frontier = await asyncio.to_thread(_cited, raws, version)

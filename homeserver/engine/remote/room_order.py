@@ -1,4 +1,4 @@
-"""Gives fetched history its places in room order (`places`), between what stands there already."""
+"""Assigns places in room order to fetched history (`places`), between the existing ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _Row: TypeAlias = EventRow | Displaced
 
 
 class Unplaced(msgspec.Struct, frozen=True):
-    """A chunk whose events have no places yet, parents first: all of it, what is stored of it, the
-    rows of those that get a place, and the places of what was stored before."""
+    """A chunk whose events have no places yet, parents first: all of it, its stored events, the
+    rows of those that get a place, and the former places of stored events."""
 
     events: Sequence[Event]
     stored: Sequence[Event]
@@ -33,7 +33,7 @@ class Unplaced(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A stored event that gets another place, and those of its parents that are missing."""
+    """A stored event that gets another place, and its missing parents."""
 
     event_id: EventId
     place: Order
@@ -43,13 +43,13 @@ class Moved(msgspec.Struct, frozen=True):
 def _highs_of(
     events: Sequence[Event], places: Mapping[EventId, Order], gaps: Mapping[EventId, Order]
 ) -> dict[EventId, Order]:
-    """The lowest place that descends from each event, where one is known."""
+    """Returns the lowest place of a descendant of each event, if one is known."""
     ends = ends_of(events, stored=places, children=gaps)
     return {event_id: end.high for event_id, end in ends.items() if end.high is not None}
 
 
 def _joined(chunk: Unplaced, ancestors: Ancestors) -> Unplaced:
-    """The chunk with what has to move, as if that had no places yet."""
+    """Returns the chunk with the events that have to move, as if they had no places yet."""
     moving = ancestors.displaced
     own = {event.event_id for event in chunk.events}
     events = {
@@ -83,7 +83,7 @@ class RoomOrder:
         self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
     ) -> list[Moved]:
         """Sets `n` and `fill` of the rows. `gaps`: the lowest places of stored events that name
-        events of the chunk. Returns what of fetched history gets another place."""
+        events of the chunk. Returns the fetched history that moves."""
         highs = _highs_of(chunk.events, chunk.places, gaps)
         walk = AncestorWalk(self._store, chunk.events, chunk.places)
         ancestors = await walk.walk(highs)
@@ -111,7 +111,8 @@ class RoomOrder:
         fallback = min(gaps.values())
         others = await self._other_gaps(room, chunk, gaps)
         placing = [event for event in chunk.stored if event.event_id in chunk.rows]
-        # What lacks no ancestor comes first: what is missing may stand between it and the others.
+        # Events without missing ancestors come first: a missing event may lie between them and the
+        # others.
         placing.sort(key=lambda one: not ends[one.event_id].is_closed)
         groups: dict[_Between, list[_Row]] = {}
         closed: list[Event] = []
@@ -133,7 +134,7 @@ class RoomOrder:
         events: Sequence[Event],
         highs: Mapping[EventId, Order],
     ) -> None:
-        """Gives events none of whose ancestors is missing the places above the highest of these,
+        """Assigns places to events none of whose ancestors is missing: above the highest of these,
         which may have got its own place just now."""
         if not events:
             return
@@ -152,7 +153,7 @@ class RoomOrder:
         await self._spread(room, groups)
 
     async def _spread(self, room: Room, groups: Mapping[_Between, Sequence[_Row]]) -> None:
-        """Gives each group places between its two neighbours."""
+        """Assigns places to each group between its two neighbours."""
         for between, rows in groups.items():
             places = places_between(*between, len(rows))
             if places is None:
@@ -166,8 +167,8 @@ class RoomOrder:
     async def _other_gaps(
         self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
     ) -> Sequence[Order] | None:
-        """The places of events that will still name missing ones; None: too many, or in the chunk
-        itself."""
+        """Returns the places of the events that will still name missing ones; None: too many, or in
+        the chunk itself."""
         inside = {event.event_id for event in chunk.stored}
         for event in chunk.stored:
             if not all(one in inside or one in chunk.places for one in event.prev_events):
@@ -181,8 +182,8 @@ class RoomOrder:
 
 
 def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:
-    """Does an event stand directly below what descends from it? If not, it stands directly above
-    its ancestors: what is missing may descend from it, and stand lower."""
+    """Returns whether an event is directly below its descendants. If not, it is directly above its
+    ancestors: a missing event may descend from it, and be lower."""
     if not end.is_closed:
         return True
     return others is not None and not any(

@@ -1,4 +1,4 @@
-"""Events in memory, of all rooms: parsed, and as JSON for clients; else loaded."""
+"""Cache of events of all rooms: parsed, and as JSON for clients; others are loaded."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class ByteBoundedCache(Generic[V]):
         return len(self._values)
 
     def get(self, key: str) -> V | None:
-        """The value, which counts as used now."""
+        """Returns the value, which counts as used now."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
     def put(self, key: str, value: V) -> None:
-        """Keeps a value, in place of an older one."""
+        """Adds a value, in place of an older one."""
         self.drop(key)
         self._values[key] = value
         self.bytes += self._size_of(value)
@@ -48,13 +48,13 @@ class ByteBoundedCache(Generic[V]):
             self.bytes -= self._size_of(old)
 
     def drop(self, key: str) -> None:
-        """Forgets a value."""
+        """Drops a value."""
         old = self._values.pop(key, None)
         if old is not None:
             self.bytes -= self._size_of(old)
 
     def split(self, keys: Collection[str]) -> tuple[dict[str, V], list[str]]:
-        """What is here of `keys`, and those that aren't."""
+        """Returns the values of those `keys` that are here, and the other keys."""
         found: dict[str, V] = {}
         missing: list[str] = []
         for key in keys:
@@ -69,8 +69,8 @@ class ByteBoundedCache(Generic[V]):
 class EventMemory:
     """Committed events by ID.
 
-    It knows of some IDs that nothing is stored under them: an event that comes in is asked for by
-    several steps before it is stored. All that stores events calls `stored` or `remember`.
+    It also keeps some IDs that are known not to be stored: an incoming event is looked up by
+    several steps before it is stored. All code that stores events calls `stored` or `remember`.
     """
 
     def __init__(self, store: EngineStore) -> None:
@@ -86,40 +86,40 @@ class EventMemory:
         self._stored: BoundedCache[str, None] = BoundedCache(limits.EVENT_IDS_REMEMBERED)
 
     def known(self, event_id: EventId) -> StoredEvent | None:
-        """An event, if it is in memory."""
+        """Returns an event, if it is in memory."""
         return self._events.get(event_id)
 
     def client(self, event_id: EventId) -> bytes | None:
-        """An event's JSON for clients, if it is in memory."""
+        """Returns an event's JSON for clients, if it is in memory."""
         return self._client.get(event_id)
 
     def remember(self, known: StoredEvent, client: bytes | None = None) -> None:
-        """Keeps a committed event in memory."""
+        """Adds a committed event."""
         self.stored([known.event.event_id])
         self._events.put(known.event.event_id, known)
         if client is not None:
             self._client.put(known.event.event_id, client)
 
     def stored(self, event_ids: Iterable[EventId]) -> None:
-        """These events are stored from now on."""
+        """Notes that these events are stored from now on."""
         for event_id in event_ids:
             self._missing.pop(event_id)
             self._stored.put(event_id, None)
 
     def forget_event(self, event_id: EventId) -> None:
-        """Drops an event from memory: its stored form changed."""
+        """Drops an event whose stored form changed."""
         self._events.drop(event_id)
         self._client.drop(event_id)
 
     def cached_event(self, event_id: EventId) -> Event:
-        """An event in memory; raises NotLoaded."""
+        """Returns an event in memory; raises NotLoaded."""
         known = self._events.get(event_id)
         if known is None:
             raise NotLoaded(event_id)
         return known.event
 
     async def events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
-        """Those of the events that are stored, outliers and rejected ones included."""
+        """Returns those of the events that are stored, outliers and rejected ones included."""
         found, absent = self._events.split(event_ids)
         unknown = [event_id for event_id in absent if event_id not in self._missing]
         if unknown:
@@ -134,8 +134,8 @@ class EventMemory:
         return found  # type: ignore[return-value]  # EventId is str at run time
 
     async def raw(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
-        """Stored events as other servers get them, unread, in pieces; what isn't in memory stays
-        out of it."""
+        """Returns stored events as other servers get them, unparsed, in pieces; they aren't added
+        to memory."""
         found, absent = self._events.split(event_ids)
         raws = {EventId(event_id): known.event.raw for event_id, known in found.items()}
         for start in range(0, len(absent), limits.EVENTS_READ_AT_ONCE):
@@ -145,7 +145,9 @@ class EventMemory:
         return raws
 
     async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
-        """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
+        """Returns events for clients without `unsigned`, redactions applied: JSON that ends in
+        `}`.
+        """
         found, missing = self._client.split(event_ids)
         if missing:
             for event_id, known in (await self.events([EventId(i) for i in missing])).items():
@@ -155,7 +157,7 @@ class EventMemory:
         return found  # type: ignore[return-value]
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
-        """All events reached by auth_events from these, which must be stored."""
+        """Returns all events reached by auth_events from these, which must be stored."""
         chain: dict[EventId, StoredEvent] = {}
         frontier = {
             auth

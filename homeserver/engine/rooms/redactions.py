@@ -1,13 +1,13 @@
-"""Which redactions are applied to which events, however and in whatever order the two come.
+"""Decides which redactions are applied to which events, in whatever order the two come.
 
 Rules:
 1. A redaction is applied if its sender's server is the target's too, or if the state before the
    redaction gives its sender the power. A state event redacts nothing, whatever its type.
-2. One whose target isn't here waits for it. So does one whose state is another server's word, as
-   long as the room's current state doesn't say the same: what is lost can't be had back. It is
-   looked at again once it is proven. Of those that would do the same a few wait for a target.
-3. Rejected and soft-failed redactions are never applied. Events are redacted whatever became of
-   them: outliers and rejected ones are stored, too.
+2. A redaction whose target isn't here waits for it. So does one with unverified state, unless the
+   room's current state gives the same result, since a redaction can't be undone. It is checked
+   again once it is verified. Of redactions with the same effect only a few wait for a target.
+3. Rejected and soft-failed redactions are never applied. Events are redacted whatever their
+   verdict: outliers and rejected ones are stored, too.
 
 Spec: room version 3, "Handling redactions"; design, "What keeps it right", 12.
 """
@@ -35,21 +35,21 @@ _LEVELS: Sequence[StateKey] = (event_types.CREATE_KEY, event_types.POWER_LEVELS_
 
 
 class RedactionOutcome(msgspec.Struct, frozen=True):
-    """What becomes of a redaction: it is applied, or waits for an event; neither: nothing."""
+    """The effect of a redaction: it is applied, or waits for an event; neither: it has none."""
 
     applied: tuple[Redacting, ...] = ()
     waits_for: EventId | None = None
 
 
 def target_of(event: Event) -> EventId | None:
-    """The event that a redaction is meant for; None for any other event."""
+    """Returns the event that a redaction is meant for; None for any other event."""
     if event.type != event_types.REDACTION or event.is_state:
         return None
     return event.redacts
 
 
 class Redactions:
-    """Judges redactions; the caller holds the room's lock."""
+    """Decides on redactions; the caller holds the room's lock."""
 
     def __init__(self, store: EngineStore, rooms: Rooms) -> None:
         self._store = store
@@ -64,8 +64,8 @@ class Redactions:
         is_word: bool,
         at_hand: Mapping[EventId, StoredEvent],
     ) -> RedactionOutcome:
-        """What an accepted event does as a redaction. `before` is the state before it, a word if
-        `is_word`; `at_hand` are events that are stored with it."""
+        """Returns the effect of an accepted event as a redaction. `before` is the state before it,
+        unverified if `is_word`; `at_hand` are events that are stored with it."""
         target_id = target_of(by)
         if target_id is None:
             return RedactionOutcome()
@@ -82,8 +82,8 @@ class Redactions:
         return RedactionOutcome(waits_for=target_id) if is_word else RedactionOutcome()
 
     async def waiting(self, room: Room, target: EventId) -> Sequence[EventId]:
-        """The redactions that wait for an event. Where more wait in a room than memory has, the
-        older ones are read."""
+        """Returns the redactions that wait for an event. If more wait in a room than memory holds,
+        the older ones are read."""
         waiting = room.awaited_targets.get(target, [])
         if not room.awaits_more:
             return waiting
@@ -91,7 +91,7 @@ class Redactions:
         return list(dict.fromkeys((*(EventId(row["redaction"]) for row in rows), *waiting)))
 
     async def waiting_for(self, room: Room, target: Event) -> tuple[Redacting, ...]:
-        """The redactions that came before their target, and are to be applied now."""
+        """Returns the redactions that came before their target, and are to be applied now."""
         found = []
         for event_id in await self.waiting(room, target.event_id):
             known = await self._known(room, event_id)
@@ -103,10 +103,10 @@ class Redactions:
         return tuple(found)
 
     async def _adds(self, room: Room, by: Event, before: StateMap) -> bool:
-        """May a redaction do what those that wait for the same target don't? One whose sender has
-        no power is applied only where the target is of the sender's server: any other one of that
-        server does the same. One with power does what others of the same sender do. A few of each
-        are kept: not all that wait may turn out to be allowed."""
+        """Returns whether a redaction may have an effect that those waiting for the same target
+        don't. One whose sender has no power is applied only if the target is of the sender's
+        server: any other one of that server does the same. One with power does what others of the
+        same sender do. A few of each are kept, since not all may turn out to be allowed."""
         target = target_of(by)
         waiting = await self.waiting(room, target) if target is not None else ()
         if len(waiting) < limits.WAITING_REDACTIONS_ALIKE or by.event_id in waiting:
@@ -130,7 +130,9 @@ class Redactions:
         )
 
     async def _states_before(self, room: Room, event_id: EventId) -> Sequence[StateMap]:
-        """The states that a stored redaction is judged by; the room's for one that isn't."""
+        """Returns the states by which a stored redaction is decided; the room's for one that isn't
+        stored.
+        """
         state = await self._rooms.state_before(room, event_id)
         if state is None:
             return (room.staged.state,)
@@ -159,7 +161,7 @@ class Redactions:
 
 def note_waiting(room: Room, target: EventId, redaction: EventId) -> None:
     """Keeps in memory that a redaction waits for its target; past a bound the oldest target goes,
-    which is long stored."""
+    which was stored long ago."""
     waiting = room.awaited_targets.setdefault(target, [])
     if redaction not in waiting:
         waiting.append(redaction)

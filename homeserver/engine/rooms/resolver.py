@@ -43,6 +43,7 @@ class StateResolver:
         """Returns the state that the branches resolve to, as one of them or as a new snapshot on
         top of the state that it differs least from: one of the branches, or `near` (the room's
         former state). *Precondition:* one branch at least."""
+        # Branches with the same state count once.
         by_snapshot: dict[int, StateSnapshot] = {}
         for branch in branches:
             by_snapshot.setdefault(branch.chain[-1].nid, branch)
@@ -154,6 +155,7 @@ class StateResolver:
         while not scan.is_over and (page := await self._page(room, after)):
             scan.look_at([event for _, event in page])
             after = page[-1][0]
+        # Staged events cite stored ones, never the other way round.
         scan.look_at(staged)
         asked.answers.update((event_id, event_id in scan.reached) for event_id in event_ids)
 
@@ -195,11 +197,11 @@ class _Known:
         return found
 
     def event(self, event_id: EventId) -> Event:
-        """`LoadEvent`."""
+        """Implements `LoadEvent`."""
         return self._find(event_id).event
 
     def is_rejected(self, event_id: EventId) -> bool:
-        """`IsRejected`."""
+        """Implements `IsRejected`."""
         return self._find(event_id).rejected
 
     async def load(self, event_ids: Collection[EventId]) -> None:

@@ -1,12 +1,12 @@
 """One room in memory.
 
 Rules:
-1. A room has two views. `view` is committed; `staged` is the writer's, and nothing that depends
-   on it leaves the process before its commit. After a failed batch `staged` is `view` again and
-   the generation is one higher.
-2. Views are values: a new one for each event, sharing what did not change.
-3. What is staged under the lock is queued before it is released, or taken back. It isn't queued
-   where a batch that it may rest on failed meanwhile.
+1. A room has two views. `view` is committed; `staged` is the writer's, and no result that depends
+   on it leaves the process before its commit. After a failed batch `staged` is `view` again and the
+   generation is one higher.
+2. Views are immutable: a new one for each event, sharing the unchanged parts.
+3. Events staged under the lock are queued before its release, or taken back. They aren't queued if
+   a batch that they may depend on has failed in the meantime.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _AWAITED_BYTES = 400
 
 
 class NotLoaded(LookupError):
-    """A state event is needed that is not in memory: load it, then do it again."""
+    """A needed state event is not in memory: load it, then repeat the step."""
 
     def __init__(self, event_id: EventId) -> None:
         super().__init__(event_id)
@@ -47,11 +47,11 @@ class NotLoaded(LookupError):
 
 
 class Superseded(Exception):
-    """What this was staged on came to nothing, or it can't be placed now: stage it again."""
+    """The commit that this was staged on failed, or it can't be placed now: stage it again."""
 
 
 class RoomGone(Superseded):
-    """The room isn't known here: its creation came to nothing, or there was none."""
+    """The room isn't known here: its creation failed, or there was none."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class StateSnapshot(msgspec.Struct, frozen=True):
-    """A state (before an event, or after one) with the snapshot that it is stored as."""
+    """A state (before an event, or after one) with its stored snapshot."""
 
     state: StateMap
     chain: Chain
@@ -76,7 +76,7 @@ Branch = tuple[EventId, StateSnapshot]
 
 
 def branches_of(heads: Iterable[Head]) -> tuple[Branch, ...]:
-    """Forward extremities with the states after them."""
+    """Returns forward extremities with the states after them."""
     return tuple((head.event_id, StateSnapshot(head.state, head.chain)) for head in heads)
 
 
@@ -96,8 +96,8 @@ class RoomView(msgspec.Struct, frozen=True):
 class RoomLock:
     """The lock under which events of a room are staged; the wait for it is bounded.
 
-    Staging waits for nothing but loads of what isn't in memory; when the database stalls, those
-    who are behind must not wait for one such load each.
+    Staging waits only for loads of events that aren't in memory; if the database stalls, the
+    waiters must not wait for one such load each.
     """
 
     def __init__(self, room: Room) -> None:
@@ -107,7 +107,7 @@ class RoomLock:
         self.begin()
 
     def locked(self) -> bool:
-        """Whether somebody holds it."""
+        """Returns whether the lock is held."""
         return self._lock.locked()
 
     async def __aenter__(self) -> None:
@@ -131,28 +131,30 @@ class RoomLock:
         finally:
             self._lock.release()
         if is_lost and not self._is_queued and isinstance(error, AssertionError | LookupError):
-            raise Superseded from error  # it may have looked for what the failed batch took along
+            raise Superseded from error  # it may have read events that the failed batch discarded
 
     def begin(self) -> None:
-        """From here on, what is staged belongs together."""
+        """Marks the start of a group of staged events."""
         self._generation = self._room.generation
         self.view = self._room.staged
         self.staged: set[EventId] = set()
 
     @property
     def is_lost(self) -> bool:
-        """Has a batch failed that what was staged since `begin` may rest on?"""
+        """Returns whether a batch has failed that the events staged since `begin` may depend on."""
         return self._generation != self._room.generation
 
     def keep(self) -> None:
-        """What was staged is queued for its commit. Raises Superseded where it rests on nothing."""
+        """Notes that the staged events are queued for their commit. Raises Superseded if they
+        depend on a failed batch.
+        """
         if self.is_lost:
             raise Superseded
         self._is_queued = True
         self.begin()
 
     def _take_back(self) -> None:
-        """Drops what was staged and not kept."""
+        """Drops staged events that weren't kept."""
         room = self._room
         if self.is_lost:
             _drop_staged(room)  # all of it was staged under this lock, after the failure or before
@@ -177,18 +179,18 @@ class Room:
         self.joined_local: set[UserId] = set()
         self.ring: deque[Placed] = deque()
         self.ring_start = view.position
-        self.changes_start = view.position  # older ring entries don't tell changes of state
-        self.awaited_targets: dict[EventId, list[EventId]] = {}  # targets: redactions that wait
-        self.awaits_more = False  # there are others, in the store alone
-        self.named: set[EventId] = set()  # parents of accepted events that aren't here: no heads
-        self.awaited: set[EventId] = set()  # parents of unproven events that aren't here
-        self.watched: list[Event] | None = None  # what is staged, while somebody wants to know
-        self.was_corrected = False  # a verdict was made again: what was judged before may be wrong
-        self.corrections = 0  # what was built before one is built anew
+        self.changes_start = view.position  # older ring entries don't have changes of state
+        self.awaited_targets: dict[EventId, list[EventId]] = {}  # targets of waiting redactions
+        self.awaits_more = False  # there are others, only in the store
+        self.named: set[EventId] = set()  # missing parents of accepted events: these aren't heads
+        self.awaited: set[EventId] = set()  # missing parents of unverified events
+        self.watched: list[Event] | None = None  # staged events, while a reader needs them
+        self.was_corrected = False  # A verdict was rechecked: earlier decisions may be wrong.
+        self.corrections = 0  # events built before a recheck are rebuilt
         self.staged_events: dict[EventId, StoredEvent] = {}
-        self.staged_refs: dict[EventId, StateRef] = {}  # of the state events among them
+        self.staged_refs: dict[EventId, StateRef] = {}  # the state events among them
         self.staged_missing: dict[EventId, tuple[Sequence[EventId], bool]] = {}
-        """Events among them some of whose parents aren't here: these, and is the event accepted."""
+        """Events among them with missing parents: these, and whether the event is accepted."""
         self.citations = CitationIndex()
         self.auth_chains = AuthChains()
         self.after: BoundedCache[EventId, StateSnapshot] = BoundedCache(limits.ROOM_STATES_AFTER)
@@ -199,17 +201,17 @@ class Room:
 
     @property
     def joined_servers(self) -> Mapping[ServerName, int]:
-        """How many joined users each server has."""
+        """The number of joined users of each server."""
         return self.view.servers
 
     def is_joined(self, user_id: UserId) -> bool:
-        """Is a user, of any server, joined?"""
+        """Returns whether a user, of any server, is joined."""
         member = self.view.state.get((event_types.MEMBER, user_id))
         return member is not None and member.membership == "join"
 
     @property
     def bytes(self) -> int:
-        """A rough size, for the memory budget."""
+        """Returns a rough size, for the memory budget."""
         state = _STATE_ENTRY_BYTES * len(self.view.state)
         index = self.citations.bytes + self.auth_chains.size_bytes
         index += _AWAITED_BYTES * len(self.awaited_targets)
@@ -217,7 +219,7 @@ class Room:
 
     @property
     def is_in_use(self) -> bool:
-        """Must it stay in memory: has it staged work, or does somebody hold it?"""
+        """Returns whether it must stay in memory: it has staged work, or a holder."""
         return bool(self.holders or self.unsettled or self.lock.locked())
 
     def remember(self, placed: Placed) -> None:
@@ -257,7 +259,7 @@ class Room:
             self.staged = self.view
 
     def update_locals(self, changes: Sequence[StateChange], own_server: str) -> None:
-        """Keeps `joined_local` in step with committed changes."""
+        """Keeps `joined_local` consistent with committed changes."""
         for change in changes:
             kind, user = change.key
             if kind == event_types.MEMBER and server_of(user) == own_server:
@@ -276,28 +278,31 @@ class Room:
             self.cite([event])
 
     def unstage(self, event_id: EventId) -> StoredEvent | None:
-        """After its commit: the event as it was staged."""
+        """Returns the event as it was staged, after its commit."""
         self.staged_refs.pop(event_id, None)
         self.staged_missing.pop(event_id, None)
         return self.staged_events.pop(event_id, None)
 
     def is_named(self, event_id: EventId) -> bool:
-        """Is an event that had no place here the parent of an accepted one, stored or staged?"""
+        """Returns whether an event without a place here is the parent of an accepted one, stored or
+        staged.
+        """
         return event_id in self.named or any(
             is_accepted and event_id in missing
             for missing, is_accepted in self.staged_missing.values()
         )
 
     def is_awaited(self, event_id: EventId) -> bool:
-        """Is an event that had no place here the parent of an unproven one, stored or staged?"""
+        """Returns whether an event without a place here is the parent of an unverified one, stored
+        or staged.
+        """
         return event_id in self.awaited or any(
             event_id in missing for missing, _ in self.staged_missing.values()
         )
 
     def cite(self, events: Iterable[Event]) -> None:
-        """Takes new events into the index of citations; called before they can be read from the
-        store, so that nobody can build on one that the index lacks. An index past its bound
-        starts anew."""
+        """Adds new events to the index of citations; called before they can be read from the store,
+        so that no resolution uses one that the index lacks. An index past its bound starts anew."""
         for event in events:
             self.citations.add(event)
         if len(self.citations) > limits.ROOM_CITING_EVENTS:
@@ -308,7 +313,7 @@ class Room:
         self.after.put(event_id, after)
 
     def discard_staged(self) -> None:
-        """After a failure: what was staged is gone, and whoever built on it is told so."""
+        """Drops staged events after a failure; events built on them become Superseded."""
         self.generation += 1
         _drop_staged(self)
 
@@ -316,15 +321,15 @@ class Room:
         """Takes back staging that was not queued."""
         self.staged = view
         self.after.clear()
-        self.auth_chains.clear()  # in room versions 1 and 2 another event may come under an ID
+        self.auth_chains.clear()  # in room versions 1 and 2 another event may have the same ID
         self.forget_auth()
 
     def forget_auth(self) -> None:
-        """An event that the auth rules read has changed."""
+        """Notes that an event that the auth rules read has changed."""
         self._auth = self._auth_of = None
 
     def auth_state(self, state: StateMap, load: Callable[[EventId], Event]) -> AuthState:
-        """A state as the auth rules see it; kept while the state stays the same."""
+        """Returns a state in the form of the auth rules; cached while the state stays the same."""
         if self._auth is None or self._auth_of is not state:
 
             def lookup(key: StateKey) -> Event | None:
@@ -339,7 +344,7 @@ class Room:
 
 
 def _drop_staged(room: Room) -> None:
-    """Takes back all that is staged."""
+    """Takes back all staged events."""
     room.staged_events.clear()
     room.staged_refs.clear()
     room.staged_missing.clear()
@@ -347,7 +352,7 @@ def _drop_staged(room: Room) -> None:
 
 
 def ring_entry(placed: Placed) -> EventEntry:
-    """The entry of a timeline event."""
+    """Returns the entry of a timeline event."""
     assert isinstance(placed.entry, EventEntry), "a ring holds timeline events"
     return placed.entry
 
@@ -355,7 +360,7 @@ def ring_entry(placed: Placed) -> EventEntry:
 def membership_counts(
     state: Mapping[StateKey, StateRef],
 ) -> tuple[int, int, immutables.Map[ServerName, int]]:
-    """Joined and invited users, and the joined ones of each server."""
+    """Returns joined and invited users, and the joined ones of each server."""
     joined = invited = 0
     servers: dict[ServerName, int] = {}
     for (kind, user), ref in state.items():

@@ -1,9 +1,9 @@
-"""All rooms of this server: hot ones in memory, the others loaded when they are asked for.
+"""All rooms of this server: hot ones in memory, the others loaded on demand.
 
 Rules:
-1. A cold room is loaded once for all who wait. A room with staged work, or that somebody holds
-   (`holders`), is never evicted.
-2. Whether a state key has an event is answered by memory; the event itself may need a load.
+1. A cold room is loaded once for all waiters. A room with staged work, or with `holders`, is never
+   evicted.
+2. Memory can tell whether a state key has an event; the event itself may have to be loaded.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ SnapshotRead = Callable[[int, str], Awaitable[int | None]]
 
 
 class HotRooms:
-    """Rooms in memory, the longest unused first, within a budget of bytes.
+    """Rooms in memory, the least recently used first, within a budget of bytes.
 
-    A room's size is looked at when it comes, is used or has grown. The sum of the sizes is kept, so
-    that a step costs the same whatever the number of rooms.
+    A room's size is read when it is added, used or has grown. The sum of the sizes is kept, so that
+    the cost of a step doesn't depend on the number of rooms.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class HotRooms:
         return room_id in self._rooms
 
     def use(self, room_id: RoomId) -> Room | None:
-        """The room, which counts as used now."""
+        """Returns the room, which counts as used now."""
         room = self._rooms.get(room_id)
         if room is not None:
             self._rooms.move_to_end(room_id)
@@ -86,12 +86,12 @@ class HotRooms:
         return room
 
     def add(self, room: Room) -> None:
-        """Takes in a room that isn't here."""
+        """Adds a room that isn't here."""
         self._rooms[room.room_id] = room
         self._measure(room)
 
     def drop(self, room_id: RoomId) -> None:
-        """Lets a room go, if it is here."""
+        """Removes a room, if it is here."""
         if self._rooms.pop(room_id, None) is not None:
             self.bytes -= self._sizes.pop(room_id)
 
@@ -101,8 +101,8 @@ class HotRooms:
         self._sizes[room.room_id] = size
 
     def evict(self, keep: Set[RoomId] = frozenset()) -> None:
-        """Lets the longest unused rooms go until the rest fits the budget. Rooms in use stay; once
-        so many were met, the next call goes on behind them."""
+        """Evicts the least recently used rooms until the rest fits the budget. Rooms in use stay;
+        after a bounded number of these, the next call continues behind them."""
         met = 0
         while self.bytes > limits.HOT_ROOMS_BYTES and len(self._rooms) > limits.HOT_ROOMS_MIN:
             room_id, room = next(iter(self._rooms.items()))
@@ -126,7 +126,7 @@ def held(room: Room) -> Iterator[None]:
 
 
 class Rooms:
-    """The registry of rooms, and what is asked of rooms, states and events."""
+    """The registry of rooms, and reads of rooms, states and events."""
 
     def __init__(self, store: EngineStore, server_name: ServerName) -> None:
         self._store = store
@@ -139,15 +139,15 @@ class Rooms:
     # Rooms
 
     def hot(self, room_id: RoomId) -> Room | None:
-        """The room if it is in memory; it counts as used now."""
+        """Returns the room if it is in memory; it counts as used now."""
         return self._hot.use(room_id)
 
     async def get(self, room_id: RoomId) -> Room | None:
-        """The room, loaded if need be; None for one that we know nothing of but its ID."""
+        """Returns the room, loaded if needed; None for one of which only the ID is known."""
         return self.hot(room_id) or (await self.get_many([room_id])).get(room_id)
 
     async def get_many(self, room_ids: Collection[RoomId]) -> dict[RoomId, Room]:
-        """Rooms by ID; cold ones are loaded together, and once for all who wait."""
+        """Returns rooms by ID; cold ones are loaded together, and once for all waiters."""
         cold = [one for one in room_ids if one not in self._hot and one not in self._loading]
         waiting = {one: self._loading[one] for one in room_ids if one in self._loading}
         if cold:
@@ -164,7 +164,7 @@ class Rooms:
                 if room.room_id not in self._hot:
                     self._hot.add(room)
         except BaseException as error:
-            # Who waits gets the error too; if nobody waits, it was raised here all the same.
+            # Waiters get the error too; without any, it has been raised here.
             future.set_exception(
                 error if isinstance(error, Exception) else asyncio.CancelledError()
             )
@@ -179,9 +179,9 @@ class Rooms:
 
     @asynccontextmanager
     async def locked(self, room_id: RoomId) -> AsyncIterator[Room]:
-        """The room, held and locked, so that events can be staged; what is queued under the lock
-        keeps it in memory from then on. Raises RoomGone for one that is unknown here, or is by the
-        time the lock is had; MatrixError (503) where the lock isn't had in time."""
+        """Returns the room, held and locked, so that events can be staged; events queued under the
+        lock keep it in memory from then on. Raises RoomGone for a room that is unknown here, or no
+        longer known once the lock is held; MatrixError (503) if the lock can't be taken in time."""
         room = await self.get(room_id)
         if room is None:
             raise RoomGone
@@ -192,39 +192,39 @@ class Rooms:
                 yield room
 
     def add(self, room: Room) -> None:
-        """Takes in a room that was just made; it has staged work."""
+        """Adds a room that was just created; it has staged work."""
         assert room.room_id not in self._hot, "a room is made once"
         self._hot.add(room)
         self._hot.evict()
 
     def drop(self, room_id: RoomId) -> None:
-        """Forgets a room that came to nothing (its creation failed)."""
+        """Drops a room whose creation failed."""
         self._hot.drop(room_id)
 
     def grew(self, room: Room) -> None:
-        """Something was committed to a room: it may be larger by now."""
+        """Notes that something was committed to a room: it may be larger now."""
         if self._hot.use(room.room_id) is room:
             self._hot.evict(keep={room.room_id})
 
     # State
 
     async def chain(self, room: Room, snapshot: int) -> Chain:
-        """A snapshot of a room with its bases."""
+        """Returns a snapshot of a room with its bases."""
         for view in (room.view, room.staged):
             if view.chain[-1].nid == snapshot:
                 return view.chain
         return await self.loader.chain(room.nid, snapshot)
 
     async def chains(self, room: Room, snapshots: Collection[int]) -> dict[int, Chain]:
-        """Snapshots of a room with their bases, by number."""
+        """Returns snapshots of a room with their bases, by number."""
         at_hand = {view.chain[-1].nid: view.chain for view in (room.staged, room.view)}
         found = {nid: at_hand[nid] for nid in snapshots if nid in at_hand}
         missing = [nid for nid in snapshots if nid not in found]
         return {**found, **await self.loader.chains(room.nid, missing)} if missing else found
 
     def state_of(self, room: Room, chain: Chain) -> StateMap:
-        """The state that a chain leads to; made of the current one by what differs, where both have
-        a link in common."""
+        """Returns the state that a chain leads to; built from the current one by the differences,
+        if both share a link."""
         for view in (room.view, room.staged):
             if view.chain is chain:
                 return view.state
@@ -234,31 +234,33 @@ class Rooms:
         return state_of(chain)
 
     async def state_before(self, room: Room, event_id: EventId) -> StateMap | None:
-        """The state before a stored event; None for an outlier or an unknown one."""
+        """Returns the state before a stored event; None for an outlier or an unknown one."""
         return await _state_at(self, room, event_id, self._store.events.snapshot_before)
 
     async def state_after(self, room: Room, event_id: EventId) -> StateMap | None:
-        """The state after a stored event; None for an outlier or an unknown one."""
+        """Returns the state after a stored event; None for an outlier or an unknown one."""
         return await _state_at(self, room, event_id, self._store.events.snapshot_after)
 
     async def end_of_stay(self, room: Room, user_id: UserId) -> tuple[int, EventId | None] | None:
-        """The last change of the room's state by which a user of ours ceased to be joined: its
-        position, and the event, if one is left in the state."""
+        """Returns the last change of the room's state by which a local user ceased to be joined:
+        its position, and the event, if one is left in the state."""
         row = await self._store.rooms.end_of_stay(room.nid, user_id)
         return None if row is None else (row["position"], row["event_id"])
 
     # Events
 
     async def events(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
-        """Those of the events that are stored, outliers and rejected ones included."""
+        """Returns those of the events that are stored, outliers and rejected ones included."""
         return await self.memory.events(event_ids)
 
     async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
-        """Events for clients without `unsigned`, redactions applied: JSON that ends in `}`."""
+        """Returns events for clients without `unsigned`, redactions applied: JSON that ends in
+        `}`.
+        """
         return await self.memory.client_events(event_ids)
 
     async def loading(self, step: Callable[[], T]) -> T:
-        """Makes a step, loading the state events that it misses."""
+        """Runs a step, loading the missing state events."""
         for _ in range(limits.STAGING_LOADS):
             try:
                 return step()
@@ -269,14 +271,13 @@ class Rooms:
     async def state_events(
         self, state: Mapping[StateKey, StateRef], keys: Collection[StateKey]
     ) -> dict[StateKey, Event]:
-        """The events that a state has for some keys."""
+        """Returns the events that a state has for some keys."""
         wanted = {key: state[key].event_id for key in keys if key in state}
         known = await self.events(list(wanted.values()))
         return {key: known[event_id].event for key, event_id in wanted.items()}
 
     def apply_redaction(self, room: Room, target: Event, redaction: EventId) -> None:
-        """Renews what is in memory of an event that was redacted, and of its redaction; `target`
-        is its redacted form."""
+        """Updates a redacted event in memory, and its redaction; `target` is its redacted form."""
         self.memory.forget_event(target.event_id)
         room.forget_auth()
         room.awaited_targets.pop(target.event_id, None)

@@ -48,7 +48,7 @@ def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
 
 
 def known_event(row: Row) -> StoredEvent:
-    """Returns an event in its stored form (a row of `storage.events.by_id`)."""
+    """Returns an event in its stored form (a row of `storage.timeline.events.by_id`)."""
     event = load_event(row["json"], room_version(row["version"]), row["event_id"])
     return StoredEvent(
         event,

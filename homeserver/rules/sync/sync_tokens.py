@@ -3,9 +3,9 @@
 Rules:
 1. Tokens are opaque to clients and versioned by their first characters: `s1` is the position of a
    sync, `m1` a point between two events of a room.
-2. A sync token has the epoch of the log's history (`engine.log_history`), `log:position` pairs, the
-   position up to which to-device messages were delivered, and a part for ephemeral data (typing): a
-   boot number with a counter. A log that isn't named counts from its start.
+2. A sync token has the epoch of the log's history (`engine.log.log_history`), `log:position` pairs,
+   the position up to which to-device messages were delivered, and a part for ephemeral data
+   (typing): a boot number with a counter. A log that isn't named counts from its start.
 3. A point's token has the epoch and the log's position when it was issued. The point names the
    place that it is just before, in room order `(n, fill)`. Two events never share a place, and no
    event fits between a place and the point before it, so paging neither skips nor repeats.

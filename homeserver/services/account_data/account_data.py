@@ -2,7 +2,7 @@
 
 Rules:
 1. m.fully_read and m.push_rules have endpoints of their own and can't be set here; m.push_rules is
-   made by the server (`services.push_rules`).
+   made by the server (`services.push.push_rules`).
 2. Content equal to the stored content makes no log entry: clients repeat themselves a lot.
 3. Setting {} empties an item; the row stays, so that other devices learn of the change.
 
@@ -60,7 +60,7 @@ class AccountDataService:
         self._tag_locks: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, user_id: UserId, room_id: RoomId | str, data_type: str) -> JsonObject:
-        """One item's content; 404 M_NOT_FOUND if it was never set."""
+        """Returns one item's content; 404 M_NOT_FOUND if it was never set."""
         check_text(data_type, "The type")
         if data_type == PUSH_RULES and not room_id:
             return self._push_rules.ruleset(user_id)

@@ -178,8 +178,9 @@ class Accounts:
 
     async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
         """Ends an account permanently: password, profile, devices and tokens are gone when this
-        returns; its rooms are left in the background (`deactivation.departures`). `erase`: account
-        data and filters go, too, and users who join a room later see none of the user's messages.
+        returns; its rooms are left in the background (`services.rooms.departures`). `erase`:
+        account data and filters go, too, and users who join a room later see none of the user's
+        messages.
         """
         user_id = requester.user_id
 

@@ -4,7 +4,7 @@ Rules:
 1. A hash takes some 50 ms of a core and 64 MiB: never on the event loop, `PASSWORD_THREADS` at
    once, and at most `PASSWORD_QUEUE` waiting; beyond that 429.
 2. Checking takes as long for a user who doesn't exist, or has no password, as for a wrong password:
-   a hash of a random text stands in, so time tells nothing about who has an account.
+   a hash of a random text stands in, so the time reveals nothing about which accounts exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cross-signing keys of users of ours, and signatures on keys.
+"""Cross-signing keys of local users, and signatures on keys.
 
 Rules:
 1. The first upload needs no authentication; later changes need user-interactive authentication,

@@ -1,4 +1,4 @@
-"""The EDUs that tell other servers of the devices and cross-signing keys of users of ours.
+"""The EDUs that tell other servers of the devices and cross-signing keys of local users.
 
 Rules:
 1. They are made from the current database: an update that is sent twice or late has the values of
@@ -28,7 +28,7 @@ _WHOLE_LISTS_FROM = device_lists.IDS_PER_MS // 2  # Apart from the IDs of change
 
 
 class StoredListEdus:
-    """`engine.outbound_feed.DeviceListEdus` over the database."""
+    """`engine.followers.outbound_feed.DeviceListEdus` over the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -60,7 +60,7 @@ class DeviceLists:
         self._notes: list[_Note] = []
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log."""
+        """Follows the log."""
         for placed in batch:
             entry = placed.entry
             if isinstance(entry, DeviceListEntry):

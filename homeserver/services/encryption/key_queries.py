@@ -56,7 +56,7 @@ class _Found(msgspec.Struct):
     failures: JsonObject = {}
 
     def to_json(self) -> JsonObject:
-        """The body of the answer."""
+        """Returns the body of the answer."""
         return msgspec.structs.asdict(self)
 
 

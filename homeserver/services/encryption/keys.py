@@ -8,7 +8,8 @@ Rules:
    whose answer it didn't get.
 3. A signed key is accepted only if its device signed it: for a local key, if the device's keys are
    known, and for a remote one, if its list is stored.
-4. A claim deletes the keys that it returns, in one transaction (`storage.one_time_keys`).
+4. A claim deletes the keys that it returns, in one transaction
+   (`storage.encryption.one_time_keys`).
 5. Counts are cached for each device; every change here drops them, and a read that was in progress
    during a change isn't cached.
 

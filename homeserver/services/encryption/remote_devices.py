@@ -8,8 +8,8 @@ Rules:
    a row in the database until it succeeds, retried with growing waits.
 3. If an update comes while its list is being fetched, the fetch is repeated, since the newer of the
    two is unknown.
-4. Keys are checked before they are stored (`rules.device_keys`); a device with invalid keys is
-   stored without keys.
+4. Keys are checked before they are stored (`rules.encryption.device_keys`); a device with invalid
+   keys is stored without keys.
 5. Each change is committed together with its DeviceListEntry.
 
 Spec: server-server API, "Device Management".
@@ -196,7 +196,7 @@ class RemoteDevices:
     # Background work
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log: notes users who left a room, for `run`."""
+        """Follows the log: notes users who left a room, for `run`."""
         for placed in batch:
             entry = placed.entry
             if not isinstance(entry, EventEntry | StateEntry):

@@ -83,7 +83,7 @@ class ToDevice:
             self._newest = await store.newest(connection)
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log."""
+        """Follows the log."""
         for placed in batch:
             if isinstance(placed.entry, ToDeviceEntry):
                 device = (placed.entry.user_id, placed.entry.device_id)

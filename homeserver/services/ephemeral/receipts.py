@@ -77,7 +77,7 @@ class Receipts:
         self._recent: list[_Recent] = []
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log."""
+        """Follows the log."""
         for placed in batch:
             if isinstance(placed.entry, ReceiptEntry):
                 self._recent.append(_Recent(placed.position, placed.entry))

@@ -115,7 +115,7 @@ class Typing:
         self._set(room_id, user_id, _REMOTE_TIMEOUT_MS if typing else 0)
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log: ends typing of users who sent a message or left."""
+        """Follows the log: ends typing of users who sent a message or left."""
         for placed in batch:
             entry = placed.entry
             if not isinstance(entry, EventEntry | StateEntry) or entry.room_id not in self._active:

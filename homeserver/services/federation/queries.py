@@ -1,8 +1,8 @@
 """Queries of other servers about local users.
 
 Rules:
-1. A server may see the devices of a user of ours, and claim their one-time keys, if it has a user
-   in a room that the local user is joined to or knocks on. A server that has only invited the user
+1. A server may see the devices of a local user, and claim their one-time keys, if it has a user in
+   a room that the local user is joined to or knocks on. A server that has only invited the user
    (any server can), or has a user in a room that the user is invited to, sees the devices and gets
    fallback keys: so encryption to an invited user works, and no server drains one-time keys of
    strangers. (The spec defines no rule; this is the narrowest one that keeps encrypted joins

@@ -46,7 +46,7 @@ class GuestStays:
         self._wake.set()
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
-        """A follower of the log."""
+        """Follows the log."""
         for placed in batch:
             entry = placed.entry
             if isinstance(entry, EventEntry | StateEntry) and any(

@@ -21,7 +21,7 @@ from homeserver.engine.rooms.rooms import Room
 
 
 class RoomBackfill:
-    """Implements `services.history_gaps.Backfill` by asking other servers."""
+    """Implements `services.timeline.history_gaps.Backfill` by asking other servers."""
 
     def __init__(self, backfiller: Backfiller, server_name: ServerName) -> None:
         self._backfiller = backfiller

@@ -1,10 +1,10 @@
 """Visibility of a room's events to a user.
 
 Rules:
-1. `rules.visibility` decides on the state at the event itself (`engine.history.moments`): it may
-   lie behind a gap, or come from a branch where the reader was not joined.
+1. `rules.timeline.visibility` decides on the state at the event itself (`engine.rooms.moments`): it
+   may lie behind a gap, or come from a branch where the reader was not joined.
 2. If the reader was joined throughout, the answer comes from memory.
-3. Messages of erased users are redacted for readers who joined later (`engine.history.erasures`).
+3. Messages of erased users are redacted for readers who joined later (`engine.rooms.erasures`).
 4. If the state isn't known, the event isn't visible.
 5. A redaction is seen once it was applied: clients apply each one that they get (spec: room
    version 3, "Handling redactions").

@@ -1,4 +1,4 @@
-"""Cross-signing keys of users of ours: master, self_signing and user_signing.
+"""Cross-signing keys of local users: master, self_signing and user_signing.
 
 Spec: client-server API, "Cross-signing".
 """

@@ -1,4 +1,4 @@
-"""One-time keys and fallback keys of devices of ours. Owns `one_time_keys`, `claimed_keys` and
+"""One-time keys and fallback keys of local devices. Owns `one_time_keys`, `claimed_keys` and
 `fallback_keys`.
 
 Rules:

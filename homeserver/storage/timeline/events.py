@@ -83,7 +83,7 @@ class EventRow(msgspec.Struct):
 
 
 def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
-    """The rows turned into one array for each column."""
+    """Returns the rows as one array for each column."""
     return [[getattr(row, name) for row in rows] for name in _COLUMNS]
 
 

@@ -60,5 +60,5 @@ class InvitingRooms(RemoteRooms, Protocol):
         """
 
     async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
-        """Has the invited user's server sign such an invite, and appends it to the room. The same
-        invite may be sent again."""
+        """Requests the signature of the invited user's server for such an invite, and appends it to
+        the room. The same invite may be sent again."""

@@ -146,7 +146,7 @@ class Timelines:
 
     async def _behind_gap(self, room: Room, events: Sequence[Placed]) -> Sequence[Placed]:
         """Returns `events` from the newest one that has a missing parent; the same list if none
-        has. Only an event with no parent among those at hand is checked."""
+        has. Only an event with no parent among the others is checked."""
         ids = {event_entry(placed).event.event_id for placed in events}
         if all(_follows(room, event_entry(placed).event, ids) for placed in events):
             return events
