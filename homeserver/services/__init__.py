@@ -1,4 +1,5 @@
-"""What the server does for its users: services await storage, engine and outbound, and call rules.
+"""The operations of the server for its users: services await storage, engine and outbound, and call
+rules.
 
 They contain no SQL and no HTTP, take their dependencies as constructor arguments, and refuse with
 `federation.errors.MatrixError`.

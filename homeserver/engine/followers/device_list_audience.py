@@ -48,7 +48,7 @@ class DeviceListAudience:
         self._arrived = asyncio.Event()
 
     def settled_upto(self, end: int) -> int:
-        """The position up to which all is looked up; `end` if nothing waits."""
+        """Returns the position up to which all is looked up; `end` if nothing waits."""
         return min(end, self._waiting[0].position - 1) if self._waiting else end
 
     def note(self, placed: Placed) -> None:

@@ -1,4 +1,5 @@
-"""Has events of our users signed by the policy server of their room, before they are placed.
+"""Requests the signature of a room's policy server for events of local users, before they are
+placed.
 
 Rules:
 1. No network request is made under a room's lock. An event is built on the committed view, sent to

@@ -146,7 +146,7 @@ class AccountDataService:
             return [AccountDataEntry(user_id, room_id, TAGS, encoded)]
 
         lock = self._tag_locks.setdefault(user_id, asyncio.Lock())
-        async with lock:  # Units of one batch don't see each other's entries.
+        async with lock:  # units of one batch don't see each other's entries
             await self._committer.submit(Unit(work=work))
 
     # Data that moves to the successor of an upgraded room.

@@ -157,7 +157,7 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
     if is_new is None:
         raise _wrong()
     if not is_new:
-        return ()  # The device continues to exist, and so do its transaction IDs.
+        return ()  # the device continues to exist, and so do its transaction IDs
     await transactions.delete_devices(connection, login.user_id, [login.device_id])
     if await _is_cross_signing_key(connection, login.user_id, login.device_id):
         raise forbidden("The device ID is a cross-signing key's")

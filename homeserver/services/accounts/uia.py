@@ -146,7 +146,7 @@ class Uia:
         turn = asyncio.Lock()
         if request.session_id is not None:
             turn = self._turns.setdefault(request.session_id, turn)
-        async with turn:  # The same request, repeated at once, waits for the answer of the first.
+        async with turn:  # the same request, repeated at once, waits for the answer of the first
             if (answer := self.answered(request)) is not None:
                 return answer
             session = await self._passed(request)

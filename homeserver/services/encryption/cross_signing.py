@@ -215,7 +215,7 @@ def _check_signed(
     kept = []
     for key_id, signature in made.items():
         if target in own.devices and key_id == f"ed25519:{target}":
-            continue  # The device's own signature, known from its upload.
+            continue  # the device's own signature, known from its upload
         public = _signing_key(own, key_id, is_own=target_user == signer, target=target)
         verify_signature(signed, signer, key_id, public)
         kept.append(KeySignature(target_user, target, signer, key_id, signature))

@@ -24,7 +24,7 @@ from homeserver.services.encryption.device_lists import load_device_keys, load_s
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import device_lists
 
-_WHOLE_LISTS_FROM = device_lists.IDS_PER_MS // 2  # Apart from the IDs of changes.
+_WHOLE_LISTS_FROM = device_lists.IDS_PER_MS // 2  # apart from the IDs of changes
 
 
 class StoredListEdus:

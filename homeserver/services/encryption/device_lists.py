@@ -114,7 +114,7 @@ class DeviceLists:
         ]
         async with self._database.connection() as connection:
             devices = await device_lists.changed_between(connection, None, after=after, up_to=up_to)
-            if user_id in devices:  # Possibly a signature on another user's master key.
+            if user_id in devices:  # possibly a signature on another user's master key
                 devices |= await keys.load_verified(connection, user_id)
             rows = await device_lists.state_between(connection, rooms, after=after, up_to=up_to)
         found = [_list_change(RoomId(row["room_id"]), _stored_change(row)) for row in rows]

@@ -157,7 +157,7 @@ class KeyQueries:
         server = server_of(user_id)
         try:
             async with asyncio.timeout(timeout_s), gate:
-                if server in found.failures:  # Another user's query has waited already.
+                if server in found.failures:  # another user's query has waited already
                     await self._remote_devices.mark_due([user_id])
                     return
                 fetched = await self._remote_devices.fetch(user_id)

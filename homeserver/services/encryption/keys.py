@@ -150,7 +150,7 @@ class Keys:
         if upload.device_keys or upload.one_time or upload.fallback:
             try:
                 await self._run(work, is_logged=upload.device_keys is not None)
-            finally:  # Also if the outcome is unknown.
+            finally:  # also if the outcome is unknown
                 self.forget_counts(user_id, device_id)
         return (await self.counts(user_id, device_id)).one_time
 

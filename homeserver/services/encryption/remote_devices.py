@@ -245,7 +245,7 @@ class RemoteDevices:
         except (FederationError, MatrixError) as error:
             if isinstance(error, FederationError) and error.status == 404:
                 async with self._database.transaction() as connection:
-                    await store.forget(connection, [user_id])  # The user no longer exists.
+                    await store.forget(connection, [user_id])  # the user no longer exists
                 return
             log.info("The device list of %s can't be fetched yet: %s", user_id, error)
             wait_ms = min(

@@ -128,7 +128,7 @@ class ToDevice:
             except DatabaseUnavailable as error:
                 log.warning("Delivered messages can't be deleted yet: %s", error)
                 self._to_delete.set()
-            await self._clock.sleep(1.0)  # One round for many syncs.
+            await self._clock.sleep(1.0)  # one round for many syncs
             await self._to_delete.wait()
 
     async def delete_acknowledged(self) -> None:

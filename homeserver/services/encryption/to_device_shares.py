@@ -112,7 +112,7 @@ class ToDeviceShares:
         self._database = database
         self._waiting: OrderedDict[_Device, _Waiting] = OrderedDict()
         self._devices: dict[UserId, set[DeviceId]] = {}
-        self._senders = 0  # Entries in `_waiting`, of all devices.
+        self._senders = 0  # entries in `_waiting`, of all devices
         self._changes = 0
 
     async def admit(self, entries: Sequence[ToDeviceEntry]) -> Admitted:
@@ -152,7 +152,7 @@ class ToDeviceShares:
 
     def _keep(self, loaded: Mapping[_Device, _Waiting]) -> None:
         for device, waiting in loaded.items():
-            if device not in self._waiting:  # Otherwise loaded and changed already.
+            if device not in self._waiting:  # otherwise loaded and changed already
                 self._waiting[device] = waiting
                 self._devices.setdefault(device[0], set()).add(device[1])
                 self._senders += len(waiting.of_sender)

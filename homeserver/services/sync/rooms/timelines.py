@@ -53,12 +53,12 @@ class SyncTimeline(msgspec.Struct, frozen=True):
 
     @property
     def start(self) -> int | None:
-        """The position of the first event, if there is one."""
+        """Returns the position of the first event, if there is one."""
         return self.events[0].placed.position if self.events else None
 
     @property
     def ids(self) -> set[EventId]:
-        """The events that the reader gets."""
+        """Returns the events that the reader gets."""
         return {seen.entry.event.event_id for seen in self.events}
 
     def without(self, keys: Collection[StateKey]) -> SyncTimeline:
