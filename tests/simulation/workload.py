@@ -15,7 +15,6 @@ from federation.events.room_versions import room_version
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from federation.transport.events.event_fetcher import RoomRef
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
 from homeserver.engine.rooms.room import Room
 from homeserver.rules.rooms.restricted_joins import allowed_rooms, find_authorising_user
@@ -23,7 +22,7 @@ from homeserver.rules.rooms.room_upgrades import CARRIED_KEYS, Upgrade, build_up
 from tests.simulation.server import SimulatedServer
 from tests.simulation.world import Action, Crashed, PlayedRoom, World
 
-_FAILURES = (Crashed, MatrixError, JoiningFailed)
+_FAILURES = (Crashed, MatrixError)
 
 
 class Workload:

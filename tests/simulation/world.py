@@ -20,7 +20,6 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.requests.client import FederationError
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.room import Room
@@ -137,7 +136,7 @@ class World:
                     done.set_exception(Crashed())
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's
-                if not isinstance(error, MatrixError | JoiningFailed | FederationError):
+                if not isinstance(error, MatrixError | FederationError):
                     self.found(f"{server.name}: {described(error)}")
                 done.set_exception(error)
             else:

@@ -18,7 +18,6 @@ from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.events.room_versions import room_version
 from federation.graph.building import EventDraft
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.client import FederationError, build_target
 from tests.simulation.network import Network, Weather
@@ -26,7 +25,7 @@ from tests.simulation.server import SimulatedServer
 from tests.visibility.model import Model
 from tests.visibility.readers import Readers
 
-FAILURES = (MatrixError, JoiningFailed)
+FAILURES = (MatrixError,)
 V = room_version("12")
 SETTINGS = ("world_readable", "shared", "invited", "joined")
 OURS = [UserId(f"@{name}:a") for name in ("anna", "alan", "ada")]

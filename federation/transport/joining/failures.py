@@ -5,9 +5,10 @@ Spec: server-server API, "Joining Rooms" (the error responses of make_join and s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from federation.errors import MatrixError
 from federation.events.ids import ServerName
 from federation.transport.requests.client import FailureKind, FederationError
 
@@ -43,24 +44,13 @@ _NOT_SENT = frozenset(
 """Failures that say that the server has nothing of the request."""
 
 
-class JoiningFailed(Exception):
-    """All servers refused or failed. `status` and `errcode` are a resident's refusal where there
-    was one (to be passed on to the client), else 502 M_UNKNOWN. `uncertain` are servers that may
-    have taken the event all the same: they have it, but gave no answer that can be used."""
+class JoiningUncertain(MatrixError):
+    """An exchange failed, but `servers` may have taken the event all the same: they have it, but
+    gave no answer that can be used."""
 
-    def __init__(
-        self,
-        status: int,
-        errcode: str,
-        error: str,
-        extra: Mapping[str, object] | None = None,
-        *,
-        uncertain: Sequence[ServerName] = (),
-    ) -> None:
-        super().__init__(f"{status} {errcode}: {error}")
-        self.uncertain = tuple(uncertain)
-        self.status, self.errcode, self.error = status, errcode, error
-        self.extra: Mapping[str, object] = extra or {}
+    def __init__(self, error: MatrixError, servers: Sequence[ServerName]) -> None:
+        super().__init__(error.status, error.errcode, error.error, extra=error.extra)
+        self.servers = tuple(servers)
 
 
 class Unusable(Exception):
@@ -91,10 +81,18 @@ def sent_to(server: ServerName) -> Iterator[None]:
         raise Uncertain(server, str(error)) from error
 
 
-def worst_of(failures: Sequence[FederationError | Unusable]) -> JoiningFailed:
-    """Returns the most telling failure: a refusal about the request, before what only says that a
-    server is down or doesn't know the room."""
+def worst_of(failures: Sequence[FederationError | Unusable]) -> MatrixError:
+    """Returns what the client is told: a JoiningUncertain where servers may have taken the event.
+
+    `status` and `errcode` are those of the most telling refusal by a resident (one about the
+    request, before one that only says that a server doesn't know the room), else 502 M_UNKNOWN.
+    """
+    told = _most_telling(failures)
     uncertain = [one.server for one in failures if isinstance(one, Uncertain)]
+    return JoiningUncertain(told, uncertain) if uncertain else told
+
+
+def _most_telling(failures: Sequence[FederationError | Unusable]) -> MatrixError:
     refusals = [one for one in failures if isinstance(one, FederationError) and is_refusal(one)]
     if refusals:
         told = max(refusals, key=lambda one: (one.errcode != "M_NOT_FOUND", one.status == 403))
@@ -102,11 +100,10 @@ def worst_of(failures: Sequence[FederationError | Unusable]) -> JoiningFailed:
         said = told.body.get("error")
         text = said[:500] if isinstance(said, str) else "The other server refused"
         errcode = told.errcode if told.errcode in _PASSED_ON else "M_FORBIDDEN"
-        return JoiningFailed(told.status or 502, errcode, text, extra, uncertain=uncertain)
+        return MatrixError(told.status or 502, errcode, text, extra=extra)
     told_of = (_told(one) if isinstance(one, FederationError) else str(one) for one in failures)
     detail = "; ".join(told_of)[:500] or "no server to ask"
-    error = f"No server could help: {detail}"
-    return JoiningFailed(502, "M_UNKNOWN", error, uncertain=uncertain)
+    return MatrixError(502, "M_UNKNOWN", f"No server could help: {detail}")
 
 
 def _told(failure: FederationError) -> str:

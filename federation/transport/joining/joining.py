@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
 from federation.events.bounded_json.json_pieces import Piece, PieceKind
 from federation.events.canonical_json import JsonObject
@@ -50,7 +51,6 @@ from federation.transport.events.event_fetcher import CheckedEvents, EventFetche
 from federation.transport.events.signature_checks import SignatureChecker
 from federation.transport.joining.arrivals import Arrival, Arrivals
 from federation.transport.joining.failures import (
-    JoiningFailed,
     Unusable,
     sent_to,
     worst_of,
@@ -127,7 +127,7 @@ class _JoinAnswer:
 
 
 class Joining:
-    """The asking side of all exchanges. Raises JoiningFailed."""
+    """The asking side of all exchanges. Raises MatrixError."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class Joining:
     async def invite(self, event: Event, stripped_state: Sequence[bytes]) -> Event:
         """Has the invited user's server sign our invite; returns it with both signatures.
         `stripped_state`: raw PDUs of the room, the create event among them. Raises
-        JoiningFailed; the room isn't touched."""
+        MatrixError; the room isn't touched."""
         server = server_of(str(event.state_key))
         content: JsonObject = {
             "room_version": event.version.name,
@@ -302,7 +302,7 @@ class Joining:
         answer = await self._client.get(server, target, bounds=_BOUNDS, despite_backoff=True)
         version = SUPPORTED.get(str(answer.get("room_version", "1")))
         if version is None:
-            raise JoiningFailed(
+            raise MatrixError(
                 400, "M_UNSUPPORTED_ROOM_VERSION", "The room's version isn't supported here"
             )
         pdu = _check_template(answer.get("event"), wish, membership)

@@ -34,8 +34,9 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from federation.ports import Clock
+from federation.transport.joining.failures import JoiningUncertain
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.services.rooms.joining.remote_rooms import InvitingRooms, JoiningUncertain
+from homeserver.services.rooms.joining.remote_rooms import InvitingRooms
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.rooms import joining_intents as store
 from homeserver.storage.rooms.joining_intents import Intent

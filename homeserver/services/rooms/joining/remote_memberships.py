@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
@@ -24,7 +24,6 @@ from federation.events.ids import EventId, RoomAlias, RoomId, ServerName, StateK
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.ports import Clock
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import Joining, MembershipRequest
 from federation.transport.requests.client import FailureKind, FederationError
 from federation.transport.requests.queries import Queries
@@ -33,9 +32,6 @@ from homeserver.engine.local.writer import Signer
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.services.rooms.directory import LookUp, Target
-from homeserver.services.rooms.joining.remote_rooms import JoiningUncertain
-
-T = TypeVar("T")
 
 _STRIPPED: Sequence[StateKey] = tuple(
     (name, "")
@@ -89,7 +85,7 @@ class RemoteMemberships:
         wish = MembershipRequest(
             room_id, user_id, content, await self._not_before_ms(room_id, user_id)
         )
-        await _told(self._joining.join(wish, servers))
+        await self._joining.join(wish, servers)
 
     async def _not_before_ms(self, room_id: RoomId, user_id: UserId) -> int:
         """Returns a time after the user's own last member event, as far as the room is known: our
@@ -105,13 +101,13 @@ class RemoteMemberships:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.leave`."""
-        await _told(self._joining.leave(MembershipRequest(room_id, user_id, content), servers))
+        await self._joining.leave(MembershipRequest(room_id, user_id, content), servers)
 
     async def knock(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.knock`."""
-        await _told(self._joining.knock(MembershipRequest(room_id, user_id, content), servers))
+        await self._joining.knock(MembershipRequest(room_id, user_id, content), servers)
 
     async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
         """`RemoteRooms.guests_may_join`. The first answer is used: it is checked against the room's
@@ -128,7 +124,7 @@ class RemoteMemberships:
     async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
         """`InvitingRooms.draft_invite`."""
         now = replace(draft, origin_server_ts=self._clock.now_ms())
-        template = await _told(self._entrance.remote_event_writer.template(now, room_id))
+        template = await self._entrance.remote_event_writer.template(now, room_id)
         try:
             event = sign_event(
                 template.event, template.version, self._signer.server_name, self._signer.key
@@ -152,8 +148,8 @@ class RemoteMemberships:
             return event.event_id
         event, asked = await self._entrance.remote_event_writer.recommended(event)
         stripped = await self._stripped(room, event.sender)
-        signed = await _told(self._joining.invite(event, stripped))
-        verdict = await _told(self._entrance.remote_event_writer.accept_own(signed, asked=asked))
+        signed = await self._joining.invite(event, stripped)
+        verdict = await self._entrance.remote_event_writer.accept_own(signed, asked=asked)
         if not isinstance(verdict, Accepted):
             raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
         return signed.event_id
@@ -162,16 +158,6 @@ class RemoteMemberships:
         keys = [*_STRIPPED, (event_types.MEMBER, str(inviter))]
         found = await self._entrance.rooms.state_events(room.view.state, keys)
         return [found[key].raw for key in keys if key in found]
-
-
-async def _told(work: Awaitable[T]) -> T:
-    """Returns an exchange's result; raises its failures as MatrixError."""
-    try:
-        return await work
-    except (JoiningFailed, MatrixError) as error:
-        told = MatrixError(error.status, error.errcode, error.error, extra=error.extra)
-        uncertain = error.uncertain if isinstance(error, JoiningFailed) else ()
-        raise (JoiningUncertain(told, uncertain) if uncertain else told) from error
 
 
 def alias_look_up(queries: Queries) -> LookUp:

@@ -10,18 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.graph.building import EventDraft
-
-
-class JoiningUncertain(MatrixError):
-    """An exchange failed, but `servers` may have taken the event all the same."""
-
-    def __init__(self, error: MatrixError, servers: Sequence[ServerName]) -> None:
-        super().__init__(error.status, error.errcode, error.error, extra=error.extra)
-        self.servers = tuple(servers)
 
 
 class RemoteRooms(Protocol):

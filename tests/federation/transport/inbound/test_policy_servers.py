@@ -11,6 +11,7 @@ import pytest
 
 from federation import limits
 from federation.causes import Cause, CauseKind, caused_by
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.event import Event, parse_pdu
 from federation.events.ids import RoomId, ServerName, UserId
@@ -21,7 +22,6 @@ from federation.ports import PolicyRefusal
 from federation.transport.inbound import policy_servers
 from federation.transport.inbound.gap_filler import NotAtHand, Undecided
 from federation.transport.inbound.policy_servers import PolicyAnswer, PolicyServers
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.dialer import Bounds
 from federation.transport.scheduling import scheduler
@@ -449,7 +449,7 @@ async def test_a_join_that_is_refused_does_not_happen() -> None:
     async with guarded() as room:
         c = await room.net.peer("c.test")
         wish = MembershipRequest(room.room_id, c.user("carol"), {"body": "spam"})
-        with pytest.raises(JoiningFailed) as failed:
+        with pytest.raises(MatrixError) as failed:
             await c.joining.join(wish, [room.a.name])
         assert (failed.value.status, failed.value.errcode) == (403, "M_FORBIDDEN")
         assert failed.value.error == "It looks like spam"
@@ -461,7 +461,7 @@ async def test_a_join_fails_for_now_while_the_policy_server_is_down() -> None:
         room.app.mood = Mood.DOWN
         c = await room.net.peer("c.test")
         wish = MembershipRequest(room.room_id, c.user("carol"), {})
-        with pytest.raises(JoiningFailed) as failed:
+        with pytest.raises(MatrixError) as failed:
             await c.joining.join(wish, [room.a.name])
         assert failed.value.status == 502
         room.app.mood = Mood.RECOMMENDS

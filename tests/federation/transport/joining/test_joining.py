@@ -17,7 +17,6 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, sign_event
 from federation.limits import JOIN_SERVERS_TRIED_MAX, STRIPPED_STATE_EVENTS_MAX
 from federation.ports import JoinedRoom
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
 from tests.federation.transport.loopback import Lie, Peer, loopback
@@ -99,11 +98,11 @@ async def test_servers_are_tried_in_turn_and_the_telling_refusal_is_passed_on() 
         joined = await b.joining.join(wish(b, room_id), [dead, c.name, a.name])
         assert joined.resident == a.name
         private = a.rooms.create_room(a.user("alice"), join_rule="invite")
-        with pytest.raises(JoiningFailed) as caught:
+        with pytest.raises(MatrixError) as caught:
             await b.joining.join(wish(b, private), [dead, a.name, c.name])
         assert (caught.value.status, caught.value.errcode) == (403, "M_FORBIDDEN")
         for via, status in (([dead], 502), ([c.name], 404), ([], 502)):
-            with pytest.raises(JoiningFailed) as caught:
+            with pytest.raises(MatrixError) as caught:
                 await b.joining.join(wish(b, private), via)
             assert caught.value.status == status
 
@@ -120,7 +119,7 @@ async def test_so_many_servers_are_tried(dead_ones: int, joins: bool) -> None:
         if joins:
             assert (await b.joining.join(wish(b, room_id), [*dead, a.name])).resident == a.name
         else:
-            with pytest.raises(JoiningFailed):
+            with pytest.raises(MatrixError):
                 await b.joining.join(wish(b, room_id), [*dead, a.name])
 
 
@@ -129,7 +128,7 @@ async def test_a_room_of_an_unknown_version_is_refused_clearly() -> None:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["make_join"] = changed(a, lambda body: body.update(room_version="org.x"))
-        with pytest.raises(JoiningFailed) as caught:
+        with pytest.raises(MatrixError) as caught:
             await b.joining.join(wish(b, room_id), [a.name])
         assert caught.value.errcode == "M_UNSUPPORTED_ROOM_VERSION"
 
@@ -153,7 +152,7 @@ async def test_a_template_that_is_not_what_was_asked_for_is_not_signed(lie: Json
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["make_join"] = changed(a, lambda body: body["event"].update(lie))
-        with pytest.raises(JoiningFailed) as caught:
+        with pytest.raises(MatrixError) as caught:
             await b.joining.join(wish(b, room_id), [a.name])
         assert caught.value.status == 502
         assert room_id not in b.rooms.versions
@@ -206,7 +205,7 @@ async def test_a_join_whose_state_does_not_hold_is_no_join(
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["send_join"] = changed(a, change)
-        with pytest.raises(JoiningFailed):
+        with pytest.raises(MatrixError):
             await b.joining.join(wish(b, room_id), [a.name])
         assert room_id not in b.rooms.versions
 
@@ -245,7 +244,7 @@ async def test_a_restricted_join_bears_the_residents_signature() -> None:
             del body["event"]["signatures"][a.name]
 
         a.lies["send_join"] = changed(a, unsign)
-        with pytest.raises(JoiningFailed):
+        with pytest.raises(MatrixError):
             await b.joining.join(wish(b, room_id), [a.name])
 
 
@@ -303,7 +302,7 @@ async def test_where_one_server_can_not_vouch_for_a_join_another_is_asked(
         a.lies[step] = unable
         joined = await b.joining.join(wish(b, room_id), [a.name, c.name])
         assert joined.resident == c.name
-        with pytest.raises(JoiningFailed) as caught:
+        with pytest.raises(MatrixError) as caught:
             await b.joining.join(wish(b, room_id, "bill"), [a.name])
         assert (caught.value.status, caught.value.errcode) == (400, errcode)
 
@@ -416,7 +415,7 @@ async def test_an_invite_that_comes_back_otherwise_is_refused(lie: str) -> None:
                     event["signatures"][b.name] = {"ed25519:k1": "A" * 86}
 
         b.lies["invite"] = changed(b, change)
-        with pytest.raises(JoiningFailed) as caught:
+        with pytest.raises(MatrixError) as caught:
             await a.joining.invite(await invite(a, b, room_id), await room_state(a, room_id))
         assert caught.value.status == 502
 
@@ -521,7 +520,7 @@ async def test_a_refusal_is_passed_on_only_if_it_is_about_the_room(
         for ask in (b.joining.join, b.joining.knock, b.joining.leave):
             if ask != b.joining.knock and step == "send":
                 continue  # their templates are refused here
-            with pytest.raises(JoiningFailed) as caught:
+            with pytest.raises(MatrixError) as caught:
                 await ask(wish(b, room_id), [a.name])
             assert (caught.value.status, caught.value.errcode) == expected
 
@@ -543,7 +542,7 @@ async def test_an_invite_takes_the_older_form_where_that_can_say_it(
         event = await invite(a, b, room_id)
         state = await room_state(a, room_id)
         if version == "3":
-            with pytest.raises(JoiningFailed) as caught:
+            with pytest.raises(MatrixError) as caught:
                 await a.joining.invite(event, state)
             assert caught.value.status == 502
             assert b.outside.invites == []

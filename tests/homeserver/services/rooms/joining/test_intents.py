@@ -14,9 +14,9 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
+from federation.transport.joining.failures import JoiningUncertain
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.joining.intents import DurableJoining
-from homeserver.services.rooms.joining.remote_rooms import JoiningUncertain
 from homeserver.storage.database import Database
 from homeserver.storage.rooms import joining_intents
 from tests.federation.transport.memory_ports import JumpingClock

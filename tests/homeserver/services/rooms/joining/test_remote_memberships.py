@@ -16,7 +16,6 @@ from federation.graph.auth.auth_rules import AuthFailure, AuthRule
 from federation.graph.building import EventDraft
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import Template
-from federation.transport.joining.failures import JoiningFailed
 from federation.transport.joining.joining import Knocked, MembershipRequest
 from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.clock import SystemClock
@@ -177,7 +176,7 @@ async def test_an_invite_that_is_not_recommended_reaches_nobody() -> None:
 
 async def test_failures_are_told_with_their_code() -> None:
     fakes = Fakes()
-    fakes.failure = JoiningFailed(403, "M_FORBIDDEN", "banned", {"room_version": "11"})
+    fakes.failure = MatrixError(403, "M_FORBIDDEN", "banned", extra={"room_version": "11"})
     draft = EventDraft("m.room.member", ALICE, {"membership": "invite"}, state_key=STRANGER)
     with pytest.raises(MatrixError) as caught:
         await fakes.service().join(ROOM, ALICE, [THERE], {})
