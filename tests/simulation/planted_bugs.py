@@ -43,6 +43,7 @@ async def _nothing_async(*arguments: object, **options: object) -> None:
 
 def _plant(place: object, name: str, bug: object) -> None:
     """Puts a bug in the place of what works; for the rest of the process."""
+    assert hasattr(place, name), f"{place} has no {name}"
     setattr(place, name, bug)
 
 
@@ -104,12 +105,12 @@ def cursors_that_run_ahead() -> None:
 
 def rejections_forgotten() -> None:
     """Rejected events are stored as accepted ones."""
-    aside: Any = vars(acceptance)["keep_aside"]
+    aside: Any = vars(acceptance)["store_as_outlier"]
 
     def accepted(event: Any, nid: int, room: Any, before: Any, origin: Any) -> Any:
         return aside(event, nid, room, before, replace(origin, verdict=0))
 
-    _plant(acceptance, "keep_aside", accepted)
+    _plant(acceptance, "store_as_outlier", accepted)
 
 
 def half_written_batches() -> None:
@@ -201,7 +202,7 @@ def changes_not_logged() -> None:
 
 def words_never_proven() -> None:
     """What rests on another server's word stays as it is when the gap is closed."""
-    _plant(Rechecks, "work_off", _nothing_async)
+    _plant(Rechecks, "drain", _nothing_async)
 
 
 def places_lost_by_corrections() -> None:
