@@ -15,8 +15,6 @@ TASK_SUPERVISORS = frozenset({"homeserver.supervisor", "local_postgres.cluster"}
 TASK_MAKERS = frozenset({"create_task", "ensure_future"})
 BROAD = frozenset({"Exception", "BaseException"})
 MODULES_PER_PACKAGE_MAX = 12
-# Docstrings here may still open with a question.
-QUESTIONS_ALLOWED_BELOW = ("homeserver.engine.",)
 
 
 def name_faults(module: SourceModule) -> Iterator[str]:
@@ -33,8 +31,6 @@ def docstring_faults(module: SourceModule) -> Iterator[str]:
 
 def question_faults(module: SourceModule) -> Iterator[str]:
     """Yield each docstring whose first sentence is a question instead of a statement."""
-    if module.name.startswith(QUESTIONS_ALLOWED_BELOW):
-        return
     for node in ast.walk(module.tree):
         match node:
             case ast.Expr(value=ast.Constant(value=str(text))):
