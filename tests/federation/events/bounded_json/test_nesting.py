@@ -43,6 +43,17 @@ def containers_of(value: Any) -> int:
     return 1 + sum(map(containers_of, inner))
 
 
+@pytest.mark.parametrize("escape", ['\\"', "\\\\"])
+def test_an_escape_that_is_cut_in_two_does_not_end_its_string(escape: str) -> None:
+    """The backslash ends a part, and the next one begins with what it escapes."""
+    text = f'["{escape}[[", 1]'.encode()
+    cut = text.index(b"\\") + 1
+    scan = NestingScan(1)
+    scan.feed(text[:cut])
+    scan.feed(text[cut:])
+    assert scan.containers == 1
+
+
 @given(VALUES, st.lists(st.integers(0, 400)), st.booleans())
 def test_a_text_passes_with_its_depth_and_not_with_less_in_any_parts(
     value: Any, cuts: list[int], is_ascii: bool
