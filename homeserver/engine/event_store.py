@@ -41,7 +41,7 @@ class EngineEventStore:
     ) -> None:
         self._store = store
         self._rooms = rooms
-        self._residents = remote_event_writer
+        self._remote_events = remote_event_writer
         self._recommender = event_signer
         self._resolver = resolver
         self._committer = committer
@@ -77,13 +77,13 @@ class EngineEventStore:
             return None
         if not event.prev_events:
             return AuthState(event.version, lambda key: None)
-        branches = await self._residents.states_after(room, event.prev_events)
+        branches = await self._remote_events.states_after(room, event.prev_events)
         if not branches:
             return None
         await self._committer.numbers.ready(1)
         before, _ = await self._resolver.resolve(room, branches, self._committer.numbers.take)
         await self._load_for(event, room, before.state)
-        return self._residents.view_auth(room, before.state)
+        return self._remote_events.view_auth(room, before.state)
 
     async def _load_for(self, event: Event, room: Room, state: StateMap) -> None:
         """Loads the events that the rules will look up, so that the pure check finds them in

@@ -57,7 +57,7 @@ class KnownMember(msgspec.Struct, frozen=True):
     via: str = ""
 
 
-class BroughtMembers(msgspec.Struct, frozen=True):
+class ImportedMemberRows(msgspec.Struct, frozen=True):
     """The members that a join imports with its state, and the servers that are in the room now."""
 
     room_nid: int
@@ -84,7 +84,7 @@ class CommitRows(msgspec.Struct):
     old: int
     up_to: int
     rooms: list[tuple[int, str, str]] = []
-    brought: list[BroughtMembers] = []
+    imported: list[ImportedMemberRows] = []
     events: list[EventRow] = []
     snapshots: list[SnapshotRow] = []
     changes: list[StateChangeRow] = []
@@ -176,11 +176,11 @@ async def _write_rooms(connection: Connection, rows: CommitRows) -> None:
 
 
 async def _write_members(connection: Connection, rows: CommitRows) -> None:
-    for brought in rows.brought:
-        for start in range(0, len(brought.members), 1000):
-            await memberships.upsert(connection, brought.members[start : start + 1000])
+    for imported in rows.imported:
+        for start in range(0, len(imported.members), 1000):
+            await memberships.upsert(connection, imported.members[start : start + 1000])
         await memberships.servers_reset(
-            connection, brought.room_nid, brought.servers, brought.position
+            connection, imported.room_nid, imported.servers, imported.position
         )
     if rows.members:
         await memberships.upsert(connection, rows.members)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homeserver import limits
-from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, RedactedRow
+from homeserver.storage.batches import CommitRows, ImportedMemberRows, KnownMember, RedactedRow
 from homeserver.storage.database import DataRefused
 from homeserver.storage.logs import Epoch
 from homeserver.storage.rooms.memberships import MembershipRow
@@ -212,9 +212,9 @@ class Tables:
             }
 
     def _apply_members(self, rows: CommitRows) -> None:
-        for brought in rows.brought:
-            self.upsert_members(brought.members)
-            self._reset_servers(brought)
+        for imported in rows.imported:
+            self.upsert_members(imported.members)
+            self._reset_servers(imported)
         self.upsert_members(rows.members)
         for nid, server, position in rows.servers_left:
             for key, left in self.servers.items():
@@ -257,16 +257,16 @@ class Tables:
                 "via": row.via,
             }
 
-    def _reset_servers(self, brought: BroughtMembers) -> None:
-        nid, present = brought.room_nid, set()
+    def _reset_servers(self, imported: ImportedMemberRows) -> None:
+        nid, present = imported.room_nid, set()
         for key, left in self.servers.items():
             if key[0] == nid and left is None:
                 present.add(key[1])
-                if key[1] not in brought.servers:
-                    self.servers[key] = brought.position
-        for server in brought.servers:
+                if key[1] not in imported.servers:
+                    self.servers[key] = imported.position
+        for server in imported.servers:
             if server not in present:
-                self.servers[nid, server, brought.position] = None
+                self.servers[nid, server, imported.position] = None
 
     def apply_redactions(
         self, redacted: Sequence[RedactedRow], waiting: Sequence[tuple[int, str, str]]

@@ -14,7 +14,13 @@ import pytest
 
 from homeserver import limits
 from homeserver.engine.store import EngineStore
-from homeserver.storage.batches import BroughtMembers, CommitRows, KnownMember, LogRows, RedactedRow
+from homeserver.storage.batches import (
+    CommitRows,
+    ImportedMemberRows,
+    KnownMember,
+    LogRows,
+    RedactedRow,
+)
 from homeserver.storage.database import (
     Connection,
     Database,
@@ -169,7 +175,7 @@ class Script:
         if rng.random() < 0.2:
             member = MembershipRow(nid, rng.choice(USERS), "join", "$j", "@u:one", rows.old)
             servers = rng.sample(SERVERS, 2)
-            rows.brought = [BroughtMembers(nid, [member], servers, rows.old + 1)]
+            rows.imported = [ImportedMemberRows(nid, [member], servers, rows.old + 1)]
         if rng.random() < 0.3:
             rows.redacted = [RedactedRow(nid, rng.choice(EVENTS), b"{}", rng.choice(EVENTS))]
         if rng.random() < 0.3:

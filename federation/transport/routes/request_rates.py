@@ -3,8 +3,7 @@ name.
 
 Rules:
 1. A request takes a token of its address, which is given back once its origin is proven: honest
-   servers use none up, however many share an address. Unproven requests use up
-   those of the address.
+   servers use none up, however many share an address; unproven requests do.
 2. A proven request takes a token of its origin. Nobody else can use these up: a name that is merely
    claimed is looked up, and takes none.
 3. Both are checked before any key is looked up, and before any of the body is read; the refusal is

@@ -298,7 +298,7 @@ class Writer:
         *,
         unit: Unit | None = None,
         is_new: bool = False,
-        brought: ImportedMembers | None = None,
+        imported: ImportedMembers | None = None,
         correction: Correction | None = None,
     ) -> asyncio.Future[Committed]:
         """Queues the events staged under the room's lock; the future is done after the commit.
@@ -314,7 +314,7 @@ class Writer:
             done,
             is_new,
             correction=correction,
-            brought=brought,
+            imported=imported,
             committed=self._published,
             failed=partial(memory.stored, ids),
         )

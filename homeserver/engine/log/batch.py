@@ -33,9 +33,9 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.room import Room
 from homeserver.storage.batches import (
-    BroughtMembers,
     CommitRows,
     HeadsRow,
+    ImportedMemberRows,
     KnownMember,
     LogRows,
 )
@@ -201,16 +201,16 @@ class Batch:
             room = pending.room
             if pending.is_new:
                 rows.rooms.append((room.nid, room.room_id, room.version.name))
-            if pending.brought is not None:
-                rows.brought.append(_brought(room, pending.brought, self.old))
+            if pending.imported is not None:
+                rows.imported.append(_imported(room, pending.imported, self.old))
 
 
-def _brought(room: Room, brought: ImportedMembers, position: int) -> BroughtMembers:
+def _imported(room: Room, imported: ImportedMembers, position: int) -> ImportedMemberRows:
     members = [
         MembershipRow(room.nid, user, ref.membership or "leave", ref.event_id, user, position)
-        for user, ref in brought.members
+        for user, ref in imported.members
     ]
-    return BroughtMembers(room.nid, members, brought.servers, position + 1)
+    return ImportedMemberRows(room.nid, members, imported.servers, position + 1)
 
 
 def _heads(

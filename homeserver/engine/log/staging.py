@@ -138,7 +138,7 @@ class RoomUnit:
     done: asyncio.Future[Committed]
     is_new: bool = False  # this unit writes the room's rows
     correction: Correction | None = None  # comes before the staged events
-    brought: ImportedMembers | None = None
+    imported: ImportedMembers | None = None
     is_late: bool = False  # the waiter was told that the outcome isn't known yet
     committed: Callable[[RoomUnit], None] | None = None
     failed: Callable[[], None] | None = None

@@ -234,7 +234,7 @@ class Imports:
                 snapshot = snapshot_row(room, given.before.chain)
                 staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
                 done = self._writer.enqueue(
-                    room, [staged], brought=ImportedMembers(given.here, given.servers)
+                    room, [staged], imported=ImportedMembers(given.here, given.servers)
                 )
             await done
         except BaseException:
