@@ -83,8 +83,7 @@ class OwnDevice:
         self, counts: Mapping[str, int], unused_fallback: list[str] | None, now_ms: int
     ) -> None:
         """Takes a sync's key counts; `unused_fallback` is None where the server doesn't say."""
-        count: object = counts.get(_SIGNED_CURVE25519, 0)
-        self._server_count = count if isinstance(count, int) and count >= 0 else 0
+        self._server_count = _count(counts)
         if not self._saved.is_published or self.account.unpublished_fallback_key():
             return
         if unused_fallback is not None and _SIGNED_CURVE25519 not in unused_fallback:
@@ -108,8 +107,7 @@ class OwnDevice:
         self.save_account()
         self._update(is_published=True)
         counts = response.get("one_time_key_counts")
-        answered: object = counts.get(_SIGNED_CURVE25519, 0) if isinstance(counts, dict) else 0
-        self._server_count = answered if isinstance(answered, int) else 0
+        self._server_count = _count(counts if isinstance(counts, dict) else {})
 
     def _make_keys(self, now_ms: int) -> None:
         if self._saved.forget_fallback_at_ms and now_ms >= self._saved.forget_fallback_at_ms:
@@ -168,3 +166,9 @@ class OwnDevice:
     def _update(self, **fields: Any) -> None:
         self._saved = msgspec.structs.replace(self._saved, **fields)
         self._ledger.put(_KIND, "", self._saved)
+
+
+def _count(counts: Mapping[str, object]) -> int:
+    """Returns the server's count of our one-time keys; what is not a count means none."""
+    count = counts.get(_SIGNED_CURVE25519, 0)
+    return count if isinstance(count, int) and count >= 0 else 0

@@ -73,6 +73,26 @@ def test_a_count_that_is_no_number_means_none(own: OwnDevice, count: object) -> 
     assert own.upload(0) is not None
 
 
+@pytest.mark.parametrize("count", ["many", -1, -1000, None, 2.5])
+def test_an_answered_count_that_is_no_number_means_none(own: OwnDevice, count: object) -> None:
+    """A server that answers an upload with a negative count makes us make no more than we keep."""
+    request = own.upload(0)
+    assert request is not None
+    own.receive_upload(request, {"one_time_key_counts": {CURVE: count}})
+    again = own.upload(0)
+    assert again is not None
+    assert len(again.body["one_time_keys"]) == ONE_TIME_KEYS_KEPT
+
+
+@pytest.mark.parametrize("counts", [None, [], "text", {}])
+def test_an_upload_answered_without_counts_means_none(own: OwnDevice, counts: object) -> None:
+    """Better too many keys than none."""
+    request = own.upload(0)
+    assert request is not None
+    own.receive_upload(request, {"one_time_key_counts": counts})
+    assert own.upload(0) is not None
+
+
 def test_a_used_fallback_key_is_replaced_once_and_forgotten_after_an_hour(own: OwnDevice) -> None:
     """One rotation when used, one more an hour later, and none after that."""
     first = upload(own).body["fallback_keys"]

@@ -6,10 +6,8 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import CLAIM_RETRY_MS, ROTATION_MS_MAX
-from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.devices.trust import WithheldCode, Withhold
 from e2ee.machine.machine import Machine
-from e2ee.machine.olm.olm_channels import OlmRefused, read_envelope
 from e2ee.machine.requests import ClaimKeys, QueryKeys, SendToDevice
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.sync_changes import SyncChanges
@@ -153,35 +151,3 @@ def test_a_claim_that_failed_is_made_again_later_or_once_the_user_has_changed(
     machine.receive_sync(SyncChanges(changed_users=(BOB,)), now_ms)
     assert claims(machine, bob, now_ms) == 1
     assert claims(machine, bob, now_ms) == 0
-
-
-def test_an_olm_message_under_another_algorithms_name_is_refused(machine: Machine) -> None:
-    """K5: what a to-device event carries is believed only in an Olm envelope."""
-    part = {machine.device.curve25519: {"type": 1, "body": "AAAA"}}
-    content = {"algorithm": MEGOLM, "sender_key": "A" * 43, "ciphertext": part}
-    event = {"sender": BOB, "content": content}
-    with pytest.raises(OlmRefused, match="not an Olm event"):
-        read_envelope(event, machine.device)
-    content["algorithm"] = "m.olm.v1.curve25519-aes-sha2"
-    assert read_envelope(event, machine.device).sender == BOB
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"type": 2, "body": "AAAA"},
-        {"type": 0, "body": 5},
-        {"type": 0, "body": "A" * 200_001},
-        {"body": "AAAA"},
-        None,
-    ],
-)
-def test_a_malformed_olm_event_is_refused(machine: Machine, part: Any) -> None:
-    """Before any session is tried; up to the limit it is looked at."""
-    own = machine.device
-    algorithm = "m.olm.v1.curve25519-aes-sha2"
-    content = {"algorithm": algorithm, "sender_key": "A" * 43, "ciphertext": {own.curve25519: part}}
-    with pytest.raises(OlmRefused):
-        read_envelope({"sender": BOB, "content": content}, own)
-    content["ciphertext"] = {own.curve25519: {"type": 0, "body": "A" * 200_000}}
-    read_envelope({"sender": BOB, "content": content}, own)
