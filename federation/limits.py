@@ -16,9 +16,13 @@ QUERY_REQUEST_BYTES_MAX = 1_000_000  # keys/query, keys/claim, get_missing_event
 BODIES_BYTES_MAX = 100_000_000  # under way at once, of all; beyond it 503
 BODIES_BYTES_PER_ADDRESS_MAX = 25_000_000  # of one network address: two whole transactions; 429
 BODY_READ_S_MAX = 30.0  # a body that takes longer is refused with 408
-UNPROVEN_REQUESTS_BURST = 500.0  # of one address, whose origin isn't proven, or not yet; then 429
-UNPROVEN_REQUESTS_PER_S = 10.0  # each is a look-up of a key and perhaps a body
-ORIGIN_REQUESTS_BURST = 2_000.0  # of one proven server; then 429. One that comes back after days
+UNAUTHENTICATED_REQUESTS_BURST = (
+    500.0  # of one address, whose origin isn't authenticated, or not yet; then 429
+)
+UNAUTHENTICATED_REQUESTS_PER_S = 10.0  # each is a look-up of a key and perhaps a body
+ORIGIN_REQUESTS_BURST = (
+    2_000.0  # of one authenticated server; then 429. One that comes back after days
+)
 ORIGIN_REQUESTS_PER_S = 200.0  # sends transactions one by one, and asks for some gaps at once
 AUTHORIZATION_HEADERS_MAX = 4  # X-Matrix headers that are looked at in one request
 AUTHORIZATION_HEADER_BYTES_MAX = 4_096
@@ -124,7 +128,7 @@ FETCH_WAIT_OF_USER_S_MAX = 20.0
 FETCHES_OF_OWN_MAX = 32  # of this server itself
 FETCHES_WAITING_OF_OWN_MAX = 1_000
 FETCH_WAIT_OF_OWN_S_MAX = 60.0
-DELIVERIES_UNPROVEN_AT_ONCE_MAX = 64  # to servers not heard from since they failed, or a start
+DELIVERIES_UNCONFIRMED_AT_ONCE_MAX = 64  # to servers not heard from since they failed, or a start
 NAME_LOOKUPS_AT_ONCE_MAX = 384  # threads that wait for the system's resolver: all of these at once
 RATE_BUCKETS_MAX = 10_000
 

@@ -117,7 +117,7 @@ async def build_engine(
         rooms,
         resolver,
         Redactions(store, rooms),
-        take_nid=committer.numbers.take,
+        take_row_id=committer.numbers.take,
         signer=Signer(server_name, key),
         clock=clock,
         metrics=metrics,

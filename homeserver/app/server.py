@@ -196,7 +196,7 @@ async def _listen(http: HttpServer, stack: AsyncExitStack) -> None:
 def _spawn(supervisor: Supervisor, engine: Engine, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("log", engine.committer.run)
     supervisor.spawn("log owner", engine.committer.watch_owner)
-    supervisor.spawn("proofs", engine.remote_event_writer.proofs.run)
+    supervisor.spawn("rechecks", engine.remote_event_writer.rechecks.run)
     supervisor.spawn("head merges", engine.head_merges.run)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.people.seen.run)

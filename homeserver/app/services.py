@@ -272,12 +272,12 @@ def make_people(
     ended = [departures.begin, engine.rooms.erasures.changed]
     parts = AccountParts(clock, os.urandom, passwords, tokens, removal, ended, shared_tokens)
     accounts = Accounts(database, own, parts)
-    proofs = StageChecks(
+    checks = StageChecks(
         accounts.is_password_right,
         accounts.is_token_usable,
         lambda name: resolve_user(name, own),
     )
-    uia = Uia(clock, os.urandom, proofs, limiter=limiter)
+    uia = Uia(clock, os.urandom, checks, limiter=limiter)
     logins = Logins(
         database,
         committer,

@@ -112,7 +112,7 @@ class EngineEventStore:
         room = await self._rooms.get(room_id)
         if room is None:
             return 0
-        return await self._store.events.first_depth(room.nid)
+        return await self._store.events.first_depth(room.row_id)
 
     async def current_state_ids(self, room_id: RoomId) -> Mapping[StateKey, EventId]:
         """`EventStore.current_state_ids`."""

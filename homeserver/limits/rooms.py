@@ -59,11 +59,11 @@ HEADS_UNMERGED = 20
 HEADS_PER_MERGE = 20
 """Forward extremities that a merging event names (spec: 20 prev_events)."""
 
-PROOFS_PER_STEP = 50
+RECHECKS_PER_STEP = 50
 """Verdicts on unverified state that are rechecked in one step, under the room's lock: some tens of
 milliseconds, so that senders hardly wait."""
 
-PROOF_SCAN_EVENTS = 500
+RECHECK_SCAN_EVENTS = 500
 """Events of a room that are read at a time to find the descendants of a wrong one."""
 
 ROOM_CITING_EVENTS = 50_000

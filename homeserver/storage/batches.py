@@ -25,18 +25,18 @@ from homeserver.storage.rooms import memberships, rooms, snapshots, state_change
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
-from homeserver.storage.timeline import events, gaps, proofs, redactions, transactions
+from homeserver.storage.timeline import events, gaps, rechecks, redactions, transactions
 from homeserver.storage.timeline.events import EventRow
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 
 HeadsRow = tuple[int, Sequence[int], int, int, int]
-"""(room_nid, heads, snapshot_nid, n, position)"""
+"""(room_row_id, heads, snapshot_row_id, live_index, position)"""
 
 
 class RedactedRow(msgspec.Struct, frozen=True):
     """A stored event that a redaction changes: its new bytes."""
 
-    room_nid: int
+    room_row_id: int
     event_id: str
     json: bytes
     redacted_by: str
@@ -60,7 +60,7 @@ class KnownMember(msgspec.Struct, frozen=True):
 class ImportedMemberRows(msgspec.Struct, frozen=True):
     """The members that a join imports with its state, and the servers that are in the room now."""
 
-    room_nid: int
+    room_row_id: int
     members: Sequence[MembershipRow]
     servers: Sequence[str]
     position: int
@@ -97,7 +97,7 @@ class CommitRows(msgspec.Struct):
     redacted: list[RedactedRow] = []
     awaited: list[tuple[int, str, str]] = []
     gaps: list[tuple[int, str, int, int]] = []
-    proofs: ProofRows = msgspec.field(default_factory=ProofRows)
+    rechecks: RecheckRows = msgspec.field(default_factory=RecheckRows)
     log: LogRows = msgspec.field(default_factory=LogRows)
 
 
@@ -128,8 +128,8 @@ async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
         rows = batch.rows(epoch)
         batch.sent = True
         heads = [
-            (nid, "{" + ",".join(map(str, heads)) + "}", n, position)
-            for nid, heads, _, n, position in rows.heads
+            (row_id, "{" + ",".join(map(str, heads)) + "}", live_index, position)
+            for row_id, heads, _, live_index, position in rows.heads
         ]
         moved = (epoch, rows.old, rows.up_to)
         return await commits.messages(connection, moved, rows.events, heads, rows.sent)
@@ -180,7 +180,7 @@ async def _write_members(connection: Connection, rows: CommitRows) -> None:
         for start in range(0, len(imported.members), 1000):
             await memberships.upsert(connection, imported.members[start : start + 1000])
         await memberships.servers_reset(
-            connection, imported.room_nid, imported.servers, imported.position
+            connection, imported.room_row_id, imported.servers, imported.position
         )
     if rows.members:
         await memberships.upsert(connection, rows.members)
@@ -199,23 +199,24 @@ async def write_redactions(
     redacted: Sequence[RedactedRow],
     awaited: Sequence[tuple[int, str, str]],
 ) -> None:
-    """Redacts stored events, and stores the redactions (room_nid, target, redaction) that wait."""
+    """Redacts stored events, and stores the redactions (room_row_id, target, redaction) that
+    wait."""
     for one in redacted:
         await events.redact(
-            connection, one.room_nid, one.event_id, json=one.json, redacted_by=one.redacted_by
+            connection, one.room_row_id, one.event_id, json=one.json, redacted_by=one.redacted_by
         )
-        await redactions.arrived(connection, one.room_nid, one.event_id)
-    for room_nid, target, redaction in awaited:
-        await redactions.keep(connection, room_nid, target, redaction)
+        await redactions.arrived(connection, one.room_row_id, one.event_id)
+    for room_row_id, target, redaction in awaited:
+        await redactions.keep(connection, room_row_id, target, redaction)
 
 
 async def _write_history(connection: Connection, rows: CommitRows) -> None:
     if rows.gaps:
         await gaps.insert(connection, rows.gaps)
-    for room_nid, event_id in rows.proofs.placed:  # also of gaps that this batch opened
-        await gaps.close(connection, room_nid, [event_id])
-    if rows.proofs:
-        await proofs.write(connection, rows.proofs)
+    for room_row_id, event_id in rows.rechecks.placed:  # also of gaps that this batch opened
+        await gaps.close(connection, room_row_id, [event_id])
+    if rows.rechecks:
+        await rechecks.write(connection, rows.rechecks)
 
 
 async def _write_log(connection: Connection, log: LogRows) -> None:
@@ -230,9 +231,9 @@ async def _write_log(connection: Connection, log: LogRows) -> None:
     if log.device_lists:
         await device_lists.append(connection, log.device_lists)
     for one in log.memberships:
-        nid = await rooms.ensure_known(connection, one.room_id)
+        row_id = await rooms.ensure_known(connection, one.room_id)
         row = MembershipRow(
-            nid,
+            row_id,
             one.user_id,
             one.membership,
             one.event_id,

@@ -29,9 +29,9 @@ WITH moved AS (
     INSERT INTO events ({event_rows.COLUMN_NAMES})
     SELECT u.* FROM moved, unnest({_EVENTS}) AS u
 ), h AS (
-    UPDATE room_heads SET heads = u.heads::bigint[], n = u.n, position = u.position
-    FROM moved, unnest({_HEADS}) AS u (room_nid, heads, n, position)
-    WHERE room_heads.room_nid = u.room_nid
+    UPDATE room_heads SET heads = u.heads::bigint[], live_index = u.live_index, position =
+    u.position FROM moved, unnest({_HEADS}) AS u (room_row_id, heads, live_index, position)
+    WHERE room_heads.room_row_id = u.room_row_id
 ), t AS (
     INSERT INTO client_transactions (user_id, device_id, key, event_id, position)
     SELECT u.* FROM moved, unnest({_SENT}) AS u
@@ -48,8 +48,8 @@ async def messages(
     sent: Sequence[tuple[str, str, bytes, str, int]],
 ) -> bool:
     """Commits events that don't change state. `moved` is (epoch, old position, new position);
-    `heads` rows are (room_nid, heads as an array's text, n, position). Returns False if the log
-    isn't ours any more."""
+    `heads` rows are (room_row_id, heads as an array's text, live_index, position). Returns False if
+    the log isn't ours any more."""
     count = await connection.fetchval(
         _MESSAGES,
         LOG,

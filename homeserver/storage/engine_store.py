@@ -24,23 +24,23 @@ from homeserver.storage.logs import OwnedLog
 from homeserver.storage.rooms import memberships, rooms, snapshots, state_changes, withdrawals
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline import events, gaps, proofs, redactions, transactions
+from homeserver.storage.timeline import events, gaps, rechecks, redactions, transactions
 from homeserver.storage.timeline.events import EventRow
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 
 Order = tuple[int, int]
 
 
 class Filled(msgspec.Struct, frozen=True):
     """The rows that fill a gap: events, snapshots, the gaps that are left below as (missing event,
-    n, fill of the event that names it), the events to verify, events that redactions change,
-    redactions that wait as (room_nid, target, redaction), fetched history that moves as (event, n,
-    fill)."""
+    live_index, gap_index of the event that names it), the events to verify, events that redactions
+    change, redactions that wait as (room_row_id, target, redaction), fetched history that moves as
+    (event, live_index, gap_index)."""
 
     rows: Sequence[EventRow]
     snapshots: Sequence[SnapshotRow]
     gaps: Sequence[tuple[str, int, int]]
-    proofs: ProofRows
+    rechecks: RecheckRows
     redacted: Sequence[RedactedRow] = ()
     awaited: Sequence[tuple[int, str, str]] = ()
     moved: Sequence[tuple[str, int, int]] = ()
@@ -83,50 +83,54 @@ class EventRows:
         async with self._database.connection() as connection:
             return await events.refs_by_id(connection, event_ids)
 
-    async def snapshot_before(self, room_nid: int, event_id: str) -> int | None:
+    async def snapshot_before(self, room_row_id: int, event_id: str) -> int | None:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.snapshot_before(connection, room_nid, event_id)
+            return await events.snapshot_before(connection, room_row_id, event_id)
 
-    async def snapshot_after(self, room_nid: int, event_id: str) -> int | None:
+    async def snapshot_after(self, room_row_id: int, event_id: str) -> int | None:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.snapshot_after(connection, room_nid, event_id)
+            return await events.snapshot_after(connection, room_row_id, event_id)
 
-    async def snapshots_around(self, room_nid: int, event_ids: Collection[str]) -> Sequence[Row]:
+    async def snapshots_around(self, room_row_id: int, event_ids: Collection[str]) -> Sequence[Row]:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.snapshots_around(connection, room_nid, event_ids)
+            return await events.snapshots_around(connection, room_row_id, event_ids)
 
-    async def newest(self, room_nid: int, *, after: int, up_to: int, limit: int) -> Sequence[Row]:
+    async def newest(
+        self, room_row_id: int, *, after: int, up_to: int, limit: int
+    ) -> Sequence[Row]:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.newest(connection, room_nid, after=after, up_to=up_to, limit=limit)
+            return await events.newest(
+                connection, room_row_id, after=after, up_to=up_to, limit=limit
+            )
 
-    async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def before(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.before(connection, room_nid, order, limit)
+            return await events.before(connection, room_row_id, order, limit)
 
-    async def behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.behind(connection, room_nid, order, limit)
+            return await events.behind(connection, room_row_id, order, limit)
 
-    async def order_at(self, room_nid: int, position: int) -> Order | None:
+    async def order_at(self, room_row_id: int, position: int) -> Order | None:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.order_at(connection, room_nid, position)
+            return await events.order_at(connection, room_row_id, position)
 
-    async def first_depth(self, room_nid: int) -> int:
+    async def first_depth(self, room_row_id: int) -> int:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.first_depth(connection, room_nid)
+            return await events.first_depth(connection, room_row_id)
 
-    async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]:
+    async def state_events(self, room_row_id: int, *, after: int, limit: int) -> Sequence[Row]:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.state_events(connection, room_nid, after=after, limit=limit)
+            return await events.state_events(connection, room_row_id, after=after, limit=limit)
 
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
@@ -134,36 +138,36 @@ class EventRows:
         """Ensures that a room exists (see `rooms.ensure`) and stores the outliers that `make` makes
         for its number, in one transaction; existing ones stay. Returns the number."""
         async with self._database.transaction() as connection:
-            room_nid = await rooms.ensure(connection, *room)
-            is_new = not await events.has_any(connection, room_nid)
-            if is_new and await events.copy_new(connection, _chunks(make(room_nid))):
-                return room_nid
-            for chunk in _chunks(make(room_nid)):
+            room_row_id = await rooms.ensure(connection, *room)
+            is_new = not await events.has_any(connection, room_row_id)
+            if is_new and await events.copy_new(connection, _chunks(make(room_row_id))):
+                return room_row_id
+            for chunk in _chunks(make(room_row_id)):
                 await events.insert_outliers(connection, chunk)
-        return room_nid
+        return room_row_id
 
-    async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]:
+    async def gaps_of(self, room_row_id: int, event_ids: Sequence[str]) -> Sequence[Row]:
         """See `storage.timeline.gaps.left_by`."""
         async with self._database.connection() as connection:
-            return await gaps.left_by(connection, room_nid, event_ids)
+            return await gaps.left_by(connection, room_row_id, event_ids)
 
-    async def lowest_fill(self, room_nid: int, n: int) -> int:
+    async def lowest_gap_index(self, room_row_id: int, live_index: int) -> int:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.lowest_fill(connection, room_nid, n)
+            return await events.lowest_gap_index(connection, room_row_id, live_index)
 
-    async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
+    async def backfill(self, room_row_id: int, event_ids: Sequence[str], filled: Filled) -> None:
         """Assigns places to fetched history, in one transaction."""
         async with self._database.transaction() as connection:
             await snapshots.insert(connection, filled.snapshots)
             await events.insert(connection, filled.rows)
             if filled.moved:
                 await events.move(connection, filled.moved)
-            await gaps.close(connection, room_nid, event_ids)
+            await gaps.close(connection, room_row_id, event_ids)
             if filled.gaps:
-                await gaps.insert(connection, [(room_nid, *one) for one in filled.gaps])
+                await gaps.insert(connection, [(room_row_id, *one) for one in filled.gaps])
             await batches.write_redactions(connection, filled.redacted, filled.awaited)
-            await proofs.write(connection, filled.proofs)
+            await rechecks.write(connection, filled.rechecks)
 
 
 def _chunks(rows: Iterable[EventRow]) -> Iterator[list[EventRow]]:
@@ -193,77 +197,77 @@ class RoomRows:
         async with self._database.connection() as connection:
             return await snapshots.chains(connection, wanted)
 
-    async def newest_of_each(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
+    async def newest_of_each(self, room_row_ids: Sequence[int], limit: int) -> Sequence[Row]:
         """See `storage.timeline.events`."""
         async with self._database.connection() as connection:
-            return await events.newest_of_each(connection, room_nids, limit)
+            return await events.newest_of_each(connection, room_row_ids, limit)
 
-    async def awaited(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
+    async def awaited(self, room_row_ids: Sequence[int], limit: int) -> Sequence[Row]:
         """See `storage.timeline.redactions`."""
         async with self._database.connection() as connection:
-            return await redactions.awaited(connection, room_nids, limit)
+            return await redactions.awaited(connection, room_row_ids, limit)
 
-    async def waiting_for(self, room_nid: int, target: str) -> Sequence[Row]:
+    async def waiting_for(self, room_row_id: int, target: str) -> Sequence[Row]:
         """See `storage.timeline.redactions`."""
         async with self._database.connection() as connection:
-            return await redactions.waiting_for(connection, room_nid, target)
+            return await redactions.waiting_for(connection, room_row_id, target)
 
-    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
+    async def missing_parents(self, room_row_ids: Sequence[int]) -> Sequence[Row]:
         """See `storage.timeline.redactions`."""
         async with self._database.connection() as connection:
-            return await gaps.missing(connection, room_nids)
+            return await gaps.missing(connection, room_row_ids)
 
-    async def changes(self, room_nid: int, *, after: int, up_to: int) -> Sequence[Row]:
+    async def changes(self, room_row_id: int, *, after: int, up_to: int) -> Sequence[Row]:
         """See `storage.rooms.state_changes`."""
         async with self._database.connection() as connection:
-            return await state_changes.between(connection, room_nid, after, up_to)
+            return await state_changes.between(connection, room_row_id, after, up_to)
 
-    async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
+    async def end_of_stay(self, room_row_id: int, user_id: str) -> Row | None:
         """See `storage.rooms.state_changes`."""
         async with self._database.connection() as connection:
-            return await state_changes.end_of_stay(connection, room_nid, user_id)
+            return await state_changes.end_of_stay(connection, room_row_id, user_id)
 
-    async def resolutions(self, room_nid: int) -> Sequence[Row]:
+    async def resolutions(self, room_row_id: int) -> Sequence[Row]:
         """See `storage.rooms.state_changes`."""
         async with self._database.connection() as connection:
-            return await state_changes.resolutions(connection, room_nid)
+            return await state_changes.resolutions(connection, room_row_id)
 
-    async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def gaps_before(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.timeline.gaps`."""
         async with self._database.connection() as connection:
-            return await gaps.before(connection, room_nid, order, limit)
+            return await gaps.before(connection, room_row_id, order, limit)
 
-    async def gaps_behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def gaps_behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         """See `storage.timeline.gaps`."""
         async with self._database.connection() as connection:
-            return await gaps.behind(connection, room_nid, order, limit)
+            return await gaps.behind(connection, room_row_id, order, limit)
 
 
-class ProofQueue:
-    """`engine.store.ProofStore`."""
+class RecheckQueue:
+    """`engine.store.RecheckStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def rooms_with_work(self) -> Sequence[str]:
-        """See `storage.timeline.proofs`."""
+        """See `storage.timeline.rechecks`."""
         async with self._database.connection() as connection:
-            return await proofs.rooms_with_work(connection)
+            return await rechecks.rooms_with_work(connection)
 
-    async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
-        """See `storage.timeline.proofs`."""
+    async def due(self, room_row_id: int, limit: int) -> Sequence[Row]:
+        """See `storage.timeline.rechecks`."""
         async with self._database.connection() as connection:
-            return await proofs.due(connection, room_nid, limit)
+            return await rechecks.due(connection, room_row_id, limit)
 
-    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
-        """See `storage.timeline.proofs`."""
+    async def awaited(self, room_row_ids: Sequence[int]) -> Sequence[Row]:
+        """See `storage.timeline.rechecks`."""
         async with self._database.connection() as connection:
-            return await proofs.awaited(connection, room_nids)
+            return await rechecks.awaited(connection, room_row_ids)
 
-    async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]:
-        """See `storage.timeline.proofs`."""
+    async def with_place(self, room_row_id: int, after: int, limit: int) -> Sequence[Row]:
+        """See `storage.timeline.rechecks`."""
         async with self._database.connection() as connection:
-            return await proofs.with_place(connection, room_nid, after, limit)
+            return await rechecks.with_place(connection, room_row_id, after, limit)
 
 
 class MembershipRows:
@@ -297,7 +301,7 @@ class MembershipRows:
         async with self._database.connection() as connection:
             await memberships.forget(connection, user_id, room_id)
 
-    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+    async def import_members(self, rows: Sequence[MembershipRow]) -> None:
         """See `memberships.upsert`."""
         async with self._database.connection() as connection:
             for start in range(0, len(rows), limits.ROWS_WRITTEN_AT_ONCE):
@@ -410,15 +414,15 @@ class ErasureRows:
         async with self._database.connection() as connection:
             return await accounts.load_erased(connection)
 
-    async def first_join(self, room_nid: int, user_id: str) -> int | None:
+    async def first_join(self, room_row_id: int, user_id: str) -> int | None:
         """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
-            return await memberships.first_join(connection, room_nid, user_id)
+            return await memberships.first_join(connection, room_row_id, user_id)
 
-    async def server_came(self, room_nid: int, server: str) -> int | None:
+    async def server_first_joined(self, room_row_id: int, server: str) -> int | None:
         """See `storage.rooms.memberships`."""
         async with self._database.connection() as connection:
-            return await memberships.server_came(connection, room_nid, server)
+            return await memberships.server_first_joined(connection, room_row_id, server)
 
 
 class PostgresLog:
@@ -434,10 +438,10 @@ class PostgresLog:
         async with self._database.connection() as connection:
             return await logs.take_over(connection, new_history)
 
-    async def take_nids(self) -> range:
+    async def take_row_ids(self) -> range:
         """See `storage.logs`."""
         async with self._database.connection() as connection:
-            return await logs.take_nids(connection)
+            return await logs.take_row_ids(connection)
 
     async def load_epoch(self) -> int:
         """See `storage.logs`."""
@@ -485,7 +489,7 @@ class PostgresStore:
     def __init__(self, database: Database) -> None:
         self.events = EventRows(database)
         self.rooms = RoomRows(database)
-        self.proofs = ProofQueue(database)
+        self.rechecks = RecheckQueue(database)
         self.memberships = MembershipRows(database)
         self.transactions = TransactionRows(database)
         self.owed = OwedStore(database)

@@ -104,7 +104,7 @@ async def load_epoch(connection: Connection) -> int:
     return epoch
 
 
-async def take_nids(connection: Connection) -> range:
+async def take_row_ids(connection: Connection) -> range:
     """Returns a block of row numbers that no other caller has."""
-    first: int = await connection.fetchval("SELECT nextval('nids')")
+    first: int = await connection.fetchval("SELECT nextval('row_ids')")
     return range(first, first + 1000)

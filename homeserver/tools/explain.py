@@ -121,7 +121,7 @@ class Explainer:
             raise NothingKnown(event_id)
         row = rows[0]
         kind = "outlier" if row["outlier"] else _VERDICTS[row["verdict"]]
-        verdict = Verdict(kind, row["reason"], row["unproven"])
+        verdict = Verdict(kind, row["reason"], row["unverified"])
         await self._load([event_id])
         event = self._event(event_id)
         await self._load(_cited(event))
@@ -146,7 +146,7 @@ class Explainer:
         if room is None:
             raise NothingKnown(room_id)
         heads = tuple(head.event_id for head in room.view.heads)
-        rows = await self._store.rooms.resolutions(room.nid)
+        rows = await self._store.rooms.resolutions(room.row_id)
         recorded = tuple([await self._record(room, row) for row in rows])
         if len(heads) > 1:
             states = {head.event_id: head.state for head in room.view.heads}
@@ -164,12 +164,12 @@ class Explainer:
         room = await self._rooms.get(room_id)
         if room is None:
             raise NothingKnown(room_id)
-        rows = {row["position"]: row for row in await self._store.rooms.resolutions(room.nid)}
+        rows = {row["position"]: row for row in await self._store.rooms.resolutions(room.row_id)}
         if position not in rows:
             raise NoRecord(_no_record(room_id, position, list(rows)))
         row = rows[position]
         ends = zip(row["branch_events"], row["branch_snapshots"], strict=True)
-        states = {event_id: await self._snapshot(room, nid) for event_id, nid in ends}
+        states = {event_id: await self._snapshot(room, row_id) for event_id, row_id in ends}
         told = await self._resolution(room, states)
         after = await self._snapshot(room, row["state_after"])
         agrees = all(
@@ -194,8 +194,8 @@ class Explainer:
             tuple(changes),
         )
 
-    async def _snapshot(self, room: Room, nid: int) -> Mapping[StateKey, StateRef]:
-        return self._rooms.state_of(room, await self._rooms.chain(room, nid))
+    async def _snapshot(self, room: Room, row_id: int) -> Mapping[StateKey, StateRef]:
+        return self._rooms.state_of(room, await self._rooms.chain(room, row_id))
 
     async def _newest_merge(
         self, room: Room
@@ -205,7 +205,7 @@ class Explainer:
         """
         async with self._database.connection() as connection:
             rows = await event_rows.newest(
-                connection, room.nid, after=0, up_to=room.view.position, limit=_EVENTS_SEARCHED
+                connection, room.row_id, after=0, up_to=room.view.position, limit=_EVENTS_SEARCHED
             )
         for row in rows:
             entry = self._rooms.loader.entry_of(row, room)

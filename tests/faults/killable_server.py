@@ -90,8 +90,8 @@ class KillableServer:
     async def memberships(self, room_id: str) -> dict[str, str]:
         """Who is what in a room, as the server has stored it."""
         rows = await self.database.fetch(
-            "SELECT user_id, membership FROM memberships JOIN rooms USING (room_nid)"
-            " WHERE room_id = $1",
+            "SELECT user_id, membership FROM memberships JOIN rooms"
+            " USING (room_row_id) WHERE room_id = $1",
             room_id,
         )
         return {row["user_id"]: row["membership"] for row in rows}
@@ -100,7 +100,7 @@ class KillableServer:
         """Wait until no exchange is to be finished or undone."""
 
         async def is_settled() -> bool:
-            found = "SELECT NOT EXISTS (SELECT FROM handshake_intents)"
+            found = "SELECT NOT EXISTS (SELECT FROM joining_intents)"
             return bool(await self.database.fetchval(found))
 
         await until(is_settled, "all exchanges are over")

@@ -145,7 +145,7 @@ class Model:
         """The level needed to speak at a position, and all that it was since."""
         async with self.world.engine.database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT e.position, e.json FROM events e JOIN rooms r USING (room_nid)"
+                "SELECT e.position, e.json FROM events e JOIN rooms r USING (room_row_id)"
                 " WHERE r.room_id = $1 AND e.type = 'm.room.power_levels'"
                 " AND e.position IS NOT NULL ORDER BY e.position",
                 room_id,
@@ -212,13 +212,13 @@ async def check_numbers(world: World) -> None:
             "SELECT position FROM events WHERE position IS NOT NULL ORDER BY position"
         )
         orders = await connection.fetch(
-            "SELECT room_nid, array_agg(n ORDER BY n) AS n FROM events WHERE n IS NOT NULL"
-            " GROUP BY room_nid"
+            "SELECT room_row_id, array_agg(live_index ORDER BY live_index) AS found FROM events"
+            " WHERE live_index IS NOT NULL GROUP BY room_row_id"
         )
         bodies = await connection.fetch("SELECT event_id, json FROM events")
     assert [row[0] for row in of_events] == list(range(1, position + 1))
     for row in orders:
-        assert row["n"] == list(range(1, len(row["n"]) + 1))
+        assert row["found"] == list(range(1, len(row["found"]) + 1))
     known = {row["event_id"] for row in bodies}
     for row in bodies:
         assert set(orjson.loads(row["json"])["prev_events"]) <= known

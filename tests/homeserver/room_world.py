@@ -285,7 +285,7 @@ def _world(database: Database, committer: Committer) -> World:
         rooms,
         StateResolver(store, rooms),
         Redactions(store, rooms),
-        take_nid=committer.numbers.take,
+        take_row_id=committer.numbers.take,
         signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
         clock=clock,
         metrics=MetricsStore(),

@@ -28,7 +28,7 @@ from tests.simulation.disks import (
     current_state,
     difference,
     joined_servers,
-    room_nid,
+    room_row_id,
     snapshot_state,
 )
 from tests.simulation.memory_tables import Tables
@@ -97,7 +97,7 @@ class Checks:
             name
             for name, stored in disks.of.items()
             if any(
-                one.row["unproven"] and one.row["verdict"] != ACCEPTED for one in stored.values()
+                one.row["unverified"] and one.row["verdict"] != ACCEPTED for one in stored.values()
             )
         }
 
@@ -125,9 +125,9 @@ class Checks:
 
 
 def _behind_gaps(tables: Tables, disks: RoomDisks) -> set[EventId]:
-    """What a server knows to be missing, and all before it: backfill will bring it."""
-    nid = room_nid(tables, disks.room.room_id)
-    work = [EventId(event_id) for number, event_id in tables.gaps if number == nid]
+    """What a server knows to be missing, and all before it: backfill will import_members it."""
+    row_id = room_row_id(tables, disks.room.room_id)
+    work = [EventId(event_id) for number, event_id in tables.gaps if number == row_id]
     found: set[EventId] = set()
     while work:
         event_id = work.pop()
@@ -196,7 +196,7 @@ class GraphCheck:
         snapshot, before = row["snapshot_before"], self._disks.oracle.before[event.event_id]
         if snapshot not in self._states:
             try:
-                state = snapshot_state(self._tables, row["room_nid"], snapshot)
+                state = snapshot_state(self._tables, row["room_row_id"], snapshot)
             except KeyError as missing:
                 self._found(f"{self._name}: the snapshot {snapshot} needs {missing}")
                 return
@@ -204,23 +204,23 @@ class GraphCheck:
         if self._states[snapshot] != before:
             self._found(
                 f"{self._name} has another state before {event.event_id} ({event.type},"
-                f" unproven {row['unproven']}): {difference(self._states[snapshot], before)}"
+                f" unverified {row['unverified']}): {difference(self._states[snapshot], before)}"
             )
 
     def _check_current(self) -> None:
         """The heads are the accepted events that no accepted one names as parent (since the last
         join through another server), and the current state is the oracle's over them."""
-        nid = room_nid(self._tables, self._disks.room.room_id)
-        row = None if nid is None else self._tables.heads.get(nid)
-        if nid is None or row is None:
+        row_id = room_row_id(self._tables, self._disks.room.room_id)
+        row = None if row_id is None else self._tables.heads.get(row_id)
+        if row_id is None or row is None:
             return
-        heads = [self._tables.by_nid[nid, number]["event_id"] for number in row["heads"]]
+        heads = [self._tables.by_row_id[row_id, number]["event_id"] for number in row["heads"]]
         self._check_heads(heads)
         if not self._complete.issuperset(heads):
             return
         states = [self._disks.oracle.after(head) for head in sorted(heads)]
         wanted = self._disks.oracle.resolved([one for one in states if one is not None])
-        state = snapshot_state(self._tables, nid, row["snapshot_nid"])
+        state = snapshot_state(self._tables, row_id, row["snapshot_row_id"])
         if state != wanted:
             self._found(f"{self._name} has another current state: {difference(state, wanted)}")
 
@@ -228,14 +228,14 @@ class GraphCheck:
         accepted = [
             one
             for one in self._stored.values()
-            if one.row["n"] is not None and one.row["verdict"] == ACCEPTED
+            if one.row["live_index"] is not None and one.row["verdict"] == ACCEPTED
         ]
         parents = {parent for one in accepted for parent in one.event.prev_events}
-        live = [one for one in accepted if one.row["fill"] == 0]
+        live = [one for one in accepted if one.row["gap_index"] == 0]
         named_late = parents - {parent for one in live for parent in one.event.prev_events}
-        since = max((one.row["n"] for one in accepted if self._is_entry(one)), default=0)
+        since = max((one.row["live_index"] for one in accepted if self._is_entry(one)), default=0)
         leaves = {one.event.event_id for one in accepted} - parents
-        new = {one.event.event_id for one in live if one.row["n"] >= since}
+        new = {one.event.event_id for one in live if one.row["live_index"] >= since}
         wanted = leaves & new
         if self._disks.world.met["attack: flood"]:
             wanted = set()  # past a bound, heads that add nothing to the state may go

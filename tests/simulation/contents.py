@@ -78,7 +78,7 @@ def _check_redactor(
     by = stored.get(one.row["redacted_by"])
     is_redacted = by is not None and by.row["redacted_by"] is not None  # it names nothing then
     names_it = by is not None and (is_redacted or by.event.redacts == one.event.event_id)
-    if by is None or not names_it or by.row["n"] is None:
+    if by is None or not names_it or by.row["live_index"] is None:
         found(f"{server.name}: {one.event.event_id} is redacted by nothing that counts")
     if not _is_redacted(one.event):
         found(f"{server.name}: {one.event.event_id} counts as redacted, and isn't")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from federation.events.ids import EventId, ServerName, UserId
 from federation.graph.building import EventDraft
 from tests.simulation.checks import members
-from tests.simulation.disks import RoomDisks, current_state, difference, room_nid
+from tests.simulation.disks import RoomDisks, current_state, difference, room_row_id
 from tests.simulation.memory_tables import Tables
 from tests.simulation.oracle import StateIds
 from tests.simulation.server import SimulatedServer
@@ -116,8 +116,8 @@ class Convergence:
 
 
 def _heads_count(tables: Tables, room: PlayedRoom) -> int:
-    nid = room_nid(tables, room.room_id)
-    row = None if nid is None else tables.heads.get(nid)
+    row_id = room_row_id(tables, room.room_id)
+    row = None if row_id is None else tables.heads.get(row_id)
     return 1 if row is None else len(row["heads"])
 
 

@@ -110,8 +110,8 @@ def _count_stored(server: str, one: Stored, met: Counter[str]) -> None:
     met[f"verdict: {_VERDICTS[row['verdict']]}"] += 1
     if row["verdict"] == REJECTED:
         met[f"rejected by {str(row['reason']).partition(':')[0]}"] += 1
-    met["unproven at the end"] += bool(row["unproven"])
-    met["events that came by backfill"] += (row["fill"] or 0) < 0
+    met["unverified at the end"] += bool(row["unverified"])
+    met["events that came by backfill"] += (row["gap_index"] or 0) < 0
     met["redactions that were applied"] += row["redacted_by"] is not None
     if row["verdict"] == ACCEPTED and event.type == "m.room.member":
         is_own = event.sender == event.state_key

@@ -58,44 +58,46 @@ class RoomDisks:
 
 def read_room(tables: Tables, room: PlayedRoom) -> dict[EventId, Stored]:
     """All events of a room."""
-    nid = room_nid(tables, room.room_id)
+    row_id = room_row_id(tables, room.room_id)
     return {
         EventId(event_id): Stored(load_event(row["json"], room.version, EventId(event_id)), row)
         for event_id, row in tables.events.items()
-        if row["room_nid"] == nid
+        if row["room_row_id"] == row_id
     }
 
 
-def room_nid(tables: Tables, room_id: RoomId) -> int | None:
+def room_row_id(tables: Tables, room_id: RoomId) -> int | None:
     """The number of a room; None where it isn't known."""
     room = tables.rooms.get(room_id)
-    return None if room is None else room["room_nid"]
+    return None if room is None else room["room_row_id"]
 
 
-def snapshot_state(tables: Tables, nid: int, snapshot: int) -> StateIds:
+def snapshot_state(tables: Tables, row_id: int, snapshot: int) -> StateIds:
     """A stored snapshot as event IDs."""
     links = []
-    next_nid: int | None = snapshot
-    while next_nid is not None:
-        link = tables.snapshots[nid, next_nid]
+    next_row_id: int | None = snapshot
+    while next_row_id is not None:
+        link = tables.snapshots[row_id, next_row_id]
         links.append(link)
-        next_nid = link["base_nid"]
+        next_row_id = link["base_row_id"]
     state: dict[StateKey, EventId] = {}
     for link in reversed(links):
         for number in link["removed"]:
-            state.pop(_key(tables.by_nid[nid, number]), None)
+            state.pop(_key(tables.by_row_id[row_id, number]), None)
         for number in link["added"]:
-            row = tables.by_nid[nid, number]
+            row = tables.by_row_id[row_id, number]
             state[_key(row)] = row["event_id"]
     return state
 
 
 def current_state(tables: Tables, room_id: RoomId) -> StateIds:
     """The current state of a room, as stored; empty where the server was never in it."""
-    nid = room_nid(tables, room_id)
-    heads = None if nid is None else tables.heads.get(nid)
+    row_id = room_row_id(tables, room_id)
+    heads = None if row_id is None else tables.heads.get(row_id)
     return (
-        {} if nid is None or heads is None else snapshot_state(tables, nid, heads["snapshot_nid"])
+        {}
+        if row_id is None or heads is None
+        else snapshot_state(tables, row_id, heads["snapshot_row_id"])
     )
 
 

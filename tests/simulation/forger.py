@@ -29,12 +29,14 @@ class Forger:
     def placed(self, room: PlayedRoom) -> list[Stored]:
         """The liar's events of a room, the newest last."""
         stored = read_room(self._server.disk.tables, room).values()
-        placed = [one for one in stored if one.row["fill"] == 0 and one.row["verdict"] == ACCEPTED]
-        return sorted(placed, key=lambda one: int(one.row["n"]))
+        placed = [
+            one for one in stored if one.row["gap_index"] == 0 and one.row["verdict"] == ACCEPTED
+        ]
+        return sorted(placed, key=lambda one: int(one.row["live_index"]))
 
     def state_after(self, room: PlayedRoom, one: Stored) -> StateIds:
         return snapshot_state(
-            self._server.disk.tables, one.row["room_nid"], one.row["snapshot_after"]
+            self._server.disk.tables, one.row["room_row_id"], one.row["snapshot_after"]
         )
 
     def message(self, body: str) -> EventDraft:

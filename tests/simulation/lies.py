@@ -120,7 +120,7 @@ class Lies:
                 one["event_id"]
                 for one in self._tables.events.values()
                 if one["type"] == row["type"] in _RULING
-                and (one["room_nid"], one["state_key"]) == (row["room_nid"], row["state_key"])
+                and (one["room_row_id"], one["state_key"]) == (row["room_row_id"], row["state_key"])
                 and one["verdict"] == 0
             ]
             given.append(self._rng.choice(older) if older else event_id)

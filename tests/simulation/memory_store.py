@@ -28,7 +28,7 @@ async def at_once() -> None:
 
 
 def _ref(event: Fields) -> Fields:
-    names = ("event_nid", "event_id", "type", "state_key", "membership")
+    names = ("event_row_id", "event_id", "type", "state_key", "membership")
     return {name: event[name] for name in names}
 
 
@@ -52,129 +52,149 @@ class MemoryEvents:
 
     async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
         await self._pause()
-        by_nid = self._tables.by_nid
-        return [_ref(by_nid[one]) for one in sorted(set(wanted)) if one in by_nid]
+        by_row_id = self._tables.by_row_id
+        return [_ref(by_row_id[one]) for one in sorted(set(wanted)) if one in by_row_id]
 
     async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
         await self._pause()
         return _refs_by_id(self._tables, event_ids)
 
-    async def snapshot_before(self, room_nid: int, event_id: str) -> int | None:
-        return await self._snapshot(room_nid, event_id, "snapshot_before")
+    async def snapshot_before(self, room_row_id: int, event_id: str) -> int | None:
+        return await self._snapshot(room_row_id, event_id, "snapshot_before")
 
-    async def snapshot_after(self, room_nid: int, event_id: str) -> int | None:
-        return await self._snapshot(room_nid, event_id, "snapshot_after")
+    async def snapshot_after(self, room_row_id: int, event_id: str) -> int | None:
+        return await self._snapshot(room_row_id, event_id, "snapshot_after")
 
-    async def _snapshot(self, room_nid: int, event_id: str, column: str) -> int | None:
+    async def _snapshot(self, room_row_id: int, event_id: str, column: str) -> int | None:
         await self._pause()
         event = self._tables.events.get(event_id)
-        if event is None or event["outlier"] or event["room_nid"] != room_nid:
+        if event is None or event["outlier"] or event["room_row_id"] != room_row_id:
             return None
-        nid: int | None = event[column]
-        return nid
+        row_id: int | None = event[column]
+        return row_id
 
-    async def snapshots_around(self, room_nid: int, event_ids: Collection[str]) -> Sequence[Row]:
+    async def snapshots_around(self, room_row_id: int, event_ids: Collection[str]) -> Sequence[Row]:
         await self._pause()
         found = [self._tables.events[one] for one in event_ids if one in self._tables.events]
         return [
             {name: one[name] for name in ("event_id", "snapshot_before", "snapshot_after")}
             for one in found
-            if one["room_nid"] == room_nid and not one["outlier"]
+            if one["room_row_id"] == room_row_id and not one["outlier"]
         ]
 
-    def _live(self, room_nid: int) -> list[Fields]:
+    def _live(self, room_row_id: int) -> list[Fields]:
         """Live events, newest first."""
         return sorted(
-            (one for one in _placed(self._tables, room_nid) if one["fill"] == 0),
-            key=lambda one: -one["n"],
+            (one for one in _placed(self._tables, room_row_id) if one["gap_index"] == 0),
+            key=lambda one: -one["live_index"],
         )
 
-    async def newest(self, room_nid: int, *, after: int, up_to: int, limit: int) -> Sequence[Row]:
+    async def newest(
+        self, room_row_id: int, *, after: int, up_to: int, limit: int
+    ) -> Sequence[Row]:
         await self._pause()
-        found = [one for one in self._live(room_nid) if _within(one["position"], after, up_to)]
+        found = [one for one in self._live(room_row_id) if _within(one["position"], after, up_to)]
         return [dict(one) for one in found[:limit]]
 
-    async def before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def before(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         await self._pause()
-        found = [one for one in _placed(self._tables, room_nid) if (one["n"], one["fill"]) < order]
-        found.sort(key=lambda one: (-one["n"], -one["fill"]))
+        found = [
+            one
+            for one in _placed(self._tables, room_row_id)
+            if (one["live_index"], one["gap_index"]) < order
+        ]
+        found.sort(key=lambda one: (-one["live_index"], -one["gap_index"]))
         return [dict(one) for one in found[:limit]]
 
-    async def behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         await self._pause()
-        found = [one for one in _placed(self._tables, room_nid) if (one["n"], one["fill"]) > order]
-        found.sort(key=lambda one: (one["n"], one["fill"]))
+        found = [
+            one
+            for one in _placed(self._tables, room_row_id)
+            if (one["live_index"], one["gap_index"]) > order
+        ]
+        found.sort(key=lambda one: (one["live_index"], one["gap_index"]))
         return [dict(one) for one in found[:limit]]
 
-    async def order_at(self, room_nid: int, position: int) -> Order | None:
+    async def order_at(self, room_row_id: int, position: int) -> Order | None:
         await self._pause()
-        for one in self._live(room_nid):
+        for one in self._live(room_row_id):
             if _within(one["position"], -1, position):
-                return (one["n"], one["fill"])
+                return (one["live_index"], one["gap_index"])
         return None
 
-    async def first_depth(self, room_nid: int) -> int:
+    async def first_depth(self, room_row_id: int) -> int:
         await self._pause()
-        live = self._live(room_nid)
+        live = self._live(room_row_id)
         depth: int = orjson.loads(live[-1]["json"])["depth"] if live else 0
         return depth
 
-    async def state_events(self, room_nid: int, *, after: int, limit: int) -> Sequence[Row]:
+    async def state_events(self, room_row_id: int, *, after: int, limit: int) -> Sequence[Row]:
         await self._pause()
         found = [
-            {name: one[name] for name in ("event_nid", "event_id", "json")}
+            {name: one[name] for name in ("event_row_id", "event_id", "json")}
             for one in self._tables.events.values()
-            if one["room_nid"] == room_nid
-            and one["event_nid"] > after
+            if one["room_row_id"] == room_row_id
+            and one["event_row_id"] > after
             and one["state_key"] is not None
         ]
-        return sorted(found, key=lambda one: one["event_nid"])[:limit]
+        return sorted(found, key=lambda one: one["event_row_id"])[:limit]
 
     async def store_outliers(
         self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
     ) -> int:
         await self._pause()
-        room_nid = self._tables.ensure_room(*room)
-        self._tables.insert_outliers(list(make(room_nid)))
+        room_row_id = self._tables.ensure_room(*room)
+        self._tables.insert_outliers(list(make(room_row_id)))
         await self._pause()
-        return room_nid
+        return room_row_id
 
-    async def gaps_of(self, room_nid: int, event_ids: Sequence[str]) -> Sequence[Row]:
+    async def gaps_of(self, room_row_id: int, event_ids: Sequence[str]) -> Sequence[Row]:
         await self._pause()
         gaps = self._tables.gaps
         found = [
-            {"missing": one, "n": gaps[room_nid, one][0], "fill": gaps[room_nid, one][1]}
+            {
+                "missing": one,
+                "live_index": gaps[room_row_id, one][0],
+                "gap_index": gaps[room_row_id, one][1],
+            }
             for one in event_ids
-            if (room_nid, one) in gaps
+            if (room_row_id, one) in gaps
         ]
-        return sorted(found, key=lambda one: (-one["n"], -one["fill"]))
+        return sorted(found, key=lambda one: (-one["live_index"], -one["gap_index"]))
 
-    async def lowest_fill(self, room_nid: int, n: int) -> int:
+    async def lowest_gap_index(self, room_row_id: int, live_index: int) -> int:
         await self._pause()
-        fills = [one["fill"] for one in _placed(self._tables, room_nid) if one["n"] == n]
+        fills = [
+            one["gap_index"]
+            for one in _placed(self._tables, room_row_id)
+            if one["live_index"] == live_index
+        ]
         return min(fills, default=0)
 
-    async def backfill(self, room_nid: int, event_ids: Sequence[str], filled: Filled) -> None:
+    async def backfill(self, room_row_id: int, event_ids: Sequence[str], filled: Filled) -> None:
         await self._pause()
         tables = self._tables
         tables.check_events(filled.rows, plain=False)
         tables.insert_snapshots(filled.snapshots)
         tables.insert_events(filled.rows)
-        for event_id, n, fill in filled.moved:
+        for event_id, live_index, gap_index in filled.moved:
             row = tables.events.get(event_id)
-            if row is not None and row["fill"] is not None and row["fill"] < 0:
-                row.update(n=n, fill=fill)
+            if row is not None and row["gap_index"] is not None and row["gap_index"] < 0:
+                row.update(live_index=live_index, gap_index=gap_index)
         for one in event_ids:
-            tables.gaps.pop((room_nid, one), None)
-        tables.open_gaps([(room_nid, *one) for one in filled.gaps])
+            tables.gaps.pop((room_row_id, one), None)
+        tables.open_gaps([(room_row_id, *one) for one in filled.gaps])
         tables.apply_redactions(filled.redacted, filled.awaited)
-        tables.apply_proofs(filled.proofs)
+        tables.apply_rechecks(filled.rechecks)
         await self._pause()
 
 
-def _placed(tables: Tables, room_nid: int) -> Iterable[Fields]:
+def _placed(tables: Tables, room_row_id: int) -> Iterable[Fields]:
     events = tables.events.values()
-    return [one for one in events if one["room_nid"] == room_nid and one["n"] is not None]
+    return [
+        one for one in events if one["room_row_id"] == room_row_id and one["live_index"] is not None
+    ]
 
 
 def _within(position: int | None, after: int, up_to: int) -> bool:
@@ -182,7 +202,7 @@ def _within(position: int | None, after: int, up_to: int) -> bool:
 
 
 def _with_room(tables: Tables, event: Fields) -> Fields:
-    room = tables.room_of(event["room_nid"])
+    room = tables.room_of(event["room_row_id"])
     return {**event, "room_id": room["room_id"], "version": room["version"]}
 
 
@@ -203,156 +223,166 @@ class MemoryRooms:
         return [
             {**room, **heads}
             for room in rooms
-            if (heads := tables.heads.get(room["room_nid"])) is not None
+            if (heads := tables.heads.get(room["room_row_id"])) is not None
         ]
 
     async def heads(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
         await self._pause()
-        names = ("room_nid", "event_nid", "event_id", "json", "snapshot_after")
-        by_nid = self._tables.by_nid
-        return [{name: by_nid[one][name] for name in names} for one in wanted if one in by_nid]
+        names = ("room_row_id", "event_row_id", "event_id", "json", "snapshot_after")
+        by_row_id = self._tables.by_row_id
+        return [
+            {name: by_row_id[one][name] for name in names} for one in wanted if one in by_row_id
+        ]
 
     async def chains(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
         await self._pause()
         links = []
-        for room_nid, tip in wanted:
-            nid: int | None = tip
-            while nid is not None and (room_nid, nid) in self._tables.snapshots:
-                link = self._tables.snapshots[room_nid, nid]
-                nid = link["base_nid"]
-                links.append({"tip": tip, **{k: v for k, v in link.items() if k != "base_nid"}})
+        for room_row_id, tip in wanted:
+            row_id: int | None = tip
+            while row_id is not None and (room_row_id, row_id) in self._tables.snapshots:
+                link = self._tables.snapshots[room_row_id, row_id]
+                row_id = link["base_row_id"]
+                links.append({"tip": tip, **{k: v for k, v in link.items() if k != "base_row_id"}})
         return sorted(links, key=lambda link: (link["tip"], link["ordinal"]))
 
-    async def newest_of_each(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
+    async def newest_of_each(self, room_row_ids: Sequence[int], limit: int) -> Sequence[Row]:
         await self._pause()
         found: list[Row] = []
-        for room_nid in room_nids:
-            live = [one for one in _placed(self._tables, room_nid) if one["fill"] == 0]
-            live.sort(key=lambda one: -one["n"])
+        for room_row_id in room_row_ids:
+            live = [one for one in _placed(self._tables, room_row_id) if one["gap_index"] == 0]
+            live.sort(key=lambda one: -one["live_index"])
             found += [dict(one) for one in live[:limit]]
         return found
 
-    async def awaited(self, room_nids: Sequence[int], limit: int) -> Sequence[Row]:
+    async def awaited(self, room_row_ids: Sequence[int], limit: int) -> Sequence[Row]:
         await self._pause()
         found: list[Row] = []
-        for room_nid in room_nids:
-            waiting = sorted(one for one in self._tables.awaited if one[0] == room_nid)
+        for room_row_id in room_row_ids:
+            waiting = sorted(one for one in self._tables.awaited if one[0] == room_row_id)
             found += [
-                {"room_nid": nid, "target": target, "redaction": redaction}
-                for nid, target, redaction in waiting[:limit]
+                {"room_row_id": row_id, "target": target, "redaction": redaction}
+                for row_id, target, redaction in waiting[:limit]
             ]
         return found
 
-    async def waiting_for(self, room_nid: int, target: str) -> Sequence[Row]:
+    async def waiting_for(self, room_row_id: int, target: str) -> Sequence[Row]:
         await self._pause()
-        waiting = sorted(one for one in self._tables.awaited if one[:2] == (room_nid, target))
+        waiting = sorted(one for one in self._tables.awaited if one[:2] == (room_row_id, target))
         return [{"redaction": redaction} for _, _, redaction in waiting]
 
-    async def missing_parents(self, room_nids: Sequence[int]) -> Sequence[Row]:
+    async def missing_parents(self, room_row_ids: Sequence[int]) -> Sequence[Row]:
         await self._pause()
         return [
-            {"room_nid": nid, "missing": missing}
-            for nid, missing in self._tables.gaps
-            if nid in room_nids
+            {"room_row_id": row_id, "missing": missing}
+            for row_id, missing in self._tables.gaps
+            if row_id in room_row_ids
         ]
 
-    async def changes(self, room_nid: int, *, after: int, up_to: int) -> Sequence[Row]:
+    async def changes(self, room_row_id: int, *, after: int, up_to: int) -> Sequence[Row]:
         await self._pause()
         return [
             dict(row)
             for key, row in sorted(self._tables.changes.items())
-            if key[0] == room_nid and after < key[1] <= up_to
+            if key[0] == room_row_id and after < key[1] <= up_to
         ]
 
-    async def end_of_stay(self, room_nid: int, user_id: str) -> Row | None:
+    async def end_of_stay(self, room_row_id: int, user_id: str) -> Row | None:
         await self._pause()
         ends = [
             {"position": row["position"], "event_id": row["event_id"]}
             for key, row in sorted(self._tables.changes.items())
-            if key[0] == room_nid
+            if key[0] == room_row_id
             and (row["type"], row["state_key"]) == ("m.room.member", user_id)
             and row["former"] == "join" != row["membership"]
         ]
         return ends[-1] if ends else None
 
-    async def resolutions(self, room_nid: int) -> Sequence[Row]:
+    async def resolutions(self, room_row_id: int) -> Sequence[Row]:
         await self._pause()
         return [
-            {name: getattr(row, name) for name in row.__struct_fields__ if name != "room_nid"}
-            for (nid, _), row in sorted(self._tables.resolutions.items(), reverse=True)
-            if nid == room_nid
+            {name: getattr(row, name) for name in row.__struct_fields__ if name != "room_row_id"}
+            for (row_id, _), row in sorted(self._tables.resolutions.items(), reverse=True)
+            if row_id == room_row_id
         ]
 
-    async def gaps_before(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def gaps_before(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         await self._pause()
         found = [
             (place, missing)
-            for (nid, missing), place in self._tables.gaps.items()
-            if nid == room_nid and place <= order
+            for (row_id, missing), place in self._tables.gaps.items()
+            if row_id == room_row_id and place <= order
         ]
         found.sort(reverse=True)
-        return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
+        return [
+            {"missing": one, "live_index": live_index, "gap_index": gap_index}
+            for (live_index, gap_index), one in found[:limit]
+        ]
 
-    async def gaps_behind(self, room_nid: int, order: Order, limit: int) -> Sequence[Row]:
+    async def gaps_behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
         await self._pause()
         found = sorted(
             (place, missing)
-            for (nid, missing), place in self._tables.gaps.items()
-            if nid == room_nid and place >= order
+            for (row_id, missing), place in self._tables.gaps.items()
+            if row_id == room_row_id and place >= order
         )
-        return [{"missing": one, "n": n, "fill": fill} for (n, fill), one in found[:limit]]
+        return [
+            {"missing": one, "live_index": live_index, "gap_index": gap_index}
+            for (live_index, gap_index), one in found[:limit]
+        ]
 
 
-class MemoryProofs:
-    """`ProofStore`."""
+class MemoryRechecks:
+    """`RecheckStore`."""
 
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
 
     async def rooms_with_work(self) -> Sequence[str]:
         await self._pause()
-        nids = sorted({nid for nid, _ in self._tables.rechecks_due})
-        return [self._tables.room_of(nid)["room_id"] for nid in nids]
+        row_ids = sorted({row_id for row_id, _ in self._tables.rechecks_due})
+        return [self._tables.room_of(row_id)["room_id"] for row_id in row_ids]
 
-    async def due(self, room_nid: int, limit: int) -> Sequence[Row]:
+    async def due(self, room_row_id: int, limit: int) -> Sequence[Row]:
         await self._pause()
-        by_nid = self._tables.by_nid
-        due = [key for key in self._tables.rechecks_due if key[0] == room_nid]
-        found = [by_nid[key] for key in due if key in by_nid]
+        by_row_id = self._tables.by_row_id
+        due = [key for key in self._tables.rechecks_due if key[0] == room_row_id]
+        found = [by_row_id[key] for key in due if key in by_row_id]
         found.sort(key=_room_order)
-        next_ones = {one["event_nid"]: one for one in found[:limit]}
+        next_ones = {one["event_row_id"]: one for one in found[:limit]}
         for one in (work := list(next_ones.values())):
-            for nid, parent, number in self._tables.unproven_parents:
-                key = (nid, number)
-                is_child = nid == room_nid and parent == one["event_id"] and key in by_nid
+            for row_id, parent, number in self._tables.unverified_parents:
+                key = (row_id, number)
+                is_child = row_id == room_row_id and parent == one["event_id"] and key in by_row_id
                 if is_child and number not in next_ones:
-                    work.append(next_ones.setdefault(number, by_nid[key]))
-        names = ("event_nid", "event_id")
+                    work.append(next_ones.setdefault(number, by_row_id[key]))
+        names = ("event_row_id", "event_id")
         return [{name: one[name] for name in names} for one in work[:limit]]
 
-    async def awaited(self, room_nids: Sequence[int]) -> Sequence[Row]:
+    async def awaited(self, room_row_ids: Sequence[int]) -> Sequence[Row]:
         await self._pause()
-        edges = self._tables.unproven_parents
-        found = {key[:2]: None for key, missing in edges.items() if missing and key[0] in room_nids}
-        return [{"room_nid": nid, "parent": parent} for nid, parent in found]
+        edges = self._tables.unverified_parents
+        found = {
+            key[:2]: None for key, missing in edges.items() if missing and key[0] in room_row_ids
+        }
+        return [{"room_row_id": row_id, "parent": parent} for row_id, parent in found]
 
-    async def with_place(self, room_nid: int, after: int, limit: int) -> Sequence[Row]:
+    async def with_place(self, room_row_id: int, after: int, limit: int) -> Sequence[Row]:
         await self._pause()
         found = [
             one
-            for (nid, number), one in self._tables.by_nid.items()
-            if nid == room_nid and number > after and not one["outlier"]
+            for (row_id, number), one in self._tables.by_row_id.items()
+            if row_id == room_row_id and number > after and not one["outlier"]
         ]
-        found.sort(key=lambda one: one["event_nid"])
-        names = ("event_nid", "event_id", "json")
+        found.sort(key=lambda one: one["event_row_id"])
+        names = ("event_row_id", "event_id", "json")
         return [{name: one[name] for name in names} for one in found[:limit]]
 
 
 def _room_order(event: Fields) -> tuple[object, ...]:
     """As PostgreSQL sorts: what has no place comes last."""
-    if event["n"] is None:
-        return (1, 0, 0, event["event_nid"])
-    return (0, event["n"], event["fill"], event["event_nid"])
+    if event["live_index"] is None:
+        return (1, 0, 0, event["event_row_id"])
+    return (0, event["live_index"], event["gap_index"], event["event_row_id"])
 
 
 class MemoryMemberships:
@@ -365,23 +395,26 @@ class MemoryMemberships:
         await self._pause()
         names = ("membership", "event_id", "sender", "position", "forgotten", "stripped", "via")
         return [
-            {"room_id": self._tables.room_of(nid)["room_id"], **{name: row[name] for name in names}}
-            for (nid, user), row in self._tables.members.items()
+            {
+                "room_id": self._tables.room_of(row_id)["room_id"],
+                **{name: row[name] for name in names},
+            }
+            for (row_id, user), row in self._tables.members.items()
             if user == user_id
         ]
 
     async def of_user_in(self, user_id: str, room_id: str) -> Row | None:
         await self._pause()
         room = self._tables.rooms.get(room_id)
-        row = self._tables.members.get((room["room_nid"], user_id)) if room else None
+        row = self._tables.members.get((room["room_row_id"], user_id)) if room else None
         names = ("membership", "event_id", "sender", "stripped", "event", "version")
         return None if row is None else {name: row[name] for name in names}
 
     async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
         await self._pause()
         return [
-            {"user_id": user, "room_id": self._tables.room_of(nid)["room_id"]}
-            for (nid, user), row in self._tables.members.items()
+            {"user_id": user, "room_id": self._tables.room_of(row_id)["room_id"]}
+            for (row_id, user), row in self._tables.members.items()
             if user in user_ids and row["membership"] == membership
         ]
 
@@ -390,16 +423,18 @@ class MemoryMemberships:
         rows = self._tables.members.items()
         mine = {k[0] for k, row in rows if k[1] == user_id and row["membership"] == "join"}
         there = [k for k, row in rows if row["membership"] in ("join", "invite")]
-        return list(dict.fromkeys(user for nid, user in there if nid in mine and user in among))
+        return list(
+            dict.fromkeys(user for row_id, user in there if row_id in mine and user in among)
+        )
 
     async def forget(self, user_id: str, room_id: str) -> None:
         await self._pause()
         room = self._tables.rooms.get(room_id)
-        row = self._tables.members.get((room["room_nid"], user_id)) if room else None
+        row = self._tables.members.get((room["room_row_id"], user_id)) if room else None
         if row is not None and row["membership"] in ("leave", "ban"):
             row["forgotten"] = True
 
-    async def bring(self, rows: Sequence[MembershipRow]) -> None:
+    async def import_members(self, rows: Sequence[MembershipRow]) -> None:
         await self._pause()
         self._tables.upsert_members(rows)
 
@@ -433,12 +468,12 @@ class MemoryOwed:
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
 
-    def _sendable(self, destination: str, nid: int, after: int) -> list[Fields]:
+    def _sendable(self, destination: str, row_id: int, after: int) -> list[Fields]:
         """Our live events of a room that come after a position, oldest first."""
         found = [
             one
-            for one in _placed(self._tables, nid)
-            if one["fill"] == 0
+            for one in _placed(self._tables, row_id)
+            if one["gap_index"] == 0
             and _within(one["position"], after, 2**62)
             and one["to_federate"]
             and not one["sender"].endswith(":" + destination)
@@ -457,15 +492,15 @@ class MemoryOwed:
     ) -> OwedRows:
         await self._pause()
         events: dict[tuple[int, int], Row] = {}
-        for (nid, server, joined), left in self._tables.servers.items():
-            if server != destination or nid not in self._tables.heads:
+        for (row_id, server, joined), left in self._tables.servers.items():
+            if server != destination or row_id not in self._tables.heads:
                 continue
-            for place, one in self._owed_of(destination, nid, (joined, left), after, latest):
-                events[place, one["event_nid"]] = {"position": place, "json": one["json"]}
+            for place, one in self._owed_of(destination, row_id, (joined, left), after, latest):
+                events[place, one["event_row_id"]] = {"position": place, "json": one["json"]}
         for server, event in self._withdrawals():
             if server == destination and event["position"] > after:
                 place = event["position"]
-                events[place, event["event_nid"]] = {"position": place, "json": event["json"]}
+                events[place, event["event_row_id"]] = {"position": place, "json": event["json"]}
         edus = sorted(
             (position, edu)
             for (server, position), edu in self._tables.edus.items()
@@ -476,24 +511,24 @@ class MemoryOwed:
         return OwedRows(cut, edus[:limit], [])
 
     def _owed_of(
-        self, destination: str, nid: int, stay: tuple[int, int | None], after: int, latest: bool
+        self, destination: str, row_id: int, stay: tuple[int, int | None], after: int, latest: bool
     ) -> Iterable[tuple[int, Fields]]:
         """(position, event) of one stay of a server in a room."""
-        (joined, left), heads = stay, self._tables.heads[nid]["heads"]
-        for one in self._sendable(destination, nid, -1):
-            is_beside = one["event_nid"] in heads and one["position"] < joined
+        (joined, left), heads = stay, self._tables.heads[row_id]["heads"]
+        for one in self._sendable(destination, row_id, -1):
+            is_beside = one["event_row_id"] in heads and one["position"] < joined
             if is_beside and joined > after and left is None:
                 yield joined, one
-        if self._tables.heads[nid]["position"] <= after:
+        if self._tables.heads[row_id]["position"] <= after:
             return
         found = [
             one
-            for one in self._sendable(destination, nid, after)
+            for one in self._sendable(destination, row_id, after)
             if one["position"] >= joined and (left is None or one["position"] <= left)
         ]
-        newest = max((one["n"] for one in found), default=0)
+        newest = max((one["live_index"] for one in found), default=0)
         for one in found:
-            if not latest or one["n"] == newest or one["event_nid"] in heads:
+            if not latest or one["live_index"] == newest or one["event_row_id"] in heads:
                 yield one["position"], one
 
     def _withdrawals(self) -> Sequence[tuple[str, Row]]:
@@ -503,10 +538,17 @@ class MemoryOwed:
             event = self._tables.events.get(change["event_id"] or "")
             server = key.partition(":")[2]
             is_end = change["former"] in ("invite", "knock") and change["membership"] in _OUT
-            if kind != "m.room.member" or not is_end or event is None or event["n"] is None:
+            if (
+                kind != "m.room.member"
+                or not is_end
+                or event is None
+                or event["live_index"] is None
+            ):
                 continue
             is_theirs = event["sender"].endswith(":" + server)
-            is_sent = event["to_federate"] and event["fill"] == 0 and event["position"] == position
+            is_sent = (
+                event["to_federate"] and event["gap_index"] == 0 and event["position"] == position
+            )
             if is_sent and not is_theirs:
                 found.append((server, event))
         return found
@@ -520,27 +562,29 @@ class MemoryOwed:
         self, room_id: str, user_id: str, own: str, *, position: int
     ) -> Sequence[str]:
         await self._pause()
-        rooms = {nid: place for nid, place in self._rooms_of(user_id).items() if place < position}
-        nid = self._tables.rooms[room_id]["room_nid"]
-        known = self._servers_in(rooms.keys() - {nid})
-        return sorted({s for s in self._servers_in([nid]) if s != own} - known)
+        rooms = {
+            row_id: place for row_id, place in self._rooms_of(user_id).items() if place < position
+        }
+        row_id = self._tables.rooms[room_id]["room_row_id"]
+        known = self._servers_in(rooms.keys() - {row_id})
+        return sorted({s for s in self._servers_in([row_id]) if s != own} - known)
 
     def _rooms_of(self, user_id: str) -> dict[int, int]:
         return {
-            nid: row["position"]
-            for (nid, user), row in self._tables.members.items()
+            row_id: row["position"]
+            for (row_id, user), row in self._tables.members.items()
             if user == user_id and row["membership"] == "join"
         }
 
     def _servers_in(self, rooms: Collection[int]) -> set[str]:
         found = self._tables.servers.items()
-        return {server for (nid, server, _), left in found if left is None and nid in rooms}
+        return {server for (row_id, server, _), left in found if left is None and row_id in rooms}
 
     async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
         await self._pause()
         newest: dict[str, int] = {}
-        for (nid, server, _), left in self._tables.servers.items():
-            heads = self._tables.heads.get(nid)
+        for (row_id, server, _), left in self._tables.servers.items():
+            heads = self._tables.heads.get(row_id)
             if server != own and heads is not None:
                 position = min(left if left is not None else heads["position"], heads["position"])
                 newest[server] = max(newest.get(server, position), position)
@@ -562,10 +606,10 @@ class MemoryErasures:
     async def all(self) -> Sequence[Row]:
         return []
 
-    async def first_join(self, room_nid: int, user_id: str) -> int | None:
+    async def first_join(self, room_row_id: int, user_id: str) -> int | None:
         return None
 
-    async def server_came(self, room_nid: int, server: str) -> int | None:
+    async def server_first_joined(self, room_row_id: int, server: str) -> int | None:
         return None
 
 
@@ -582,9 +626,9 @@ class MemoryLog:
         tables.epochs.append(Epoch(new_history, tables.position))
         return OwnedLog(tables.epoch, tables.position, list(tables.epochs))
 
-    async def take_nids(self) -> range:
+    async def take_row_ids(self) -> range:
         await self._pause()
-        return self._tables.take_nids()
+        return self._tables.take_row_ids()
 
     async def load_epoch(self) -> int:
         await self._pause()
@@ -616,10 +660,13 @@ class MemoryLog:
 
     async def any_placed(self, events: Sequence[tuple[int, int, bool]]) -> bool:
         await self._pause()
-        rows = [(self._tables.by_nid.get((room, nid)), unproven) for room, nid, unproven in events]
+        rows = [
+            (self._tables.by_row_id.get((room, row_id)), unverified)
+            for room, row_id, unverified in events
+        ]
         return any(
-            row is not None and not row["outlier"] and row["unproven"] == unproven
-            for row, unproven in rows
+            row is not None and not row["outlier"] and row["unverified"] == unverified
+            for row, unverified in rows
         )
 
     async def disconnect(self) -> None:
@@ -632,7 +679,7 @@ class MemoryStore:
     def __init__(self, tables: Tables, pause: Pause = at_once) -> None:
         self.events = MemoryEvents(tables, pause)
         self.rooms = MemoryRooms(tables, pause)
-        self.proofs = MemoryProofs(tables, pause)
+        self.rechecks = MemoryRechecks(tables, pause)
         self.memberships = MemoryMemberships(tables, pause)
         self.transactions = MemoryTransactions(tables, pause)
         self.owed = MemoryOwed(tables, pause)

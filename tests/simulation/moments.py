@@ -16,7 +16,7 @@ from typing import Any
 
 from federation.events.ids import EventId, StateKey, server_of
 from homeserver.storage.text import unescape
-from tests.simulation.disks import RoomDisks, Stored, difference, room_nid, snapshot_state
+from tests.simulation.disks import RoomDisks, Stored, difference, room_row_id, snapshot_state
 from tests.simulation.memory_tables import Tables
 from tests.simulation.server import SimulatedServer
 
@@ -26,32 +26,32 @@ Found = Callable[[str], None]
 def check_moments(server: SimulatedServer, disks: RoomDisks, found: Found) -> None:
     """Checks one room's log on one server."""
     tables = server.disk.tables
-    nid = room_nid(tables, disks.room.room_id)
-    heads = None if nid is None else tables.heads.get(nid)
-    if nid is None or heads is None:
+    row_id = room_row_id(tables, disks.room.room_id)
+    heads = None if row_id is None else tables.heads.get(row_id)
+    if row_id is None or heads is None:
         return
     live = sorted(
-        (one for one in disks.of[server.name].values() if one.row["fill"] == 0),
-        key=lambda one: int(one.row["n"]),
+        (one for one in disks.of[server.name].values() if one.row["gap_index"] == 0),
+        key=lambda one: int(one.row["live_index"]),
     )
-    _check_places(server, nid, live, found)
+    _check_places(server, row_id, live, found)
     if not live:
         return
-    state = dict(snapshot_state(tables, nid, live[0].row["snapshot_before"]))
-    changes = _changes(tables, nid)
+    state = dict(snapshot_state(tables, row_id, live[0].row["snapshot_before"]))
+    changes = _changes(tables, row_id)
     for one in live:
         while changes and changes[0]["position"] < one.row["position"]:
             _apply(state, changes.pop(0))
         _check_shown(server, one, state, disks, found)
     for change in changes:
         _apply(state, change)
-    stored = snapshot_state(tables, nid, heads["snapshot_nid"])
+    stored = snapshot_state(tables, row_id, heads["snapshot_row_id"])
     if state != stored:
         found(f"{server.name}: the log leads to another state: {difference(state, stored)}")
 
 
-def _changes(tables: Tables, nid: int) -> list[dict[str, Any]]:
-    rows = [row for key, row in tables.changes.items() if key[0] == nid]
+def _changes(tables: Tables, row_id: int) -> list[dict[str, Any]]:
+    rows = [row for key, row in tables.changes.items() if key[0] == row_id]
     return sorted(rows, key=lambda row: int(row["position"]))
 
 
@@ -78,12 +78,12 @@ def _check_shown(
         found(f"{server.name} shows {event.event_id}, which its state then refused: {reason}")
 
 
-def _check_places(server: SimulatedServer, nid: int, live: list[Stored], found: Found) -> None:
+def _check_places(server: SimulatedServer, row_id: int, live: list[Stored], found: Found) -> None:
     tables = server.disk.tables
-    up_to = tables.heads[nid]["n"]
-    lost = [n for room_nid, n in tables.places_lost if room_nid == nid]
+    up_to = tables.heads[row_id]["live_index"]
+    lost = [n for room_row_id, n in tables.places_lost if room_row_id == row_id]
     positions = [one.row["position"] for one in live]
-    places = sorted([one.row["n"] for one in live] + lost)
+    places = sorted([one.row["live_index"] for one in live] + lost)
     if len(set(places)) < len(places) or positions != sorted(set(positions)):
         found(f"{server.name} has a place twice, or positions out of order")
     if places and (places[-1] != up_to or len(places) != places[-1] - places[0] + 1):

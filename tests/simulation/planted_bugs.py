@@ -24,8 +24,8 @@ from homeserver.engine.local.stager import Stager
 from homeserver.engine.log import batch, staging, transactions
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import Committed
-from homeserver.engine.recheck.judgements import Recheck
-from homeserver.engine.recheck.proofs import Rechecks
+from homeserver.engine.recheck.recheck import Recheck
+from homeserver.engine.recheck.rechecks import Rechecks
 from homeserver.engine.remote import acceptance
 from homeserver.engine.rooms import resolver
 from homeserver.engine.rooms.resolver import StateResolver
@@ -62,8 +62,8 @@ def lost_heads() -> None:
     stored: Any = vars(batch)["heads_row"]
 
     def newest(*arguments: Any) -> Any:
-        nid, heads, *rest = stored(*arguments)
-        return (nid, heads[-1:], *rest)
+        row_id, heads, *rest = stored(*arguments)
+        return (row_id, heads[-1:], *rest)
 
     _plant(batch, "heads_row", newest)
 
@@ -107,8 +107,8 @@ def rejections_forgotten() -> None:
     """Rejected events are stored as accepted ones."""
     aside: Any = vars(acceptance)["store_as_outlier"]
 
-    def accepted(event: Any, nid: int, room: Any, before: Any, origin: Any) -> Any:
-        return aside(event, nid, room, before, replace(origin, verdict=0))
+    def accepted(event: Any, row_id: int, room: Any, before: Any, origin: Any) -> Any:
+        return aside(event, row_id, room, before, replace(origin, verdict=0))
 
     _plant(acceptance, "store_as_outlier", accepted)
 
@@ -158,10 +158,10 @@ def the_last_to_arrive_wins() -> None:
     resolve = StateResolver.resolve
 
     async def by_arrival(
-        self: StateResolver, room: Any, branches: Any, take_nid: Any, **near: Any
+        self: StateResolver, room: Any, branches: Any, take_row_id: Any, **near: Any
     ) -> Any:
-        newest = max(branches, key=lambda one: one.chain[-1].nid)
-        return await resolve(self, room, [newest], take_nid, **near)
+        newest = max(branches, key=lambda one: one.chain[-1].row_id)
+        return await resolve(self, room, [newest], take_row_id, **near)
 
     _plant(StateResolver, "resolve", by_arrival)
 
@@ -200,7 +200,7 @@ def changes_not_logged() -> None:
     _plant(staging, "state_changes", own_key_only)
 
 
-def words_never_proven() -> None:
+def state_never_verified() -> None:
     """What rests on another server's word stays as it is when the gap is closed."""
     _plant(Rechecks, "drain", _nothing_async)
 
@@ -211,7 +211,7 @@ def places_lost_by_corrections() -> None:
 
     def placeless(judgement: Recheck) -> Any:
         row = made(judgement)
-        row.position = row.n = row.fill = None
+        row.position = row.live_index = row.gap_index = None
         return row
 
     _plant(Recheck, "corrected_row", placeless)
@@ -237,7 +237,7 @@ PLANTED: Mapping[str, tuple[Callable[[], None], str]] = {
         (places_lost_by_corrections, "up to place"),  # moments, 3
         (transaction_used_twice, "it is there 2 times"),  # contents, 3
         (redactions_not_applied, "should have redacted"),  # contents, 2
-        (words_never_proven, "another state before"),  # checks, 2
+        (state_never_verified, "another state before"),  # checks, 2
         (changes_not_logged, "the log leads to another state"),  # moments, 1
     )
 }

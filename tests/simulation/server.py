@@ -217,7 +217,7 @@ class SimulatedServer:
         self._make_way_in()
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
-        process.spawn("proofs", self.engine.remote_event_writer.proofs.run)
+        process.spawn("rechecks", self.engine.remote_event_writer.rechecks.run)
         process.spawn("head merges", self.engine.head_merges.run)
         process.spawn("feed", self.feed.run)
         self.is_up = True
@@ -249,12 +249,12 @@ class SimulatedServer:
         tables = self.disk.tables
         if room_id not in tables.rooms or not tables.rooms[room_id]["version"]:
             return []  # at most an invite
-        nid = tables.rooms[room_id]["room_nid"]
-        missing = {event_id for number, event_id in tables.gaps if number == nid}
+        row_id = tables.rooms[room_id]["room_row_id"]
+        missing = {event_id for number, event_id in tables.gaps if number == row_id}
         version = room_version(tables.rooms[room_id]["version"])
         found = []
         for event_id, row in tables.events.items():
-            if missing and row["room_nid"] == nid and row["n"] is not None:
+            if missing and row["room_row_id"] == row_id and row["live_index"] is not None:
                 event = load_event(row["json"], version, EventId(event_id))
                 if not missing.isdisjoint(event.prev_events):
                     found.append(event.event_id)

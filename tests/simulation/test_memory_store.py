@@ -34,7 +34,7 @@ from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.rooms.state_changes import ResolutionRow
 from homeserver.storage.timeline.events import EventRow
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 from tests.simulation.memory_store import MemoryStore, sorted_rows
 from tests.simulation.memory_tables import Tables
 
@@ -69,39 +69,39 @@ class Script:
     rng: random.Random
     epoch: int = 0
     position: int = 0
-    nid: int = 100
+    row_id: int = 100
     order: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROOMS, 0))
 
-    def next_nid(self) -> int:
-        self.nid += 1
-        return self.nid
+    def next_row_id(self) -> int:
+        self.row_id += 1
+        return self.row_id
 
     def event(self, room: str, *, position: int | None, outlier: bool, message: bool) -> EventRow:
         rng = self.rng
-        n = None
+        live_index = None
         if position is not None:
             # of all rooms: an event may come with another room's number, and keeps its own room
-            n = self.order[room] = 1 + max(self.order.values())
+            live_index = self.order[room] = 1 + max(self.order.values())
         sender = rng.choice(USERS)
-        nid = self.next_nid() if rng.random() < 0.97 else rng.randrange(100, self.nid + 1)
+        row_id = self.next_row_id() if rng.random() < 0.97 else rng.randrange(100, self.row_id + 1)
         return EventRow(
             ROOMS[room],
-            nid,
+            row_id,
             rng.choice(EVENTS),
             "m.room.message" if message else rng.choice(["m.room.member", "m.room.name"]),
             None if message else rng.choice(["", *USERS]),
             sender,
             rng.choice([None, "join", "leave"]),
             position,
-            n,
-            None if n is None else 0,
+            live_index,
+            None if live_index is None else 0,
             rng.randrange(3),
             rng.choice([None, "why"]),
             outlier,
             rng.random() < 0.3,
             rng.random() < 0.7,
-            None if outlier else self.nid,
-            None if outlier else self.nid,
+            None if outlier else self.row_id,
+            None if outlier else self.row_id,
             rng.choice([None, *EVENTS]),
             None,
             rng.choice([None, "DEV\nt"]),
@@ -124,33 +124,35 @@ class Script:
             )
             for position in placed
         ]
-        rows.heads = [(ROOMS[room], [rows.events[-1].event_nid], self.nid, old + 9, old + count)]
+        rows.heads = [
+            (ROOMS[room], [rows.events[-1].event_row_id], self.row_id, old + 9, old + count)
+        ]
         rows.sent = [
             (rng.choice(USERS), "DEV", rng.randbytes(1), row.event_id, placed[0])
             for row in rows.events[:1]
         ]
         if not is_plain:
             rows.rooms = [(ROOMS[room], room, "12")]
-            numbers = [row.event_nid for row in rows.events]
+            numbers = [row.event_row_id for row in rows.events]
             rows.heads[0] = (ROOMS[room], numbers, *rows.heads[0][2:])
             self._add_state(rows, room, placed)
             self._add_rest(rows, room, placed)
         return Batch(rows, is_plain)
 
     def _add_state(self, rows: CommitRows, room: str, placed: Sequence[int]) -> None:
-        rng, nid = self.rng, ROOMS[room]
+        rng, row_id = self.rng, ROOMS[room]
         base: int | None = None
         for ordinal in range(rng.randrange(3)):
-            snapshot = self.next_nid()
-            added = [row.event_nid for row in rows.events]
-            rows.snapshots.append(SnapshotRow(nid, snapshot, base, ordinal, added, [nid]))
+            snapshot = self.next_row_id()
+            added = [row.event_row_id for row in rows.events]
+            rows.snapshots.append(SnapshotRow(row_id, snapshot, base, ordinal, added, [row_id]))
             base = snapshot
         for position in placed:
             user, server = rng.choice(USERS), rng.choice(SERVERS)
             membership = rng.choice(["join", "leave", "ban"])
             rows.changes.append(
                 (
-                    nid,
+                    row_id,
                     position,
                     "m.room.member",
                     user,
@@ -159,31 +161,31 @@ class Script:
                     rng.choice([None, "join", "invite"]),
                 )
             )
-            rows.members.append(MembershipRow(nid, user, membership, "$e", user, position))
+            rows.members.append(MembershipRow(row_id, user, membership, "$e", user, position))
             if position % 2:
                 branches = [EVENTS[position % 24], EVENTS[position * 7 % 24]]
                 rows.resolutions.append(
-                    ResolutionRow(nid, position, branches[0], 1_000, 5, 6, branches, [7, 8])
+                    ResolutionRow(row_id, position, branches[0], 1_000, 5, 6, branches, [7, 8])
                 )
             if rng.random() < 0.3:
-                rows.servers_left.append((nid, server, position))
+                rows.servers_left.append((row_id, server, position))
             elif rng.random() < 0.5:
-                rows.servers_joined.append((nid, server, position))
+                rows.servers_joined.append((row_id, server, position))
 
     def _add_rest(self, rows: CommitRows, room: str, placed: Sequence[int]) -> None:
-        rng, nid = self.rng, ROOMS[room]
+        rng, row_id = self.rng, ROOMS[room]
         if rng.random() < 0.2:
-            member = MembershipRow(nid, rng.choice(USERS), "join", "$j", "@u:one", rows.old)
+            member = MembershipRow(row_id, rng.choice(USERS), "join", "$j", "@u:one", rows.old)
             servers = rng.sample(SERVERS, 2)
-            rows.imported = [ImportedMemberRows(nid, [member], servers, rows.old + 1)]
+            rows.imported = [ImportedMemberRows(row_id, [member], servers, rows.old + 1)]
         if rng.random() < 0.3:
-            rows.redacted = [RedactedRow(nid, rng.choice(EVENTS), b"{}", rng.choice(EVENTS))]
+            rows.redacted = [RedactedRow(row_id, rng.choice(EVENTS), b"{}", rng.choice(EVENTS))]
         if rng.random() < 0.3:
-            rows.awaited = [(nid, rng.choice(EVENTS), rng.choice(EVENTS))]
+            rows.awaited = [(row_id, rng.choice(EVENTS), rng.choice(EVENTS))]
         if rng.random() < 0.5:
-            rows.gaps = [(nid, rng.choice(EVENTS), self.order[room] or 1, 0)]
+            rows.gaps = [(row_id, rng.choice(EVENTS), self.order[room] or 1, 0)]
         if rng.random() < 0.6:
-            rows.proofs = self.proofs(nid)
+            rows.rechecks = self.rechecks(row_id)
         if rng.random() < 0.3:
             edu = SimpleNamespace(destination=rng.choice(SERVERS), edu=b'{"e":1}')
             rows.log = LogRows(remote_edus=[(placed[-1], edu)])
@@ -202,23 +204,23 @@ class Script:
                 )
             ]
 
-    def proofs(self, nid: int) -> ProofRows:
-        """Changes of what is to be proven."""
+    def rechecks(self, row_id: int) -> RecheckRows:
+        """Changes of what is to be verified."""
         rng = self.rng
 
         def number() -> int:
-            return rng.randrange(100, self.nid + 1)
+            return rng.randrange(100, self.row_id + 1)
 
-        return ProofRows(
+        return RecheckRows(
             opened=[
-                (nid, rng.choice(EVENTS), number(), rng.random() < 0.5)
+                (row_id, rng.choice(EVENTS), number(), rng.random() < 0.5)
                 for _ in range(rng.randrange(3))
             ],
-            looked_at=[(nid, number())],
-            marked=[(nid, number())] if rng.random() < 0.3 else [],
-            proven=[(nid, number(), rng.choice(EVENTS))] if rng.random() < 0.5 else [],
-            placed=[(nid, rng.choice(EVENTS))] if rng.random() < 0.5 else [],
-            due=[(nid, number())] if rng.random() < 0.5 else [],
+            not_due=[(row_id, number())],
+            marked=[(row_id, number())] if rng.random() < 0.3 else [],
+            verified=[(row_id, number(), rng.choice(EVENTS))] if rng.random() < 0.5 else [],
+            placed=[(row_id, rng.choice(EVENTS))] if rng.random() < 0.5 else [],
+            due=[(row_id, number())] if rng.random() < 0.5 else [],
         )
 
 
@@ -252,7 +254,7 @@ def random_operation(script: Script) -> Operation:
         if rng.random() < 0.5:
             return lambda store: store.memberships.forget(user, room)
         member = MembershipRow(rng.choice([11, 12]), user, "join", "$b", user, script.position)
-        return lambda store: store.memberships.bring([member])
+        return lambda store: store.memberships.import_members([member])
     return lambda store: store.log.take_over("history")
 
 
@@ -262,22 +264,22 @@ def _backfill(script: Script) -> Operation:
     made = [script.event(room, position=None, outlier=False, message=True) for _ in ids]
     for row, event_id in zip(made, ids, strict=True):
         row.event_id = event_id
-    snapshot = SnapshotRow(ROOMS[room], script.next_nid(), None, 0, [], [])
-    missing, proofs = rng.choice(EVENTS), script.proofs(ROOMS[room])
+    snapshot = SnapshotRow(ROOMS[room], script.next_row_id(), None, 0, [], [])
+    missing, rechecks = rng.choice(EVENTS), script.rechecks(ROOMS[room])
     moving = rng.sample(EVENTS, 2)
 
     async def backfill(store: EngineStore) -> object:
         gaps = await store.events.gaps_of(ROOMS[room], ids)
         if not gaps:
             return None
-        n, fill = gaps[-1]["n"], gaps[-1]["fill"]
-        lowest = await store.events.lowest_fill(ROOMS[room], n)
+        live_index, gap_index = gaps[-1]["live_index"], gaps[-1]["gap_index"]
+        lowest = await store.events.lowest_gap_index(ROOMS[room], live_index)
         for i, row in enumerate(made):
-            row.n, row.fill = n, lowest - len(made) + i
-        moved = [(one, n, lowest - 90 - i) for i, one in enumerate(moving)]
-        filled = Filled(made, [snapshot], [(missing, n, fill)], proofs, moved=moved)
+            row.live_index, row.gap_index = live_index, lowest - len(made) + i
+        moved = [(one, live_index, lowest - 90 - i) for i, one in enumerate(moving)]
+        filled = Filled(made, [snapshot], [(missing, live_index, gap_index)], rechecks, moved=moved)
         await store.events.backfill(ROOMS[room], ids, filled)
-        return [[row[name] for name in ("missing", "n", "fill")] for row in gaps]
+        return [[row[name] for name in ("missing", "live_index", "gap_index")] for row in gaps]
 
     return backfill
 
@@ -300,11 +302,15 @@ async def everything(store: EngineStore) -> dict[str, Any]:
         "raw_by_id": sorted_rows(await store.events.raw_by_id(EVENTS), "event_id"),
         "refs_by_id": sorted_rows(await store.events.refs_by_id(EVENTS), "event_id"),
         "rooms": sorted_rows(await store.rooms.by_room_ids([*ROOMS, "!far"]), "room_id"),
-        "newest": sorted_rows(await store.rooms.newest_of_each([11, 12, 13], 3), "room_nid", "n"),
+        "newest": sorted_rows(
+            await store.rooms.newest_of_each([11, 12, 13], 3), "room_row_id", "live_index"
+        ),
         "awaited": sorted_rows(await store.rooms.awaited([11, 12], 50), "target", "redaction"),
         "some awaited": sorted_rows(await store.rooms.awaited([11, 12], 2), "target", "redaction"),
         "waiting": [dict(row) for one in EVENTS for row in await store.rooms.waiting_for(11, one)],
-        "missing": sorted_rows(await store.rooms.missing_parents([11, 13]), "room_nid", "missing"),
+        "missing": sorted_rows(
+            await store.rooms.missing_parents([11, 13]), "room_row_id", "missing"
+        ),
         "lagging": [
             sorted_rows((await store.owed.lagging("one"))[0], "server"),
             sorted((await store.owed.lagging("one"))[1]),
@@ -314,14 +320,16 @@ async def everything(store: EngineStore) -> dict[str, Any]:
         ),
         "epoch": await store.log.load_epoch(),
     }
-    seen["rooms with work"] = list(await store.proofs.rooms_with_work())
-    seen["unproven"] = sorted_rows(await store.proofs.awaited([11, 12]), "room_nid", "parent")
+    seen["rooms with work"] = list(await store.rechecks.rooms_with_work())
+    seen["unverified"] = sorted_rows(
+        await store.rechecks.awaited([11, 12]), "room_row_id", "parent"
+    )
     for event in EVENTS:
-        for nid in (11, 12):
-            seen[f"before {event} {nid}"] = await store.events.snapshot_before(nid, event)
-            seen[f"after {event} {nid}"] = await store.events.snapshot_after(nid, event)
-    for room, nid in ROOMS.items():
-        seen.update(await _room_reads(store, room, nid))
+        for row_id in (11, 12):
+            seen[f"before {event} {row_id}"] = await store.events.snapshot_before(row_id, event)
+            seen[f"after {event} {row_id}"] = await store.events.snapshot_after(row_id, event)
+    for room, row_id in ROOMS.items():
+        seen.update(await _room_reads(store, room, row_id))
     for user in USERS:
         seen[f"rooms of {user}"] = sorted_rows(await store.memberships.of_user(user), "room_id")
         seen[f"sharing {user}"] = sorted(await store.memberships.sharing(user, USERS))
@@ -345,38 +353,42 @@ async def everything(store: EngineStore) -> dict[str, Any]:
     return seen
 
 
-async def _room_reads(store: EngineStore, room: str, nid: int) -> dict[str, Any]:
+async def _room_reads(store: EngineStore, room: str, row_id: int) -> dict[str, Any]:
     pages = {
-        "newest": await store.events.newest(nid, after=2, up_to=20, limit=5),
-        "before": await store.events.before(nid, (5, 0), 4),
-        "behind": await store.events.behind(nid, (2, -3), 4),
+        "newest": await store.events.newest(row_id, after=2, up_to=20, limit=5),
+        "before": await store.events.before(row_id, (5, 0), 4),
+        "behind": await store.events.behind(row_id, (2, -3), 4),
     }
     seen: dict[str, Any] = {
-        f"{name} {room}": [(row["event_id"], row["n"], row["fill"]) for row in rows]
+        f"{name} {room}": [(row["event_id"], row["live_index"], row["gap_index"]) for row in rows]
         for name, rows in pages.items()
     }
-    found = await store.events.state_events(nid, after=110, limit=5)
+    found = await store.events.state_events(row_id, after=110, limit=5)
     seen[f"state events {room}"] = [dict(row) for row in found]
-    seen[f"order {room}"] = await store.events.order_at(nid, 7)
-    resolutions = await store.rooms.resolutions(nid)
+    seen[f"order {room}"] = await store.events.order_at(row_id, 7)
+    resolutions = await store.rooms.resolutions(row_id)
     seen[f"resolutions {room}"] = [dict(row) for row in resolutions]
-    changes = await store.rooms.changes(nid, after=1, up_to=25)
+    changes = await store.rooms.changes(row_id, after=1, up_to=25)
     seen[f"changes {room}"] = sorted_rows(changes, "position", "type", "state_key")
-    gaps = await store.rooms.gaps_before(nid, (50, 0), 100)
-    seen[f"gaps {room}"] = sorted_rows(gaps, "n", "fill", "missing")
+    gaps = await store.rooms.gaps_before(row_id, (50, 0), 100)
+    seen[f"gaps {room}"] = sorted_rows(gaps, "live_index", "gap_index", "missing")
     for limit in (1, 2, 100):
-        gaps = await store.rooms.gaps_behind(nid, (3, -2), limit)
-        seen[f"gaps behind {room} {limit}"] = [(row["n"], row["fill"]) for row in gaps]
-    seen[f"due {room}"] = sorted_rows(await store.proofs.due(nid, 100), "event_nid")
-    seen[f"with place {room}"] = [dict(row) for row in await store.proofs.with_place(nid, 110, 9)]
-    wanted = [(nid, number) for number in range(100, 220)]
-    seen[f"any placed {room}"] = [
-        await store.log.any_placed([(*one, unproven)])
-        for one in wanted
-        for unproven in (True, False)
+        gaps = await store.rooms.gaps_behind(row_id, (3, -2), limit)
+        seen[f"gaps behind {room} {limit}"] = [
+            (row["live_index"], row["gap_index"]) for row in gaps
+        ]
+    seen[f"due {room}"] = sorted_rows(await store.rechecks.due(row_id, 100), "event_row_id")
+    seen[f"with place {room}"] = [
+        dict(row) for row in await store.rechecks.with_place(row_id, 110, 9)
     ]
-    seen[f"refs {room}"] = sorted_rows(await store.events.refs(wanted), "event_nid")
-    seen[f"heads {room}"] = sorted_rows(await store.rooms.heads(wanted), "event_nid")
+    wanted = [(row_id, number) for number in range(100, 220)]
+    seen[f"any placed {room}"] = [
+        await store.log.any_placed([(*one, unverified)])
+        for one in wanted
+        for unverified in (True, False)
+    ]
+    seen[f"refs {room}"] = sorted_rows(await store.events.refs(wanted), "event_row_id")
+    seen[f"heads {room}"] = sorted_rows(await store.rooms.heads(wanted), "event_row_id")
     chains = await store.rooms.chains(wanted)
     seen[f"chains {room}"] = sorted_rows(chains, "tip", "ordinal")
     return seen
@@ -389,7 +401,7 @@ async def _empty(database: Database) -> None:
             " AND tablename NOT IN ('migrations', 'schema_migrations')"
         )
         names = ", ".join(row[0] for row in tables)
-        await connection.execute(f"TRUNCATE {names}; ALTER SEQUENCE nids RESTART WITH 1")
+        await connection.execute(f"TRUNCATE {names}; ALTER SEQUENCE row_ids RESTART WITH 1")
 
 
 async def test_memory_answers_as_postgresql_after_any_operations(
@@ -405,8 +417,8 @@ async def test_memory_answers_as_postgresql_after_any_operations(
         script = Script(random.Random(seed))
         for store in (postgres, memory):
             await store.log.take_over("history")
-            for room, nid in ROOMS.items():
-                await store.events.store_outliers((nid, room, "12"), lambda _: [])
+            for room, row_id in ROOMS.items():
+                await store.events.store_outliers((row_id, room, "12"), lambda _: [])
         script.epoch = 1
         for step in range(OPERATIONS):
             operation = random_operation(script)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Stuck(Exception):
-    """Every task waits for something that nothing will bring."""
+    """Every task waits for something that nothing will import_members."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):

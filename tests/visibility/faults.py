@@ -52,7 +52,7 @@ class Look:
     def is_placed(self, event_id: str) -> bool:
         """Has an event a place in its room order, and may clients have it?"""
         row = self.rows.get(event_id)
-        if row is None or row["n"] is None:
+        if row is None or row["live_index"] is None:
             return False
         return row["type"] != "m.room.redaction" or row["redacts"] is not None
 
@@ -69,7 +69,7 @@ class Look:
         return [
             one
             for one in self.model.oracle.order
-            if one.event_id in rows and rows[one.event_id]["n"] is not None
+            if one.event_id in rows and rows[one.event_id]["live_index"] is not None
         ]
 
     @property
@@ -87,10 +87,10 @@ class Look:
         """The ends of the graph that it knows."""
         tables = self.story.ours.disk.tables
         room = tables.rooms.get(self.story.room_id)
-        if room is None or room["room_nid"] not in tables.heads:
+        if room is None or room["room_row_id"] not in tables.heads:
             return ()
-        nid = room["room_nid"]
-        return [tables.by_nid[nid, one]["event_id"] for one in tables.heads[nid]["heads"]]
+        row_id = room["room_row_id"]
+        return [tables.by_row_id[row_id, one]["event_id"] for one in tables.heads[row_id]["heads"]]
 
     def is_joined(self, user: UserId) -> bool:
         """Is a user in the room now, as far as it can know?"""

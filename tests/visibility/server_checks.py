@@ -90,7 +90,7 @@ class ServerChecks:
             verdict = self._verdict(server, EventId(event_id))
             where = f"federation event, {server}"
             if answer is None:
-                if (verdict is SHOW or is_in) and row["n"] is not None:
+                if (verdict is SHOW or is_in) and row["live_index"] is not None:
                     look.hidden(where, look.name(event_id))
                 continue
             self._pdus(server, answer["pdus"], where)
@@ -158,7 +158,7 @@ class ServerChecks:
         if name == "backfill" and self._is_in(server):
             told = {self._id_of(pdu) for pdu in pdus}
             for one in self._reached(event_id):
-                if look.rows[one]["n"] is not None and one not in told:
+                if look.rows[one]["live_index"] is not None and one not in told:
                     look.hidden(where, look.name(one))
 
     def _reached(self, event_id: EventId) -> set[EventId]:

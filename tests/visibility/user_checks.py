@@ -51,9 +51,9 @@ class UserChecks:
         """Fetched events stand behind their ancestors. (Live ones stand where they came.)"""
         look = self._look
         places = {
-            event_id: (row["n"], row["fill"])
+            event_id: (row["live_index"], row["gap_index"])
             for event_id, row in look.rows.items()
-            if row["n"] is not None and row["fill"] < 0
+            if row["live_index"] is not None and row["gap_index"] < 0
         }
         for event_id, place in places.items():
             for above in self._model.ancestors[EventId(event_id)]:

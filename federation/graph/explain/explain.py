@@ -123,7 +123,7 @@ class Verdict:
     kind: str
     """`accepted`, `soft_failed`, `rejected`, or `outlier` for an event outside the timeline."""
     reason: str | None = None
-    unproven: bool = False
+    unverified: bool = False
     """Whether the verdict rests on unverified state that another server gave."""
 
 

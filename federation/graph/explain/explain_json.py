@@ -42,7 +42,7 @@ def event_json(told: EventExplanation) -> JsonObject:
         "event": _summary(told.event),
         "verdict": told.verdict.kind,
         "reason": told.verdict.reason,
-        "unproven": told.verdict.unproven,
+        "unproven": told.verdict.unverified,
         "content_redacted": told.content_redacted,
         "prev_events": list(told.prev_events),
         "auth_events": [_summary(one) for one in told.auth_events],

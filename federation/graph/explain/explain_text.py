@@ -70,7 +70,7 @@ def _event_lines(told: EventExplanation) -> Iterator[str]:
     yield f"  room version {told.room_version}, depth {told.event.depth}"
     reason = "" if told.verdict.reason is None else f": {_printable(told.verdict.reason)}"
     yield f"  stored as {told.verdict.kind.replace('_', ' ')}{reason}"
-    if told.verdict.unproven:
+    if told.verdict.unverified:
         yield "  the state before it is another server's word"
     if told.content_redacted:
         yield "  its content is not what was hashed: it was redacted, when it came or since"

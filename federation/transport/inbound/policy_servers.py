@@ -70,7 +70,7 @@ class _Unusable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
+class _CachedAnswer:
     """A policy server's answer on an event, and how long it is remembered."""
 
     answer: JsonObject | PolicyRefusal
@@ -91,7 +91,7 @@ class PolicyServers:
 
     def __init__(self, client: FederationClient, *, clock: Clock, metrics: Metrics) -> None:
         self._client, self._clock, self._metrics = client, clock, metrics
-        self._words: BoundedCache[tuple[PolicyServer, EventId], _Word] = BoundedCache(
+        self._answers: BoundedCache[tuple[PolicyServer, EventId], _CachedAnswer] = BoundedCache(
             POLICY_ANSWERS_REMEMBERED_MAX
         )
         self._pauses: BoundedCache[ServerName, _Pause] = BoundedCache(POLICY_PAUSES_REMEMBERED_MAX)
@@ -145,8 +145,8 @@ class PolicyServers:
 
     # --- remembered answers -----------------------------------------------------------------------
 
-    def _remembered(self, event: Event, policy: PolicyServer) -> _Word | None:
-        word = self._words.get((policy, event.event_id))
+    def _remembered(self, event: Event, policy: PolicyServer) -> _CachedAnswer | None:
+        word = self._answers.get((policy, event.event_id))
         if word is None or word.until_s <= self._clock.monotonic_s():
             return None
         return word
@@ -155,7 +155,7 @@ class PolicyServers:
         self, event: Event, policy: PolicyServer, answer: JsonObject | PolicyRefusal
     ) -> None:
         until_s = self._clock.monotonic_s() + POLICY_ANSWER_REMEMBERED_S
-        self._words.put((policy, event.event_id), _Word(answer, until_s))
+        self._answers.put((policy, event.event_id), _CachedAnswer(answer, until_s))
 
     # --- rates ------------------------------------------------------------------------------------
 

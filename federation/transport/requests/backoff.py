@@ -44,17 +44,17 @@ class Backoffs:
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock, self._random = clock, random
         self._failing: OrderedDict[ServerName, Backoff] = OrderedDict()
-        self._proven: BoundedCache[ServerName, None] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
+        self._reachable: BoundedCache[ServerName, None] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
         self._listeners: list[Callable[[ServerName], None]] = []
 
     def of(self, server: ServerName) -> Backoff | None:
         """Returns the state of a failing server; None when nothing is wrong."""
         return self._failing.get(server)
 
-    def is_proven(self, server: ServerName) -> bool:
+    def is_reachable(self, server: ServerName) -> bool:
         """Returns whether the server answered and hasn't failed since, as far as it is
         remembered."""
-        return server in self._proven
+        return server in self._reachable
 
     def wait_s(self, server: ServerName) -> float:
         """Returns the remaining back-off of the server; 0.0 when it may be tried."""
@@ -68,7 +68,7 @@ class Backoffs:
 
     def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
         """Counts a failure and returns the new state."""
-        self._proven.pop(server)
+        self._reachable.pop(server)
         now_ms = self._clock.now_ms()
         state = self._failing.pop(server, None) or Backoff(now_ms, now_ms, 0, error)
         base_ms = BACKOFF_S_MIN * 1000
@@ -94,7 +94,7 @@ class Backoffs:
 
     def succeeded(self, server: ServerName) -> None:
         """Records that the server answered a request, or made an authenticated one itself."""
-        self._proven.put(server, None)
+        self._reachable.put(server, None)
         if self._failing.pop(server, None) is not None:
             for listener in self._listeners:
                 listener(server)

@@ -25,7 +25,7 @@ from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import (
-    DELIVERIES_UNPROVEN_AT_ONCE_MAX,
+    DELIVERIES_UNCONFIRMED_AT_ONCE_MAX,
     EXCHANGES_BYTES_MAX,
     EXCHANGES_BYTES_PER_SERVER_MAX,
 )
@@ -175,7 +175,7 @@ class FederationClient:
         self._dialer, self._resolver, self._backoffs = dialer, resolver, backoffs
         self._scheduler = scheduler
         self._budget = ExchangeBudget(EXCHANGES_BYTES_MAX, EXCHANGES_BYTES_PER_SERVER_MAX)
-        self._unproven = asyncio.Semaphore(DELIVERIES_UNPROVEN_AT_ONCE_MAX)
+        self._unconfirmed = asyncio.Semaphore(DELIVERIES_UNCONFIRMED_AT_ONCE_MAX)
 
     @property
     def backoffs(self) -> Backoffs:
@@ -286,10 +286,10 @@ class FederationClient:
 
     @asynccontextmanager
     async def _delivery(self, server: ServerName) -> AsyncIterator[None]:
-        if self._backoffs.is_proven(server):
+        if self._backoffs.is_reachable(server):
             yield
             return
-        async with self._unproven:
+        async with self._unconfirmed:
             yield
 
     def _check_backoff(self, request: ServerRequest) -> None:

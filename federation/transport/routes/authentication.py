@@ -125,8 +125,8 @@ class ServerAuthenticator:
         bytes_max: int,
         reads: Reads = Reads.DOCUMENT,
     ) -> PeerRequest:
-        """Returns the request with its proven origin. Raises MatrixError (401, 400, 413, 408, 429,
-        503)."""
+        """Returns the request with its authenticated origin. Raises MatrixError (401, 400, 413,
+        408, 429, 503)."""
         address = current_cause()
         self._rates.enter(address)
         claims = await self._claims(request)

@@ -2,10 +2,10 @@
 name.
 
 Rules:
-1. A request takes a token of its address, which is given back once its origin is proven: honest
-   servers use none up, however many share an address; unproven requests do.
-2. A proven request takes a token of its origin. Nobody else can use these up: a name that is merely
-   claimed is looked up, and takes none.
+1. A request takes a token of its address, which is given back once its origin is authenticated:
+   honest servers use none up, however many share an address; unauthenticated requests do.
+2. A authenticated request takes a token of its origin. Nobody else can use these up: a name that is
+   merely claimed is looked up, and takes none.
 3. Both are checked before any key is looked up, and before any of the body is read; the refusal is
    429, with the time until the next attempt.
 
@@ -23,8 +23,8 @@ from federation.events.ids import ServerName
 from federation.limits import (
     ORIGIN_REQUESTS_BURST,
     ORIGIN_REQUESTS_PER_S,
-    UNPROVEN_REQUESTS_BURST,
-    UNPROVEN_REQUESTS_PER_S,
+    UNAUTHENTICATED_REQUESTS_BURST,
+    UNAUTHENTICATED_REQUESTS_PER_S,
 )
 from federation.ports import Clock
 from federation.transport.scheduling.rates import RateLimit
@@ -35,7 +35,7 @@ class RequestRates:
 
     def __init__(self, clock: Clock) -> None:
         self._addresses = RateLimit(
-            clock, per_s=UNPROVEN_REQUESTS_PER_S, burst=UNPROVEN_REQUESTS_BURST
+            clock, per_s=UNAUTHENTICATED_REQUESTS_PER_S, burst=UNAUTHENTICATED_REQUESTS_BURST
         )
         self._origins = RateLimit(clock, per_s=ORIGIN_REQUESTS_PER_S, burst=ORIGIN_REQUESTS_BURST)
 

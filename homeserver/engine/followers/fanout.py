@@ -167,10 +167,10 @@ class Fanout:
         alone: a waiting user's rooms were loaded for its sync, and members are read only of hot
         rooms; a user with cold rooms is woken to check for itself."""
         self.wake_user(changed)
-        mine = self._memberships.cached(changed)
-        if mine is not None:
+        own = self._memberships.cached(changed)
+        if own is not None:
             kept = ("join", "invite")
-            rooms = [self._rooms.hot(one) for one, my in mine.items() if my.membership in kept]
+            rooms = [self._rooms.hot(one) for one, my in own.items() if my.membership in kept]
             if None not in rooms:
                 for room in rooms:
                     assert room is not None
@@ -181,10 +181,10 @@ class Fanout:
                 self.wake_user(user_id)
 
     def _may_share(self, user_id: UserId, other: UserId) -> bool:
-        mine = self._memberships.cached(user_id)
-        if mine is None:
+        own = self._memberships.cached(user_id)
+        if own is None:
             return True
-        for room_id, membership in mine.items():
+        for room_id, membership in own.items():
             if membership.membership != "join":
                 continue
             room = self._rooms.hot(room_id)

@@ -120,8 +120,8 @@ class Memberships:
         here.
         """
         if server_of(user_id) == self._server_name:
-            mine = await self.of(user_id)
-            return [room_id for room_id, room in mine.items() if room.membership == "join"]
+            own = await self.of(user_id)
+            return [room_id for room_id, room in own.items() if room.membership == "join"]
         found = await self._store.memberships.of_users([user_id], "join")
         return [RoomId(row["room_id"]) for row in found]
 

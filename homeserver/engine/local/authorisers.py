@@ -121,10 +121,10 @@ class Authorisers:
 
     @staticmethod
     def _needs_one(room: Room, user_id: UserId) -> bool:
-        mine = room.view.state.get((event_types.MEMBER, user_id))
-        if mine is not None and mine.membership == "ban":
+        own = room.view.state.get((event_types.MEMBER, user_id))
+        if own is not None and own.membership == "ban":
             raise MatrixError(403, "M_FORBIDDEN", f"{user_id} is banned")
-        return mine is None or mine.membership not in ("invite", "join")
+        return own is None or own.membership not in ("invite", "join")
 
     async def _check_open(self, room: Room) -> None:
         """Checks the join rule again, which may have changed since the template was built."""

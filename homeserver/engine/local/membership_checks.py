@@ -30,8 +30,8 @@ def joins(user_id: UserId) -> Check:
     """Returns the check for a join: it finds the draft redundant for a joined user."""
 
     def check(state: StateMap) -> StateRef | None:
-        mine = state.get((event_types.MEMBER, user_id))
-        return mine if mine is not None and mine.membership == "join" else None
+        own = state.get((event_types.MEMBER, user_id))
+        return own if own is not None and own.membership == "join" else None
 
     return check
 
@@ -42,10 +42,10 @@ def leaves(user_id: UserId) -> Check:
     """
 
     def check(state: StateMap) -> StateRef | None:
-        mine = state.get((event_types.MEMBER, user_id))
-        if mine is not None and mine.membership == "ban":
+        own = state.get((event_types.MEMBER, user_id))
+        if own is not None and own.membership == "ban":
             raise errors.forbidden("You are banned from this room")
-        return mine if mine is not None and mine.membership == "leave" else None
+        return own if own is not None and own.membership == "leave" else None
 
     return check
 
@@ -79,8 +79,8 @@ def replaces(user_id: UserId, event_id: EventId) -> Check:
     replaces the one that it was built from."""
 
     def check(state: StateMap) -> None:
-        mine = state.get((event_types.MEMBER, user_id))
-        if mine is None or mine.event_id != event_id:
+        own = state.get((event_types.MEMBER, user_id))
+        if own is None or own.event_id != event_id:
             raise MembershipChanged
 
     return check
@@ -91,8 +91,8 @@ def stays(user_id: UserId) -> Check:
     MembershipChanged once they aren't joined any more, so that the change doesn't become a join."""
 
     def check(state: StateMap) -> None:
-        mine = state.get((event_types.MEMBER, user_id))
-        if mine is None or mine.membership != "join":
+        own = state.get((event_types.MEMBER, user_id))
+        if own is None or own.membership != "join":
             raise MembershipChanged
 
     return check

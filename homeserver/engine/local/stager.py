@@ -74,7 +74,7 @@ class Stager:
         resolver: StateResolver,
         redactions: Redactions,
         *,
-        take_nid: Callable[[], int],
+        take_row_id: Callable[[], int],
         signer: Signer,
         clock: Clock,
         metrics: Metrics,
@@ -83,7 +83,7 @@ class Stager:
         self._rooms = rooms
         self._resolver = resolver
         self.redactions = redactions
-        self._take_nid = take_nid
+        self._take_row_id = take_row_id
         self._signer = signer
         self._clock = clock
         self._metrics = metrics
@@ -154,7 +154,9 @@ class Stager:
             return current, (), ()
         parents = branches_of(named)
         states = [state for _, state in parents]
-        before, snapshots = await self._resolver.resolve(room, states, self._take_nid, near=current)
+        before, snapshots = await self._resolver.resolve(
+            room, states, self._take_row_id, near=current
+        )
         return before, snapshots, parents
 
     def _build(
@@ -241,7 +243,7 @@ class Stager:
         before: StateSnapshot,
         origin: Origin,
         *,
-        nid: int | None = None,
+        row_id: int | None = None,
         snapshots: tuple[SnapshotRow, ...] = (),
         after: StateSnapshot | None = None,
         parents: Sequence[Branch] = (),
@@ -251,12 +253,12 @@ class Stager:
         accepted event names as its parent isn't a head, and doesn't change the current state.
         `parents`: the branches that `before` was resolved from. `after`: the state after it, if its
         snapshot exists."""
-        if nid is None:
-            nid = self._take_nid()
+        if row_id is None:
+            row_id = self._take_row_id()
         if after is None and not event.is_state:
             after = before
         elif after is None:
-            after, rows = after_state_event(event, nid, room, before)
+            after, rows = after_state_event(event, row_id, room, before)
             snapshots += rows
         others = () if replaces_heads else other_heads(room.staged, event)
         is_named = bool(others) and room.is_named(event.event_id)
@@ -266,17 +268,17 @@ class Stager:
             own = () if is_named else ((event.event_id, after),)
             branches = (*own, *branches_of(others))
             # Resolution looks the event up among the staged ones.
-            room.stage(StoredEvent(event), nid)
+            room.stage(StoredEvent(event), row_id)
             near = StateSnapshot(was.state, was.chain)
             # The present state replaces the heads that are dropped.
             if lets_heads_go(was, event, others):
                 branches = (*branches, (was.heads[-1].event_id, near))
             states = [state for _, state in branches]
-            current, rows = await self._resolver.resolve(room, states, self._take_nid, near=near)
+            current, rows = await self._resolver.resolve(room, states, self._take_row_id, near=near)
             snapshots += rows
         staged = append_to_timeline(
             event,
-            nid,
+            row_id,
             room,
             before=before,
             after=after,
@@ -291,7 +293,7 @@ class Stager:
         await self._redact(room, staged, before.state)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
-        room.stage(StoredEvent(event), nid)
+        room.stage(StoredEvent(event), row_id)
         room.remember_after(event.event_id, after)
         return staged
 
@@ -300,14 +302,14 @@ class Stager:
     ) -> Resolved | None:
         """Returns the record of the resolution behind the current state, if there was one that
         changed it other than by a new event itself."""
-        distinct = {state.chain[-1].nid for _, state in branches}
+        distinct = {state.chain[-1].row_id for _, state in branches}
         if len(distinct) < 2:
             return None
         self._metrics.count("state_resolutions", changed="yes" if is_changed else "no")
         if not is_changed:
             return None
-        ends = tuple((event_id, state.chain[-1].nid) for event_id, state in branches)
-        return Resolved(self._clock.now_ms(), was[-1].nid, now[-1].nid, ends)
+        ends = tuple((event_id, state.chain[-1].row_id) for event_id, state in branches)
+        return Resolved(self._clock.now_ms(), was[-1].row_id, now[-1].row_id, ends)
 
     def new_room(
         self, version: RoomVersion, draft: EventDraft, room_id: RoomId | None = None
@@ -320,18 +322,18 @@ class Stager:
         event = self._signed(
             draft, version=version, room_id=room_id, prev_events=(), auth_events=(), depth=1
         )
-        nid, first = self._take_nid(), self._take_nid()
+        row_id, first = self._take_row_id(), self._take_row_id()
         view = empty_view(first)
-        room = Room(event.room_id, nid, version, view)
+        room = Room(event.room_id, row_id, version, view)
         failure = check_auth(event, room.auth_state(view.state, self._rooms.memory.cached_event))
         if failure is not None:
             raise bad_json(failure.detail)
         before = StateSnapshot(view.state, view.chain)
-        event_nid = self._take_nid()
-        after, rows = after_state_event(event, event_nid, room, before)
+        event_row_id = self._take_row_id()
+        after, rows = after_state_event(event, event_row_id, room, before)
         staged = append_to_timeline(
             event,
-            event_nid,
+            event_row_id,
             room,
             before=before,
             after=after,
@@ -341,7 +343,7 @@ class Stager:
         )
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
-        room.stage(StoredEvent(event), event_nid)
+        room.stage(StoredEvent(event), event_row_id)
         return room, staged
 
     # Redactions
@@ -350,9 +352,7 @@ class Stager:
         """Applies this event as a redaction, and the redactions that waited for it."""
         event = staged.event
         await self.apply_waiting(room, staged)
-        outcome = await self.redactions.of(
-            room, event, before, is_word=staged.row.unproven, at_hand={}
-        )
+        outcome = await self.redactions.of(room, event, before, is_unverified=staged.row.unverified)
         staged.redacting += outcome.applied
         if outcome.waits_for is not None:
             note_waiting(room, outcome.waits_for, event.event_id)

@@ -407,7 +407,7 @@ def _apply_correction(rooms: Rooms, server_name: ServerName, unit: RoomUnit) -> 
         room.unstage(event_id)
         room.after.pop(event_id)
         rooms.memory.forget_event(event_id)
-        if row.n is None:
+        if row.live_index is None:
             room.forget_timeline(event_id)
     for redacting in correction.redacting:
         rooms.apply_redaction(room, redacting.target, redacting.redaction)

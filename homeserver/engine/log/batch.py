@@ -43,7 +43,7 @@ from homeserver.storage.database import Connection
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
 from homeserver.storage.text import escape
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 
 
 class CommitUnit:
@@ -147,15 +147,18 @@ class Batch:
         return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
 
     def witnesses(self) -> list[tuple[int, int, bool]]:
-        """Returns events that are stored in this form (room_nid, event_nid, unproven) if and only
-        if the batch is: new ones, and those that it verifies. After a lost connection they tell its
-        outcome."""
+        """Returns events that are stored in this form (room_row_id, event_row_id, unverified) if
+        and only if the batch is: new ones, and those that it verifies. After a lost connection they
+        tell its outcome."""
         found = [
-            (one.row.room_nid, one.row.event_nid, one.row.unproven) for _, one in self.staged()
+            (one.row.room_row_id, one.row.event_row_id, one.row.unverified)
+            for _, one in self.staged()
         ]
         for one in self.units:
             if one.error is None and one.correction is not None:
-                found += [(nid, event, False) for nid, event, _ in one.correction.proofs.proven]
+                found += [
+                    (row_id, event, False) for row_id, event, _ in one.correction.rechecks.verified
+                ]
         return found
 
     async def run_work(self, connection: Connection) -> None:
@@ -200,17 +203,17 @@ class Batch:
                 continue
             room = pending.room
             if pending.is_new:
-                rows.rooms.append((room.nid, room.room_id, room.version.name))
+                rows.rooms.append((room.row_id, room.room_id, room.version.name))
             if pending.imported is not None:
                 rows.imported.append(_imported(room, pending.imported, self.old))
 
 
 def _imported(room: Room, imported: ImportedMembers, position: int) -> ImportedMemberRows:
     members = [
-        MembershipRow(room.nid, user, ref.membership or "leave", ref.event_id, user, position)
+        MembershipRow(room.row_id, user, ref.membership or "leave", ref.event_id, user, position)
         for user, ref in imported.members
     ]
-    return ImportedMemberRows(room.nid, members, imported.servers, position + 1)
+    return ImportedMemberRows(room.row_id, members, imported.servers, position + 1)
 
 
 def _heads(
@@ -223,12 +226,12 @@ def _heads(
         if correction is not None and correction.view is not None:
             view = correction.view
             position = view.position if correction.entry is None else one.first
-            newest[room.nid] = heads_row(room, view, position)
+            newest[room.row_id] = heads_row(room, view, position)
     # A correction is made while nothing of its room is staged, so staged events come after it.
     for one, event in staged:
         if event.view is not None:
             room = one.pending.room
-            newest[room.nid] = heads_row(room, event.view, event.row.position or 0)
+            newest[room.row_id] = heads_row(room, event.view, event.row.position or 0)
     return list(newest.values())
 
 
@@ -245,37 +248,37 @@ def _transactions(
 
 def _add_changes(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
     for one, event in staged:
-        nid, position = one.pending.room.nid, event.row.position
+        row_id, position = one.pending.room.row_id, event.row.position
         if position is None:
             continue
         if event.resolved is not None:
             event_id = event.event.event_id
-            rows.resolutions.append(_resolution_row(nid, position, event_id, event.resolved))
+            rows.resolutions.append(_resolution_row(row_id, position, event_id, event.resolved))
         for change in event.changes:
-            rows.changes.append(_change_row(nid, position, change))
+            rows.changes.append(_change_row(row_id, position, change))
             if _is_membership(change):
-                rows.members.append(_membership_row(nid, position, event.event, change))
-        rows.servers_joined += [(nid, server, position) for server in event.servers_joined]
-        rows.servers_left += [(nid, server, position) for server in event.servers_left]
+                rows.members.append(_membership_row(row_id, position, event.event, change))
+        rows.servers_joined += [(row_id, server, position) for server in event.servers_joined]
+        rows.servers_left += [(row_id, server, position) for server in event.servers_left]
 
 
 def _add_correction(rows: CommitRows, one: CommitUnit) -> None:
-    correction, nid, position = one.correction, one.pending.room.nid, one.first
+    correction, row_id, position = one.correction, one.pending.room.row_id, one.first
     assert correction is not None, "the unit has one"
     rows.events += correction.rows
     rows.snapshots += correction.snapshots
-    rows.proofs.extend(correction.proofs)
-    rows.redacted += redacted_rows(nid, correction.redacting)
+    rows.rechecks.extend(correction.rechecks)
+    rows.redacted += redacted_rows(row_id, correction.redacting)
     if correction.resolved is not None and correction.cause is not None:
         rows.resolutions.append(
-            _resolution_row(nid, position, correction.cause, correction.resolved)
+            _resolution_row(row_id, position, correction.cause, correction.resolved)
         )
     for change in correction.entry.changes if correction.entry else ():
-        rows.changes.append(_change_row(nid, position, change))
+        rows.changes.append(_change_row(row_id, position, change))
         if _is_membership(change):
-            rows.members.append(_membership_row(nid, position, None, change))
-    rows.servers_joined += [(nid, server, position) for server in correction.servers_joined]
-    rows.servers_left += [(nid, server, position) for server in correction.servers_left]
+            rows.members.append(_membership_row(row_id, position, None, change))
+    rows.servers_joined += [(row_id, server, position) for server in correction.servers_joined]
+    rows.servers_left += [(row_id, server, position) for server in correction.servers_left]
 
 
 def _is_membership(change: StateChange) -> bool:
@@ -283,10 +286,10 @@ def _is_membership(change: StateChange) -> bool:
     return kind == event_types.MEMBER and is_user_id(key)
 
 
-def _change_row(nid: int, position: int, change: StateChange) -> StateChangeRow:
+def _change_row(row_id: int, position: int, change: StateChange) -> StateChangeRow:
     kind, key = change.key
     return (
-        nid,
+        row_id,
         position,
         escape(kind),
         escape(key),
@@ -297,10 +300,10 @@ def _change_row(nid: int, position: int, change: StateChange) -> StateChangeRow:
 
 
 def _resolution_row(
-    nid: int, position: int, event_id: EventId, resolved: Resolved
+    row_id: int, position: int, event_id: EventId, resolved: Resolved
 ) -> ResolutionRow:
     return ResolutionRow(
-        nid,
+        row_id,
         position,
         event_id,
         resolved.made_ms,
@@ -312,13 +315,13 @@ def _resolution_row(
 
 
 def _membership_row(
-    nid: int, position: int, event: Event | None, change: StateChange
+    row_id: int, position: int, event: Event | None, change: StateChange
 ) -> MembershipRow:
     """Returns the row of a changed membership. After a merge the membership event may be another
     than the placed one; its sender isn't in memory then, and the user's own ID replaces it."""
     own = event is not None and change.event_id == event.event_id
     return MembershipRow(
-        nid,
+        row_id,
         change.key[1],
         change.membership or "leave",
         change.event_id or "",
@@ -329,30 +332,31 @@ def _membership_row(
 
 def _add_redactions(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
     for one, event in staged:
-        nid = one.pending.room.nid
-        rows.redacted += redacted_rows(nid, event.redacting)
+        row_id = one.pending.room.row_id
+        rows.redacted += redacted_rows(row_id, event.redacting)
         if event.waits_for_target is not None:
-            rows.awaited.append((nid, event.waits_for_target, event.event.event_id))
-        if event.row.n is not None and event.row.fill is not None:
+            rows.awaited.append((row_id, event.waits_for_target, event.event.event_id))
+        if event.row.live_index is not None and event.row.gap_index is not None:
             rows.gaps += [
-                (nid, missing, event.row.n, event.row.fill) for missing in event.missing_parents
+                (row_id, missing, event.row.live_index, event.row.gap_index)
+                for missing in event.missing_parents
             ]
-        _add_proofs(rows.proofs, nid, event)
+        _add_rechecks(rows.rechecks, row_id, event)
 
 
-def _add_proofs(proofs: ProofRows, nid: int, event: StagedEvent) -> None:
+def _add_rechecks(rechecks: RecheckRows, row_id: int, event: StagedEvent) -> None:
     """Adds the recheck rows of an event: an unverified event waits for its parents; an event that
     fills a gap ends the wait of others."""
     if event.is_awaited:
-        proofs.placed.append((nid, event.event.event_id))
-    if event.row.unproven:
-        proofs.opened += [
-            (nid, parent, event.row.event_nid, parent in event.missing_parents)
+        rechecks.placed.append((row_id, event.event.event_id))
+    if event.row.unverified:
+        rechecks.opened += [
+            (row_id, parent, event.row.event_row_id, parent in event.missing_parents)
             for parent in event.event.prev_events
         ]
         # All parents are here, so no arrival would make it due.
         if not event.missing_parents:
-            proofs.due.append((nid, event.row.event_nid))
+            rechecks.due.append((row_id, event.row.event_row_id))
 
 
 def _add_entry(log: LogRows, placed: Placed) -> None:

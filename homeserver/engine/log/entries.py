@@ -49,8 +49,8 @@ class EventEntry(msgspec.Struct, frozen=True):
 
     room_id: RoomId
     event: Event
-    nid: int
-    order: tuple[int, int]  # room order (n, fill)
+    row_id: int
+    order: tuple[int, int]  # room order (live_index, gap_index)
     kept_client: bytes | None  # `client`, None for a large event.
     changes: tuple[StateChange, ...] = ()
     transaction: TransactionKey | None = None

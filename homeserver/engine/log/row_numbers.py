@@ -36,4 +36,4 @@ class RowNumbers:
     async def ready(self, count: int) -> None:
         """Reserves blocks until `count` are available."""
         while self.left < count:
-            self._blocks.append(await self._log.take_nids())
+            self._blocks.append(await self._log.take_row_ids())

@@ -44,7 +44,7 @@ from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
 from homeserver.storage.timeline import events as event_rows
 from homeserver.storage.timeline.events import EventRow
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 
 
 class Redacting(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class StagedEvent(msgspec.Struct):
             or self.is_awaited
             or self.resolved
             or self.was_outlier
-            or self.row.unproven
+            or self.row.unverified
         )
 
 
@@ -124,7 +124,7 @@ class Correction(msgspec.Struct):
     resolved: Resolved | None = None
     cause: EventId | None = None  # the first event with a changed verdict or state
     redacting: list[Redacting] = []
-    proofs: ProofRows = msgspec.field(default_factory=ProofRows)
+    rechecks: RecheckRows = msgspec.field(default_factory=RecheckRows)
 
 
 @dataclass(slots=True)
@@ -149,38 +149,38 @@ class Origin:
     """The origin of an event, as far as its row has it."""
 
     to_federate: bool
-    unproven: bool = False
+    unverified: bool = False
     transaction: tuple[TransactionKey, bytes] | None = None
     verdict: int = event_rows.ACCEPTED
     reason: str | None = None
 
 
-def state_ref(event: Event, nid: int) -> StateRef:
+def state_ref(event: Event, row_id: int) -> StateRef:
     """Returns the entry of state maps for a state event."""
-    return StateRef(event.event_id, nid, membership_of(event))
+    return StateRef(event.event_id, row_id, membership_of(event))
 
 
 def event_row(
-    event: Event, nid: int, room: Room, before: StateSnapshot, origin: Origin
+    event: Event, row_id: int, room: Room, before: StateSnapshot, origin: Origin
 ) -> EventRow:
     """Returns the row of an event whose state is known, without a place in room order."""
     transaction = origin.transaction[0] if origin.transaction else None
-    snapshot = before.chain[-1].nid
+    snapshot = before.chain[-1].row_id
     return EventRow(
-        room_nid=room.nid,
-        event_nid=nid,
+        room_row_id=room.row_id,
+        event_row_id=row_id,
         event_id=event.event_id,
         type=escape(event.type),
         state_key=None if event.state_key is None else escape(event.state_key),
         sender=event.sender,
         membership=membership_of(event),
         position=None,
-        n=None,
-        fill=None,
+        live_index=None,
+        gap_index=None,
         verdict=origin.verdict,
         reason=origin.reason,
         outlier=False,
-        unproven=origin.unproven,
+        unverified=origin.unverified,
         to_federate=origin.to_federate,
         snapshot_before=snapshot,
         snapshot_after=snapshot,
@@ -194,41 +194,43 @@ def event_row(
 
 
 def store_as_outlier(
-    event: Event, nid: int, room: Room, before: StateSnapshot, origin: Origin
+    event: Event, row_id: int, room: Room, before: StateSnapshot, origin: Origin
 ) -> tuple[StagedEvent, StateSnapshot]:
     """Returns a soft-failed or rejected event: stored with its verdict, without a place. A
     soft-failed state event has a state after it, since later events may name it as their parent."""
-    row = event_row(event, nid, room, before, origin)
+    row = event_row(event, row_id, room, before, origin)
     staged = StagedEvent(event, row)
     after = before
     if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
-        after, staged.snapshots = after_state_event(event, nid, room, before)
-        row.snapshot_after = after.chain[-1].nid
+        after, staged.snapshots = after_state_event(event, row_id, room, before)
+        row.snapshot_after = after.chain[-1].row_id
     return staged, after
 
 
 def after_state_event(
-    event: Event, nid: int, room: Room, before: StateSnapshot
+    event: Event, row_id: int, room: Room, before: StateSnapshot
 ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
     """Returns the state after an accepted state event, and the snapshot to write. The event's own
     row number serves as the snapshot's."""
-    change: Delta = {event.key: state_ref(event, nid)}
-    return extended(room, before, change, nid)
+    change: Delta = {event.key: state_ref(event, row_id)}
+    return extended(room, before, change, row_id)
 
 
 def extended(
-    room: Room, before: StateSnapshot, change: Delta, nid: int
+    room: Room, before: StateSnapshot, change: Delta, row_id: int
 ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
-    """Returns a state with some keys changed, as a new snapshot `nid`."""
-    chain = extend(before.chain, nid, change, before.state)
+    """Returns a state with some keys changed, as a new snapshot `row_id`."""
+    chain = extend(before.chain, row_id, change, before.state)
     return StateSnapshot(changed(before.state, change), chain), (snapshot_row(room, chain),)
 
 
 def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
     """Returns the row of a chain's last link."""
     link = chain[-1]
-    base = chain[-2].nid if len(chain) > 1 else None
-    return SnapshotRow(room.nid, link.nid, base, link.ordinal, link.added, link.removed, incomplete)
+    base = chain[-2].row_id if len(chain) > 1 else None
+    return SnapshotRow(
+        room.row_id, link.row_id, base, link.ordinal, link.added, link.removed, incomplete
+    )
 
 
 def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:
@@ -253,8 +255,8 @@ class MemberCounts:
 
     def __init__(self, view: RoomView) -> None:
         self.joined, self.invited, self.servers = view.joined, view.invited, view.servers
-        self.came: list[ServerName] = []
-        self.went: list[ServerName] = []
+        self.servers_joined: list[ServerName] = []
+        self.servers_left: list[ServerName] = []
 
     def apply(self, old: StateMap, changes: Sequence[StateChange]) -> None:
         for change in changes:
@@ -270,17 +272,17 @@ class MemberCounts:
     def _server(self, server: ServerName, step: int) -> None:
         count = self.servers.get(server, 0) + step
         if count == 1 and step == 1:
-            self.came.append(server)
+            self.servers_joined.append(server)
         if count > 0:
             self.servers = self.servers.set(server, count)
         else:
             self.servers = self.servers.delete(server)
-            self.went.append(server)
+            self.servers_left.append(server)
 
 
 def append_to_timeline(
     event: Event,
-    nid: int,
+    row_id: int,
     room: Room,
     *,
     before: StateSnapshot,
@@ -297,16 +299,16 @@ def append_to_timeline(
     old = room.staged
     # The usual case: the event follows the only head, so no states have to be compared.
     if current.state is after.state and before.state is old.state:
-        change: Delta = {event.key: state_ref(event, nid)} if event.is_state else {}
+        change: Delta = {event.key: state_ref(event, row_id)} if event.is_state else {}
     else:
         change = change_between(old.chain, current.chain)
     changes = state_changes(old.state, change)
-    row = event_row(event, nid, room, before, origin)
-    row.snapshot_after = after.chain[-1].nid
-    row.n, row.fill = old.n + 1, 0
+    row = event_row(event, row_id, room, before, origin)
+    row.snapshot_after = after.chain[-1].row_id
+    row.live_index, row.gap_index = old.live_index + 1, 0
     prev = before.state.get(event.key) if event.state_key is not None else None
     row.replaces = prev.event_id if prev else None
-    head = Head(event.event_id, nid, event.depth, after.state, after.chain)
+    head = Head(event.event_id, row_id, event.depth, after.state, after.chain)
     kept = () if replaces_heads else other_heads(old, event)
     counts = MemberCounts(old)
     if changes:
@@ -315,7 +317,7 @@ def append_to_timeline(
         current.state,
         current.chain,
         (*kept, head) if is_head else kept,
-        row.n,
+        row.live_index,
         counts.joined,
         counts.invited,
         counts.servers,
@@ -323,8 +325,8 @@ def append_to_timeline(
     entry = EventEntry(
         room_id=room.room_id,
         event=event,
-        nid=nid,
-        order=(row.n, 0),
+        row_id=row_id,
+        order=(row.live_index, 0),
         kept_client=kept_client(event),
         changes=changes,
         transaction=origin.transaction[0] if origin.transaction else None,
@@ -339,8 +341,8 @@ def append_to_timeline(
         view,
         snapshots,
         changes,
-        tuple(counts.came),
-        tuple(counts.went),
+        tuple(counts.servers_joined),
+        tuple(counts.servers_left),
         origin.transaction,
     )
 
@@ -353,9 +355,9 @@ def other_heads(view: RoomView, event: Event) -> tuple[Head, ...]:
     if len(kept) < limits.HEADS_KEPT:
         return kept
     # The newest head with a state replaces the older ones with the same state.
-    newest = {one.chain[-1].nid: one.nid for one in kept}
+    newest = {one.chain[-1].row_id: one.row_id for one in kept}
     older, recent = kept[: -limits.HEADS_PER_EVENT], kept[-limits.HEADS_PER_EVENT :]
-    kept = (*(one for one in older if newest[one.chain[-1].nid] == one.nid), *recent)
+    kept = (*(one for one in older if newest[one.chain[-1].row_id] == one.row_id), *recent)
     return kept[-(limits.HEADS_KEPT - 1) :]
 
 
@@ -363,18 +365,18 @@ def lets_heads_go(view: RoomView, event: Event, others: Sequence[Head]) -> bool:
     """Returns whether heads that differ in state are dropped only because of the bound. The room's
     present state then replaces them, as if an event had merged them: otherwise a flood of heads
     could erase their state."""
-    states = {one.chain[-1].nid for one in others}
+    states = {one.chain[-1].row_id for one in others}
     return any(
-        one.event_id not in event.prev_events and one.chain[-1].nid not in states
+        one.event_id not in event.prev_events and one.chain[-1].row_id not in states
         for one in view.heads
     )
 
 
-def empty_view(first_nid: int) -> RoomView:
+def empty_view(first_row_id: int) -> RoomView:
     """Returns the view of a room before its create event."""
     empty: StateMap = immutables.Map()
     no_servers: immutables.Map[ServerName, int] = immutables.Map()
-    return RoomView(empty, first_chain(first_nid, {}), (), 0, 0, 0, no_servers)
+    return RoomView(empty, first_chain(first_row_id, {}), (), 0, 0, 0, no_servers)
 
 
 def changed_view(
@@ -389,7 +391,7 @@ def changed_view(
         current.state,
         current.chain,
         heads,
-        old.n,
+        old.live_index,
         counts.joined,
         counts.invited,
         counts.servers,
@@ -398,14 +400,20 @@ def changed_view(
     return view, changes, counts
 
 
-def redacted_rows(room_nid: int, redacting: Iterable[Redacting]) -> list[RedactedRow]:
+def redacted_rows(room_row_id: int, redacting: Iterable[Redacting]) -> list[RedactedRow]:
     """Returns the rows to write of redacted events."""
     return [
-        RedactedRow(room_nid, one.target.event_id, one.target.raw, one.redaction)
+        RedactedRow(room_row_id, one.target.event_id, one.target.raw, one.redaction)
         for one in redacting
     ]
 
 
 def heads_row(room: Room, view: RoomView, position: int) -> tuple[int, list[int], int, int, int]:
     """Returns the row of `storage.rooms.rooms.set_heads`."""
-    return (room.nid, [head.nid for head in view.heads], view.chain[-1].nid, view.n, position)
+    return (
+        room.row_id,
+        [head.row_id for head in view.heads],
+        view.chain[-1].row_id,
+        view.live_index,
+        position,
+    )

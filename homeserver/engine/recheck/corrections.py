@@ -25,7 +25,7 @@ from homeserver.engine.local.stager import Stager
 from homeserver.engine.log.entries import StateEntry
 from homeserver.engine.log.staging import Correction, Origin, StagedEvent, changed_view
 from homeserver.engine.recheck.descendants import Descendants
-from homeserver.engine.recheck.judgements import Recheck
+from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Head, Room, StateSnapshot
 from homeserver.engine.rooms.rooms import Rooms
@@ -33,7 +33,7 @@ from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
 from homeserver.storage.timeline import events as event_rows
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 
 Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
 
@@ -48,57 +48,59 @@ class Corrections:
         *,
         stager: Stager,
         resolver: StateResolver,
-        take_nid: Callable[[], int],
+        take_row_id: Callable[[], int],
         settle: Settle,
     ) -> None:
         self._store = store
         self._rooms = rooms
         self._stager = stager
         self._resolver = resolver
-        self._take_nid = take_nid
+        self._take_row_id = take_row_id
         self._settle = settle
 
     async def make(
-        self, room: Room, judged: Sequence[Recheck], descendants: Descendants
+        self, room: Room, rechecked: Sequence[Recheck], descendants: Descendants
     ) -> Correction:
         """Returns the changes, except for events that arrive now (`place`). The room's new view is
         staged.
         """
-        wrong = [one for one in judged if not one.is_same]
+        wrong = [one for one in rechecked if not one.is_same]
         correction = Correction()
         if not wrong:
             return correction
         # The rows of newly accepted events are written by `place`, on top of the corrected room.
         correction.rows = [one.corrected_row() for one in wrong if not one.is_newly_accepted]
         correction.snapshots = [row for one in wrong for row in one.snapshots]
-        correction.proofs = await self._marked(room, judged, descendants)
+        correction.rechecks = await self._marked(room, rechecked, descendants)
         await self._change_view(room, wrong, descendants, correction)
         return correction
 
     async def _marked(
-        self, room: Room, judged: Sequence[Recheck], descendants: Descendants
-    ) -> ProofRows:
+        self, room: Room, rechecked: Sequence[Recheck], descendants: Descendants
+    ) -> RecheckRows:
         touched: set[EventId] = set()
-        for one in judged:
+        for one in rechecked:
             if one.changes_descendants:
                 touched |= descendants.children(one.event_id)
             if one.is_verdict_changed:
                 touched |= descendants.citing(one.event_id)
         # The events of this step have their new verdicts already.
-        touched -= {one.event_id for one in judged}
-        proofs = ProofRows()
+        touched -= {one.event_id for one in rechecked}
+        rechecks = RecheckRows()
         for row in await self._placed(touched):
-            number = (room.nid, row["event_nid"])
-            proofs.marked.append(number)
-            proofs.opened += [
-                (room.nid, parent, row["event_nid"], False)
+            number = (room.row_id, row["event_row_id"])
+            rechecks.marked.append(number)
+            rechecks.opened += [
+                (room.row_id, parent, row["event_row_id"], False)
                 for parent in known_event(row).event.prev_events
             ]
-        return proofs
+        return rechecks
 
     async def _placed(self, event_ids: Collection[EventId]) -> list[Row]:
         rows = await self._store.events.by_id(event_ids) if event_ids else ()
-        return sorted((row for row in rows if not row["outlier"]), key=lambda row: row["event_nid"])
+        return sorted(
+            (row for row in rows if not row["outlier"]), key=lambda row: row["event_row_id"]
+        )
 
     # Heads and current state
 
@@ -114,7 +116,7 @@ class Corrections:
         if heads == old.heads:
             return
         branches = [StateSnapshot(head.state, head.chain) for head in heads]
-        current, snapshots = await self._resolver.resolve(room, branches, self._take_nid)
+        current, snapshots = await self._resolver.resolve(room, branches, self._take_row_id)
         correction.snapshots += snapshots
         view, changes, counts = changed_view(old, current, heads)
         ends = [(head.event_id, one) for head, one in zip(heads, branches, strict=True)]
@@ -122,7 +124,10 @@ class Corrections:
         if changes:
             correction.entry = StateEntry(room.room_id, changes)
             correction.resolved, correction.cause = resolved, wrong[0].event_id
-        correction.servers_joined, correction.servers_left = counts.came, counts.went
+        correction.servers_joined, correction.servers_left = (
+            counts.servers_joined,
+            counts.servers_left,
+        )
         correction.view = room.staged = view
 
     async def _heads(
@@ -135,10 +140,10 @@ class Corrections:
                 heads.append(head)
             elif not one.is_newly_rejected:
                 after = one.after or one.before
-                heads.append(Head(head.event_id, head.nid, head.depth, after.state, after.chain))
+                heads.append(Head(head.event_id, head.row_id, head.depth, after.state, after.chain))
         present = {head.event_id for head in heads}
         for one in wrong.values():
-            if one.is_newly_rejected and one.row["n"] is not None:
+            if one.is_newly_rejected and one.row["live_index"] is not None:
                 for parent in one.event.prev_events:
                     if parent not in present:
                         present.add(parent)
@@ -160,28 +165,28 @@ class Corrections:
             for row in await self._placed([event_id, *descendants.children(event_id)])
         }
         accepted = {one for one, row in rows.items() if _is_accepted(row, wrong.get(one))}
-        if accepted != {event_id} or rows[event_id]["n"] is None:
+        if accepted != {event_id} or rows[event_id]["live_index"] is None:
             return []
-        row, judged = rows[event_id], wrong.get(event_id)
-        after = judged.after or judged.before if judged else None
+        row, rechecked = rows[event_id], wrong.get(event_id)
+        after = rechecked.after or rechecked.before if rechecked else None
         if after is None:
             chain = await self._rooms.chain(room, row["snapshot_after"])
             after = StateSnapshot(self._rooms.state_of(room, chain), chain)
         depth = known_event(row).event.depth
-        return [Head(event_id, row["event_nid"], depth, after.state, after.chain)]
+        return [Head(event_id, row["event_row_id"], depth, after.state, after.chain)]
 
     # Events that arrive now
 
     async def place(
         self,
         room: Room,
-        judged: Iterable[Recheck],
+        rechecked: Iterable[Recheck],
         descendants: Descendants,
         correction: Correction,
     ) -> list[StagedEvent]:
         """Appends the events that were rejected and are now allowed to the corrected room."""
         staged = []
-        for one in judged:
+        for one in rechecked:
             if one.is_newly_accepted and (
                 placed := await self._take_in(room, one, descendants, correction)
             ):
@@ -192,7 +197,7 @@ class Corrections:
         self, room: Room, one: Recheck, descendants: Descendants, correction: Correction
     ) -> StagedEvent | None:
         row = one.corrected_row()
-        if one.event.depth < await self._store.events.first_depth(room.nid):
+        if one.event.depth < await self._store.events.first_depth(room.row_id):
             correction.rows.append(row)
             return None
         verdict = await self._settle(room, one.event)
@@ -205,10 +210,10 @@ class Corrections:
             room.named.add(one.event_id)
         origin = Origin(to_federate=False)
         return await self._stager.place(
-            room, one.event, one.before, origin, nid=one.nid, after=one.after or one.before
+            room, one.event, one.before, origin, row_id=one.row_id, after=one.after or one.before
         )
 
 
-def _is_accepted(row: Row, judged: Recheck | None) -> bool:
-    verdict = row["verdict"] if judged is None else judged.verdict
+def _is_accepted(row: Row, rechecked: Recheck | None) -> bool:
+    verdict = row["verdict"] if rechecked is None else rechecked.verdict
     return bool(verdict == event_rows.ACCEPTED)

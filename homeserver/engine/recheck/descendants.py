@@ -39,12 +39,14 @@ class Descendants:
             self._citing.setdefault(one, set())
         after = -1
         while True:
-            rows = await self._store.proofs.with_place(room.nid, after, limits.PROOF_SCAN_EVENTS)
+            rows = await self._store.rechecks.with_place(
+                room.row_id, after, limits.RECHECK_SCAN_EVENTS
+            )
             for row in rows:
                 self._add(load_event(row["json"], room.version, row["event_id"]))
-            if len(rows) < limits.PROOF_SCAN_EVENTS:
+            if len(rows) < limits.RECHECK_SCAN_EVENTS:
                 break
-            after = rows[-1]["event_nid"]
+            after = rows[-1]["event_row_id"]
         self._is_read = True
 
     def catch_up(self) -> None:

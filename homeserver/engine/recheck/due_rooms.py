@@ -1,7 +1,7 @@
 """The rooms with due rechecks, as a queue for the worker.
 
-The tables hold the due events (`storage.timeline.proofs`); this only wakes the worker. A room that
-is added twice is processed once; the set is bounded by the rooms of this server.
+The tables hold the due events (`storage.timeline.rechecks`); this only wakes the worker. A room
+that is added twice is processed once; the set is bounded by the rooms of this server.
 """
 
 from __future__ import annotations

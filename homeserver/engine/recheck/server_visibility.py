@@ -76,9 +76,9 @@ class ServerVisibility:
         verdicts: dict[tuple[int, bool], bool] = {}
 
         def allows(event_id: EventId, chain: Chain) -> bool:
-            key = (chain[-1].nid, event_id in later)
+            key = (chain[-1].row_id, event_id in later)
             if key not in verdicts:
-                visibility = visibilities[chain[-1].nid]
+                visibility = visibilities[chain[-1].row_id]
                 memberships = () if visibility == WORLD_READABLE else users.memberships(chain)
                 verdicts[key] = server_may_see(visibility, memberships, joined_later=key[1])
             return verdicts[key]
@@ -108,7 +108,7 @@ class ServerVisibility:
         return {
             event_id
             for row in rows
-            if row["n"] is not None
+            if row["live_index"] is not None
             for event_id in [row["event_id"]]
             if any(_is_before_end(_order(row), around[event_id], stay) for stay in stays)
         }
@@ -116,7 +116,7 @@ class ServerVisibility:
     async def _stays(self, room: Room, server: ServerName) -> list[_Stay]:
         """Returns the newest departures of the server's users. A ban after a leave, or a new
         invite, leads further back."""
-        refs = sorted(_Users(room, server).refs.items(), key=lambda item: -item[1].nid)
+        refs = sorted(_Users(room, server).refs.items(), key=lambda item: -item[1].row_id)
         open_stays = {
             ref.event_id: _Stay(key, {ref.event_id})
             for key, ref in refs[: limits.DEPARTED_USERS_SEEN]
@@ -136,7 +136,7 @@ class ServerVisibility:
                 if known[replaced].event.membership != "join":
                     stay.since.add(replaced)
                     further[replaced] = stay
-                elif row["n"] is not None:
+                elif row["live_index"] is not None:
                     stay.until = _order(row)
                     found.append(stay)
             open_stays = further
@@ -160,7 +160,7 @@ def _is_before_end(order: Order, around: Around, stay: _Stay) -> bool:
 
 
 def _order(row: Mapping[str, int]) -> Order:
-    return row["n"], row["fill"]
+    return row["live_index"], row["gap_index"]
 
 
 class _Users:
@@ -179,8 +179,8 @@ class _Users:
 
     def memberships(self, chain: Chain) -> set[str]:
         """Returns the memberships of the server's users in the state that a chain leads to."""
-        shared = {link.nid for link in self._chain}
-        differing = {key for link in chain if link.nid not in shared for key in link.delta}
+        shared = {link.row_id for link in self._chain}
+        differing = {key for link in chain if link.row_id not in shared for key in link.delta}
         keys = self._keys | {key for key in differing if self._is_own(key)}
         refs: list[StateRef | None] = [held(chain, key) for key in keys]
         return {ref.membership or "leave" for ref in refs if ref is not None}

@@ -27,7 +27,7 @@ from homeserver.engine.log.committer import Committer, OutcomeUnknown
 from homeserver.engine.log.entries import Unit
 from homeserver.engine.log.staging import Origin, StagedEvent, store_as_outlier
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judging import VerdictChecker, is_unsigned_join
+from homeserver.engine.recheck.verdict_checker import VerdictChecker, is_unsigned_join
 from homeserver.engine.remote.imports import Imports
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Branch, Room, StateSnapshot, Superseded
@@ -52,7 +52,7 @@ class Acceptance:
         writer: Writer,
         resolver: StateResolver,
         imports: Imports,
-        judge: VerdictChecker,
+        checker: VerdictChecker,
         due_rooms: DueRooms,
     ) -> None:
         self._store = store
@@ -61,7 +61,7 @@ class Acceptance:
         self._writer = writer
         self._resolver = resolver
         self._imports = imports
-        self._judge = judge
+        self._checker = checker
         self._due_rooms = due_rooms
 
     async def accept(
@@ -105,7 +105,7 @@ class Acceptance:
 
     def _wake(self, room_id: RoomId, staged: StagedEvent, _: object = None) -> None:
         """Wakes the recheck worker if needed, after the commit, which may have come late."""
-        if staged.is_awaited or (staged.row.unproven and not staged.missing_parents):
+        if staged.is_awaited or (staged.row.unverified and not staged.missing_parents):
             self._due_rooms.add([room_id])
 
     async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
@@ -138,20 +138,20 @@ class Acceptance:
         asked: PolicyServer | None,
     ) -> tuple[StagedEvent, Verdict]:
         outlier = await self._outlier(event.event_id)
-        nid, event = outlier or (self._committer.numbers.take(), event)
+        row_id, event = outlier or (self._committer.numbers.take(), event)
         before, snapshots, parents = await self._before(room, event, state_before)
         if room.was_corrected and state_before is None:
             verdict = await self._judge_again(room, event, verdict, before)
         if isinstance(verdict, Accepted):
             verdict = await self.settle(room, event)
             await self._check_asked(room, verdict, asked)
-        unproven = state_before is not None
+        unverified = state_before is not None
         missing = await self._missing_parents(room, event)
         is_awaited = room.is_awaited(event.event_id)
         if isinstance(verdict, Accepted):
-            origin = Origin(to_federate=to_federate, unproven=unproven)
+            origin = Origin(to_federate=to_federate, unverified=unverified)
             staged = await self._writer.stager.place(
-                room, event, before, origin, nid=nid, snapshots=snapshots, parents=parents
+                room, event, before, origin, row_id=row_id, snapshots=snapshots, parents=parents
             )
             staged.was_outlier = outlier is not None
             staged.missing_parents, staged.is_awaited = missing, is_awaited
@@ -159,16 +159,16 @@ class Acceptance:
         is_soft = isinstance(verdict, SoftFailed)
         origin = Origin(
             to_federate=False,
-            unproven=unproven,
+            unverified=unverified,
             verdict=event_rows.SOFT_FAILED if is_soft else event_rows.REJECTED,
             reason=str(verdict.failure),
         )
-        staged, after = store_as_outlier(event, nid, room, before, origin)
+        staged, after = store_as_outlier(event, row_id, room, before, origin)
         staged.missing_parents, staged.is_awaited = missing, is_awaited
         staged.snapshots = (*snapshots, *staged.snapshots)
         await self._writer.stager.apply_waiting(room, staged)
         known = StoredEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
-        room.stage(known, nid)
+        room.stage(known, row_id)
         room.remember_after(event.event_id, after)
         return staged, verdict
 
@@ -179,9 +179,11 @@ class Acceptance:
         rechecked verdicts: the caller may have decided before that."""
         if isinstance(verdict, Rejected) and is_unsigned_join(str(verdict.failure)):
             return verdict
-        judged = await self._judge.judge(room, event, before.state, at_hand={})
-        is_same = judged is None or isinstance(judged, Rejected) == isinstance(verdict, Rejected)
-        return verdict if is_same or judged is None else judged
+        rechecked = await self._checker.check(room, event, before.state, unstored={})
+        is_same = rechecked is None or isinstance(rechecked, Rejected) == isinstance(
+            verdict, Rejected
+        )
+        return verdict if is_same or rechecked is None else rechecked
 
     async def settle(self, room: Room, event: Event) -> Accepted | SoftFailed:
         """Makes checks 6 and 7, under the room's lock."""
@@ -207,14 +209,14 @@ class Acceptance:
         if known is not None:
             for row in await self._store.events.by_id([event_id]):
                 self._rooms.memory.forget_event(event_id)
-                nid: int = row["event_nid"]
-                return nid, known.event
+                row_id: int = row["event_row_id"]
+                return row_id, known.event
         return None
 
     async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
         """Returns the parents without a place here; staged ones have one."""
-        at_hand = {*room.after, *room.staged_events}
-        unknown = [one for one in event.prev_events if one not in at_hand]
+        in_memory = {*room.after, *room.staged_events}
+        unknown = [one for one in event.prev_events if one not in in_memory]
         if not unknown:
             return ()
         known = await self._rooms.events(unknown)
@@ -256,7 +258,7 @@ class Acceptance:
         return branches
 
     async def _stored_after(self, room: Room, event_id: EventId) -> StateSnapshot | None:
-        snapshot = await self._store.events.snapshot_after(room.nid, event_id)
+        snapshot = await self._store.events.snapshot_after(room.row_id, event_id)
         if snapshot is None:
             return None
         chain = await self._rooms.chain(room, snapshot)

@@ -32,7 +32,7 @@ from homeserver.engine.log.staging import (
     redacted_rows,
     snapshot_row,
 )
-from homeserver.engine.recheck.judging import VerdictChecker, refused_by_auth_events
+from homeserver.engine.recheck.verdict_checker import VerdictChecker, refused_by_auth_events
 from homeserver.engine.remote.places import Order
 from homeserver.engine.remote.room_order import Moved, RoomOrder, Unplaced
 from homeserver.engine.rooms.citations import cited_first
@@ -48,7 +48,7 @@ from homeserver.storage.engine_store import Filled
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline import events as event_rows
 from homeserver.storage.timeline.events import EventRow
-from homeserver.storage.timeline.proofs import ProofRows
+from homeserver.storage.timeline.rechecks import RecheckRows
 
 States = Mapping[EventId, Mapping[StateKey, EventId]]
 GivenState = Callable[
@@ -73,13 +73,13 @@ class _Work:
     room: Room
     chunk: Chunk
     stored: Mapping[EventId, Row]
-    nids: Mapping[EventId, int]
+    row_ids: Mapping[EventId, int]
     after: dict[EventId, StateSnapshot] = field(default_factory=dict)
     known: dict[EventId, StoredEvent] = field(default_factory=dict)
     rows: list[EventRow] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     snapshots: list[SnapshotRow] = field(default_factory=list)
-    unproven: set[EventId] = field(default_factory=set)
+    unverified: set[EventId] = field(default_factory=set)
     lacking: dict[EventId, list[EventId]] = field(default_factory=dict)
     redacting: list[Redacting] = field(default_factory=list)
     waiting: list[tuple[EventId, EventId]] = field(default_factory=list)
@@ -92,11 +92,11 @@ class _Work:
         row = self.stored.get(event_id)
         return row is not None and not row["outlier"]
 
-    def is_unproven(self, event_id: EventId) -> bool:
+    def is_unverified(self, event_id: EventId) -> bool:
         """Returns whether an event that has a place is unverified."""
         if event_id in self.lacking:
-            return event_id in self.unproven
-        return bool(self.stored[event_id]["unproven"])
+            return event_id in self.unverified
+        return bool(self.stored[event_id]["unverified"])
 
 
 class Chunks:
@@ -109,16 +109,16 @@ class Chunks:
         *,
         resolver: StateResolver,
         redactions: Redactions,
-        judge: VerdictChecker,
-        take_nid: Callable[[], int],
+        checker: VerdictChecker,
+        take_row_id: Callable[[], int],
         given_state: GivenState,
     ) -> None:
         self._store = store
         self._rooms = rooms
         self._resolver = resolver
         self._redactions = redactions
-        self._judge = judge
-        self._take_nid = take_nid
+        self._checker = checker
+        self._take_row_id = take_row_id
         self._given_state = given_state
         self._order = RoomOrder(store)
 
@@ -161,9 +161,9 @@ class Chunks:
             before = work.before_redactions.get(event.event_id)
             if before is None:
                 continue
-            is_word = event.event_id in work.unproven
+            is_unverified = event.event_id in work.unverified
             outcome = await self._redactions.of(
-                work.room, event, before.state, is_word=is_word, at_hand=placed
+                work.room, event, before.state, is_unverified=is_unverified, unstored=placed
             )
             work.redacting += outcome.applied
             if outcome.waits_for is not None:
@@ -173,10 +173,10 @@ class Chunks:
         """Returns the row numbers of the events; new ones are numbered in the order in which they
         are cited.
         """
-        nids = {event_id: row["event_nid"] for event_id, row in stored.items()}
-        new = [event for event in chunk.events if event.event_id not in nids]
-        nids.update((event.event_id, self._take_nid()) for event in cited_first(new))
-        return nids
+        row_ids = {event_id: row["event_row_id"] for event_id, row in stored.items()}
+        new = [event for event in chunk.events if event.event_id not in row_ids]
+        row_ids.update((event.event_id, self._take_row_id()) for event in cited_first(new))
+        return row_ids
 
     async def _place(self, work: _Work, event: Event) -> None:
         lacking = [one for one in event.prev_events if not work.is_placed(one)]
@@ -187,28 +187,28 @@ class Chunks:
             return
         verdict = None
         if event.event_id not in work.chunk.rejected:
-            verdict = await self._judge.judge(work.room, event, before.state, at_hand=work.known)
+            verdict = await self._checker.check(work.room, event, before.state, unstored=work.known)
             if verdict is None:
                 return
             if lacking and isinstance(verdict, Rejected):
                 verdict = Accepted()  # unverified state alone isn't held against it
-        nid = work.nids[event.event_id]
+        row_id = work.row_ids[event.event_id]
         reason = refused_by_auth_events(event)
         if isinstance(verdict, Rejected):
             reason = str(verdict.failure)
         is_rejected = verdict is None or isinstance(verdict, Rejected)
-        is_unproven = bool(lacking) or any(map(work.is_unproven, event.prev_events))
+        is_unverified = bool(lacking) or any(map(work.is_unverified, event.prev_events))
         origin = Origin(
             to_federate=False,
-            unproven=is_unproven,
+            unverified=is_unverified,
             verdict=event_rows.REJECTED if is_rejected else event_rows.ACCEPTED,
             reason=reason if is_rejected else None,
         )
-        row, after = event_row(event, nid, work.room, before, origin), before
+        row, after = event_row(event, row_id, work.room, before, origin), before
         if event.is_state and not is_rejected:
-            after, snapshots = after_state_event(event, nid, work.room, before)
+            after, snapshots = after_state_event(event, row_id, work.room, before)
             work.snapshots += snapshots
-            row.snapshot_after = after.chain[-1].nid
+            row.snapshot_after = after.chain[-1].row_id
             replaced = before.state.get(event.key)
             row.replaces = replaced.event_id if replaced else None
         work.events.append(event)
@@ -217,21 +217,21 @@ class Chunks:
         work.after[event.event_id] = after
         known = StoredEvent(event, rejected=is_rejected, reason=row.reason)
         work.known[event.event_id] = known
-        work.room.stage(known, nid)
-        if is_unproven:
-            work.unproven.add(event.event_id)
+        work.room.stage(known, row_id)
+        if is_unverified:
+            work.unverified.add(event.event_id)
         if target_of(event) is not None and not is_rejected:
             work.before_redactions[event.event_id] = before
 
     async def _before(self, work: _Work, event: Event) -> StateSnapshot | None:
         """Returns the state before an event; None if nothing is known of it."""
         if not event.prev_events:
-            chain = first_chain(self._take_nid(), {})
+            chain = first_chain(self._take_row_id(), {})
             work.snapshots.append(snapshot_row(work.room, chain))
             return StateSnapshot(immutables.Map(), chain)
         if all(map(work.is_placed, event.prev_events)):
             branches = [await self._after(work, parent) for parent in event.prev_events]
-            before, snapshots = await self._resolver.resolve(work.room, branches, self._take_nid)
+            before, snapshots = await self._resolver.resolve(work.room, branches, self._take_row_id)
         else:
             return await self._at_open_end(work, event)
         work.snapshots += snapshots
@@ -244,7 +244,7 @@ class Chunks:
         known = [one for one in event.prev_events if work.is_placed(one)]
         if given is None and known:
             branches = [await self._after(work, parent) for parent in known]
-            before, snapshots = await self._resolver.resolve(work.room, branches, self._take_nid)
+            before, snapshots = await self._resolver.resolve(work.room, branches, self._take_row_id)
         elif given is not None or work.chunk.states:
             given = given or next(iter(work.chunk.states.values()))
             before, snapshots = await self._given_state(work.room, given)
@@ -266,25 +266,26 @@ class Chunks:
 def _unplaced(work: _Work) -> Unplaced:
     rows = {EventId(row.event_id): row for row in work.rows if row.verdict == event_rows.ACCEPTED}
     stored = {
-        event_id: (row["n"], row["fill"])
+        event_id: (row["live_index"], row["gap_index"])
         for event_id, row in work.stored.items()
-        if row["n"] is not None
+        if row["live_index"] is not None
     }
     return Unplaced(work.chunk.events, work.events, rows, stored)
 
 
 def _filled(work: _Work, moved: Sequence[Moved]) -> Filled:
     """Returns the rows; the events to verify; the remaining gaps."""
-    room_nid = work.room.nid
+    room_row_id = work.room.row_id
     gaps: list[tuple[str, int, int]] = []
-    proofs = ProofRows(placed=[(room_nid, row.event_id) for row in work.rows])
+    rechecks = RecheckRows(placed=[(room_row_id, row.event_id) for row in work.rows])
     for event, row in zip(work.events, work.rows, strict=True):
         lacking = work.lacking[event.event_id]
-        if row.n is not None and row.fill is not None:
-            gaps += [(missing, row.n, row.fill) for missing in lacking]
-        if row.unproven:
-            proofs.opened += [
-                (room_nid, parent, row.event_nid, parent in lacking) for parent in event.prev_events
+        if row.live_index is not None and row.gap_index is not None:
+            gaps += [(missing, row.live_index, row.gap_index) for missing in lacking]
+        if row.unverified:
+            rechecks.opened += [
+                (room_row_id, parent, row.event_row_id, parent in lacking)
+                for parent in event.prev_events
             ]
     for one in moved:
         gaps += [(missing, *one.place) for missing in one.lacking]
@@ -292,8 +293,8 @@ def _filled(work: _Work, moved: Sequence[Moved]) -> Filled:
         work.rows,
         work.snapshots,
         gaps,
-        proofs,
-        redacted_rows(room_nid, work.redacting),
-        [(room_nid, target, redaction) for target, redaction in work.waiting],
+        rechecks,
+        redacted_rows(room_row_id, work.redacting),
+        [(room_row_id, target, redaction) for target, redaction in work.waiting],
         [(one.event_id, *one.place) for one in moved],
     )

@@ -20,12 +20,13 @@ from homeserver.engine.store import EngineStore
 
 
 class Displaced(msgspec.Struct):
-    """An event that has to move below `high`; `n` and `fill` are its new place, once it has it."""
+    """An event that has to move below `high`; `live_index` and `gap_index` are its new place, once
+    it has it."""
 
     event: Event
     high: Order
-    n: int | None = None
-    fill: int | None = None
+    live_index: int | None = None
+    gap_index: int | None = None
 
 
 class Ancestors(msgspec.Struct, frozen=True):
@@ -106,5 +107,5 @@ class AncestorWalk:
             self._events[event_id] = known_event(row).event
             if not row["outlier"]:
                 self._known.add(event_id)
-            if row["n"] is not None:
-                self._places[event_id] = (row["n"], row["fill"])
+            if row["live_index"] is not None:
+                self._places[event_id] = (row["live_index"], row["gap_index"])

@@ -33,7 +33,7 @@ from homeserver.engine.log.staging import (
     snapshot_row,
 )
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judging import VerdictChecker
+from homeserver.engine.recheck.verdict_checker import VerdictChecker
 from homeserver.engine.remote.chunks import Chunk, Chunks
 from homeserver.engine.rooms.citations import cited_first
 from homeserver.engine.rooms.redactions import note_waiting
@@ -66,23 +66,23 @@ from homeserver.storage.timeline import events as event_rows
 from homeserver.storage.timeline.events import EventRow
 
 
-def _row(event: Event, nid: int, room_nid: int, *, rejected: bool) -> EventRow:
+def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> EventRow:
     """Returns an outlier's row."""
     return EventRow(
-        room_nid=room_nid,
-        event_nid=nid,
+        room_row_id=room_row_id,
+        event_row_id=row_id,
         event_id=event.event_id,
         type=escape(event.type),
         state_key=None if event.state_key is None else escape(event.state_key),
         sender=event.sender,
         membership=membership_of(event),
         position=None,
-        n=None,
-        fill=None,
+        live_index=None,
+        gap_index=None,
         verdict=event_rows.REJECTED if rejected else event_rows.ACCEPTED,
         reason="its auth events don't allow it" if rejected else None,
         outlier=True,
-        unproven=False,
+        unverified=False,
         to_federate=False,
         snapshot_before=None,
         snapshot_after=None,
@@ -110,7 +110,7 @@ class Imports:
         forget_user: Callable[[UserId], None],
         *,
         resolver: StateResolver,
-        judge: VerdictChecker,
+        checker: VerdictChecker,
         due_rooms: DueRooms,
     ) -> None:
         self._forget_user = forget_user
@@ -120,8 +120,8 @@ class Imports:
             rooms,
             resolver=resolver,
             redactions=writer.stager.redactions,
-            judge=judge,
-            take_nid=committer.numbers.take,
+            checker=checker,
+            take_row_id=committer.numbers.take,
             given_state=self.given_state,
         )
         self._store = store
@@ -146,7 +146,7 @@ class Imports:
                 new = [one for one in ordered if one.event_id not in room.staged_events]
                 if new:
                     await self._write_outliers(new, rejected, room)
-                return room.nid
+                return room.row_id
         except RoomGone:
             return await self._write_outliers(ordered, rejected, None)
 
@@ -155,25 +155,25 @@ class Imports:
     ) -> int:
         numbers = self._committer.numbers
         await numbers.ready(len(ordered) + 1)
-        nids = [numbers.take() for _ in ordered]  # at once: others take some meanwhile
+        row_ids = [numbers.take() for _ in ordered]  # at once: others take some meanwhile
         first = ordered[0]
         redacted: dict[EventId, Redacting] = {}
         if room is not None:
             room.cite(ordered)
             redacted = await self._redacted(room, ordered)
 
-        def rows(room_nid: int) -> Iterator[EventRow]:
-            for event, nid in zip(ordered, nids, strict=True):
-                row = _row(event, nid, room_nid, rejected=event.event_id in rejected)
+        def rows(room_row_id: int) -> Iterator[EventRow]:
+            for event, row_id in zip(ordered, row_ids, strict=True):
+                row = _row(event, row_id, room_row_id, rejected=event.event_id in rejected)
                 by = redacted.get(event.event_id)
                 if by is not None:
                     row.json, row.redacted_by = by.target.raw, by.redaction
                 yield row
 
         key = (numbers.take(), first.room_id, first.version.name)
-        room_nid = await self._store.events.store_outliers(key, rows)
+        room_row_id = await self._store.events.store_outliers(key, rows)
         self._rooms.memory.stored(event.event_id for event in ordered)
-        return room_nid
+        return room_row_id
 
     async def _redacted(self, room: Room, events: Sequence[Event]) -> dict[EventId, Redacting]:
         """Returns those of the events whose redactions came before them. The redactions still wait:
@@ -210,22 +210,22 @@ class Imports:
         """Makes the server a member of the room, or again, with the state of the join."""
         others = {event.event_id: event for event in (*joined.auth_chain, *joined.state)}
         others.pop(joined.event.event_id, None)
-        room_nid = await self.store_outliers(list(others.values()), joined.rejected)
+        room_row_id = await self.store_outliers(list(others.values()), joined.rejected)
         rows = await self._store.events.refs_by_id(
             [event.event_id for event in joined.state if event.event_id not in joined.rejected]
         )
         await self._committer.numbers.ready(6)
-        room = known or self._empty_room(joined, room_nid)
-        nid, position = self._committer.numbers.take(), self._committer.position
+        room = known or self._empty_room(joined, room_row_id)
+        row_id, position = self._committer.numbers.take(), self._committer.position
         given = await asyncio.to_thread(
             _given_state,
             rows,
-            nid,
-            (room.nid, position),
+            row_id,
+            (room.row_id, position),
             joiner=joined.event.state_key,
             own=self._server_name,
         )
-        await self._store.memberships.bring(given.elsewhere)
+        await self._store.memberships.import_members(given.remote)
         if known is None:
             self._set_state(room, given)
             self._rooms.add(room)
@@ -234,7 +234,7 @@ class Imports:
                 snapshot = snapshot_row(room, given.before.chain)
                 staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
                 done = self._writer.enqueue(
-                    room, [staged], imported=ImportedMembers(given.here, given.servers)
+                    room, [staged], imported=ImportedMembers(given.local, given.servers)
                 )
             await done
         except BaseException:
@@ -243,14 +243,14 @@ class Imports:
             raise
         if not staged.missing_parents:
             self._due_rooms.add([room.room_id])
-        for user, _ in given.here:
+        for user, _ in given.local:
             self._forget_user(UserId(user))
 
-    def _empty_room(self, joined: JoinedRoom, room_nid: int) -> Room:
+    def _empty_room(self, joined: JoinedRoom, room_row_id: int) -> Room:
         state: StateMap = state_of(())
         _, _, servers = membership_counts(state)
         view = RoomView(state, first_chain(0, {}), (), 0, 0, 0, servers)
-        return Room(joined.room_id, room_nid, joined.version, view)
+        return Room(joined.room_id, room_row_id, joined.version, view)
 
     def _set_state(self, room: Room, given: _GivenState) -> None:
         joined, invited, servers = given.counts
@@ -269,7 +269,7 @@ class Imports:
         verdict = await self._rooms.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
             raise MatrixError(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
-        origin = Origin(to_federate=False, unproven=True)
+        origin = Origin(to_federate=False, unverified=True)
         staged = await self._writer.stager.place(
             room, event, before, origin, snapshots=snapshots, replaces_heads=True
         )
@@ -307,15 +307,17 @@ class Imports:
         ids = [one.event_id for one in chunk.events]
         if room.unsettled:
             await self._committer.submit(Unit())  # follows what is staged
-        rows = await self._store.events.gaps_of(room.nid, ids)
-        gaps = {EventId(row["missing"]): (row["n"], row["fill"]) for row in rows}
+        rows = await self._store.events.gaps_of(room.row_id, ids)
+        gaps = {EventId(row["missing"]): (row["live_index"], row["gap_index"]) for row in rows}
         if not gaps:
             return False
         await self._committer.numbers.ready(4 * len(ids) + 2)
         filled, redacting = await self._chunks.place(room, chunk, gaps)
         if not filled.rows:
             return False
-        await self._store.events.backfill(room.nid, [row.event_id for row in filled.rows], filled)
+        await self._store.events.backfill(
+            room.row_id, [row.event_id for row in filled.rows], filled
+        )
         self._placed(room, chunk, filled)
         for _, target, redaction in filled.awaited:
             note_waiting(room, EventId(target), EventId(redaction))
@@ -332,7 +334,7 @@ class Imports:
         room.named.update(EventId(missing) for missing, _, _ in filled.gaps)
         room.awaited -= placed
         room.awaited.update(
-            EventId(parent) for _, parent, _, lacks in filled.proofs.opened if lacks
+            EventId(parent) for _, parent, _, lacks in filled.rechecks.opened if lacks
         )
         if room.watched is not None:
             room.watched += [one for one in chunk.events if one.event_id in placed]
@@ -347,28 +349,28 @@ class _GivenState(msgspec.Struct, frozen=True):
 
     before: StateSnapshot
     counts: tuple[int, int, immutables.Map[ServerName, int]]
-    here: Sequence[tuple[str, StateRef]]
-    elsewhere: Sequence[MembershipRow]
+    local: Sequence[tuple[str, StateRef]]
+    remote: Sequence[MembershipRow]
     servers: Sequence[str]
 
 
 def _given_state(
     rows: Sequence[Row],
-    nid: int,
+    row_id: int,
     place: tuple[int, int],
     *,
     joiner: str | None,
     own: ServerName,
 ) -> _GivenState:
-    """Builds the state from rows of state events; in a thread, for a large room. `nid`: of its
+    """Builds the state from rows of state events; in a thread, for a large room. `row_id`: of its
     snapshot; `place`: the room's number, and the position before the join."""
     refs = _by_key(rows)
-    chain = first_chain(nid, refs)
+    chain = first_chain(row_id, refs)
     before = StateSnapshot(state_of(chain), chain)
-    here: list[tuple[str, StateRef]] = []
-    elsewhere: list[MembershipRow] = []
+    local: list[tuple[str, StateRef]] = []
+    remote: list[MembershipRow] = []
     servers = set()
-    room_nid, position = place
+    room_row_id, position = place
     for (kind, user), ref in refs.items():
         if kind != event_types.MEMBER or not ref.membership or user == joiner:
             continue
@@ -376,10 +378,10 @@ def _given_state(
         if ref.membership == "join":
             servers.add(server)
         if server == own:
-            here.append((user, ref))
+            local.append((user, ref))
         else:
-            elsewhere.append(
-                MembershipRow(room_nid, user, ref.membership, ref.event_id, user, position)
+            remote.append(
+                MembershipRow(room_row_id, user, ref.membership, ref.event_id, user, position)
             )
     counts = membership_counts(before.state)
-    return _GivenState(before, counts, here, elsewhere, sorted(servers))
+    return _GivenState(before, counts, local, remote, sorted(servers))

@@ -9,7 +9,8 @@ Rules:
 2. Places are spaced, so that events fetched later fit between them. If no room is left, an event
    goes below all history under the same live event: out of order, but present.
 
-Pure. Room order is `(n, fill)`: live events `(n, 0)`, history below them `(n, -1)` and less.
+Pure. Room order is `(live_index, gap_index)`: live events `(live_index, 0)`, history below them
+`(live_index, -1)` and less.
 """
 
 from __future__ import annotations
@@ -81,10 +82,10 @@ def _highs(events: Sequence[Event], children: Mapping[EventId, Order]) -> dict[E
 def places_between(low: Order | None, high: Order, count: int) -> list[Order] | None:
     """Returns this many places between two neighbours, ascending; `low` None: `high` is the first
     of all. None if they don't fit."""
-    n, fill = high
-    if low is None or low[0] != n:
-        return [(n, fill - SPACING * (count - i)) for i in range(count)]
-    step = min(SPACING, (fill - low[1]) // (count + 1))
+    live_index, gap_index = high
+    if low is None or low[0] != live_index:
+        return [(live_index, gap_index - SPACING * (count - i)) for i in range(count)]
+    step = min(SPACING, (gap_index - low[1]) // (count + 1))
     if step < 1:
         return None
-    return [(n, fill - step * (count - i)) for i in range(count)]
+    return [(live_index, gap_index - step * (count - i)) for i in range(count)]

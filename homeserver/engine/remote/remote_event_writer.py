@@ -38,8 +38,8 @@ from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.recheck.corrections import Corrections
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judging import VerdictChecker
-from homeserver.engine.recheck.proofs import Rechecks
+from homeserver.engine.recheck.rechecks import Rechecks
+from homeserver.engine.recheck.verdict_checker import VerdictChecker
 from homeserver.engine.remote.acceptance import Acceptance, Verdict
 from homeserver.engine.remote.chunks import Chunk
 from homeserver.engine.remote.imports import Imports
@@ -73,7 +73,7 @@ class RemoteEventWriter:
         self._authorisers = Authorisers(rooms, server_name)
         self.outside = OutsideMemberships(store, rooms, committer, server_name)
         self._joining: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
-        judge, due_rooms = VerdictChecker(rooms), DueRooms()
+        checker, due_rooms = VerdictChecker(rooms), DueRooms()
         self._imports = Imports(
             store,
             rooms,
@@ -82,7 +82,7 @@ class RemoteEventWriter:
             server_name,
             forget_user,
             resolver=resolver,
-            judge=judge,
+            checker=checker,
             due_rooms=due_rooms,
         )
         self._acceptance = Acceptance(
@@ -92,7 +92,7 @@ class RemoteEventWriter:
             writer=writer,
             resolver=resolver,
             imports=self._imports,
-            judge=judge,
+            checker=checker,
             due_rooms=due_rooms,
         )
         corrections = Corrections(
@@ -100,16 +100,16 @@ class RemoteEventWriter:
             rooms,
             stager=writer.stager,
             resolver=resolver,
-            take_nid=committer.numbers.take,
+            take_row_id=committer.numbers.take,
             settle=self._acceptance.settle,
         )
-        self.proofs = Rechecks(
+        self.rechecks = Rechecks(
             store,
             rooms,
             committer,
             writer=writer,
             resolver=resolver,
-            judge=judge,
+            checker=checker,
             corrections=corrections,
             due_rooms=due_rooms,
             metrics=metrics,

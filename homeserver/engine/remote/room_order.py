@@ -67,10 +67,10 @@ def _joined(chunk: Unplaced, ancestors: Ancestors) -> Unplaced:
 
 
 def _moved(one: Displaced, known: Set[EventId]) -> Moved:
-    assert one.n is not None, "it has its place"
-    assert one.fill is not None, "it has its place"
+    assert one.live_index is not None, "it has its place"
+    assert one.gap_index is not None, "it has its place"
     lacking = [parent for parent in one.event.prev_events if parent not in known]
-    return Moved(one.event.event_id, (one.n, one.fill), lacking)
+    return Moved(one.event.event_id, (one.live_index, one.gap_index), lacking)
 
 
 class RoomOrder:
@@ -82,8 +82,8 @@ class RoomOrder:
     async def give_places(
         self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
     ) -> list[Moved]:
-        """Sets `n` and `fill` of the rows. `gaps`: the lowest places of stored events that name
-        events of the chunk. Returns the fetched history that moves."""
+        """Sets `live_index` and `gap_index` of the rows. `gaps`: the lowest places of stored events
+        that name events of the chunk. Returns the fetched history that moves."""
         highs = _highs_of(chunk.events, chunk.places, gaps)
         walk = AncestorWalk(self._store, chunk.events, chunk.places)
         ancestors = await walk.walk(highs)
@@ -97,7 +97,7 @@ class RoomOrder:
         return [
             _moved(one, ancestors.known | {event.event_id for event in chunk.stored})
             for one in displaced.values()
-            if one.n is not None and one.fill is not None
+            if one.live_index is not None and one.gap_index is not None
         ]
 
     async def _place(
@@ -119,8 +119,8 @@ class RoomOrder:
         for event in placing:
             high = highs.get(event.event_id, fallback)
             if _is_clear(ends[event.event_id], high, others):
-                below = await self._store.events.before(room.nid, high, 1)
-                between = ((below[0]["n"], below[0]["fill"]) if below else None), high
+                below = await self._store.events.before(room.row_id, high, 1)
+                between = ((below[0]["live_index"], below[0]["gap_index"]) if below else None), high
                 groups.setdefault(between, []).append(chunk.rows[event.event_id])
             else:
                 closed.append(event)
@@ -144,8 +144,8 @@ class RoomOrder:
         groups: dict[_Between, list[_Row]] = {}
         for event in events:
             low = lows[event.event_id].low
-            rows = await self._store.events.behind(room.nid, low or _BEGINNING, 1)
-            above = [(row["n"], row["fill"]) for row in rows]
+            rows = await self._store.events.behind(room.row_id, low or _BEGINNING, 1)
+            above = [(row["live_index"], row["gap_index"]) for row in rows]
             above += [place for place in given.values() if low is None or place > low]
             if not above:  # the newest event is an ancestor that came late
                 low, above = None, [highs[event.event_id]]
@@ -157,12 +157,12 @@ class RoomOrder:
         for between, rows in groups.items():
             places = places_between(*between, len(rows))
             if places is None:
-                n = between[1][0]
-                lowest = await self._store.events.lowest_fill(room.nid, n)
-                places = places_between(None, (n, lowest), len(rows))
+                live_index = between[1][0]
+                lowest = await self._store.events.lowest_gap_index(room.row_id, live_index)
+                places = places_between(None, (live_index, lowest), len(rows))
             assert places is not None, "below all there is room"
             for row, place in zip(rows, places, strict=True):
-                row.n, row.fill = place
+                row.live_index, row.gap_index = place
 
     async def _other_gaps(
         self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
@@ -174,11 +174,13 @@ class RoomOrder:
             if not all(one in inside or one in chunk.places for one in event.prev_events):
                 return None
         rows = await self._store.rooms.gaps_before(
-            room.nid, max(gaps.values()), limits.GAPS_LOOKED_AT
+            room.row_id, max(gaps.values()), limits.GAPS_LOOKED_AT
         )
         if len(rows) == limits.GAPS_LOOKED_AT:
             return None
-        return [(row["n"], row["fill"]) for row in rows if row["missing"] not in inside]
+        return [
+            (row["live_index"], row["gap_index"]) for row in rows if row["missing"] not in inside
+        ]
 
 
 def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:
@@ -192,4 +194,6 @@ def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:
 
 
 def _place_of(row: _Row) -> Order | None:
-    return None if row.n is None or row.fill is None else (row.n, row.fill)
+    return (
+        None if row.live_index is None or row.gap_index is None else (row.live_index, row.gap_index)
+    )

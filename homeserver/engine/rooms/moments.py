@@ -46,7 +46,7 @@ class Moments:
         """Returns the states around those of the events that have a known place in the room's
         graph.
         """
-        rows = await self._store.events.snapshots_around(room.nid, event_ids)
+        rows = await self._store.events.snapshots_around(room.row_id, event_ids)
         wanted = {row[column] for row in rows for column in ("snapshot_before", "snapshot_after")}
         chains = await self._rooms.chains(room, wanted)
         return {
@@ -57,14 +57,15 @@ class Moments:
     async def visibility_now(self, room: Room) -> str:
         """Returns the history visibility by current state."""
         chain = room.view.chain
-        return (await self.visibilities([Around(chain, chain)]))[chain[-1].nid]
+        return (await self.visibilities([Around(chain, chain)]))[chain[-1].row_id]
 
     async def visibilities(self, around: Collection[Around]) -> Mapping[int, str]:
         """Returns the history visibility of each of these states, by the number of the snapshot. An
         unknown one hides events."""
-        chains = {chain[-1].nid: chain for one in around for chain in (one.before, one.after)}
+        chains = {chain[-1].row_id: chain for one in around for chain in (one.before, one.after)}
         refs = {
-            nid: held(chain, event_types.HISTORY_VISIBILITY_KEY) for nid, chain in chains.items()
+            row_id: held(chain, event_types.HISTORY_VISIBILITY_KEY)
+            for row_id, chain in chains.items()
         }
         known = await self._rooms.events({ref.event_id for ref in refs.values() if ref})
 
@@ -74,7 +75,7 @@ class Moments:
             event = known.get(ref.event_id)
             return JOINED if event is None else visibility_of(event.event.content)
 
-        return {nid: visibility(ref) for nid, ref in refs.items()}
+        return {row_id: visibility(ref) for row_id, ref in refs.items()}
 
     async def of_user(
         self, room: Room, user_id: UserId, event_ids: Collection[EventId]
@@ -87,7 +88,7 @@ class Moments:
         def moment(chain: Chain) -> Moment:
             ref = held(chain, (event_types.MEMBER, user_id))
             membership = membership_of(ref.membership if ref is not None else None)
-            return Moment(visibilities[chain[-1].nid], membership)
+            return Moment(visibilities[chain[-1].row_id], membership)
 
         return {
             event_id: (moment(one.before), moment(one.after)) for event_id, one in around.items()

@@ -1,7 +1,7 @@
 """Reading a room's history: from the ring of its newest events, else from the database.
 
 There are two orders (design, "What keeps it right", 5): log positions decide which events are new
-to a sync, room order `(n, fill)` is the place of an event.
+to a sync, room order `(live_index, gap_index)` is the place of an event.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Reader:
         found = _from_ring(room, after, up_to, limit)
         if found is None:
             rows = await self._store.events.newest(
-                room.nid, after=after, up_to=up_to, limit=limit + 1
+                room.row_id, after=after, up_to=up_to, limit=limit + 1
             )
             found = [self._placed(row, room) for row in reversed(rows)]
         limited = len(found) > limit
         events = found[len(found) - limit :] if limited else found
-        prev = event_entry(events[0]).order if events else (room.view.n + 1, 0)
+        prev = event_entry(events[0]).order if events else (room.view.live_index + 1, 0)
         return TimelinePart(events, limited, prev)
 
     def _placed(self, row: Row, room: Room) -> Placed:
@@ -77,10 +77,10 @@ class Reader:
         """Returns events from a place on, which is left out: newest first backwards, else oldest
         first; none at or past `stop`."""
         read = self._store.events.before if backwards else self._store.events.behind
-        rows = await read(room.nid, start, limit)
+        rows = await read(room.row_id, start, limit)
         found = []
         for row in rows:
-            order = (row["n"], row["fill"])
+            order = (row["live_index"], row["gap_index"])
             if stop is not None and (order <= stop if backwards else order >= stop):
                 break
             position = row["position"]
@@ -94,7 +94,7 @@ class Reader:
         is none.
         """
         if position >= room.view.position:
-            return (room.view.n, 0)
+            return (room.view.live_index, 0)
         if position > room.ring_start:
             newest: Order | None = None
             for placed in reversed(room.ring):
@@ -103,7 +103,7 @@ class Reader:
                     break
             if newest is not None:
                 return newest
-        order = await self._store.events.order_at(room.nid, position)
+        order = await self._store.events.order_at(room.row_id, position)
         return order or BEGINNING
 
     async def place(self, room: Room, event_id: EventId) -> Placed | None:
@@ -121,7 +121,7 @@ class Reader:
             if event_id in wanted:
                 found[event_id] = placed
         for row in await self._store.events.by_id(wanted - found.keys()):
-            if row["room_nid"] == room.nid and row["n"] is not None:
+            if row["room_row_id"] == room.row_id and row["live_index"] is not None:
                 found[row["event_id"]] = self._placed(row, room)
         return found
 
@@ -134,7 +134,7 @@ class Reader:
                 if after < placed.position <= up_to
                 for change in event_entry(placed).changes
             ]
-        rows = await self._store.rooms.changes(room.nid, after=after, up_to=up_to)
+        rows = await self._store.rooms.changes(room.row_id, after=after, up_to=up_to)
         return [
             (
                 row["position"],
@@ -145,7 +145,7 @@ class Reader:
 
     async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
         """Returns missing events that come before a place, the nearest first."""
-        rows = await self._store.rooms.gaps_before(room.nid, order, limit)
+        rows = await self._store.rooms.gaps_before(room.row_id, order, limit)
         return [EventId(row["missing"]) for row in rows]
 
     async def gap_places(
@@ -154,15 +154,15 @@ class Reader:
         """Returns the places at or before a place (or at or behind it) below which events are
         missing, the nearest first."""
         read = self._store.rooms.gaps_before if backwards else self._store.rooms.gaps_behind
-        rows = await read(room.nid, order, limit)
-        return list(dict.fromkeys((row["n"], row["fill"]) for row in rows))
+        rows = await read(room.row_id, order, limit)
+        return list(dict.fromkeys((row["live_index"], row["gap_index"]) for row in rows))
 
     async def at_places(self, room: Room, orders: Sequence[Order]) -> list[Event]:
         """Returns the events at some places."""
         found = []
-        for n, fill in orders:
-            for row in await self._store.events.behind(room.nid, (n, fill - 1), 1):
-                if (row["n"], row["fill"]) == (n, fill):
+        for live_index, gap_index in orders:
+            for row in await self._store.events.behind(room.row_id, (live_index, gap_index - 1), 1):
+                if (row["live_index"], row["gap_index"]) == (live_index, gap_index):
                     found.append(event_entry(self._placed(row, room)).event)
         return found
 

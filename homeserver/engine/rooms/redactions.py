@@ -15,6 +15,7 @@ Spec: room version 3, "Handling redactions"; design, "What keeps it right", 12.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,6 +33,8 @@ from homeserver.engine.rooms.snapshots import StateMap
 from homeserver.engine.store import EngineStore
 
 _LEVELS: Sequence[StateKey] = (event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY)
+
+_NONE: Mapping[EventId, StoredEvent] = MappingProxyType({})
 
 
 class RedactionOutcome(msgspec.Struct, frozen=True):
@@ -61,25 +64,25 @@ class Redactions:
         by: Event,
         before: StateMap,
         *,
-        is_word: bool,
-        at_hand: Mapping[EventId, StoredEvent],
+        is_unverified: bool,
+        unstored: Mapping[EventId, StoredEvent] = _NONE,
     ) -> RedactionOutcome:
         """Returns the effect of an accepted event as a redaction. `before` is the state before it,
-        unverified if `is_word`; `at_hand` are events that are stored with it."""
+        unverified if `is_unverified`; `unstored` are events that are stored with it."""
         target_id = target_of(by)
         if target_id is None:
             return RedactionOutcome()
-        known = at_hand.get(target_id) or await self._known(room, target_id)
+        known = unstored.get(target_id) or await self._known(room, target_id)
         if known is None:
             return RedactionOutcome(
                 waits_for=target_id if await self._adds(room, by, before) else None
             )
         if known.event.room_id != room.room_id:
             return RedactionOutcome()
-        states = (before, room.staged.state) if is_word else (before,)
+        states = (before, room.staged.state) if is_unverified else (before,)
         if await self._is_allowed(room, known.event, by, states):
             return RedactionOutcome((Redacting(redact_event(known.event), by.event_id),))
-        return RedactionOutcome(waits_for=target_id) if is_word else RedactionOutcome()
+        return RedactionOutcome(waits_for=target_id) if is_unverified else RedactionOutcome()
 
     async def waiting(self, room: Room, target: EventId) -> Sequence[EventId]:
         """Returns the redactions that wait for an event. If more wait in a room than memory holds,
@@ -87,7 +90,7 @@ class Redactions:
         waiting = room.awaited_targets.get(target, [])
         if not room.awaits_more:
             return waiting
-        rows = await self._store.rooms.waiting_for(room.nid, target)
+        rows = await self._store.rooms.waiting_for(room.row_id, target)
         return list(dict.fromkeys((*(EventId(row["redaction"]) for row in rows), *waiting)))
 
     async def waiting_for(self, room: Room, target: Event) -> tuple[Redacting, ...]:
@@ -137,8 +140,8 @@ class Redactions:
         if state is None:
             return (room.staged.state,)
         rows = await self._store.events.by_id([event_id])
-        is_word = any(row["unproven"] for row in rows)
-        return (state, room.staged.state) if is_word else (state,)
+        is_unverified = any(row["unverified"] for row in rows)
+        return (state, room.staged.state) if is_unverified else (state,)
 
     async def _is_allowed(
         self, room: Room, target: Event, by: Event, states: Iterable[StateMap]

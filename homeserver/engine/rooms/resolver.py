@@ -36,7 +36,7 @@ class StateResolver:
         self,
         room: Room,
         branches: Sequence[StateSnapshot],
-        take_nid: Callable[[], int],
+        take_row_id: Callable[[], int],
         *,
         near: StateSnapshot | None = None,
     ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
@@ -46,7 +46,7 @@ class StateResolver:
         # Branches with the same state count once.
         by_snapshot: dict[int, StateSnapshot] = {}
         for branch in branches:
-            by_snapshot.setdefault(branch.chain[-1].nid, branch)
+            by_snapshot.setdefault(branch.chain[-1].row_id, branch)
         distinct = list(by_snapshot.values())
         first = distinct[0]
         deltas = [change_between(first.chain, branch.chain) for branch in distinct]
@@ -60,7 +60,7 @@ class StateResolver:
         if not keys:
             return nearest, ()
         rest = {key: change[key] if key in change else first.state.get(key) for key in keys}
-        return extended(room, nearest, rest, take_nid())
+        return extended(room, nearest, rest, take_row_id())
 
     async def _resolved(
         self, room: Room, branches: Sequence[StateSnapshot], deltas: Sequence[Delta]
@@ -124,7 +124,7 @@ class StateResolver:
         """Ensures that `asked` can answer for these events."""
         rows = await self._store.events.refs_by_id(event_ids)
         assert len(rows) == len(event_ids), "what is staged is in the index, the rest is stored"
-        first = min(row["event_nid"] for row in rows)
+        first = min(row["event_row_id"] for row in rows)
         if not await self._extend(room, first):
             await self._scan(room, first, event_ids, asked)
 
@@ -162,10 +162,10 @@ class StateResolver:
     async def _page(self, room: Room, after: int) -> list[tuple[int, Event]]:
         """Returns the room's next state events by row number."""
         rows = await self._store.events.state_events(
-            room.nid, after=after, limit=limits.CITING_EVENTS_PAGE
+            room.row_id, after=after, limit=limits.CITING_EVENTS_PAGE
         )
         return [
-            (row["event_nid"], load_event(row["json"], room.version, row["event_id"]))
+            (row["event_row_id"], load_event(row["json"], room.version, row["event_id"]))
             for row in rows
         ]
 

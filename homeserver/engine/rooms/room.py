@@ -58,7 +58,7 @@ class Head(msgspec.Struct, frozen=True):
     """A forward extremity with the state after it."""
 
     event_id: EventId
-    nid: int
+    row_id: int
     depth: int
     state: StateMap
     chain: Chain
@@ -86,7 +86,7 @@ class RoomView(msgspec.Struct, frozen=True):
     state: StateMap
     chain: Chain
     heads: tuple[Head, ...]
-    n: int
+    live_index: int
     joined: int
     invited: int
     servers: immutables.Map[ServerName, int]
@@ -167,9 +167,9 @@ class RoomLock:
 class Room:
     """A room in memory."""
 
-    def __init__(self, room_id: RoomId, nid: int, version: RoomVersion, view: RoomView) -> None:
+    def __init__(self, room_id: RoomId, row_id: int, version: RoomVersion, view: RoomView) -> None:
         self.room_id = room_id
-        self.nid = nid
+        self.row_id = row_id
         self.version = version
         self.view = view
         self.staged = view
@@ -268,13 +268,15 @@ class Room:
                 else:
                     self.joined_local.discard(UserId(user))
 
-    def stage(self, known: StoredEvent, nid: int) -> None:
+    def stage(self, known: StoredEvent, row_id: int) -> None:
         """Keeps an event that waits for its commit, under its row number."""
         event = known.event
         self.lock.staged.add(event.event_id)
         self.staged_events[event.event_id] = known
         if event.is_state:
-            self.staged_refs[event.event_id] = StateRef(event.event_id, nid, membership_of(event))
+            self.staged_refs[event.event_id] = StateRef(
+                event.event_id, row_id, membership_of(event)
+            )
             self.cite([event])
 
     def unstage(self, event_id: EventId) -> StoredEvent | None:

@@ -35,13 +35,13 @@ class RoomLoader:
         # Each link is in memory once, however many chains share it, as long as one of them is.
         self._links: WeakValueDictionary[int, Link] = WeakValueDictionary()
 
-    async def chain(self, room_nid: int, snapshot: int) -> Chain:
+    async def chain(self, room_row_id: int, snapshot: int) -> Chain:
         """Returns a snapshot of a room with its bases."""
-        return (await self._load_chains([(room_nid, snapshot)]))[snapshot]
+        return (await self._load_chains([(room_row_id, snapshot)]))[snapshot]
 
-    async def chains(self, room_nid: int, snapshots: Collection[int]) -> dict[int, Chain]:
+    async def chains(self, room_row_id: int, snapshots: Collection[int]) -> dict[int, Chain]:
         """Returns some snapshots of a room with their bases, in one query."""
-        return await self._load_chains([(room_nid, nid) for nid in sorted(snapshots)])
+        return await self._load_chains([(room_row_id, row_id) for row_id in sorted(snapshots)])
 
     async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
         """Returns rooms by ID, in a few queries for all; rooms known only by their ID are left
@@ -50,41 +50,43 @@ class RoomLoader:
         rows = await stored.by_room_ids(room_ids)
         if not rows:
             return {}
-        nids = [row["room_nid"] for row in rows]
+        row_ids = [row["room_row_id"] for row in rows]
         heads = _grouped(
-            await stored.heads([(row["room_nid"], nid) for row in rows for nid in row["heads"]])
+            await stored.heads(
+                [(row["room_row_id"], row_id) for row in rows for row_id in row["heads"]]
+            )
         )
-        snapshots = {(row["room_nid"], row["snapshot_nid"]) for row in rows}
+        snapshots = {(row["room_row_id"], row["snapshot_row_id"]) for row in rows}
         snapshots |= {
-            (nid, head["snapshot_after"]) for nid, found in heads.items() for head in found
+            (row_id, head["snapshot_after"]) for row_id, found in heads.items() for head in found
         }
         chains = await self._load_chains(sorted(snapshots))
-        newest = _grouped(await stored.newest_of_each(nids, limits.ROOM_LOAD_EVENTS))
-        awaited = _grouped(await stored.awaited(nids, limits.ROOM_AWAITED_TARGETS))
-        missing = _grouped(await stored.missing_parents(nids))
-        unproven = _grouped(await self._store.proofs.awaited(nids))
+        newest = _grouped(await stored.newest_of_each(row_ids, limits.ROOM_LOAD_EVENTS))
+        awaited = _grouped(await stored.awaited(row_ids, limits.ROOM_AWAITED_TARGETS))
+        missing = _grouped(await stored.missing_parents(row_ids))
+        unverified = _grouped(await self._store.rechecks.awaited(row_ids))
         rooms = {}
         for row in rows:
-            nid = row["room_nid"]
-            room = self._room(row, heads[nid], chains)
-            for one in awaited.get(nid, ()):
+            row_id = row["room_row_id"]
+            room = self._room(row, heads[row_id], chains)
+            for one in awaited.get(row_id, ()):
                 waiting = room.awaited_targets.setdefault(EventId(one["target"]), [])
                 waiting.append(EventId(one["redaction"]))
-            room.awaits_more = len(awaited.get(nid, ())) == limits.ROOM_AWAITED_TARGETS
-            room.named = {EventId(one["missing"]) for one in missing.get(nid, ())}
-            room.awaited = {EventId(one["parent"]) for one in unproven.get(nid, ())}
-            self._fill_ring(room, newest.get(nid, ()))
+            room.awaits_more = len(awaited.get(row_id, ())) == limits.ROOM_AWAITED_TARGETS
+            room.named = {EventId(one["missing"]) for one in missing.get(row_id, ())}
+            room.awaited = {EventId(one["parent"]) for one in unverified.get(row_id, ())}
+            self._fill_ring(room, newest.get(row_id, ()))
             rooms[room.room_id] = room
         return rooms
 
     def _room(self, row: Row, heads: Sequence[Row], chains: Mapping[int, Chain]) -> Room:
-        chain = chains[row["snapshot_nid"]]
+        chain = chains[row["snapshot_row_id"]]
         state = state_of(chain)
         joined, invited, servers = membership_counts(state)
         loaded = tuple(
             Head(
                 head["event_id"],
-                head["event_nid"],
+                head["event_row_id"],
                 load_any(head["json"])["depth"],
                 state if own is chain else state_of(own),
                 own,
@@ -92,8 +94,10 @@ class RoomLoader:
             for head in heads
             for own in (chains[head["snapshot_after"]],)
         )
-        view = RoomView(state, chain, loaded, row["n"], joined, invited, servers, row["position"])
-        room = Room(RoomId(row["room_id"]), row["room_nid"], room_version(row["version"]), view)
+        view = RoomView(
+            state, chain, loaded, row["live_index"], joined, invited, servers, row["position"]
+        )
+        room = Room(RoomId(row["room_id"]), row["room_row_id"], room_version(row["version"]), view)
         room.joined_local = self._locals(state)
         return room
 
@@ -115,8 +119,8 @@ class RoomLoader:
 
     async def _load_chains(self, snapshots: Sequence[tuple[int, int]]) -> dict[int, Chain]:
         """Returns chains by the number of their snapshot."""
-        found, missing = self._states.split([str(nid) for _, nid in snapshots])
-        chains = {int(nid): chain for nid, chain in found.items()}
+        found, missing = self._states.split([str(row_id) for _, row_id in snapshots])
+        chains = {int(row_id): chain for row_id, chain in found.items()}
         absent = set(missing)
         wanted = [one for one in snapshots if str(one[1]) in absent]
         if not wanted:
@@ -125,10 +129,10 @@ class RoomLoader:
         known = await self._known_links(links)
         built: dict[int, list[Link]] = {}
         for link in links:
-            built.setdefault(link["tip"], []).append(known[link["snapshot_nid"]])
-        for nid, chain in built.items():
-            chains[nid] = tuple(chain)
-            self._states.put(str(nid), chains[nid])
+            built.setdefault(link["tip"], []).append(known[link["snapshot_row_id"]])
+        for row_id, chain in built.items():
+            chains[row_id] = tuple(chain)
+            self._states.put(str(row_id), chains[row_id])
         return chains
 
     async def _known_links(self, links: Sequence[Row]) -> dict[int, Link]:
@@ -138,21 +142,21 @@ class RoomLoader:
         known: dict[int, Link] = {}
         absent: dict[int, Row] = {}
         for link in links:
-            nid = link["snapshot_nid"]
-            found = self._links.get(nid)
+            row_id = link["snapshot_row_id"]
+            found = self._links.get(row_id)
             if found is None:
-                absent[nid] = link
+                absent[row_id] = link
             else:
-                known[nid] = found
+                known[row_id] = found
         events = {
-            (link["room_nid"], nid)
+            (link["room_row_id"], row_id)
             for link in absent.values()
-            for nid in (*link["added"], *link["removed"])
+            for row_id in (*link["added"], *link["removed"])
         }
         rows = await self._store.events.refs(events) if events else ()
-        refs = {row["event_nid"]: (key_of(row), ref_of(row)) for row in rows}
-        for nid, link in absent.items():
-            known[nid] = self._links[nid] = _link(link, refs)
+        refs = {row["event_row_id"]: (key_of(row), ref_of(row)) for row in rows}
+        for row_id, link in absent.items():
+            known[row_id] = self._links[row_id] = _link(link, refs)
         return known
 
     def entry_of(self, row: Row, room: Room) -> EventEntry:
@@ -164,8 +168,8 @@ class RoomLoader:
         return EventEntry(
             room_id=room.room_id,
             event=event,
-            nid=row["event_nid"],
-            order=(row["n"], row["fill"]),
+            row_id=row["event_row_id"],
+            order=(row["live_index"], row["gap_index"]),
             kept_client=client,
             transaction=transaction_of(row["transaction_of"], row["sender"]),
             replaces=row["replaces"],
@@ -177,14 +181,14 @@ class RoomLoader:
 
 
 def _link(row: Row, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
-    delta: dict[StateKey, StateRef | None] = {refs[nid][0]: None for nid in row["removed"]}
-    delta.update(refs[nid] for nid in row["added"])
-    return Link(row["ordinal"], row["snapshot_nid"], delta, tuple(row["removed"]))
+    delta: dict[StateKey, StateRef | None] = {refs[row_id][0]: None for row_id in row["removed"]}
+    delta.update(refs[row_id] for row_id in row["added"])
+    return Link(row["ordinal"], row["snapshot_row_id"], delta, tuple(row["removed"]))
 
 
 def _grouped(rows: Sequence[Row]) -> dict[int, list[Row]]:
     """Returns rows by their room, in order."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["room_nid"], []).append(row)
+        groups.setdefault(row["room_row_id"], []).append(row)
     return groups

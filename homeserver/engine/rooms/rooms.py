@@ -211,16 +211,16 @@ class Rooms:
     async def chain(self, room: Room, snapshot: int) -> Chain:
         """Returns a snapshot of a room with its bases."""
         for view in (room.view, room.staged):
-            if view.chain[-1].nid == snapshot:
+            if view.chain[-1].row_id == snapshot:
                 return view.chain
-        return await self.loader.chain(room.nid, snapshot)
+        return await self.loader.chain(room.row_id, snapshot)
 
     async def chains(self, room: Room, snapshots: Collection[int]) -> dict[int, Chain]:
         """Returns snapshots of a room with their bases, by number."""
-        at_hand = {view.chain[-1].nid: view.chain for view in (room.staged, room.view)}
-        found = {nid: at_hand[nid] for nid in snapshots if nid in at_hand}
-        missing = [nid for nid in snapshots if nid not in found]
-        return {**found, **await self.loader.chains(room.nid, missing)} if missing else found
+        in_memory = {view.chain[-1].row_id: view.chain for view in (room.staged, room.view)}
+        found = {row_id: in_memory[row_id] for row_id in snapshots if row_id in in_memory}
+        missing = [row_id for row_id in snapshots if row_id not in found]
+        return {**found, **await self.loader.chains(room.row_id, missing)} if missing else found
 
     def state_of(self, room: Room, chain: Chain) -> StateMap:
         """Returns the state that a chain leads to; built from the current one by the differences,
@@ -229,7 +229,7 @@ class Rooms:
             if view.chain is chain:
                 return view.state
         current = room.staged
-        if chain[0].nid == current.chain[0].nid:
+        if chain[0].row_id == current.chain[0].row_id:
             return changed(current.state, change_between(current.chain, chain))
         return state_of(chain)
 
@@ -244,7 +244,7 @@ class Rooms:
     async def end_of_stay(self, room: Room, user_id: UserId) -> tuple[int, EventId | None] | None:
         """Returns the last change of the room's state by which a local user ceased to be joined:
         its position, and the event, if one is left in the state."""
-        row = await self._store.rooms.end_of_stay(room.nid, user_id)
+        row = await self._store.rooms.end_of_stay(room.row_id, user_id)
         return None if row is None else (row["position"], row["event_id"])
 
     # Events
@@ -296,5 +296,5 @@ class Rooms:
 async def _state_at(
     rooms: Rooms, room: Room, event_id: EventId, read: SnapshotRead
 ) -> StateMap | None:
-    snapshot = await read(room.nid, event_id)
+    snapshot = await read(room.row_id, event_id)
     return None if snapshot is None else rooms.state_of(room, await rooms.chain(room, snapshot))

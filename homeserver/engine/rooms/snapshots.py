@@ -23,7 +23,7 @@ class StateRef(msgspec.Struct, frozen=True):
     """The entry of a state map for a key: the event, its row, a member's membership."""
 
     event_id: EventId
-    nid: int
+    row_id: int
     membership: str | None = None
 
 
@@ -68,14 +68,14 @@ class Link(msgspec.Struct, frozen=True, weakref=True):
     names the events that were there, which give a stored delta its keys."""
 
     ordinal: int
-    nid: int
+    row_id: int
     delta: Delta
     removed: tuple[int, ...] = ()
 
     @property
     def added(self) -> list[int]:
         """Returns the rows of the events that it adds."""
-        return [ref.nid for ref in self.delta.values() if ref is not None]
+        return [ref.row_id for ref in self.delta.values() if ref is not None]
 
 
 Chain = tuple[Link, ...]
@@ -91,23 +91,25 @@ def base_ordinal(ordinal: int) -> int:
     return ordinal - ordinal // unit % _BASE * unit
 
 
-def first_chain(nid: int, state: Mapping[StateKey, StateRef]) -> Chain:
+def first_chain(row_id: int, state: Mapping[StateKey, StateRef]) -> Chain:
     """Returns the chain of a room's first snapshot: a whole state."""
-    return (Link(0, nid, dict(state)),)
+    return (Link(0, row_id, dict(state)),)
 
 
-def extend(chain: Chain, nid: int, change: Delta, parent: Mapping[StateKey, StateRef]) -> Chain:
+def extend(chain: Chain, row_id: int, change: Delta, parent: Mapping[StateKey, StateRef]) -> Chain:
     """Returns the chain of a new snapshot: `change` applied to `parent`, the state of `chain`."""
     ordinal = chain[-1].ordinal + 1
     base = base_ordinal(ordinal)
     keep = next(i for i, link in enumerate(chain) if link.ordinal == base)
     merged = _merged(chain[keep + 1 :])
     merged.update(change)
-    removed = {nid for link in chain[keep + 1 :] for nid in link.removed}
-    removed.update(parent[key].nid for key, ref in change.items() if ref is None and key in parent)
+    removed = {row_id for link in chain[keep + 1 :] for row_id in link.removed}
+    removed.update(
+        parent[key].row_id for key, ref in change.items() if ref is None and key in parent
+    )
     if not any(ref is None for ref in merged.values()):
         removed.clear()
-    return (*chain[: keep + 1], Link(ordinal, nid, merged, tuple(sorted(removed))))
+    return (*chain[: keep + 1], Link(ordinal, row_id, merged, tuple(sorted(removed))))
 
 
 def state_of(chain: Sequence[Link]) -> StateMap:
@@ -139,10 +141,10 @@ def change_between(old: Chain, new: Chain) -> Delta:
     fork, rounded up to a level of the chain. Chains without a common link (a room that was left and
     joined again) are walked whole.
     """
-    if old[-1].nid == new[-1].nid:
+    if old[-1].row_id == new[-1].row_id:
         return {}
     shared = 0
-    while shared < min(len(old), len(new)) and old[shared].nid == new[shared].nid:
+    while shared < min(len(old), len(new)) and old[shared].row_id == new[shared].row_id:
         shared += 1
     before, after = _merged(old[shared:]), _merged(new[shared:])
     change: dict[StateKey, StateRef | None] = {}

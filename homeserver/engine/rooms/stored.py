@@ -34,7 +34,7 @@ def key_of(row: Row) -> StateKey:
 
 def ref_of(row: Row) -> StateRef:
     """Returns the entry of state maps for a stored event."""
-    return StateRef(row["event_id"], row["event_nid"], row["membership"])
+    return StateRef(row["event_id"], row["event_row_id"], row["membership"])
 
 
 def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:

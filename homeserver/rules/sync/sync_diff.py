@@ -29,7 +29,7 @@ class Member(Protocol):
     @property
     def event_id(self) -> EventId: ...
     @property
-    def nid(self) -> int: ...
+    def row_id(self) -> int: ...
     @property
     def membership(self) -> str | None: ...
 
@@ -75,7 +75,7 @@ def heroes(state: Mapping[StateKey, Member], count: int = HEROES + 1) -> list[Us
     for key, ref in state.items():
         if key[0] == event_types.MEMBER:
             there = ref.membership == "join" or ref.membership == "invite"
-            (present if there else gone).append((ref.nid, key[1]))
+            (present if there else gone).append((ref.row_id, key[1]))
     chosen = nsmallest(count, present)
     if len(chosen) < 2:
         chosen += nsmallest(count - len(chosen), gone)

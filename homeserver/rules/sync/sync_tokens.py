@@ -7,8 +7,9 @@ Rules:
    the position up to which to-device messages were delivered, and a part for ephemeral data
    (typing): a boot number with a counter. A log that isn't named counts from its start.
 3. A point's token has the epoch and the log's position when it was issued. The point names the
-   place that it is just before, in room order `(n, fill)`. Two events never share a place, and no
-   event fits between a place and the point before it, so paging neither skips nor repeats.
+   place that it is just before, in room order `(live_index, gap_index)`. Two events never share a
+   place, and no event fits between a place and the point before it, so paging neither skips nor
+   repeats.
 4. Tokens come from outside: any text that the `format_` functions don't produce raises
    InvalidToken.
 
@@ -25,7 +26,8 @@ import msgspec
 from homeserver import limits
 
 Order: TypeAlias = tuple[int, int]
-"""Room order `(n, fill)`: live events `(n, 0)`, history fetched before them `(n, -1)`, ..."""
+"""Room order `(live_index, gap_index)`: live events `(live_index, 0)`, history fetched before them
+`(live_index, -1)`, ..."""
 
 _NUMBER_MAX = 2**63 - 1
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
@@ -36,7 +38,7 @@ _SYNC = re.compile(
 )
 _POINT = re.compile(
     r"m1\.(?P<history>[A-Za-z0-9_-]{1,64})"
-    rf"\.(?P<position>{_NUMBER})\.(?P<n>-?{_NUMBER})\.(?P<fill>-?{_NUMBER})"
+    rf"\.(?P<position>{_NUMBER})\.(?P<live_index>-?{_NUMBER})\.(?P<gap_index>-?{_NUMBER})"
 )
 
 
@@ -90,8 +92,8 @@ def just_before(order: Order) -> Point:
 
 def just_after(order: Order) -> Point:
     """Returns the point between an event and the one after it."""
-    n, fill = order
-    return Point((n, fill + 1))
+    live_index, gap_index = order
+    return Point((live_index, gap_index + 1))
 
 
 def format_sync(token: SyncToken) -> str:
@@ -102,8 +104,8 @@ def format_sync(token: SyncToken) -> str:
 
 def format_point(token: PageToken) -> str:
     """Returns the token's text: ASCII that needs no escape in a query."""
-    n, fill = token.point.before
-    return f"m1.{token.mark.history}.{token.mark.position}.{n}.{fill}"
+    live_index, gap_index = token.point.before
+    return f"m1.{token.mark.history}.{token.mark.position}.{live_index}.{gap_index}"
 
 
 def parse_sync(text: str) -> SyncToken:
@@ -129,7 +131,7 @@ def parse_point(text: str) -> PageToken:
     if match is None:
         raise InvalidToken("not a pagination token of this server")
     mark = Mark(match["history"], _number(match["position"]))
-    return PageToken(mark, Point((_number(match["n"]), _number(match["fill"]))))
+    return PageToken(mark, Point((_number(match["live_index"]), _number(match["gap_index"]))))
 
 
 def parse_any(text: str) -> SyncToken | PageToken:

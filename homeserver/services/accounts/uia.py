@@ -126,12 +126,12 @@ class Uia:
         self,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
-        proofs: StageChecks,
+        checks: StageChecks,
         *,
         limiter: RateLimiter,
     ) -> None:
         self._clock, self._random_bytes, self._limiter = clock, random_bytes, limiter
-        self._proofs = proofs
+        self._checks = checks
         self._sessions: dict[str, Session] = {}
         self._performed: OrderedDict[str, _Performed] = OrderedDict()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -250,7 +250,7 @@ class Uia:
         token = auth.get("token")
         if not isinstance(token, str) or "\0" in token:
             return None
-        return token if await self._proofs.is_token_usable(token) else None
+        return token if await self._checks.is_token_usable(token) else None
 
     async def _prove_password(self, auth: JsonObject, requester: Requester | None) -> str | None:
         password: Any = auth.get("password")
@@ -258,10 +258,10 @@ class Uia:
         if requester is None or claimed is None or not isinstance(password, str):
             return None
         user_id = requester.user_id
-        if self._proofs.resolve_user(claimed) != user_id:
+        if self._checks.resolve_user(claimed) != user_id:
             return None
         self._limiter.check(Limit.LOGIN, f"{user_id} {requester.device_id}")
-        return user_id if await self._proofs.is_password_right(user_id, password) else None
+        return user_id if await self._checks.is_password_right(user_id, password) else None
 
 
 def _failed(session: Session, errcode: str, error: str) -> MatrixError:

@@ -123,9 +123,9 @@ class DeviceLists:
     async def _decide(
         self, user_id: UserId, devices: set[UserId], changes: Sequence[ListChange]
     ) -> tuple[set[UserId], set[UserId]]:
-        mine = set(await self._shared.rooms_of(user_id))
+        own = set(await self._shared.rooms_of(user_id))
         found = find_candidates(
-            user_id, device_changes=devices, changes=changes, is_joined=mine.__contains__
+            user_id, device_changes=devices, changes=changes, is_joined=own.__contains__
         )
         changed, left = set(found.changed), set(found.left)
         for room_id in found.renewed:

@@ -208,7 +208,7 @@ class ToDevice:
         self, sender: UserId, event_type: str, messages: Sequence[DeviceMessage]
     ) -> list[ToDeviceEntry]:
         entries: list[ToDeviceEntry] = []
-        elsewhere = sender if server_of(sender) != self._server_name else _NOBODY
+        remote_sender = sender if server_of(sender) != self._server_name else _NOBODY
         ours = [one for one in messages if server_of(one.user_id) == self._server_name]
         devices = await self._own_devices({one.user_id for one in ours})
         for one in ours:
@@ -216,7 +216,7 @@ class ToDevice:
             targets = known if one.device_id == ALL_DEVICES else known & {one.device_id}
             message = build_message(sender, event_type, one.content)
             entries += [
-                ToDeviceEntry(one.user_id, device_id, message, elsewhere)
+                ToDeviceEntry(one.user_id, device_id, message, remote_sender)
                 for device_id in sorted(targets)
             ]
         return entries

@@ -92,9 +92,9 @@ class MemberState:
                 await self._membership.leave(user_id, room_id, content)
             case _:
                 raise errors.forbidden("You can't give yourself this membership")
-        mine = (await self._engine.memberships.of(user_id)).get(room_id)
-        assert mine is not None, "a membership change is committed before it returns"
-        return mine.event_id
+        own = (await self._engine.memberships.of(user_id)).get(room_id)
+        assert own is not None, "a membership change is committed before it returns"
+        return own.event_id
 
     async def on_profile_changed(self, user_id: UserId) -> None:
         """Writes the user's profile into the member events of all rooms they are joined to."""

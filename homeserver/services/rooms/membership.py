@@ -136,8 +136,8 @@ class Membership:
 
     async def joined_rooms(self, user_id: UserId) -> list[RoomId]:
         """Returns the rooms that a user is joined to."""
-        mine = await self._engine.memberships.of(user_id)
-        return [room_id for room_id, row in mine.items() if row.membership == "join"]
+        own = await self._engine.memberships.of(user_id)
+        return [room_id for room_id, row in own.items() if row.membership == "join"]
 
     async def target(self, text: str, via: Sequence[str]) -> tuple[RoomId, Sequence[ServerName]]:
         """Returns the room that an ID or alias names, and servers to reach it by: the client's
@@ -258,8 +258,8 @@ class Membership:
     async def _needs_authoriser(self, user_id: UserId, room: Room) -> bool:
         """Returns whether the user joins by a restricted rule. Raises 403 M_FORBIDDEN if they meet
         none of its conditions."""
-        mine = room.view.state.get((event_types.MEMBER, user_id))
-        if mine is not None and mine.membership in ("invite", "join", "ban"):
+        own = room.view.state.get((event_types.MEMBER, user_id))
+        if own is not None and own.membership in ("invite", "join", "ban"):
             return False
         allowed = await restricted_to(self._engine.rooms, room)
         if allowed is None:
@@ -279,11 +279,11 @@ class Membership:
         the one that took the user's knock, the last known ones, and the one that the room ID names.
         Raises 404."""
         wanted = dict.fromkeys(servers)
-        mine = (await self._engine.memberships.of(user_id)).get(room_id)
-        if mine is not None and mine.membership == "invite":
-            wanted[server_of(mine.sender)] = None
-        if mine is not None and mine.via is not None:
-            wanted[mine.via] = None
+        own = (await self._engine.memberships.of(user_id)).get(room_id)
+        if own is not None and own.membership == "invite":
+            wanted[server_of(own.sender)] = None
+        if own is not None and own.via is not None:
+            wanted[own.via] = None
         room = await self._engine.rooms.get(room_id)
         if room is not None:
             counts = room.joined_servers
@@ -328,31 +328,31 @@ class Membership:
         """Leaves a room, refuses an invite or takes back a knock; does nothing if the user has left
         already. Raises 403 M_FORBIDDEN, also for a room that isn't known here."""
         room = await self._engine.rooms.get(room_id)
-        mine = (await self._engine.memberships.of(user_id)).get(room_id)
-        if mine is None:
+        own = (await self._engine.memberships.of(user_id)).get(room_id)
+        if own is None:
             raise errors.forbidden("You aren't in this room")
-        if mine.membership == "leave":
+        if own.membership == "leave":
             return
-        if mine.membership == "ban":
+        if own.membership == "ban":
             raise errors.forbidden("You are banned from this room")
         content: JsonObject = {**extra, "membership": "leave"}
         if is_resident(room):
             await _leave_here(self._engine.writer, user_id, room_id, content)
             return
         async with self._exchange(user_id, room_id):
-            now = (await self._engine.memberships.of(user_id)).get(room_id, mine)
+            now = (await self._engine.memberships.of(user_id)).get(room_id, own)
             if now.membership != "leave":
                 await self._refuse(user_id, room_id, now, content)
 
     async def _refuse(
-        self, user_id: UserId, room_id: RoomId, mine: UserRoom, content: JsonObject
+        self, user_id: UserId, room_id: RoomId, own: UserRoom, content: JsonObject
     ) -> None:
         try:
             servers = await self._candidates(user_id, room_id, ())
             await self._remote.leave(room_id, user_id, servers, content)
         except MatrixError as error:
             log.info("%s refuses %s without its servers: %s", user_id, room_id, error)
-            is_over = await self._outside.end_unsigned(room_id, user_id, mine.event_id)
+            is_over = await self._outside.end_unsigned(room_id, user_id, own.event_id)
             if not is_over and is_resident(await self._engine.rooms.get(room_id)):
                 # Another local user joined it.
                 await _leave_here(self._engine.writer, user_id, room_id, content)
@@ -360,10 +360,10 @@ class Membership:
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,
         404 M_NOT_FOUND if they never were."""
-        mine = (await self._engine.memberships.of(user_id)).get(room_id)
-        if mine is None:
+        own = (await self._engine.memberships.of(user_id)).get(room_id)
+        if own is None:
             raise errors.not_found("You were never in this room")
-        if mine.membership not in ("leave", "ban"):
+        if own.membership not in ("leave", "ban"):
             raise MatrixError(400, "M_UNKNOWN", "You must leave this room before you forget it")
         await self._engine.memberships.forget(user_id, room_id)
 

@@ -88,10 +88,10 @@ class RoomAccess:
             raise errors.forbidden(NOT_IN_ROOM)
         if user_id in room.joined_local or await self._is_world_readable(room):
             return ReadableRoom(room, room.view.state, is_current=True)
-        mine = (await self._memberships.of(user_id)).get(room_id)
-        if mine is None or mine.forgotten:
+        own = (await self._memberships.of(user_id)).get(room_id)
+        if own is None or own.forgotten:
             raise errors.forbidden(NOT_IN_ROOM)
-        return ReadableRoom(room, await self._last_seen(room, user_id, mine.event_id), False)
+        return ReadableRoom(room, await self._last_seen(room, user_id, own.event_id), False)
 
     async def _is_world_readable(self, room: Room) -> bool:
         found = await self._rooms.state_events(

@@ -42,14 +42,14 @@ class SyncExtras:
         wanted = look.ask.filter.room
         return [
             room_id
-            for room_id, user_room in look.mine.items()
+            for room_id, user_room in look.memberships.items()
             if user_room.membership == "join" and wanted.allows_room(room_id)
         ]
 
     def _plan(self, look: SyncContext, plans: Plans, room_id: RoomId) -> RoomPlan | None:
         """Returns the plan of a room, made if there is none yet; None if the room isn't wanted."""
         plan = plans.get(room_id)
-        user_room = look.mine.get(room_id)
+        user_room = look.memberships.get(room_id)
         if plan is not None or user_room is None or user_room.membership != "join":
             return plan
         if not look.ask.filter.room.allows_room(room_id):

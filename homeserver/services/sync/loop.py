@@ -163,7 +163,7 @@ class Sync:
         up_to: int,
         ignored: frozenset[str],
     ) -> SyncContext:
-        mine = await self._engine.memberships.of(request.user_id)
+        memberships = await self._engine.memberships.of(request.user_id)
         ask = SyncScope(
             request.user_id,
             request.device_id,
@@ -177,9 +177,9 @@ class Sync:
         tail = self._engine.committer.tail
         is_near = looked >= tail.start and up_to - looked <= limits.SYNC_TAIL_SCAN_ENTRIES
         if since is None or request.full_state or not is_near:
-            return SyncContext(ask, dict(mine), None)
-        news = scan(tail.since(looked), ask.user_id, ask.device_id, mine)
-        return SyncContext(ask, dict(mine) if news else mine, news)
+            return SyncContext(ask, dict(memberships), None)
+        news = scan(tail.since(looked), ask.user_id, ask.device_id, memberships)
+        return SyncContext(ask, dict(memberships) if news else memberships, news)
 
     # Rooms
 
@@ -224,8 +224,8 @@ class Sync:
         chosen: list[_Chosen] = []
         open_rooms: list[tuple[RoomId, UserRoom]] = []
         since, wanted = look.ask.since, look.ask.filter.room
-        for room_id in look.mine if look.news is None else look.news.rooms:
-            user_room = look.mine.get(room_id)
+        for room_id in look.memberships if look.news is None else look.news.rooms:
+            user_room = look.memberships.get(room_id)
             if user_room is None or user_room.forgotten or not wanted.allows_room(room_id):
                 continue
             is_new = since is None or user_room.position > since

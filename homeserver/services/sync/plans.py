@@ -37,11 +37,12 @@ class SyncScope(msgspec.Struct, frozen=True):
 
 
 class SyncContext(msgspec.Struct, frozen=True):
-    """One scan of the changes for a reader. `mine` are their memberships. `news` is the delta of
-    the log; None if the client starts anew or is so far behind that the log wasn't read."""
+    """One scan of the changes for a reader. `memberships` are their memberships. `news` is the
+    delta of the log; None if the client starts anew or is so far behind that the log wasn't
+    read."""
 
     ask: SyncScope
-    mine: Mapping[RoomId, UserRoom]
+    memberships: Mapping[RoomId, UserRoom]
     news: LogDelta | None
 
 

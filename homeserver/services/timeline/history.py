@@ -161,11 +161,11 @@ class History:
         self, room: Room, request: PageRequest, start: Point, stop: Point | None
     ) -> list[Placed]:
         """Returns the events from a point on, in the direction of reading."""
-        n, fill = start.before
+        live_index, gap_index = start.before
         found = await self._reader.page(
             room,
             # A point is before its place; `page` excludes the place that it begins at.
-            start=start.before if request.backwards else (n, fill - 1),
+            start=start.before if request.backwards else (live_index, gap_index - 1),
             backwards=request.backwards,
             limit=request.limit,
         )
@@ -176,16 +176,16 @@ class History:
         return [one for one in found if event_entry(one).order < stop.before]
 
     async def _start(self, where: _Where, request: PageRequest) -> Point:
-        room, mine = where.room, where.user_room
+        room, own = where.room, where.user_room
         if request.start is not None:
             return await self._point(room, request.start)
         if not request.backwards:
             return Point(BEGINNING)
-        if mine is not None and mine.membership in _GONE and not await self._is_current(where):
-            left = await self._reader.place(room, mine.event_id)
+        if own is not None and own.membership in _GONE and not await self._is_current(where):
+            left = await self._reader.place(room, own.event_id)
             if left is not None:
                 return just_after(event_entry(left).order)
-        return just_after((room.view.n, 0))
+        return just_after((room.view.live_index, 0))
 
     async def _point(self, room: Room, token: Point | SyncToken) -> Point:
         """Returns the position of a token in this room: a sync's token is after everything that the

@@ -129,7 +129,7 @@ class Visibility:
         """Returns every event, if the user was joined at all of them: the events are newer than the
         membership, and were built here on our heads, or follow the room's current state; else None.
         """
-        current = room.view.chain[-1].nid
+        current = room.view.chain[-1].row_id
         for placed in events:
             entry = event_entry(placed)
             if placed.position <= user_room.position:
@@ -220,9 +220,9 @@ class Visibility:
         part = await self._reader.newest(room, after=0, up_to=position, limit=1)
         if not part.events:
             return _Stay(BEGINNING, event_id)
-        n, fill = _order(part.events[0])
+        live_index, gap_index = _order(part.events[0])
         is_then = part.events[0].position == position
-        return _Stay((n, fill) if is_then else (n, fill + 1), event_id)
+        return _Stay((live_index, gap_index) if is_then else (live_index, gap_index + 1), event_id)
 
     async def _stay_by_events(self, room: Room, event_id: EventId | None) -> _Stay | None:
         """Returns the same by the membership events, each with the one that it replaced: for events

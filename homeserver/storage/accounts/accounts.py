@@ -114,7 +114,7 @@ async def load_guests(
     """
     rows = await connection.fetch(
         "SELECT r.room_id, m.user_id FROM accounts a JOIN memberships m USING (user_id)"
-        " JOIN rooms r USING (room_nid) WHERE a.is_guest AND NOT a.is_deactivated"
+        " JOIN rooms r USING (room_row_id) WHERE a.is_guest AND NOT a.is_deactivated"
         " AND m.membership = 'join' AND ($1::text IS NULL OR r.room_id = $1)",
         room_id,
     )

@@ -159,7 +159,7 @@ async def state_between(
     Reads tables of `rooms` and `state_changes`, to make one query for all rooms of a reader."""
     rows: list[Row] = await connection.fetch(
         "SELECT r.room_id, c.type, c.state_key, c.event_id, c.membership, c.former"
-        " FROM rooms r JOIN state_changes c USING (room_nid) WHERE r.room_id = ANY($1::text[])"
+        " FROM rooms r JOIN state_changes c USING (room_row_id) WHERE r.room_id = ANY($1::text[])"
         " AND c.type IN ('m.room.member', 'm.room.encryption')"
         " AND c.position > $2 AND c.position <= $3 ORDER BY c.position",
         list(room_ids),

@@ -1,6 +1,6 @@
 """Joins, leaves, knocks and invites that were begun and may not be complete.
 
-Owns the table `handshake_intents`.
+Owns the table `joining_intents`.
 
 A user has at most one in a room: a later one replaces it.
 """
@@ -41,7 +41,7 @@ class Intent(msgspec.Struct, frozen=True):
 async def save(connection: Connection, intent: Intent) -> None:
     """Stores an intent, in place of an older one of the user in the room."""
     await connection.execute(
-        f"INSERT INTO handshake_intents ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        f"INSERT INTO joining_intents ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
         " ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,"
         " former = excluded.former, servers = excluded.servers, content = excluded.content,"
         " attempts = excluded.attempts",
@@ -58,13 +58,13 @@ async def save(connection: Connection, intent: Intent) -> None:
 async def delete(connection: Connection, user_id: UserId, room_id: RoomId) -> None:
     """Deletes an intent: both sides agree."""
     await connection.execute(
-        "DELETE FROM handshake_intents WHERE user_id = $1 AND room_id = $2", user_id, room_id
+        "DELETE FROM joining_intents WHERE user_id = $1 AND room_id = $2", user_id, room_id
     )
 
 
 async def load_all(connection: Connection) -> list[Intent]:
     """Returns the intents that a former process left."""
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM handshake_intents")
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM joining_intents")
     return [
         Intent(
             row["user_id"],

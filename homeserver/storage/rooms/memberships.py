@@ -12,7 +12,7 @@ from homeserver.storage.database import Connection, Row
 class MembershipRow(msgspec.Struct, frozen=True):
     """One user's membership of one room, to write."""
 
-    room_nid: int
+    room_row_id: int
     user_id: str
     membership: str
     event_id: str
@@ -24,20 +24,20 @@ class MembershipRow(msgspec.Struct, frozen=True):
     via: str | None = None
 
 
-_FIELDS = ("room_nid", "user_id", "membership", "event_id", "sender", "position")
+_FIELDS = ("room_row_id", "user_id", "membership", "event_id", "sender", "position")
 _OUTSIDE = ("stripped", "event", "version", "via")
 
 
 async def upsert(connection: Connection, rows: Sequence[MembershipRow]) -> None:
     """Writes memberships; the newest one counts, and a new one isn't forgotten."""
-    newest = {(row.room_nid, row.user_id): row for row in rows}
+    newest = {(row.room_row_id, row.user_id): row for row in rows}
     values = list(newest.values())
     await connection.execute(
-        "INSERT INTO memberships (room_nid, user_id, membership, event_id, sender, position,"
+        "INSERT INTO memberships (room_row_id, user_id, membership, event_id, sender, position,"
         " stripped, event, version, via) SELECT * FROM unnest($1::bigint[], $2::text[],"
         " $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[],"
         " $10::text[])"
-        " ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership,"
+        " ON CONFLICT (room_row_id, user_id) DO UPDATE SET membership = excluded.membership,"
         " event_id = excluded.event_id, sender = excluded.sender, position = excluded.position,"
         " stripped = excluded.stripped, event = excluded.event, version = excluded.version,"
         " via = excluded.via, forgotten = false",
@@ -49,7 +49,7 @@ async def of_user(connection: Connection, user_id: str) -> list[Row]:
     """Returns all memberships of a user, with `room_id`."""
     return await connection.fetch(
         "SELECT r.room_id, m.membership, m.event_id, m.sender, m.position, m.forgotten,"
-        " m.stripped, m.via FROM memberships m JOIN rooms r USING (room_nid)"
+        " m.stripped, m.via FROM memberships m JOIN rooms r USING (room_row_id)"
         " WHERE m.user_id = $1",
         user_id,
     )
@@ -60,7 +60,7 @@ async def of_user_in(connection: Connection, user_id: str, room_id: str) -> Row 
     exchange."""
     return await connection.fetchrow(
         "SELECT m.membership, m.event_id, m.sender, m.stripped, m.event, m.version"
-        " FROM memberships m JOIN rooms r USING (room_nid)"
+        " FROM memberships m JOIN rooms r USING (room_row_id)"
         " WHERE m.user_id = $1 AND r.room_id = $2",
         user_id,
         room_id,
@@ -70,7 +70,7 @@ async def of_user_in(connection: Connection, user_id: str, room_id: str) -> Row 
 async def of_users(connection: Connection, user_ids: Sequence[str], membership: str) -> list[Row]:
     """Returns (user_id, room_id) of users' memberships."""
     return await connection.fetch(
-        "SELECT m.user_id, r.room_id FROM memberships m JOIN rooms r USING (room_nid)"
+        "SELECT m.user_id, r.room_id FROM memberships m JOIN rooms r USING (room_row_id)"
         " WHERE m.user_id = ANY($1::text[]) AND m.membership = $2",
         list(user_ids),
         membership,
@@ -82,7 +82,7 @@ async def sharing(connection: Connection, user_id: str, among: Sequence[str]) ->
     to.
     """
     rows = await connection.fetch(
-        "SELECT DISTINCT o.user_id FROM memberships m JOIN memberships o USING (room_nid)"
+        "SELECT DISTINCT o.user_id FROM memberships m JOIN memberships o USING (room_row_id)"
         " WHERE m.user_id = $1 AND m.membership = 'join' AND o.user_id = ANY($2::text[])"
         " AND o.membership IN ('join', 'invite')",
         user_id,
@@ -95,7 +95,7 @@ async def forget(connection: Connection, user_id: str, room_id: str) -> None:
     """Marks a left room as forgotten."""
     await connection.execute(
         "UPDATE memberships SET forgotten = true FROM rooms r"
-        " WHERE memberships.room_nid = r.room_nid AND r.room_id = $2"
+        " WHERE memberships.room_row_id = r.room_row_id AND r.room_id = $2"
         " AND memberships.user_id = $1 AND memberships.membership IN ('leave', 'ban')",
         user_id,
         room_id,
@@ -103,20 +103,20 @@ async def forget(connection: Connection, user_id: str, room_id: str) -> None:
 
 
 async def servers_joined(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
-    """Writes rows of (room_nid, server, position): the server's first user joined."""
+    """Writes rows of (room_row_id, server, position): the server's first user joined."""
     await connection.execute(
-        "INSERT INTO room_servers (room_nid, server, joined_position)"
+        "INSERT INTO room_servers (room_row_id, server, joined_position)"
         " SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[]) ON CONFLICT DO NOTHING",
         *([row[i] for row in rows] for i in range(3)),
     )
 
 
 async def servers_left(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
-    """Writes rows of (room_nid, server, position): the server's last user left."""
+    """Writes rows of (room_row_id, server, position): the server's last user left."""
     await connection.execute(
         "UPDATE room_servers s SET left_position = u.position FROM unnest($1::bigint[],"
-        " $2::text[], $3::bigint[]) AS u (room_nid, server, position)"
-        " WHERE s.room_nid = u.room_nid AND s.server = u.server AND s.left_position IS NULL",
+        " $2::text[], $3::bigint[]) AS u (room_row_id, server, position)"
+        " WHERE s.room_row_id = u.room_row_id AND s.server = u.server AND s.left_position IS NULL",
         *([row[i] for row in rows] for i in range(3)),
     )
 
@@ -125,14 +125,14 @@ async def lagging_servers(connection: Connection, own: str) -> list[Row]:
     """Returns servers that share or shared a room with us, and the newest position that may concern
     them: of an event, or of a change of the devices of a local user."""
     return await connection.fetch(
-        "WITH changed AS (SELECT m.room_nid, max(c.position) AS position FROM memberships m JOIN"
+        "WITH changed AS (SELECT m.room_row_id, max(c.position) AS position FROM memberships m JOIN"
         "  (SELECT user_id, max(position) AS position FROM device_list_changes"
         "   WHERE right(user_id, length($1) + 1) = ':' || $1 GROUP BY user_id) c USING (user_id)"
-        "  WHERE m.membership = 'join' GROUP BY m.room_nid)"
+        "  WHERE m.membership = 'join' GROUP BY m.room_row_id)"
         " SELECT s.server, max(CASE WHEN s.left_position IS NULL"
         "  THEN greatest(h.position, d.position) ELSE least(s.left_position, h.position) END)"
-        " AS position FROM room_servers s JOIN room_heads h USING (room_nid)"
-        " LEFT JOIN changed d USING (room_nid) WHERE s.server <> $1 GROUP BY s.server",
+        " AS position FROM room_servers s JOIN room_heads h USING (room_row_id)"
+        " LEFT JOIN changed d USING (room_row_id) WHERE s.server <> $1 GROUP BY s.server",
         own,
     )
 
@@ -140,7 +140,7 @@ async def lagging_servers(connection: Connection, own: str) -> list[Row]:
 async def shares_room(connection: Connection, own: str, server: str) -> bool:
     """Returns whether both servers have a joined user in some room."""
     found = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM room_servers s JOIN room_servers o USING (room_nid)"
+        "SELECT EXISTS (SELECT FROM room_servers s JOIN room_servers o USING (room_row_id)"
         " WHERE s.server = $2 AND s.left_position IS NULL"
         " AND o.server = $1 AND o.left_position IS NULL)",
         own,
@@ -150,21 +150,21 @@ async def shares_room(connection: Connection, own: str, server: str) -> bool:
 
 
 async def servers_reset(
-    connection: Connection, room_nid: int, servers: Sequence[str], position: int
+    connection: Connection, room_row_id: int, servers: Sequence[str], position: int
 ) -> None:
     """Sets the servers in a room as a join found them: other servers have left."""
     await connection.execute(
-        "UPDATE room_servers SET left_position = $3 WHERE room_nid = $1"
+        "UPDATE room_servers SET left_position = $3 WHERE room_row_id = $1"
         " AND left_position IS NULL AND NOT server = ANY($2::text[])",
-        room_nid,
+        room_row_id,
         list(servers),
         position,
     )
     await connection.execute(
-        "INSERT INTO room_servers (room_nid, server, joined_position)"
+        "INSERT INTO room_servers (room_row_id, server, joined_position)"
         " SELECT $1, s, $3 FROM unnest($2::text[]) AS s WHERE NOT EXISTS (SELECT FROM"
-        " room_servers r WHERE r.room_nid = $1 AND r.server = s AND r.left_position IS NULL)",
-        room_nid,
+        " room_servers r WHERE r.room_row_id = $1 AND r.server = s AND r.left_position IS NULL)",
+        room_row_id,
         list(servers),
         position,
     )
@@ -178,7 +178,7 @@ async def device_changes_for(
     rows = await connection.fetch(
         "SELECT c.position FROM device_list_changes c WHERE c.position > $3 AND c.position <= $4"
         " AND right(c.user_id, length($2) + 1) = ':' || $2"
-        " AND EXISTS (SELECT FROM memberships m JOIN room_servers s USING (room_nid)"
+        " AND EXISTS (SELECT FROM memberships m JOIN room_servers s USING (room_row_id)"
         "  WHERE m.user_id = c.user_id AND m.membership = 'join' AND s.server = $1"
         "  AND s.left_position IS NULL AND s.joined_position < c.position)"
         " ORDER BY c.position LIMIT $5",
@@ -192,8 +192,8 @@ async def device_changes_for(
 
 
 _SHARES_ANOTHER = (
-    "EXISTS (SELECT FROM memberships o JOIN room_servers r USING (room_nid)"
-    " WHERE o.user_id = c.state_key AND o.membership = 'join' AND o.room_nid <> c.room_nid"
+    "EXISTS (SELECT FROM memberships o JOIN room_servers r USING (room_row_id)"
+    " WHERE o.user_id = c.state_key AND o.membership = 'join' AND o.room_row_id <> c.room_row_id"
     " AND o.position < c.position AND r.server = s.server AND r.left_position IS NULL)"
 )
 
@@ -205,8 +205,9 @@ async def joins_shown_to(
     it was and still is in; entries at one position may exceed `limit`. Reads a table of
     `state_changes`."""
     rows = await connection.fetch(
-        "SELECT c.position, c.state_key FROM room_servers s JOIN state_changes c USING (room_nid)"
-        " JOIN memberships m ON m.room_nid = c.room_nid AND m.user_id = c.state_key"
+        "SELECT c.position, c.state_key FROM room_servers s"
+        " JOIN state_changes c USING (room_row_id)"
+        " JOIN memberships m ON m.room_row_id = c.room_row_id AND m.user_id = c.state_key"
         "  AND m.membership = 'join'"
         " WHERE s.server = $1 AND s.left_position IS NULL AND s.joined_position <= c.position"
         " AND c.position > $3 AND c.position <= $4 AND c.type = 'm.room.member'"
@@ -228,8 +229,8 @@ async def servers_shown(
     """Returns the servers in a room that shared no other with a local user before a join at a
     position."""
     rows = await connection.fetch(
-        "SELECT s.server FROM (SELECT room_nid, $2::text AS state_key, $4::bigint AS position"
-        "  FROM rooms WHERE room_id = $1) c JOIN room_servers s USING (room_nid)"
+        "SELECT s.server FROM (SELECT room_row_id, $2::text AS state_key, $4::bigint AS position"
+        "  FROM rooms WHERE room_id = $1) c JOIN room_servers s USING (room_row_id)"
         f" WHERE s.left_position IS NULL AND s.server <> $3 AND NOT {_SHARES_ANOTHER}",
         room_id,
         user_id,
@@ -242,32 +243,32 @@ async def servers_shown(
 async def servers_sharing(connection: Connection, user_id: str, own: str) -> list[str]:
     """Returns the other servers in the rooms that a user is joined to."""
     rows = await connection.fetch(
-        "SELECT DISTINCT s.server FROM memberships m JOIN room_servers s USING (room_nid)"
-        " WHERE m.user_id = $1 AND m.membership = 'join' AND s.left_position IS NULL"
-        " AND s.server <> $2",
+        "SELECT DISTINCT s.server FROM memberships m JOIN room_servers s USING (room_row_id)"
+        " WHERE m.user_id = $1 AND m.membership = 'join'"
+        " AND s.left_position IS NULL AND s.server <> $2",
         user_id,
         own,
     )
     return [row["server"] for row in rows]
 
 
-async def first_join(connection: Connection, room_nid: int, user_id: str) -> int | None:
+async def first_join(connection: Connection, room_row_id: int, user_id: str) -> int | None:
     """Returns the position at which a user of any server first joined a room. Reads a table of
     `state_changes`."""
     position: int | None = await connection.fetchval(
-        "SELECT min(position) FROM state_changes WHERE room_nid = $1 AND type = 'm.room.member'"
+        "SELECT min(position) FROM state_changes WHERE room_row_id = $1 AND type = 'm.room.member'"
         " AND state_key = $2 AND membership = 'join'",
-        room_nid,
+        room_row_id,
         user_id,
     )
     return position
 
 
-async def server_came(connection: Connection, room_nid: int, server: str) -> int | None:
+async def server_first_joined(connection: Connection, room_row_id: int, server: str) -> int | None:
     """Returns the position at which a server was first in a room."""
     position: int | None = await connection.fetchval(
-        "SELECT min(joined_position) FROM room_servers WHERE room_nid = $1 AND server = $2",
-        room_nid,
+        "SELECT min(joined_position) FROM room_servers WHERE room_row_id = $1 AND server = $2",
+        room_row_id,
         server,
     )
     return position

@@ -10,20 +10,21 @@ from homeserver.storage.database import Connection, Row
 async def by_room_ids(connection: Connection, room_ids: Sequence[str]) -> list[Row]:
     """Returns rooms with their heads; rooms that are known only by their ID are left out."""
     rows: list[Row] = await connection.fetch(
-        "SELECT r.room_nid, r.room_id, r.version, h.heads, h.snapshot_nid, h.n, h.position"
-        " FROM rooms r JOIN room_heads h USING (room_nid) WHERE r.room_id = ANY($1::text[])",
+        "SELECT r.room_row_id, r.room_id, r.version, h.heads, h.snapshot_row_id, h.live_index,"
+        " h.position"
+        " FROM rooms r JOIN room_heads h USING (room_row_id) WHERE r.room_id = ANY($1::text[])",
         list(room_ids),
     )
     return rows
 
 
-async def ensure(connection: Connection, room_nid: int, room_id: str, version: str) -> int:
-    """Returns the room's number; `room_nid` if the room is new here."""
+async def ensure(connection: Connection, room_row_id: int, room_id: str, version: str) -> int:
+    """Returns the room's number; `room_row_id` if the room is new here."""
     number: int = await connection.fetchval(
-        "INSERT INTO rooms (room_nid, room_id, version) VALUES ($1, $2, $3)"
+        "INSERT INTO rooms (room_row_id, room_id, version) VALUES ($1, $2, $3)"
         " ON CONFLICT (room_id) DO UPDATE SET version = CASE WHEN rooms.version = ''"
-        " THEN excluded.version ELSE rooms.version END RETURNING room_nid",
-        room_nid,
+        " THEN excluded.version ELSE rooms.version END RETURNING room_row_id",
+        room_row_id,
         room_id,
         version,
     )
@@ -33,25 +34,26 @@ async def ensure(connection: Connection, room_nid: int, room_id: str, version: s
 async def ensure_known(connection: Connection, room_id: str) -> int:
     """Returns the number of a room that may be known only by its ID, of an unknown version."""
     number: int | None = await connection.fetchval(
-        "SELECT room_nid FROM rooms WHERE room_id = $1", room_id
+        "SELECT room_row_id FROM rooms WHERE room_id = $1", room_id
     )
     if number is None:
-        nid: int = await connection.fetchval("SELECT nextval('nids')")
-        number = await ensure(connection, nid, room_id, "")
+        row_id: int = await connection.fetchval("SELECT nextval('row_ids')")
+        number = await ensure(connection, row_id, room_id, "")
     return number
 
 
 async def set_heads(
     connection: Connection, rows: Sequence[tuple[int, Sequence[int], int, int, int]]
 ) -> None:
-    """Writes rows of (room_nid, heads, snapshot_nid, n, position)."""
+    """Writes rows of (room_row_id, heads, snapshot_row_id, live_index, position)."""
     await connection.execute(
-        "INSERT INTO room_heads (room_nid, heads, snapshot_nid, n, position)"
-        " SELECT room_nid, heads::bigint[], snapshot, n, position FROM unnest("
+        "INSERT INTO room_heads (room_row_id, heads, snapshot_row_id, live_index, position)"
+        " SELECT room_row_id, heads::bigint[], snapshot, live_index, position FROM unnest("
         "$1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])"
-        " AS u (room_nid, heads, snapshot, n, position)"
-        " ON CONFLICT (room_nid) DO UPDATE SET heads = excluded.heads,"
-        " snapshot_nid = excluded.snapshot_nid, n = excluded.n, position = excluded.position",
+        " AS u (room_row_id, heads, snapshot, live_index, position)"
+        " ON CONFLICT (room_row_id) DO UPDATE SET heads = excluded.heads,"
+        " snapshot_row_id = excluded.snapshot_row_id, live_index = excluded.live_index,"
+        " position = excluded.position",
         [row[0] for row in rows],
         ["{" + ",".join(map(str, row[1])) + "}" for row in rows],
         [row[2] for row in rows],

@@ -12,7 +12,8 @@ _SERVER = "substr(c.state_key, strpos(c.state_key, ':') + 1)"
 _ENDS = (
     " FROM state_changes c JOIN events e ON e.event_id = c.event_id"
     " WHERE c.type = 'm.room.member' AND c.former IN ('invite', 'knock')"
-    " AND c.membership IN ('leave', 'ban') AND e.to_federate AND e.n IS NOT NULL AND e.fill = 0"
+    " AND c.membership IN ('leave', 'ban') AND e.to_federate"
+    " AND e.live_index IS NOT NULL AND e.gap_index = 0"
     " AND e.position = c.position"
     f" AND right(e.sender, length({_SERVER}) + 1) <> ':' || {_SERVER}"
 )
@@ -33,8 +34,8 @@ async def owed(connection: Connection, server: str, *, after: int, limit: int) -
 async def servers(connection: Connection, own: str) -> list[Row]:
     """Returns (server, position): the newest one that concerns each server."""
     rows: list[Row] = await connection.fetch(
-        f"SELECT {_SERVER} AS server, max(c.position) AS position{_ENDS} AND {_SERVER} <> $1"
-        " GROUP BY 1",
+        f"SELECT {_SERVER} AS server, max(c.position) AS position{_ENDS}"
+        f" AND {_SERVER} <> $1 GROUP BY 1",
         own,
     )
     return rows

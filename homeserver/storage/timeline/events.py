@@ -1,7 +1,8 @@
 """Events as rows. Owns the table `events`.
 
-An event's place is `(n, fill)`: live ones `(n, 0)`, history fetched before them `(n, -1)`, ...
-Rows without `n` have no place: outliers, rejected and soft-failed events.
+An event's place is `(live_index, gap_index)`: live ones `(live_index, 0)`, history fetched before
+them `(live_index, -1)`, ... Rows without `live_index` have no place: outliers, rejected and
+soft-failed events.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from homeserver.storage.database import Connection, Row
 ACCEPTED, SOFT_FAILED, REJECTED = 0, 1, 2
 
 _COLUMNS = (
-    "room_nid",
-    "event_nid",
+    "room_row_id",
+    "event_row_id",
     "event_id",
     "type",
     "state_key",
     "sender",
     "membership",
     "position",
-    "n",
-    "fill",
+    "live_index",
+    "gap_index",
     "verdict",
     "reason",
     "outlier",
-    "unproven",
+    "unverified",
     "to_federate",
     "snapshot_before",
     "snapshot_after",
@@ -48,9 +49,10 @@ _UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(COLUMN_TYPES)
 COLUMN_NAMES = ", ".join(_COLUMNS)
 _INSERT = f"INSERT INTO events ({COLUMN_NAMES}) SELECT * FROM unnest({_UNNEST})"
 _PLACE = (
-    "UPDATE SET position = excluded.position, n = excluded.n, fill = excluded.fill,"
+    "UPDATE SET position = excluded.position, live_index = excluded.live_index,"
+    " gap_index = excluded.gap_index,"
     " verdict = excluded.verdict, reason = excluded.reason, outlier = excluded.outlier,"
-    " unproven = excluded.unproven, to_federate = excluded.to_federate,"
+    " unverified = excluded.unverified, to_federate = excluded.to_federate,"
     " snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,"
     " replaces = excluded.replaces"
 )
@@ -59,20 +61,20 @@ _PLACE = (
 class EventRow(msgspec.Struct):
     """One row to write; the order of fields is the order of columns."""
 
-    room_nid: int
-    event_nid: int
+    room_row_id: int
+    event_row_id: int
     event_id: str
     type: str
     state_key: str | None
     sender: str
     membership: str | None
     position: int | None
-    n: int | None
-    fill: int | None
+    live_index: int | None
+    gap_index: int | None
     verdict: int
     reason: str | None
     outlier: bool
-    unproven: bool
+    unverified: bool
     to_federate: bool
     snapshot_before: int | None
     snapshot_after: int | None
@@ -91,29 +93,31 @@ async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
     """Writes new events; an outlier gets its place, and an unverified event its verified values."""
     await connection.execute(
         f"{_INSERT} ON CONFLICT (event_id) DO {_PLACE}"
-        " WHERE events.outlier OR (events.unproven AND NOT excluded.unproven)",
+        " WHERE events.outlier OR (events.unverified AND NOT excluded.unverified)",
         *columns(rows),
     )
 
 
 async def move(connection: Connection, rows: Sequence[tuple[str, int, int]]) -> None:
-    """Moves fetched history to other places: rows of (event, n, fill)."""
+    """Moves fetched history to other places: rows of (event, live_index, gap_index)."""
     await connection.execute(
-        "UPDATE events SET n = u.n, fill = u.fill"
-        " FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (event_id, n, fill)"
-        " WHERE events.event_id = u.event_id AND events.fill < 0",
+        "UPDATE events SET live_index = u.live_index, gap_index = u.gap_index"
+        " FROM unnest($1::text[], $2::bigint[], $3::bigint[])"
+        " AS u (event_id, live_index, gap_index)"
+        " WHERE events.event_id = u.event_id AND events.gap_index < 0",
         *([row[i] for row in rows] for i in range(3)),
     )
 
 
 async def any_placed(connection: Connection, rows: Sequence[tuple[int, int, bool]]) -> bool:
-    """Returns whether one of these events (room_nid, event_nid, unproven) has a place in its room's
-    graph.
+    """Returns whether one of these events (room_row_id, event_row_id, unverified) has a place in
+    its room's graph.
     """
     found: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM events e JOIN"
-        " unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS u (room_nid, event_nid, unproven)"
-        " USING (room_nid, event_nid, unproven) WHERE NOT e.outlier)",
+        " unnest($1::bigint[], $2::bigint[], $3::boolean[])"
+        " AS u (room_row_id, event_row_id, unverified)"
+        " USING (room_row_id, event_row_id, unverified) WHERE NOT e.outlier)",
         *([row[i] for row in rows] for i in range(3)),
     )
     return found
@@ -139,10 +143,10 @@ async def copy_new(connection: Connection, pieces: Iterable[Sequence[EventRow]])
     return True
 
 
-async def has_any(connection: Connection, room_nid: int) -> bool:
+async def has_any(connection: Connection, room_row_id: int) -> bool:
     """Returns whether an event of the room is stored."""
     return await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM events WHERE room_nid = $1)", room_nid
+        "SELECT EXISTS (SELECT FROM events WHERE room_row_id = $1)", room_row_id
     )
 
 
@@ -151,7 +155,7 @@ async def by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]
     columns.
     """
     return await connection.fetch(
-        "SELECT e.*, r.room_id, r.version FROM events e JOIN rooms r USING (room_nid)"
+        "SELECT e.*, r.room_id, r.version FROM events e JOIN rooms r USING (room_row_id)"
         " WHERE e.event_id = ANY($1::text[])",
         list(event_ids),
     )
@@ -165,90 +169,97 @@ async def raw_by_id(connection: Connection, event_ids: Collection[str]) -> list[
 
 
 async def refs(connection: Connection, events: Collection[tuple[int, int]]) -> list[Row]:
-    """Returns the columns of events that state uses, given as (room_nid, event_nid): nid, ID, type,
-    state_key, membership."""
+    """Returns the columns of events that state uses, given as (room_row_id, event_row_id): row_id,
+    ID, type, state_key, membership."""
     return await connection.fetch(
-        "SELECT event_nid, event_id, type, state_key, membership FROM events"
-        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, event_nid)"
-        " USING (room_nid, event_nid)",
-        [room_nid for room_nid, _ in events],
-        [event_nid for _, event_nid in events],
+        "SELECT event_row_id, event_id, type, state_key, membership FROM events"
+        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_row_id, event_row_id)"
+        " USING (room_row_id, event_row_id)",
+        [room_row_id for room_row_id, _ in events],
+        [event_row_id for _, event_row_id in events],
     )
 
 
 async def refs_by_id(connection: Connection, event_ids: Collection[str]) -> list[Row]:
     """Returns the same as `refs`, of events given by ID."""
     return await connection.fetch(
-        "SELECT event_nid, event_id, type, state_key, membership FROM events"
+        "SELECT event_row_id, event_id, type, state_key, membership FROM events"
         " WHERE event_id = ANY($1::text[])",
         list(event_ids),
     )
 
 
-async def snapshot_after(connection: Connection, room_nid: int, event_id: str) -> int | None:
+async def snapshot_after(connection: Connection, room_row_id: int, event_id: str) -> int | None:
     """Returns the snapshot after an event that has a known place in the graph."""
-    nid: int | None = await connection.fetchval(
-        "SELECT snapshot_after FROM events WHERE room_nid = $1 AND event_id = $2 AND NOT outlier",
-        room_nid,
+    row_id: int | None = await connection.fetchval(
+        "SELECT snapshot_after FROM events WHERE room_row_id = $1 AND event_id = $2"
+        " AND NOT outlier",
+        room_row_id,
         event_id,
     )
-    return nid
+    return row_id
 
 
-async def snapshot_before(connection: Connection, room_nid: int, event_id: str) -> int | None:
+async def snapshot_before(connection: Connection, room_row_id: int, event_id: str) -> int | None:
     """Returns the snapshot before an event that has a known place in the graph."""
-    nid: int | None = await connection.fetchval(
-        "SELECT snapshot_before FROM events WHERE room_nid = $1 AND event_id = $2 AND NOT outlier",
-        room_nid,
+    row_id: int | None = await connection.fetchval(
+        "SELECT snapshot_before FROM events WHERE room_row_id = $1 AND event_id = $2"
+        " AND NOT outlier",
+        room_row_id,
         event_id,
     )
-    return nid
+    return row_id
 
 
 async def snapshots_around(
-    connection: Connection, room_nid: int, event_ids: Collection[str]
+    connection: Connection, room_row_id: int, event_ids: Collection[str]
 ) -> list[Row]:
     """Returns (event_id, snapshot_before, snapshot_after) of those events that have a known place
     in the graph."""
     return await connection.fetch(
         "SELECT event_id, snapshot_before, snapshot_after FROM events"
-        " WHERE room_nid = $1 AND event_id = ANY($2::text[]) AND NOT outlier",
-        room_nid,
+        " WHERE room_row_id = $1 AND event_id = ANY($2::text[]) AND NOT outlier",
+        room_row_id,
         list(event_ids),
     )
 
 
 async def heads(connection: Connection, events: Sequence[tuple[int, int]]) -> list[Row]:
-    """Returns the columns of forward extremities that rooms use, given as (room_nid, event_nid)."""
+    """Returns the columns of forward extremities that rooms use, given as (room_row_id,
+    event_row_id)."""
     return await connection.fetch(
-        "SELECT room_nid, event_nid, event_id, json, snapshot_after FROM events"
-        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_nid, event_nid)"
-        " USING (room_nid, event_nid)",
-        [room_nid for room_nid, _ in events],
-        [event_nid for _, event_nid in events],
+        "SELECT room_row_id, event_row_id, event_id, json, snapshot_after FROM events"
+        " JOIN unnest($1::bigint[], $2::bigint[]) AS u (room_row_id, event_row_id)"
+        " USING (room_row_id, event_row_id)",
+        [room_row_id for room_row_id, _ in events],
+        [event_row_id for _, event_row_id in events],
     )
 
 
-async def newest_of_each(connection: Connection, room_nids: Sequence[int], limit: int) -> list[Row]:
+async def newest_of_each(
+    connection: Connection, room_row_ids: Sequence[int], limit: int
+) -> list[Row]:
     """Returns the newest live events of each room, newest first."""
     return await connection.fetch(
-        "SELECT e.* FROM unnest($1::bigint[]) AS u (room_nid) CROSS JOIN LATERAL ("
-        " SELECT * FROM events WHERE room_nid = u.room_nid AND n IS NOT NULL AND fill = 0"
-        " ORDER BY n DESC LIMIT $2) e",
-        list(room_nids),
+        "SELECT e.* FROM unnest($1::bigint[]) AS u (room_row_id) CROSS JOIN LATERAL ("
+        " SELECT * FROM events WHERE room_row_id = u.room_row_id"
+        " AND live_index IS NOT NULL AND gap_index = 0"
+        " ORDER BY live_index DESC LIMIT $2) e",
+        list(room_row_ids),
         limit,
     )
 
 
 async def newest(
-    connection: Connection, room_nid: int, *, after: int, up_to: int, limit: int
+    connection: Connection, room_row_id: int, *, after: int, up_to: int, limit: int
 ) -> list[Row]:
-    """Returns live events with after < position <= up_to, newest first. Within a room, `n` and
-    `position` of live events grow together, so the walk down the order index stops at `limit`."""
+    """Returns live events with after < position <= up_to, newest first. Within a room, `live_index`
+    and `position` of live events grow together, so the walk down the order index stops at
+    `limit`."""
     return await connection.fetch(
-        "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
-        " AND position > $2 AND position <= $3 ORDER BY n DESC LIMIT $4",
-        room_nid,
+        "SELECT * FROM events WHERE room_row_id = $1 AND live_index IS NOT NULL AND gap_index = 0"
+        " AND position > $2 AND position <= $3 ORDER BY live_index DESC LIMIT $4",
+        room_row_id,
         after,
         up_to,
         limit,
@@ -256,120 +267,129 @@ async def newest(
 
 
 async def before(
-    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+    connection: Connection, room_row_id: int, order: tuple[int, int], limit: int
 ) -> list[Row]:
     """Returns events before a place, newest first."""
     return await connection.fetch(
-        "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND (n, fill) < ($2, $3)"
-        " ORDER BY n DESC, fill DESC LIMIT $4",
-        room_nid,
+        "SELECT * FROM events WHERE room_row_id = $1 AND live_index IS NOT NULL"
+        " AND (live_index, gap_index) < ($2, $3)"
+        " ORDER BY live_index DESC, gap_index DESC LIMIT $4",
+        room_row_id,
         *order,
         limit,
     )
 
 
 async def behind(
-    connection: Connection, room_nid: int, order: tuple[int, int], limit: int
+    connection: Connection, room_row_id: int, order: tuple[int, int], limit: int
 ) -> list[Row]:
     """Returns events after a place, oldest first."""
     return await connection.fetch(
-        "SELECT * FROM events WHERE room_nid = $1 AND n IS NOT NULL AND (n, fill) > ($2, $3)"
-        " ORDER BY n, fill LIMIT $4",
-        room_nid,
+        "SELECT * FROM events WHERE room_row_id = $1 AND live_index IS NOT NULL"
+        " AND (live_index, gap_index) > ($2, $3) ORDER BY live_index, gap_index LIMIT $4",
+        room_row_id,
         *order,
         limit,
     )
 
 
-async def order_at(connection: Connection, room_nid: int, position: int) -> tuple[int, int] | None:
+async def order_at(
+    connection: Connection, room_row_id: int, position: int
+) -> tuple[int, int] | None:
     """Returns the place of the newest live event at or before a log position."""
     row = await connection.fetchrow(
-        "SELECT n, fill FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
-        " AND position <= $2 ORDER BY n DESC LIMIT 1",
-        room_nid,
+        "SELECT live_index, gap_index FROM events WHERE room_row_id = $1"
+        " AND live_index IS NOT NULL AND gap_index = 0"
+        " AND position <= $2 ORDER BY live_index DESC LIMIT 1",
+        room_row_id,
         position,
     )
-    return (row["n"], row["fill"]) if row else None
+    return (row["live_index"], row["gap_index"]) if row else None
 
 
-async def first_depth(connection: Connection, room_nid: int) -> int:
+async def first_depth(connection: Connection, room_row_id: int) -> int:
     """Returns the depth that the oldest live event of a room claims; 0 without one."""
     json: bytes | None = await connection.fetchval(
-        "SELECT json FROM events WHERE room_nid = $1 AND n IS NOT NULL AND fill = 0"
-        " ORDER BY n LIMIT 1",
-        room_nid,
+        "SELECT json FROM events WHERE room_row_id = $1 AND live_index IS NOT NULL"
+        " AND gap_index = 0 ORDER BY live_index LIMIT 1",
+        room_row_id,
     )
     return 0 if json is None else int(orjson.loads(json)["depth"])
 
 
 async def state_events(
-    connection: Connection, room_nid: int, *, after: int, limit: int
+    connection: Connection, room_row_id: int, *, after: int, limit: int
 ) -> list[Row]:
     """Returns a room's state events, of any verdict, with a row number past `after`, in its
     order.
     """
     return await connection.fetch(
-        "SELECT event_nid, event_id, json FROM events WHERE room_nid = $1 AND event_nid > $2"
-        " AND state_key IS NOT NULL ORDER BY event_nid LIMIT $3",
-        room_nid,
+        "SELECT event_row_id, event_id, json FROM events WHERE room_row_id = $1"
+        " AND event_row_id > $2 AND state_key IS NOT NULL ORDER BY event_row_id LIMIT $3",
+        room_row_id,
         after,
         limit,
     )
 
 
-async def lowest_fill(connection: Connection, room_nid: int, n: int) -> int:
-    """Returns the lowest `fill` below live event `n` (0: no history was fetched there)."""
+async def lowest_gap_index(connection: Connection, room_row_id: int, live_index: int) -> int:
+    """Returns the lowest `gap_index` below live event `live_index` (0: no history was fetched
+    there)."""
     value: int | None = await connection.fetchval(
-        "SELECT min(fill) FROM events WHERE room_nid = $1 AND n = $2", room_nid, n
+        "SELECT min(gap_index) FROM events WHERE room_row_id = $1 AND live_index = $2",
+        room_row_id,
+        live_index,
     )
     return value or 0
 
 
 async def redact(
-    connection: Connection, room_nid: int, event_id: str, *, json: bytes, redacted_by: str
+    connection: Connection, room_row_id: int, event_id: str, *, json: bytes, redacted_by: str
 ) -> None:
     """Replaces an event's bytes by its redacted form; from now on the redaction is shown to
     clients.
     """
     await connection.execute(
-        "UPDATE events SET json = $3, redacted_by = $4 WHERE room_nid = $1 AND event_id = $2",
-        room_nid,
+        "UPDATE events SET json = $3, redacted_by = $4 WHERE room_row_id = $1 AND event_id = $2",
+        room_row_id,
         event_id,
         json,
         redacted_by,
     )
     await connection.execute(
-        "UPDATE events SET redacts = $2 WHERE room_nid = $1 AND event_id = $3",
-        room_nid,
+        "UPDATE events SET redacts = $2 WHERE room_row_id = $1 AND event_id = $3",
+        room_row_id,
         event_id,
         redacted_by,
     )
 
 
 _IS_OWED = (
-    "e.n IS NOT NULL AND e.fill = 0 AND e.position > $2 AND e.position >= s.joined_position"
+    "e.live_index IS NOT NULL AND e.gap_index = 0 AND e.position > $2 AND e.position >="
+    " s.joined_position"
     " AND (s.left_position IS NULL OR e.position <= s.left_position)"
     " AND e.to_federate AND right(e.sender, length($4)) <> $4"
 )
 _ALL_OWED = (
-    "SELECT DISTINCT ON (e.position) e.position, e.event_nid, e.json FROM room_servers s"
-    " JOIN room_heads h USING (room_nid)"
-    f" JOIN events e ON e.room_nid = s.room_nid AND {_IS_OWED}"
+    "SELECT DISTINCT ON (e.position) e.position, e.event_row_id, e.json FROM room_servers s"
+    " JOIN room_heads h USING (room_row_id)"
+    f" JOIN events e ON e.room_row_id = s.room_row_id AND {_IS_OWED}"
     " WHERE s.server = $1 AND h.position > $2 ORDER BY e.position LIMIT $3"
 )
 _LATEST_OWED = (
-    "SELECT DISTINCT ON (e.position) e.position, e.event_nid, e.json FROM room_servers s"
-    " JOIN room_heads h USING (room_nid) CROSS JOIN LATERAL"
-    f" ((SELECT e.event_nid FROM events e WHERE e.room_nid = s.room_nid AND {_IS_OWED}"
-    "  ORDER BY e.n DESC LIMIT 1) UNION SELECT unnest(h.heads)) AS k (event_nid)"
-    f" JOIN events e ON e.room_nid = s.room_nid AND e.event_nid = k.event_nid AND {_IS_OWED}"
+    "SELECT DISTINCT ON (e.position) e.position, e.event_row_id, e.json FROM room_servers s"
+    " JOIN room_heads h USING (room_row_id) CROSS JOIN LATERAL"
+    f" ((SELECT e.event_row_id FROM events e WHERE e.room_row_id = s.room_row_id AND {_IS_OWED}"
+    "  ORDER BY e.live_index DESC LIMIT 1) UNION SELECT unnest(h.heads)) AS k (event_row_id)"
+    " JOIN events e ON e.room_row_id = s.room_row_id"
+    f" AND e.event_row_id = k.event_row_id AND {_IS_OWED}"
     " WHERE s.server = $1 AND h.position > $2"
     " AND (s.left_position IS NULL OR s.left_position > $2) ORDER BY e.position LIMIT $3"
 )
 _BESIDE_JOINS = (
-    "SELECT s.joined_position, e.event_nid, e.json FROM room_servers s"
-    " JOIN room_heads h USING (room_nid) JOIN events e ON e.room_nid = s.room_nid"
-    "  AND e.event_nid = ANY(h.heads) AND e.fill = 0 AND e.position < s.joined_position"
+    "SELECT s.joined_position, e.event_row_id, e.json FROM room_servers s"
+    " JOIN room_heads h USING (room_row_id) JOIN events e ON e.room_row_id = s.room_row_id"
+    "  AND e.event_row_id = ANY(h.heads) AND e.gap_index = 0 AND e.position < s.joined_position"
     "  AND e.to_federate AND right(e.sender, length($4)) <> $4"
     " WHERE s.server = $1 AND s.left_position IS NULL AND s.joined_position > $2"
 )
@@ -390,8 +410,8 @@ async def owed(
     exceed `limit`. `suffix` is its name behind a colon: its own events are left out."""
     found = _LATEST_OWED if latest else _ALL_OWED
     return await connection.fetch(
-        "SELECT position, json FROM (SELECT DISTINCT ON (position, event_nid) position, json"
-        f" FROM (({found}) UNION ALL ({_BESIDE_JOINS})) AS o (position, event_nid, json)) d"
+        "SELECT position, json FROM (SELECT DISTINCT ON (position, event_row_id) position, json"
+        f" FROM (({found}) UNION ALL ({_BESIDE_JOINS})) AS o (position, event_row_id, json)) d"
         " ORDER BY position FETCH FIRST $3 ROWS WITH TIES",
         server,
         after,

@@ -246,8 +246,8 @@ def _parts(
         LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
     )
 
-    proofs = StageChecks(accounts.is_password_right, accounts.is_token_usable, resolve)
-    uia = Uia(clock, os.urandom, proofs, limiter=limiter)
+    rechecks = StageChecks(accounts.is_password_right, accounts.is_token_usable, resolve)
+    uia = Uia(clock, os.urandom, rechecks, limiter=limiter)
     profiles = Profiles(
         database,
         SERVER,

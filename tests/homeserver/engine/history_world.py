@@ -22,7 +22,7 @@ from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom
 from homeserver.app.engine import RoomEngine, build_engine
-from homeserver.engine.recheck.proofs import Rechecks
+from homeserver.engine.recheck.rechecks import Rechecks
 from homeserver.engine.rooms.room import Room
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.text import unescape
@@ -129,9 +129,9 @@ class Here:
     metrics: CountingMetrics
 
     @property
-    def proofs(self) -> Rechecks:
+    def rechecks(self) -> Rechecks:
         """Its worker."""
-        return self.engine.remote_event_writer.proofs
+        return self.engine.remote_event_writer.rechecks
 
     @property
     def room_id(self) -> RoomId:
@@ -147,7 +147,7 @@ class Here:
 
     async def prove(self) -> None:
         """Works off all that is due."""
-        await self.proofs.drain(self.room_id)
+        await self.rechecks.drain(self.room_id)
 
     # What comes in
 
@@ -189,7 +189,7 @@ class Here:
         await self.engine.committer.numbers.ready(5)
         resolver = self.engine.writer.stager._resolver
         before, _ = await resolver.resolve(room, branches, self.engine.committer.numbers.take)
-        judged = await self.proofs._judge.judge(room, event, before.state, at_hand={})
+        judged = await self.rechecks._checker.check(room, event, before.state, unstored={})
         assert judged is not None
         return judged
 
@@ -201,7 +201,7 @@ class Here:
         room = await self.room()
         from immutables import Map
 
-        judged = await self.proofs._judge.judge(room, event, Map(refs), at_hand={})
+        judged = await self.rechecks._checker.check(room, event, Map(refs), unstored={})
         assert judged is not None
         return await self.engine.remote_event_writer.accept_with_state(event, judged, told)
 
@@ -230,46 +230,46 @@ class Here:
 
     def state(self, snapshot: int) -> dict[StateKey, EventId]:
         """A stored state."""
-        room_nid = self.tables.rooms[self.room_id]["room_nid"]
+        room_row_id = self.tables.rooms[self.room_id]["room_row_id"]
         links = []
-        nid: int | None = snapshot
-        while nid is not None:
-            links.append(self.tables.snapshots[room_nid, nid])
-            nid = links[-1]["base_nid"]
+        row_id: int | None = snapshot
+        while row_id is not None:
+            links.append(self.tables.snapshots[room_row_id, row_id])
+            row_id = links[-1]["base_row_id"]
         state: dict[StateKey, EventId] = {}
         for link in reversed(links):
             for number in link["removed"]:
-                state.pop(self._key(room_nid, number), None)
+                state.pop(self._key(room_row_id, number), None)
             for number in link["added"]:
-                added = self.tables.by_nid[room_nid, number]
-                state[self._key(room_nid, number)] = added["event_id"]
+                added = self.tables.by_row_id[room_row_id, number]
+                state[self._key(room_row_id, number)] = added["event_id"]
         return state
 
-    def _key(self, room_nid: int, number: int) -> StateKey:
-        row = self.tables.by_nid[room_nid, number]
+    def _key(self, room_row_id: int, number: int) -> StateKey:
+        row = self.tables.by_row_id[room_row_id, number]
         return unescape(row["type"]), unescape(row["state_key"])
 
     @property
-    def unproven(self) -> set[EventId]:
+    def unverified(self) -> set[EventId]:
         """The events that rest on another server's word."""
         return {
             EventId(one)
             for one, row in self.tables.events.items()
-            if row["unproven"] and not row["outlier"]
+            if row["unverified"] and not row["outlier"]
         }
 
     @property
     def heads(self) -> set[EventId]:
         """The stored heads."""
-        room_nid = self.tables.rooms[self.room_id]["room_nid"]
-        numbers = self.tables.heads[room_nid]["heads"]
-        return {self.tables.by_nid[room_nid, one]["event_id"] for one in numbers}
+        room_row_id = self.tables.rooms[self.room_id]["room_row_id"]
+        numbers = self.tables.heads[room_row_id]["heads"]
+        return {self.tables.by_row_id[room_row_id, one]["event_id"] for one in numbers}
 
     async def check(self) -> None:
-        """What is proven is as the graph says."""
+        """What is verified is as the graph says."""
         oracle = self.graph.oracle
         for event_id, row in self.tables.events.items():
-            if row["outlier"] or row["unproven"] or row["room_nid"] != self.room_nid:
+            if row["outlier"] or row["unverified"] or row["room_row_id"] != self.room_row_id:
                 continue
             is_rejected = event_id in oracle.rejected
             assert is_rejected == (row["verdict"] == REJECTED), (row, oracle.rejected)
@@ -286,9 +286,9 @@ class Here:
             verdict = self.tables.events[event_id]["verdict"]
             assert (one.rejected, one.soft_failed) == (verdict == REJECTED, verdict == SOFT_FAILED)
         assert {head.event_id for head in room.view.heads} == self.heads
-        stored = self.tables.heads[self.room_nid]
+        stored = self.tables.heads[self.room_row_id]
         current = {key: ref.event_id for key, ref in room.view.state.items()}
-        assert current == self.state(stored["snapshot_nid"])
+        assert current == self.state(stored["snapshot_row_id"])
         for head in room.view.heads:
             row = self.tables.events[head.event_id]
             after = {key: ref.event_id for key, ref in head.state.items()}
@@ -297,13 +297,13 @@ class Here:
     def check_current(self, *heads: Event) -> None:
         """The heads are these, and the current state is what the graph says of them."""
         assert self.heads == {head.event_id for head in heads}
-        stored = self.tables.heads[self.room_nid]
-        assert self.state(stored["snapshot_nid"]) == self.graph.before(heads)
+        stored = self.tables.heads[self.room_row_id]
+        assert self.state(stored["snapshot_row_id"]) == self.graph.before(heads)
 
     @property
-    def room_nid(self) -> int:
+    def room_row_id(self) -> int:
         """The room's number."""
-        number: int = self.tables.rooms[self.room_id]["room_nid"]
+        number: int = self.tables.rooms[self.room_id]["room_row_id"]
         return number
 
 
@@ -365,7 +365,7 @@ class TurnsHeld:
         write = self._server.engine.committer._log.write
 
         async def counted(batch: Any, epoch: int) -> bool:
-            self.most = max(self.most, len(batch.rows(epoch).proofs.proven))
+            self.most = max(self.most, len(batch.rows(epoch).rechecks.verified))
             return await write(batch, epoch)
 
         self._server.engine.committer._connection._log = _Counting(
@@ -429,8 +429,8 @@ class CrashAfter:
 
     def __init__(self, server: Here, *, steps: int) -> None:
         self._left = steps
-        self._step = server.proofs._advance
-        server.proofs._advance = self._advance  # type: ignore[method-assign]
+        self._step = server.rechecks._advance
+        server.rechecks._advance = self._advance  # type: ignore[method-assign]
 
     async def _advance(self, work: Any) -> bool:
         if self._left == 0:

@@ -59,39 +59,39 @@ def stored(room: LargeRoom) -> Tables:
     """The tables of a server that joined the room: its state, the newest event as the head."""
     tables = Tables()
     events = cited_first([with_parents(one, one.prev_events) for one in room.settled])
-    nids = {one.event_id: 100 + i for i, one in enumerate(events)}
-    tables.next_nid = 100 + 2 * len(events)
+    row_ids = {one.event_id: 100 + i for i, one in enumerate(events)}
+    tables.next_row_id = 100 + 2 * len(events)
     first = 2
-    state = [nids[event_id] for event_id in room.base.values()]
-    rows = [_row(one, nids[one.event_id]) for one in events]
+    state = [row_ids[event_id] for event_id in room.base.values()]
+    rows = [_row(one, row_ids[one.event_id]) for one in events]
     newest = rows[-1]
-    newest.outlier, newest.position, newest.n, newest.fill = False, 1, 1, 0
+    newest.outlier, newest.position, newest.live_index, newest.gap_index = False, 1, 1, 0
     newest.snapshot_before = newest.snapshot_after = first
     commit = CommitRows(0, 0, 1)
     commit.rooms = [(ROOM_NID, room.room_id, room.version.name)]
     commit.events = rows
     commit.snapshots = [SnapshotRow(ROOM_NID, first, None, 0, state, ())]
-    commit.heads = [(ROOM_NID, [newest.event_nid], first, 1, 1)]
+    commit.heads = [(ROOM_NID, [newest.event_row_id], first, 1, 1)]
     tables.apply(commit, plain=False)
     return tables
 
 
-def _row(event: Event, nid: int) -> EventRow:
+def _row(event: Event, row_id: int) -> EventRow:
     return EventRow(
-        room_nid=ROOM_NID,
-        event_nid=nid,
+        room_row_id=ROOM_NID,
+        event_row_id=row_id,
         event_id=event.event_id,
         type=event.type,
         state_key=event.state_key,
         sender=event.sender,
         membership=event.membership,
         position=None,
-        n=None,
-        fill=None,
+        live_index=None,
+        gap_index=None,
         verdict=0,
         reason=None,
         outlier=True,
-        unproven=False,
+        unverified=False,
         to_federate=False,
         snapshot_before=None,
         snapshot_after=None,

@@ -14,13 +14,13 @@ from homeserver.storage.timeline import events
 from homeserver.storage.timeline.events import EventRow
 
 
-def outlier(nid: int, event_id: str, room_nid: int, type_: str = "m.x") -> EventRow:
+def outlier(row_id: int, event_id: str, room_row_id: int, type_: str = "m.x") -> EventRow:
     """A state event without a place."""
     nothing = (None,) * 3
     flags = (True, False, False)
     return EventRow(
-        *(room_nid, nid, event_id, type_, "k", "@u:a", None, *nothing, 0, None, *flags),
-        *(None, None, None, None, None, f"{nid}".encode()),
+        *(room_row_id, row_id, event_id, type_, "k", "@u:a", None, *nothing, 0, None, *flags),
+        *(None, None, None, None, None, f"{row_id}".encode()),
     )
 
 
@@ -37,13 +37,13 @@ async def opened(url: str) -> AsyncIterator[PostgresStore]:
 
 def making(*made: tuple[int, str]) -> Callable[[int], Sequence[EventRow]]:
     """Rows for whatever number the room has."""
-    return lambda room_nid: [outlier(nid, event_id, room_nid) for nid, event_id in made]
+    return lambda room_row_id: [outlier(row_id, event_id, room_row_id) for row_id, event_id in made]
 
 
 async def stored(store: PostgresStore) -> dict[str, int]:
     """Events and their numbers."""
     rows = await store.events.by_id([f"${letter}" for letter in "abcdef"])
-    return {row["event_id"]: row["event_nid"] for row in rows}
+    return {row["event_id"]: row["event_row_id"] for row in rows}
 
 
 async def test_outliers_of_a_new_room_are_copied_in_pieces(
@@ -95,7 +95,7 @@ async def test_brought_members_are_written_in_pieces_and_the_newest_counts(
         users = [f"@u{number}:a" for number in range(5)]
         for membership in ("join", "leave"):
             rows = [MembershipRow(9, user, membership, "$e", user, 1) for user in users]
-            await store.memberships.bring(rows)
+            await store.memberships.import_members(rows)
             found = await store.memberships.of_users(users, membership)
             assert sorted(row["user_id"] for row in found) == users
         assert await store.memberships.of_users(users, "join") == []

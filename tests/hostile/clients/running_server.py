@@ -37,7 +37,7 @@ _PASSES = frozenset({"devices", "server_keys", "destinations", "logs", "inbox", 
 """Tables that change by themselves: when devices were seen, cursors, jobs."""
 
 _UNDER_WAY = (
-    "SELECT EXISTS (SELECT FROM handshake_intents) OR EXISTS (SELECT FROM departures"
+    "SELECT EXISTS (SELECT FROM joining_intents) OR EXISTS (SELECT FROM departures"
     " JOIN memberships USING (user_id) WHERE membership IN ('join', 'invite', 'knock'))"
 )
 """Whether exchanges are to be finished or undone, or deactivated users have rooms to leave."""

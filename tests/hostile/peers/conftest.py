@@ -66,7 +66,7 @@ class World:
         """How many events of a room are stored, seen by clients or not. Work on what earlier tests
         sent doesn't change it: each has its rooms."""
         found: int = await self.server.database.fetchval(
-            "SELECT count(*) FROM events JOIN rooms USING (room_nid) WHERE room_id = $1", room_id
+            "SELECT count(*) FROM events JOIN rooms USING (room_row_id) WHERE room_id = $1", room_id
         )
         return found
 

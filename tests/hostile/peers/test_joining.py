@@ -45,14 +45,15 @@ async def fails(world: World, room: ScriptedRoom) -> None:
 
 async def is_settled(world: World, room: ScriptedRoom) -> bool:
     """Whether no exchange of the room is under way."""
-    found = "SELECT FROM handshake_intents WHERE room_id = $1"
+    found = "SELECT FROM joining_intents WHERE room_id = $1"
     return not await world.server.database.fetch(found, room.room_id)
 
 
 async def memberships_kept(world: World, room: ScriptedRoom) -> list[str]:
     """What the server keeps of who is what in the room."""
     found = await world.server.database.fetch(
-        "SELECT m.membership FROM memberships m JOIN rooms r USING (room_nid) WHERE r.room_id = $1",
+        "SELECT m.membership FROM memberships m JOIN rooms r USING (room_row_id)"
+        " WHERE r.room_id = $1",
         room.room_id,
     )
     return [row["membership"] for row in found]

@@ -208,7 +208,8 @@ async def test_a_flood_of_extremities_is_merged(world: World) -> None:
     for start in range(0, len(flood), 50):
         assert (await world.evil.send(flood[start : start + 50])).status == 200
     count = (
-        "SELECT cardinality(heads) FROM room_heads JOIN rooms USING (room_nid) WHERE room_id = $1"
+        "SELECT cardinality(heads) FROM room_heads JOIN rooms"
+        " USING (room_row_id) WHERE room_id = $1"
     )
     database = world.server.database
     heads = [await database.fetchval(count, room.room_id)]

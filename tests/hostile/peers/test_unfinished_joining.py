@@ -101,7 +101,7 @@ async def test_what_a_stop_left_half_done_is_finished_by_the_next_run(
             assert sent(peer, kind) == 2
 
             async def is_forgotten() -> bool:
-                return (await server.rows())["handshake_intents"] == 0
+                return (await server.rows())["joining_intents"] == 0
 
             await until(is_forgotten, "nothing is left to do")
 

@@ -162,13 +162,13 @@ class DurableJoining:
         await self._end(intent)
 
     async def _undo(self, intent: Intent, servers: Sequence[ServerName]) -> None:
-        mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
-        if intent.membership == "join" and mine is not None and mine.membership == "invite":
-            accepting = msgspec.structs.replace(intent, former=mine.event_id)
+        own = (await self._rooms_of(intent.user_id)).get(intent.room_id)
+        if intent.membership == "join" and own is not None and own.membership == "invite":
+            accepting = msgspec.structs.replace(intent, former=own.event_id)
             await self._save(accepting)
             self._later(accepting, limits.JOINING_RETRY_S_MIN)
             return
-        former = _event_of(mine)
+        former = _event_of(own)
         undo = Intent(intent.user_id, intent.room_id, "leave", former, tuple(servers), {**_LEAVE})
         try:
             await self._save(undo)
@@ -264,8 +264,8 @@ class DurableJoining:
         """Makes one attempt; returns whether the intent is done."""
         if intent.membership == "invite":
             return await self._try_to_invite(intent)
-        mine = (await self._rooms_of(intent.user_id)).get(intent.room_id)
-        if not _is_wanted(intent, mine):
+        own = (await self._rooms_of(intent.user_id)).get(intent.room_id)
+        if not _is_wanted(intent, own):
             return True
         do = {"join": self._remote.join, "knock": self._remote.knock, "leave": self._remote.leave}
         room_id, user_id = intent.room_id, intent.user_id
@@ -303,9 +303,9 @@ _NOT_REACHED = 502
 """Errors after which no server has the event."""
 
 
-def _event_of(mine: UserRoom | None) -> EventId:
+def _event_of(own: UserRoom | None) -> EventId:
     """Returns the event of a membership; empty for none."""
-    return _NONE if mine is None else mine.event_id
+    return _NONE if own is None else own.event_id
 
 
 def _is_certain(error: MatrixError) -> bool:
@@ -319,11 +319,11 @@ def _is_refused(error: MatrixError) -> bool:
     return 400 <= error.status < 500 and not isinstance(error, JoiningUncertain)
 
 
-def _is_wanted(intent: Intent, mine: UserRoom | None) -> bool:
-    """Returns whether the intent is still what the user wants, given their membership `mine`
+def _is_wanted(intent: Intent, own: UserRoom | None) -> bool:
+    """Returns whether the intent is still what the user wants, given their membership `own`
     here.
     """
-    membership = "" if mine is None else mine.membership
+    membership = "" if own is None else own.membership
     if intent.membership == "leave" or intent.former:
-        return membership != "join" and _event_of(mine) == intent.former
+        return membership != "join" and _event_of(own) == intent.former
     return membership not in ("join", "ban", intent.membership)

@@ -55,10 +55,10 @@ class RemoteInvites:
             raise MatrixError(404, "M_NOT_FOUND", "There is no such user")
 
     async def _check_space(self, origin: ServerName, invitee: UserId, room_id: RoomId) -> None:
-        mine = await self._memberships.of(invitee)
+        own = await self._memberships.of(invitee)
         open_ones = [
             one.sender
-            for other_id, one in mine.items()
+            for other_id, one in own.items()
             if one.membership == "invite" and one.stripped and other_id != room_id
         ]
         of_server = sum(server_of(sender) == origin for sender in open_ones)

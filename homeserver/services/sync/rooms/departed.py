@@ -95,7 +95,9 @@ class DepartedRooms:
         plan = RoomPlan(room_id, "leave", is_listed=True)
         event = await self._memberships.outside_event(ask.user_id, room_id)
         if event is not None and event.event_id == user_room.event_id:
-            entry = EventEntry(room_id, event, nid=0, order=(0, 0), kept_client=kept_client(event))
+            entry = EventEntry(
+                room_id, event, row_id=0, order=(0, 0), kept_client=kept_client(event)
+            )
             plan.timeline = _with_end(ask, NOTHING, Placed(user_room.position, entry))
         return plan
 

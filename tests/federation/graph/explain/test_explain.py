@@ -187,7 +187,7 @@ def test_what_is_missing_is_named_and_its_check_not_made_up() -> None:
     room = Room("12").open_to(BOB)
     event = room.send("m.x", BOB, {}, keep=False)
     lost = room.events.pop(event.auth_events[0])
-    verdict = Verdict("outlier", unproven=True)
+    verdict = Verdict("outlier", unverified=True)
     told = explain_event(
         event, verdict, load=room.loader(), is_rejected=never, before=None, current=None
     )

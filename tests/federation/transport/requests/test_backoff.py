@@ -71,14 +71,14 @@ def test_a_clock_that_is_set_back_makes_no_wait_longer_than_it_was() -> None:
         assert backoffs.wait_s(A) == 0
 
 
-def test_a_server_is_proven_by_a_sign_of_life_until_it_fails() -> None:
+def test_a_server_is_reachable_by_a_sign_of_life_until_it_fails() -> None:
     backoffs = Backoffs(JumpingClock(), lambda: 0.5)
-    assert not backoffs.is_proven(A)
+    assert not backoffs.is_reachable(A)
     backoffs.succeeded(A)
-    assert backoffs.is_proven(A)
+    assert backoffs.is_reachable(A)
     backoffs.failed(A, "down")
-    assert not backoffs.is_proven(A)
+    assert not backoffs.is_reachable(A)
     for number in range(BACKOFFS_REMEMBERED_MAX + 1):
         backoffs.succeeded(ServerName(f"{number}.test"))
-    assert not backoffs.is_proven(ServerName("0.test"))
-    assert backoffs.is_proven(ServerName("1.test"))
+    assert not backoffs.is_reachable(ServerName("0.test"))
+    assert backoffs.is_reachable(ServerName("1.test"))

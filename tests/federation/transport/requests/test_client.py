@@ -193,7 +193,7 @@ async def test_deliveries_to_servers_not_heard_from_leave_room_for_others() -> N
         b, c = await net.peer("b.test"), await net.peer("c.test")
         held = b.lies["/x"] = Held()
         c.lies["/x"] = answering(200, b"{}")
-        with patch("federation.transport.requests.client.DELIVERIES_UNPROVEN_AT_ONCE_MAX", 2):
+        with patch("federation.transport.requests.client.DELIVERIES_UNCONFIRMED_AT_ONCE_MAX", 2):
             client = (await net.peer("a.test")).client
         to_hole = ServerRequest(b.name, "GET", "/x", turn=TurnKind.DELIVERY)
         to_other = ServerRequest(c.name, "GET", "/x", turn=TurnKind.DELIVERY)
@@ -201,15 +201,15 @@ async def test_deliveries_to_servers_not_heard_from_leave_room_for_others() -> N
             for _ in range(2):
                 group.create_task(client.request(to_hole))
             await until(lambda: held.waiting == 2)
-            unproven = group.create_task(client.request(to_other))
+            unconfirmed = group.create_task(client.request(to_other))
             for _ in range(10):
                 await asyncio.sleep(0)
-            assert not unproven.done()
+            assert not unconfirmed.done()
             client.backoffs.succeeded(c.name)
             assert await client.request(to_other) == {}
-            assert not unproven.done()
+            assert not unconfirmed.done()
             held.over.set()
-        assert unproven.result() == {}
+        assert unconfirmed.result() == {}
 
 
 def part_of_an_answer(size: int, let_go: asyncio.Event) -> Lie:

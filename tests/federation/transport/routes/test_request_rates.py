@@ -1,4 +1,4 @@
-"""How often another server may ask: by address until its name is proven, then by name."""
+"""How often another server may ask: by address until its name is authenticated, then by name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from federation.events.signing import SigningKey
 from federation.limits import (
     ORIGIN_REQUESTS_BURST,
     ORIGIN_REQUESTS_PER_S,
-    UNPROVEN_REQUESTS_BURST,
-    UNPROVEN_REQUESTS_PER_S,
+    UNAUTHENTICATED_REQUESTS_BURST,
+    UNAUTHENTICATED_REQUESTS_PER_S,
 )
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes import request_rates
@@ -47,19 +47,19 @@ def wait_ms(ask: Callable[[], None]) -> int:
     return int(str(found[2]))
 
 
-def test_what_is_not_proven_uses_up_its_address() -> None:
+def test_unauthenticated_request_uses_up_its_address() -> None:
     clock = JumpingClock()
     rates = RequestRates(clock)
-    count = int(UNPROVEN_REQUESTS_BURST)
+    count = int(UNAUTHENTICATED_REQUESTS_BURST)
     assert not any(wait_ms(lambda: rates.enter(HERE)) for _ in range(count))
-    assert wait_ms(lambda: rates.enter(HERE)) == 1_000 / UNPROVEN_REQUESTS_PER_S
+    assert wait_ms(lambda: rates.enter(HERE)) == 1_000 / UNAUTHENTICATED_REQUESTS_PER_S
     assert wait_ms(lambda: rates.enter(ELSEWHERE)) == 0
-    clock.jump(1.5 / UNPROVEN_REQUESTS_PER_S)
+    clock.jump(1.5 / UNAUTHENTICATED_REQUESTS_PER_S)
     assert wait_ms(lambda: rates.enter(HERE)) == 0
     assert wait_ms(lambda: rates.enter(HERE)) > 0
 
 
-def test_what_is_proven_uses_up_its_origin_and_no_address() -> None:
+def test_authenticated_request_uses_up_its_origin_and_no_address() -> None:
     clock = JumpingClock()
     rates = RequestRates(clock)
 
@@ -86,7 +86,7 @@ def test_a_claim_uses_up_nobody() -> None:
 async def test_an_address_that_asks_too_much_is_refused_before_a_key_or_the_body_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(request_rates, "UNPROVEN_REQUESTS_BURST", 2.0)
+    monkeypatch.setattr(request_rates, "UNAUTHENTICATED_REQUESTS_BURST", 2.0)
     looked_up: list[str] = []
     request_key = Keyring.request_key
 
@@ -113,10 +113,10 @@ async def test_an_address_that_asks_too_much_is_refused_before_a_key_or_the_body
         requests.clear()
         status, answer = await send(a, b, BODY, right)
         assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")
-        assert answer["retry_after_ms"] == 1_000 / UNPROVEN_REQUESTS_PER_S
+        assert answer["retry_after_ms"] == 1_000 / UNAUTHENTICATED_REQUESTS_PER_S
         assert looked_up == []
         assert [one.was_read for one in requests] == [False]
-        net.clock.jump(1.5 / UNPROVEN_REQUESTS_PER_S)
+        net.clock.jump(1.5 / UNAUTHENTICATED_REQUESTS_PER_S)
         assert (await send(a, b, BODY, right))[0] == 200
 
 

@@ -276,7 +276,7 @@ async def test_what_was_answered_is_there_after_a_restart_and_repeats_are_known(
         assert [await world.say(room_id, str(i), txn=str(i)) for i in range(5)] == ids
         assert await world.bodies(room_id) == [str(i) for i in range(5)]
         await world.say(room_id, "more")
-        assert (await world.room(room_id)).view.n == 4 + 6
+        assert (await world.room(room_id)).view.live_index == 4 + 6
 
 
 async def test_refusals_never_show_what_is_not_committed(postgres_url: str) -> None:
@@ -288,7 +288,7 @@ async def test_refusals_never_show_what_is_not_committed(postgres_url: str) -> N
 
         async def hold(when: str) -> None:
             if when == "before":
-                seen.append(str(room.view.n))
+                seen.append(str(room.view.live_index))
                 await gate.wait()
 
         world.engine.committer.fault = hold

@@ -147,9 +147,9 @@ async def test_the_last_of_the_users_decides_until_when_a_server_was_there(world
     assert [await form(world, between), await form(world, after)] == [WHOLE, NOTHING]
 
 
-@pytest.mark.parametrize(("looked_at", "expected"), [(2, WHOLE), (1, NOTHING)])
+@pytest.mark.parametrize(("not_due", "expected"), [(2, WHOLE), (1, NOTHING)])
 async def test_a_bounded_number_of_departed_users_is_looked_at_the_newest_first(
-    world: World, monkeypatch: pytest.MonkeyPatch, looked_at: int, expected: str
+    world: World, monkeypatch: pytest.MonkeyPatch, not_due: int, expected: str
 ) -> None:
     """CAROL came and left last, but of BOB there is a newer member event."""
     room_id = await world.create_room()
@@ -159,7 +159,7 @@ async def test_a_bounded_number_of_departed_users_is_looked_at_the_newest_first(
     await comes(world, room_id, "join", CAROL)
     await comes(world, room_id, "leave", CAROL)
     await member(world, room_id, "ban")
-    monkeypatch.setattr(limits, "DEPARTED_USERS_SEEN", looked_at)
+    monkeypatch.setattr(limits, "DEPARTED_USERS_SEEN", not_due)
     assert await form(world, between) == expected
 
 

@@ -31,13 +31,17 @@ async def test_event_that_its_state_refuses_is_kept_without_a_place() -> None:
         join = await server.join(ALICE, last)
         await server.backfill(*(one for one in graph.events.values() if one is not join))
         row = server.row(refused)
-        assert (row["verdict"], row["n"], row["outlier"]) == (REJECTED, None, False)
+        assert (row["verdict"], row["live_index"], row["outlier"]) == (REJECTED, None, False)
         assert row["reason"].startswith("sender_not_joined")
         assert row["snapshot_before"] == row["snapshot_after"]
-        fills = [row["fill"] for row in server.tables.events.values() if row["fill"] is not None]
+        fills = [
+            row["gap_index"]
+            for row in server.tables.events.values()
+            if row["gap_index"] is not None
+        ]
         assert sorted(fills) == [-SPACING * i for i in reversed(range(len(fills)))]
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         server.check_current(join)
         await server.check()
 
@@ -58,7 +62,7 @@ async def test_event_that_its_auth_events_refuse_stays_refused() -> None:
         assert server.row(join)["verdict"] == ACCEPTED
 
 
-async def test_open_end_without_a_word_of_its_own_is_placed_and_proven_later() -> None:
+async def test_open_end_without_a_word_of_its_own_is_placed_and_verified_later() -> None:
     async with here() as server:
         graph = server.graph
         first = graph.add(enter(CAROL), graph.begin(BOB))
@@ -76,12 +80,12 @@ async def test_open_end_without_a_word_of_its_own_is_placed_and_proven_later() -
         chunk = [on_left, on_right, merged]
         await remote_event_writer.store_backfill(chunk, {on_left.event_id: word})
         ids = {one.event_id for one in (*chunk, join)}
-        assert server.unproven == ids
+        assert server.unverified == ids
         assert {missing for _, missing in server.tables.gaps} == {left.event_id, right.event_id}
         rest = [one for one in graph.events.values() if one.event_id not in ids]
         await server.backfill(*rest)
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         server.check_current(join)
         await server.check()
 
@@ -112,11 +116,11 @@ async def test_two_parts_of_history_join_without_a_gap() -> None:
         events = [one for one in graph.events.values() if one is not join]
         await server.backfill(*events[5:])
         await server.backfill(*events[:7])
-        orders = [(server.row(one)["n"], server.row(one)["fill"]) for one in events]
+        orders = [(server.row(one)["live_index"], server.row(one)["gap_index"]) for one in events]
         assert orders == sorted(orders)
         assert not server.tables.gaps
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         await server.check()
 
 
@@ -134,6 +138,6 @@ async def test_a_redacted_copy_takes_nothing_from_what_is_stored(way: str) -> No
             await server.backfill(copy)
         else:
             await server.accept_with(copy, graph.state_before(known))
-        assert server.row(known)["n"] is not None
+        assert server.row(known)["live_index"] is not None
         stored = (await server.engine.rooms.events([known.event_id]))[known.event_id].event
         assert stored.raw == known.raw == server.row(known)["json"]

@@ -57,12 +57,12 @@ async def test_an_ancestor_moves_below_what_came_through_another_gap(server: Her
 async def test_the_gap_below_moves_along(server: Here) -> None:
     chain, between, early = await two_gaps(server, 2)
     await server.backfill(chain[-1])
-    before = server.tables.gaps[server.room_nid, chain[0].event_id]
+    before = server.tables.gaps[server.room_row_id, chain[0].event_id]
     await server.backfill(between)
     row = server.row(chain[-1])
-    assert (row["n"], row["fill"]) < (server.row(early)["n"], 0)
-    after = server.tables.gaps[server.room_nid, chain[0].event_id]
-    assert after == (row["n"], row["fill"]) < before
+    assert (row["live_index"], row["gap_index"]) < (server.row(early)["live_index"], 0)
+    after = server.tables.gaps[server.room_row_id, chain[0].event_id]
+    assert after == (row["live_index"], row["gap_index"]) < before
 
 
 @pytest.mark.parametrize(("bound", "moves"), [(2, False), (100, True)])

@@ -28,8 +28,8 @@ def citing_backwards(large: LargeRoom) -> list[Event]:
 
 
 def numbered_in_order(world: LargeWorld, events: list[Event]) -> bool:
-    nids = [world.tables.events[event.event_id]["event_nid"] for event in reversed(events)]
-    return nids == sorted(nids)
+    row_ids = [world.tables.events[event.event_id]["event_row_id"] for event in reversed(events)]
+    return row_ids == sorted(row_ids)
 
 
 async def test_outliers_are_numbered_after_what_they_cite() -> None:

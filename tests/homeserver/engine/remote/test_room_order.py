@@ -96,12 +96,16 @@ async def test_where_no_room_is_left_history_goes_below_all_of_its_region() -> N
         await server.join(ALICE, one, aside)
         await server.backfill(*[event for event in graph.oracle.order if event in (start, one)])
         start_row, one_row = server.row(start), server.row(one)
-        one_row["fill"] = start_row["fill"] + 1
-        gap = (server.room_nid, aside.event_id)
-        server.tables.gaps[gap] = (one_row["n"], one_row["fill"])
+        one_row["gap_index"] = start_row["gap_index"] + 1
+        gap = (server.room_row_id, aside.event_id)
+        server.tables.gaps[gap] = (one_row["live_index"], one_row["gap_index"])
         await server.backfill(aside)
-        fills = [row["fill"] for row in server.tables.events.values() if row["fill"] is not None]
-        assert server.row(aside)["fill"] == min(fills)
+        fills = [
+            row["gap_index"]
+            for row in server.tables.events.values()
+            if row["gap_index"] is not None
+        ]
+        assert server.row(aside)["gap_index"] == min(fills)
 
 
 async def test_what_may_have_missing_descendants_further_down_goes_below_them() -> None:
@@ -124,13 +128,13 @@ async def test_what_may_have_missing_descendants_further_down_goes_below_them() 
         assert order[-5:-1] == [one.event_id for one in wanted]
 
 
-@pytest.mark.parametrize(("looked_at", "expected"), [(3, ["one", "aside"]), (2, ["aside", "one"])])
+@pytest.mark.parametrize(("not_due", "expected"), [(3, ["one", "aside"]), (2, ["aside", "one"])])
 async def test_past_a_number_of_gaps_there_may_be_one_everywhere(
-    monkeypatch: pytest.MonkeyPatch, looked_at: int, expected: list[str]
+    monkeypatch: pytest.MonkeyPatch, not_due: int, expected: list[str]
 ) -> None:
     """Two events name missing ones: the join, and the first that came of history. What is known to
     lack nothing stands right below what names it, else right above what it names."""
-    monkeypatch.setattr(limits, "GAPS_LOOKED_AT", looked_at)
+    monkeypatch.setattr(limits, "GAPS_LOOKED_AT", not_due)
     async with here() as server:
         graph = server.graph
         start = graph.begin()

@@ -102,7 +102,7 @@ def test_an_index_at_its_bound_is_kept_and_one_past_it_starts_anew(
 def test_a_failed_batch_leaves_no_staged_row_numbers() -> None:
     room = room_of([])
     room.stage(StoredEvent(event(1)), 7)
-    assert room.staged_refs[EventId("$1")].nid == 7
+    assert room.staged_refs[EventId("$1")].row_id == 7
     room.discard_staged()
     assert not room.staged_refs
     room.stage(StoredEvent(event(1)), 8)

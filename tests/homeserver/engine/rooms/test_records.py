@@ -52,7 +52,7 @@ async def stored_state(world: LargeWorld, room: Room, snapshot: int) -> StateMap
     """A snapshot as the tables have it."""
     rows = await world.store.rooms.chains([(ROOM_NID, snapshot)])
     assert rows, "the snapshot is stored"
-    return state_of(await world.engine.rooms.loader.chain(room.nid, snapshot))
+    return state_of(await world.engine.rooms.loader.chain(room.row_id, snapshot))
 
 
 async def test_a_merge_that_takes_back_a_topic_is_recorded_with_its_inputs() -> None:

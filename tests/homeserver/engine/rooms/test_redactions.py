@@ -49,7 +49,7 @@ async def is_redacted(server: Here, target: Event, by: Event) -> bool:
     whole = [raw == target.raw for raw in stored]
     assert len(set(whole)) == 1, "memory and storage say the same"
     assert row["redacted_by"] == (None if whole[0] else by.event_id)
-    if not whole[0] and server.row(by)["n"] is not None and row["n"] is not None:
+    if not whole[0] and server.row(by)["live_index"] is not None and row["live_index"] is not None:
         assert server.row(by)["redacts"] == target.event_id
     return not whole[0]
 
@@ -93,13 +93,13 @@ async def test_a_moderators_is_judged_by_the_state_at_it(server: Here) -> None:
     late = server.graph.add(redaction(join, CAROL), deposed)
     await server.join(ALICE, late)
     await server.backfill(by, deposed, late)
-    if server.row(by)["unproven"]:
+    if server.row(by)["unverified"]:
         assert not await is_redacted(server, secret, by), "a word that the present doesn't confirm"
         await server.prove()
         history = server.graph.auth_chain([join.event_id])
         await server.backfill(*[one for one in server.graph.oracle.order if one in history][:-1])
         await server.prove()
-    assert not server.row(by)["unproven"]
+    assert not server.row(by)["unverified"]
     assert await is_redacted(server, secret, by)
     assert not await is_redacted(server, join, late)
 
@@ -115,7 +115,7 @@ async def test_one_on_another_servers_word_is_applied_if_the_present_confirms_it
     by = server.graph.add(redaction(secret, CAROL), gap)
     await server.join(ALICE, by)
     await server.backfill(by)
-    assert server.row(by)["unproven"]
+    assert server.row(by)["unverified"]
     assert await is_redacted(server, secret, by)
 
 
@@ -193,7 +193,7 @@ async def test_an_outlier_that_was_redacted_stays_so_when_it_gets_its_place(serv
     await server.accept(by)
     await server.engine.remote_event_writer.store_outliers([old], [])
     await server.backfill(old, last)
-    assert server.row(old)["n"] is not None
+    assert server.row(old)["live_index"] is not None
     assert await is_redacted(server, old, by)
 
 

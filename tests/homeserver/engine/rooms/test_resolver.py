@@ -107,7 +107,7 @@ async def test_a_fork_resolves_as_its_whole_states_do(version: str) -> None:
         assert state == as_resolved(room, large.events)
         assert state[LEVELS] == one[1].event_id
         assert state[RULES] == one[2].event_id
-        chain = await world.engine.rooms.loader.chain(room.nid, room.view.chain[-1].nid)
+        chain = await world.engine.rooms.loader.chain(room.row_id, room.view.chain[-1].row_id)
         assert room.view.state == world.engine.rooms.state_of(room, chain)
 
 
@@ -253,8 +253,8 @@ async def test_what_a_resolution_brings_back_may_not_be_stored_yet() -> None:
                 await _until(partial(room.staged_events.__contains__, event.event_id))
             released.set()
         assert room.view.state[LEVELS].event_id == first.event_id
-        nid = world.tables.events[first.event_id]["event_nid"]
-        assert room.view.state[LEVELS].nid == nid
+        row_id = world.tables.events[first.event_id]["event_row_id"]
+        assert room.view.state[LEVELS].row_id == row_id
 
 
 async def _until(is_so: Callable[[], bool]) -> None:

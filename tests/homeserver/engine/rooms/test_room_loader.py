@@ -21,7 +21,7 @@ async def test_a_link_is_loaded_once_however_many_chains_lead_through_it() -> No
             kept.append(room.view)
         rooms = Rooms(world.store, HERE)
         world.looks.clear()
-        chains = [await rooms.loader.chain(room.nid, view.chain[-1].nid) for view in kept]
+        chains = [await rooms.loader.chain(room.row_id, view.chain[-1].row_id) for view in kept]
         assert [state_of(chain) for chain in chains] == [view.state for view in kept]
         assert all(chain[0] is chains[0][0] for chain in chains)
         assert world.looks == ["chains", "refs"] * 3
@@ -29,6 +29,6 @@ async def test_a_link_is_loaded_once_however_many_chains_lead_through_it() -> No
         assert whole > 30
         assert ends == [1, 2]
         world.looks.clear()
-        again = await rooms.loader.chain(room.nid, kept[1].chain[-1].nid)
+        again = await rooms.loader.chain(room.row_id, kept[1].chain[-1].row_id)
         assert again is chains[1]
         assert world.looks == []

@@ -35,17 +35,17 @@ class History:
     """States of a room, each made from an earlier one."""
 
     def __init__(self, first: Mapping[StateKey, StateRef]) -> None:
-        self.nid = 1000
-        self.states: list[State] = [(immutables.Map(first), first_chain(self.nid, first))]
+        self.row_id = 1000
+        self.states: list[State] = [(immutables.Map(first), first_chain(self.row_id, first))]
 
     def step(self, parent: int, changes: Mapping[int, int | None]) -> None:
         """One more state; `changes` are event numbers by the index of their key."""
         state, chain = self.states[parent % len(self.states)]
-        self.nid += 1
+        self.row_id += 1
         change: Delta = {
             KEYS[key]: None if number is None else ref(number) for key, number in changes.items()
         }
-        self.states.append((changed(state, change), extend(chain, self.nid, change, state)))
+        self.states.append((changed(state, change), extend(chain, self.row_id, change, state)))
 
 
 CHANGES = st.dictionaries(
@@ -82,7 +82,9 @@ def test_a_chain_leads_to_its_state(history: History) -> None:
 @given(histories(), histories())
 def test_chains_without_a_common_link_are_compared_whole(one: History, two: History) -> None:
     old, (new, chain) = one.states[-1], two.states[-1]
-    apart = tuple(Link(link.ordinal, link.nid + 10_000, link.delta, link.removed) for link in chain)
+    apart = tuple(
+        Link(link.ordinal, link.row_id + 10_000, link.delta, link.removed) for link in chain
+    )
     assert change_between(old[1], apart) == difference(old[0], new)
 
 

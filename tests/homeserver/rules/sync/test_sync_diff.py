@@ -19,7 +19,7 @@ class Change(NamedTuple):
 
 class Ref(NamedTuple):
     event_id: EventId
-    nid: int
+    row_id: int
     membership: str | None = None
 
 
@@ -75,8 +75,14 @@ def test_state_then_timeline_gives_what_last_gives(changed: list[StateKey], star
 
 def test_heroes_are_the_first_who_are_there() -> None:
     state = {
-        member(f"@u{nid}:x"): Ref(EventId(f"${nid}"), nid, membership)
-        for nid, membership in [(9, "join"), (1, "leave"), (4, "invite"), (2, "join"), (3, "ban")]
+        member(f"@u{row_id}:x"): Ref(EventId(f"${row_id}"), row_id, membership)
+        for row_id, membership in [
+            (9, "join"),
+            (1, "leave"),
+            (4, "invite"),
+            (2, "join"),
+            (3, "ban"),
+        ]
     }
     state[TOPIC] = Ref(EventId("$t"), 0)
     assert heroes(state, 2) == ["@u2:x", "@u4:x"]

@@ -179,7 +179,7 @@ async def test_a_reader_from_before_a_restart_asks_the_database(world: World) ->
         await world.log.submit(Unit(entries=[DeviceListEntry(user)]))
     async with world.database.transaction() as connection:
         await connection.execute(
-            "INSERT INTO rooms (room_nid, room_id, version) VALUES (1, $1, '12')", ROOM
+            "INSERT INTO rooms (room_row_id, room_id, version) VALUES (1, $1, '12')", ROOM
         )
         changes = [
             (1, 3, "m.room.member", ANNA, "$j", "join", None),

@@ -48,7 +48,7 @@ async def test_the_form_of_federation_holds_for_state_and_timeline_of_all_rooms(
 async def test_who_left_does_not_learn_of_a_redaction_since(syncs: SyncWorld) -> None:
     room_id = await syncs.world.room(preset="public_chat")
     await syncs.join(room_id, BOB)
-    target, early = await syncs.say(BOB, room_id, "mine", "early")
+    target, early = await syncs.say(BOB, room_id, "memberships", "early")
     await syncs.world.in_room(ALICE, "PUT", room_id, f"redact/{early}/t", {"reason": "seen"})
     await syncs.world.in_room(BOB, "POST", room_id, "leave")
     await syncs.world.in_room(ALICE, "PUT", room_id, f"redact/{target}/t", {"reason": "unseen"})

@@ -18,7 +18,7 @@ from homeserver.services.sync.log_delta import LogDelta, scan
 
 ALICE, BOB = UserId("@alice:x"), UserId("@bob:x")
 DEVICE = DeviceId("D")
-MINE, LEFT, OTHER = RoomId("!mine:x"), RoomId("!left:x"), RoomId("!other:x")
+MINE, LEFT, OTHER = RoomId("!memberships:x"), RoomId("!left:x"), RoomId("!other:x")
 ROOMS = {
     MINE: UserRoom("join", 1, EventId("$1"), ALICE),
     LEFT: UserRoom("leave", 5, EventId("$2"), ALICE),

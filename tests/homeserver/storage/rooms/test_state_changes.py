@@ -11,9 +11,9 @@ from homeserver.storage.rooms import state_changes
 from homeserver.storage.rooms.state_changes import ResolutionRow
 
 
-def record(room_nid: int, position: int) -> ResolutionRow:
+def record(room_row_id: int, position: int) -> ResolutionRow:
     event_id = f'${position} "odd", {{}}'
-    return ResolutionRow(room_nid, position, event_id, 5, 1, 2, [event_id, "$b"], [3, 4])
+    return ResolutionRow(room_row_id, position, event_id, 5, 1, 2, [event_id, "$b"], [3, 4])
 
 
 @pytest.mark.parametrize(("count", "oldest"), [(100, 1), (101, 2)])

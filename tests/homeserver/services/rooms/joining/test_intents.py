@@ -131,7 +131,7 @@ class World:
 async def world(device_database: Database) -> World:
     """Over an empty table."""
     async with device_database.connection() as connection:
-        await connection.execute("TRUNCATE handshake_intents")
+        await connection.execute("TRUNCATE joining_intents")
     return World(device_database)
 
 

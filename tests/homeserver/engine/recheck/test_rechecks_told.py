@@ -98,7 +98,7 @@ async def test_correction_is_told_to_clients_and_is_there_after_a_restart(
         assert bodies(seen["rooms"]["join"][room_id]["timeline"]["events"]) == ["not banned at all"]
         assert await remote_event_writer.accept(ban, Accepted()) == Accepted()
         since = (await syncs.get(since=seen["next_batch"]))["next_batch"]
-        await remote_event_writer.proofs.drain(room_id)
+        await remote_event_writer.rechecks.drain(room_id)
         told = (await syncs.get(since=since))["rooms"]["join"][room_id]
         assert types(told["state"]["events"]) == ["m.room.member"]
         assert told["state"]["events"][0]["content"]["membership"] == "ban"
@@ -109,7 +109,7 @@ async def test_correction_is_told_to_clients_and_is_there_after_a_restart(
         assert explained.verdict.kind == "rejected"
         assert explained.verdict.reason is not None
         assert explained.verdict.reason.startswith("sender_not_joined")
-        assert not explained.verdict.unproven
+        assert not explained.verdict.unverified
     async with sync_world(postgres_url) as syncs:
         room = await the_room(syncs, room_id)
         assert [head.event_id for head in room.view.heads] == [ban.event_id]
@@ -136,9 +136,13 @@ async def test_worker_finds_in_the_tables_what_a_former_process_left(postgres_ur
         await remote_event_writer.accept(missing, Accepted())
     async with sync_world(postgres_url) as syncs:
         store = PostgresStore(syncs.account_data.database)
-        assert await store.proofs.rooms_with_work() == [room_id]
-        await residents_of(syncs).proofs.drain(room_id)
-        assert await store.proofs.rooms_with_work() == []
+        assert await store.rechecks.rooms_with_work() == [room_id]
+        await residents_of(syncs).rechecks.drain(room_id)
+        assert await store.rechecks.rooms_with_work() == []
         [row] = await store.events.by_id([said_later])
-        assert (row["verdict"], row["unproven"], row["n"] is not None) == (0, False, True)
-        assert await store.rooms.missing_parents([row["room_nid"]]) == []
+        assert (row["verdict"], row["unverified"], row["live_index"] is not None) == (
+            0,
+            False,
+            True,
+        )
+        assert await store.rooms.missing_parents([row["room_row_id"]]) == []

@@ -41,8 +41,8 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.recheck.corrections import Corrections
 from homeserver.engine.recheck.descendants import Descendants
 from homeserver.engine.recheck.due_rooms import DueRooms
-from homeserver.engine.recheck.judgements import Recheck
-from homeserver.engine.recheck.judging import VerdictChecker, is_unsigned_join
+from homeserver.engine.recheck.recheck import Recheck
+from homeserver.engine.recheck.verdict_checker import VerdictChecker, is_unsigned_join
 from homeserver.engine.rooms.redactions import target_of
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room, RoomGone, StateSnapshot, Superseded
@@ -70,7 +70,7 @@ class _Work:
     room: Room
     descendants: Descendants
     after: BoundedCache[EventId, StateSnapshot] = field(
-        default_factory=lambda: BoundedCache(2 * limits.PROOFS_PER_STEP)
+        default_factory=lambda: BoundedCache(2 * limits.RECHECKS_PER_STEP)
     )
 
     def remember(self, event_id: EventId, after: StateSnapshot) -> None:
@@ -83,8 +83,8 @@ class _Step:
     """A bounded part of the work."""
 
     rows: Mapping[EventId, Row]
-    judged: dict[EventId, Recheck] = field(default_factory=dict)
-    flipped: dict[EventId, StoredEvent] = field(default_factory=dict)
+    rechecked: dict[EventId, Recheck] = field(default_factory=dict)
+    changed: dict[EventId, StoredEvent] = field(default_factory=dict)
     deferred: list[int] = field(default_factory=list)
 
 
@@ -99,7 +99,7 @@ class Rechecks:
         *,
         writer: Writer,
         resolver: StateResolver,
-        judge: VerdictChecker,
+        checker: VerdictChecker,
         corrections: Corrections,
         due_rooms: DueRooms,
         metrics: Metrics,
@@ -109,14 +109,14 @@ class Rechecks:
         self._committer = committer
         self._writer = writer
         self._resolver = resolver
-        self._judge = judge
+        self._checker = checker
         self._corrections = corrections
         self._due_rooms = due_rooms
         self._metrics = metrics
 
     async def run(self) -> None:
         """Processes what a former process left, then new work; runs under the supervisor."""
-        self._due_rooms.add(RoomId(one) for one in await self._store.proofs.rooms_with_work())
+        self._due_rooms.add(RoomId(one) for one in await self._store.rechecks.rooms_with_work())
         while True:
             await self.drain(await self._due_rooms.next())
 
@@ -151,7 +151,7 @@ class Rechecks:
         room = work.room
         if room.unsettled:
             await self._committer.submit(Unit())  # commits after all staged events
-        due = await self._store.proofs.due(room.nid, limits.PROOFS_PER_STEP)
+        due = await self._store.rechecks.due(room.row_id, limits.RECHECKS_PER_STEP)
         if not due:
             return False
         await self._committer.numbers.ready(5 * len(due) + limits.HEADS_KEPT)
@@ -159,11 +159,11 @@ class Rechecks:
         try:
             correction = await self._decide(work, step, due)
             staged = await self._corrections.place(
-                room, step.judged.values(), work.descendants, correction
+                room, step.rechecked.values(), work.descendants, correction
             )
             done = self._writer.enqueue(room, staged, correction=correction)
         except BaseException:
-            for event_id in step.flipped:
+            for event_id in step.changed:
                 room.staged_events.pop(event_id, None)
             raise
         await done
@@ -172,43 +172,45 @@ class Rechecks:
 
     async def _decide(self, work: _Work, step: _Step, due: Sequence[Row]) -> Correction:
         """Rechecks the due events, and computes the resulting changes."""
-        await self._judge_due(work, step, due)
-        judged = list(step.judged.values())
-        wrong = [one for one in judged if not one.is_same]
+        await self._recheck_due(work, step, due)
+        rechecked = list(step.rechecked.values())
+        wrong = [one for one in rechecked if not one.is_same]
         cited = [one.event_id for one in wrong if one.is_verdict_changed and one.event.is_state]
         if wrong and not work.descendants.covers(cited):
             raise _EdgesMissing(cited)
         work.descendants.catch_up()
-        correction = await self._corrections.make(work.room, judged, work.descendants)
-        correction.redacting = await self._redact(work.room, judged, step.flipped)
-        room_nid = work.room.nid
-        correction.proofs.looked_at += [(room_nid, nid) for nid in step.deferred]
-        correction.proofs.proven += [(room_nid, one.nid, one.event_id) for one in judged]
+        correction = await self._corrections.make(work.room, rechecked, work.descendants)
+        correction.redacting = await self._redact(work.room, rechecked, step.changed)
+        room_row_id = work.room.row_id
+        correction.rechecks.not_due += [(room_row_id, row_id) for row_id in step.deferred]
+        correction.rechecks.verified += [
+            (room_row_id, one.row_id, one.event_id) for one in rechecked
+        ]
         return correction
 
     async def _redact(
-        self, room: Room, judged: Sequence[Recheck], flipped: Mapping[EventId, StoredEvent]
+        self, room: Room, rechecked: Sequence[Recheck], changed: Mapping[EventId, StoredEvent]
     ) -> list[Redacting]:
         """Applies the redactions that waited until they were verified."""
         redacting: list[Redacting] = []
-        for one in judged:
+        for one in rechecked:
             target = target_of(one.event)
             if target is None or one.verdict != event_rows.ACCEPTED:
                 continue
             redactions = self._writer.stager.redactions
             if one.event_id in await redactions.waiting(room, target):
                 outcome = await redactions.of(
-                    room, one.event, one.before.state, is_word=False, at_hand=flipped
+                    room, one.event, one.before.state, is_unverified=False, unstored=changed
                 )
                 redacting += outcome.applied
         return redacting
 
     def _count(self, step: _Step) -> None:
-        corrected = sum(not one.is_same for one in step.judged.values())
+        corrected = sum(not one.is_same for one in step.rechecked.values())
         if corrected:
             self._metrics.count("rechecks", corrected, result="corrected")
-        if len(step.judged) > corrected:
-            self._metrics.count("rechecks", len(step.judged) - corrected, result="proven")
+        if len(step.rechecked) > corrected:
+            self._metrics.count("rechecks", len(step.rechecked) - corrected, result="verified")
 
     # Verdicts
 
@@ -219,7 +221,7 @@ class Rechecks:
         more = await self._store.events.by_id(parents - rows.keys())
         return {**rows, **{row["event_id"]: row for row in more}}
 
-    async def _judge_due(self, work: _Work, step: _Step, due: Sequence[Row]) -> None:
+    async def _recheck_due(self, work: _Work, step: _Step, due: Sequence[Row]) -> None:
         """Rechecks the due events that are ready, parents first; the others aren't due any more:
         they become due once a parent of theirs is stored and verified."""
         ids = [row["event_id"] for row in due if row["event_id"] in step.rows]
@@ -227,17 +229,17 @@ class Rechecks:
         await self._rooms.events({one for e in events.values() for one in needed_auth_events(e)})
         for event_id in topological_order(events, lambda one: events[one].prev_events):
             row, event = step.rows[event_id], events[event_id]
-            if not row["outlier"] and row["unproven"] and _is_ready(step, event):
-                recheck = await self._judge_one(work, step, event, row)
-                step.judged[event_id] = recheck
+            if not row["outlier"] and row["unverified"] and _is_ready(step, event):
+                recheck = await self._recheck_one(work, step, event, row)
+                step.rechecked[event_id] = recheck
                 if recheck.is_verdict_changed:
                     is_rejected = recheck.verdict == event_rows.REJECTED
                     known = StoredEvent(event, rejected=is_rejected)
-                    step.flipped[event_id] = work.room.staged_events[event_id] = known
-        judged = {one.nid for one in step.judged.values()}
-        step.deferred = [row["event_nid"] for row in due if row["event_nid"] not in judged]
+                    step.changed[event_id] = work.room.staged_events[event_id] = known
+        rechecked = {one.row_id for one in step.rechecked.values()}
+        step.deferred = [row["event_row_id"] for row in due if row["event_row_id"] not in rechecked]
 
-    async def _judge_one(self, work: _Work, step: _Step, event: Event, row: Row) -> Recheck:
+    async def _recheck_one(self, work: _Work, step: _Step, event: Event, row: Row) -> Recheck:
         room = work.room
         before, snapshots = await self._before(work, step, event)
         is_state_same = await self._is_stored_state(room, before, row["snapshot_before"])
@@ -246,7 +248,7 @@ class Rechecks:
         if is_state_same and verdict == row["verdict"]:
             after, snapshots = self._unchanged_after(event, before, row), ()
         elif event.is_state and verdict != event_rows.REJECTED:
-            change = {event.key: state_ref(event, row["event_nid"])}
+            change = {event.key: state_ref(event, row["event_row_id"])}
             take = self._committer.numbers.take
             after, added = extended(room, before, change, take())
             snapshots += added
@@ -277,7 +279,7 @@ class Rechecks:
         return StateSnapshot(self._rooms.state_of(room, chain), chain)
 
     async def _is_stored_state(self, room: Room, before: StateSnapshot, snapshot: int) -> bool:
-        if before.chain[-1].nid == snapshot:
+        if before.chain[-1].row_id == snapshot:
             return True
         stored = await self._state(room, snapshot)
         return not difference(stored.state, before.state)
@@ -287,11 +289,11 @@ class Rechecks:
     ) -> StateSnapshot | None:
         """Returns the stored state after an event, if it follows from the one before it without a
         query: a snapshot's place in its chain depends only on its parent."""
-        if before.chain[-1].nid != row["snapshot_before"]:
+        if before.chain[-1].row_id != row["snapshot_before"]:
             return None
         if row["snapshot_after"] == row["snapshot_before"]:
             return before
-        ref = state_ref(event, row["event_nid"])
+        ref = state_ref(event, row["event_row_id"])
         chain = extend(before.chain, row["snapshot_after"], {event.key: ref}, before.state)
         return StateSnapshot(before.state.set(event.key, ref), chain)
 
@@ -302,14 +304,14 @@ class Rechecks:
         stored: tuple[int, str | None] = (row["verdict"], row["reason"])
         if is_unsigned_join(row["reason"]):
             return stored
-        judged = await self._judge.judge(room, event, before.state, at_hand=step.flipped)
-        if judged is None:
+        rechecked = await self._checker.check(room, event, before.state, unstored=step.changed)
+        if rechecked is None:
             return stored
-        if isinstance(judged, Rejected):
+        if isinstance(rechecked, Rejected):
             is_emptied_invite = event.membership == "invite" and row["redacted_by"] is not None
             if is_emptied_invite or row["verdict"] == event_rows.REJECTED:
                 return stored  # the event that a third-party invite depends on may be redacted
-            return event_rows.REJECTED, str(judged.failure)
+            return event_rows.REJECTED, str(rechecked.failure)
         if row["verdict"] == event_rows.SOFT_FAILED:
             return stored
         return event_rows.ACCEPTED, None
@@ -321,6 +323,6 @@ def _is_ready(step: _Step, event: Event) -> bool:
         row = step.rows.get(parent)
         if row is None or row["outlier"]:
             return False
-        if row["unproven"] and parent not in step.judged:
+        if row["unverified"] and parent not in step.rechecked:
             return False
     return True

@@ -36,9 +36,9 @@ class Recheck(msgspec.Struct, frozen=True):
         return self.event.event_id
 
     @property
-    def nid(self) -> int:
+    def row_id(self) -> int:
         """The event's row number."""
-        number: int = self.row["event_nid"]
+        number: int = self.row["event_row_id"]
         return number
 
     @property
@@ -71,13 +71,13 @@ class Recheck(msgspec.Struct, frozen=True):
         it.
         """
         row = EventRow(**{name: self.row[name] for name in EventRow.__struct_fields__})
-        row.verdict, row.reason, row.unproven = self.verdict, self.reason, False
-        row.snapshot_before = self.before.chain[-1].nid
+        row.verdict, row.reason, row.unverified = self.verdict, self.reason, False
+        row.snapshot_before = self.before.chain[-1].row_id
         after = self.after or self.before
-        row.snapshot_after = after.chain[-1].nid
+        row.snapshot_after = after.chain[-1].row_id
         if self.event.is_state:
             replaced = self.before.state.get(self.event.key)
             row.replaces = replaced.event_id if replaced else None
         if self.verdict == event_rows.REJECTED:
-            row.position = row.n = row.fill = None
+            row.position = row.live_index = row.gap_index = None
         return row

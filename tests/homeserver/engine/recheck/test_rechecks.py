@@ -46,7 +46,7 @@ async def room_of_bob(server: Here) -> Event:
     history = [one for one in graph.events.values() if one is not join]
     await server.backfill(*history)
     await server.prove()
-    assert server.unproven == set()
+    assert server.unverified == set()
     return join
 
 
@@ -67,13 +67,13 @@ async def test_event_accepted_on_a_lie_is_rejected_when_the_gap_closes() -> None
         assert await server.accept_with(late, powerless) != Accepted()  # she has no power anyway
         said = graph.add(message("still here", CAROL), banned, cites=lie)
         assert await server.accept_with(said, lie) == Accepted()
-        assert server.row(said)["unproven"]
+        assert server.row(said)["unverified"]
         await server.accept(banned)
         seen, position = log_of(server), server.engine.committer.position
         await server.prove()
         assert server.row(said)["verdict"] == REJECTED
-        assert server.row(said)["n"] is None
-        assert server.unproven == set()
+        assert server.row(said)["live_index"] is None
+        assert server.unverified == set()
         server.check_current(banned)
         await server.check()
         [correction] = seen
@@ -95,7 +95,7 @@ async def test_honest_gap_loses_its_marks_and_changes_nothing_else() -> None:
         await server.accept(named)
         before, seen = server.row(said).copy(), log_of(server)
         await server.prove()
-        assert server.row(said) == {**before, "unproven": False}
+        assert server.row(said) == {**before, "unverified": False}
         assert seen == []
         server.check_current(said)
         await server.check()
@@ -112,7 +112,7 @@ async def test_event_rejected_on_a_lie_is_accepted_and_shown_when_the_gap_closes
         seen = log_of(server)
         await server.prove()
         row = server.row(change)
-        assert (row["verdict"], row["reason"], row["unproven"]) == (ACCEPTED, None, False)
+        assert (row["verdict"], row["reason"], row["unverified"]) == (ACCEPTED, None, False)
         [shown] = seen
         assert isinstance(shown.entry, EventEntry)
         assert shown.entry.event.event_id == change.event_id
@@ -132,7 +132,7 @@ async def test_event_that_is_allowed_after_all_but_not_now_is_soft_failed() -> N
         seen = log_of(server)
         await server.prove()
         row = server.row(change)
-        assert (row["verdict"], row["unproven"], row["n"]) == (SOFT_FAILED, False, None)
+        assert (row["verdict"], row["unverified"], row["live_index"]) == (SOFT_FAILED, False, None)
         assert row["reason"].startswith("level_too_low")
         assert seen == []
         server.check_current(revoked)
@@ -170,7 +170,7 @@ async def test_all_that_descends_from_a_wrong_event_is_worked_out_again() -> Non
             topics.append(said)
         await server.accept(revoked)
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         await server.check()
         wrong = [one for one in topics if one.type == "m.room.topic"]
         assert {server.row(one)["verdict"] for one in wrong} == {REJECTED}
@@ -194,12 +194,12 @@ async def test_forks_inside_fetched_history_are_resolved() -> None:
         await server.backfill(named, banned, forgiven, merged, told={named.event_id: word})
         assert server.state(server.row(forgiven)["snapshot_before"]) == graph.before([banned])
         assert server.state(server.row(merged)["snapshot_before"]) == graph.state_before(merged)
-        assert server.row(merged)["unproven"], "it descends from what rests on a word"
+        assert server.row(merged)["unverified"], "it descends from what rests on a word"
         rest = [one for one in graph.events.values() if one.depth <= first.depth]
         await server.backfill(*rest)
         await server.prove()
-        assert server.unproven == set()
-        assert not server.tables.unproven_parents
+        assert server.unverified == set()
+        assert not server.tables.unverified_parents
         assert not server.tables.gaps
         server.check_current(join)
         await server.check()
@@ -208,7 +208,7 @@ async def test_forks_inside_fetched_history_are_resolved() -> None:
 async def test_history_down_to_the_creation_proves_a_join_step_by_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "PROOFS_PER_STEP", 5)
+    monkeypatch.setattr(limits, "RECHECKS_PER_STEP", 5)
     async with here() as server:
         graph = server.graph
         last = graph.begin(BOB)
@@ -219,13 +219,13 @@ async def test_history_down_to_the_creation_proves_a_join_step_by_step(
         held = TurnsHeld(server)
         for end in range(len(events), 0, -6):
             await server.backfill(*events[max(0, end - 6) : end])
-        assert join.event_id in server.unproven
+        assert join.event_id in server.unverified
         held.watch()
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         await server.check()
-        assert held.most == limits.PROOFS_PER_STEP
-        assert server.metrics.counts["rechecks"] > limits.PROOFS_PER_STEP
+        assert held.most == limits.RECHECKS_PER_STEP
+        assert server.metrics.counts["rechecks"] > limits.RECHECKS_PER_STEP
 
 
 async def test_join_with_a_false_state_is_set_right_by_its_history() -> None:
@@ -254,14 +254,14 @@ async def test_false_state_of_fetched_history_does_not_replace_that_of_the_join(
         lie = graph.before([carol])
         await server.backfill(said, told={said.event_id: lie})
         await server.prove()
-        assert {said.event_id, join.event_id} == server.unproven
+        assert {said.event_id, join.event_id} == server.unverified
         server.check_current(join)
 
 
 async def test_work_goes_on_after_a_crash_between_two_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "PROOFS_PER_STEP", 1)
+    monkeypatch.setattr(limits, "RECHECKS_PER_STEP", 1)
     tables, graph = Tables(), Graph()
     async with here(tables, graph) as server:
         last = await room_of_bob(server)
@@ -285,7 +285,7 @@ async def test_work_goes_on_after_a_crash_between_two_steps(
             await server.check_memory()
     assert boots > 2
     async with here(tables, graph) as server:
-        assert server.unproven == set()
+        assert server.unverified == set()
         server.check_current(revoked)
         await server.check()
 
@@ -300,12 +300,12 @@ async def test_worker_takes_up_what_a_former_process_left() -> None:
         await server.accept(named)
         assert server.tables.rechecks_due
     async with here(tables, graph) as server:
-        worker = asyncio.get_running_loop().create_task(server.proofs.run())
+        worker = asyncio.get_running_loop().create_task(server.rechecks.run())
         while tables.rechecks_due:
             await asyncio.sleep(0)
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
-        assert server.unproven == set()
+        assert server.unverified == set()
 
 
 async def test_repeated_event_gets_the_reason_that_is_stored() -> None:
@@ -349,7 +349,7 @@ async def test_gap_that_is_filled_before_its_child_is_committed_is_closed(at_onc
         assert named.event_id not in server.heads
         assert said.event_id in server.heads
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         await server.check()
 
 
@@ -399,7 +399,7 @@ async def test_what_a_soft_failed_event_waits_for_is_known_after_a_cut_line() ->
         assert (await server.room()).awaited == {named.event_id}
         await server.accept(named)
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         await server.check()
 
 
@@ -413,7 +413,7 @@ async def test_proof_is_known_to_be_stored_after_a_cut_line() -> None:
         cuts = cut_after_commit(server)
         await server.prove()
         assert cuts == ["after"]
-        assert server.unproven == set()
+        assert server.unverified == set()
         await server.check()
 
 
@@ -423,7 +423,7 @@ async def test_worker_is_woken_by_a_commit_that_came_late(monkeypatch: pytest.Mo
         named = graph.add(message("in the gap", CAROL), last)
         said = graph.add(message("after", CAROL), named)
         await server.accept_with(said, graph.state_before(said))
-        due = server.proofs._due_rooms
+        due = server.rechecks._due_rooms
         due._rooms.clear()
         held = CommitsHeld(server)
         monkeypatch.setattr(limits, "COMMIT_ANSWER_S", 0)
@@ -445,11 +445,11 @@ async def test_lie_about_fetched_history_hides_nothing_and_is_found_out() -> Non
         join = await server.join(ALICE, change)
         await server.backfill(change, told={change.event_id: graph.before([carol])})
         row = server.row(change)
-        assert (row["verdict"], row["unproven"]) == (ACCEPTED, True)
+        assert (row["verdict"], row["unverified"]) == (ACCEPTED, True)
         seen = log_of(server)
         await server.backfill(*(one for one in graph.events.values() if one.depth < change.depth))
         await server.prove()
-        assert server.unproven == set()
+        assert server.unverified == set()
         assert seen == []
         server.check_current(join)
         await server.check()
@@ -469,7 +469,7 @@ async def test_fetched_event_that_is_allowed_after_all_counts_but_is_not_news() 
         await server.backfill(*(one for one in graph.events.values() if one.depth < said.depth))
         await server.prove()
         row = server.row(change)
-        assert (row["verdict"], row["n"], row["position"]) == (ACCEPTED, None, None)
+        assert (row["verdict"], row["live_index"], row["position"]) == (ACCEPTED, None, None)
         assert seen == []
         server.check_current(join)
         await server.check()

@@ -39,23 +39,23 @@ class VerdictChecker:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def judge(
+    async def check(
         self,
         room: Room,
         event: Event,
         before: StateMap,
         *,
-        at_hand: Mapping[EventId, StoredEvent],
+        unstored: Mapping[EventId, StoredEvent],
     ) -> Accepted | Rejected | None:
-        """Returns the verdict by `before`, the state before the event. `at_hand` are events that
+        """Returns the verdict by `before`, the state before the event. `unstored` are events that
         aren't stored yet, or whose verdict differs from the stored one. None: undecided."""
-        cited = await self._cited(needed_auth_events(event), at_hand)
+        cited = await self._cited(needed_auth_events(event), unstored)
 
         def lookup(key: StateKey) -> Event | None:
             ref = before.get(key)
             if ref is None:
                 return None
-            found = at_hand.get(ref.event_id) or room.staged_events.get(ref.event_id)
+            found = unstored.get(ref.event_id) or room.staged_events.get(ref.event_id)
             return found.event if found else self._rooms.memory.cached_event(ref.event_id)
 
         return await self._rooms.loading(
@@ -63,10 +63,10 @@ class VerdictChecker:
         )
 
     async def _cited(
-        self, event_ids: Collection[EventId], at_hand: Mapping[EventId, StoredEvent]
+        self, event_ids: Collection[EventId], unstored: Mapping[EventId, StoredEvent]
     ) -> dict[EventId, StoredEvent]:
-        cited = await self._rooms.events([one for one in event_ids if one not in at_hand])
-        cited.update((one, at_hand[one]) for one in event_ids if one in at_hand)
+        cited = await self._rooms.events([one for one in event_ids if one not in unstored])
+        cited.update((one, unstored[one]) for one in event_ids if one in unstored)
         return cited
 
 
