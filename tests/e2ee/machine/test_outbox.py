@@ -120,7 +120,7 @@ def test_what_was_saved_waits_over_a_restart_in_its_order(shelf: RecordShelf) ->
 
 
 def test_what_was_acknowledged_is_gone_for_good(shelf: RecordShelf) -> None:
-    """Acknowledged twice, or never asked for: nothing happens."""
+    """A second acknowledgement, or one of something else, changes nothing."""
     queue, ledger = start(shelf)
     queue.add(ENCRYPTED, device(BOB), {"n": 1})
     queue.add(ENCRYPTED, device(BOB), {"n": 2})
@@ -128,10 +128,12 @@ def test_what_was_acknowledged_is_gone_for_good(shelf: RecordShelf) -> None:
     ledger.save(shelf.apply)
     first, _ = queue.waiting()
     queue.acknowledge(first)
+    assert numbers(queue) == [2]
+    ledger.save(shelf.apply)
     queue.acknowledge(first)
     queue.acknowledge(SendToDevice("other", 99, ENCRYPTED, {}))
     assert numbers(queue) == [2]
-    ledger.save(shelf.apply)
+    assert ledger.is_saved
     assert numbers(start(shelf)[0]) == [2]
 
 
