@@ -1,8 +1,10 @@
-"""The file with this server's signing key.
+"""The file with this server's signing key: `ed25519 VERSION SEED`, as other servers have it.
 
 Rules:
 1. It is created with mode 0600, and never overwritten.
 2. Losing it loses the server's identity, so a missing file is never replaced by a new key.
+3. `signedjson` reads and writes it, so a key can move between this server and others.
+4. Of several keys the first counts.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from federation.events.signing import SEED_BYTES, SigningKey
+from signedjson.key import decode_signing_key_base64, read_signing_keys, write_signing_keys
+
+from federation.events.signing import SEED_BYTES, SigningKey, encode_base64
 
 
 class SigningKeyInvalid(Exception):
@@ -21,11 +25,15 @@ class SigningKeyInvalid(Exception):
 def load_signing_key(path: Path) -> SigningKey:
     """Returns the key of a file. Raises FileNotFoundError, or SigningKeyInvalid."""
     try:
-        return SigningKey.from_key_file(path.read_text(encoding="ascii"))
+        (key,) = read_signing_keys(path.read_text(encoding="ascii").strip().splitlines()[:1])
+        return SigningKey.generate(bytes(key), key.version)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SigningKeyInvalid(f"{path} has no usable signing key: {error}") from error
+    except ValueError as error:
+        text = f"{path} has no usable signing key: it should begin with `ed25519 VERSION SEED`"
+        raise SigningKeyInvalid(text) from error
 
 
 def create_signing_key(path: Path, random_bytes: Callable[[int], bytes]) -> SigningKey:
@@ -33,14 +41,14 @@ def create_signing_key(path: Path, random_bytes: Callable[[int], bytes]) -> Sign
     traversed (not listed) by others: an embedded database below it may run under another account.
     """
     version = "a_" + random_bytes(3).hex()
-    key = SigningKey.generate(random_bytes(SEED_BYTES), version)
+    key = decode_signing_key_base64("ed25519", version, encode_base64(random_bytes(SEED_BYTES)))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key.to_key_file())
+        write_signing_keys(file, [key])
         file.flush()
         os.fsync(file.fileno())
-    return key
+    return SigningKey.generate(bytes(key), version)
 
 
 def is_private(path: Path) -> bool:

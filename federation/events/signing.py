@@ -112,19 +112,6 @@ class SigningKey:
         key_id = KeyId(f"ed25519:{version}")
         return cls(key_id, VerifyKey(key_id, encode_base64(public)), secret)
 
-    @classmethod
-    def from_key_file(cls, text: str) -> SigningKey:
-        """Reads the first line of a key file, `ed25519 version seed`; raises ValueError."""
-        parts = text.strip().splitlines()[0].split() if text.strip() else []
-        if len(parts) != 3 or parts[0] != "ed25519":
-            raise ValueError("a key file reads: ed25519 VERSION SEED")
-        return cls.generate(decode_base64(parts[2]), parts[1])
-
-    def to_key_file(self) -> str:
-        """Returns the key file's content; a secret."""
-        version = self.key_id.partition(":")[2]
-        return f"ed25519 {version} {encode_base64(self._secret[:SEED_BYTES])}\n"
-
     def sign(self, data: bytes) -> str:
         """Returns the signature of `data`, unpadded Base64."""
         return encode_base64(crypto_sign(data, self._secret)[:SIGNATURE_BYTES])

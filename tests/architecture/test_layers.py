@@ -90,6 +90,7 @@ LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
         "lab",
     ),
     "uvloop": ("homeserver.app", "homeserver.cli", "lab"),
+    "signedjson": ("homeserver.signing_keys",),
     "nacl": ("federation.events", "e2ee.crypto"),
     "vodozemac": ("e2ee.crypto",),
     "olm": (),

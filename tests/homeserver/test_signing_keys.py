@@ -14,6 +14,11 @@ from homeserver.signing_keys import (
     load_signing_key,
 )
 
+# Spec: appendices, "Cryptographic Test Vectors".
+SEED = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"
+PUBLIC_KEY = "XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI"
+OTHER_SEED = "A" * 43
+
 
 def test_a_made_key_is_private_and_the_same_when_loaded(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "signing.key"
@@ -31,11 +36,36 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"ed25519 a", b"ed25519 a !!!", b"\xff", b"rsa a b"])
-def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_key_file_reads_as_the_specification_says(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    path.write_text(f"ed25519 1 {SEED}\ned25519 2 {OTHER_SEED}\n")
+    key = load_signing_key(path)
+    assert (key.key_id, key.verify_key.encoded) == ("ed25519:1", PUBLIC_KEY)
+
+
+def test_a_key_file_is_written_as_other_servers_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    create_signing_key(path, bytes)
+    assert path.read_text() == f"ed25519 a_000000 {OTHER_SEED}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"ed25519 a",
+        b"ed25519 a !!!",
+        b"ed25519 a YJDB",
+        b"ed25519 a:b " + SEED.encode(),
+        b"rsa a " + SEED.encode(),
+        b"\xff",
+    ],
+)
+def test_a_file_that_is_not_a_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
-    with pytest.raises(SigningKeyInvalid):
+    with pytest.raises(SigningKeyInvalid, match="ed25519 VERSION SEED"):
         load_signing_key(path)
 
 

@@ -1,12 +1,12 @@
 """The server reads the files that the lab writes."""
 
+import re
 import stat
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from federation.events.signing import SigningKey
 from homeserver.config import load_config
 from lab.server_files import ensure_signing_key, toml_value, write_configuration
 from lab.topology import plan, server_names
@@ -34,8 +34,7 @@ def test_a_signing_key_is_made_once(tmp_path: Path) -> None:
     server = plan(tmp_path, ["hs1"]).servers[0]
     ensure_signing_key(server)
     text = server.signing_key_path.read_text()
-    key = SigningKey.from_key_file(text)
-    assert key.key_id.startswith("ed25519:")
+    assert re.fullmatch(r"ed25519 a_[0-9a-f]{6} [A-Za-z0-9+/]{43}\n", text)
     assert stat.S_IMODE(server.signing_key_path.stat().st_mode) == 0o600
     ensure_signing_key(server)
     assert server.signing_key_path.read_text() == text

@@ -119,23 +119,6 @@ def test_a_secret_does_not_show() -> None:
     assert "_secret" not in repr(KEY)
 
 
-def test_a_key_file_is_written_and_read_as_by_the_reference_package() -> None:
-    text = KEY.to_key_file()
-    assert decode_base64(text.split()[2]) == decode_base64(VECTORS["seed"])
-    assert text.startswith("ed25519 1 ")
-    assert SigningKey.from_key_file(text) == KEY
-    (theirs,) = signedjson.key.read_signing_keys([text])
-    assert encode_base64(bytes(theirs.verify_key)) == KEY.verify_key.encoded
-
-
-@pytest.mark.parametrize(
-    "text", ["", "ed25519 1", "rsa 1 YJDB", "ed25519 1 YJDB", f"ed25519 a:b {VECTORS['seed']}"]
-)
-def test_a_broken_key_file_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        SigningKey.from_key_file(text)
-
-
 @pytest.mark.parametrize(
     ("key_id", "text"),
     [("rsa:1", KEY.verify_key.encoded), ("ed25519:1", "AAAA"), ("ed25519:1", "?" * 43)],
