@@ -26,6 +26,10 @@ ORIGIN_REQUESTS_BURST = (
 ORIGIN_REQUESTS_PER_S = 200.0  # sends transactions one by one, and asks for some gaps at once
 AUTHORIZATION_HEADERS_MAX = 4  # X-Matrix headers that are looked at in one request
 AUTHORIZATION_HEADER_BYTES_MAX = 4_096
+QUERY_FIELDS_MAX = 1_000  # parameters of a query: `v` and the like are lists
+INTEGER_DIGITS_MAX = 16  # of a number in a query: INTEGER_MAX has so many
+BUSY_RETRY_AFTER_MS = 2_000  # told with the 429 of what is done in some milliseconds or seconds
+BYTES_RETRY_AFTER_MS = 5_000  # told when a body has no space: the others are read by then
 TRANSACTIONS_READ_AT_ONCE_MAX = 2  # of those too large, or too deep, to be read on the loop
 TRANSACTION_ID_BYTES_MAX = 255
 TRANSACTIONS_REMEMBERED_MAX = 4_096  # answers kept for repeats; a forgotten repeat is harmless
@@ -61,12 +65,17 @@ INBOX_ROOMS_AT_ONCE_PER_ORIGIN_MAX = 8  # in which what one origin sent is being
 INBOX_ATTEMPTS_MAX = 40  # with the waits below: about a week; then the event is given up, logged
 INBOX_RETRY_S_MIN = 2.0
 INBOX_RETRY_S_MAX = 6 * 3_600.0
+INBOX_FAILURES_MAX = 3  # of ours, in a row, on one event; then it waits, its lane goes on
+INBOX_OTHER_LANE_S = 5.0  # until an event is looked at again that another lane is working on
+INBOX_WAIT_S_MIN = 0.1  # of a lane, however soon the next event is due: it must not spin
+INBOX_RETRY_AFTER_MS = 5_000  # told to an origin for which there is no space
 
 # --- transport: filling gaps --------------------------------------------------------------------
 GAP_EVENTS_MAX = 500  # events fetched between what is known and one received event
 GAP_ROUNDS_MAX = 12  # get_missing_events requests for one received event
 GAP_EVENTS_PER_ROUND = 50
 GAP_STATES_MAX = 10  # states fetched for the events of one gap
+MISSING_EVENTS_ENDS_MAX = 20  # events named at either end of a gap; the next round has others
 STATE_EVENTS_MAX = 100_000  # of one state_ids answer, and of its auth chain
 SINGLE_EVENT_FETCHES_MAX = 200  # /event requests for one need; past it /state is asked for at once
 SINGLE_EVENT_FETCHES_AT_ONCE = 10
@@ -86,12 +95,15 @@ EVENT_ANSWER_BYTES_MAX = 200_000
 TRANSACTION_ANSWER_BYTES_MAX = 1_000_000
 BACKFILL_ANSWER_BYTES_MAX = 50_000_000
 BACKFILL_STATES_MAX = 5  # open ends of a backfill answer whose states are asked for
+BACKFILL_AUTH_CHAINS_MAX = 5  # requests for the auth events that a backfill answer lacks
 STATE_ANSWER_BYTES_MAX = 300_000_000
 STATE_IDS_ANSWER_BYTES_MAX = 50_000_000
 KEYS_ANSWER_BYTES_MAX = 10_000_000
 EXCHANGES_BYTES_MAX = 400_000_000  # sent and read, of all under way; then the largest is given up
 EXCHANGES_BYTES_PER_SERVER_MAX = 310_000_000  # a room's state, and what goes on beside it
 WRITTEN_AT_ONCE_BYTES_MAX = 2**18  # larger bodies are written in pieces
+READ_AT_ONCE_BYTES_MAX = 65_536  # of an answer: so far at most it passes its bound
+RETRY_AFTER_DIGITS_MAX = 8  # of a Retry-After in seconds: three years; a longer one is none
 KEY_DOCUMENT_BYTES_MAX = 65_536
 WELL_KNOWN_BYTES_MAX = 51_200
 REQUEST_S_MAX = 30.0
@@ -145,6 +157,8 @@ ADDRESS_CACHE_S = 60.0
 DNS_S_MAX = 10.0
 SRV_RECORDS_MAX = 8
 RESOLVE_CACHE_ENTRIES_MAX = 10_000
+SRV_CACHE_S_MIN = 30.0  # of SRV records, whatever time to live they have
+SRV_CACHE_S_MAX = 24 * 3_600.0
 
 # --- transport: keys ----------------------------------------------------------------------------
 KEY_VALIDITY_MS_MAX = 7 * 24 * 3_600_000  # spec: "Publishing keys", valid_until_ts
@@ -154,7 +168,8 @@ KEYS_CACHED_MAX = 50_000
 KEY_DOCUMENTS_PER_SERVER_MAX = 4  # the newest, and older ones for keys that it lacks
 KEY_DOCUMENTS_BYTES_MAX = 16_000_000  # of all servers
 KEY_REFETCH_S_MIN = 10.0  # one server's document isn't fetched more often
-KEY_RETRY_S_MAX = 600.0  # the longest wait after failures, doubling from 2 s
+KEY_RETRY_S_MIN = 2.0  # the wait after a failure; it doubles with each in a row
+KEY_RETRY_S_MAX = 600.0
 KEY_FAILURES_REMEMBERED_MAX = 10_000
 KEY_REQUEST_S_MAX = 10.0
 KEY_FETCHES_PER_ADDRESS_BURST = 100.0  # that an unauthenticated address causes; then 429
@@ -162,6 +177,7 @@ KEY_FETCHES_PER_ADDRESS_PER_S = 1.0
 KEYS_STORED_PER_DOCUMENT_MAX = 20  # current ones first; others are fetched again when needed
 KEY_SERVER_RETRY_S = 60.0  # a trusted key server isn't asked for the same key more often
 NOTARY_REQUESTS_PER_ANSWER_MAX = 20  # for keys of a state's events, 50 servers each; 1,000 in all
+NOTARY_SIGNERS_TRIED_MAX = 4  # keys of a notary tried on one document: it signs with its current
 KEY_FETCHES_AT_ONCE_MAX = 20  # of one look-up of many keys; each takes a turn of its cause
 UNVERIFIED_BYTES_MAX = 32_000_000  # signed bytes kept of one answer until they are verified
 KEPT_CONTAINERS_MAX = 250_000  # arrays and objects in the events of one long answer, some 60 MB
@@ -176,6 +192,17 @@ BACKOFFS_REMEMBERED_MAX = 50_000
 OUTBOX_SAVE_S = 1.0  # a cursor is saved at most this often
 OUTBOX_IDLE_S = 60.0  # a destination's task ends after so long without work
 OUTBOX_CATCH_UP_AFTER_S = 3_600.0  # after a longer outage: the latest event of each room only
+OUTBOX_PENDING_KEPT_MS_MAX = 60_000  # of back-off; then pending data is read from the feed again
+
+# --- transport: access lists -------------------------------------------------------------------
+ACL_DECISIONS_KEPT_MAX = 20_000  # of a room's list on a server; a forgotten one is made again
+
+# --- texts of others ------------------------------------------------------------------------------
+ERROR_CHARACTERS_MAX = 500  # of an error of another server that is kept, passed on or logged
+FAILURE_CHARACTERS_MAX = 300  # of the status, code and text of one failed request, likewise
+QUOTED_CHARACTERS_MAX = 40  # of a value that the reason of a refusal repeats: versions, numbers
+QUOTED_ID_CHARACTERS_MAX = 80  # of an identifier that it repeats
+HOST_CHARACTERS_MAX = 253  # of a name that can be reached: DNS has none that is longer
 
 # --- transport: EDUs (larger ones are ignored, one by one) --------------------------------------
 RECEIPTS_PER_EDU_MAX = 2_000
@@ -186,6 +213,7 @@ IDENTIFIER_BYTES_MAX = 255
 
 # --- transport: exchanges ----------------------------------------------------------------------
 JOIN_SERVERS_TRIED_MAX = 10
+SERVERS_LOGGED_MAX = 10  # servers that one line of the log names
 JOIN_STATE_EVENTS_MAX = 500_000
 SERVERS_IN_ROOM_MAX = 100_000
 
@@ -209,6 +237,7 @@ SPELLED_CONTAINERS_MAX = 100_000  # arrays and objects of these: 50 events and 1
 SPELLED_AT_ONCE_PER_ADDRESS_MAX = 4  # of these that wait for the one thread, or are in it; then 429
 SPELLED_DEEP_BYTES_MAX = 1_000_000  # of these, nested beyond NESTING_MAX: some 0.8 s in a thread
 PIECE_BYTES_MAX = 2_000_000  # one value in a long text: an EDU with many to-device messages
+JSON_PART_BYTES = 65_536  # of a text, scanned at a time: what is made of a part stays small
 PDU_TEXT_BYTES_MAX = 262_144  # EVENT_BYTES_MAX, with its `unsigned`, and with characters escaped
 EVENT_CONTAINERS_MAX = 32_768  # arrays and objects: an event of 65,536 bytes can't have more
 DOCUMENT_CONTAINERS_MAX = 20_000  # of a request or an EDU: 2,000 to-device messages have 10,000

@@ -20,7 +20,7 @@ import orjson
 
 from federation.events.bounded_json import deep_json
 from federation.events.bounded_json.deep_json import NotCanonical
-from federation.limits import INTEGER_MAX
+from federation.limits import INTEGER_MAX, QUOTED_CHARACTERS_MAX
 
 __all__ = [
     "JsonObject",
@@ -48,7 +48,7 @@ _OPTIONS: Final = (
 
 
 def _refuse_float(text: str) -> float:
-    raise NotCanonical(f"a float: {text[:40]}")
+    raise NotCanonical(f"a float: {text[:QUOTED_CHARACTERS_MAX]}")
 
 
 _STRICT: Final = msgspec.json.Decoder(float_hook=_refuse_float)

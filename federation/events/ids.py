@@ -14,7 +14,7 @@ import re
 from ipaddress import IPv6Address
 from typing import NewType
 
-from federation.limits import IDENTIFIER_BYTES_MAX
+from federation.limits import HOST_CHARACTERS_MAX, IDENTIFIER_BYTES_MAX
 
 EventId = NewType("EventId", str)
 RoomId = NewType("RoomId", str)
@@ -35,7 +35,7 @@ _LABEL = r"[A-Za-z0-9-]{1,63}"
 _REACHABLE = re.compile(
     rf"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>{_LABEL}(?:\.{_LABEL})*))(?::(?P<port>[0-9]{{1,5}}))?"
 )
-_HOST_CHARACTERS_MAX = 253  # of a name in DNS
+_OCTET_MAX = 255
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -53,7 +53,7 @@ def parse_server_name(text: str) -> ServerName:
     if match is None or len(text) > IDENTIFIER_BYTES_MAX:
         raise InvalidIdentifier("not a server name")
     address = match["v4"]
-    if address is not None and any(int(part) > 255 for part in address.split(".")):
+    if address is not None and any(int(part) > _OCTET_MAX for part in address.split(".")):
         raise InvalidIdentifier("not an IPv4 address")
     return ServerName(text)
 
@@ -73,8 +73,8 @@ def is_reachable_name(server: str) -> bool:
     if match["v6"] is not None:
         return _is_ipv6(match["v6"])
     if re.fullmatch(_IPV4, match["host"]):
-        return all(int(part) < 256 for part in match["host"].split("."))
-    return len(match["host"]) <= _HOST_CHARACTERS_MAX
+        return all(int(part) <= _OCTET_MAX for part in match["host"].split("."))
+    return len(match["host"]) <= HOST_CHARACTERS_MAX
 
 
 def _is_ipv6(text: str) -> bool:

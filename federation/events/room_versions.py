@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
+from federation.limits import QUOTED_CHARACTERS_MAX
+
 StateResolution = Literal["v1", "v2", "v2.1"]
 EventIdFormat = Literal["server_made", "hash", "url_safe_hash"]
 RuleNumbering = Literal["v1", "v6", "v7", "v8", "v10", "v12"]
@@ -164,5 +166,5 @@ def room_version(name: str) -> RoomVersion:
     """Returns the row of a version; raises UnknownRoomVersion for a name that no row has."""
     found = ROOM_VERSIONS.get(name)
     if found is None:
-        raise UnknownRoomVersion(f"unknown room version {name[:40]!r}")
+        raise UnknownRoomVersion(f"unknown room version {name[:QUOTED_CHARACTERS_MAX]!r}")
     return found

@@ -18,9 +18,8 @@ from federation.bounded_cache import BoundedCache
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName
+from federation.limits import ACL_DECISIONS_KEPT_MAX
 from federation.ports import EventStore
-
-_DECIDED_MAX = 20_000
 
 
 def split_port(server: str) -> tuple[str, int | None]:
@@ -130,7 +129,9 @@ class ServerAcls:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._decided: BoundedCache[tuple[EventId, ServerName], bool] = BoundedCache(_DECIDED_MAX)
+        self._decided: BoundedCache[tuple[EventId, ServerName], bool] = BoundedCache(
+            ACL_DECISIONS_KEPT_MAX
+        )
 
     async def allows(self, room_id: RoomId, server: ServerName) -> bool:
         """Returns whether the room's current state allows `server`."""

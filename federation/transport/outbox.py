@@ -34,6 +34,7 @@ from federation.limits import (
     EDUS_PER_TRANSACTION_MAX,
     OUTBOX_CATCH_UP_AFTER_S,
     OUTBOX_IDLE_S,
+    OUTBOX_PENDING_KEPT_MS_MAX,
     OUTBOX_SAVE_S,
     PDUS_PER_TRANSACTION_MAX,
     TRANSACTION_ANSWER_BYTES_MAX,
@@ -61,7 +62,6 @@ Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 _BOUNDS = Bounds(timeout_s=TRANSACTION_S_MAX, bytes_max=TRANSACTION_ANSWER_BYTES_MAX)
 _T = TypeVar("_T")
 _SEND = "/_matrix/federation/v1/send"
-_PENDING_KEPT_MS_MAX = 60_000  # of back-off; then pending data is read from the feed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +310,7 @@ class Outbox:
             interval_ms=state.interval_ms,
             last_error=state.last_error,
         )
-        if state.interval_ms > _PENDING_KEPT_MS_MAX:
+        if state.interval_ms > OUTBOX_PENDING_KEPT_MS_MAX:
             sender.pending = []
 
     def _smaller(self, server: ServerName, transaction: _Transaction) -> list[_Transaction]:

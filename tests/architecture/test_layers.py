@@ -24,6 +24,7 @@ EVENT_GRAPH = (
     "federation.graph",
     "federation.limits",
     "federation.ports",
+    "federation.retries",
 )
 # Modules right below `homeserver` that every layer of it may use.
 LEAVES = (
@@ -47,6 +48,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "federation.causes": (),
     "federation.errors": (),
     "federation.limits": (),
+    "federation.retries": (),
     "federation.events": ("federation.limits",),
     "federation.graph": ("federation.events", "federation.limits"),
     "federation.ports": ("federation.graph", "federation.events", "federation.limits"),

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from federation.events.bounded_json.deep_json import NotCanonical
-from federation.limits import NESTING_MAX
+from federation.limits import JSON_PART_BYTES, NESTING_MAX
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 # The text before the next bracket outside of strings, and 1 an opening or 2 a closing bracket or
@@ -31,7 +31,6 @@ _BRACKET: Final = re.compile(
 _TEXT: Final = re.compile(_STRING, re.DOTALL)
 _WORD: Final = re.compile(rb"[^\s,\[\]{}\":]++(?=[\s,\]}])")  # a number, true, false or null
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
-_PART_BYTES: Final = 65_536
 _NAME: Final = msgspec.json.Decoder(str)
 
 
@@ -217,6 +216,6 @@ def cut_pieces(
 ) -> Iterator[Piece]:
     """Yields the pieces of a whole object; raises as `PieceCutter`."""
     cutter = PieceCutter(opened, piece_bytes_max)
-    for start in range(0, len(data), _PART_BYTES):
-        yield from cutter.feed(data[start : start + _PART_BYTES])
+    for start in range(0, len(data), JSON_PART_BYTES):
+        yield from cutter.feed(data[start : start + JSON_PART_BYTES])
     cutter.finish()

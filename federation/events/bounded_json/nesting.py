@@ -17,8 +17,8 @@ from itertools import accumulate
 from typing import Final
 
 from federation.events.bounded_json.deep_json import NotCanonical
+from federation.limits import JSON_PART_BYTES
 
-_PART_BYTES: Final = 65_536
 _OTHERS: Final = bytes(sorted(set(range(256)) - set(b'"[]{}')))
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
@@ -39,8 +39,8 @@ class NestingScan:
 
     def feed(self, data: bytes) -> None:
         """Reads on. Raises TooDeep."""
-        for start in range(0, len(data), _PART_BYTES):
-            self._feed(data[start : start + _PART_BYTES])
+        for start in range(0, len(data), JSON_PART_BYTES):
+            self._feed(data[start : start + JSON_PART_BYTES])
 
     def _feed(self, part: bytes) -> None:
         if self._after_backslash:

@@ -18,6 +18,7 @@ from federation.events.ids import InvalidIdentifier, ServerName, parse_user_id, 
 from federation.events.signing import SignatureInvalid, VerifyKey
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.auth.auth_state import AuthState
+from federation.limits import QUOTED_CHARACTERS_MAX
 
 VerifiedServers = Container[ServerName] | None
 """Servers whose signatures were verified; None when an earlier check verified them."""
@@ -40,7 +41,9 @@ def check_membership(
     check = _CHECKS.get(membership) if type(membership) is str else None
     if check is None or (membership == "knock" and not state.version.knock):
         # 5.8: any other membership is refused
-        return AuthFailure(AuthRule.MEMBERSHIP_UNKNOWN, f"membership {str(membership)[:40]!r}")
+        return AuthFailure(
+            AuthRule.MEMBERSHIP_UNKNOWN, f"membership {str(membership)[:QUOTED_CHARACTERS_MAX]!r}"
+        )
     return check(event, event.state_key, state)
 
 
@@ -95,7 +98,9 @@ def _check_join(event: Event, target: str, state: AuthState) -> AuthFailure | No
     if join_rule == "public":
         return None
     # 5.3.7: any other join rule refuses
-    return AuthFailure(AuthRule.JOIN_RULE_FORBIDS, f"join rule {join_rule[:40]!r}")
+    return AuthFailure(
+        AuthRule.JOIN_RULE_FORBIDS, f"join rule {join_rule[:QUOTED_CHARACTERS_MAX]!r}"
+    )
 
 
 def _check_restricted_join(
@@ -268,7 +273,7 @@ def _check_knock(event: Event, target: str, state: AuthState) -> AuthFailure | N
     if join_rule != "knock" and not (
         join_rule == "knock_restricted" and state.version.knock_restricted
     ):
-        return AuthFailure(AuthRule.KNOCK_RULE, f"join rule {join_rule[:40]!r}")
+        return AuthFailure(AuthRule.KNOCK_RULE, f"join rule {join_rule[:QUOTED_CHARACTERS_MAX]!r}")
     # 5.7.2: users may knock only for themselves
     if event.sender != target:
         return AuthFailure(AuthRule.KNOCK_OF_OTHER_USER, f"{event.sender} knocks for {target}")

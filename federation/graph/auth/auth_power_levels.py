@@ -21,6 +21,7 @@ from federation.events.room_versions import RoomVersion
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.auth.auth_state import AuthState
 from federation.graph.auth.power_levels import LEVEL_DEFAULTS, Level, is_readable, read_level
+from federation.limits import QUOTED_ID_CHARACTERS_MAX
 
 _Change = tuple[str, int | None, int | None]
 
@@ -85,7 +86,10 @@ def _check_form(content: Mapping[str, Any], version: RoomVersion) -> AuthFailure
         try:
             parse_user_id(user_id)
         except InvalidIdentifier as error:
-            return AuthFailure(AuthRule.POWER_LEVEL_USERS_MALFORMED, f"{user_id[:80]}: {error}")
+            return AuthFailure(
+                AuthRule.POWER_LEVEL_USERS_MALFORMED,
+                f"{user_id[:QUOTED_ID_CHARACTERS_MAX]}: {error}",
+            )
     return None
 
 
@@ -161,7 +165,7 @@ def _check_map(
         if _is_above(before, after, level):
             return AuthFailure(
                 AuthRule.POWER_LEVEL_MAP_CHANGE_TOO_HIGH,
-                f"{name}.{entry[:80]}: {before} to {after} with {level}",
+                f"{name}.{entry[:QUOTED_ID_CHARACTERS_MAX]}: {before} to {after} with {level}",
             )
     return None
 

@@ -29,6 +29,7 @@ from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.auth.auth_membership import VerifiedServers, check_membership
 from federation.graph.auth.auth_power_levels import check_power_levels
 from federation.graph.auth.auth_state import AuthState, Lookup, ParsedLevels
+from federation.limits import QUOTED_CHARACTERS_MAX, QUOTED_ID_CHARACTERS_MAX
 
 __all__ = [
     "AuthFailure",
@@ -124,7 +125,9 @@ def _check_create(event: Event) -> AuthFailure | None:
     # 1.3: the room version is known, if given
     name = content.get("room_version")
     if "room_version" in content and (type(name) is not str or name not in ROOM_VERSIONS):
-        return AuthFailure(AuthRule.CREATE_VERSION_UNKNOWN, f"room version {str(name)[:40]!r}")
+        return AuthFailure(
+            AuthRule.CREATE_VERSION_UNKNOWN, f"room version {str(name)[:QUOTED_CHARACTERS_MAX]!r}"
+        )
     # 1.4 of v1 to v10: the content names a creator
     if version.creator_in_content and "creator" not in content:
         return AuthFailure(AuthRule.CREATE_WITHOUT_CREATOR, "content has no creator")
@@ -142,7 +145,7 @@ def _check_additional_creators(value: Any) -> AuthFailure | None:
         try:
             parse_user_id(entry)
         except InvalidIdentifier as error:
-            return AuthFailure(rule, f"{entry[:80]}: {error}")
+            return AuthFailure(rule, f"{entry[:QUOTED_ID_CHARACTERS_MAX]}: {error}")
     return None
 
 

@@ -20,6 +20,7 @@ from federation.graph.admission import needed_auth_events
 from federation.graph.resolution.chains import topological_order
 from federation.limits import (
     BACKFILL_ANSWER_BYTES_MAX,
+    BACKFILL_AUTH_CHAINS_MAX,
     BACKFILL_EVENTS_SERVED_MAX,
     BACKFILL_STATES_MAX,
     REQUEST_S_MAX,
@@ -37,7 +38,6 @@ from federation.transport.requests.client import (
 from federation.transport.requests.dialer import Bounds
 
 _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=BACKFILL_ANSWER_BYTES_MAX)
-_AUTH_CHAINS_FETCHED_MAX = 5
 
 
 class Backfiller:
@@ -128,7 +128,7 @@ class Backfiller:
     ) -> tuple[list[Event], frozenset[EventId]]:
         """Returns the events that are signed as they must be, parents first; which of them their
         auth events don't allow."""
-        for _ in range(_AUTH_CHAINS_FETCHED_MAX):
+        for _ in range(BACKFILL_AUTH_CHAINS_MAX):
             lacking = await self._lacks_auth_events(events)
             if lacking is None:
                 break

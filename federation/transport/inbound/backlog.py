@@ -27,10 +27,14 @@ from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.limits import (
     INBOX_ATTEMPTS_MAX,
+    INBOX_FAILURES_MAX,
     INBOX_LANES_PER_EVENT_MAX,
+    INBOX_OTHER_LANE_S,
+    INBOX_RETRY_AFTER_MS,
     INBOX_RETRY_S_MAX,
     INBOX_RETRY_S_MIN,
     INBOX_ROOMS_AT_ONCE_PER_ORIGIN_MAX,
+    INBOX_WAIT_S_MIN,
     INBOX_WAITING_PER_ORIGIN_MAX,
     INBOX_WAITING_PER_ROOM_AND_ORIGIN_MAX,
     INBOX_WAITING_PER_ROOM_MAX,
@@ -43,14 +47,14 @@ from federation.ports import (
     Metrics,
     WaitingEvent,
 )
+from federation.retries import DoublingWaits
 from federation.transport.inbound.gap_filler import GapFiller, Outcome, Undecided
 from federation.transport.scheduling.counters import lower
 from federation.transport.scheduling.lanes import Lane
 
 _log = logging.getLogger(__name__)
+_WAITS_S = DoublingWaits(INBOX_RETRY_S_MIN, INBOX_RETRY_S_MAX)
 
-_BROKEN_OVER_MAX = 3
-_ELSEWHERE_S = 5.0  # the wait for an event that another lane is working on
 
 Spawn = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 """Starts a long-lived task by name; the factory makes its coroutine, again after a failure."""
@@ -159,9 +163,9 @@ class Backlog:
             due_s, event_id = first
             left_s = due_s - self._clock.monotonic_s()
             if left_s > 0:
-                await lane.wakeup.wait(max(0.1, left_s))
+                await lane.wakeup.wait(max(INBOX_WAIT_S_MIN, left_s))
             elif event_id in self._under_way:
-                lane.add(event_id, self._clock.monotonic_s() + _ELSEWHERE_S)
+                lane.add(event_id, self._clock.monotonic_s() + INBOX_OTHER_LANE_S)
             else:
                 async with self._slot(origin):
                     await self._work_off(lane, origin, room_id, event_id)
@@ -208,9 +212,7 @@ class Backlog:
             return None
         outcome = await self._settle(event, origin, waiting.attempts)
         if isinstance(outcome, Undecided) and waiting.attempts + 1 < INBOX_ATTEMPTS_MAX:
-            wait_s: float = min(
-                INBOX_RETRY_S_MAX, INBOX_RETRY_S_MIN * 2 ** min(waiting.attempts, 20)
-            )
+            wait_s = _WAITS_S.after(waiting.attempts + 1)
             _log.info("%s waits %s s: %s", event.event_id, wait_s, outcome.detail)
             return wait_s
         _log.info("%s of %s: %s", event.event_id, origin, outcome)
@@ -220,7 +222,7 @@ class Backlog:
     async def _settle(self, event: Event, origin: ServerName, attempts: int) -> Outcome:
         """Decides an event. One that failed several times is deferred, so that it doesn't hold up
         its lane, and tried again later."""
-        if self._broken_over[event.event_id] >= _BROKEN_OVER_MAX:
+        if self._broken_over[event.event_id] >= INBOX_FAILURES_MAX:
             del self._broken_over[event.event_id]
             return Undecided("deciding it fails here")
         self._broken_over[event.event_id] += 1
@@ -232,4 +234,6 @@ class Backlog:
 
 def too_much(detail: str) -> MatrixError:
     """Returns the refusal for an origin with too many waiting events."""
-    return MatrixError(429, "M_LIMIT_EXCEEDED", detail, extra={"retry_after_ms": 5_000})
+    return MatrixError(
+        429, "M_LIMIT_EXCEEDED", detail, extra={"retry_after_ms": INBOX_RETRY_AFTER_MS}
+    )

@@ -49,6 +49,7 @@ from federation.limits import (
     GAP_EVENTS_PER_ROUND,
     GAP_ROUNDS_MAX,
     GAP_STATES_MAX,
+    MISSING_EVENTS_ENDS_MAX,
     NEEDS_PER_EVENT_MAX,
     SERVERS_ASKED_MAX,
     SINGLE_EVENT_FETCHES_MAX,
@@ -294,8 +295,8 @@ class GapFiller:
                 return
             latest = [one for one in (event, *gap.values()) if missing & set(one.prev_events)]
             content = {
-                "earliest_events": heads[:20],
-                "latest_events": [one.event_id for one in latest[:20]],
+                "earliest_events": heads[:MISSING_EVENTS_ENDS_MAX],
+                "latest_events": [one.event_id for one in latest[:MISSING_EVENTS_ENDS_MAX]],
                 "limit": GAP_EVENTS_PER_ROUND,
                 "min_depth": min_depth,
             }

@@ -32,6 +32,7 @@ from federation.graph.policy_servers import (
     recommended,
 )
 from federation.limits import (
+    ERROR_CHARACTERS_MAX,
     POLICY_ANSWER_BYTES_MAX,
     POLICY_ANSWER_REMEMBERED_S,
     POLICY_ANSWERS_REMEMBERED_MAX,
@@ -49,6 +50,7 @@ from federation.ports import (
     PolicyRefusal,
     PolicySigner,
 )
+from federation.retries import DoublingWaits
 from federation.transport.requests.answers import parse_document
 from federation.transport.requests.client import (
     FailureKind,
@@ -61,8 +63,8 @@ from federation.transport.requests.dialer import Bounds
 
 _TARGET = "/_matrix/policy/v1/sign"
 _BOUNDS = Bounds(timeout_s=POLICY_REQUEST_S_MAX, bytes_max=POLICY_ANSWER_BYTES_MAX)
+_PAUSES_S = DoublingWaits(POLICY_PAUSE_S_MIN, POLICY_PAUSE_S_MAX)
 _NOT_ABOUT_THE_EVENT = frozenset({401, 408, 429})
-_ERROR_CHARACTERS_MAX = 500
 
 
 class _Unusable(ValueError):
@@ -172,8 +174,7 @@ class PolicyServers:
         if paused is not None:
             return paused
         before = self._pauses.get(server)
-        longer_s = POLICY_PAUSE_S_MIN if before is None else 2 * before.length_s
-        length_s = min(longer_s, POLICY_PAUSE_S_MAX)
+        length_s = _PAUSES_S.following(before.length_s if before else None)
         wait_s = max(length_s, min(retry_after_s, POLICY_PAUSE_S_MAX))
         pause = _Pause(self._clock.monotonic_s() + wait_s, length_s, detail)
         self._pauses.put(server, pause)
@@ -276,7 +277,7 @@ def _refusal(server: ServerName, error: FederationError) -> PolicyRefusal:
         f"{server} refuses: {error.detail}",
         is_final=True,
         errcode=error.errcode,
-        error=text[:_ERROR_CHARACTERS_MAX] if isinstance(text, str) else "",
+        error=text[:ERROR_CHARACTERS_MAX] if isinstance(text, str) else "",
     )
 
 

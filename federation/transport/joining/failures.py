@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from federation.errors import MatrixError
 from federation.events.ids import ServerName
+from federation.limits import ERROR_CHARACTERS_MAX
 from federation.transport.requests.client import FailureKind, FederationError
 
 _PASSED_ON = frozenset(
@@ -98,11 +99,11 @@ def _most_telling(failures: Sequence[FederationError | Unusable]) -> MatrixError
         told = max(refusals, key=lambda one: (one.errcode != "M_NOT_FOUND", one.status == 403))
         extra = {"room_version": told.body["room_version"]} if "room_version" in told.body else {}
         said = told.body.get("error")
-        text = said[:500] if isinstance(said, str) else "The other server refused"
+        text = said[:ERROR_CHARACTERS_MAX] if isinstance(said, str) else "The other server refused"
         errcode = told.errcode if told.errcode in _PASSED_ON else "M_FORBIDDEN"
         return MatrixError(told.status or 502, errcode, text, extra=extra)
     told_of = (_told(one) if isinstance(one, FederationError) else str(one) for one in failures)
-    detail = "; ".join(told_of)[:500] or "no server to ask"
+    detail = "; ".join(told_of)[:ERROR_CHARACTERS_MAX] or "no server to ask"
     return MatrixError(502, "M_UNKNOWN", f"No server could help: {detail}")
 
 

@@ -42,6 +42,7 @@ from federation.limits import (
     JOIN_STATE_EVENTS_MAX,
     REQUEST_S_MAX,
     SERVERS_IN_ROOM_MAX,
+    SERVERS_LOGGED_MAX,
     STATE_ANSWER_BYTES_MAX,
     STRIPPED_STATE_EVENTS_MAX,
 )
@@ -71,7 +72,6 @@ _V2 = "/_matrix/federation/v2"
 _BOUNDS = Bounds(timeout_s=REQUEST_S_MAX, bytes_max=EVENT_ANSWER_BYTES_MAX)
 _JOIN_BOUNDS = Bounds(timeout_s=JOIN_REQUEST_S_MAX, bytes_max=STATE_ANSWER_BYTES_MAX)
 _AUTHORISER = "join_authorised_via_users_server"
-_SERVERS_NAMED = 10
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -435,7 +435,7 @@ def _warn_of_keyless(room: RoomRef, keyless: frozenset[EventId], state: Sequence
             "%s: %d events of its state are left out, since keys can't be had of: %s",
             room.room_id,
             len(lost),
-            ", ".join(servers[:_SERVERS_NAMED]),
+            ", ".join(servers[:SERVERS_LOGGED_MAX]),
         )
 
 

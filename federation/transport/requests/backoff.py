@@ -22,6 +22,7 @@ from federation.limits import (
     BACKOFF_S_MAX,
     BACKOFF_S_MIN,
     BACKOFFS_REMEMBERED_MAX,
+    ERROR_CHARACTERS_MAX,
 )
 from federation.ports import Clock
 
@@ -81,7 +82,7 @@ class Backoffs:
             interval_ms=int(interval_ms),
             retry_at_ms=now_ms + wait_ms,
             wait_ms=wait_ms,
-            last_error=error[:500],
+            last_error=error[:ERROR_CHARACTERS_MAX],
         )
         self._failing[server] = state
         while len(self._failing) > BACKOFFS_REMEMBERED_MAX:

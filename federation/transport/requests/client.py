@@ -28,6 +28,8 @@ from federation.limits import (
     DELIVERIES_UNCONFIRMED_AT_ONCE_MAX,
     EXCHANGES_BYTES_MAX,
     EXCHANGES_BYTES_PER_SERVER_MAX,
+    FAILURE_CHARACTERS_MAX,
+    RETRY_AFTER_DIGITS_MAX,
 )
 from federation.ports import FederationSettings
 from federation.transport.requests.answers import AnswerReader, parse_document, read_document
@@ -369,7 +371,9 @@ def _status_error(server: ServerName, answer: HttpResponse) -> FederationError:
     except NotCanonical:
         body = {}  # an error page of a proxy; the status suffices
     retry_after_s = _retry_after_s(answer, body)
-    detail = f"{answer.status} {body.get('errcode', '')} {body.get('error', '')}"[:300]
+    detail = f"{answer.status} {body.get('errcode', '')} {body.get('error', '')}"[
+        :FAILURE_CHARACTERS_MAX
+    ]
     return FederationError(
         server,
         FailureKind.STATUS,
@@ -382,7 +386,7 @@ def _status_error(server: ServerName, answer: HttpResponse) -> FederationError:
 
 def _retry_after_s(answer: HttpResponse, body: JsonObject) -> float:
     header = answer.headers.get("retry-after", "")
-    if header.isdecimal() and len(header) < 9:
+    if header.isdecimal() and len(header) <= RETRY_AFTER_DIGITS_MAX:
         return float(header)
     after_ms = body.get("retry_after_ms")
     return after_ms / 1000 if isinstance(after_ms, int) and after_ms > 0 else 0.0

@@ -33,6 +33,7 @@ from federation.limits import (
     CONNECTIONS_PER_HOST_MAX,
     ERROR_ANSWER_BYTES_MAX,
     IDLE_CONNECTION_S_MAX,
+    READ_AT_ONCE_BYTES_MAX,
     REQUEST_S_MAX,
     WRITTEN_AT_ONCE_BYTES_MAX,
 )
@@ -77,7 +78,6 @@ _IPV6_WRAPPING: Final = (
     ipaddress.IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: the system connects by IPv4
     ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64: what DNS64 makes of an IPv4 address
 )
-_CHUNK = 65_536
 
 
 class DialFailure(Enum):
@@ -296,7 +296,7 @@ async def _read(
         raise DialError(DialFailure.TOO_LARGE, f"{response.content_length} bytes")
     parts: list[bytes] = []
     size = 0
-    async for part in response.content.iter_chunked(_CHUNK):
+    async for part in response.content.iter_chunked(READ_AT_ONCE_BYTES_MAX):
         size += len(part)
         if size > bytes_max:
             response.close()

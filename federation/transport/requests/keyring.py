@@ -35,11 +35,13 @@ from federation.limits import (
     KEY_REFETCH_S_MIN,
     KEY_REQUEST_S_MAX,
     KEY_RETRY_S_MAX,
+    KEY_RETRY_S_MIN,
     KEYS_CACHED_MAX,
     KEYS_STORED_PER_DOCUMENT_MAX,
     OWN_KEY_VALIDITY_MS,
 )
 from federation.ports import Clock, FederationSettings, KeyStore, StoredServerKey
+from federation.retries import DoublingWaits
 from federation.transport.requests.client import (
     FederationClient,
     FederationError,
@@ -68,6 +70,9 @@ class KeyUnavailable(Exception):
 
 class KeyDelayed(KeyUnavailable):
     """The key's server wasn't asked: too much is under way for the cause of the request."""
+
+
+_WAITS_S = DoublingWaits(KEY_RETRY_S_MIN, KEY_RETRY_S_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,7 @@ class Keyring:
             keys = parse_key_document(document, server, received_ms)
         except (FederationError, BadKeyDocument):
             failures = before.failures + 1 if before is not None else 1
-            wait_s = min(KEY_RETRY_S_MAX, 2.0 ** min(failures, 12))
+            wait_s = _WAITS_S.after(failures)
             self._note(server, _Attempt(self._clock.monotonic_s() + wait_s, failures))
             return
         self._note(server, _Attempt(self._clock.monotonic_s() + KEY_REFETCH_S_MIN, 0))

@@ -27,6 +27,7 @@ from federation.limits import (
     KEY_SERVER_RETRY_S,
     NOTARY_REQUESTS_PER_ANSWER_MAX,
     NOTARY_SERVERS_PER_REQUEST_MAX,
+    NOTARY_SIGNERS_TRIED_MAX,
 )
 from federation.ports import Clock, StoredServerKey
 from federation.transport.requests.client import FederationClient, FederationError, ServerRequest
@@ -39,7 +40,6 @@ from federation.transport.requests.key_documents import (
 )
 
 _BOUNDS = Bounds(timeout_s=KEY_REQUEST_S_MAX, bytes_max=KEY_DOCUMENT_BYTES_MAX)
-_SIGNERS_TRIED = 4
 
 FindKeys = Callable[[ServerName, Sequence[KeyId]], Awaitable[Sequence[VerifyKey]]]
 """The keys of a server that it may sign with now."""
@@ -127,7 +127,9 @@ class Notaries:
             return []
 
     async def _verify(self, notary: ServerName, document: JsonObject) -> None:
-        for key in await self._find_keys(notary, signer_ids(document, notary)[:_SIGNERS_TRIED]):
+        for key in await self._find_keys(
+            notary, signer_ids(document, notary)[:NOTARY_SIGNERS_TRIED_MAX]
+        ):
             verify_json(document, notary, key)
             return
         raise SignatureInvalid("no key of the key server")

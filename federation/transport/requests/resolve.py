@@ -31,8 +31,11 @@ from federation.limits import (
     ADDRESS_CACHE_S,
     DNS_S_MAX,
     NAME_LOOKUPS_AT_ONCE_MAX,
+    QUOTED_ID_CHARACTERS_MAX,
     RESOLVE_CACHE_ENTRIES_MAX,
     RESOLVE_S_MAX,
+    SRV_CACHE_S_MAX,
+    SRV_CACHE_S_MIN,
     SRV_RECORDS_MAX,
 )
 from federation.ports import Clock
@@ -41,7 +44,6 @@ from federation.transport.requests.dialer import Endpoint
 
 _PORT = 8448
 _T = TypeVar("_T")
-_SRV_TTL_S_MIN, _SRV_TTL_S_MAX = 30.0, 24 * 3_600.0
 
 
 class ResolutionFailed(Exception):
@@ -118,7 +120,8 @@ class SystemNames:
             raise OSError(f"SRV {name}: {error}") from None
         else:
             ttl_s = min(
-                _SRV_TTL_S_MAX, max(_SRV_TTL_S_MIN, float(answer.rrset.ttl if answer.rrset else 0))
+                SRV_CACHE_S_MAX,
+                max(SRV_CACHE_S_MIN, float(answer.rrset.ttl if answer.rrset else 0)),
             )
             records = tuple(
                 sorted(
@@ -150,7 +153,7 @@ class ServerResolver:
     async def resolve(self, server: ServerName) -> Endpoint:
         """Resolves `server` to its address. Raises ResolutionFailed."""
         if not is_reachable_name(server):
-            raise ResolutionFailed(f"{server[:80]!r} isn't a host name")
+            raise ResolutionFailed(f"{server[:QUOTED_ID_CHARACTERS_MAX]!r} isn't a host name")
         try:
             async with asyncio.timeout(RESOLVE_S_MAX):
                 return await self._resolve(server)

@@ -30,6 +30,7 @@ from federation.limits import (
     WELL_KNOWN_S_MAX,
 )
 from federation.ports import Clock
+from federation.retries import DoublingWaits
 from federation.transport.acl import ip_of
 from federation.transport.requests.answers import parse_document
 from federation.transport.requests.dialer import (
@@ -44,6 +45,7 @@ from federation.transport.requests.dialer import (
 _PATH = "/.well-known/matrix/server"
 _MAX_AGE = re.compile(r"max-age\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
 _BOUNDS = Bounds(timeout_s=WELL_KNOWN_S_MAX, bytes_max=WELL_KNOWN_BYTES_MAX)
+_ERRORS_KEPT_S = DoublingWaits(WELL_KNOWN_ERROR_S_MIN, WELL_KNOWN_ERROR_S_MAX)
 
 Lookup = Callable[[str], Awaitable[tuple[str, ...]]]
 """Addresses of a host name; raises OSError where there are none."""
@@ -81,7 +83,7 @@ class WellKnown:
 
     def _failed(self, before: _Entry | None) -> _Entry:
         failures = before.failures + 1 if before is not None else 1
-        wait_s = min(WELL_KNOWN_ERROR_S_MAX, WELL_KNOWN_ERROR_S_MIN * 2 ** min(failures - 1, 10))
+        wait_s = _ERRORS_KEPT_S.after(failures)
         return _Entry(None, self._clock.monotonic_s() + wait_s, failures)
 
     def _keep(self, host: str, entry: _Entry) -> None:

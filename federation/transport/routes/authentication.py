@@ -35,7 +35,9 @@ from federation.limits import (
     AUTHORIZATION_HEADERS_MAX,
     BODIES_BYTES_MAX,
     BODIES_BYTES_PER_ADDRESS_MAX,
+    BUSY_RETRY_AFTER_MS,
     PARSED_AT_ONCE_BYTES_MAX,
+    QUERY_FIELDS_MAX,
     VERIFIED_AT_ONCE_BYTES_MAX,
 )
 from federation.ports import Clock
@@ -51,8 +53,6 @@ from federation.transport.requests.x_matrix import (
 from federation.transport.routes.bodies import CanonicalBodies, parse_object, read_body
 from federation.transport.routes.budgets import ByteBudget
 from federation.transport.routes.request_rates import RequestRates
-
-_QUERY_FIELDS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def parse_query(target: str) -> list[tuple[str, str]]:
     """Returns the decoded query of a request target, in order."""
     _, _, query = target.partition("?")
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
     except ValueError:
         raise MatrixError(400, "M_INVALID_PARAM", "too many query fields") from None
 
@@ -205,7 +205,7 @@ async def _read(body: bytes, reads: Reads) -> JsonObject:
 def _too_much_under_way() -> MatrixError:
     """So many keys are being fetched for that address that this one has to wait."""
     return MatrixError(
-        429, "M_LIMIT_EXCEEDED", "Too many requests", extra={"retry_after_ms": 2_000}
+        429, "M_LIMIT_EXCEEDED", "Too many requests", extra={"retry_after_ms": BUSY_RETRY_AFTER_MS}
     )
 
 

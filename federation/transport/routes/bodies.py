@@ -37,6 +37,7 @@ from federation.events.bounded_json.nesting import (
 from federation.events.canonical_json import JsonObject, JsonValue, NotCanonical
 from federation.limits import (
     BODY_READ_S_MAX,
+    BUSY_RETRY_AFTER_MS,
     DEEP_TEXT_BYTES_MAX,
     DOCUMENT_CONTAINERS_MAX,
     EVENT_CONTAINERS_MAX,
@@ -118,7 +119,7 @@ class CanonicalBodies:
     @contextmanager
     def _counted(self, cause: Cause) -> Iterator[None]:
         if self._under_way[cause] >= SPELLED_AT_ONCE_PER_ADDRESS_MAX:
-            again = {"retry_after_ms": 2_000}
+            again = {"retry_after_ms": BUSY_RETRY_AFTER_MS}
             raise MatrixError(
                 429, "M_LIMIT_EXCEEDED", "too many bodies that aren't canonical", extra=again
             )

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 
 from federation.causes import Cause
 from federation.errors import MatrixError
+from federation.limits import BYTES_RETRY_AFTER_MS
 
 Take = Callable[[int], None]
 """Counts so many bytes more; raises MatrixError when they don't fit."""
 
-_AGAIN = {"retry_after_ms": 5_000}
+_AGAIN = {"retry_after_ms": BYTES_RETRY_AFTER_MS}
 
 
 class ByteBudget:

@@ -18,7 +18,11 @@ from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName, is_reachable_name
-from federation.limits import NOTARY_REQUEST_BYTES_MAX, NOTARY_SERVERS_PER_REQUEST_MAX
+from federation.limits import (
+    INTEGER_DIGITS_MAX,
+    NOTARY_REQUEST_BYTES_MAX,
+    NOTARY_SERVERS_PER_REQUEST_MAX,
+)
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes.authentication import parse_query
 from federation.transport.routes.bodies import parse_object, read_body
@@ -51,7 +55,7 @@ class KeyRoutes:
     async def query_one(self, request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
         """GET /query/{serverName}."""
         until = dict(parse_query(request.raw_path)).get("minimum_valid_until_ts", "")
-        until_ms = int(until) if until.isdecimal() and len(until) < 17 else 0
+        until_ms = int(until) if until.isdecimal() and len(until) <= INTEGER_DIGITS_MAX else 0
         return await self._answer(
             {_server(params["serverName"]): Criteria(valid_until_ms=until_ms)}
         )

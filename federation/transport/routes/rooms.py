@@ -22,6 +22,7 @@ from federation.events.ids import EventId, ServerName
 from federation.limits import (
     BACKFILL_EVENTS_SERVED_MAX,
     EVENT_IDS_PER_REQUEST_MAX,
+    INTEGER_DIGITS_MAX,
     MISSING_EVENTS_SERVED_MAX,
     QUERY_REQUEST_BYTES_MAX,
 )
@@ -159,7 +160,7 @@ def _event_ids(values: object) -> list[EventId]:
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, str) and value.isdecimal() and len(value) < 17:
+    if isinstance(value, str) and value.isdecimal() and len(value) <= INTEGER_DIGITS_MAX:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value

@@ -12,6 +12,9 @@ from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName
 from federation.limits import SLOW_S_MAX, SLOW_S_MIN, SLOW_SERVERS_REMEMBERED_MAX
 from federation.ports import Clock
+from federation.retries import DoublingWaits
+
+_SKIPPED_S = DoublingWaits(SLOW_S_MIN, SLOW_S_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class SlowServers:
         if self.is_slow(server):
             return
         before = self._slow.get(server)
-        length_s = SLOW_S_MIN if before is None else min(SLOW_S_MAX, 2 * before.length_s)
+        length_s = _SKIPPED_S.following(before.length_s if before else None)
         self._slow.put(server, _Slow(self._clock.monotonic_s() + length_s, length_s))
 
     def answered(self, server: ServerName) -> None:

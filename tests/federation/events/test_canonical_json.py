@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from federation.events import canonical_json
 from federation.events.bounded_json import deep_json
 from federation.events.canonical_json import NotCanonical
-from federation.limits import INTEGER_MAX
+from federation.limits import INTEGER_MAX, QUOTED_CHARACTERS_MAX
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "vectors" / "canonical_json.json").read_text(encoding="utf-8")
@@ -236,3 +236,12 @@ def test_the_slow_writer_keeps_floats_and_refuses_what_is_no_number() -> None:
 def test_an_integer_of_thousands_of_digits_is_refused_by_the_slow_reader() -> None:
     with pytest.raises(NotCanonical):
         deep_json.decode(b"[" + b"1" * 5000 + b"]", allow_floats=True)
+
+
+def test_so_much_of_a_refused_float_is_quoted() -> None:
+    """The text is another's: a reason that repeats it is logged, and stays short."""
+    text = "1." + "5" * (QUOTED_CHARACTERS_MAX - 2)
+    for digits in ("", "5"):
+        with pytest.raises(NotCanonical) as refused:
+            canonical_json.decode(f"[{text}{digits}]".encode())
+        assert f"a float: {text} " in str(refused.value)

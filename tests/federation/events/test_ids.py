@@ -6,6 +6,7 @@ import pytest
 
 from federation.events import ids
 from federation.events.ids import InvalidIdentifier
+from federation.limits import HOST_CHARACTERS_MAX
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_no_server_name_is_refused(text: str) -> None:
 
 
 LABEL = "a" * 63
-LONGEST = ".".join([LABEL, LABEL, LABEL, "a" * 61])  # 253 characters
+LONGEST = ".".join([LABEL, LABEL, LABEL, "a" * (HOST_CHARACTERS_MAX - 3 * 64)])
 
 
 @pytest.mark.parametrize(

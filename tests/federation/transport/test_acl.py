@@ -2,13 +2,17 @@
 
 import re
 import time
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
+from federation.transport import acl
 from federation.transport.acl import ServerAcl, ip_of, matches_glob, split_port
+from tests.federation.transport.loopback import loopback
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,27 @@ def test_names_are_split_into_host_and_port() -> None:
     assert split_port("[::1]") == ("[::1]", None)
     assert split_port("[::1]:80") == ("[::1]", 80)
     assert (ip_of("[::1]"), ip_of("127.0.0.1"), ip_of("a.test")) == ("::1", "127.0.0.1", None)
+
+
+async def test_so_many_decisions_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound the oldest is made again; those kept aren't."""
+    monkeypatch.setattr(acl, "ACL_DECISIONS_KEPT_MAX", 2)
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        alice = peer.user("alice")
+        room_id = peer.rooms.create_room(alice)
+        content: JsonObject = {"allow": ["*"], "deny": ["evil.test"]}
+        peer.rooms.send(room_id, alice, "m.room.server_acl", content, state_key="")
+        acls = acl.ServerAcls(peer.rooms)
+        with patch.object(peer.rooms, "load_events", wraps=peer.rooms.load_events) as load:
+            for name, loads in (
+                ("a.test", 1),
+                ("evil.test", 2),
+                ("a.test", 2),
+                ("evil.test", 2),
+                ("c.test", 3),
+                ("evil.test", 3),
+                ("a.test", 4),
+            ):
+                assert await acls.allows(room_id, ServerName(name)) is (name != "evil.test")
+                assert load.call_count == loads

@@ -12,12 +12,14 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
 from federation.limits import (
+    BACKOFF_S_MIN,
     EDUS_PER_TRANSACTION_MAX,
     OUTBOX_CATCH_UP_AFTER_S,
     OUTBOX_IDLE_S,
     OUTBOX_SAVE_S,
 )
 from federation.ports import Destination, Owed
+from federation.transport import outbox
 from federation.transport.requests.dialer import Endpoint
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
@@ -307,3 +309,23 @@ async def test_a_task_that_breaks_over_a_destination_backs_off() -> None:
         assert state.interval_ms > 4_000, "longer each time"
         net.clock.jump(a.backoffs.wait_s(b.name) + 0.1)
         await until(lambda: receiver.numbers == [0])
+
+
+@pytest.mark.parametrize(("more", "bodies"), [(0, [[0], [1]]), (-1, [[0, 1]])])
+async def test_after_a_longer_wait_what_was_pending_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, more: int, bodies: list[list[int]]
+) -> None:
+    """Up to that wait the same transaction is repeated; past it, it takes no memory."""
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        monkeypatch.setattr(outbox, "OUTBOX_PENDING_KEPT_MS_MAX", BACKOFF_S_MIN * 1000 + more)
+        monkeypatch.setattr(a.backoffs, "_random", lambda: 0.0)
+        receiver.status = 500
+        a.feed.add(b.name, *numbered(1))
+        await until(lambda: len(receiver.paths) == 1)
+        await until(lambda: b.name in a.destinations.kept)
+        a.feed.add(b.name, *numbered(1, start=1))
+        receiver.status = 200
+        net.clock.jump(5)
+        await until(lambda: receiver.numbers == [0, 1])
+        assert [[pdu["n"] for pdu in body["pdus"]] for body in receiver.bodies] == bodies

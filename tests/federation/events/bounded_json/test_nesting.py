@@ -17,7 +17,7 @@ from federation.events.bounded_json.nesting import (
     has_more_containers,
     is_deep,
 )
-from federation.limits import NESTING_MAX
+from federation.limits import JSON_PART_BYTES, NESTING_MAX
 
 # Texts full of what could be taken for structure.
 TEXT = st.text('[]{}\\":,a\u00e4', max_size=8)
@@ -109,3 +109,12 @@ def test_what_is_not_json_is_too_deep_where_a_parser_would_go_too_deep(text: byt
             check_nesting(text, NESTING_MAX)
     else:
         NestingScan(NESTING_MAX * 3).feed(text)
+
+
+@pytest.mark.parametrize("more", [-2, -1, 0, 1])
+def test_an_escape_may_stand_where_a_long_text_is_cut(more: int) -> None:
+    """A long text is scanned part by part: a string ends in the one after its backslash."""
+    filler = "a" * (JSON_PART_BYTES - len('["') + more)
+    scan = NestingScan(1)
+    scan.feed(f'["{filler}\\"[[", 1]'.encode())
+    assert scan.containers == 1

@@ -11,6 +11,7 @@ from federation.events.ids import EventId, UserId
 from federation.events.room_versions import room_version
 from federation.graph.auth.auth_rules import AuthRule, AuthState, check_auth
 from federation.graph.auth.power_levels import LEVEL_DEFAULTS
+from federation.limits import QUOTED_ID_CHARACTERS_MAX
 from tests.federation.graph.room_builder import (
     ALICE,
     BOB,
@@ -343,3 +344,15 @@ def test_the_first_power_levels_are_not_compared_and_those_after_odd_ones_are(
     failure = check_auth(fixed, AuthState(room.version, state.get))
     assert failure is not None
     assert failure.rule is AuthRule.POWER_LEVEL_UNREADABLE
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_so_much_of_a_name_is_quoted(more: int) -> None:
+    """The reason for a refusal repeats what another server wrote, and stays short."""
+    room = room_with("10")
+    name = "x" * (QUOTED_ID_CHARACTERS_MAX + more)
+    content = {**room.state["m.room.power_levels", ""].content, "users": {name: 0}}
+    event = room.send("m.room.power_levels", CAROL, content, "", keep=False)
+    failure = check_auth(event, room.auth_state())
+    assert failure is not None
+    assert failure.detail.startswith(name[:QUOTED_ID_CHARACTERS_MAX] + ": ")

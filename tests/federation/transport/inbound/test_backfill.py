@@ -11,9 +11,9 @@ from federation.events import canonical_json
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
-from federation.limits import BACKFILL_STATES_MAX
+from federation.limits import BACKFILL_AUTH_CHAINS_MAX, BACKFILL_STATES_MAX
 from federation.ports import StoredEvent
-from federation.transport.events.event_fetcher import RoomRef
+from federation.transport.events.event_fetcher import CheckedEvents, RoomRef
 from federation.transport.inbound.backfill import Backfiller
 from federation.transport.requests.client import FailureKind, FederationError
 from tests.federation.transport.loopback import Loopback, Peer, loopback
@@ -125,3 +125,29 @@ async def test_first_state_must_be_told_later_ones_are_done_without() -> None:
 def _pdu(peer: Peer, event_id: EventId) -> dict[str, object]:
     found: dict[str, object] = canonical_json.decode(peer.rooms.events[event_id].event.raw)
     return found
+
+
+async def test_auth_events_that_are_lacking_are_asked_for_so_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server whose answers never have what they cite isn't asked without end."""
+    async with loopback() as net:
+        a, b, room, join, messages = await joined_late(net)
+        chains = 0
+
+        async def lacks(_: object) -> EventId:
+            return messages[0]
+
+        async def fetch_chain(*_: object) -> list[Event]:
+            nonlocal chains
+            chains += 1
+            return []
+
+        async def keep(*_: object, **__: object) -> CheckedEvents:
+            return CheckedEvents([b.rooms.events[join].event], [], frozenset())
+
+        monkeypatch.setattr(b.backfiller, "_lacks_auth_events", lacks)
+        monkeypatch.setattr(b.backfiller._fetcher, "fetch_auth_chain", fetch_chain)
+        monkeypatch.setattr(b.backfiller._fetcher, "keep_outliers", keep)
+        await b.backfiller.backfill(room, [join], [a.name], 11)
+        assert chains == BACKFILL_AUTH_CHAINS_MAX

@@ -12,7 +12,13 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import RoomId
-from federation.limits import INBOX_LANES_PER_EVENT_MAX, INBOX_WAITING_RESERVED
+from federation.limits import (
+    INBOX_LANES_PER_EVENT_MAX,
+    INBOX_OTHER_LANE_S,
+    INBOX_RETRY_S_MIN,
+    INBOX_WAIT_S_MIN,
+    INBOX_WAITING_RESERVED,
+)
 from federation.transport.events import event_fetcher
 from federation.transport.requests.dialer import Bounds
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
@@ -176,3 +182,45 @@ async def test_one_origin_is_worked_on_in_a_bounded_number_of_rooms(
             assert silence.asked == 2
             silence.over.set()
             await until(lambda: all(one.attempts for one in a.waiting.waiting.values()))
+
+
+async def test_a_lane_waits_a_little_however_soon_its_event_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rounding would let it turn without end on the last moments of a wait."""
+    async with loopback() as net:
+        a, _, mallory, room_id = await room_of_three(net)
+        silence = Silence(mallory, monkeypatch)
+        silence.over.set()
+        await receive(a, mallory, "m", says(mallory, room_id, 2)[1:])
+        await until(lambda: any(one.attempts == 1 for one in a.waiting.waiting.values()))
+        [event_id] = a.waiting.waiting
+        lane = a.inbox.backlog._lanes[mallory.name][room_id]
+        due = (net.clock.monotonic_s() + INBOX_RETRY_S_MIN, event_id)
+        await until(lambda: lane.first() == due)
+        soon_s = INBOX_WAIT_S_MIN / 4
+        net.clock.jump(INBOX_RETRY_S_MIN - soon_s)
+        lane.wakeup.set()  # it looks again, and waits for the rest
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for later_s, attempts in ((2 * soon_s, 1), (3 * soon_s, 2)):
+            net.clock.jump(later_s)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await until(lambda: a.waiting.waiting[event_id].attempts == attempts)  # noqa: B023
+
+
+async def test_an_event_that_another_lane_works_on_is_looked_at_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with loopback() as net:
+        a, b, mallory, room_id = await room_of_three(net)
+        silence = Silence(b, monkeypatch)
+        event = says(b, room_id, 2)[1]
+        await receive(a, b, "b", [event])
+        await until(lambda: silence.asked == 1)
+        await receive(a, mallory, "passed on", [event])
+        lane = a.inbox.backlog._lanes[mallory.name][room_id]
+        due_s = net.clock.monotonic_s() + INBOX_OTHER_LANE_S
+        await until(lambda: lane.first() == (due_s, event.event_id))
+        silence.over.set()

@@ -9,10 +9,10 @@ from aiohttp import web
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
-from federation.events.ids import RoomId, ServerName, UserId
+from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
-from federation.limits import GAP_EVENTS_MAX, GAP_ROUNDS_MAX
+from federation.limits import GAP_EVENTS_MAX, GAP_ROUNDS_MAX, MISSING_EVENTS_ENDS_MAX
 from federation.transport.inbound.gap_filler import Undecided
 from tests.federation.transport.loopback import Lie, Loopback, Peer, loopback
 
@@ -274,3 +274,27 @@ async def test_other_servers_are_asked_at_each_attempt() -> None:
 
 def _draft(user: UserId) -> EventDraft:
     return EventDraft("m.room.message", user, {"body": "aside"})
+
+
+@pytest.mark.parametrize("branches", [MISSING_EVENTS_ENDS_MAX, MISSING_EVENTS_ENDS_MAX + 1])
+async def test_so_many_ends_of_a_gap_are_named(branches: int) -> None:
+    """Those that we have; a room can have any number of them."""
+    async with loopback() as net:
+        a, b, room_id, bob = await shared_room(net)
+        heads = [EventId(f"$head{number}") for number in range(branches)]
+        named: list[JsonObject] = []
+
+        async def note(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            named.append(canonical_json.decode(await request.read()))
+            return web.json_response({"events": []})
+
+        async def many(_: RoomId) -> list[EventId]:
+            return heads
+
+        b.lies["get_missing_events"] = note
+        says(b, room_id, bob, "missing")
+        event = says(b, room_id, bob, "received")
+        with patch.object(a.rooms, "heads", many):
+            await a.filler.settle(event, b.name)
+        assert named[0]["earliest_events"] == heads[:MISSING_EVENTS_ENDS_MAX]
+        assert named[0]["latest_events"] == [event.event_id]

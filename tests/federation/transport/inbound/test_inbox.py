@@ -16,7 +16,12 @@ from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
 from federation.graph.building import EventDraft, build_event
-from federation.limits import INBOX_RETRY_S_MAX, TRANSACTION_ID_BYTES_MAX
+from federation.limits import (
+    INBOX_FAILURES_MAX,
+    INBOX_RETRY_AFTER_MS,
+    INBOX_RETRY_S_MAX,
+    TRANSACTION_ID_BYTES_MAX,
+)
 from federation.ports import JoinedRoom
 from federation.transport.inbound.gap_filler import Outcome
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
@@ -345,9 +350,12 @@ async def test_an_event_over_which_the_worker_breaks_does_not_hold_up_its_room()
         a.waiting.waiting = {poison.event_id: poisoned, good.event_id: waiting}
         a.restart()
         settle = a.filler.settle
+        broken_over = 0
 
         async def break_over_poison(event: Event, origin: ServerName, *, attempts: int) -> Outcome:
+            nonlocal broken_over
             if event.event_id == poison.event_id:
+                broken_over += 1
                 raise RuntimeError("broken")
             return await settle(event, origin, attempts=attempts)
 
@@ -356,6 +364,7 @@ async def test_an_event_over_which_the_worker_breaks_does_not_hold_up_its_room()
             await a.inbox.start()
             await until(lambda: good.event_id in a.rooms.before)
             await until(lambda: a.waiting.waiting[poison.event_id].attempts > 0)
+        assert broken_over == INBOX_FAILURES_MAX
         net.clock.jump(INBOX_RETRY_S_MAX)
         await until(lambda: poison.event_id in a.rooms.before)
 
@@ -378,6 +387,7 @@ async def test_budgets_per_room_make_the_origin_come_again() -> None:
             with pytest.raises(MatrixError) as caught:
                 await a.inbox.receive(b.name, "t3", transaction({"pdus": [pdu(events[3])]}))
         assert caught.value.status == 429
+        assert caught.value.extra == {"retry_after_ms": INBOX_RETRY_AFTER_MS}
         assert len(a.waiting.waiting) == 2
 
 

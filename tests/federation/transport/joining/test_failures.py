@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.events.ids import ServerName
+from federation.limits import ERROR_CHARACTERS_MAX
 from federation.transport.joining.failures import (
     JoiningUncertain,
     Uncertain,
@@ -53,3 +54,12 @@ def test_clients_are_not_told_where_a_server_was_looked_for() -> None:
 def test_an_answer_that_can_not_be_used_says_nothing_of_it() -> None:
     with pytest.raises(Uncertain), sent_to(THERE):
         raise Unusable("no event")
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_so_much_of_another_servers_error_is_passed_on(more: int) -> None:
+    text = "x" * (ERROR_CHARACTERS_MAX + more)
+    refusal = FederationError(
+        THERE, FailureKind.STATUS, "no", status=403, body={"errcode": "M_FORBIDDEN", "error": text}
+    )
+    assert worst_of([refusal]).error == text[:ERROR_CHARACTERS_MAX]

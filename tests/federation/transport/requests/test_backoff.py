@@ -6,6 +6,7 @@ from federation.limits import (
     BACKOFF_S_MAX,
     BACKOFF_S_MIN,
     BACKOFFS_REMEMBERED_MAX,
+    ERROR_CHARACTERS_MAX,
 )
 from federation.transport.requests.backoff import Backoffs
 from tests.federation.transport.memory_ports import JumpingClock
@@ -82,3 +83,10 @@ def test_a_server_is_reachable_by_a_sign_of_life_until_it_fails() -> None:
         backoffs.succeeded(ServerName(f"{number}.test"))
     assert not backoffs.is_reachable(ServerName("0.test"))
     assert backoffs.is_reachable(ServerName("1.test"))
+
+
+def test_so_much_of_an_error_is_kept() -> None:
+    backoffs = Backoffs(JumpingClock(), lambda: 0.0)
+    for length in (ERROR_CHARACTERS_MAX, ERROR_CHARACTERS_MAX + 1):
+        kept = backoffs.failed(A, "x" * length).last_error
+        assert kept == "x" * ERROR_CHARACTERS_MAX

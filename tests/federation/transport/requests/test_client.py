@@ -7,8 +7,14 @@ import pytest
 from aiohttp import web
 
 from federation.causes import Cause, CauseKind, address_cause, caused_by
+from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
-from federation.limits import FETCH_WAIT_OF_ADDRESS_S_MAX, FETCHES_PER_SERVER_AND_CAUSE_MAX
+from federation.limits import (
+    FAILURE_CHARACTERS_MAX,
+    FETCH_WAIT_OF_ADDRESS_S_MAX,
+    FETCHES_PER_SERVER_AND_CAUSE_MAX,
+    RETRY_AFTER_DIGITS_MAX,
+)
 from federation.transport.requests import client as client_module
 from federation.transport.requests.client import (
     FailureKind,
@@ -260,3 +266,24 @@ async def test_one_server_has_a_share_of_what_is_under_way(
             b.lies["/x"] = answering(200, text + b" ")
             refused = await failed(a, ServerRequest(b.name, "PUT", "/x", content))
             assert refused.kind is FailureKind.BUSY
+
+
+@pytest.mark.parametrize(("digits", "is_kept"), [(0, True), (1, False)])
+async def test_a_retry_after_of_too_many_digits_is_none(digits: int, is_kept: bool) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        header = "9" * (RETRY_AFTER_DIGITS_MAX + digits)
+        b.lies["/x"] = answering(503, b"{}", **{"Retry-After": header})
+        error = await failed(a, ServerRequest(b.name, "GET", "/x"))
+        assert error.retry_after_s == (float(header) if is_kept else 0)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_so_much_of_a_failures_text_is_kept(more: int) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        text = "e" * (FAILURE_CHARACTERS_MAX - len("404 M_NOT_FOUND ") + more)
+        body = canonical_json.encode({"errcode": "M_NOT_FOUND", "error": text})
+        b.lies["/x"] = answering(404, body)
+        error = await failed(a, ServerRequest(b.name, "GET", "/x"))
+        assert error.detail == f"404 M_NOT_FOUND {text[: len(text) - max(0, more)]}"

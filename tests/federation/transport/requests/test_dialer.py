@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
+from federation.limits import READ_AT_ONCE_BYTES_MAX
 from federation.transport.requests.dialer import (
     Bounds,
     Dialer,
@@ -221,6 +222,25 @@ async def test_answers_are_read_up_to_the_limit() -> None:
             assert len(answer.body) == size
             size += 1
             assert await failure(peer.dialer, endpoint_of(net, peer)) is DialFailure.TOO_LARGE
+
+
+async def test_an_answer_is_read_in_parts_of_so_many_bytes() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        size = 3 * READ_AT_ONCE_BYTES_MAX + 1
+
+        async def large(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            return web.Response(body=b"x" * size)
+
+        peer.lies["/lie"] = large
+        parts: list[int] = []
+
+        async def sink(part: bytes) -> None:
+            parts.append(len(part))
+
+        await peer.dialer.exchange(endpoint_of(net, peer), GET, Bounds(bytes_max=size), sink)
+        assert sum(parts) == size
+        assert 0 < min(parts) <= max(parts) <= READ_AT_ONCE_BYTES_MAX
 
 
 async def test_an_endless_slow_body_ends_at_the_time_limit() -> None:

@@ -17,6 +17,8 @@ from federation.limits import (
     KEY_FETCHES_PER_ADDRESS_BURST,
     KEY_FETCHES_PER_ADDRESS_PER_S,
     KEY_REFETCH_S_MIN,
+    KEY_RETRY_S_MAX,
+    KEY_RETRY_S_MIN,
     KEY_SERVER_RETRY_S,
     KEY_VALIDITY_MS_MAX,
     KEYS_STORED_PER_DOCUMENT_MAX,
@@ -371,3 +373,23 @@ async def test_our_own_document_never_expires_soon() -> None:
             assert left_ms >= OWN_KEY_VALIDITY_MS // 2
             net.clock.jump(DAY_S / 5)
         assert a.keyring.at_hand(KeyWanted(a.name, K1, 0)) == a.key.verify_key
+
+
+async def test_the_wait_after_failures_doubles_up_to_its_bound() -> None:
+    async with loopback() as net:
+        a, b = await pair(net)
+        requests = 0
+
+        async def fail(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            nonlocal requests
+            requests += 1
+            return web.json_response({})
+
+        b.lies["/key/v2/server"] = fail
+        waits = [KEY_RETRY_S_MIN * 2**failures for failures in range(12)]
+        for number, wait_s in enumerate(waits, 1):
+            for later_s in (0, min(KEY_RETRY_S_MAX, wait_s) - 1, 2):
+                with pytest.raises(KeyUnavailable):
+                    await a.keyring.request_key(b.name, K1)
+                assert requests == number
+                net.clock.jump(later_s)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import KeyId, RoomId, ServerName
-from federation.events.signing import SigningKey, sign_json
+from federation.events.signing import SigningKey, VerifyKey, sign_json
 from federation.graph.admission import Accepted
+from federation.limits import NOTARY_SIGNERS_TRIED_MAX
 from federation.ports import StoredServerKey
+from federation.transport.joining import joining
 from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests import notaries
+from federation.transport.requests.key_documents import KeyWanted
 from federation.transport.requests.keyring import KeyUnavailable
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.requests.test_keyring import serving
@@ -100,6 +105,7 @@ async def test_keys_of_many_servers_are_asked_for_in_few_requests(
 ) -> None:
     monkeypatch.setattr(notaries, "NOTARY_SERVERS_PER_REQUEST_MAX", 2)
     monkeypatch.setattr(notaries, "NOTARY_REQUESTS_PER_ANSWER_MAX", 2)
+    monkeypatch.setattr(joining, "SERVERS_LOGGED_MAX", 1)
     async with loopback() as net:
         a = await net.peer("a.test")
         room_id = a.rooms.create_room(a.user("alice"))
@@ -118,3 +124,25 @@ async def test_keys_of_many_servers_are_asked_for_in_few_requests(
         assert sum(kind == "m.room.member" for kind, _ in state) == 1 + 4 + 1
         [warning] = [one for one in caplog.messages if "can't be had" in one]
         assert "2 events" in warning
+        assert warning.count(".test") == 2, "the room's, and one of both servers'"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_so_many_keys_of_a_notary_are_tried_on_a_document(more: int) -> None:
+    """A document may name any number of its signer's keys, each of which would be looked for."""
+    async with loopback() as net:
+        a, b, c = [await net.peer(f"{name}.test") for name in "abc"]
+        await b.keyring.request_key(c.name, K1)
+        [true] = (one.document for one in b.keyring.documents.of(c.name))
+        names = [KeyId(f"ed25519:n{n}") for n in range(NOTARY_SIGNERS_TRIED_MAX + more)]
+        made = {**true["signatures"], b.name: dict.fromkeys(names, "x")}
+        b.lies["/key/v2/query"] = serving({"server_keys": [{**true, "signatures": made}]})
+        looked_for: list[KeyId] = []
+
+        async def find(_: ServerName, key_ids: Sequence[KeyId]) -> Sequence[VerifyKey]:
+            looked_for.extend(key_ids)
+            return ()
+
+        asking = notaries.Notaries(a.client, net.clock, find)
+        assert not await asking.ask_trusted(b.name, [KeyWanted(c.name, K1, 0)])
+        assert looked_for == names[:NOTARY_SIGNERS_TRIED_MAX]

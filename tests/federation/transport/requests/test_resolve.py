@@ -1,10 +1,14 @@
 """Resolving server names, step by step as the specification orders."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from federation.events.ids import ServerName
+from federation.limits import SRV_CACHE_S_MAX, SRV_CACHE_S_MIN
 from federation.transport.requests.dialer import Endpoint
 from federation.transport.requests.resolve import (
     ResolutionFailed,
@@ -194,3 +198,45 @@ async def test_the_systems_resolver_refuses_odd_names_without_a_bug() -> None:
         await ServerResolver(Plain(), Delegations(), {"a.test": "b..c"}).resolve(
             ServerName("a.test")
         )
+
+
+@dataclass
+class Records:
+    """An answer of DNS: no record, and how long that holds."""
+
+    ttl: int
+
+    @property
+    def rrset(self) -> Records:
+        return self
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "kept_s"),
+    [
+        (0, SRV_CACHE_S_MIN),
+        (SRV_CACHE_S_MIN + 1, SRV_CACHE_S_MIN + 1),
+        (SRV_CACHE_S_MAX - 1, SRV_CACHE_S_MAX - 1),
+        (10 * SRV_CACHE_S_MAX, SRV_CACHE_S_MAX),
+    ],
+)
+async def test_srv_records_are_kept_for_their_time_to_live_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, ttl_s: float, kept_s: float
+) -> None:
+    questions = 0
+
+    async def answer(*_: object, **__: object) -> Records:
+        nonlocal questions
+        questions += 1
+        return Records(int(ttl_s))
+
+    monkeypatch.setattr("dns.asyncresolver.resolve", answer)
+    clock = JumpingClock()
+    names = SystemNames(clock)
+    for later_s, expected in ((0, 1), (kept_s - 1, 1), (2, 2)):
+        clock.jump(later_s)
+        await names.srv("_matrix-fed._tcp.a.test")
+        assert questions == expected

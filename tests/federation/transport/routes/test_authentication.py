@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
+from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
@@ -15,10 +16,12 @@ from federation.events.signing import SigningKey
 from federation.limits import (
     AUTHORIZATION_HEADERS_MAX,
     PDUS_PER_TRANSACTION_MAX,
+    QUERY_FIELDS_MAX,
     TRANSACTION_BYTES_MAX,
 )
 from federation.transport.requests.dialer import Bounds, Endpoint, HttpResponse, Outgoing
 from federation.transport.requests.x_matrix import SignedRequest, build_authorization
+from federation.transport.routes.authentication import parse_query
 from tests.federation.transport.loopback import Peer, loopback
 
 BOUNDS = Bounds(timeout_s=10, bytes_max=100_000)
@@ -252,3 +255,14 @@ async def test_floats_in_edus_do_not_break_the_signature() -> None:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         body = b'{"edus":[{"x":0.5}],"pdus":[]}'
         assert (await send(a, b, body, authorization(a, body)))[0] == 200
+
+
+@pytest.mark.parametrize(("more", "is_taken"), [(0, True), (1, False)])
+def test_a_query_has_so_many_fields(more: int, is_taken: bool) -> None:
+    target = "/x?" + "&".join(["v=1"] * (QUERY_FIELDS_MAX + more))
+    if is_taken:
+        assert parse_query(target) == [("v", "1")] * QUERY_FIELDS_MAX
+    else:
+        with pytest.raises(MatrixError) as refused:
+            parse_query(target)
+        assert (refused.value.status, refused.value.errcode) == (400, "M_INVALID_PARAM")

@@ -5,7 +5,11 @@ import pytest
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
-from federation.limits import EVENT_IDS_PER_REQUEST_MAX, MISSING_EVENTS_SERVED_MAX
+from federation.limits import (
+    EVENT_IDS_PER_REQUEST_MAX,
+    INTEGER_DIGITS_MAX,
+    MISSING_EVENTS_SERVED_MAX,
+)
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
 from tests.federation.transport.loopback import Loopback, Peer, loopback, transaction
 from tests.federation.transport.memory_ports import until
@@ -233,3 +237,17 @@ async def test_templates_are_for_users_of_the_origin_and_supported_versions() ->
         assert template["room_version"] == "10"
         assert "signatures" not in template["event"]
         assert canonical_json.encode(template)
+
+
+@pytest.mark.parametrize(
+    ("digits", "status"), [(INTEGER_DIGITS_MAX, 200), (INTEGER_DIGITS_MAX + 1, 400)]
+)
+async def test_a_number_has_so_many_digits(digits: int, status: int) -> None:
+    async with loopback() as net:
+        a, b, room_id, messages = await shared_room(net)
+        query = [("v", str(messages[-1])), ("limit", "9" * digits)]
+        target = build_target(f"{V1}/backfill", room_id, query=query)
+        if status == 200:
+            assert len((await b.client.get(a.name, target))["pdus"]) > 30
+        else:
+            assert await refused(b, a, target) == status
