@@ -15,9 +15,10 @@ Rows are mappings by column name; see the functions of `homeserver.storage` that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from federation.events.ids import UserId
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import Row
 from homeserver.storage.engine_store import Filled, OwedRows
@@ -174,8 +175,8 @@ class ErasureStore(Protocol):
     `memberships`).
     """
 
-    async def all(self) -> Sequence[Row]:
-        """Returns user_id and erased_at, the log's position."""
+    async def all(self) -> Mapping[UserId, int]:
+        """Returns the users, with the log's position at the erasure."""
 
     async def first_join(self, room_row_id: int, user_id: str) -> int | None:
         """Returns the position at which a user joined a room for the first time."""

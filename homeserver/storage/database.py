@@ -3,8 +3,14 @@
 Rules:
 1. `asyncpg` is imported only in `homeserver.storage`; other layers see `Connection`, `Database` and
    the two errors below.
-2. Storage functions take an open connection; their caller owns the transaction.
-3. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. So is one
+2. A module that owns tables has one class over a `Database`. Each of its methods takes a connection
+   of the pool for itself, and is one statement or one transaction: what it wrote is committed when
+   it returns.
+3. The other functions of such a module take an open connection as their first argument. They run
+   inside a transaction of their caller, which decides between the statements, or commits them
+   together with others: a unit of the log, or a service.
+4. Rows leave a module as structs.
+5. A lost database is `DatabaseUnavailable`: the caller answers 503 and tries again later. So is one
    without free space, or one that fails for another reason than the data (`DatabaseFailing`). Data
    that PostgreSQL refuses is `DataRefused`: a retry would not help.
 """
@@ -142,6 +148,30 @@ class Database:
             if ours is None:
                 raise
             raise ours from error
+
+    async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """Executes one statement on a connection of the pool; returns all rows. Raises as
+        `connection`, like the three below."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *values)
+        return rows
+
+    async def fetchrow(self, statement: str, *values: object) -> asyncpg.Record | None:
+        """Executes one statement; returns its first row, None if there is none."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(statement, *values)
+
+    async def fetchval(self, statement: str, *values: object) -> Any:
+        """Executes one statement; returns the first column of its first row, None if there is no
+        row."""
+        async with self.connection() as connection:
+            return await connection.fetchval(statement, *values)
+
+    async def execute(self, statement: str, *values: object) -> str:
+        """Executes one statement; returns PostgreSQL's command tag ("DELETE 2")."""
+        async with self.connection() as connection:
+            tag: str = await connection.execute(statement, *values)
+        return tag
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -8,15 +8,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import msgspec
 
-from federation.events.ids import ServerName
+from federation.events.ids import ServerName, UserId
 from homeserver import limits
 from homeserver.storage import batches, logs
-from homeserver.storage.accounts import accounts
+from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.batches import RedactedRow
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.federation import remote_edus
@@ -407,12 +407,11 @@ class ErasureRows:
     """`engine.store.ErasureStore`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._accounts = database, AccountTable(database)
 
-    async def all(self) -> Sequence[Row]:
+    async def all(self) -> Mapping[UserId, int]:
         """See `storage.accounts.accounts`."""
-        async with self._database.connection() as connection:
-            return await accounts.load_erased(connection)
+        return await self._accounts.load_erased()
 
     async def first_join(self, room_row_id: int, user_id: str) -> int | None:
         """See `storage.rooms.memberships`."""

@@ -10,6 +10,15 @@ from homeserver.storage.migrate import migrate
 from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop, drop_database
 
+EMPTY_TABLES = """
+DO $$ BEGIN
+    EXECUTE (
+        SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') FROM pg_tables
+        WHERE schemaname = current_schema() AND tablename <> 'schema_migrations'
+    );
+END $$
+"""
+
 
 @pytest.fixture(scope="session")
 def shared_database_url(

@@ -63,19 +63,12 @@ from homeserver.services.timeline.timeline import Timeline
 from homeserver.storage import logs
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
+from tests.homeserver.conftest import EMPTY_TABLES
 from tests.spec.witness import check_answer
 
 HERE = ServerName("here.example")
 ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{HERE}") for name in ("alice", "bob", "carol", "dave"))
 STRANGER = UserId("@stranger:there.example")
-EMPTY_TABLES = """
-DO $$ BEGIN
-    EXECUTE (
-        SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') FROM pg_tables
-        WHERE schemaname = current_schema() AND tablename <> 'schema_migrations'
-    );
-END $$
-"""
 V3 = "/_matrix/client/v3"
 
 

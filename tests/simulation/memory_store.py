@@ -5,11 +5,12 @@ interleave and a crash can fall on either side of a commit.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from federation.events.ids import UserId
 from homeserver.storage.batches import Writing
 from homeserver.storage.database import DataRefused, Row
 from homeserver.storage.engine_store import Filled, OwedRows
@@ -603,8 +604,8 @@ class MemoryOwed:
 class MemoryErasures:
     """`ErasureStore`, where nobody has an account."""
 
-    async def all(self) -> Sequence[Row]:
-        return []
+    async def all(self) -> Mapping[UserId, int]:
+        return {}
 
     async def first_join(self, room_row_id: int, user_id: str) -> int | None:
         return None

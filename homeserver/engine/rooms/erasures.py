@@ -11,7 +11,7 @@ Spec: client-server API, "Account deactivation" (`erase`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, UserId
@@ -24,7 +24,7 @@ class Erasures:
 
     def __init__(self, store: EngineStore) -> None:
         self._store = store
-        self._erased_at: dict[str, int] | None = None
+        self._erased_at: Mapping[UserId, int] | None = None
 
     def changed(self, _user_id: UserId) -> None:
         """Notes that an account was ended: the erasures are read again."""
@@ -54,8 +54,7 @@ class Erasures:
         """Returns the messages of erased users, with the position of the erasure."""
         known = self._erased_at
         if known is None:
-            rows = await self._store.erasures.all()
-            known = self._erased_at = {row["user_id"]: row["erased_at"] for row in rows}
+            known = self._erased_at = await self._store.erasures.all()
         if not known:
             return {}
         return {

@@ -74,6 +74,8 @@ class Accounts:
 
     def __init__(self, database: Database, server_name: ServerName, parts: AccountParts) -> None:
         self._database, self._server_name, self._parts = database, server_name, parts
+        self._accounts = accounts.AccountTable(database)
+        self._registration_tokens = registration_tokens.RegistrationTokenTable(database)
 
     def user_id(self, username: str) -> UserId:
         """Returns the user ID for a wanted name, in lower case. Raises 400 M_INVALID_USERNAME."""
@@ -86,10 +88,8 @@ class Accounts:
 
     async def check_available(self, username: str) -> None:
         """Checks that a name can be registered. Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
-        user_id = self.user_id(username)
-        async with self._database.connection() as connection:
-            if await accounts.load(connection, user_id) is not None:
-                raise in_use()
+        if await self._accounts.load(self.user_id(username)) is not None:
+            raise in_use()
 
     async def register(self, wanted: Registration) -> LoggedIn:
         """Makes an account, logged in on its first device. Raises 400 M_USER_IN_USE,
@@ -161,20 +161,18 @@ class Accounts:
         self, requester: Requester, password: str, *, logout_devices: bool
     ) -> None:
         """Sets a new password; ends all other devices on request."""
+        user_id = requester.user_id
         password_hash = await self._parts.passwords.hash(password)
 
         async def work(connection: Connection) -> Sequence[Entry]:
-            if not await accounts.change_password(connection, requester.user_id, password_hash):
-                raise forbidden("This account has no password")
+            if not await accounts.change_password(connection, user_id, password_hash):
+                raise _has_no_password()
             return ()
 
         if logout_devices:
-            await self._parts.removal.remove(
-                requester.user_id, None, spare=requester.device_id, first=work
-            )
-        else:
-            async with self._database.transaction() as connection:
-                await work(connection)
+            await self._parts.removal.remove(user_id, None, spare=requester.device_id, first=work)
+        elif not await self._accounts.change_password(user_id, password_hash):
+            raise _has_no_password()
 
     async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
         """Ends an account permanently: password, profile, devices and tokens are gone when this
@@ -186,7 +184,7 @@ class Accounts:
 
         async def work(connection: Connection) -> Sequence[Entry]:
             await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
-            await profiles.delete(connection, user_id, None)
+            await profiles.delete_all(connection, user_id)
             if erase:
                 await account_data.delete_all(connection, user_id)
             return ()
@@ -198,14 +196,12 @@ class Accounts:
     async def check_ended(self, token: str, *, erased: bool) -> None:
         """Raises 401 M_UNKNOWN_TOKEN unless a request with this access token ended an account, and
         erased it if `erase` is asked for."""
-        async with self._database.connection() as connection:
-            if not await accounts.is_ended_by(connection, token_hash(token), erased=erased):
-                raise unknown_token()
+        if not await self._accounts.is_ended_by(token_hash(token), erased=erased):
+            raise unknown_token()
 
     async def is_password_right(self, user_id: UserId, password: str) -> bool:
         """Returns whether the password is right, for interactive authentication."""
-        async with self._database.connection() as connection:
-            account = await accounts.load(connection, user_id)
+        account = await self._accounts.load(user_id)
         return await self._parts.passwords.is_right(
             password, account.password_hash if account else None
         )
@@ -214,10 +210,7 @@ class Accounts:
         """Returns whether a registration token may be used to register."""
         if self._is_shared(token):
             return True
-        async with self._database.connection() as connection:
-            return await registration_tokens.is_usable(
-                connection, token, self._parts.clock.now_ms()
-            )
+        return await self._registration_tokens.is_usable(token, self._parts.clock.now_ms())
 
     async def _store(self, new: accounts.NewAccount, registration_token: str | None) -> None:
         async with self._database.transaction() as connection:
@@ -262,6 +255,10 @@ def _is_mixed(text: str, server_name: ServerName) -> bool:
     """
     localpart = text[: -len(server_name) - 1]
     return localpart != localpart.lower() and server_name == server_name.lower()
+
+
+def _has_no_password() -> MatrixError:
+    return forbidden("This account has no password")
 
 
 def in_use() -> MatrixError:

@@ -14,7 +14,7 @@ from homeserver.errors import not_found
 from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
 from homeserver.services.accounts.logins import check_device_name
 from homeserver.storage.accounts import devices
-from homeserver.storage.accounts.devices import DeviceRow
+from homeserver.storage.accounts.devices import DeviceRow, DeviceTable
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import device_lists
 
@@ -25,17 +25,16 @@ class Devices:
     def __init__(
         self, database: Database, committer: UnitSubmitter, removal: DeviceRemoval
     ) -> None:
-        self._database, self._committer, self._removal = database, committer, removal
+        self._devices = DeviceTable(database)
+        self._committer, self._removal = committer, removal
 
     async def all(self, user_id: UserId) -> list[DeviceRow]:
         """Returns all devices of a user."""
-        async with self._database.connection() as connection:
-            return await devices.load_all(connection, user_id)
+        return await self._devices.load_all(user_id)
 
     async def get(self, user_id: UserId, device_id: DeviceId) -> DeviceRow:
         """Returns one device. Raises 404 M_NOT_FOUND."""
-        async with self._database.connection() as connection:
-            device = await devices.load(connection, user_id, device_id)
+        device = await self._devices.load(user_id, device_id)
         if device is None:
             raise _unknown()
         return device

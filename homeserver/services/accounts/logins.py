@@ -30,7 +30,9 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.accounts.tokens import Tokens, token_hash
-from homeserver.storage.accounts import accounts, devices, tokens
+from homeserver.storage.accounts import tokens
+from homeserver.storage.accounts.accounts import AccountTable
+from homeserver.storage.accounts.devices import DeviceTable
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import cross_signing, device_lists
 from homeserver.storage.timeline import transactions
@@ -85,14 +87,17 @@ class Logins:
         server_name: ServerName,
         parts: LoginParts,
     ) -> None:
-        self._database, self._committer = database, committer
+        self._accounts, self._devices = AccountTable(database), DeviceTable(database)
+        self._committer = committer
         self._server_name, self._parts = server_name, parts
 
     async def log_in(self, user_id: UserId | None, password: str, device: NewDevice) -> LoggedIn:
         """Logs in by password; `user_id` None is a name that can't be a local user's. Raises 403
         M_FORBIDDEN, 429, or 400 M_INVALID_PARAM for the device."""
         device.check()
-        is_stranger = user_id is not None and not await self._is_known(user_id, device.address)
+        is_stranger = user_id is not None and not await self._devices.is_seen_at(
+            user_id, device.address
+        )
         if user_id is not None and is_stranger:
             self._parts.limiter.check(Limit.LOGIN_FAILURES, user_id)
         password_hash = await self._checked_hash(user_id, password)
@@ -127,18 +132,11 @@ class Logins:
         """Ends all devices of the requester."""
         await self._parts.removal.remove(requester.user_id, None)
 
-    async def _is_known(self, user_id: UserId, address: str) -> bool:
-        async with self._database.connection() as connection:
-            return await devices.is_seen_at(connection, user_id, address)
-
     async def _checked_hash(self, user_id: UserId | None, password: str) -> str | None:
         """Returns the account's hash if the password is right; renewed if its parameters are
         outdated.
         """
-        account = None
-        if user_id is not None:
-            async with self._database.connection() as connection:
-                account = await accounts.load(connection, user_id)
+        account = None if user_id is None else await self._accounts.load(user_id)
         former = account.password_hash if account else None
         if not await self._parts.passwords.is_right(password, former):
             return None
@@ -147,8 +145,7 @@ class Logins:
         if not self._parts.passwords.is_outdated(former):
             return former
         renewed = await self._parts.passwords.hash(password)
-        async with self._database.connection() as connection:
-            await accounts.change_password(connection, user_id, renewed, previous=former)
+        await self._accounts.change_password(user_id, renewed, previous=former)
         return renewed
 
 

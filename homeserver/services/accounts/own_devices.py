@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.accounts import devices
+from homeserver.storage.accounts.devices import DeviceTable
 from homeserver.storage.database import Database
 
 
@@ -13,7 +13,7 @@ class OwnDeviceNames:
     """User to device ID to display name; users without devices and unknown users are left out."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._devices = DeviceTable(database)
 
     async def __call__(
         self, user_ids: Collection[UserId]
@@ -21,5 +21,4 @@ class OwnDeviceNames:
         """Returns all devices of some users."""
         if not user_ids:
             return {}
-        async with self._database.connection() as connection:
-            return await devices.load_names(connection, user_ids)
+        return await self._devices.load_names(user_ids)

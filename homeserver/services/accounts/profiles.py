@@ -29,7 +29,7 @@ from homeserver.errors import (
     not_found,
 )
 from homeserver.services.accounts.requester import Requester
-from homeserver.storage.accounts import profiles
+from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.database import Database
 
 _IN_EVENTS = {
@@ -51,7 +51,7 @@ class Profiles:
         on_profile_changed: Callable[[UserId], Awaitable[None]],
         fetch_remote: Callable[[UserId, str | None], Awaitable[JsonObject]],
     ) -> None:
-        self._database, self._server_name = database, server_name
+        self._profiles, self._server_name = ProfileTable(database), server_name
         self._on_changed, self._fetch_remote = on_profile_changed, fetch_remote
 
     async def get(self, user_id: UserId) -> JsonObject:
@@ -73,8 +73,7 @@ class Profiles:
     async def local(self, user_id: UserId) -> JsonObject:
         """Returns the profile of a local user, for our clients and for other servers. Raises
         404."""
-        async with self._database.connection() as connection:
-            stored = await profiles.load(connection, user_id)
+        stored = await self._profiles.load(user_id)
         if stored is None:
             raise not_found("There is no such user")
         return {key: orjson.loads(value) for key, value in stored.items()}
@@ -92,10 +91,9 @@ class Profiles:
             if value == "":
                 await self.remove(requester, user_id, key)
                 return
-        async with self._database.connection() as connection:
-            fits = await profiles.save(
-                connection, user_id, key, orjson.dumps(value), bytes_max=limits.PROFILE_BYTES
-            )
+        fits = await self._profiles.save(
+            user_id, key, orjson.dumps(value), bytes_max=limits.PROFILE_BYTES
+        )
         if not fits:
             raise MatrixError(400, "M_PROFILE_TOO_LARGE", "The profile is larger than 64 KiB")
         await self._propagate(user_id, key)
@@ -104,8 +102,7 @@ class Profiles:
         """Removes a key of the requester's own profile, and updates the rooms."""
         _check_own(requester, user_id, key)
         _check_key(key)
-        async with self._database.connection() as connection:
-            await profiles.delete(connection, user_id, key)
+        await self._profiles.delete(user_id, key)
         await self._propagate(user_id, key)
 
     async def _propagate(self, user_id: UserId, key: str) -> None:

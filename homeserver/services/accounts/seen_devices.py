@@ -16,7 +16,7 @@ from federation.events.ids import DeviceId, UserId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.services.accounts.requester import Requester
-from homeserver.storage.accounts import devices
+from homeserver.storage.accounts.devices import DeviceTable
 from homeserver.storage.database import Database, DatabaseUnavailable
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class SeenDevices:
     """`note` is called with each authenticated request; `run` is a task of the supervisor."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+        self._devices, self._clock = DeviceTable(database), clock
         self._seen: dict[tuple[UserId, DeviceId], tuple[int, str]] = {}
 
     def note(self, requester: Requester, address: str) -> None:
@@ -47,8 +47,7 @@ class SeenDevices:
             return
         seen, self._seen = self._seen, {}
         try:
-            async with self._database.connection() as connection:
-                await devices.note_seen(connection, [(*key, *seen[key]) for key in sorted(seen)])
+            await self._devices.note_seen([(*key, *seen[key]) for key in sorted(seen)])
         except DatabaseUnavailable as error:
             _log.warning("last seen devices aren't stored yet: %s", error)
             self._seen = {**seen, **self._seen}

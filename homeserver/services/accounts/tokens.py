@@ -19,7 +19,7 @@ from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.services.accounts.requester import Requester
-from homeserver.storage.accounts import tokens
+from homeserver.storage.accounts.tokens import AccessTokenTable
 from homeserver.storage.database import Database
 
 PREFIX = "fha_"
@@ -30,7 +30,7 @@ class Tokens:
     """Finds the holder of a token."""
 
     def __init__(self, database: Database, random_bytes: Callable[[int], bytes]) -> None:
-        self._database, self._random_bytes = database, random_bytes
+        self._tokens, self._random_bytes = AccessTokenTable(database), random_bytes
         self._known: dict[bytes, Requester] = {}
         self._of_user: defaultdict[UserId, set[bytes]] = defaultdict(set)
         self._generation = 0
@@ -45,8 +45,7 @@ class Tokens:
         if (known := self._known.get(digest)) is not None:
             return known
         generation = self._generation
-        async with self._database.connection() as connection:
-            owner = await tokens.load(connection, digest)
+        owner = await self._tokens.load(digest)
         if owner is None:
             raise unknown_token()
         found = Requester(owner.user_id, owner.device_id, owner.token_id, owner.is_guest)

@@ -24,7 +24,7 @@ from federation.ports import Clock
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.storage.accounts import accounts
+from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class AccountDepartures:
         rooms_of: Callable[[UserId], Awaitable[Mapping[RoomId, UserRoom]]],
         leave: Callable[[UserId, RoomId], Awaitable[None]],
     ) -> None:
-        self._database, self._clock = database, clock
+        self._accounts, self._clock = AccountTable(database), clock
         self._rooms_of, self._leave = rooms_of, leave
         self._tries: dict[UserId, _Try] = {}
         self._wakeup = Wakeup(clock)
@@ -73,8 +73,7 @@ class AccountDepartures:
 
     async def work_once(self) -> float:
         """Does all due work; returns the seconds until more is due."""
-        async with self._database.connection() as connection:
-            departing = await accounts.load_departing(connection)
+        departing = await self._accounts.load_departing()
         now_s = self._clock.monotonic_s()
         due = [one for one in departing if self._due_s(one) <= now_s]
         places = asyncio.Semaphore(limits.DEPARTURES_AT_ONCE)
@@ -119,5 +118,4 @@ class AccountDepartures:
             wait_s = limits.DEPARTURE_LAST_LOOK_S
             self._tries[user_id] = _Try(now_s + wait_s, wait_s, is_last_look=True)
         else:
-            async with self._database.connection() as connection:
-                await accounts.forget_departing(connection, user_id)
+            await self._accounts.forget_departing(user_id)

@@ -22,7 +22,7 @@ from homeserver import limits
 from homeserver.engine.log.entries import EventEntry, StateEntry
 from homeserver.engine.log.tail import Placed
 from homeserver.services.rooms.room_access import RoomAccess
-from homeserver.storage.accounts import accounts
+from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class GuestStays:
         leave: Callable[[UserId, RoomId], Awaitable[None]],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._database, self._access = database, access
+        self._accounts, self._access = AccountTable(database), access
         self._leave, self._sleep = leave, sleep
         self._due: set[RoomId] | None = None  # None: all rooms.
         self._wake = asyncio.Event()
@@ -69,7 +69,7 @@ class GuestStays:
         """Checks all due rooms. Returns whether all of them are done."""
         due, self._due = self._due, set()
         try:
-            found = await self._guests(due)
+            found = await self._accounts.load_guests(due)
         except DatabaseUnavailable as error:
             log.warning("guests can't be looked for: %s", error)
             self._due = None if due is None else self._due | due
@@ -77,14 +77,6 @@ class GuestStays:
         refused = {room_id for room_id, user_id in found if not await self._check(room_id, user_id)}
         self._due |= refused
         return not refused
-
-    async def _guests(self, due: set[RoomId] | None) -> list[tuple[RoomId, UserId]]:
-        async with self._database.connection() as connection:
-            if due is None:
-                return await accounts.load_guests(connection)
-            return [
-                one for room_id in due for one in await accounts.load_guests(connection, room_id)
-            ]
 
     async def _check(self, room_id: RoomId, user_id: UserId) -> bool:
         """Makes a guest leave a room that doesn't allow guests; False if that has to be retried."""

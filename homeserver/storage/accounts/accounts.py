@@ -6,10 +6,12 @@ A user ID is never given out twice: deactivated accounts keep their row.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from federation.events.ids import DeviceId, RoomId, UserId
-from homeserver.storage.database import Connection, Row
+from homeserver.storage.database import Connection, Database
 from homeserver.storage.logs import LOG
 
 
@@ -72,14 +74,6 @@ async def create(connection: Connection, new: NewAccount) -> bool:
     return bool(created)
 
 
-async def load(connection: Connection, user_id: UserId) -> Account | None:
-    """Returns the account of a user, None if there is none."""
-    row = await connection.fetchrow(
-        "SELECT password_hash, is_guest, is_deactivated FROM accounts WHERE user_id = $1", user_id
-    )
-    return None if row is None else Account(user_id, *row)
-
-
 async def change_password(
     connection: Connection, user_id: UserId, password_hash: str, *, previous: str | None = None
 ) -> bool:
@@ -106,21 +100,6 @@ async def upgrade_guest(connection: Connection, user_id: UserId, password_hash: 
     return bool(result)
 
 
-async def load_guests(
-    connection: Connection, room_id: RoomId | None = None
-) -> list[tuple[RoomId, UserId]]:
-    """Returns the guests who are joined to a room, or to any. Reads tables of `memberships` and
-    `rooms`.
-    """
-    rows = await connection.fetch(
-        "SELECT r.room_id, m.user_id FROM accounts a JOIN memberships m USING (user_id)"
-        " JOIN rooms r USING (room_row_id) WHERE a.is_guest AND NOT a.is_deactivated"
-        " AND m.membership = 'join' AND ($1::text IS NULL OR r.room_id = $1)",
-        room_id,
-    )
-    return [(RoomId(row[0]), UserId(row[1])) for row in rows]
-
-
 async def deactivate(
     connection: Connection, user_id: UserId, *, erase: bool, token_id: int | None = None
 ) -> bool:
@@ -143,34 +122,64 @@ async def deactivate(
     return bool(result)
 
 
-async def is_ended_by(connection: Connection, token_hash: bytes, *, erased: bool) -> bool:
-    """Returns whether an access token was the one that ended its account, and (`erased`) erased
-    it.
-    """
-    found = await connection.fetchval(
-        "SELECT true FROM accounts WHERE ended_by = $1 AND (NOT $2 OR erased_at IS NOT NULL)",
-        token_hash,
-        erased,
-    )
-    return bool(found)
+class AccountTable:
+    """The local accounts."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-async def load_departing(connection: Connection) -> list[UserId]:
-    """Returns the deactivated users who may still be in rooms."""
-    rows = await connection.fetch("SELECT user_id FROM departures ORDER BY user_id")
-    return [UserId(row[0]) for row in rows]
+    async def load(self, user_id: UserId) -> Account | None:
+        """Returns the account of a user, None if there is none."""
+        row = await self._database.fetchrow(
+            "SELECT password_hash, is_guest, is_deactivated FROM accounts WHERE user_id = $1",
+            user_id,
+        )
+        return None if row is None else Account(user_id, *row)
 
+    async def change_password(
+        self, user_id: UserId, password_hash: str, *, previous: str | None = None
+    ) -> bool:
+        """See the function `change_password`."""
+        async with self._database.connection() as connection:
+            return await change_password(connection, user_id, password_hash, previous=previous)
 
-async def forget_departing(connection: Connection, user_id: UserId) -> None:
-    """Deletes the departure of a deactivated user who is in no room any more."""
-    await connection.execute("DELETE FROM departures WHERE user_id = $1", user_id)
+    async def load_guests(
+        self, room_ids: Collection[RoomId] | None = None
+    ) -> list[tuple[RoomId, UserId]]:
+        """Returns the guests who are joined to one of these rooms, or to any. Reads tables of
+        `memberships` and `rooms`.
+        """
+        rows = await self._database.fetch(
+            "SELECT r.room_id, m.user_id FROM accounts a JOIN memberships m USING (user_id)"
+            " JOIN rooms r USING (room_row_id) WHERE a.is_guest AND NOT a.is_deactivated"
+            " AND m.membership = 'join' AND ($1::text[] IS NULL OR r.room_id = ANY($1))",
+            None if room_ids is None else list(room_ids),
+        )
+        return [(RoomId(row[0]), UserId(row[1])) for row in rows]
 
+    async def is_ended_by(self, token_hash: bytes, *, erased: bool) -> bool:
+        """Returns whether an access token was the one that ended its account, and (`erased`) erased
+        it.
+        """
+        found = await self._database.fetchval(
+            "SELECT true FROM accounts WHERE ended_by = $1 AND (NOT $2 OR erased_at IS NOT NULL)",
+            token_hash,
+            erased,
+        )
+        return bool(found)
 
-async def load_erased(connection: Connection) -> list[Row]:
-    """Returns the users who asked for erasure (user_id), and the log's position then
-    (erased_at).
-    """
-    rows: list[Row] = await connection.fetch(
-        "SELECT user_id, erased_at FROM accounts WHERE erased_at IS NOT NULL"
-    )
-    return rows
+    async def load_departing(self) -> list[UserId]:
+        """Returns the deactivated users who may still be in rooms, in order of their IDs."""
+        rows = await self._database.fetch("SELECT user_id FROM departures ORDER BY user_id")
+        return [UserId(row[0]) for row in rows]
+
+    async def forget_departing(self, user_id: UserId) -> None:
+        """Deletes the departure of a deactivated user who is in no room any more."""
+        await self._database.execute("DELETE FROM departures WHERE user_id = $1", user_id)
+
+    async def load_erased(self) -> dict[UserId, int]:
+        """Returns the users who asked for erasure, with the log's position then."""
+        rows = await self._database.fetch(
+            "SELECT user_id, erased_at FROM accounts WHERE erased_at IS NOT NULL"
+        )
+        return {UserId(row[0]): row[1] for row in rows}

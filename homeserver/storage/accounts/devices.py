@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
@@ -24,47 +24,6 @@ class DeviceRow(msgspec.Struct, frozen=True):
 
 
 _COLUMNS = "device_id, display_name, last_seen_ms, last_seen_address"
-
-
-async def load_all(connection: Connection, user_id: UserId) -> list[DeviceRow]:
-    """Returns all devices of a user, in order of their IDs."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 ORDER BY device_id", user_id
-    )
-    return [DeviceRow(*row) for row in rows]
-
-
-async def load_names(
-    connection: Connection, user_ids: Collection[UserId]
-) -> dict[UserId, dict[DeviceId, str | None]]:
-    """Returns the display names of all devices of some users."""
-    rows = await connection.fetch(
-        "SELECT user_id, device_id, display_name FROM devices WHERE user_id = ANY($1::text[])",
-        list(user_ids),
-    )
-    found: dict[UserId, dict[DeviceId, str | None]] = {}
-    for row in rows:
-        found.setdefault(row["user_id"], {})[row["device_id"]] = row["display_name"]
-    return found
-
-
-async def load(connection: Connection, user_id: UserId, device_id: DeviceId) -> DeviceRow | None:
-    """Returns one device, None if the user doesn't have it."""
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 AND device_id = $2", user_id, device_id
-    )
-    return None if row is None else DeviceRow(*row)
-
-
-async def is_seen_at(connection: Connection, user_id: UserId, address: str) -> bool:
-    """Returns whether a device of the user was last seen at an address."""
-    return bool(
-        await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM devices WHERE user_id = $1 AND last_seen_address = $2)",
-            user_id,
-            address,
-        )
-    )
 
 
 async def rename(
@@ -108,18 +67,60 @@ async def delete(
     return [row["device_id"] for row in rows]
 
 
-async def note_seen(
-    connection: Connection, seen: Sequence[tuple[UserId, DeviceId, int, str]]
-) -> None:
-    """Stores when and from which address devices were last seen."""
-    users, devices, times, addresses = zip(*seen, strict=True)
-    await connection.execute(
-        "UPDATE devices SET last_seen_ms = seen.ms, last_seen_address = seen.address"
-        " FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[])"
-        " AS seen (user_id, device_id, ms, address)"
-        " WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id",
-        users,
-        devices,
-        times,
-        addresses,
-    )
+class DeviceTable:
+    """The devices of local users."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load_all(self, user_id: UserId) -> list[DeviceRow]:
+        """Returns all devices of a user, in order of their IDs."""
+        rows = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 ORDER BY device_id", user_id
+        )
+        return [DeviceRow(*row) for row in rows]
+
+    async def load(self, user_id: UserId, device_id: DeviceId) -> DeviceRow | None:
+        """Returns one device, None if the user doesn't have it."""
+        row = await self._database.fetchrow(
+            f"SELECT {_COLUMNS} FROM devices WHERE user_id = $1 AND device_id = $2",
+            user_id,
+            device_id,
+        )
+        return None if row is None else DeviceRow(*row)
+
+    async def load_names(
+        self, user_ids: Collection[UserId]
+    ) -> dict[UserId, dict[DeviceId, str | None]]:
+        """Returns the display names of all devices of some users."""
+        rows = await self._database.fetch(
+            "SELECT user_id, device_id, display_name FROM devices WHERE user_id = ANY($1::text[])",
+            list(user_ids),
+        )
+        found: dict[UserId, dict[DeviceId, str | None]] = {}
+        for row in rows:
+            found.setdefault(UserId(row[0]), {})[DeviceId(row[1])] = row[2]
+        return found
+
+    async def is_seen_at(self, user_id: UserId, address: str) -> bool:
+        """Returns whether a device of the user was last seen at an address."""
+        found = await self._database.fetchval(
+            "SELECT EXISTS (SELECT FROM devices WHERE user_id = $1 AND last_seen_address = $2)",
+            user_id,
+            address,
+        )
+        return bool(found)
+
+    async def note_seen(self, seen: Sequence[tuple[UserId, DeviceId, int, str]]) -> None:
+        """Stores when and from which address devices were last seen."""
+        users, devices, times, addresses = zip(*seen, strict=True)
+        await self._database.execute(
+            "UPDATE devices SET last_seen_ms = seen.ms, last_seen_address = seen.address"
+            " FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[])"
+            " AS seen (user_id, device_id, ms, address)"
+            " WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id",
+            users,
+            devices,
+            times,
+            addresses,
+        )

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 _USABLE = (
     "token = $1 AND (uses_allowed IS NULL OR uses < uses_allowed)"
     " AND (expires_ms IS NULL OR expires_ms > $2)"
 )
-
-
-async def is_usable(connection: Connection, token: str, now_ms: int) -> bool:
-    """Returns whether a token exists, isn't used up and hasn't expired."""
-    found = await connection.fetchval(
-        f"SELECT true FROM registration_tokens WHERE {_USABLE}", token, now_ms
-    )
-    return bool(found)
 
 
 async def use(connection: Connection, token: str, now_ms: int) -> bool:
@@ -28,17 +20,26 @@ async def use(connection: Connection, token: str, now_ms: int) -> bool:
     return bool(found)
 
 
-async def create(
-    connection: Connection,
-    token: str,
-    *,
-    uses_allowed: int | None = None,
-    expires_ms: int | None = None,
-) -> None:
-    """Creates a token; DataRefused if there is one with this name."""
-    await connection.execute(
-        "INSERT INTO registration_tokens (token, uses_allowed, expires_ms) VALUES ($1, $2, $3)",
-        token,
-        uses_allowed,
-        expires_ms,
-    )
+class RegistrationTokenTable:
+    """The registration tokens."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def is_usable(self, token: str, now_ms: int) -> bool:
+        """Returns whether a token exists, isn't used up and hasn't expired."""
+        found = await self._database.fetchval(
+            f"SELECT true FROM registration_tokens WHERE {_USABLE}", token, now_ms
+        )
+        return bool(found)
+
+    async def create(
+        self, token: str, *, uses_allowed: int | None = None, expires_ms: int | None = None
+    ) -> None:
+        """Creates a token; DataRefused if there is one with this name."""
+        await self._database.execute(
+            "INSERT INTO registration_tokens (token, uses_allowed, expires_ms) VALUES ($1, $2, $3)",
+            token,
+            uses_allowed,
+            expires_ms,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 
 class TokenOwner(msgspec.Struct, frozen=True):
@@ -68,12 +68,19 @@ async def log_in(connection: Connection, login: Login) -> bool | None:
     return result
 
 
-async def load(connection: Connection, token_hash: bytes) -> TokenOwner | None:
-    """Returns the holder of a token, by its hash."""
-    row = await connection.fetchrow(
-        "SELECT token_id, user_id, device_id, is_guest"
-        " FROM access_tokens JOIN accounts USING (user_id)"
-        " WHERE hash = $1 AND NOT is_deactivated",
-        token_hash,
-    )
-    return None if row is None else TokenOwner(*row)
+class AccessTokenTable:
+    """The access tokens of active accounts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, token_hash: bytes) -> TokenOwner | None:
+        """Returns the holder of a token, by its hash; None if there is none, or if the account is
+        deactivated."""
+        row = await self._database.fetchrow(
+            "SELECT token_id, user_id, device_id, is_guest"
+            " FROM access_tokens JOIN accounts USING (user_id)"
+            " WHERE hash = $1 AND NOT is_deactivated",
+            token_hash,
+        )
+        return None if row is None else TokenOwner(*row)

@@ -48,6 +48,25 @@ async def test_each_error_of_the_server_says_whether_to_try_again(
     assert type(await raised(shared_database_url, raising(code))) is kind
 
 
+async def test_single_statements_take_a_connection_and_give_it_back(
+    shared_database_url: str,
+) -> None:
+    database = await Database.open(shared_database_url, connections=1)
+    numbers = "SELECT * FROM generate_series(1, $1::integer) AS number"
+    for count in (0, 2):
+        assert [row["number"] for row in await database.fetch(numbers, count)] == [1, 2][:count]
+    assert await database.fetchrow(numbers, 0) is None
+    assert tuple(await database.fetchrow("SELECT $1::text, 2", "a") or ()) == ("a", 2)
+    assert await database.fetchval(numbers, 0) is None
+    assert await database.fetchval("SELECT $1::bigint", 2**62) == 2**62
+    assert await database.execute("SELECT FROM generate_series(1, $1::integer)", 3) == "SELECT 3"
+    for method in (database.fetch, database.fetchrow, database.fetchval, database.execute):
+        with pytest.raises(DataRefused):
+            await method("SELECT $1::text", "a\0b")
+    assert await database.fetchval("SELECT 1") == 1
+    await database.close()
+
+
 def test_an_error_that_ends_the_session_leaves_the_outcome_open() -> None:
     fields = {"C": "53100", "M": "x", "S": "PANIC", "V": "PANIC"}
     error = asyncpg.PostgresError.new(fields)

@@ -20,7 +20,7 @@ from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.rate_limits import RateLimiter, limit_exceeded
 from homeserver.services.engine_ports import UserRooms
 from homeserver.services.rooms.membership import MemberDirectory
-from homeserver.storage.accounts import accounts
+from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database
 
 _RETRY_S = 3_600.0
@@ -37,7 +37,7 @@ class RemoteInvites:
         memberships: UserRooms,
         limiter: RateLimiter,
     ) -> None:
-        self._database, self._people = database, people
+        self._accounts, self._people = AccountTable(database), people
         self._memberships, self._limiter = memberships, limiter
 
     async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
@@ -49,8 +49,7 @@ class RemoteInvites:
         await self._check_space(origin, invitee, invite.room_id)
 
     async def _check_account(self, invitee: UserId) -> None:
-        async with self._database.connection() as connection:
-            account = await accounts.load(connection, invitee)
+        account = await self._accounts.load(invitee)
         if account is None or account.is_deactivated:
             raise MatrixError(404, "M_NOT_FOUND", "There is no such user")
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from homeserver import limits
-from homeserver.storage.accounts import accounts, registration_tokens
+from homeserver.storage.accounts.accounts import AccountTable
+from homeserver.storage.accounts.registration_tokens import RegistrationTokenTable
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
 
@@ -111,9 +112,9 @@ async def test_registration_that_is_off_is_forbidden(accounts_url: str) -> None:
 async def test_a_registration_token_lets_in_as_often_as_it_says(accounts_url: str) -> None:
     config = open_config(registration={"enabled": True, "verification": "token"})
     async with account_server(accounts_url, config=config) as server:
-        async with server.database.connection() as connection:
-            await registration_tokens.create(connection, "good", uses_allowed=1)
-            await registration_tokens.create(connection, "old", expires_ms=5)
+        tokens = RegistrationTokenTable(server.database)
+        await tokens.create("good", uses_allowed=1)
+        await tokens.create("old", expires_ms=5)
         path = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
         assert (await server.call("GET", path + "good")).body == {"valid": True}
         assert (await server.call("GET", path + "old")).body == {"valid": False}
@@ -217,8 +218,7 @@ async def test_a_deactivated_account_is_gone_and_its_name_isnt_free(
     )
     assert (reply.status, reply.body) == (200, {"id_server_unbind_result": "success"})
     assert server.deactivated == ["@alice:hs1"]
-    async with server.database.connection() as connection:
-        assert await accounts.load_departing(connection) == ["@alice:hs1"]
+    assert await AccountTable(server.database).load_departing() == ["@alice:hs1"]
     for token in (alice["access_token"], other["access_token"]):
         assert (await server.call("GET", "/account/whoami", token=token)).status == 401
     assert (await server.log_in("alice")).status == 403

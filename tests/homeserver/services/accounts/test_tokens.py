@@ -11,7 +11,7 @@ from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.services.accounts.tokens import Tokens, token_hash
-from homeserver.storage.accounts import accounts, devices, tokens
+from homeserver.storage.accounts import accounts, devices
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.migrate import migrate
 
@@ -31,18 +31,6 @@ async def register(connection: Connection, user_id: UserId, device: str, token: 
         address="",
     )
     assert await accounts.create(connection, new)
-
-
-def login(token: str, password_hash: str = "hash") -> tokens.Login:
-    return tokens.Login(
-        user_id=ALICE,
-        password_hash=password_hash,
-        device_id=DeviceId("NEW"),
-        device_name=None,
-        token_hash=token_hash(token),
-        now_ms=2,
-        address="",
-    )
 
 
 async def test_tokens_are_kept_hashed_and_forgotten_with_their_device(postgres_url: str) -> None:
@@ -106,33 +94,4 @@ async def test_memory_is_bounded(postgres_url: str, monkeypatch: pytest.MonkeyPa
     assert (await service.requester("c")).user_id == "@c:hs1"
     with pytest.raises(MatrixError):
         await service.requester("a")
-    await database.close()
-
-
-async def test_a_log_in_with_a_password_that_was_just_changed_makes_nothing(
-    postgres_url: str,
-) -> None:
-    database = await Database.open(postgres_url)
-    await migrate(database)
-    async with database.connection() as connection:
-        await register(connection, ALICE, "D", "t")
-    async with database.transaction() as changing, asyncio.TaskGroup() as group:
-        assert await accounts.change_password(changing, ALICE, "new hash")
-
-        async def attempt() -> bool | None:
-            async with database.connection() as connection:
-                return await tokens.log_in(connection, login("late"))
-
-        waiting = group.create_task(attempt())
-        done, _ = await asyncio.wait([waiting], timeout=0.2)
-        assert not done, "the log-in waits for the change"
-        await changing.execute("COMMIT; BEGIN")
-        assert await waiting is None
-    async with database.connection() as connection:
-        assert await tokens.load(connection, token_hash("late")) is None
-        assert await tokens.log_in(connection, login("good", "new hash")) is True
-        assert await tokens.log_in(connection, login("again", "new hash")) is False
-        assert await accounts.deactivate(connection, ALICE, erase=False)
-        assert await tokens.log_in(connection, login("gone", "new hash")) is None
-        assert await tokens.load(connection, token_hash("again")) is None
     await database.close()

@@ -58,8 +58,7 @@ class World:
             assert await accounts.deactivate(connection, user_id, erase=False)
 
     async def departing(self) -> list[UserId]:
-        async with self.database.connection() as connection:
-            return await accounts.load_departing(connection)
+        return await accounts.AccountTable(self.database).load_departing()
 
     def open_rooms(self, user_id: UserId) -> set[str]:
         return {

@@ -8,7 +8,7 @@ from homeserver.engine.log.entries import AccountDataEntry
 from homeserver.services.rooms.invite_permission import CONFIG, InvitePermission
 from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database
-from tests.homeserver.room_world import EMPTY_TABLES
+from tests.homeserver.conftest import EMPTY_TABLES
 
 ALICE, BOB = UserId("@alice:here.example"), UserId("@bob:here.example")
 
