@@ -22,11 +22,11 @@ async def test_a_token_is_used_as_often_as_it_says(
     database: Database, table: RegistrationTokenTable
 ) -> None:
     await table.create("twice", uses_allowed=2)
-    await table.create("other", uses_allowed=1)
+    await table.create("unused", uses_allowed=1)
     assert await table.is_usable("twice", 0)
     assert await uses(database, "twice", 0, 3) == [True, True, False]
     assert not await table.is_usable("twice", 0)
-    assert await table.is_usable("other", 0), "each token has its own uses"
+    assert await table.is_usable("unused", 0), "each token has its own uses"
 
 
 async def test_a_token_without_bounds_stays_usable(
