@@ -138,9 +138,9 @@ def serve(path: Path) -> None:
     """Runs the server until SIGINT or SIGTERM."""
     config = _load(path)
     _set_up_log(config)
-    from homeserver.app import run
+    from homeserver.process import run_until_signal
 
-    sys.exit(run(config) or 0)
+    sys.exit(run_until_signal(config))
 
 
 @main.command()

@@ -2,13 +2,16 @@
 
 Rules:
 1. It is created with mode 0600, and never overwritten.
-2. Losing it loses the server's identity, so a missing file is never replaced by a new key.
+2. Losing it loses the server's identity, so a missing file is only replaced by a new key for a
+   server without history: with another key under the same name its earlier events could not be
+   verified.
 3. `signedjson` reads and writes it, so a key can move between this server and others.
 4. Of several keys the first counts.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +20,31 @@ from signedjson.key import decode_signing_key_base64, read_signing_keys, write_s
 
 from federation.events.signing import SEED_BYTES, SigningKey, encode_base64
 
+_log = logging.getLogger(__name__)
+
 
 class SigningKeyInvalid(Exception):
     """The file can't be read, or isn't a signing key."""
+
+
+class SigningKeyMissing(Exception):
+    """The file of a server that has a history isn't there."""
+
+
+def load_or_create_signing_key(
+    path: Path, random_bytes: Callable[[int], bytes], *, has_history: bool
+) -> SigningKey:
+    """Returns the key of a file, which is created for a server without history. Raises
+    SigningKeyInvalid, SigningKeyMissing."""
+    if path.exists():
+        return load_signing_key(path)
+    if has_history:
+        raise SigningKeyMissing(
+            f"the signing key {path} is missing, but this server has a history under its name."
+            " Put the key back; a new one would make earlier events unprovable."
+        )
+    _log.info("making a signing key: %s", path)
+    return create_signing_key(path, random_bytes)
 
 
 def load_signing_key(path: Path) -> SigningKey:

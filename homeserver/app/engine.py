@@ -1,20 +1,17 @@
-"""Creates the room engine over a database."""
+"""Creates the room engine over a store."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from federation.events.ids import ServerName
-from federation.events.signing import SigningKey
-from federation.ports import Clock, Metrics, PolicySigner
+from federation.ports import PolicySigner
+from homeserver.app.context import ServerContext
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.followers.fanout import Fanout
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.local.head_merges import HeadMerges
-from homeserver.engine.local.policy_signer import EventSigner, NoPolicyServer
-from homeserver.engine.local.stager import Signer, Stager
+from homeserver.engine.local.policy_signer import EventSigner
+from homeserver.engine.local.stager import Stager
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.transactions import Transactions
@@ -24,16 +21,14 @@ from homeserver.engine.rooms.redactions import Redactions
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.store import EngineStore
-from homeserver.metrics import MetricsStore
-from homeserver.storage.database import Database
-from homeserver.storage.engine_store import PostgresStore
+from homeserver.services.rooms.room_access import RoomContext
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The room engine's parts, and the database that it shares with the services."""
+    """The room engine's parts, with what they stand on."""
 
-    database: Database
+    context: ServerContext
     store: EngineStore
     committer: Committer
     rooms: Rooms
@@ -46,71 +41,21 @@ class Engine:
     events: EngineEventStore
     head_merges: HeadMerges
 
-
-RandomBytes = Callable[[int], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class RoomEngine:
-    """The room engine's parts, over any store."""
-
-    committer: Committer
-    rooms: Rooms
-    writer: Writer
-    remote_event_writer: RemoteEventWriter
-    reader: Reader
-    memberships: Memberships
-    fanout: Fanout
-    transactions: Transactions
-    events: EngineEventStore
-    head_merges: HeadMerges
+    @property
+    def room_context(self) -> RoomContext:
+        """The part that services about rooms use."""
+        return RoomContext(self.rooms, self.memberships, self.writer)
 
 
 async def make_engine(
-    database: Database,
-    server_name: ServerName,
-    key: SigningKey,
-    clock: Clock,
-    *,
-    policies: PolicySigner | None = None,
-    metrics: Metrics | None = None,
+    context: ServerContext, store: EngineStore, *, policies: PolicySigner
 ) -> Engine:
-    """Creates the engine over PostgreSQL. *Precondition:* the schema is up to date."""
-    store = PostgresStore(database)
-    parts = await build_engine(store, server_name, key, clock, policies=policies, metrics=metrics)
-    return Engine(
-        database,
-        store,
-        parts.committer,
-        parts.rooms,
-        parts.writer,
-        parts.remote_event_writer,
-        parts.reader,
-        parts.memberships,
-        parts.fanout,
-        parts.transactions,
-        parts.events,
-        parts.head_merges,
-    )
-
-
-async def build_engine(
-    store: EngineStore,
-    server_name: ServerName,
-    key: SigningKey,
-    clock: Clock,
-    *,
-    policies: PolicySigner | None = None,
-    random_bytes: RandomBytes = os.urandom,
-    metrics: Metrics | None = None,
-) -> RoomEngine:
-    """Takes over the log and creates the engine on it. Without `policies` no user can send in rooms
-    that use a policy server; without `metrics` it has a registry of its own."""
-    metrics = metrics or MetricsStore()
-    owned = await store.log.take_over(random_bytes(8).hex())
+    """Takes over the log and creates the engine on it. *Precondition:* the schema of the store is
+    up to date."""
+    owned = await store.log.take_over(context.random_bytes(8).hex())
     committer = Committer(store, owned)
-    rooms = Rooms(store, server_name)
-    memberships = Memberships(store, committer, server_name)
+    rooms = Rooms(store, context.name)
+    memberships = Memberships(store, committer, context.name)
     resolver = StateResolver(store, rooms)
     transactions = Transactions(store)
     stager = Stager(
@@ -118,19 +63,19 @@ async def build_engine(
         resolver,
         Redactions(store, rooms),
         take_row_id=committer.numbers.take,
-        signer=Signer(server_name, key),
-        clock=clock,
-        metrics=metrics,
-        random_bytes=random_bytes,
+        signer=context.signer,
+        clock=context.clock,
+        metrics=context.metrics,
+        random_bytes=context.random_bytes,
     )
-    event_signer = EventSigner(rooms, stager, policies or NoPolicyServer())
+    event_signer = EventSigner(rooms, stager, policies)
     writer = Writer(
         rooms,
         committer,
         stager=stager,
         event_signer=event_signer,
         transactions=transactions,
-        server_name=server_name,
+        server_name=context.name,
     )
     remote_event_writer = RemoteEventWriter(
         store,
@@ -138,26 +83,29 @@ async def build_engine(
         committer,
         writer=writer,
         resolver=resolver,
-        server_name=server_name,
+        server_name=context.name,
         forget_user=memberships.drop,
-        metrics=metrics,
+        metrics=context.metrics,
     )
-    return RoomEngine(
-        committer,
+    events = EngineEventStore(
+        store,
         rooms,
-        writer,
         remote_event_writer,
-        Reader(store, rooms),
-        memberships,
-        Fanout(rooms, memberships, server_name),
-        transactions,
-        EngineEventStore(
-            store,
-            rooms,
-            remote_event_writer,
-            event_signer=event_signer,
-            resolver=resolver,
-            committer=committer,
-        ),
-        HeadMerges(rooms, writer, committer),
+        event_signer=event_signer,
+        resolver=resolver,
+        committer=committer,
+    )
+    return Engine(
+        context=context,
+        store=store,
+        committer=committer,
+        rooms=rooms,
+        writer=writer,
+        remote_event_writer=remote_event_writer,
+        reader=Reader(store, rooms),
+        memberships=memberships,
+        fanout=Fanout(rooms, memberships, context.name),
+        transactions=transactions,
+        events=events,
+        head_merges=HeadMerges(rooms, writer, committer),
     )

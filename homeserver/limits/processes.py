@@ -25,5 +25,9 @@ OPEN_FILES = 1_048_576
 STOP_S = 2.5
 """How long all steps of a stop after the sockets' may take together; a stop takes under 5 s."""
 
+STOP_STEP_S_MIN = 0.1
+"""How long each step of a stop may take even if the others took all the time: a step that needs no
+waiting is done."""
+
 LOG_CLOSE_S = 2
 """How long a stop waits for accepted changes to be stored."""

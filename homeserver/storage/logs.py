@@ -34,6 +34,11 @@ class OwnedLog:
     epochs: Sequence[Epoch]
 
 
+async def has_history(connection: Connection) -> bool:
+    """Returns whether the database has a log: its server took it over at least once."""
+    return bool(await connection.fetchval("SELECT count(*) FROM logs"))
+
+
 async def take_over(connection: Connection, new_history: str) -> OwnedLog:
     """Makes the caller the owner; the former owner can't commit any more. `new_history` is the ID
     of the epoch that begins."""

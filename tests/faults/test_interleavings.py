@@ -143,7 +143,7 @@ class Model:
 
     async def _levels_since(self, room_id: RoomId, position: int) -> list[int]:
         """The level needed to speak at a position, and all that it was since."""
-        async with self.world.engine.database.connection() as connection:
+        async with self.world.database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT e.position, e.json FROM events e JOIN rooms r USING (room_row_id)"
                 " WHERE r.room_id = $1 AND e.type = 'm.room.power_levels'"
@@ -196,7 +196,7 @@ async def watch(world: World, rooms: Sequence[RoomId]) -> None:
     while True:
         for room_id in rooms:
             ids = await shown(world, room_id)
-            async with world.engine.database.connection() as connection:
+            async with world.database.connection() as connection:
                 rows = await connection.fetch(
                     "SELECT event_id FROM events WHERE event_id = ANY($1::text[])", list(ids)
                 )
@@ -206,7 +206,7 @@ async def watch(world: World, rooms: Sequence[RoomId]) -> None:
 
 async def check_numbers(world: World) -> None:
     """Positions, and each room's order, have no gaps; each event's parents are there."""
-    async with world.engine.database.connection() as connection:
+    async with world.database.connection() as connection:
         position = await connection.fetchval("SELECT position FROM logs")
         of_events = await connection.fetch(
             "SELECT position FROM events WHERE position IS NOT NULL ORDER BY position"

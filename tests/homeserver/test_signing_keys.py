@@ -9,8 +9,10 @@ import pytest
 
 from homeserver.signing_keys import (
     SigningKeyInvalid,
+    SigningKeyMissing,
     create_signing_key,
     is_private,
+    load_or_create_signing_key,
     load_signing_key,
 )
 
@@ -74,3 +76,18 @@ def test_a_missing_file_is_told_apart(tmp_path: Path) -> None:
         load_signing_key(tmp_path / "signing.key")
     with pytest.raises(SigningKeyInvalid):
         load_signing_key(tmp_path)
+
+
+def test_a_server_without_history_gets_a_key_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    made = load_or_create_signing_key(path, os.urandom, has_history=False)
+    for has_history in (False, True):
+        loaded = load_or_create_signing_key(path, os.urandom, has_history=has_history)
+        assert loaded.verify_key == made.verify_key
+
+
+def test_a_server_with_history_gets_no_other_key(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    with pytest.raises(SigningKeyMissing, match="Put the key back"):
+        load_or_create_signing_key(path, os.urandom, has_history=True)
+    assert not path.exists()

@@ -27,31 +27,23 @@ from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
-from federation.transport.acl import ServerAcls
-from federation.transport.events.event_fetcher import EventFetcher
-from federation.transport.events.signature_checks import SignatureChecker
-from federation.transport.inbound.backfill import Backfiller
-from federation.transport.inbound.backlog import InboxPorts
-from federation.transport.inbound.departures import Departures
-from federation.transport.inbound.edus import EduReceiver
-from federation.transport.inbound.gap_filler import GapFiller
-from federation.transport.inbound.inbox import Inbox
-from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
-from federation.transport.joining.arrivals import Arrivals
-from federation.transport.joining.invite_states import InviteStates
-from federation.transport.joining.joining import Joining
-from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.assembly import (
+    FederationContext,
+    InboundPorts,
+    make_inbound,
+    make_outbound,
+    make_outbox,
+    make_requests,
+)
 from federation.transport.requests.backoff import Backoffs
-from federation.transport.requests.client import FederationClient
 from federation.transport.requests.dialer import HttpResponse, Outgoing
-from federation.transport.requests.keyring import Keyring
-from federation.transport.routes import FederationRoutes, RouteParts
-from federation.transport.scheduling.scheduler import FetchScheduler
-from homeserver.app.engine import RoomEngine, build_engine
+from homeserver.app.context import ServerContext
+from homeserver.app.domains.federation import room_ports
+from homeserver.app.domains.rooms import make_remote_memberships
+from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
-from homeserver.engine.local.writer import Signer
+from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.log_connection import LogLost
-from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (
@@ -204,17 +196,10 @@ class SimulatedServer:
                 raise asyncio.CancelledError
 
         self.store = MemoryStore(self.disk.tables, pause)
-        self.engine: RoomEngine = await build_engine(
-            self.store,
-            self.name,
-            self.key,
-            self.clock,
-            random_bytes=self.rng.randbytes,
-            metrics=self.metrics,
-        )
+        context = ServerContext(self.name, self.key, self.clock, self.metrics, self.rng.randbytes)
+        self.engine: Engine = await make_engine(context, self.store, policies=NoPolicyServer())
         self.engine.committer.fault = self._store_fault
-        self._make_way_out()
-        self._make_way_in()
+        self._make_federation()
         self.engine.fanout.follow(self.engine.committer)
         process.spawn("log", self.engine.committer.run)
         process.spawn("rechecks", self.engine.remote_event_writer.rechecks.run)
@@ -265,50 +250,23 @@ class SimulatedServer:
     async def _is_neighbour(self, server: ServerName) -> bool:
         return self.backoffs.of(server) is None
 
-    def _make_way_out(self) -> None:
-        settings = FederationSettings(self.name)
+    def _make_federation(self) -> None:
+        context = FederationContext(
+            FederationSettings(self.name), self.key, self.clock, self.metrics, self.process.spawn
+        )
         self.backoffs = Backoffs(self.clock, self.rng.random)
-        self.client = FederationClient(
-            settings,
-            self.key,
+        requests = make_requests(
+            context,
+            self.backoffs,
+            self._is_neighbour,
             dialer=cast(Any, NetworkDialer(self.network, self.name)),
             resolver=cast(Any, self.network),
-            backoffs=self.backoffs,
-            scheduler=FetchScheduler(self.clock, self._is_neighbour),
         )
-        self.keyring = Keyring(
-            settings, self.key, store=self.disk.keys, client=self.client, clock=self.clock
-        )
-        self.signatures = SignatureChecker(self.keyring)
-        events, remote_event_writer = self.engine.events, self.engine.remote_event_writer
-        self.fetcher = EventFetcher(
-            self.client,
-            store=events,
-            writer=remote_event_writer,
-            signatures=self.signatures,
-            clock=self.clock,
-        )
-        self.arrivals = Arrivals()
-        self.joining = Joining(
-            self.key,
-            self.client,
-            fetcher=self.fetcher,
-            signatures=self.signatures,
-            writer=remote_event_writer,
-            outside=remote_event_writer.outside,
-            clock=self.clock,
-            arrivals=self.arrivals,
-        )
-        self.backfiller = Backfiller(
-            self.client, store=events, writer=remote_event_writer, fetcher=self.fetcher
-        )
-        self.remote_rooms = RemoteMemberships(
-            self.joining,
-            RoomWriters(self.engine.rooms, remote_event_writer),
-            signer=Signer(self.name, self.key),
-            clock=self.clock,
-            ask_for_guests=_nobody_is_a_guest,
-        )
+        rooms = room_ports(self.engine)
+        outbound = make_outbound(context, requests, rooms, self.disk.keys)
+        self.client, self.fetcher = requests.client, outbound.fetcher
+        self.joining, self.backfiller = outbound.joining, outbound.backfiller
+        self.remote_rooms = make_remote_memberships(self.engine, outbound)
         self.feed = LogFeed(
             self.store,
             self.engine.committer,
@@ -316,65 +274,15 @@ class SimulatedServer:
             server_name=self.name,
             device_list_edus=NoDeviceLists(),
         )
-
-    def _make_way_in(self) -> None:
-        events, remote_event_writer, spawn = (
-            self.engine.events,
-            self.engine.remote_event_writer,
-            self.process.spawn,
-        )
-        acls = ServerAcls(events)
-        policies = PolicyServers(self.client, clock=self.clock, metrics=self.metrics)
-        recommendations = Recommendations(events, policies, self.clock)
-        self.filler = GapFiller(
-            self.name,
-            store=events,
-            writer=remote_event_writer,
-            signatures=self.signatures,
-            fetcher=self.fetcher,
-            recommendations=recommendations,
-            metrics=self.metrics,
-        )
-        edus = EduReceiver(self.name, sink=RecordingSink(), acls=acls, metrics=self.metrics)
-        ports = InboxPorts(events, self.disk.inbox, self.clock, self.metrics, spawn)
-        self.inbox = Inbox(
-            self.name,
-            ports,
-            filler=self.filler,
-            acls=acls,
-            edus=edus,
-            arrivals=self.arrivals,
-            departures=Departures(self.name, remote_event_writer.outside, self.signatures),
-        )
         destinations = FeedDestinations(
             self.store.owed, self.disk.destinations, self.engine.committer, self.feed
         )
-        self.outbox = Outbox(
-            self.name,
-            self.client,
-            OutboxPorts(self.feed, destinations, self.clock, self.metrics, spawn),
-        )
-        parts = RouteParts(
-            self.name,
-            self.key,
-            self.keyring,
-            self.signatures,
-            acls,
-            self.backoffs,
-            self.inbox,
-            events,
-            remote_event_writer,
-            remote_event_writer.outside,
-            MemoryUsers(self.name),
-            self.clock,
-            self.metrics,
-            recommendations,
-            OpenGate(),
-            InviteStates(self.signatures, self.fetcher),
-        )
+        self.outbox = make_outbox(context, requests, self.feed, destinations)
+        ports = InboundPorts(self.disk.inbox, MemoryUsers(self.name), RecordingSink(), OpenGate())
+        inbound = make_inbound(context, outbound, rooms, ports)
+        self.inbox, self.filler = inbound.inbox, inbound.filler
         self._routes = [
-            (method, _pattern(path), handler)
-            for method, path, handler in FederationRoutes(parts).table()
+            (method, _pattern(path), handler) for method, path, handler in inbound.routes.table()
         ]
 
     # Being asked
@@ -430,7 +338,3 @@ class NoDeviceLists:
     async def whole_lists(self, users: object) -> list[JsonObject]:
         """All lists are empty."""
         return []
-
-
-async def _nobody_is_a_guest(_server: ServerName, _room_id: RoomId) -> bool:
-    raise AssertionError("no user of a simulation is a guest")

@@ -4,13 +4,16 @@ Rules:
 1. Sockets are opened by `start`, which is called last, when requests can be answered.
 2. `stop` closes the sockets, gives requests in progress `SERVER_STOP_S` to finish, and cancels the
    rest (long polls).
-3. The TLS handshake is limited to `HEADERS_S`, like the headers (`connections`).
+3. `check_addresses` detects a second start by mistake before it takes the log from the running
+   process.
+4. The TLS handshake is limited to `HEADERS_S`, like the headers (`connections`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +28,26 @@ from homeserver.clock import SystemClock
 from homeserver.config import Listener
 
 _log = logging.getLogger(__name__)
+
+
+class CanNotListen(Exception):
+    """An address is in use or isn't one of this machine; the text gives the reason and a hint."""
+
+
+def check_addresses(listeners: Sequence[Listener]) -> None:
+    """Checks that every listener's address can be listened at. Raises CanNotListen."""
+    for listener in listeners:
+        host, port = listener.host_and_port()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise CanNotListen(
+                    f"{listener.address} can't be listened at: {error.strerror}."
+                    " Does the server run already?"
+                ) from error
 
 
 class HttpServer:
@@ -75,7 +98,7 @@ class HttpServer:
             backlog=limits.LISTEN_BACKLOG,
         )
         self._servers.append(server)
-        names = [socket.getsockname() for socket in server.sockets]
+        names = [opened.getsockname() for opened in server.sockets]
         self.addresses.extend((name[0], name[1]) for name in names)
         _log.info("listening on %s%s", listener.address, " (TLS)" if listener.is_tls else "")
 

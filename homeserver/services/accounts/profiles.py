@@ -6,6 +6,7 @@ Rules:
 2. A user may change only their own profile.
 3. `displayname` and `avatar_url` are texts with bounds, since they are in each member event; other
    keys follow the common namespaced grammar, and the whole is bounded by 64 KiB.
+4. A client isn't told why another server couldn't be asked, only that it couldn't.
 
 Spec: client-server API, "Profiles".
 """
@@ -21,6 +22,8 @@ import orjson
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import InvalidIdentifier, ServerName, UserId, parse_user_id, server_of
+from federation.transport.requests.client import FederationError
+from federation.transport.requests.queries import Queries
 from homeserver import limits
 from homeserver.errors import (
     bad_json,
@@ -39,6 +42,42 @@ _IN_EVENTS = {
 _KEY = re.compile(r"m\.tz|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
 
+class LocalProfiles:
+    """Reads profiles of local users: for our clients, for their rooms and for other servers."""
+
+    def __init__(self, database: Database) -> None:
+        self._profiles = ProfileTable(database)
+
+    async def get(self, user_id: UserId) -> JsonObject:
+        """Returns the whole profile. Raises 404 M_NOT_FOUND."""
+        stored = await self._profiles.load(user_id)
+        if stored is None:
+            raise not_found("There is no such user")
+        return {key: orjson.loads(value) for key, value in stored.items()}
+
+    async def query(self, user_id: UserId, key: str | None) -> JsonObject:
+        """Returns one key in an object, or the whole profile for None. Raises 404 M_NOT_FOUND."""
+        profile = await self.get(user_id)
+        return profile if key is None else _only(profile, key)
+
+
+class RemoteProfiles:
+    """Fetches profiles of other servers' users from their servers."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def fetch(self, user_id: UserId, key: str | None) -> JsonObject:
+        """Returns the whole profile or the one key of it. Raises 404 M_NOT_FOUND if that is the
+        other server's answer, 502 if it couldn't be asked."""
+        try:
+            return await self._queries.profile(user_id, key)
+        except FederationError as error:
+            if error.status == 404:
+                raise not_found("the other server doesn't know it") from error
+            raise MatrixError(502, "M_UNKNOWN", f"{error.server} could not be asked") from error
+
+
 class Profiles:
     """Reads profiles of all users, and changes those of local users. `fetch_remote` asks another
     server for (user, key or None) and raises MatrixError 404 or 502."""
@@ -53,30 +92,19 @@ class Profiles:
     ) -> None:
         self._profiles, self._server_name = ProfileTable(database), server_name
         self._on_changed, self._fetch_remote = on_profile_changed, fetch_remote
+        self._local = LocalProfiles(database)
 
     async def get(self, user_id: UserId) -> JsonObject:
         """Returns the whole profile. Raises 404 M_NOT_FOUND."""
         if server_of(user_id) != self._server_name:
             return await self._fetch_remote(user_id, None)
-        return await self.local(user_id)
+        return await self._local.get(user_id)
 
     async def get_key(self, user_id: UserId, key: str) -> JsonObject:
         """Returns one key in an object. Raises 404 M_NOT_FOUND."""
         if server_of(user_id) != self._server_name:
-            profile = await self._fetch_remote(user_id, key)
-        else:
-            profile = await self.local(user_id)
-        if key not in profile:
-            raise not_found("The profile has no such key")
-        return {key: profile[key]}
-
-    async def local(self, user_id: UserId) -> JsonObject:
-        """Returns the profile of a local user, for our clients and for other servers. Raises
-        404."""
-        stored = await self._profiles.load(user_id)
-        if stored is None:
-            raise not_found("There is no such user")
-        return {key: orjson.loads(value) for key, value in stored.items()}
+            return _only(await self._fetch_remote(user_id, key), key)
+        return await self._local.query(user_id, key)
 
     async def set(self, requester: Requester, user_id: UserId, key: str, value: Any) -> None:
         """Sets a key of the requester's own profile, and updates the rooms. An empty `displayname`
@@ -108,6 +136,12 @@ class Profiles:
     async def _propagate(self, user_id: UserId, key: str) -> None:
         if key in _IN_EVENTS:
             await self._on_changed(user_id)
+
+
+def _only(profile: JsonObject, key: str) -> JsonObject:
+    if key not in profile:
+        raise not_found("The profile has no such key")
+    return {key: profile[key]}
 
 
 def parse_target(text: str) -> UserId:

@@ -26,6 +26,8 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.log.entries import AccountDataEntry, Entry, ReceiptEntry, Unit
 from homeserver.engine.log.tail import Placed
+from homeserver.engine.rooms.reader import Reader, event_entry
+from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import (
     forbidden,
     invalid_param,
@@ -54,6 +56,20 @@ _OwnEntry: TypeAlias = AccountDataEntry | ReceiptEntry
 class _Recent(msgspec.Struct, frozen=True):
     position: int
     entry: ReceiptEntry
+
+
+class EventOrders:
+    """Where the events of known rooms stand in them, for `Receipts`."""
+
+    def __init__(self, rooms: Rooms, reader: Reader) -> None:
+        self._rooms, self._reader = rooms, reader
+
+    async def order_of(self, room_id: RoomId, event_id: EventId) -> tuple[int, int] | None:
+        """Returns an event's place in room order; None for an unknown room or event, or one that
+        has no place."""
+        room = await self._rooms.get(room_id)
+        found = None if room is None else await self._reader.place(room, event_id)
+        return None if found is None else event_entry(found).order
 
 
 class Receipts:

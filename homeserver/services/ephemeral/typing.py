@@ -39,6 +39,11 @@ class TypingToken(msgspec.Struct, frozen=True):
     count: int
 
 
+def new_boot(random_bytes: Callable[[int], bytes]) -> int:
+    """Returns a boot number: 31 random bits, so that two starts have the same one hardly ever."""
+    return int.from_bytes(random_bytes(4), "big") >> 1
+
+
 class _RoomTyping:
     """One room: the time until which each user types (monotonic seconds), and the count of its last
     change.

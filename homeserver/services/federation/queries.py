@@ -32,10 +32,11 @@ from homeserver import limits
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
 from homeserver.services.engine_ports import MemberRooms, UserRooms
+from homeserver.services.rooms.directory import Target
 from homeserver.storage.encryption.one_time_keys import Claim
 
 AskProfile = Callable[[UserId, str | None], Awaitable[JsonObject]]
-AskDirectory = Callable[[RoomAlias], Awaitable[tuple[RoomId, Sequence[ServerName]]]]
+AskDirectory = Callable[[RoomAlias], Awaitable[Target]]
 
 _LOOK_AGAIN_S = 0.1
 _AGREED = ("join", "knock")
@@ -74,7 +75,8 @@ class FederationQueries:
         """Returns the room of a local alias and servers that are in it."""
         if server_of(alias) != self._server_name:
             raise MatrixError(404, "M_NOT_FOUND", "The alias isn't of this server")
-        return await self._directory(alias)
+        target = await self._directory(alias)
+        return target.room_id, target.servers
 
     async def devices(self, origin: ServerName, user_id: UserId) -> UserDevices:
         """Returns a user's devices; 403 if rule 1 doesn't allow it."""

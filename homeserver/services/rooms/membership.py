@@ -209,7 +209,7 @@ class Membership:
         else:
             await self._join_here(user_id, room, content, servers)
         if is_guest and not await self._access.lets_guests_in(room_id):
-            await self.leave(user_id, room_id, {})  # closed since, or its server erred
+            await self.leave(user_id, room_id)  # closed since, or its server erred
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
         await self._people.carry_over(user_id, room_id)
 
@@ -324,7 +324,9 @@ class Membership:
 
     # leave and forget
 
-    async def leave(self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object]) -> None:
+    async def leave(
+        self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object] | None = None
+    ) -> None:
         """Leaves a room, refuses an invite or takes back a knock; does nothing if the user has left
         already. Raises 403 M_FORBIDDEN, also for a room that isn't known here."""
         room = await self._engine.rooms.get(room_id)
@@ -335,7 +337,7 @@ class Membership:
             return
         if own.membership == "ban":
             raise errors.forbidden("You are banned from this room")
-        content: JsonObject = {**extra, "membership": "leave"}
+        content: JsonObject = {**(extra or {}), "membership": "leave"}
         if is_resident(room):
             await _leave_here(self._engine.writer, user_id, room_id, content)
             return

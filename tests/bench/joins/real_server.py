@@ -6,6 +6,7 @@ As `homeserver.app` assembles them; without clients, so without services.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,18 +16,26 @@ from aiohttp import web
 
 from federation.events.ids import ServerName
 from federation.ports import FederationSettings, StoredServerKey
-from homeserver.api.http.router import Router
-from homeserver.app.engine import Engine, make_engine
-from homeserver.app.federation import (
+from federation.transport.assembly import (
     FederationContext,
+    InboundPorts,
     OutboundFederation,
     make_inbound,
-    make_outbound,
-    make_requests,
 )
+from federation.transport.requests.dialer import Dialer, build_tls_context
+from homeserver.api.http.router import Router
+from homeserver.app.context import ServerContext
+from homeserver.app.domains.federation import (
+    make_net_requests,
+    make_stored_outbound,
+    room_ports,
+)
+from homeserver.app.engine import Engine, make_engine
 from homeserver.clock import SystemClock
 from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
+from homeserver.storage.engine_store import PostgresStore
+from homeserver.storage.federation.inbox import InboxRows
 from homeserver.storage.federation.server_keys import ServerKeys
 from homeserver.storage.migrate import migrate
 from homeserver.supervisor import Supervisor
@@ -48,7 +57,8 @@ class RealServer:
     """One that runs; `handle` answers other servers."""
 
     engine: Engine
-    way_out: OutboundFederation
+    database: Database
+    outbound: OutboundFederation
     dispatch: Router[object]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -67,28 +77,34 @@ async def real_server(
     await migrate(database)
     await ServerKeys(database).store_keys(keys)
     clock, metrics = SystemClock(), MetricsStore()
-    engine = await make_engine(database, name, key_of(name), clock)
-    engine.fanout.follow(engine.committer)
     settings = FederationSettings(
         name, ca_paths=[net.ca_path], address_overrides=net.addresses, allow_private_addresses=True
     )
     supervisor = Supervisor(clock, metrics)
-    around = FederationContext(settings, key_of(name), clock, metrics, supervisor)
-    way_out = make_outbound(around, engine, make_requests(around, database))
-    users, sink = MemoryUsers(name), RecordingSink()
-    way_in = make_inbound(around, engine, way_out, users=users, edus=sink, invites=OpenGate())
+    transport = FederationContext(settings, key_of(name), clock, metrics, supervisor.spawn)
+    dialer = Dialer(build_tls_context(settings.ca_paths, verify=True), allow_private=True)
+    requests = make_net_requests(transport, database, dialer)
+    engine = await make_engine(
+        ServerContext(name, key_of(name), clock, metrics, os.urandom),
+        PostgresStore(database),
+        policies=requests.policies,
+    )
+    engine.fanout.follow(engine.committer)
+    outbound = make_stored_outbound(transport, engine, database, requests)
+    ports = InboundPorts(InboxRows(database), MemoryUsers(name), RecordingSink(), OpenGate())
+    inbound = make_inbound(transport, outbound, room_ports(engine), ports)
     dispatch: Router[object] = Router()
-    for method, template, handler in way_in.routes.table():
+    for method, template, handler in inbound.routes.table():
         dispatch.add(method, template, handler)
     committing = asyncio.ensure_future(engine.committer.run())
     try:
-        yield RealServer(engine, way_out, dispatch)
+        yield RealServer(engine, database, outbound, dispatch)
     finally:
         await supervisor.stop()
         await engine.committer.close(10)
         await committing
         await engine.committer.disconnect()
-        await way_out.line.dialer.close()
+        await dialer.close()
         await database.close()
 
 

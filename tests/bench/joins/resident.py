@@ -55,7 +55,9 @@ async def import_room(server: RealServer, room: SignedRoom, now_ms: int) -> None
 def leave_alone(server: RealServer, members: int) -> None:
     """The members' servers don't exist: that nobody delivers the join to them costs nothing."""
     for number in range(0, members, MEMBERS_PER_SERVER):
-        server.way_out.line.backoffs.failed(member_server(number), "not there", retry_after_s=3_600)
+        server.outbound.requests.backoffs.failed(
+            member_server(number), "not there", retry_after_s=3_600
+        )
 
 
 async def serve(url: str, members: int, folder: Path, postmaster: int) -> None:

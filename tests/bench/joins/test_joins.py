@@ -87,16 +87,16 @@ def tell(process: asyncio.subprocess.Process) -> None:
 def timed_phases(server: RealServer, patch: pytest.MonkeyPatch) -> Phases:
     """Counts the parts of a join of a server."""
     phases = Phases()
-    way_out, engine = server.way_out, server.engine
+    outbound, engine = server.outbound, server.engine
     imports = engine.remote_event_writer._imports
     for name, owner, method in [
-        ("template, request, answer", way_out.line.client, "send"),
-        ("parsing, hashes, IDs", way_out.fetcher, "parse"),
-        ("signatures", way_out.signatures, "check_many"),
-        ("authorisation", way_out.fetcher, "check"),
+        ("template, request, answer", outbound.requests.client, "send"),
+        ("parsing, hashes, IDs", outbound.fetcher, "parse"),
+        ("signatures", outbound.signatures, "check_many"),
+        ("authorisation", outbound.fetcher, "check"),
         ("outliers into PostgreSQL", imports, "store_outliers"),
         ("the unit that makes it current", engine.remote_event_writer, "import_join"),
-        ("the rest", way_out.joining, "join"),
+        ("the rest", outbound.joining, "join"),
     ]:
         patch.setattr(owner, method, phases.of(name, getattr(owner, method)))
     return phases
@@ -121,11 +121,11 @@ async def join_of(urls: list[str], members: int, folder: Path, postmaster: int) 
                     wish = MembershipRequest(
                         room_id, UserId(f"@new:{JOINER}"), {"displayname": "New"}
                     )
-                    await joiner.way_out.joining.join(wish, [RESIDENT])
+                    await joiner.outbound.joining.join(wish, [RESIDENT])
                 tell(resident)
                 other = await told(resident)
                 other["stalls"] = Stalls(**other["stalls"])
-                async with joiner.engine.database.connection() as connection:
+                async with joiner.database.connection() as connection:
                     events = await connection.fetchval("SELECT count(*) FROM events")
                 room = await joiner.engine.rooms.get(room_id)
                 assert room is not None

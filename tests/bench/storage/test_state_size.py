@@ -69,12 +69,12 @@ async def test_bytes_of_a_state_change(
         room_id = await world.create_room()
         done = 0
         report(f"\nbytes of a change of state, {make.__name__}: tables + indexes")
-        async with world.engine.database.connection() as connection:
+        async with world.database.connection() as connection:
             empty = await sizes(connection)
         for count in SIZES:
             await send(world, room_id, make, range(done, count))
             done = count
-            async with world.engine.database.connection() as connection:
+            async with world.database.connection() as connection:
                 report_sizes(count, empty, await sizes(connection))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,16 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft, build_event
+from federation.ports import Clock, Metrics
+from homeserver.app.context import ServerContext
 from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.followers.outbound_feed import LogFeed
+from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.rooms import Room
+from homeserver.metrics import MetricsStore
 from homeserver.storage.database import Database
+from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
 
 HS1, HS2 = ServerName("hs1"), ServerName("hs2")
@@ -56,6 +62,11 @@ def message(body: str, sender: UserId = ALICE) -> EventDraft:
     return draft("m.room.message", {"msgtype": "m.text", "body": body}, sender=sender)
 
 
+def context_of(name: ServerName, clock: Clock, metrics: Metrics | None = None) -> ServerContext:
+    """What every part of a server under test may use."""
+    return ServerContext(name, KEY_1, clock, metrics or MetricsStore(), os.urandom)
+
+
 @dataclass
 class World:
     """An engine that runs, and what tests do with it."""
@@ -63,7 +74,14 @@ class World:
     engine: Engine
     clock: TickingClock
     task: asyncio.Task[None]
+    stored_in: Database | None = None
     sent: list[EventId] = field(default_factory=list)
+
+    @property
+    def database(self) -> Database:
+        """The database of a world that has one."""
+        assert self.stored_in is not None, "the engine is over a store in memory"
+        return self.stored_in
 
     async def create_room(self, more: Sequence[EventDraft] = ()) -> RoomId:
         """A public room of ALICE."""
@@ -160,11 +178,13 @@ async def running(url: str) -> AsyncIterator[World]:
     database = await Database.open(url, connections=4)
     await migrate(database)
     clock = TickingClock()
-    engine = await make_engine(database, HS1, KEY_1, clock)
+    engine = await make_engine(
+        context_of(HS1, clock), PostgresStore(database), policies=NoPolicyServer()
+    )
     engine.fanout.follow(engine.committer)
     task = asyncio.get_running_loop().create_task(engine.committer.run())
     try:
-        yield World(engine, clock, task)
+        yield World(engine, clock, task, database)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

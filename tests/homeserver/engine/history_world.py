@@ -21,7 +21,8 @@ from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
 from federation.ports import JoinedRoom
-from homeserver.app.engine import RoomEngine, build_engine
+from homeserver.app.engine import Engine, make_engine
+from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.recheck.rechecks import Rechecks
 from homeserver.engine.rooms.room import Room
 from homeserver.storage.database import DatabaseUnavailable
@@ -34,6 +35,7 @@ from tests.homeserver.engine.engine_world import (
     KEY_2,
     V12,
     TickingClock,
+    context_of,
     draft,
 )
 from tests.simulation.memory_store import MemoryStore
@@ -123,7 +125,7 @@ class Graph:
 class Here:
     """The server under test."""
 
-    engine: RoomEngine
+    engine: Engine
     tables: Tables
     graph: Graph
     metrics: CountingMetrics
@@ -318,7 +320,8 @@ async def here(
     tables = tables or Tables()
     metrics = CountingMetrics()
     store = MemoryStore(tables, pause) if pause else MemoryStore(tables)
-    engine = await build_engine(store, HS1, KEY_1, TickingClock(), metrics=metrics)
+    context = context_of(HS1, TickingClock(), metrics)
+    engine = await make_engine(context, store, policies=NoPolicyServer())
     engine.fanout.follow(engine.committer)
     task = asyncio.get_running_loop().create_task(engine.committer.run())
     try:

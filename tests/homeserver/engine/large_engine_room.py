@@ -15,7 +15,8 @@ import orjson
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.graph.admission import Accepted
-from homeserver.app.engine import RoomEngine, build_engine
+from homeserver.app.engine import Engine, make_engine
+from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.rooms.citations import cited_first
 from homeserver.engine.rooms.room import Room
 from homeserver.metrics import MetricsStore
@@ -23,7 +24,7 @@ from homeserver.storage.batches import CommitRows
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline.events import EventRow
 from tests.federation.graph.large_room import LEVELS, LargeRoom
-from tests.homeserver.engine.engine_world import KEY_1, TickingClock
+from tests.homeserver.engine.engine_world import TickingClock, context_of
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.memory_tables import Tables
 
@@ -114,7 +115,7 @@ def message(large: LargeRoom, number: int) -> Event:
 class LargeWorld:
     """An engine with one large room."""
 
-    engine: RoomEngine
+    engine: Engine
     store: MemoryStore
     tables: Tables
     large: LargeRoom
@@ -150,7 +151,8 @@ async def large_world(large: LargeRoom, tables: Tables | None = None) -> AsyncIt
     _record_looks(store.events, looks)
     _record_looks(store.rooms, looks)
     metrics = MetricsStore()
-    engine = await build_engine(store, HERE, KEY_1, TickingClock(), metrics=metrics)
+    context = context_of(HERE, TickingClock(), metrics)
+    engine = await make_engine(context, store, policies=NoPolicyServer())
     task = asyncio.get_running_loop().create_task(engine.committer.run())
     try:
         yield LargeWorld(engine, store, tables, large, metrics, looks)

@@ -114,7 +114,7 @@ async def test_who_is_no_user_makes_no_server_a_destination(postgres_url: str) -
 
 
 async def members(world: World) -> list[Row]:
-    async with world.engine.database.connection() as connection:
+    async with world.database.connection() as connection:
         rows: list[Row] = await connection.fetch("SELECT * FROM memberships ORDER BY user_id")
         return rows
 

@@ -179,7 +179,7 @@ def documented(marker: str) -> str:
 async def test_a_replay_that_leads_elsewhere_says_so(postgres_url: str) -> None:
     async with running(postgres_url) as world:
         made = await reset(world)
-        async with world.engine.database.connection() as connection:
+        async with world.database.connection() as connection:
             await connection.execute("UPDATE resolutions SET state_after = state_before")
     assert not (await told(postgres_url, made.room_id, made.position))["agrees"]
     text = await service.explain(config(postgres_url), made.room_id, None, position=made.position)

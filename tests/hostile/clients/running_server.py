@@ -29,6 +29,7 @@ from homeserver.app.routes import make_routes
 from homeserver.app.server import serving
 from homeserver.app.services import Services
 from homeserver.config import Config
+from homeserver.process import raise_file_limit
 from tests.faults.servers import until
 
 SERVER = "here.example"
@@ -176,6 +177,7 @@ async def running(
     database_url: str, authority: trustme.CA, **more: object
 ) -> AsyncIterator[Server]:
     """Runs a server on two listeners, plain and TLS; `more` are tables of the configuration."""
+    raise_file_limit()
     plain, tls = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="freehold-test-") as name:
         folder = Path(name)

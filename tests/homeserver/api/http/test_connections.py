@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -21,8 +19,8 @@ from homeserver.api.http import connections
 from homeserver.api.http.app import HttpApp
 from homeserver.api.http.request import read_body
 from homeserver.api.http.server import HttpServer
-from homeserver.app.server import raise_file_limit
 from homeserver.config import Listener
+from homeserver.process import raise_file_limit
 from tests.federation.transport.memory_ports import JumpingClock
 
 HALF = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -324,16 +322,3 @@ async def test_who_goes_in_the_middle_of_a_body_leaves_no_error(
     async with listening() as (port, _):
         assert await answered(port, HALVES[kind], end=True) == b""
     assert not errors(caplog)
-
-
-def test_as_many_files_are_opened_as_the_machine_allows() -> None:
-    """In a process of its own: the limit can't be lowered again for others."""
-    code = (
-        "import resource as r; _, hard = r.getrlimit(r.RLIMIT_NOFILE);"
-        "r.setrlimit(r.RLIMIT_NOFILE, (min(200, hard), hard));"
-        "from homeserver.app.server import raise_file_limit; raise_file_limit();"
-        "print(*r.getrlimit(r.RLIMIT_NOFILE))"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    soft, hard = map(int, ran.stdout.split())
-    assert soft == (min(hard, limits.OPEN_FILES) if hard >= 0 else limits.OPEN_FILES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from federation.events.canonical_json import JsonObject
 from homeserver.api.http.app import HttpApp
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route
-from homeserver.api.http.server import HttpServer
+from homeserver.api.http.server import CanNotListen, HttpServer, check_addresses
 from homeserver.clock import SystemClock
 from homeserver.config import Listener
 from homeserver.metrics import MetricsStore
@@ -156,3 +157,20 @@ async def test_an_ipv6_host_has_one_bucket_for_all_its_addresses() -> None:
             assert await status("192.0.2.7") == 429
     finally:
         await server.stop()
+
+
+def test_an_address_in_use_is_found_and_free_ones_are_left_free() -> None:
+    """The check names the address; of a free one it keeps nothing, so that it can be opened."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        used = "{}:{}".format(*taken.getsockname())
+        with pytest.raises(CanNotListen, match=f"{used} can't be listened at"):
+            check_addresses([Listener(address="127.0.0.1:0"), Listener(address=used)])
+    check_addresses([Listener(address=used)])
+    check_addresses([Listener(address=used)])
+
+
+def test_an_address_of_another_machine_is_found() -> None:
+    with pytest.raises(CanNotListen, match=r"192\.0\.2\.1"):
+        check_addresses([Listener(address="192.0.2.1:0")])

@@ -288,7 +288,7 @@ async def test_stored_messages_are_forgotten_once_the_cursor_is_past_them(
     async with shared(postgres_url) as one:
         store = one.world.engine.store.owed
         destinations = FeedDestinations(
-            store, Destinations(one.world.engine.database), one.world.engine.committer, one.feed
+            store, Destinations(one.world.database), one.world.engine.committer, one.feed
         )
         before = one.end
         last = await one.tell(1)
@@ -309,7 +309,7 @@ async def test_a_change_of_devices_makes_a_restarted_server_serve_the_destinatio
     async with shared(postgres_url) as one:
         destinations = FeedDestinations(
             one.world.engine.store.owed,
-            Destinations(one.world.engine.database),
+            Destinations(one.world.database),
             one.world.engine.committer,
             one.feed,
         )

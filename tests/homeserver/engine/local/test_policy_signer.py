@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -28,7 +28,7 @@ from federation.graph.policy_servers import (
 )
 from federation.ports import PolicyRefusal, PolicyServerChanged
 from homeserver import limits
-from homeserver.app.engine import Engine, build_engine
+from homeserver.app.engine import make_engine
 from homeserver.engine.log.entries import Committed
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.rooms.rooms import Room
@@ -37,9 +37,9 @@ from tests.homeserver.engine.engine_world import (
     BOB,
     HS1,
     HS2,
-    KEY_1,
     TickingClock,
     World,
+    context_of,
     draft,
     message,
 )
@@ -122,11 +122,11 @@ class Guarded:
 async def engine_world(signer: Signer) -> AsyncIterator[World]:
     """An engine over memory."""
     clock = TickingClock()
-    engine = await build_engine(MemoryStore(Tables()), HS1, KEY_1, clock, policies=signer)
+    engine = await make_engine(context_of(HS1, clock), MemoryStore(Tables()), policies=signer)
     engine.fanout.follow(engine.committer)
     task = asyncio.get_running_loop().create_task(engine.committer.run())
     try:
-        yield World(cast(Engine, engine), clock, task)
+        yield World(engine, clock, task)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -62,7 +62,7 @@ async def test_work_that_is_refused_undoes_its_own_unit_alone(postgres_url: str)
         )
         assert isinstance(results[1], MatrixError)
         assert committer.position == 2
-        async with world.engine.database.connection() as connection:
+        async with world.database.connection() as connection:
             rooms = await connection.fetch("SELECT room_id FROM rooms")
         assert [row["room_id"] for row in rooms] == ["!y"]
 
@@ -167,14 +167,14 @@ async def test_a_full_disk_is_503_for_each_send_until_there_is_space_again(
     async with running(postgres_url) as world:
         room_id = await world.create_room()
         await world.say(room_id, "before")
-        async with world.engine.database.connection() as connection:
+        async with world.database.connection() as connection:
             await connection.execute(_REFUSING.replace("{code}", code))
         sends = [world.say(room_id, str(number), txn=str(number)) for number in range(3)]
         for refusal in await asyncio.gather(*sends, return_exceptions=True):
             assert isinstance(refusal, MatrixError)
             assert (refusal.status, refusal.headers["Retry-After"]) == (503, "2")
         assert await world.bodies(room_id) == ["before"]
-        async with world.engine.database.connection() as connection:
+        async with world.database.connection() as connection:
             await connection.execute("DROP TRIGGER refuse ON events")
         await world.say(room_id, "1", txn="1")
         assert await world.bodies(room_id) == ["before", "1"]

@@ -80,7 +80,7 @@ async def test_an_ended_device_leaves_no_transaction_to_one_of_the_same_id(
         first = await _send(world, room_id, _key("BOT", 1))
         held = await transactions.begin(_key("BOT", 2))
         assert isinstance(held, TransactionClaim)
-        async with world.engine.database.transaction() as connection:
+        async with world.database.transaction() as connection:
             await storage.delete_devices(connection, ALICE, ["BOT"])
         transactions.forget(ALICE, [DeviceId("BOT")])
         assert await _send(world, room_id, _key("BOT", 1)) != first

@@ -42,7 +42,7 @@ async def enter(world: World, room_id: RoomId, user_id: UserId, membership: str 
 
 async def erase(world: World, user_id: UserId, *, is_asked: bool = True) -> None:
     """The user's account ends."""
-    async with world.engine.database.transaction() as connection:
+    async with world.database.transaction() as connection:
         await connection.execute(
             "INSERT INTO accounts (user_id, is_guest, created_ms) VALUES ($1, false, 0)", user_id
         )

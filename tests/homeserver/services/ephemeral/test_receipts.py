@@ -6,12 +6,13 @@ import orjson
 import pytest
 
 from federation.errors import MatrixError
-from federation.events.ids import RoomId
+from federation.events.ids import EventId, RoomId
 from homeserver.engine.log.entries import AccountDataEntry
-from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.ephemeral.receipts import EventOrders, Receipts
 from homeserver.services.sync.ephemeral import receipt_events
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, THERE, Clock, Log, Rooms
+from tests.homeserver.engine import engine_world, history_world
 
 OTHER = RoomId("!other:here.test")
 
@@ -155,3 +156,22 @@ async def test_a_receipt_is_for_an_event_of_the_room(world: World) -> None:
 async def test_users_of_others_who_are_not_joined_are_not_heard(world: World) -> None:
     await world.receipts.receive(THERE, remote(f"@ghost:{THERE}"))
     assert world.log.position == 0
+
+
+async def test_the_order_of_events_is_that_of_their_room() -> None:
+    """An event without a place in room order, or of an unknown room, has none."""
+    async with history_world.here() as server:
+        graph, engine = server.graph, server.engine
+        created = graph.begin(history_world.BOB)
+        joined = await server.join(engine_world.ALICE, created)
+        said = graph.add(engine_world.message("hello", history_world.BOB), joined)
+        await server.accept(said)
+        orders = EventOrders(engine.rooms, engine.reader)
+        first = await orders.order_of(server.room_id, joined.event_id)
+        second = await orders.order_of(server.room_id, said.event_id)
+        assert first is not None
+        assert second is not None
+        assert first < second
+        assert await orders.order_of(server.room_id, created.event_id) is None, "an outlier"
+        assert await orders.order_of(server.room_id, EventId("$unknown")) is None
+        assert await orders.order_of(RoomId("!unknown:hs2"), said.event_id) is None

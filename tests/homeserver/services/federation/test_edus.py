@@ -43,7 +43,7 @@ async def test_messages_to_devices_of_one_transaction_are_stored_together_and_in
             return {user: [PHONE] for user in users}
 
         to_device = ToDevice(
-            database=world.engine.database,
+            database=world.database,
             committer=committer,
             server_name=HS1,
             own_devices=cast(Any, own_devices),

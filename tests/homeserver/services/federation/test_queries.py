@@ -1,6 +1,5 @@
 """What other servers may ask and say."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +22,7 @@ from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing
 from homeserver.services.federation.edus import FederationEdus
 from homeserver.services.federation.queries import FederationQueries
+from homeserver.services.rooms.directory import Target
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import (
     ALICE,
@@ -54,8 +54,8 @@ async def profile(user_id: UserId, field: str | None) -> JsonObject:
     return {"displayname": "Alice"}
 
 
-async def directory(alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
-    return ROOM, [HERE]
+async def directory(alias: RoomAlias) -> Target:
+    return Target(ROOM, [HERE])
 
 
 async def no_order(room_id: RoomId, event_id: EventId) -> None:

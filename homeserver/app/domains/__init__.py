@@ -1,0 +1,1 @@
+"""One maker of services, and of endpoints, for each domain."""

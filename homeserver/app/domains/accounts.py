@@ -1,0 +1,123 @@
+"""Creates the services and endpoints of accounts, log-ins, devices and profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import UserId
+from homeserver.api.accounts.accounts import AccountsApi
+from homeserver.api.accounts.devices import DevicesApi
+from homeserver.api.accounts.logins import LoginsApi
+from homeserver.api.accounts.profiles import ProfilesApi
+from homeserver.api.http.routes import Route
+from homeserver.app.engine import Engine
+from homeserver.config import Config
+from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
+from homeserver.services.accounts.device_removal import DeviceRemoval, OnDevicesDeleted
+from homeserver.services.accounts.devices import Devices
+from homeserver.services.accounts.logins import LoginParts, Logins
+from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.profiles import Profiles
+from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.accounts.seen_devices import SeenDevices
+from homeserver.services.accounts.tokens import Tokens
+from homeserver.services.accounts.uia import StageChecks, Uia
+from homeserver.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class AccountServices:
+    """Accounts, log-ins, devices and profiles."""
+
+    tokens: Tokens
+    passwords: Passwords
+    accounts: Accounts
+    logins: Logins
+    devices: Devices
+    uia: Uia
+    profiles: Profiles
+    seen: SeenDevices
+    resolve: Callable[[str], UserId | None]
+    """Returns the user that a name typed at log-in means."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountHooks:
+    """What other domains do when accounts change, and profiles of other servers' users."""
+
+    on_devices_deleted: Sequence[OnDevicesDeleted]
+    on_deactivated: Sequence[Callable[[UserId], None]]
+    on_profile_changed: Callable[[UserId], Awaitable[None]]
+    fetch_profile: Callable[[UserId, str | None], Awaitable[JsonObject]]
+
+
+def make_accounts(
+    engine: Engine,
+    database: Database,
+    hooks: AccountHooks,
+    *,
+    passwords: Passwords,
+    limiter: RateLimiter,
+    shared_tokens: Sequence[str],
+) -> AccountServices:
+    """Creates the services. `shared_tokens` are the configuration's registration tokens."""
+    name, clock, random_bytes = (
+        engine.context.name,
+        engine.context.clock,
+        engine.context.random_bytes,
+    )
+    committer = engine.committer
+    tokens = Tokens(database, random_bytes)
+    removal = DeviceRemoval(committer, tokens, hooks.on_devices_deleted, sends=engine.transactions)
+    accounts = Accounts(
+        database,
+        name,
+        AccountParts(
+            clock,
+            random_bytes,
+            passwords,
+            tokens,
+            removal,
+            hooks.on_deactivated,
+            shared_tokens,
+        ),
+    )
+    resolve = partial(resolve_user, server_name=name)
+    checks = StageChecks(accounts.is_password_right, accounts.is_token_usable, resolve)
+    parts = LoginParts(clock, random_bytes, passwords, tokens, limiter, removal)
+    return AccountServices(
+        tokens=tokens,
+        passwords=passwords,
+        accounts=accounts,
+        logins=Logins(database, committer, name, parts),
+        devices=Devices(database, committer, removal),
+        uia=Uia(clock, random_bytes, checks, limiter=limiter),
+        profiles=Profiles(
+            database,
+            name,
+            on_profile_changed=hooks.on_profile_changed,
+            fetch_remote=hooks.fetch_profile,
+        ),
+        seen=SeenDevices(database, clock),
+        resolve=resolve,
+    )
+
+
+def account_routes(services: AccountServices, config: Config) -> list[Sequence[Route]]:
+    """Returns the endpoints."""
+    registration = config.registration
+    return [
+        AccountsApi(
+            services.accounts,
+            services.uia,
+            enabled=registration.enabled,
+            verification=registration.verification,
+            guests=registration.guests,
+        ).routes(),
+        LoginsApi(services.logins, services.resolve, public_baseurl=config.public_baseurl).routes(),
+        DevicesApi(services.devices, services.uia).routes(),
+        ProfilesApi(services.profiles).routes(),
+    ]

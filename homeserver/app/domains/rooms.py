@@ -1,0 +1,145 @@
+"""Creates the services and endpoints of rooms: their members, their state and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from federation.events.room_versions import room_version
+from federation.transport.assembly import OutboundFederation
+from homeserver.api.http.query import PageTokens
+from homeserver.api.http.routes import Route
+from homeserver.api.rooms.directory import DirectoryApi
+from homeserver.api.rooms.membership import MembershipApi
+from homeserver.api.rooms.public_rooms import PublicRoomsApi
+from homeserver.api.rooms.rooms import RoomsApi
+from homeserver.api.rooms.state import StateApi
+from homeserver.app.engine import Engine
+from homeserver.services.accounts.profiles import LocalProfiles
+from homeserver.services.rooms.departures import AccountDepartures
+from homeserver.services.rooms.directory import Directory, LookUp
+from homeserver.services.rooms.guests import GuestStays
+from homeserver.services.rooms.invite_permission import InvitePermission
+from homeserver.services.rooms.joining.intents import DurableJoining
+from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
+from homeserver.services.rooms.joining.remote_rooms import RemoteRooms
+from homeserver.services.rooms.member_state import MemberState
+from homeserver.services.rooms.membership import MemberDirectory, Membership
+from homeserver.services.rooms.public_rooms import PublicRooms
+from homeserver.services.rooms.room_access import RoomAccess
+from homeserver.services.rooms.rooms import RoomCreation
+from homeserver.services.rooms.state import State
+from homeserver.services.rooms.successions import Move, Successions
+from homeserver.services.rooms.upgrades import Upgrades
+from homeserver.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class RoomServices:
+    """Operations of clients in rooms, and what makes users leave them."""
+
+    creation: RoomCreation
+    membership: Membership
+    members: MemberState
+    directory: Directory
+    public_rooms: PublicRooms
+    state: State
+    upgrades: Upgrades
+    departures: AccountDepartures
+    guests: GuestStays
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRoomParts:
+    """Other servers, as far as services about rooms ask them."""
+
+    rooms: RemoteRooms
+    look_up: LookUp
+
+
+def make_member_directory(engine: Engine, database: Database, move: Move) -> MemberDirectory:
+    """Creates the user facts that membership needs. `move` copies a user's settings of a room to
+    the one that replaces it."""
+    return MemberDirectory(
+        engine.context.name,
+        LocalProfiles(database).get,
+        InvitePermission(database).is_blocked,
+        Successions(engine.rooms, engine.memberships, move).joined,
+    )
+
+
+def make_remote_memberships(engine: Engine, outbound: OutboundFederation) -> RemoteMemberships:
+    """Creates membership changes through other servers."""
+    return RemoteMemberships(
+        outbound.joining,
+        RoomWriters(engine.rooms, engine.remote_event_writer),
+        signer=engine.context.signer,
+        clock=engine.context.clock,
+        ask_for_guests=outbound.queries.guests_may_join,
+    )
+
+
+def make_joining(
+    engine: Engine, database: Database, outbound: OutboundFederation
+) -> DurableJoining:
+    """Creates membership changes through other servers that are finished even after a crash."""
+    return DurableJoining(
+        database,
+        make_remote_memberships(engine, outbound),
+        engine.memberships.of,
+        end_here=engine.remote_event_writer.outside.end_unsigned,
+        clock=engine.context.clock,
+    )
+
+
+def make_rooms(
+    engine: Engine,
+    database: Database,
+    people: MemberDirectory,
+    remote: RemoteRoomParts,
+    *,
+    default_version: str,
+) -> RoomServices:
+    """Creates the services; `guests` follows the log. `default_version` is the version of new
+    rooms."""
+    clock, rooms = engine.context.clock, engine.room_context
+    directory = Directory(
+        rooms, database, clock, server_name=engine.context.name, look_up=remote.look_up
+    )
+    outside = engine.remote_event_writer.outside
+    membership = Membership(rooms, outside, people, directory, remote.rooms)
+    members = MemberState(rooms, membership, people)
+    guests = GuestStays(database, RoomAccess(rooms), leave=membership.leave, sleep=clock.sleep)
+    engine.committer.subscribe(guests.on_commit)
+    return RoomServices(
+        creation=RoomCreation(
+            engine.writer,
+            directory,
+            membership,
+            people,
+            default_version=room_version(default_version),
+        ),
+        membership=membership,
+        members=members,
+        directory=directory,
+        public_rooms=PublicRooms(database, engine.rooms),
+        state=State(rooms, directory, members, engine.reader),
+        upgrades=Upgrades(rooms, people),
+        departures=AccountDepartures(
+            database, clock, rooms_of=engine.memberships.of, leave=membership.leave
+        ),
+        guests=guests,
+    )
+
+
+def room_routes(
+    engine: Engine, services: RoomServices, tokens: PageTokens
+) -> list[Sequence[Route]]:
+    """Returns the endpoints."""
+    return [
+        RoomsApi(services.creation, services.upgrades).routes(),
+        MembershipApi(services.membership).routes(),
+        DirectoryApi(services.directory).routes(),
+        PublicRoomsApi(services.public_rooms, engine.context.name).routes(),
+        StateApi(services.state, tokens).routes(),
+    ]
