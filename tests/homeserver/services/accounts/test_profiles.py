@@ -13,9 +13,9 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName, UserId
 from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.services.accounts.profiles import LocalProfiles, RemoteProfiles
-from homeserver.storage.accounts import profiles
+from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.database import Database
-from tests.homeserver.room_world import EMPTY_TABLES
+from tests.homeserver.conftest import EMPTY_TABLES
 
 ALICE = UserId("@alice:here.example")
 BOB = UserId("@bob:there.example")
@@ -33,8 +33,8 @@ async def local(shared_database_url: str) -> AsyncIterator[LocalProfiles]:
             " VALUES ($1, 0, false), ('@carol:here.example', 0, true)",
             ALICE,
         )
-        for key, value in (("displayname", b'"Alice"'), ("org.example.city", b'["Rome"]')):
-            assert await profiles.save(connection, ALICE, key, value, bytes_max=1_000)
+    for key, value in (("displayname", b'"Alice"'), ("org.example.city", b'["Rome"]')):
+        assert await ProfileTable(database).save(ALICE, key, value, bytes_max=1_000)
     yield LocalProfiles(database)
     await database.close()
 
