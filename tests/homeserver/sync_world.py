@@ -39,8 +39,7 @@ from homeserver.services.sync.sources import SyncSources
 from homeserver.services.timeline.history import History
 from homeserver.services.timeline.visibility import Visibility
 from homeserver.storage import logs
-from homeserver.storage.account_data import account_data
-from homeserver.storage.account_data.account_data import AccountData
+from homeserver.storage.account_data.account_data import AccountData, AccountDataTable
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
@@ -76,8 +75,7 @@ class StoredAccountData:
 
     async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
         """As the service has it."""
-        async with self.database.connection() as connection:
-            return await account_data.load_between(connection, user_id, after=after, up_to=up_to)
+        return await AccountDataTable(self.database).load_between(user_id, after=after, up_to=up_to)
 
     async def put(self, user_id: UserId, room_id: RoomId | str, kind: str, content: object) -> None:
         """Sets an item."""

@@ -56,7 +56,7 @@ class AccountDataService:
 
     def __init__(self, *, database: Database, committer: UnitLog, push_rules: PushRules) -> None:
         self._push_rules = push_rules
-        self._database, self._committer = database, committer
+        self._items, self._committer = store.AccountDataTable(database), committer
         self._tag_locks: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, user_id: UserId, room_id: RoomId | str, data_type: str) -> JsonObject:
@@ -64,8 +64,7 @@ class AccountDataService:
         check_text(data_type, "The type")
         if data_type == PUSH_RULES and not room_id:
             return self._push_rules.ruleset(user_id)
-        async with self._database.connection() as connection:
-            content = await store.load(connection, user_id, room_id, data_type)
+        content = await self._items.load(user_id, room_id, data_type)
         if content is None:
             raise not_found("There is no such account data")
         value: JsonObject = orjson.loads(content)
@@ -97,8 +96,7 @@ class AccountDataService:
     async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
         """Returns the items whose last change is in a stretch of the log, for sync. With `after` 0
         it returns all items, and also m.push_rules, which is not stored (at position 0)."""
-        async with self._database.connection() as connection:
-            found = await store.load_between(connection, user_id, after=after, up_to=up_to)
+        found = await self._items.load_between(user_id, after=after, up_to=up_to)
         if after <= 0:
             rules = orjson.dumps(self._push_rules.ruleset(user_id))
             found.insert(0, AccountData("", PUSH_RULES, rules, 0))
@@ -108,9 +106,7 @@ class AccountDataService:
 
     async def tags(self, user_id: UserId, room_id: RoomId) -> JsonObject:
         """Returns the tags of a room: name to {"order": number}."""
-        async with self._database.connection() as connection:
-            content = await store.load(connection, user_id, room_id, TAGS)
-        return _tags(content)
+        return _tags(await self._items.load(user_id, room_id, TAGS))
 
     async def put_tag(
         self, user_id: UserId, room_id: RoomId, tag: str, content: JsonObject

@@ -43,7 +43,7 @@ from homeserver.rules.ephemeral.receipts import (
 )
 from homeserver.services.engine_ports import MemberRooms, UnitLog
 from homeserver.storage.database import Database
-from homeserver.storage.ephemeral import receipts as store
+from homeserver.storage.ephemeral.receipts import Receipt, ReceiptTable
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Receipts:
     ) -> None:
         """`position` is the log's end at the moment when `on_commit` starts to follow; `order_of`
         returns the place of a room's event in room order, None for an unknown one."""
-        self._database, self._committer = database, committer
+        self._receipts, self._committer = ReceiptTable(database), committer
         self._rooms, self._clock = rooms, clock
         self._start, self._order_of = position, order_of
         self._recent: list[_Recent] = []
@@ -104,18 +104,16 @@ class Receipts:
 
     async def since(
         self, rooms: Collection[RoomId], *, after: int, up_to: int
-    ) -> Mapping[RoomId, Sequence[ReceiptEntry | store.Receipt]]:
+    ) -> Mapping[RoomId, Sequence[ReceiptEntry | Receipt]]:
         """Returns new receipts by room, in order, including private ones of all users."""
-        found: dict[RoomId, list[ReceiptEntry | store.Receipt]] = {}
+        found: dict[RoomId, list[ReceiptEntry | Receipt]] = {}
         if after >= self._start:
             first = bisect_right(self._recent, after, key=_position)
             for recent in self._recent[first:]:
                 if recent.position <= up_to and recent.entry.room_id in rooms:
                     found.setdefault(recent.entry.room_id, []).append(recent.entry)
             return found
-        async with self._database.connection() as connection:
-            rows = await store.load_between(connection, rooms, after=after, up_to=up_to)
-        for row in rows:
+        for row in await self._receipts.load_between(rooms, after=after, up_to=up_to):
             found.setdefault(row.room_id, []).append(row)
         return found
 
@@ -144,8 +142,7 @@ class Receipts:
         """Stores the receipts that are new (rule 4)."""
         if not entries:
             return
-        async with self._database.connection() as connection:
-            stored = await store.load_of_user(connection, room_id, user_id)
+        stored = await self._receipts.load_of_user(room_id, user_id)
         before = {(receipt.kind, receipt.thread): receipt.event_id for receipt in stored}
         news = [entry for entry in entries if await self._is_news(entry, before)]
         if news:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import orjson
 
 from federation.events.ids import UserId
-from homeserver.storage.account_data import account_data
+from homeserver.storage.account_data.account_data import AccountDataTable
 from homeserver.storage.database import Database
 
 CONFIG = "m.invite_permission_config"
@@ -19,12 +19,11 @@ class InvitePermission:
     """Answers `People.is_invite_blocked`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._account_data = AccountDataTable(database)
 
     async def is_blocked(self, user_id: UserId) -> bool:
         """Returns whether the user blocks all invites."""
-        async with self._database.connection() as connection:
-            stored = await account_data.load(connection, user_id, "", CONFIG)
+        stored = await self._account_data.load(user_id, "", CONFIG)
         if stored is None:
             return False
         content = orjson.loads(stored)

@@ -22,7 +22,7 @@ from homeserver.errors import (
 )
 from homeserver.rules.sync.filters import NO_FILTER, SyncFilter, parse_filter
 from homeserver.storage.database import Database
-from homeserver.storage.sync import filters as store
+from homeserver.storage.sync.filters import FilterTable
 
 
 class _Parsed(NamedTuple):
@@ -36,7 +36,7 @@ class Filters:
     """
 
     def __init__(self, *, database: Database) -> None:
-        self._database = database
+        self._filters = FilterTable(database)
         self._parsed: ByteBoundedCache[_Parsed] = ByteBoundedCache(
             limits.FILTER_CACHE_BYTES, lambda parsed: parsed.bytes + 500
         )
@@ -50,10 +50,7 @@ class Filters:
             raise bad_json(f"The filter can't be stored: {error}") from error
         if len(content) > limits.FILTER_BYTES:
             raise too_large(f"A filter is larger than {limits.FILTER_BYTES} bytes")
-        async with self._database.transaction() as connection:
-            filter_id = await store.store(
-                connection, user_id, content, at_most=limits.FILTERS_PER_USER
-            )
+        filter_id = await self._filters.store(user_id, content, at_most=limits.FILTERS_PER_USER)
         if filter_id is None:
             raise invalid_param(f"More than {limits.FILTERS_PER_USER} filters")
         return str(filter_id)
@@ -62,8 +59,7 @@ class Filters:
         """Returns a stored filter as it was given; 404 M_NOT_FOUND."""
         content = None
         if filter_id.isascii() and filter_id.isdigit() and len(filter_id) <= 18:
-            async with self._database.connection() as connection:
-                content = await store.load(connection, user_id, int(filter_id))
+            content = await self._filters.load(user_id, int(filter_id))
         if content is None:
             raise not_found("There is no such filter")
         value: JsonObject = orjson.loads(content)

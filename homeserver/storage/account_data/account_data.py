@@ -1,4 +1,5 @@
-"""Account data: the latest content for each user, room ("" for global) and type.
+"""Account data: the latest content for each user, room ("" for global) and type. Owns
+`account_data`.
 
 Spec: client-server API, "Client config".
 """
@@ -11,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from federation.events.ids import UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 
 class AccountData(msgspec.Struct, frozen=True):
@@ -24,7 +25,7 @@ class AccountData(msgspec.Struct, frozen=True):
 
 
 class AccountDataRow(Protocol):
-    """The fields of a log entry that `append` reads."""
+    """The fields of a log entry that `append` stores; the log's entries belong to a layer above."""
 
     @property
     def user_id(self) -> UserId: ...
@@ -68,20 +69,6 @@ async def load(
     return content
 
 
-async def load_between(
-    connection: Connection, user_id: UserId, *, after: int, up_to: int
-) -> list[AccountData]:
-    """Returns a user's items whose last change has after < position <= up_to, in order."""
-    rows = await connection.fetch(
-        "SELECT room_id, type, content, position FROM account_data"
-        " WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
-        user_id,
-        after,
-        up_to,
-    )
-    return [AccountData(*row) for row in rows]
-
-
 async def count(connection: Connection, user_id: UserId) -> int:
     """Returns the number of a user's items."""
     found: int = await connection.fetchval(
@@ -94,3 +81,26 @@ async def delete_all(connection: Connection, user_id: UserId) -> None:
     """Deletes all of a user's account data, and the filters that their clients stored."""
     for table in ("account_data", "filters"):
         await connection.execute(f"DELETE FROM {table} WHERE user_id = $1", user_id)
+
+
+class AccountDataTable:
+    """The account data of local users."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, user_id: UserId, room_id: str, data_type: str) -> bytes | None:
+        """Returns the content of one item as JSON, or None."""
+        async with self._database.connection() as connection:
+            return await load(connection, user_id, room_id, data_type)
+
+    async def load_between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
+        """Returns a user's items whose last change has after < position <= up_to, in order."""
+        rows = await self._database.fetch(
+            "SELECT room_id, type, content, position FROM account_data"
+            " WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
+            user_id,
+            after,
+            up_to,
+        )
+        return [AccountData(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""Receipts: the latest for each room, user, kind and thread ("" for unthreaded).
+"""Receipts: the latest for each room, user, kind and thread ("" for unthreaded). Owns `receipts`.
 
 Spec: client-server API, "Receipts".
 """
@@ -11,13 +11,14 @@ from typing import Protocol
 import msgspec
 
 from federation.events.ids import EventId, RoomId, UserId
-from homeserver.storage.database import Connection, Row
+from homeserver.storage.database import Connection, Database
 
 _COLUMNS = "room_id, user_id, kind, thread, event_id, ts"
 
 
 class ReceiptRow(Protocol):
-    """The fields of a log entry; also those of a stored receipt."""
+    """The fields that a log entry, which belongs to a layer above, and a stored receipt have in
+    common."""
 
     @property
     def room_id(self) -> RoomId: ...
@@ -69,37 +70,30 @@ async def append(connection: Connection, rows: Sequence[tuple[int, ReceiptRow]])
     )
 
 
-async def load_between(
-    connection: Connection, room_ids: Collection[RoomId], *, after: int, up_to: int
-) -> list[Receipt]:
-    """Returns receipts of these rooms with after < position <= up_to, in order of position."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS}, position FROM receipts WHERE room_id = ANY($1::text[])"
-        " AND position > $2 AND position <= $3 ORDER BY position",
-        list(room_ids),
-        after,
-        up_to,
-    )
-    return [_entry(row) for row in rows]
+class ReceiptTable:
+    """The latest receipts of all rooms."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-async def load_of_user(connection: Connection, room_id: RoomId, user_id: UserId) -> list[Receipt]:
-    """Returns a user's receipts in a room."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS}, position FROM receipts WHERE room_id = $1 AND user_id = $2",
-        room_id,
-        user_id,
-    )
-    return [_entry(row) for row in rows]
+    async def load_between(
+        self, room_ids: Collection[RoomId], *, after: int, up_to: int
+    ) -> list[Receipt]:
+        """Returns receipts of these rooms with after < position <= up_to, in order of position."""
+        rows = await self._database.fetch(
+            f"SELECT {_COLUMNS}, position FROM receipts WHERE room_id = ANY($1::text[])"
+            " AND position > $2 AND position <= $3 ORDER BY position",
+            list(room_ids),
+            after,
+            up_to,
+        )
+        return [Receipt(*row) for row in rows]
 
-
-def _entry(row: Row) -> Receipt:
-    return Receipt(
-        room_id=RoomId(row["room_id"]),
-        user_id=UserId(row["user_id"]),
-        kind=row["kind"],
-        thread=row["thread"],
-        event_id=EventId(row["event_id"]),
-        ts=row["ts"],
-        position=row["position"],
-    )
+    async def load_of_user(self, room_id: RoomId, user_id: UserId) -> list[Receipt]:
+        """Returns a user's receipts in a room."""
+        rows = await self._database.fetch(
+            f"SELECT {_COLUMNS}, position FROM receipts WHERE room_id = $1 AND user_id = $2",
+            room_id,
+            user_id,
+        )
+        return [Receipt(*row) for row in rows]
