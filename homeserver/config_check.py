@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from federation.events.ids import InvalidIdentifier, parse_server_name
+from homeserver import limits
 from homeserver.config import Config, Listener
 from homeserver.rules.accounts.server_names import name_problem
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
@@ -146,7 +147,7 @@ def _certificate_problems(listener: Listener, where: str, config: Config) -> Ite
         return
     host, _ = host_of(config.federation.delegated_name or config.server_name)
     client = _client_context(config.federation.ca_paths)
-    if (reason := joining_failure(server, client, host)) is not None:
+    if (reason := handshake_failure(server, client, host)) is not None:
         yield _warning(f"{where}: other servers would refuse the certificate for {host}: {reason}")
 
 
@@ -166,14 +167,14 @@ def host_of(server_name: str) -> tuple[str, str]:
     return match[1].strip("[]"), match[2] or ""
 
 
-def joining_failure(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str | None:
+def handshake_failure(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str | None:
     """Lets the two shake hands in memory. Returns why the client refused, or None."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(to_client, to_server, server_hostname=host),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
-    for _ in range(10):
+    for _ in range(limits.HANDSHAKE_ROUNDS):
         for end in list(ends):
             try:
                 end.do_handshake()

@@ -6,6 +6,7 @@ Spec: client-server API, "Standard error response".
 from __future__ import annotations
 
 from federation.errors import MatrixError
+from homeserver import limits
 
 
 def bad_json(error: str) -> MatrixError:
@@ -43,7 +44,9 @@ def too_large(error: str) -> MatrixError:
     return MatrixError(413, "M_TOO_LARGE", error)
 
 
-def unavailable(error: str, *, retry_after_s: int = 2) -> MatrixError:
+def unavailable(
+    error: str, *, retry_after_s: int = limits.UNAVAILABLE_RETRY_AFTER_S
+) -> MatrixError:
     """503: the database or the room can't be reached now; nothing was stored."""
     return MatrixError(
         503,

@@ -17,6 +17,7 @@ from contextvars import Context
 from typing import Any
 
 from federation.ports import Clock, Metrics
+from federation.retries import DoublingWaits
 from homeserver import limits
 
 _log = logging.getLogger(__name__)
@@ -65,16 +66,17 @@ class Supervisor:
     async def _keep_running(
         self, name: str, factory: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        wait_s, failures = limits.RESTART_WAIT_S_LEAST, 0
+        waits = DoublingWaits(limits.RESTART_WAIT_S_LEAST, limits.RESTART_WAIT_S_MOST)
+        wait_s, failures = waits.first, 0
         while True:
             started_s = self._clock.monotonic_s()
             if await self._is_done(name, factory(), failures):
                 return
             failures += 1
             if self._clock.monotonic_s() - started_s > limits.RESTART_WAIT_S_MOST:
-                wait_s, failures = limits.RESTART_WAIT_S_LEAST, 1
+                wait_s, failures = waits.first, 1
             await self._clock.sleep(wait_s)
-            wait_s = min(wait_s * 2, limits.RESTART_WAIT_S_MOST)
+            wait_s = waits.following(wait_s)
 
     async def _run_once(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
         await self._is_done(name, coroutine, 0)

@@ -66,3 +66,9 @@ IGNORED_USERS_CACHED = 50_000
 
 SERVER_NAME_CHARACTERS = 230
 """The spec's recommendation: user and room IDs of 255 bytes have the name in them."""
+
+HOST_LABEL_CHARACTERS = 63
+"""A part of a server's name between two dots (DNS)."""
+
+PASSWORD_RETRY_AFTER_S = 2.0
+"""Told with the 429 that `PASSWORD_QUEUE` causes: some of the hashes before it are made by then."""

@@ -76,3 +76,24 @@ KEY_QUERY_JOIN_WAIT_S = 4.0
 KEY_QUERY_WAIT_S = 0.5
 """How long a query about a user whom the server may not see waits for an event that is on its way.
 A client waits for the answer, and asks again after a refusal."""
+
+TO_DEVICE_DELETE_S = 1.0
+"""The pause between two rounds that delete delivered messages: one round for many syncs."""
+
+TO_DEVICE_FORGET_S = 3_600.0
+"""The interval of forgetting repeats that are older than `TO_DEVICE_REMEMBERED_MS`."""
+
+KEY_COUNTS_CACHED = 50_000
+"""Devices whose numbers of unclaimed keys are kept in memory: each of their syncs tells them."""
+
+KEYS_REMOTE_TIMEOUT_MS_DEFAULT = 10_000
+"""`timeout` of /keys/query and /keys/claim where the client gives none (spec)."""
+
+KEY_QUERY_CHECK_S = 0.1
+"""The pause between two looks at whether a join, or an event, has made a user visible."""
+
+DEVICE_LIST_UPDATES_SEEN = 32
+"""Updates of a device list that are remembered as applied: those that come again, or late."""
+
+DEVICE_NAME_REMOTE_BYTES = 256
+"""A device's display name that another server tells; the rest is cut off."""

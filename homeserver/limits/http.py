@@ -81,3 +81,15 @@ TRANSACTION_DAYS = 7
 
 TRANSACTION_PRUNE_S = 6 * 3600
 """The interval of deleting old transaction IDs."""
+
+UNAVAILABLE_RETRY_AFTER_S = 2
+"""Told with a 503: a database that is started again answers by then."""
+
+QUERY_NUMBER_CHARACTERS = 20
+"""A whole number in a query, with its sign: Python reads long ones slowly."""
+
+QUOTED_CHARACTERS = 40
+"""Of a client's value that an error message repeats."""
+
+QUOTED_ID_CHARACTERS = 300
+"""Of an identifier that an error message repeats; valid ones have 255 bytes."""

@@ -45,3 +45,6 @@ MEMBERSHIP_CACHE_USERS = 20_000
 
 MEMBERSHIP_CACHE_BYTES = 64 * 1024 * 1024
 """Bytes of these: mostly the stripped state of invites."""
+
+REMOTE_INVITES_RETRY_AFTER_S = 3_600.0
+"""Told to a server if a user has too many open invites: the user has to answer some first."""

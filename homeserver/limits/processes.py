@@ -31,3 +31,6 @@ waiting is done."""
 
 LOG_CLOSE_S = 2
 """How long a stop waits for accepted changes to be stored."""
+
+HANDSHAKE_ROUNDS = 10
+"""Rounds of messages in the check of the certificate's TLS handshake; TLS 1.3 takes two."""

@@ -75,3 +75,9 @@ RESOLUTIONS_KEPT = 100
 
 CITING_EVENTS_PAGE = 2_000
 """State events read at a time for their citations."""
+
+PUBLISHED_ROOMS_TOKEN_DIGITS = 9
+"""`since` of the directory: a number of rooms."""
+
+EXPLAIN_EVENTS = 1_000
+"""Newest events of a room that `freehold explain` searches for one that joins a fork."""

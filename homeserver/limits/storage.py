@@ -69,3 +69,6 @@ EVENTS_READ_AT_ONCE = 2_000
 
 ROWS_WRITTEN_AT_ONCE = 1_000
 """Of what is imported, in one statement; more are written in several."""
+
+DATABASE_IDLE_S = 300
+"""An unused connection to the database is closed after this; one stays open."""

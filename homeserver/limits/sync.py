@@ -57,3 +57,22 @@ SYNC_TOKEN_CHARACTERS = 512
 
 SYNC_TOKEN_LOGS = 16
 """Logs that a token names; this server has one."""
+
+SYNC_TIMELINE_READ_TIMES = 5
+"""The factor by which more events are read, up to `SYNC_TIMELINE_READ`, when a filter or visibility
+leaves too few."""
+
+TYPING_TIMEOUT_MS_DEFAULT = 30_000
+"""How long a user types if the client doesn't say."""
+
+TYPING_REMOTE_MS = 30_000
+"""How long a user of another server types if their server doesn't say that they have stopped."""
+
+TYPING_CHECK_S_MIN = 0.05
+"""The shortest pause between two looks at whose typing has ended: one round for many users."""
+
+TYPING_CHECK_S_MAX = 1.0
+"""The longest pause: a time-out that begins during it may end sooner than those before."""
+
+FILTER_ID_DIGITS = 18
+"""A filter's ID, a number of the database; others aren't looked for."""

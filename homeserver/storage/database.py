@@ -107,7 +107,7 @@ class Database:
                 min_size=1,
                 max_size=connections,
                 command_timeout=limits.DATABASE_COMMAND_S,
-                max_inactive_connection_lifetime=300,
+                max_inactive_connection_lifetime=limits.DATABASE_IDLE_S,
                 reset=_keep_session,
                 server_settings={"application_name": "freehold", "jit": "off"},
             )

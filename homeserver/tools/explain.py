@@ -32,6 +32,7 @@ from federation.graph.explain.explain import (
 from federation.graph.resolution.chains import MissingEvent
 from federation.graph.resolution.conflicts import StateMap, deltas_of
 from federation.ports import StoredEvent
+from homeserver import limits
 from homeserver.config import Config
 from homeserver.engine.rooms.rooms import Room, Rooms, StateRef
 from homeserver.engine.rooms.snapshots import change_between
@@ -42,7 +43,6 @@ from local_postgres import EmbeddedCluster, EmbeddedError
 from local_postgres.attach import cluster_dir, running_url
 
 T = TypeVar("T")
-_EVENTS_SEARCHED = 1_000  # back from the newest, to find one that joins a fork
 _VERDICTS = {
     event_rows.ACCEPTED: "accepted",
     event_rows.SOFT_FAILED: "soft_failed",
@@ -205,7 +205,11 @@ class Explainer:
         """
         async with self._database.connection() as connection:
             rows = await event_rows.newest(
-                connection, room.row_id, after=0, up_to=room.view.position, limit=_EVENTS_SEARCHED
+                connection,
+                room.row_id,
+                after=0,
+                up_to=room.view.position,
+                limit=limits.EXPLAIN_EVENTS,
             )
         for row in rows:
             entry = self._rooms.loader.entry_of(row, room)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import msgspec
 import pytest
 import trustme
 
+from homeserver import limits
 from homeserver.config import Config
-from homeserver.config_check import check_config, host_of
+from homeserver.config_check import check_config, handshake_failure, host_of
 from homeserver.signing_keys import create_signing_key
 
 
@@ -173,3 +175,13 @@ def test_a_server_name_has_a_host_and_perhaps_a_port() -> None:
     assert host_of("hs1:8448") == ("hs1", "8448")
     assert host_of("[::1]:8448") == ("::1", "8448")
     assert host_of("[::1]") == ("::1", "")
+
+
+def test_a_handshake_has_rounds_to_spare(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound ends what never comes to an end; both sides of a good one are done before it."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(folder.path / "cert.pem", folder.path / "key.pem")
+    client = ssl.create_default_context(cafile=str(folder.path / "ca.pem"))
+    for rounds, failure in ((limits.HANDSHAKE_ROUNDS // 2, None), (1, "the handshake doesn't end")):
+        monkeypatch.setattr(limits, "HANDSHAKE_ROUNDS", rounds)
+        assert handshake_failure(server, client, "hs1") == failure

@@ -21,8 +21,6 @@ from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
 from homeserver.storage.logs import LOG
 
-_TIMEOUT_MS = 10_000
-
 
 class KeysApi:
     """Handlers of keys."""
@@ -120,7 +118,7 @@ def _required(body: JsonObject, name: str) -> JsonObject:
 
 def _timeout_s(body: JsonObject) -> float:
     """Returns the time to wait for other servers: as requested, within our bound."""
-    timeout_ms = body.get("timeout", _TIMEOUT_MS)
+    timeout_ms = body.get("timeout", limits.KEYS_REMOTE_TIMEOUT_MS_DEFAULT)
     if not isinstance(timeout_ms, int) or isinstance(timeout_ms, bool) or timeout_ms < 0:
         raise bad_json("timeout must be a number of milliseconds")
     return min(timeout_ms / 1000, limits.KEYS_REMOTE_TIMEOUT_S_MAX)

@@ -36,6 +36,7 @@ from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, Da
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("homeserver.access")
+_BEARER = "bearer "
 
 FederationHandler: TypeAlias = Callable[
     [web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]
@@ -217,8 +218,8 @@ def _body_bytes(route: Route, requester: Requester | None) -> int:
 def access_token(http: web.BaseRequest, raw_query: str) -> str | None:
     """Returns the token of the header `Authorization: Bearer`, else of the query `access_token`."""
     header = http.headers.get("Authorization")
-    if header is not None and header[:7].lower() == "bearer ":
-        return header[7:].strip()
+    if header is not None and header[: len(_BEARER)].lower() == _BEARER:
+        return header[len(_BEARER) :].strip()
     if "access_token" in raw_query:
         return Query(raw_query).get("access_token")
     return None

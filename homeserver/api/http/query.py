@@ -50,7 +50,11 @@ class Query:
         text = self.get(name)
         if text is None:
             return default
-        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 20):
+        if not (
+            text.isascii()
+            and text.removeprefix("-").isdigit()
+            and len(text) <= limits.QUERY_NUMBER_CHARACTERS
+        ):
             raise invalid_param(f"{name} must be a whole number")
         if (value := int(text)) < least:
             raise invalid_param(f"{name} must be at least {least}")

@@ -61,7 +61,11 @@ class PublicRoomsApi:
     ) -> JsonObject:
         if request.query.get("server") not in (None, "", self._server_name):
             raise not_found("The directories of other servers can't be asked from here")
-        if since and not (since.isascii() and since.isdigit() and len(since) < 10):
+        if since and not (
+            since.isascii()
+            and since.isdigit()
+            and len(since) <= limits.PUBLISHED_ROOMS_TOKEN_DIGITS
+        ):
             raise invalid_param("since is no token of this directory")
         most = limits.PUBLISHED_ROOMS_PER_PAGE
         page = most if not limit else min(limit, most)

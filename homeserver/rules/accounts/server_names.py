@@ -16,7 +16,6 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from federation.events.ids import InvalidIdentifier, parse_server_name
 from homeserver import limits
 
-_LABEL_CHARACTERS = 63
 _PARTS = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
 
@@ -47,8 +46,8 @@ def _host_problem(host: str) -> str | None:
     for label in labels:
         if not label:
             return "it has an empty part: one dot too many"
-        if len(label) > _LABEL_CHARACTERS:
-            return f'"{label}" is longer than the {_LABEL_CHARACTERS} characters of a DNS label'
+        if len(label) > (most := limits.HOST_LABEL_CHARACTERS):
+            return f'"{label}" is longer than the {most} characters of a DNS label'
         if label.startswith("-") or label.endswith("-"):
             return f'"{label}" begins or ends with a hyphen'
     return None

@@ -93,7 +93,9 @@ def choose_version(name: str | None, default: RoomVersion) -> RoomVersion:
     version = SUPPORTED.get(name)
     if version is None:
         raise MatrixError(
-            400, "M_UNSUPPORTED_ROOM_VERSION", f"Room version {name[:40]!r} isn't supported here"
+            400,
+            "M_UNSUPPORTED_ROOM_VERSION",
+            f"Room version {name[: limits.QUOTED_CHARACTERS]!r} isn't supported here",
         )
     return version
 
@@ -113,7 +115,9 @@ def parse_users(texts: Sequence[object], *, without: UserId) -> Sequence[UserId]
                 raise InvalidIdentifier("not a string")
             users[parse_user_id(text)] = None
         except InvalidIdentifier as error:
-            raise errors.invalid_param(f"{str(text)[:300]!r} is no user ID: {error}") from error
+            raise errors.invalid_param(
+                f"{str(text)[: limits.QUOTED_ID_CHARACTERS]!r} is no user ID: {error}"
+            ) from error
     users.pop(without, None)
     return tuple(users)
 

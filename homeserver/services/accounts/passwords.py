@@ -70,7 +70,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= limits.PASSWORD_QUEUE:
-            raise limit_exceeded(2.0)
+            raise limit_exceeded(limits.PASSWORD_RETRY_AFTER_S)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

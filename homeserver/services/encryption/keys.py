@@ -64,8 +64,6 @@ from homeserver.storage.encryption.remote_devices import RemoteList
 
 log = logging.getLogger(__name__)
 
-_COUNTS_CACHED = 50_000
-
 
 class KeyCounts(msgspec.Struct, frozen=True):
     """Unclaimed one-time keys by algorithm, and algorithms with an unused fallback key."""
@@ -96,7 +94,7 @@ class Keys:
         self._database, self._committer = database, committer
         self._server_name, self._remote = server_name, remote
         self._counts: BoundedCache[tuple[UserId, DeviceId], KeyCounts] = BoundedCache(
-            _COUNTS_CACHED
+            limits.KEY_COUNTS_CACHED
         )
         self._changes = 0
 

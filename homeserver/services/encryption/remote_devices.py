@@ -26,6 +26,7 @@ from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from federation.ports import Clock, UserDevices
+from federation.retries import DoublingWaits
 from federation.transport.requests.client import FederationError
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
@@ -248,10 +249,8 @@ class RemoteDevices:
                     await store.forget(connection, [user_id])  # the user no longer exists
                 return
             log.info("The device list of %s can't be fetched yet: %s", user_id, error)
-            wait_ms = min(
-                limits.RESYNC_RETRY_MS_MIN * 2 ** min(resync.attempts, 20),
-                limits.RESYNC_RETRY_MS_MAX,
-            )
+            waits = DoublingWaits(limits.RESYNC_RETRY_MS_MIN, limits.RESYNC_RETRY_MS_MAX)
+            wait_ms = int(waits.after(resync.attempts + 1))
             async with self._database.transaction() as connection:
                 await store.postpone_resync(
                     connection,
@@ -350,4 +349,4 @@ def parse_signing_keys(
 def _display_name(name: object) -> str | None:
     if not isinstance(name, str) or "\0" in name:
         return None
-    return name.encode(errors="replace")[:256].decode(errors="ignore")
+    return name.encode(errors="replace")[: limits.DEVICE_NAME_REMOTE_BYTES].decode(errors="ignore")

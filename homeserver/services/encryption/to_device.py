@@ -50,7 +50,6 @@ from homeserver.storage.encryption import to_device as store
 
 log = logging.getLogger(__name__)
 
-_FORGET_EVERY_S = 3_600.0
 _NOBODY = UserId("")
 _Device = tuple[UserId, DeviceId]
 
@@ -124,11 +123,11 @@ class ToDevice:
                 await self.delete_acknowledged()
                 if self._clock.monotonic_s() >= next_forget_s:
                     await self._forget_transactions()
-                    next_forget_s = self._clock.monotonic_s() + _FORGET_EVERY_S
+                    next_forget_s = self._clock.monotonic_s() + limits.TO_DEVICE_FORGET_S
             except DatabaseUnavailable as error:
                 log.warning("Delivered messages can't be deleted yet: %s", error)
                 self._to_delete.set()
-            await self._clock.sleep(1.0)  # one round for many syncs
+            await self._clock.sleep(limits.TO_DEVICE_DELETE_S)
             await self._to_delete.wait()
 
     async def delete_acknowledged(self) -> None:

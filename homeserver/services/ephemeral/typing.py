@@ -26,9 +26,6 @@ from homeserver.engine.log.tail import Placed
 from homeserver.errors import bad_json, forbidden
 from homeserver.services.engine_ports import MemberRooms
 
-_REMOTE_TIMEOUT_MS = 30_000
-_DEFAULT_TIMEOUT_MS = 30_000
-
 Announce = Callable[[RoomId, UserId, bool], None]
 
 
@@ -100,7 +97,7 @@ class Typing:
         if not isinstance(typing, bool):
             raise bad_json("typing must be a boolean")
         if timeout_ms is None:
-            timeout_ms = _DEFAULT_TIMEOUT_MS
+            timeout_ms = limits.TYPING_TIMEOUT_MS_DEFAULT
         if not isinstance(timeout_ms, int) or isinstance(timeout_ms, bool) or timeout_ms < 0:
             raise bad_json("timeout must be a number of milliseconds")
         room = await self._rooms.get(room_id)
@@ -117,7 +114,7 @@ class Typing:
         room = await self._rooms.get(room_id)
         if room is None or not room.joined_local or not room.is_joined(user_id):
             return
-        self._set(room_id, user_id, _REMOTE_TIMEOUT_MS if typing else 0)
+        self._set(room_id, user_id, limits.TYPING_REMOTE_MS if typing else 0)
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
         """Follows the log: ends typing of users who sent a message or left."""
@@ -192,4 +189,5 @@ class Typing:
                 await self._changed.wait()
             else:
                 # Short, since a time-out that begins in the meantime may end sooner.
-                await self._clock.sleep(min(max(wait_s, 0.05), 1.0))
+                wait_s = min(max(wait_s, limits.TYPING_CHECK_S_MIN), limits.TYPING_CHECK_S_MAX)
+                await self._clock.sleep(wait_s)

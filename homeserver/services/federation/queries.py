@@ -38,7 +38,6 @@ from homeserver.storage.encryption.one_time_keys import Claim
 AskProfile = Callable[[UserId, str | None], Awaitable[JsonObject]]
 AskDirectory = Callable[[RoomAlias], Awaitable[Target]]
 
-_LOOK_AGAIN_S = 0.1
 _AGREED = ("join", "knock")
 """Memberships that the user chose."""
 _CONCERNED = (*_AGREED, "invite")
@@ -143,7 +142,7 @@ class FederationQueries:
             visible |= {user for user in hidden if await self._sees(origin, user, memberships)}
             hidden = patient - visible
             if hidden:
-                await self._clock.sleep(_LOOK_AGAIN_S)
+                await self._clock.sleep(limits.KEY_QUERY_CHECK_S)
         return frozenset(visible)
 
     def _wait_s(self, user_id: UserId, otherwise_s: float) -> float:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from federation.errors import MatrixError
 from federation.events.ids import RoomId, UserId
 from federation.ports import Clock
+from federation.retries import DoublingWaits
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.followers.memberships import UserRoom
@@ -111,8 +112,8 @@ class AccountDepartures:
                 refused += 1  # A fault with one room doesn't stop the departure from the others.
         now_s, former = self._clock.monotonic_s(), self._tries.pop(user_id, None)
         if refused:
-            wait_s = min(2 * former.wait_s, limits.DEPARTURE_RETRY_S_MAX) if former else 0.0
-            wait_s = max(wait_s, limits.DEPARTURE_RETRY_S_MIN)
+            waits = DoublingWaits(limits.DEPARTURE_RETRY_S_MIN, limits.DEPARTURE_RETRY_S_MAX)
+            wait_s = waits.following(former.wait_s if former else None)
             self._tries[user_id] = _Try(now_s + wait_s, wait_s)
         elif found or former is None or not former.is_last_look:
             wait_s = limits.DEPARTURE_LAST_LOOK_S

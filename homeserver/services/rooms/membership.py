@@ -93,7 +93,9 @@ def parse_user(text: str) -> UserId:
     try:
         return parse_user_id(text)
     except InvalidIdentifier as error:
-        raise errors.invalid_param(f"{text[:300]!r} is no user ID: {error}") from error
+        raise errors.invalid_param(
+            f"{text[: limits.QUOTED_ID_CHARACTERS]!r} is no user ID: {error}"
+        ) from error
 
 
 def parse_servers(texts: Sequence[str]) -> Sequence[ServerName]:

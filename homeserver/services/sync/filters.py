@@ -58,7 +58,8 @@ class Filters:
     async def get(self, user_id: UserId, filter_id: str) -> JsonObject:
         """Returns a stored filter as it was given; 404 M_NOT_FOUND."""
         content = None
-        if filter_id.isascii() and filter_id.isdigit() and len(filter_id) <= 18:
+        digits_max = limits.FILTER_ID_DIGITS
+        if filter_id.isascii() and filter_id.isdigit() and len(filter_id) <= digits_max:
             content = await self._filters.load(user_id, int(filter_id))
         if content is None:
             raise not_found("There is no such filter")

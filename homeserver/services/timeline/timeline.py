@@ -90,7 +90,9 @@ class Timeline:
         try:
             event_id = parse_event_id(target)
         except InvalidIdentifier as error:
-            raise errors.invalid_param(f"{target[:300]!r} is no event ID") from error
+            raise errors.invalid_param(
+                f"{target[: limits.QUOTED_ID_CHARACTERS]!r} is no event ID"
+            ) from error
         await self._check_may_redact(request, event_id)
         draft = EventDraft(
             event_types.REDACTION, request.user_id, request.content, redacts=event_id

@@ -18,8 +18,6 @@ from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.storage.database import Connection
 
-_SEEN_KEPT = 32
-
 
 class RemoteDevice(msgspec.Struct, frozen=True):
     """A device of a remote user; `keys` is JSON, None if it has none."""
@@ -114,7 +112,7 @@ async def apply_update(
         "[greatest(1, cardinality(seen) + 2 - $3) :] WHERE user_id = $1",
         user_id,
         stream_id,
-        _SEEN_KEPT,
+        limits.DEVICE_LIST_UPDATES_SEEN,
     )
     if isinstance(device, str):
         await connection.execute(

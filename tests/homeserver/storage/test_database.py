@@ -1,8 +1,11 @@
 """What the driver's errors mean: whether to try again, and whether the outcome is known."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
+from homeserver import limits
 from homeserver.storage.database import (
     Database,
     DatabaseFailing,
@@ -10,6 +13,8 @@ from homeserver.storage.database import (
     DataRefused,
     translated,
 )
+
+_PID = "SELECT pg_backend_pid()"
 
 
 async def raised(url: str, sql: str) -> Exception:
@@ -94,3 +99,22 @@ def test_bad_data_is_refused() -> None:
 
 def test_an_error_of_ours_is_not_the_databases() -> None:
     assert translated(ValueError("x")) is None
+
+
+async def test_an_unused_connection_is_closed_after_some_time(
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DATABASE_IDLE_S", 0.01)
+    database = await Database.open(shared_database_url, connections=2)
+    try:
+        async with database.connection() as one, database.connection() as other:
+            pids = {await connection.fetchval(_PID) for connection in (one, other)}
+        assert len(pids) == 2
+        async with asyncio.timeout(60):
+            while database._pool.get_size() > 1:
+                await asyncio.sleep(0.01)
+        async with database.connection() as one, database.connection() as other:
+            again = {await connection.fetchval(_PID) for connection in (one, other)}
+        assert len(again & pids) == 1, "one connection stays, for the next request"
+    finally:
+        await database.close()

@@ -19,6 +19,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.auth.auth_rules import AuthFailure, AuthRule
+from homeserver import limits
 from homeserver.cli import main
 from homeserver.config import Config, DatabaseSettings
 from homeserver.storage.database import DatabaseFailing
@@ -296,3 +297,16 @@ async def test_the_command_prints_text_or_json(postgres_url: str, tmp_path: Path
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, ["explain", *arguments])
     return result.exit_code, result.output
+
+
+async def test_a_fork_is_looked_for_among_so_many_events(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(postgres_url) as world:
+        room_id = await room_with_bob(world)
+        await fork(world, room_id)
+        merge = await world.say(room_id, "merge")
+        await world.say(room_id, "after it")
+        for bound, found in ((2, merge), (1, None)):
+            monkeypatch.setattr(limits, "EXPLAIN_EVENTS", bound)
+            assert (await told(postgres_url, room_id))["merged_by"] == found

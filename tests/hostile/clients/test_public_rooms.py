@@ -43,6 +43,14 @@ async def test_published_rooms_are_listed_in_pages(scene: Scene) -> None:
     assert {room["name"] for room in left["chunk"]} == {"Beta", "Gamma"}
 
 
+async def test_a_token_has_so_many_digits(scene: Scene) -> None:
+    server = scene.server
+    longest = "9" * limits.PUBLISHED_ROOMS_TOKEN_DIGITS
+    assert (await server.ok("GET", f"/publicRooms?since={longest}"))["chunk"] == []
+    refused = await server.call("GET", f"/publicRooms?since={longest}9")
+    assert (refused.status, refused.errcode) == (400, "M_INVALID_PARAM")
+
+
 async def test_lists_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     server, alice = scene.server, scene.alice
     for name in ("One", "Two", "Three"):

@@ -34,6 +34,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.graph.building import EventDraft
 from federation.ports import Clock
+from federation.retries import DoublingWaits
 from federation.transport.joining.failures import JoiningUncertain
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.joining.remote_rooms import InvitingRooms
@@ -257,8 +258,8 @@ class DurableJoining:
             await self._end(intent)
             return
         await self._save(tried)
-        wait_s = limits.JOINING_RETRY_S_MIN * 2 ** min(tried.attempts, 20)
-        self._later(tried, min(limits.JOINING_RETRY_S_MAX, wait_s))
+        waits = DoublingWaits(limits.JOINING_RETRY_S_MIN, limits.JOINING_RETRY_S_MAX)
+        self._later(tried, waits.after(tried.attempts + 1))
 
     async def _try(self, intent: Intent) -> bool:
         """Makes one attempt; returns whether the intent is done."""

@@ -23,9 +23,6 @@ from homeserver.services.rooms.membership import MemberDirectory
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database
 
-_RETRY_S = 3_600.0
-"""The time to retry if a user has too many open invites: the user has to answer some first."""
-
 
 class RemoteInvites:
     """Decides on each invite before it is read further."""
@@ -65,4 +62,4 @@ class RemoteInvites:
             len(open_ones) >= limits.REMOTE_INVITES_PENDING
             or of_server >= limits.REMOTE_INVITES_PENDING_OF_SERVER
         ):
-            raise limit_exceeded(_RETRY_S)
+            raise limit_exceeded(limits.REMOTE_INVITES_RETRY_AFTER_S)

@@ -32,8 +32,6 @@ from homeserver.rules.sync.sync_tokens import Point, just_after, just_before
 from homeserver.services.timeline.client_events import Seen, allows
 from homeserver.services.timeline.visibility import Visibility
 
-_READ_ON = 5  # multiple of the limit that is read when a filter, or visibility, leaves too few
-
 
 class RoomReader(msgspec.Struct, frozen=True):
     """The reader of a room, with their membership, and the users they ignore."""
@@ -108,7 +106,7 @@ class Timelines:
             is_whole_read = not part.limited or read is not part.events
             if len(seen) >= limit or is_whole_read or to_read >= limits.SYNC_TIMELINE_READ:
                 break
-            to_read = min(to_read * _READ_ON, limits.SYNC_TIMELINE_READ)
+            to_read = min(to_read * limits.SYNC_TIMELINE_READ_TIMES, limits.SYNC_TIMELINE_READ)
         is_cut = len(seen) > limit
         kept = seen[len(seen) - limit :] if is_cut else seen
         limited = part.limited or is_cut or read is not part.events

@@ -30,7 +30,9 @@ def test_the_number_of_parameters_is_bounded() -> None:
 
 
 def test_numbers_have_bounds() -> None:
-    query = Query("low=-1&high=1000&word=x&dot=1.5&huge=" + "9" * 30)
+    longest = limits.QUERY_NUMBER_CHARACTERS * "9"
+    query = Query(f"low=-1&high=1000&word=x&dot=1.5&long={longest}&huge={longest}9")
+    assert query.integer("long", 10, least=0, most=100) == 100
     assert query.integer("none", 10, least=0, most=100) == 10
     assert query.integer("high", 10, least=0, most=100) == 100
     for name in ("low", "word", "dot", "huge"):

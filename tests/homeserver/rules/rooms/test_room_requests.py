@@ -131,3 +131,15 @@ def test_an_alias_that_the_grammar_forbids_is_refused(localpart: str) -> None:
     with pytest.raises(MatrixError) as caught:
         build_alias(localpart, ServerName("here.example"))
     assert (caught.value.status, caught.value.errcode) == (400, "M_INVALID_PARAM")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_so_much_of_a_wrong_value_is_quoted(more: int) -> None:
+    name = "v" * (limits.QUOTED_CHARACTERS + more)
+    with pytest.raises(MatrixError) as refused:
+        choose_version(name, ROOM_VERSIONS["11"])
+    assert f"'{name[: limits.QUOTED_CHARACTERS]}'" in refused.value.error
+    text = "u" * (limits.QUOTED_ID_CHARACTERS + more)
+    with pytest.raises(MatrixError) as refused:
+        parse_invitees(RoomRequest(invite=(text,)), ALICE)
+    assert f"'{text[: limits.QUOTED_ID_CHARACTERS]}'" in refused.value.error

@@ -102,7 +102,9 @@ async def test_equal_filters_are_stored_once_and_found_by_their_user(world: Worl
     second = await world.filters.create(ALICE, {})
     assert second != first
     assert await world.filters.get(ALICE, first) == definition
-    for user, filter_id in ((ANNA, first), (ALICE, "99"), (ALICE, "x"), (ALICE, "9" * 30)):
+    longest = "9" * limits.FILTER_ID_DIGITS
+    wrong = ("99", "x", longest, longest + "9")
+    for user, filter_id in ((ANNA, first), *((ALICE, one) for one in wrong)):
         with pytest.raises(MatrixError, match="M_NOT_FOUND"):
             await world.filters.get(user, filter_id)
     assert (await world.filters.resolve(ALICE, first)).room.timeline.limit == 5

@@ -67,4 +67,6 @@ async def test_the_queue_is_bounded(passwords: Passwords, monkeypatch: pytest.Mo
     results = await asyncio.gather(*(passwords.hash("x") for _ in range(5)), return_exceptions=True)
     refusals = [one for one in results if isinstance(one, MatrixError)]
     assert [one.status for one in refusals] == [429, 429]
+    wait_ms = limits.PASSWORD_RETRY_AFTER_S * 1000
+    assert [one.extra["retry_after_ms"] for one in refusals] == [pytest.approx(wait_ms, abs=1)] * 2
     assert await passwords.hash("x")

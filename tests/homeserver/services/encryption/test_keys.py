@@ -275,3 +275,14 @@ async def test_counts_are_asked_of_the_database_once(world: World) -> None:
     assert await world.keys.counts(ALICE, PHONE) is first
     await world.keys.upload(ALICE, PHONE, {"one_time_keys": one_time_keys(1)})
     assert (await world.keys.counts(ALICE, PHONE)).one_time == {"signed_curve25519": 1}
+
+
+async def test_so_many_counts_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound the device that was first is asked for again."""
+    monkeypatch.setattr(limits, "KEY_COUNTS_CACHED", 2)
+    keys = World(world.database).keys
+    first = await keys.counts(ALICE, PHONE)
+    for name in ("A", "B"):
+        assert await keys.counts(ALICE, PHONE) is first
+        await keys.counts(ALICE, DeviceId(name))
+    assert await keys.counts(ALICE, PHONE) is not first

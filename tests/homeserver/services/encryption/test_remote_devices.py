@@ -271,3 +271,26 @@ async def test_kept_devices_are_bounded(world: World, monkeypatch: pytest.Monkey
     await world.lists.update(update(7, 6))
     world.remote.lists[BOB] = bobs(7, "A", B2)
     assert await world.devices() == {"A", B2}, "one too many: the list is fetched anew"
+
+
+async def test_so_many_updates_are_remembered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes again after those is taken for a new one, which does no harm."""
+    monkeypatch.setattr(limits, "DEVICE_LIST_UPDATES_SEEN", 3)
+    await world.devices()
+    for stream_id in (6, 7, 8):
+        await world.lists.update(update(stream_id, stream_id - 1))
+    for stream_id, changes in ((6, 3), (8, 3), (5, 4)):
+        await world.lists.update(update(stream_id, stream_id - 1))
+        assert world.changes == changes
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_devices_name_is_cut(world: World, more: int) -> None:
+    name = "n" * (limits.DEVICE_NAME_REMOTE_BYTES + more)
+    await world.devices()
+    await world.lists.update(update(6, 5, device_display_name=name))
+    answer = await world.queries.query(ALICE, {BOB: []}, timeout_s=1)
+    shown = answer["device_keys"][BOB][B2]["unsigned"]["device_display_name"]
+    assert shown == "n" * limits.DEVICE_NAME_REMOTE_BYTES

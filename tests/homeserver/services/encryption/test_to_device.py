@@ -1,5 +1,6 @@
 """Messages between devices."""
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -204,3 +205,30 @@ async def test_nothing_is_owed_to_names_that_no_server_can_have(world: World) ->
     await world.send({f"@bob:{name}": {"*": {"n": 1}} for name in names} | {BOB: {"*": {"n": 2}}})
     owed = [one.entry for one in world.log.placed if isinstance(one.entry, RemoteEduEntry)]
     assert [one.destination for one in owed] == [THERE]
+
+
+async def test_old_repeats_are_forgotten_now_and_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delivered messages are deleted in rounds with a pause; in some of them repeats, too."""
+    rounds = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal rounds
+        assert seconds == limits.TO_DEVICE_DELETE_S
+        rounds += 1
+        world.clock.seconds += limits.TO_DEVICE_FORGET_S / 2
+        world.to_device._to_delete.set()
+        if rounds == 4:
+            raise asyncio.CancelledError
+
+    forgotten: list[int] = []
+
+    async def forget() -> None:
+        forgotten.append(rounds)
+
+    world.clock.sleep = sleep  # type: ignore[method-assign]
+    monkeypatch.setattr(world.to_device, "_forget_transactions", forget)
+    with pytest.raises(asyncio.CancelledError):
+        await world.to_device.run()
+    assert forgotten == [0, 2]

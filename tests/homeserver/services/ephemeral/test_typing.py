@@ -1,5 +1,6 @@
 """Typing: who types, until when, and since when a reader knows."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -125,3 +126,42 @@ async def test_who_left_types_no_more() -> None:
     world.typing.stop(ROOM, ALICE)
     world.typing.stop(OTHER, ALICE)
     assert world.typing.since(ROOM, None) is None
+
+
+async def test_who_says_no_time_types_for_so_long() -> None:
+    world = World()
+    await world.set(timeout_ms=None)
+    assert world.typing.expire() == limits.TYPING_TIMEOUT_MS_DEFAULT / 1000
+
+
+async def test_who_types_elsewhere_types_for_so_long() -> None:
+    """Their server says that they stopped; if it doesn't, or is gone, the time ends it."""
+    world = World()
+    await world.typing.receive(THERE, ROOM, BOB, True)
+    assert world.typing.expire() == limits.TYPING_REMOTE_MS / 1000
+    world.clock.seconds += limits.TYPING_REMOTE_MS / 1000
+    assert world.typing.expire() is None
+    assert world.woken == [ROOM, ROOM]
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "pause_s"),
+    [
+        (1, limits.TYPING_CHECK_S_MIN),
+        (500, 0.5),
+        (limits.TYPING_TIMEOUT_MS_MAX, limits.TYPING_CHECK_S_MAX),
+    ],
+)
+async def test_the_pause_between_two_looks_has_bounds(timeout_ms: int, pause_s: float) -> None:
+    world = World()
+    await world.set(timeout_ms=timeout_ms)
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        raise asyncio.CancelledError
+
+    world.clock.sleep = sleep  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await world.typing.run()
+    assert pauses == [pytest.approx(pause_s)]

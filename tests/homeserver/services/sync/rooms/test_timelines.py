@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from federation.graph.building import EventDraft
 from homeserver import limits
+from homeserver.engine.rooms import reader
 from tests.homeserver.peer import PETER
 from tests.homeserver.room_world import ALICE, BOB
 from tests.homeserver.sync_world import SyncWorld, bodies, sync_world, types
@@ -114,3 +116,22 @@ async def test_a_state_event_that_lost_its_fork_is_told_to_who_takes_no_state_of
         assert lost not in [event["event_id"] for event in events]
         topics = [event for event in events if event["type"] == "m.room.topic"]
         assert [one["content"]["topic"] for one in topics] == ["won"] * (start == since)
+
+
+async def test_so_much_more_is_read_each_time(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few queries find what lies far up, and what lies near isn't looked for far up."""
+    _, since = await room_with_messages_since_a_topic(syncs, 40)
+    limit, read = 2, list[int]()
+    newest = reader.Reader.newest
+
+    async def noted(self: Any, *arguments: Any, limit: int, **options: Any) -> Any:
+        read.append(limit)
+        return await newest(self, *arguments, limit=limit, **options)
+
+    monkeypatch.setattr(reader.Reader, "newest", noted)
+    wanted = {"room": {"timeline": {"types": ["m.room.topic"], "limit": limit}}}
+    await syncs.get(since=since, filter=wanted)
+    times = limits.SYNC_TIMELINE_READ_TIMES
+    assert read[:3] == [limit, limit * times, limit * times**2]
