@@ -39,6 +39,10 @@ ROOM_STATES_AFTER = 64
 STAGING_LOADS = 200
 """Events that staging one event may have to load, one after another: auth events of a draft."""
 
+STAGING_TRIES = 3
+"""Times that events are staged, if each time a commit that they rest on fails: a batch that fails
+twice in a row has a cause that a fourth try would meet too."""
+
 PUBLISHED_ROOMS_LISTED = 1_000
 """Rooms of the published directory that are listed and searched: those last published."""
 

@@ -39,7 +39,7 @@ from homeserver.engine.log.entries import Committed, Entry, TransactionKey, Unit
 from homeserver.engine.log.staging import Correction, ImportedMembers, RoomUnit, StagedEvent
 from homeserver.engine.log.transactions import Sent, Transactions
 from homeserver.engine.rooms.room import Superseded
-from homeserver.engine.rooms.rooms import Room, Rooms, RoomView, StateRef
+from homeserver.engine.rooms.rooms import Room, Rooms, RoomView, StateRef, retry_superseded
 from homeserver.engine.rooms.snapshots import StateMap
 from homeserver.errors import not_found, unavailable
 from homeserver.storage.database import Connection
@@ -162,7 +162,7 @@ class Writer:
         room, first = self.stager.new_room(version, drafts[0], room_id)
         self._rooms.add(room)
         try:
-            async with room.lock:
+            async with self._rooms.locked(room.room_id):
                 staged = [first]
                 for draft in drafts[1:]:
                     await self.event_signer.check_new_room(room, draft)
@@ -196,19 +196,12 @@ class Writer:
         raise unavailable("the room's policy server changes")
 
     async def _commit(self, job: _Job) -> list[Sent]:
-        wanted = 2 * len(job.to_stage) + 1
-        for _ in range(2):
-            await self.room(job.room_id)
-            await self._committer.wait_for_space()
-            if self._committer.numbers.left < wanted:
-                await self._committer.numbers.ready(wanted)
-            try:
-                return await self._stage_and_commit(job)
-            except Superseded:
-                continue
-        raise unavailable("the room could not be written")
+        return await retry_superseded(partial(self._stage_and_commit, job))
 
     async def _stage_and_commit(self, job: _Job) -> list[Sent]:
+        await self.room(job.room_id)
+        await self._committer.wait_for_space()
+        await self._committer.numbers.ready(2 * len(job.to_stage) + 1)
         async with self._rooms.locked(job.room_id) as room:
             generation, rests_on_staged = room.generation, room.staged is not room.view
             try:

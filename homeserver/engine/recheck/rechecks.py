@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import immutables
 
@@ -46,7 +47,7 @@ from homeserver.engine.recheck.verdict_checker import VerdictChecker, is_unsigne
 from homeserver.engine.rooms.redactions import target_of
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room, RoomGone, StateSnapshot, Superseded
-from homeserver.engine.rooms.rooms import Rooms, held
+from homeserver.engine.rooms.rooms import Rooms, held, retry_superseded
 from homeserver.engine.rooms.snapshots import difference, extend, first_chain
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
@@ -137,15 +138,20 @@ class Rechecks:
     async def _advance(self, work: _Work) -> bool:
         """Performs one step; returns False if nothing is due."""
         try:
+            return await retry_superseded(partial(self._locked_step, work))
+        except _EdgesMissing as missing:
+            await work.descendants.read(missing.cited)
+        return True
+
+    async def _locked_step(self, work: _Work) -> bool:
+        try:
             async with self._rooms.locked(work.room.room_id):
                 return await self._step(work)
         except RoomGone:
             return False
-        except _EdgesMissing as missing:
-            await work.descendants.read(missing.cited)
         except Superseded:
             work.after.clear()
-        return True
+            raise
 
     async def _step(self, work: _Work) -> bool:
         room = work.room

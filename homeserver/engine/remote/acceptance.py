@@ -30,8 +30,8 @@ from homeserver.engine.recheck.due_rooms import DueRooms
 from homeserver.engine.recheck.verdict_checker import VerdictChecker, is_unsigned_join
 from homeserver.engine.remote.imports import Imports
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import Branch, Room, StateSnapshot, Superseded
-from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.room import Branch, Room, StateSnapshot
+from homeserver.engine.rooms.rooms import Rooms, retry_superseded
 from homeserver.engine.rooms.stored import stored_failure
 from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
@@ -76,7 +76,8 @@ class Acceptance:
         """Hands in an event with the verdict of `admit`; `state_before` is given if it is
         unverified, `asked` the policy server that was asked about it. Returns the final verdict
         after the commit. Raises MatrixError (404, 503), PolicyServerChanged."""
-        for _ in range(3):
+
+        async def stage_and_commit() -> Verdict:
             room = await self._rooms.get(event.room_id)
             if room is None:
                 raise MatrixError(404, "M_NOT_FOUND", "the room is not known here")
@@ -84,24 +85,23 @@ class Acceptance:
                 return _verdict_of_first(room, event)
             await self._committer.wait_for_space()
             await self._committer.numbers.ready(4)
+            async with self._rooms.locked(event.room_id) as room:
+                stored = await self._stored_verdict(room, event.event_id)
+                if stored is not None:
+                    return stored
+                staged, final = await self._stage(
+                    room, event, verdict, state_before, to_federate=to_federate, asked=asked
+                )
+                done = self._writer.enqueue(room, [staged])
             try:
-                async with self._rooms.locked(event.room_id) as room:
-                    stored = await self._stored_verdict(room, event.event_id)
-                    if stored is not None:
-                        return stored
-                    staged, final = await self._stage(
-                        room, event, verdict, state_before, to_federate=to_federate, asked=asked
-                    )
-                    done = self._writer.enqueue(room, [staged])
                 await done
-            except Superseded:
-                continue
             except OutcomeUnknown as unknown:
                 unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
                 raise
             self._wake(room.room_id, staged)
             return final
-        raise MatrixError(503, "M_UNKNOWN", "the room could not be written")
+
+        return await retry_superseded(stage_and_commit)
 
     def _wake(self, room_id: RoomId, staged: StagedEvent, _: object = None) -> None:
         """Wakes the recheck worker if needed, after the commit, which may have come late."""

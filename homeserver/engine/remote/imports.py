@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import immutables
 import msgspec
@@ -43,10 +44,9 @@ from homeserver.engine.rooms.room import (
     RoomGone,
     RoomView,
     StateSnapshot,
-    Superseded,
     membership_counts,
 )
-from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.rooms import Rooms, held, retry_superseded
 from homeserver.engine.rooms.snapshots import (
     StateMap,
     StateRef,
@@ -230,13 +230,8 @@ class Imports:
             self._set_state(room, given)
             self._rooms.add(room)
         try:
-            async with room.lock:
-                snapshot = snapshot_row(room, given.before.chain)
-                staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
-                done = self._writer.enqueue(
-                    room, [staged], imported=ImportedMembers(given.local, given.servers)
-                )
-            await done
+            with held(room):
+                staged = await retry_superseded(partial(self._commit_join, joined, given))
         except BaseException:
             if known is None and room.unsettled == 0 and not room.view.position:
                 self._rooms.drop(room.room_id)
@@ -245,6 +240,17 @@ class Imports:
             self._due_rooms.add([room.room_id])
         for user, _ in given.local:
             self._forget_user(UserId(user))
+
+    async def _commit_join(self, joined: JoinedRoom, given: _GivenState) -> StagedEvent:
+        await self._committer.numbers.ready(4)
+        async with self._rooms.locked(joined.room_id) as room:
+            snapshot = snapshot_row(room, given.before.chain)
+            staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
+            done = self._writer.enqueue(
+                room, [staged], imported=ImportedMembers(given.local, given.servers)
+            )
+        await done
+        return staged
 
     def _empty_room(self, joined: JoinedRoom, room_row_id: int) -> Room:
         state: StateMap = state_of(())
@@ -291,19 +297,14 @@ class Imports:
 
     async def store_backfill(self, chunk: Chunk) -> None:
         """Assigns places to a chunk some of whose events are missing here."""
-        room_id = chunk.events[0].room_id
-        for _ in range(3):
-            try:
-                async with self._rooms.locked(room_id) as room:
-                    is_placed = await self._place_chunk(room, chunk)
-            except Superseded:
-                continue
-            if is_placed:
-                self._due_rooms.add([room_id])
-            return
-        raise MatrixError(503, "M_UNKNOWN", "the room could not be written")
+        if await retry_superseded(partial(self._place_chunk, chunk)):
+            self._due_rooms.add([chunk.events[0].room_id])
 
-    async def _place_chunk(self, room: Room, chunk: Chunk) -> bool:
+    async def _place_chunk(self, chunk: Chunk) -> bool:
+        async with self._rooms.locked(chunk.events[0].room_id) as room:
+            return await self._place_under_lock(room, chunk)
+
+    async def _place_under_lock(self, room: Room, chunk: Chunk) -> bool:
         ids = [one.event_id for one in chunk.events]
         if room.unsettled:
             await self._committer.submit(Unit())  # follows what is staged

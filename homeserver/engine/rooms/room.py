@@ -104,27 +104,39 @@ class RoomLock:
         self._lock = asyncio.Lock()
         self._room = room
         self._is_queued = False
+        self._waiting = 0
         self.begin()
 
     def locked(self) -> bool:
         """Returns whether the lock is held."""
         return self._lock.locked()
 
-    async def __aenter__(self) -> None:
-        if not self._lock.locked():
-            await self._lock.acquire()
+    async def acquire(self) -> bool:
+        """Takes the lock; returns whether other tasks ran in the meantime. Raises MatrixError (503)
+        if it can't be taken in time."""
+        # A lock that was just released is free, but those that waited for it come first.
+        is_waiting = self._lock.locked() or self._waiting > 0
+        if is_waiting:
+            await self._wait()
         else:
-            try:
-                async with asyncio.timeout(limits.COMMIT_ANSWER_S):
-                    await self._lock.acquire()
-            except TimeoutError:
-                raise unavailable("the room is busy") from None
+            await self._lock.acquire()
         self._is_queued = False
         self.begin()
+        return is_waiting
 
-    async def __aexit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: object
-    ) -> None:
+    async def _wait(self) -> None:
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(limits.COMMIT_ANSWER_S):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise unavailable("the room is busy") from None
+        finally:
+            self._waiting -= 1
+
+    def release(self, error: BaseException | None) -> None:
+        """Releases the lock; drops staged events that weren't queued. `error` ended the work under
+        the lock; raises Superseded if a failed batch may be its cause."""
         is_lost = self.is_lost
         try:
             self._take_back()

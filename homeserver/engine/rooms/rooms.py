@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -20,7 +19,7 @@ from collections.abc import (
     Sequence,
     Set,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -39,6 +38,7 @@ from homeserver.engine.rooms.room import (
     RoomGone,
     RoomView,
     StateSnapshot,
+    Superseded,
     ring_entry,
 )
 from homeserver.engine.rooms.room_loader import RoomLoader
@@ -51,8 +51,19 @@ from homeserver.engine.rooms.snapshots import (
     state_of,
 )
 from homeserver.engine.store import EngineStore
+from homeserver.errors import unavailable
 
-__all__ = ["Head", "NotLoaded", "Room", "RoomView", "Rooms", "StateRef", "StateSnapshot", "held"]
+__all__ = [
+    "Head",
+    "NotLoaded",
+    "Room",
+    "RoomView",
+    "Rooms",
+    "StateRef",
+    "StateSnapshot",
+    "held",
+    "retry_superseded",
+]
 
 T = TypeVar("T")
 
@@ -125,6 +136,59 @@ def held(room: Room) -> Iterator[None]:
         room.holders -= 1
 
 
+class LockedRoom:
+    """A room, held and locked for the length of an `async with` block.
+
+    Events queued in the block keep the room in memory from then on; what was staged and not queued
+    is taken back. Entering raises RoomGone for a room that is unknown here, or no longer known once
+    the lock is held, and MatrixError (503) if the lock can't be taken in time.
+    """
+
+    __slots__ = ("_room", "_room_id", "_rooms")
+
+    def __init__(self, rooms: Rooms, room_id: RoomId) -> None:
+        self._rooms = rooms
+        self._room_id = room_id
+        self._room: Room | None = None
+
+    async def __aenter__(self) -> Room:
+        room = await self._rooms.get(self._room_id)
+        if room is None:
+            raise RoomGone
+        room.holders += 1
+        try:
+            # Only while this waited can another task have dropped the room.
+            if await room.lock.acquire() and self._rooms.hot(self._room_id) is not room:
+                room.lock.release(None)
+                raise RoomGone
+        except BaseException:
+            room.holders -= 1
+            raise
+        self._room = room
+        return room
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: object
+    ) -> None:
+        room = self._room
+        assert room is not None, "the block was entered"
+        try:
+            room.lock.release(error)
+        finally:
+            room.holders -= 1
+
+
+async def retry_superseded(step: Callable[[], Awaitable[T]]) -> T:
+    """Runs a step that stages events; again if what they were staged on wasn't committed. Raises
+    the step's other errors, and MatrixError (503) if it is superseded each time."""
+    for _ in range(limits.STAGING_TRIES):
+        try:
+            return await step()
+        except Superseded:
+            continue
+    raise unavailable("the room could not be written")
+
+
 class Rooms:
     """The registry of rooms, and reads of rooms, states and events."""
 
@@ -177,25 +241,15 @@ class Rooms:
                 del self._loading[room_id]
         self._hot.evict(keep=set(room_ids))
 
-    @asynccontextmanager
-    async def locked(self, room_id: RoomId) -> AsyncIterator[Room]:
-        """Returns the room, held and locked, so that events can be staged; events queued under the
-        lock keep it in memory from then on. Raises RoomGone for a room that is unknown here, or no
-        longer known once the lock is held; MatrixError (503) if the lock can't be taken in time."""
-        room = await self.get(room_id)
-        if room is None:
-            raise RoomGone
-        with held(room):
-            async with room.lock:
-                if self.hot(room_id) is not room:
-                    raise RoomGone
-                yield room
+    def locked(self, room_id: RoomId) -> LockedRoom:
+        """Returns the context in which events of a room can be staged."""
+        return LockedRoom(self, room_id)
 
     def add(self, room: Room) -> None:
         """Adds a room that was just created; it has staged work."""
         assert room.room_id not in self._hot, "a room is made once"
         self._hot.add(room)
-        self._hot.evict()
+        self._hot.evict(keep={room.room_id})
 
     def drop(self, room_id: RoomId) -> None:
         """Drops a room whose creation failed."""

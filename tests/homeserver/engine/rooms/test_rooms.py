@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 import pytest
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
 from homeserver.engine.log.staging import empty_view
 from homeserver.engine.log.tail import Placed
-from homeserver.engine.rooms.room import Room, RoomGone
-from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.room import Room, RoomGone, Superseded
+from homeserver.engine.rooms.rooms import Rooms, retry_superseded
 from tests.homeserver.engine.log.test_entries import event_entry
 
 SIZE = 10_000
@@ -101,8 +103,8 @@ async def test_a_room_in_use_is_passed_over(rooms: Rooms, how: str) -> None:
     for number in range(1, 10_000):
         rooms.hot(name(number))
     if how == "lock":
-        async with room.lock:
-            rooms.add(made(name(10_000)))
+        await room.lock.acquire()
+        rooms.add(made(name(10_000)))
     else:
         setattr(room, how, 1)
         rooms.add(made(name(10_000)))
@@ -119,10 +121,11 @@ async def test_a_room_stays_in_memory_while_its_lock_is_waited_for(rooms: Rooms)
             assert (locked.holders, locked.lock.locked()) == (1, True)
             return locked
 
-    async with room.lock:
-        waiting = asyncio.get_running_loop().create_task(stage())
-        while not room.holders:
-            await asyncio.sleep(0)
+    await room.lock.acquire()
+    waiting = asyncio.get_running_loop().create_task(stage())
+    while not room.holders:
+        await asyncio.sleep(0)
+    room.lock.release(None)
     await fill(rooms, 11_000)
     assert await waiting is room
     assert (room.holders, room.lock.locked(), rooms.hot(name(0))) == (0, False, room)
@@ -136,11 +139,12 @@ async def test_a_room_that_came_to_nothing_meanwhile_is_not_locked(rooms: Rooms)
         async with rooms.locked(name(0)):
             raise AssertionError("nothing can be staged in it")
 
-    async with room.lock:
-        waiting = asyncio.get_running_loop().create_task(stage())
-        while not room.holders:
-            await asyncio.sleep(0)
-        rooms.drop(name(0))
+    await room.lock.acquire()
+    waiting = asyncio.get_running_loop().create_task(stage())
+    while not room.holders:
+        await asyncio.sleep(0)
+    rooms.drop(name(0))
+    room.lock.release(None)
     with pytest.raises(RoomGone):
         await waiting
     assert (room.holders, room.lock.locked()) == (0, False)
@@ -151,6 +155,117 @@ async def test_a_room_that_is_unknown_here_is_not_locked(rooms: Rooms) -> None:
     with pytest.raises(RoomGone):
         async with rooms.locked(name(0)):
             pass
+
+
+async def test_a_wait_for_the_lock_that_is_cancelled_leaves_nothing_behind(rooms: Rooms) -> None:
+    room = made(name(0))
+    rooms.add(room)
+
+    async def stage() -> None:
+        async with rooms.locked(name(0)):
+            raise AssertionError("the lock isn't free")
+
+    async with rooms.locked(name(0)):
+        waiting = asyncio.get_running_loop().create_task(stage())
+        while room.holders < 2:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (room.holders, room.lock.locked()) == (1, True)
+    assert (room.holders, room.lock.locked()) == (0, False)
+    async with rooms.locked(name(0)) as locked:
+        assert locked is room
+
+
+async def test_a_block_that_fails_releases_the_room_and_raises_its_error(rooms: Rooms) -> None:
+    room = made(name(0))
+    rooms.add(room)
+    before = room.staged
+
+    async def stage() -> None:
+        async with rooms.locked(name(0)):
+            room.staged = msgspec.structs.replace(before, live_index=1)
+            raise ValueError("it can't be staged")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="it can't be staged"):
+            await stage()
+        assert (room.holders, room.lock.locked()) == (0, False)
+        assert room.staged is before
+
+
+async def test_an_error_after_a_failed_batch_means_that_the_step_is_superseded(
+    rooms: Rooms,
+) -> None:
+    room = made(name(0))
+    rooms.add(room)
+
+    async def stage() -> None:
+        async with rooms.locked(name(0)):
+            room.discard_staged()
+            raise LookupError
+
+    with pytest.raises(Superseded):
+        await stage()
+    assert (room.holders, room.lock.locked()) == (0, False)
+
+
+async def test_the_wait_is_bounded_also_behind_a_task_that_is_about_to_get_the_lock(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = made(name(0))
+    rooms.add(room)
+    next_done = asyncio.Event()
+
+    async def next_owner() -> None:
+        await room.lock.acquire()
+        await next_done.wait()
+        room.lock.release(None)
+
+    await room.lock.acquire()
+    owner = asyncio.get_running_loop().create_task(next_owner())
+    await asyncio.sleep(0)
+    monkeypatch.setattr(limits, "COMMIT_ANSWER_S", 0)
+    room.lock.release(None)  # free now, but promised to the task that waits
+    assert not room.lock.locked()
+    with pytest.raises(MatrixError) as refused:
+        async with asyncio.timeout(40), rooms.locked(name(0)):
+            pass
+    assert (refused.value.status, room.holders) == (503, 0)
+    next_done.set()
+    await owner
+
+
+async def test_a_superseded_step_is_repeated_a_bounded_number_of_times() -> None:
+    failures = 0
+
+    async def step(fails: int) -> str:
+        nonlocal failures
+        failures += 1
+        if failures <= fails:
+            raise Superseded if failures % 2 else RoomGone
+        return "staged"
+
+    assert await retry_superseded(partial(step, limits.STAGING_TRIES - 1)) == "staged"
+    assert failures == limits.STAGING_TRIES
+    failures = 0
+    with pytest.raises(MatrixError) as refused:
+        await retry_superseded(partial(step, limits.STAGING_TRIES))
+    assert (refused.value.status, failures) == (503, limits.STAGING_TRIES)
+
+
+async def test_any_other_error_of_a_step_ends_it() -> None:
+    calls = 0
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await retry_superseded(step)
+    assert calls == 1
 
 
 async def test_rooms_in_use_do_not_make_each_load_walk_all_of_them(
