@@ -460,14 +460,6 @@ class EduSink(Protocol):
     async def presence(self, origin: ServerName, content: JsonObject) -> None: ...
 
 
-class Metrics(Protocol):
-    """Counters and timers, by name and labels."""
-
-    def count(self, name: str, amount: int = 1, **labels: str) -> None: ...
-
-    def observe(self, name: str, seconds: float, **labels: str) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class FederationSettings:
     """The `[federation]` table of the configuration, and what else transport must know."""

@@ -1,101 +1,208 @@
-"""Counters and timers in memory, and their text for Prometheus.
+"""The metrics of one server, for Prometheus: each is declared once, in `ServerMetrics`.
 
 Rules:
-1. Counting costs about a microsecond and never fails; it is done on the event loop's thread only.
-2. The number of series is bounded: further ones are counted under the label `overflow`, so a label
-   with values from outside can't fill the memory.
-3. The library that writes the text is imported when the text is first requested.
+1. A metric is an attribute, so an unknown one, or a wrong number of labels, is a type error.
+2. Counting costs about a microsecond and never fails; it is done on the event loop's thread only.
+3. The number of a metric's series is bounded: further ones are counted with `overflow` as the value
+   of every label, so a label with values from outside can't fill the memory.
+4. Each server of a process has its own registry.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Generic, TypeVar, TypeVarTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from homeserver import limits
 
-if TYPE_CHECKING:
-    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+NAMESPACE = "freehold"
+OVERFLOW = "overflow"
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of a timer's buckets."""
+"""Upper bounds of a histogram's buckets."""
 
-_Labels: TypeAlias = tuple[tuple[str, str], ...]
-_OVERFLOW: _Labels = (("overflow", "true"),)
+# Without it, each series has a second one with the time of its creation, in the whole process.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
+_Labels = TypeVarTuple("_Labels")
 
 
-class _Timer:
-    __slots__ = ("buckets", "seconds")
+class _Series(Generic[_Metric]):
+    """The series of a metric by the values of its labels: the library's own look-up takes longer
+    than counting, and has no bound."""
+
+    def __init__(self, metric: _Metric, *, is_labelled: bool) -> None:
+        self._metric: _Metric = metric
+        self._series: dict[tuple[object, ...], _Metric] = {} if is_labelled else {(): metric}
+
+    def of(self, labels: tuple[object, ...]) -> _Metric:
+        series = self._series.get(labels)
+        if series is None:
+            if len(self._series) >= limits.METRIC_SERIES:
+                labels = (OVERFLOW,) * len(labels)
+            series = self._series[labels] = self._metric.labels(*labels)
+        return series
+
+
+class BoundedCounter(Generic[*_Labels]):
+    """A counter with a bounded number of series; `labels` are the names of its labels."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, help_text: str, *labels: *_Labels
+    ) -> None:
+        self.label_names = names = tuple(str(label) for label in labels)
+        counter = Counter(name, help_text, names, namespace=NAMESPACE, registry=registry)
+        self._series = _Series(counter, is_labelled=bool(names))
+
+    def inc(self, *labels: *_Labels, amount: int = 1) -> None:
+        """Adds to the series with these values of the labels."""
+        self._series.of(labels).inc(amount)
+
+
+class BoundedHistogram(Generic[*_Labels]):
+    """Durations, in `BOUNDS_S`, with a bounded number of series; `labels` are the names of its
+    labels."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, help_text: str, *labels: *_Labels
+    ) -> None:
+        self.label_names = names = tuple(str(label) for label in labels)
+        histogram = Histogram(
+            name, help_text, names, namespace=NAMESPACE, registry=registry, buckets=BOUNDS_S
+        )
+        self._series = _Series(histogram, is_labelled=bool(names))
+
+    def observe(self, seconds: float, *labels: *_Labels) -> None:
+        """Adds a duration to the series with these values of the labels."""
+        self._series.of(labels).observe(seconds)
+
+
+class ServerMetrics:
+    """All metrics of one server. Implements `federation.metrics.FederationMetrics`."""
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(BOUNDS_S) + 1)
-        self.seconds = 0.0
+        self.registry = registry = CollectorRegistry()
+        self.http_request_seconds = BoundedHistogram(
+            registry,
+            "http_request_seconds",
+            "Requests answered, by the route's template (`none` where none fits), in seconds",
+            "method",
+            "route",
+            "status",
+        )
+        self.http_failures = BoundedCounter(
+            registry,
+            "http_failures",
+            "Requests answered with 500, each with a traceback in the log",
+        )
+        self.task_failures = BoundedCounter(
+            registry,
+            "task_failures",
+            "Failures of long-lived tasks, which are started again",
+            "task",
+        )
+        self.state_resolutions = BoundedCounter(
+            registry,
+            "state_resolutions",
+            "State resolutions of rooms' forks, by whether one changed the state other than by the "
+            "newest event",
+            "changed",
+        )
+        self.rechecks = BoundedCounter(
+            registry,
+            "rechecks",
+            "Verdicts made again that had rested on another server's word for a room's state: "
+            "`verified` as they were, or `corrected`",
+            "result",
+        )
+        self._declare_received(registry)
+        self._declare_sent(registry)
 
+    def _declare_received(self, registry: CollectorRegistry) -> None:
+        self.federation_requests = BoundedHistogram(
+            registry,
+            "federation_requests",
+            "Requests of other servers, by endpoint, in seconds",
+            "endpoint",
+        )
+        self.federation_refusals = BoundedCounter(
+            registry,
+            "federation_refusals",
+            "Requests of other servers that were refused, by endpoint and error code",
+            "endpoint",
+            "code",
+        )
+        self.federation_transactions_repeated = BoundedCounter(
+            registry,
+            "federation_transactions_repeated",
+            "Transactions that other servers sent again",
+        )
+        self.federation_pdus = BoundedCounter(
+            registry,
+            "federation_pdus",
+            "Events in transactions of other servers, by what became of them at once: a verdict, "
+            "`invalid`, `known` already, or `kept` until what it needs is here",
+            "result",
+        )
+        self.federation_pdus_waited = BoundedCounter(
+            registry,
+            "federation_pdus_waited",
+            "Events of other servers that had to wait, by what became of them: a verdict, or "
+            "`undecided` where they were given up",
+            "result",
+        )
+        self.federation_edus_ignored = BoundedCounter(
+            registry,
+            "federation_edus_ignored",
+            "EDUs of other servers that were ignored, since they are of an `unknown` type or "
+            "`invalid`",
+            "reason",
+        )
+        self.federation_gap_events = BoundedCounter(
+            registry,
+            "federation_gap_events",
+            "Events fetched from other servers to fill gaps before an event received",
+        )
+        self.federation_states_on_anothers_word = BoundedCounter(
+            registry,
+            "federation_states_on_anothers_word",
+            "Events judged by the state that another server says was before them",
+        )
 
-class MetricsStore:
-    """Implements `federation.ports.Metrics`. Names are given without the prefix `freehold_`."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, _Labels], int] = {}
-        self._timers: dict[tuple[str, _Labels], _Timer] = {}
-
-    def count(self, name: str, amount: int = 1, **labels: str) -> None:
-        """Adds to a counter."""
-        key = (name, tuple(labels.items()))
-        if key not in self._counts and len(self._counts) >= limits.METRIC_SERIES:
-            key = (name, _OVERFLOW)
-        self._counts[key] = self._counts.get(key, 0) + amount
-
-    def observe(self, name: str, seconds: float, **labels: str) -> None:
-        """Adds a duration to a timer."""
-        key = (name, tuple(labels.items()))
-        timer = self._timers.get(key)
-        if timer is None:
-            if len(self._timers) >= limits.METRIC_SERIES:
-                key = (name, _OVERFLOW)
-            timer = self._timers.setdefault(key, _Timer())
-        timer.buckets[bisect_left(BOUNDS_S, seconds)] += 1
-        timer.seconds += seconds
-
-    def value(self, name: str, **labels: str) -> int:
-        """Returns the value of a counter."""
-        return self._counts.get((name, tuple(labels.items())), 0)
+    def _declare_sent(self, registry: CollectorRegistry) -> None:
+        self.federation_policy_requests = BoundedCounter(
+            registry,
+            "federation_policy_requests",
+            "Events shown to policy servers, by whether they were `signed` or `refused`, or the "
+            "request `failed`",
+            "result",
+        )
+        self.federation_pdus_sent = BoundedCounter(
+            registry, "federation_pdus_sent", "Events sent to other servers, once for each server"
+        )
+        self.federation_edus_sent = BoundedCounter(
+            registry, "federation_edus_sent", "EDUs sent to other servers, once for each server"
+        )
+        self.federation_transactions_failed = BoundedCounter(
+            registry,
+            "federation_transactions_failed",
+            "Transactions that couldn't be delivered and are sent again, by the kind of failure",
+            "kind",
+        )
+        self.federation_passed_over = BoundedCounter(
+            registry,
+            "federation_passed_over",
+            "Events and EDUs never delivered to a server, since it finds them too large",
+        )
 
     def text(self) -> bytes:
         """Returns everything in Prometheus' text format."""
-        from prometheus_client import CollectorRegistry, generate_latest
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
-
-    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """Returns all series, grouped by name and label names, for the library."""
-        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
-
-        for (name, labels), amount in sorted(self._counts.items()):
-            counter = CounterMetricFamily(f"freehold_{name}", name, labels=_names(labels))
-            counter.add_metric(_values(labels), amount)
-            yield counter
-        for (name, labels), timer in sorted(self._timers.items(), key=lambda item: item[0]):
-            histogram = HistogramMetricFamily(f"freehold_{name}", name, labels=_names(labels))
-            histogram.add_metric(_values(labels), _cumulative(timer), timer.seconds)
-            yield histogram
-
-
-def _names(labels: _Labels) -> list[str]:
-    return [name for name, _ in labels]
-
-
-def _values(labels: _Labels) -> list[str]:
-    return [value for _, value in labels]
-
-
-def _cumulative(timer: _Timer) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
-    total, result = 0, []
-    for bound, number in zip(bounds, timer.buckets, strict=True):
-        total += number
-        result.append((bound, float(total)))
-    return result
+        return generate_latest(self.registry)

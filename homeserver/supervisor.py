@@ -16,9 +16,10 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from federation.ports import Clock, Metrics
+from federation.ports import Clock
 from federation.retries import DoublingWaits
 from homeserver import limits
+from homeserver.metrics import ServerMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """Runs coroutines as named tasks until `stop`."""
 
-    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, clock: Clock, metrics: ServerMetrics) -> None:
         self._clock, self._metrics = clock, metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -90,6 +91,6 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the one place where bugs of tasks end
             is_new = failures < limits.RESTART_TRACES
             _log.error("task %s failed: %r", name, error, exc_info=error if is_new else None)
-            self._metrics.count("task_failures", task=name)
+            self._metrics.task_failures.inc(name)
             return False
         return True

@@ -12,6 +12,7 @@ from typing import Any
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
+from federation.metrics import FederationMetrics
 from federation.ports import (
     Clock,
     DestinationStore,
@@ -21,7 +22,6 @@ from federation.ports import (
     InboxStore,
     InviteGate,
     KeyStore,
-    Metrics,
     OutboundFeed,
     OutsideRooms,
     RoomWriter,
@@ -58,7 +58,7 @@ class FederationContext:
     settings: FederationSettings
     key: SigningKey
     clock: Clock
-    metrics: Metrics
+    metrics: FederationMetrics
     spawn: Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 
     @property

@@ -40,7 +40,8 @@ from federation.limits import (
     TRANSACTION_ANSWER_BYTES_MAX,
     TRANSACTION_S_MAX,
 )
-from federation.ports import Clock, Destination, DestinationStore, Metrics, OutboundFeed, Owed
+from federation.metrics import FederationMetrics
+from federation.ports import Clock, Destination, DestinationStore, OutboundFeed, Owed
 from federation.transport.inbound.edus import before_events
 from federation.transport.requests.backoff import Backoff, Backoffs
 from federation.transport.requests.client import (
@@ -71,7 +72,7 @@ class OutboxPorts:
     feed: OutboundFeed
     destinations: DestinationStore
     clock: Clock
-    metrics: Metrics
+    metrics: FederationMetrics
     spawn: Spawn
 
 
@@ -285,8 +286,8 @@ class Outbox:
         else:
             sender.is_sending = False
             sender.pending.pop(0)
-            self._metrics.count("federation_pdus_sent", len(transaction.pdus))
-            self._metrics.count("federation_edus_sent", len(transaction.edus))
+            self._metrics.federation_pdus_sent.inc(amount=len(transaction.pdus))
+            self._metrics.federation_edus_sent.inc(amount=len(transaction.edus))
         has_recovered = sender.destination.failing_since_ms is not None
         sender.failing_since_s = None
         cursor = sender.destination.cursor if sender.pending else sender.up_to
@@ -299,7 +300,7 @@ class Outbox:
         server = sender.destination.server
         state = self._backoffs.of(server)
         assert state is not None, "a failed transaction counts for the back-off"
-        self._metrics.count("federation_transactions_failed", kind=error.kind.value)
+        self._metrics.federation_transactions_failed.inc(error.kind.value)
         _log.info("sending to %s failed: %s", server, error)
         if sender.failing_since_s is None:
             sender.failing_since_s = self._clock.monotonic_s()
@@ -318,7 +319,7 @@ class Outbox:
         pdus, edus = transaction.pdus, transaction.edus
         if len(pdus) + len(edus) <= 1:
             _log.warning("%s finds an event too large; it is passed over", server)
-            self._metrics.count("federation_passed_over")
+            self._metrics.federation_passed_over.inc()
             return []
         first, last = before_events(edus)
         if pdus and first:

@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
-from federation.ports import Clock, Metrics
+from federation.ports import Clock
 from homeserver.engine.local.stager import Signer
+from homeserver.metrics import ServerMetrics
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
 
@@ -21,7 +22,7 @@ class ServerContext:
     name: ServerName
     key: SigningKey
     clock: Clock
-    metrics: Metrics
+    metrics: ServerMetrics
     random_bytes: RandomBytes
 
     @property

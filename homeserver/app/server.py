@@ -39,7 +39,7 @@ from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
 from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.log.committer import Committer
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.shutdown import Shutdown
 from homeserver.signing_keys import load_or_create_signing_key
@@ -59,7 +59,7 @@ async def serving(
     log. Raises CanNotListen, DatabaseUnavailable, EmbeddedError, SchemaTooNew, SigningKeyInvalid,
     SigningKeyMissing or OSError."""
     async with AsyncExitStack() as stack:
-        clock, metrics, shutdown = SystemClock(), MetricsStore(), Shutdown()
+        clock, metrics, shutdown = SystemClock(), ServerMetrics(), Shutdown()
         supervisor = Supervisor(clock, metrics)
         check_addresses(_all_listeners(config))
         database = await _open_database(config, stack, shutdown)

@@ -1,7 +1,8 @@
 """Limits of a process: its start, its failing tasks and its stop."""
 
-METRIC_SERIES = 20_000
-"""Series of counters and timers; a label with values from outside must not fill the memory."""
+METRIC_SERIES = 3_000
+"""Series of one metric, of some 4 KiB each; a label with values from outside must not fill the
+memory."""
 
 SUPERVISOR_STOP_S = 2
 """How long a stop waits for cancelled tasks; a stop takes under 5 s in all."""

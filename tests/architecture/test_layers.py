@@ -48,6 +48,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "federation.causes": (),
     "federation.errors": (),
     "federation.limits": (),
+    "federation.metrics": (),
     "federation.retries": (),
     "federation.events": ("federation.limits",),
     "federation.graph": ("federation.events", "federation.limits"),

@@ -14,7 +14,7 @@ from homeserver.clock import SystemClock
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Room
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from tests.homeserver.room_world import HERE, World
@@ -107,6 +107,6 @@ def make_peer(world: World, database: Database) -> Peer:
         resolver=StateResolver(store, engine.rooms),
         server_name=HERE,
         forget_user=engine.memberships.drop,
-        metrics=MetricsStore(),
+        metrics=ServerMetrics(),
     )
     return Peer(world, remote_event_writer)

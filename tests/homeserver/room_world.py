@@ -47,7 +47,7 @@ from homeserver.engine.rooms.redactions import Redactions
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import not_found
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.push.push_rules import PushRules
@@ -281,7 +281,7 @@ def _world(database: Database, committer: Committer) -> World:
         take_row_id=committer.numbers.take,
         signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
         clock=clock,
-        metrics=MetricsStore(),
+        metrics=ServerMetrics(),
         random_bytes=os.urandom,
     )
     writer = Writer(

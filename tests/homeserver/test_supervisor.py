@@ -8,8 +8,9 @@ import pytest
 
 from federation.causes import OWN_WORK, Cause, CauseKind, caused_by, current_cause
 from homeserver import limits
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.supervisor import Supervisor
+from tests.homeserver.counted import counted
 
 
 class JumpingClock:
@@ -36,19 +37,19 @@ def clock() -> JumpingClock:
 
 
 @pytest.fixture
-def metrics() -> MetricsStore:
-    return MetricsStore()
+def metrics() -> ServerMetrics:
+    return ServerMetrics()
 
 
 @pytest.fixture
-def supervisor(clock: JumpingClock, metrics: MetricsStore) -> Supervisor:
+def supervisor(clock: JumpingClock, metrics: ServerMetrics) -> Supervisor:
     return Supervisor(clock, metrics)
 
 
 async def test_a_failed_task_is_started_again_with_growing_waits(
     supervisor: Supervisor,
     clock: JumpingClock,
-    metrics: MetricsStore,
+    metrics: ServerMetrics,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runs, done = 0, asyncio.Event()
@@ -63,7 +64,7 @@ async def test_a_failed_task_is_started_again_with_growing_waits(
     supervisor.spawn("worker", work)
     await asyncio.wait_for(done.wait(), 30)
     assert clock.slept == [0.5, 1.0, 2.0]
-    assert metrics.value("task_failures", task="worker") == 3
+    assert counted(metrics, "task_failures", task="worker") == 3
     assert "task worker failed" in caplog.text
     assert "no luck" in caplog.text
     await supervisor.stop()
@@ -145,7 +146,7 @@ async def test_after_a_stop_nothing_starts(supervisor: Supervisor) -> None:
 
 
 async def test_a_task_works_for_itself_not_for_who_started_it(
-    clock: JumpingClock, metrics: MetricsStore
+    clock: JumpingClock, metrics: ServerMetrics
 ) -> None:
     supervisor, seen = Supervisor(clock, metrics), list[Cause]()
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
+from tests.homeserver.counted import counted
 from tests.simulation.contents import is_whole
 from tests.simulation.disks import RoomDisks, Stored
 from tests.simulation.oracle import GraphOracle
@@ -75,9 +76,8 @@ def count(world: World, rooms: Iterable[RoomDisks]) -> Counter[str]:
     met["upgrades"] += len(world.rooms) > 1
     for server in world.servers:
         met["failures of the store"] += server.store_failures
-        for name, times in server.metrics.counts.items():
-            if name in _RECEIVED:
-                met[_RECEIVED[name]] += times
+        for name, labels, what in _RECEIVED:
+            met[what] += int(counted(server.metrics, name, **labels))
     for disks in rooms:
         met[f"rooms of version {disks.room.version.name}"] += 1
         met["rooms with more than 20 heads"] += world.most_heads.get(disks.room.room_id, 0) > 20
@@ -92,14 +92,14 @@ def count(world: World, rooms: Iterable[RoomDisks]) -> Counter[str]:
     return met
 
 
-_RECEIVED = {
-    "federation_pdus dropped": "verdict: dropped",
-    "federation_pdus_waited dropped": "verdict: dropped",
-    "federation_pdus kept": "events that waited",
-    "federation_pdus known": "events that came again",
-    "federation_pdus_waited undecided": "events that were given up",
-    "federation_states_on_anothers_word": "events judged on another's word",
-}
+_RECEIVED: tuple[tuple[str, dict[str, str], str], ...] = (
+    ("federation_pdus", {"result": "dropped"}, "verdict: dropped"),
+    ("federation_pdus_waited", {"result": "dropped"}, "verdict: dropped"),
+    ("federation_pdus", {"result": "kept"}, "events that waited"),
+    ("federation_pdus", {"result": "known"}, "events that came again"),
+    ("federation_pdus_waited", {"result": "undecided"}, "events that were given up"),
+    ("federation_states_on_anothers_word", {}, "events judged on another's word"),
+)
 
 
 def _count_stored(server: str, one: Stored, met: Counter[str]) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import random
 import re
 import traceback
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +43,7 @@ from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
 from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.log_connection import LogLost
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (
@@ -89,20 +89,6 @@ class SkewedClock:
     async def sleep(self, seconds: float) -> None:
         """Waits."""
         await asyncio.sleep(seconds)
-
-
-class LabelledMetrics:
-    """Counts, by name and labels."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def count(self, name: str, amount: int = 1, **labels: str) -> None:
-        """`Metrics.count`."""
-        self.counts[" ".join((name, *labels.values()))] += amount
-
-    def observe(self, name: str, seconds: float, **labels: str) -> None:
-        """`Metrics.observe`."""
 
 
 @dataclass
@@ -173,7 +159,7 @@ class SimulatedServer:
         self.key = SigningKey.generate(rng.randbytes(32), "k1")
         self.clock = SkewedClock(0)
         self.disk = Disk()
-        self.metrics = LabelledMetrics()
+        self.metrics = ServerMetrics()
         self.is_up = False
         self.store_fails = 0.0
         self.store_failures = 0

@@ -40,15 +40,15 @@ from federation.limits import (
     INBOX_WAITING_PER_ROOM_MAX,
     INBOX_WAITING_RESERVED,
 )
+from federation.metrics import FederationMetrics
 from federation.ports import (
     Clock,
     EventStore,
     InboxStore,
-    Metrics,
     WaitingEvent,
 )
 from federation.retries import DoublingWaits
-from federation.transport.inbound.gap_filler import GapFiller, Outcome, Undecided
+from federation.transport.inbound.gap_filler import GapFiller, Outcome, Undecided, pdu_result
 from federation.transport.scheduling.counters import lower
 from federation.transport.scheduling.lanes import Lane
 
@@ -67,7 +67,7 @@ class InboxPorts:
     store: EventStore
     waiting: InboxStore
     clock: Clock
-    metrics: Metrics
+    metrics: FederationMetrics
     spawn: Spawn
 
 
@@ -216,7 +216,7 @@ class Backlog:
             _log.info("%s waits %s s: %s", event.event_id, wait_s, outcome.detail)
             return wait_s
         _log.info("%s of %s: %s", event.event_id, origin, outcome)
-        self._metrics.count("federation_pdus_waited", result=type(outcome).__name__.lower())
+        self._metrics.federation_pdus_waited.inc(pdu_result(outcome))
         return None
 
     async def _settle(self, event: Event, origin: ServerName, attempts: int) -> Outcome:

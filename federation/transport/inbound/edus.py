@@ -36,7 +36,8 @@ from federation.limits import (
     TO_DEVICE_MESSAGE_ID_BYTES_MAX,
     TO_DEVICE_MESSAGES_PER_EDU_MAX,
 )
-from federation.ports import EduSink, Metrics
+from federation.metrics import FederationMetrics
+from federation.ports import EduSink
 from federation.transport.acl import ServerAcls
 
 _Edu = TypeVar("_Edu")
@@ -54,7 +55,7 @@ class EduReceiver:
     """Takes the EDUs of one transaction after the other."""
 
     def __init__(
-        self, name: ServerName, *, sink: EduSink, acls: ServerAcls, metrics: Metrics
+        self, name: ServerName, *, sink: EduSink, acls: ServerAcls, metrics: FederationMetrics
     ) -> None:
         self._name, self._sink, self._acls, self._metrics = name, sink, acls, metrics
         self._handlers: Mapping[str, Callable[[ServerName, JsonObject], Awaitable[None]]] = {
@@ -84,12 +85,12 @@ class EduReceiver:
         content = edu.get("content") if isinstance(edu, dict) else None
         handler = self._handlers.get(_edu_type(edu))
         if handler is None or not isinstance(content, dict):
-            self._metrics.count("federation_edus_ignored", reason="unknown")
+            self._metrics.federation_edus_ignored.inc("unknown")
             return False
         try:
             await handler(origin, content)
         except (InvalidEdu, InvalidIdentifier):
-            self._metrics.count("federation_edus_ignored", reason="invalid")
+            self._metrics.federation_edus_ignored.inc("invalid")
             return False
         return True
 

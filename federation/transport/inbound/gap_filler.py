@@ -55,9 +55,9 @@ from federation.limits import (
     SINGLE_EVENT_FETCHES_MAX,
     SINGLE_EVENT_ROUNDS_MAX,
 )
+from federation.metrics import FederationMetrics, PduResult
 from federation.ports import (
     EventStore,
-    Metrics,
     PolicyRefusal,
     PolicyServerChanged,
     RoomWriter,
@@ -79,6 +79,19 @@ class Undecided:
 
 Outcome = Accepted | SoftFailed | Rejected | Dropped | Undecided
 
+_RESULTS: Mapping[type[Outcome], PduResult] = {
+    Accepted: "accepted",
+    SoftFailed: "softfailed",
+    Rejected: "rejected",
+    Dropped: "dropped",
+    Undecided: "undecided",
+}
+
+
+def pdu_result(outcome: Outcome) -> PduResult:
+    """Returns an outcome's name in the metrics."""
+    return _RESULTS[type(outcome)]
+
 
 class NotAtHand(Exception):
     """A need that only other servers can answer."""
@@ -96,7 +109,7 @@ class GapFiller:
         signatures: SignatureChecker,
         fetcher: EventFetcher,
         recommendations: Recommendations,
-        metrics: Metrics,
+        metrics: FederationMetrics,
     ) -> None:
         self._name, self._store, self._writer = name, store, writer
         self._recommendations = recommendations
@@ -203,7 +216,7 @@ class GapFiller:
                 continue
             before = await self._auth_state(event, state)
             verdict = await self._drive(event, admit_verified(event, signers), before)
-            self._metrics.count("federation_states_on_anothers_word")
+            self._metrics.federation_states_on_anothers_word.inc()
             return await self._hand_in(event, verdict, state)
         return Undecided("neither parents nor the state before it can be had")
 
@@ -277,7 +290,7 @@ class GapFiller:
                 break
         if not gap:
             await self._fetch_single_parents(event, servers, gap)
-        self._metrics.count("federation_gap_events", len(gap))
+        self._metrics.federation_gap_events.inc(amount=len(gap))
         if all(one.prev_events for one in gap.values()):
             await self._settle_gap(gap, servers)
         # Otherwise it reaches back to the room's creation, beyond our join: this is history, which

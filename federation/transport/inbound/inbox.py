@@ -36,7 +36,7 @@ from federation.transport.acl import ServerAcls
 from federation.transport.inbound.backlog import Backlog, InboxPorts, too_much
 from federation.transport.inbound.departures import Departures, NotForUs
 from federation.transport.inbound.edus import EduReceiver, before_events
-from federation.transport.inbound.gap_filler import GapFiller, NotAtHand
+from federation.transport.inbound.gap_filler import GapFiller, NotAtHand, pdu_result
 from federation.transport.inbound.transactions import ReceivedPdu, Transaction
 from federation.transport.joining.arrivals import Arrivals
 from federation.transport.scheduling.counters import lower
@@ -114,7 +114,7 @@ class Inbox:
         return result
 
     async def _repeated(self, before: asyncio.Future[JsonObject | None]) -> JsonObject:
-        self._metrics.count("federation_transactions_repeated")
+        self._metrics.federation_transactions_repeated.inc()
         result = await asyncio.shield(before)
         if result is None:
             raise MatrixError(503, "M_UNKNOWN", "the transaction failed, send it again")
@@ -163,7 +163,7 @@ class Inbox:
             if event.room_id != room_id:  # a create event's ID is its room's, despite its `room_id`
                 raise _Refusal("not of this room")
         except (_Refusal, NotForUs, InvalidEvent) as error:
-            self._metrics.count("federation_pdus", result="invalid")
+            self._metrics.federation_pdus.inc("invalid")
             if isinstance(error, NotForUs):
                 version = error.version or version
             event_id = None if version is None else _event_id(pdu, version)
@@ -202,16 +202,15 @@ class Inbox:
             event = signed.event
             known = stored.get(event.event_id)
             if known is not None and not known.outlier:
-                self._metrics.count("federation_pdus", result="known")
+                self._metrics.federation_pdus.inc("known")
                 continue
             try:
                 verdict = await self._filler.accept_at_hand(signed)
             except NotAtHand:
-                self._metrics.count("federation_pdus", result="kept")
+                self._metrics.federation_pdus.inc("kept")
                 keep.append(self._as_waiting(origin, event))
                 continue
-            result = type(verdict).__name__.lower()
-            self._metrics.count("federation_pdus", result=result)
+            self._metrics.federation_pdus.inc(pdu_result(verdict))
             if isinstance(verdict, Dropped):
                 _log.info("dropped %s of %s: %s", event.event_id, origin, verdict.reason.value)
                 results[event.event_id] = {"error": "the event's signatures aren't valid"}

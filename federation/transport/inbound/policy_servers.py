@@ -43,10 +43,10 @@ from federation.limits import (
     POLICY_PAUSES_REMEMBERED_MAX,
     POLICY_REQUEST_S_MAX,
 )
+from federation.metrics import FederationMetrics
 from federation.ports import (
     Clock,
     EventStore,
-    Metrics,
     PolicyRefusal,
     PolicySigner,
 )
@@ -91,7 +91,9 @@ class _Pause:
 class PolicyServers:
     """The asking side (`PolicySigner`)."""
 
-    def __init__(self, client: FederationClient, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, client: FederationClient, *, clock: Clock, metrics: FederationMetrics
+    ) -> None:
         self._client, self._clock, self._metrics = client, clock, metrics
         self._answers: BoundedCache[tuple[PolicyServer, EventId], _CachedAnswer] = BoundedCache(
             POLICY_ANSWERS_REMEMBERED_MAX
@@ -109,11 +111,11 @@ class PolicyServers:
                 outcome = self._paused(policy.server) or await self._ask(event, policy)
         except FederationError as busy:  # failures of the request itself are outcomes
             outcome = _unasked(policy.server, busy.detail, POLICY_PAUSE_S_MIN)
+        requests = self._metrics.federation_policy_requests
         if isinstance(outcome, Event):
-            result = "signed"
+            requests.inc("signed")
         else:
-            result = "refused" if outcome.is_final else "failed"
-        self._metrics.count("federation_policy_requests", result=result)
+            requests.inc("refused" if outcome.is_final else "failed")
         return outcome
 
     async def _ask(self, event: Event, policy: PolicyServer) -> Event | PolicyRefusal:

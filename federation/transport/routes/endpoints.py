@@ -23,7 +23,8 @@ from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.event import Event
 from federation.limits import WRITTEN_AT_ONCE_BYTES_MAX
-from federation.ports import Clock, Metrics
+from federation.metrics import FederationMetrics
+from federation.ports import Clock
 from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 
 Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
@@ -62,7 +63,9 @@ def pdus(events: Iterable[Event]) -> list[orjson.Fragment]:
 class Endpoints:
     """Makes handlers for HTTP of handlers for peers."""
 
-    def __init__(self, authenticator: ServerAuthenticator, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, authenticator: ServerAuthenticator, metrics: FederationMetrics, clock: Clock
+    ) -> None:
         self._authenticator, self._metrics, self._clock = authenticator, metrics, clock
 
     def signed(
@@ -93,9 +96,9 @@ class Endpoints:
                 response = await handle(request, params)
             except MatrixError as error:
                 response = refusal(error)
-                self._metrics.count("federation_refusals", endpoint=name, code=error.errcode)
+                self._metrics.federation_refusals.inc(name, error.errcode)
             elapsed_s = self._clock.monotonic_s() - started_s
-            self._metrics.observe("federation_requests", elapsed_s, endpoint=name)
+            self._metrics.federation_requests.observe(elapsed_s, name)
             return response
 
         return measure

@@ -17,11 +17,11 @@ from aiohttp import web
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import TRANSACTION_BYTES_MAX
+from federation.metrics import FederationMetrics
 from federation.ports import (
     Clock,
     EventStore,
     InviteGate,
-    Metrics,
     OutsideRooms,
     RoomWriter,
     UserQueries,
@@ -60,7 +60,7 @@ class RouteParts:
     outside: OutsideRooms
     users: UserQueries
     clock: Clock
-    metrics: Metrics
+    metrics: FederationMetrics
     recommendations: Recommendations
     invites: InviteGate
     invite_states: InviteStates

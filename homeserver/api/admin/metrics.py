@@ -5,7 +5,7 @@ from __future__ import annotations
 from homeserver.api.http.request import Request
 from homeserver.api.http.response import Response
 from homeserver.api.http.routes import Auth, Route
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -13,7 +13,7 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class MetricsApi:
     """Serves the counters; never on a public listener."""
 
-    def __init__(self, metrics: MetricsStore) -> None:
+    def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics = metrics
 
     def routes(self) -> list[Route]:

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.errors import MatrixError
-from federation.ports import Clock, Metrics
+from federation.ports import Clock
 from homeserver import limits
 from homeserver.api.http.cors import ClientHeaders
 from homeserver.api.http.query import Query
@@ -30,6 +30,7 @@ from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, t
 from homeserver.api.http.router import Match, Router
 from homeserver.api.http.routes import Auth, Route
 from homeserver.errors import invalid_param, unavailable
+from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
@@ -62,7 +63,7 @@ class HttpApp:
         federation: Sequence[FederationRoute] = (),
         tokens: Authenticator,
         limiter: RateLimiter,
-        metrics: Metrics,
+        metrics: ServerMetrics,
         clock: Clock,
         on_seen: Callable[[Requester, str], None] | None = None,
     ) -> None:
@@ -185,7 +186,7 @@ class HttpApp:
             return self._refusal(invalid_param("A text has a NUL character"))
         number = next(self._numbers)
         _log.error("%s %s failed (request %d)", method, path, number, exc_info=error)
-        self._metrics.count("http_failures")
+        self._metrics.http_failures.inc()
         text = f"Internal server error (request {number})"
         return self._refusal(MatrixError(500, "M_UNKNOWN", text))
 
@@ -193,9 +194,7 @@ class HttpApp:
         self, http: web.BaseRequest, path: str, template: str, status: int, started_s: float
     ) -> None:
         seconds = self._clock.monotonic_s() - started_s
-        self._metrics.observe(
-            "http_request_seconds", seconds, method=http.method, route=template, status=str(status)
-        )
+        self._metrics.http_request_seconds.observe(seconds, http.method, template, str(status))
         if _access.isEnabledFor(logging.INFO):
             _access.info(
                 "%s %s %s %d %.1f ms", http.remote, http.method, path, status, seconds * 1000

@@ -20,7 +20,7 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
 from federation.graph.auth.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import EventDraft, build_event
-from federation.ports import Clock, Metrics, StoredEvent
+from federation.ports import Clock, StoredEvent
 from homeserver import limits
 from homeserver.engine.log.entries import Entry, TransactionKey
 from homeserver.engine.log.staging import (
@@ -40,6 +40,7 @@ from homeserver.engine.rooms.room import Branch, branches_of
 from homeserver.engine.rooms.rooms import Head, Room, Rooms, RoomView, StateSnapshot
 from homeserver.engine.rooms.snapshots import Chain, StateMap
 from homeserver.errors import bad_json, forbidden, too_large
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Connection
 from homeserver.storage.rooms.snapshots import SnapshotRow
 
@@ -77,7 +78,7 @@ class Stager:
         take_row_id: Callable[[], int],
         signer: Signer,
         clock: Clock,
-        metrics: Metrics,
+        metrics: ServerMetrics,
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._rooms = rooms
@@ -305,7 +306,7 @@ class Stager:
         distinct = {state.chain[-1].row_id for _, state in branches}
         if len(distinct) < 2:
             return None
-        self._metrics.count("state_resolutions", changed="yes" if is_changed else "no")
+        self._metrics.state_resolutions.inc("yes" if is_changed else "no")
         if not is_changed:
             return None
         ends = tuple((event_id, state.chain[-1].row_id) for event_id, state in branches)

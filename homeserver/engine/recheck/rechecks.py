@@ -27,7 +27,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Rejected, needed_auth_events
 from federation.graph.resolution.chains import topological_order
-from federation.ports import Metrics, StoredEvent
+from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
@@ -51,6 +51,7 @@ from homeserver.engine.rooms.rooms import Rooms, held, retry_superseded
 from homeserver.engine.rooms.snapshots import difference, extend, first_chain
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Row
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline import events as event_rows
@@ -103,7 +104,7 @@ class Rechecks:
         checker: VerdictChecker,
         corrections: Corrections,
         due_rooms: DueRooms,
-        metrics: Metrics,
+        metrics: ServerMetrics,
     ) -> None:
         self._store = store
         self._rooms = rooms
@@ -214,9 +215,9 @@ class Rechecks:
     def _count(self, step: _Step) -> None:
         corrected = sum(not one.is_same for one in step.rechecked.values())
         if corrected:
-            self._metrics.count("rechecks", corrected, result="corrected")
+            self._metrics.rechecks.inc("corrected", amount=corrected)
         if len(step.rechecked) > corrected:
-            self._metrics.count("rechecks", len(step.rechecked) - corrected, result="verified")
+            self._metrics.rechecks.inc("verified", amount=len(step.rechecked) - corrected)
 
     # Verdicts
 

@@ -27,7 +27,6 @@ from federation.graph.building import EventDraft, references, unsigned_event
 from federation.graph.policy_servers import PolicyServer
 from federation.ports import (
     JoinedRoom,
-    Metrics,
     PolicyServerChanged,
     ResidentAnswer,
     Template,
@@ -48,6 +47,7 @@ from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Room, Rooms, StateSnapshot
 from homeserver.engine.rooms.snapshots import StateMap
 from homeserver.engine.store import EngineStore
+from homeserver.metrics import ServerMetrics
 
 
 class RemoteEventWriter:
@@ -63,7 +63,7 @@ class RemoteEventWriter:
         resolver: StateResolver,
         server_name: ServerName,
         forget_user: Callable[[UserId], None],
-        metrics: Metrics,
+        metrics: ServerMetrics,
     ) -> None:
         self._rooms = rooms
         self._committer = committer

@@ -32,7 +32,7 @@ from homeserver.app.domains.federation import (
 )
 from homeserver.app.engine import Engine, make_engine
 from homeserver.clock import SystemClock
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.federation.inbox import InboxRows
@@ -76,7 +76,7 @@ async def real_server(
     database = await Database.open(url)
     await migrate(database)
     await ServerKeys(database).store_keys(keys)
-    clock, metrics = SystemClock(), MetricsStore()
+    clock, metrics = SystemClock(), ServerMetrics()
     settings = FederationSettings(
         name, ca_paths=[net.ca_path], address_overrides=net.addresses, allow_private_addresses=True
     )

@@ -7,6 +7,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from federation.errors import MatrixError
@@ -92,17 +93,38 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+class CountingMetric:
+    """LabelledCounter and LabelledHistogram; adds all labels' values into one number."""
+
+    def __init__(self, counts: Counter[str], name: str) -> None:
+        self._counts, self._name = counts, name
+
+    def inc(self, *labels: str, amount: int = 1) -> None:
+        self._counts[self._name] += amount
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        self._counts[self._name] += 1
+
+
 class CountingMetrics:
-    """Counts, by name."""
+    """FederationMetrics; counts by name."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-
-    def count(self, name: str, amount: int = 1, **labels: str) -> None:
-        self.counts[name] += amount
-
-    def observe(self, name: str, seconds: float, **labels: str) -> None:
-        self.counts[name] += 1
+        counting = partial(CountingMetric, self.counts)
+        self.federation_requests = counting("federation_requests")
+        self.federation_refusals = counting("federation_refusals")
+        self.federation_transactions_repeated = counting("federation_transactions_repeated")
+        self.federation_pdus = counting("federation_pdus")
+        self.federation_pdus_waited = counting("federation_pdus_waited")
+        self.federation_edus_ignored = counting("federation_edus_ignored")
+        self.federation_gap_events = counting("federation_gap_events")
+        self.federation_states_on_anothers_word = counting("federation_states_on_anothers_word")
+        self.federation_policy_requests = counting("federation_policy_requests")
+        self.federation_pdus_sent = counting("federation_pdus_sent")
+        self.federation_edus_sent = counting("federation_edus_sent")
+        self.federation_passed_over = counting("federation_passed_over")
+        self.federation_transactions_failed = counting("federation_transactions_failed")
 
 
 class MemoryKeys:

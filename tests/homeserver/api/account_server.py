@@ -27,7 +27,7 @@ from homeserver.engine.log.committer import Committer
 from homeserver.engine.log.entries import DeviceListEntry, Entry
 from homeserver.engine.log.transactions import Transactions
 from homeserver.errors import not_found
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.devices import Devices
@@ -78,7 +78,7 @@ class AccountServer:
     url: str
     database: Database
     committer: Committer
-    metrics: MetricsStore
+    metrics: ServerMetrics
     session: aiohttp.ClientSession
     seen: SeenDevices
     deleted: list[tuple[UserId, list[DeviceId]]] = field(default_factory=list)
@@ -154,7 +154,7 @@ async def account_server(
     async with database.transaction() as connection:
         owned = await logs.take_over(connection, "history")
     committer = Committer(PostgresStore(database), owned)
-    clock, metrics = SystemClock(), MetricsStore()
+    clock, metrics = SystemClock(), ServerMetrics()
     supervisor = Supervisor(clock, metrics)
     supervisor.spawn("committer", committer.run)
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())

@@ -14,14 +14,14 @@ from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft, build_event
-from federation.ports import Clock, Metrics
+from federation.ports import Clock
 from homeserver.app.context import ServerContext
 from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.rooms import Room
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
@@ -62,9 +62,11 @@ def message(body: str, sender: UserId = ALICE) -> EventDraft:
     return draft("m.room.message", {"msgtype": "m.text", "body": body}, sender=sender)
 
 
-def context_of(name: ServerName, clock: Clock, metrics: Metrics | None = None) -> ServerContext:
+def context_of(
+    name: ServerName, clock: Clock, metrics: ServerMetrics | None = None
+) -> ServerContext:
     """What every part of a server under test may use."""
-    return ServerContext(name, KEY_1, clock, metrics or MetricsStore(), os.urandom)
+    return ServerContext(name, KEY_1, clock, metrics or ServerMetrics(), os.urandom)
 
 
 @dataclass

@@ -25,10 +25,10 @@ from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.recheck.rechecks import Rechecks
 from homeserver.engine.rooms.room import Room
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.text import unescape
 from homeserver.storage.timeline.events import REJECTED, SOFT_FAILED
-from tests.federation.transport.memory_ports import CountingMetrics
 from tests.homeserver.engine.engine_world import (
     HS1,
     KEY_1,
@@ -128,7 +128,7 @@ class Here:
     engine: Engine
     tables: Tables
     graph: Graph
-    metrics: CountingMetrics
+    metrics: ServerMetrics
 
     @property
     def rechecks(self) -> Rechecks:
@@ -318,7 +318,7 @@ async def here(
 ) -> AsyncIterator[Here]:
     """A server that runs; at the end it is gone as by `kill -9`."""
     tables = tables or Tables()
-    metrics = CountingMetrics()
+    metrics = ServerMetrics()
     store = MemoryStore(tables, pause) if pause else MemoryStore(tables)
     context = context_of(HS1, TickingClock(), metrics)
     engine = await make_engine(context, store, policies=NoPolicyServer())

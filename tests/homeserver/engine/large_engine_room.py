@@ -19,7 +19,7 @@ from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.rooms.citations import cited_first
 from homeserver.engine.rooms.room import Room
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.batches import CommitRows
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline.events import EventRow
@@ -119,7 +119,7 @@ class LargeWorld:
     store: MemoryStore
     tables: Tables
     large: LargeRoom
-    metrics: MetricsStore
+    metrics: ServerMetrics
     looks: list[str]
     """The looks at the store, by method."""
 
@@ -150,7 +150,7 @@ async def large_world(large: LargeRoom, tables: Tables | None = None) -> AsyncIt
     store, looks = MemoryStore(tables), list[str]()
     _record_looks(store.events, looks)
     _record_looks(store.rooms, looks)
-    metrics = MetricsStore()
+    metrics = ServerMetrics()
     context = context_of(HERE, TickingClock(), metrics)
     engine = await make_engine(context, store, policies=NoPolicyServer())
     task = asyncio.get_running_loop().create_task(engine.committer.run())

@@ -16,10 +16,11 @@ from homeserver.api.admin.metrics import MetricsApi
 from homeserver.api.http.request import Request
 from homeserver.api.http.response import RawJson, Response
 from homeserver.api.http.routes import Auth, Route, table
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
+from tests.homeserver.counted import counted
 
 
 async def echo(request: Request) -> JsonObject:
@@ -228,7 +229,7 @@ async def test_a_bug_is_500_with_a_number_and_no_detail(
     assert "a bug" not in reply.body["error"]
     assert "a bug" in caplog.text
     assert "very-secret" not in caplog.text
-    assert server.metrics.value("http_failures") == 1
+    assert counted(server.metrics, "http_failures") == 1
 
 
 async def test_a_database_that_is_away_is_503(server: AccountServer) -> None:
@@ -283,14 +284,14 @@ async def test_requests_are_timed_by_route(server: AccountServer) -> None:
 
 
 async def test_metrics_are_a_page(accounts_url: str) -> None:
-    store = MetricsStore()
-    store.count("things", kind="odd")
+    store = ServerMetrics()
+    store.rechecks.inc("verified", amount=2)
     async with (
         account_server(accounts_url, routes=MetricsApi(store).routes) as server,
         server.session.get(server.url + "/metrics") as response,
     ):
         assert response.content_type == "text/plain"
-        assert 'freehold_things_total{kind="odd"} 1' in await response.text()
+        assert 'freehold_rechecks_total{result="verified"} 2.0' in await response.text()
 
 
 def test_a_route_that_is_there_twice_is_refused() -> None:

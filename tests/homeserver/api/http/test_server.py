@@ -19,7 +19,7 @@ from homeserver.api.http.routes import Auth, Route
 from homeserver.api.http.server import CanNotListen, HttpServer, check_addresses
 from homeserver.clock import SystemClock
 from homeserver.config import Listener
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
@@ -42,7 +42,7 @@ def edge(routes: Sequence[Route], rates: Mapping[Limit, Rate] | None = None) -> 
         routes,
         tokens=NoTokens(),
         limiter=RateLimiter(clock, rates or {}),
-        metrics=MetricsStore(),
+        metrics=ServerMetrics(),
         clock=clock,
     )
 

@@ -13,9 +13,9 @@ from federation.graph.building import EventDraft, build_event
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.tools.explain import Explainer
-from tests.federation.transport.memory_ports import CountingMetrics
 from tests.homeserver.engine.engine_world import draft, message
 from tests.homeserver.room_world import ALICE, HERE, STRANGER
 from tests.homeserver.sync_world import SyncWorld, bodies, sync_world, types
@@ -35,7 +35,7 @@ def residents_of(syncs: SyncWorld) -> RemoteEventWriter:
         resolver=StateResolver(store, engine.rooms),
         server_name=HERE,
         forget_user=engine.memberships.drop,
-        metrics=CountingMetrics(),
+        metrics=ServerMetrics(),
     )
 
 

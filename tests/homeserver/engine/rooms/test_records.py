@@ -15,6 +15,7 @@ from homeserver import limits
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.snapshots import StateMap, state_of
 from tests.federation.graph.large_room import LEVELS, LargeRoom, member_of
+from tests.homeserver.counted import counted
 from tests.homeserver.engine.large_engine_room import (
     ROOM_NID,
     LargeWorld,
@@ -82,8 +83,8 @@ async def test_a_merge_that_takes_back_a_topic_is_recorded_with_its_inputs() -> 
             large.base[LEVELS],
         ]
         assert [TOPIC in branch for branch in branches] == [False, True]
-        assert world.metrics.value("state_resolutions", changed="yes") == 1
-        assert world.metrics.value("state_resolutions", changed="no") == 0
+        assert counted(world.metrics, "state_resolutions", changed="yes") == 1
+        assert counted(world.metrics, "state_resolutions", changed="no") == 0
 
 
 async def test_ordinary_events_write_no_record() -> None:
@@ -101,7 +102,7 @@ async def test_ordinary_events_write_no_record() -> None:
         await world.accept(message(large, 9), [event.event_id for event in forked])
         assert len(room.view.heads) == 1
         assert await records(world) == []
-        assert world.metrics.value("state_resolutions", changed="yes") == 0
+        assert counted(world.metrics, "state_resolutions", changed="yes") == 0
 
 
 async def test_a_fork_whose_state_is_joined_without_loss_is_counted_but_not_recorded() -> None:
@@ -112,7 +113,7 @@ async def test_a_fork_whose_state_is_joined_without_loss_is_counted_but_not_reco
             event = large.beside([lambda kind=kind: large.add(kind, "", {}, cites=(LEVELS,))])
             await world.branch(event, parent)
         assert await records(world) == []
-        assert world.metrics.value("state_resolutions", changed="no") == 1
+        assert counted(world.metrics, "state_resolutions", changed="no") == 1
 
 
 async def test_state_that_a_soft_failed_parent_brings_is_recorded() -> None:

@@ -11,7 +11,7 @@ import orjson
 
 from federation.events.ids import DeviceId, ServerName, UserId
 from federation.transport.inbound.edus import EduReceiver
-from homeserver.metrics import MetricsStore
+from homeserver.metrics import ServerMetrics
 from homeserver.services.encryption.to_device import ToDevice
 from tests.homeserver.device_world import Clock, random_bytes
 from tests.homeserver.engine.engine_world import ALICE, HS1, running
@@ -53,7 +53,7 @@ async def test_messages_to_devices_of_one_transaction_are_stored_together_and_in
         committer.subscribe(to_device.on_commit)
         sink = SimpleNamespace(to_device=to_device.receive)
         receiver = EduReceiver(
-            HS1, sink=cast(Any, sink), acls=cast(Any, None), metrics=MetricsStore()
+            HS1, sink=cast(Any, sink), acls=cast(Any, None), metrics=ServerMetrics()
         )
         commits = 0
 
