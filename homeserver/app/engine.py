@@ -8,8 +8,8 @@ from federation.ports import PolicySigner
 from homeserver.app.context import ServerContext
 from homeserver.engine.event_store import EngineEventStore
 from homeserver.engine.followers.fanout import Fanout
+from homeserver.engine.followers.head_merges import HeadMerges
 from homeserver.engine.followers.memberships import Memberships
-from homeserver.engine.local.head_merges import HeadMerges
 from homeserver.engine.local.policy_signer import EventSigner
 from homeserver.engine.local.stager import Stager
 from homeserver.engine.local.writer import Writer

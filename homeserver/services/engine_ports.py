@@ -11,9 +11,8 @@ from typing import Protocol, TypeAlias
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, StateKey, UserId
 from federation.ports import UserDevices
+from homeserver.engine.entries import Committed, Placed, Unit
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import Committed, Unit
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.rooms import Room
 from homeserver.engine.rooms.snapshots import StateRef
 

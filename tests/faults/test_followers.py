@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from homeserver.engine.log.entries import DeviceListEntry, Unit
+from homeserver.engine.entries import DeviceListEntry, Unit
 from homeserver.storage.database import DatabaseUnavailable
 from tests.faults.servers import until
 from tests.homeserver.engine.engine_world import ALICE, BOB, HS2, draft, feed_of, running

@@ -29,7 +29,7 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, SoftFailed
-from homeserver.engine.log.entries import Entry, TransactionKey, Unit
+from homeserver.engine.entries import Entry, TransactionKey, Unit
 from homeserver.engine.rooms.reader import BEGINNING, event_entry
 from homeserver.storage.database import Connection, DatabaseUnavailable, DataRefused
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running

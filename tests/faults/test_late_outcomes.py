@@ -9,8 +9,8 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import UserId
 from homeserver import limits
+from homeserver.engine.entries import TransactionKey
 from homeserver.engine.log.committer import OutcomeUnknown
-from homeserver.engine.log.entries import TransactionKey
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, V12, World, draft, message, running
 

@@ -13,18 +13,18 @@ from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId,
 from federation.events.signing import SigningKey, encode_base64, sign_json
 from federation.ports import UserDevices
 from federation.transport.requests.client import FailureKind, FederationError
-from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
     DeviceListEntry,
     Entry,
+    Placed,
     ReceiptEntry,
     RemoteEduEntry,
     ToDeviceEntry,
     Unit,
 )
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.engine_ports import OnCommit
 from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database

@@ -34,12 +34,12 @@ from homeserver.api.rooms.rooms import RoomsApi
 from homeserver.api.rooms.state import StateApi
 from homeserver.api.timeline.timeline import TimelineApi
 from homeserver.clock import SystemClock
+from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.local.policy_signer import EventSigner, NoPolicyServer
 from homeserver.engine.local.stager import Signer, Stager
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import MembershipEntry, Unit
 from homeserver.engine.log.transactions import Transactions
 from homeserver.engine.remote.outside_memberships import OutsideMemberships
 from homeserver.engine.rooms.reader import Reader

@@ -20,9 +20,9 @@ from homeserver.api.http.query import PageTokens
 from homeserver.api.sync.sync import SyncApi
 from homeserver.api.timeline.history import HistoryApi
 from homeserver.clock import SystemClock
+from homeserver.engine.entries import AccountDataEntry, Unit
 from homeserver.engine.followers.fanout import Fanout
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import AccountDataEntry, Unit
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.to_device import ToDevice

@@ -19,11 +19,11 @@ from federation.graph import admission
 from federation.graph.admission import Accepted
 from federation.transport.events import signature_checks
 from federation.transport.outbox import Outbox
+from homeserver.engine.entries import Committed
 from homeserver.engine.local import stager
 from homeserver.engine.local.stager import Stager
 from homeserver.engine.log import batch, staging, transactions
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import Committed
 from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.recheck.rechecks import Rechecks
 from homeserver.engine.remote import acceptance

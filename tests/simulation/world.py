@@ -21,7 +21,7 @@ from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
 from federation.graph.building import EventDraft
 from federation.transport.requests.client import FederationError
-from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.entries import TransactionKey
 from homeserver.engine.rooms.room import Room
 from tests.simulation.memory_tables import Tables
 from tests.simulation.network import Network, Weather

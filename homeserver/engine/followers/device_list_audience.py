@@ -20,8 +20,7 @@ import msgspec
 
 from federation.events import event_types
 from federation.events.ids import RoomId, ServerName, UserId, server_of
-from homeserver.engine.log.entries import DeviceListEntry, EventEntry, StateEntry
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import DeviceListEntry, EventEntry, Placed, StateEntry
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.store import OwedTables
 

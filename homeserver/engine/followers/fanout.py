@@ -15,19 +15,19 @@ from collections.abc import Callable, Sequence
 from federation.events import event_types
 from federation.events.ids import DeviceId, RoomId, ServerName, UserId, server_of
 from homeserver import limits
-from homeserver.engine.followers.memberships import Memberships
-from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     AccountDataEntry,
     DeviceListEntry,
     EventEntry,
     MembershipEntry,
+    Placed,
     ReceiptEntry,
     StateChange,
     StateEntry,
     ToDeviceEntry,
 )
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.log.committer import Committer
 from homeserver.engine.rooms.rooms import Room, Rooms
 
 

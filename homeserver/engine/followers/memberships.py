@@ -12,9 +12,8 @@ from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, MembershipEntry, Placed, StateChange, StateEntry
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import EventEntry, MembershipEntry, StateChange, StateEntry
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.store import EngineStore
 
 

@@ -26,10 +26,9 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName, UserId, is_user_id, server_of
 from federation.ports import Destination, DestinationStore, Owed
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, Placed, ReceiptEntry, RemoteEduEntry, StateChange
 from homeserver.engine.followers.device_list_audience import DeviceListAudience, ListChange
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import EventEntry, ReceiptEntry, RemoteEduEntry, StateChange
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.store import EngineStore, OwedTables
 from homeserver.rules.ephemeral.receipts import READ

@@ -39,8 +39,8 @@ from federation.graph.policy_servers import (
 )
 from federation.ports import PolicyRefusal, PolicyServerChanged, PolicySigner
 from homeserver import limits
+from homeserver.engine.entries import TransactionKey
 from homeserver.engine.local.stager import BuiltEvent, Stager
-from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.log.staging import StagedEvent
 from homeserver.engine.rooms.room import Room, RoomView
 from homeserver.engine.rooms.rooms import Rooms

@@ -22,7 +22,7 @@ from federation.graph.auth.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import EventDraft, build_event
 from federation.ports import Clock, StoredEvent
 from homeserver import limits
-from homeserver.engine.log.entries import Entry, TransactionKey
+from homeserver.engine.entries import Entry, TransactionKey
 from homeserver.engine.log.staging import (
     Origin,
     Resolved,
@@ -32,13 +32,12 @@ from homeserver.engine.log.staging import (
     empty_view,
     lets_heads_go,
     other_heads,
-    snapshot_row,
 )
 from homeserver.engine.rooms.redactions import Redactions, note_waiting
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Branch, branches_of
-from homeserver.engine.rooms.rooms import Head, Room, Rooms, RoomView, StateSnapshot
-from homeserver.engine.rooms.snapshots import Chain, StateMap
+from homeserver.engine.rooms.rooms import Head, Room, Rooms, RoomView
+from homeserver.engine.rooms.snapshots import Chain, StateMap, StateSnapshot, snapshot_row
 from homeserver.errors import bad_json, forbidden, too_large
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Connection
@@ -340,7 +339,7 @@ class Stager:
             after=after,
             current=after,
             origin=Origin(to_federate=True),
-            snapshots=(snapshot_row(room, view.chain), *rows),
+            snapshots=(snapshot_row(room.row_id, view.chain), *rows),
         )
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view

@@ -32,10 +32,10 @@ from federation.events.room_versions import RoomVersion
 from federation.graph.building import EventDraft
 from federation.ports import PolicyServerChanged
 from homeserver import limits
+from homeserver.engine.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.local.policy_signer import EventSigner
 from homeserver.engine.local.stager import BuiltEvent, Signer, Stager
 from homeserver.engine.log.committer import Committer, OutcomeUnknown
-from homeserver.engine.log.entries import Committed, Entry, TransactionKey, Unit, Work
 from homeserver.engine.log.staging import Correction, ImportedMembers, RoomUnit, StagedEvent
 from homeserver.engine.log.transactions import Sent, Transactions
 from homeserver.engine.rooms.room import Superseded

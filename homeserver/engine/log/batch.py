@@ -9,13 +9,14 @@ from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, is_user_id
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
     DeviceListEntry,
     Entry,
     EventEntry,
     MembershipEntry,
+    Placed,
     ReceiptEntry,
     RemoteEduEntry,
     StateChange,
@@ -30,7 +31,6 @@ from homeserver.engine.log.staging import (
     heads_row,
     redacted_rows,
 )
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.room import Room
 from homeserver.storage.batches import (
     CommitRows,

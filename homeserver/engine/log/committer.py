@@ -28,13 +28,13 @@ from dataclasses import dataclass
 from federation.errors import MatrixError
 from federation.events.ids import EventId
 from homeserver import limits
+from homeserver.engine.entries import Committed, Placed, Unit, entry_bytes
 from homeserver.engine.log.batch import Batch
-from homeserver.engine.log.entries import Committed, Unit, entry_bytes
 from homeserver.engine.log.log_connection import Fault, LogConnection, LogLost
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.engine.log.row_numbers import RowNumbers
 from homeserver.engine.log.staging import RoomUnit
-from homeserver.engine.log.tail import LogTail, Placed
+from homeserver.engine.log.tail import LogTail
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.store import EngineStore
 from homeserver.errors import unavailable

@@ -18,7 +18,7 @@ from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
 from homeserver import limits
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     Committed,
     EventEntry,
     StateChange,
@@ -27,15 +27,15 @@ from homeserver.engine.log.entries import (
     Unit,
     kept_client,
 )
-from homeserver.engine.rooms.room import Head, Room, RoomView, StateSnapshot
+from homeserver.engine.rooms.redactions import Redacting
+from homeserver.engine.rooms.room import Head, Room, RoomView
 from homeserver.engine.rooms.snapshots import (
-    Chain,
     Delta,
     StateMap,
     StateRef,
+    StateSnapshot,
     change_between,
-    changed,
-    extend,
+    extended,
     first_chain,
     membership_of,
 )
@@ -45,13 +45,6 @@ from homeserver.storage.text import escape
 from homeserver.storage.timeline import events as event_rows
 from homeserver.storage.timeline.events import EventRow
 from homeserver.storage.timeline.rechecks import RecheckRows
-
-
-class Redacting(msgspec.Struct, frozen=True):
-    """A stored event that a redaction changes: its new bytes."""
-
-    target: Event  # the redacted form
-    redaction: EventId
 
 
 class StagedEvent(msgspec.Struct):
@@ -213,24 +206,7 @@ def after_state_event(
     """Returns the state after an accepted state event, and the snapshot to write. The event's own
     row number serves as the snapshot's."""
     change: Delta = {event.key: state_ref(event, row_id)}
-    return extended(room, before, change, row_id)
-
-
-def extended(
-    room: Room, before: StateSnapshot, change: Delta, row_id: int
-) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
-    """Returns a state with some keys changed, as a new snapshot `row_id`."""
-    chain = extend(before.chain, row_id, change, before.state)
-    return StateSnapshot(changed(before.state, change), chain), (snapshot_row(room, chain),)
-
-
-def snapshot_row(room: Room, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
-    """Returns the row of a chain's last link."""
-    link = chain[-1]
-    base = chain[-2].row_id if len(chain) > 1 else None
-    return SnapshotRow(
-        room.row_id, link.row_id, base, link.ordinal, link.added, link.removed, incomplete
-    )
+    return extended(room.row_id, before, change, row_id)
 
 
 def state_changes(old: StateMap, change: Delta) -> tuple[StateChange, ...]:

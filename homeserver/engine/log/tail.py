@@ -6,16 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-import msgspec
-
-from homeserver.engine.log.entries import Entry, entry_bytes
-
-
-class Placed(msgspec.Struct, frozen=True):
-    """An entry and its position. History fetched later has no position: -1."""
-
-    position: int
-    entry: Entry
+from homeserver.engine.entries import Placed, entry_bytes
 
 
 class LogTail:

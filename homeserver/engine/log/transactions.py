@@ -16,7 +16,7 @@ import msgspec
 from federation.events.ids import DeviceId, EventId, UserId
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.log.entries import Committed, TransactionKey
+from homeserver.engine.entries import Committed, TransactionKey
 from homeserver.engine.store import EngineStore
 from homeserver.errors import unavailable
 

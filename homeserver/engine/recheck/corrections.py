@@ -21,14 +21,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.graph.admission import Accepted, SoftFailed
+from homeserver.engine.entries import StateEntry
 from homeserver.engine.local.stager import Stager
-from homeserver.engine.log.entries import StateEntry
 from homeserver.engine.log.staging import Correction, Origin, StagedEvent, changed_view
 from homeserver.engine.recheck.descendants import Descendants
 from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import Head, Room, StateSnapshot
+from homeserver.engine.rooms.room import Head, Room
 from homeserver.engine.rooms.rooms import Rooms
+from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row

@@ -9,7 +9,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
-from homeserver.engine.rooms.room import StateSnapshot
+from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.storage.database import Row
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline import events as event_rows

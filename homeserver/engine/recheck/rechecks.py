@@ -29,26 +29,27 @@ from federation.graph.admission import Rejected, needed_auth_events
 from federation.graph.resolution.chains import topological_order
 from federation.ports import StoredEvent
 from homeserver import limits
+from homeserver.engine.entries import Unit
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import Unit
-from homeserver.engine.log.staging import (
-    Correction,
-    Redacting,
-    extended,
-    snapshot_row,
-    state_ref,
-)
+from homeserver.engine.log.staging import Correction, state_ref
 from homeserver.engine.recheck.corrections import Corrections
 from homeserver.engine.recheck.descendants import Descendants
 from homeserver.engine.recheck.due_rooms import DueRooms
 from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.recheck.verdict_checker import VerdictChecker, is_unsigned_join
-from homeserver.engine.rooms.redactions import target_of
+from homeserver.engine.rooms.redactions import Redacting, target_of
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import Room, RoomGone, StateSnapshot, Superseded
+from homeserver.engine.rooms.room import Room, RoomGone, Superseded
 from homeserver.engine.rooms.rooms import Rooms, held, retry_superseded
-from homeserver.engine.rooms.snapshots import difference, extend, first_chain
+from homeserver.engine.rooms.snapshots import (
+    StateSnapshot,
+    difference,
+    extend,
+    extended,
+    first_chain,
+    snapshot_row,
+)
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
@@ -257,7 +258,7 @@ class Rechecks:
         elif event.is_state and verdict != event_rows.REJECTED:
             change = {event.key: state_ref(event, row["event_row_id"])}
             take = self._committer.numbers.take
-            after, added = extended(room, before, change, take())
+            after, added = extended(room.row_id, before, change, take())
             snapshots += added
         if after is None:
             work.after.pop(event.event_id)
@@ -270,7 +271,7 @@ class Rechecks:
     ) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
         if not event.prev_events:
             chain = first_chain(self._committer.numbers.take(), {})
-            return StateSnapshot(immutables.Map(), chain), (snapshot_row(work.room, chain),)
+            return StateSnapshot(immutables.Map(), chain), (snapshot_row(work.room.row_id, chain),)
         branches = []
         for parent in event.prev_events:
             after = work.after.get(parent)

@@ -22,16 +22,17 @@ from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NotRecommended, PolicyServer
 from federation.ports import PolicyServerChanged, StoredEvent
+from homeserver.engine.entries import Unit
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer, OutcomeUnknown
-from homeserver.engine.log.entries import Unit
 from homeserver.engine.log.staging import Origin, StagedEvent, store_as_outlier
 from homeserver.engine.recheck.due_rooms import DueRooms
 from homeserver.engine.recheck.verdict_checker import VerdictChecker, is_unsigned_join
 from homeserver.engine.remote.imports import Imports
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import Branch, Room, StateSnapshot
+from homeserver.engine.rooms.room import Branch, Room
 from homeserver.engine.rooms.rooms import Rooms, retry_superseded
+from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.engine.rooms.stored import stored_failure
 from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow

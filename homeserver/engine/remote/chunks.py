@@ -24,23 +24,16 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
 from federation.ports import StoredEvent
-from homeserver.engine.log.staging import (
-    Origin,
-    Redacting,
-    after_state_event,
-    event_row,
-    redacted_rows,
-    snapshot_row,
-)
+from homeserver.engine.log.staging import Origin, after_state_event, event_row, redacted_rows
 from homeserver.engine.recheck.verdict_checker import VerdictChecker, refused_by_auth_events
 from homeserver.engine.remote.places import Order
 from homeserver.engine.remote.room_order import Moved, RoomOrder, Unplaced
 from homeserver.engine.rooms.citations import cited_first
-from homeserver.engine.rooms.redactions import Redactions, target_of
+from homeserver.engine.rooms.redactions import Redacting, Redactions, target_of
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import Room, StateSnapshot
+from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.engine.rooms.snapshots import first_chain
+from homeserver.engine.rooms.snapshots import StateSnapshot, first_chain, snapshot_row
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Row
@@ -227,7 +220,7 @@ class Chunks:
         """Returns the state before an event; None if nothing is known of it."""
         if not event.prev_events:
             chain = first_chain(self._take_row_id(), {})
-            work.snapshots.append(snapshot_row(work.room, chain))
+            work.snapshots.append(snapshot_row(work.room.row_id, chain))
             return StateSnapshot(immutables.Map(), chain)
         if all(map(work.is_placed, event.prev_events)):
             branches = [await self._after(work, parent) for parent in event.prev_events]

@@ -22,37 +22,27 @@ from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
 from federation.ports import JoinedRoom
+from homeserver.engine.entries import Unit
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import Unit
-from homeserver.engine.log.staging import (
-    ImportedMembers,
-    Origin,
-    Redacting,
-    StagedEvent,
-    extended,
-    snapshot_row,
-)
+from homeserver.engine.log.staging import ImportedMembers, Origin, StagedEvent
 from homeserver.engine.recheck.due_rooms import DueRooms
 from homeserver.engine.recheck.verdict_checker import VerdictChecker
 from homeserver.engine.remote.chunks import Chunk, Chunks
 from homeserver.engine.rooms.citations import cited_first
-from homeserver.engine.rooms.redactions import note_waiting
+from homeserver.engine.rooms.redactions import Redacting, note_waiting
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.room import (
-    Room,
-    RoomGone,
-    RoomView,
-    StateSnapshot,
-    membership_counts,
-)
+from homeserver.engine.rooms.room import Room, RoomGone, RoomView, membership_counts
 from homeserver.engine.rooms.rooms import Rooms, held, retry_superseded
 from homeserver.engine.rooms.snapshots import (
     StateMap,
     StateRef,
+    StateSnapshot,
     difference,
+    extended,
     first_chain,
     membership_of,
+    snapshot_row,
     state_of,
 )
 from homeserver.engine.rooms.stored import key_of, ref_of
@@ -202,7 +192,7 @@ class Imports:
         before = StateSnapshot(view.state, view.chain)
         if not change:
             return before, ()
-        return extended(room, before, change, self._committer.numbers.take())
+        return extended(room.row_id, before, change, self._committer.numbers.take())
 
     # Joins
 
@@ -244,7 +234,7 @@ class Imports:
     async def _commit_join(self, joined: JoinedRoom, given: _GivenState) -> StagedEvent:
         await self._committer.numbers.ready(4)
         async with self._rooms.locked(joined.room_id) as room:
-            snapshot = snapshot_row(room, given.before.chain)
+            snapshot = snapshot_row(room.row_id, given.before.chain)
             staged = await self._stage_join(room, joined.event, given.before, (snapshot,))
             done = self._writer.enqueue(
                 room, [staged], imported=ImportedMembers(given.local, given.servers)

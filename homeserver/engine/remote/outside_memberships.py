@@ -26,8 +26,8 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.ports import OutsideMembership
+from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import MembershipEntry, Unit
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.store import EngineStore
 from homeserver.rules.any_json import dump_any

@@ -44,8 +44,8 @@ from homeserver.engine.remote.chunks import Chunk
 from homeserver.engine.remote.imports import Imports
 from homeserver.engine.remote.outside_memberships import OutsideMemberships
 from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.rooms import Room, Rooms, StateSnapshot
-from homeserver.engine.rooms.snapshots import StateMap
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.snapshots import StateMap, StateSnapshot
 from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
 

@@ -11,7 +11,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.entries import client_json, event_bytes
+from homeserver.engine.entries import client_json, event_bytes
 from homeserver.engine.rooms.room import NotLoaded
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore

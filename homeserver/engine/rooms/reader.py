@@ -12,8 +12,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
-from homeserver.engine.log.entries import EventEntry, StateChange
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed, StateChange
 from homeserver.engine.rooms.moments import Moments
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.stored import key_of

@@ -26,7 +26,6 @@ from federation.events.redaction import redact_event
 from federation.graph.auth.auth_rules import AuthState
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.staging import Redacting
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateMap
@@ -35,6 +34,13 @@ from homeserver.engine.store import EngineStore
 _LEVELS: Sequence[StateKey] = (event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY)
 
 _NONE: Mapping[EventId, StoredEvent] = MappingProxyType({})
+
+
+class Redacting(msgspec.Struct, frozen=True):
+    """A stored event that a redaction changes: its new bytes."""
+
+    target: Event  # the redacted form
+    redaction: EventId
 
 
 class RedactionOutcome(msgspec.Struct, frozen=True):

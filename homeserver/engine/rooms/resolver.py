@@ -16,10 +16,17 @@ from federation.events.ids import EventId, StateKey
 from federation.graph.resolution.state_resolution import MissingEvent, resolve_deltas
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.staging import extended
 from homeserver.engine.rooms.citations import Scan
-from homeserver.engine.rooms.rooms import Room, Rooms, StateSnapshot
-from homeserver.engine.rooms.snapshots import Delta, EventIds, StateMap, StateRef, change_between
+from homeserver.engine.rooms.rooms import Room, Rooms
+from homeserver.engine.rooms.snapshots import (
+    Delta,
+    EventIds,
+    StateMap,
+    StateRef,
+    StateSnapshot,
+    change_between,
+    extended,
+)
 from homeserver.engine.rooms.stored import key_of, ref_of
 from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
@@ -60,7 +67,7 @@ class StateResolver:
         if not keys:
             return nearest, ()
         rest = {key: change[key] if key in change else first.state.get(key) for key in keys}
-        return extended(room, nearest, rest, take_row_id())
+        return extended(room.row_id, nearest, rest, take_row_id())
 
     async def _resolved(
         self, room: Room, branches: Sequence[StateSnapshot], deltas: Sequence[Delta]

@@ -27,10 +27,15 @@ from federation.graph.auth.auth_rules import AuthState
 from federation.graph.resolution.auth_chains import AuthChains
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.entries import EventEntry, StateChange
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed, StateChange
 from homeserver.engine.rooms.citations import CitationIndex
-from homeserver.engine.rooms.snapshots import Chain, StateMap, StateRef, membership_of
+from homeserver.engine.rooms.snapshots import (
+    Chain,
+    StateMap,
+    StateRef,
+    StateSnapshot,
+    membership_of,
+)
 from homeserver.errors import unavailable
 
 _STATE_ENTRY_BYTES = 350
@@ -60,13 +65,6 @@ class Head(msgspec.Struct, frozen=True):
     event_id: EventId
     row_id: int
     depth: int
-    state: StateMap
-    chain: Chain
-
-
-class StateSnapshot(msgspec.Struct, frozen=True):
-    """A state (before an event, or after one) with its stored snapshot."""
-
     state: StateMap
     chain: Chain
 

@@ -10,8 +10,7 @@ from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from homeserver import limits
-from homeserver.engine.log.entries import EventEntry, kept_client
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed, kept_client
 from homeserver.engine.rooms.event_cache import ByteBoundedCache, EventMemory
 from homeserver.engine.rooms.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.rooms.snapshots import Chain, Link, StateRef, state_of

@@ -28,7 +28,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.entries import kept_client
+from homeserver.engine.entries import kept_client
 from homeserver.engine.rooms.erasures import Erasures
 from homeserver.engine.rooms.event_cache import EventMemory
 from homeserver.engine.rooms.room import (
@@ -37,7 +37,6 @@ from homeserver.engine.rooms.room import (
     Room,
     RoomGone,
     RoomView,
-    StateSnapshot,
     Superseded,
     ring_entry,
 )
@@ -60,7 +59,6 @@ __all__ = [
     "RoomView",
     "Rooms",
     "StateRef",
-    "StateSnapshot",
     "held",
     "retry_superseded",
 ]

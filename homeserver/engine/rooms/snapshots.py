@@ -3,7 +3,7 @@
 A snapshot has an ordinal: 0 for a room's first, one more than its parent's for each further one.
 Its base is the ancestor whose ordinal lacks the lowest non-zero digit of its own (base 16): 0x136
 -> 0x130 -> 0x100 -> 0. So a chain has at most as many links as the ordinal has digits, and a change
-is written once for each of its levels. This module is pure; `storage.rooms.snapshots` has the rows.
+is written once for each of its levels. This module is pure.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, is_user_id
+from homeserver.storage.rooms.snapshots import SnapshotRow
 
 _BASE = 16
 
@@ -185,3 +186,27 @@ def changed(state: StateMap, change: Delta) -> StateMap:
         else:
             mutation[key] = ref
     return mutation.finish()
+
+
+class StateSnapshot(msgspec.Struct, frozen=True):
+    """A state (before an event, or after one) with its stored snapshot."""
+
+    state: StateMap
+    chain: Chain
+
+
+def extended(
+    room_row_id: int, before: StateSnapshot, change: Delta, row_id: int
+) -> tuple[StateSnapshot, tuple[SnapshotRow, ...]]:
+    """Returns a state with some keys changed, as a new snapshot `row_id`."""
+    chain = extend(before.chain, row_id, change, before.state)
+    return StateSnapshot(changed(before.state, change), chain), (snapshot_row(room_row_id, chain),)
+
+
+def snapshot_row(room_row_id: int, chain: Chain, *, incomplete: bool = False) -> SnapshotRow:
+    """Returns the row of a chain's last link."""
+    link = chain[-1]
+    base = chain[-2].row_id if len(chain) > 1 else None
+    return SnapshotRow(
+        room_row_id, link.row_id, base, link.ordinal, link.added, link.removed, incomplete
+    )

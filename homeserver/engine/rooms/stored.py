@@ -10,7 +10,7 @@ from federation.events.room_versions import room_version
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
 from federation.ports import StoredEvent
-from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.entries import TransactionKey
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.storage.database import Row
 from homeserver.storage.text import unescape

@@ -22,7 +22,7 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
-from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
+from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.errors import (
     bad_json,
     invalid_param,

@@ -13,9 +13,8 @@ import orjson
 from federation.bounded_cache import BoundedCache
 from federation.events.ids import UserId
 from homeserver import limits
+from homeserver.engine.entries import AccountDataEntry, Placed
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import AccountDataEntry
-from homeserver.engine.log.tail import Placed
 from homeserver.services.account_data.account_data import AccountDataSource
 
 IGNORED_USER_LIST = "m.ignored_user_list"

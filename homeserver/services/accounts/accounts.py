@@ -31,7 +31,7 @@ from federation.events.ids import (
     parse_user_id,
 )
 from federation.ports import Clock
-from homeserver.engine.log.entries import Entry
+from homeserver.engine.entries import Entry
 from homeserver.errors import forbidden
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.logins import LoggedIn, NewDevice, make_device_id

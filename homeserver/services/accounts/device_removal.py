@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeAlias
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.engine.log.entries import Committed, Entry, Unit
+from homeserver.engine.entries import Committed, Entry, Unit
 from homeserver.services.accounts.tokens import Tokens
 from homeserver.storage.accounts import devices
 from homeserver.storage.database import Connection

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
-from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import not_found
 from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
 from homeserver.services.accounts.logins import check_device_name

@@ -22,7 +22,7 @@ from federation.errors import MatrixError
 from federation.events.ids import DeviceId, ServerName, UserId
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import forbidden, invalid_param
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter

@@ -24,7 +24,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import (
     bad_json,
     forbidden,

@@ -20,8 +20,7 @@ from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, EventEntry, StateChange, StateEntry
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import DeviceListEntry, EventEntry, Placed, StateChange, StateEntry
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.engine.rooms.stored import key_of
 from homeserver.rules.encryption.device_keys import merge_signatures

@@ -39,7 +39,7 @@ from federation.events.ids import (
 )
 from federation.transport.requests.client import FederationError
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.errors import invalid_param
 from homeserver.rules.encryption.device_keys import (
     SIGNED_CURVE,

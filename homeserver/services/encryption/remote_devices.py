@@ -30,8 +30,7 @@ from federation.retries import DoublingWaits
 from federation.transport.requests.client import FederationError
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, Entry, EventEntry, StateEntry, Unit
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import DeviceListEntry, Entry, EventEntry, Placed, StateEntry, Unit
 from homeserver.rules.encryption.device_keys import (
     MASTER,
     SELF_SIGNING,

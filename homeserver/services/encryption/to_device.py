@@ -26,14 +26,14 @@ from federation.events.ids import DeviceId, ServerName, UserId, is_reachable_nam
 from federation.events.signing import encode_base64_url
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     DeviceListEntry,
     Entry,
+    Placed,
     RemoteEduEntry,
     ToDeviceEntry,
     Unit,
 )
-from homeserver.engine.log.tail import Placed
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.encryption.to_device import (
     ALL_DEVICES,

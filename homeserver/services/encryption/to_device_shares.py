@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from homeserver import limits
-from homeserver.engine.log.entries import ToDeviceEntry
+from homeserver.engine.entries import ToDeviceEntry
 from homeserver.storage.database import Database
 from homeserver.storage.encryption import to_device as store
 

@@ -24,8 +24,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.log.entries import AccountDataEntry, Entry, ReceiptEntry, Unit
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import AccountDataEntry, Entry, Placed, ReceiptEntry, Unit
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import (

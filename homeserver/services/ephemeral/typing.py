@@ -21,8 +21,7 @@ from federation.events import event_types
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.log.entries import EventEntry, StateEntry
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed, StateEntry
 from homeserver.errors import bad_json, forbidden
 from homeserver.services.engine_ports import MemberRooms
 

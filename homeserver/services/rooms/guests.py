@@ -19,8 +19,7 @@ from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
-from homeserver.engine.log.entries import EventEntry, StateEntry
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed, StateEntry
 from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database, DatabaseUnavailable

@@ -20,8 +20,8 @@ from federation.errors import MatrixError
 from federation.events.ids import RoomAlias, RoomId, UserId
 from federation.events.room_versions import RoomVersion
 from homeserver import limits
+from homeserver.engine.entries import Entry
 from homeserver.engine.local.writer import RoomWork, Writer
-from homeserver.engine.log.entries import Entry
 from homeserver.rules.rooms.room_presets import NewRoom, build_membership_draft, build_room_drafts
 from homeserver.rules.rooms.room_requests import RoomRequest, choose_version, parse_invitees
 from homeserver.services.rooms.directory import Directory

@@ -27,9 +27,9 @@ from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from federation.ports import PolicyServerChanged
 from homeserver import errors
+from homeserver.engine.entries import Entry
 from homeserver.engine.local.stager import BuiltEvent, make_room_id
 from homeserver.engine.local.writer import make_ahead, send_made
-from homeserver.engine.log.entries import Entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.room_requests import choose_version, parse_users
 from homeserver.rules.rooms.room_upgrades import (

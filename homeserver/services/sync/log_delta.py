@@ -17,18 +17,18 @@ import msgspec
 
 from federation.events import event_types
 from federation.events.ids import DeviceId, RoomId, UserId
-from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     AccountDataEntry,
     DeviceListEntry,
     EventEntry,
     MembershipEntry,
+    Placed,
     ReceiptEntry,
     StateChange,
     StateEntry,
     ToDeviceEntry,
 )
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.rules.ephemeral.receipts import PRIVATE
 
 

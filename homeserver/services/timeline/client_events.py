@@ -20,8 +20,7 @@ import orjson
 
 from federation.events.event import Event
 from federation.events.ids import DeviceId, EventId, UserId
-from homeserver.engine.log.entries import EventEntry
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.sync.filters import EventFilter, select_fields

@@ -26,9 +26,9 @@ from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
 from homeserver import errors
+from homeserver.engine.entries import Placed
 from homeserver.engine.followers.memberships import Memberships, UserRoom
 from homeserver.engine.log.log_history import LogHistory
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import BEGINNING, END, Reader, event_entry
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef

@@ -22,7 +22,7 @@ import msgspec
 
 from federation.events.event import Event
 from homeserver import limits
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import Placed
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.sync_tokens import Order, Point

@@ -28,7 +28,7 @@ from federation.events.ids import (
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
-from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.entries import TransactionKey
 from homeserver.services.rooms.room_access import (
     RoomAccess,
     RoomContext,

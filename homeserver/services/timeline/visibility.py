@@ -22,9 +22,8 @@ from federation.events import event_types
 from federation.events.ids import EventId, ServerName, StateKey, UserId
 from federation.events.redaction import redact_event
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, Placed, kept_client
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import EventEntry, kept_client
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import BEGINNING, Reader, event_entry
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef

@@ -23,8 +23,8 @@ from homeserver.api.http.server import HttpServer
 from homeserver.api.server_info import ServerInfoApi
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
+from homeserver.engine.entries import DeviceListEntry, Entry
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import DeviceListEntry, Entry
 from homeserver.engine.log.transactions import Transactions
 from homeserver.errors import not_found
 from homeserver.metrics import ServerMetrics

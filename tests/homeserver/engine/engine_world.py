@@ -17,9 +17,9 @@ from federation.graph.building import EventDraft, build_event
 from federation.ports import Clock
 from homeserver.app.context import ServerContext
 from homeserver.app.engine import Engine, make_engine
+from homeserver.engine.entries import TransactionKey
 from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.local.policy_signer import NoPolicyServer
-from homeserver.engine.log.entries import TransactionKey
 from homeserver.engine.rooms.rooms import Room
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database

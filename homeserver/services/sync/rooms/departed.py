@@ -20,9 +20,8 @@ import msgspec
 from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, Placed, StateChange, kept_client
 from homeserver.engine.followers.memberships import Memberships, UserRoom
-from homeserver.engine.log.entries import EventEntry, StateChange, kept_client
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync import sync_diff

@@ -16,8 +16,8 @@ import msgspec
 
 from federation.events import event_types
 from federation.events.ids import EventId, StateKey, UserId
+from homeserver.engine.entries import StateChange
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import StateChange
 from homeserver.engine.rooms.reader import Reader
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.sync import sync_diff

@@ -23,7 +23,7 @@ from federation.bounded_cache import BoundedCache
 from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from homeserver import limits
-from homeserver.engine.log.entries import StateChange
+from homeserver.engine.entries import StateChange
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.engine.rooms.rooms import Room, Rooms, RoomView
 from homeserver.engine.rooms.snapshots import StateRef

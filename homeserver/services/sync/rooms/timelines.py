@@ -23,8 +23,8 @@ from federation.events import event_types
 from federation.events.event import Event
 from federation.events.ids import EventId, StateKey, UserId
 from homeserver import limits
+from homeserver.engine.entries import Placed
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.filters import EventFilter

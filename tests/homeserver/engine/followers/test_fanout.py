@@ -10,9 +10,8 @@ import pytest
 
 from federation.events.ids import DeviceId, RoomId, ServerName, UserId
 from homeserver import limits
+from homeserver.engine.entries import AccountDataEntry, Placed, ReceiptEntry
 from homeserver.engine.followers.fanout import Fanout
-from homeserver.engine.log.entries import AccountDataEntry, ReceiptEntry
-from homeserver.engine.log.tail import Placed
 
 ROOM = RoomId("!r:here")
 HERE = ServerName("here")

@@ -9,9 +9,9 @@ import pytest
 
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from homeserver import limits
+from homeserver.engine.entries import MembershipEntry, Placed
 from homeserver.engine.followers.memberships import Memberships
-from homeserver.engine.log.entries import MembershipEntry
-from homeserver.engine.log.tail import LogTail, Placed
+from homeserver.engine.log.tail import LogTail
 
 STRIPPED = b"x" * 10_000
 

@@ -14,8 +14,8 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.ports import Owed
 from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, RemoteEduEntry, Unit
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
-from homeserver.engine.log.entries import DeviceListEntry, RemoteEduEntry, Unit
 from homeserver.storage.federation.destinations import Destinations
 from tests.homeserver.engine.engine_world import (
     ALICE,

@@ -29,7 +29,7 @@ from federation.graph.policy_servers import (
 from federation.ports import PolicyRefusal, PolicyServerChanged
 from homeserver import limits
 from homeserver.app.engine import make_engine
-from homeserver.engine.log.entries import Committed
+from homeserver.engine.entries import Committed
 from homeserver.engine.rooms.room import Superseded
 from homeserver.engine.rooms.rooms import Room
 from tests.homeserver.engine.engine_world import (

@@ -11,7 +11,7 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Accepted
-from homeserver.engine.log.entries import Unit
+from homeserver.engine.entries import Unit
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
 

@@ -12,8 +12,7 @@ from federation.errors import MatrixError
 from federation.graph.admission import Accepted, Rejected
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
-from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import AccountDataEntry, Entry, Placed, Unit
 from homeserver.storage.database import Connection, DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, BOB, draft, message, running
 

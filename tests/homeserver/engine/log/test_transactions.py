@@ -9,7 +9,7 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, EventId
 from homeserver import limits
-from homeserver.engine.log.entries import TransactionKey
+from homeserver.engine.entries import TransactionKey
 from homeserver.engine.log.transactions import Sent, TransactionClaim, Transactions
 from homeserver.errors import forbidden
 from homeserver.storage.timeline import transactions as storage

@@ -11,9 +11,8 @@ from federation.errors import MatrixError
 from federation.events.event import Event
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, Placed, StateEntry
 from homeserver.engine.log.committer import OutcomeUnknown
-from homeserver.engine.log.entries import EventEntry, StateEntry
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED

@@ -13,11 +13,11 @@ from federation.errors import MatrixError
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
+from homeserver.engine.entries import Placed
 from homeserver.engine.log.staging import empty_view
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.room import Room, RoomGone, Superseded
 from homeserver.engine.rooms.rooms import Rooms, retry_superseded
-from tests.homeserver.engine.log.test_entries import event_entry
+from tests.homeserver.engine.test_entries import event_entry
 
 SIZE = 10_000
 

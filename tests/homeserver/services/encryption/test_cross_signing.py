@@ -9,7 +9,7 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_list_edus import build_device_list_updates
 from homeserver.services.encryption.key_queries import KeyQueries

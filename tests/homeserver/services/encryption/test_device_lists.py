@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
-from homeserver.engine.log.entries import DeviceListEntry, Entry, StateChange, StateEntry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, StateChange, StateEntry, Unit
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.storage.database import Database
 from homeserver.storage.encryption.keys import KeySignature, store_signatures

@@ -8,7 +8,7 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry
+from homeserver.engine.entries import DeviceListEntry
 from homeserver.rules.encryption.device_keys import encode_key
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_lists import load_device_keys

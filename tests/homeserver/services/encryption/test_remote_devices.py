@@ -8,7 +8,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId
 from federation.ports import UserDevices
 from homeserver import limits
-from homeserver.engine.log.entries import DeviceListEntry, StateChange, StateEntry
+from homeserver.engine.entries import DeviceListEntry, StateChange, StateEntry
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.remote_devices import RemoteDevices
 from homeserver.storage.database import Database

@@ -9,7 +9,7 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId
 from homeserver import limits
-from homeserver.engine.log.entries import RemoteEduEntry, ToDeviceEntry
+from homeserver.engine.entries import RemoteEduEntry, ToDeviceEntry
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import (

@@ -11,7 +11,7 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from homeserver import limits
-from homeserver.engine.log.entries import Committed, DeviceListEntry, ToDeviceEntry, Unit
+from homeserver.engine.entries import Committed, DeviceListEntry, ToDeviceEntry, Unit
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.encryption.to_device_shares import ToDeviceShares
 from homeserver.storage.database import Database

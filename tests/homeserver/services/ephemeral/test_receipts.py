@@ -7,7 +7,7 @@ import pytest
 
 from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId
-from homeserver.engine.log.entries import AccountDataEntry
+from homeserver.engine.entries import AccountDataEntry
 from homeserver.services.ephemeral.receipts import EventOrders, Receipts
 from homeserver.services.sync.ephemeral import receipt_events
 from homeserver.storage.database import Database

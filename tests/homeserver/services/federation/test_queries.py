@@ -11,8 +11,8 @@ from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerNa
 from federation.ports import EduSink, UserQueries
 from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
+from homeserver.engine.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
 from homeserver.errors import not_found
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys

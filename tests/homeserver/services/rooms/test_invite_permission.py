@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from federation.events.ids import UserId
-from homeserver.engine.log.entries import AccountDataEntry
+from homeserver.engine.entries import AccountDataEntry
 from homeserver.services.rooms.invite_permission import CONFIG, InvitePermission
 from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database

@@ -3,7 +3,7 @@
 import orjson
 
 from federation.events.ids import EventId, RoomId, UserId
-from homeserver.engine.log.entries import ReceiptEntry
+from homeserver.engine.entries import ReceiptEntry
 from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
 
 ALICE, BOB = UserId("@alice:x"), UserId("@bob:x")

@@ -1,19 +1,19 @@
 """What of the log concerns a reader."""
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
-from homeserver.engine.followers.memberships import UserRoom
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     AccountDataEntry,
     DeviceListEntry,
     Entry,
     MembershipEntry,
+    Placed,
     ReceiptEntry,
     RemoteEduEntry,
     StateChange,
     StateEntry,
     ToDeviceEntry,
 )
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.sync.log_delta import LogDelta, scan
 
 ALICE, BOB = UserId("@alice:x"), UserId("@bob:x")

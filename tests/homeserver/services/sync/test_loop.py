@@ -9,7 +9,7 @@ import pytest
 
 from federation.events.ids import EventId, RoomId
 from homeserver import limits
-from homeserver.engine.log.entries import MembershipEntry, Unit
+from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.engine.rooms.rooms import Room
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, STRANGER

@@ -8,8 +8,7 @@ import pytest
 from federation.events.event import Event, client_event
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from federation.events.room_versions import ROOM_VERSIONS
-from homeserver.engine.log.entries import EventEntry, TransactionKey
-from homeserver.engine.log.tail import Placed
+from homeserver.engine.entries import EventEntry, Placed, TransactionKey
 from homeserver.services.timeline.client_events import (
     Extras,
     Replaced,

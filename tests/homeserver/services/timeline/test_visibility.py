@@ -8,7 +8,7 @@ import pytest
 
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
-from homeserver.engine.log.entries import MembershipEntry, Unit
+from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.engine.rooms.reader import BEGINNING
 from homeserver.services.timeline.client_events import Seen
 from homeserver.services.timeline.visibility import Visibility

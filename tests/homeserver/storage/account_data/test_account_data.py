@@ -3,7 +3,7 @@
 import pytest
 
 from federation.events.ids import UserId
-from homeserver.engine.log.entries import AccountDataEntry
+from homeserver.engine.entries import AccountDataEntry
 from homeserver.storage.account_data import account_data
 from homeserver.storage.account_data.account_data import AccountData, AccountDataTable
 from homeserver.storage.database import Database

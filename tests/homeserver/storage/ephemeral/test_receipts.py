@@ -3,7 +3,7 @@
 import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
-from homeserver.engine.log.entries import ReceiptEntry
+from homeserver.engine.entries import ReceiptEntry
 from homeserver.storage.database import Database
 from homeserver.storage.ephemeral import receipts
 from homeserver.storage.ephemeral.receipts import Receipt, ReceiptTable

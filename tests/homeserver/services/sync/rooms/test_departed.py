@@ -11,7 +11,7 @@ from federation.events.ids import EventId, RoomId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft, build_event
-from homeserver.engine.log.entries import MembershipEntry, Unit
+from homeserver.engine.entries import MembershipEntry, Unit
 from tests.homeserver.peer import PETER, THERE
 from tests.homeserver.room_world import ALICE, BOB
 from tests.homeserver.sync_world import SyncWorld, bodies, sync_world, types

@@ -195,6 +195,13 @@ def entry_bytes(entry: Entry) -> int:
             assert_never(entry)
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """An entry and its position. History fetched later has no position: -1."""
+
+    position: int
+    entry: Entry
+
+
 Work: TypeAlias = Callable[[Connection], Awaitable[Sequence[Entry]]]
 
 

@@ -26,10 +26,9 @@ from federation.events.ids import UserId
 from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, Placed
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.entries import EventEntry
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.recheck.due_rooms import DueRooms
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.head_merges import MERGE_TYPE, find_merging_user

@@ -16,12 +16,13 @@ from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft, build_event
 from homeserver import limits
-from homeserver.engine.log.entries import (
+from homeserver.engine.entries import (
     AccountDataEntry,
     DeviceListEntry,
     Entry,
     EventEntry,
     MembershipEntry,
+    Placed,
     ReceiptEntry,
     RemoteEduEntry,
     StateChange,
@@ -31,7 +32,7 @@ from homeserver.engine.log.entries import (
     event_bytes,
     kept_client,
 )
-from homeserver.engine.log.tail import LogTail, Placed
+from homeserver.engine.log.tail import LogTail
 
 ROOM, ALICE = RoomId("!r:here.example"), UserId("@alice:here.example")
 V11 = room_version("11")

@@ -10,7 +10,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, UserId
 from federation.events.room_versions import room_version
 from homeserver import limits
-from homeserver.engine.log.entries import EventEntry
+from homeserver.engine.entries import EventEntry
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
 from tests.federation.graph.large_room import ADMIN, LargeRoom
 from tests.homeserver.engine.large_engine_room import LargeWorld, large_world
