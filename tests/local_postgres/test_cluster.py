@@ -3,13 +3,10 @@
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import stat
-import subprocess
 import sys
 import textwrap
-from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -21,13 +18,9 @@ from local_postgres.accounts import (
     NUMERIC_ACCOUNT,
     account_for_initdb,
     account_of,
-    is_reachable,
 )
-from local_postgres.binaries import BinariesMissing, find_binaries, make_reachable
-from local_postgres.layout import short_socket_dir
 from local_postgres.process import runs_postgres
-from local_postgres.roles import check_name, scram_verifier
-from local_postgres.settings import arguments, dangers, fits_socket
+from local_postgres.settings import dangers, fits_socket
 
 FAST = {"fsync": "off", "full_page_writes": "off"}
 QUIET = logging.getLogger("freehold.tests.quiet")
@@ -272,24 +265,6 @@ async def test_as_root_below_a_closed_folder_data_goes_elsewhere(
     await again.stop()
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="only root copies programs for another account")
-def test_unreachable_programs_are_copied_and_run(reachable_folder: Path) -> None:
-    """The copy, with its libraries, is complete enough to run."""
-    closed = reachable_folder / "closed"
-    found = find_binaries(None)
-    package = found.folder.parents[1]
-    closed.mkdir(mode=0o700)
-    shutil.copytree(package, closed / package.name)
-    libraries = package.with_name(package.name + ".libs")
-    if libraries.is_dir():
-        shutil.copytree(libraries, closed / libraries.name)
-    hidden = find_binaries(closed / package.name / "pginstall" / "bin")
-    account = account_of(NUMERIC_ACCOUNT)
-    copy = make_reachable(hidden, account, reachable_folder / "fallback")
-    assert copy.folder != hidden.folder
-    assert find_binaries(copy.folder).version == found.version
-
-
 @pytest.mark.skipif(not AS_ROOT, reason="only root can choose another account")
 async def test_an_account_without_a_name_will_do(
     reachable_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -321,11 +296,6 @@ async def test_a_long_path_still_has_a_socket(reachable_folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_short_path_keeps_its_socket_inside(tmp_path: Path) -> None:
-    """The folder in the place asked for is taken where it fits."""
-    assert short_socket_dir(Path("/srv/x")) == Path("/srv/x/socket")
-
-
 async def test_a_foreign_socket_folder_is_refused(reachable_folder: Path) -> None:
     """A folder that others may enter is not used for the socket."""
     home = reachable_folder / "postgres"
@@ -345,59 +315,3 @@ async def test_fsync_off_is_said_loudly(
     await cluster.stop()
     assert "fsync = off" in caplog.text
     assert not list(dangers({}))
-
-
-@pytest.mark.parametrize(
-    "name", ["", "Hs1", "hs-1", "1hs", "postgres", "pg_x", "a" * 64, 'x"; DROP TABLE y', "ü"]
-)
-def test_a_name_that_is_no_identifier_is_refused(name: str) -> None:
-    """Names go into SQL text, so they are checked before."""
-    assert check_name(name) is not None
-
-
-@pytest.mark.parametrize("name", ["hs1", "a" * 63, "t_0123"])
-def test_a_plain_name_is_accepted(name: str) -> None:
-    """The other side of the limit."""
-    assert check_name(name) is None
-
-
-def test_the_scram_verifier_is_the_one_of_the_standard() -> None:
-    """RFC 7677's example: its password, salt and iterations give its stored keys."""
-    verifier = scram_verifier("pencil", b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="))
-    assert verifier.startswith("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$")
-    assert verifier.endswith(
-        "$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
-    )
-
-
-def test_settings_of_ours_can_be_overridden() -> None:
-    """Extra settings win, and the input workers exist from version 18 on only."""
-    text = " ".join(arguments(17, Path("/s"), {"jit": "on"}))
-    assert "jit=on" in text
-    assert "jit=off" not in text
-    assert "io_method" not in text
-    assert "io_method=sync" in " ".join(arguments(18, Path("/s"), {}))
-
-
-def test_a_configured_folder_without_postgresql_is_an_error(tmp_path: Path) -> None:
-    """Nothing else is tried in silence."""
-    with pytest.raises(BinariesMissing, match="does not hold"):
-        find_binaries(tmp_path)
-
-
-def test_an_account_cannot_pass_a_closed_folder(reachable_folder: Path) -> None:
-    """Mode bits decide for another account, and nothing does for our own."""
-    closed = reachable_folder / "closed"
-    closed.mkdir(mode=0o700)
-    stranger = account_of(os.geteuid() + 61007)
-    assert not is_reachable(closed / "postgres", stranger)
-    assert is_reachable(reachable_folder / "open" / "postgres", stranger)
-    assert is_reachable(closed, account_of(os.geteuid()))
-
-
-def test_this_process_is_no_postmaster() -> None:
-    """A number alone is not believed."""
-    assert not runs_postgres(os.getpid())
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        assert not runs_postgres(other.pid)
-        other.kill()
