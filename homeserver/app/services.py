@@ -29,9 +29,9 @@ from homeserver.services.ephemeral.typing_audience import Forward
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
 from homeserver.services.rooms.joining.remote_memberships import alias_look_up
+from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.loop import Sync
-from homeserver.services.sync.sources import SyncSources
 from homeserver.services.timeline.backfill import RoomBackfill
 from homeserver.storage.database import Database
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import Protocol, TypeAlias, assert_never
 
 import msgspec
 
@@ -224,3 +224,15 @@ class Committed:
     first: int
     last: int
     entries: Sequence[Entry]
+
+
+class UnitLog(Protocol):
+    """The log as those see it who append to it: the committer.
+
+    A Protocol: tests of services have a log that commits one unit at a time.
+    """
+
+    @property
+    def position(self) -> int: ...
+
+    async def submit(self, unit: Unit) -> Committed: ...

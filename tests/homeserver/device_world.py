@@ -4,7 +4,7 @@ as plain sets, other servers as scripted answers, and keys that are really signe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,6 @@ from homeserver.engine.entries import (
     Unit,
 )
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.services.engine_ports import OnCommit
 from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database
 from homeserver.storage.encryption import device_lists, to_device
@@ -56,7 +55,7 @@ class Log:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.position = 0
-        self.followers: list[OnCommit] = []
+        self.followers: list[Callable[[Sequence[Placed]], None]] = []
         self.placed: list[Placed] = []
 
     async def submit(self, unit: Unit) -> Committed:

@@ -12,12 +12,8 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft, build_event
 from homeserver.clock import SystemClock
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
-from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.rooms import Room
-from homeserver.metrics import ServerMetrics
-from homeserver.storage.database import Database
-from homeserver.storage.engine_store import PostgresStore
-from tests.homeserver.room_world import HERE, World
+from tests.homeserver.room_world import World
 
 THERE = ServerName("there.example")
 PETER = UserId("@peter:there.example")
@@ -29,7 +25,11 @@ class Peer:
     """The other server."""
 
     world: World
-    remote_event_writer: RemoteEventWriter
+
+    @property
+    def remote_event_writer(self) -> RemoteEventWriter:
+        """What takes its events."""
+        return self.world.engine.remote_event_writer
 
     async def room(self, room_id: str) -> Room:
         """The room as our server has it."""
@@ -94,19 +94,3 @@ def message(body: str, user: UserId = PETER) -> EventDraft:
 def redaction(target: str, user: UserId = PETER) -> EventDraft:
     """A redaction."""
     return replace(EventDraft("m.room.redaction", user, {}), redacts=EventId(target))
-
-
-def make_peer(world: World, database: Database) -> Peer:
-    """The peer of a world over a database."""
-    store, engine = PostgresStore(database), world.engine
-    remote_event_writer = RemoteEventWriter(
-        store,
-        engine.rooms,
-        world.committer,
-        writer=engine.writer,
-        resolver=StateResolver(store, engine.rooms),
-        server_name=HERE,
-        forget_user=engine.memberships.drop,
-        metrics=ServerMetrics(),
-    )
-    return Peer(world, remote_event_writer)

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote
@@ -20,7 +20,6 @@ import orjson
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
-from federation.events.room_versions import ROOM_VERSIONS
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft
 from homeserver.api.http.query import PageTokens
@@ -28,39 +27,27 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.response import RawJson, Response, to_json
 from homeserver.api.http.router import Router
 from homeserver.api.http.routes import Route, table
-from homeserver.api.rooms.directory import DirectoryApi
-from homeserver.api.rooms.membership import MembershipApi
-from homeserver.api.rooms.rooms import RoomsApi
-from homeserver.api.rooms.state import StateApi
-from homeserver.api.timeline.timeline import TimelineApi
+from homeserver.app.context import ServerContext
+from homeserver.app.domains.account_data import make_account_data
+from homeserver.app.domains.rooms import (
+    RemoteRoomParts,
+    RoomServices,
+    make_member_directory,
+    make_rooms,
+    room_routes,
+)
+from homeserver.app.domains.timeline import TimelineServices, make_timeline, timeline_routes
+from homeserver.app.engine import Engine, make_engine
 from homeserver.clock import SystemClock
 from homeserver.engine.entries import MembershipEntry, Unit
-from homeserver.engine.followers.memberships import Memberships
-from homeserver.engine.local.policy_signer import EventSigner, NoPolicyServer
-from homeserver.engine.local.stager import Signer, Stager
-from homeserver.engine.local.writer import Writer
+from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.transactions import Transactions
-from homeserver.engine.remote.outside_memberships import OutsideMemberships
 from homeserver.engine.rooms.reader import Reader
-from homeserver.engine.rooms.redactions import Redactions
-from homeserver.engine.rooms.resolver import StateResolver
-from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import not_found
 from homeserver.metrics import ServerMetrics
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.requester import Requester
-from homeserver.services.push.push_rules import PushRules
-from homeserver.services.rooms.directory import Directory, Target
-from homeserver.services.rooms.member_state import MemberState
-from homeserver.services.rooms.membership import MemberDirectory, Membership
-from homeserver.services.rooms.room_access import RoomContext
-from homeserver.services.rooms.rooms import RoomCreation
-from homeserver.services.rooms.state import State
-from homeserver.services.rooms.successions import Successions
-from homeserver.services.rooms.upgrades import Upgrades
-from homeserver.services.timeline.timeline import Timeline
-from homeserver.storage import logs
+from homeserver.services.rooms.directory import Target
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from tests.homeserver.conftest import EMPTY_TABLES
@@ -163,20 +150,26 @@ class FakeRemote:
 class World:
     """The services and their handlers."""
 
-    engine: RoomContext
-    committer: Committer
-    reader: Reader
+    engine: Engine
+    database: Database
     remote: FakeRemote
-    people: MemberDirectory
-    directory: Directory
-    membership: Membership
-    members: MemberState
-    state: State
-    timeline: Timeline
+    account_data: AccountDataService
+    rooms: RoomServices
+    timeline: TimelineServices
     routes: list[Route]
     profiles: dict[UserId, JsonObject]
     blocking: set[UserId]
     guests: set[UserId] = field(default_factory=set)
+
+    @property
+    def committer(self) -> Committer:
+        """The log."""
+        return self.engine.committer
+
+    @property
+    def reader(self) -> Reader:
+        """The reader of rooms."""
+        return self.engine.reader
 
     async def call(
         self, user: UserId, method: str, path: str, body: object = None, *, query: str = ""
@@ -258,42 +251,27 @@ async def room_world(url: str) -> AsyncIterator[World]:
     database = await Database.open(url, connections=3)
     async with database.connection() as connection:
         await connection.execute(EMPTY_TABLES)
-        owned = await logs.take_over(connection, "history")
-    committer = Committer(PostgresStore(database), owned)
-    running = asyncio.ensure_future(committer.run())
+    async with world_over(database) as world:
+        yield world
+
+
+@asynccontextmanager
+async def world_over(database: Database) -> AsyncIterator[World]:
+    """The world over an open database, which is closed at the end."""
+    key = SigningKey.generate(os.urandom(32), "1")
+    context = ServerContext(HERE, key, SystemClock(), ServerMetrics(), os.urandom)
+    engine = await make_engine(context, PostgresStore(database), policies=NoPolicyServer())
+    running = asyncio.ensure_future(engine.committer.run())
     try:
-        yield _world(database, committer)
+        yield _world(engine, database)
     finally:
-        await committer.close(10)
+        await engine.committer.close(10)
         await running
-        await committer.disconnect()
+        await engine.committer.disconnect()
         await database.close()
 
 
-def _world(database: Database, committer: Committer) -> World:
-    clock = SystemClock()
-    store = PostgresStore(database)
-    rooms = Rooms(store, HERE)
-    stager = Stager(
-        rooms,
-        StateResolver(store, rooms),
-        Redactions(store, rooms),
-        take_row_id=committer.numbers.take,
-        signer=Signer(HERE, SigningKey.generate(os.urandom(32), "1")),
-        clock=clock,
-        metrics=ServerMetrics(),
-        random_bytes=os.urandom,
-    )
-    writer = Writer(
-        rooms,
-        committer,
-        stager=stager,
-        event_signer=EventSigner(rooms, stager, NoPolicyServer()),
-        transactions=Transactions(store),
-        server_name=HERE,
-    )
-    engine = RoomContext(rooms, Memberships(store, committer, HERE), writer)
-    reader, remote = Reader(store, rooms), FakeRemote(committer)
+def _world(engine: Engine, database: Database) -> World:
     profiles: dict[UserId, JsonObject] = {ALICE: {"displayname": "Alice"}}
     blocking: set[UserId] = set()
 
@@ -303,37 +281,18 @@ def _world(database: Database, committer: Committer) -> World:
     async def is_invite_blocked(user_id: UserId) -> bool:
         return user_id in blocking
 
-    settings = AccountDataService(database=database, committer=committer, push_rules=PushRules())
-    successions = Successions(rooms, engine.memberships, settings.carry_over)
-    people = MemberDirectory(HERE, profile_of, is_invite_blocked, successions.joined)
-    directory = Directory(engine, database, clock, server_name=HERE, look_up=remote.look_up)
-    outside = OutsideMemberships(store, rooms, committer, HERE)
-    membership = Membership(engine, outside, people, directory, remote)
-    members = MemberState(engine, membership, people)
-    state = State(engine, directory, members, reader)
-    timeline = Timeline(engine)
-    creation = RoomCreation(
-        writer, directory, membership, people, default_version=ROOM_VERSIONS["11"]
+    account_data = make_account_data(engine, database)
+    people = replace(
+        make_member_directory(engine, database, account_data.carry_over),
+        profile_of=profile_of,
+        is_invite_blocked=is_invite_blocked,
     )
-    parts = (
-        RoomsApi(creation, Upgrades(engine, people)).routes(),
-        MembershipApi(membership).routes(),
-        StateApi(state, PageTokens(committer.history)).routes(),
-        TimelineApi(timeline).routes(),
-        DirectoryApi(directory).routes(),
-    )
+    remote = FakeRemote(engine.committer)
+    parts = RemoteRoomParts(remote, remote.look_up)
+    rooms = make_rooms(engine, database, people, parts, default_version="11")
+    timeline = make_timeline(engine, None)
+    tokens = PageTokens(engine.committer.history)
+    routes = table([*room_routes(engine, rooms, tokens), *timeline_routes(timeline, tokens)])
     return World(
-        engine,
-        committer,
-        reader,
-        remote,
-        people,
-        directory,
-        membership,
-        members,
-        state,
-        timeline,
-        table(parts),
-        profiles,
-        blocking,
+        engine, database, remote, account_data, rooms, timeline, routes, profiles, blocking
     )

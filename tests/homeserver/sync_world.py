@@ -1,86 +1,43 @@
-"""Syncs and history over a real engine and database: `room_world` with the services of this page.
+"""Syncs and history over a real engine and database: `room_world` with all that syncs read.
 
-What isn't under test is simple: keys of devices are counted as none.
+Each user has one device; nobody uploaded keys, and no other server can be asked.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 import orjson
 
-from federation.events.ids import DeviceId, EventId, RoomId, UserId
-from homeserver.api.http.query import PageTokens
-from homeserver.api.sync.sync import SyncApi
-from homeserver.api.timeline.history import HistoryApi
-from homeserver.clock import SystemClock
-from homeserver.engine.entries import AccountDataEntry, Unit
+from federation.events.ids import DeviceId, UserId
+from federation.transport.requests.queries import Queries
+from homeserver.api.http.routes import table
+from homeserver.app.domains.encryption import make_encryption
+from homeserver.app.domains.ephemeral import make_ephemeral
+from homeserver.app.domains.sync import make_sync, sync_routes
 from homeserver.engine.followers.fanout import Fanout
-from homeserver.engine.log.committer import Committer
-from homeserver.engine.rooms.reader import event_entry
-from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing
+from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
-from homeserver.services.sync.lazy_members import LazyMembers
-from homeserver.services.sync.loop import Sync, SyncEngine
-from homeserver.services.sync.rooms.departed import DepartedRooms
-from homeserver.services.sync.rooms.joined import RoomPlanner
-from homeserver.services.sync.rooms.state import SyncState
-from homeserver.services.sync.rooms.timelines import Timelines
-from homeserver.services.sync.sources import SyncSources
+from homeserver.services.sync.loop import Sync
 from homeserver.services.timeline.history import History
-from homeserver.services.timeline.visibility import Visibility
-from homeserver.storage import logs
-from homeserver.storage.account_data.account_data import AccountData, AccountDataTable
 from homeserver.storage.database import Database
-from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
-from tests.homeserver.peer import Peer, make_peer
-from tests.homeserver.room_world import ALICE, HERE, Reply, World
-from tests.homeserver.room_world import _world as room_services
+from tests.homeserver.peer import Peer
+from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, Reply, World, world_over
 
 DEV = DeviceId("DEV")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """No keys."""
-
-    one_time: Mapping[str, int]
-    unused_fallback: Sequence[str]
-
-
-class NoKeys:
-    """Devices without keys."""
-
-    async def counts(self, user_id: UserId, device_id: DeviceId) -> Counts:
-        """None."""
-        return Counts({"signed_curve25519": 0}, ())
-
-
-@dataclass(frozen=True)
-class StoredAccountData:
-    """Account data without rules."""
-
-    database: Database
-    committer: Committer
-
-    async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
-        """As the service has it."""
-        return await AccountDataTable(self.database).load_between(user_id, after=after, up_to=up_to)
-
-    async def put(self, user_id: UserId, room_id: RoomId | str, kind: str, content: object) -> None:
-        """Sets an item."""
-        entry = AccountDataEntry(user_id, room_id, kind, orjson.dumps(content))
-        await self.committer.submit(Unit([entry]))
+_DEVICES = """
+INSERT INTO devices (user_id, device_id, created_ms, last_seen_ms, last_seen_address)
+SELECT user_id, $2, 0, 0, '' FROM unnest($1::text[]) AS user_id ON CONFLICT DO NOTHING
+"""
 
 
 @dataclass
@@ -91,7 +48,7 @@ class SyncWorld:
     sync: Sync
     history: History
     fanout: Fanout
-    account_data: StoredAccountData
+    account_data: AccountDataService
     receipts: Receipts
     to_device: ToDevice
     typing: Typing
@@ -164,91 +121,35 @@ async def sync_world(url: str) -> AsyncIterator[SyncWorld]:
     database = await Database.open(url, connections=3)
     await migrate(database)
     async with database.connection() as connection:
-        owned = await logs.take_over(connection, "history")
-    committer = Committer(PostgresStore(database), owned)
-    running = asyncio.ensure_future(committer.run())
-    try:
-        yield make(room_services(database, committer), database)
-    finally:
-        await committer.close(10)
-        await running
-        await committer.disconnect()
-        await database.close()
+        await connection.execute(_DEVICES, [ALICE, BOB, CAROL, DAVE], DEV)
+    async with world_over(database) as world:
+        yield _with_syncs(world)
 
 
-def make(world: World, database: Database) -> SyncWorld:
-    """The services over a room world, as `app` joins them."""
-    committer, rooms = world.committer, world.engine.rooms
-    memberships, clock = world.engine.memberships, SystemClock()
-
-    async def own_devices(
-        user_ids: Collection[UserId],
-    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
-        return {user_id: {DEV: None} for user_id in user_ids}
-
-    device_lists = DeviceLists(
-        database=database,
-        rooms=rooms,
-        shared=memberships,
-        position=committer.position,
+def _with_syncs(world: World) -> SyncWorld:
+    """The services over a room world."""
+    engine, database = world.engine, world.database
+    encryption = make_encryption(engine, database, Queries(cast(Any, None)))
+    ephemeral = make_ephemeral(engine, database, lambda _servers, _edu: None)
+    engine.fanout.follow(engine.committer)
+    sources = SyncSources(
+        encryption.to_device,
+        encryption.device_lists,
+        encryption.keys,
+        world.account_data,
+        ephemeral.receipts,
+        ephemeral.typing,
     )
-
-    async def order_of(room_id: RoomId, event_id: EventId) -> tuple[int, int] | None:
-        room = await rooms.get(room_id)
-        placed = None if room is None else await world.reader.place(room, event_id)
-        return None if placed is None else event_entry(placed).order
-
-    receipts = Receipts(
-        database=database,
-        committer=committer,
-        rooms=rooms,
-        clock=clock,
-        position=committer.position,
-        order_of=order_of,
+    sync = make_sync(engine, world.timeline.visibility, sources)
+    world.routes += table(sync_routes(sync, Filters(database=database)))
+    return SyncWorld(
+        world,
+        sync,
+        world.timeline.history,
+        engine.fanout,
+        world.account_data,
+        ephemeral.receipts,
+        encryption.to_device,
+        ephemeral.typing,
+        Peer(world),
     )
-    to_device = ToDevice(
-        database=database,
-        committer=committer,
-        server_name=HERE,
-        own_devices=own_devices,
-        clock=clock,
-        random_bytes=os.urandom,
-    )
-    stored = StoredAccountData(database, committer)
-    fanout = Fanout(rooms, memberships, HERE)
-
-    def wake_room(room_id: RoomId) -> None:
-        room = rooms.hot(room_id)
-        if room is not None:
-            fanout.wake_room(room)
-
-    typing = Typing(
-        rooms=rooms, clock=clock, boot=77, wake_room=wake_room, announce=lambda *_: None
-    )
-    for follower in (device_lists.on_commit, receipts.on_commit, to_device.on_commit):
-        committer.subscribe(follower)
-    fanout.follow(committer)
-    visibility = Visibility(rooms, world.reader, HERE)
-    lazy = LazyMembers()
-    timelines, state = Timelines(world.reader, visibility), SyncState(rooms)
-    sync = Sync(
-        SyncEngine(rooms, memberships, committer, fanout, clock),
-        RoomPlanner(rooms, world.reader, timelines, state, lazy),
-        DepartedRooms(rooms, world.reader, memberships, timelines, state),
-        lazy,
-        SyncSources(to_device, device_lists, NoKeys(), stored, receipts, typing),
-    )
-    world.routes += SyncApi(sync, Filters(database=database)).routes()
-    history = _history(world, visibility, clock)
-    peer = make_peer(world, database)
-    return SyncWorld(world, sync, history, fanout, stored, receipts, to_device, typing, peer)
-
-
-def _history(world: World, visibility: Visibility, clock: SystemClock) -> History:
-    rooms, memberships = world.engine.rooms, world.engine.memberships
-    log_history = world.committer.history
-    history = History(
-        rooms, world.reader, memberships, visibility, clock=clock, log_history=log_history
-    )
-    world.routes += HistoryApi(history, PageTokens(log_history)).routes()
-    return history

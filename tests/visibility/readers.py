@@ -13,22 +13,17 @@ import orjson
 
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
+from homeserver.app.domains.sync import make_sync
+from homeserver.app.domains.timeline import make_timeline
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import PageToken, Point, SyncToken, parse_any, parse_sync
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.ephemeral.typing import TypingToken
-from homeserver.services.rooms.room_access import RoomContext
 from homeserver.services.rooms.state import MemberFilter, State
-from homeserver.services.sync.lazy_members import LazyMembers
-from homeserver.services.sync.loop import Sync, SyncEngine, SyncRequest
-from homeserver.services.sync.rooms.departed import DepartedRooms
-from homeserver.services.sync.rooms.joined import RoomPlanner
-from homeserver.services.sync.rooms.state import SyncState
-from homeserver.services.sync.rooms.timelines import Timelines
-from homeserver.services.sync.sources import SyncSources
+from homeserver.services.sync.extras import SyncSources
+from homeserver.services.sync.loop import SyncRequest
 from homeserver.services.timeline.backfill import RoomBackfill
-from homeserver.services.timeline.history import History, PageRequest
-from homeserver.services.timeline.visibility import Visibility
+from homeserver.services.timeline.history import PageRequest
 from tests.simulation.server import SimulatedServer
 
 DEV = DeviceId("DEV")
@@ -85,28 +80,14 @@ class Readers:
 
     def __init__(self, server: SimulatedServer) -> None:
         engine = server.engine
-        rooms, reader, memberships = engine.rooms, engine.reader, engine.memberships
-        visibility = Visibility(rooms, reader, server.name)
-        self.history = History(
-            rooms,
-            reader,
-            memberships,
-            visibility,
-            clock=server.clock,
-            log_history=engine.committer.history,
-            backfill=RoomBackfill(server.backfiller, server.name),
-        )
+        timeline = make_timeline(engine, RoomBackfill(server.backfiller, server.name))
+        self.history = timeline.history
         nobody = cast(Any, None)
-        self.state = State(RoomContext(rooms, memberships, engine.writer), nobody, nobody, reader)
-        timelines, state = Timelines(reader, visibility), SyncState(rooms)
-        lazy, nothing = LazyMembers(), _Nothing()
-        self.sync = Sync(
-            SyncEngine(rooms, memberships, engine.committer, engine.fanout, server.clock),
-            RoomPlanner(rooms, reader, timelines, state, lazy),
-            DepartedRooms(rooms, reader, memberships, timelines, state),
-            lazy,
-            SyncSources(nothing, _NoLists(), nothing, nothing, _NoReceipts(), cast(Any, nothing)),
-        )
+        self.state = State(engine.room_context, nobody, nobody, engine.reader)
+        nothing = cast(Any, _Nothing())
+        lists, receipts = cast(Any, _NoLists()), cast(Any, _NoReceipts())
+        sources = SyncSources(nothing, lists, nothing, nothing, receipts, nothing)
+        self.sync = make_sync(engine, timeline.visibility, sources)
 
     async def event(self, user: UserId, room_id: RoomId, event_id: EventId) -> dict[str, Any]:
         """/event."""

@@ -22,9 +22,8 @@ from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.invite_permission import InvitePermission
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
-from homeserver.services.rooms.joining.remote_rooms import RemoteRooms
 from homeserver.services.rooms.member_state import MemberState
-from homeserver.services.rooms.membership import MemberDirectory, Membership
+from homeserver.services.rooms.membership import MemberDirectory, Membership, RemoteRooms
 from homeserver.services.rooms.public_rooms import PublicRooms
 from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.services.rooms.rooms import RoomCreation

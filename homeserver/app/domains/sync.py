@@ -8,6 +8,7 @@ from homeserver.api.http.routes import Route
 from homeserver.api.sync.filters import FiltersApi
 from homeserver.api.sync.sync import SyncApi
 from homeserver.app.engine import Engine
+from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.loop import Sync, SyncEngine
@@ -15,7 +16,6 @@ from homeserver.services.sync.rooms.departed import DepartedRooms
 from homeserver.services.sync.rooms.joined import RoomPlanner
 from homeserver.services.sync.rooms.state import SyncState
 from homeserver.services.sync.rooms.timelines import Timelines
-from homeserver.services.sync.sources import SyncSources
 from homeserver.services.timeline.visibility import Visibility
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 import orjson
@@ -22,7 +21,7 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, UserId
 from homeserver import limits
-from homeserver.engine.entries import AccountDataEntry, Entry, Unit
+from homeserver.engine.entries import AccountDataEntry, Entry, Unit, UnitLog
 from homeserver.errors import (
     bad_json,
     invalid_param,
@@ -31,7 +30,6 @@ from homeserver.errors import (
 )
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.ephemeral.receipts import FULLY_READ
-from homeserver.services.engine_ports import UnitLog
 from homeserver.services.push.push_rules import PushRules
 from homeserver.storage.account_data import account_data as store
 from homeserver.storage.account_data.account_data import AccountData
@@ -41,14 +39,6 @@ PUSH_RULES = "m.push_rules"
 _SERVER_MANAGED = frozenset({FULLY_READ, PUSH_RULES})
 TAGS = "m.tag"
 DIRECT = "m.direct"
-
-
-class AccountDataSource(Protocol):
-    """Account data as syncs read it."""
-
-    async def between(
-        self, user_id: UserId, *, after: int, up_to: int
-    ) -> Sequence[AccountData]: ...
 
 
 class AccountDataService:

@@ -15,7 +15,7 @@ from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Placed
 from homeserver.engine.log.committer import Committer
-from homeserver.services.account_data.account_data import AccountDataSource
+from homeserver.services.account_data.account_data import AccountDataService
 
 IGNORED_USER_LIST = "m.ignored_user_list"
 
@@ -23,7 +23,7 @@ IGNORED_USER_LIST = "m.ignored_user_list"
 class IgnoredUsers:
     """Follows the log, so that a change takes effect at once."""
 
-    def __init__(self, account_data: AccountDataSource, committer: Committer) -> None:
+    def __init__(self, account_data: AccountDataService, committer: Committer) -> None:
         self._account_data = account_data
         self._committer = committer
         self._users: BoundedCache[UserId, frozenset[str]] = BoundedCache(

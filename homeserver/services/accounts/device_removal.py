@@ -11,11 +11,13 @@ Spec: client-server API, "Device Management", "Relationship between access token
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.engine.entries import Committed, Entry, Unit
+from homeserver.engine.entries import Entry, Unit
+from homeserver.engine.log.committer import Committer
+from homeserver.engine.log.transactions import Transactions
 from homeserver.services.accounts.tokens import Tokens
 from homeserver.storage.accounts import devices
 from homeserver.storage.database import Connection
@@ -27,28 +29,16 @@ OnDevicesDeleted: TypeAlias = Callable[
 """Deletes the other data of devices, inside the unit; returns entries for the log."""
 
 
-class UnitSubmitter(Protocol):
-    """The committer, as far as services of accounts need it."""
-
-    async def submit(self, unit: Unit) -> Committed: ...
-
-
-class DeviceSends(Protocol):
-    """The transaction IDs of devices that are held in memory."""
-
-    def forget(self, user_id: UserId, device_ids: Collection[DeviceId]) -> None: ...
-
-
 class DeviceRemoval:
     """Removes local devices."""
 
     def __init__(
         self,
-        committer: UnitSubmitter,
+        committer: Committer,
         tokens: Tokens,
         on_devices_deleted: Sequence[OnDevicesDeleted],
         *,
-        sends: DeviceSends,
+        sends: Transactions,
     ) -> None:
         self._committer, self._tokens, self._sends = committer, tokens, sends
         self._hooks = on_devices_deleted

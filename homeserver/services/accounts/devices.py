@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.log.committer import Committer
 from homeserver.errors import not_found
-from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
+from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.logins import check_device_name
 from homeserver.storage.accounts import devices
 from homeserver.storage.accounts.devices import DeviceRow, DeviceTable
@@ -22,9 +23,7 @@ from homeserver.storage.encryption import device_lists
 class Devices:
     """Reads, renames and removes local devices."""
 
-    def __init__(
-        self, database: Database, committer: UnitSubmitter, removal: DeviceRemoval
-    ) -> None:
+    def __init__(self, database: Database, committer: Committer, removal: DeviceRemoval) -> None:
         self._devices = DeviceTable(database)
         self._committer, self._removal = committer, removal
 

@@ -23,9 +23,10 @@ from federation.events.ids import DeviceId, ServerName, UserId
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.log.committer import Committer
 from homeserver.errors import forbidden, invalid_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.accounts.device_removal import DeviceRemoval, UnitSubmitter
+from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
@@ -83,7 +84,7 @@ class Logins:
     def __init__(
         self,
         database: Database,
-        committer: UnitSubmitter,
+        committer: Committer,
         server_name: ServerName,
         parts: LoginParts,
     ) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TypeAlias
 
 from federation.events.ids import DeviceId, UserId
 from homeserver.storage.accounts.devices import DeviceTable
 from homeserver.storage.database import Database
+
+OwnDevices: TypeAlias = Callable[
+    [Collection[UserId]], Awaitable[Mapping[UserId, Mapping[DeviceId, str | None]]]
+]
+"""Returns the devices of some local users, as `OwnDeviceNames`."""
 
 
 class OwnDeviceNames:

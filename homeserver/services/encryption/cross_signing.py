@@ -24,7 +24,7 @@ from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit, UnitLog
 from homeserver.errors import (
     bad_json,
     forbidden,
@@ -47,7 +47,6 @@ from homeserver.rules.encryption.device_keys import (
     without_signatures,
 )
 from homeserver.services.encryption.keys import parse_user
-from homeserver.services.engine_ports import UnitLog
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import cross_signing, device_lists, keys, remote_devices
 from homeserver.storage.encryption.cross_signing import CrossSigningKey

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, RoomId, StateKey, UserId
+from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, EventEntry, Placed, StateChange, StateEntry
+from homeserver.engine.rooms.rooms import Room
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.engine.rooms.stored import key_of
 from homeserver.rules.encryption.device_keys import merge_signatures
@@ -33,7 +35,7 @@ from homeserver.rules.encryption.device_list_changes import (
     decide,
     find_candidates,
 )
-from homeserver.services.engine_ports import StateRooms, UserRooms
+from homeserver.services.rooms.room_access import UserRooms
 from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.encryption import cross_signing, device_lists, keys
 
@@ -45,6 +47,19 @@ class _Note(msgspec.Struct, frozen=True):
     device_user: UserId | None = None
     verified: tuple[UserId, ...] = ()
     change: ListChange | None = None
+
+
+class StateRooms(Protocol):
+    """Known rooms, with their current state and the state after an event (the engine's `Rooms`).
+
+    A Protocol: tests of device lists have rooms that are sets of members.
+    """
+
+    async def get(self, room_id: RoomId) -> Room | None: ...
+
+    async def state_after(
+        self, room: Room, event_id: EventId
+    ) -> Mapping[StateKey, StateRef] | None: ...
 
 
 class DeviceLists:

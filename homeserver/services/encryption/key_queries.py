@@ -31,13 +31,13 @@ from homeserver.rules.encryption.device_keys import (
     USER_SIGNING,
     merge_signatures,
 )
+from homeserver.services.accounts.own_devices import OwnDevices
 from homeserver.services.encryption.device_lists import (
     load_device_keys,
     load_signing_keys,
 )
 from homeserver.services.encryption.keys import parse_user, unreachable
-from homeserver.services.encryption.remote_devices import RemoteDevices, parse_list
-from homeserver.services.engine_ports import OwnDevices, RemoteQueries
+from homeserver.services.encryption.remote_devices import RemoteDevices, RemoteQueries, parse_list
 from homeserver.storage.database import Database
 from homeserver.storage.encryption import keys
 from homeserver.storage.encryption.device_lists import latest_stream_id

@@ -39,7 +39,7 @@ from federation.events.ids import (
 )
 from federation.transport.requests.client import FederationError
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, Entry, Unit
+from homeserver.engine.entries import DeviceListEntry, Entry, Unit, UnitLog
 from homeserver.errors import invalid_param
 from homeserver.rules.encryption.device_keys import (
     SIGNED_CURVE,
@@ -50,7 +50,7 @@ from homeserver.rules.encryption.device_keys import (
     verify_one_time_key,
     without_signatures,
 )
-from homeserver.services.engine_ports import RemoteQueries, UnitLog
+from homeserver.services.encryption.remote_devices import RemoteQueries
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import (
     cross_signing,

@@ -19,18 +19,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 from federation.errors import MatrixError
 from federation.events import canonical_json, event_types
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, UserId
+from federation.events.ids import DeviceId, ServerName, UserId
 from federation.ports import Clock, UserDevices
 from federation.retries import DoublingWaits
 from federation.transport.requests.client import FederationError
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
-from homeserver.engine.entries import DeviceListEntry, Entry, EventEntry, Placed, StateEntry, Unit
+from homeserver.engine.entries import (
+    DeviceListEntry,
+    Entry,
+    EventEntry,
+    Placed,
+    StateEntry,
+    Unit,
+    UnitLog,
+)
 from homeserver.rules.encryption.device_keys import (
     MASTER,
     SELF_SIGNING,
@@ -41,12 +50,30 @@ from homeserver.rules.encryption.device_keys import (
     public_key_of,
     verify_by_master,
 )
-from homeserver.services.engine_ports import MemberRooms, RemoteQueries, SharedRooms, UnitLog
+from homeserver.services.rooms.room_access import MemberRooms, SharedRooms
 from homeserver.storage.database import Connection, Database, DatabaseUnavailable
 from homeserver.storage.encryption import remote_devices as store
 from homeserver.storage.encryption.remote_devices import RemoteDevice, RemoteList, Resync
 
 log = logging.getLogger(__name__)
+
+
+class RemoteQueries(Protocol):
+    """Queries to other servers; each raises FederationError. Answers contain only the queried
+    users; the keys in them are not checked (`federation.transport.requests.queries.Queries`).
+
+    A Protocol: tests of encryption have another server with scripted answers.
+    """
+
+    async def devices(self, user_id: UserId) -> UserDevices: ...
+
+    async def keys_query(
+        self, server: ServerName, device_keys: Mapping[UserId, Sequence[DeviceId]]
+    ) -> JsonObject: ...
+
+    async def keys_claim(
+        self, server: ServerName, one_time_keys: Mapping[UserId, Mapping[DeviceId, str]]
+    ) -> JsonObject: ...
 
 
 class RemoteDevices:

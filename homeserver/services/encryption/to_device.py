@@ -33,6 +33,7 @@ from homeserver.engine.entries import (
     RemoteEduEntry,
     ToDeviceEntry,
     Unit,
+    UnitLog,
 )
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.encryption.to_device import (
@@ -43,8 +44,8 @@ from homeserver.rules.encryption.to_device import (
     parse_messages,
     split_for_edus,
 )
+from homeserver.services.accounts.own_devices import OwnDevices
 from homeserver.services.encryption.to_device_shares import ToDeviceShares
-from homeserver.services.engine_ports import OwnDevices, UnitLog
 from homeserver.storage.database import Connection, Database, DatabaseUnavailable
 from homeserver.storage.encryption import to_device as store
 

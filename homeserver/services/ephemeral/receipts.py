@@ -24,7 +24,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.engine.entries import AccountDataEntry, Entry, Placed, ReceiptEntry, Unit
+from homeserver.engine.entries import AccountDataEntry, Entry, Placed, ReceiptEntry, Unit, UnitLog
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.errors import (
@@ -40,7 +40,7 @@ from homeserver.rules.ephemeral.receipts import (
     parse_remote,
     parse_thread,
 )
-from homeserver.services.engine_ports import MemberRooms, UnitLog
+from homeserver.services.rooms.room_access import MemberRooms
 from homeserver.storage.database import Database
 from homeserver.storage.ephemeral.receipts import Receipt, ReceiptTable
 

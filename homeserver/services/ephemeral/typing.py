@@ -23,7 +23,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, StateEntry
 from homeserver.errors import bad_json, forbidden
-from homeserver.services.engine_ports import MemberRooms
+from homeserver.services.rooms.room_access import MemberRooms
 
 Announce = Callable[[RoomId, UserId, bool], None]
 

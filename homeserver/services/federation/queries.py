@@ -31,8 +31,8 @@ from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
-from homeserver.services.engine_ports import MemberRooms, UserRooms
 from homeserver.services.rooms.directory import Target
+from homeserver.services.rooms.room_access import MemberRooms, UserRooms
 from homeserver.storage.encryption.one_time_keys import Claim
 
 AskProfile = Callable[[UserId, str | None], Awaitable[JsonObject]]

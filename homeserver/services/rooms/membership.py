@@ -42,17 +42,17 @@ from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.local import membership_checks
 from homeserver.engine.local.authorisers import find_authoriser, restricted_to
 from homeserver.engine.local.writer import Check, Writer
+from homeserver.engine.remote.outside_memberships import OutsideMemberships
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.restricted_joins import AUTHORISER
 from homeserver.services.rooms.directory import Directory, parse_alias, parse_room
-from homeserver.services.rooms.joining.remote_rooms import RemoteRooms
 from homeserver.services.rooms.room_access import (
     RoomAccess,
     RoomContext,
     is_resident,
 )
 
-__all__ = ["MemberDirectory", "Membership"]
+__all__ = ["MemberDirectory", "Membership", "RemoteRooms"]
 
 log = logging.getLogger("freehold.membership")
 
@@ -109,10 +109,36 @@ def parse_servers(texts: Sequence[str]) -> Sequence[ServerName]:
     return tuple(servers)
 
 
-class OutsideEnds(Protocol):
-    """Ends memberships of rooms that this server isn't in (the engine's `OutsideMemberships`)."""
+class RemoteRooms(Protocol):
+    """Membership changes that need another server's signature or the state that it sends.
 
-    async def end_unsigned(self, room_id: RoomId, user_id: UserId, former: EventId) -> bool: ...
+    All methods return after the result is committed here, and raise MatrixError: the other
+    server's refusal with its code, or 502/504 when none of the servers could be asked. A Protocol:
+    tests of rooms have other servers that only note what they are asked for.
+    """
+
+    async def join(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Joins a room of which we hold no current state; `content` is that of the membership
+        event.
+        """
+
+    async def knock(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Knocks on a room of which we hold no current state."""
+
+    async def leave(
+        self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Refuses an invite to such a room, or takes a knock back."""
+
+    async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
+        """Returns whether one of the room's servers says that guests may join it. Doesn't raise."""
+
+    async def invite(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """Invites a user of another server to a room that we are in: their server signs first."""
 
 
 class Membership:
@@ -121,7 +147,7 @@ class Membership:
     def __init__(
         self,
         engine: RoomContext,
-        outside: OutsideEnds,
+        outside: OutsideMemberships,
         people: MemberDirectory,
         directory: Directory,
         remote: RemoteRooms,

@@ -12,14 +12,15 @@ Spec: client-server API, "Getting events for a room", "Leaving rooms".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Protocol
 
 from federation.errors import MatrixError
 from federation.events import event_types
-from federation.events.ids import EventId, RoomId, StateKey, UserId
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from homeserver import errors, limits
-from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.followers.memberships import Memberships, UserRoom
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef
@@ -36,6 +37,45 @@ class RoomContext:
     rooms: Rooms
     memberships: Memberships
     writer: Writer
+
+
+class MemberRoom(Protocol):
+    """A room's committed members, as far as services of other domains need them."""
+
+    @property
+    def joined_local(self) -> Set[UserId]: ...
+
+    @property
+    def joined_servers(self) -> Mapping[ServerName, int]: ...
+
+    def is_joined(self, user_id: UserId) -> bool: ...
+
+
+class MemberRooms(Protocol):
+    """Known rooms, by ID (the engine's `Rooms`).
+
+    A Protocol, like the two below: tests of devices and ephemeral data have rooms that are sets of
+    members.
+    """
+
+    async def get(self, room_id: RoomId) -> MemberRoom | None: ...
+
+
+class SharedRooms(Protocol):
+    """Users who share rooms (the engine's `Memberships`)."""
+
+    async def sharing(self, user_id: UserId, among: Collection[UserId]) -> Set[UserId]:
+        """Returns those of some users who are joined or invited to a room that the user is joined
+        to.
+        """
+
+    async def rooms_of(self, user_id: UserId) -> Sequence[RoomId]: ...
+
+
+class UserRooms(SharedRooms, Protocol):
+    """Known rooms by local user, and users who share them (the engine's `Memberships`)."""
+
+    async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,37 @@ Spec: client-server API, /sync, `ephemeral`, `account_data`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from federation.events import event_types
 from federation.events.ids import RoomId
 from homeserver.rules.sync.sync_tokens import SyncToken
-from homeserver.services.ephemeral.typing import TypingToken
+from homeserver.services.account_data.account_data import AccountDataService
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.keys import Keys
+from homeserver.services.encryption.to_device import ToDevice
+from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.ephemeral.typing import Typing, TypingToken
 from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
 from homeserver.services.sync.plans import RoomPlan, SyncContext
-from homeserver.services.sync.sources import SyncSources
 from homeserver.storage.ephemeral.receipts import ReceiptRow
 
 Plans = dict[RoomId, RoomPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSources:
+    """The services of other domains that syncs read from.
+
+    Positions are those of the log; `after` is exclusive, `up_to` inclusive. Content is JSON bytes.
+    """
+
+    to_device: ToDevice
+    device_lists: DeviceLists
+    keys: Keys
+    account_data: AccountDataService
+    receipts: Receipts
+    typing: Typing
 
 
 class SyncExtras:

@@ -35,7 +35,7 @@ from homeserver.services.account_data.ignored_users import IgnoredUsers
 from homeserver.services.sync import answers
 from homeserver.services.sync.answers import SyncResponse
 from homeserver.services.sync.ephemeral import account_data_event
-from homeserver.services.sync.extras import Plans, SyncExtras
+from homeserver.services.sync.extras import Plans, SyncExtras, SyncSources
 from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.log_delta import RoomDelta, scan
 from homeserver.services.sync.plans import RoomPlan, SyncContext, SyncScope
@@ -43,7 +43,6 @@ from homeserver.services.sync.rooms.departed import DepartedRooms
 from homeserver.services.sync.rooms.invites import stripped_state
 from homeserver.services.sync.rooms.joined import RoomPlanner
 from homeserver.services.sync.rooms.state import NAMING_KEYS
-from homeserver.services.sync.sources import SyncSources
 from homeserver.services.timeline.client_events import Viewer
 from homeserver.storage.logs import LOG
 

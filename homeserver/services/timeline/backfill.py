@@ -21,14 +21,15 @@ from homeserver.engine.rooms.rooms import Room
 
 
 class RoomBackfill:
-    """Implements `services.timeline.history_gaps.Backfill` by asking other servers."""
+    """Asks other servers for history before a place, and stores it."""
 
     def __init__(self, backfiller: Backfiller, server_name: ServerName) -> None:
         self._backfiller = backfiller
         self._server_name = server_name
 
-    async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        """Requests events before `children`; returns True if any were stored."""
+    async def fetch(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
+        """Fetches the parents of `children` that are missing here. Returns whether any were stored;
+        doesn't raise for failures of other servers."""
         servers = choose_servers(children, room.joined_servers, self._server_name)
         stored = await self._backfiller.backfill(
             RoomRef(room.room_id, room.version),

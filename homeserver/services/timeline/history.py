@@ -35,6 +35,7 @@ from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Order, Point, SyncToken, just_after, just_before
 from homeserver.services.accounts.requester import Requester
+from homeserver.services.timeline.backfill import RoomBackfill
 from homeserver.services.timeline.client_events import (
     Seen,
     Viewer,
@@ -45,7 +46,7 @@ from homeserver.services.timeline.client_events import (
     needed,
     render,
 )
-from homeserver.services.timeline.history_gaps import Backfill, HistoryGaps, Reach
+from homeserver.services.timeline.history_gaps import HistoryGaps, Reach
 from homeserver.services.timeline.visibility import Visibility
 from homeserver.storage.logs import LOG
 
@@ -90,7 +91,7 @@ class History:
         *,
         clock: Clock,
         log_history: LogHistory,
-        backfill: Backfill | None = None,
+        backfill: RoomBackfill | None = None,
     ) -> None:
         self._rooms = rooms
         self._reader = reader

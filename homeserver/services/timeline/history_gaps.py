@@ -16,26 +16,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
-from federation.events.event import Event
 from homeserver import limits
 from homeserver.engine.entries import Placed
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.sync_tokens import Order, Point
+from homeserver.services.timeline.backfill import RoomBackfill
 
 Read = Callable[[], Awaitable[list[Placed]]]
-
-
-class Backfill(Protocol):
-    """Asks other servers for history before a place, and stores it."""
-
-    async def __call__(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        """Fetches the parents of `children` that are missing here. Returns whether any were stored;
-        doesn't raise for failures of other servers."""
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -52,7 +43,7 @@ class Reach(msgspec.Struct, frozen=True):
 class HistoryGaps:
     """Fills gaps for pages."""
 
-    def __init__(self, reader: Reader, backfill: Backfill | None) -> None:
+    def __init__(self, reader: Reader, backfill: RoomBackfill | None) -> None:
         self._reader = reader
         self._backfill = backfill
 
@@ -98,7 +89,7 @@ class HistoryGaps:
             return False
         region = [one for one in gaps if one[0] == gaps[0][0]]
         children = await self._reader.at_places(room, region)
-        return bool(children) and await self._backfill(room, children, limit=limit)
+        return bool(children) and await self._backfill.fetch(room, children, limit=limit)
 
 
 def _is_within(gap: Order, end: Order, backwards: bool) -> bool:

@@ -13,32 +13,28 @@ from argon2 import PasswordHasher
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, ServerName, UserId
-from homeserver.api.accounts.accounts import AccountsApi
-from homeserver.api.accounts.devices import DevicesApi
-from homeserver.api.accounts.logins import LoginsApi
-from homeserver.api.accounts.profiles import ProfilesApi
+from federation.events.signing import SigningKey
 from homeserver.api.http.app import FederationRoute, HttpApp
 from homeserver.api.http.routes import Route, table
 from homeserver.api.http.server import HttpServer
-from homeserver.api.server_info import ServerInfoApi
+from homeserver.app.context import ServerContext
+from homeserver.app.domains.accounts import (
+    AccountHooks,
+    AccountServices,
+    account_routes,
+    make_accounts,
+)
+from homeserver.app.engine import Engine, make_engine
+from homeserver.app.routes import server_info_routes
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
 from homeserver.engine.entries import DeviceListEntry, Entry
+from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.committer import Committer
-from homeserver.engine.log.transactions import Transactions
 from homeserver.errors import not_found
 from homeserver.metrics import ServerMetrics
-from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
-from homeserver.services.accounts.device_removal import DeviceRemoval
-from homeserver.services.accounts.devices import Devices
-from homeserver.services.accounts.logins import LoginParts, Logins
 from homeserver.services.accounts.passwords import Passwords
-from homeserver.services.accounts.profiles import Profiles
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
-from homeserver.services.accounts.seen_devices import SeenDevices
-from homeserver.services.accounts.tokens import Tokens
-from homeserver.services.accounts.uia import StageChecks, Uia
-from homeserver.storage import logs
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
@@ -72,18 +68,22 @@ class Reply(NamedTuple):
 
 
 @dataclass
-class AccountServer:
-    """The running server and a client's session."""
+class Watched:
+    """What other domains are told by the services of accounts."""
 
-    url: str
-    database: Database
-    committer: Committer
-    metrics: ServerMetrics
-    session: aiohttp.ClientSession
-    seen: SeenDevices
     deleted: list[tuple[UserId, list[DeviceId]]] = field(default_factory=list)
     changed_profiles: list[UserId] = field(default_factory=list)
     deactivated: list[UserId] = field(default_factory=list)
+
+    @property
+    def hooks(self) -> AccountHooks:
+        """What the services of accounts call; other servers have one user."""
+        return AccountHooks(
+            on_devices_deleted=[self.on_deleted],
+            on_deactivated=[self.deactivated.append],
+            on_profile_changed=self.on_profile_changed,
+            fetch_profile=fetch_remote,
+        )
 
     async def on_deleted(
         self, _connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]
@@ -96,9 +96,23 @@ class AccountServer:
         """Stands for what sends new member events."""
         self.changed_profiles.append(user_id)
 
-    def on_deactivated(self, user_id: UserId) -> None:
-        """Stands for what leaves the user's rooms."""
-        self.deactivated.append(user_id)
+
+@dataclass
+class AccountServer:
+    """The running server and a client's session."""
+
+    url: str
+    database: Database
+    engine: Engine
+    services: AccountServices
+    metrics: ServerMetrics
+    session: aiohttp.ClientSession
+    watched: Watched
+
+    @property
+    def committer(self) -> Committer:
+        """The log."""
+        return self.engine.committer
 
     async def call(
         self, method: str, path: str, body: object = None, *, token: str | None = None, **more: Any
@@ -151,25 +165,34 @@ async def account_server(
     await migrate(database)
     async with database.connection() as connection:
         await connection.execute(_EMPTY)
-    async with database.transaction() as connection:
-        owned = await logs.take_over(connection, "history")
-    committer = Committer(PostgresStore(database), owned)
     clock, metrics = SystemClock(), ServerMetrics()
+    context = ServerContext(
+        SERVER, SigningKey.generate(os.urandom(32), "1"), clock, metrics, os.urandom
+    )
+    engine = await make_engine(context, PostgresStore(database), policies=NoPolicyServer())
     supervisor = Supervisor(clock, metrics)
-    supervisor.spawn("committer", committer.run)
+    supervisor.spawn("committer", engine.committer.run)
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-    server = AccountServer("", database, committer, metrics, session, SeenDevices(database, clock))
-    passwords = Passwords(os.urandom, hasher=CHEAP)
-    parts = _parts(server, config, clock, passwords)
-    tokens, limiter = parts.tokens, parts.limiter
+    limiter = RateLimiter(clock, configured_rates(config.rate_limits))
+    watched = Watched()
+    services = make_accounts(
+        engine,
+        database,
+        watched.hooks,
+        passwords=Passwords(os.urandom, hasher=CHEAP),
+        limiter=limiter,
+        shared_tokens=config.registration.tokens,
+    )
+    server = AccountServer("", database, engine, services, metrics, session, watched)
+    parts = [*account_routes(services, config), server_info_routes(config), routes()]
     edge = HttpApp(
-        table([*parts.routes, routes()]),
+        table(parts),
         federation=federation,
-        tokens=tokens,
+        tokens=services.tokens,
         limiter=limiter,
         metrics=metrics,
         clock=clock,
-        on_seen=server.seen.note,
+        on_seen=services.seen.note,
     )
     http = HttpServer(edge, [Listener(address="127.0.0.1:0")])
     await http.start()
@@ -179,10 +202,10 @@ async def account_server(
     finally:
         await session.close()
         await http.stop()
-        await committer.close(2)
+        await engine.committer.close(2)
         await supervisor.stop()
-        await committer.disconnect()
-        passwords.close()
+        await engine.committer.disconnect()
+        services.passwords.close()
         await database.close()
 
 
@@ -199,77 +222,8 @@ def open_config(**more: Any) -> Config:
     return msgspec.convert(table, Config)
 
 
-def resolve(name: str) -> UserId | None:
-    """The user that a name means on this server."""
-    return resolve_user(name, SERVER)
-
-
 async def fetch_remote(user_id: UserId, key: str | None) -> JsonObject:
     """Plays the other servers: one user of theirs exists."""
     if user_id != "@far:hs2":
         raise not_found("There is no such user")
     return {"displayname": "Far"} if key in (None, "displayname") else {}
-
-
-class _Parts(NamedTuple):
-    routes: list[list[Route]]
-    tokens: Tokens
-    limiter: RateLimiter
-
-
-def _parts(
-    server: AccountServer, config: Config, clock: SystemClock, passwords: Passwords
-) -> _Parts:
-    database, committer = server.database, server.committer
-    tokens = Tokens(database, os.urandom)
-    limiter = RateLimiter(clock, configured_rates(config.rate_limits))
-
-    sends = Transactions(PostgresStore(database))
-    removal = DeviceRemoval(committer, tokens, [server.on_deleted], sends=sends)
-    accounts = Accounts(
-        database,
-        SERVER,
-        AccountParts(
-            clock,
-            os.urandom,
-            passwords,
-            tokens,
-            removal,
-            [server.on_deactivated],
-            config.registration.tokens,
-        ),
-    )
-    logins = Logins(
-        database,
-        committer,
-        SERVER,
-        LoginParts(clock, os.urandom, passwords, tokens, limiter, removal),
-    )
-
-    rechecks = StageChecks(accounts.is_password_right, accounts.is_token_usable, resolve)
-    uia = Uia(clock, os.urandom, rechecks, limiter=limiter)
-    profiles = Profiles(
-        database,
-        SERVER,
-        on_profile_changed=server.on_profile_changed,
-        fetch_remote=fetch_remote,
-    )
-    registration = config.registration
-    routes = [
-        AccountsApi(
-            accounts,
-            uia,
-            enabled=registration.enabled,
-            verification=registration.verification,
-            guests=registration.guests,
-        ).routes(),
-        LoginsApi(logins, resolve, public_baseurl=config.public_baseurl).routes(),
-        DevicesApi(Devices(database, committer, removal), uia).routes(),
-        ProfilesApi(profiles).routes(),
-        ServerInfoApi(
-            public_baseurl=config.public_baseurl,
-            default_room_version=config.default_room_version,
-            delegated_name=config.federation.delegated_name,
-        ).routes(),
-    ]
-    return _Parts(routes, tokens, limiter)

@@ -25,6 +25,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -37,7 +38,7 @@ from federation.ports import Clock
 from federation.retries import DoublingWaits
 from federation.transport.joining.failures import JoiningUncertain
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.services.rooms.joining.remote_rooms import InvitingRooms
+from homeserver.services.rooms.membership import RemoteRooms
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.rooms import joining_intents as store
 from homeserver.storage.rooms.joining_intents import Intent
@@ -49,6 +50,21 @@ RoomsOf = Callable[[UserId], Awaitable[Mapping[RoomId, UserRoom]]]
 EndHere = Callable[[RoomId, UserId, EventId], Awaitable[bool]]
 """Ends a local membership according to an event that no other server signed
 (`OutsideMemberships.end_unsigned`)."""
+
+
+class InvitingRooms(RemoteRooms, Protocol):
+    """`RemoteRooms` with invites in two steps: between them the event can be stored.
+
+    A Protocol: tests of intents script how each exchange ends."""
+
+    async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
+        """Returns the signed invite, which no other server has yet except the room's policy server,
+        if it uses one.
+        """
+
+    async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
+        """Requests the signature of the invited user's server for such an invite, and appends it to
+        the room. The same invite may be sent again."""
 
 
 @dataclass(slots=True)

@@ -18,8 +18,8 @@ from federation.events.ids import RoomId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.rate_limits import RateLimiter, limit_exceeded
-from homeserver.services.engine_ports import UserRooms
 from homeserver.services.rooms.membership import MemberDirectory
+from homeserver.services.rooms.room_access import UserRooms
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database
 

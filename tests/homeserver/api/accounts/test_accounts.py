@@ -176,7 +176,7 @@ async def test_a_new_password_ends_the_other_devices(server: AccountServer) -> N
     assert (await server.call("GET", "/account/whoami", token=token)).status == 200
     gone = await server.call("GET", "/account/whoami", token=other["access_token"])
     assert (gone.status, gone.body["errcode"]) == (401, "M_UNKNOWN_TOKEN")
-    assert server.deleted == [("@alice:hs1", [other["device_id"]])]
+    assert server.watched.deleted == [("@alice:hs1", [other["device_id"]])]
     assert (await server.log_in("alice")).status == 403
     assert (await server.log_in("alice", "better")).status == 200
 
@@ -217,7 +217,7 @@ async def test_a_deactivated_account_is_gone_and_its_name_isnt_free(
         "POST", "/account/deactivate", {"auth": auth}, token=alice["access_token"]
     )
     assert (reply.status, reply.body) == (200, {"id_server_unbind_result": "success"})
-    assert server.deactivated == ["@alice:hs1"]
+    assert server.watched.deactivated == ["@alice:hs1"]
     assert await AccountTable(server.database).load_departing() == ["@alice:hs1"]
     for token in (alice["access_token"], other["access_token"]):
         assert (await server.call("GET", "/account/whoami", token=token)).status == 401
@@ -245,7 +245,7 @@ async def test_whoever_ended_an_account_may_ask_again(server: AccountServer) -> 
     assert await deactivate(token, auth=auth) == done
     assert await deactivate(token, auth=auth) == done
     assert await deactivate(token) == done, "a client may begin anew"
-    assert server.deactivated == ["@erna:hs1"], "it was done once"
+    assert server.watched.deactivated == ["@erna:hs1"], "it was done once"
     assert await deactivate(token, auth=auth, erase=True) == unknown, "nothing was erased"
     assert await deactivate(token, auth=auth, erase="x") == (400, "M_BAD_JSON")
     assert await deactivate(other, auth=auth) == unknown

@@ -63,7 +63,7 @@ async def test_devices_of_others_arent_there(server: AccountServer) -> None:
     reply = await server.call("DELETE", path, {"auth": password()}, token=token)
     assert reply.status == 200
     assert (await server.call("GET", "/devices", token=bob["access_token"])).status == 200
-    assert server.deleted == []
+    assert server.watched.deleted == []
 
 
 async def test_deleting_asks_for_the_password_first(server: AccountServer) -> None:
@@ -80,7 +80,7 @@ async def test_deleting_asks_for_the_password_first(server: AccountServer) -> No
     right = {"auth": password(session=session)}
     assert (await server.call("DELETE", path, right, token=token)).status == 200
     assert (await server.call("GET", "/devices", token=other["access_token"])).status == 401
-    assert server.deleted == [("@alice:hs1", [other["device_id"]])]
+    assert server.watched.deleted == [("@alice:hs1", [other["device_id"]])]
 
 
 async def test_a_session_for_one_device_deletes_no_other(server: AccountServer) -> None:
@@ -92,7 +92,7 @@ async def test_a_session_for_one_device_deletes_no_other(server: AccountServer) 
     moved = await server.call("DELETE", f"/devices/{others[1]}", {"auth": auth}, token=token)
     assert moved.status == 401
     assert moved.body["session"] != first.body["session"]
-    assert server.deleted == []
+    assert server.watched.deleted == []
 
 
 async def test_many_devices_go_at_once(server: AccountServer) -> None:
@@ -101,7 +101,7 @@ async def test_many_devices_go_at_once(server: AccountServer) -> None:
     body = {"devices": [*others, "unknown"], "auth": password()}
     reply = await server.call("POST", "/delete_devices", body, token=alice["access_token"])
     assert reply.status == 200
-    assert server.deleted == [("@alice:hs1", sorted(others))]
+    assert server.watched.deleted == [("@alice:hs1", sorted(others))]
     missing = await server.call("POST", "/delete_devices", {}, token=alice["access_token"])
     assert (missing.status, missing.body["errcode"]) == (400, "M_MISSING_PARAM")
 
@@ -119,7 +119,7 @@ async def test_a_device_is_seen_with_each_request(server: AccountServer) -> None
     alice = await server.register("alice")
     token, path = alice["access_token"], f"/devices/{alice['device_id']}"
     before = (await server.call("GET", path, token=token)).body["last_seen_ts"]
-    await server.seen.flush()
+    await server.services.seen.flush()
     after = (await server.call("GET", path, token=token)).body["last_seen_ts"]
     assert after > before
 
@@ -129,7 +129,7 @@ async def test_so_many_devices_wait_to_be_stored_and_those_count_on(
 ) -> None:
     monkeypatch.setattr(limits, "SEEN_DEVICES", 1)
     alice, bob = [await server.register(name) for name in ("alice", "bob")]
-    await server.seen.flush()
+    await server.services.seen.flush()
 
     async def seen(who: dict[str, Any]) -> int:
         path = f"/devices/{who['device_id']}"
@@ -139,7 +139,7 @@ async def test_so_many_devices_wait_to_be_stored_and_those_count_on(
         return found
 
     before = [await seen(alice), await seen(bob)]
-    await server.seen.flush()
+    await server.services.seen.flush()
     after = [await seen(alice), await seen(bob)]
     assert after[0] > before[0]
     assert after[1] == before[1]

@@ -147,7 +147,7 @@ async def test_log_out_ends_the_device_with_all_that_is_its_own(server: AccountS
     position = server.committer.position
     assert (await server.call("POST", "/logout", token=other["access_token"])).body == {}
     assert (await server.call("POST", "/logout", token=other["access_token"])).status == 401
-    assert server.deleted == [("@alice:hs1", [other["device_id"]])]
+    assert server.watched.deleted == [("@alice:hs1", [other["device_id"]])]
     assert server.committer.position == position + 1
     devices = await server.call("GET", "/devices", token=alice["access_token"])
     assert [entry["device_id"] for entry in devices.body["devices"]] == [alice["device_id"]]
@@ -161,7 +161,7 @@ async def test_log_out_everywhere_ends_all_devices(server: AccountServer) -> Non
     for token in tokens:
         assert (await server.call("GET", "/account/whoami", token=token)).status == 401
     assert (await server.call("GET", "/devices", token=bob["access_token"])).status == 200
-    assert len(server.deleted[0][1]) == 3
+    assert len(server.watched.deleted[0][1]) == 3
 
 
 async def test_guesses_at_one_account_are_limited(accounts_url: str) -> None:

@@ -34,7 +34,7 @@ async def test_a_change_is_stored_and_told_to_the_rooms(server: AccountServer) -
         reply = await server.call("PUT", f"{ALICE}/{key}", {key: value}, token=token)
         assert (reply.status, reply.body) == (200, {})
         assert (await server.call("GET", f"{ALICE}/{key}")).body == {key: value}
-    assert server.changed_profiles == ["@alice:hs1"] * 2
+    assert server.watched.changed_profiles == ["@alice:hs1"] * 2
     await server.call("PUT", f"{ALICE}/avatar_url", {"avatar_url": ""}, token=token)
     assert (await server.call("GET", ALICE)).body == {"displayname": "Alice ☃"}
     assert (await server.call("GET", f"{ALICE}/avatar_url")).status == 404
@@ -50,7 +50,7 @@ async def test_further_keys_hold_any_json_and_stay_out_of_the_rooms(
         assert (await server.call("GET", f"{ALICE}/{key}")).body == {key: value}
     assert (await server.call("DELETE", f"{ALICE}/m.tz", token=token)).status == 200
     assert (await server.call("GET", f"{ALICE}/m.tz")).status == 404
-    assert server.changed_profiles == []
+    assert server.watched.changed_profiles == []
 
 
 async def test_only_ones_own_profile_can_be_changed(server: AccountServer) -> None:

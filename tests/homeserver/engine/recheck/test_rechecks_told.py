@@ -26,7 +26,7 @@ THERE = SigningKey.generate(bytes([3]) * 32, "there")
 
 def residents_of(syncs: SyncWorld) -> RemoteEventWriter:
     """The door for other servers' events, which the world lacks."""
-    engine, store = syncs.world.engine, PostgresStore(syncs.account_data.database)
+    engine, store = syncs.world.engine, PostgresStore(syncs.world.database)
     return RemoteEventWriter(
         store,
         engine.rooms,
@@ -105,7 +105,7 @@ async def test_correction_is_told_to_clients_and_is_there_after_a_restart(
         assert told["timeline"]["events"] == []
         page = await syncs.page(ALICE, room_id, dir="b")
         assert lie.event_id not in {event["event_id"] for event in page.body["chunk"]}
-        explained = await Explainer(syncs.account_data.database, HERE).event(lie.event_id)
+        explained = await Explainer(syncs.world.database, HERE).event(lie.event_id)
         assert explained.verdict.kind == "rejected"
         assert explained.verdict.reason is not None
         assert explained.verdict.reason.startswith("sender_not_joined")
@@ -135,7 +135,7 @@ async def test_worker_finds_in_the_tables_what_a_former_process_left(postgres_ur
         assert (await the_room(syncs, room_id)).awaited == {missing.event_id}
         await remote_event_writer.accept(missing, Accepted())
     async with sync_world(postgres_url) as syncs:
-        store = PostgresStore(syncs.account_data.database)
+        store = PostgresStore(syncs.world.database)
         assert await store.rechecks.rooms_with_work() == [room_id]
         await residents_of(syncs).rechecks.drain(room_id)
         assert await store.rechecks.rooms_with_work() == []

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from federation.errors import MatrixError
 from federation.events.ids import UserId
+from homeserver.app.domains.accounts import make_accounts
 from homeserver.clock import SystemClock
-from homeserver.engine.log.transactions import Transactions
 from homeserver.rules.accounts.rate_limits import Limit, Rate
-from homeserver.services.accounts.device_removal import DeviceRemoval
-from homeserver.services.accounts.logins import LoggedIn, LoginParts, Logins, NewDevice
+from homeserver.services.accounts.logins import LoggedIn, Logins, NewDevice
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
-from homeserver.services.accounts.tokens import Tokens
-from homeserver.storage.engine_store import PostgresStore
-from tests.homeserver.api.account_server import CHEAP, SERVER, AccountServer, account_server
+from tests.homeserver.api.account_server import CHEAP, AccountServer, account_server
 
 ALICE = UserId("@alice:hs1")
 HOME, ELSEWHERE = "127.0.0.1", "198.51.100.7"
@@ -45,12 +42,16 @@ async def logins(postgres_url: str) -> AsyncIterator[Logins]:
 
 
 def make(server: AccountServer, passwords: Passwords) -> Logins:
-    clock, tokens = StillClock(), Tokens(server.database, os.urandom)
-    limiter = RateLimiter(clock, {Limit.LOGIN_FAILURES: Rate(0.001, 3)})
-    sends = Transactions(PostgresStore(server.database))
-    removal = DeviceRemoval(server.committer, tokens, [server.on_deleted], sends=sends)
-    parts = LoginParts(clock, os.urandom, passwords, tokens, limiter, removal)
-    return Logins(server.database, server.committer, SERVER, parts)
+    engine = replace(server.engine, context=replace(server.engine.context, clock=StillClock()))
+    services = make_accounts(
+        engine,
+        server.database,
+        server.watched.hooks,
+        passwords=passwords,
+        limiter=RateLimiter(engine.context.clock, {Limit.LOGIN_FAILURES: Rate(0.001, 3)}),
+        shared_tokens=(),
+    )
+    return services.logins
 
 
 async def attempt(logins: Logins, password: str, address: str, user: UserId = ALICE) -> LoggedIn:

@@ -184,7 +184,7 @@ async def test_a_change_of_the_own_member_event_does_not_undo_a_leave(
 
         async def renamed() -> Reply:
             world.profiles[BOB] = {"displayname": "New"}
-            await world.members.on_profile_changed(BOB)
+            await world.rooms.members.on_profile_changed(BOB)
             return Reply(200, {})
 
         replies = await at_once(world, world.in_room(BOB, "POST", room_id, "leave", {}), renamed())
@@ -202,7 +202,7 @@ async def test_two_profile_changes_at_once_both_reach_the_member_event(
 
         async def changed(key: str, value: str) -> Reply:
             world.profiles[ALICE] = {**world.profiles[ALICE], key: value}
-            await world.members.on_profile_changed(ALICE)
+            await world.rooms.members.on_profile_changed(ALICE)
             return Reply(200, {})
 
         await at_once(

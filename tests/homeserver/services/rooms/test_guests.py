@@ -30,7 +30,7 @@ class Hotel:
         """As a process makes it."""
         made = GuestStays(
             self.database,
-            RoomAccess(self.world.engine),
+            RoomAccess(self.world.engine.room_context),
             leave=self.leave,
             sleep=self.sleep,
         )
@@ -42,7 +42,7 @@ class Hotel:
         if self.refusals:
             self.refusals -= 1
             raise unavailable("not now")
-        await self.world.membership.leave(user_id, room_id, {})
+        await self.world.rooms.membership.leave(user_id, room_id)
 
     async def sleep(self, seconds: float) -> None:
         """Notes it."""

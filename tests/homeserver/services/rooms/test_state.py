@@ -258,14 +258,14 @@ async def test_a_changed_profile_reaches_all_joined_rooms(shared_database_url: s
         )
         await world.in_room(BOB, "POST", rooms[2], "leave")
         world.profiles[BOB] = {"displayname": "Robert", "avatar_url": "mxc://here.example/r"}
-        await world.members.on_profile_changed(BOB)
+        await world.rooms.members.on_profile_changed(BOB)
         renamed = {"membership": "join", **world.profiles[BOB]}
         found = [
             (await world.get_state(ALICE, room_id, "m.room.member", BOB)).body for room_id in rooms
         ]
         assert found == [renamed, {**renamed, "x": 1}, {"membership": "leave"}]
         position = world.committer.position
-        await world.members.on_profile_changed(BOB)
+        await world.rooms.members.on_profile_changed(BOB)
         assert world.committer.position == position
 
 

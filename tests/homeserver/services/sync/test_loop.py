@@ -253,7 +253,8 @@ async def test_what_is_beside_events_is_told_once(syncs: SyncWorld) -> None:
     room = first["rooms"]["join"][room_id]
     assert {event["type"] for event in room["ephemeral"]["events"]} == {"m.receipt", "m.typing"}
     assert room["account_data"]["events"] == [{"type": "org.example.room", "content": {"b": 2}}]
-    assert [event["type"] for event in first["account_data"]["events"]] == ["org.example"]
+    own = [event["type"] for event in first["account_data"]["events"]]
+    assert own == ["m.push_rules", "org.example"], "the rules are not stored, but told first"
     assert "to_device" not in first, "it was acknowledged"
 
 

@@ -66,7 +66,7 @@ class HotRoom:
 async def test_much_is_asked_for_at_a_time(limit: int, asked_for: int, stored: int) -> None:
     backfiller = Asked(stored)
     backfill = RoomBackfill(cast(Backfiller, backfiller), OWN)
-    found = await backfill(cast(Room, HotRoom()), [sent_by(NEAR)], limit=limit)
+    found = await backfill.fetch(cast(Room, HotRoom()), [sent_by(NEAR)], limit=limit)
     assert found is (stored > 0)
     room = RoomRef(HotRoom.room_id, HotRoom.version)
     assert backfiller.asked == [(room, ["$child"], [NEAR, BIG, SMALL], asked_for)]

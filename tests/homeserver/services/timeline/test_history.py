@@ -1,17 +1,20 @@
 """Pages of messages, single events and their context, over the real engine."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from federation.events.event import Event
-from federation.events.ids import EventId, RoomId
+from federation.events.ids import EventId, RoomId, ServerName
 from federation.graph.building import EventDraft
+from federation.transport.events.event_fetcher import RoomRef
+from federation.transport.inbound.backfill import Backfiller
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
-from tests.homeserver.room_world import ALICE, BOB, CAROL
+from homeserver.services.timeline.backfill import RoomBackfill
+from tests.homeserver.room_world import ALICE, BOB, CAROL, HERE
 from tests.homeserver.sync_world import SyncWorld, bodies, encoded, sync_world, types
 
 
@@ -229,9 +232,12 @@ class Gap:
         is_ahead = self.order <= order if backwards else self.order >= order
         return [self.order] if is_ahead else []
 
-    async def backfill(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        self.asked.append([event.event_id for event in children])
-        return False
+    async def backfill(
+        self, room: RoomRef, event_ids: Sequence[EventId], servers: Sequence[ServerName], limit: int
+    ) -> int:
+        """As `Backfiller.backfill`."""
+        self.asked.append(list(event_ids))
+        return 0
 
 
 async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
@@ -246,7 +252,7 @@ async def test_other_servers_are_asked_once_when_a_page_reaches_a_gap(
     assert placed is not None
     gap = Gap(child, event_entry(placed).order)
     monkeypatch.setattr(syncs.world.reader, "gap_places", gap.gap_places)
-    monkeypatch.setattr(syncs.history._gaps, "_backfill", gap.backfill)
+    monkeypatch.setattr(syncs.history._gaps, "_backfill", RoomBackfill(cast(Backfiller, gap), HERE))
     await syncs.page(ALICE, room_id, dir="b", limit=2)
     assert gap.asked == [], "the page ends before the gap"
     page = await syncs.page(ALICE, room_id, dir="b", limit=3)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from federation.events.event import Event
-from federation.events.ids import DeviceId, EventId, UserId
+from federation.events.ids import DeviceId, EventId, ServerName, UserId
+from federation.transport.events.event_fetcher import RoomRef
+from federation.transport.inbound.backfill import Backfiller
 from homeserver import limits
-from homeserver.engine.rooms.room import Room
+from homeserver.app.domains.timeline import make_timeline
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import PageToken, Point, parse_any
 from homeserver.services.accounts.requester import Requester
+from homeserver.services.timeline.backfill import RoomBackfill
 from homeserver.services.timeline.history import History, PageRequest
-from homeserver.services.timeline.visibility import Visibility
-from tests.homeserver.engine.engine_world import ALICE, HS1, TickingClock, draft, message
+from tests.homeserver.engine.engine_world import ALICE, HS1, draft, message
 from tests.homeserver.engine.history_world import BOB, Here, here
 
 
@@ -39,14 +41,18 @@ class Others:
     hangs: bool = False
     asked: list[list[EventId]] = field(default_factory=list)
 
-    async def backfill(self, room: Room, children: Sequence[Event], *, limit: int) -> bool:
-        self.asked.append([child.event_id for child in children])
+    async def backfill(
+        self, room: RoomRef, event_ids: Sequence[EventId], servers: Sequence[ServerName], limit: int
+    ) -> int:
+        """As `Backfiller.backfill`."""
+        self.asked.append(list(event_ids))
         if self.hangs:
             await asyncio.Event().wait()
+        children = [self.server.graph.events[event_id] for event_id in event_ids]
         events = self._before(children) if self.is_up else []
         if events:
             await self.server.backfill(*events)
-        return bool(events)
+        return len(events)
 
     def _before(self, children: Sequence[Event]) -> list[Event]:
         """The missing ancestors that are deepest, parents first."""
@@ -109,18 +115,8 @@ class Client:
 
 
 def client_of(server: Here, others: Others) -> Client:
-    engine = server.engine
-    visibility = Visibility(engine.rooms, engine.reader, HS1)
-    history = History(
-        engine.rooms,
-        engine.reader,
-        engine.memberships,
-        visibility,
-        clock=TickingClock(),
-        log_history=engine.committer.history,
-        backfill=others.backfill,
-    )
-    return Client(history, server)
+    backfill = RoomBackfill(cast(Backfiller, others), HS1)
+    return Client(make_timeline(server.engine, backfill).history, server)
 
 
 def chain(server: Here, last: Event, count: int, name: str = "") -> list[Event]:
