@@ -29,27 +29,27 @@ class RateLimit:
 
     def take(self, cause: Cause) -> float:
         """Takes a token: 0.0. Where there is none, how many seconds there will be none."""
-        tokens = self._tokens(cause)
-        self._keep(cause, tokens - 1 if tokens >= 1 else tokens)
+        now_s = self._clock.monotonic_s()
+        tokens = self._tokens(cause, now_s)
+        self._buckets.put(cause, _Bucket(tokens - 1 if tokens >= 1 else tokens, now_s))
         return self._wait_s(tokens)
 
     def wait_s(self, cause: Cause) -> float:
         """Returns the result of `take`, without taking a token."""
-        return self._wait_s(self._tokens(cause))
+        return self._wait_s(self._tokens(cause, self._clock.monotonic_s()))
 
     def give_back(self, cause: Cause) -> None:
         """Gives back a token that was not used."""
-        self._keep(cause, min(self._burst, self._tokens(cause) + 1))
+        now_s = self._clock.monotonic_s()
+        tokens = min(self._burst, self._tokens(cause, now_s) + 1)
+        self._buckets.put(cause, _Bucket(tokens, now_s))
 
-    def _tokens(self, cause: Cause) -> float:
+    def _tokens(self, cause: Cause, now_s: float) -> float:
         bucket = self._buckets.get(cause)
         if bucket is None:
             return self._burst
-        gained = max(0.0, self._clock.monotonic_s() - bucket.at_s) * self._per_s
+        gained = max(0.0, now_s - bucket.at_s) * self._per_s
         return min(self._burst, bucket.tokens + gained)
 
     def _wait_s(self, tokens: float) -> float:
         return 0.0 if tokens >= 1 else (1 - tokens) / self._per_s
-
-    def _keep(self, cause: Cause, tokens: float) -> None:
-        self._buckets.put(cause, _Bucket(tokens, self._clock.monotonic_s()))

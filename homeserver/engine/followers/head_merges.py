@@ -48,7 +48,7 @@ class HeadMerges:
     def _published(self, batch: Sequence[Placed]) -> None:
         room_ids = {one.entry.room_id for one in batch if isinstance(one.entry, EventEntry)}
         rooms = [self._rooms.hot(room_id) for room_id in room_ids]
-        self._due_rooms.add(room.room_id for room in rooms if room is not None and _is_due(room))
+        self._due_rooms.add([one.room_id for one in rooms if one is not None and _is_due(one)])
 
     async def run(self) -> None:
         """Merges the heads of rooms as they become due; runs under the supervisor."""

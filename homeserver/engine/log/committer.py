@@ -78,6 +78,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self._units: deque[_Pending] = deque()
+        self._sizes: deque[int] = deque()
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -88,13 +89,15 @@ class _Queue:
 
     def append(self, pending: _Pending) -> None:
         """Adds a unit."""
+        size = _bytes_of(pending)
         self._units.append(pending)
-        self.bytes += _bytes_of(pending)
+        self._sizes.append(size)
+        self.bytes += size
 
     def take(self, count: int) -> list[_Pending]:
         """Removes the first `count` units, or all if there are fewer."""
         taken = [self._units.popleft() for _ in range(min(count, len(self._units)))]
-        self.bytes -= sum(map(_bytes_of, taken))
+        self.bytes -= sum(self._sizes.popleft() for _ in taken)
         return taken
 
     @property

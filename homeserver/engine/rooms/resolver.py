@@ -92,6 +92,7 @@ class StateResolver:
                 await known.load(missing.event_ids)
             except CitationsMissing as missing_citations:
                 await self._find_citations(room, missing_citations.event_ids, asked)
+        self._rooms.grew(room)  # by citations and auth chains
         return await self._refs(room, resolved, states[0], deltas)
 
     async def _refs(

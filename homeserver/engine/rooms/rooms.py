@@ -71,8 +71,8 @@ SnapshotRead = Callable[[int, str], Awaitable[int | None]]
 class HotRooms:
     """Rooms in memory, the least recently used first, within a budget of bytes.
 
-    A room's size is read when it is added, used or has grown. The sum of the sizes is kept, so that
-    the cost of a step doesn't depend on the number of rooms.
+    A room's size is read when it is added or may have grown, not with each use. The sum of the
+    sizes is kept, so that the cost of a step doesn't depend on the number of rooms.
     """
 
     def __init__(self) -> None:
@@ -91,20 +91,20 @@ class HotRooms:
         room = self._rooms.get(room_id)
         if room is not None:
             self._rooms.move_to_end(room_id)
-            self._measure(room)
         return room
 
     def add(self, room: Room) -> None:
         """Adds a room that isn't here."""
         self._rooms[room.room_id] = room
-        self._measure(room)
+        self.measure(room)
 
     def drop(self, room_id: RoomId) -> None:
         """Removes a room, if it is here."""
         if self._rooms.pop(room_id, None) is not None:
             self.bytes -= self._sizes.pop(room_id)
 
-    def _measure(self, room: Room) -> None:
+    def measure(self, room: Room) -> None:
+        """Reads the size of a room that is here."""
         size = room.bytes
         self.bytes += size - self._sizes.get(room.room_id, 0)
         self._sizes[room.room_id] = size
@@ -254,8 +254,9 @@ class Rooms:
         self._hot.drop(room_id)
 
     def grew(self, room: Room) -> None:
-        """Notes that something was committed to a room: it may be larger now."""
+        """Notes that something was committed to a room or resolved in it: it may be larger now."""
         if self._hot.use(room.room_id) is room:
+            self._hot.measure(room)
             self._hot.evict(keep={room.room_id})
 
     # State

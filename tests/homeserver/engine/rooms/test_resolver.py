@@ -15,12 +15,14 @@ import pytest
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
 from federation.events.room_versions import room_version
+from federation.graph.resolution.auth_chains import AuthChains
 from federation.graph.resolution.chains import Reached, auth_chain
 from federation.graph.resolution.state_resolution import resolve, resolve_deltas
 from homeserver import limits
 from homeserver.engine.rooms import resolver
 from homeserver.engine.rooms import rooms as engine_rooms
-from homeserver.engine.rooms.room import Room
+from homeserver.engine.rooms.citations import CitationIndex
+from homeserver.engine.rooms.room import Room, branches_of
 from tests.federation.graph.large_room import ADMIN, LEVELS, RULES, LargeRoom, fork_of, member_of
 from tests.homeserver.engine.large_engine_room import (
     LargeWorld,
@@ -203,6 +205,23 @@ async def test_older_citations_are_loaded_once_or_scanned_past_the_bound(
         heads = [head.event_id for head in room.view.heads]
         await world.accept(message(large, 1), [heads[0]])
         assert ("state_events" in world.looks) == (bound == 5)
+
+
+async def test_what_a_resolution_loads_into_a_room_counts_in_its_size() -> None:
+    large = superseded(LargeRoom(room_version("11"), 12))
+    async with large_world(large) as world:
+        room = await _fork_on_old(large, world)
+        rooms = world.engine.rooms
+        room.citations, room.auth_chains = CitationIndex(), AuthChains()
+        rooms.grew(room)
+        before = rooms._hot.bytes
+        branches = [state for _, state in branches_of(room.view.heads)]
+        numbers = world.engine.committer.numbers
+        await resolver.StateResolver(world.engine.store, rooms).resolve(
+            room, branches, numbers.take
+        )
+        assert room.citations.bytes > 0
+        assert rooms._hot.bytes == room.bytes > before
 
 
 async def test_the_state_after_an_older_event_is_made_of_the_current_one(

@@ -87,6 +87,18 @@ async def test_a_load_under_pressure_costs_the_same_however_many_rooms_are_hot(
     assert rooms.hot(name(10_999)) is not None
 
 
+async def test_a_use_of_a_room_does_not_read_its_size(rooms: Rooms) -> None:
+    room = made(name(0))
+    rooms.add(room)
+    Measured.looks = 0
+    assert rooms.hot(name(0)) is room
+    async with rooms.locked(name(0)):
+        pass
+    assert Measured.looks == 0
+    rooms.grew(room)
+    assert Measured.looks == 1
+
+
 async def test_a_room_that_was_used_stays_and_the_longest_unused_goes(rooms: Rooms) -> None:
     await fill(rooms)
     used = rooms.hot(name(0))
