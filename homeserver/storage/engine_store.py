@@ -19,7 +19,7 @@ from homeserver.storage import batches, logs
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.batches import RedactedRow
 from homeserver.storage.database import Connection, Database, Row
-from homeserver.storage.federation import remote_edus
+from homeserver.storage.federation.remote_edus import RemoteEduTable
 from homeserver.storage.logs import OwnedLog
 from homeserver.storage.rooms import memberships, rooms, snapshots, state_changes, withdrawals
 from homeserver.storage.rooms.memberships import MembershipRow
@@ -336,7 +336,7 @@ class OwedStore:
     """`engine.store.OwedStore`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._edus = database, RemoteEduTable(database)
 
     async def owed(
         self,
@@ -360,19 +360,13 @@ class OwedStore:
                 latest=latest,
             )
             ends = await withdrawals.owed(connection, destination, after=after, limit=limit)
-            edus = await remote_edus.load(
-                connection,
-                ServerName(destination),
-                after=after,
-                up_to=up_to,
-                limit=limit,
-            )
             changes = await memberships.device_changes_for(
                 connection, destination, own, after=after, up_to=up_to, limit=limit
             )
             joins = await memberships.joins_shown_to(
                 connection, destination, own, after=after, up_to=up_to, limit=limit
             )
+        edus = await self._edus.load(ServerName(destination), after=after, up_to=up_to, limit=limit)
         return OwedRows(withdrawals.merged(rows, ends, limit), edus, changes, joins)
 
     async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
@@ -395,12 +389,11 @@ class OwedStore:
         async with self._database.connection() as connection:
             rows = await memberships.lagging_servers(connection, own)
             rows = withdrawals.newest(rows, await withdrawals.servers(connection, own))
-            return rows, await remote_edus.destinations(connection)
+        return rows, await self._edus.load_destinations()
 
     async def forget_edus(self, destination: str, up_to: int) -> None:
         """See `storage.federation.remote_edus`."""
-        async with self._database.connection() as connection:
-            await remote_edus.delete(connection, ServerName(destination), up_to)
+        await self._edus.delete(ServerName(destination), up_to)
 
 
 class ErasureRows:

@@ -36,9 +36,9 @@ from homeserver.services.federation.neighbours import Neighbours
 from homeserver.services.federation.queries import FederationQueries
 from homeserver.services.rooms.directory import Directory
 from homeserver.storage.database import Database
-from homeserver.storage.federation.destinations import Destinations
-from homeserver.storage.federation.inbox import InboxRows
-from homeserver.storage.federation.server_keys import ServerKeys
+from homeserver.storage.federation.destinations import DestinationTable
+from homeserver.storage.federation.inbox import InboxTable
+from homeserver.storage.federation.server_keys import ServerKeyTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def make_stored_outbound(
     context: FederationContext, engine: Engine, database: Database, requests: FederationRequests
 ) -> OutboundFederation:
     """Creates the outbound part over the engine, with stored keys of servers."""
-    return make_outbound(context, requests, room_ports(engine), ServerKeys(database))
+    return make_outbound(context, requests, room_ports(engine), ServerKeyTable(database))
 
 
 def make_feed(engine: Engine, database: Database) -> LogFeed:
@@ -99,7 +99,7 @@ def make_stored_outbox(
 ) -> Outbox:
     """Creates the delivery of the feed, with stored destinations."""
     destinations = FeedDestinations(
-        engine.store.owed, Destinations(database), engine.committer, feed
+        engine.store.owed, DestinationTable(database), engine.committer, feed
     )
     return make_outbox(context, requests, feed, destinations)
 
@@ -112,7 +112,7 @@ def make_stored_inbound(
     services: FederationServices,
 ) -> InboundFederation:
     """Creates the endpoints for other servers and the stored inbox."""
-    ports = InboundPorts(InboxRows(database), services.queries, services.edus, services.invites)
+    ports = InboundPorts(InboxTable(database), services.queries, services.edus, services.invites)
     return make_inbound(context, outbound, room_ports(engine), ports)
 
 

@@ -70,13 +70,13 @@ class CrossSigning:
     """Handles uploads of cross-signing keys and of signatures."""
 
     def __init__(self, *, database: Database, committer: UnitLog) -> None:
-        self._database, self._committer = database, committer
+        self._keys = cross_signing.CrossSigningKeyTable(database)
+        self._committer = committer
 
     async def needs_authentication(self, user_id: UserId, body: JsonObject) -> bool:
         """Returns whether this upload would change existing keys."""
         uploaded = _parse_keys(user_id, body)
-        async with self._database.connection() as connection:
-            stored = (await cross_signing.load(connection, [user_id])).get(user_id, {})
+        stored = await self._keys.load(user_id)
         if MASTER not in stored:
             return False
         return any(

@@ -12,7 +12,7 @@ Spec: client-server API, "Tracking the device list for a user".
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,7 +24,6 @@ from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, EventEntry, Placed, StateChange, StateEntry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.engine.rooms.snapshots import StateRef
-from homeserver.engine.rooms.stored import key_of
 from homeserver.rules.encryption.device_keys import merge_signatures
 from homeserver.rules.encryption.device_list_changes import (
     INVITE,
@@ -36,8 +35,9 @@ from homeserver.rules.encryption.device_list_changes import (
     find_candidates,
 )
 from homeserver.services.rooms.room_access import UserRooms
-from homeserver.storage.database import Connection, Database, Row
-from homeserver.storage.encryption import cross_signing, device_lists, keys
+from homeserver.storage.database import Database
+from homeserver.storage.encryption.device_lists import DeviceListTable, RoomChange
+from homeserver.storage.encryption.keys import DeviceKeyTable, KeySignature, StoredKeys
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -69,7 +69,8 @@ class DeviceLists:
         self, *, database: Database, rooms: StateRooms, shared: UserRooms, position: int
     ) -> None:
         """`position` is the log's end at the moment when `on_commit` starts to follow."""
-        self._database, self._rooms, self._shared = database, rooms, shared
+        self._lists, self._keys = DeviceListTable(database), DeviceKeyTable(database)
+        self._rooms, self._shared = rooms, shared
         self._start = position
         self._notes: list[_Note] = []
 
@@ -126,12 +127,11 @@ class DeviceLists:
             for room_id, one in (await self._shared.of(user_id)).items()
             if one.membership == "join" or one.position > after
         ]
-        async with self._database.connection() as connection:
-            devices = await device_lists.changed_between(connection, None, after=after, up_to=up_to)
-            if user_id in devices:  # possibly a signature on another user's master key
-                devices |= await keys.load_verified(connection, user_id)
-            rows = await device_lists.state_between(connection, rooms, after=after, up_to=up_to)
-        found = [_list_change(RoomId(row["room_id"]), _stored_change(row)) for row in rows]
+        devices = await self._lists.changed_between(after=after, up_to=up_to)
+        if user_id in devices:  # possibly a signature on another user's master key
+            devices |= await self._keys.load_verified(user_id)
+        changes = await self._lists.state_between(rooms, after=after, up_to=up_to)
+        found = [_list_change(one.room_id, one) for one in changes]
         return devices, [one for one in found if one is not None]
 
     async def _decide(
@@ -173,7 +173,7 @@ def _notes(position: int, entry: EventEntry | StateEntry) -> Iterable[_Note]:
             yield _Note(position, change=found)
 
 
-def _list_change(room_id: RoomId, change: StateChange) -> ListChange | None:
+def _list_change(room_id: RoomId, change: StateChange | RoomChange) -> ListChange | None:
     """Returns a change of state as it concerns device lists; None if it doesn't (a new display
     name).
     """
@@ -185,52 +185,40 @@ def _list_change(room_id: RoomId, change: StateChange) -> ListChange | None:
     return MembershipChange(room_id, UserId(key), change.membership, change.former, change.event_id)
 
 
-def _stored_change(row: Row) -> StateChange:
-    return StateChange(key_of(row), row["event_id"], row["membership"], row["former"])
-
-
 # Stored keys
 
 
-async def load_device_keys(
-    connection: Connection, user_ids: Collection[UserId]
-) -> dict[UserId, dict[DeviceId, JsonObject]]:
+def merge_device_keys(stored: StoredKeys) -> dict[UserId, dict[DeviceId, JsonObject]]:
     """Returns keys of users' devices with the users' own signatures, which every user may see."""
-    stored = await keys.load_device_keys(connection, user_ids)
-    made = await _load_signatures(connection, list(stored), viewer=None)
+    made = _by_target(one for one in stored.signatures if one.signer == one.user_id)
     return {
         user_id: {
             device_id: merge_signatures(_json(encoded), made.get((user_id, device_id), {}))
             for device_id, encoded in devices.items()
         }
-        for user_id, devices in stored.items()
+        for user_id, devices in stored.devices.items()
     }
 
 
-async def load_signing_keys(
-    connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None = None
-) -> dict[UserId, dict[str, JsonObject]]:
-    """Returns users' cross-signing keys by usage, with signatures by themselves and by `viewer`."""
-    stored = await cross_signing.load(connection, user_ids)
-    made = await _load_signatures(connection, list(stored), viewer=viewer)
+def merge_signing_keys(stored: StoredKeys) -> dict[UserId, dict[str, JsonObject]]:
+    """Returns users' cross-signing keys by usage, with signatures by themselves and by the viewer
+    that the keys were loaded for."""
+    made = _by_target(stored.signatures)
     return {
         user_id: {
             usage: merge_signatures(_json(key.key), made.get((user_id, key.public_key), {}))
             for usage, key in by_usage.items()
         }
-        for user_id, by_usage in stored.items()
+        for user_id, by_usage in stored.signing.items()
     }
 
 
-_Signatures = dict[tuple[UserId, str], dict[str, dict[str, str]]]
-
-
-async def _load_signatures(
-    connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None
-) -> _Signatures:
+def _by_target(
+    signatures: Iterable[KeySignature],
+) -> dict[tuple[UserId, str], dict[str, dict[str, str]]]:
     """Returns (user, target) to signer to key ID to signature."""
-    found: _Signatures = {}
-    for one in await keys.load_signatures(connection, user_ids, viewer=viewer) if user_ids else ():
+    found: dict[tuple[UserId, str], dict[str, dict[str, str]]] = {}
+    for one in signatures:
         by_signer = found.setdefault((one.user_id, one.target), {})
         by_signer.setdefault(one.signer, {})[one.key_id] = one.signature
     return found

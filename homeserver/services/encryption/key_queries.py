@@ -33,14 +33,13 @@ from homeserver.rules.encryption.device_keys import (
 )
 from homeserver.services.accounts.own_devices import OwnDevices
 from homeserver.services.encryption.device_lists import (
-    load_device_keys,
-    load_signing_keys,
+    merge_device_keys,
+    merge_signing_keys,
 )
 from homeserver.services.encryption.keys import parse_user, unreachable
 from homeserver.services.encryption.remote_devices import RemoteDevices, RemoteQueries, parse_list
 from homeserver.storage.database import Database
-from homeserver.storage.encryption import keys
-from homeserver.storage.encryption.device_lists import latest_stream_id
+from homeserver.storage.encryption.keys import DeviceKeyTable
 from homeserver.storage.encryption.remote_devices import RemoteList
 
 Wanted = Mapping[UserId, Sequence[DeviceId]]
@@ -72,7 +71,7 @@ class KeyQueries:
         remote_devices: RemoteDevices,
         remote: RemoteQueries,
     ) -> None:
-        self._database, self._server_name = database, server_name
+        self._keys, self._server_name = DeviceKeyTable(database), server_name
         self._own_devices = own_devices
         self._remote_devices, self._remote = remote_devices, remote
 
@@ -97,13 +96,9 @@ class KeyQueries:
 
     async def devices_for_server(self, user_id: UserId) -> UserDevices:
         """Returns the answer of /user/devices: devices with keys, without their names."""
-        async with (
-            self._database.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            stream_id = await latest_stream_id(connection, user_id)
-            devices = (await load_device_keys(connection, [user_id])).get(user_id, {})
-            signing = (await load_signing_keys(connection, [user_id])).get(user_id, {})
+        stream_id, stored = await self._keys.load_list(user_id)
+        devices = merge_device_keys(stored).get(user_id, {})
+        signing = merge_signing_keys(stored).get(user_id, {})
         return UserDevices(
             user_id,
             stream_id,
@@ -114,9 +109,8 @@ class KeyQueries:
 
     async def _add_own(self, found: _Found, wanted: Wanted, *, viewer: UserId | None) -> None:
         """Adds local users. Names of devices are shown to local users only."""
-        async with self._database.connection() as connection:
-            devices = await load_device_keys(connection, wanted)
-            signing = await load_signing_keys(connection, wanted, viewer=viewer)
+        stored = await self._keys.load_keys(wanted, viewer=viewer)
+        devices, signing = merge_device_keys(stored), merge_signing_keys(stored)
         named = await self._own_devices(list(devices)) if viewer is not None else {}
         for user_id, device_ids in wanted.items():
             listed = devices.get(user_id, {})
@@ -194,9 +188,7 @@ class KeyQueries:
         self, found: _Found, user_ids: Sequence[UserId], viewer: UserId
     ) -> None:
         """Adds the viewer's signatures on remote users' master keys (rule 1)."""
-        async with self._database.connection() as connection:
-            made = await keys.load_signatures(connection, user_ids, viewer=viewer)
-        for one in made:
+        for one in await self._keys.load_signatures(user_ids, viewer=viewer):
             master = found.master_keys.get(one.user_id)
             if master is not None and one.target in master["keys"].values():
                 added: dict[str, dict[str, str]] = {one.signer: {one.key_id: one.signature}}

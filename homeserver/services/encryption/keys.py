@@ -57,19 +57,11 @@ from homeserver.storage.encryption import (
     device_lists,
     keys,
     one_time_keys,
-    remote_devices,
 )
-from homeserver.storage.encryption.one_time_keys import Claim, UploadedKey
-from homeserver.storage.encryption.remote_devices import RemoteList
+from homeserver.storage.encryption.one_time_keys import Claim, KeyCounts, UploadedKey
+from homeserver.storage.encryption.remote_devices import RemoteDeviceTable, RemoteList
 
 log = logging.getLogger(__name__)
-
-
-class KeyCounts(msgspec.Struct, frozen=True):
-    """Unclaimed one-time keys by algorithm, and algorithms with an unused fallback key."""
-
-    one_time: Mapping[str, int]
-    unused_fallback: tuple[str, ...]
 
 
 class KeyUpload(msgspec.Struct, frozen=True):
@@ -92,6 +84,9 @@ class Keys:
         remote: RemoteQueries,
     ) -> None:
         self._database, self._committer = database, committer
+        self._device_keys = keys.DeviceKeyTable(database)
+        self._one_time_keys = one_time_keys.OneTimeKeyTable(database)
+        self._remote_devices = RemoteDeviceTable(database)
         self._server_name, self._remote = server_name, remote
         self._counts: BoundedCache[tuple[UserId, DeviceId], KeyCounts] = BoundedCache(
             limits.KEY_COUNTS_CACHED
@@ -106,10 +101,8 @@ class Keys:
         if cached is not None:
             return cached
         changes = self._changes
-        async with self._database.connection() as connection:
-            found = await one_time_keys.counts(connection, user_id, device_id)
-            unused = await one_time_keys.unused_fallback_types(connection, user_id, device_id)
-        loaded = KeyCounts({"signed_curve25519": 0, **found}, tuple(unused))
+        found = await self._one_time_keys.counts(user_id, device_id)
+        loaded = KeyCounts({"signed_curve25519": 0, **found.one_time}, found.unused_fallback)
         if changes == self._changes:
             self._counts.put((user_id, device_id), loaded)
         return loaded
@@ -160,8 +153,7 @@ class Keys:
         ]
         device = upload.device_keys
         if signed and device is None:
-            async with self._database.connection() as connection:
-                stored = await keys.load_keys_of_device(connection, user_id, device_id)
+            stored = await self._device_keys.load_keys_of_device(user_id, device_id)
             device = canonical_json.decode(stored) if stored else None
         if not signed or device is None:
             return
@@ -212,8 +204,7 @@ class Keys:
         if not claims:
             return {}
         try:
-            async with self._database.transaction() as connection:
-                found = await one_time_keys.claim(connection, claims, fallback_only=fallback_only)
+            found = await self._one_time_keys.claim(claims, fallback_only=fallback_only)
         finally:
             for claim in claims:
                 self.forget_counts(claim.user_id, claim.device_id)
@@ -234,8 +225,7 @@ class Keys:
         except (FederationError, TimeoutError):
             return unreachable(server)
         claimed = answer["one_time_keys"]
-        async with self._database.connection() as connection:
-            kept = await remote_devices.load(connection, list(claimed))
+        kept = await self._remote_devices.load(list(claimed))
         return {user: _sound_keys(user, of, kept.get(user)) for user, of in claimed.items()}
 
 
@@ -325,7 +315,7 @@ async def _store_one_time(
                 f"One time key {key.algorithm}:{key.key_id} already exists with another value"
             )
     new = [key for key in uploaded if (key.algorithm, key.key_id) not in known]
-    held = sum((await one_time_keys.counts(connection, user_id, device_id)).values())
+    held = await one_time_keys.count(connection, user_id, device_id)
     if held + len(new) > limits.ONE_TIME_KEYS_PER_DEVICE:
         raise invalid_param(f"More than {limits.ONE_TIME_KEYS_PER_DEVICE} one-time keys")
     await one_time_keys.store(connection, user_id, device_id, new)

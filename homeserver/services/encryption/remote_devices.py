@@ -89,7 +89,7 @@ class RemoteDevices:
         remote: RemoteQueries,
         clock: Clock,
     ) -> None:
-        self._database, self._committer = database, committer
+        self._lists, self._committer = store.RemoteDeviceTable(database), committer
         self._rooms, self._shared = rooms, shared
         self._remote, self._clock = remote, clock
         self._fetching: dict[UserId, int] = {}
@@ -106,10 +106,7 @@ class RemoteDevices:
         """Returns the stored lists of these users, and the users whose list is known to be
         outdated.
         """
-        async with self._database.connection() as connection:
-            lists = await store.load(connection, user_ids)
-            stale = await store.pending_resyncs(connection, list(lists))
-        return lists, stale
+        return await self._lists.load_with_pending(user_ids)
 
     async def is_tracked(self, user_id: UserId) -> bool:
         """Returns whether the user shares a room with a local user, so that we receive changes."""
@@ -124,8 +121,7 @@ class RemoteDevices:
         comes with a join comes before it, so a list that wasn't dropped yet is still updated."""
         if user_id in self._fetching or await self.is_tracked(user_id):
             return True
-        async with self._database.connection() as connection:
-            return await store.is_kept(connection, user_id)
+        return await self._lists.is_kept(user_id)
 
     async def fetch(self, user_id: UserId) -> RemoteList:
         """Fetches a list and stores it. Raises FederationError."""
@@ -144,9 +140,8 @@ class RemoteDevices:
     async def mark_due(self, user_ids: Collection[UserId]) -> None:
         """Schedules a fetch of lists that couldn't be fetched when a client asked; the client is
         told of a change afterwards."""
-        async with self._database.transaction() as connection:
-            retry_at_ms = self._clock.now_ms() + limits.RESYNC_RETRY_MS_MIN
-            await store.mark_resyncs(connection, user_ids, retry_at_ms=retry_at_ms)
+        retry_at_ms = self._clock.now_ms() + limits.RESYNC_RETRY_MS_MIN
+        await self._lists.mark_resyncs(user_ids, retry_at_ms=retry_at_ms)
         self._wakeup.set()
 
     async def _keep(self, user_id: UserId, stream_id: int, fetched: RemoteList) -> None:
@@ -250,10 +245,7 @@ class RemoteDevices:
         await self._drop_untracked()
         while True:
             now_ms = self._clock.now_ms()
-            async with self._database.connection() as connection:
-                due, next_ms = await store.due_resyncs(
-                    connection, now_ms=now_ms, limit=limits.RESYNC_AT_ONCE
-                )
+            due, next_ms = await self._lists.due_resyncs(now_ms=now_ms, limit=limits.RESYNC_AT_ONCE)
             if not due:
                 wait_ms = limits.RESYNC_RETRY_MS_MAX if next_ms is None else next_ms - now_ms
                 return max(wait_ms, 0) / 1000
@@ -264,26 +256,22 @@ class RemoteDevices:
     async def _resync(self, resync: Resync) -> None:
         user_id = resync.user_id
         if not await self.is_tracked(user_id):
-            async with self._database.transaction() as connection:
-                await store.forget(connection, [user_id])
+            await self._lists.forget([user_id])
             return
         try:
             await self.fetch(user_id)
         except (FederationError, MatrixError) as error:
             if isinstance(error, FederationError) and error.status == 404:
-                async with self._database.transaction() as connection:
-                    await store.forget(connection, [user_id])  # the user no longer exists
+                await self._lists.forget([user_id])  # the user no longer exists
                 return
             log.info("The device list of %s can't be fetched yet: %s", user_id, error)
             waits = DoublingWaits(limits.RESYNC_RETRY_MS_MIN, limits.RESYNC_RETRY_MS_MAX)
             wait_ms = int(waits.after(resync.attempts + 1))
-            async with self._database.transaction() as connection:
-                await store.postpone_resync(
-                    connection,
-                    user_id,
-                    attempts=resync.attempts + 1,
-                    retry_at_ms=self._clock.now_ms() + wait_ms,
-                )
+            await self._lists.postpone_resync(
+                user_id,
+                attempts=resync.attempts + 1,
+                retry_at_ms=self._clock.now_ms() + wait_ms,
+            )
 
     async def _drop_untracked(self) -> None:
         """Applies rule 1. After a local user left, any remote user may be the one that no longer
@@ -291,14 +279,12 @@ class RemoteDevices:
         departed, self._departed = self._departed, set()
         check_all, self._check_all = self._check_all, False
         try:
-            async with self._database.connection() as connection:
-                kept = set(await store.kept(connection))
+            kept = await self._lists.load_kept()
             if not check_all and departed <= kept:
                 kept &= departed
             gone = [user_id for user_id in sorted(kept) if not await self.is_tracked(user_id)]
             if gone:
-                async with self._database.transaction() as connection:
-                    await store.forget(connection, gone)
+                await self._lists.forget(gone)
         except BaseException:
             self._departed |= departed
             self._check_all = self._check_all or check_all

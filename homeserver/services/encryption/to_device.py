@@ -68,7 +68,7 @@ class ToDevice:
         clock: Clock,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self._database, self._committer = database, committer
+        self._messages, self._committer = store.ToDeviceTable(database), committer
         self._server_name, self._own_devices = server_name, own_devices
         self._clock, self._random_bytes = clock, random_bytes
         self._newest: dict[_Device, int] = {}
@@ -79,8 +79,7 @@ class ToDevice:
 
     async def load(self) -> None:
         """Loads the waiting messages at a start, before the first commit."""
-        async with self._database.connection() as connection:
-            self._newest = await store.newest(connection)
+        self._newest = await self._messages.newest()
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
         """Follows the log."""
@@ -103,8 +102,7 @@ class ToDevice:
         if self._newest.get(device, -1) <= after:
             return [], up_to
         after = max(after, self._acknowledged.get(device, -1))
-        async with self._database.connection() as connection:
-            rows = await store.load(connection, user_id, device_id, after, up_to, limit)
+        rows = await self._messages.load(user_id, device_id, after=after, up_to=up_to, limit=limit)
         return [message for _, message in rows], rows[-1][0] if len(rows) >= limit else up_to
 
     def acknowledge(self, user_id: UserId, device_id: DeviceId, up_to: int) -> None:
@@ -135,8 +133,7 @@ class ToDevice:
         """Deletes the rows of delivered messages."""
         self._to_delete.clear()
         for device, up_to in list(self._acknowledged.items()):
-            async with self._database.transaction() as connection:
-                await store.delete(connection, *device, up_to)
+            await self._messages.delete(*device, up_to)
             self._shares.forget(*device)
             if self._newest.get(device, up_to + 1) <= up_to:
                 del self._newest[device]
@@ -145,8 +142,7 @@ class ToDevice:
 
     async def _forget_transactions(self) -> None:
         before_ms = self._clock.now_ms() - limits.TO_DEVICE_REMEMBERED_MS
-        async with self._database.transaction() as connection:
-            await store.forget_transactions(connection, before_ms=before_ms)
+        await self._messages.forget_transactions(before_ms=before_ms)
 
     # Sending
 

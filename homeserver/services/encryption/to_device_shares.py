@@ -21,7 +21,7 @@ from federation.events.ids import DeviceId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.entries import ToDeviceEntry
 from homeserver.storage.database import Database
-from homeserver.storage.encryption import to_device as store
+from homeserver.storage.encryption.to_device import ToDeviceTable
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class ToDeviceShares:
     """The shares of all local devices."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._messages = ToDeviceTable(database)
         self._waiting: OrderedDict[_Device, _Waiting] = OrderedDict()
         self._devices: dict[UserId, set[DeviceId]] = {}
         self._senders = 0  # entries in `_waiting`, of all devices
@@ -142,10 +142,8 @@ class ToDeviceShares:
         loaded = {device: _Waiting() for device in devices if device not in found}
         if loaded:
             changes = self._changes
-            async with self._database.connection() as connection:
-                counted = await store.count_by_sender(connection, loaded)
-            for device, sender, messages, size in counted:
-                loaded[device].add(sender, messages, size)
+            for one in await self._messages.count_by_sender(loaded):
+                loaded[one.user_id, one.device_id].add(one.sender, one.messages, one.bytes)
             if changes == self._changes:
                 self._keep(loaded)
         return found | {device: self._waiting.get(device, loaded[device]) for device in loaded}

@@ -45,7 +45,7 @@ from homeserver.services.rooms.room_access import (
 )
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.rooms import directory as storage
-from homeserver.storage.rooms.directory import AliasRow
+from homeserver.storage.rooms.directory import AliasRow, DirectoryTable
 
 log = logging.getLogger("freehold.directory")
 
@@ -93,6 +93,7 @@ class Directory:
         self._engine = engine
         self._access = RoomAccess(engine)
         self._database = database
+        self._directory = DirectoryTable(database)
         self._clock = clock
         self._server_name = server_name
         self._look_up = look_up
@@ -116,8 +117,7 @@ class Directory:
         return Target(row.room_id, tuple(servers))
 
     async def _load(self, alias: RoomAlias) -> AliasRow:
-        async with self._database.connection() as connection:
-            row = await storage.load_alias(connection, alias)
+        row = await self._directory.load_alias(alias)
         if row is None:
             raise errors.not_found(f"Room alias {alias} not found")
         return row
@@ -131,7 +131,7 @@ class Directory:
         await self._access.joined(user_id, room_id)
         row = AliasRow(alias, room_id, user_id, self._clock.now_ms())
         async with self._database.transaction() as connection:
-            if len(await storage.load_aliases(connection, room_id)) >= limits.ALIASES_PER_ROOM:
+            if await storage.count_aliases(connection, room_id) >= limits.ALIASES_PER_ROOM:
                 raise errors.invalid_param(
                     f"A room has at most {limits.ALIASES_PER_ROOM} aliases on this server"
                 )
@@ -148,9 +148,8 @@ class Directory:
 
     async def check_free(self, alias: RoomAlias) -> None:
         """Raises 400 M_ROOM_IN_USE early, before a room is built; `claim` decides."""
-        async with self._database.connection() as connection:
-            if await storage.load_alias(connection, alias) is not None:
-                raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
+        if await self._directory.load_alias(alias) is not None:
+            raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
 
     async def delete(self, user_id: UserId, alias: RoomAlias) -> None:
         """Removes a local alias. Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN."""
@@ -159,9 +158,8 @@ class Directory:
         row = await self._load(alias)
         if row.creator != user_id and not await self._may_rename(user_id, row.room_id):
             raise errors.forbidden("You can't remove other users' aliases of this room")
-        async with self._database.transaction() as connection:
-            if not await storage.delete_alias(connection, alias, row.room_id):
-                raise errors.not_found(f"Room alias {alias} not found")
+        if not await self._directory.delete_alias(alias, row.room_id):
+            raise errors.not_found(f"Room alias {alias} not found")
         await self._forget_canonical(user_id, row.room_id, alias)
 
     async def _may_rename(self, user_id: UserId, room_id: RoomId) -> bool:
@@ -206,8 +204,7 @@ class Directory:
         readable = await self._access.readable(user_id, room_id)
         if not readable.is_current:
             raise errors.forbidden("You aren't a member of this room")
-        async with self._database.connection() as connection:
-            return await storage.load_aliases(connection, room_id)
+        return await self._directory.load_aliases(room_id)
 
     async def check_canonical(self, room_id: RoomId, content: JsonObject) -> None:
         """Checks the aliases that an m.room.canonical_alias would add: 400 M_INVALID_PARAM for
@@ -232,8 +229,7 @@ class Directory:
     async def is_published(self, user_id: UserId | None, room_id: RoomId) -> bool:
         """Returns whether a room is in this server's published directory. Raises 404 for an unknown
         room; to users who aren't members, an unpublished room is unknown."""
-        async with self._database.connection() as connection:
-            published = await storage.is_published(connection, room_id)
+        published = await self._directory.is_published(room_id)
         if not published:
             await self._check_known(user_id, room_id)
         return published
@@ -249,11 +245,10 @@ class Directory:
         await self._check_known(user_id, room_id)
         if not await self._may_rename(user_id, room_id):
             raise errors.forbidden("You can't change whether this room is published")
-        async with self._database.transaction() as connection:
-            if wanted:
-                await storage.publish(connection, room_id, user_id, self._clock.now_ms())
-            else:
-                await storage.unpublish(connection, room_id)
+        if wanted:
+            await self._directory.publish(room_id, user_id, self._clock.now_ms())
+        else:
+            await self._directory.unpublish(room_id)
 
 
 def _bad_alias(error: str) -> MatrixError:

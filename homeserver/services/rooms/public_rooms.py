@@ -11,14 +11,14 @@ from homeserver import limits
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.public_rooms import NEEDED, Search, describe, matches, order
 from homeserver.storage.database import Database
-from homeserver.storage.rooms import directory as store
+from homeserver.storage.rooms.directory import DirectoryTable
 
 
 class PublicRooms:
     """Lists and searches published rooms."""
 
     def __init__(self, database: Database, rooms: Rooms) -> None:
-        self._database, self._rooms = database, rooms
+        self._directory, self._rooms = DirectoryTable(database), rooms
 
     async def page(self, search: Search, *, start: int, limit: int) -> JsonObject:
         """Returns up to `limit` rooms that a search finds, from the `start`th on: `chunk`,
@@ -37,8 +37,7 @@ class PublicRooms:
         return answer
 
     async def _entries(self) -> list[JsonObject]:
-        async with self._database.connection() as connection:
-            published = await store.load_published(connection, limits.PUBLISHED_ROOMS_LISTED)
+        published = await self._directory.load_published(limits.PUBLISHED_ROOMS_LISTED)
         entries: list[JsonObject] = []
         for at in range(0, len(published), limits.PUBLISHED_ROOMS_LOADED):
             part = published[at : at + limits.PUBLISHED_ROOMS_LOADED]

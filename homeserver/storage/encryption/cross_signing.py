@@ -1,4 +1,5 @@
-"""Cross-signing keys of local users: master, self_signing and user_signing.
+"""Cross-signing keys of local users: master, self_signing and user_signing. Owns
+`cross_signing_keys`.
 
 Spec: client-server API, "Cross-signing".
 """
@@ -10,7 +11,7 @@ from collections.abc import Collection
 import msgspec
 
 from federation.events.ids import UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 
 class CrossSigningKey(msgspec.Struct, frozen=True):
@@ -64,3 +65,15 @@ async def delete(connection: Connection, user_id: UserId, usages: Collection[str
         user_id,
         list(usages),
     )
+
+
+class CrossSigningKeyTable:
+    """The cross-signing keys of local users."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, user_id: UserId) -> dict[str, CrossSigningKey]:
+        """Returns a user's keys by usage."""
+        async with self._database.connection() as connection:
+            return (await load(connection, [user_id])).get(user_id, {})

@@ -1,4 +1,5 @@
 """Changes of users' devices and cross-signing keys, for sync and for other servers.
+Owns `device_list_changes` and `device_list_touched`.
 
 Rules:
 1. The code that changes a device or key of a local user calls `touch` in the same unit of work that
@@ -20,28 +21,40 @@ from typing import Protocol
 
 import msgspec
 
-from federation.events.ids import DeviceId, RoomId, UserId
-from homeserver.storage.database import Connection, Row
+from federation.events.ids import DeviceId, EventId, RoomId, StateKey, UserId
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.text import unescape
 
 IDS_PER_MS = 1024
 CROSS_SIGNING = DeviceId("")
 """Stands for the cross-signing keys in `touch`."""
 
 
-class DeviceListChange(msgspec.Struct, frozen=True):
-    """One change: `previous` is the position of the user's change before it; `stream_id` the ID of
-    its last update, after those of its other devices."""
+class DeviceListChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One change: `stream_id` is the ID of its last update, after those of its other devices;
+    `previous_id` that of the user's change before it, None for the first."""
 
     position: int
     user_id: UserId
     devices: tuple[DeviceId, ...]
     cross_signing: bool
-    previous: int | None
     stream_id: int
+    previous_id: int | None
+
+
+class RoomChange(msgspec.Struct, frozen=True):
+    """A change of a room's current state: `membership` and `former`, the one before it, are those
+    of a member; `event_id` is None for a key that has no event any more."""
+
+    room_id: RoomId
+    key: StateKey
+    event_id: EventId | None
+    membership: str | None
+    former: str | None
 
 
 class DeviceListRow(Protocol):
-    """The fields of a log entry that `append` reads."""
+    """The field of a log entry that `append` stores; the log's entries belong to a layer above."""
 
     @property
     def user_id(self) -> UserId: ...
@@ -101,49 +114,6 @@ async def stream_id_now(connection: Connection) -> int:
     return now_ms * IDS_PER_MS
 
 
-async def changed_between(
-    connection: Connection, users: Collection[UserId] | None, *, after: int, up_to: int
-) -> set[UserId]:
-    """Returns users (of `users`, or all) with a change at after < position <= up_to."""
-    if users is None:
-        rows = await connection.fetch(
-            "SELECT DISTINCT user_id FROM device_list_changes"
-            " WHERE position > $1 AND position <= $2",
-            after,
-            up_to,
-        )
-    else:
-        rows = await connection.fetch(
-            "SELECT DISTINCT user_id FROM device_list_changes"
-            " WHERE user_id = ANY($1::text[]) AND position > $2 AND position <= $3",
-            list(users),
-            after,
-            up_to,
-        )
-    return {UserId(row[0]) for row in rows}
-
-
-async def load_changes(connection: Connection, *, after: int, up_to: int) -> list[DeviceListChange]:
-    """Returns all changes with after < position <= up_to, in order."""
-    rows = await connection.fetch(
-        "SELECT position, user_id, devices, cross_signing, previous, stream_id"
-        " FROM device_list_changes"
-        " WHERE position > $1 AND position <= $2 ORDER BY position",
-        after,
-        up_to,
-    )
-    return [
-        DeviceListChange(row[0], UserId(row[1]), tuple(row[2]), row[3], row[4], row[5])
-        for row in rows
-    ]
-
-
-async def load_change(connection: Connection, position: int) -> DeviceListChange | None:
-    """Returns the change at a position."""
-    found = await load_changes(connection, after=position - 1, up_to=position)
-    return found[0] if found else None
-
-
 async def latest_stream_id(connection: Connection, user_id: UserId) -> int:
     """Returns the stream ID of a user's newest update, or 0."""
     stream_id: int | None = await connection.fetchval(
@@ -152,18 +122,65 @@ async def latest_stream_id(connection: Connection, user_id: UserId) -> int:
     return stream_id or 0
 
 
-async def state_between(
-    connection: Connection, room_ids: Collection[RoomId], *, after: int, up_to: int
-) -> list[Row]:
-    """Returns changes of members and of encryption of rooms in a stretch of the log, in order.
-    Reads tables of `rooms` and `state_changes`, to make one query for all rooms of a reader."""
-    rows: list[Row] = await connection.fetch(
-        "SELECT r.room_id, c.type, c.state_key, c.event_id, c.membership, c.former"
-        " FROM rooms r JOIN state_changes c USING (room_row_id) WHERE r.room_id = ANY($1::text[])"
-        " AND c.type IN ('m.room.member', 'm.room.encryption')"
-        " AND c.position > $2 AND c.position <= $3 ORDER BY c.position",
-        list(room_ids),
-        after,
-        up_to,
-    )
-    return rows
+class DeviceListTable:
+    """The changes of device lists."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def changed_between(self, *, after: int, up_to: int) -> set[UserId]:
+        """Returns the users with a change at after < position <= up_to."""
+        rows = await self._database.fetch(
+            "SELECT DISTINCT user_id FROM device_list_changes"
+            " WHERE position > $1 AND position <= $2",
+            after,
+            up_to,
+        )
+        return {UserId(row[0]) for row in rows}
+
+    async def load_changes(self, positions: Collection[int]) -> list[DeviceListChange]:
+        """Returns the changes at these positions, in order; positions without a change are left
+        out."""
+        rows = await self._database.fetch(
+            "SELECT c.position, c.user_id, c.devices, c.cross_signing, c.stream_id, p.stream_id"
+            " FROM device_list_changes c LEFT JOIN device_list_changes p"
+            " ON p.position = c.previous"
+            " WHERE c.position = ANY($1::bigint[]) ORDER BY c.position",
+            list(positions),
+        )
+        return [
+            DeviceListChange(
+                position=row[0],
+                user_id=UserId(row[1]),
+                devices=tuple(DeviceId(device_id) for device_id in row[2]),
+                cross_signing=row[3],
+                stream_id=row[4],
+                previous_id=row[5],
+            )
+            for row in rows
+        ]
+
+    async def stream_id_now(self) -> int:
+        """See the function `stream_id_now`."""
+        async with self._database.connection() as connection:
+            return await stream_id_now(connection)
+
+    async def state_between(
+        self, room_ids: Collection[RoomId], *, after: int, up_to: int
+    ) -> list[RoomChange]:
+        """Returns changes of members and of encryption of rooms in a stretch of the log, in order.
+        Reads tables of `rooms` and `state_changes`, to make one query for all rooms of a reader."""
+        rows = await self._database.fetch(
+            "SELECT r.room_id, c.type, c.state_key, c.event_id, c.membership, c.former"
+            " FROM rooms r JOIN state_changes c USING (room_row_id)"
+            " WHERE r.room_id = ANY($1::text[])"
+            " AND c.type IN ('m.room.member', 'm.room.encryption')"
+            " AND c.position > $2 AND c.position <= $3 ORDER BY c.position",
+            list(room_ids),
+            after,
+            up_to,
+        )
+        return [
+            RoomChange(RoomId(row[0]), (unescape(row[1]), unescape(row[2])), *row[3:])
+            for row in rows
+        ]

@@ -1,22 +1,24 @@
-"""Identity keys of local devices, and the signatures that were added to keys later.
+"""Identity keys of local devices, and the signatures that were added to keys later. Owns
+`device_keys` and `key_signatures`.
 
 Rules:
 1. A device's keys never change once they are stored; `store_device_keys` returns whether it stored
    them.
-2. The caller decides which signatures a viewer sees; `load_signatures` takes the signers.
+2. Signatures are loaded for a viewer: those of each key's own user, and the viewer's own.
 
 Spec: client-server API, "End-to-end encryption".
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.database import Connection
-from homeserver.storage.encryption import device_lists, one_time_keys, to_device
+from homeserver.storage.database import Connection, Database
+from homeserver.storage.encryption import cross_signing, device_lists, one_time_keys, to_device
+from homeserver.storage.encryption.cross_signing import CrossSigningKey
 
 
 class KeySignature(msgspec.Struct, frozen=True):
@@ -27,6 +29,15 @@ class KeySignature(msgspec.Struct, frozen=True):
     signer: UserId
     key_id: str
     signature: str
+
+
+class StoredKeys(msgspec.Struct, frozen=True):
+    """Keys of local users, those of their devices as JSON and those for cross-signing by usage; and
+    signatures on any of these keys."""
+
+    devices: Mapping[UserId, Mapping[DeviceId, bytes]]
+    signing: Mapping[UserId, Mapping[str, CrossSigningKey]]
+    signatures: Sequence[KeySignature]
 
 
 async def store_device_keys(
@@ -79,10 +90,9 @@ async def store_signatures(connection: Connection, signatures: Sequence[KeySigna
     )
 
 
-async def load_signatures(
-    connection: Connection, user_ids: Collection[UserId], *, viewer: UserId | None
+async def _load_signatures(
+    connection: Connection, user_ids: Collection[UserId], viewer: UserId | None
 ) -> list[KeySignature]:
-    """Returns signatures on keys of users that were made by themselves, or by `viewer`."""
     rows = await connection.fetch(
         "SELECT user_id, target, signer, key_id, signature FROM key_signatures"
         " WHERE user_id = ANY($1::text[]) AND (signer = user_id OR signer = $2)",
@@ -92,12 +102,14 @@ async def load_signatures(
     return [KeySignature(UserId(r[0]), r[1], UserId(r[2]), r[3], r[4]) for r in rows]
 
 
-async def load_verified(connection: Connection, signer: UserId) -> set[UserId]:
-    """Returns the other users whose master keys a user signed."""
-    rows = await connection.fetch(
-        "SELECT DISTINCT user_id FROM key_signatures WHERE signer = $1 AND user_id <> $1", signer
-    )
-    return {UserId(row[0]) for row in rows}
+async def _load_keys(
+    connection: Connection, user_ids: Collection[UserId], viewer: UserId | None
+) -> StoredKeys:
+    devices = await load_device_keys(connection, user_ids)
+    signing = await cross_signing.load(connection, user_ids)
+    users = devices.keys() | signing.keys()
+    signatures = await _load_signatures(connection, users, viewer) if users else []
+    return StoredKeys(devices, signing, signatures)
 
 
 async def forget_devices(
@@ -119,3 +131,48 @@ async def forget_devices(
     await one_time_keys.delete_devices(connection, user_id, device_ids)
     await to_device.delete_devices(connection, user_id, device_ids)
     await device_lists.touch(connection, user_id, device_ids)
+
+
+class DeviceKeyTable:
+    """The keys of local devices, and the signatures on keys."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load_keys_of_device(self, user_id: UserId, device_id: DeviceId) -> bytes | None:
+        """Returns one device's keys as JSON, or None."""
+        async with self._database.connection() as connection:
+            return await load_keys_of_device(connection, user_id, device_id)
+
+    async def load_keys(
+        self, user_ids: Collection[UserId], *, viewer: UserId | None = None
+    ) -> StoredKeys:
+        """Returns all keys of local users, with the signatures that were made by themselves, or by
+        `viewer`."""
+        async with self._database.connection() as connection:
+            return await _load_keys(connection, user_ids, viewer)
+
+    async def load_list(self, user_id: UserId) -> tuple[int, StoredKeys]:
+        """Returns the stream ID of a local user's newest update, or 0, and the user's keys as of
+        that update, with the user's own signatures."""
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            stream_id = await device_lists.latest_stream_id(connection, user_id)
+            return stream_id, await _load_keys(connection, [user_id], None)
+
+    async def load_signatures(
+        self, user_ids: Collection[UserId], *, viewer: UserId | None
+    ) -> list[KeySignature]:
+        """Returns signatures on keys of users that were made by themselves, or by `viewer`."""
+        async with self._database.connection() as connection:
+            return await _load_signatures(connection, user_ids, viewer)
+
+    async def load_verified(self, signer: UserId) -> set[UserId]:
+        """Returns the other users whose master keys a user signed."""
+        rows = await self._database.fetch(
+            "SELECT DISTINCT user_id FROM key_signatures WHERE signer = $1 AND user_id <> $1",
+            signer,
+        )
+        return {UserId(row[0]) for row in rows}

@@ -12,14 +12,14 @@ Spec: client-server API, "One-time and fallback keys".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
 
 from federation.events import canonical_json
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 _NOT_SIGNED = frozenset({"signatures", "unsigned"})
 
@@ -38,6 +38,14 @@ class Claim(msgspec.Struct, frozen=True):
     user_id: UserId
     device_id: DeviceId
     algorithm: str
+
+
+class KeyCounts(msgspec.Struct, frozen=True):
+    """A device's unclaimed one-time keys by algorithm, and the algorithms with an unused fallback
+    key, in order."""
+
+    one_time: Mapping[str, int]
+    unused_fallback: tuple[str, ...]
 
 
 async def lock(connection: Connection, user_id: UserId, device_id: DeviceId) -> None:
@@ -107,52 +115,26 @@ async def store_fallback(
     )
 
 
-async def counts(connection: Connection, user_id: UserId, device_id: DeviceId) -> dict[str, int]:
-    """Returns the number of a device's unclaimed one-time keys by algorithm."""
-    rows = await connection.fetch(
-        "SELECT algorithm, count(*) FROM one_time_keys"
-        " WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm",
+async def count(connection: Connection, user_id: UserId, device_id: DeviceId) -> int:
+    """Returns the number of a device's unclaimed one-time keys."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM one_time_keys WHERE user_id = $1 AND device_id = $2",
         user_id,
         device_id,
-    )
-    return {row[0]: row[1] for row in rows}
-
-
-async def unused_fallback_types(
-    connection: Connection, user_id: UserId, device_id: DeviceId
-) -> list[str]:
-    """Returns the algorithms of which a device has an unused fallback key."""
-    rows = await connection.fetch(
-        "SELECT algorithm FROM fallback_keys WHERE user_id = $1 AND device_id = $2 AND NOT used"
-        " ORDER BY algorithm",
-        user_id,
-        device_id,
-    )
-    return [row[0] for row in rows]
-
-
-async def claim(
-    connection: Connection, claims: Collection[Claim], *, fallback_only: bool = False
-) -> dict[Claim, UploadedKey]:
-    """Hands out one key for each claim, if there is one. All requests process claims in the same
-    order, so that no deadlock occurs. `fallback_only`: no one-time keys."""
-    found: dict[Claim, UploadedKey] = {}
-    handed_out = []
-    for wanted in sorted(set(claims), key=lambda c: (c.user_id, c.device_id, c.algorithm)):
-        device = (wanted.user_id, wanted.device_id, wanted.algorithm)
-        row = None if fallback_only else await connection.fetchrow(_CLAIM, *device)
-        if row is not None:
-            handed_out.append((*device, row["key_id"], key_digest(row["key"])))
-        else:
-            row = await connection.fetchrow(_CLAIM_FALLBACK, *device)
-        if row is not None:
-            found[wanted] = UploadedKey(wanted.algorithm, row["key_id"], row["key"])
-    await connection.executemany(
-        "INSERT INTO claimed_keys (user_id, device_id, algorithm, key_id, digest)"
-        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        handed_out,
     )
     return found
+
+
+async def delete_devices(
+    connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
+) -> None:
+    """Deletes the keys of devices."""
+    for table in ("one_time_keys", "claimed_keys", "fallback_keys"):
+        await connection.execute(
+            f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",
+            user_id,
+            list(device_ids),
+        )
 
 
 # The key is chosen before anything is deleted: as a subquery, a plan may choose anew for each row,
@@ -176,13 +158,49 @@ RETURNING key_id, key
 """
 
 
-async def delete_devices(
-    connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]
-) -> None:
-    """Deletes the keys of devices."""
-    for table in ("one_time_keys", "claimed_keys", "fallback_keys"):
-        await connection.execute(
-            f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",
-            user_id,
-            list(device_ids),
-        )
+class OneTimeKeyTable:
+    """The one-time keys and fallback keys of local devices."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def counts(self, user_id: UserId, device_id: DeviceId) -> KeyCounts:
+        """Returns what is left of a device's keys."""
+        async with self._database.connection() as connection:
+            unclaimed = await connection.fetch(
+                "SELECT algorithm, count(*) FROM one_time_keys"
+                " WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm",
+                user_id,
+                device_id,
+            )
+            unused = await connection.fetch(
+                "SELECT algorithm FROM fallback_keys"
+                " WHERE user_id = $1 AND device_id = $2 AND NOT used ORDER BY algorithm",
+                user_id,
+                device_id,
+            )
+        return KeyCounts({row[0]: row[1] for row in unclaimed}, tuple(row[0] for row in unused))
+
+    async def claim(
+        self, claims: Collection[Claim], *, fallback_only: bool = False
+    ) -> dict[Claim, UploadedKey]:
+        """Hands out one key for each claim, if there is one. All requests process claims in the
+        same order, so that no deadlock occurs. `fallback_only`: no one-time keys."""
+        found: dict[Claim, UploadedKey] = {}
+        handed_out = []
+        async with self._database.transaction() as connection:
+            for wanted in sorted(set(claims), key=lambda c: (c.user_id, c.device_id, c.algorithm)):
+                device = (wanted.user_id, wanted.device_id, wanted.algorithm)
+                row = None if fallback_only else await connection.fetchrow(_CLAIM, *device)
+                if row is not None:
+                    handed_out.append((*device, row["key_id"], key_digest(row["key"])))
+                else:
+                    row = await connection.fetchrow(_CLAIM_FALLBACK, *device)
+                if row is not None:
+                    found[wanted] = UploadedKey(wanted.algorithm, row["key_id"], row["key"])
+            await connection.executemany(
+                "INSERT INTO claimed_keys (user_id, device_id, algorithm, key_id, digest)"
+                " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+                handed_out,
+            )
+        return found

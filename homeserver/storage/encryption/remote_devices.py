@@ -1,4 +1,5 @@
-"""Stored device lists of remote users, and those that must be fetched again.
+"""Stored device lists of remote users, and those that must be fetched again. Owns
+`remote_device_lists`, `remote_devices` and `device_list_resyncs`.
 
 Rules:
 1. A list is stored only while its user shares a room with a local user: later there are no updates.
@@ -16,7 +17,7 @@ import msgspec
 
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 
 class RemoteDevice(msgspec.Struct, frozen=True):
@@ -71,14 +72,6 @@ async def seen(connection: Connection, user_id: UserId) -> list[int] | None:
         "SELECT seen FROM remote_device_lists WHERE user_id = $1 FOR UPDATE", user_id
     )
     return found
-
-
-async def is_kept(connection: Connection, user_id: UserId) -> bool:
-    """Returns whether a user's list is stored."""
-    found = await connection.fetchval(
-        "SELECT 1 FROM remote_device_lists WHERE user_id = $1", user_id
-    )
-    return found is not None
 
 
 async def replace(
@@ -163,11 +156,6 @@ async def forget(connection: Connection, user_ids: Collection[UserId]) -> None:
         )
 
 
-async def kept(connection: Connection) -> list[UserId]:
-    """Returns the users whose lists are stored."""
-    return [UserId(r[0]) for r in await connection.fetch("SELECT user_id FROM remote_device_lists")]
-
-
 async def mark_resyncs(
     connection: Connection, user_ids: Collection[UserId], *, retry_at_ms: int
 ) -> None:
@@ -181,25 +169,6 @@ async def mark_resyncs(
     )
 
 
-async def due_resyncs(
-    connection: Connection, *, now_ms: int, limit: int
-) -> tuple[list[Resync], int | None]:
-    """Returns due fetches, oldest first; and the time of the next one, if none is due. A fetch that
-    would wait for longer than it was postponed by (the clock was set back since) is due."""
-    rows = await connection.fetch(
-        "SELECT user_id, attempts, CASE WHEN retry_at_ms - $2 > least($4, $3 * 2"
-        "  ^ least(greatest(attempts - 1, 0), 20)) THEN $2 ELSE retry_at_ms END AS due_ms"
-        " FROM device_list_resyncs ORDER BY due_ms LIMIT $1",
-        limit,
-        now_ms,
-        limits.RESYNC_RETRY_MS_MIN,
-        limits.RESYNC_RETRY_MS_MAX,
-    )
-    found = [Resync(UserId(row[0]), row[1], row[2]) for row in rows]
-    due = [resync for resync in found if resync.retry_at_ms <= now_ms]
-    return due, None if due or not found else found[0].retry_at_ms
-
-
 async def pending_resyncs(connection: Connection, user_ids: Sequence[UserId]) -> set[UserId]:
     """Returns those of the users whose list must be fetched again."""
     rows = await connection.fetch(
@@ -208,18 +177,75 @@ async def pending_resyncs(connection: Connection, user_ids: Sequence[UserId]) ->
     return {UserId(row[0]) for row in rows}
 
 
-async def postpone_resync(
-    connection: Connection, user_id: UserId, *, attempts: int, retry_at_ms: int
-) -> None:
-    """Postpones a fetch that failed."""
-    await connection.execute(
-        "UPDATE device_list_resyncs SET attempts = $2, retry_at_ms = $3 WHERE user_id = $1",
-        user_id,
-        attempts,
-        retry_at_ms,
-    )
-
-
 async def finish_resync(connection: Connection, user_id: UserId) -> None:
     """Deletes a fetch that succeeded, or isn't wanted any more."""
     await connection.execute("DELETE FROM device_list_resyncs WHERE user_id = $1", user_id)
+
+
+class RemoteDeviceTable:
+    """The stored lists, and the fetches that are due."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, user_ids: Collection[UserId]) -> dict[UserId, RemoteList]:
+        """Returns the stored lists of these users."""
+        async with self._database.connection() as connection:
+            return await load(connection, user_ids)
+
+    async def load_with_pending(
+        self, user_ids: Collection[UserId]
+    ) -> tuple[dict[UserId, RemoteList], set[UserId]]:
+        """Returns the stored lists of these users, and those users of the lists that must be
+        fetched again."""
+        async with self._database.connection() as connection:
+            lists = await load(connection, user_ids)
+            return lists, await pending_resyncs(connection, list(lists))
+
+    async def is_kept(self, user_id: UserId) -> bool:
+        """Returns whether a user's list is stored."""
+        found = await self._database.fetchval(
+            "SELECT 1 FROM remote_device_lists WHERE user_id = $1", user_id
+        )
+        return found is not None
+
+    async def load_kept(self) -> set[UserId]:
+        """Returns the users whose lists are stored."""
+        rows = await self._database.fetch("SELECT user_id FROM remote_device_lists")
+        return {UserId(row[0]) for row in rows}
+
+    async def forget(self, user_ids: Collection[UserId]) -> None:
+        """Deletes lists, with their due fetches."""
+        async with self._database.transaction() as connection:
+            await forget(connection, user_ids)
+
+    async def mark_resyncs(self, user_ids: Collection[UserId], *, retry_at_ms: int) -> None:
+        """See the function `mark_resyncs`."""
+        async with self._database.connection() as connection:
+            await mark_resyncs(connection, user_ids, retry_at_ms=retry_at_ms)
+
+    async def due_resyncs(self, *, now_ms: int, limit: int) -> tuple[list[Resync], int | None]:
+        """Returns due fetches, oldest first; and the time of the next one, if none is due. A fetch
+        that would wait for longer than it was postponed by (the clock was set back since) is
+        due."""
+        rows = await self._database.fetch(
+            "SELECT user_id, attempts, CASE WHEN retry_at_ms - $2 > least($4, $3 * 2"
+            "  ^ least(greatest(attempts - 1, 0), 20)) THEN $2 ELSE retry_at_ms END AS due_ms"
+            " FROM device_list_resyncs ORDER BY due_ms LIMIT $1",
+            limit,
+            now_ms,
+            limits.RESYNC_RETRY_MS_MIN,
+            limits.RESYNC_RETRY_MS_MAX,
+        )
+        found = [Resync(UserId(row[0]), row[1], row[2]) for row in rows]
+        due = [resync for resync in found if resync.retry_at_ms <= now_ms]
+        return due, None if due or not found else found[0].retry_at_ms
+
+    async def postpone_resync(self, user_id: UserId, *, attempts: int, retry_at_ms: int) -> None:
+        """Postpones a fetch that failed."""
+        await self._database.execute(
+            "UPDATE device_list_resyncs SET attempts = $2, retry_at_ms = $3 WHERE user_id = $1",
+            user_id,
+            attempts,
+            retry_at_ms,
+        )

@@ -1,6 +1,6 @@
 """Signing keys that other servers published.
 
-This is the KeyStore of `federation.ports`. Owns the table `server_keys`.
+`ServerKeyTable` is the KeyStore of `federation.ports`. Owns the table `server_keys`.
 `federation.transport.requests.keyring` decides which keys may be stored (signatures, validity).
 
 Rules:
@@ -8,7 +8,7 @@ Rules:
 2. Each server has a bounded number of keys; the oldest are deleted, expired ones first.
 3. The total is bounded, and that of servers without a shared room more narrowly, so that invented
    servers leave room for others. At the bound, stored keys are updated, and no others are stored.
-   `ServerKeys` counts the rows once and then keeps count.
+   The table counts the rows once and then keeps count.
 """
 
 from __future__ import annotations
@@ -24,21 +24,7 @@ from homeserver.storage.database import Connection, Database
 log = logging.getLogger(__name__)
 
 
-async def load(
-    connection: Connection, wanted: Collection[tuple[ServerName, KeyId]]
-) -> list[StoredServerKey]:
-    """Returns those of the wanted keys that are stored."""
-    rows = await connection.fetch(
-        "SELECT server, key_id, key, valid_until_ms, expired_ms FROM server_keys"
-        " JOIN unnest($1::text[], $2::text[]) AS wanted (server, key_id)"
-        " USING (server, key_id)",
-        [server for server, _ in wanted],
-        [key_id for _, key_id in wanted],
-    )
-    return [StoredServerKey(*row) for row in rows]
-
-
-async def save(
+async def _save(
     connection: Connection, keys: Sequence[StoredServerKey], *, may_add: bool = True
 ) -> int:
     """Stores keys; a newer version of a key replaces the older. Returns by how many rows there are
@@ -63,7 +49,7 @@ async def save(
     return sum(row[0] for row in added)
 
 
-async def prune(connection: Connection, servers: Collection[ServerName]) -> int:
+async def _prune(connection: Connection, servers: Collection[ServerName]) -> int:
     """Deletes the keys over the bound of these servers (rule 2); returns how many."""
     done: str = await connection.execute(
         "DELETE FROM server_keys USING (SELECT server, key_id, row_number() OVER (PARTITION BY"
@@ -77,8 +63,8 @@ async def prune(connection: Connection, servers: Collection[ServerName]) -> int:
     return int(done.split()[-1])
 
 
-class ServerKeys:
-    """The KeyStore over a pool."""
+class ServerKeyTable:
+    """The stored keys, and their number."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -88,15 +74,22 @@ class ServerKeys:
     async def load_keys(
         self, wanted: Collection[tuple[ServerName, KeyId]]
     ) -> list[StoredServerKey]:
-        """See `load`."""
-        async with self._database.connection() as connection:
-            return await load(connection, wanted)
+        """Returns those of the wanted keys that are stored."""
+        rows = await self._database.fetch(
+            "SELECT server, key_id, key, valid_until_ms, expired_ms FROM server_keys"
+            " JOIN unnest($1::text[], $2::text[]) AS wanted (server, key_id)"
+            " USING (server, key_id)",
+            [server for server, _ in wanted],
+            [key_id for _, key_id in wanted],
+        )
+        return [StoredServerKey(*row) for row in rows]
 
     async def store_keys(
         self, keys: Sequence[StoredServerKey], *, neighbours: Collection[ServerName] = ()
     ) -> None:
-        """See `save`; durable when it returns. `neighbours`: those of the servers that share a room
-        with us. Doesn't raise if there is no room (rule 3)."""
+        """Stores keys; a newer version of a key replaces the older. Durable when it returns.
+        `neighbours`: those of the servers that share a room with us. Doesn't raise if there is no
+        room (rule 3)."""
         theirs = [key for key in keys if key.server in neighbours]
         others = [key for key in keys if key.server not in neighbours]
         for some, most in (
@@ -111,8 +104,8 @@ class ServerKeys:
             if self._count is None:
                 self._count = await connection.fetchval("SELECT count(*) FROM server_keys")
             has_room = self._count + len(keys) <= most
-            added = await save(connection, keys, may_add=has_room)
-            dropped = await prune(connection, {key.server for key in keys}) if added else 0
+            added = await _save(connection, keys, may_add=has_room)
+            dropped = await _prune(connection, {key.server for key in keys}) if added else 0
         self._count += added - dropped
         if not has_room and not self._was_full:
             log.warning("%d signing keys are kept: further ones aren't", self._count)

@@ -1,8 +1,6 @@
 """Aliases of this server and its published rooms. Owns `aliases` and `published_rooms`.
 
-Rules:
-1. The primary key ensures that an alias names one room only, also with concurrent requests.
-2. Functions work over an open connection; their caller owns the transaction.
+The primary key ensures that an alias names one room only, also with concurrent requests.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from federation.events.ids import RoomAlias, RoomId, UserId
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Connection, Database
 
 
 class AliasRow(msgspec.Struct, frozen=True):
@@ -35,28 +33,12 @@ async def insert_alias(connection: Connection, row: AliasRow) -> bool:
     return status.endswith(" 1")
 
 
-async def load_alias(connection: Connection, alias: RoomAlias) -> AliasRow | None:
-    """Returns the row of an alias, or None."""
-    found = await connection.fetchrow(
-        "SELECT alias, room_id, creator, created_ms FROM aliases WHERE alias = $1", alias
+async def count_aliases(connection: Connection, room_id: RoomId) -> int:
+    """Returns the number of a room's aliases on this server."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM aliases WHERE room_id = $1", room_id
     )
-    return None if found is None else AliasRow(*found)
-
-
-async def delete_alias(connection: Connection, alias: RoomAlias, room_id: RoomId) -> bool:
-    """Removes an alias if it still names that room; else returns False."""
-    status: str = await connection.execute(
-        "DELETE FROM aliases WHERE alias = $1 AND room_id = $2", alias, room_id
-    )
-    return status.endswith(" 1")
-
-
-async def load_aliases(connection: Connection, room_id: RoomId) -> list[RoomAlias]:
-    """Returns a room's aliases on this server, oldest first."""
-    rows = await connection.fetch(
-        "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY created_ms, alias", room_id
-    )
-    return [row["alias"] for row in rows]
+    return found
 
 
 async def move_aliases(connection: Connection, old: RoomId, new: RoomId) -> None:
@@ -83,21 +65,53 @@ async def publish(connection: Connection, room_id: RoomId, user_id: UserId, now_
     )
 
 
-async def unpublish(connection: Connection, room_id: RoomId) -> None:
-    """Takes a room out of the published directory; no change if it isn't there."""
-    await connection.execute("DELETE FROM published_rooms WHERE room_id = $1", room_id)
+class DirectoryTable:
+    """The aliases of this server, and its published rooms."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-async def load_published(connection: Connection, limit: int) -> list[RoomId]:
-    """Returns the rooms in the published directory, the last published first."""
-    rows = await connection.fetch(
-        "SELECT room_id FROM published_rooms ORDER BY published_ms DESC, room_id LIMIT $1", limit
-    )
-    return [row["room_id"] for row in rows]
+    async def load_alias(self, alias: RoomAlias) -> AliasRow | None:
+        """Returns the row of an alias, or None."""
+        found = await self._database.fetchrow(
+            "SELECT alias, room_id, creator, created_ms FROM aliases WHERE alias = $1", alias
+        )
+        return None if found is None else AliasRow(*found)
 
+    async def delete_alias(self, alias: RoomAlias, room_id: RoomId) -> bool:
+        """Removes an alias if it still names that room; else returns False."""
+        status = await self._database.execute(
+            "DELETE FROM aliases WHERE alias = $1 AND room_id = $2", alias, room_id
+        )
+        return status.endswith(" 1")
 
-async def is_published(connection: Connection, room_id: RoomId) -> bool:
-    """Returns whether the room is in the published directory."""
-    return bool(
-        await connection.fetchval("SELECT true FROM published_rooms WHERE room_id = $1", room_id)
-    )
+    async def load_aliases(self, room_id: RoomId) -> list[RoomAlias]:
+        """Returns a room's aliases on this server, oldest first."""
+        rows = await self._database.fetch(
+            "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY created_ms, alias", room_id
+        )
+        return [RoomAlias(row[0]) for row in rows]
+
+    async def publish(self, room_id: RoomId, user_id: UserId, now_ms: int) -> None:
+        """See the function `publish`."""
+        async with self._database.connection() as connection:
+            await publish(connection, room_id, user_id, now_ms)
+
+    async def unpublish(self, room_id: RoomId) -> None:
+        """Takes a room out of the published directory; no change if it isn't there."""
+        await self._database.execute("DELETE FROM published_rooms WHERE room_id = $1", room_id)
+
+    async def load_published(self, limit: int) -> list[RoomId]:
+        """Returns the rooms in the published directory, the last published first."""
+        rows = await self._database.fetch(
+            "SELECT room_id FROM published_rooms ORDER BY published_ms DESC, room_id LIMIT $1",
+            limit,
+        )
+        return [RoomId(row[0]) for row in rows]
+
+    async def is_published(self, room_id: RoomId) -> bool:
+        """Returns whether the room is in the published directory."""
+        found = await self._database.fetchval(
+            "SELECT true FROM published_rooms WHERE room_id = $1", room_id
+        )
+        return bool(found)

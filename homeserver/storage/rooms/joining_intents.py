@@ -13,7 +13,7 @@ import orjson
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from homeserver.rules.any_json import dump_any
-from homeserver.storage.database import Connection
+from homeserver.storage.database import Database, Row
 
 _COLUMNS = "user_id, room_id, membership, former, servers, content, attempts"
 
@@ -38,42 +38,56 @@ class Intent(msgspec.Struct, frozen=True):
         return (self.user_id, self.room_id)
 
 
-async def save(connection: Connection, intent: Intent) -> None:
-    """Stores an intent, in place of an older one of the user in the room."""
-    await connection.execute(
-        f"INSERT INTO joining_intents ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-        " ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,"
-        " former = excluded.former, servers = excluded.servers, content = excluded.content,"
-        " attempts = excluded.attempts",
-        intent.user_id,
-        intent.room_id,
-        intent.membership,
-        intent.former,
-        list(intent.servers),
-        dump_any(intent.content),
-        intent.attempts,
-    )
+class JoiningIntentTable:
+    """The stored intents."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-async def delete(connection: Connection, user_id: UserId, room_id: RoomId) -> None:
-    """Deletes an intent: both sides agree."""
-    await connection.execute(
-        "DELETE FROM joining_intents WHERE user_id = $1 AND room_id = $2", user_id, room_id
-    )
-
-
-async def load_all(connection: Connection) -> list[Intent]:
-    """Returns the intents that a former process left."""
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM joining_intents")
-    return [
-        Intent(
-            row["user_id"],
-            row["room_id"],
-            row["membership"],
-            row["former"],
-            tuple(row["servers"]),
-            orjson.loads(row["content"]),
-            row["attempts"],
+    async def save(self, intent: Intent) -> None:
+        """Stores an intent, in place of an older one of the user in the room."""
+        await self._database.execute(
+            f"INSERT INTO joining_intents ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            " ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,"
+            " former = excluded.former, servers = excluded.servers, content = excluded.content,"
+            " attempts = excluded.attempts",
+            intent.user_id,
+            intent.room_id,
+            intent.membership,
+            intent.former,
+            list(intent.servers),
+            dump_any(intent.content),
+            intent.attempts,
         )
-        for row in rows
-    ]
+
+    async def delete(self, user_id: UserId, room_id: RoomId) -> None:
+        """Deletes an intent: both sides agree."""
+        await self._database.execute(
+            "DELETE FROM joining_intents WHERE user_id = $1 AND room_id = $2", user_id, room_id
+        )
+
+    async def load(self, user_id: UserId, room_id: RoomId) -> Intent | None:
+        """Returns the intent of a user in a room, or None."""
+        row = await self._database.fetchrow(
+            f"SELECT {_COLUMNS} FROM joining_intents WHERE user_id = $1 AND room_id = $2",
+            user_id,
+            room_id,
+        )
+        return None if row is None else _intent(row)
+
+    async def load_all(self) -> list[Intent]:
+        """Returns the intents that a former process left."""
+        rows = await self._database.fetch(f"SELECT {_COLUMNS} FROM joining_intents")
+        return [_intent(row) for row in rows]
+
+
+def _intent(row: Row) -> Intent:
+    return Intent(
+        row["user_id"],
+        row["room_id"],
+        row["membership"],
+        row["former"],
+        tuple(row["servers"]),
+        orjson.loads(row["content"]),
+        row["attempts"],
+    )

@@ -35,8 +35,8 @@ from homeserver.clock import SystemClock
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
-from homeserver.storage.federation.inbox import InboxRows
-from homeserver.storage.federation.server_keys import ServerKeys
+from homeserver.storage.federation.inbox import InboxTable
+from homeserver.storage.federation.server_keys import ServerKeyTable
 from homeserver.storage.migrate import migrate
 from homeserver.supervisor import Supervisor
 from tests.bench.joins.signed_room import key_of
@@ -75,7 +75,7 @@ async def real_server(
     """A server over an empty database, which knows the keys of others already."""
     database = await Database.open(url)
     await migrate(database)
-    await ServerKeys(database).store_keys(keys)
+    await ServerKeyTable(database).store_keys(keys)
     clock, metrics = SystemClock(), ServerMetrics()
     settings = FederationSettings(
         name, ca_paths=[net.ca_path], address_overrides=net.addresses, allow_private_addresses=True
@@ -91,7 +91,7 @@ async def real_server(
     )
     engine.fanout.follow(engine.committer)
     outbound = make_stored_outbound(transport, engine, database, requests)
-    ports = InboundPorts(InboxRows(database), MemoryUsers(name), RecordingSink(), OpenGate())
+    ports = InboundPorts(InboxTable(database), MemoryUsers(name), RecordingSink(), OpenGate())
     inbound = make_inbound(transport, outbound, room_ports(engine), ports)
     dispatch: Router[object] = Router()
     for method, template, handler in inbound.routes.table():

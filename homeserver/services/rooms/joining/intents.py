@@ -40,8 +40,7 @@ from federation.transport.joining.failures import JoiningUncertain
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.membership import RemoteRooms
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.rooms import joining_intents as store
-from homeserver.storage.rooms.joining_intents import Intent
+from homeserver.storage.rooms.joining_intents import Intent, JoiningIntentTable
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class DurableJoining:
         end_here: EndHere,
         clock: Clock,
     ) -> None:
-        self._database, self._remote, self._clock = database, remote, clock
+        self._stored, self._remote, self._clock = JoiningIntentTable(database), remote, clock
         self._rooms_of, self._end_here = rooms_of, end_here
         self._due: dict[_Key, tuple[float, Intent]] = {}
         self._attempts: dict[_Key, _Attempt] = {}
@@ -126,11 +125,11 @@ class DurableJoining:
             raise MatrixError(504, "M_UNKNOWN", "The room's servers don't answer") from None
         except MatrixError as error:
             if _is_refused(error):
-                await self._end(intent)
+                await self._stored.delete(*intent.key)
             else:
                 self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
-        await self._end(intent)
+        await self._stored.delete(*intent.key)
 
     async def guests_may_join(self, room_id: RoomId, servers: Sequence[ServerName]) -> bool:
         """`RemoteRooms.guests_may_join`."""
@@ -146,14 +145,14 @@ class DurableJoining:
             event_id = await self._remote.send_invite(room_id, pdu)
         except MatrixError as error:
             if _is_certain(error):
-                await self._end(intent)
+                await self._stored.delete(*intent.key)
             else:
                 self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
         except BaseException:
             self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
-        await self._end(intent)
+        await self._stored.delete(*intent.key)
         return event_id
 
     # Intents
@@ -169,26 +168,26 @@ class DurableJoining:
             raise
         except MatrixError as error:
             if _is_certain(error):
-                await self._end(intent)
+                await self._stored.delete(*intent.key)
             else:  # the other server took it, but it couldn't be stored here
                 await self._undo(intent, intent.servers)
             raise
         except BaseException:  # the user got no answer, so it is finished
             self._later(intent, limits.JOINING_RETRY_S_MIN)
             raise
-        await self._end(intent)
+        await self._stored.delete(*intent.key)
 
     async def _undo(self, intent: Intent, servers: Sequence[ServerName]) -> None:
         own = (await self._rooms_of(intent.user_id)).get(intent.room_id)
         if intent.membership == "join" and own is not None and own.membership == "invite":
             accepting = msgspec.structs.replace(intent, former=own.event_id)
-            await self._save(accepting)
+            await self._stored.save(accepting)
             self._later(accepting, limits.JOINING_RETRY_S_MIN)
             return
         former = _event_of(own)
         undo = Intent(intent.user_id, intent.room_id, "leave", former, tuple(servers), {**_LEAVE})
         try:
-            await self._save(undo)
+            await self._stored.save(undo)
         finally:
             self._later(undo, 0.0)
 
@@ -197,15 +196,7 @@ class DurableJoining:
         attempt = self._attempts.get(intent.key)
         if attempt is not None and not attempt.scope.expired():
             attempt.scope.reschedule(asyncio.get_running_loop().time())
-        await self._save(intent)
-
-    async def _save(self, intent: Intent) -> None:
-        async with self._database.connection() as connection:
-            await store.save(connection, intent)
-
-    async def _end(self, intent: Intent) -> None:
-        async with self._database.connection() as connection:
-            await store.delete(connection, *intent.key)
+        await self._stored.save(intent)
 
     def _later(self, intent: Intent, wait_s: float) -> None:
         self._due[intent.key] = (self._clock.monotonic_s() + wait_s, intent)
@@ -215,10 +206,9 @@ class DurableJoining:
 
     async def run(self) -> None:
         """Completes what a former process left, then new intents; runs under the supervisor."""
-        async with self._database.connection() as connection:
-            for intent in await store.load_all(connection):
-                if intent.key not in self._due:
-                    self._later(intent, 0.0)
+        for intent in await self._stored.load_all():
+            if intent.key not in self._due:
+                self._later(intent, 0.0)
         while True:
             self._wake.clear()
             wait_s = await self.work_once()
@@ -255,15 +245,13 @@ class DurableJoining:
         if intent.key in self._due:
             return  # superseded by an intent that failed too
         if is_over:
-            await self._end(intent)
+            await self._stored.delete(*intent.key)
         elif not await self._is_overtaken(intent):
             await self._postpone(intent)
 
     async def _is_overtaken(self, intent: Intent) -> bool:
         """Returns whether another intent has taken its place."""
-        async with self._database.connection() as connection:
-            stored = {one.key: one for one in await store.load_all(connection)}
-        return stored.get(intent.key) != intent
+        return await self._stored.load(*intent.key) != intent
 
     async def _postpone(self, intent: Intent) -> None:
         tried = msgspec.structs.replace(intent, attempts=intent.attempts + 1)
@@ -271,9 +259,9 @@ class DurableJoining:
         most = limits.INVITE_ATTEMPTS_MAX if is_invite else limits.JOINING_ATTEMPTS_MAX
         if tried.attempts >= most:
             log.warning("given up: %s of %s in %s", intent.membership, *intent.key)
-            await self._end(intent)
+            await self._stored.delete(*intent.key)
             return
-        await self._save(tried)
+        await self._stored.save(tried)
         waits = DoublingWaits(limits.JOINING_RETRY_S_MIN, limits.JOINING_RETRY_S_MAX)
         self._later(tried, waits.after(tried.attempts + 1))
 

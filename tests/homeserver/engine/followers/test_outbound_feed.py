@@ -16,7 +16,7 @@ from federation.ports import Owed
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, RemoteEduEntry, Unit
 from homeserver.engine.followers.outbound_feed import FeedDestinations, LogFeed
-from homeserver.storage.federation.destinations import Destinations
+from homeserver.storage.federation.destinations import DestinationTable
 from tests.homeserver.engine.engine_world import (
     ALICE,
     BOB,
@@ -288,7 +288,7 @@ async def test_stored_messages_are_forgotten_once_the_cursor_is_past_them(
     async with shared(postgres_url) as one:
         store = one.world.engine.store.owed
         destinations = FeedDestinations(
-            store, Destinations(one.world.database), one.world.engine.committer, one.feed
+            store, DestinationTable(one.world.database), one.world.engine.committer, one.feed
         )
         before = one.end
         last = await one.tell(1)
@@ -309,7 +309,7 @@ async def test_a_change_of_devices_makes_a_restarted_server_serve_the_destinatio
     async with shared(postgres_url) as one:
         destinations = FeedDestinations(
             one.world.engine.store.owed,
-            Destinations(one.world.database),
+            DestinationTable(one.world.database),
             one.world.engine.committer,
             one.feed,
         )

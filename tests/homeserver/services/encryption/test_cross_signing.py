@@ -11,12 +11,11 @@ from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.services.encryption.cross_signing import CrossSigning
-from homeserver.services.encryption.device_list_edus import build_device_list_updates
+from homeserver.services.encryption.device_list_edus import StoredListEdus
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
 from homeserver.services.encryption.remote_devices import RemoteDevices
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.encryption.device_lists import latest_stream_id
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -194,8 +193,9 @@ async def test_each_change_is_an_edu_that_refers_to_the_one_before(world: World)
     await world.keys.upload(ALICE, LAPTOP, {"device_keys": device_keys(ALICE, LAPTOP)})
     async with world.database.transaction() as connection:
         await world.keys.on_devices_deleted(connection, ALICE, [LAPTOP])
-        edus = [await build_device_list_updates(connection, n) for n in range(1, 5)]
-    first, signing, second, third = edus
+    edus = StoredListEdus(world.database)
+    first, signing, second, third = [await edus.changes([n]) for n in range(1, 5)]
+    assert await edus.changes([1, 2, 3, 4]) == [*first, *signing, *second, *third]
     assert [edu["edu_type"] for edu in signing] == ["m.signing_key_update"]
     assert signing[0]["content"] == {
         "user_id": ALICE,
@@ -208,7 +208,7 @@ async def test_each_change_is_an_edu_that_refers_to_the_one_before(world: World)
     assert contents[2]["deleted"] is True
     assert contents[2]["prev_id"] == [contents[1]["stream_id"]]
     assert len({one["stream_id"] for one in contents}) == 3
-    assert await build_nothing(world) == []
+    assert await edus.changes([99]) == []
     devices = await world.queries.devices_for_server(ALICE)
     assert devices.stream_id == contents[2]["stream_id"]
 
@@ -230,11 +230,6 @@ async def test_a_copy_that_is_put_back_gives_no_stream_id_out_again(world: World
     assert await touch() > first
 
 
-async def build_nothing(world: World) -> list[JsonObject]:
-    async with world.database.connection() as connection:
-        return await build_device_list_updates(connection, 99)
-
-
 async def test_a_change_of_many_devices_is_one_edu_that_shows_a_gap(world: World) -> None:
     most = limits.EDUS_PER_LIST
     for count, edus in ((most - 1, most - 1), (most, 1)):
@@ -244,9 +239,8 @@ async def test_a_change_of_many_devices_is_one_edu_that_shows_a_gap(world: World
             return await world.keys.on_devices_deleted(connection, ALICE, devices)
 
         committed = await world.log.submit(Unit(work=work))
-        async with world.database.connection() as connection:
-            built = await build_device_list_updates(connection, committed.last)
-            current = await latest_stream_id(connection, ALICE)
+        built = await StoredListEdus(world.database).changes([committed.last])
+        current = (await world.queries.devices_for_server(ALICE)).stream_id
         assert len(built) == edus
         assert built[-1]["content"]["stream_id"] == current
         assert built[-1]["content"]["prev_id"] == [current - 1]

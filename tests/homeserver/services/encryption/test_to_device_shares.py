@@ -16,6 +16,7 @@ from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.encryption.to_device_shares import ToDeviceShares
 from homeserver.storage.database import Database
 from homeserver.storage.encryption import to_device as store
+from homeserver.storage.encryption.to_device import ToDeviceTable
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -220,14 +221,14 @@ async def test_counts_are_kept_in_memory_within_a_bound(
     world: World, monkeypatch: pytest.MonkeyPatch, counted: int, reads: int
 ) -> None:
     monkeypatch.setattr(limits, "TO_DEVICE_SENDERS_COUNTED", counted)
-    count, asked = store.count_by_sender, 0
+    count, asked = ToDeviceTable.count_by_sender, 0
 
     async def noted(*arguments: Any) -> Any:
         nonlocal asked
         asked += 1
         return await count(*arguments)
 
-    monkeypatch.setattr(store, "count_by_sender", noted)
+    monkeypatch.setattr(ToDeviceTable, "count_by_sender", noted)
     shares = ToDeviceShares(world.database)
     for _ in range(3):
         for device in (PHONE, LAPTOP):
@@ -248,7 +249,7 @@ async def test_shares_hold_where_counts_are_not_kept_in_memory(
 async def test_what_is_admitted_while_another_counts_is_not_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count, gate, waiting = store.count_by_sender, asyncio.Event(), 0
+    count, gate, waiting = ToDeviceTable.count_by_sender, asyncio.Event(), 0
 
     async def held(*arguments: Any) -> Any:
         nonlocal waiting
@@ -257,7 +258,7 @@ async def test_what_is_admitted_while_another_counts_is_not_forgotten(
             await gate.wait()
         return await count(*arguments)
 
-    monkeypatch.setattr(store, "count_by_sender", held)
+    monkeypatch.setattr(ToDeviceTable, "count_by_sender", held)
     shares = ToDeviceShares(world.database)
     first = asyncio.create_task(shares.admit(entries(2)))
     second = asyncio.create_task(shares.admit(entries(2)))
@@ -269,18 +270,17 @@ async def test_what_is_admitted_while_another_counts_is_not_forgotten(
 async def test_a_count_that_was_read_while_something_was_taken_is_not_kept(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = store.count_by_sender
+    count = ToDeviceTable.count_by_sender
     shares = ToDeviceShares(world.database)
     await world.receive(1, 2, 3)
 
     async def read_then_taken(*arguments: Any) -> Any:
         found = await count(*arguments)
-        async with world.database.transaction() as connection:
-            await store.delete(connection, ALICE, PHONE, world.log.position)
+        await ToDeviceTable(world.database).delete(ALICE, PHONE, world.log.position)
         shares.forget(ALICE, PHONE)
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "count_by_sender", read_then_taken)
+        patch.setattr(ToDeviceTable, "count_by_sender", read_then_taken)
         assert not (await shares.admit(entries(1))).entries
     assert len((await shares.admit(entries(4))).entries) == 3

@@ -65,11 +65,12 @@ async def test_a_stretch_of_the_log_has_its_end_and_not_its_start(
 async def test_items_are_counted_in_the_transaction_for_one_user(database: Database) -> None:
     async with database.transaction() as connection:
         assert await account_data.count(connection, ALICE) == 0
-        entries = [AccountDataEntry(*key, b"") for key in ((ALICE, "", "a"), (ALICE, ROOM, "a"))]
-        await account_data.append(connection, [(1, entries[0]), (2, entries[1])])
+        keys = [(ALICE, "", "a"), (ALICE, ROOM, "a"), (BOB, "", "a")]
+        entries = [AccountDataEntry(*key, b"") for key in keys]
+        await account_data.append(connection, list(enumerate(entries)))
         assert await account_data.load(connection, ALICE, ROOM, "a") == b""
         assert await account_data.count(connection, ALICE) == 2
-        assert await account_data.count(connection, BOB) == 0
+        assert await account_data.count(connection, BOB) == 1
 
 
 async def test_all_of_one_user_s_data_and_filters_go(

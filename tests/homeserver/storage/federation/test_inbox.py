@@ -1,6 +1,5 @@
 """Received events that wait, in the database."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -8,19 +7,14 @@ import pytest
 from federation.events.ids import EventId, RoomId, ServerName
 from federation.ports import InboxStore, WaitingEvent
 from homeserver.storage.database import Database
-from homeserver.storage.federation.inbox import InboxRows
-from homeserver.storage.migrate import migrate
+from homeserver.storage.federation.inbox import InboxTable
 
 ROOM, OTHER = RoomId("!room:a.test"), RoomId("!other:a.test")
 
 
 @pytest.fixture
-async def inbox(postgres_url: str) -> AsyncIterator[InboxStore]:
-    """The store over a database with our tables."""
-    database = await Database.open(postgres_url, connections=2)
-    await migrate(database)
-    yield InboxRows(database)
-    await database.close()
+def inbox(database: Database) -> InboxStore:
+    return InboxTable(database)
 
 
 def waiting(name: str, room_id: RoomId = ROOM) -> WaitingEvent:

@@ -1,6 +1,5 @@
 """Other servers' keys, in the database."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -9,20 +8,15 @@ from federation.events.ids import KeyId, ServerName
 from federation.ports import KeyStore, StoredServerKey
 from homeserver import limits
 from homeserver.storage.database import Database
-from homeserver.storage.federation.server_keys import ServerKeys
-from homeserver.storage.migrate import migrate
+from homeserver.storage.federation.server_keys import ServerKeyTable
 
 B, C = ServerName("b.test"), ServerName("c.test")
 K1, K2 = KeyId("ed25519:1"), KeyId("ed25519:2")
 
 
 @pytest.fixture
-async def keys(postgres_url: str) -> AsyncIterator[KeyStore]:
-    """The store over a database with our tables."""
-    database = await Database.open(postgres_url, connections=2)
-    await migrate(database)
-    yield ServerKeys(database)
-    await database.close()
+def keys(database: Database) -> KeyStore:
+    return ServerKeyTable(database)
 
 
 async def test_only_what_is_wanted_is_loaded(keys: KeyStore) -> None:
@@ -115,12 +109,10 @@ async def test_keys_that_are_dropped_make_room(
 
 
 async def test_what_is_stored_counts_after_a_restart(
-    keys: KeyStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    keys: KeyStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SERVER_KEYS", 2)
     await keys.store_keys(numbered(B, 1, 2))
-    database = await Database.open(postgres_url, connections=1)
-    again = ServerKeys(database)
+    again = ServerKeyTable(database)
     await again.store_keys(numbered(B, 3))
     assert await kept(again, B) == {1, 2}
-    await database.close()

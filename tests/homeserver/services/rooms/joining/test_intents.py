@@ -18,7 +18,7 @@ from federation.transport.joining.failures import JoiningUncertain
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.storage.database import Database
-from homeserver.storage.rooms import joining_intents
+from homeserver.storage.rooms.joining_intents import JoiningIntentTable
 from tests.federation.transport.memory_ports import JumpingClock
 
 ALICE, ROOM = UserId("@alice:here.example"), RoomId("!far:there.example")
@@ -114,15 +114,13 @@ class World:
 
     async def intents(self) -> list[str]:
         """What is stored."""
-        async with self.database.connection() as connection:
-            return [one.membership for one in await joining_intents.load_all(connection)]
+        return [one.membership for one in await JoiningIntentTable(self.database).load_all()]
 
     async def restarted(self) -> DurableJoining:
         """A new process, after its first look at what there is to do."""
         service = self.service()
-        async with self.database.connection() as connection:
-            for intent in await joining_intents.load_all(connection):
-                service._later(intent, 0.0)
+        for intent in await JoiningIntentTable(self.database).load_all():
+            service._later(intent, 0.0)
         await service.work_once()
         return service
 
