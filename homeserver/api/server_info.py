@@ -5,8 +5,8 @@ Rules:
 1. `/versions` lists the versions of the specification whose endpoints clients may rely on. A client
    takes v1.4 for threads and v1.11 for authenticated media, so a version is listed once the
    features that clients infer from it are supported.
-2. An empty answer is given only if it is true: no TURN server, no bridged networks, no pushers and
-   no key backup. Clients request these at each start and treat another error as a fault.
+2. An empty answer is given only if it is true: no TURN server, no bridged networks and no pushers.
+   Clients request these at each start and treat another error as a fault.
 
 Spec: client-server API, "API Versions", "Well-known URIs", "Capabilities negotiation".
 """
@@ -21,6 +21,13 @@ from homeserver.errors import not_found
 
 SPEC_VERSIONS = ("v1.1",)
 """v1.2 is missing: it has room hierarchies, which aren't supported yet."""
+
+
+UNSTABLE_FEATURES = {
+    "org.matrix.e2e_cross_signing": True,
+}
+"""Features that clients look for by their unstable names, whatever the versions say: without the
+first one, Element creates no cross-signing keys."""
 
 
 class ServerInfoApi:
@@ -42,12 +49,11 @@ class ServerInfoApi:
             Route("GET", v3("/voip/turnServer"), self.turn_server, guests=True),
             Route("GET", v3("/thirdparty/protocols"), self.protocols, guests=True),
             Route("GET", v3("/pushers"), self.pushers),
-            Route("GET", v3("/room_keys/version"), self.backup_version),
         ]
 
     async def versions(self, _request: Request) -> JsonObject:
         """GET /versions"""
-        return {"versions": SPEC_VERSIONS, "unstable_features": {}}
+        return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
 
     async def discovery(self, _request: Request) -> JsonObject:
         """GET /.well-known/matrix/client"""
@@ -86,10 +92,6 @@ class ServerInfoApi:
     async def pushers(self, _request: Request) -> JsonObject:
         """GET /pushers"""
         return {"pushers": []}
-
-    async def backup_version(self, _request: Request) -> JsonObject:
-        """GET /room_keys/version"""
-        raise not_found("There is no key backup")
 
     async def protocols(self, _request: Request) -> JsonObject:
         """GET /thirdparty/protocols"""

@@ -97,3 +97,19 @@ DEVICE_LIST_UPDATES_SEEN = 32
 
 DEVICE_NAME_REMOTE_BYTES = 256
 """A device's display name that another server tells; the rest is cut off."""
+
+KEY_BACKUP_AUTH_DATA_BYTES = 64 * 1024
+"""`auth_data` of a key backup: a public key, with the signatures of the user's devices."""
+
+KEY_BACKUP_SESSION_BYTES = 16 * 1024
+"""`session_data` of one key: a good kilobyte, more if it was forwarded often."""
+
+KEY_BACKUP_KEYS = 500_000
+"""Keys of one backup: a session for each week and writer in each of hundreds of rooms, for
+years."""
+
+KEY_BACKUP_VERSIONS = 20
+"""Backups of a user that aren't deleted: clients delete the one that they replace."""
+
+KEY_BACKUP_KEYS_READ_AT_ONCE = 200
+"""Keys of a backup that are in memory while a whole backup is sent: 3 MiB at most."""

@@ -67,6 +67,9 @@ TRANSACTIONS_PER_DEVICE = 5_000
 BODY_S = 60
 """How long a request's body may take to arrive."""
 
+STREAM_PIECE_S = 60
+"""How long a client may take to read one piece of a long answer."""
+
 LINGER_S = 1.0
 """How long the rest of a body is read after the answer, before the connection is closed."""
 

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import homeserver.api
-from homeserver.api.http.routes import Route
+from homeserver.api.http.routes import Route, before_v1_1
 from tests.spec.spec_files import client_operations, needs_spec, shape
 
 BESIDE_THE_SPEC = {
@@ -44,3 +44,15 @@ def test_no_two_routes_have_one_method_and_path() -> None:
     routes = [(route.method, shape(route.template)) for route in implemented_routes()]
     assert len(routes) == len(set(routes))
     assert ("POST", "/_matrix/client/v3/createRoom") in routes
+
+
+@needs_spec
+def test_r0_has_the_operations_that_existed_there() -> None:
+    """The specification marks what was added since v1.1; r0 came before."""
+    operations = client_operations()
+    for route in implemented_routes():
+        key = (route.method, shape(route.template))
+        if not route.template.startswith("/_matrix/client/v3/") or key not in operations:
+            continue
+        is_newer = "x-addedInMatrixVersion" in operations[key].described
+        assert (before_v1_1(route) is None) == is_newer, key

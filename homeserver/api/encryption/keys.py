@@ -47,6 +47,12 @@ class KeysApi:
             Route("POST", v3("/keys/claim"), self.claim, limit=Limit.WRITES, guests=True),
             Route("GET", v3("/keys/changes"), self.changes, guests=True),
             Route("POST", v3("/keys/device_signing/upload"), self.upload_cross_signing),
+            # where clients send it that go by the unstable feature in /versions
+            Route(
+                "POST",
+                "/_matrix/client/unstable/keys/device_signing/upload",
+                self.upload_cross_signing,
+            ),
             Route(
                 "POST", v3("/keys/signatures/upload"), self.upload_signatures, limit=Limit.WRITES
             ),

@@ -6,14 +6,18 @@ Rules:
 2. No token, no query string and no body ever reaches a log.
 3. Every response to a client has the CORS headers; OPTIONS is answered for every path.
 4. Handlers run to their end even if the client has disconnected, so that their writes are complete.
+5. A stream waits for its reader piece by piece, each at most `STREAM_PIECE_S`, so that a slow
+   reader costs one piece of memory for a bounded time. A failure in its middle breaks the
+   connection off: the body is chunked, so the client knows that it isn't complete.
 
 Spec: client-server API, "API standards", "Using access tokens", "Web Browser Clients".
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from typing import Protocol, TypeAlias
 
@@ -21,12 +25,13 @@ from aiohttp import web
 
 from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.errors import MatrixError
+from federation.events.canonical_json import JsonObject
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.api.http.cors import ClientHeaders
 from homeserver.api.http.query import Query
 from homeserver.api.http.request import Request
-from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, to_json
+from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, Stream, to_json
 from homeserver.api.http.router import Match, Router
 from homeserver.api.http.routes import Auth, Route
 from homeserver.errors import invalid_param, unavailable
@@ -92,7 +97,11 @@ class HttpApp:
             template = match.template
             if isinstance(match.value, Route):
                 result = await self._answer(http, match, raw_query, is_behind_proxy)
-                response: web.StreamResponse = self._respond(result)
+                response: web.StreamResponse = (
+                    await self._stream(http, result.pieces, path)
+                    if isinstance(result, Stream)
+                    else self._respond(result)
+                )
             else:
                 address = _address(http, is_behind_proxy=is_behind_proxy)
                 with caused_by(address_cause(address)):
@@ -151,7 +160,27 @@ class HttpApp:
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't do this")
         return requester
 
-    def _respond(self, result: Result) -> web.Response:
+    async def _stream(
+        self, http: web.BaseRequest, pieces: AsyncIterator[bytes], path: str
+    ) -> web.StreamResponse:
+        piece = await anext(pieces, b"")
+        response = web.StreamResponse(headers={**self._headers.answer(), "Content-Type": JSON_TYPE})
+        await response.prepare(http)
+        try:
+            while piece and http.method != "HEAD":
+                async with asyncio.timeout(limits.STREAM_PIECE_S):
+                    await response.write(piece)
+                piece = await anext(pieces, b"")
+            await response.write_eof()
+        except Exception as error:  # noqa: BLE001 - logged; the status was sent already
+            if not isinstance(error, ConnectionError | TimeoutError):
+                self._metrics.http_failures.inc()
+            _log.warning("%s %s broke off: %r", http.method, path, error)
+            if http.transport is not None:
+                http.transport.abort()
+        return response
+
+    def _respond(self, result: JsonObject | RawJson | Response) -> web.Response:
         headers = self._headers.answer()
         if isinstance(result, Response):
             return self._respond_answer(result)

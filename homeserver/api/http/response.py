@@ -1,12 +1,12 @@
 """The results of handlers, and their serialisation.
 
-A handler returns a JSON object (status 200), `RawJson` (bytes that are JSON already, status 200),
-or a `Response` if the status, headers or the body's type differs.
+A handler returns a JSON object (status 200), `RawJson` (bytes that are JSON already, status 200), a
+`Stream` of such bytes, or a `Response` if the status, headers or the body's type differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
@@ -22,6 +22,13 @@ class RawJson(NamedTuple):
     data: bytes
 
 
+class Stream(NamedTuple):
+    """JSON in pieces, status 200, for a result that is too large for memory. The first piece
+    decides between success and an error: a later failure breaks the connection off."""
+
+    pieces: AsyncIterator[bytes]
+
+
 class Response(NamedTuple):
     """A response with a status, a body and headers of its own. A body of bytes is sent with
     `content_type`; anything else is JSON."""
@@ -32,7 +39,7 @@ class Response(NamedTuple):
     content_type: str = JSON_TYPE
 
 
-Result: TypeAlias = "JsonObject | RawJson | Response"
+Result: TypeAlias = "JsonObject | RawJson | Stream | Response"
 
 
 def to_json(value: Any) -> bytes:

@@ -6,14 +6,15 @@ lists with `table`, which refuses duplicate routes.
 Rules:
 1. A template is a path whose parts in braces are parameters: `/rooms/{roomId}/send/{eventType}`.
    Literal parts win over parameters.
-2. `v3` and `v1` put the client-server API's prefix in front.
+2. `v3` and `v1` put the client-server API's prefix in front. `table` adds the path below `r0`, the
+   prefix before v1.1, for operations that existed there: older clients and bots still use it.
 3. `limit` names the token bucket that a request draws from (`rules.accounts.rate_limits`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -21,6 +22,31 @@ from homeserver import limits
 from homeserver.api.http.request import Request
 from homeserver.api.http.response import Result
 from homeserver.rules.accounts.rate_limits import Limit
+
+_V3, _R0 = "/_matrix/client/v3", "/_matrix/client/r0"
+SINCE_V1_1 = frozenset(
+    {
+        "DELETE /profile/{userId}/{keyName}",
+        "POST /room_keys/version",
+        "GET /room_keys/version",
+        "GET /room_keys/version/{version}",
+        "PUT /room_keys/version/{version}",
+        "DELETE /room_keys/version/{version}",
+        "PUT /room_keys/keys",
+        "PUT /room_keys/keys/{roomId}",
+        "PUT /room_keys/keys/{roomId}/{sessionId}",
+        "GET /room_keys/keys",
+        "GET /room_keys/keys/{roomId}",
+        "GET /room_keys/keys/{roomId}/{sessionId}",
+        "DELETE /room_keys/keys",
+        "DELETE /room_keys/keys/{roomId}",
+        "DELETE /room_keys/keys/{roomId}/{sessionId}",
+        "POST /keys/device_signing/upload",
+        "POST /keys/signatures/upload",
+        "POST /knock/{roomIdOrAlias}",
+    }
+)
+"""Operations below v3 that r0 never had."""
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Result]]
 
@@ -50,7 +76,7 @@ class Route:
 
 def v3(path: str) -> str:
     """Returns the template of an operation below `/_matrix/client/v3`."""
-    return f"/_matrix/client/v3{path}"
+    return _V3 + path
 
 
 def v1(path: str) -> str:
@@ -58,11 +84,20 @@ def v1(path: str) -> str:
     return f"/_matrix/client/v1{path}"
 
 
+def before_v1_1(route: Route) -> Route | None:
+    """Returns the route below `/_matrix/client/r0` of an operation that existed before v1.1."""
+    path = route.template.removeprefix(_V3)
+    if path == route.template or f"{route.method} {path}" in SINCE_V1_1:
+        return None
+    return replace(route, template=_R0 + path)
+
+
 def table(parts: Iterable[Sequence[Route]]) -> list[Route]:
     """Returns all routes in one list. Raises ValueError if two have the same method and
     template.
     """
     routes = [route for part in parts for route in part]
+    routes += [older for route in routes if (older := before_v1_1(route)) is not None]
     seen: set[tuple[str, str]] = set()
     for route in routes:
         if (key := (route.method, route.template)) in seen:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from federation.transport.requests.queries import Queries
+from homeserver.api.encryption.key_backups import KeyBackupsApi
 from homeserver.api.encryption.keys import KeysApi
 from homeserver.api.encryption.to_device import ToDeviceApi
 from homeserver.api.http.query import PageTokens
@@ -15,6 +16,7 @@ from homeserver.services.accounts.own_devices import OwnDeviceNames
 from homeserver.services.accounts.uia import Uia
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.key_backups import KeyBackups
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
 from homeserver.services.encryption.remote_devices import RemoteDevices
@@ -28,6 +30,7 @@ class EncryptionServices:
 
     keys: Keys
     key_queries: KeyQueries
+    key_backups: KeyBackups
     cross_signing: CrossSigning
     device_lists: DeviceLists
     remote_devices: RemoteDevices
@@ -71,6 +74,7 @@ def make_encryption(engine: Engine, database: Database, queries: Queries) -> Enc
             remote_devices=remote_devices,
             remote=queries,
         ),
+        key_backups=KeyBackups(database),
         cross_signing=CrossSigning(database=database, committer=committer),
         device_lists=device_lists,
         remote_devices=remote_devices,
@@ -91,5 +95,6 @@ def encryption_routes(
             uia=uia,
             tokens=tokens,
         ).routes(),
+        KeyBackupsApi(services.key_backups).routes(),
         ToDeviceApi(services.to_device).routes(),
     ]

@@ -41,6 +41,7 @@ from homeserver.services.accounts.tokens import Tokens, token_hash, unknown_toke
 from homeserver.storage.account_data import account_data
 from homeserver.storage.accounts import accounts, profiles, registration_tokens, tokens
 from homeserver.storage.database import Connection, Database
+from homeserver.storage.encryption import key_backups
 
 
 class Registration(NamedTuple):
@@ -175,16 +176,17 @@ class Accounts:
             raise _has_no_password()
 
     async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
-        """Ends an account permanently: password, profile, devices and tokens are gone when this
-        returns; its rooms are left in the background (`services.rooms.departures`). `erase`:
-        account data and filters go, too, and users who join a room later see none of the user's
-        messages.
+        """Ends an account permanently: password, profile, devices, tokens and key backups are gone
+        when this returns; its rooms are left in the background (`services.rooms.departures`).
+        `erase`: account data and filters go, too, and users who join a room later see none of the
+        user's messages.
         """
         user_id = requester.user_id
 
         async def work(connection: Connection) -> Sequence[Entry]:
             await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
             await profiles.delete_all(connection, user_id)
+            await key_backups.delete_all(connection, user_id)
             if erase:
                 await account_data.delete_all(connection, user_id)
             return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homeserver.api.server_info import SPEC_VERSIONS
+from homeserver.api.server_info import SPEC_VERSIONS, UNSTABLE_FEATURES
 from tests.homeserver.api.account_server import account_server, open_config
 
 
@@ -14,7 +14,10 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
     )
     async with account_server(accounts_url, config=config) as server:
         versions = await server.call("GET", "/_matrix/client/versions")
-        assert versions.body == {"versions": list(SPEC_VERSIONS), "unstable_features": {}}
+        assert versions.body == {
+            "versions": list(SPEC_VERSIONS),
+            "unstable_features": UNSTABLE_FEATURES,
+        }
         discovery = await server.call("GET", "/.well-known/matrix/client")
         assert discovery.body == {"m.homeserver": {"base_url": "https://hs1.example"}}
         assert discovery.headers["Access-Control-Allow-Origin"] == "*"

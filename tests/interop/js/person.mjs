@@ -59,6 +59,11 @@ export class Person {
             userId: made.user_id,
             deviceId: made.device_id,
             timelineSupport: true,
+            cryptoCallbacks: {
+                getSecretStorageKey: async ({ keys }) =>
+                    this.recoveryKey ? [Object.keys(keys)[0], this.recoveryKey] : null,
+                cacheSecretStorageKey: () => undefined,
+            },
         });
     }
 

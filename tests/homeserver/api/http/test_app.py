@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from io import BytesIO
@@ -14,13 +15,18 @@ from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.api.admin.metrics import MetricsApi
 from homeserver.api.http.request import Request
-from homeserver.api.http.response import RawJson, Response
+from homeserver.api.http.response import RawJson, Response, Stream
 from homeserver.api.http.routes import Auth, Route, table
+from homeserver.errors import not_found
 from homeserver.metrics import ServerMetrics
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 from tests.homeserver.counted import counted
+
+PIECES: list[int] = []
+PIECE_BYTES, LONG_STREAM = 1 << 20, 1_000
+"""Far more than the buffers of a connection hold."""
 
 
 async def echo(request: Request) -> JsonObject:
@@ -40,6 +46,18 @@ async def canonical(request: Request) -> JsonObject:
 
 async def raw(_request: Request) -> RawJson:
     return RawJson(b'{"raw": true}')
+
+
+async def stream(request: Request) -> Stream:
+    async def pieces() -> AsyncIterator[bytes]:
+        if request.params["kind"] == "refused":
+            raise not_found("There is none")
+        for _ in range(LONG_STREAM if request.params["kind"] == "long" else 2):
+            PIECES.append(1)
+            yield b" " * PIECE_BYTES
+        yield b"{}"
+
+    return Stream(pieces())
 
 
 async def teapot(_request: Request) -> Response:
@@ -65,6 +83,7 @@ def odd_routes() -> list[Route]:
         Route("PUT", "/_t/canonical", canonical, Auth.NONE),
         Route("PUT", "/_t/small", canonical, Auth.NONE, body_bytes=10),
         Route("GET", "/_t/raw", raw, Auth.NONE),
+        Route("GET", "/_t/stream/{kind}", stream, Auth.NONE),
         Route("GET", "/_t/teapot", teapot, Auth.NONE),
         Route("GET", "/_t/broken", broken, Auth.NONE),
         Route("GET", "/_t/away", away, Auth.NONE),
@@ -147,6 +166,14 @@ async def test_odd_targets_never_fail_inside(
     assert answer.split()[1] == str(status).encode(), answer
 
 
+async def test_r0_answers_as_v3_where_it_had_the_operation(server: AccountServer) -> None:
+    token = (await server.register("alice"))["access_token"]
+    older = await server.call("GET", "/_matrix/client/r0/account/whoami", token=token)
+    assert older.body["user_id"] == "@alice:hs1"
+    newer = await server.call("POST", "/_matrix/client/r0/knock/!r:hs1", {}, token=token)
+    assert newer.body["errcode"] == "M_UNRECOGNIZED"
+
+
 async def test_unknown_paths_and_methods(server: AccountServer) -> None:
     unknown = await server.call("GET", "/no/such/thing")
     assert (unknown.status, unknown.body["errcode"]) == (404, "M_UNRECOGNIZED")
@@ -219,6 +246,49 @@ async def test_answers_have_their_own_status_headers_and_type(server: AccountSer
         assert (await response.text(), response.content_type) == ("short", "text/plain")
     async with server.session.head(server.url + "/_t/raw") as response:
         assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_a_stream_comes_in_pieces(server: AccountServer) -> None:
+    reply = await server.call("GET", "/_t/stream/short")
+    assert (reply.status, reply.body) == (200, {})
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Content-Length" not in reply.headers
+
+
+async def test_a_stream_is_refused_before_its_first_piece(server: AccountServer) -> None:
+    assert (await server.call("GET", "/_t/stream/refused")).status == 404
+
+
+async def test_the_head_of_a_stream_has_no_body(server: AccountServer) -> None:
+    PIECES.clear()
+    answer = await raw_request(
+        server, b"HEAD /_t/stream/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")
+    assert len(PIECES) == 1
+
+
+async def test_a_reader_that_stops_is_given_up(
+    server: AccountServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds a piece in memory, not the rest, and not forever."""
+    monkeypatch.setattr(limits, "STREAM_PIECE_S", 0.2)
+    PIECES.clear()
+    host, port = server.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+    writer.write(b"GET /_t/stream/long HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(60):
+        while "broke off" not in caplog.text:
+            await asyncio.sleep(0.01)
+    received = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while piece := await asyncio.wait_for(reader.read(1 << 20), 30):
+            received += piece
+    assert not received.endswith(b"0\r\n\r\n")
+    assert len(PIECES) < LONG_STREAM / 2
+    writer.close()
 
 
 async def test_a_bug_is_500_with_a_number_and_no_detail(
