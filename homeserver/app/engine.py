@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from federation.ports import PolicySigner
@@ -48,12 +49,16 @@ class Engine:
 
 
 async def make_engine(
-    context: ServerContext, store: EngineStore, *, policies: PolicySigner
+    context: ServerContext,
+    store: EngineStore,
+    *,
+    policies: PolicySigner,
+    on_lost: Callable[[], None] | None = None,
 ) -> Engine:
-    """Takes over the log and creates the engine on it. *Precondition:* the schema of the store is
-    up to date."""
+    """Takes over the log and creates the engine on it; `on_lost` is called when another process
+    takes the log over. *Precondition:* the schema of the store is up to date."""
     owned = await store.log.take_over(context.random_bytes(8).hex())
-    committer = Committer(store, owned)
+    committer = Committer(store, owned, on_lost=on_lost)
     rooms = Rooms(store, context.name)
     memberships = Memberships(store, committer, context.name)
     resolver = StateResolver(store, rooms)

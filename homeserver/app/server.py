@@ -76,8 +76,8 @@ async def serving(
             ServerContext(ServerName(config.server_name), key, clock, metrics, os.urandom),
             PostgresStore(database),
             policies=requests.policies,
+            on_lost=on_lost,
         )
-        engine.committer.on_lost = on_lost
         outbound = make_stored_outbound(transport, engine, database, requests)
         feed = make_feed(engine, database)
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))

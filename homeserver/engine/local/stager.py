@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -162,7 +163,7 @@ class Stager:
     def _build(
         self, room: Room, draft: EventDraft, before: StateSnapshot, heads: Sequence[Head]
     ) -> Event:
-        state = before.state
+        state, cited = before.state, partial(self.cited, room)
         keys = auth_event_keys(
             draft.type,
             sender=draft.sender,
@@ -177,8 +178,8 @@ class Stager:
             prev_events=[head.event_id for head in heads],
             auth_events=[state[key].event_id for key in keys if key in state],
             depth=max(head.depth for head in heads) + 1,
-            cited=lambda event_id: self.cited(room, event_id),
-            not_before_ms=self._not_before_ms(room, draft, state),
+            cited=cited,
+            not_before_ms=_not_before_ms(draft, state, cited, self._signer.server_name),
         )
         failure = check_auth(
             event,
@@ -188,16 +189,6 @@ class Stager:
         if failure is not None:
             raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
         return event
-
-    def _not_before_ms(self, room: Room, draft: EventDraft, state: StateMap) -> int:
-        """Returns the least time of a state event: after the one of ours that it replaces.
-        Resolution uses these times if the two compete, and our clock may have been set back since.
-        """
-        ref = None if draft.state_key is None else state.get((draft.type, draft.state_key))
-        replaced = None if ref is None else self.cited(room, ref.event_id)
-        if replaced is None or server_of(replaced.sender) != self._signer.server_name:
-            return 0
-        return replaced.origin_server_ts + 1
 
     def cited(self, room: Room, event_id: EventId) -> Event:
         """Returns an event that a new one cites, for versions that cite by hash; raises
@@ -311,6 +302,10 @@ class Stager:
         ends = tuple((event_id, state.chain[-1].row_id) for event_id, state in branches)
         return Resolved(self._clock.now_ms(), was[-1].row_id, now[-1].row_id, ends)
 
+    def make_room_id(self) -> RoomId:
+        """Returns an ID for a room of a version in which the server chooses it."""
+        return RoomId(f"!{self._random_bytes(16).hex()}:{self._signer.server_name}")
+
     def new_room(
         self, version: RoomVersion, draft: EventDraft, room_id: RoomId | None = None
     ) -> tuple[Room, StagedEvent]:
@@ -318,7 +313,7 @@ class Stager:
         made.
         """
         if not version.room_id_is_create_hash:
-            room_id = room_id or make_room_id(self)
+            room_id = room_id or self.make_room_id()
         event = self._signed(
             draft, version=version, room_id=room_id, prev_events=(), auth_events=(), depth=1
         )
@@ -367,6 +362,13 @@ class Stager:
             staged.redacting += await self.redactions.waiting_for(room, staged.event)
 
 
-def make_room_id(stager: Stager) -> RoomId:
-    """Returns an ID for a room of a version in which the server chooses it."""
-    return RoomId(f"!{stager._random_bytes(16).hex()}:{stager._signer.server_name}")
+def _not_before_ms(
+    draft: EventDraft, state: StateMap, cited: Callable[[EventId], Event], server_name: ServerName
+) -> int:
+    """Returns the least time of a state event: after the one of ours that it replaces. Resolution
+    uses these times if the two compete, and our clock may have been set back since."""
+    ref = None if draft.state_key is None else state.get((draft.type, draft.state_key))
+    replaced = None if ref is None else cited(ref.event_id)
+    if replaced is None or server_of(replaced.sender) != server_name:
+        return 0
+    return replaced.origin_server_ts + 1

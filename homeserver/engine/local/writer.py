@@ -268,6 +268,21 @@ class Writer:
         [sent] = await self._commit_drafts(_Job(room_id, [draft], is_merge=True))
         return sent
 
+    async def build_ahead(self, room_id: RoomId, draft: EventDraft) -> BuiltEvent:
+        """Builds an event that isn't placed yet, so that another room can name it first; for
+        `send_built`. Raises as `send` does."""
+        room = await self.room(room_id)
+        built = await self.stager.build(room, draft)
+        signed, _ = await self.event_signer.sign(room, built.event)
+        return msgspec.structs.replace(built, event=signed)
+
+    async def send_built(self, room_id: RoomId, built: BuiltEvent) -> Sent:
+        """Places and commits an event of `build_ahead`. Raises as `send` does, and
+        PolicyServerChanged if the room's policy server, or the state that the event was built on,
+        has changed."""
+        [sent] = await self._commit(_Job(room_id, (), [built]))
+        return sent
+
     async def find_same(self, room_id: RoomId, draft: EventDraft) -> EventId | None:
         """Returns the committed state event that is equal to a draft, if there is one; 404 for a
         room that is unknown here."""
@@ -334,23 +349,6 @@ class Writer:
             for redacting in staged.redacting:
                 self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
         self._rooms.grew(unit.room)
-
-
-async def make_ahead(writer: Writer, room_id: RoomId, draft: EventDraft) -> BuiltEvent:
-    """Builds an event that isn't placed yet, so that another room can name it first; for
-    `send_made`. Raises as `Writer.send` does."""
-    room = await writer.room(room_id)
-    made = await writer.stager.build(room, draft)
-    signed, _ = await writer.event_signer.sign(room, made.event)
-    return msgspec.structs.replace(made, event=signed)
-
-
-async def send_made(writer: Writer, room_id: RoomId, made: BuiltEvent) -> Sent:
-    """Places and commits an event of `make_ahead`. Raises as `Writer.send` does, and
-    PolicyServerChanged if the room's policy server, or the state that the event was built on, has
-    changed."""
-    [sent] = await writer._commit(_Job(room_id, (), [made]))
-    return sent
 
 
 async def _same_state(

@@ -121,7 +121,9 @@ Published = Callable[[Sequence[Placed]], None]
 class Committer:
     """Owns the log and the connection that writes it."""
 
-    def __init__(self, store: EngineStore, owned: OwnedLog) -> None:
+    def __init__(
+        self, store: EngineStore, owned: OwnedLog, *, on_lost: Callable[[], None] | None = None
+    ) -> None:
         self._log = store.log
         self.history = LogHistory(owned.epochs, lambda: self.position)
         self._epoch = owned.epoch
@@ -139,7 +141,7 @@ class Committer:
         self._is_lost = False
         self._closing = False
         self._ended = asyncio.Event()
-        self.on_lost: Callable[[], None] | None = None
+        self._on_lost = on_lost
         self.fault: Fault | None = None  # tests inject faults here
 
     # Submission
@@ -289,8 +291,8 @@ class Committer:
         self._room_left.set()
         self._filled.set()
         self._ended.set()
-        if self.on_lost is not None:
-            self.on_lost()
+        if self._on_lost is not None:
+            self._on_lost()
 
     def _still_current(self, pending: list[_Pending]) -> list[_Pending]:
         """Returns the units without those of rooms that were staged on something that has failed

@@ -28,8 +28,7 @@ from federation.graph.building import EventDraft
 from federation.ports import PolicyServerChanged
 from homeserver import errors
 from homeserver.engine.entries import Entry
-from homeserver.engine.local.stager import BuiltEvent, make_room_id
-from homeserver.engine.local.writer import make_ahead, send_made
+from homeserver.engine.local.stager import BuiltEvent
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.room_requests import choose_version, parse_users
 from homeserver.rules.rooms.room_upgrades import (
@@ -79,9 +78,9 @@ class Upgrades:
             return made
         planned, tombstone = None, None
         if not version.room_id_is_create_hash:
-            planned = make_room_id(self._engine.writer.stager)
+            planned = self._engine.writer.stager.make_room_id()
             draft = _tombstone(user_id, planned)
-            tombstone = await make_ahead(self._engine.writer, room_id, draft)
+            tombstone = await self._engine.writer.build_ahead(room_id, draft)
         upgrade = Upgrade(
             user_id,
             state,
@@ -101,7 +100,7 @@ class Upgrades:
         """Sends the tombstone: the prepared one, as long as the room accepts it."""
         if made is not None:
             try:
-                await send_made(self._engine.writer, old, made)
+                await self._engine.writer.send_built(old, made)
             except (MatrixError, PolicyServerChanged) as error:
                 log.info("the tombstone of %s is made anew: %s", old, error)
             else:
