@@ -281,6 +281,7 @@ class Stager:
         )
         is_changed = staged.changes_other_state
         staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
+        # `room.staged` is still the room before this event, by which redactions are decided.
         await self._redact(room, staged, before.state)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view

@@ -75,8 +75,10 @@ class CommitUnit:
         correction = self.correction
         if correction is not None and correction.view is not None:
             is_entry = correction.entry is not None
+            # Without an entry nothing is told to clients, so the room is as new as it was.
             room.publish(correction.view, position if is_entry else room.view.position)
             if is_entry:
+                # The ring has timeline events only, so it can't tell this change to readers.
                 room.changes_start = position
                 position += 1
         for staged in self.staged:
@@ -98,6 +100,7 @@ class Batch:
         self.old = position
         self.up_to = position
         self.sent = False  # whether the database may have received it
+        # Work may add entries, which take positions: then these are assigned after it (`run_work`).
         if not self.has_work:
             self.number()
 
@@ -125,6 +128,7 @@ class Batch:
             if one.error is not None:
                 continue
             one.first = position + 1
+            # An entry of the correction comes before those of the staged events, as in `entries`.
             at = position + (one.correction is not None and one.correction.entry is not None)
             for staged in one.staged:
                 if staged.entry is not None:
@@ -186,6 +190,7 @@ class Batch:
         rows.events += [one.row for _, one in staged]
         rows.heads = _heads(corrected, staged)
         rows.sent = _transactions(staged)
+        # Messages have no further rows, and their entries are read back from the rows of events.
         if self.is_plain:
             return rows
         self._add_rooms(rows)

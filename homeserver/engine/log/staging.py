@@ -282,6 +282,7 @@ def append_to_timeline(
     row = event_row(event, row_id, room, before, origin)
     row.snapshot_after = after.chain[-1].row_id
     row.live_index, row.gap_index = old.live_index + 1, 0
+    # By its own branch, not by the current state: clients are told what its sender replaced.
     prev = before.state.get(event.key) if event.state_key is not None else None
     row.replaces = prev.event_id if prev else None
     head = Head(event.event_id, row_id, event.depth, after.state, after.chain)

@@ -50,13 +50,15 @@ class StateResolver:
         """Returns the state that the branches resolve to, as one of them or as a new snapshot on
         top of the state that it differs least from: one of the branches, or `near` (the room's
         former state). *Precondition:* one branch at least."""
-        # Branches with the same state count once.
+        # Branches with the same snapshot are one to the algorithm, and few differ in a flood of
+        # heads.
         by_snapshot: dict[int, StateSnapshot] = {}
         for branch in branches:
             by_snapshot.setdefault(branch.chain[-1].row_id, branch)
         distinct = list(by_snapshot.values())
         first = distinct[0]
         deltas = [change_between(first.chain, branch.chain) for branch in distinct]
+        # Different snapshots may have the same state: it was changed and changed back.
         if not any(deltas):
             return first, ()
         change = await self._resolved(room, distinct, deltas)
@@ -270,6 +272,7 @@ class _Reached:
         own = self._states[0].get(key)
         if own is None or not self.is_agreed(key, own.event_id):
             return False
+        # The chain of the first doesn't have this event if and only if that of both is longer.
         both = [{own.event_id}, {own.event_id, event_id}]
         return not self._room.auth_chains.differing(both, self._known.event)
 
