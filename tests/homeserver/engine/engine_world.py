@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -21,10 +22,13 @@ from homeserver.engine.entries import TransactionKey
 from homeserver.engine.followers.outbound_feed import LogFeed
 from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.rooms.rooms import Room
+from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
 from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.memory_tables import Tables
 
 HS1, HS2 = ServerName("hs1"), ServerName("hs2")
 ALICE, BOB = UserId("@alice:hs1"), UserId("@bob:hs2")
@@ -178,11 +182,25 @@ def feed_of(world: World) -> LogFeed:
 async def running(url: str) -> AsyncIterator[World]:
     """A server's engine; at the end of the block it is gone as by `kill -9`: nothing is flushed."""
     database = await Database.open(url, connections=4)
-    await migrate(database)
+    try:
+        await migrate(database)
+        async with _committing(PostgresStore(database), database) as world:
+            yield world
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def in_memory(store: MemoryStore | None = None) -> AsyncIterator[World]:
+    """The same over a store in memory; there is no database."""
+    async with _committing(store or MemoryStore(Tables()), cast(Database, None)) as world:
+        yield world
+
+
+@asynccontextmanager
+async def _committing(store: EngineStore, database: Database) -> AsyncIterator[World]:
     clock = TickingClock()
-    engine = await make_engine(
-        context_of(HS1, clock), PostgresStore(database), policies=NoPolicyServer()
-    )
+    engine = await make_engine(context_of(HS1, clock), store, policies=NoPolicyServer())
     engine.fanout.follow(engine.committer)
     task = asyncio.get_running_loop().create_task(engine.committer.run())
     try:
@@ -191,4 +209,3 @@ async def running(url: str) -> AsyncIterator[World]:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await engine.committer.disconnect()
-        await database.close()
