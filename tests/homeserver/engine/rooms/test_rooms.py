@@ -13,11 +13,9 @@ from federation.errors import MatrixError
 from federation.events.ids import RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
-from homeserver.engine.entries import Placed
 from homeserver.engine.log.staging import empty_view
 from homeserver.engine.rooms.room import Room, RoomGone, Superseded
 from homeserver.engine.rooms.rooms import Rooms, retry_superseded
-from tests.homeserver.engine.test_entries import event_entry
 
 SIZE = 10_000
 
@@ -322,32 +320,3 @@ async def test_a_few_rooms_stay_however_large(
         rooms.add(made(name(number)))
     assert rooms.hot(name(0)) is None
     assert all(rooms.hot(name(n)) is not None for n in range(1, limits.HOT_ROOMS_MIN + 1))
-
-
-def test_a_rooms_newest_events_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ROOM_RING_EVENTS", 3)
-    room = Room(name(1), 1, ROOM_VERSIONS["11"], empty_view(1))
-    for position in range(1, 5):
-        room.remember(Placed(position, event_entry({})))
-        assert len(room.ring) == min(position, 3)
-    assert [placed.position for placed in room.ring] == [2, 3, 4]
-
-
-def test_a_rooms_newest_events_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = event_entry({"body": "x" * 60_000})
-    monkeypatch.setattr(limits, "ROOM_RING_BYTES", 3 * entry.size)
-    room = Room(name(1), 1, ROOM_VERSIONS["11"], empty_view(1))
-    empty = room.bytes
-    for position in range(1, 11):
-        room.remember(Placed(position, entry))
-    assert [placed.position for placed in room.ring] == [8, 9, 10]
-    assert room.ring_start == 7
-    assert room.bytes == empty + 3 * entry.size
-    small = event_entry({})
-    room.replace_in_ring(msgspec.structs.replace(small, event=entry.event, kept_client=b"{}"))
-    room.forget_timeline(entry.event.event_id)
-    assert len(room.ring) == 2
-    monkeypatch.setattr(limits, "ROOM_RING_BYTES", 1)
-    room.remember(Placed(11, small))
-    assert [placed.position for placed in room.ring] == [11]
-    assert room.bytes == empty + small.size
