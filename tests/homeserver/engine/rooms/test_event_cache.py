@@ -49,7 +49,7 @@ class LookedUp(MemoryEvents):
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with in_memory(store=_noting(Tables())) as made:
+    async with in_memory(_noting(Tables())) as made:
         yield made
 
 
