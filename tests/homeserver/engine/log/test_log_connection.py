@@ -11,8 +11,8 @@ import pytest
 
 from federation.errors import MatrixError
 from homeserver import limits
+from homeserver.engine.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log.batch import Batch
-from homeserver.engine.log.entries import AccountDataEntry, Entry, Unit
 from homeserver.engine.log.log_connection import Fault, LogConnection, LogLost
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.homeserver.engine.engine_world import ALICE

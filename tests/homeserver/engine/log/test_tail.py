@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from homeserver.engine.log.entries import AccountDataEntry, entry_bytes
-from homeserver.engine.log.tail import LogTail, Placed
+from homeserver.engine.entries import AccountDataEntry, Placed, entry_bytes
+from homeserver.engine.log.tail import LogTail
 from tests.homeserver.engine.engine_world import ALICE
 
 

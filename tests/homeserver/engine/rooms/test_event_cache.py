@@ -13,7 +13,7 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.entries import event_bytes
+from homeserver.engine.entries import event_bytes
 from homeserver.engine.rooms.event_cache import ByteBoundedCache, EventMemory
 from homeserver.engine.rooms.room import NotLoaded
 from homeserver.storage.database import Row

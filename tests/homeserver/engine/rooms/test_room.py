@@ -15,9 +15,8 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.log.entries import StateChange
+from homeserver.engine.entries import Placed, StateChange
 from homeserver.engine.log.staging import StagedEvent, empty_view
-from homeserver.engine.log.tail import Placed
 from homeserver.engine.rooms.room import (
     NotLoaded,
     Room,
@@ -29,7 +28,7 @@ from homeserver.engine.rooms.snapshots import StateMap, StateRef
 from homeserver.storage.database import DatabaseUnavailable
 from tests.homeserver.engine.engine_world import ALICE, World, draft, in_memory, message
 from tests.homeserver.engine.history_world import BOB, CAROL, Graph, enter, topic
-from tests.homeserver.engine.log.test_entries import event_entry
+from tests.homeserver.engine.test_entries import event_entry
 from tests.simulation.virtual_time import run_virtually
 
 TOPIC = ("m.room.topic", "")
@@ -460,7 +459,7 @@ def test_one_of_the_newest_events_is_renewed_or_dropped_at_its_place() -> None:
 
 
 def test_local_members_follow_the_changes_of_state() -> None:
-    room, mallory = empty_room(), UserId("@mallory:hs1.evil")
+    room, mallory = empty_room(), UserId("@mallory:evil.hs1")
 
     def member(user: str, membership: str | None) -> StateChange:
         return StateChange(("m.room.member", user), EventId("$e"), membership)
@@ -533,7 +532,7 @@ async def test_a_rooms_size_grows_with_its_state_events_and_waiting_redactions(
     sizes.append(room.bytes)
     await world.say(room.room_id, "x" * 10_000)
     sizes.append(room.bytes)
-    assert sizes == sorted(sizes)
+    assert sizes == sorted(set(sizes))
     assert sizes[-1] > sizes[0] + 10_000
 
 
