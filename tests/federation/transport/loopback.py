@@ -21,30 +21,21 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.ports import FederationSettings
-from federation.transport.acl import ServerAcls
-from federation.transport.events.event_fetcher import EventFetcher
-from federation.transport.events.signature_checks import SignatureChecker
-from federation.transport.inbound.backfill import Backfiller
-from federation.transport.inbound.backlog import InboxPorts
-from federation.transport.inbound.departures import Departures
-from federation.transport.inbound.edus import EduReceiver
-from federation.transport.inbound.gap_filler import GapFiller
-from federation.transport.inbound.inbox import Inbox
-from federation.transport.inbound.policy_servers import PolicyServers, Recommendations
+from federation.transport.assembly import (
+    FederationContext,
+    InboundPorts,
+    RoomPorts,
+    make_inbound,
+    make_outbound,
+    make_outbox,
+    make_requests,
+)
 from federation.transport.inbound.transactions import Transaction, parse_transaction
-from federation.transport.joining.arrivals import Arrivals
-from federation.transport.joining.invite_states import InviteStates
-from federation.transport.joining.joining import Joining, MembershipRequest
-from federation.transport.outbox import Outbox, OutboxPorts
+from federation.transport.joining.joining import MembershipRequest
 from federation.transport.requests.backoff import Backoffs
-from federation.transport.requests.client import FederationClient
 from federation.transport.requests.dialer import Dialer
-from federation.transport.requests.keyring import Keyring
-from federation.transport.requests.queries import Queries
 from federation.transport.requests.resolve import ServerResolver, SystemNames
 from federation.transport.requests.well_known import WellKnown
-from federation.transport.routes import FederationRoutes, RouteParts
-from federation.transport.scheduling.scheduler import FetchScheduler
 from tests.federation.transport.memory_outside import MemoryOutside, OpenGate
 from tests.federation.transport.memory_ports import (
     CountingMetrics,
@@ -100,33 +91,28 @@ class Peer:
             self.name, address_overrides=net.addresses, trusted_key_servers=net.notaries
         )
         self.metrics = CountingMetrics()
-        self.backoffs = Backoffs(self.clock, lambda: 0.5)
+        self.context = FederationContext(
+            settings, self.key, self.clock, self.metrics, self.tasks.spawn
+        )
         self.dialer = Dialer(net.client_tls)
         self.names = SystemNames(self.clock)
         well_known = WellKnown(self.dialer, self.names.addresses, self.clock)
         self.resolver = ServerResolver(self.names, well_known, net.addresses)
         self.neighbours: set[ServerName] = set()
-        self.client = FederationClient(
-            settings,
-            self.key,
+        self.backoffs = Backoffs(self.clock, lambda: 0.5)
+        self.requests = make_requests(
+            self.context,
+            self.backoffs,
+            self._is_neighbour,
             dialer=self.dialer,
             resolver=self.resolver,
-            backoffs=self.backoffs,
-            scheduler=FetchScheduler(self.clock, self._is_neighbour),
         )
-        self.keys = MemoryKeys()
-        self.keyring = Keyring(
-            settings, self.key, store=self.keys, client=self.client, clock=self.clock
-        )
+        self.client, self.policies = self.requests.client, self.requests.policies
         self.rooms = MemoryRooms(self.name, self.key, self.clock)
         self.outside, self.gate = MemoryOutside(), OpenGate()
-        self.signatures = SignatureChecker(self.keyring)
-        self.acls = ServerAcls(self.rooms)
-        self.sink = RecordingSink()
-        self.waiting = MemoryInbox()
-        self.users = MemoryUsers(self.name)
+        self.keys, self.waiting = MemoryKeys(), MemoryInbox()
+        self.sink, self.users = RecordingSink(), MemoryUsers(self.name)
         self.feed, self.destinations = MemoryFeed(), MemoryDestinations()
-        self.queries = Queries(self.client)
         self._assemble()
         self.lies: dict[str, Lie] = {}
 
@@ -134,70 +120,20 @@ class Peer:
         return server in self.neighbours
 
     def _assemble(self) -> None:
-        rooms = self.rooms
-        self.fetcher = EventFetcher(
-            self.client, store=rooms, writer=rooms, signatures=self.signatures, clock=self.clock
-        )
-        self.policies = PolicyServers(self.client, clock=self.clock, metrics=self.metrics)
-        self.recommendations = Recommendations(rooms, self.policies, self.clock)
-        self.filler = GapFiller(
-            self.name,
-            store=rooms,
-            writer=rooms,
-            signatures=self.signatures,
-            fetcher=self.fetcher,
-            recommendations=self.recommendations,
-            metrics=self.metrics,
-        )
-        edus = EduReceiver(self.name, sink=self.sink, acls=self.acls, metrics=self.metrics)
-        ports = InboxPorts(rooms, self.waiting, self.clock, self.metrics, self.tasks.spawn)
-        self.arrivals = Arrivals()
-        self.inbox = Inbox(
-            self.name,
-            ports,
-            filler=self.filler,
-            acls=self.acls,
-            edus=edus,
-            arrivals=self.arrivals,
-            departures=Departures(self.name, self.outside, self.signatures),
-        )
-        self.outbox = Outbox(
-            self.name,
-            self.client,
-            OutboxPorts(self.feed, self.destinations, self.clock, self.metrics, self.tasks.spawn),
-        )
-        self.joining = Joining(
-            self.key,
-            self.client,
-            fetcher=self.fetcher,
-            signatures=self.signatures,
-            writer=rooms,
-            outside=self.outside,
-            clock=self.clock,
-            arrivals=self.arrivals,
-        )
-        self.backfiller = Backfiller(self.client, store=rooms, writer=rooms, fetcher=self.fetcher)
-        parts = RouteParts(
-            self.name,
-            self.key,
-            self.keyring,
-            self.signatures,
-            self.acls,
-            self.backoffs,
-            self.inbox,
-            rooms,
-            rooms,
-            self.outside,
-            self.users,
-            self.clock,
-            self.metrics,
-            self.recommendations,
-            self.gate,
-            InviteStates(self.signatures, self.fetcher),
-        )
+        rooms = RoomPorts(self.rooms, self.rooms, self.outside)
+        outbound = make_outbound(self.context, self.requests, rooms, self.keys)
+        self.keyring, self.signatures = outbound.keyring, outbound.signatures
+        self.fetcher, self.joining = outbound.fetcher, outbound.joining
+        self.queries, self.backfiller = outbound.queries, outbound.backfiller
+        self.arrivals = outbound.arrivals
+        self.outbox = make_outbox(self.context, self.requests, self.feed, self.destinations)
+        ports = InboundPorts(self.waiting, self.users, self.sink, self.gate)
+        inbound = make_inbound(self.context, outbound, rooms, ports)
+        self.inbox, self.filler = inbound.inbox, inbound.filler
+        self.recommendations = inbound.recommendations
         self.routes = [
             (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path) + r"\Z"), handler)
-            for method, path, handler in FederationRoutes(parts).table()
+            for method, path, handler in inbound.routes.table()
         ]
 
     def user(self, localpart: str) -> UserId:
