@@ -139,13 +139,17 @@ class RoomUnit:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The origin of an event, as far as its row has it."""
+    """What is known of an event before it has a place: its origin and verdict, and which gaps it
+    opens or fills."""
 
     to_federate: bool
     unverified: bool = False
     transaction: tuple[TransactionKey, bytes] | None = None
     verdict: int = event_rows.ACCEPTED
     reason: str | None = None
+    missing_parents: tuple[EventId, ...] = ()
+    is_awaited: bool = False  # it fills a gap: unverified events name it as their parent
+    was_outlier: bool = False
 
 
 def state_ref(event: Event, row_id: int) -> StateRef:
@@ -187,16 +191,30 @@ def event_row(
 
 
 def store_as_outlier(
-    event: Event, row_id: int, room: Room, before: StateSnapshot, origin: Origin
+    event: Event,
+    row_id: int,
+    room: Room,
+    before: StateSnapshot,
+    origin: Origin,
+    *,
+    snapshots: tuple[SnapshotRow, ...] = (),
 ) -> tuple[StagedEvent, StateSnapshot]:
     """Returns a soft-failed or rejected event: stored with its verdict, without a place. A
-    soft-failed state event has a state after it, since later events may name it as their parent."""
-    row = event_row(event, row_id, room, before, origin)
-    staged = StagedEvent(event, row)
-    after = before
+    soft-failed state event has a state after it, since later events may name it as their parent.
+    `snapshots`: those to write of the state before it."""
+    row, after = event_row(event, row_id, room, before, origin), before
     if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
-        after, staged.snapshots = after_state_event(event, row_id, room, before)
+        after, rows = after_state_event(event, row_id, room, before)
         row.snapshot_after = after.chain[-1].row_id
+        snapshots += rows
+    staged = StagedEvent(
+        event,
+        row,
+        snapshots=snapshots,
+        missing_parents=origin.missing_parents,
+        is_awaited=origin.is_awaited,
+        was_outlier=origin.was_outlier,
+    )
     return staged, after
 
 
@@ -321,6 +339,9 @@ def append_to_timeline(
         tuple(counts.servers_joined),
         tuple(counts.servers_left),
         origin.transaction,
+        missing_parents=origin.missing_parents,
+        is_awaited=origin.is_awaited,
+        was_outlier=origin.was_outlier,
     )
 
 

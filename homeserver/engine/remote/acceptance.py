@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from federation.errors import MatrixError
@@ -146,27 +147,26 @@ class Acceptance:
         if isinstance(verdict, Accepted):
             verdict = await self.settle(room, event)
             await self._check_asked(room, verdict, asked)
-        unverified = state_before is not None
-        missing = await self._missing_parents(room, event)
-        is_awaited = room.is_awaited(event.event_id)
+        origin = Origin(
+            to_federate=to_federate,
+            unverified=state_before is not None,
+            missing_parents=await self._missing_parents(room, event),
+            is_awaited=room.is_awaited(event.event_id),
+            was_outlier=outlier is not None,
+        )
         if isinstance(verdict, Accepted):
-            origin = Origin(to_federate=to_federate, unverified=unverified)
             staged = await self._writer.stager.place(
                 room, event, before, origin, row_id=row_id, snapshots=snapshots, parents=parents
             )
-            staged.was_outlier = outlier is not None
-            staged.missing_parents, staged.is_awaited = missing, is_awaited
             return staged, verdict
         is_soft = isinstance(verdict, SoftFailed)
-        origin = Origin(
+        origin = replace(
+            origin,
             to_federate=False,
-            unverified=unverified,
             verdict=event_rows.SOFT_FAILED if is_soft else event_rows.REJECTED,
             reason=str(verdict.failure),
         )
-        staged, after = store_as_outlier(event, row_id, room, before, origin)
-        staged.missing_parents, staged.is_awaited = missing, is_awaited
-        staged.snapshots = (*snapshots, *staged.snapshots)
+        staged, after = store_as_outlier(event, row_id, room, before, origin, snapshots=snapshots)
         await self._writer.stager.apply_waiting(room, staged)
         known = StoredEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
         room.stage(known, row_id)

@@ -35,7 +35,6 @@ from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room, RoomGone, RoomView, membership_counts
 from homeserver.engine.rooms.rooms import Rooms, held, retry_superseded
 from homeserver.engine.rooms.snapshots import (
-    StateMap,
     StateRef,
     StateSnapshot,
     difference,
@@ -205,19 +204,18 @@ class Imports:
             [event.event_id for event in joined.state if event.event_id not in joined.rejected]
         )
         await self._committer.numbers.ready(6)
-        room = known or self._empty_room(joined, room_row_id)
         row_id, position = self._committer.numbers.take(), self._committer.position
         given = await asyncio.to_thread(
             _given_state,
             rows,
             row_id,
-            (room.row_id, position),
+            (room_row_id if known is None else known.row_id, position),
             joiner=joined.event.state_key,
             own=self._server_name,
         )
         await self._store.memberships.import_members(given.remote)
+        room = known or _joined_room(joined, room_row_id, given)
         if known is None:
-            self._set_state(room, given)
             self._rooms.add(room)
         try:
             with held(room):
@@ -242,18 +240,6 @@ class Imports:
         await done
         return staged
 
-    def _empty_room(self, joined: JoinedRoom, room_row_id: int) -> Room:
-        state: StateMap = state_of(())
-        _, _, servers = membership_counts(state)
-        view = RoomView(state, first_chain(0, {}), (), 0, 0, 0, servers)
-        return Room(joined.room_id, room_row_id, joined.version, view)
-
-    def _set_state(self, room: Room, given: _GivenState) -> None:
-        joined, invited, servers = given.counts
-        before = given.before
-        view = RoomView(before.state, before.chain, (), 0, joined, invited, servers)
-        room.view = room.staged = view
-
     async def _stage_join(
         self,
         room: Room,
@@ -265,12 +251,11 @@ class Imports:
         verdict = await self._rooms.loading(lambda: settle(event, auth))
         if not isinstance(verdict, Accepted):
             raise MatrixError(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
-        origin = Origin(to_federate=False, unverified=True)
-        staged = await self._writer.stager.place(
+        missing = await self._without_place(room, event.prev_events)
+        origin = Origin(to_federate=False, unverified=True, missing_parents=missing)
+        return await self._writer.stager.place(
             room, event, before, origin, snapshots=snapshots, replaces_heads=True
         )
-        staged.missing_parents = await self._without_place(room, event.prev_events)
-        return staged
 
     async def _without_place(self, room: Room, event_ids: Sequence[EventId]) -> tuple[EventId, ...]:
         """Returns the parents without a place. In a room that we join again some may have one: if
@@ -343,6 +328,14 @@ class _GivenState(msgspec.Struct, frozen=True):
     local: Sequence[tuple[str, StateRef]]
     remote: Sequence[MembershipRow]
     servers: Sequence[str]
+
+
+def _joined_room(joined: JoinedRoom, room_row_id: int, given: _GivenState) -> Room:
+    """Returns the room before its join, which is staged next."""
+    members, invited, servers = given.counts
+    state, chain = given.before.state, given.before.chain
+    view = RoomView(state, chain, (), 0, members, invited, servers)
+    return Room(joined.room_id, room_row_id, joined.version, view)
 
 
 def _given_state(
