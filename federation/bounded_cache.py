@@ -1,12 +1,16 @@
-"""A mapping that keeps a bounded number of entries: the oldest goes first.
+"""Mappings that keep a bounded number of entries, or of bytes: the oldest entries go first.
 
-An entry is as old as the last `put` of it; reading doesn't make it younger.
+Rules:
+1. In `BoundedCache` and `ExpiringCache` an entry is as old as the last `put` of it; reading doesn't
+   make it younger.
+2. In `ByteBoundedCache` it is as old as its last use. The youngest stays, whatever its size.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, ItemsView, Iterator
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -14,11 +18,12 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """At most `entries_max` entries."""
+    """At most `entries_max` entries. `on_evict` is called with each that has to go."""
 
-    def __init__(self, entries_max: int) -> None:
+    def __init__(self, entries_max: int, *, on_evict: Callable[[K, V], None] | None = None) -> None:
         self._entries: OrderedDict[K, V] = OrderedDict()
         self._entries_max = entries_max
+        self._on_evict = on_evict
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -28,6 +33,10 @@ class BoundedCache(Generic[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._entries)
+
+    def items(self) -> ItemsView[K, V]:
+        """Returns the keys and values, the oldest first."""
+        return self._entries.items()
 
     def get(self, key: K) -> V | None:
         """Returns the value of a key, or None."""
@@ -55,4 +64,83 @@ class BoundedCache(Generic[K, V]):
 
     def _evict(self) -> None:
         while len(self._entries) > self._entries_max:
-            self._entries.popitem(last=False)
+            evicted = self._entries.popitem(last=False)
+            if self._on_evict is not None:
+                self._on_evict(*evicted)
+
+
+class ExpiringCache(Generic[K, V]):
+    """At most `entries_max` entries, each for `age_s_max` seconds by the clock `now_s`."""
+
+    def __init__(self, entries_max: int, age_s_max: float, now_s: Callable[[], float]) -> None:
+        self._entries: BoundedCache[K, tuple[V, float]] = BoundedCache(entries_max)
+        self._age_s_max = age_s_max
+        self._now_s = now_s
+
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        """Returns the value of a key, or None."""
+        self._expire()
+        found = self._entries.get(key)
+        return None if found is None else found[0]
+
+    def put(self, key: K, value: V) -> None:
+        """Keeps a value as the youngest entry, in place of an older one of the key."""
+        self._expire()
+        self._entries.put(key, (value, self._now_s()))
+
+    def _expire(self) -> None:
+        start_s = self._now_s() - self._age_s_max
+        expired = takewhile(lambda entry: entry[1][1] < start_s, self._entries.items())
+        for key, _ in list(expired):
+            self._entries.pop(key)
+
+
+class ByteBoundedCache(Generic[K, V]):
+    """At most `bytes_max` bytes; `size_of` a value must not change as long as it is kept."""
+
+    def __init__(self, bytes_max: int, size_of: Callable[[V], int]) -> None:
+        self._values: OrderedDict[K, V] = OrderedDict()
+        self._bytes_max = bytes_max
+        self._size_of = size_of
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: K) -> V | None:
+        """Returns the value, which counts as used now."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        """Adds a value, in place of an older one."""
+        self.drop(key)
+        self._values[key] = value
+        self.bytes += self._size_of(value)
+        while self.bytes > self._bytes_max and len(self._values) > 1:
+            _, old = self._values.popitem(last=False)
+            self.bytes -= self._size_of(old)
+
+    def drop(self, key: K) -> None:
+        """Drops a value."""
+        old = self._values.pop(key, None)
+        if old is not None:
+            self.bytes -= self._size_of(old)
+
+    def split(self, keys: Collection[K]) -> tuple[dict[K, V], list[K]]:
+        """Returns the values of those `keys` that are here, and the other keys."""
+        found: dict[K, V] = {}
+        missing: list[K] = []
+        for key in keys:
+            value = self.get(key)
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing

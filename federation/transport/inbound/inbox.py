@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 
+from federation.bounded_cache import BoundedCache
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, InvalidEvent, SignedEvent
@@ -65,8 +66,8 @@ class Inbox:
         self._name, self._arrivals, self._departures = name, arrivals, departures
         self._store, self._clock, self._metrics = ports.store, ports.clock, ports.metrics
         self._filler, self._acls, self._edus = filler, acls, edus
-        self._answers: OrderedDict[tuple[ServerName, str], asyncio.Future[JsonObject | None]] = (
-            OrderedDict()
+        self._answers: BoundedCache[tuple[ServerName, str], asyncio.Future[JsonObject | None]] = (
+            BoundedCache(TRANSACTIONS_REMEMBERED_MAX)
         )
         self._running: Counter[ServerName] = Counter()
         self.backlog = Backlog(ports, filler)
@@ -95,7 +96,7 @@ class Inbox:
         if self._running[origin] >= TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX:
             raise too_much("too many transactions at once")
         answer: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
-        self._answers[place] = answer
+        self._answers.put(place, answer)
         self._running[origin] += 1
         result: JsonObject | None = None
         try:
@@ -108,9 +109,7 @@ class Inbox:
             lower(self._running, origin)
             answer.set_result(result)
             if result is None:  # it failed, so a repeat has to be handled
-                self._answers.pop(place, None)
-        while len(self._answers) > TRANSACTIONS_REMEMBERED_MAX:
-            self._answers.popitem(last=False)
+                self._answers.pop(place)
         return result
 
     async def _repeated(self, before: asyncio.Future[JsonObject | None]) -> JsonObject:

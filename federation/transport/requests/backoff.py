@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -44,7 +43,7 @@ class Backoffs:
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock, self._random = clock, random
-        self._failing: OrderedDict[ServerName, Backoff] = OrderedDict()
+        self._failing: BoundedCache[ServerName, Backoff] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
         self._reachable: BoundedCache[ServerName, None] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
         self._listeners: list[Callable[[ServerName], None]] = []
 
@@ -64,14 +63,15 @@ class Backoffs:
             return 0.0
         now_ms = self._clock.now_ms()
         if state.retry_at_ms - now_ms > state.wait_ms:
-            state = self._failing[server] = replace(state, retry_at_ms=now_ms + state.wait_ms)
+            state = replace(state, retry_at_ms=now_ms + state.wait_ms)
+            self._failing.put(server, state)
         return max(0.0, (state.retry_at_ms - now_ms) / 1000)
 
     def failed(self, server: ServerName, error: str, *, retry_after_s: float = 0.0) -> Backoff:
         """Counts a failure and returns the new state."""
         self._reachable.pop(server)
         now_ms = self._clock.now_ms()
-        state = self._failing.pop(server, None) or Backoff(now_ms, now_ms, 0, error)
+        state = self._failing.get(server) or Backoff(now_ms, now_ms, 0, error)
         base_ms = BACKOFF_S_MIN * 1000
         upper_ms = max(base_ms, state.interval_ms * 3)
         interval_ms = min(BACKOFF_S_MAX * 1000, base_ms + self._random() * (upper_ms - base_ms))
@@ -84,9 +84,7 @@ class Backoffs:
             wait_ms=wait_ms,
             last_error=error[:ERROR_CHARACTERS_MAX],
         )
-        self._failing[server] = state
-        while len(self._failing) > BACKOFFS_REMEMBERED_MAX:
-            self._failing.popitem(last=False)
+        self._failing.put(server, state)
         return state
 
     def restore(self, server: ServerName, state: Backoff) -> None:
@@ -96,7 +94,7 @@ class Backoffs:
     def succeeded(self, server: ServerName) -> None:
         """Records that the server answered a request, or made an authenticated one itself."""
         self._reachable.put(server, None)
-        if self._failing.pop(server, None) is not None:
+        if self._failing.pop(server) is not None:
             for listener in self._listeners:
                 listener(server)
 

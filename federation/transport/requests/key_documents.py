@@ -14,10 +14,10 @@ Spec: server-server API, "Publishing keys" and "Querying keys through another se
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from federation.bounded_cache import ByteBoundedCache
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import KeyId, ServerName
 from federation.events.signing import (
@@ -69,31 +69,25 @@ class KeyDocument:
 
 class KeyDocuments:
     """The documents of other servers, newest first; bounded in bytes: those of the server that was
-    heard of longest ago are dropped."""
+    asked for longest ago are dropped."""
 
     def __init__(self) -> None:
-        self._of: OrderedDict[ServerName, tuple[KeyDocument, ...]] = OrderedDict()
-        self._size = 0
+        self._of: ByteBoundedCache[ServerName, tuple[KeyDocument, ...]] = ByteBoundedCache(
+            KEY_DOCUMENTS_BYTES_MAX, lambda documents: sum(one.size for one in documents)
+        )
 
     def add(self, newest: KeyDocument) -> None:
         """Keeps a document that has just been received."""
-        before = self._of.pop(newest.server, ())
-        self._size -= sum(one.size for one in before)
         kept, seen = [newest], set(newest.key_ids)
-        for one in before:
+        for one in self.of(newest.server):
             if not one.key_ids <= seen:
                 kept.append(one)
                 seen |= one.key_ids
-        kept = kept[:KEY_DOCUMENTS_PER_SERVER_MAX]
-        self._of[newest.server] = tuple(kept)
-        self._size += sum(one.size for one in kept)
-        while self._size > KEY_DOCUMENTS_BYTES_MAX and len(self._of) > 1:
-            _, dropped = self._of.popitem(last=False)
-            self._size -= sum(one.size for one in dropped)
+        self._of.put(newest.server, tuple(kept[:KEY_DOCUMENTS_PER_SERVER_MAX]))
 
     def of(self, server: ServerName) -> tuple[KeyDocument, ...]:
         """Returns the stored documents of a server, newest first."""
-        return self._of.get(server, ())
+        return self._of.get(server) or ()
 
 
 def build_key_document(

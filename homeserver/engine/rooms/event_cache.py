@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Collection, Iterable
 
-from federation.bounded_cache import BoundedCache
+from federation.bounded_cache import BoundedCache, ByteBoundedCache
 from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.ports import StoredEvent
@@ -15,55 +13,6 @@ from homeserver.engine.entries import client_json, event_bytes
 from homeserver.engine.rooms.room import NotLoaded
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
-
-V = TypeVar("V")
-
-
-class ByteBoundedCache(Generic[V]):
-    """Least recently used values are dropped once the sum of their sizes passes a bound."""
-
-    def __init__(self, bytes_max: int, size_of: Callable[[V], int]) -> None:
-        self._values: OrderedDict[str, V] = OrderedDict()
-        self._bytes_max = bytes_max
-        self._size_of = size_of
-        self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: str) -> V | None:
-        """Returns the value, which counts as used now."""
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: str, value: V) -> None:
-        """Adds a value, in place of an older one."""
-        self.drop(key)
-        self._values[key] = value
-        self.bytes += self._size_of(value)
-        while self.bytes > self._bytes_max and len(self._values) > 1:
-            _, old = self._values.popitem(last=False)
-            self.bytes -= self._size_of(old)
-
-    def drop(self, key: str) -> None:
-        """Drops a value."""
-        old = self._values.pop(key, None)
-        if old is not None:
-            self.bytes -= self._size_of(old)
-
-    def split(self, keys: Collection[str]) -> tuple[dict[str, V], list[str]]:
-        """Returns the values of those `keys` that are here, and the other keys."""
-        found: dict[str, V] = {}
-        missing: list[str] = []
-        for key in keys:
-            value = self.get(key)
-            if value is None:
-                missing.append(key)
-            else:
-                found[key] = value
-        return found, missing
 
 
 class EventMemory:
@@ -75,10 +24,10 @@ class EventMemory:
 
     def __init__(self, store: EngineStore) -> None:
         self._store = store
-        self._events: ByteBoundedCache[StoredEvent] = ByteBoundedCache(
+        self._events: ByteBoundedCache[EventId, StoredEvent] = ByteBoundedCache(
             limits.EVENT_CACHE_BYTES, lambda known: event_bytes(known.event)
         )
-        self._client: ByteBoundedCache[bytes] = ByteBoundedCache(
+        self._client: ByteBoundedCache[EventId, bytes] = ByteBoundedCache(
             limits.CLIENT_JSON_CACHE_BYTES, lambda client: len(client) + 150
         )
         self._missing: BoundedCache[str, None] = BoundedCache(limits.EVENT_IDS_REMEMBERED)
@@ -131,7 +80,7 @@ class EventMemory:
             for event_id in unknown:
                 if event_id not in found and event_id not in self._stored:
                     self._missing.put(event_id, None)
-        return found  # type: ignore[return-value]  # EventId is str at run time
+        return found
 
     async def raw(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:
         """Returns stored events as other servers get them, unparsed, in pieces; they aren't added
@@ -154,7 +103,7 @@ class EventMemory:
                 client = client_json(known.event)
                 self._client.put(event_id, client)
                 found[event_id] = client
-        return found  # type: ignore[return-value]
+        return found
 
     async def auth_chain(self, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
         """Returns all events reached by auth_events from these, which must be stored."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
 
+from federation.bounded_cache import ByteBoundedCache
 from federation.events import event_types
 from federation.events.event import load_event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, kept_client
-from homeserver.engine.rooms.event_cache import ByteBoundedCache, EventMemory
+from homeserver.engine.rooms.event_cache import EventMemory
 from homeserver.engine.rooms.room import Head, Room, RoomView, membership_counts
 from homeserver.engine.rooms.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.rooms.stored import key_of, ref_of, transaction_of
@@ -27,7 +28,7 @@ class RoomLoader:
         self._store = store
         self._server_name = server_name
         self._memory = memory
-        self._states: ByteBoundedCache[Chain] = ByteBoundedCache(
+        self._states: ByteBoundedCache[str, Chain] = ByteBoundedCache(
             limits.STATE_CACHE_BYTES,
             lambda chain: 200 + 150 * sum(len(link.delta) for link in chain),
         )

@@ -1,13 +1,14 @@
 """Keeps the token buckets of users and addresses, in memory and bounded.
 
-A restart fills all buckets. Beyond `RATE_LIMIT_BUCKETS` the oldest bucket goes: filling the table
-takes requests from as many addresses.
+A restart fills all buckets. Beyond `RATE_LIMIT_BUCKETS` the bucket that was used longest ago goes:
+filling the table takes requests from as many addresses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from federation.bounded_cache import BoundedCache
 from federation.errors import MatrixError
 from federation.ports import Clock
 from homeserver import limits
@@ -20,7 +21,9 @@ class RateLimiter:
 
     def __init__(self, clock: Clock, rates: Mapping[Limit, Rate]) -> None:
         self._clock, self._rates = clock, rates
-        self._buckets: dict[tuple[Limit, str], Bucket] = {}
+        self._buckets: BoundedCache[tuple[Limit, str], Bucket] = BoundedCache(
+            limits.RATE_LIMIT_BUCKETS
+        )
 
     def check(self, limit: Limit, key: str) -> None:
         """Takes a token from a user's or address's bucket. Raises 429 M_LIMIT_EXCEEDED with
@@ -28,9 +31,7 @@ class RateLimiter:
         if (rate := self._rates.get(limit)) is None:
             return
         taken = take(self._buckets.get((limit, key)), rate, self._clock.monotonic_s())
-        if len(self._buckets) >= limits.RATE_LIMIT_BUCKETS and (limit, key) not in self._buckets:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[limit, key] = taken.bucket
+        self._buckets.put((limit, key), taken.bucket)
         if taken.wait_s > 0:
             raise limit_exceeded(taken.wait_s)
 
@@ -38,7 +39,7 @@ class RateLimiter:
         """Returns a token that was taken for an operation that didn't happen."""
         rate, bucket = self._rates.get(limit), self._buckets.get((limit, key))
         if rate is not None and bucket is not None:
-            self._buckets[limit, key] = give_back(bucket, rate)
+            self._buckets.put((limit, key), give_back(bucket, rate))
 
 
 def configured_rates(settings: RateLimitSettings) -> dict[Limit, Rate]:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from hashlib import sha256
 
+from federation.bounded_cache import BoundedCache
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
@@ -31,7 +32,9 @@ class Tokens:
 
     def __init__(self, database: Database, random_bytes: Callable[[int], bytes]) -> None:
         self._tokens, self._random_bytes = AccessTokenTable(database), random_bytes
-        self._known: dict[bytes, Requester] = {}
+        self._known: BoundedCache[bytes, Requester] = BoundedCache(
+            limits.TOKEN_CACHE_ENTRIES, on_evict=self._unlist
+        )
         self._of_user: defaultdict[UserId, set[bytes]] = defaultdict(set)
         self._generation = 0
 
@@ -57,17 +60,17 @@ class Tokens:
         """Drops deleted tokens from memory: those of these devices, or all of a user."""
         self._generation += 1
         for digest in list(self._of_user.get(user_id, ())):
-            if device_ids is None or self._known[digest].device_id in device_ids:
-                self._drop(digest)
+            requester = self._known.get(digest)
+            assert requester is not None, "listed tokens are known"
+            if device_ids is None or requester.device_id in device_ids:
+                self._known.pop(digest)
+                self._unlist(digest, requester)
 
     def _remember(self, digest: bytes, requester: Requester) -> None:
-        if len(self._known) >= limits.TOKEN_CACHE_ENTRIES:
-            self._drop(next(iter(self._known)))
-        self._known[digest] = requester
+        self._known.put(digest, requester)
         self._of_user[requester.user_id].add(digest)
 
-    def _drop(self, digest: bytes) -> None:
-        requester = self._known.pop(digest)
+    def _unlist(self, digest: bytes, requester: Requester) -> None:
         rest = self._of_user[requester.user_id]
         rest.discard(digest)
         if not rest:

@@ -6,7 +6,8 @@ Rules:
 2. A session ends when its operation is performed. For `UIA_ANSWER_S` the same request within it
    gets the same answer, for the first one may have been lost; another request gets a new session.
 3. A session is bound to operation and user, ends after `UIA_SESSION_S`, and there are at most
-   `UIA_SESSIONS`: beyond that the oldest goes. An unknown session is answered with a new one.
+   `UIA_SESSIONS`: beyond that the one whose last stage was passed longest ago goes. An unknown
+   session is answered with a new one.
 4. Passwords are tried as often as log-ins are, by device: the holder of a stolen token can't guess
    the password with it, nor use up the tries of the owner's other devices.
 5. A restart ends all sessions; clients begin again.
@@ -17,7 +18,6 @@ Spec: client-server API, "User-Interactive Authentication API".
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -25,6 +25,7 @@ from hmac import compare_digest
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
+from federation.bounded_cache import BoundedCache, ExpiringCache
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
@@ -107,7 +108,6 @@ class _Performed:
     user_id: UserId | None
     digest: bytes
     answer: JsonObject
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,10 @@ class Uia:
     ) -> None:
         self._clock, self._random_bytes, self._limiter = clock, random_bytes, limiter
         self._checks = checks
-        self._sessions: dict[str, Session] = {}
-        self._performed: OrderedDict[str, _Performed] = OrderedDict()
+        self._sessions: BoundedCache[str, Session] = BoundedCache(limits.UIA_SESSIONS)
+        self._performed: ExpiringCache[str, _Performed] = ExpiringCache(
+            limits.UIA_ANSWERS, limits.UIA_ANSWER_S, clock.monotonic_s
+        )
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._digest_key = random_bytes(32)
 
@@ -156,12 +158,6 @@ class Uia:
 
     def answered(self, request: Guarded) -> JsonObject | None:
         """Returns the answer that the same request got recently in its session, if any."""
-        now_s = self._clock.monotonic_s()
-        while self._performed:
-            oldest = next(iter(self._performed.values()))
-            if now_s - oldest.at_s <= limits.UIA_ANSWER_S:
-                break
-            self._performed.popitem(last=False)
         known = self._performed.get(request.session_id or "")
         if known is None or (known.operation, known.user_id) != (
             request.operation,
@@ -171,16 +167,9 @@ class Uia:
         return known.answer if compare_digest(known.digest, self._digest(request)) else None
 
     def _finish(self, session: Session, request: Guarded, answer: JsonObject) -> None:
-        self._sessions.pop(session.session_id, None)
-        while len(self._performed) >= limits.UIA_ANSWERS:
-            self._performed.popitem(last=False)
-        self._performed[session.session_id] = _Performed(
-            request.operation,
-            request.user_id,
-            self._digest(request),
-            answer,
-            self._clock.monotonic_s(),
-        )
+        self._sessions.pop(session.session_id)
+        performed = _Performed(request.operation, request.user_id, self._digest(request), answer)
+        self._performed.put(session.session_id, performed)
 
     def _digest(self, request: Guarded) -> bytes:
         """Returns a keyed digest, since the parameters may contain a password."""
@@ -207,13 +196,11 @@ class Uia:
         if session is None or not session.is_for(operation, user_id):
             return None
         if self._clock.monotonic_s() - session.started_s > limits.UIA_SESSION_S:
-            del self._sessions[session.session_id]
+            self._sessions.pop(session.session_id)
             return None
         return session
 
     def _begin(self, operation: str, user_id: UserId | None, flows: tuple[Flow, ...]) -> Session:
-        if len(self._sessions) >= limits.UIA_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
         session = Session(
             session_id=encode_base64_url(self._random_bytes(18)),
             operation=operation,
@@ -221,7 +208,7 @@ class Uia:
             flows=flows,
             started_s=self._clock.monotonic_s(),
         )
-        self._sessions[session.session_id] = session
+        self._sessions.put(session.session_id, session)
         return session
 
     async def _attempt(
@@ -237,7 +224,7 @@ class Uia:
             raise _failed(session, "M_FORBIDDEN", "The authentication failed")
         session = replace(session, passed={**session.passed, stage: proved})
         if session.session_id in self._sessions:
-            self._sessions[session.session_id] = session
+            self._sessions.put(session.session_id, session)
         return session
 
     async def _prove(self, stage: str, auth: JsonObject, requester: Requester | None) -> str | None:

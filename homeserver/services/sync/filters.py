@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import orjson
 
+from federation.bounded_cache import ByteBoundedCache
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.engine.rooms.event_cache import ByteBoundedCache
 from homeserver.errors import (
     bad_json,
     invalid_param,
@@ -37,7 +37,7 @@ class Filters:
 
     def __init__(self, *, database: Database) -> None:
         self._filters = FilterTable(database)
-        self._parsed: ByteBoundedCache[_Parsed] = ByteBoundedCache(
+        self._parsed: ByteBoundedCache[str, _Parsed] = ByteBoundedCache(
             limits.FILTER_CACHE_BYTES, lambda parsed: parsed.bytes + 500
         )
 

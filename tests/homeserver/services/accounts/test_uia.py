@@ -55,6 +55,10 @@ def clock() -> StillClock:
 
 @pytest.fixture
 def uia(clock: StillClock) -> Uia:
+    return make_uia(clock)
+
+
+def make_uia(clock: StillClock) -> Uia:
     async def is_right(user_id: UserId, password: str) -> bool:
         return (user_id, password) == (ALICE.user_id, "right")
 
@@ -157,8 +161,9 @@ async def test_a_refused_operation_leaves_its_session(uia: Uia) -> None:
     assert await check(uia, ALICE, {"session": session}) == {PASSWORD: "@alice:hs1"}
 
 
-async def test_answers_are_bounded(uia: Uia, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_are_bounded(clock: StillClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "UIA_ANSWERS", 2)
+    uia = make_uia(clock)
     sessions = []
     for _ in range(3):
         sessions.append((await refused(uia, ALICE, None)).extra["session"])
@@ -204,9 +209,10 @@ async def test_a_session_ends_after_its_time(uia: Uia, clock: StillClock) -> Non
 
 
 async def test_the_oldest_session_goes_when_there_are_too_many(
-    uia: Uia, monkeypatch: pytest.MonkeyPatch
+    clock: StillClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "UIA_SESSIONS", 2)
+    uia = make_uia(clock)
     sessions = [(await refused(uia, ALICE, None)).extra["session"] for _ in range(3)]
     await check(uia, ALICE, {**RIGHT, "session": sessions[1]}, operation="op")
     gone = await refused(uia, ALICE, {**RIGHT, "session": sessions[0]})
