@@ -185,7 +185,7 @@ async def clear_stale(cluster: Path, timeout_s: float) -> str | None:
     pid = found.pid
     if pid is None or not (runs_postgres(pid) and belongs_to(pid, cluster)):
         (cluster / "postmaster.pid").unlink(missing_ok=True)
-        return f"dropped a stale postmaster.pid (process {pid} is no postmaster of this cluster)"
+        return f"dropped a stale postmaster.pid (process {pid} is not a postmaster of this cluster)"
     for order in (None, signal.SIGINT, signal.SIGQUIT):
         if order is not None:
             os.kill(pid, order)

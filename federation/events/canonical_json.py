@@ -79,7 +79,7 @@ def check(value: JsonValue) -> None:
             if not -INTEGER_MAX <= item <= INTEGER_MAX:
                 raise NotCanonical("an integer beyond 2^53-1")
         elif not isinstance(item, str | bool | None):
-            raise NotCanonical(f"{kind.__name__} is no canonical JSON")
+            raise NotCanonical(f"{kind.__name__} is not canonical JSON")
 
 
 def encode_checked(value: JsonValue) -> bytes:

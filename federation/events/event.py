@@ -91,7 +91,7 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
     @property
     def key(self) -> StateKey:
         """(type, state_key); state events only."""
-        assert self.state_key is not None, f"{self.event_id} is no state event"
+        assert self.state_key is not None, f"{self.event_id} is not a state event"
         return (self.type, self.state_key)
 
     @property
@@ -106,7 +106,7 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
 def _string(pdu: JsonObject, name: str, version: RoomVersion) -> str:
     value = pdu.get(name)
     if type(value) is not str:
-        raise InvalidEvent(f"{name} is no string")
+        raise InvalidEvent(f"{name} is not a string")
     is_wide = version.field_sizes_in_bytes and not value.isascii()
     if (len(value.encode()) if is_wide else len(value)) > limits.IDENTIFIER_BYTES_MAX:
         raise EventTooLarge(f"{name} is longer than 255 bytes")
@@ -116,28 +116,28 @@ def _string(pdu: JsonObject, name: str, version: RoomVersion) -> str:
 def _integer(pdu: JsonObject, name: str) -> int:
     value = pdu.get(name)
     if type(value) is not int:
-        raise InvalidEvent(f"{name} is no integer")
+        raise InvalidEvent(f"{name} is not an integer")
     return value
 
 
 def _object(pdu: JsonObject, name: str) -> JsonObject:
     value = pdu.get(name)
     if type(value) is not dict:
-        raise InvalidEvent(f"{name} is no object")
+        raise InvalidEvent(f"{name} is not an object")
     return value
 
 
 def _event_ids(pdu: JsonObject, name: str, size_max: int, version: RoomVersion) -> Sequence[str]:
     value = pdu.get(name)
     if type(value) is not list:
-        raise InvalidEvent(f"{name} is no list")
+        raise InvalidEvent(f"{name} is not a list")
     if len(value) > size_max:
         raise InvalidEvent(f"{name} has more than {size_max} entries")
     if not version.event_ids_are_hashes:
         value = [_referenced_id(entry, name) for entry in value]
     for event_id in value:
         if type(event_id) is not str:
-            raise InvalidEvent(f"{name} has an entry that is no event ID")
+            raise InvalidEvent(f"{name} has an entry that is not an event ID")
         ids.parse_event_id(event_id)
     return value
 
@@ -145,7 +145,7 @@ def _event_ids(pdu: JsonObject, name: str, size_max: int, version: RoomVersion) 
 def _referenced_id(entry: Any, name: str) -> str:
     """Returns the ID of an `[id, {"sha256": hash}]` pair (room versions 1 and 2)."""
     if type(entry) is not list or len(entry) != 2 or type(entry[0]) is not str:
-        raise InvalidEvent(f"{name} has an entry that is no pair of ID and hash")
+        raise InvalidEvent(f"{name} has an entry that is not a pair of ID and hash")
     return entry[0]
 
 
@@ -172,7 +172,7 @@ def _redacts(event_type: str, pdu: JsonObject, version: RoomVersion) -> EventId 
 def _check_signatures(pdu: JsonObject) -> None:
     for made in _object(pdu, "signatures").values():
         if type(made) is not dict or not all(type(text) is str for text in made.values()):
-            raise InvalidEvent("signatures is no object of objects of strings")
+            raise InvalidEvent("signatures is not an object of objects of strings")
 
 
 def _given_digest(pdu: JsonObject) -> bytes:
@@ -258,7 +258,7 @@ def _check(pdu: JsonObject, version: RoomVersion) -> tuple[JsonObject, bytes, bo
     given = _given_digest(sendable)
     redacts = sendable.get("redacts")
     if redacts is not None and not version.redacts_in_content and type(redacts) is not str:
-        raise InvalidEvent("redacts is no string")
+        raise InvalidEvent("redacts is not a string")
     if not version.event_ids_are_hashes:
         ids.parse_server_made_event_id(_string(sendable, "event_id", version))
     raw = hashes.encode_checked_for(version, sendable)

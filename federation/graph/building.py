@@ -57,7 +57,7 @@ class EventDraft:
 
 def _check_text(name: str, value: object) -> None:
     if type(value) is not str:
-        raise InvalidEvent(f"{name} is no string")
+        raise InvalidEvent(f"{name} is not a string")
     if not value.isascii():
         try:
             size = len(value.encode())
@@ -78,7 +78,7 @@ def _check_draft(draft: EventDraft) -> None:
     except InvalidIdentifier as error:
         raise InvalidEvent(f"sender: {error}") from error
     if type(draft.content) is not dict:
-        raise InvalidEvent("content is no object")
+        raise InvalidEvent("content is not an object")
 
 
 def _content_of(draft: EventDraft, version: RoomVersion) -> JsonObject:
@@ -143,7 +143,7 @@ def build_event(
         now_ms if draft.origin_server_ts is None else draft.origin_server_ts
     )
     if type(timestamp) is not int or abs(timestamp) > limits.INTEGER_MAX:
-        raise InvalidEvent("origin_server_ts is no integer within 2^53-1")
+        raise InvalidEvent("origin_server_ts is not an integer within 2^53-1")
     fields["prev_events"] = references(version, prev_events, cited)
     fields["auth_events"] = references(version, auth_events, cited)
     event_id, raw = _hash_and_sign(fields, content, encoded, version, (server_name, key))

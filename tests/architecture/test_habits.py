@@ -15,6 +15,11 @@ TASK_SUPERVISORS = frozenset({"homeserver.supervisor", "local_postgres.cluster"}
 TASK_MAKERS = frozenset({"create_task", "ensure_future"})
 BROAD = frozenset({"Exception", "BaseException"})
 MODULES_PER_PACKAGE_MAX = 12
+NEGATED = re.compile(
+    r"(?<!there )\bis no\s+(boolean|string|integer|number|object|array|list|map|mapping|pair|"
+    r"dictionary|key|token|event|state event|canonical JSON|(user|room|event) ID)\b",
+    re.IGNORECASE,
+)
 
 
 def name_faults(module: SourceModule) -> Iterator[str]:
@@ -37,6 +42,14 @@ def question_faults(module: SourceModule) -> Iterator[str]:
                 first = re.split(r"(?<=[.?!])\s", text.strip(), maxsplit=1)[0]
                 if first.endswith("?"):
                     yield f"{module.path}:{node.lineno} asks a question"
+
+
+def negation_faults(module: SourceModule) -> Iterator[str]:
+    """Yield each text that negates a kind of value by `no`, instead of "is not a string"."""
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Constant(value=str(text)) if found := NEGATED.search(text):
+                yield f"{module.path}:{node.lineno} says {found[0]!r}"
 
 
 def task_faults(module: SourceModule) -> Iterator[str]:
@@ -90,6 +103,7 @@ def habit_faults(module: SourceModule) -> list[str]:
         name_faults,
         docstring_faults,
         question_faults,
+        negation_faults,
         task_faults,
         state_faults,
         silence_faults,
@@ -105,7 +119,7 @@ def test_the_product_keeps_the_habits() -> None:
 
 def test_tests_say_what_they_are_for() -> None:
     """Tests have docstrings and names, too."""
-    checks = (name_faults, docstring_faults, silence_faults)
+    checks = (name_faults, docstring_faults, negation_faults, silence_faults)
     faults = [fault for module in test_sources() for check in checks for fault in check(module)]
     assert not faults, "\n" + "\n".join(faults)
 
@@ -130,6 +144,7 @@ def test_packages_stay_small_enough_to_know() -> None:
         '"""D."""\ntry:\n    f()\nexcept Exception:\n    pass\n',
         "x = 1\n",
         '"""D."""\ndef f():\n    """Is it one? Else None."""\n',
+        f'"""D."""\ndef f(name):\n    raise E(f"{{name}} is no {"string"}")\n',
     ],
 )
 def test_each_broken_habit_is_found(text: str) -> None:

@@ -43,12 +43,12 @@ def _scalar(value: object) -> str:
         return int.__repr__(value)
     if isinstance(value, float) and value - value == 0:
         return float.__repr__(value)
-    raise NotCanonical(f"{type(value).__name__} is no canonical JSON")
+    raise NotCanonical(f"{type(value).__name__} is not canonical JSON")
 
 
 def _sorted_items(value: dict[Any, Any]) -> list[tuple[str, Any]]:
     if not all(isinstance(key, str) for key in value):
-        raise NotCanonical("a key that is no string")
+        raise NotCanonical("a key that is not a string")
     return sorted(value.items())
 
 

@@ -53,7 +53,7 @@ def _check_authorising_signature(
     user_id = event.content["join_authorised_via_users_server"]
     rule = AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
     if type(user_id) is not str:
-        return AuthFailure(rule, "join_authorised_via_users_server is no user ID")
+        return AuthFailure(rule, "join_authorised_via_users_server is not a user ID")
     try:
         server = server_of(parse_user_id(user_id))
     except InvalidIdentifier as error:
@@ -152,7 +152,7 @@ def _check_third_party_invite(event: Event, target: str, state: AuthState) -> Au
     invite = event.content["third_party_invite"]
     signed = invite.get("signed") if type(invite) is dict else None
     if type(signed) is not dict:
-        return AuthFailure(AuthRule.THIRD_PARTY_INVITE_WITHOUT_SIGNED, "signed is no object")
+        return AuthFailure(AuthRule.THIRD_PARTY_INVITE_WITHOUT_SIGNED, "signed is not an object")
     # 5.4.1.3: `signed` must have `mxid` and `token`
     token = signed.get("token")
     if "mxid" not in signed or type(token) is not str:

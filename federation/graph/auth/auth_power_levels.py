@@ -66,22 +66,22 @@ def _check_form(content: Mapping[str, Any], version: RoomVersion) -> AuthFailure
         # 10.1: the named levels are integers
         for name in LEVEL_DEFAULTS:
             if name in content and type(content[name]) is not int:
-                return AuthFailure(AuthRule.POWER_LEVEL_NOT_INTEGER, f"{name} is no integer")
+                return AuthFailure(AuthRule.POWER_LEVEL_NOT_INTEGER, f"{name} is not an integer")
         # 10.2: `events` and `notifications` map to integers
         for name in ("events", "notifications"):
             levels = content.get(name, {})
             if type(levels) is not dict or not all(type(v) is int for v in levels.values()):
                 return AuthFailure(
-                    AuthRule.POWER_LEVEL_MAP_MALFORMED, f"{name} is no object of integers"
+                    AuthRule.POWER_LEVEL_MAP_MALFORMED, f"{name} is not an object of integers"
                 )
     # 10.3: `users` maps user IDs to integers
     users = content.get("users", {})
     if type(users) is not dict:
-        return AuthFailure(AuthRule.POWER_LEVEL_USERS_MALFORMED, "users is no object")
+        return AuthFailure(AuthRule.POWER_LEVEL_USERS_MALFORMED, "users is not an object")
     for user_id, value in users.items():
         if read_level(value, version) is None:
             return AuthFailure(
-                AuthRule.POWER_LEVEL_USERS_MALFORMED, f"the level of {user_id} is no integer"
+                AuthRule.POWER_LEVEL_USERS_MALFORMED, f"the level of {user_id} is not an integer"
             )
         try:
             parse_user_id(user_id)

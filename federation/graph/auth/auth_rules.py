@@ -140,7 +140,7 @@ def _check_create(event: Event) -> AuthFailure | None:
 def _check_additional_creators(value: Any) -> AuthFailure | None:
     rule = AuthRule.CREATE_ADDITIONAL_CREATORS
     if type(value) is not list or not all(type(entry) is str for entry in value):
-        return AuthFailure(rule, "additional_creators is no array of strings")
+        return AuthFailure(rule, "additional_creators is not an array of strings")
     for entry in value:
         try:
             parse_user_id(entry)
@@ -207,7 +207,7 @@ def _check_auth_event(
     event_id, state_key = auth_event.event_id, auth_event.state_key
     # 3.2, for events that aren't state at all: no auth rule selects a message event
     if state_key is None:
-        return AuthFailure(AuthRule.AUTH_EVENTS_UNEXPECTED, f"{event_id} is no state event")
+        return AuthFailure(AuthRule.AUTH_EVENTS_UNEXPECTED, f"{event_id} is not a state event")
     key = (auth_event.type, state_key)
     # 3.1: at most one auth event per type and state key
     if key in seen:

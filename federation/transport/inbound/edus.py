@@ -99,7 +99,7 @@ class EduReceiver:
         user_id = _user_of(origin, content.get("user_id"))
         typing = content.get("typing")
         if not isinstance(typing, bool):
-            raise InvalidEdu("typing is no boolean")
+            raise InvalidEdu("typing is not a boolean")
         if await self._acls.allows(room_id, origin):
             await self._sink.typing(origin, room_id, user_id, typing)
 
@@ -123,7 +123,7 @@ class EduReceiver:
         _text(content.get("message_id"), "message_id", TO_DEVICE_MESSAGE_ID_BYTES_MAX)
         messages = content.get("messages")
         if not isinstance(messages, dict):
-            raise InvalidEdu("messages is no object")
+            raise InvalidEdu("messages is not an object")
         kept: JsonObject = {}
         left = TO_DEVICE_MESSAGES_PER_EDU_MAX
         for user, by_device in messages.items():
@@ -141,19 +141,19 @@ class EduReceiver:
         _text(content.get("device_id"), "device_id", IDENTIFIER_BYTES_MAX)
         stream_id = content.get("stream_id")
         if not isinstance(stream_id, int) or isinstance(stream_id, bool):
-            raise InvalidEdu("stream_id is no integer")
+            raise InvalidEdu("stream_id is not an integer")
         before = content.get("prev_id", [])
         if not isinstance(before, list) or not all(isinstance(one, int) for one in before):
-            raise InvalidEdu("prev_id is no list of integers")
+            raise InvalidEdu("prev_id is not a list of integers")
         if not isinstance(content.get("keys", {}), dict):
-            raise InvalidEdu("keys is no object")
+            raise InvalidEdu("keys is not an object")
         await self._sink.device_list_update(origin, content)
 
     async def _signing_key_update(self, origin: ServerName, content: JsonObject) -> None:
         _user_of(origin, content.get("user_id"))
         for name in ("master_key", "self_signing_key"):
             if not isinstance(content.get(name, {}), dict):
-                raise InvalidEdu(f"{name} is no object")
+                raise InvalidEdu(f"{name} is not an object")
         await self._sink.signing_key_update(origin, content)
 
     async def _presence(self, origin: ServerName, content: JsonObject) -> None:
@@ -213,7 +213,7 @@ def _is_receipt(receipt: object) -> bool:
 
 def _text(value: object, what: str, bytes_max: int) -> str:
     if not isinstance(value, str) or len(value.encode(errors="replace")) > bytes_max:
-        raise InvalidEdu(f"{what} is no string, or too long")
+        raise InvalidEdu(f"{what} is not a string, or too long")
     return value
 
 

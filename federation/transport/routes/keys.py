@@ -65,7 +65,7 @@ class KeyRoutes:
         body = parse_object(await read_body(request, NOTARY_REQUEST_BYTES_MAX))
         asked = body.get("server_keys")
         if not isinstance(asked, dict):
-            raise MatrixError(400, "M_BAD_JSON", "server_keys is no object")
+            raise MatrixError(400, "M_BAD_JSON", "server_keys is not an object")
         if len(asked) > NOTARY_SERVERS_PER_REQUEST_MAX:
             raise MatrixError(400, "M_INVALID_PARAM", "too many servers")
         return await self._answer(

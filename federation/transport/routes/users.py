@@ -98,7 +98,7 @@ class UserRoutes:
             if not isinstance(devices, list) or len(devices) > DEVICES_PER_USER_REQUEST_MAX:
                 raise MatrixError(400, "M_INVALID_PARAM", "no list of devices, or too many")
             if not all(isinstance(device, str) for device in devices):
-                raise MatrixError(400, "M_INVALID_PARAM", "a device ID that is no string")
+                raise MatrixError(400, "M_INVALID_PARAM", "a device ID that is not a string")
             wanted[user_id] = [DeviceId(device) for device in devices]
         return await self._users.keys_query(peer.origin, wanted)
 
@@ -109,7 +109,7 @@ class UserRoutes:
             if not isinstance(devices, dict) or len(devices) > DEVICES_PER_USER_REQUEST_MAX:
                 raise MatrixError(400, "M_INVALID_PARAM", "no devices, or too many")
             if not all(isinstance(algorithm, str) for algorithm in devices.values()):
-                raise MatrixError(400, "M_INVALID_PARAM", "an algorithm that is no string")
+                raise MatrixError(400, "M_INVALID_PARAM", "an algorithm that is not a string")
             wanted[user_id] = {DeviceId(one): algorithm for one, algorithm in devices.items()}
         return await self._users.keys_claim(peer.origin, wanted)
 
@@ -122,7 +122,7 @@ class UserRoutes:
     def _own_users(self, peer: PeerRequest, name: str) -> Mapping[UserId, object]:
         asked = peer.content.get(name)
         if not isinstance(asked, dict):
-            raise MatrixError(400, "M_BAD_JSON", f"{name} is no object")
+            raise MatrixError(400, "M_BAD_JSON", f"{name} is not an object")
         if len(asked) > USERS_PER_KEYS_REQUEST_MAX:
             raise MatrixError(400, "M_INVALID_PARAM", "too many users")
         return {UserId(user): value for user, value in asked.items() if self._is_own(user)}

@@ -66,7 +66,7 @@ class PublicRoomsApi:
             and since.isdigit()
             and len(since) <= limits.PUBLISHED_ROOMS_TOKEN_DIGITS
         ):
-            raise invalid_param("since is no token of this directory")
+            raise invalid_param("since is not a token of this directory")
         most = limits.PUBLISHED_ROOMS_PER_PAGE
         page = most if not limit else min(limit, most)
         return await self._rooms.page(search, start=int(since or 0), limit=page)

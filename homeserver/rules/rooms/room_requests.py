@@ -116,7 +116,7 @@ def parse_users(texts: Sequence[object], *, without: UserId) -> Sequence[UserId]
             users[parse_user_id(text)] = None
         except InvalidIdentifier as error:
             raise errors.invalid_param(
-                f"{str(text)[: limits.QUOTED_ID_CHARACTERS]!r} is no user ID: {error}"
+                f"{str(text)[: limits.QUOTED_ID_CHARACTERS]!r} is not a user ID: {error}"
             ) from error
     users.pop(without, None)
     return tuple(users)

@@ -94,7 +94,7 @@ def parse_user(text: str) -> UserId:
         return parse_user_id(text)
     except InvalidIdentifier as error:
         raise errors.invalid_param(
-            f"{text[: limits.QUOTED_ID_CHARACTERS]!r} is no user ID: {error}"
+            f"{text[: limits.QUOTED_ID_CHARACTERS]!r} is not a user ID: {error}"
         ) from error
 
 

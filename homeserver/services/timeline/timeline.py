@@ -91,7 +91,7 @@ class Timeline:
             event_id = parse_event_id(target)
         except InvalidIdentifier as error:
             raise errors.invalid_param(
-                f"{target[: limits.QUOTED_ID_CHARACTERS]!r} is no event ID"
+                f"{target[: limits.QUOTED_ID_CHARACTERS]!r} is not an event ID"
             ) from error
         await self._check_may_redact(request, event_id)
         draft = EventDraft(

@@ -158,7 +158,7 @@ def string_level(text: str) -> int | None:
 
 
 def entries(content: Json, name: str) -> Json:
-    """Returns a map of levels; *Choice:* what is no object has no entries."""
+    """Returns a map of levels; *Choice:* what is not an object has no entries."""
     given = content.get(name)
     return given if isinstance(given, dict) else {}
 
@@ -448,7 +448,8 @@ def third_party_refusal(case: Case) -> str | None:
     # 1
     if case.membership(case.target) == "ban":
         return "1"
-    # 2. Choice: an invite or a signed that is no object, and a token that is no string, are none.
+    # 2. Choice: an invite or a signed that is not an object, and a token that is not a string, are
+    # none.
     invite = case.content["third_party_invite"]
     signed = invite.get("signed") if isinstance(invite, dict) else None
     if not isinstance(signed, dict):

@@ -86,7 +86,7 @@ class Scene:
 
 
 def merged(given: dict[str, Any], changes: Any) -> Any:
-    """Returns a map with changes; None removes. What is no map takes its place."""
+    """Returns a map with changes; None removes. What is not a map takes its place."""
     if not isinstance(changes, dict):
         return changes
     return {key: value for key, value in {**given, **changes}.items() if value is not None}

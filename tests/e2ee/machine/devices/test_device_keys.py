@@ -58,7 +58,7 @@ def test_a_device_is_what_it_signed(bob: DeviceParts) -> None:
 
 
 def test_names_beside_the_signature_are_the_servers_to_change(bob: DeviceParts) -> None:
-    """A display name under `unsigned` is no part of what the device signed; nor are signatures."""
+    """A display name under `unsigned` is not part of what the device signed; nor are signatures."""
     unsigned = {"device_display_name": "anything"}
     other = {"@other:hs.test": {"ed25519:X": "text"}}
     signatures = bob.device.signed_json["signatures"] | other

@@ -187,7 +187,7 @@ async def test_a_forgotten_room_is_a_strangers(server: Here) -> None:
 
 
 async def test_an_invite_from_afar_takes_nothing_from_who_was_there_before(server: Here) -> None:
-    """The server is out of the room, so that the invite is no event of it here."""
+    """The server is out of the room, so that the invite is not an event of it here."""
     join = await server.join(ALICE, server.graph.begin())
     early = said(server, "early", join)
     leave = member(server, ALICE, "leave", early)
