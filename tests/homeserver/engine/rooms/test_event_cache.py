@@ -14,7 +14,7 @@ from federation.graph.building import EventDraft
 from federation.ports import StoredEvent
 from homeserver import limits
 from homeserver.engine.entries import event_bytes
-from homeserver.engine.rooms.event_cache import ByteBoundedCache, EventMemory
+from homeserver.engine.rooms.event_cache import EventMemory
 from homeserver.engine.rooms.room import NotLoaded
 from homeserver.storage.database import Row
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, in_memory, message
@@ -65,64 +65,6 @@ def cold(world: World) -> tuple[EventMemory, LookedUp]:
     assert isinstance(looked_up, LookedUp)
     looked_up.looks.clear()
     return EventMemory(world.engine.store), looked_up
-
-
-# A cache of bounded size
-
-
-def texts(bytes_max: int) -> ByteBoundedCache[str]:
-    return ByteBoundedCache(bytes_max, len)
-
-
-def test_the_least_recently_used_go_once_the_rest_is_too_large() -> None:
-    cache = texts(10)
-    for key in "abc":
-        cache.put(key, key * 3)
-    assert cache.get("a") == "aaa"  # it counts as used
-    cache.put("d", "dd")
-    assert (cache.get("b"), cache.bytes) == (None, 8)
-    assert [cache.get(key) for key in "acd"] == ["aaa", "ccc", "dd"]
-    cache.put("e", "eeee")
-    assert [cache.get(key) for key in "acde"] == [None, "ccc", "dd", "eeee"]
-    assert (cache.bytes, len(cache)) == (9, 3)
-
-
-def test_a_bound_is_met_and_not_passed() -> None:
-    cache = texts(6)
-    cache.put("a", "aaa")
-    cache.put("b", "bbb")
-    assert (len(cache), cache.bytes) == (2, 6)
-    cache.put("c", "c")
-    assert (cache.get("a"), cache.bytes) == (None, 4)
-
-
-def test_the_newest_stays_however_large() -> None:
-    cache = texts(3)
-    cache.put("a", "a")
-    cache.put("b", "b" * 100)
-    assert (cache.get("a"), cache.get("b"), cache.bytes) == (None, "b" * 100, 100)
-    cache.put("c", "c")
-    assert (cache.get("b"), cache.get("c"), cache.bytes) == (None, "c", 1)
-
-
-def test_a_value_that_is_replaced_or_dropped_is_not_counted_any_more() -> None:
-    cache = texts(10)
-    cache.put("a", "aaaa")
-    cache.put("b", "b")
-    cache.put("a", "aa")
-    assert (cache.get("a"), cache.bytes, len(cache)) == ("aa", 3, 2)
-    cache.drop("a")
-    cache.drop("a")
-    cache.drop("x")
-    assert (cache.get("a"), cache.bytes, len(cache)) == (None, 1, 1)
-
-
-def test_keys_are_split_into_what_is_here_and_what_is_not() -> None:
-    cache = texts(10)
-    cache.put("a", "aa")
-    cache.put("b", "")
-    assert cache.split(["x", "a", "b", "y"]) == ({"a": "aa", "b": ""}, ["x", "y"])
-    assert cache.split([]) == ({}, [])
 
 
 # Events
