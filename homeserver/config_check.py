@@ -20,6 +20,7 @@ from homeserver.config import Config, Listener
 from homeserver.rules.accounts.server_names import name_problem
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
+from homeserver.storage.server_settings import ServerSettings, load_server_settings
 
 POSTGRES_LEAST = 14
 _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:|/|$)")
@@ -198,27 +199,20 @@ async def _database_problems(config: Config) -> list[Problem]:
     except (DatabaseUnavailable, DataRefused, ValueError) as error:
         return [_error(f"database.url: can't connect: {error}")]
     try:
-        async with database.connection() as connection:
-            row = await connection.fetchrow(
-                "SELECT current_setting('server_version_num')::int / 10000 AS version,"
-                " current_setting('server_encoding') AS encoding,"
-                " current_setting('fsync') AS fsync,"
-                " current_setting('synchronous_commit') AS synchronous_commit,"
-                " has_schema_privilege(current_schema(), 'CREATE') AS may_create"
-            )
+        settings = await load_server_settings(database)
     finally:
         await database.close()
-    return list(_server_problems(dict(row or {})))
+    return list(_server_problems(settings))
 
 
-def _server_problems(row: dict[str, object]) -> Iterator[Problem]:
-    version = row["version"]
-    assert isinstance(version, int), "the statement makes it a number"
-    if version < POSTGRES_LEAST:
-        yield _error(f"database.url: PostgreSQL {version} is too old; {POSTGRES_LEAST} is needed")
-    if row["encoding"] != "UTF8":
-        yield _error(f"database.url: the encoding is {row['encoding']}; it must be UTF8")
-    if not row["may_create"]:
+def _server_problems(found: ServerSettings) -> Iterator[Problem]:
+    if found.version < POSTGRES_LEAST:
+        yield _error(
+            f"database.url: PostgreSQL {found.version} is too old; {POSTGRES_LEAST} is needed"
+        )
+    if found.encoding != "UTF8":
+        yield _error(f"database.url: the encoding is {found.encoding}; it must be UTF8")
+    if not found.may_create:
         yield _error("database.url: the role may not create tables in this database")
-    if row["fsync"] == "off" or row["synchronous_commit"] == "off":
+    if found.fsync == "off" or found.synchronous_commit == "off":
         yield _warning("database.url: fsync or synchronous_commit is off: a crash loses messages")

@@ -10,17 +10,22 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from homeserver import limits
 from homeserver.storage import commits, logs
 from homeserver.storage.account_data import account_data
+from homeserver.storage.account_data.account_data import AccountDataRow
 from homeserver.storage.database import Connection
 from homeserver.storage.encryption import device_lists, to_device
+from homeserver.storage.encryption.device_lists import DeviceListRow
+from homeserver.storage.encryption.to_device import ToDeviceRow
 from homeserver.storage.ephemeral import receipts
+from homeserver.storage.ephemeral.receipts import ReceiptRow
 from homeserver.storage.federation import remote_edus
+from homeserver.storage.federation.remote_edus import RemoteEduRow
 from homeserver.storage.rooms import memberships, rooms, snapshots, state_changes
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
@@ -69,11 +74,11 @@ class ImportedMemberRows(msgspec.Struct, frozen=True):
 class LogRows(msgspec.Struct):
     """Entries without room events, each with its position, by their table."""
 
-    account_data: list[tuple[int, Any]] = []
-    receipts: list[tuple[int, Any]] = []
-    to_device: list[tuple[int, Any]] = []
-    remote_edus: list[tuple[int, Any]] = []
-    device_lists: list[tuple[int, Any]] = []
+    account_data: list[tuple[int, AccountDataRow]] = []
+    receipts: list[tuple[int, ReceiptRow]] = []
+    to_device: list[tuple[int, ToDeviceRow]] = []
+    remote_edus: list[tuple[int, RemoteEduRow]] = []
+    device_lists: list[tuple[int, DeviceListRow]] = []
     memberships: list[KnownMember] = []
 
 

@@ -4,8 +4,8 @@ Rules:
 1. `asyncpg` is imported only in `homeserver.storage`; other layers see `Connection`, `Database` and
    the two errors below.
 2. A module that owns tables has one class over a `Database`. Each of its methods takes a connection
-   of the pool for itself, and is one statement or one transaction: what it wrote is committed when
-   it returns.
+   of the pool for itself; what it writes is one transaction, which is committed when it returns. A
+   service is given the `Database`, and makes the tables that it needs.
 3. The other functions of such a module take an open connection as their first argument. They run
    inside a transaction of their caller, which decides between the statements, or commits them
    together with others: a unit of the log, or a service.
