@@ -19,6 +19,7 @@ from tests.homeserver.storage.accounts.account_rows import (
     deactivate,
     new_account,
 )
+from tests.homeserver.storage.lock_waits import waits_for_lock
 
 
 @pytest.fixture
@@ -92,8 +93,7 @@ async def test_a_log_in_waits_for_a_change_of_the_password(
     async with database.transaction() as changing, asyncio.TaskGroup() as group:
         assert await accounts.change_password(changing, ALICE, "new hash")
         waiting = group.create_task(log_in(database, login(b"late")))
-        done, _ = await asyncio.wait([waiting], timeout=0.2)
-        assert not done, "the log-in waits for the change"
+        assert await waits_for_lock(database, waiting)
         await changing.execute("COMMIT; BEGIN")
         assert await waiting is None
     assert await holder(table, b"late") is None

@@ -14,6 +14,7 @@ from homeserver.storage.encryption.one_time_keys import (
     UploadedKey,
     key_digest,
 )
+from tests.homeserver.storage.lock_waits import waits_for_lock
 
 ALICE, BOB = UserId("@alice:hs1"), UserId("@bob:hs1")
 PHONE, LAPTOP = DeviceId("PHONE"), DeviceId("LAPTOP")
@@ -170,6 +171,5 @@ async def test_uploads_of_one_device_wait_for_each_other(database: Database) -> 
         await lock(ALICE, LAPTOP)
         await lock(BOB, PHONE)
         second = asyncio.create_task(lock(ALICE, PHONE))
-        done, _ = await asyncio.wait([second], timeout=0.2)
-        assert not done
+        assert await waits_for_lock(database, second)
     await second
