@@ -5,8 +5,8 @@ Rules:
 1. The code that changes a device or key of a local user calls `touch` in the same unit of work that
    submits the DeviceListEntry; `append` then moves the touched devices to the entry's position.
    Both are in one transaction, so the auxiliary table is always empty outside of one.
-2. A change without touched devices (`devices` empty, no cross-signing) means "fetch the whole
-   list".
+2. A change without touched devices (`devices` empty, no cross-signing) concerns clients of this
+   server alone: a change of a remote user, or a signature on another user's key.
 3. Stream IDs of a user's updates grow, by one for each device. They are at least the time (the
    database's, in milliseconds) times 1024, so that IDs that were used after a backup aren't reused
    when the backup is restored.
