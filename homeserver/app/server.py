@@ -43,10 +43,10 @@ from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.shutdown import Shutdown
 from homeserver.signing_keys import load_or_create_signing_key
-from homeserver.storage import logs
 from homeserver.storage.database import Database
-from homeserver.storage.engine_store import PostgresStore
+from homeserver.storage.logs import LogTable
 from homeserver.storage.migrate import migrate
+from homeserver.storage.postgres_store import PostgresStore
 from homeserver.supervisor import Supervisor
 from local_postgres import EmbeddedCluster
 
@@ -168,8 +168,7 @@ async def _open_database(config: Config, stack: AsyncExitStack, shutdown: Shutdo
 
 
 async def _signing_key(path: Path, database: Database) -> SigningKey:
-    async with database.connection() as connection:
-        has_history = await logs.has_history(connection)
+    has_history = await LogTable(database).has_history()
     return await asyncio.to_thread(
         load_or_create_signing_key, path, os.urandom, has_history=has_history
     )

@@ -33,18 +33,10 @@ from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
 from homeserver.storage.timeline import events, gaps, rechecks, redactions, transactions
 from homeserver.storage.timeline.events import EventRow
 from homeserver.storage.timeline.rechecks import RecheckRows
+from homeserver.storage.timeline.redactions import RedactedRow
 
 HeadsRow = tuple[int, Sequence[int], int, int, int]
 """(room_row_id, heads, snapshot_row_id, live_index, position)"""
-
-
-class RedactedRow(msgspec.Struct, frozen=True):
-    """A stored event that a redaction changes: its new bytes."""
-
-    room_row_id: int
-    event_id: str
-    json: bytes
-    redacted_by: str
 
 
 class KnownMember(msgspec.Struct, frozen=True):
@@ -149,7 +141,7 @@ async def write(connection: Connection, batch: Writing, epoch: int) -> bool:
             return False
         await _write_rooms(connection, rows)
         await _write_members(connection, rows)
-        await _write_redactions(connection, rows)
+        await redactions.write(connection, rows.redacted, rows.awaited)
         await _write_history(connection, rows)
         await _write_log(connection, rows.log)
     except BaseException:
@@ -193,26 +185,6 @@ async def _write_members(connection: Connection, rows: CommitRows) -> None:
         await memberships.servers_left(connection, rows.servers_left)
     if rows.servers_joined:
         await memberships.servers_joined(connection, rows.servers_joined)
-
-
-async def _write_redactions(connection: Connection, rows: CommitRows) -> None:
-    await write_redactions(connection, rows.redacted, rows.awaited)
-
-
-async def write_redactions(
-    connection: Connection,
-    redacted: Sequence[RedactedRow],
-    awaited: Sequence[tuple[int, str, str]],
-) -> None:
-    """Redacts stored events, and stores the redactions (room_row_id, target, redaction) that
-    wait."""
-    for one in redacted:
-        await events.redact(
-            connection, one.room_row_id, one.event_id, json=one.json, redacted_by=one.redacted_by
-        )
-        await redactions.arrived(connection, one.room_row_id, one.event_id)
-    for room_row_id, target, redaction in awaited:
-        await redactions.keep(connection, room_row_id, target, redaction)
 
 
 async def _write_history(connection: Connection, rows: CommitRows) -> None:

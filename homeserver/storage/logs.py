@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver import limits
-from homeserver.storage.database import LOG_APPLICATION, Connection, DatabaseUnavailable
+from homeserver.storage.database import (
+    LOG_APPLICATION,
+    Connection,
+    Database,
+    DatabaseUnavailable,
+)
 
 LOG = 1
 """The only log so far; tokens and cursors name it, so that there can be more."""
@@ -32,39 +37,6 @@ class OwnedLog:
     epoch: int
     position: int
     epochs: Sequence[Epoch]
-
-
-async def has_history(connection: Connection) -> bool:
-    """Returns whether the database has a log: its server took it over at least once."""
-    return bool(await connection.fetchval("SELECT count(*) FROM logs"))
-
-
-async def take_over(connection: Connection, new_history: str) -> OwnedLog:
-    """Makes the caller the owner; the former owner can't commit any more. `new_history` is the ID
-    of the epoch that begins."""
-    row = await connection.fetchrow(
-        "WITH taken AS (INSERT INTO logs (log, epoch, position) VALUES ($1, 1, 0)"
-        "  ON CONFLICT (log) DO UPDATE SET epoch = logs.epoch + 1"
-        "  RETURNING log, epoch, position),"
-        " begun AS (INSERT INTO log_epochs (log, epoch, history, began_at)"
-        "  SELECT log, epoch, $2, position FROM taken)"
-        " SELECT epoch, position FROM taken",
-        LOG,
-        new_history,
-    )
-    assert row is not None, "an upsert that returns gives a row"
-    await connection.execute(
-        "DELETE FROM log_epochs WHERE log = $1 AND epoch <= $2",
-        LOG,
-        row["epoch"] - limits.EPOCHS_KEPT,
-    )
-    epochs = await connection.fetch(
-        "SELECT history, began_at FROM log_epochs WHERE log = $1 AND epoch <= $2 ORDER BY epoch",
-        LOG,
-        row["epoch"],
-    )
-    known = [Epoch(one["history"], one["began_at"]) for one in epochs]
-    return OwnedLog(row["epoch"], row["position"], known)
 
 
 async def move(connection: Connection, *, epoch: int, old: int, new: int) -> bool:
@@ -103,13 +75,51 @@ async def end_session(connection: Connection, session: int, within_s: int) -> No
         raise DatabaseUnavailable("the log's lost session does not end")
 
 
-async def load_epoch(connection: Connection) -> int:
-    """Returns the owner's number."""
-    epoch: int = await connection.fetchval("SELECT epoch FROM logs WHERE log = $1", LOG)
-    return epoch
+class LogTable:
+    """The log's row."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-async def take_row_ids(connection: Connection) -> range:
-    """Returns a block of row numbers that no other caller has."""
-    first: int = await connection.fetchval("SELECT nextval('row_ids')")
-    return range(first, first + 1000)
+    async def take_over(self, new_history: str) -> OwnedLog:
+        """Makes the caller the owner; the former owner can't commit any more. `new_history` is the
+        ID of the epoch that begins."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                "WITH taken AS (INSERT INTO logs (log, epoch, position) VALUES ($1, 1, 0)"
+                "  ON CONFLICT (log) DO UPDATE SET epoch = logs.epoch + 1"
+                "  RETURNING log, epoch, position),"
+                " begun AS (INSERT INTO log_epochs (log, epoch, history, began_at)"
+                "  SELECT log, epoch, $2, position FROM taken)"
+                " SELECT epoch, position FROM taken",
+                LOG,
+                new_history,
+            )
+            assert row is not None, "an upsert that returns gives a row"
+            await connection.execute(
+                "DELETE FROM log_epochs WHERE log = $1 AND epoch <= $2",
+                LOG,
+                row["epoch"] - limits.EPOCHS_KEPT,
+            )
+            epochs = await connection.fetch(
+                "SELECT history, began_at FROM log_epochs WHERE log = $1 AND epoch <= $2"
+                " ORDER BY epoch",
+                LOG,
+                row["epoch"],
+            )
+        known = [Epoch(one["history"], one["began_at"]) for one in epochs]
+        return OwnedLog(row["epoch"], row["position"], known)
+
+    async def has_history(self) -> bool:
+        """Returns whether the database has a log: its server took it over at least once."""
+        return bool(await self._database.fetchval("SELECT count(*) FROM logs"))
+
+    async def load_epoch(self) -> int:
+        """Returns the owner's number."""
+        epoch: int = await self._database.fetchval("SELECT epoch FROM logs WHERE log = $1", LOG)
+        return epoch
+
+    async def take_row_ids(self) -> range:
+        """Returns a block of row numbers that no other caller has."""
+        first: int = await self._database.fetchval("SELECT nextval('row_ids')")
+        return range(first, first + 1000)

@@ -36,17 +36,18 @@ from homeserver import limits
 from homeserver.config import Config
 from homeserver.engine.rooms.rooms import Room, Rooms, StateRef
 from homeserver.engine.rooms.snapshots import change_between
-from homeserver.storage.database import Database, Row
-from homeserver.storage.engine_store import PostgresStore
-from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.database import Database
+from homeserver.storage.postgres_store import PostgresStore
+from homeserver.storage.rooms.state_changes import ResolutionRow
+from homeserver.storage.timeline.events import StoredVerdict
 from local_postgres import EmbeddedCluster, EmbeddedError
 from local_postgres.attach import cluster_dir, running_url
 
 T = TypeVar("T")
 _VERDICTS = {
-    event_rows.ACCEPTED: "accepted",
-    event_rows.SOFT_FAILED: "soft_failed",
-    event_rows.REJECTED: "rejected",
+    StoredVerdict.ACCEPTED: "accepted",
+    StoredVerdict.SOFT_FAILED: "soft_failed",
+    StoredVerdict.REJECTED: "rejected",
 }
 
 
@@ -108,24 +109,22 @@ class Explainer:
     """Explains what one database holds."""
 
     def __init__(self, database: Database, server_name: ServerName) -> None:
-        self._database = database
         self._store = PostgresStore(database)
         self._rooms = Rooms(self._store, server_name)
         self._known: dict[EventId, StoredEvent] = {}
 
     async def event(self, event_id: EventId) -> EventExplanation:
         """Explains a stored event's verdict. Raises NothingKnown."""
-        async with self._database.connection() as connection:
-            rows = await event_rows.by_id(connection, [event_id])
+        rows = await self._store.events.by_id([event_id])
         if not rows:
             raise NothingKnown(event_id)
         row = rows[0]
-        kind = "outlier" if row["outlier"] else _VERDICTS[row["verdict"]]
-        verdict = Verdict(kind, row["reason"], row["unverified"])
+        kind = "outlier" if row.outlier else _VERDICTS[row.verdict]
+        verdict = Verdict(kind, row.reason, row.unverified)
         await self._load([event_id])
         event = self._event(event_id)
         await self._load(_cited(event))
-        room = await self._rooms.get(RoomId(row["room_id"]))
+        room = await self._rooms.get(row.room_id)
         before = None if room is None else await self._rooms.state_before(room, event_id)
         current = None if room is None else room.view.state
         return await self._loading(
@@ -146,7 +145,7 @@ class Explainer:
         if room is None:
             raise NothingKnown(room_id)
         heads = tuple(head.event_id for head in room.view.heads)
-        rows = await self._store.rooms.resolutions(room.row_id)
+        rows = await self._store.state_changes.resolutions(room.row_id)
         recorded = tuple([await self._record(room, row) for row in rows])
         if len(heads) > 1:
             states = {head.event_id: head.state for head in room.view.heads}
@@ -164,33 +163,35 @@ class Explainer:
         room = await self._rooms.get(room_id)
         if room is None:
             raise NothingKnown(room_id)
-        rows = {row["position"]: row for row in await self._store.rooms.resolutions(room.row_id)}
+        rows = {
+            row.position: row for row in await self._store.state_changes.resolutions(room.row_id)
+        }
         if position not in rows:
             raise NoRecord(_no_record(room_id, position, list(rows)))
         row = rows[position]
-        ends = zip(row["branch_events"], row["branch_snapshots"], strict=True)
+        ends = zip(row.branch_events, row.branch_snapshots, strict=True)
         states = {event_id: await self._snapshot(room, row_id) for event_id, row_id in ends}
         told = await self._resolution(room, states)
-        after = await self._snapshot(room, row["state_after"])
+        after = await self._snapshot(room, row.state_after)
         agrees = all(
-            _id_of(after.get(outcome.key)) in (outcome.event_id, row["event_id"])
+            _id_of(after.get(outcome.key)) in (outcome.event_id, row.event_id)
             for outcome in told.outcomes
         )
         return RecordExplanation(room_id, await self._record(room, row), told, agrees)
 
-    async def _record(self, room: Room, row: Row) -> RecordedResolution:
-        before = await self._rooms.chain(room, row["state_before"])
-        after = await self._rooms.chain(room, row["state_after"])
+    async def _record(self, room: Room, row: ResolutionRow) -> RecordedResolution:
+        before = await self._rooms.chain(room, row.state_before)
+        after = await self._rooms.chain(room, row.state_after)
         back = change_between(after, before)
         changes = [
             KeyChange(key, _id_of(back[key]), _id_of(ref))
             for key, ref in sorted(change_between(before, after).items())
         ]
         return RecordedResolution(
-            row["position"],
-            EventId(row["event_id"]),
-            row["made_ms"],
-            tuple(EventId(event_id) for event_id in row["branch_events"]),
+            row.position,
+            row.event_id,
+            row.made_ms,
+            tuple(row.branch_events),
             tuple(changes),
         )
 
@@ -203,14 +204,9 @@ class Explainer:
         """Returns the newest event with several parents whose states are known, and those
         states.
         """
-        async with self._database.connection() as connection:
-            rows = await event_rows.newest(
-                connection,
-                room.row_id,
-                after=0,
-                up_to=room.view.position,
-                limit=limits.EXPLAIN_EVENTS,
-            )
+        rows = await self._store.events.newest(
+            room.row_id, after=0, up_to=room.view.position, limit=limits.EXPLAIN_EVENTS
+        )
         for row in rows:
             entry = self._rooms.loader.entry_of(row, room)
             if len(entry.event.prev_events) < 2:

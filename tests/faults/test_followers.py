@@ -31,7 +31,7 @@ async def test_a_device_list_change_is_owed_though_the_database_was_away_at_firs
             async def away(user_id: str, own: str) -> None:
                 raise DatabaseUnavailable("away")
 
-            patch.setattr(engine.store.owed, "servers_sharing", away)
+            patch.setattr(engine.store.memberships, "servers_sharing", away)
             await engine.committer.submit(Unit([DeviceListEntry(ALICE)]))
             with pytest.raises(DatabaseUnavailable):
                 await feed.run()

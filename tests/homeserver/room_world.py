@@ -49,7 +49,7 @@ from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.rooms.directory import Target
 from homeserver.storage.database import Database
-from homeserver.storage.engine_store import PostgresStore
+from homeserver.storage.postgres_store import PostgresStore
 from tests.homeserver.conftest import EMPTY_TABLES
 from tests.spec.witness import check_answer
 

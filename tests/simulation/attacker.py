@@ -19,7 +19,7 @@ from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.transport.inbound.gap_filler import NotAtHand
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
-from homeserver.storage.timeline.events import REJECTED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.simulation.disks import Stored, read_room
 from tests.simulation.forger import Forger, pdu_of
 from tests.simulation.server import SimulatedServer
@@ -198,7 +198,9 @@ class Attacker:
     def _bad_ancestors(self, room: PlayedRoom, placed: list[Stored]) -> Pdus:
         """An event that follows a rejected one, or rests on one."""
         stored = read_room(self._server.disk.tables, room).values()
-        rejected = [one for one in stored if one.row["verdict"] == REJECTED and one.is_placed]
+        rejected = [
+            one for one in stored if one.row["verdict"] == StoredVerdict.REJECTED and one.is_placed
+        ]
         newest, state = placed[-1], dict(self._pen.state_after(room, placed[-1]))
         draft = self._pen.anything(room)
         if not rejected:

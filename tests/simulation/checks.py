@@ -20,7 +20,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, server_of
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid
-from homeserver.storage.timeline.events import ACCEPTED, REJECTED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.simulation.contents import check_contents
 from tests.simulation.disks import (
     RoomDisks,
@@ -97,7 +97,8 @@ class Checks:
             name
             for name, stored in disks.of.items()
             if any(
-                one.row["unverified"] and one.row["verdict"] != ACCEPTED for one in stored.values()
+                one.row["unverified"] and one.row["verdict"] != StoredVerdict.ACCEPTED
+                for one in stored.values()
             )
         }
 
@@ -185,7 +186,7 @@ class GraphCheck:
     def _check_verdict(self, stored: Stored) -> None:
         event, row = stored.event, stored.row
         reason = self._disks.oracle.rejected.get(event.event_id)
-        if (reason is not None) != (row["verdict"] == REJECTED):
+        if (reason is not None) != (row["verdict"] == StoredVerdict.REJECTED):
             self._found(
                 f"{self._name} has {event.event_id} ({event.type}) with verdict {row['verdict']}"
                 f" ({row['reason']}), the oracle says {reason or 'allowed'}"
@@ -228,7 +229,7 @@ class GraphCheck:
         accepted = [
             one
             for one in self._stored.values()
-            if one.row["live_index"] is not None and one.row["verdict"] == ACCEPTED
+            if one.row["live_index"] is not None and one.row["verdict"] == StoredVerdict.ACCEPTED
         ]
         parents = {parent for one in accepted for parent in one.event.prev_events}
         live = [one for one in accepted if one.row["gap_index"] == 0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.counted import counted
 from tests.simulation.contents import is_whole
 from tests.simulation.disks import RoomDisks, Stored
@@ -15,7 +15,11 @@ from tests.simulation.oracle import GraphOracle
 from tests.simulation.plan import ATTACKS, LIES, VERSIONS
 from tests.simulation.world import World
 
-_VERDICTS = {ACCEPTED: "accepted", SOFT_FAILED: "soft-failed", REJECTED: "rejected"}
+_VERDICTS = {
+    StoredVerdict.ACCEPTED: "accepted",
+    StoredVerdict.SOFT_FAILED: "soft-failed",
+    StoredVerdict.REJECTED: "rejected",
+}
 
 WANTED = (
     *(f"rooms of version {name}" for name in VERSIONS),
@@ -108,12 +112,12 @@ def _count_stored(server: str, one: Stored, met: Counter[str]) -> None:
         met["outliers"] += 1
         return
     met[f"verdict: {_VERDICTS[row['verdict']]}"] += 1
-    if row["verdict"] == REJECTED:
+    if row["verdict"] == StoredVerdict.REJECTED:
         met[f"rejected by {str(row['reason']).partition(':')[0]}"] += 1
     met["unverified at the end"] += bool(row["unverified"])
     met["events that came by backfill"] += (row["gap_index"] or 0) < 0
     met["redactions that were applied"] += row["redacted_by"] is not None
-    if row["verdict"] == ACCEPTED and event.type == "m.room.member":
+    if row["verdict"] == StoredVerdict.ACCEPTED and event.type == "m.room.member":
         is_own = event.sender == event.state_key
         met[f"{event.membership}s" if is_own else f"{event.membership}s of others"] += 1
         met["joins that a user vouched for"] += "join_authorised_via_users_server" in event.content

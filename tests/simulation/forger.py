@@ -12,7 +12,7 @@ from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey, UserId
 from federation.graph.auth.auth_rules import auth_event_keys
 from federation.graph.building import EventDraft, build_event
-from homeserver.storage.timeline.events import ACCEPTED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.simulation.disks import Stored, current_state, read_room, snapshot_state
 from tests.simulation.oracle import StateIds
 from tests.simulation.server import SimulatedServer
@@ -30,7 +30,9 @@ class Forger:
         """The liar's events of a room, the newest last."""
         stored = read_room(self._server.disk.tables, room).values()
         placed = [
-            one for one in stored if one.row["gap_index"] == 0 and one.row["verdict"] == ACCEPTED
+            one
+            for one in stored
+            if one.row["gap_index"] == 0 and one.row["verdict"] == StoredVerdict.ACCEPTED
         ]
         return sorted(placed, key=lambda one: int(one.row["live_index"]))
 

@@ -6,17 +6,40 @@ interleave and a crash can fall on either side of a commit.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
+import msgspec
 import orjson
 
-from federation.events.ids import UserId
+from federation.events.ids import EventId, UserId
 from homeserver.storage.batches import Writing
-from homeserver.storage.database import DataRefused, Row
-from homeserver.storage.engine_store import Filled, OwedRows
+from homeserver.storage.database import DataRefused
+from homeserver.storage.federation.owed import OwedRows
 from homeserver.storage.logs import Epoch, OwnedLog
-from homeserver.storage.rooms.memberships import MembershipRow
-from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.rooms.memberships import (
+    MembershipRow,
+    OutsideMembershipRow,
+    UserMembershipRow,
+    UserRoomRow,
+)
+from homeserver.storage.rooms.rooms import RoomRow
+from homeserver.storage.rooms.snapshots import SnapshotLink
+from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
+from homeserver.storage.rooms.withdrawals import OwedEventRow
+from homeserver.storage.timeline.events import (
+    EventJsonRow,
+    EventRefRow,
+    EventRow,
+    HeadRow,
+    RoomEventRow,
+    SnapshotsAroundRow,
+    StoredEventRow,
+)
+from homeserver.storage.timeline.fetched_history import Filled
+from homeserver.storage.timeline.gaps import GapRow, MissingEventRow
+from homeserver.storage.timeline.rechecks import DueRow, MissingParentRow
+from homeserver.storage.timeline.redactions import PendingRedactionRow
+from homeserver.storage.timeline.transactions import TransactionRow
 from tests.simulation.memory_tables import Fields, Tables
 
 Order = tuple[int, int]
@@ -28,37 +51,40 @@ async def at_once() -> None:
     """No pause."""
 
 
-def _ref(event: Fields) -> Fields:
-    names = ("event_row_id", "event_id", "type", "state_key", "membership")
-    return {name: event[name] for name in names}
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+def _row(kind: type[R], fields: Fields) -> R:
+    """The columns of a kind of row."""
+    return kind(*(fields[name] for name in kind.__struct_fields__))
 
 
 class MemoryEvents:
-    """`EventStore`."""
+    """`EventTables`."""
 
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
 
-    async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+    async def by_id(self, event_ids: Collection[str]) -> Sequence[RoomEventRow]:
         await self._pause()
         tables = self._tables
         found = [tables.events[one] for one in dict.fromkeys(event_ids) if one in tables.events]
-        return [_with_room(tables, event) for event in found]
+        return [_row(RoomEventRow, _with_room(tables, event)) for event in found]
 
-    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
-        return [
-            {name: row[name] for name in ("event_id", "json")}
-            for row in await self.by_id(event_ids)
-        ]
+    async def raw_by_id(self, event_ids: Collection[str]) -> Mapping[EventId, bytes]:
+        return {row.event_id: row.json for row in await self.by_id(event_ids)}
 
-    async def refs(self, wanted: Collection[tuple[int, int]]) -> Sequence[Row]:
+    async def refs(self, events: Collection[tuple[int, int]]) -> Sequence[EventRefRow]:
         await self._pause()
         by_row_id = self._tables.by_row_id
-        return [_ref(by_row_id[one]) for one in sorted(set(wanted)) if one in by_row_id]
+        return [
+            _row(EventRefRow, by_row_id[one]) for one in sorted(set(events)) if one in by_row_id
+        ]
 
-    async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+    async def refs_by_id(self, event_ids: Collection[str]) -> Sequence[EventRefRow]:
         await self._pause()
-        return _refs_by_id(self._tables, event_ids)
+        events = self._tables.events
+        return [_row(EventRefRow, events[one]) for one in dict.fromkeys(event_ids) if one in events]
 
     async def snapshot_before(self, room_row_id: int, event_id: str) -> int | None:
         return await self._snapshot(room_row_id, event_id, "snapshot_before")
@@ -74,11 +100,13 @@ class MemoryEvents:
         row_id: int | None = event[column]
         return row_id
 
-    async def snapshots_around(self, room_row_id: int, event_ids: Collection[str]) -> Sequence[Row]:
+    async def snapshots_around(
+        self, room_row_id: int, event_ids: Collection[str]
+    ) -> Sequence[SnapshotsAroundRow]:
         await self._pause()
         found = [self._tables.events[one] for one in event_ids if one in self._tables.events]
         return [
-            {name: one[name] for name in ("event_id", "snapshot_before", "snapshot_after")}
+            _row(SnapshotsAroundRow, one)
             for one in found
             if one["room_row_id"] == room_row_id and not one["outlier"]
         ]
@@ -92,12 +120,12 @@ class MemoryEvents:
 
     async def newest(
         self, room_row_id: int, *, after: int, up_to: int, limit: int
-    ) -> Sequence[Row]:
+    ) -> Sequence[StoredEventRow]:
         await self._pause()
         found = [one for one in self._live(room_row_id) if _within(one["position"], after, up_to)]
-        return [dict(one) for one in found[:limit]]
+        return [_row(StoredEventRow, one) for one in found[:limit]]
 
-    async def before(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
+    async def before(self, room_row_id: int, order: Order, limit: int) -> Sequence[StoredEventRow]:
         await self._pause()
         found = [
             one
@@ -105,9 +133,9 @@ class MemoryEvents:
             if (one["live_index"], one["gap_index"]) < order
         ]
         found.sort(key=lambda one: (-one["live_index"], -one["gap_index"]))
-        return [dict(one) for one in found[:limit]]
+        return [_row(StoredEventRow, one) for one in found[:limit]]
 
-    async def behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
+    async def behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[StoredEventRow]:
         await self._pause()
         found = [
             one
@@ -115,7 +143,7 @@ class MemoryEvents:
             if (one["live_index"], one["gap_index"]) > order
         ]
         found.sort(key=lambda one: (one["live_index"], one["gap_index"]))
-        return [dict(one) for one in found[:limit]]
+        return [_row(StoredEventRow, one) for one in found[:limit]]
 
     async def order_at(self, room_row_id: int, position: int) -> Order | None:
         await self._pause()
@@ -130,39 +158,44 @@ class MemoryEvents:
         depth: int = orjson.loads(live[-1]["json"])["depth"] if live else 0
         return depth
 
-    async def state_events(self, room_row_id: int, *, after: int, limit: int) -> Sequence[Row]:
+    async def state_events(
+        self, room_row_id: int, *, after: int, limit: int
+    ) -> Sequence[EventJsonRow]:
         await self._pause()
         found = [
-            {name: one[name] for name in ("event_row_id", "event_id", "json")}
+            _row(EventJsonRow, one)
             for one in self._tables.events.values()
             if one["room_row_id"] == room_row_id
             and one["event_row_id"] > after
             and one["state_key"] is not None
         ]
-        return sorted(found, key=lambda one: one["event_row_id"])[:limit]
+        return sorted(found, key=lambda one: one.event_row_id)[:limit]
 
-    async def store_outliers(
-        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
-    ) -> int:
+    async def with_place(
+        self, room_row_id: int, *, after: int, limit: int
+    ) -> Sequence[EventJsonRow]:
         await self._pause()
-        room_row_id = self._tables.ensure_room(*room)
-        self._tables.insert_outliers(list(make(room_row_id)))
-        await self._pause()
-        return room_row_id
-
-    async def gaps_of(self, room_row_id: int, event_ids: Sequence[str]) -> Sequence[Row]:
-        await self._pause()
-        gaps = self._tables.gaps
         found = [
-            {
-                "missing": one,
-                "live_index": gaps[room_row_id, one][0],
-                "gap_index": gaps[room_row_id, one][1],
-            }
-            for one in event_ids
-            if (room_row_id, one) in gaps
+            _row(EventJsonRow, one)
+            for (row_id, number), one in self._tables.by_row_id.items()
+            if row_id == room_row_id and number > after and not one["outlier"]
         ]
-        return sorted(found, key=lambda one: (-one["live_index"], -one["gap_index"]))
+        return sorted(found, key=lambda one: one.event_row_id)[:limit]
+
+    async def heads(self, events: Sequence[tuple[int, int]]) -> Sequence[HeadRow]:
+        await self._pause()
+        by_row_id = self._tables.by_row_id
+        return [_row(HeadRow, by_row_id[one]) for one in events if one in by_row_id]
+
+    async def newest_of_each(
+        self, room_row_ids: Sequence[int], limit: int
+    ) -> Sequence[StoredEventRow]:
+        await self._pause()
+        return [
+            _row(StoredEventRow, one)
+            for room_row_id in room_row_ids
+            for one in self._live(room_row_id)[:limit]
+        ]
 
     async def lowest_gap_index(self, room_row_id: int, live_index: int) -> int:
         await self._pause()
@@ -172,6 +205,22 @@ class MemoryEvents:
             if one["live_index"] == live_index
         ]
         return min(fills, default=0)
+
+
+class MemoryHistory:
+    """`HistoryStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def store_outliers(
+        self, room: tuple[int, str, str], make: Callable[[int], Iterable[EventRow]]
+    ) -> int:
+        await self._pause()
+        room_row_id = self._tables.ensure_room(*room)
+        self._tables.insert_outliers(list(make(room_row_id)))
+        await self._pause()
+        return room_row_id
 
     async def backfill(self, room_row_id: int, event_ids: Sequence[str], filled: Filled) -> None:
         await self._pause()
@@ -207,128 +256,143 @@ def _with_room(tables: Tables, event: Fields) -> Fields:
     return {**event, "room_id": room["room_id"], "version": room["version"]}
 
 
-def _refs_by_id(tables: Tables, event_ids: Collection[str]) -> list[Fields]:
-    return [_ref(tables.events[one]) for one in dict.fromkeys(event_ids) if one in tables.events]
-
-
-class MemoryRooms:
-    """`RoomStore`."""
+class MemoryGaps:
+    """`GapStore`."""
 
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
 
-    async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[Row]:
-        await self._pause()
-        tables = self._tables
-        rooms = [tables.rooms[one] for one in dict.fromkeys(room_ids) if one in tables.rooms]
-        return [
-            {**room, **heads}
-            for room in rooms
-            if (heads := tables.heads.get(room["room_row_id"])) is not None
+    def _of(self, room_row_id: int) -> list[GapRow]:
+        """Those of a room, in room order."""
+        found = [
+            GapRow(EventId(missing), *place)
+            for (row_id, missing), place in self._tables.gaps.items()
+            if row_id == room_row_id
         ]
+        return sorted(found, key=lambda gap: (gap.order, gap.missing))
 
-    async def heads(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
-        await self._pause()
-        names = ("room_row_id", "event_row_id", "event_id", "json", "snapshot_after")
-        by_row_id = self._tables.by_row_id
-        return [
-            {name: by_row_id[one][name] for name in names} for one in wanted if one in by_row_id
-        ]
-
-    async def chains(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Row]:
-        await self._pause()
-        links = []
-        for room_row_id, tip in wanted:
-            row_id: int | None = tip
-            while row_id is not None and (room_row_id, row_id) in self._tables.snapshots:
-                link = self._tables.snapshots[room_row_id, row_id]
-                row_id = link["base_row_id"]
-                links.append({"tip": tip, **{k: v for k, v in link.items() if k != "base_row_id"}})
-        return sorted(links, key=lambda link: (link["tip"], link["ordinal"]))
-
-    async def newest_of_each(self, room_row_ids: Sequence[int], limit: int) -> Sequence[Row]:
-        await self._pause()
-        found: list[Row] = []
-        for room_row_id in room_row_ids:
-            live = [one for one in _placed(self._tables, room_row_id) if one["gap_index"] == 0]
-            live.sort(key=lambda one: -one["live_index"])
-            found += [dict(one) for one in live[:limit]]
-        return found
-
-    async def awaited(self, room_row_ids: Sequence[int], limit: int) -> Sequence[Row]:
-        await self._pause()
-        found: list[Row] = []
-        for room_row_id in room_row_ids:
-            waiting = sorted(one for one in self._tables.awaited if one[0] == room_row_id)
-            found += [
-                {"room_row_id": row_id, "target": target, "redaction": redaction}
-                for row_id, target, redaction in waiting[:limit]
-            ]
-        return found
-
-    async def waiting_for(self, room_row_id: int, target: str) -> Sequence[Row]:
-        await self._pause()
-        waiting = sorted(one for one in self._tables.awaited if one[:2] == (room_row_id, target))
-        return [{"redaction": redaction} for _, _, redaction in waiting]
-
-    async def missing_parents(self, room_row_ids: Sequence[int]) -> Sequence[Row]:
+    async def of_rooms(self, room_row_ids: Sequence[int]) -> Sequence[MissingEventRow]:
         await self._pause()
         return [
-            {"room_row_id": row_id, "missing": missing}
+            MissingEventRow(row_id, EventId(missing))
             for row_id, missing in self._tables.gaps
             if row_id in room_row_ids
         ]
 
-    async def changes(self, room_row_id: int, *, after: int, up_to: int) -> Sequence[Row]:
+    async def before(self, room_row_id: int, order: Order, limit: int) -> Sequence[GapRow]:
+        await self._pause()
+        return [gap for gap in reversed(self._of(room_row_id)) if gap.order <= order][:limit]
+
+    async def behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[GapRow]:
+        await self._pause()
+        return [gap for gap in self._of(room_row_id) if gap.order >= order][:limit]
+
+    async def left_by(self, room_row_id: int, missing: Sequence[str]) -> Sequence[GapRow]:
+        await self._pause()
+        return [gap for gap in reversed(self._of(room_row_id)) if gap.missing in missing]
+
+
+class MemoryRedactions:
+    """`PendingRedactionStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    def _of(self, room_row_id: int) -> list[PendingRedactionRow]:
+        waiting = sorted(one for one in self._tables.awaited if one[0] == room_row_id)
+        return [
+            PendingRedactionRow(row_id, EventId(target), EventId(redaction))
+            for row_id, target, redaction in waiting
+        ]
+
+    async def of_rooms(
+        self, room_row_ids: Sequence[int], limit: int
+    ) -> Sequence[PendingRedactionRow]:
+        await self._pause()
+        return [one for row_id in room_row_ids for one in self._of(row_id)[:limit]]
+
+    async def waiting_for(self, room_row_id: int, target: str) -> Sequence[EventId]:
+        await self._pause()
+        return [one.redaction for one in self._of(room_row_id) if one.target == target]
+
+
+class MemoryRooms:
+    """`RoomTables`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def by_room_ids(self, room_ids: Sequence[str]) -> Sequence[RoomRow]:
+        await self._pause()
+        tables = self._tables
+        rooms = [tables.rooms[one] for one in dict.fromkeys(room_ids) if one in tables.rooms]
+        return [
+            _row(RoomRow, {**room, **heads})
+            for room in rooms
+            if (heads := tables.heads.get(room["room_row_id"])) is not None
+        ]
+
+
+class MemorySnapshots:
+    """`SnapshotStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def chains(self, snapshots: Sequence[tuple[int, int]]) -> Sequence[SnapshotLink]:
+        await self._pause()
+        links = []
+        for room_row_id, tip in snapshots:
+            row_id: int | None = tip
+            while row_id is not None and (room_row_id, row_id) in self._tables.snapshots:
+                link = self._tables.snapshots[room_row_id, row_id]
+                row_id = link["base_row_id"]
+                links.append(_row(SnapshotLink, {"tip": tip, **link}))
+        return sorted(links, key=lambda link: (link.tip, link.ordinal))
+
+
+class MemoryStateChanges:
+    """`StateChangeStore`."""
+
+    def __init__(self, tables: Tables, pause: Pause) -> None:
+        self._tables, self._pause = tables, pause
+
+    async def between(
+        self, room_row_id: int, *, after: int, up_to: int
+    ) -> Sequence[StateChangeRow]:
         await self._pause()
         return [
-            dict(row)
+            row
             for key, row in sorted(self._tables.changes.items())
             if key[0] == room_row_id and after < key[1] <= up_to
         ]
 
-    async def end_of_stay(self, room_row_id: int, user_id: str) -> Row | None:
-        await self._pause()
-        ends = [
-            {"position": row["position"], "event_id": row["event_id"]}
-            for key, row in sorted(self._tables.changes.items())
-            if key[0] == room_row_id
-            and (row["type"], row["state_key"]) == ("m.room.member", user_id)
-            and row["former"] == "join" != row["membership"]
-        ]
-        return ends[-1] if ends else None
-
-    async def resolutions(self, room_row_id: int) -> Sequence[Row]:
+    async def _of_user(self, room_row_id: int, user_id: str) -> list[StateChangeRow]:
+        """The changes of a user's membership, in order."""
         await self._pause()
         return [
-            {name: getattr(row, name) for name in row.__struct_fields__ if name != "room_row_id"}
+            row
+            for key, row in sorted(self._tables.changes.items())
+            if key[0] == room_row_id and (row.type, row.state_key) == ("m.room.member", user_id)
+        ]
+
+    async def end_of_stay(
+        self, room_row_id: int, user_id: str
+    ) -> tuple[int, EventId | None] | None:
+        changes = await self._of_user(room_row_id, user_id)
+        ends = [row for row in changes if row.former == "join" != row.membership]
+        return (ends[-1].position, ends[-1].event_id) if ends else None
+
+    async def first_join(self, room_row_id: int, user_id: str) -> int | None:
+        changes = await self._of_user(room_row_id, user_id)
+        return next((row.position for row in changes if row.membership == "join"), None)
+
+    async def resolutions(self, room_row_id: int) -> Sequence[ResolutionRow]:
+        await self._pause()
+        return [
+            row
             for (row_id, _), row in sorted(self._tables.resolutions.items(), reverse=True)
             if row_id == room_row_id
-        ]
-
-    async def gaps_before(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
-        await self._pause()
-        found = [
-            (place, missing)
-            for (row_id, missing), place in self._tables.gaps.items()
-            if row_id == room_row_id and place <= order
-        ]
-        found.sort(reverse=True)
-        return [
-            {"missing": one, "live_index": live_index, "gap_index": gap_index}
-            for (live_index, gap_index), one in found[:limit]
-        ]
-
-    async def gaps_behind(self, room_row_id: int, order: Order, limit: int) -> Sequence[Row]:
-        await self._pause()
-        found = sorted(
-            (place, missing)
-            for (row_id, missing), place in self._tables.gaps.items()
-            if row_id == room_row_id and place >= order
-        )
-        return [
-            {"missing": one, "live_index": live_index, "gap_index": gap_index}
-            for (live_index, gap_index), one in found[:limit]
         ]
 
 
@@ -343,7 +407,7 @@ class MemoryRechecks:
         row_ids = sorted({row_id for row_id, _ in self._tables.rechecks_due})
         return [self._tables.room_of(row_id)["room_id"] for row_id in row_ids]
 
-    async def due(self, room_row_id: int, limit: int) -> Sequence[Row]:
+    async def due(self, room_row_id: int, limit: int) -> Sequence[DueRow]:
         await self._pause()
         by_row_id = self._tables.by_row_id
         due = [key for key in self._tables.rechecks_due if key[0] == room_row_id]
@@ -356,27 +420,15 @@ class MemoryRechecks:
                 is_child = row_id == room_row_id and parent == one["event_id"] and key in by_row_id
                 if is_child and number not in next_ones:
                     work.append(next_ones.setdefault(number, by_row_id[key]))
-        names = ("event_row_id", "event_id")
-        return [{name: one[name] for name in names} for one in work[:limit]]
+        return [_row(DueRow, one) for one in work[:limit]]
 
-    async def awaited(self, room_row_ids: Sequence[int]) -> Sequence[Row]:
+    async def awaited(self, room_row_ids: Sequence[int]) -> Sequence[MissingParentRow]:
         await self._pause()
         edges = self._tables.unverified_parents
         found = {
             key[:2]: None for key, missing in edges.items() if missing and key[0] in room_row_ids
         }
-        return [{"room_row_id": row_id, "parent": parent} for row_id, parent in found]
-
-    async def with_place(self, room_row_id: int, after: int, limit: int) -> Sequence[Row]:
-        await self._pause()
-        found = [
-            one
-            for (row_id, number), one in self._tables.by_row_id.items()
-            if row_id == room_row_id and number > after and not one["outlier"]
-        ]
-        found.sort(key=lambda one: one["event_row_id"])
-        names = ("event_row_id", "event_id", "json")
-        return [{name: one[name] for name in names} for one in found[:limit]]
+        return [MissingParentRow(row_id, EventId(parent)) for row_id, parent in found]
 
 
 def _room_order(event: Fields) -> tuple[object, ...]:
@@ -392,29 +444,24 @@ class MemoryMemberships:
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
 
-    async def of_user(self, user_id: str) -> Sequence[Row]:
+    async def of_user(self, user_id: str) -> Sequence[UserMembershipRow]:
         await self._pause()
-        names = ("membership", "event_id", "sender", "position", "forgotten", "stripped", "via")
         return [
-            {
-                "room_id": self._tables.room_of(row_id)["room_id"],
-                **{name: row[name] for name in names},
-            }
+            _row(UserMembershipRow, {**row, "room_id": self._tables.room_of(row_id)["room_id"]})
             for (row_id, user), row in self._tables.members.items()
             if user == user_id
         ]
 
-    async def of_user_in(self, user_id: str, room_id: str) -> Row | None:
+    async def of_user_in(self, user_id: str, room_id: str) -> OutsideMembershipRow | None:
         await self._pause()
         room = self._tables.rooms.get(room_id)
         row = self._tables.members.get((room["room_row_id"], user_id)) if room else None
-        names = ("membership", "event_id", "sender", "stripped", "event", "version")
-        return None if row is None else {name: row[name] for name in names}
+        return None if row is None else _row(OutsideMembershipRow, row)
 
-    async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[Row]:
+    async def of_users(self, user_ids: Sequence[str], membership: str) -> Sequence[UserRoomRow]:
         await self._pause()
         return [
-            {"user_id": user, "room_id": self._tables.room_of(row_id)["room_id"]}
+            UserRoomRow(UserId(user), self._tables.room_of(row_id)["room_id"])
             for (row_id, user), row in self._tables.members.items()
             if user in user_ids and row["membership"] == membership
         ]
@@ -439,6 +486,38 @@ class MemoryMemberships:
         await self._pause()
         self._tables.upsert_members(rows)
 
+    async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
+        await self._pause()
+        rooms = self._rooms_of(user_id)
+        return sorted({s for s in self._servers_in(rooms) if s != own})
+
+    async def servers_shown(
+        self, room_id: str, user_id: str, own: str, *, position: int
+    ) -> Sequence[str]:
+        await self._pause()
+        rooms = {
+            row_id: place for row_id, place in self._rooms_of(user_id).items() if place < position
+        }
+        row_id = self._tables.rooms[room_id]["room_row_id"]
+        known = self._servers_in(rooms.keys() - {row_id})
+        return sorted({s for s in self._servers_in([row_id]) if s != own} - known)
+
+    def _rooms_of(self, user_id: str) -> dict[int, int]:
+        return {
+            row_id: row["position"]
+            for (row_id, user), row in self._tables.members.items()
+            if user == user_id and row["membership"] == "join"
+        }
+
+    def _servers_in(self, rooms: Collection[int]) -> set[str]:
+        found = self._tables.servers.items()
+        return {server for (row_id, server, _), left in found if left is None and row_id in rooms}
+
+    async def server_first_joined(self, room_row_id: int, server: str) -> int | None:
+        await self._pause()
+        found = [key[2] for key in self._tables.servers if key[:2] == (room_row_id, server)]
+        return min(found, default=None)
+
 
 class MemoryTransactions:
     """`TransactionStore`."""
@@ -446,25 +525,23 @@ class MemoryTransactions:
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
 
-    async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[Row]:
+    async def of_device(self, user_id: str, device_id: str, limit: int) -> Sequence[TransactionRow]:
         await self._pause()
         found = [
-            dict(row)
-            for key, row in self._tables.transactions.items()
-            if key[:2] == (user_id, device_id)
+            row for key, row in self._tables.transactions.items() if key[:2] == (user_id, device_id)
         ]
-        return sorted(found, key=lambda row: -row["position"])[:limit]
+        return sorted(found, key=lambda row: -row.position)[:limit]
 
     async def forget_old(self, days: int) -> None:
         """There is no wall clock here: they stay."""
 
-    async def find(self, user_id: str, device_id: str, key: bytes) -> Row | None:
+    async def find(self, user_id: str, device_id: str, key: bytes) -> TransactionRow | None:
         await self._pause()
         return self._tables.transactions.get((user_id, device_id, key))
 
 
 class MemoryOwed:
-    """`OwedStore`; there are no device lists here."""
+    """`OwedTables`; there are no device lists here."""
 
     def __init__(self, tables: Tables, pause: Pause) -> None:
         self._tables, self._pause = tables, pause
@@ -492,16 +569,16 @@ class MemoryOwed:
         latest: bool = False,
     ) -> OwedRows:
         await self._pause()
-        events: dict[tuple[int, int], Row] = {}
+        events: dict[tuple[int, int], OwedEventRow] = {}
         for (row_id, server, joined), left in self._tables.servers.items():
             if server != destination or row_id not in self._tables.heads:
                 continue
             for place, one in self._owed_of(destination, row_id, (joined, left), after, latest):
-                events[place, one["event_row_id"]] = {"position": place, "json": one["json"]}
+                events[place, one["event_row_id"]] = OwedEventRow(place, one["json"])
         for server, event in self._withdrawals():
             if server == destination and event["position"] > after:
                 place = event["position"]
-                events[place, event["event_row_id"]] = {"position": place, "json": event["json"]}
+                events[place, event["event_row_id"]] = OwedEventRow(place, event["json"])
         edus = sorted(
             (position, edu)
             for (server, position), edu in self._tables.edus.items()
@@ -532,13 +609,13 @@ class MemoryOwed:
             if not latest or one["live_index"] == newest or one["event_row_id"] in heads:
                 yield one["position"], one
 
-    def _withdrawals(self) -> Sequence[tuple[str, Row]]:
+    def _withdrawals(self) -> Sequence[tuple[str, Fields]]:
         """As `storage.outside.withdrawals`: servers, and the events that concern them."""
         found = []
         for (_, position, kind, key), change in self._tables.changes.items():
-            event = self._tables.events.get(change["event_id"] or "")
+            event = self._tables.events.get(change.event_id or "")
             server = key.partition(":")[2]
-            is_end = change["former"] in ("invite", "knock") and change["membership"] in _OUT
+            is_end = change.former in ("invite", "knock") and change.membership in _OUT
             if (
                 kind != "m.room.member"
                 or not is_end
@@ -554,34 +631,7 @@ class MemoryOwed:
                 found.append((server, event))
         return found
 
-    async def servers_sharing(self, user_id: str, own: str) -> Sequence[str]:
-        await self._pause()
-        rooms = self._rooms_of(user_id)
-        return sorted({s for s in self._servers_in(rooms) if s != own})
-
-    async def servers_shown(
-        self, room_id: str, user_id: str, own: str, *, position: int
-    ) -> Sequence[str]:
-        await self._pause()
-        rooms = {
-            row_id: place for row_id, place in self._rooms_of(user_id).items() if place < position
-        }
-        row_id = self._tables.rooms[room_id]["room_row_id"]
-        known = self._servers_in(rooms.keys() - {row_id})
-        return sorted({s for s in self._servers_in([row_id]) if s != own} - known)
-
-    def _rooms_of(self, user_id: str) -> dict[int, int]:
-        return {
-            row_id: row["position"]
-            for (row_id, user), row in self._tables.members.items()
-            if user == user_id and row["membership"] == "join"
-        }
-
-    def _servers_in(self, rooms: Collection[int]) -> set[str]:
-        found = self._tables.servers.items()
-        return {server for (row_id, server, _), left in found if left is None and row_id in rooms}
-
-    async def lagging(self, own: str) -> tuple[Sequence[Row], Sequence[str]]:
+    async def lagging(self, own: str) -> tuple[Mapping[str, int], Sequence[str]]:
         await self._pause()
         newest: dict[str, int] = {}
         for (row_id, server, _), left in self._tables.servers.items():
@@ -592,8 +642,7 @@ class MemoryOwed:
         for server, event in self._withdrawals():
             if server != own:
                 newest[server] = max(newest.get(server, 0), event["position"])
-        rows = [{"server": server, "position": position} for server, position in newest.items()]
-        return rows, sorted({server for server, _ in self._tables.edus})
+        return newest, sorted({server for server, _ in self._tables.edus})
 
     async def forget_edus(self, destination: str, up_to: int) -> None:
         await self._pause()
@@ -604,14 +653,8 @@ class MemoryOwed:
 class MemoryErasures:
     """`ErasureStore`, where nobody has an account."""
 
-    async def all(self) -> Mapping[UserId, int]:
+    async def load_erased(self) -> Mapping[UserId, int]:
         return {}
-
-    async def first_join(self, room_row_id: int, user_id: str) -> int | None:
-        return None
-
-    async def server_first_joined(self, room_row_id: int, server: str) -> int | None:
-        return None
 
 
 class MemoryLog:
@@ -659,15 +702,15 @@ class MemoryLog:
         await self._pause()
         return self._tables.position if self._tables.epoch == epoch else None
 
-    async def any_placed(self, events: Sequence[tuple[int, int, bool]]) -> bool:
+    async def any_placed(self, rows: Sequence[tuple[int, int, bool]]) -> bool:
         await self._pause()
-        rows = [
+        found = [
             (self._tables.by_row_id.get((room, row_id)), unverified)
-            for room, row_id, unverified in events
+            for room, row_id, unverified in rows
         ]
         return any(
             row is not None and not row["outlier"] and row["unverified"] == unverified
-            for row, unverified in rows
+            for row, unverified in found
         )
 
     async def disconnect(self) -> None:
@@ -675,19 +718,19 @@ class MemoryLog:
 
 
 class MemoryStore:
-    """`Store` over tables that outlive it."""
+    """`EngineStore` over tables that outlive it."""
 
     def __init__(self, tables: Tables, pause: Pause = at_once) -> None:
         self.events = MemoryEvents(tables, pause)
-        self.rooms = MemoryRooms(tables, pause)
+        self.history = MemoryHistory(tables, pause)
+        self.gaps = MemoryGaps(tables, pause)
+        self.redactions = MemoryRedactions(tables, pause)
         self.rechecks = MemoryRechecks(tables, pause)
+        self.rooms = MemoryRooms(tables, pause)
+        self.snapshots = MemorySnapshots(tables, pause)
+        self.state_changes = MemoryStateChanges(tables, pause)
         self.memberships = MemoryMemberships(tables, pause)
         self.transactions = MemoryTransactions(tables, pause)
         self.owed = MemoryOwed(tables, pause)
         self.erasures = MemoryErasures()
         self.log = MemoryLog(tables, pause)
-
-
-def sorted_rows(rows: Iterable[Row], *names: str) -> list[dict[str, Any]]:
-    """Rows as dictionaries, in an order of their own (for reads that give none)."""
-    return sorted((dict(row) for row in rows), key=lambda row: [row[name] for name in names])

@@ -9,14 +9,17 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from federation.events.ids import EventId
 from homeserver import limits
-from homeserver.storage.batches import CommitRows, ImportedMemberRows, KnownMember, RedactedRow
+from homeserver.storage.batches import CommitRows, ImportedMemberRows, KnownMember
 from homeserver.storage.database import DataRefused
 from homeserver.storage.logs import Epoch
 from homeserver.storage.rooms.memberships import MembershipRow
-from homeserver.storage.rooms.state_changes import ResolutionRow
-from homeserver.storage.timeline.events import REJECTED, EventRow
+from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
+from homeserver.storage.timeline.events import EventRow, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
+from homeserver.storage.timeline.redactions import RedactedRow
+from homeserver.storage.timeline.transactions import TransactionRow
 
 Fields = dict[str, Any]
 _EVENT_FIELDS = EventRow.__struct_fields__
@@ -40,6 +43,10 @@ def fields_of(row: EventRow) -> Fields:
     return {name: getattr(row, name) for name in _EVENT_FIELDS} | {"redacts": None}
 
 
+def _change_key(row: StateChangeRow) -> tuple[int, int, str, str]:
+    return row.room_row_id, row.position, row.type, row.state_key
+
+
 def _gives_way(stored: Fields, row: EventRow) -> bool:
     return bool(stored["outlier"] or (stored["unverified"] and not row.unverified))
 
@@ -57,10 +64,10 @@ class Tables:
     events: dict[str, Fields] = field(default_factory=dict)
     by_row_id: dict[tuple[int, int], Fields] = field(default_factory=dict)
     snapshots: dict[tuple[int, int], Fields] = field(default_factory=dict)
-    changes: dict[tuple[int, int, str, str], Fields] = field(default_factory=dict)
+    changes: dict[tuple[int, int, str, str], StateChangeRow] = field(default_factory=dict)
     members: dict[tuple[int, str], Fields] = field(default_factory=dict)
     servers: dict[tuple[int, str, int], int | None] = field(default_factory=dict)
-    transactions: dict[tuple[str, str, bytes], Fields] = field(default_factory=dict)
+    transactions: dict[tuple[str, str, bytes], TransactionRow] = field(default_factory=dict)
     awaited: dict[tuple[int, str, str], None] = field(default_factory=dict)
     resolutions: dict[tuple[int, int], ResolutionRow] = field(default_factory=dict)
     gaps: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
@@ -98,7 +105,11 @@ class Tables:
             if stored is None:
                 self._add_event(row)
             elif _gives_way(stored, row):
-                if stored["gap_index"] == 0 and row.live_index is None and row.verdict == REJECTED:
+                if (
+                    stored["gap_index"] == 0
+                    and row.live_index is None
+                    and row.verdict == StoredVerdict.REJECTED
+                ):
                     self.places_lost[row.room_row_id, stored["live_index"]] = row.event_id
                 stored.update({name: getattr(row, name) for name in _PLACED_FIELDS})
 
@@ -140,7 +151,7 @@ class Tables:
         self.check_events(rows.events, plain=plain)
         taken: tuple[tuple[Sequence[Any], Collection[Any]], ...] = (
             ([(one.room_row_id, one.snapshot_row_id) for one in rows.snapshots], self.snapshots),
-            ([one[:4] for one in rows.changes], self.changes),
+            ([_change_key(one) for one in rows.changes], self.changes),
             ([one[:3] for one in rows.sent], self.transactions),
             ([(one.room_row_id, one.position) for one in rows.resolutions], self.resolutions),
         )
@@ -157,11 +168,7 @@ class Tables:
         for row_id, heads, snapshot, live_index, position in rows.heads:
             self._set_heads(row_id, list(heads), snapshot, live_index, position, plain=plain)
         for user, device, key, event_id, position in rows.sent:
-            self.transactions[user, device, key] = {
-                "key": key,
-                "event_id": event_id,
-                "position": position,
-            }
+            self.transactions[user, device, key] = TransactionRow(key, EventId(event_id), position)
         if not plain:
             self._apply_state(rows)
             self._apply_members(rows)
@@ -195,15 +202,8 @@ class Tables:
 
     def _apply_state(self, rows: CommitRows) -> None:
         self.insert_snapshots(rows.snapshots)
-        for row_id, position, kind, key, event_id, membership, former in rows.changes:
-            self.changes[row_id, position, kind, key] = {
-                "position": position,
-                "type": kind,
-                "state_key": key,
-                "event_id": event_id,
-                "membership": membership,
-                "former": former,
-            }
+        for change in rows.changes:
+            self.changes[_change_key(change)] = change
         self._record_resolutions(rows.resolutions)
         for position, edu in rows.log.remote_edus:
             self.edus[edu.destination, position] = edu.edu

@@ -12,9 +12,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from federation.events.ids import EventId, StateKey, server_of
+from homeserver.storage.rooms.state_changes import StateChangeRow
 from homeserver.storage.text import unescape
 from tests.simulation.disks import RoomDisks, Stored, difference, room_row_id, snapshot_state
 from tests.simulation.memory_tables import Tables
@@ -40,7 +40,7 @@ def check_moments(server: SimulatedServer, disks: RoomDisks, found: Found) -> No
     state = dict(snapshot_state(tables, row_id, live[0].row["snapshot_before"]))
     changes = _changes(tables, row_id)
     for one in live:
-        while changes and changes[0]["position"] < one.row["position"]:
+        while changes and changes[0].position < one.row["position"]:
             _apply(state, changes.pop(0))
         _check_shown(server, one, state, disks, found)
     for change in changes:
@@ -50,17 +50,17 @@ def check_moments(server: SimulatedServer, disks: RoomDisks, found: Found) -> No
         found(f"{server.name}: the log leads to another state: {difference(state, stored)}")
 
 
-def _changes(tables: Tables, row_id: int) -> list[dict[str, Any]]:
+def _changes(tables: Tables, row_id: int) -> list[StateChangeRow]:
     rows = [row for key, row in tables.changes.items() if key[0] == row_id]
-    return sorted(rows, key=lambda row: int(row["position"]))
+    return sorted(rows, key=lambda row: row.position)
 
 
-def _apply(state: dict[StateKey, EventId], change: dict[str, Any]) -> None:
-    key = unescape(change["type"]), unescape(change["state_key"])
-    if change["event_id"] is None:
+def _apply(state: dict[StateKey, EventId], change: StateChangeRow) -> None:
+    key = unescape(change.type), unescape(change.state_key)
+    if change.event_id is None:
         state.pop(key, None)
     else:
-        state[key] = change["event_id"]
+        state[key] = change.event_id
 
 
 def _check_shown(

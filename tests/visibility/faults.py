@@ -8,7 +8,7 @@ from typing import Any
 
 from federation.events.event import Event
 from federation.events.ids import EventId, UserId
-from homeserver.storage.timeline.events import ACCEPTED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.visibility.model import Model, Verdict
 from tests.visibility.story import Story
 
@@ -78,7 +78,7 @@ class Look:
         live = {
             EventId(event_id): row["position"]
             for event_id, row in self.rows.items()
-            if row["position"] is not None and row["verdict"] == ACCEPTED
+            if row["position"] is not None and row["verdict"] == StoredVerdict.ACCEPTED
         }
         return [one for one in sorted(live, key=live.__getitem__) if self.model.is_allowed(one)]
 

@@ -22,7 +22,7 @@ from federation.events import event_types
 from federation.events.ids import RoomId, ServerName, UserId, server_of
 from homeserver.engine.entries import DeviceListEntry, EventEntry, Placed, StateEntry
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.engine.store import OwedTables
+from homeserver.engine.store import MembershipStore
 
 
 class ListChange(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ Found = Callable[[ListChange, Collection[ServerName]], None]
 class DeviceListAudience:
     """The changes that aren't looked up yet, oldest first."""
 
-    def __init__(self, store: OwedTables, rooms: Rooms, own: ServerName) -> None:
+    def __init__(self, store: MembershipStore, rooms: Rooms, own: ServerName) -> None:
         self._store, self._rooms, self._own = store, rooms, own
         self._waiting: deque[ListChange] = deque()
         self._arrived = asyncio.Event()

@@ -62,14 +62,14 @@ class Memberships:
             if start < self._committer.tail.start:
                 continue  # more entries were committed in the meantime than memory holds
             loaded = {
-                RoomId(row["room_id"]): UserRoom(
-                    row["membership"],
-                    row["position"],
-                    row["event_id"],
-                    row["sender"],
-                    row["forgotten"],
-                    row["stripped"] or b"",
-                    row["via"] or None,
+                row.room_id: UserRoom(
+                    row.membership,
+                    row.position,
+                    row.event_id,
+                    row.sender,
+                    row.forgotten,
+                    row.stripped or b"",
+                    row.via or None,
                 )
                 for row in found
             }
@@ -104,10 +104,10 @@ class Memberships:
         """Returns the signed event of a user's membership of a room that we aren't in, if there is
         one."""
         row = await self._store.memberships.of_user_in(user_id, room_id)
-        version = None if row is None else ROOM_VERSIONS.get(row["version"] or "")
-        if row is None or version is None or not row["event"]:
+        version = None if row is None else ROOM_VERSIONS.get(row.version or "")
+        if row is None or version is None or not row.event:
             return None
-        return load_event(row["event"], version, EventId(row["event_id"]))
+        return load_event(row.event, version, row.event_id)
 
     async def sharing(self, user_id: UserId, among: Collection[UserId]) -> set[UserId]:
         """Returns those of some users, of any server, who are joined or invited to a room that the
@@ -122,7 +122,7 @@ class Memberships:
             own = await self.of(user_id)
             return [room_id for room_id, room in own.items() if room.membership == "join"]
         found = await self._store.memberships.of_users([user_id], "join")
-        return [RoomId(row["room_id"]) for row in found]
+        return [row.room_id for row in found]
 
     # Following the log
 

@@ -130,7 +130,7 @@ class LogFeed:
         self._start = committer.position
         self._queues: dict[ServerName, _Queue] = {}
         self._memory = _Memory()
-        self._audience = DeviceListAudience(store.owed, rooms, server_name)
+        self._audience = DeviceListAudience(store.memberships, rooms, server_name)
         self._held_back: set[ServerName] = set()
         self._given_out: dict[ServerName, int] = {}  # the newest stored EDU of each
         self._on_owed: list[Callable[[Collection[ServerName]], None]] = []
@@ -294,14 +294,14 @@ class LogFeed:
         # Each list may end early: the cursor moves only as far as the shortest.
         up_to = end
         for places in (
-            [row["position"] for row in found.events],
+            [row.position for row in found.events],
             [position for position, _ in found.edus],
             found.device_changes,
             [position for position, _ in found.joins],
         ):
             if len(places) >= limit:
                 up_to = min(up_to, places[-1])
-        pdus = [row["json"] for row in found.events if row["position"] <= up_to]
+        pdus = [row.json for row in found.events if row.position <= up_to]
         edus: list[JsonObject] = []
         for position, edu in found.edus:
             if position <= up_to:
@@ -357,8 +357,8 @@ class FeedDestinations:
         them.
         """
         stored = {one.server: one for one in await self._store.lagging()}
-        rows, waiting = await self._owed.lagging(self._feed.server_name)
-        newest = {ServerName(row["server"]): row["position"] for row in rows}
+        found, waiting = await self._owed.lagging(self._feed.server_name)
+        newest = {ServerName(server): position for server, position in found.items()}
         for server in waiting:
             newest[ServerName(server)] = self._committer.position
         lagging = [

@@ -293,7 +293,7 @@ def _is_membership(change: StateChange) -> bool:
 
 def _change_row(row_id: int, position: int, change: StateChange) -> StateChangeRow:
     kind, key = change.key
-    return (
+    return StateChangeRow(
         row_id,
         position,
         escape(kind),

@@ -39,12 +39,11 @@ from homeserver.engine.rooms.snapshots import (
     first_chain,
     membership_of,
 )
-from homeserver.storage.batches import RedactedRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
-from homeserver.storage.timeline import events as event_rows
-from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.events import EventRow, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
+from homeserver.storage.timeline.redactions import RedactedRow
 
 
 class StagedEvent(msgspec.Struct):
@@ -145,7 +144,7 @@ class Origin:
     to_federate: bool
     unverified: bool = False
     transaction: tuple[TransactionKey, bytes] | None = None
-    verdict: int = event_rows.ACCEPTED
+    verdict: StoredVerdict = StoredVerdict.ACCEPTED
     reason: str | None = None
     missing_parents: tuple[EventId, ...] = ()
     is_awaited: bool = False  # it fills a gap: unverified events name it as their parent
@@ -203,7 +202,7 @@ def store_as_outlier(
     soft-failed state event has a state after it, since later events may name it as their parent.
     `snapshots`: those to write of the state before it."""
     row, after = event_row(event, row_id, room, before, origin), before
-    if event.is_state and origin.verdict == event_rows.SOFT_FAILED:
+    if event.is_state and origin.verdict == StoredVerdict.SOFT_FAILED:
         after, rows = after_state_event(event, row_id, room, before)
         row.snapshot_after = after.chain[-1].row_id
         snapshots += rows

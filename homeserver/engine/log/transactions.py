@@ -100,7 +100,7 @@ class Transactions:
             if ended == self._ended:
                 break  # otherwise this device may have been removed in the meantime
         for row in reversed(found):
-            device.known[row["key"]] = Sent(row["event_id"], row["position"])
+            device.known[row.key] = Sent(row.event_id, row.position)
         device.is_complete = len(found) < limits.TRANSACTIONS_PER_DEVICE
         self._entries += len(device.known)
         return device
@@ -140,7 +140,7 @@ class Transactions:
 
     async def _stored(self, key: TransactionKey, digest: bytes) -> Sent | None:
         row = await self._store.transactions.find(key.user_id, key.device_id, digest)
-        return Sent(row["event_id"], row["position"]) if row else None
+        return Sent(row.event_id, row.position) if row else None
 
     async def run(self, clock: Clock) -> None:
         """Deletes old transactions at intervals; runs under the supervisor."""

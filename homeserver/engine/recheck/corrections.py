@@ -32,8 +32,7 @@ from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
-from homeserver.storage.database import Row
-from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import RoomEventRow, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 
 Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
@@ -89,19 +88,17 @@ class Corrections:
         touched -= {one.event_id for one in rechecked}
         rechecks = RecheckRows()
         for row in await self._placed(touched):
-            number = (room.row_id, row["event_row_id"])
+            number = (room.row_id, row.event_row_id)
             rechecks.marked.append(number)
             rechecks.opened += [
-                (room.row_id, parent, row["event_row_id"], False)
+                (room.row_id, parent, row.event_row_id, False)
                 for parent in known_event(row).event.prev_events
             ]
         return rechecks
 
-    async def _placed(self, event_ids: Collection[EventId]) -> list[Row]:
+    async def _placed(self, event_ids: Collection[EventId]) -> list[RoomEventRow]:
         rows = await self._store.events.by_id(event_ids) if event_ids else ()
-        return sorted(
-            (row for row in rows if not row["outlier"]), key=lambda row: row["event_row_id"]
-        )
+        return sorted((row for row in rows if not row.outlier), key=lambda row: row.event_row_id)
 
     # Heads and current state
 
@@ -144,7 +141,7 @@ class Corrections:
                 heads.append(Head(head.event_id, head.row_id, head.depth, after.state, after.chain))
         present = {head.event_id for head in heads}
         for one in wrong.values():
-            if one.is_newly_rejected and one.row["live_index"] is not None:
+            if one.is_newly_rejected and one.row.live_index is not None:
                 for parent in one.event.prev_events:
                     if parent not in present:
                         present.add(parent)
@@ -162,19 +159,19 @@ class Corrections:
         names it.
         """
         rows = {
-            row["event_id"]: row
+            row.event_id: row
             for row in await self._placed([event_id, *descendants.children(event_id)])
         }
         accepted = {one for one, row in rows.items() if _is_accepted(row, wrong.get(one))}
-        if accepted != {event_id} or rows[event_id]["live_index"] is None:
+        if accepted != {event_id} or rows[event_id].live_index is None:
             return []
         row, rechecked = rows[event_id], wrong.get(event_id)
         after = rechecked.after or rechecked.before if rechecked else None
         if after is None:
-            chain = await self._rooms.chain(room, row["snapshot_after"])
+            chain = await self._rooms.chain(room, row.state_after)
             after = StateSnapshot(self._rooms.state_of(room, chain), chain)
         depth = known_event(row).event.depth
-        return [Head(event_id, row["event_row_id"], depth, after.state, after.chain)]
+        return [Head(event_id, row.event_row_id, depth, after.state, after.chain)]
 
     # Events that arrive now
 
@@ -203,7 +200,7 @@ class Corrections:
             return None
         verdict = await self._settle(room, one.event)
         if isinstance(verdict, SoftFailed):
-            row.verdict, row.reason = event_rows.SOFT_FAILED, str(verdict.failure)
+            row.verdict, row.reason = StoredVerdict.SOFT_FAILED, str(verdict.failure)
             correction.rows.append(row)
             return None
         children = await self._placed(descendants.children(one.event_id))
@@ -215,6 +212,6 @@ class Corrections:
         )
 
 
-def _is_accepted(row: Row, rechecked: Recheck | None) -> bool:
-    verdict = row["verdict"] if rechecked is None else rechecked.verdict
-    return bool(verdict == event_rows.ACCEPTED)
+def _is_accepted(row: RoomEventRow, rechecked: Recheck | None) -> bool:
+    verdict = row.verdict if rechecked is None else rechecked.verdict
+    return verdict == StoredVerdict.ACCEPTED

@@ -39,14 +39,14 @@ class Descendants:
             self._citing.setdefault(one, set())
         after = -1
         while True:
-            rows = await self._store.rechecks.with_place(
-                room.row_id, after, limits.RECHECK_SCAN_EVENTS
+            rows = await self._store.events.with_place(
+                room.row_id, after=after, limit=limits.RECHECK_SCAN_EVENTS
             )
             for row in rows:
-                self._add(load_event(row["json"], room.version, row["event_id"]))
+                self._add(load_event(row.json, room.version, row.event_id))
             if len(rows) < limits.RECHECK_SCAN_EVENTS:
                 break
-            after = rows[-1]["event_row_id"]
+            after = rows[-1].event_row_id
         self._is_read = True
 
     def catch_up(self) -> None:

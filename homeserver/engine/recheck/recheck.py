@@ -10,19 +10,17 @@ import msgspec
 from federation.events.event import Event
 from federation.events.ids import EventId
 from homeserver.engine.rooms.snapshots import StateSnapshot
-from homeserver.storage.database import Row
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline import events as event_rows
-from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.events import EventRow, RoomEventRow, StoredVerdict
 
 
 class Recheck(msgspec.Struct, frozen=True):
-    """An event as of the verified state. `verdict` is one of `storage.timeline.events`."""
+    """An event as of the verified state."""
 
     event: Event
-    row: Row
+    row: RoomEventRow
     before: StateSnapshot
-    verdict: int
+    verdict: StoredVerdict
     reason: str | None
     is_state_same: bool
     """Whether the state before it is the stored one."""
@@ -38,8 +36,7 @@ class Recheck(msgspec.Struct, frozen=True):
     @property
     def row_id(self) -> int:
         """The event's row number."""
-        number: int = self.row["event_row_id"]
-        return number
+        return self.row.event_row_id
 
     @property
     def is_same(self) -> bool:
@@ -49,17 +46,17 @@ class Recheck(msgspec.Struct, frozen=True):
     @property
     def is_verdict_changed(self) -> bool:
         """Returns whether it changes between rejected and not rejected."""
-        return bool(self.verdict != self.row["verdict"])
+        return self.verdict != self.row.verdict
 
     @property
     def is_newly_rejected(self) -> bool:
         """Returns whether it was accepted or soft-failed, and is now rejected."""
-        return self.is_verdict_changed and self.verdict == event_rows.REJECTED
+        return self.is_verdict_changed and self.verdict == StoredVerdict.REJECTED
 
     @property
     def is_newly_accepted(self) -> bool:
         """Returns whether it was rejected, and is now allowed."""
-        return self.is_verdict_changed and self.verdict != event_rows.REJECTED
+        return self.is_verdict_changed and self.verdict != StoredVerdict.REJECTED
 
     @property
     def changes_descendants(self) -> bool:
@@ -70,7 +67,7 @@ class Recheck(msgspec.Struct, frozen=True):
         """Returns the row to write for an event that stays at its place, or is rejected and loses
         it.
         """
-        row = EventRow(**{name: self.row[name] for name in EventRow.__struct_fields__})
+        row = self.row.to_write()
         row.verdict, row.reason, row.unverified = self.verdict, self.reason, False
         row.snapshot_before = self.before.chain[-1].row_id
         after = self.after or self.before
@@ -78,6 +75,6 @@ class Recheck(msgspec.Struct, frozen=True):
         if self.event.is_state:
             replaced = self.before.state.get(self.event.key)
             row.replaces = replaced.event_id if replaced else None
-        if self.verdict == event_rows.REJECTED:
+        if self.verdict == StoredVerdict.REJECTED:
             row.position = row.live_index = row.gap_index = None
         return row

@@ -53,9 +53,9 @@ from homeserver.engine.rooms.snapshots import (
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
-from homeserver.storage.database import Row
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import RoomEventRow, StoredVerdict
+from homeserver.storage.timeline.rechecks import DueRow
 
 
 class _EdgesMissing(Exception):
@@ -85,7 +85,7 @@ class _Work:
 class _Step:
     """A bounded part of the work."""
 
-    rows: Mapping[EventId, Row]
+    rows: Mapping[EventId, RoomEventRow]
     rechecked: dict[EventId, Recheck] = field(default_factory=dict)
     changed: dict[EventId, StoredEvent] = field(default_factory=dict)
     deferred: list[int] = field(default_factory=list)
@@ -163,7 +163,7 @@ class Rechecks:
         if not due:
             return False
         await self._committer.numbers.ready(5 * len(due) + limits.HEADS_KEPT)
-        step = _Step(await self._load([row["event_id"] for row in due]))
+        step = _Step(await self._load([row.event_id for row in due]))
         try:
             correction = await self._decide(work, step, due)
             staged = await self._corrections.place(
@@ -178,7 +178,7 @@ class Rechecks:
         self._count(step)
         return True
 
-    async def _decide(self, work: _Work, step: _Step, due: Sequence[Row]) -> Correction:
+    async def _decide(self, work: _Work, step: _Step, due: Sequence[DueRow]) -> Correction:
         """Rechecks the due events, and computes the resulting changes."""
         await self._recheck_due(work, step, due)
         rechecked = list(step.rechecked.values())
@@ -203,7 +203,7 @@ class Rechecks:
         redacting: list[Redacting] = []
         for one in rechecked:
             target = target_of(one.event)
-            if target is None or one.verdict != event_rows.ACCEPTED:
+            if target is None or one.verdict != StoredVerdict.ACCEPTED:
                 continue
             redactions = self._writer.stager.redactions
             if one.event_id in await redactions.waiting(room, target):
@@ -222,41 +222,43 @@ class Rechecks:
 
     # Verdicts
 
-    async def _load(self, event_ids: Sequence[EventId]) -> dict[EventId, Row]:
+    async def _load(self, event_ids: Sequence[EventId]) -> dict[EventId, RoomEventRow]:
         """Returns the rows of the events and of their parents."""
-        rows = {row["event_id"]: row for row in await self._store.events.by_id(event_ids)}
+        rows = {row.event_id: row for row in await self._store.events.by_id(event_ids)}
         parents = {p for row in rows.values() for p in known_event(row).event.prev_events}
         more = await self._store.events.by_id(parents - rows.keys())
-        return {**rows, **{row["event_id"]: row for row in more}}
+        return {**rows, **{row.event_id: row for row in more}}
 
-    async def _recheck_due(self, work: _Work, step: _Step, due: Sequence[Row]) -> None:
+    async def _recheck_due(self, work: _Work, step: _Step, due: Sequence[DueRow]) -> None:
         """Rechecks the due events that are ready, parents first; the others aren't due any more:
         they become due once a parent of theirs is stored and verified."""
-        ids = [row["event_id"] for row in due if row["event_id"] in step.rows]
+        ids = [row.event_id for row in due if row.event_id in step.rows]
         events = {one: known_event(step.rows[one]).event for one in ids}
         await self._rooms.events({one for e in events.values() for one in needed_auth_events(e)})
         for event_id in topological_order(events, lambda one: events[one].prev_events):
             row, event = step.rows[event_id], events[event_id]
-            if not row["outlier"] and row["unverified"] and _is_ready(step, event):
+            if not row.outlier and row.unverified and _is_ready(step, event):
                 recheck = await self._recheck_one(work, step, event, row)
                 step.rechecked[event_id] = recheck
                 if recheck.is_verdict_changed:
-                    is_rejected = recheck.verdict == event_rows.REJECTED
+                    is_rejected = recheck.verdict == StoredVerdict.REJECTED
                     known = StoredEvent(event, rejected=is_rejected)
                     step.changed[event_id] = work.room.staged_events[event_id] = known
         rechecked = {one.row_id for one in step.rechecked.values()}
-        step.deferred = [row["event_row_id"] for row in due if row["event_row_id"] not in rechecked]
+        step.deferred = [row.event_row_id for row in due if row.event_row_id not in rechecked]
 
-    async def _recheck_one(self, work: _Work, step: _Step, event: Event, row: Row) -> Recheck:
+    async def _recheck_one(
+        self, work: _Work, step: _Step, event: Event, row: RoomEventRow
+    ) -> Recheck:
         room = work.room
         before, snapshots = await self._before(work, step, event)
-        is_state_same = await self._is_stored_state(room, before, row["snapshot_before"])
+        is_state_same = await self._is_stored_state(room, before, row.state_before)
         verdict, reason = await self._verdict(room, step, event, before, row)
         after: StateSnapshot | None = before
-        if is_state_same and verdict == row["verdict"]:
+        if is_state_same and verdict == row.verdict:
             after, snapshots = self._unchanged_after(event, before, row), ()
-        elif event.is_state and verdict != event_rows.REJECTED:
-            change = {event.key: state_ref(event, row["event_row_id"])}
+        elif event.is_state and verdict != StoredVerdict.REJECTED:
+            change = {event.key: state_ref(event, row.event_row_id)}
             take = self._committer.numbers.take
             after, added = extended(room.row_id, before, change, take())
             snapshots += added
@@ -276,7 +278,7 @@ class Rechecks:
         for parent in event.prev_events:
             after = work.after.get(parent)
             if after is None:
-                snapshot = step.rows[parent]["snapshot_after"]
+                snapshot = step.rows[parent].state_after
                 after = await self._state(work.room, snapshot)
                 work.remember(parent, after)
             branches.append(after)
@@ -293,44 +295,44 @@ class Rechecks:
         return not difference(stored.state, before.state)
 
     def _unchanged_after(
-        self, event: Event, before: StateSnapshot, row: Row
+        self, event: Event, before: StateSnapshot, row: RoomEventRow
     ) -> StateSnapshot | None:
         """Returns the stored state after an event, if it follows from the one before it without a
         query: a snapshot's place in its chain depends only on its parent."""
-        if before.chain[-1].row_id != row["snapshot_before"]:
+        if before.chain[-1].row_id != row.state_before:
             return None
-        if row["snapshot_after"] == row["snapshot_before"]:
+        if row.state_after == row.state_before:
             return before
-        ref = state_ref(event, row["event_row_id"])
-        chain = extend(before.chain, row["snapshot_after"], {event.key: ref}, before.state)
+        ref = state_ref(event, row.event_row_id)
+        chain = extend(before.chain, row.state_after, {event.key: ref}, before.state)
         return StateSnapshot(before.state.set(event.key, ref), chain)
 
     async def _verdict(
-        self, room: Room, step: _Step, event: Event, before: StateSnapshot, row: Row
-    ) -> tuple[int, str | None]:
+        self, room: Room, step: _Step, event: Event, before: StateSnapshot, row: RoomEventRow
+    ) -> tuple[StoredVerdict, str | None]:
         """Returns the verdict and its reason, in their stored form."""
-        stored: tuple[int, str | None] = (row["verdict"], row["reason"])
-        if is_unsigned_join(row["reason"]):
+        stored: tuple[StoredVerdict, str | None] = (row.verdict, row.reason)
+        if is_unsigned_join(row.reason):
             return stored
         rechecked = await self._checker.check(room, event, before.state, unstored=step.changed)
         if rechecked is None:
             return stored
         if isinstance(rechecked, Rejected):
-            is_emptied_invite = event.membership == "invite" and row["redacted_by"] is not None
-            if is_emptied_invite or row["verdict"] == event_rows.REJECTED:
+            is_emptied_invite = event.membership == "invite" and row.redacted_by is not None
+            if is_emptied_invite or row.verdict == StoredVerdict.REJECTED:
                 return stored  # the event that a third-party invite depends on may be redacted
-            return event_rows.REJECTED, str(rechecked.failure)
-        if row["verdict"] == event_rows.SOFT_FAILED:
+            return StoredVerdict.REJECTED, str(rechecked.failure)
+        if row.verdict == StoredVerdict.SOFT_FAILED:
             return stored
-        return event_rows.ACCEPTED, None
+        return StoredVerdict.ACCEPTED, None
 
 
 def _is_ready(step: _Step, event: Event) -> bool:
     """Returns whether all parents have a place, and are verified."""
     for parent in event.prev_events:
         row = step.rows.get(parent)
-        if row is None or row["outlier"]:
+        if row is None or row.outlier:
             return False
-        if row["unverified"] and parent not in step.rechecked:
+        if row.unverified and parent not in step.rechecked:
             return False
     return True

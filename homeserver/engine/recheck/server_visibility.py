@@ -108,9 +108,9 @@ class ServerVisibility:
         return {
             event_id
             for row in rows
-            if row["live_index"] is not None
-            for event_id in [row["event_id"]]
-            if any(_is_before_end(_order(row), around[event_id], stay) for stay in stays)
+            if (order := row.order) is not None
+            for event_id in [row.event_id]
+            if any(_is_before_end(order, around[event_id], stay) for stay in stays)
         }
 
     async def _stays(self, room: Room, server: ServerName) -> list[_Stay]:
@@ -126,18 +126,18 @@ class ServerVisibility:
             if not open_stays:
                 break
             rows = await self._store.events.by_id(open_stays.keys())
-            former = {one for row in rows if (one := row["replaces"]) is not None}
+            former = {one for row in rows if (one := row.replaces) is not None}
             known = await self._rooms.events(former)
             further = {}
             for row in rows:
-                stay, replaced = open_stays[row["event_id"]], row["replaces"]
+                stay, replaced = open_stays[row.event_id], row.replaces
                 if replaced not in known:
                     continue
                 if known[replaced].event.membership != "join":
                     stay.since.add(replaced)
                     further[replaced] = stay
-                elif row["live_index"] is not None:
-                    stay.until = _order(row)
+                elif row.order is not None:
+                    stay.until = row.order
                     found.append(stay)
             open_stays = further
         return found
@@ -157,10 +157,6 @@ def _is_before_end(order: Order, around: Around, stay: _Stay) -> bool:
     the end of the room, so its place alone isn't enough."""
     ref = held(around.before, stay.key)
     return order < stay.until and (ref is None or ref.event_id not in stay.since)
-
-
-def _order(row: Mapping[str, int]) -> Order:
-    return row["live_index"], row["gap_index"]
 
 
 class _Users:

@@ -37,7 +37,7 @@ from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.engine.rooms.stored import stored_failure
 from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import StoredVerdict
 
 Verdict = Accepted | SoftFailed | Rejected
 
@@ -163,7 +163,7 @@ class Acceptance:
         origin = replace(
             origin,
             to_federate=False,
-            verdict=event_rows.SOFT_FAILED if is_soft else event_rows.REJECTED,
+            verdict=StoredVerdict.SOFT_FAILED if is_soft else StoredVerdict.REJECTED,
             reason=str(verdict.failure),
         )
         staged, after = store_as_outlier(event, row_id, room, before, origin, snapshots=snapshots)
@@ -210,7 +210,7 @@ class Acceptance:
         if known is not None:
             for row in await self._store.events.by_id([event_id]):
                 self._rooms.memory.forget_event(event_id)
-                row_id: int = row["event_row_id"]
+                row_id: int = row.event_row_id
                 return row_id, known.event
         return None
 

@@ -36,11 +36,9 @@ from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateSnapshot, first_chain, snapshot_row
 from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
-from homeserver.storage.database import Row
-from homeserver.storage.engine_store import Filled
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline import events as event_rows
-from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.events import EventRow, RoomEventRow, StoredVerdict
+from homeserver.storage.timeline.fetched_history import Filled
 from homeserver.storage.timeline.rechecks import RecheckRows
 
 States = Mapping[EventId, Mapping[StateKey, EventId]]
@@ -65,7 +63,7 @@ class _Work:
 
     room: Room
     chunk: Chunk
-    stored: Mapping[EventId, Row]
+    stored: Mapping[EventId, RoomEventRow]
     row_ids: Mapping[EventId, int]
     after: dict[EventId, StateSnapshot] = field(default_factory=dict)
     known: dict[EventId, StoredEvent] = field(default_factory=dict)
@@ -83,13 +81,13 @@ class _Work:
         if event_id in self.after:
             return True
         row = self.stored.get(event_id)
-        return row is not None and not row["outlier"]
+        return row is not None and not row.outlier
 
     def is_unverified(self, event_id: EventId) -> bool:
         """Returns whether an event that has a place is unverified."""
         if event_id in self.lacking:
             return event_id in self.unverified
-        return bool(self.stored[event_id]["unverified"])
+        return self.stored[event_id].unverified
 
 
 class Chunks:
@@ -124,7 +122,7 @@ class Chunks:
         ids = {event.event_id for event in chunk.events}
         ids |= {parent for event in chunk.events for parent in event.prev_events}
         rows = await self._store.events.by_id(ids)
-        stored = {row["event_id"]: row for row in rows}
+        stored = {row.event_id: row for row in rows}
         # The stored form counts: it may be whole while the received one is redacted.
         events = [
             known_event(stored[one.event_id]).event if one.event_id in stored else one
@@ -162,11 +160,11 @@ class Chunks:
             if outcome.waits_for is not None:
                 work.waiting.append((outcome.waits_for, event.event_id))
 
-    def _numbers(self, chunk: Chunk, stored: Mapping[EventId, Row]) -> dict[EventId, int]:
+    def _numbers(self, chunk: Chunk, stored: Mapping[EventId, RoomEventRow]) -> dict[EventId, int]:
         """Returns the row numbers of the events; new ones are numbered in the order in which they
         are cited.
         """
-        row_ids = {event_id: row["event_row_id"] for event_id, row in stored.items()}
+        row_ids = {event_id: row.event_row_id for event_id, row in stored.items()}
         new = [event for event in chunk.events if event.event_id not in row_ids]
         row_ids.update((event.event_id, self._take_row_id()) for event in cited_first(new))
         return row_ids
@@ -194,7 +192,7 @@ class Chunks:
         origin = Origin(
             to_federate=False,
             unverified=is_unverified,
-            verdict=event_rows.REJECTED if is_rejected else event_rows.ACCEPTED,
+            verdict=StoredVerdict.REJECTED if is_rejected else StoredVerdict.ACCEPTED,
             reason=reason if is_rejected else None,
         )
         row, after = event_row(event, row_id, work.room, before, origin), before
@@ -249,7 +247,7 @@ class Chunks:
     async def _after(self, work: _Work, event_id: EventId) -> StateSnapshot:
         after = work.after.get(event_id)
         if after is None:
-            chain = await self._rooms.chain(work.room, work.stored[event_id]["snapshot_after"])
+            chain = await self._rooms.chain(work.room, work.stored[event_id].state_after)
             after = work.after[event_id] = StateSnapshot(
                 self._rooms.state_of(work.room, chain), chain
             )
@@ -257,11 +255,11 @@ class Chunks:
 
 
 def _unplaced(work: _Work) -> Unplaced:
-    rows = {EventId(row.event_id): row for row in work.rows if row.verdict == event_rows.ACCEPTED}
+    rows = {
+        EventId(row.event_id): row for row in work.rows if row.verdict == StoredVerdict.ACCEPTED
+    }
     stored = {
-        event_id: (row["live_index"], row["gap_index"])
-        for event_id, row in work.stored.items()
-        if row["live_index"] is not None
+        event_id: order for event_id, row in work.stored.items() if (order := row.order) is not None
     }
     return Unplaced(work.chunk.events, work.events, rows, stored)
 

@@ -103,9 +103,9 @@ class AncestorWalk:
             return
         self._looked_for |= wanted
         for row in await self._store.events.by_id(wanted):
-            event_id = EventId(row["event_id"])
+            event_id = row.event_id
             self._events[event_id] = known_event(row).event
-            if not row["outlier"]:
+            if not row.outlier:
                 self._known.add(event_id)
-            if row["live_index"] is not None:
-                self._places[event_id] = (row["live_index"], row["gap_index"])
+            if row.order is not None:
+                self._places[event_id] = row.order

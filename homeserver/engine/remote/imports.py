@@ -46,13 +46,11 @@ from homeserver.engine.rooms.snapshots import (
 )
 from homeserver.engine.rooms.stored import key_of, ref_of
 from homeserver.engine.store import EngineStore
-from homeserver.storage.database import Row
-from homeserver.storage.engine_store import Filled
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
-from homeserver.storage.timeline import events as event_rows
-from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.events import EventRefRow, EventRow, StoredVerdict
+from homeserver.storage.timeline.fetched_history import Filled
 
 
 def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> EventRow:
@@ -68,7 +66,7 @@ def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> Even
         position=None,
         live_index=None,
         gap_index=None,
-        verdict=event_rows.REJECTED if rejected else event_rows.ACCEPTED,
+        verdict=StoredVerdict.REJECTED if rejected else StoredVerdict.ACCEPTED,
         reason="its auth events don't allow it" if rejected else None,
         outlier=True,
         unverified=False,
@@ -160,7 +158,7 @@ class Imports:
                 yield row
 
         key = (numbers.take(), first.room_id, first.version.name)
-        room_row_id = await self._store.events.store_outliers(key, rows)
+        room_row_id = await self._store.history.store_outliers(key, rows)
         self._rooms.memory.stored(event.event_id for event in ordered)
         return room_row_id
 
@@ -283,15 +281,15 @@ class Imports:
         ids = [one.event_id for one in chunk.events]
         if room.unsettled:
             await self._committer.submit(Unit())  # follows what is staged
-        rows = await self._store.events.gaps_of(room.row_id, ids)
-        gaps = {EventId(row["missing"]): (row["live_index"], row["gap_index"]) for row in rows}
+        rows = await self._store.gaps.left_by(room.row_id, ids)
+        gaps = {row.missing: row.order for row in rows}
         if not gaps:
             return False
         await self._committer.numbers.ready(4 * len(ids) + 2)
         filled, redacting = await self._chunks.place(room, chunk, gaps)
         if not filled.rows:
             return False
-        await self._store.events.backfill(
+        await self._store.history.backfill(
             room.row_id, [row.event_id for row in filled.rows], filled
         )
         self._placed(room, chunk, filled)
@@ -316,8 +314,8 @@ class Imports:
             room.watched += [one for one in chunk.events if one.event_id in placed]
 
 
-def _by_key(rows: Sequence[Row]) -> dict[StateKey, StateRef]:
-    return {key_of(row): ref_of(row) for row in rows if row["state_key"] is not None}
+def _by_key(rows: Sequence[EventRefRow]) -> dict[StateKey, StateRef]:
+    return {key_of(row): ref_of(row) for row in rows if row.state_key is not None}
 
 
 class _GivenState(msgspec.Struct, frozen=True):
@@ -339,7 +337,7 @@ def _joined_room(joined: JoinedRoom, room_row_id: int, given: _GivenState) -> Ro
 
 
 def _given_state(
-    rows: Sequence[Row],
+    rows: Sequence[EventRefRow],
     row_id: int,
     place: tuple[int, int],
     *,

@@ -64,10 +64,10 @@ class OutsideMemberships:
         if await self._is_in(room_id):
             return None
         row = await self._store.memberships.of_user_in(user_id, room_id)
-        version = None if row is None else ROOM_VERSIONS.get(row["version"] or "")
+        version = None if row is None else ROOM_VERSIONS.get(row.version or "")
         if row is None or version is None:
             return None
-        return OutsideMembership(row["membership"], row["event_id"], row["sender"], version)
+        return OutsideMembership(row.membership, row.event_id, row.sender, version)
 
     async def keep(
         self, event: Event, stripped_state: Sequence[JsonObject], via: ServerName | None = None
@@ -105,9 +105,9 @@ class OutsideMemberships:
         if await self._is_in(room_id):
             return False
         row = await self._store.memberships.of_user_in(user_id, room_id)
-        if row is None or row["membership"] not in _OPEN:
+        if row is None or row.membership not in _OPEN:
             return False
-        return former is None or row["event_id"] == former
+        return former is None or row.event_id == former
 
     async def _commit(
         self, user_id: UserId, event: Event, stripped: bytes, via: ServerName | None = None

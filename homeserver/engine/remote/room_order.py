@@ -120,7 +120,7 @@ class RoomOrder:
             high = highs.get(event.event_id, fallback)
             if _is_clear(ends[event.event_id], high, others):
                 below = await self._store.events.before(room.row_id, high, 1)
-                between = ((below[0]["live_index"], below[0]["gap_index"]) if below else None), high
+                between = (below[0].place if below else None), high
                 groups.setdefault(between, []).append(chunk.rows[event.event_id])
             else:
                 closed.append(event)
@@ -145,7 +145,7 @@ class RoomOrder:
         for event in events:
             low = lows[event.event_id].low
             rows = await self._store.events.behind(room.row_id, low or _BEGINNING, 1)
-            above = [(row["live_index"], row["gap_index"]) for row in rows]
+            above = [row.place for row in rows]
             above += [place for place in given.values() if low is None or place > low]
             if not above:  # the newest event is an ancestor that came late
                 low, above = None, [highs[event.event_id]]
@@ -173,14 +173,10 @@ class RoomOrder:
         for event in chunk.stored:
             if not all(one in inside or one in chunk.places for one in event.prev_events):
                 return None
-        rows = await self._store.rooms.gaps_before(
-            room.row_id, max(gaps.values()), limits.GAPS_LOOKED_AT
-        )
+        rows = await self._store.gaps.before(room.row_id, max(gaps.values()), limits.GAPS_LOOKED_AT)
         if len(rows) == limits.GAPS_LOOKED_AT:
             return None
-        return [
-            (row["live_index"], row["gap_index"]) for row in rows if row["missing"] not in inside
-        ]
+        return [row.order for row in rows if row.missing not in inside]
 
 
 def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:

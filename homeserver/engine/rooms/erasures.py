@@ -37,7 +37,7 @@ class Erasures:
         found = await self._erased(events)
         if not found:
             return set()
-        return _later_than(found, await self._store.erasures.first_join(room.row_id, user_id))
+        return _later_than(found, await self._store.state_changes.first_join(room.row_id, user_id))
 
     async def hidden_from_server(
         self, room: Room, server: ServerName, events: Iterable[Event]
@@ -47,14 +47,14 @@ class Erasures:
         if not found:
             return set()
         return _later_than(
-            found, await self._store.erasures.server_first_joined(room.row_id, server)
+            found, await self._store.memberships.server_first_joined(room.row_id, server)
         )
 
     async def _erased(self, events: Iterable[Event]) -> dict[EventId, int]:
         """Returns the messages of erased users, with the position of the erasure."""
         known = self._erased_at
         if known is None:
-            known = self._erased_at = await self._store.erasures.all()
+            known = self._erased_at = await self._store.erasures.load_erased()
         if not known:
             return {}
         return {

@@ -89,8 +89,7 @@ class EventMemory:
         raws = {EventId(event_id): known.event.raw for event_id, known in found.items()}
         for start in range(0, len(absent), limits.EVENTS_READ_AT_ONCE):
             piece = absent[start : start + limits.EVENTS_READ_AT_ONCE]
-            rows = await self._store.events.raw_by_id(piece)
-            raws.update((row["event_id"], row["json"]) for row in rows)
+            raws.update(await self._store.events.raw_by_id(piece))
         return raws
 
     async def client_events(self, event_ids: Collection[EventId]) -> dict[EventId, bytes]:

@@ -47,10 +47,10 @@ class Moments:
         graph.
         """
         rows = await self._store.events.snapshots_around(room.row_id, event_ids)
-        wanted = {row[column] for row in rows for column in ("snapshot_before", "snapshot_after")}
+        wanted = {one for row in rows for one in (row.snapshot_before, row.snapshot_after)}
         chains = await self._rooms.chains(room, wanted)
         return {
-            row["event_id"]: Around(chains[row["snapshot_before"]], chains[row["snapshot_after"]])
+            row.event_id: Around(chains[row.snapshot_before], chains[row.snapshot_after])
             for row in rows
         }
 

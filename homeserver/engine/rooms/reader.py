@@ -17,7 +17,7 @@ from homeserver.engine.rooms.moments import Moments
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.stored import key_of
 from homeserver.engine.store import EngineStore
-from homeserver.storage.database import Row
+from homeserver.storage.timeline.events import StoredEventRow
 
 Order = tuple[int, int]
 BEGINNING: Order = (0, -(2**53))
@@ -60,8 +60,8 @@ class Reader:
         prev = event_entry(events[0]).order if events else (room.view.live_index + 1, 0)
         return TimelinePart(events, limited, prev)
 
-    def _placed(self, row: Row, room: Room) -> Placed:
-        position = row["position"]
+    def _placed(self, row: StoredEventRow, room: Room) -> Placed:
+        position = row.position
         return Placed(-1 if position is None else position, self._rooms.loader.entry_of(row, room))
 
     async def page(
@@ -79,10 +79,10 @@ class Reader:
         rows = await read(room.row_id, start, limit)
         found = []
         for row in rows:
-            order = (row["live_index"], row["gap_index"])
+            order = row.place
             if stop is not None and (order <= stop if backwards else order >= stop):
                 break
-            position = row["position"]
+            position = row.position
             if position is not None and position > room.view.position:
                 break  # committed, but not published yet
             found.append(self._placed(row, room))
@@ -120,8 +120,8 @@ class Reader:
             if event_id in wanted:
                 found[event_id] = placed
         for row in await self._store.events.by_id(wanted - found.keys()):
-            if row["room_row_id"] == room.row_id and row["live_index"] is not None:
-                found[row["event_id"]] = self._placed(row, room)
+            if row.room_row_id == room.row_id and row.live_index is not None:
+                found[row.event_id] = self._placed(row, room)
         return found
 
     async def changes(self, room: Room, *, after: int, up_to: int) -> list[tuple[int, StateChange]]:
@@ -133,35 +133,35 @@ class Reader:
                 if after < placed.position <= up_to
                 for change in event_entry(placed).changes
             ]
-        rows = await self._store.rooms.changes(room.row_id, after=after, up_to=up_to)
+        rows = await self._store.state_changes.between(room.row_id, after=after, up_to=up_to)
         return [
             (
-                row["position"],
-                StateChange(key_of(row), row["event_id"], row["membership"], row["former"]),
+                row.position,
+                StateChange(key_of(row), row.event_id, row.membership, row.former),
             )
             for row in rows
         ]
 
     async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
         """Returns missing events that come before a place, the nearest first."""
-        rows = await self._store.rooms.gaps_before(room.row_id, order, limit)
-        return [EventId(row["missing"]) for row in rows]
+        rows = await self._store.gaps.before(room.row_id, order, limit)
+        return [row.missing for row in rows]
 
     async def gap_places(
         self, room: Room, order: Order, limit: int, *, backwards: bool = True
     ) -> list[Order]:
         """Returns the places at or before a place (or at or behind it) below which events are
         missing, the nearest first."""
-        read = self._store.rooms.gaps_before if backwards else self._store.rooms.gaps_behind
+        read = self._store.gaps.before if backwards else self._store.gaps.behind
         rows = await read(room.row_id, order, limit)
-        return list(dict.fromkeys((row["live_index"], row["gap_index"]) for row in rows))
+        return list(dict.fromkeys(row.order for row in rows))
 
     async def at_places(self, room: Room, orders: Sequence[Order]) -> list[Event]:
         """Returns the events at some places."""
         found = []
         for live_index, gap_index in orders:
             for row in await self._store.events.behind(room.row_id, (live_index, gap_index - 1), 1):
-                if (row["live_index"], row["gap_index"]) == (live_index, gap_index):
+                if row.order == (live_index, gap_index):
                     found.append(event_entry(self._placed(row, room)).event)
         return found
 

@@ -96,8 +96,8 @@ class Redactions:
         waiting = room.awaited_targets.get(target, [])
         if not room.awaits_more:
             return waiting
-        rows = await self._store.rooms.waiting_for(room.row_id, target)
-        return list(dict.fromkeys((*(EventId(row["redaction"]) for row in rows), *waiting)))
+        stored = await self._store.redactions.waiting_for(room.row_id, target)
+        return list(dict.fromkeys((*stored, *waiting)))
 
     async def waiting_for(self, room: Room, target: Event) -> tuple[Redacting, ...]:
         """Returns the redactions that came before their target, and are to be applied now."""
@@ -146,7 +146,7 @@ class Redactions:
         if state is None:
             return (room.staged.state,)
         rows = await self._store.events.by_id([event_id])
-        is_unverified = any(row["unverified"] for row in rows)
+        is_unverified = any(row.unverified for row in rows)
         return (state, room.staged.state) if is_unverified else (state,)
 
     async def _is_allowed(

@@ -134,7 +134,7 @@ class StateResolver:
         """Ensures that `asked` can answer for these events."""
         rows = await self._store.events.refs_by_id(event_ids)
         assert len(rows) == len(event_ids), "what is staged is in the index, the rest is stored"
-        first = min(row["event_row_id"] for row in rows)
+        first = min(row.event_row_id for row in rows)
         if not await self._extend(room, first):
             await self._scan(room, first, event_ids, asked)
 
@@ -175,8 +175,7 @@ class StateResolver:
             room.row_id, after=after, limit=limits.CITING_EVENTS_PAGE
         )
         return [
-            (row["event_row_id"], load_event(row["json"], room.version, row["event_id"]))
-            for row in rows
+            (row.event_row_id, load_event(row.json, room.version, row.event_id)) for row in rows
         ]
 
 

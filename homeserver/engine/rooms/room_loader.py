@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from federation.bounded_cache import ByteBoundedCache
 from federation.events import event_types
 from federation.events.event import load_event
-from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.ids import RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, kept_client
@@ -18,7 +19,14 @@ from homeserver.engine.rooms.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.rooms.stored import key_of, ref_of, transaction_of
 from homeserver.engine.store import EngineStore
 from homeserver.rules.any_json import load_any
-from homeserver.storage.database import Row
+from homeserver.storage.rooms.rooms import RoomRow
+from homeserver.storage.rooms.snapshots import SnapshotLink
+from homeserver.storage.timeline.events import HeadRow, StoredEventRow
+from homeserver.storage.timeline.gaps import MissingEventRow
+from homeserver.storage.timeline.rechecks import MissingParentRow
+from homeserver.storage.timeline.redactions import PendingRedactionRow
+
+R = TypeVar("R", HeadRow, StoredEventRow, PendingRedactionRow, MissingEventRow, MissingParentRow)
 
 
 class RoomLoader:
@@ -46,68 +54,70 @@ class RoomLoader:
     async def load(self, room_ids: Sequence[RoomId]) -> dict[RoomId, Room]:
         """Returns rooms by ID, in a few queries for all; rooms known only by their ID are left
         out."""
-        stored = self._store.rooms
-        rows = await stored.by_room_ids(room_ids)
+        store = self._store
+        rows = await store.rooms.by_room_ids(room_ids)
         if not rows:
             return {}
-        row_ids = [row["room_row_id"] for row in rows]
+        row_ids = [row.room_row_id for row in rows]
         heads = _grouped(
-            await stored.heads(
-                [(row["room_row_id"], row_id) for row in rows for row_id in row["heads"]]
+            await store.events.heads(
+                [(row.room_row_id, row_id) for row in rows for row_id in row.heads]
             )
         )
-        snapshots = {(row["room_row_id"], row["snapshot_row_id"]) for row in rows}
+        snapshots = {(row.room_row_id, row.snapshot_row_id) for row in rows}
         snapshots |= {
-            (row_id, head["snapshot_after"]) for row_id, found in heads.items() for head in found
+            (row_id, head.snapshot_after) for row_id, found in heads.items() for head in found
         }
         chains = await self._load_chains(sorted(snapshots))
-        newest = _grouped(await stored.newest_of_each(row_ids, limits.ROOM_LOAD_EVENTS))
-        awaited = _grouped(await stored.awaited(row_ids, limits.ROOM_AWAITED_TARGETS))
-        missing = _grouped(await stored.missing_parents(row_ids))
-        unverified = _grouped(await self._store.rechecks.awaited(row_ids))
+        newest = _grouped(await store.events.newest_of_each(row_ids, limits.ROOM_LOAD_EVENTS))
+        awaited = _grouped(await store.redactions.of_rooms(row_ids, limits.ROOM_AWAITED_TARGETS))
+        missing = _grouped(await store.gaps.of_rooms(row_ids))
+        unverified = _grouped(await store.rechecks.awaited(row_ids))
         rooms = {}
         for row in rows:
-            row_id = row["room_row_id"]
+            row_id = row.room_row_id
             room = self._room(row, heads[row_id], chains)
             for one in awaited.get(row_id, ()):
-                waiting = room.awaited_targets.setdefault(EventId(one["target"]), [])
-                waiting.append(EventId(one["redaction"]))
+                waiting = room.awaited_targets.setdefault(one.target, [])
+                waiting.append(one.redaction)
             room.awaits_more = len(awaited.get(row_id, ())) == limits.ROOM_AWAITED_TARGETS
-            room.named = {EventId(one["missing"]) for one in missing.get(row_id, ())}
-            room.awaited = {EventId(one["parent"]) for one in unverified.get(row_id, ())}
+            room.named = {one.missing for one in missing.get(row_id, ())}
+            room.awaited = {one.parent for one in unverified.get(row_id, ())}
             self._fill_ring(room, newest.get(row_id, ()))
             rooms[room.room_id] = room
         return rooms
 
-    def _room(self, row: Row, heads: Sequence[Row], chains: Mapping[int, Chain]) -> Room:
-        chain = chains[row["snapshot_row_id"]]
+    def _room(self, row: RoomRow, heads: Sequence[HeadRow], chains: Mapping[int, Chain]) -> Room:
+        chain = chains[row.snapshot_row_id]
         state = state_of(chain)
         joined, invited, servers = membership_counts(state)
         loaded = tuple(
             Head(
-                head["event_id"],
-                head["event_row_id"],
-                load_any(head["json"])["depth"],
+                head.event_id,
+                head.event_row_id,
+                load_any(head.json)["depth"],
                 state if own is chain else state_of(own),
                 own,
             )
             for head in heads
-            for own in (chains[head["snapshot_after"]],)
+            for own in (chains[head.snapshot_after],)
         )
         view = RoomView(
-            state, chain, loaded, row["live_index"], joined, invited, servers, row["position"]
+            state, chain, loaded, row.live_index, joined, invited, servers, row.position
         )
-        room = Room(RoomId(row["room_id"]), row["room_row_id"], room_version(row["version"]), view)
+        room = Room(row.room_id, row.room_row_id, room_version(row.version), view)
         room.joined_local = self._locals(state)
         return room
 
-    def _fill_ring(self, room: Room, newest: Sequence[Row]) -> None:
-        for one in reversed(newest):
-            room.remember(Placed(one["position"], self.entry_of(one, room)))
+    def _fill_ring(self, room: Room, newest: Sequence[StoredEventRow]) -> None:
+        positions = [one.position for one in newest if one.position is not None]
+        assert len(positions) == len(newest), "live events have positions"
+        for one, position in zip(reversed(newest), reversed(positions), strict=True):
+            room.remember(Placed(position, self.entry_of(one, room)))
         if len(newest) < limits.ROOM_LOAD_EVENTS:
             room.ring_start = 0
         else:
-            room.ring_start = newest[-1]["position"] - 1
+            room.ring_start = positions[-1] - 1
 
     def _locals(self, state: Mapping[StateKey, StateRef]) -> set[UserId]:
         own = ":" + self._server_name
@@ -125,70 +135,70 @@ class RoomLoader:
         wanted = [one for one in snapshots if str(one[1]) in absent]
         if not wanted:
             return chains
-        links = await self._store.rooms.chains(wanted)
+        links = await self._store.snapshots.chains(wanted)
         known = await self._known_links(links)
         built: dict[int, list[Link]] = {}
         for link in links:
-            built.setdefault(link["tip"], []).append(known[link["snapshot_row_id"]])
+            built.setdefault(link.tip, []).append(known[link.snapshot_row_id])
         for row_id, chain in built.items():
             chains[row_id] = tuple(chain)
             self._states.put(str(row_id), chains[row_id])
         return chains
 
-    async def _known_links(self, links: Sequence[Row]) -> dict[int, Link]:
+    async def _known_links(self, links: Sequence[SnapshotLink]) -> dict[int, Link]:
         """Returns links by the number of their snapshot; those that no chain in memory has are
         loaded.
         """
         known: dict[int, Link] = {}
-        absent: dict[int, Row] = {}
+        absent: dict[int, SnapshotLink] = {}
         for link in links:
-            row_id = link["snapshot_row_id"]
+            row_id = link.snapshot_row_id
             found = self._links.get(row_id)
             if found is None:
                 absent[row_id] = link
             else:
                 known[row_id] = found
         events = {
-            (link["room_row_id"], row_id)
+            (link.room_row_id, row_id)
             for link in absent.values()
-            for row_id in (*link["added"], *link["removed"])
+            for row_id in (*link.added, *link.removed)
         }
         rows = await self._store.events.refs(events) if events else ()
-        refs = {row["event_row_id"]: (key_of(row), ref_of(row)) for row in rows}
+        refs = {row.event_row_id: (key_of(row), ref_of(row)) for row in rows}
         for row_id, link in absent.items():
             known[row_id] = self._links[row_id] = _link(link, refs)
         return known
 
-    def entry_of(self, row: Row, room: Room) -> EventEntry:
+    def entry_of(self, row: StoredEventRow, room: Room) -> EventEntry:
         """Returns the log entry of a stored event of a room."""
-        event_id = row["event_id"]
+        event_id = row.event_id
         known = self._memory.known(event_id)
-        event = known.event if known else load_event(row["json"], room.version, event_id)
+        event = known.event if known else load_event(row.json, room.version, event_id)
         client = self._memory.client(event_id) or kept_client(event)
         return EventEntry(
             room_id=room.room_id,
             event=event,
-            row_id=row["event_row_id"],
-            order=(row["live_index"], row["gap_index"]),
+            row_id=row.event_row_id,
+            order=row.place,
             kept_client=client,
-            transaction=transaction_of(row["transaction_of"], row["sender"]),
-            replaces=row["replaces"],
-            redacts=row["redacts"],
-            redacted_by=row["redacted_by"],
-            to_federate=row["to_federate"],
-            snapshot_after=row["snapshot_after"],
+            transaction=transaction_of(row.transaction_of, row.sender),
+            replaces=row.replaces,
+            redacts=row.redacts,
+            redacted_by=row.redacted_by,
+            to_federate=row.to_federate,
+            snapshot_after=row.state_after,
         )
 
 
-def _link(row: Row, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
-    delta: dict[StateKey, StateRef | None] = {refs[row_id][0]: None for row_id in row["removed"]}
-    delta.update(refs[row_id] for row_id in row["added"])
-    return Link(row["ordinal"], row["snapshot_row_id"], delta, tuple(row["removed"]))
+def _link(row: SnapshotLink, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
+    delta: dict[StateKey, StateRef | None] = {refs[row_id][0]: None for row_id in row.removed}
+    delta.update(refs[row_id] for row_id in row.added)
+    return Link(row.ordinal, row.snapshot_row_id, delta, tuple(row.removed))
 
 
-def _grouped(rows: Sequence[Row]) -> dict[int, list[Row]]:
+def _grouped(rows: Sequence[R]) -> dict[int, list[R]]:
     """Returns rows by their room, in order."""
-    groups: dict[int, list[Row]] = {}
+    groups: dict[int, list[R]] = {}
     for row in rows:
-        groups.setdefault(row["room_row_id"], []).append(row)
+        groups.setdefault(row.room_row_id, []).append(row)
     return groups

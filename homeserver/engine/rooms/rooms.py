@@ -297,8 +297,7 @@ class Rooms:
     async def end_of_stay(self, room: Room, user_id: UserId) -> tuple[int, EventId | None] | None:
         """Returns the last change of the room's state by which a local user ceased to be joined:
         its position, and the event, if one is left in the state."""
-        row = await self._store.rooms.end_of_stay(room.row_id, user_id)
-        return None if row is None else (row["position"], row["event_id"])
+        return await self._store.state_changes.end_of_stay(room.row_id, user_id)
 
     # Events
 

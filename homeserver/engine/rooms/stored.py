@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Protocol
 
 from federation.events.event import load_event
 from federation.events.ids import StateKey, UserId
@@ -12,11 +13,20 @@ from federation.graph.policy_servers import NOT_RECOMMENDED, NotRecommended
 from federation.ports import StoredEvent
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.rooms.snapshots import StateRef
-from homeserver.storage.database import Row
 from homeserver.storage.text import unescape
-from homeserver.storage.timeline import events as event_rows
+from homeserver.storage.timeline.events import EventRefRow, RoomEventRow, StoredVerdict
 
 _RULES = MappingProxyType({rule.value: rule for rule in AuthRule})
+
+
+class KeyedRow(Protocol):
+    """A row of a state event, or of a change of state."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def state_key(self) -> str | None: ...
 
 
 def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:
@@ -27,14 +37,15 @@ def transaction_of(stored: str | None, sender: str) -> TransactionKey | None:
     return TransactionKey(UserId(sender), device, "", transaction_id)  # type: ignore[arg-type]
 
 
-def key_of(row: Row) -> StateKey:
+def key_of(row: KeyedRow) -> StateKey:
     """Returns the state key of a stored state event."""
-    return unescape(row["type"]), unescape(row["state_key"])
+    assert row.state_key is not None, "a state event has a key"
+    return unescape(row.type), unescape(row.state_key)
 
 
-def ref_of(row: Row) -> StateRef:
+def ref_of(row: EventRefRow) -> StateRef:
     """Returns the entry of state maps for a stored event."""
-    return StateRef(row["event_id"], row["event_row_id"], row["membership"])
+    return StateRef(row.event_id, row.event_row_id, row.membership)
 
 
 def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
@@ -47,13 +58,13 @@ def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:
     return AuthFailure(AuthRule.AUTH_EVENT_REJECTED, reason or "it was refused before")
 
 
-def known_event(row: Row) -> StoredEvent:
-    """Returns an event in its stored form (a row of `storage.timeline.events.by_id`)."""
-    event = load_event(row["json"], room_version(row["version"]), row["event_id"])
+def known_event(row: RoomEventRow) -> StoredEvent:
+    """Returns an event in its stored form (see `storage.timeline.events`)."""
+    event = load_event(row.json, room_version(row.version), row.event_id)
     return StoredEvent(
         event,
-        rejected=row["verdict"] == event_rows.REJECTED,
-        soft_failed=row["verdict"] == event_rows.SOFT_FAILED,
-        outlier=row["outlier"],
-        reason=row["reason"],
+        rejected=row.verdict == StoredVerdict.REJECTED,
+        soft_failed=row.verdict == StoredVerdict.SOFT_FAILED,
+        outlier=row.outlier,
+        reason=row.reason,
     )

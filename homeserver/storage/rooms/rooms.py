@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from homeserver.storage.database import Connection, Row
+import msgspec
+
+from federation.events.ids import RoomId
+from homeserver.storage.database import Connection, Database
 
 
-async def by_room_ids(connection: Connection, room_ids: Sequence[str]) -> list[Row]:
-    """Returns rooms with their heads; rooms that are known only by their ID are left out."""
-    rows: list[Row] = await connection.fetch(
-        "SELECT r.room_row_id, r.room_id, r.version, h.heads, h.snapshot_row_id, h.live_index,"
-        " h.position"
-        " FROM rooms r JOIN room_heads h USING (room_row_id) WHERE r.room_id = ANY($1::text[])",
-        list(room_ids),
-    )
-    return rows
+class RoomRow(msgspec.Struct, frozen=True):
+    """A room with its forward extremities (row numbers of events), the snapshot of its current
+    state, and the live index and log position of its newest event."""
+
+    room_row_id: int
+    room_id: RoomId
+    version: str
+    heads: list[int]
+    snapshot_row_id: int
+    live_index: int
+    position: int
 
 
 async def ensure(connection: Connection, room_row_id: int, room_id: str, version: str) -> int:
@@ -60,3 +65,20 @@ async def set_heads(
         [row[3] for row in rows],
         [row[4] for row in rows],
     )
+
+
+class RoomTable:
+    """The rooms that we are, or were, in."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_room_ids(self, room_ids: Sequence[str]) -> list[RoomRow]:
+        """Returns rooms with their heads; rooms that are known only by their ID are left out."""
+        rows = await self._database.fetch(
+            "SELECT r.room_row_id, r.room_id, r.version, h.heads, h.snapshot_row_id, h.live_index,"
+            " h.position"
+            " FROM rooms r JOIN room_heads h USING (room_row_id) WHERE r.room_id = ANY($1::text[])",
+            list(room_ids),
+        )
+        return [RoomRow(*row) for row in rows]

@@ -4,11 +4,11 @@ event. Owns the tables `state_changes` and `resolutions`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import msgspec
 
-from homeserver.storage.database import Connection, Row
+from federation.events.ids import EventId
+from homeserver.storage.database import Connection, Database
 
 
 class ResolutionRow(msgspec.Struct, frozen=True):
@@ -18,16 +18,29 @@ class ResolutionRow(msgspec.Struct, frozen=True):
 
     room_row_id: int
     position: int
-    event_id: str
+    event_id: EventId
     made_ms: int
     state_before: int
     state_after: int
-    branch_events: Sequence[str]
+    branch_events: Sequence[EventId]
     branch_snapshots: Sequence[int]
 
 
-StateChangeRow: TypeAlias = tuple[int, int, str, str, str | None, str | None, str | None]
-"""(room_row_id, position, type, state_key, event_id, membership, membership before)"""
+class StateChangeRow(msgspec.Struct, frozen=True, gc=False):
+    """A change of a room's current state: the event that is now at a key, None for none; of a
+    member event the membership, and the one before it (`former`)."""
+
+    room_row_id: int
+    position: int
+    type: str
+    state_key: str
+    event_id: EventId | None
+    membership: str | None
+    former: str | None
+
+
+_CHANGE = StateChangeRow.__struct_fields__
+_RESOLUTION = ResolutionRow.__struct_fields__
 
 
 async def insert(connection: Connection, rows: Sequence[StateChangeRow]) -> None:
@@ -36,29 +49,7 @@ async def insert(connection: Connection, rows: Sequence[StateChangeRow]) -> None
         "INSERT INTO state_changes (room_row_id, position, type, state_key, event_id, membership,"
         " former) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[],"
         " $5::text[], $6::text[], $7::text[])",
-        *([row[i] for row in rows] for i in range(7)),
-    )
-
-
-async def between(connection: Connection, room_row_id: int, after: int, up_to: int) -> list[Row]:
-    """Returns the changes of a room with after < position <= up_to, in order."""
-    return await connection.fetch(
-        "SELECT position, type, state_key, event_id, membership, former FROM state_changes"
-        " WHERE room_row_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
-        room_row_id,
-        after,
-        up_to,
-    )
-
-
-async def end_of_stay(connection: Connection, room_row_id: int, user_id: str) -> Row | None:
-    """Returns (position, event_id) of the last change by which a user ceased to be joined."""
-    return await connection.fetchrow(
-        "SELECT position, event_id FROM state_changes WHERE room_row_id = $1"
-        " AND type = 'm.room.member' AND state_key = $2 AND former = 'join'"
-        " AND membership IS DISTINCT FROM 'join' ORDER BY position DESC LIMIT 1",
-        room_row_id,
-        user_id,
+        *([getattr(row, name) for row in rows] for name in _CHANGE),
     )
 
 
@@ -94,10 +85,51 @@ async def record_resolutions(
     )
 
 
-async def resolutions(connection: Connection, room_row_id: int) -> list[Row]:
-    """Returns the records of a room, newest first."""
-    return await connection.fetch(
-        "SELECT position, event_id, made_ms, state_before, state_after, branch_events,"
-        " branch_snapshots FROM resolutions WHERE room_row_id = $1 ORDER BY position DESC",
-        room_row_id,
-    )
+class StateChangeTable:
+    """The changes of the state of all rooms, and the recorded resolutions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def between(self, room_row_id: int, *, after: int, up_to: int) -> list[StateChangeRow]:
+        """Returns the changes of a room with after < position <= up_to, in order."""
+        rows = await self._database.fetch(
+            f"SELECT {', '.join(_CHANGE)} FROM state_changes"
+            " WHERE room_row_id = $1 AND position > $2 AND position <= $3 ORDER BY position",
+            room_row_id,
+            after,
+            up_to,
+        )
+        return [StateChangeRow(*row) for row in rows]
+
+    async def end_of_stay(
+        self, room_row_id: int, user_id: str
+    ) -> tuple[int, EventId | None] | None:
+        """Returns (position, event_id) of the last change by which a user ceased to be joined."""
+        row = await self._database.fetchrow(
+            "SELECT position, event_id FROM state_changes WHERE room_row_id = $1"
+            " AND type = 'm.room.member' AND state_key = $2 AND former = 'join'"
+            " AND membership IS DISTINCT FROM 'join' ORDER BY position DESC LIMIT 1",
+            room_row_id,
+            user_id,
+        )
+        return None if row is None else (row["position"], row["event_id"])
+
+    async def first_join(self, room_row_id: int, user_id: str) -> int | None:
+        """Returns the position at which a user of any server first joined a room."""
+        position: int | None = await self._database.fetchval(
+            "SELECT min(position) FROM state_changes WHERE room_row_id = $1"
+            " AND type = 'm.room.member' AND state_key = $2 AND membership = 'join'",
+            room_row_id,
+            user_id,
+        )
+        return position
+
+    async def resolutions(self, room_row_id: int) -> list[ResolutionRow]:
+        """Returns the records of a room, newest first."""
+        rows = await self._database.fetch(
+            f"SELECT {', '.join(_RESOLUTION)} FROM resolutions WHERE room_row_id = $1"
+            " ORDER BY position DESC",
+            room_row_id,
+        )
+        return [ResolutionRow(*row) for row in rows]

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from homeserver.storage.database import Connection, Row
+import msgspec
+
+from homeserver.storage.database import Connection
 
 _SERVER = "substr(c.state_key, strpos(c.state_key, ':') + 1)"
 _ENDS = (
@@ -19,46 +21,43 @@ _ENDS = (
 )
 
 
-async def owed(connection: Connection, server: str, *, after: int, limit: int) -> list[Row]:
-    """Returns (position, json) of those after a position, oldest first, at most `limit`."""
-    rows: list[Row] = await connection.fetch(
+class OwedEventRow(msgspec.Struct, frozen=True, gc=False):
+    """An event for another server, and the position at which it is owed."""
+
+    position: int
+    json: bytes
+
+
+async def owed(
+    connection: Connection, server: str, *, after: int, limit: int
+) -> list[OwedEventRow]:
+    """Returns those after a position, oldest first, at most `limit`."""
+    rows = await connection.fetch(
         f"SELECT e.position, e.json{_ENDS} AND {_SERVER} = $1 AND c.position > $2"
         " ORDER BY c.position LIMIT $3",
         server,
         after,
         limit,
     )
-    return rows
+    return [OwedEventRow(*row) for row in rows]
 
 
-async def servers(connection: Connection, own: str) -> list[Row]:
-    """Returns (server, position): the newest one that concerns each server."""
-    rows: list[Row] = await connection.fetch(
+async def servers(connection: Connection, own: str) -> dict[str, int]:
+    """Returns the newest position that concerns each server."""
+    rows = await connection.fetch(
         f"SELECT {_SERVER} AS server, max(c.position) AS position{_ENDS}"
         f" AND {_SERVER} <> $1 GROUP BY 1",
         own,
     )
-    return rows
+    return {row["server"]: row["position"] for row in rows}
 
 
-def merged(rows: Sequence[Row], more: Sequence[Row], limit: int) -> list[Row]:
-    """Merges two lists of (position, json) by position, each event once. Events at one position may
-    exceed `limit`."""
-    events = {(row["position"], row["json"]): row for row in (*rows, *more)}
-    found = sorted(events.values(), key=_position)
+def merged(
+    rows: Sequence[OwedEventRow], more: Sequence[OwedEventRow], limit: int
+) -> list[OwedEventRow]:
+    """Merges two lists by position, each event once. Events at one position may exceed `limit`."""
+    events = {(row.position, row.json): row for row in (*rows, *more)}
+    found = sorted(events.values(), key=lambda row: row.position)
     if len(found) <= limit:
         return found
-    return [row for row in found if _position(row) <= _position(found[limit - 1])]
-
-
-def _position(row: Row) -> int:
-    position: int = row["position"]
-    return position
-
-
-def newest(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
-    """Merges two lists of (server, position), each server once with its newest position."""
-    found: dict[str, int] = {}
-    for row in (*rows, *more):
-        found[row["server"]] = max(row["position"], found.get(row["server"], row["position"]))
-    return [{"server": server, "position": position} for server, position in found.items()]
+    return [row for row in found if row.position <= found[limit - 1].position]

@@ -4,7 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from homeserver.storage.database import Connection, Row
+import msgspec
+
+from federation.events.ids import EventId
+from homeserver.storage.database import Connection, Database
+
+
+class GapRow(msgspec.Struct, frozen=True, gc=False):
+    """A missing event, and the place of the event that names it; of several the lowest."""
+
+    missing: EventId
+    live_index: int
+    gap_index: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Returns the place, (live_index, gap_index)."""
+        return self.live_index, self.gap_index
+
+
+class MissingEventRow(msgspec.Struct, frozen=True, gc=False):
+    """An event that a room lacks."""
+
+    room_row_id: int
+    missing: EventId
 
 
 async def insert(connection: Connection, rows: Sequence[tuple[int, str, int, int]]) -> None:
@@ -22,42 +45,6 @@ async def insert(connection: Connection, rows: Sequence[tuple[int, str, int, int
     )
 
 
-async def missing(connection: Connection, room_row_ids: Sequence[int]) -> list[Row]:
-    """Returns (room_row_id, missing) of all gaps of rooms."""
-    return await connection.fetch(
-        "SELECT room_row_id, missing FROM gaps WHERE room_row_id = ANY($1::bigint[])",
-        list(room_row_ids),
-    )
-
-
-async def before(
-    connection: Connection, room_row_id: int, order: tuple[int, int], limit: int
-) -> list[Row]:
-    """Returns missing events at or below a place, nearest first."""
-    return await connection.fetch(
-        "SELECT missing, live_index, gap_index FROM gaps WHERE room_row_id = $1"
-        " AND (live_index, gap_index) <= ($2, $3)"
-        " ORDER BY live_index DESC, gap_index DESC LIMIT $4",
-        room_row_id,
-        *order,
-        limit,
-    )
-
-
-async def behind(
-    connection: Connection, room_row_id: int, order: tuple[int, int], limit: int
-) -> list[Row]:
-    """Returns missing events at or above a place, nearest first."""
-    return await connection.fetch(
-        "SELECT missing, live_index, gap_index FROM gaps WHERE room_row_id = $1"
-        " AND (live_index, gap_index) >= ($2, $3)"
-        " ORDER BY live_index, gap_index LIMIT $4",
-        room_row_id,
-        *order,
-        limit,
-    )
-
-
 async def close(connection: Connection, room_row_id: int, missing: Sequence[str]) -> None:
     """Deletes the gaps of events that are stored now."""
     await connection.execute(
@@ -67,12 +54,51 @@ async def close(connection: Connection, room_row_id: int, missing: Sequence[str]
     )
 
 
-async def left_by(connection: Connection, room_row_id: int, missing: Sequence[str]) -> list[Row]:
-    """Returns the gaps that these missing events leave, the newest first."""
-    return await connection.fetch(
-        "SELECT missing, live_index, gap_index FROM gaps WHERE room_row_id = $1"
-        " AND missing = ANY($2::text[])"
-        " ORDER BY live_index DESC, gap_index DESC",
-        room_row_id,
-        list(missing),
-    )
+class GapTable:
+    """The gaps of all rooms."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_rooms(self, room_row_ids: Sequence[int]) -> list[MissingEventRow]:
+        """Returns all that rooms lack."""
+        rows = await self._database.fetch(
+            "SELECT room_row_id, missing FROM gaps WHERE room_row_id = ANY($1::bigint[])",
+            list(room_row_ids),
+        )
+        return [MissingEventRow(*row) for row in rows]
+
+    async def before(self, room_row_id: int, order: tuple[int, int], limit: int) -> list[GapRow]:
+        """Returns gaps at or below a place, nearest first."""
+        rows = await self._database.fetch(
+            "SELECT missing, live_index, gap_index FROM gaps WHERE room_row_id = $1"
+            " AND (live_index, gap_index) <= ($2, $3)"
+            " ORDER BY live_index DESC, gap_index DESC LIMIT $4",
+            room_row_id,
+            *order,
+            limit,
+        )
+        return [GapRow(*row) for row in rows]
+
+    async def behind(self, room_row_id: int, order: tuple[int, int], limit: int) -> list[GapRow]:
+        """Returns gaps at or above a place, nearest first."""
+        rows = await self._database.fetch(
+            "SELECT missing, live_index, gap_index FROM gaps WHERE room_row_id = $1"
+            " AND (live_index, gap_index) >= ($2, $3)"
+            " ORDER BY live_index, gap_index LIMIT $4",
+            room_row_id,
+            *order,
+            limit,
+        )
+        return [GapRow(*row) for row in rows]
+
+    async def left_by(self, room_row_id: int, missing: Sequence[str]) -> list[GapRow]:
+        """Returns the gaps that these missing events leave, the newest first."""
+        rows = await self._database.fetch(
+            "SELECT missing, live_index, gap_index FROM gaps WHERE room_row_id = $1"
+            " AND missing = ANY($2::text[])"
+            " ORDER BY live_index DESC, gap_index DESC",
+            room_row_id,
+            list(missing),
+        )
+        return [GapRow(*row) for row in rows]

@@ -16,7 +16,22 @@ from collections.abc import Sequence
 
 import msgspec
 
-from homeserver.storage.database import Connection, Row
+from federation.events.ids import EventId
+from homeserver.storage.database import Connection, Database
+
+
+class DueRow(msgspec.Struct, frozen=True, gc=False):
+    """An event that is due."""
+
+    event_row_id: int
+    event_id: EventId
+
+
+class MissingParentRow(msgspec.Struct, frozen=True, gc=False):
+    """A parent that an unverified event of a room waits for."""
+
+    room_row_id: int
+    parent: EventId
 
 
 class RecheckRows(msgspec.Struct):
@@ -123,50 +138,43 @@ async def _verified(connection: Connection, rows: Sequence[tuple[int, int, str]]
     )
 
 
-async def rooms_with_work(connection: Connection) -> list[str]:
-    """Returns the rooms with due events."""
-    rows = await connection.fetch(
-        "SELECT room_id FROM rooms WHERE room_row_id IN (SELECT room_row_id FROM rechecks_due)"
-        " ORDER BY room_row_id"
-    )
-    return [row["room_id"] for row in rows]
+class RecheckTable:
+    """The due rechecks, and what unverified events wait for."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-async def due(connection: Connection, room_row_id: int, limit: int) -> list[Row]:
-    """Returns (event_row_id, event_id) of a room's due events: history first, in room order, then
-    events without a place; then the unverified descendants of these, which may come next."""
-    return await connection.fetch(
-        "WITH RECURSIVE next AS ("
-        " (SELECT e.event_row_id, e.event_id FROM rechecks_due d JOIN events e"
-        "  USING (room_row_id, event_row_id) WHERE d.room_row_id = $1"
-        "  ORDER BY e.live_index, e.gap_index, e.event_row_id LIMIT $2)"
-        " UNION"
-        " SELECT e.event_row_id, e.event_id FROM next JOIN unverified_parents p"
-        "  ON p.room_row_id = $1 AND p.parent = next.event_id"
-        "  JOIN events e ON e.room_row_id = $1 AND e.event_row_id = p.event_row_id)"
-        " SELECT event_row_id, event_id FROM next LIMIT $2",
-        room_row_id,
-        limit,
-    )
+    async def rooms_with_work(self) -> list[str]:
+        """Returns the rooms with due events."""
+        rows = await self._database.fetch(
+            "SELECT room_id FROM rooms WHERE room_row_id IN (SELECT room_row_id FROM rechecks_due)"
+            " ORDER BY room_row_id"
+        )
+        return [row["room_id"] for row in rows]
 
+    async def due(self, room_row_id: int, limit: int) -> list[DueRow]:
+        """Returns a room's due events: history first, in room order, then events without a place;
+        then the unverified descendants of these, which may come next."""
+        rows = await self._database.fetch(
+            "WITH RECURSIVE next AS ("
+            " (SELECT e.event_row_id, e.event_id FROM rechecks_due d JOIN events e"
+            "  USING (room_row_id, event_row_id) WHERE d.room_row_id = $1"
+            "  ORDER BY e.live_index, e.gap_index, e.event_row_id LIMIT $2)"
+            " UNION"
+            " SELECT e.event_row_id, e.event_id FROM next JOIN unverified_parents p"
+            "  ON p.room_row_id = $1 AND p.parent = next.event_id"
+            "  JOIN events e ON e.room_row_id = $1 AND e.event_row_id = p.event_row_id)"
+            " SELECT event_row_id, event_id FROM next LIMIT $2",
+            room_row_id,
+            limit,
+        )
+        return [DueRow(*row) for row in rows]
 
-async def awaited(connection: Connection, room_row_ids: Sequence[int]) -> list[Row]:
-    """Returns (room_row_id, parent) of the missing parents of unverified events of rooms."""
-    return await connection.fetch(
-        "SELECT DISTINCT room_row_id, parent FROM unverified_parents"
-        " WHERE room_row_id = ANY($1::bigint[]) AND missing",
-        list(room_row_ids),
-    )
-
-
-async def with_place(connection: Connection, room_row_id: int, after: int, limit: int) -> list[Row]:
-    """Returns (event_row_id, event_id, json) of the events of a room whose place in the graph is
-    known, rejected ones included, with numbers above `after`."""
-    return await connection.fetch(
-        "SELECT event_row_id, event_id, json FROM events"
-        " WHERE room_row_id = $1 AND event_row_id > $2 AND NOT outlier"
-        " ORDER BY event_row_id LIMIT $3",
-        room_row_id,
-        after,
-        limit,
-    )
+    async def awaited(self, room_row_ids: Sequence[int]) -> list[MissingParentRow]:
+        """Returns the missing parents of unverified events of rooms."""
+        rows = await self._database.fetch(
+            "SELECT DISTINCT room_row_id, parent FROM unverified_parents"
+            " WHERE room_row_id = ANY($1::bigint[]) AND missing",
+            list(room_row_ids),
+        )
+        return [MissingParentRow(*row) for row in rows]

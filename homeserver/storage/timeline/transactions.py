@@ -7,29 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from homeserver.storage.database import Connection, Row
+import msgspec
+
+from federation.events.ids import EventId
+from homeserver.storage.database import Connection, Database
 
 
-async def of_device(connection: Connection, user_id: str, device_id: str, limit: int) -> list[Row]:
-    """Returns the newest transactions of a device: key, event ID, position."""
-    return await connection.fetch(
-        "SELECT key, event_id, position FROM client_transactions"
-        " WHERE user_id = $1 AND device_id = $2 ORDER BY position DESC LIMIT $3",
-        user_id,
-        device_id,
-        limit,
-    )
+class TransactionRow(msgspec.Struct, frozen=True, gc=False):
+    """A transaction of a device, by the hash of its path and ID; the event that was sent, and its
+    position."""
 
-
-async def find(connection: Connection, user_id: str, device_id: str, key: bytes) -> Row | None:
-    """Returns one transaction of a device."""
-    return await connection.fetchrow(
-        "SELECT event_id, position FROM client_transactions"
-        " WHERE user_id = $1 AND device_id = $2 AND key = $3",
-        user_id,
-        device_id,
-        key,
-    )
+    key: bytes
+    event_id: EventId
+    position: int
 
 
 async def insert(connection: Connection, rows: Sequence[tuple[str, str, bytes, str, int]]) -> None:
@@ -38,13 +28,6 @@ async def insert(connection: Connection, rows: Sequence[tuple[str, str, bytes, s
         "INSERT INTO client_transactions (user_id, device_id, key, event_id, position)"
         " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[])",
         *([row[i] for row in rows] for i in range(5)),
-    )
-
-
-async def forget_old(connection: Connection, days: int) -> None:
-    """Deletes transactions that no client repeats any more."""
-    await connection.execute(
-        "DELETE FROM client_transactions WHERE sent_on < CURRENT_DATE - $1::integer", days
     )
 
 
@@ -57,3 +40,38 @@ async def delete_devices(connection: Connection, user_id: str, device_ids: Colle
         user_id,
         list(device_ids),
     )
+
+
+class TransactionTable:
+    """The transactions of all devices."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_device(self, user_id: str, device_id: str, limit: int) -> list[TransactionRow]:
+        """Returns the newest transactions of a device, newest first."""
+        rows = await self._database.fetch(
+            "SELECT key, event_id, position FROM client_transactions"
+            " WHERE user_id = $1 AND device_id = $2 ORDER BY position DESC LIMIT $3",
+            user_id,
+            device_id,
+            limit,
+        )
+        return [TransactionRow(*row) for row in rows]
+
+    async def find(self, user_id: str, device_id: str, key: bytes) -> TransactionRow | None:
+        """Returns one transaction of a device."""
+        row = await self._database.fetchrow(
+            "SELECT key, event_id, position FROM client_transactions"
+            " WHERE user_id = $1 AND device_id = $2 AND key = $3",
+            user_id,
+            device_id,
+            key,
+        )
+        return None if row is None else TransactionRow(*row)
+
+    async def forget_old(self, days: int) -> None:
+        """Deletes transactions that no client repeats any more."""
+        await self._database.execute(
+            "DELETE FROM client_transactions WHERE sent_on < CURRENT_DATE - $1::integer", days
+        )

@@ -36,8 +36,8 @@ from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.engine_store import PostgresStore
 from homeserver.storage.migrate import migrate
+from homeserver.storage.postgres_store import PostgresStore
 from homeserver.supervisor import Supervisor
 
 SERVER = ServerName("hs1")

@@ -25,7 +25,7 @@ from homeserver.engine.rooms.rooms import Room
 from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
-from homeserver.storage.engine_store import PostgresStore
+from homeserver.storage.postgres_store import PostgresStore
 from homeserver.storage.migrate import migrate
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.memory_tables import Tables

@@ -28,7 +28,7 @@ from homeserver.engine.rooms.room import Room
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.text import unescape
-from homeserver.storage.timeline.events import REJECTED, SOFT_FAILED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.engine.engine_world import (
     HS1,
     KEY_1,
@@ -274,7 +274,7 @@ class Here:
             if row["outlier"] or row["unverified"] or row["room_row_id"] != self.room_row_id:
                 continue
             is_rejected = event_id in oracle.rejected
-            assert is_rejected == (row["verdict"] == REJECTED), (row, oracle.rejected)
+            assert is_rejected == (row["verdict"] == StoredVerdict.REJECTED), (row, oracle.rejected)
             before = oracle.before[EventId(event_id)]
             assert self.state(row["snapshot_before"]) == before, row
             assert self.state(row["snapshot_after"]) == oracle.after(EventId(event_id)), row
@@ -286,7 +286,10 @@ class Here:
         known = await self.engine.rooms.events([EventId(one) for one in self.tables.events])
         for event_id, one in known.items():
             verdict = self.tables.events[event_id]["verdict"]
-            assert (one.rejected, one.soft_failed) == (verdict == REJECTED, verdict == SOFT_FAILED)
+            assert (one.rejected, one.soft_failed) == (
+                verdict == StoredVerdict.REJECTED,
+                verdict == StoredVerdict.SOFT_FAILED,
+            )
         assert {head.event_id for head in room.view.heads} == self.heads
         stored = self.tables.heads[self.room_row_id]
         current = {key: ref.event_id for key, ref in room.view.state.items()}

@@ -22,7 +22,7 @@ from homeserver.engine.rooms.room import Room
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.batches import CommitRows
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline.events import EventRow
+from homeserver.storage.timeline.events import EventRow, StoredVerdict
 from tests.federation.graph.large_room import LEVELS, LargeRoom
 from tests.homeserver.engine.engine_world import TickingClock, context_of
 from tests.simulation.memory_store import MemoryStore
@@ -89,7 +89,7 @@ def _row(event: Event, row_id: int) -> EventRow:
         position=None,
         live_index=None,
         gap_index=None,
-        verdict=0,
+        verdict=StoredVerdict.ACCEPTED,
         reason=None,
         outlier=True,
         unverified=False,
@@ -148,8 +148,9 @@ async def large_world(large: LargeRoom, tables: Tables | None = None) -> AsyncIt
     """An engine that runs over the room's tables."""
     tables = tables or stored(large)
     store, looks = MemoryStore(tables), list[str]()
-    _record_looks(store.events, looks)
-    _record_looks(store.rooms, looks)
+    for table in (store.events, store.gaps, store.redactions, store.rooms, store.snapshots):
+        _record_looks(table, looks)
+    _record_looks(store.state_changes, looks)
     metrics = ServerMetrics()
     context = context_of(HERE, TickingClock(), metrics)
     engine = await make_engine(context, store, policies=NoPolicyServer())

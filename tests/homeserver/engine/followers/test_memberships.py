@@ -12,6 +12,7 @@ from homeserver import limits
 from homeserver.engine.entries import MembershipEntry, Placed
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.log.tail import LogTail
+from homeserver.storage.rooms.memberships import UserMembershipRow
 
 STRIPPED = b"x" * 10_000
 
@@ -29,18 +30,10 @@ def invite(number: int, stripped: bytes = STRIPPED) -> MembershipEntry:
 
 def memberships() -> Memberships:
     """Over a store in which each user has one invite."""
-    row = {
-        "room_id": "!r:there",
-        "membership": "invite",
-        "position": 0,
-        "event_id": "$e",
-        "sender": "@s:there",
-        "forgotten": False,
-        "stripped": STRIPPED,
-        "via": None,
-    }
+    room_id, event_id, sender = RoomId("!r:there"), EventId("$e"), UserId("@s:there")
+    row = UserMembershipRow(room_id, "invite", event_id, sender, 0, False, STRIPPED, None)
 
-    async def of_user(user_id: UserId) -> list[dict[str, Any]]:
+    async def of_user(user_id: UserId) -> list[UserMembershipRow]:
         return [row]
 
     store = SimpleNamespace(memberships=SimpleNamespace(of_user=of_user))

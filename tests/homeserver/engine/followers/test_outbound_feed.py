@@ -206,13 +206,13 @@ async def test_what_does_not_fit_into_memory_is_owed_all_the_same(
     async with shared(postgres_url) as one:
         before, expected = one.end, []
         hold = asyncio.Event()
-        sharing = one.world.engine.store.owed.servers_sharing
+        sharing = one.world.engine.store.memberships.servers_sharing
 
         async def held(user_id: str, own: str) -> Sequence[str]:
             await hold.wait()
             return await sharing(user_id, own)
 
-        monkeypatch.setattr(one.world.engine.store.owed, "servers_sharing", held)
+        monkeypatch.setattr(one.world.engine.store.memberships, "servers_sharing", held)
         if not late:
             hold.set()
         count = limits.OWED_IN_MEMORY if late else 25

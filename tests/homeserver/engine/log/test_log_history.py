@@ -18,7 +18,7 @@ from homeserver.rules.sync.sync_tokens import (
 )
 from homeserver.storage import logs
 from homeserver.storage.database import Database
-from homeserver.storage.logs import Epoch
+from homeserver.storage.logs import Epoch, LogTable
 from homeserver.storage.migrate import migrate
 
 EPOCHS = [Epoch("first", 0), Epoch("second", 10), Epoch("third", 10), Epoch("now", 25)]
@@ -74,14 +74,15 @@ async def test_each_owner_begins_an_epoch_where_the_log_is(
 ) -> None:
     database = await Database.open(postgres_url, connections=1)
     await migrate(database)
+    log = LogTable(database)
+    first = await log.take_over("a")
+    assert first.epochs == [Epoch("a", 0)]
     async with database.connection() as connection:
-        first = await logs.take_over(connection, "a")
-        assert first.epochs == [Epoch("a", 0)]
         assert await logs.move(connection, epoch=first.epoch, old=0, new=7)
-        second = await logs.take_over(connection, "b")
-        assert second.epochs == [Epoch("a", 0), Epoch("b", 7)]
-        assert (second.epoch, second.position) == (first.epoch + 1, 7)
-        monkeypatch.setattr(limits, "EPOCHS_KEPT", 2)
-        third = await logs.take_over(connection, "c")
-        assert third.epochs == [Epoch("b", 7), Epoch("c", 7)]
+    second = await log.take_over("b")
+    assert second.epochs == [Epoch("a", 0), Epoch("b", 7)]
+    assert (second.epoch, second.position) == (first.epoch + 1, 7)
+    monkeypatch.setattr(limits, "EPOCHS_KEPT", 2)
+    third = await log.take_over("c")
+    assert third.epochs == [Epoch("b", 7), Epoch("c", 7)]
     await database.close()

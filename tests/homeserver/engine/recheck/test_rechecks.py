@@ -15,7 +15,7 @@ from homeserver.engine.entries import EventEntry, Placed, StateEntry
 from homeserver.engine.log.committer import OutcomeUnknown
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.storage.database import DatabaseUnavailable
-from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.counted import counted
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history_world import (
@@ -71,7 +71,7 @@ async def test_event_accepted_on_a_lie_is_rejected_when_the_gap_closes() -> None
         await server.accept(banned)
         seen, position = log_of(server), server.engine.committer.position
         await server.prove()
-        assert server.row(said)["verdict"] == REJECTED
+        assert server.row(said)["verdict"] == StoredVerdict.REJECTED
         assert server.row(said)["live_index"] is None
         assert server.unverified == set()
         server.check_current(banned)
@@ -112,7 +112,11 @@ async def test_event_rejected_on_a_lie_is_accepted_and_shown_when_the_gap_closes
         seen = log_of(server)
         await server.prove()
         row = server.row(change)
-        assert (row["verdict"], row["reason"], row["unverified"]) == (ACCEPTED, None, False)
+        assert (row["verdict"], row["reason"], row["unverified"]) == (
+            StoredVerdict.ACCEPTED,
+            None,
+            False,
+        )
         [shown] = seen
         assert isinstance(shown.entry, EventEntry)
         assert shown.entry.event.event_id == change.event_id
@@ -132,7 +136,11 @@ async def test_event_that_is_allowed_after_all_but_not_now_is_soft_failed() -> N
         seen = log_of(server)
         await server.prove()
         row = server.row(change)
-        assert (row["verdict"], row["unverified"], row["live_index"]) == (SOFT_FAILED, False, None)
+        assert (row["verdict"], row["unverified"], row["live_index"]) == (
+            StoredVerdict.SOFT_FAILED,
+            False,
+            None,
+        )
         assert row["reason"].startswith("level_too_low")
         assert seen == []
         server.check_current(revoked)
@@ -149,7 +157,7 @@ async def test_event_that_is_accepted_after_all_is_no_head_where_one_names_it() 
         assert await server.accept(child) == Accepted()
         await server.accept(levels)
         await server.prove()
-        assert server.row(change)["verdict"] == ACCEPTED
+        assert server.row(change)["verdict"] == StoredVerdict.ACCEPTED
         server.check_current(child)
         await server.check()
 
@@ -173,8 +181,10 @@ async def test_all_that_descends_from_a_wrong_event_is_worked_out_again() -> Non
         assert server.unverified == set()
         await server.check()
         wrong = [one for one in topics if one.type == "m.room.topic"]
-        assert {server.row(one)["verdict"] for one in wrong} == {REJECTED}
-        assert {server.row(one)["verdict"] for one in topics if one not in wrong} == {ACCEPTED}
+        assert {server.row(one)["verdict"] for one in wrong} == {StoredVerdict.REJECTED}
+        assert {server.row(one)["verdict"] for one in topics if one not in wrong} == {
+            StoredVerdict.ACCEPTED
+        }
         room = await server.room()
         assert ("m.room.topic", "") not in room.view.state
         shown = [event_entry(placed).event for placed in room.ring]
@@ -239,7 +249,7 @@ async def test_join_with_a_false_state_is_set_right_by_its_history() -> None:
         assert await server.accept(said) == Accepted()
         await server.backfill(*(one for one in graph.events.values() if one.depth < join.depth))
         await server.prove()
-        assert server.row(said)["verdict"] == REJECTED
+        assert server.row(said)["verdict"] == StoredVerdict.REJECTED
         server.check_current(join)
         await server.check()
 
@@ -445,7 +455,7 @@ async def test_lie_about_fetched_history_hides_nothing_and_is_found_out() -> Non
         join = await server.join(ALICE, change)
         await server.backfill(change, told={change.event_id: graph.before([carol])})
         row = server.row(change)
-        assert (row["verdict"], row["unverified"]) == (ACCEPTED, True)
+        assert (row["verdict"], row["unverified"]) == (StoredVerdict.ACCEPTED, True)
         seen = log_of(server)
         await server.backfill(*(one for one in graph.events.values() if one.depth < change.depth))
         await server.prove()
@@ -464,12 +474,16 @@ async def test_fetched_event_that_is_allowed_after_all_counts_but_is_not_news() 
         change = graph.add(topic("carol's", CAROL), said)
         join = await server.join(ALICE, change)
         await server.backfill(said, change, told={said.event_id: graph.before([carol])})
-        assert server.row(change)["verdict"] == REJECTED
+        assert server.row(change)["verdict"] == StoredVerdict.REJECTED
         seen = log_of(server)
         await server.backfill(*(one for one in graph.events.values() if one.depth < said.depth))
         await server.prove()
         row = server.row(change)
-        assert (row["verdict"], row["live_index"], row["position"]) == (ACCEPTED, None, None)
+        assert (row["verdict"], row["live_index"], row["position"]) == (
+            StoredVerdict.ACCEPTED,
+            None,
+            None,
+        )
         assert seen == []
         server.check_current(join)
         await server.check()
@@ -484,4 +498,4 @@ async def test_what_was_judged_before_a_correction_is_judged_again_at_its_place(
         (await server.room()).was_corrected = True
         verdict = await server.engine.remote_event_writer.accept(refused, Accepted())
         assert isinstance(verdict, Rejected)
-        assert server.row(refused)["verdict"] == REJECTED
+        assert server.row(refused)["verdict"] == StoredVerdict.REJECTED

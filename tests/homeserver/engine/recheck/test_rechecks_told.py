@@ -14,7 +14,8 @@ from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room
 from homeserver.metrics import ServerMetrics
-from homeserver.storage.engine_store import PostgresStore
+from homeserver.storage.postgres_store import PostgresStore
+from homeserver.storage.timeline.events import StoredVerdict
 from homeserver.tools.explain import Explainer
 from tests.homeserver.engine.engine_world import draft, message
 from tests.homeserver.room_world import ALICE, HERE, STRANGER
@@ -140,9 +141,6 @@ async def test_worker_finds_in_the_tables_what_a_former_process_left(postgres_ur
         await residents_of(syncs).rechecks.drain(room_id)
         assert await store.rechecks.rooms_with_work() == []
         [row] = await store.events.by_id([said_later])
-        assert (row["verdict"], row["unverified"], row["live_index"] is not None) == (
-            0,
-            False,
-            True,
-        )
-        assert await store.rooms.missing_parents([row["room_row_id"]]) == []
+        assert (row.verdict, row.unverified) == (StoredVerdict.ACCEPTED, False)
+        assert row.live_index is not None
+        assert await store.gaps.of_rooms([row.room_row_id]) == []

@@ -6,7 +6,7 @@ import pytest
 
 from federation.events.redaction import redact_event
 from homeserver.engine.remote.places import SPACING
-from homeserver.storage.timeline.events import ACCEPTED, REJECTED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history_world import (
     BOB,
@@ -31,7 +31,11 @@ async def test_event_that_its_state_refuses_is_kept_without_a_place() -> None:
         join = await server.join(ALICE, last)
         await server.backfill(*(one for one in graph.events.values() if one is not join))
         row = server.row(refused)
-        assert (row["verdict"], row["live_index"], row["outlier"]) == (REJECTED, None, False)
+        assert (row["verdict"], row["live_index"], row["outlier"]) == (
+            StoredVerdict.REJECTED,
+            None,
+            False,
+        )
         assert row["reason"].startswith("sender_not_joined")
         assert row["snapshot_before"] == row["snapshot_after"]
         fills = [
@@ -58,8 +62,8 @@ async def test_event_that_its_auth_events_refuse_stays_refused() -> None:
         await server.engine.remote_event_writer.store_backfill(
             history, {}, rejected={last.event_id}
         )
-        assert server.row(last)["verdict"] == REJECTED
-        assert server.row(join)["verdict"] == ACCEPTED
+        assert server.row(last)["verdict"] == StoredVerdict.REJECTED
+        assert server.row(join)["verdict"] == StoredVerdict.ACCEPTED
 
 
 async def test_open_end_without_a_word_of_its_own_is_placed_and_verified_later() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from federation.events.event import Event
@@ -14,6 +12,7 @@ from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.snapshots import StateMap, state_of
+from homeserver.storage.rooms.state_changes import ResolutionRow
 from tests.federation.graph.large_room import LEVELS, LargeRoom, member_of
 from tests.homeserver.counted import counted
 from tests.homeserver.engine.large_engine_room import (
@@ -45,13 +44,13 @@ def topic_and_demotion(large: LargeRoom) -> tuple[Event, Event]:
     return topic, demotion
 
 
-async def records(world: LargeWorld) -> list[Any]:
-    return list(await world.store.rooms.resolutions(ROOM_NID))
+async def records(world: LargeWorld) -> list[ResolutionRow]:
+    return list(await world.store.state_changes.resolutions(ROOM_NID))
 
 
 async def stored_state(world: LargeWorld, room: Room, snapshot: int) -> StateMap:
     """A snapshot as the tables have it."""
-    rows = await world.store.rooms.chains([(ROOM_NID, snapshot)])
+    rows = await world.store.snapshots.chains([(ROOM_NID, snapshot)])
     assert rows, "the snapshot is stored"
     return state_of(await world.engine.rooms.loader.chain(room.row_id, snapshot))
 
@@ -69,14 +68,14 @@ async def test_a_merge_that_takes_back_a_topic_is_recorded_with_its_inputs() -> 
         await world.accept(demotion, [old])
         assert TOPIC not in room.view.state
         [record] = await records(world)
-        assert record["event_id"] == demotion.event_id
-        assert record["position"] == room.view.position
-        assert 1_700_000_000_000 < record["made_ms"] < 1_700_000_001_000
-        assert await stored_state(world, room, record["state_before"]) == before
-        assert await stored_state(world, room, record["state_after"]) == room.view.state
-        assert record["branch_events"] == [demotion.event_id, topic.event_id]
+        assert record.event_id == demotion.event_id
+        assert record.position == room.view.position
+        assert 1_700_000_000_000 < record.made_ms < 1_700_000_001_000
+        assert await stored_state(world, room, record.state_before) == before
+        assert await stored_state(world, room, record.state_after) == room.view.state
+        assert record.branch_events == [demotion.event_id, topic.event_id]
         branches = [
-            await stored_state(world, room, snapshot) for snapshot in record["branch_snapshots"]
+            await stored_state(world, room, snapshot) for snapshot in record.branch_snapshots
         ]
         assert [branch[LEVELS].event_id for branch in branches] == [
             demotion.event_id,
@@ -130,9 +129,9 @@ async def test_state_that_a_soft_failed_parent_brings_is_recorded() -> None:
         merge = await world.accept(message(large, 1), [other.event_id, soft.event_id])
         assert room.view.state[TOPIC].event_id == soft.event_id
         [record] = await records(world)
-        assert record["event_id"] == merge.event_id
-        assert record["branch_events"] == [other.event_id, soft.event_id]
-        after = [await stored_state(world, room, one) for one in record["branch_snapshots"]]
+        assert record.event_id == merge.event_id
+        assert record.branch_events == [other.event_id, soft.event_id]
+        after = [await stored_state(world, room, one) for one in record.branch_snapshots]
         assert [TOPIC in state for state in after] == [False, True]
 
 
@@ -154,4 +153,4 @@ async def test_a_record_past_the_bound_drops_the_oldest(
             again = large.beside([lambda: large.levels({USER: 50})])
             heads = [head.event_id for head in room.view.heads]
             await world.accept(again[0], heads)
-        assert [one["event_id"] for one in await records(world)] == list(reversed(made))[:2]
+        assert [one.event_id for one in await records(world)] == list(reversed(made))[:2]

@@ -10,6 +10,7 @@ from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.storage.database import Database
 from homeserver.storage.encryption.keys import KeySignature, store_signatures
 from homeserver.storage.rooms import state_changes
+from homeserver.storage.rooms.state_changes import StateChangeRow
 from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms, members_state
 
 CAROL = UserId("@carol:there.test")
@@ -182,10 +183,10 @@ async def test_a_reader_from_before_a_restart_asks_the_database(world: World) ->
             "INSERT INTO rooms (room_row_id, room_id, version) VALUES (1, $1, '12')", ROOM
         )
         changes = [
-            (1, 3, "m.room.member", ANNA, "$j", "join", None),
-            (1, 4, "m.room.member", GONE, "$l", "leave", "join"),
-            (1, 5, "m.room.member", CAROL, "$r", "leave", "invite"),
-            (1, 6, "m.room.encryption", "", "$e", None, None),
+            StateChangeRow(1, 3, "m.room.member", ANNA, EventId("$j"), "join", None),
+            StateChangeRow(1, 4, "m.room.member", GONE, EventId("$l"), "leave", "join"),
+            StateChangeRow(1, 5, "m.room.member", CAROL, EventId("$r"), "leave", "invite"),
+            StateChangeRow(1, 6, "m.room.encryption", "", EventId("$e"), None, None),
         ]
         await state_changes.insert(connection, changes)
     world.log.position = 6

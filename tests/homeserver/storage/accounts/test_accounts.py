@@ -10,6 +10,7 @@ from homeserver.storage.accounts.devices import DeviceRow, DeviceTable
 from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.accounts.tokens import AccessTokenTable
 from homeserver.storage.database import Database
+from homeserver.storage.logs import LogTable
 from tests.homeserver.storage.accounts.account_rows import (
     ALICE,
     BOB,
@@ -127,8 +128,8 @@ async def test_an_erasure_has_the_position_of_its_time(
     database: Database, table: AccountTable
 ) -> None:
     await create_accounts(database, ALICE, BOB, CAROL)
+    owned = await LogTable(database).take_over("history")
     async with database.transaction() as connection:
-        owned = await logs.take_over(connection, "history")
         assert await logs.move(connection, epoch=owned.epoch, old=0, new=7)
         await accounts.deactivate(connection, ALICE, erase=True)
         assert await logs.move(connection, epoch=owned.epoch, old=7, new=9)
@@ -141,8 +142,7 @@ async def test_an_erasure_has_the_position_of_its_time(
 async def test_the_token_that_ended_an_account_is_remembered(
     database: Database, table: AccountTable
 ) -> None:
-    async with database.transaction() as connection:
-        await logs.take_over(connection, "history")
+    await LogTable(database).take_over("history")
     await create_accounts(database, ALICE, BOB)
     for user_id, erase in ((ALICE, False), (BOB, True)):
         owner = await AccessTokenTable(database).load(user_id.encode())
