@@ -12,7 +12,7 @@ import msgspec
 
 from federation.events.ids import ServerName
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.federation import remote_edus
+from homeserver.storage.federation.remote_edus import RemoteEduTable
 from homeserver.storage.rooms import withdrawals
 from homeserver.storage.rooms.memberships import MembershipTable
 from homeserver.storage.rooms.withdrawals import OwedEventRow
@@ -91,7 +91,7 @@ class OwedData:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._memberships = MembershipTable(database)
+        self._memberships, self._edus = MembershipTable(database), RemoteEduTable(database)
 
     async def owed(
         self,
@@ -110,9 +110,7 @@ class OwedData:
                 connection, destination, after=after, limit=limit, latest=latest
             )
             ends = await withdrawals.owed(connection, destination, after=after, limit=limit)
-            edus = await remote_edus.load(
-                connection, ServerName(destination), after=after, up_to=up_to, limit=limit
-            )
+        edus = await self._edus.load(ServerName(destination), after=after, up_to=up_to, limit=limit)
         changes = await self._memberships.device_changes_for(
             destination, own, after=after, up_to=up_to, limit=limit
         )
@@ -127,12 +125,10 @@ class OwedData:
         newest = await self._memberships.lagging_servers(own)
         async with self._database.connection() as connection:
             ends = await withdrawals.servers(connection, own)
-            waiting = await remote_edus.destinations(connection)
         for server, position in ends.items():
             newest[server] = max(position, newest.get(server, position))
-        return newest, waiting
+        return newest, await self._edus.load_destinations()
 
     async def forget_edus(self, destination: str, up_to: int) -> None:
         """Deletes the EDUs that a server has received: all up to a position."""
-        async with self._database.connection() as connection:
-            await remote_edus.delete(connection, ServerName(destination), up_to)
+        await self._edus.delete(ServerName(destination), up_to)

@@ -34,10 +34,10 @@ from homeserver.app.engine import Engine, make_engine
 from homeserver.clock import SystemClock
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
-from homeserver.storage.postgres_store import PostgresStore
 from homeserver.storage.federation.inbox import InboxTable
 from homeserver.storage.federation.server_keys import ServerKeyTable
 from homeserver.storage.migrate import migrate
+from homeserver.storage.postgres_store import PostgresStore
 from homeserver.supervisor import Supervisor
 from tests.bench.joins.signed_room import key_of
 from tests.federation.transport.memory_outside import OpenGate

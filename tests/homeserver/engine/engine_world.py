@@ -25,8 +25,8 @@ from homeserver.engine.rooms.rooms import Room
 from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Database
-from homeserver.storage.postgres_store import PostgresStore
 from homeserver.storage.migrate import migrate
+from homeserver.storage.postgres_store import PostgresStore
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.memory_tables import Tables
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import orjson
 import pytest
@@ -16,7 +16,7 @@ from homeserver import limits
 from homeserver.engine.entries import event_bytes
 from homeserver.engine.rooms.event_cache import EventMemory
 from homeserver.engine.rooms.room import NotLoaded
-from homeserver.storage.database import Row
+from homeserver.storage.timeline.events import RoomEventRow
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, in_memory, message
 from tests.simulation.memory_store import MemoryEvents, MemoryStore, at_once
 from tests.simulation.memory_tables import Tables
@@ -33,14 +33,14 @@ class LookedUp(MemoryEvents):
         self.raw_looks: list[list[str]] = []
         self.gate: asyncio.Event | None = None
 
-    async def by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+    async def by_id(self, event_ids: Collection[str]) -> Sequence[RoomEventRow]:
         self.looks.append(set(event_ids))
         rows = await super().by_id(event_ids)
         if self.gate is not None:
             await self.gate.wait()
         return rows
 
-    async def raw_by_id(self, event_ids: Collection[str]) -> Sequence[Row]:
+    async def raw_by_id(self, event_ids: Collection[str]) -> Mapping[EventId, bytes]:
         self.raw_looks.append(list(event_ids))
         rows = await super().raw_by_id(event_ids)
         self.looks.clear()
