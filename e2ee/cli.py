@@ -22,13 +22,12 @@ import click
 from e2ee.client import Client, ClientError, Message
 from e2ee.crypto.primitives import CryptoError
 from e2ee.http import MatrixRefused, Unreachable, discover
+from e2ee.limits import CLI_SYNC_ROUNDS_MAX, MESSAGE_TIME_MS_MAX, SYNC_WAIT_MS
 from e2ee.machine.notices import NoticeKind
 from e2ee.store import StoreInUse, StoreUnreadable
 
 T = TypeVar("T")
 _KEY_BYTES: Final = 32
-_SYNC_ROUNDS_MAX: Final = 20
-_TS_MS_MAX: Final = 4_102_444_800_000  # the year 2100: later times are implausible
 _ALARMS: Final = frozenset(
     {
         NoticeKind.DEVICE_KEYS_CHANGED,
@@ -329,7 +328,7 @@ def tail(profile: Profile, room_id: str, lines: int, follow: bool) -> None:
     """Show the last messages of ROOM_ID."""
 
     async def act(client: Client) -> None:
-        for _ in range(_SYNC_ROUNDS_MAX):
+        for _ in range(CLI_SYNC_ROUNDS_MAX):
             if not (await client.sync_once()).new_events:
                 break
         if client.room(room_id) is None:
@@ -338,7 +337,7 @@ def tail(profile: Profile, room_id: str, lines: int, follow: bool) -> None:
         _show_new(client.timeline(room_id)[-lines:] if lines > 0 else [], shown)
         shown |= {message.event_id: message for message in client.timeline(room_id)}
         while follow:
-            await client.sync_once(30_000)
+            await client.sync_once(SYNC_WAIT_MS)
             _show_new(client.timeline(room_id), shown)
             _show_alarms(client)
 
@@ -353,7 +352,7 @@ def _show_new(messages: list[Message], shown: dict[str, Message]) -> None:
 
 
 def _line(message: Message) -> str:
-    ts_s = message.ts / 1000 if 0 <= message.ts < _TS_MS_MAX else 0
+    ts_s = message.ts / 1000 if 0 <= message.ts < MESSAGE_TIME_MS_MAX else 0
     when = datetime.fromtimestamp(ts_s, UTC).strftime("%Y-%m-%d %H:%M")
     if not message.is_readable:
         text = f"[{message.status.kind.value}: {message.status.reason}]"

@@ -20,6 +20,7 @@ import msgspec
 from e2ee.courier import RequestSender
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import AiohttpTransport, MatrixApi, Transport, Unreachable
+from e2ee.limits import JOIN_WAIT_S_MAX, SYNC_PAUSE_S_MAX, SYNC_PAUSE_S_MIN, SYNC_WAIT_MS
 from e2ee.machine.machine import Machine
 from e2ee.rooms import ClientRoom, ClientRooms
 from e2ee.sending import ClientError, NotEncryptable, Sending
@@ -41,7 +42,6 @@ __all__ = [
 JsonObject = dict[str, Any]
 _SESSION = "client session"
 C = TypeVar("C", bound="Client")
-_JOIN_WAIT_S: Final = 60.0
 
 
 class _Session(msgspec.Struct, frozen=True):
@@ -252,14 +252,14 @@ class Client:
 
     async def run(self) -> None:
         """Syncs for ever; pauses while the homeserver can't be reached. Ends when cancelled."""
-        pause_s = 1.0
+        pause_s = SYNC_PAUSE_S_MIN
         while True:
             try:
-                await self.sync_once(30_000)
-                pause_s = 1.0
+                await self.sync_once(SYNC_WAIT_MS)
+                pause_s = SYNC_PAUSE_S_MIN
             except Unreachable:
                 await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 60.0)
+                pause_s = min(pause_s * 2, SYNC_PAUSE_S_MAX)
 
 
 async def _begin(
@@ -299,7 +299,7 @@ async def _wait_until_joined(client: Client, room_id: str) -> None:
         room = client.room(room_id)
         return room is not None and room.membership == "join"
 
-    await client.until(is_joined, deadline_s=_JOIN_WAIT_S)
+    await client.until(is_joined, deadline_s=JOIN_WAIT_S_MAX)
 
 
 def _transport(base_url: str | Transport, ssl: ssl_module.SSLContext | None) -> Transport:

@@ -7,15 +7,15 @@ Rules:
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from e2ee.http import MatrixApi
+from e2ee.limits import REQUEST_ROUNDS_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.requests import ClaimKeys, QueryKeys, Request, SendToDevice, UploadKeys
 from e2ee.store import Store
 
 JsonObject = dict[str, Any]
-_ROUNDS_MAX: Final = 10
 
 
 class RequestSender:
@@ -35,9 +35,9 @@ class RequestSender:
         self._machine.ledger.save(self._store.apply)
 
     async def flush(self) -> None:
-        """Makes the machine's outstanding requests until there are none (or after ten rounds)."""
+        """Makes the machine's outstanding requests until there are none (or for `REQUEST_ROUNDS_MAX` rounds)."""
         async with self._lock:
-            for _ in range(_ROUNDS_MAX):
+            for _ in range(REQUEST_ROUNDS_MAX):
                 unsaved = self._machine.outgoing_requests(self.clock())
                 self.save()
                 requests = self._machine.ledger.release(unsaved)

@@ -19,15 +19,21 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
-from e2ee.limits import RESPONSE_BYTES_MAX
+from e2ee.limits import (
+    DISCOVERY_S_MAX,
+    HTTP_ATTEMPTS_MAX,
+    HTTP_PAUSE_S,
+    HTTP_READ_BYTES,
+    HTTP_REQUEST_S_MAX,
+    RATE_LIMIT_WAIT_S_MAX,
+    RATE_LIMIT_WAIT_S_MIN,
+    RESPONSE_BYTES_MAX,
+)
 
 if TYPE_CHECKING:
     import aiohttp
 
 JsonObject = dict[str, Any]
-_TIMEOUT_S: Final = 60.0
-_ATTEMPTS: Final = 5
-_RATE_LIMIT_WAIT_S_MAX: Final = 120.0  # in all, for one call
 _CLIENT: Final = "/_matrix/client/v3"
 
 
@@ -54,7 +60,7 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: JsonObject | None = None
     token: str = field(default="", repr=False)
-    timeout_s: float = _TIMEOUT_S
+    timeout_s: float = HTTP_REQUEST_S_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class AiohttpTransport:
 async def _read_bounded(answer: "aiohttp.ClientResponse") -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for part in answer.content.iter_chunked(1 << 16):
+    async for part in answer.content.iter_chunked(HTTP_READ_BYTES):
         size += len(part)
         if size > RESPONSE_BYTES_MAX:
             raise Unreachable("the answer is too large")
@@ -219,7 +225,7 @@ class MatrixApi:
         query = {"timeout": str(timeout_ms), "filter": orjson.dumps(room_filter).decode()}
         if since:
             query["since"] = since
-        timeout_s = timeout_ms / 1000 + _TIMEOUT_S
+        timeout_s = timeout_ms / 1000 + HTTP_REQUEST_S_MAX
         return await self._call(Call("GET", f"{_CLIENT}/sync", query, timeout_s=timeout_s))
 
     async def messages(self, room_id: str, start: str, limit: int) -> JsonObject:
@@ -284,7 +290,7 @@ class MatrixApi:
             if response is not None and response.status == 429:
                 pause_s = _retry_after_s(response)
                 waited_s += pause_s
-                if waited_s > _RATE_LIMIT_WAIT_S_MAX:
+                if waited_s > RATE_LIMIT_WAIT_S_MAX:
                     raise _refusal(response)
             elif response is not None and response.status < 500:
                 if response.status >= 400:
@@ -292,8 +298,8 @@ class MatrixApi:
                 return response.body
             else:
                 failures += 1
-                pause_s = 0.25 * 2**failures
-                if failures >= _ATTEMPTS or not may_repeat:
+                pause_s = HTTP_PAUSE_S * 2**failures
+                if failures >= HTTP_ATTEMPTS_MAX or not may_repeat:
                     status = "no answer" if response is None else f"status {response.status}"
                     raise Unreachable(f"{call.method} {call.path}: {status}")
             await self._sleep(pause_s)
@@ -313,10 +319,10 @@ def _retry_after_s(response: ClientResponse) -> float:
     """Returns seconds the server asks us to wait: the header, else the older `retry_after_ms`, else
     1."""
     if response.retry_after.isdigit():
-        return min(float(response.retry_after), _RATE_LIMIT_WAIT_S_MAX) or 0.1
+        return min(float(response.retry_after), RATE_LIMIT_WAIT_S_MAX) or RATE_LIMIT_WAIT_S_MIN
     wait_ms = response.body.get("retry_after_ms")
     if isinstance(wait_ms, int) and wait_ms >= 0:
-        return min(wait_ms / 1000, _RATE_LIMIT_WAIT_S_MAX) or 0.1
+        return min(wait_ms / 1000, RATE_LIMIT_WAIT_S_MAX) or RATE_LIMIT_WAIT_S_MIN
     return 1.0
 
 
@@ -342,7 +348,9 @@ async def discover(server_name: str, ssl_context: ssl_module.SSLContext | None =
     """
     transport = AiohttpTransport(f"https://{server_name}", ssl_context)
     try:
-        answer = await transport.request(Call("GET", "/.well-known/matrix/client", timeout_s=15))
+        answer = await transport.request(
+            Call("GET", "/.well-known/matrix/client", timeout_s=DISCOVERY_S_MAX)
+        )
     finally:
         await transport.close()
     if answer.status == 404:

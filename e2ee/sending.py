@@ -10,19 +10,18 @@ Spec: client-server API, "m.megolm.v1.aes-sha2".
 
 import asyncio
 import uuid
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from e2ee.courier import RequestSender
 from e2ee.http import MatrixApi
-from e2ee.limits import CONTENT_BYTES_MAX
+from e2ee.limits import CONTENT_BYTES_MAX, SHARING_ROUNDS_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.rooms import ClientRooms
 
 JsonObject = dict[str, Any]
-_SHARING_ROUNDS_MAX: Final = 10
 
 
 class ClientError(Exception):
@@ -68,7 +67,7 @@ class Sending:
     async def _encrypt(self, room_id: str, content: JsonObject) -> JsonObject:
         if not self._machine.room(room_id).is_supported:
             raise NotEncryptable(f"{room_id} is encrypted with an algorithm we don't know")
-        for _ in range(_SHARING_ROUNDS_MAX):
+        for _ in range(SHARING_ROUNDS_MAX):
             recipients = self._recipients(room_id)
             state = self._machine.share_room_key(room_id, recipients, self._courier.clock())
             if state is Sharing.READY:  # and no await until the message is encrypted

@@ -15,13 +15,13 @@ Spec: client-server API, "Syncing", "End-to-End Encryption".
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from e2ee.courier import RequestSender
 from e2ee.http import MatrixApi, MatrixRefused
-from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX
+from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX, READINGS_KEPT_MAX, SYNC_POLL_MS
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_keys import Decrypted, Reading
 from e2ee.machine.sync_changes import read_room_changes, read_sync, state_events
@@ -29,8 +29,6 @@ from e2ee.rooms import ClientRooms
 
 JsonObject = dict[str, Any]
 _TOKEN = "client sync"
-_READINGS_MAX: Final = 50_000  # decrypted messages kept in memory; the oldest go first
-POLL_MS: Final = 10_000
 
 
 class _SyncToken(msgspec.Struct, frozen=True):
@@ -74,7 +72,7 @@ class Syncing:
             seen = self._syncs
             async with self._lock:
                 if self._syncs == seen:  # else another task synced while we waited: look again
-                    await self._sync(POLL_MS)
+                    await self._sync(SYNC_POLL_MS)
             await self._courier.flush()
 
     def read(self, event: JsonObject) -> Reading:
@@ -85,7 +83,7 @@ class Syncing:
             return known
         reading = self._machine.decrypt(event)
         if isinstance(reading, Decrypted):
-            if len(self._readings) >= _READINGS_MAX:
+            if len(self._readings) >= READINGS_KEPT_MAX:
                 self._readings.pop(next(iter(self._readings)))
             self._readings[where] = reading
         return reading

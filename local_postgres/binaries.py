@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_postgres.accounts import SystemAccount, is_reachable
+from local_postgres.limits import VERSION_S_MAX
 
 PROGRAMS = ("initdb", "postgres")
 MAJOR_OLDEST = 14
@@ -28,7 +29,6 @@ SYSTEM_FOLDERS = (
     "/usr/pgsql-*/bin",
     "/opt/homebrew/opt/postgresql*/bin",
 )
-VERSION_TIMEOUT_S = 20
 
 
 class BinariesMissing(Exception):
@@ -104,7 +104,7 @@ def read_installation(folder: Path) -> Binaries | None:
                 [place / "postgres", "-V"],
                 capture_output=True,
                 text=True,
-                timeout=VERSION_TIMEOUT_S,
+                timeout=VERSION_S_MAX,
                 check=True,
             )
         except (OSError, subprocess.SubprocessError):

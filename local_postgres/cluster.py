@@ -45,8 +45,19 @@ from local_postgres.layout import (
     rotate,
     write_access_rules,
 )
-from local_postgres.process import (
+from local_postgres.limits import (
+    CONNECT_S_MAX,
+    FAST_STOP_S_MAX,
+    HARD_STOP_S_MAX,
     POLL_S,
+    RECOVERY_REPORT_S,
+    RESTART_S_MAX,
+    RESTART_S_MIN,
+    STALE_S_MAX,
+    START_POLL_S,
+    START_RETRY_S_MAX,
+)
+from local_postgres.process import (
     clear_stale,
     launch,
     read_pid_file,
@@ -63,12 +74,11 @@ from local_postgres.roles import (
 from local_postgres.settings import arguments, dangers
 
 FALLBACK_ROOT = Path("/var/lib/freehold")
-CONNECT_TIMEOUT_S = 10.0
-STALE_TIMEOUT_S = 30.0
-RETRY_TIMEOUT_S = 15.0  # an unreaped process or its shared memory may be seen for a moment
-RECOVERY_REPORT_S = 5.0  # crash recovery has no limit while the postmaster lives, but is reported
-STOP_TIMEOUTS_S = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
-RESTART_DELAY_S_MAX = 30.0
+STOP_TIMEOUTS_S = (
+    (signal.SIGINT, FAST_STOP_S_MAX),
+    (signal.SIGQUIT, HARD_STOP_S_MAX),
+    (signal.SIGKILL, HARD_STOP_S_MAX),
+)
 PASSING_FAULTS = ("lock file", "shared memory block", "is still in use")
 
 
@@ -180,7 +190,7 @@ class EmbeddedCluster:
         assert self._passwords is not None, "the embedded cluster is not started"
         password = self._passwords.of(name)
         async with self._roles_lock:
-            connection = await asyncpg.connect(self.superuser_dsn(), timeout=CONNECT_TIMEOUT_S)
+            connection = await asyncpg.connect(self.superuser_dsn(), timeout=CONNECT_S_MAX)
             try:
                 await ensure_role_and_database(connection, name, password)
             finally:
@@ -241,10 +251,10 @@ class EmbeddedCluster:
         """Starts the postmaster and waits until it is ready; passing faults are retried for a
         while."""
         layout = self._placed()
-        deadline = asyncio.get_running_loop().time() + RETRY_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + START_RETRY_S_MAX
         while True:
             try:
-                done = await clear_stale(layout.cluster, STALE_TIMEOUT_S)
+                done = await clear_stale(layout.cluster, STALE_S_MAX)
             except TimeoutError as problem:
                 raise EmbeddedError(str(problem)) from problem
             if done is not None:
@@ -259,7 +269,7 @@ class EmbeddedCluster:
                     f"PostgreSQL ended with status {status} at its start. The end of "
                     f"{layout.log_path}:\n{tail}"
                 )
-            await asyncio.sleep(20 * POLL_S)
+            await asyncio.sleep(START_POLL_S)
 
     async def _launch_and_wait(self) -> int | None:
         """Starts the postmaster once; returns None when it is ready, or the status it ended
@@ -292,7 +302,7 @@ class EmbeddedCluster:
 
     async def _close_doors(self) -> None:
         """Connects as superuser, which proves that it answers, and takes PUBLIC's rights away."""
-        connection = await asyncpg.connect(self.superuser_dsn(), timeout=CONNECT_TIMEOUT_S)
+        connection = await asyncpg.connect(self.superuser_dsn(), timeout=CONNECT_S_MAX)
         try:
             await close_public_doors(connection)
         finally:
@@ -300,7 +310,7 @@ class EmbeddedCluster:
 
     async def _supervise(self) -> None:
         """Starts the postmaster again whenever it ends without our order (rule 6)."""
-        delay_s = 0.1
+        delay_s = RESTART_S_MIN
         while not self._stopping:
             if self._process is not None:
                 status = await wait_for_exit(self._process)
@@ -310,9 +320,9 @@ class EmbeddedCluster:
             await asyncio.sleep(delay_s)
             try:
                 await self._run_postmaster()
-                delay_s = 0.1
+                delay_s = RESTART_S_MIN
             except (EmbeddedError, OSError) as problem:
-                delay_s = min(2 * delay_s, RESTART_DELAY_S_MAX)
+                delay_s = min(2 * delay_s, RESTART_S_MAX)
                 self._log.error(
                     "PostgreSQL can't be started, next try in %s s: %s", delay_s, problem
                 )

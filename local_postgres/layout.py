@@ -21,14 +21,17 @@ from typing import BinaryIO
 
 from local_postgres.accounts import SystemAccount, account_for_initdb, give, is_reachable
 from local_postgres.binaries import MAJOR_WITH_BUILTIN_LOCALE, Binaries
-from local_postgres.process import POLL_S, run_program
+from local_postgres.limits import (
+    INITDB_S_MAX,
+    LOCK_POLL_S,
+    LOCK_S_MAX,
+    LOG_BYTES_MAX,
+    LOG_TAIL_LINES,
+    PID_BYTES_MAX,
+)
+from local_postgres.process import run_program
 from local_postgres.roles import SUPERUSER, write_private
 from local_postgres.settings import fits_socket
-
-INITDB_TIMEOUT_S = 120.0
-LOCK_TIMEOUT_S = 10.0  # a predecessor may still be stopping
-LOG_BYTES_MAX = 8 * 1024 * 1024
-LOG_TAIL_LINES = 12
 
 
 class EmbeddedError(Exception):
@@ -68,19 +71,19 @@ def make_home(home: Path, *, open_for_passage: bool) -> None:
 async def lock_folder(home: Path) -> BinaryIO:
     """Returns the open lock file of a folder, held until it is closed or the process is gone."""
     lock_file = (home / "supervisor.lock").open("a+b")
-    deadline = asyncio.get_running_loop().time() + LOCK_TIMEOUT_S
+    deadline = asyncio.get_running_loop().time() + LOCK_S_MAX
     while True:
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
             if asyncio.get_running_loop().time() > deadline:
                 lock_file.seek(0)
-                holder = lock_file.read(20).decode(errors="replace").strip()
+                holder = lock_file.read(PID_BYTES_MAX).decode(errors="replace").strip()
                 lock_file.close()
                 raise EmbeddedError(
                     f"the database in {home} is in use by process {holder}; end that one first"
                 ) from problem
-            await asyncio.sleep(5 * POLL_S)
+            await asyncio.sleep(LOCK_POLL_S)
         else:
             lock_file.truncate(0)
             lock_file.write(f"{os.getpid()}\n".encode())
@@ -170,7 +173,7 @@ def make_cluster(cluster: Path, binaries: Binaries, account: SystemAccount, pass
     else:
         command += ["--locale=C"]
     try:
-        run_program(command, maker, INITDB_TIMEOUT_S)
+        run_program(command, maker, INITDB_S_MAX)
     except (OSError, subprocess.SubprocessError) as problem:
         said = getattr(problem, "output", None) or str(problem)
         raise EmbeddedError(f"initdb failed in {work}:\n{said}") from problem

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from local_postgres.accounts import SystemAccount
+from local_postgres.limits import POLL_S, PROCESS_LIST_S_MAX, PROGRAM_POLL_S
 
 PR_SET_PDEATHSIG = 1
-POLL_S = 0.01
+_STATUS_LINE = 7  # of postmaster.pid
 LINUX: bool = sys.platform.startswith("linux")
-PROCESS_LIST_TIMEOUT_S = 5
 
 
 def environment() -> dict[str, str]:
@@ -117,7 +117,7 @@ async def wait_for_exit(process: "subprocess.Popen[bytes]") -> int:
             os.close(descriptor)
     else:
         while process.poll() is None:
-            await asyncio.sleep(10 * POLL_S)
+            await asyncio.sleep(PROGRAM_POLL_S)
     return process.wait()
 
 
@@ -137,7 +137,8 @@ def read_pid_file(cluster: Path) -> PidFile | None:
     except FileNotFoundError:
         return None
     pid = int(lines[0]) if lines and lines[0].strip().isdigit() else None
-    return PidFile(pid, lines[7].strip() if len(lines) > 7 else "")
+    status = lines[_STATUS_LINE : _STATUS_LINE + 1]
+    return PidFile(pid, status[0].strip() if status else "")
 
 
 def runs_postgres(pid: int) -> bool:
@@ -155,7 +156,7 @@ def runs_postgres(pid: int) -> bool:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PROCESS_LIST_TIMEOUT_S,
+        timeout=PROCESS_LIST_S_MAX,
     )
     return os.path.basename(answer.stdout.strip()) == "postgres"
 

@@ -7,8 +7,9 @@ update of ours reaches clusters of any age and `postgresql.conf` stays as `initd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from local_postgres.limits import SOCKET_PATH_BYTES_MAX
+
 PORT = 5432  # names the socket file only: there is no TCP
-SOCKET_PATH_BYTES_MAX = 107  # of sockaddr_un, without the closing NUL
 MAJOR_WITH_IO_METHOD = 18
 
 SETTINGS: Mapping[str, str] = {

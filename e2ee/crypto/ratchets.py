@@ -14,6 +14,7 @@ from typing import Self
 
 from e2ee.crypto import primitives
 from e2ee.crypto.primitives import Curve25519Key, OlmMessage, Pickle, PickleKey
+from e2ee.limits import ONE_TIME_KEYS_MADE_MAX
 
 
 class OlmAccount:
@@ -47,8 +48,8 @@ class OlmAccount:
         return primitives.account_sign(self._raw, data)
 
     def generate_one_time_keys(self, count: int) -> None:
-        """Adds `count` one-time keys (0 to 100)."""
-        assert 0 <= count <= 100, "one-time keys are made in small numbers"
+        """Adds `count` one-time keys (0 to `ONE_TIME_KEYS_MADE_MAX`)."""
+        assert 0 <= count <= ONE_TIME_KEYS_MADE_MAX, "one-time keys are made in small numbers"
         self._raw.generate_one_time_keys(count)
 
     def generate_fallback_key(self) -> None:

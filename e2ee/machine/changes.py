@@ -11,14 +11,15 @@ Rules:
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
+
+from e2ee.limits import RECORDS_CACHED_MAX
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 RecordKey = tuple[str, str]
-_CACHED_MAX: Final = 50_000  # decoded records kept in memory; the oldest go first
 
 
 class Lookup(Protocol):
@@ -107,5 +108,5 @@ class PendingChanges:
 
     def _remember(self, where: RecordKey, value: msgspec.Struct | None) -> None:
         self._cache[where] = value
-        if len(self._cache) > _CACHED_MAX:
+        if len(self._cache) > RECORDS_CACHED_MAX:
             del self._cache[next(iter(self._cache))]

@@ -14,7 +14,7 @@ from tests.architecture.source_tree import (
     test_sources,
 )
 
-LIMITS = ("federation.limits", "homeserver.limits")
+LIMITS = ("e2ee.limits", "federation.limits", "homeserver.limits")
 # These tests write no limit down: what is named here would name itself.
 NAMES_NOTHING = "tests.architecture"
 # Limits that wait for a test that names them; the list may only shrink.

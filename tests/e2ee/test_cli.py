@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from e2ee.cli import main
+from e2ee.limits import MESSAGE_TIME_MS_MAX
 from tests.e2ee.fake_homeserver import FakeHomeserver
 from tests.e2ee.loopback_homeserver import served
 
@@ -110,7 +111,10 @@ async def test_a_message_cant_drive_the_terminal(
     room_id = (await terminal.run("alice", "create", "Room", "--unencrypted")).strip()
     content = {"msgtype": "m.text", "body": "\x1b]0;owned\x07red"}
     event = {"type": "m.room.message", "sender": "@m:hs.test", "content": content}
-    server.append(room_id, event | {"origin_server_ts": 2**62})
+    server.append(room_id, event | {"origin_server_ts": MESSAGE_TIME_MS_MAX})
+    server.append(room_id, event | {"origin_server_ts": MESSAGE_TIME_MS_MAX - 1})
     shown = await terminal.run("alice", "tail", room_id)
     assert "\x1b" not in shown
     assert "red (not encrypted)" in shown
+    assert "1970-01-01 00:00" in shown, "an implausible time isn't believed"
+    assert "2099-12-31 23:59" in shown

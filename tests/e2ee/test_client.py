@@ -9,6 +9,13 @@ import pytest
 
 from e2ee.client import Client, ClientError, StatusKind
 from e2ee.http import Call, Unreachable
+from e2ee.limits import (
+    JOIN_WAIT_S_MAX,
+    SYNC_PAUSE_S_MAX,
+    SYNC_PAUSE_S_MIN,
+    SYNC_POLL_MS,
+    SYNC_WAIT_MS,
+)
 from tests.e2ee.fake_homeserver import FakeHomeserver
 
 KEY = bytes(range(32))
@@ -333,3 +340,53 @@ async def test_running_goes_on_after_the_homeserver_was_away(
         running.cancel()
     assert arrived.is_set()
     assert failures == 0
+
+
+async def test_pauses_after_failed_syncs_double_up_to_a_minute(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And begin anew once a sync succeeds."""
+    alice = await enter("alice")
+    failing, waits, pauses = [True] * 8 + [False, True], list[int](), list[float]()
+
+    async def sync_once(timeout_ms: int) -> None:
+        waits.append(timeout_ms)
+        if failing.pop(0):
+            raise Unreachable("away")
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if not failing:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(alice, "sync_once", sync_once)
+    monkeypatch.setattr("e2ee.client.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await alice.run()
+    doubled = [min(SYNC_PAUSE_S_MAX, SYNC_PAUSE_S_MIN * 2**number) for number in range(8)]
+    assert pauses == [*doubled, SYNC_PAUSE_S_MIN]
+    assert set(waits) == {SYNC_WAIT_MS}
+
+
+async def test_a_condition_is_waited_for_in_short_syncs(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a condition that another task brings about is seen soon; a join has a deadline."""
+    alice = await enter("alice")
+    waits: list[int] = []
+
+    async def sync(since: str, timeout_ms: int, events: int) -> dict[str, object]:
+        waits.append(timeout_ms)
+        return {}
+
+    monkeypatch.setattr(alice._api, "sync", sync)
+    await alice.until(lambda _: len(waits) == 2, deadline_s=60)
+    assert waits == [SYNC_POLL_MS] * 2
+    deadlines: list[float] = []
+
+    async def until(is_reached: object, *, deadline_s: float) -> None:
+        deadlines.append(deadline_s)
+
+    monkeypatch.setattr(alice, "until", until)
+    await alice.create_room("Room")
+    assert deadlines == [JOIN_WAIT_S_MAX]

@@ -14,6 +14,14 @@ from e2ee.http import (
     MatrixRefused,
     Unreachable,
 )
+from e2ee.limits import (
+    DISCOVERY_S_MAX,
+    HTTP_ATTEMPTS_MAX,
+    HTTP_PAUSE_S,
+    HTTP_REQUEST_S_MAX,
+    RATE_LIMIT_WAIT_S_MAX,
+    RATE_LIMIT_WAIT_S_MIN,
+)
 
 OK = ClientResponse(200, {"event_id": "$1", "room_id": "!r", "next_batch": "s1"})
 
@@ -55,7 +63,7 @@ def api_for(*answers: ClientResponse | None) -> tuple[MatrixApi, ScriptedTranspo
         (ClientResponse(429, {"retry_after_ms": 1500}), 1.5),
         (ClientResponse(429, {"retry_after_ms": "soon"}), 1.0),
         (ClientResponse(429, {}, "Wed, 21 Oct 2026 07:28:00 GMT"), 1.0),
-        (ClientResponse(429, {}, "0"), 0.1),
+        (ClientResponse(429, {}, "0"), RATE_LIMIT_WAIT_S_MIN),
     ],
 )
 async def test_a_rate_limit_is_waited_for(limited: ClientResponse, pause_s: float) -> None:
@@ -71,7 +79,7 @@ async def test_waiting_has_an_end() -> None:
     api, _, pauses = api_for(*[ClientResponse(429, {"errcode": "M_LIMIT_EXCEEDED"}, "50")] * 5)
     with pytest.raises(MatrixRefused, match="M_LIMIT_EXCEEDED"):
         await api.create_room({})
-    assert sum(pauses) <= 120
+    assert RATE_LIMIT_WAIT_S_MAX - 50 < sum(pauses) <= RATE_LIMIT_WAIT_S_MAX
 
 
 async def test_a_send_is_repeated_under_its_transaction_id() -> None:
@@ -79,15 +87,16 @@ async def test_a_send_is_repeated_under_its_transaction_id() -> None:
     api, transport, pauses = api_for(None, ClientResponse(502, {}), OK)
     assert await api.send("!r", "m.room.message", "txn", {"body": "x"}) == "$1"
     assert len({call.path for call in transport.calls}) == 1
-    assert pauses == [0.5, 1.0]
+    assert pauses == [2 * HTTP_PAUSE_S, 4 * HTTP_PAUSE_S]
 
 
 async def test_repeating_has_an_end() -> None:
-    """Five attempts."""
+    """So many attempts."""
     api, transport, _ = api_for(*[None] * 9)
     with pytest.raises(Unreachable):
-        await api.sync("", 0, 10)
-    assert len(transport.calls) == 5
+        await api.sync("", 5_000, 10)
+    assert len(transport.calls) == HTTP_ATTEMPTS_MAX
+    assert {call.timeout_s for call in transport.calls} == {5 + HTTP_REQUEST_S_MAX}
 
 
 async def test_what_may_not_be_repeated_isnt() -> None:
@@ -190,7 +199,7 @@ async def test_discovery_follows_well_known(
 
     async def request(self: AiohttpTransport, call: Call) -> ClientResponse:
         assert self.base_url == "https://example.test"
-        assert call.path == "/.well-known/matrix/client"
+        assert (call.path, call.timeout_s) == ("/.well-known/matrix/client", DISCOVERY_S_MAX)
         return ClientResponse(status, body)
 
     monkeypatch.setattr(AiohttpTransport, "request", request)

@@ -15,6 +15,7 @@ from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixApi
 from e2ee.machine.devices.device_keys import MEGOLM, OLM
 from e2ee.machine.machine import Machine
+from e2ee.machine.rooms.room_keys import Decrypted
 from e2ee.rooms import ClientRooms
 from e2ee.store import Store
 from e2ee.syncing import Syncing
@@ -190,3 +191,21 @@ async def test_a_sync_is_kept_whole_or_not_at_all(
     await again.sync_once()
     assert [m.body for m in again.timeline(room_id)] == ["kept"]
     await again.close()
+
+
+def test_so_many_readings_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message is decrypted once while it is kept; the oldest goes first."""
+    monkeypatch.setattr("e2ee.syncing.READINGS_KEPT_MAX", 2)
+    subject, _, machine = syncing()
+    machine.pin_encryption(ROOM)
+    decrypted: list[str] = []
+    reading = Decrypted.__new__(Decrypted)
+
+    def decrypt(event: JsonObject) -> Decrypted:
+        decrypted.append(event["event_id"])
+        return reading
+
+    monkeypatch.setattr(machine, "decrypt", decrypt)
+    for event_id in ("$1", "$2", "$1", "$3", "$2", "$1"):
+        assert subject.read({"room_id": ROOM, "event_id": event_id}) is reading
+    assert decrypted == ["$1", "$2", "$3", "$1"]

@@ -213,7 +213,7 @@ async def test_two_supervisors_of_one_folder_are_refused(
     cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one says who holds the folder."""
-    monkeypatch.setattr("local_postgres.layout.LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("local_postgres.layout.LOCK_S_MAX", 0.1)
     second = EmbeddedCluster(cluster.log_path.parent, log=QUIET)
     with pytest.raises(EmbeddedError, match=f"in use by process {os.getpid()}"):
         await second.start()

@@ -26,7 +26,7 @@ import orjson
 
 from e2ee.crypto.primitives import CryptoError, Pickle, PickleKey, megolm_index, same
 from e2ee.crypto.ratchets import InboundGroupSession, Overlap
-from e2ee.limits import MEGOLM_MESSAGE_CHARS_MAX
+from e2ee.limits import IDENTIFIER_CHARS_MAX, MEGOLM_MESSAGE_CHARS_MAX, WITHHELD_CODE_CHARS_MAX
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM, Device
 from e2ee.machine.devices.device_lists import TrackedDevices
@@ -185,9 +185,13 @@ class RoomKeys:
         room_id, session_id, code = (content.get(k) for k in ("room_id", "session_id", "code"))
         if not (isinstance(room_id, str) and isinstance(session_id, str) and isinstance(code, str)):
             return None
-        if len(room_id) > 255 or len(session_id) > 255 or self._load(session_id, sender):
+        if max(len(room_id), len(session_id)) > IDENTIFIER_CHARS_MAX or self._load(
+            session_id, sender
+        ):
             return None
-        self._ledger.put(_WITHHELD, f"{room_id}\0{session_id}", _Withheld(code[:100], sender))
+        self._ledger.put(
+            _WITHHELD, f"{room_id}\0{session_id}", _Withheld(code[:WITHHELD_CODE_CHARS_MAX], sender)
+        )
         return room_id, session_id
 
     def decrypt(self, event: dict[str, Any]) -> Reading:
@@ -205,7 +209,7 @@ class RoomKeys:
         session_id, ciphertext = content.get("session_id"), content.get("ciphertext")
         if not isinstance(session_id, str) or not isinstance(ciphertext, str):
             return RefusedMessage(RefusalReason.MALFORMED)
-        if len(ciphertext) > MEGOLM_MESSAGE_CHARS_MAX or len(session_id) > 255:
+        if len(ciphertext) > MEGOLM_MESSAGE_CHARS_MAX or len(session_id) > IDENTIFIER_CHARS_MAX:
             return RefusedMessage(RefusalReason.MALFORMED)
         record = self._load(session_id, sender)
         if record is None:

@@ -19,6 +19,7 @@ from e2ee.crypto.ratchets import (
     OutboundGroupSession,
     Overlap,
 )
+from e2ee.limits import ONE_TIME_KEYS_MADE_MAX
 
 KEY = PickleKey(bytes(range(32)))
 OTHER_KEY = PickleKey(bytes(32))
@@ -161,3 +162,14 @@ def test_secrets_dont_show() -> None:
     for value in (account, session, inbound, olm):
         assert session.session_key() not in repr(value)
         assert len(repr(value)) < 100
+
+
+def test_one_time_keys_are_made_in_small_numbers() -> None:
+    """More at once is a fault of ours; vodozemac itself would drop the oldest ones."""
+    account = OlmAccount.new()
+    account.generate_one_time_keys(0)
+    account.generate_one_time_keys(ONE_TIME_KEYS_MADE_MAX)
+    assert len(account.unpublished_one_time_keys()) <= ONE_TIME_KEYS_MADE_MAX
+    for count in (-1, ONE_TIME_KEYS_MADE_MAX + 1):
+        with pytest.raises(AssertionError):
+            account.generate_one_time_keys(count)

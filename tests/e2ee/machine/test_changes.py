@@ -64,7 +64,7 @@ def test_a_failed_write_keeps_the_changes() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest records are read again from the store, or from what waits to be saved."""
-    monkeypatch.setattr(changes, "_CACHED_MAX", 3)
+    monkeypatch.setattr(changes, "RECORDS_CACHED_MAX", 3)
     shelf = RecordShelf()
     ledger = PendingChanges(shelf)
     for number in range(10):

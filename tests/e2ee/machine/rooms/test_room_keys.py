@@ -7,6 +7,7 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
+from e2ee.limits import IDENTIFIER_CHARS_MAX, MEGOLM_MESSAGE_CHARS_MAX, WITHHELD_CODE_CHARS_MAX
 from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.machine import Machine
 from e2ee.machine.notices import Alarms, NoticeKind
@@ -126,14 +127,15 @@ def test_a_payload_that_isnt_for_the_room_is_refused(
     assert machine.decrypt(event_of(session, payload)) == RefusedMessage(reason)
 
 
-@pytest.mark.parametrize("length", [100_000, 100_001])
+@pytest.mark.parametrize("length", [MEGOLM_MESSAGE_CHARS_MAX, MEGOLM_MESSAGE_CHARS_MAX + 1])
 def test_a_ciphertext_has_a_limit(
     machine: Machine, session: OutboundGroupSession, length: int
 ) -> None:
     """Past it, it isn't looked at."""
     event = event_of(session)
     event["content"]["ciphertext"] = "A" * length
-    reason = RefusalReason.CORRUPT if length <= 100_000 else RefusalReason.MALFORMED
+    is_read = length <= MEGOLM_MESSAGE_CHARS_MAX
+    reason = RefusalReason.CORRUPT if is_read else RefusalReason.MALFORMED
     assert machine.decrypt(event) == RefusedMessage(reason)
 
 
@@ -211,3 +213,23 @@ def test_withheld_codes_are_hints(machine: Machine, content: JsonObject, hint: s
     reading = machine.decrypt(event)
     assert isinstance(reading, KeyMissing)
     assert reading.withheld == hint
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_a_hint_names_has_a_limit(machine: Machine, more: int) -> None:
+    """Past it the hint is dropped, or its code cut."""
+    session_id = "s" * (IDENTIFIER_CHARS_MAX + more)
+    code = "c" * (WITHHELD_CODE_CHARS_MAX + more)
+    content = {"room_id": ROOM, "session_id": session_id, "code": code}
+    taken = machine._room_keys.receive_withheld(BOB, content)
+    assert (taken is None) is (more > 0)
+    event = event_of(OutboundGroupSession.new())
+    event["content"]["session_id"] = session_id
+    reading = machine.decrypt(event)
+    if more:
+        assert reading == RefusedMessage(RefusalReason.MALFORMED)
+    machine._room_keys.receive_withheld(BOB, content | {"session_id": "s"})
+    event["content"]["session_id"] = "s"
+    reading = machine.decrypt(event)
+    assert isinstance(reading, KeyMissing)
+    assert reading.withheld == "c" * WITHHELD_CODE_CHARS_MAX

@@ -2,6 +2,7 @@
 
 import pytest
 
+from e2ee.limits import ROTATION_MESSAGES_MAX, ROTATION_MS_MAX, ROTATION_MS_MIN
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.notices import Alarms
@@ -41,7 +42,15 @@ def test_an_unknown_algorithm_may_be_replaced_by_megolm_but_not_back(book: RoomB
 
 @pytest.mark.parametrize(
     ("messages", "kept"),
-    [(100, 100), (101, 100), (99, 99), (1, 1), (0, 1), (True, 100), ("5", 100)],
+    [
+        (ROTATION_MESSAGES_MAX, ROTATION_MESSAGES_MAX),
+        (ROTATION_MESSAGES_MAX + 1, ROTATION_MESSAGES_MAX),
+        (ROTATION_MESSAGES_MAX - 1, ROTATION_MESSAGES_MAX - 1),
+        (1, 1),
+        (0, 1),
+        (True, ROTATION_MESSAGES_MAX),
+        ("5", ROTATION_MESSAGES_MAX),
+    ],
 )
 def test_rotation_by_messages_is_between_one_and_a_hundred(
     book: RoomBook, messages: object, kept: int
@@ -54,11 +63,11 @@ def test_rotation_by_messages_is_between_one_and_a_hundred(
 @pytest.mark.parametrize(
     ("period_ms", "kept"),
     [
-        (604_800_000, 604_800_000),
-        (604_800_001, 604_800_000),
-        (60_000, 60_000),
-        (59_999, 60_000),
-        (None, 604_800_000),
+        (ROTATION_MS_MAX, ROTATION_MS_MAX),
+        (ROTATION_MS_MAX + 1, ROTATION_MS_MAX),
+        (ROTATION_MS_MIN, ROTATION_MS_MIN),
+        (ROTATION_MS_MIN - 1, ROTATION_MS_MIN),
+        (None, ROTATION_MS_MAX),
     ],
 )
 def test_rotation_by_time_is_between_a_minute_and_a_week(
