@@ -35,7 +35,8 @@ class RequestSender:
         self._machine.ledger.save(self._store.apply)
 
     async def flush(self) -> None:
-        """Makes the machine's outstanding requests until there are none (or for `REQUEST_ROUNDS_MAX` rounds)."""
+        """Makes the machine's outstanding requests until there are none, in a bounded number of
+        rounds."""
         async with self._lock:
             for _ in range(REQUEST_ROUNDS_MAX):
                 unsaved = self._machine.outgoing_requests(self.clock())

@@ -36,6 +36,7 @@ TRANSACTIONS_REMEMBERED_MAX = 4_096  # answers kept for repeats; a forgotten rep
 TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX = 4  # further ones get 429; a peer sends one at a time
 BACKFILL_EVENTS_SERVED_MAX = 100
 MISSING_EVENTS_SERVED_MAX = 20
+MISSING_EVENTS_SERVED_DEFAULT = 10  # spec: `limit` of get_missing_events
 EVENT_IDS_PER_REQUEST_MAX = 100  # `v` of backfill, earliest and latest of get_missing_events
 USERS_PER_KEYS_REQUEST_MAX = 2_000
 DEVICES_PER_USER_REQUEST_MAX = 1_000

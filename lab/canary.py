@@ -22,6 +22,7 @@ from pathlib import Path
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 PREFIX_LETTERS = 16  # 80 random bits
 WORD_LETTERS = 8
+_BASE64_GROUP_BYTES = 3
 CHUNK_BYTES = 8 * 1024 * 1024
 STREAM_INPUT_BYTES_MAX = 1024 * 1024
 STREAM_BYTES_MAX = 16 * 1024 * 1024
@@ -70,7 +71,7 @@ def needles(text: str) -> Mapping[str, bytes]:
         "percent": "".join(f"%{byte:02X}" for byte in raw).encode(),
         "json escapes": "".join(f"\\u{byte:04x}" for byte in raw).encode(),
     }
-    for shift in range(3):
+    for shift in range(_BASE64_GROUP_BYTES):
         encoded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")
         first = -(-shift * 8 // 6)
         last = len(encoded) - (1 if (len(raw) + shift) % 3 else 0)
@@ -173,7 +174,7 @@ class Searcher:
 def is_gzip(path: Path) -> bool:
     """Returns whether a file starts as gzip does."""
     with path.open("rb") as file:
-        return file.read(3) == GZIP_MAGIC
+        return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def compressed_streams(data: bytes) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 
 from local_postgres import EmbeddedCluster
+from local_postgres.binaries import MAJOR_OLDEST
 
 SETTINGS = {"wal_compression": "off"}
 CONNECT_TIMEOUT_S = 10.0
@@ -90,8 +91,10 @@ class GivenDatabase:
             raise ConnectionError(f"the given database does not answer: {problem}") from problem
         try:
             version = connection.get_server_version()
-            if version.major < 14:
-                raise ConnectionError(f"PostgreSQL 14 or newer is needed; this is {version.major}")
+            if version.major < MAJOR_OLDEST:
+                raise ConnectionError(
+                    f"PostgreSQL {MAJOR_OLDEST} or newer is needed; this is {version.major}"
+                )
         finally:
             await connection.close()
 

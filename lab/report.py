@@ -13,6 +13,7 @@ from lab.story import Record, Said
 from lab.topology import Topology
 
 MIB = 1024 * 1024
+PLACES_SHOWN = 8
 PASSWORD = "password"  # the kind under which people's passwords are searched for
 NAMES = ("alice", "bob", "carol", "mallory")
 
@@ -22,10 +23,12 @@ def verdict(view: OperatorView, secret: CanaryKind, control: CanaryKind) -> list
     problems = []
     found = view.found(secret.name)
     if found:
-        places = "; ".join(view.places(secret.name)[:8])
+        places = "; ".join(view.places(secret.name)[:PLACES_SHOWN])
         problems.append(f"words of encrypted messages were found {found} times: {places}")
     if view.found(PASSWORD):
-        problems.append(f"people's passwords were found: {'; '.join(view.places(PASSWORD)[:8])}")
+        problems.append(
+            f"people's passwords were found: {'; '.join(view.places(PASSWORD)[:PLACES_SHOWN])}"
+        )
     problems += [
         f"the search is blind: it did not find the control in {spot}"
         for spot in view.blind_spots(control.name)

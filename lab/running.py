@@ -26,6 +26,7 @@ from lab.processes import Child, start_child, stop_child, tail
 from lab.server_files import ensure_signing_key, write_configuration
 from lab.topology import ServerPlan, Topology, make_home, plan
 from local_postgres import EmbeddedError
+from local_postgres.limits import PID_BYTES_MAX
 
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.03
@@ -216,7 +217,7 @@ def hold_lock(home: Path) -> BinaryIO:
 def read_holder(lock: BinaryIO) -> int | None:
     """Returns the process number that a lock file names."""
     lock.seek(0)
-    text = lock.read(20).decode(errors="replace").strip()
+    text = lock.read(PID_BYTES_MAX).decode(errors="replace").strip()
     return int(text) if text.isdigit() else None
 
 

@@ -20,6 +20,7 @@ from lab.canary import CanaryKind
 from lab.people import People, Person
 
 STEP_TIMEOUT_S = 30.0
+SERVERS_LEAST = 3
 ROOM_VERSION = "12"
 ROOM_NAME = "Tea house"
 CONTROL_ROOM_NAME = "Notice board (not encrypted, the control)"
@@ -77,7 +78,7 @@ class Story:
         progress: Callable[[str], None],
     ) -> None:
         """Precondition: at least three servers."""
-        assert len(servers) >= 3, "the story takes three servers"
+        assert len(servers) >= SERVERS_LEAST, "the story takes three servers"
         self._people = people
         self._servers = servers
         self._secret = secret
@@ -88,7 +89,7 @@ class Story:
     async def play(self) -> Record:
         """Plays all of it. Refuses with StoryFailed at the first step that does not come true."""
         started = time.monotonic()
-        first, second, third = self._servers[:3]
+        first, second, third = self._servers[:SERVERS_LEAST]
         async with self._step("alice, bob and carol register, each with an encrypting client"):
             alice, bob, carol = await asyncio.gather(
                 self._people.enter("alice", first),

@@ -39,3 +39,9 @@ BACKFILL_EVENTS = 100
 """Missing events that we request from another server at a time, at least (the spec's usual
 maximum).
 """
+
+PAGE_EVENTS_DEFAULT = 10
+"""Events in one page if the client names no number (spec)."""
+
+ORDERED_AT_ONCE = 200
+"""Events of a room's received state that are sorted on the loop; more are sorted in a thread."""

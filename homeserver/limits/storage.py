@@ -54,8 +54,11 @@ LOG_OWNER_CHECK_S = 3
 LOG_SESSION_END_S = 5
 """How long one attempt to end the log's lost session waits for PostgreSQL."""
 
+RECONNECT_S_MIN = 0.05
+"""The first wait between attempts to reach an unavailable database; it doubles."""
+
 RECONNECT_S_MAX = 1
-"""The wait between attempts to reach an unavailable database."""
+"""The longest."""
 
 EPOCHS_KEPT = 10_000
 """Starts of the server that are remembered, so that tokens given out before them count: an older

@@ -174,8 +174,10 @@ async def _write_rooms(connection: Connection, rows: CommitRows) -> None:
 
 async def _write_members(connection: Connection, rows: CommitRows) -> None:
     for imported in rows.imported:
-        for start in range(0, len(imported.members), 1000):
-            await memberships.upsert(connection, imported.members[start : start + 1000])
+        for start in range(0, len(imported.members), limits.ROWS_WRITTEN_AT_ONCE):
+            await memberships.upsert(
+                connection, imported.members[start : start + limits.ROWS_WRITTEN_AT_ONCE]
+            )
         await memberships.servers_reset(
             connection, imported.room_row_id, imported.servers, imported.position
         )

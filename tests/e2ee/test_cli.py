@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from e2ee.cli import main
-from e2ee.limits import MESSAGE_TIME_MS_MAX
+from e2ee.client import Client
+from e2ee.limits import CLI_SYNC_ROUNDS_MAX, MESSAGE_TIME_MS_MAX
+from e2ee.syncing import SyncSummary
 from tests.e2ee.fake_homeserver import FakeHomeserver
 from tests.e2ee.loopback_homeserver import served
 
@@ -118,3 +120,23 @@ async def test_a_message_cant_drive_the_terminal(
     assert "red (not encrypted)" in shown
     assert "1970-01-01 00:00" in shown, "an implausible time isn't believed"
     assert "2099-12-31 23:59" in shown
+
+
+async def test_a_command_catches_up_in_so_many_syncs(
+    terminal: Terminal, server: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it shows what it has: messages may come faster than they are read."""
+    await terminal.run("alice", "register", "alice", typed="pw\npw\n")
+    room_id = (await terminal.run("alice", "create", "Room", "--unencrypted")).strip()
+    sync_once, syncs = Client.sync_once, 0
+
+    async def busy(self: Client, timeout_ms: int = 0) -> SyncSummary:
+        nonlocal syncs
+        syncs += 1
+        event = {"type": "m.room.message", "sender": "@m:hs.test", "content": {"body": "x"}}
+        server.append(room_id, event)
+        return await sync_once(self, timeout_ms)
+
+    monkeypatch.setattr(Client, "sync_once", busy)
+    await terminal.run("alice", "tail", room_id)
+    assert syncs == CLI_SYNC_ROUNDS_MAX

@@ -388,5 +388,5 @@ async def test_a_condition_is_waited_for_in_short_syncs(
         deadlines.append(deadline_s)
 
     monkeypatch.setattr(alice, "until", until)
-    await alice.create_room("Room")
+    await alice.create_room(name="Room")
     assert deadlines == [JOIN_WAIT_S_MAX]

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.streams import AsyncStreamIterator
 
 from e2ee import http
 from e2ee.http import (
@@ -18,6 +19,7 @@ from e2ee.limits import (
     DISCOVERY_S_MAX,
     HTTP_ATTEMPTS_MAX,
     HTTP_PAUSE_S,
+    HTTP_READ_BYTES,
     HTTP_REQUEST_S_MAX,
     RATE_LIMIT_WAIT_S_MAX,
     RATE_LIMIT_WAIT_S_MIN,
@@ -165,12 +167,21 @@ async def test_the_real_transport_bounds_answers_and_survives_nonsense(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     monkeypatch.setattr(http, "RESPONSE_BYTES_MAX", 1000)
+    parts: list[int] = []
+    iter_chunked = StreamReader.iter_chunked
+
+    def noted(self: StreamReader, size: int) -> AsyncStreamIterator[bytes]:
+        parts.append(size)
+        return iter_chunked(self, size)
+
+    monkeypatch.setattr(StreamReader, "iter_chunked", noted)
     transport = AiohttpTransport(base_url)
     assert (await transport.request(Call("GET", "/x"))).body == {"a": 1}
     assert (await transport.request(Call("GET", "/error"))).status == 418
     for path in ("/large", "/nonsense"):
         with pytest.raises(Unreachable):
             await transport.request(Call("GET", path))
+    assert parts == [HTTP_READ_BYTES] * 4
     await runner.cleanup()
     with pytest.raises(Unreachable):
         await transport.request(Call("GET", "/x"))

@@ -11,7 +11,7 @@ import pytest
 from e2ee.courier import RequestSender
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixRefused
-from e2ee.limits import CONTENT_BYTES_MAX
+from e2ee.limits import CONTENT_BYTES_MAX, REQUEST_ROUNDS_MAX, SHARING_ROUNDS_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.sync_changes import RoomChanges, SyncChanges
@@ -250,6 +250,7 @@ async def test_a_key_that_never_arrives_ends_in_an_error(desk: Desk) -> None:
     desk.machine.pin_encryption(ROOM)
     with pytest.raises(NotEncryptable, match="try again"):
         await desk.sending.send_message(ROOM, TEXT)
+    assert len(desk.server.made("keys", "query")) == SHARING_ROUNDS_MAX * REQUEST_ROUNDS_MAX
     assert desk.sent() == []
     assert desk.given_keys() == []
     desk.server.watch = desk.server._look_on

@@ -13,6 +13,7 @@ from e2ee.courier import RequestSender
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixApi
+from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX
 from e2ee.machine.devices.device_keys import MEGOLM, OLM
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_keys import Decrypted
@@ -209,3 +210,23 @@ def test_so_many_readings_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for event_id in ("$1", "$2", "$1", "$3", "$2", "$1"):
         assert subject.read({"room_id": ROOM, "event_id": event_id}) is reading
     assert decrypted == ["$1", "$2", "$3", "$1"]
+
+
+@pytest.mark.parametrize(("pages", "found"), [(-1, 1), (0, 0)])
+async def test_a_gap_is_closed_in_so_many_pages(
+    monkeypatch: pytest.MonkeyPatch, pages: int, found: int
+) -> None:
+    """A homeserver that always has one page more doesn't keep the client busy."""
+    subject, _, _ = syncing()
+    asked: list[int] = []
+
+    async def messages(room_id: str, start: str, events: int) -> JsonObject:
+        asked.append(events)
+        is_last = len(asked) == GAP_PAGES_MAX + pages
+        chunk = [{"event_id": f"${len(asked)}"}]
+        return {"chunk": chunk} if is_last else {"chunk": chunk, "end": f"t{len(asked)}"}
+
+    monkeypatch.setattr(subject._api, "messages", messages)
+    events = await subject._fetch_gap(ROOM, "t0", until_join=False)
+    assert asked == [GAP_PAGE_EVENTS] * (GAP_PAGES_MAX - found)
+    assert len(events) == len(asked)

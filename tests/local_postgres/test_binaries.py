@@ -86,7 +86,7 @@ def test_a_program_that_hangs_is_no_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start of a server doesn't hang on it."""
-    monkeypatch.setattr(binaries, "VERSION_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(binaries, "VERSION_S_MAX", 0.1)
     folder = install(tmp_path)
     (folder / "postgres").write_text("#!/bin/sh\nexec sleep 60\n")
     assert read_installation(folder) is None

@@ -12,7 +12,6 @@ from local_postgres import layout
 from local_postgres.accounts import NUMERIC_ACCOUNT, SystemAccount, account_of
 from local_postgres.binaries import Binaries
 from local_postgres.layout import (
-    LOG_TAIL_LINES,
     EmbeddedError,
     Layout,
     check_major,
@@ -27,6 +26,7 @@ from local_postgres.layout import (
     short_socket_dir,
     write_access_rules,
 )
+from local_postgres.limits import LOG_TAIL_LINES
 
 OURSELVES = account_of(os.geteuid())
 STRANGER = SystemAccount(NUMERIC_ACCOUNT + 1, NUMERIC_ACCOUNT + 1, "stranger")
@@ -61,7 +61,7 @@ def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path, before: int) -> 
 
 async def test_a_folder_has_one_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second is told who holds it, and gets it when the first is gone."""
-    monkeypatch.setattr(layout, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(layout, "LOCK_S_MAX", 0.0)
     held = await lock_folder(tmp_path)
     with pytest.raises(EmbeddedError, match=rf"in use by process {os.getpid()}\b"):
         await lock_folder(tmp_path)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from local_postgres.limits import SOCKET_PATH_BYTES_MAX
 from local_postgres.settings import (
     DURABILITY,
     SETTINGS,
-    SOCKET_PATH_BYTES_MAX,
     arguments,
     dangers,
     fits_socket,

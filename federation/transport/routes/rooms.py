@@ -23,6 +23,7 @@ from federation.limits import (
     BACKFILL_EVENTS_SERVED_MAX,
     EVENT_IDS_PER_REQUEST_MAX,
     INTEGER_DIGITS_MAX,
+    MISSING_EVENTS_SERVED_DEFAULT,
     MISSING_EVENTS_SERVED_MAX,
     QUERY_REQUEST_BYTES_MAX,
 )
@@ -137,7 +138,9 @@ class RoomRoutes:
             room_id,
             earliest=_event_ids(content.get("earliest_events")),
             latest=here,
-            limit=_bounded(content.get("limit", 10), MISSING_EVENTS_SERVED_MAX),
+            limit=_bounded(
+                content.get("limit", MISSING_EVENTS_SERVED_DEFAULT), MISSING_EVENTS_SERVED_MAX
+            ),
             min_depth=_integer(content.get("min_depth", 0)),
         )
         return {"events": pdus(await self._visible(peer.origin, events))}

@@ -45,7 +45,7 @@ class HistoryApi:
             direction == "b",
             self._token("from", query.get("from")),
             self._token("to", query.get("to")),
-            query.integer("limit", 10, least=1, most=limits.PAGE_EVENTS),
+            query.integer("limit", limits.PAGE_EVENTS_DEFAULT, least=1, most=limits.PAGE_EVENTS),
             _filter(query.get("filter")),
         )
         return RawJson(await self._history.messages(request.requester, asked))
@@ -62,7 +62,9 @@ class HistoryApi:
             request.requester,
             RoomId(request.params["roomId"]),
             EventId(request.params["eventId"]),
-            limit=query.integer("limit", 10, least=0, most=limits.PAGE_EVENTS),
+            limit=query.integer(
+                "limit", limits.PAGE_EVENTS_DEFAULT, least=0, most=limits.PAGE_EVENTS
+            ),
             wanted=_filter(query.get("filter")),
         )
         return RawJson(found)

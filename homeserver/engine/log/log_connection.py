@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from federation.retries import DoublingWaits
 from homeserver import limits
 from homeserver.engine.log.batch import Batch
 from homeserver.engine.store import LogStore
@@ -56,7 +57,8 @@ class LogConnection:
         lost = await self._log.abandon()
         if not batch.sent:
             return False
-        delay_s = 0.05
+        waits = DoublingWaits(limits.RECONNECT_S_MIN, limits.RECONNECT_S_MAX)
+        delay_s = waits.first
         while True:
             try:
                 position = await self._log.settled_position(self._epoch, lost)
@@ -69,7 +71,7 @@ class LogConnection:
                 if self._is_closing:
                     return False
                 await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 2, limits.RECONNECT_S_MAX)
+                delay_s = waits.following(delay_s)
         if position is None:
             raise LogLost
         assert position in (batch.old, batch.up_to), "the log moves from batch to batch"

@@ -22,6 +22,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId, server_of
 from federation.graph.admission import Accepted, settle
 from federation.ports import JoinedRoom
+from homeserver import limits
 from homeserver.engine.entries import Unit
 from homeserver.engine.local.writer import Writer
 from homeserver.engine.log.committer import Committer
@@ -80,10 +81,6 @@ def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> Even
     )
 
 
-_ORDERED_HERE_MAX = 200
-"""A larger number of events is sorted in a thread."""
-
-
 class Imports:
     """Writes many events of one room at once."""
 
@@ -126,7 +123,7 @@ class Imports:
         second number, since its snapshots name the first."""
         if not events:
             return 0
-        few = len(events) <= _ORDERED_HERE_MAX
+        few = len(events) <= limits.ORDERED_AT_ONCE
         ordered = cited_first(events) if few else await asyncio.to_thread(cited_first, events)
         try:
             async with self._rooms.locked(events[0].room_id) as room:

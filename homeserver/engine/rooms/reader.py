@@ -12,6 +12,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
+from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, StateChange
 from homeserver.engine.rooms.moments import Moments
 from homeserver.engine.rooms.rooms import Room, Rooms
@@ -142,7 +143,9 @@ class Reader:
             for row in rows
         ]
 
-    async def gaps(self, room: Room, order: Order, limit: int = 10) -> list[EventId]:
+    async def gaps(
+        self, room: Room, order: Order, limit: int = limits.PAGE_EVENTS_DEFAULT
+    ) -> list[EventId]:
         """Returns missing events that come before a place, the nearest first."""
         rows = await self._store.gaps.before(room.row_id, order, limit)
         return [row.missing for row in rows]

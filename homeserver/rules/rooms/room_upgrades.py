@@ -58,6 +58,9 @@ class Upgrade:
     tombstone: EventId | None
 
 
+_LEVEL_LEAST = 50
+
+
 def build_upgrade_drafts(upgrade: Upgrade) -> list[EventDraft]:
     """Returns the events of the new room, in order."""
     drafts = [
@@ -79,7 +82,7 @@ def build_closed_levels(power_levels: JsonObject) -> JsonObject:
     """Returns power levels that make an upgraded room read-only: sending and inviting require 50,
     or more than members have."""
     default = power_levels.get("users_default", 0)
-    needed = max(50, (default if isinstance(default, int) else 0) + 1)
+    needed = max(_LEVEL_LEAST, (default if isinstance(default, int) else 0) + 1)
 
     def raised(name: str) -> int:
         level = power_levels.get(name, LEVEL_DEFAULTS[name])

@@ -38,6 +38,7 @@ from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import cross_signing, device_lists
 from homeserver.storage.timeline import transactions
 
+_DEVICE_ID_LETTERS = 10
 _PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
 
 
@@ -177,7 +178,7 @@ async def _is_cross_signing_key(
 
 def make_device_id(random_bytes: Callable[[int], bytes]) -> DeviceId:
     """Returns ten random capital letters and digits."""
-    return DeviceId(b32encode(random_bytes(10)).decode()[:10])
+    return DeviceId(b32encode(random_bytes(_DEVICE_ID_LETTERS)).decode()[:_DEVICE_ID_LETTERS])
 
 
 def check_device_name(name: str | None) -> None:

@@ -25,7 +25,7 @@ import orjson
 from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
-from homeserver import errors
+from homeserver import errors, limits
 from homeserver.engine.entries import Placed
 from homeserver.engine.followers.memberships import Memberships, UserRoom
 from homeserver.engine.log.log_history import LogHistory
@@ -60,7 +60,7 @@ class PageRequest(msgspec.Struct, frozen=True):
     backwards: bool
     start: Point | SyncToken | None = None
     stop: Point | SyncToken | None = None
-    limit: int = 10
+    limit: int = limits.PAGE_EVENTS_DEFAULT
     filter: EventFilter = EventFilter()
 
 

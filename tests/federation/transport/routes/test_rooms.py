@@ -8,6 +8,7 @@ from federation.events.ids import EventId, RoomId, UserId
 from federation.limits import (
     EVENT_IDS_PER_REQUEST_MAX,
     INTEGER_DIGITS_MAX,
+    MISSING_EVENTS_SERVED_DEFAULT,
     MISSING_EVENTS_SERVED_MAX,
 )
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
@@ -79,6 +80,9 @@ async def test_missing_events_are_bounded_and_oldest_first() -> None:
         got = await b.client.request(ServerRequest(a.name, "POST", target, content))
         bodies = [int(pdu["content"]["body"]) for pdu in got["events"]]
         assert bodies == list(range(29 - MISSING_EVENTS_SERVED_MAX, 29))
+        target, content = missing(room_id, messages[-1])
+        got = await b.client.request(ServerRequest(a.name, "POST", target, content))
+        assert len(got["events"]) == MISSING_EVENTS_SERVED_DEFAULT
         target, content = missing(room_id, messages[-1], earliest_events=[messages[20]], limit=50)
         got = await b.client.request(ServerRequest(a.name, "POST", target, content))
         assert len(got["events"]) == 8

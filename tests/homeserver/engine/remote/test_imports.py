@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from federation.events.event import Event
 from federation.events.room_versions import room_version
+from homeserver import limits
 from tests.federation.graph.large_room import LEVELS, LargeRoom, member_of
 from tests.homeserver.engine.large_engine_room import (
     ROOM_NID,
@@ -54,3 +59,23 @@ async def test_fetched_history_is_numbered_after_what_it_cites() -> None:
         assert numbered_in_order(world, events)
         assert not any(world.tables.events[event.event_id]["outlier"] for event in events)
         assert all(event.event_id in room.citations for event in events)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_large_state_is_sorted_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    large = LargeRoom(room_version("12"), 5)
+    in_threads: list[int] = []
+
+    async def to_thread(work: Callable[[list[Event]], list[Event]], events: list[Event]) -> object:
+        in_threads.append(len(events))
+        return work(events)
+
+    async with large_world(large) as world:
+        events = citing_backwards(large)
+        monkeypatch.setattr(limits, "ORDERED_AT_ONCE", len(events) - more)
+        monkeypatch.setattr("homeserver.engine.remote.imports.asyncio.to_thread", to_thread)
+        await world.engine.remote_event_writer.store_outliers(events, ())
+        assert numbered_in_order(world, events)
+    assert in_threads == [len(events)] * more

@@ -10,6 +10,7 @@ from federation.events.ids import EventId, RoomId, ServerName
 from federation.graph.building import EventDraft
 from federation.transport.events.event_fetcher import RoomRef
 from federation.transport.inbound.backfill import Backfiller
+from homeserver import limits
 from homeserver.engine.rooms.reader import event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
@@ -276,3 +277,14 @@ async def test_clients_do_not_see_events_that_only_merge_heads(syncs: SyncWorld)
     assert MERGE_TYPE not in types(page.body["chunk"])
     single = await syncs.world.in_room(ALICE, "GET", room_id, f"event/{sent.event_id}")
     assert single.status == 404
+
+
+async def test_a_page_without_a_limit_has_the_specifications(syncs: SyncWorld) -> None:
+    """Spec: client-server API, `limit` of messages and of context."""
+    room_id = await syncs.world.room()
+    await syncs.say(ALICE, room_id, *numbered(limits.PAGE_EVENTS_DEFAULT + 5))
+    page = (await syncs.page(ALICE, room_id, dir="b")).body
+    assert len(page["chunk"]) == limits.PAGE_EVENTS_DEFAULT
+    newest = page["chunk"][0]["event_id"]
+    around = await syncs.world.in_room(ALICE, "GET", room_id, f"context/{newest}")
+    assert len(around.body["events_before"]) == limits.PAGE_EVENTS_DEFAULT // 2
