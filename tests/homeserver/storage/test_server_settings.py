@@ -4,12 +4,13 @@ import pytest
 
 from homeserver.storage.database import Database
 from homeserver.storage.server_settings import ServerSettings, load_server_settings
+from tests.homeserver.storage.conftest import with_settings
 
 
 async def settings(url: str, **session: str) -> ServerSettings:
     """Return the settings for sessions that begin with some of their own."""
     more = "&".join(f"{name}={value}" for name, value in session.items())
-    database = await Database.open(f"{url}{'&' if '?' in url else '?'}{more}", connections=1)
+    database = await Database.open(with_settings(url, more), connections=1)
     try:
         return await load_server_settings(database)
     finally:

@@ -14,6 +14,7 @@ from homeserver.storage.encryption.one_time_keys import (
     UploadedKey,
     key_digest,
 )
+from tests.homeserver.storage.conftest import with_settings
 from tests.homeserver.storage.lock_waits import waits_for_lock
 
 ALICE, BOB = UserId("@alice:hs1"), UserId("@bob:hs1")
@@ -74,15 +75,24 @@ async def test_concurrent_claims_get_different_keys(
         assert sorted(one[claim].key_id for one in found) == ["0", "1", "2", "3", "4"]
 
 
+async def test_a_key_that_is_being_handed_out_is_passed_over(
+    database: Database, table: OneTimeKeyTable
+) -> None:
+    await store(database, key("A"), key("B"))
+    async with database.transaction() as other:
+        await other.execute("SELECT FROM one_time_keys WHERE key_id = 'A' FOR UPDATE")
+        claiming = asyncio.create_task(table.claim([CLAIM]))
+        assert not await waits_for_lock(database, claiming)
+        assert await claiming == {CLAIM: key("B")}
+
+
 async def test_one_key_is_taken_whatever_plan_the_database_makes(database: Database) -> None:
     """A plan depends on statistics, which are there or not. Seen to fail when the key was chosen by
     a subquery: nested loops chose one for each row, and all were deleted."""
     await store(database, *(key(str(number)) for number in range(9)))
     names = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize")
     settings = "&".join(f"enable_{name}=off" for name in names)
-    planned = await Database.open(
-        f"{database.url}{'&' if '?' in database.url else '?'}{settings}", connections=1
-    )
+    planned = await Database.open(with_settings(database.url, settings), connections=1)
     assert await planned.fetchval("SHOW enable_memoize") == "off"
     assert len(await OneTimeKeyTable(planned).claim([CLAIM])) == 1
     await planned.close()
