@@ -30,6 +30,7 @@ from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.text import unescape
 from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.engine.engine_world import (
+    ALICE,
     HS1,
     KEY_1,
     KEY_2,
@@ -332,6 +333,19 @@ async def here(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def room_of_bob(server: Here) -> Event:
+    """BOB's room with CAROL in it, which ALICE, of this server, joined with the true state; all of
+    its history is here. Returns the newest event."""
+    graph = server.graph
+    carol = graph.add(enter(CAROL), graph.begin())
+    join = await server.join(ALICE, carol)
+    history = [one for one in graph.events.values() if one is not join]
+    await server.backfill(*history)
+    await server.prove()
+    assert server.unverified == set()
+    return join
 
 
 def ban(user: UserId, sender: UserId = BOB) -> EventDraft:

@@ -8,7 +8,6 @@ import contextlib
 import pytest
 
 from federation.errors import MatrixError
-from federation.events.event import Event
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, StateEntry
@@ -31,23 +30,11 @@ from tests.homeserver.engine.history_world import (
     enter,
     here,
     powers,
+    room_of_bob,
     topic,
     unban,
 )
 from tests.simulation.memory_tables import Tables
-
-
-async def room_of_bob(server: Here) -> Event:
-    """BOB's room with CAROL in it, which ALICE, of this server, joined with the true state; all of
-    its history is here. Returns the newest event."""
-    graph = server.graph
-    carol = graph.add(enter(CAROL), graph.begin())
-    join = await server.join(ALICE, carol)
-    history = [one for one in graph.events.values() if one is not join]
-    await server.backfill(*history)
-    await server.prove()
-    assert server.unverified == set()
-    return join
 
 
 def log_of(server: Here) -> list[Placed]:
