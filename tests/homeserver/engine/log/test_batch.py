@@ -40,11 +40,13 @@ from homeserver.engine.log.staging import (
 )
 from homeserver.engine.rooms.redactions import Redacting
 from homeserver.engine.rooms.snapshots import StateRef
-from homeserver.storage.timeline.events import SOFT_FAILED
+from homeserver.storage.timeline.events import StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history_world import BOB, CAROL, enter, topic
 from tests.homeserver.engine.log.test_staging import StagedRoom
+
+ACCEPTED, SOFT_FAILED, REJECTED = StoredVerdict
 
 DATA = AccountDataEntry(ALICE, "", "m.x", b"{}")
 
@@ -239,7 +241,7 @@ def test_the_rows_of_a_new_room() -> None:
     rows = Batch([unit_of(room, *room.staged, is_new=True)], 0).rows(1)
     assert rows.rooms == [(7, room.room.room_id, "12")]
     assert [row.position for row in rows.events] == [1, 2, 3, 4]
-    assert [(one[1], one[2], one[3]) for one in rows.changes] == [
+    assert [(one.position, one.type, one.state_key) for one in rows.changes] == [
         (1, "m.room.create", ""),
         (2, "m.room.member", BOB),
         (3, "m.room.power_levels", ""),
@@ -280,7 +282,7 @@ def test_a_merges_membership_of_another_event_has_the_user_as_its_sender() -> No
         (CAROL, "leave", "", CAROL),
         ("@dan:hs3", "ban", "$ban", "@dan:hs3"),
     ]
-    assert [one[3] for one in rows.changes] == [CAROL, "@dan:hs3", "no user"]
+    assert [one.state_key for one in rows.changes] == [CAROL, "@dan:hs3", "no user"]
     assert rows.servers_left == [(7, "hs3", 21)]
     [record] = rows.resolutions
     assert (record.position, record.event_id) == (21, staged.event.event_id)
@@ -343,7 +345,7 @@ def test_the_rows_of_a_correction() -> None:
     assert [(one.user_id, one.membership, one.position) for one in rows.members] == [
         ("@dan:hs3", "leave", 31)
     ]
-    assert [one[1] for one in rows.changes] == [31]
+    assert [one.position for one in rows.changes] == [31]
     assert (rows.servers_left, rows.servers_joined) == ([(7, "hs3", 31)], [(7, "hs4", 31)])
     assert [one.event_id for one in rows.resolutions] == [join.event.event_id]
     assert [one.redacted_by for one in rows.redacted] == ["$r"]

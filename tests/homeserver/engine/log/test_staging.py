@@ -32,9 +32,11 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.rooms.redactions import Redacting
 from homeserver.engine.rooms.room import Head, Room, RoomView
 from homeserver.engine.rooms.snapshots import StateRef, StateSnapshot, changed, extend, state_of
-from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED, EventRow
+from homeserver.storage.timeline.events import EventRow, StoredVerdict
 from tests.homeserver.engine.engine_world import ALICE, draft, message
 from tests.homeserver.engine.history_world import BOB, CAROL, Graph, ban, enter, topic
+
+ACCEPTED, SOFT_FAILED, REJECTED = StoredVerdict
 
 OURS = Origin(to_federate=True)
 THEIRS = Origin(to_federate=False)
@@ -100,7 +102,12 @@ def test_a_message_is_the_head_and_changes_nothing_else() -> None:
     assert [head.event_id for head in view.heads] == [staged.event.event_id]
     assert view.live_index == was.live_index + 1
     assert entry.order == (row.live_index, row.gap_index) == (view.live_index, 0)
-    assert (row.verdict, row.outlier, row.replaces, row.position) == (ACCEPTED, False, None, None)
+    assert (row.verdict, row.outlier, row.replaces, row.position) == (
+        ACCEPTED,
+        False,
+        None,
+        None,
+    )
     assert row.snapshot_before == row.snapshot_after == was.chain[-1].row_id
     assert (entry.changes, staged.changes, staged.snapshots) == ((), (), ())
     assert (staged.is_plain, staged.changes_other_state) == (True, False)
@@ -258,12 +265,12 @@ def test_a_merge_changes_other_state_too() -> None:
 # Without a place
 
 
-def refused(verdict: int) -> Origin:
+def refused(verdict: StoredVerdict) -> Origin:
     return Origin(to_federate=False, verdict=verdict, reason="level_too_low: no")
 
 
 @pytest.mark.parametrize("verdict", [REJECTED, SOFT_FAILED])
-def test_a_refused_event_has_no_place_and_is_shown_to_nobody(verdict: int) -> None:
+def test_a_refused_event_has_no_place_and_is_shown_to_nobody(verdict: StoredVerdict) -> None:
     room = StagedRoom()
     event = room.graph.add(message("no", BOB), room.staged[-1].event)
     staged, after = store_as_outlier(event, 500, room.room, room.current, refused(verdict))

@@ -123,19 +123,19 @@ async def test_an_event_that_comes_between_two_pages_is_not_lost(
     monkeypatch.setattr(limits, "RECHECK_SCAN_EVENTS", 3)
     graph, last = server.graph, await room_of_bob(server)
     store = MemoryStore(server.tables)
-    pages, with_place = 0, store.rechecks.with_place
+    pages, with_place = 0, store.events.with_place
     late: list[Event] = []
 
-    async def page(room_row_id: int, after: int, limit: int) -> object:
+    async def page(room_row_id: int, *, after: int, limit: int) -> object:
         nonlocal pages
-        rows = await with_place(room_row_id, after, limit)
+        rows = await with_place(room_row_id, after=after, limit=limit)
         pages += 1
         if pages <= 4:
             late.append(graph.add(message(str(pages), BOB), late[-1] if late else last))
             await server.accept(late[-1])
         return rows
 
-    monkeypatch.setattr(store.rechecks, "with_place", page)
+    monkeypatch.setattr(store.events, "with_place", page)
     found = Descendants(store, await server.room())
     await found.read([])
     assert pages >= 3

@@ -10,7 +10,7 @@ from federation.events.event import Event
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.rooms.snapshots import StateSnapshot
-from homeserver.storage.timeline.events import ACCEPTED, REJECTED, SOFT_FAILED
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.engine.engine_world import message
 from tests.homeserver.engine.history_world import (
     BOB,
@@ -24,6 +24,8 @@ from tests.homeserver.engine.history_world import (
 )
 from tests.simulation.memory_store import MemoryStore
 
+ACCEPTED, SOFT_FAILED, REJECTED = StoredVerdict
+
 
 @pytest.fixture
 async def server() -> AsyncIterator[Here]:
@@ -34,7 +36,7 @@ async def server() -> AsyncIterator[Here]:
 async def recheck_of(
     server: Here,
     event: Event,
-    verdict: int,
+    verdict: StoredVerdict,
     *,
     is_state_same: bool = True,
     reason: str | None = None,
@@ -48,7 +50,7 @@ async def recheck_of(
     return Recheck(event, row, before, verdict, reason, is_state_same, after)
 
 
-async def stored(server: Here) -> dict[int, tuple[Event, Event]]:
+async def stored(server: Here) -> dict[StoredVerdict, tuple[Event, Event]]:
     """Events by their stored verdict: a message and a topic of each."""
     graph, last = server.graph, await room_of_bob(server)
     levels = graph.add(powers({CAROL: 50}), last)
@@ -98,7 +100,11 @@ async def test_the_row_of_a_rejected_event_loses_its_place(server: Here) -> None
     said, _ = (await stored(server))[ACCEPTED]
     one = await recheck_of(server, said, REJECTED, reason="level_too_low: x")
     row, was = one.corrected_row(), server.row(said)
-    assert (row.verdict, row.reason, row.unverified) == (REJECTED, "level_too_low: x", False)
+    assert (row.verdict, row.reason, row.unverified) == (
+        REJECTED,
+        "level_too_low: x",
+        False,
+    )
     assert was["live_index"] is not None
     assert (row.position, row.live_index, row.gap_index) == (None, None, None)
     kept = ("event_row_id", "room_row_id", "event_id", "type", "sender", "to_federate", "json")
