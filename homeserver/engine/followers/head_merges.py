@@ -48,7 +48,8 @@ class HeadMerges:
     def _published(self, batch: Sequence[Placed]) -> None:
         room_ids = {one.entry.room_id for one in batch if isinstance(one.entry, EventEntry)}
         rooms = [self._rooms.hot(room_id) for room_id in room_ids]
-        self._due_rooms.add([one.room_id for one in rooms if one is not None and _is_due(one)])
+        if due := [one.room_id for one in rooms if one is not None and _is_due(one)]:
+            self._due_rooms.add(due)
 
     async def run(self) -> None:
         """Merges the heads of rooms as they become due; runs under the supervisor."""

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from federation.errors import MatrixError
@@ -40,6 +40,17 @@ from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline.events import StoredVerdict
 
 Verdict = Accepted | SoftFailed | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class _HandIn:
+    """An event that is handed in, and what is known of it."""
+
+    event: Event
+    verdict: Verdict
+    state_before: Mapping[StateKey, EventId] | None
+    to_federate: bool
+    asked: PolicyServer | None
 
 
 class Acceptance:
@@ -78,77 +89,59 @@ class Acceptance:
         """Hands in an event with the verdict of `admit`; `state_before` is given if it is
         unverified, `asked` the policy server that was asked about it. Returns the final verdict
         after the commit. Raises MatrixError (404, 503), PolicyServerChanged."""
+        handed_in = _HandIn(event, verdict, state_before, to_federate, asked)
+        return await retry_superseded(partial(self._stage_and_commit, handed_in))
 
-        async def stage_and_commit() -> Verdict:
-            room = await self._rooms.get(event.room_id)
-            if room is None:
-                raise MatrixError(404, "M_NOT_FOUND", "the room is not known here")
-            if not event.prev_events:
-                return _verdict_of_first(room, event)
-            await self._committer.wait_for_space()
-            await self._committer.numbers.ready(4)
-            async with self._rooms.locked(event.room_id) as room:
-                stored = await self._stored_verdict(room, event.event_id)
-                if stored is not None:
-                    return stored
-                staged, final = await self._stage(
-                    room, event, verdict, state_before, to_federate=to_federate, asked=asked
-                )
-                done = self._writer.enqueue(room, [staged])
-            try:
-                await done
-            except OutcomeUnknown as unknown:
-                unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
-                raise
-            self._wake(room.room_id, staged)
-            return final
-
-        return await retry_superseded(stage_and_commit)
+    async def _stage_and_commit(self, handed_in: _HandIn) -> Verdict:
+        event = handed_in.event
+        room = await self._rooms.get(event.room_id)
+        if room is None:
+            raise MatrixError(404, "M_NOT_FOUND", "the room is not known here")
+        if not event.prev_events:
+            return _verdict_of_first(room, event)
+        await self._committer.wait_for_space()
+        await self._committer.numbers.ready(4)
+        async with self._rooms.locked(event.room_id) as room:
+            known = await self._known(room, event.event_id)
+            if known is not None and not known.outlier:
+                return _stored_verdict(known)
+            staged, final = await self._stage(room, handed_in, known)
+            done = self._writer.enqueue(room, [staged])
+        try:
+            await done
+        except OutcomeUnknown as unknown:
+            unknown.final.add_done_callback(partial(self._wake, room.room_id, staged))
+            raise
+        self._wake(room.room_id, staged)
+        return final
 
     def _wake(self, room_id: RoomId, staged: StagedEvent, _: object = None) -> None:
         """Wakes the recheck worker if needed, after the commit, which may have come late."""
         if staged.is_awaited or (staged.row.unverified and not staged.missing_parents):
             self._due_rooms.add([room_id])
 
-    async def _stored_verdict(self, room: Room, event_id: EventId) -> Verdict | None:
-        """Returns the verdict of an event that is here already. A staged one counts only once it is
-        committed: the first hand-in is awaited under the lock."""
-        known = room.staged_events.get(event_id) or (await self._rooms.events([event_id])).get(
-            event_id
-        )
-        if known is not None and event_id in room.staged_events:
+    async def _known(self, room: Room, event_id: EventId) -> StoredEvent | None:
+        """Returns an event that is here already. A staged one counts only once it is committed: the
+        first hand-in is awaited under the lock."""
+        if event_id in room.staged_events:
             await self._committer.submit(Unit())  # commits after it in the queue
-            known = (await self._rooms.events([event_id])).get(event_id)  # or its commit failed
-        if known is None or known.outlier:
-            return None
-        if known.rejected:
-            failure = stored_failure(known.reason)
-            assert isinstance(failure, AuthFailure), "only check 7 is a policy server's"
-            return Rejected(failure)
-        if known.soft_failed:
-            return SoftFailed(stored_failure(known.reason))
-        return Accepted()
+        return (await self._rooms.events([event_id])).get(event_id)  # None if its commit failed
 
     async def _stage(
-        self,
-        room: Room,
-        event: Event,
-        verdict: Verdict,
-        state_before: Mapping[StateKey, EventId] | None,
-        *,
-        to_federate: bool,
-        asked: PolicyServer | None,
+        self, room: Room, handed_in: _HandIn, known: StoredEvent | None
     ) -> tuple[StagedEvent, Verdict]:
-        outlier = await self._outlier(event.event_id)
-        row_id, event = outlier or (self._committer.numbers.take(), event)
+        """Stages an event that has no place here; `known` if it is stored without one."""
+        verdict, state_before = handed_in.verdict, handed_in.state_before
+        outlier = None if known is None else await self._outlier(known)
+        row_id, event = outlier or (self._committer.numbers.take(), handed_in.event)
         before, snapshots, parents = await self._before(room, event, state_before)
         if room.was_corrected and state_before is None:
             verdict = await self._judge_again(room, event, verdict, before)
         if isinstance(verdict, Accepted):
             verdict = await self.settle(room, event)
-            await self._check_asked(room, verdict, asked)
+            await self._check_asked(room, verdict, handed_in.asked)
         origin = Origin(
-            to_federate=to_federate,
+            to_federate=handed_in.to_federate,
             unverified=state_before is not None,
             missing_parents=await self._missing_parents(room, event),
             is_awaited=room.is_awaited(event.event_id),
@@ -202,16 +195,15 @@ class Acceptance:
         if await self._writer.event_signer.policy_of(room, room.staged) != asked:
             raise PolicyServerChanged
 
-    async def _outlier(self, event_id: EventId) -> tuple[int, Event] | None:
+    async def _outlier(self, known: StoredEvent) -> tuple[int, Event] | None:
         """Returns an event that is stored without a place, to get one now, with its row number. The
         stored form counts: it may be whole while the received one is redacted, or the other way
         round."""
-        known = (await self._rooms.events([event_id])).get(event_id)
-        if known is not None:
-            for row in await self._store.events.by_id([event_id]):
-                self._rooms.memory.forget_event(event_id)
-                row_id: int = row.event_row_id
-                return row_id, known.event
+        event_id = known.event.event_id
+        for row in await self._store.events.by_id([event_id]):
+            self._rooms.memory.forget_event(event_id)
+            row_id: int = row.event_row_id
+            return row_id, known.event
         return None
 
     async def _missing_parents(self, room: Room, event: Event) -> tuple[EventId, ...]:
@@ -264,6 +256,17 @@ class Acceptance:
             return None
         chain = await self._rooms.chain(room, snapshot)
         return StateSnapshot(self._rooms.state_of(room, chain), chain)
+
+
+def _stored_verdict(known: StoredEvent) -> Verdict:
+    """Returns the verdict that an event is stored with."""
+    if known.rejected:
+        failure = stored_failure(known.reason)
+        assert isinstance(failure, AuthFailure), "only check 7 is a policy server's"
+        return Rejected(failure)
+    if known.soft_failed:
+        return SoftFailed(stored_failure(known.reason))
+    return Accepted()
 
 
 def _verdict_of_first(room: Room, event: Event) -> Verdict:
