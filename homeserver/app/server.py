@@ -144,6 +144,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("departures", services.rooms.departures.run)
     supervisor.spawn("joining", services.joining.run)
     supervisor.spawn("guests", services.rooms.guests.run)
+    supervisor.spawn("user directory", services.rooms.user_directory.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)
 
 

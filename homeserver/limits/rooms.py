@@ -85,3 +85,31 @@ PUBLISHED_ROOMS_TOKEN_DIGITS = 9
 
 EXPLAIN_EVENTS = 1_000
 """Newest events of a room that `freehold explain` searches for one that joins a fork."""
+
+USER_SEARCH_TERM_CHARACTERS = 256
+"""The term of a search for users; a longer one finds nobody."""
+
+USER_SEARCH_RESULTS = 50
+"""`limit` of a search for users is cut to this; 10 if none is given (spec)."""
+
+USER_SEARCH_RESULTS_DEFAULT = 10
+"""Results of a search that gives no `limit` (spec)."""
+
+USER_SEARCH_CANDIDATES = 1_000
+"""Users whose visibility to the reader is checked in one search: it takes some 10 us each."""
+
+USER_SEARCH_NAME_CHARACTERS = 256
+"""The part of a display name that is indexed and shown: an event has room for 60,000 characters."""
+
+USER_DIRECTORY_MEMBERS_READ = 500
+"""Members of a room that are read and written at a time when it comes into the directory."""
+
+USER_DIRECTORY_CHANGES = 10_000
+"""Changed members that wait in memory; the rooms of further ones are read anew."""
+
+USER_DIRECTORY_POSITIONS = 1_000
+"""Positions of the log after which the directory's position is stored though nothing changed in it:
+a start reads the rooms again that changed since."""
+
+USER_DIRECTORY_RETRY_S = 5.0
+"""The pause after the database was away."""

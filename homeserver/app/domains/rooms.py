@@ -14,6 +14,7 @@ from homeserver.api.rooms.membership import MembershipApi
 from homeserver.api.rooms.public_rooms import PublicRoomsApi
 from homeserver.api.rooms.rooms import RoomsApi
 from homeserver.api.rooms.state import StateApi
+from homeserver.api.rooms.user_directory import UserDirectoryApi
 from homeserver.app.engine import Engine
 from homeserver.services.accounts.profiles import LocalProfiles
 from homeserver.services.rooms.departures import AccountDepartures
@@ -30,6 +31,8 @@ from homeserver.services.rooms.rooms import RoomCreation
 from homeserver.services.rooms.state import State
 from homeserver.services.rooms.successions import Move, Successions
 from homeserver.services.rooms.upgrades import Upgrades
+from homeserver.services.rooms.user_directory.search import UserSearch
+from homeserver.services.rooms.user_directory.updates import UserDirectoryUpdates
 from homeserver.storage.database import Database
 
 
@@ -46,6 +49,8 @@ class RoomServices:
     upgrades: Upgrades
     departures: AccountDepartures
     guests: GuestStays
+    user_search: UserSearch
+    user_directory: UserDirectoryUpdates
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def make_rooms(
     *,
     default_version: str,
 ) -> RoomServices:
-    """Creates the services; `guests` follows the log. `default_version` is the version of new
+    """Creates the services; two follow the log. `default_version` is the version of new
     rooms."""
     clock, rooms = engine.context.clock, engine.room_context
     directory = Directory(
@@ -109,7 +114,11 @@ def make_rooms(
     membership = Membership(rooms, outside, people, directory, remote.rooms)
     members = MemberState(rooms, membership, people)
     guests = GuestStays(database, RoomAccess(rooms), leave=membership.leave, sleep=clock.sleep)
-    engine.committer.subscribe(guests.on_commit)
+    user_directory = UserDirectoryUpdates(
+        database, engine.rooms, engine.context.name, sleep=clock.sleep
+    )
+    for follower in (guests, user_directory):
+        engine.committer.subscribe(follower.on_commit)
     return RoomServices(
         creation=RoomCreation(
             engine.writer,
@@ -128,6 +137,8 @@ def make_rooms(
             database, clock, rooms_of=engine.memberships.of, leave=membership.leave
         ),
         guests=guests,
+        user_search=UserSearch(database, engine.context.name),
+        user_directory=user_directory,
     )
 
 
@@ -141,4 +152,5 @@ def room_routes(
         DirectoryApi(services.directory).routes(),
         PublicRoomsApi(services.public_rooms, engine.context.name).routes(),
         StateApi(services.state, tokens).routes(),
+        UserDirectoryApi(services.user_search).routes(),
     ]

@@ -191,3 +191,19 @@ test("a finished registration can be repeated when its answer was lost", () =>
         assert.equal(again.user_id, made.user_id);
         assert.ok(anna.userId);
     }));
+
+test("people are found by name, across servers, while they can be seen", () =>
+    withPeople(TWO, async (anna, bert) => {
+        const name = `Björn ${Date.now()}`;
+        await bert.client.setDisplayName(name);
+        const find = async (person, term) =>
+            (await person.client.searchUserDirectory({ term, limit: 5 })).results;
+        assert.deepEqual(await find(anna, name), []);
+        const roomId = await anna.createRoom({}, [bert]);
+        const found = await anna.until(async () => (await find(anna, "bjorn"))[0], "the person");
+        assert.equal(found.user_id, bert.userId);
+        assert.equal(found.display_name, name);
+        assert.equal((await find(anna, bert.userId.slice(0, 9)))[0]?.user_id, bert.userId);
+        await bert.client.leave(roomId);
+        await anna.until(async () => (await find(anna, name)).length === 0, "the end of it");
+    }));

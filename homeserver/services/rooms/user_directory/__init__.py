@@ -1,0 +1,1 @@
+"""The user directory: who can be found, and how it is kept up to date."""
