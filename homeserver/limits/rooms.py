@@ -98,6 +98,9 @@ USER_SEARCH_RESULTS_DEFAULT = 10
 USER_SEARCH_CANDIDATES = 1_000
 """Users whose visibility to the reader is checked in one search: it takes some 10 us each."""
 
+USER_SEARCH_RUN = 3
+"""Letters of a term that are looked for in the middle of a word; fewer at its beginning alone."""
+
 USER_SEARCH_NAME_CHARACTERS = 256
 """The part of a display name that is indexed and shown: an event has room for 60,000 characters."""
 

@@ -25,7 +25,6 @@ import msgspec
 from federation.events.ids import UserId
 from homeserver import limits
 
-_RUN = 3
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -115,7 +114,7 @@ def _words(text: str) -> Iterator[str]:
 def _tokens(word: str) -> Iterator[str]:
     yield "^" + word[:1]
     yield "^" + word[:2]
-    yield from _runs(word, _RUN)
+    yield from _runs(word, limits.USER_SEARCH_RUN)
     if _UNSPACED.search(word):
         yield from word
         yield from _runs(word, 2)
@@ -127,12 +126,12 @@ def _stands_in(part: str, word: str) -> bool:
 
 def _is_anywhere(part: str) -> bool:
     """Returns whether a part of a term is looked for within words, too."""
-    return len(part) >= _RUN or _UNSPACED.search(part) is not None
+    return len(part) >= limits.USER_SEARCH_RUN or _UNSPACED.search(part) is not None
 
 
 def _needed(word: str) -> tuple[str, ...]:
-    if len(word) >= _RUN:
-        return tuple(_runs(word, _RUN))
+    if len(word) >= limits.USER_SEARCH_RUN:
+        return tuple(_runs(word, limits.USER_SEARCH_RUN))
     return (word,) if _is_anywhere(word) else ("^" + word,)
 
 

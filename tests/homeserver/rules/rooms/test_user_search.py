@@ -81,6 +81,11 @@ def test_not_found(term: str, name: str) -> None:
     assert not finds(term, user(name))
 
 
+def test_a_part_of_a_word_needs_a_run_of_letters() -> None:
+    assert finds("wonderland"[2 : 2 + limits.USER_SEARCH_RUN], user("Wonderland"))
+    assert not finds("wonderland"[2 : 1 + limits.USER_SEARCH_RUN], user("Wonderland"))
+
+
 def test_localparts_are_found() -> None:
     assert finds("wonder", user("Alice", "@alice.wonderland:hs1"))
     assert finds("alice wonder", user("", "@alice.wonderland:hs1"))

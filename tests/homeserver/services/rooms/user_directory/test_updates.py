@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -199,6 +200,25 @@ async def test_a_database_that_is_away_costs_no_change(
     await make_private(world, room_id)
     assert await found(world, ALICE, "bob") == [BOB]
     assert await found(world, DAVE, "bob") == []
+
+
+async def test_it_tries_again_after_a_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def away(*_given: Any, **_named: Any) -> None:
+        if len(pauses) < 2:
+            raise DatabaseUnavailable("gone")
+        running.cancel()
+
+    updates = UserDirectoryUpdates(world.database, world.engine.rooms, HERE, sleep=sleep)
+    monkeypatch.setattr(UserDirectoryTable, "store_position", away)
+    running = asyncio.ensure_future(updates.run())
+    await asyncio.wait([running], timeout=60)
+    assert running.cancelled()
+    assert pauses == [limits.USER_DIRECTORY_RETRY_S] * 2
 
 
 async def test_the_position_is_stored_now_and_then(
