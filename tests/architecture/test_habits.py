@@ -34,6 +34,20 @@ def docstring_faults(module: SourceModule) -> Iterator[str]:
         yield f"{module.path} has no docstring"
 
 
+def method_faults(module: SourceModule) -> Iterator[str]:
+    """Yield each public method of a public class without a docstring; one that only declares, with
+    `...`, needs none."""
+    for owner in module.tree.body:
+        if not isinstance(owner, ast.ClassDef) or owner.name.startswith("_"):
+            continue
+        for node in owner.body:
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    declares = [ast.unparse(one) for one in node.body] == ["..."]
+                    if not (name.startswith("_") or declares or ast.get_docstring(node)):
+                        yield f"{module.path}:{node.lineno} {owner.name}.{name} has no docstring"
+
+
 def question_faults(module: SourceModule) -> Iterator[str]:
     """Yield each docstring whose first sentence is a question instead of a statement."""
     for node in ast.walk(module.tree):
@@ -102,6 +116,7 @@ def habit_faults(module: SourceModule) -> list[str]:
     checks = (
         name_faults,
         docstring_faults,
+        method_faults,
         question_faults,
         negation_faults,
         task_faults,
@@ -144,6 +159,7 @@ def test_packages_stay_small_enough_to_know() -> None:
         '"""D."""\ntry:\n    f()\nexcept Exception:\n    pass\n',
         "x = 1\n",
         '"""D."""\ndef f():\n    """Is it one? Else None."""\n',
+        '"""D."""\nclass C:\n    """D."""\n    async def f(self):\n        return 1\n',
         f'"""D."""\ndef f(name):\n    raise E(f"{{name}} is no {"string"}")\n',
     ],
 )
@@ -155,6 +171,12 @@ def test_each_broken_habit_is_found(text: str) -> None:
 def test_a_module_called_utils_is_found() -> None:
     """The check of names can fail."""
     assert habit_faults(parse_module("homeserver.api.utils", '"""D."""\n'))
+
+
+def test_a_declared_or_private_method_needs_no_docstring() -> None:
+    """The check of methods knows Protocols."""
+    text = '"""D."""\nclass C:\n    """D."""\n    def f(self): ...\n    def _g(self): return 1\n'
+    assert not habit_faults(parse_module("homeserver.planted", text))
 
 
 def test_a_task_of_a_group_has_a_parent() -> None:

@@ -324,8 +324,8 @@ class LogFeed:
 
 def _is_end(change: StateChange) -> bool:
     """Returns whether a member, or an invited or knocking user, is now out of the room. Their
-    server is told, though it may not be in the room any more, or never was. (It was asked to sign
-    an invite; a knock came from there.)"""
+    server is told, though it may not be in the room any more, or never was: it was asked to sign an
+    invite, or a knock came from there."""
     kind, key = change.key
     is_member = kind == event_types.MEMBER and is_user_id(key)
     return is_member and change.former in ("join", "invite", "knock") and change.membership in _OUT

@@ -252,6 +252,7 @@ class MemberCounts:
         self.servers_left: list[ServerName] = []
 
     def apply(self, old: StateMap, changes: Sequence[StateChange]) -> None:
+        """Counts the changes of members among `changes`; `old` is the state before them."""
         for change in changes:
             if change.key[0] != event_types.MEMBER:
                 continue

@@ -91,7 +91,7 @@ class ReadableRoom:
 
 def is_resident(room: Room | None) -> bool:
     """Returns whether this server holds the room's current state: it has joined users, or no user
-    is left anywhere. (Of a room that we left, or were only invited to, other servers know more.)"""
+    is left anywhere. Of a room that we left, or were only invited to, other servers know more."""
     if room is None or event_types.CREATE_KEY not in room.view.state:
         return False
     return bool(room.joined_local) or not room.joined_servers
