@@ -6,7 +6,7 @@ Rules:
    percent and JSON escapes; also inside gzip and zlib streams.
 2. A search proves nothing unless it would have found something: a control of the same shape, in a
    room without encryption, must be found by the same search in the same places.
-3. What was searched is counted in bytes and said.
+3. The bytes searched are counted and reported.
 """
 
 import base64

@@ -84,7 +84,7 @@ class GivenDatabase:
         self._address = address
 
     async def start(self) -> None:
-        """Checks that it answers and is new enough. Refuses with ConnectionError."""
+        """Checks that it answers and is new enough. Raises ConnectionError."""
         try:
             connection = await asyncpg.connect(self._address, timeout=CONNECT_TIMEOUT_S)
         except (OSError, asyncpg.PostgresError, ValueError, TimeoutError) as problem:

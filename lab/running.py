@@ -106,7 +106,7 @@ class Lab:
         await self._stack.aclose()
 
     async def start_server(self, name: str) -> None:
-        """Starts one server and returns when it answers. Refuses with LabError."""
+        """Starts one server and returns when it answers. Raises LabError."""
         server = self.topology.server(name)
         child = start_child(name, self._command(server), server.log_path)
         self._children[name] = child
@@ -158,7 +158,7 @@ class Lab:
 
 
 async def until_ready(server: ServerPlan, child: Child) -> None:
-    """Waits until a server answers a client. Refuses with LabError if it ends, or takes too
+    """Waits until a server answers a client. Raises LabError if it ends, or takes too
     long."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     async with aiohttp.ClientSession() as session:
@@ -192,7 +192,7 @@ def lock_path(home: Path) -> Path:
 
 
 def hold_lock(home: Path) -> BinaryIO:
-    """Returns the folder's lock, held until closed. Refuses with LabError if a lab runs there."""
+    """Returns the folder's lock, held until closed. Raises LabError if a lab runs there."""
     try:
         make_home(home)
     except OSError as problem:
@@ -224,7 +224,7 @@ def read_holder(lock: BinaryIO) -> int | None:
 def end_running_lab(home: Path) -> bool:
     """Ends the lab that runs in a folder, and waits until it has. Returns False if none runs.
 
-    Refuses with LabError if it does not end in time.
+    Raises LabError if it does not end in time.
     """
     path = lock_path(home)
     if not path.exists():

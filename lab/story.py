@@ -87,7 +87,7 @@ class Story:
         self.record = Record()
 
     async def play(self) -> Record:
-        """Plays all of it. Refuses with StoryFailed at the first step that does not come true."""
+        """Plays all of it. Raises StoryFailed at the first step that does not come true."""
         started = time.monotonic()
         first, second, third = self._servers[:SERVERS_LEAST]
         async with self._step("alice, bob and carol register, each with an encrypting client"):

@@ -117,7 +117,7 @@ def plan(home: Path, names: Sequence[str]) -> Topology:
     """Returns the topology for a data folder: kept ports where they are free, else new ones.
 
     Makes the folders (0700 but for the top, which the database's account must pass) and saves the
-    plan. Refuses with OSError when the folder can't be written.
+    plan. Raises OSError when the folder can't be written.
     """
     make_home(home)
     for name in names:

@@ -1,7 +1,7 @@
 """The account that the embedded PostgreSQL runs as, and the folders in its reach.
 
 PostgreSQL refuses to run as root. Rules:
-1. An ordinary user runs it as himself.
+1. An ordinary user runs it under the same account.
 2. Root runs it as the owner of the existing cluster; for a new one as the account `freehold`, else
    `postgres`, else as a fixed number that needs no account: we never make accounts.
 3. `initdb` alone insists on an account with a name; for a mere number it is run as any unprivileged

@@ -55,7 +55,7 @@ class Binaries:
 def find_binaries(configured: Path | None) -> Binaries:
     """Returns the PostgreSQL to use, by rule 1.
 
-    Refuses with `BinariesMissing` when the configured folder has no usable PostgreSQL (nothing else
+    Raises BinariesMissing when the configured folder has no usable PostgreSQL (nothing else
     is tried then), or none is found at all.
     """
     if configured is not None:

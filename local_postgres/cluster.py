@@ -144,7 +144,7 @@ class EmbeddedCluster:
     async def start(self) -> None:
         """Makes the cluster if there is none, and returns when it answers.
 
-        Refuses with `EmbeddedError`. Call it from a thread that lives as long as the process (rule
+        Raises EmbeddedError. Call it from a thread that lives as long as the process (rule
         2).
         """
         assert self._process is None, "the embedded cluster is started already"
@@ -181,7 +181,7 @@ class EmbeddedCluster:
     async def ensure_database(self, name: str) -> str:
         """Makes a database and its role, both of this name, where they are missing.
 
-        Returns the role's address, as asyncpg accepts it. Refuses with `EmbeddedError` when the
+        Returns the role's address, as asyncpg accepts it. Raises EmbeddedError when the
         name can't be one, or the cluster does not answer.
         """
         reason = check_name(name)

@@ -65,7 +65,7 @@ def death_signal() -> Callable[[], None]:
 def run_program(command: list[str], account: SystemAccount, timeout_s: float) -> str:
     """Runs one of PostgreSQL's programs to its end as an account, and returns what it said.
 
-    Refuses with `subprocess.CalledProcessError`, whose `output` is what it said.
+    Raises subprocess.CalledProcessError, whose `output` is what it said.
     """
     done = subprocess.run(
         command,
@@ -173,12 +173,12 @@ def belongs_to(pid: int, cluster: Path) -> bool:
 
 
 async def clear_stale(cluster: Path, timeout_s: float) -> str | None:
-    """Makes the cluster free to start: end a postmaster left over, drop a pid file that lies (rule
-    3).
+    """Makes the cluster free to start: ends a postmaster left over, drops a pid file that lies
+    (rule 3).
 
     The caller holds the cluster's lock, so that a postmaster found here is nobody's: its supervisor
     was killed. It is given half of the time to end by itself, then told to. Returns what was done,
-    for the log, or None. Refuses with `TimeoutError` if it stays.
+    for the log, or None. Raises TimeoutError if it stays.
     """
     found = read_pid_file(cluster)
     if found is None:
