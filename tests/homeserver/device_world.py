@@ -6,13 +6,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId, server_of
 from federation.events.signing import SigningKey, encode_base64, sign_json
 from federation.ports import UserDevices
 from federation.transport.requests.client import FailureKind, FederationError
+from homeserver.app.context import ServerContext
+from homeserver.app.domains.encryption import EncryptionServices, make_encryption
+from homeserver.app.engine import Engine
 from homeserver.engine.entries import (
     AccountDataEntry,
     Committed,
@@ -25,6 +29,7 @@ from homeserver.engine.entries import (
     Unit,
 )
 from homeserver.engine.followers.memberships import UserRoom
+from homeserver.metrics import ServerMetrics
 from homeserver.storage.account_data import account_data
 from homeserver.storage.database import Database
 from homeserver.storage.encryption import device_lists, to_device
@@ -70,6 +75,10 @@ class Log:
                 if mine:
                     await append(connection, mine)
         return self.publish(entries)
+
+    def subscribe(self, follower: Callable[[Sequence[Placed]], None]) -> None:
+        """As `Committer.subscribe`."""
+        self.followers.append(follower)
 
     def publish(self, entries: Sequence[Entry]) -> Committed:
         """Gives entries places and tells the followers."""
@@ -147,6 +156,9 @@ class Rooms:
     async def get(self, room_id: RoomId) -> Any:
         return self.rooms.get(room_id)
 
+    def hot(self, _room_id: RoomId) -> None:
+        """No room is in memory: nobody is told of its ephemeral data."""
+
     async def of(self, user_id: UserId) -> Mapping[RoomId, UserRoom]:
         found = dict(self.invites.get(user_id, {}))
         for room_id in await self.rooms_of(user_id):
@@ -212,19 +224,24 @@ class Clock:
         self.seconds += seconds
 
 
-class OwnDevices:
-    """Devices of users of ours."""
+OWN_DEVICES = [(ALICE, PHONE, "Alice's phone"), (ALICE, LAPTOP, None), (ANNA, PHONE, None)]
+"""The devices of users of ours, with their names."""
 
-    def __init__(self) -> None:
-        self.names: dict[UserId, dict[DeviceId, str | None]] = {
-            ALICE: {PHONE: "Alice's phone", LAPTOP: None},
-            ANNA: {PHONE: None},
-        }
 
-    async def __call__(
-        self, user_ids: Collection[UserId]
-    ) -> Mapping[UserId, Mapping[DeviceId, str | None]]:
-        return {user: self.names[user] for user in user_ids if user in self.names}
+def encryption_of(
+    database: Database, log: Log, rooms: Rooms, *, remote: Remote, clock: Clock
+) -> EncryptionServices:
+    """The services of devices as `app` makes them; they follow the log."""
+    return make_encryption(engine_of(log, rooms, clock), database, remote)
+
+
+def engine_of(log: Log, rooms: Rooms, clock: Clock) -> Engine:
+    """The engine as far as makers of services about devices use it."""
+    context = ServerContext(HERE, signing_key("here"), clock, ServerMetrics(), random_bytes)
+    parts = SimpleNamespace(
+        context=context, committer=log, rooms=rooms, memberships=rooms, reader=None, fanout=None
+    )
+    return cast(Engine, parts)
 
 
 def random_bytes(count: int) -> bytes:

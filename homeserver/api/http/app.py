@@ -51,7 +51,10 @@ FederationRoute: TypeAlias = tuple[str, str, FederationHandler]
 
 
 class Authenticator(Protocol):
-    """Finds the holder of an access token."""
+    """Finds the holder of an access token (`services.accounts.tokens.Tokens`).
+
+    A Protocol: tests of the edge have tokens without accounts.
+    """
 
     async def requester(self, token: str) -> Requester:
         """Raises 401 M_UNKNOWN_TOKEN for an unknown token."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from federation.transport.requests.queries import Queries
 from homeserver.api.encryption.key_backups import KeyBackupsApi
 from homeserver.api.encryption.keys import KeysApi
 from homeserver.api.encryption.to_device import ToDeviceApi
@@ -19,7 +18,7 @@ from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.key_backups import KeyBackups
 from homeserver.services.encryption.key_queries import KeyQueries
 from homeserver.services.encryption.keys import Keys
-from homeserver.services.encryption.remote_devices import RemoteDevices
+from homeserver.services.encryption.remote_devices import RemoteDevices, RemoteQueries
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.storage.database import Database
 
@@ -37,7 +36,9 @@ class EncryptionServices:
     to_device: ToDevice
 
 
-def make_encryption(engine: Engine, database: Database, queries: Queries) -> EncryptionServices:
+def make_encryption(
+    engine: Engine, database: Database, queries: RemoteQueries
+) -> EncryptionServices:
     """Creates the services; those that follow the log are subscribed to it."""
     context, committer, rooms = engine.context, engine.committer, engine.rooms
     own_devices = OwnDeviceNames(database)

@@ -38,7 +38,11 @@ _ITEM_BYTES = 150
 
 
 class DeviceListEdus(Protocol):
-    """Builds the EDUs with users' current devices."""
+    """Builds the EDUs with users' current devices.
+
+    A Protocol: what builds them is a service (`services.encryption.device_list_edus`), and services
+    stand above the engine.
+    """
 
     async def changes(self, positions: Sequence[int]) -> list[JsonObject]:
         """Returns the EDUs of changes of device lists, by their positions."""

@@ -12,6 +12,7 @@ import pytest
 
 from homeserver.storage.database import Database
 from homeserver.storage.migrate import migrate
+from tests.homeserver.device_world import OWN_DEVICES
 
 _TABLES = (
     "device_keys",
@@ -36,15 +37,23 @@ _TABLES = (
     "rooms",
 )
 
+_INSERT_DEVICE = """
+INSERT INTO devices (user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_address)
+VALUES ($1, $2, $3, 0, 0, '') ON CONFLICT DO NOTHING
+"""
+
 
 @pytest.fixture(scope="session")
 def device_database_url(postgres_cluster: Any, background_loop: Any) -> str:
-    """Return the address of one migrated database for all tests of devices of this process."""
+    """Return the address of one migrated database for all tests of devices of this process, with
+    the devices of users of ours."""
 
     async def make() -> str:
         url: str = await postgres_cluster.ensure_database("t_devices")
         database = await Database.open(url, connections=1)
         await migrate(database)
+        async with database.connection() as connection:
+            await connection.executemany(_INSERT_DEVICE, OWN_DEVICES)
         await database.close()
         return url
 

@@ -9,20 +9,18 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import RoomId
 from homeserver import limits
+from homeserver.app.domains.account_data import make_account_data
 from homeserver.rules.sync.filters import NO_FILTER
-from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.push.push_rules import PushRules
 from homeserver.services.sync.filters import Filters
 from homeserver.storage.database import Database
-from tests.homeserver.device_world import ALICE, ANNA, ROOM, Log
+from tests.homeserver.device_world import ALICE, ANNA, ROOM, Clock, Log, Rooms, engine_of
 
 
 class World:
     def __init__(self, database: Database) -> None:
         self.log = Log(database)
-        self.data = AccountDataService(
-            database=database, committer=self.log, push_rules=PushRules()
-        )
+        self.data = make_account_data(engine_of(self.log, Rooms(), Clock()), database)
         self.filters = Filters(database=database)
 
     async def items(self, after: int, up_to: int) -> list[tuple[str, str, Any]]:

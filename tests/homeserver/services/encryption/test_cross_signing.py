@@ -10,26 +10,21 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
-from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_list_edus import StoredListEdus
-from homeserver.services.encryption.key_queries import KeyQueries
-from homeserver.services.encryption.keys import Keys
-from homeserver.services.encryption.remote_devices import RemoteDevices
 from homeserver.storage.database import Connection, Database
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
-    HERE,
     LAPTOP,
     PHONE,
     Clock,
     Log,
-    OwnDevices,
     Remote,
     Rooms,
     cross_signing_key,
     cross_signing_upload,
     device_keys,
+    encryption_of,
     public_of,
     sign,
 )
@@ -42,25 +37,8 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database, self.log = database, Log(database)
         self.remote, self.rooms = Remote(), Rooms()
-        self.crossing = CrossSigning(database=database, committer=self.log)
-        self.keys = Keys(
-            database=database, committer=self.log, server_name=HERE, remote=self.remote
-        )
-        remote_devices = RemoteDevices(
-            database=database,
-            committer=self.log,
-            rooms=self.rooms,
-            shared=self.rooms,
-            remote=self.remote,
-            clock=Clock(),
-        )
-        self.queries = KeyQueries(
-            database=database,
-            server_name=HERE,
-            own_devices=OwnDevices(),
-            remote_devices=remote_devices,
-            remote=self.remote,
-        )
+        made = encryption_of(database, self.log, self.rooms, remote=self.remote, clock=Clock())
+        self.crossing, self.keys, self.queries = made.cross_signing, made.keys, made.key_queries
 
     async def query(self, viewer: UserId) -> Any:
         return await self.queries.query(viewer, {ALICE: []}, timeout_s=1)

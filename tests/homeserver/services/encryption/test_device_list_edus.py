@@ -4,20 +4,20 @@ import pytest
 
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_list_edus import StoredListEdus
-from homeserver.services.encryption.keys import Keys
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
-    HERE,
     LAPTOP,
     PHONE,
+    Clock,
     Log,
     Remote,
+    Rooms,
     cross_signing_upload,
     device_keys,
+    encryption_of,
 )
 
 
@@ -25,10 +25,9 @@ class Written:
     """Keys of ALICE: two devices and her cross-signing keys."""
 
     def __init__(self, database: Database) -> None:
-        log = Log(database)
+        made = encryption_of(database, Log(database), Rooms(), remote=Remote(), clock=Clock())
         self.edus = StoredListEdus(database)
-        self.keys = Keys(database=database, committer=log, server_name=HERE, remote=Remote())
-        self.crossing = CrossSigning(database=database, committer=log)
+        self.keys, self.crossing = made.keys, made.cross_signing
 
     async def add(self, user_id: UserId, *devices: DeviceId) -> None:
         """Uploads keys of devices."""

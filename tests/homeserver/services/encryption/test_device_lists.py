@@ -11,7 +11,18 @@ from homeserver.storage.database import Database
 from homeserver.storage.encryption.keys import KeySignature, store_signatures
 from homeserver.storage.rooms import state_changes
 from homeserver.storage.rooms.state_changes import StateChangeRow
-from tests.homeserver.device_world import ALICE, ANNA, BOB, ROOM, Log, Rooms, members_state
+from tests.homeserver.device_world import (
+    ALICE,
+    ANNA,
+    BOB,
+    ROOM,
+    Clock,
+    Log,
+    Remote,
+    Rooms,
+    encryption_of,
+    members_state,
+)
 
 CAROL = UserId("@carol:there.test")
 OTHER = RoomId("!other:here.test")
@@ -44,14 +55,8 @@ class World:
         self.lists = self.make()
 
     def make(self) -> DeviceLists:
-        made = DeviceLists(
-            database=self.database,
-            rooms=self.rooms,
-            shared=self.rooms,
-            position=self.log.position,
-        )
-        self.log.followers.append(made.on_commit)
-        return made
+        made = encryption_of(self.database, self.log, self.rooms, remote=Remote(), clock=Clock())
+        return made.device_lists
 
     async def after(self, *entries: Entry) -> tuple[set[UserId], set[UserId]]:
         """What a sync of Alice says after these entries."""

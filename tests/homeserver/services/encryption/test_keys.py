@@ -10,9 +10,7 @@ from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry
 from homeserver.rules.encryption.device_keys import encode_key
-from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.device_lists import merge_device_keys
-from homeserver.services.encryption.keys import Keys
 from homeserver.storage.database import Database
 from homeserver.storage.encryption import remote_devices
 from homeserver.storage.encryption.keys import DeviceKeyTable
@@ -20,14 +18,16 @@ from homeserver.storage.encryption.remote_devices import RemoteDevice, RemoteLis
 from tests.homeserver.device_world import (
     ALICE,
     BOB,
-    HERE,
     LAPTOP,
     PHONE,
     THERE,
+    Clock,
     Log,
     Remote,
+    Rooms,
     cross_signing_upload,
     device_keys,
+    encryption_of,
     one_time_key,
     one_time_keys,
     public_of,
@@ -39,9 +39,8 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.log, self.remote = Log(database), Remote()
-        self.keys = Keys(
-            database=database, committer=self.log, server_name=HERE, remote=self.remote
-        )
+        made = encryption_of(database, self.log, Rooms(), remote=self.remote, clock=Clock())
+        self.keys, self.crossing = made.keys, made.cross_signing
 
     async def claim(self, algorithm: str = "signed_curve25519") -> Any:
         answer = await self.keys.claim({ALICE: {PHONE: algorithm}}, timeout_s=1)
@@ -206,8 +205,7 @@ async def test_what_isnt_an_upload_is_refused(world: World, body: dict[str, Any]
 
 
 async def test_a_device_cant_have_the_id_of_a_cross_signing_key(world: World) -> None:
-    crossing = CrossSigning(database=world.database, committer=world.log)
-    await crossing.upload(ALICE, cross_signing_upload(ALICE))
+    await world.crossing.upload(ALICE, cross_signing_upload(ALICE))
     device = DeviceId(public_of(f"{ALICE}master"))
     with pytest.raises(MatrixError, match="cross-signing"):
         await world.keys.upload(ALICE, device, {"device_keys": device_keys(ALICE, device)})

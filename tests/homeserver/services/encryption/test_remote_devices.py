@@ -9,22 +9,19 @@ from federation.events.ids import DeviceId
 from federation.ports import UserDevices
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, StateChange, StateEntry
-from homeserver.services.encryption.key_queries import KeyQueries
-from homeserver.services.encryption.remote_devices import RemoteDevices
 from homeserver.storage.database import Database
 from tests.homeserver.device_world import (
     ALICE,
     BOB,
-    HERE,
     ROOM,
     THERE,
     Clock,
     Log,
-    OwnDevices,
     Remote,
     Rooms,
     cross_signing_upload,
     device_keys,
+    encryption_of,
 )
 
 B1, B2 = DeviceId("B1"), DeviceId("B2")
@@ -54,22 +51,8 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database, self.log, self.clock = database, Log(database), Clock()
         self.remote, self.rooms = Remote(), Rooms()
-        self.lists = RemoteDevices(
-            database=database,
-            committer=self.log,
-            rooms=self.rooms,
-            shared=self.rooms,
-            remote=self.remote,
-            clock=self.clock,
-        )
-        self.log.followers.append(self.lists.on_commit)
-        self.queries = KeyQueries(
-            database=database,
-            server_name=HERE,
-            own_devices=OwnDevices(),
-            remote_devices=self.lists,
-            remote=self.remote,
-        )
+        made = encryption_of(database, self.log, self.rooms, remote=self.remote, clock=self.clock)
+        self.lists, self.queries = made.remote_devices, made.key_queries
 
     async def devices(self) -> set[str]:
         answer = await self.queries.query(ALICE, {BOB: []}, timeout_s=1)

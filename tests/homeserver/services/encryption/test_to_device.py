@@ -16,14 +16,14 @@ from tests.homeserver.device_world import (
     ALICE,
     ANNA,
     BOB,
-    HERE,
     LAPTOP,
     PHONE,
     THERE,
     Clock,
     Log,
-    OwnDevices,
-    random_bytes,
+    Remote,
+    Rooms,
+    encryption_of,
 )
 
 
@@ -33,16 +33,9 @@ class World:
         self.to_device = self.make()
 
     def make(self) -> ToDevice:
-        made = ToDevice(
-            database=self.database,
-            committer=self.log,
-            server_name=HERE,
-            own_devices=OwnDevices(),
-            clock=self.clock,
-            random_bytes=random_bytes,
-        )
-        self.log.followers.append(made.on_commit)
-        return made
+        return encryption_of(
+            self.database, self.log, Rooms(), remote=Remote(), clock=self.clock
+        ).to_device
 
     async def send(self, messages: Any, transaction_id: str = "t") -> None:
         await self.to_device.send(

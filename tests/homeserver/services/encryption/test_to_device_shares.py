@@ -21,13 +21,13 @@ from tests.homeserver.device_world import (
     ALICE,
     ANNA,
     BOB,
-    HERE,
     LAPTOP,
     PHONE,
     Clock,
     Log,
-    OwnDevices,
-    random_bytes,
+    Remote,
+    Rooms,
+    encryption_of,
 )
 
 BILL = UserId("@bill:there.test")
@@ -42,16 +42,9 @@ class World:
         self.sent = 0
 
     def make(self) -> ToDevice:
-        made = ToDevice(
-            database=self.database,
-            committer=self.log,
-            server_name=HERE,
-            own_devices=OwnDevices(),
-            clock=Clock(),
-            random_bytes=random_bytes,
-        )
-        self.log.followers.append(made.on_commit)
-        return made
+        return encryption_of(
+            self.database, self.log, Rooms(), remote=Remote(), clock=Clock()
+        ).to_device
 
     async def receive(
         self, *ns: int, sender: UserId = BOB, device: DeviceId = PHONE, size: int = 0

@@ -1,29 +1,25 @@
 """What other servers may ask and say."""
 
 from contextlib import ExitStack
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import orjson
 import pytest
 
 from federation.errors import MatrixError
-from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.ports import EduSink, UserQueries
 from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
+from homeserver.app.domains.ephemeral import make_ephemeral
+from homeserver.app.domains.federation import make_federation
 from homeserver.engine.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
 from homeserver.engine.followers.memberships import UserRoom
-from homeserver.errors import not_found
-from homeserver.services.encryption.key_queries import KeyQueries
-from homeserver.services.encryption.keys import Keys
-from homeserver.services.encryption.remote_devices import RemoteDevices
-from homeserver.services.encryption.to_device import ToDevice
-from homeserver.services.ephemeral.receipts import Receipts
-from homeserver.services.ephemeral.typing import Typing
-from homeserver.services.federation.edus import FederationEdus
-from homeserver.services.federation.queries import FederationQueries
 from homeserver.services.rooms.directory import Target
+from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.database import Database
+from tests.federation.transport.memory_outside import OpenGate
 from tests.homeserver.device_world import (
     ALICE,
     ANNA,
@@ -34,12 +30,12 @@ from tests.homeserver.device_world import (
     THERE,
     Clock,
     Log,
-    OwnDevices,
     Remote,
     Rooms,
     device_keys,
+    encryption_of,
+    engine_of,
     one_time_keys,
-    random_bytes,
     signed_key,
 )
 
@@ -48,79 +44,29 @@ ALGORITHM = "signed_curve25519"
 MALLORY = UserId("@mallory:elsewhere.test")
 
 
-async def profile(user_id: UserId, field: str | None) -> JsonObject:
-    if user_id != ALICE:
-        raise not_found("no such user")
-    return {"displayname": "Alice"}
-
-
 async def directory(alias: RoomAlias) -> Target:
     return Target(ROOM, [HERE])
-
-
-async def no_order(room_id: RoomId, event_id: EventId) -> None:
-    """No event is known."""
 
 
 class World:
     def __init__(self, database: Database) -> None:
         log, self.rooms, remote, self.clock = Log(database), Rooms(), Remote(), Clock()
         self.log, self.arrivals = log, Arrivals()
-        own = OwnDevices()
-        self.keys = Keys(database=database, committer=log, server_name=HERE, remote=remote)
-        lists = RemoteDevices(
-            database=database,
-            committer=log,
-            rooms=self.rooms,
-            shared=self.rooms,
-            remote=remote,
-            clock=self.clock,
+        encryption = encryption_of(database, log, self.rooms, remote=remote, clock=self.clock)
+        ephemeral = make_ephemeral(
+            engine_of(log, self.rooms, self.clock), database, lambda _servers, _edu: None
         )
-        queries = KeyQueries(
-            database=database,
-            server_name=HERE,
-            own_devices=own,
-            remote_devices=lists,
-            remote=remote,
-        )
-        self.queries = FederationQueries(
-            server_name=HERE,
-            rooms=self.rooms,
-            memberships=self.rooms,
-            keys=self.keys,
-            key_queries=queries,
-            clock=self.clock,
-            profile=profile,
-            directory=directory,
+        self.keys, self.typing = encryption.keys, ephemeral.typing
+        services = make_federation(
+            engine_of(log, self.rooms, self.clock),
+            database,
+            encryption,
+            ephemeral,
+            directory=cast(Any, SimpleNamespace(resolve_local=directory)),
             arrivals=self.arrivals,
+            invites=OpenGate(),
         )
-        self.typing = Typing(
-            rooms=self.rooms,
-            clock=self.clock,
-            boot=1,
-            wake_room=lambda room_id: None,
-            announce=lambda room_id, user_id, typing: None,
-        )
-        self.edus = FederationEdus(
-            typing=self.typing,
-            receipts=Receipts(
-                database=database,
-                committer=log,
-                rooms=self.rooms,
-                clock=self.clock,
-                position=0,
-                order_of=no_order,
-            ),
-            to_device=ToDevice(
-                database=database,
-                committer=log,
-                server_name=HERE,
-                own_devices=own,
-                clock=self.clock,
-                random_bytes=random_bytes,
-            ),
-            remote_devices=lists,
-        )
+        self.queries, self.edus = services.queries, services.edus
 
     async def sees(self) -> bool:
         """Does the other server see Alice's devices and get a key of hers?"""
@@ -148,6 +94,13 @@ class World:
 @pytest.fixture
 async def world(device_database: Database) -> World:
     made = World(device_database)
+    async with device_database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO accounts (user_id, created_ms) VALUES ($1, 0) ON CONFLICT DO NOTHING",
+            ALICE,
+        )
+    name = orjson.dumps("Alice")
+    await ProfileTable(device_database).save(ALICE, "displayname", name, bytes_max=100)
     upload = {
         "device_keys": device_keys(ALICE, PHONE),
         "one_time_keys": one_time_keys(*range(9)),
