@@ -6,14 +6,31 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId
 from federation.graph.admission import Accepted
-from homeserver.engine.entries import Unit
+from federation.graph.building import EventDraft
+from federation.ports import PolicyServerChanged
+from homeserver import limits
+from homeserver.engine.entries import TransactionKey, Unit
+from homeserver.engine.log.committer import OutcomeUnknown
+from homeserver.engine.rooms.snapshots import StateMap, StateRef
+from homeserver.errors import forbidden
 from homeserver.storage.database import DatabaseUnavailable
-from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
+from tests.homeserver.engine.engine_world import (
+    ALICE,
+    BOB,
+    V12,
+    World,
+    draft,
+    in_memory,
+    message,
+    running,
+)
+from tests.simulation.virtual_time import run_virtually
 
 _JOIN = draft("m.room.member", {"membership": "join"}, BOB, BOB)
 
@@ -121,3 +138,257 @@ async def test_what_was_queued_before_stays_when_a_later_unit_is_refused(postgre
         await world.engine.committer.submit(Unit())
         assert (room.staged is room.view, room.staged_events) == (True, {})
         assert ALICE in room.joined_local
+
+
+# Equal and redundant requests
+
+
+def _topic(text: str) -> EventDraft:
+    return draft("m.room.topic", {"topic": text}, "")
+
+
+async def test_an_equal_state_event_is_not_sent_again() -> None:
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+        first = await writer.send(room_id, _topic("x"))
+        position = world.engine.committer.position
+        assert await writer.find_same(room_id, _topic("x")) == first.event_id
+        assert (await writer.send(room_id, _topic("x"))).event_id == first.event_id
+        assert world.engine.committer.position == position
+        assert await writer.find_same(room_id, _topic("y")) is None
+        assert await writer.find_same(room_id, message("x")) is None
+        assert await writer.find_same(room_id, draft("m.room.name", {}, "")) is None
+        other = await writer.send(room_id, _topic("y"))
+        assert other.event_id != first.event_id
+        again = await writer.send(room_id, _topic("x"))
+        assert again.event_id not in (first.event_id, other.event_id)
+        assert await world.say(room_id, "x") != await world.say(room_id, "x")
+
+
+async def test_equal_requests_at_once_have_the_result_of_one() -> None:
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+        position = world.engine.committer.position
+        sent = await asyncio.gather(*(writer.send(room_id, _topic("x")) for _ in range(5)))
+        assert len({one.event_id for one in sent}) == 1
+        assert world.engine.committer.position == position + 1
+
+
+async def test_an_equal_request_waits_for_the_commit_that_it_rests_on() -> None:
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+        room = await world.room(room_id)
+        go_on, fails = asyncio.Event(), [True]
+
+        async def fail_once(when: str) -> None:
+            if when == "before":
+                await go_on.wait()
+                if fails:
+                    fails.pop()
+                    raise DatabaseUnavailable("gone")
+
+        world.engine.committer.fault = fail_once
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(writer.send(room_id, _topic("x")))
+        while not room.unsettled:
+            await asyncio.sleep(0)
+        second = loop.create_task(writer.send(room_id, _topic("x")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not second.done()
+        go_on.set()
+        with pytest.raises(MatrixError):
+            await first
+        sent = await second  # it sends the event itself
+        assert [head.event_id for head in room.view.heads] == [sent.event_id]
+
+
+async def test_a_check_decides_under_the_lock_by_the_staged_state() -> None:
+    """Of two drafts at once the second sees what the first has staged."""
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+
+        def only_once(state: StateMap) -> StateRef | None:
+            return state.get(("m.room.topic", ""))
+
+        drafts = [_topic("one"), _topic("two")]
+        one, two = await asyncio.gather(
+            *(writer.send(room_id, what, check=only_once) for what in drafts)
+        )
+        assert one.event_id == two.event_id
+        known = (await world.engine.rooms.events([one.event_id]))[one.event_id]
+        assert known.event.content == {"topic": "one"}
+
+        def never(state: StateMap) -> StateRef | None:
+            raise forbidden("no more topics")
+
+        with pytest.raises(MatrixError) as refused:
+            await writer.send(room_id, _topic("three"), check=never)
+        assert refused.value.status == 403
+        assert await writer.find_same(room_id, _topic("three")) is None
+
+
+# Transactions
+
+
+async def test_a_repeat_during_the_first_gets_its_result() -> None:
+    async with in_memory() as world:
+        room_id = await world.create_room()
+        sent = await asyncio.gather(*(world.say(room_id, "x", txn="t") for _ in range(3)))
+        assert len(set(sent)) == 1
+        assert await world.bodies(room_id) == ["x"]
+
+
+async def test_a_refused_request_can_be_made_again_under_its_transaction() -> None:
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+        key = TransactionKey(BOB, "D", "/send", "t")  # type: ignore[arg-type]
+        with pytest.raises(MatrixError):
+            await writer.send(room_id, message("x", BOB), transaction=key)
+        event = await world.remote(room_id, _JOIN)
+        await world.engine.remote_event_writer.accept(event, Accepted())
+        with pytest.raises(MatrixError):  # he is another server's
+            await writer.send(room_id, message("y" * 70_000), transaction=key)
+        assert await world.bodies(room_id) == []
+
+
+def test_after_an_unknown_outcome_the_transaction_waits_for_it() -> None:
+    async def wait() -> None:
+        async with in_memory() as world:
+            room_id, go_on = await world.create_room(), asyncio.Event()
+
+            async def hold(when: str) -> None:
+                if when == "before":
+                    await go_on.wait()
+
+            world.engine.committer.fault = hold
+            with pytest.raises(OutcomeUnknown) as unknown:
+                await world.say(room_id, "x", txn="t")
+            repeat = asyncio.get_running_loop().create_task(world.say(room_id, "x", txn="t"))
+            await asyncio.sleep(0)
+            go_on.set()
+            assert [await repeat] == list(unknown.value.event_ids)
+            assert await world.bodies(room_id) == ["x"]
+
+    run_virtually(wait())
+
+
+# Several events, and new rooms
+
+
+async def test_several_events_are_sent_as_one_unit_with_their_rows() -> None:
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+        batches: list[int] = []
+        world.engine.committer.subscribe(lambda placed: batches.append(len(placed)))
+        sent = await writer.send_all(
+            room_id, [_topic("x"), message("1"), _topic("x"), message("2")]
+        )
+        assert batches == [3]
+        assert sent[2].event_id == sent[0].event_id  # as it is the same
+        assert [one.position for one in (sent[0], sent[1], sent[3])] == [
+            world.engine.committer.position - 2,
+            world.engine.committer.position - 1,
+            world.engine.committer.position,
+        ]
+
+
+async def test_a_room_that_can_not_be_made_is_not_there() -> None:
+    async with in_memory() as world:
+        writer, rooms = world.engine.writer, world.engine.rooms
+        create = draft("m.room.create", {"room_version": "12"}, "")
+        with pytest.raises(MatrixError) as refused:
+            await writer.create(V12, [create, message("before anybody is in it")])
+        assert refused.value.status == 403
+        assert len(rooms._hot) == 0
+        failures = 0
+
+        async def fail(when: str) -> None:
+            nonlocal failures
+            failures += 1
+            raise DatabaseUnavailable("gone")
+
+        world.engine.committer.fault = fail
+        with pytest.raises(MatrixError) as lost:
+            await world.create_room()
+        assert (lost.value.status, failures) == (503, 1)
+        assert len(rooms._hot) == 0
+        world.engine.committer.fault = None
+        room_id = await world.create_room()
+        assert await rooms.get(room_id) is not None
+
+
+async def test_a_room_is_not_known_to_others_before_its_commit() -> None:
+    async with in_memory() as world:
+        go_on = asyncio.Event()
+
+        async def hold(when: str) -> None:
+            if when == "before":
+                await go_on.wait()
+
+        world.engine.committer.fault = hold
+        creating = asyncio.get_running_loop().create_task(world.create_room())
+        while not len(world.engine.rooms._hot):
+            await asyncio.sleep(0)
+        creating.cancel()
+        await asyncio.wait([creating])
+        go_on.set()
+        await world.engine.committer.submit(Unit())
+        [room_id] = list(world.engine.rooms._hot._rooms)  # it was on its way
+        room = await world.room(room_id)
+        assert (room.view.live_index, room.staged is room.view) == (4, True)
+
+
+async def test_a_room_that_is_unknown_here_is_not_found() -> None:
+    async with in_memory() as world:
+        writer, nowhere = world.engine.writer, RoomId("!nowhere:hs1")
+        for work in (
+            writer.send(nowhere, message("x")),
+            writer.find_same(nowhere, _topic("x")),
+            writer.send_all(nowhere, [message("x")]),
+            writer.build_ahead(nowhere, _topic("x")),
+        ):
+            with pytest.raises(MatrixError) as refused:
+                await work
+            assert refused.value.status == 404
+
+
+async def test_an_event_that_was_built_ahead_is_sent_as_it_is() -> None:
+    async with in_memory() as world:
+        room_id, writer = await world.create_room(), world.engine.writer
+        built = await writer.build_ahead(room_id, _topic("x"))
+        await world.say(room_id, "in the meantime")
+        sent = await writer.send_built(room_id, built)
+        assert sent.event_id == built.event.event_id
+        room = await world.room(room_id)
+        assert room.view.state["m.room.topic", ""].event_id == sent.event_id
+        room.corrections += 1  # the state that the next one is built on turns out to be wrong
+        old = msgspec.structs.replace(await writer.build_ahead(room_id, _topic("y")), corrections=0)
+        with pytest.raises(PolicyServerChanged):
+            await writer.send_built(room_id, old)
+
+
+async def test_what_is_superseded_each_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with in_memory() as world:
+        room_id, stager = await world.create_room(), world.engine.writer.stager
+        room, stage_draft, tries = await world.room(room_id), stager.stage_draft, 0
+
+        async def fail_meanwhile(*arguments: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            staged = await stage_draft(*arguments)
+            if tries <= bound:
+                room.discard_staged()
+            return staged
+
+        monkeypatch.setattr(stager, "stage_draft", fail_meanwhile)
+        bound = limits.STAGING_TRIES
+        with pytest.raises(MatrixError) as refused:
+            await world.say(room_id, "x")
+        assert (refused.value.status, tries) == (503, limits.STAGING_TRIES)
+        assert await world.bodies(room_id) == []
+        tries, bound = 0, limits.STAGING_TRIES - 1
+        await world.say(room_id, "x")
+        assert await world.bodies(room_id) == ["x"]

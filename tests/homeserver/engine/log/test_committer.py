@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import asyncpg
@@ -12,9 +13,14 @@ from federation.errors import MatrixError
 from federation.graph.admission import Accepted, Rejected
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from homeserver import limits
-from homeserver.engine.entries import AccountDataEntry, Entry, Placed, Unit
-from homeserver.storage.database import Connection, DatabaseUnavailable
-from tests.homeserver.engine.engine_world import ALICE, BOB, draft, message, running
+from homeserver.engine.entries import AccountDataEntry, Committed, Entry, Placed, Unit
+from homeserver.engine.log.committer import Committer, OutcomeUnknown
+from homeserver.engine.log.log_connection import LogLost
+from homeserver.storage.database import Connection, DatabaseUnavailable, DataRefused
+from tests.homeserver.engine.engine_world import ALICE, BOB, draft, in_memory, message, running
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.memory_tables import Tables
+from tests.simulation.virtual_time import run_virtually
 
 
 def _account_data(kind: str) -> AccountDataEntry:
@@ -352,3 +358,229 @@ async def test_submitters_wait_once_too_much_is_queued(
         await asyncio.gather(first, second)
         await committer.submit(Unit([_account_data("m.third")]))
         assert committer._queue.bytes == 0
+
+
+# Without an answer in time, without the log, without a server
+
+
+class Held:
+    """Holds the next commits back until it is told to go on."""
+
+    def __init__(self, committer: Committer) -> None:
+        self.go_on = asyncio.Event()
+        self.error: Exception | None = None
+        self.began = 0
+        committer.fault = self._fault
+
+    async def _fault(self, when: str) -> None:
+        if when == "before":
+            self.began += 1
+            await self.go_on.wait()
+            if self.error is not None:
+                raise self.error
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_who_waits_too_long_is_told_that_the_outcome_is_unknown(is_stored: bool) -> None:
+    async def wait() -> None:
+        async with in_memory() as world:
+            room_id = await world.create_room()
+            held, committer, loop = (
+                Held(world.engine.committer),
+                world.engine.committer,
+                asyncio.get_running_loop(),
+            )
+            began_s = loop.time()
+            first = loop.create_task(world.say(room_id, "first"))
+            while not held.began:
+                await asyncio.sleep(0)
+            queued = loop.create_task(committer.submit(Unit([_account_data("m.queued")])))
+            await asyncio.wait([first, queued])
+            assert loop.time() - began_s == pytest.approx(limits.COMMIT_ANSWER_S)
+            unknown = first.exception()
+            assert isinstance(unknown, OutcomeUnknown)
+            assert (unknown.status, len(unknown.event_ids)) == (503, 1)
+            assert isinstance(queued.exception(), OutcomeUnknown)
+            with pytest.raises(MatrixError) as refused:  # until then nothing new is taken
+                await committer.submit(Unit([_account_data("m.new")]))
+            assert not isinstance(refused.value, OutcomeUnknown)
+            assert not unknown.final.done()
+            held.error = None if is_stored else DatabaseUnavailable("gone")
+            held.go_on.set()
+            [outcome] = await asyncio.gather(unknown.final, return_exceptions=True)
+            assert isinstance(outcome, Committed if is_stored else MatrixError)
+            assert (await world.bodies(room_id) == ["first"]) == is_stored
+            held.error = None
+            late = queued.exception()
+            assert isinstance(late, OutcomeUnknown)
+            await asyncio.wait([late.final])  # it stayed in the queue
+            await committer.submit(Unit([_account_data("m.new")]))
+
+    run_virtually(wait())
+
+
+def test_units_are_committed_in_batches_of_a_bounded_number() -> None:
+    async def commit() -> None:
+        async with in_memory() as world:
+            held, committer = Held(world.engine.committer), world.engine.committer
+            sizes: list[int] = []
+            committer.subscribe(lambda placed: sizes.append(len(placed)))
+            loop = asyncio.get_running_loop()
+            units = [
+                loop.create_task(committer.submit(Unit([_account_data(f"m.{number}")])))
+                for number in range(2 * limits.COMMIT_BATCH_UNITS + 2)
+            ]
+            while not held.began:
+                await asyncio.sleep(0)
+            held.go_on.set()
+            committed = await asyncio.gather(*units)
+            assert max(sizes) == limits.COMMIT_BATCH_UNITS
+            assert [one.first for one in committed] == list(range(1, len(units) + 1))
+
+    run_virtually(commit())
+
+
+def test_an_owner_that_was_replaced_notices_without_writing() -> None:
+    async def watch() -> None:
+        store, loop, lost = MemoryStore(Tables()), asyncio.get_running_loop(), list[float]()
+        owned = await store.log.take_over("ours")
+        committer = Committer(store, owned, on_lost=lambda: lost.append(loop.time()))
+        running = loop.create_task(committer.run())
+        watching = loop.create_task(committer.watch_owner())
+        await asyncio.sleep(5 * limits.LOG_OWNER_CHECK_S)
+        assert not lost
+        held = Held(committer)
+        waiting = loop.create_task(committer.submit(Unit([_account_data("m.1")])))
+        while not held.began:
+            await asyncio.sleep(0)
+        queued = loop.create_task(committer.submit(Unit([_account_data("m.2")])))
+        await asyncio.sleep(0)
+        taken_s = loop.time()
+        await store.log.take_over("another's")
+        await watching
+        assert len(lost) == 1
+        assert lost[0] - taken_s <= limits.LOG_OWNER_CHECK_S
+        held.go_on.set()
+        outcomes = await asyncio.gather(waiting, queued, return_exceptions=True)
+        assert [getattr(one, "status", None) for one in outcomes] == [503, 503]
+        with pytest.raises(MatrixError) as refused:
+            await committer.submit(Unit([_account_data("m.3")]))
+        assert (refused.value.status, committer.position) == (503, 0)
+        with pytest.raises(LogLost):
+            await running
+
+    run_virtually(watch())
+
+
+def test_a_database_that_is_away_is_no_sign_of_another_owner() -> None:
+    async def watch() -> None:
+        async with in_memory() as world:
+            committer, log = world.engine.committer, world.engine.store.log
+            looks = 0
+
+            async def away() -> int:
+                nonlocal looks
+                looks += 1
+                raise DatabaseUnavailable("away")
+
+            log.load_epoch = away  # type: ignore[method-assign]
+            watching = asyncio.get_running_loop().create_task(committer.watch_owner())
+            await asyncio.sleep(3.5 * limits.LOG_OWNER_CHECK_S)
+            assert looks == 3
+            assert not watching.done()
+            watching.cancel()
+            await committer.submit(Unit([_account_data("m.1")]))
+
+    run_virtually(watch())
+
+
+def test_a_server_that_stops_commits_what_is_queued_and_takes_nothing_new() -> None:
+    async def stop() -> None:
+        async with in_memory() as world:
+            held, committer, loop = (
+                Held(world.engine.committer),
+                world.engine.committer,
+                asyncio.get_running_loop(),
+            )
+            units = [loop.create_task(committer.submit(Unit([_account_data("m.1")])))]
+            while not held.began:
+                await asyncio.sleep(0)
+            units.append(loop.create_task(committer.submit(Unit([_account_data("m.2")]))))
+            await asyncio.sleep(0)
+            began_s = loop.time()
+            await committer.close(within_s=2)
+            assert loop.time() - began_s == pytest.approx(2)  # it doesn't wait for ever
+            with pytest.raises(MatrixError):
+                await committer.submit(Unit([_account_data("m.3")]))
+            held.go_on.set()
+            await committer.close(within_s=2)
+            assert [one.last for one in await asyncio.gather(*units)] == [1, 2]
+            await world.task
+
+    run_virtually(stop())
+
+
+async def test_a_committer_that_is_cancelled_leaves_nobody_waiting() -> None:
+    async with in_memory() as world:
+        room_id = await world.create_room()
+        held = Held(world.engine.committer)
+        sending = asyncio.get_running_loop().create_task(world.say(room_id, "x"))
+        while not held.began:
+            await asyncio.sleep(0)
+        world.task.cancel()
+        with pytest.raises(MatrixError) as refused:
+            await sending
+        assert refused.value.status == 503
+        room = await world.room(room_id)
+        assert room.staged is room.view
+        with contextlib.suppress(asyncio.CancelledError):
+            await world.task
+
+
+async def test_who_does_not_wait_any_more_disturbs_no_commit() -> None:
+    async with in_memory() as world:
+        held, committer, loop = (
+            Held(world.engine.committer),
+            world.engine.committer,
+            asyncio.get_running_loop(),
+        )
+        gone = loop.create_task(committer.submit(Unit([_account_data("m.1")])))
+        stays = loop.create_task(committer.submit(Unit([_account_data("m.2")])))
+        while not held.began:
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        held.go_on.set()
+        assert (await stays).last == 2
+        assert committer.position == 2
+
+
+async def test_data_that_is_refused_is_told_to_its_submitter_alone() -> None:
+    async with in_memory() as world:
+        held, committer, loop = (
+            Held(world.engine.committer),
+            world.engine.committer,
+            asyncio.get_running_loop(),
+        )
+        first = loop.create_task(committer.submit(Unit([_account_data("m.1")])))
+        while not held.began:
+            await asyncio.sleep(0)
+
+        async def work(_: object) -> Sequence[Entry]:
+            return []
+
+        # The store in memory refuses rows of work.
+        units = [
+            loop.create_task(committer.submit(unit))
+            for unit in (
+                Unit([_account_data("m.2")]),
+                Unit([], work),
+                Unit([_account_data("m.3")]),
+            )
+        ]
+        await asyncio.sleep(0)
+        held.go_on.set()
+        outcomes = await asyncio.gather(*units, return_exceptions=True)
+        assert isinstance(outcomes[1], DataRefused)
+        found = [one.last for one in (await first, outcomes[0], outcomes[2])]  # type: ignore[union-attr]
+        assert found == [1, 2, 3]

@@ -345,10 +345,13 @@ async def test_an_event_whose_children_are_refused_too_is_a_head(server: Here) -
     event = await rejected_message(server)
     child = server.graph.add(message("child", DAVE), event)
     assert isinstance(await server.accept(child), Rejected)
+    last = server.graph.events[event.prev_events[0]]
+    beside = server.graph.add(message("beside", BOB), last)
+    assert await server.accept(beside) == Accepted()
     correcting = Correcting(server)
     _, [staged] = await correcting.make(await correcting.recheck(event, ACCEPTED))
     assert staged.view is not None
-    assert event.event_id in {head.event_id for head in staged.view.heads}
+    assert [head.event_id for head in staged.view.heads] == [beside.event_id, event.event_id]
 
 
 async def test_what_arrives_now_stands_on_the_corrected_room(server: Here) -> None:

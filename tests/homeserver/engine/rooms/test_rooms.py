@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, cast
 
@@ -10,12 +11,25 @@ import msgspec
 import pytest
 
 from federation.errors import MatrixError
-from federation.events.ids import RoomId, ServerName
+from federation.events.ids import EventId, RoomId, ServerName
 from federation.events.room_versions import ROOM_VERSIONS
 from homeserver import limits
 from homeserver.engine.log.staging import empty_view
-from homeserver.engine.rooms.room import Room, RoomGone, Superseded
+from homeserver.engine.rooms.room import NotLoaded, Room, RoomGone, Superseded
 from homeserver.engine.rooms.rooms import Rooms, retry_superseded
+from tests.homeserver.engine.engine_world import ALICE, HS1
+from tests.homeserver.engine.history_world import (
+    BOB,
+    CAROL,
+    Here,
+    ban,
+    enter,
+    here,
+    room_of_bob,
+    topic,
+    unban,
+)
+from tests.simulation.memory_store import MemoryStore
 
 SIZE = 10_000
 
@@ -320,3 +334,188 @@ async def test_a_few_rooms_stay_however_large(
         rooms.add(made(name(number)))
     assert rooms.hot(name(0)) is None
     assert all(rooms.hot(name(n)) is not None for n in range(1, limits.HOT_ROOMS_MIN + 1))
+
+
+# Cold rooms
+
+
+class HeldLoader:
+    """Loads rooms once it is let go on; notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[RoomId]] = []
+        self.go_on = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def load(self, room_ids: Any) -> dict[RoomId, Room]:
+        """A room for each ID, or the error."""
+        self.asked.append(list(room_ids))
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+        return {room_id: made(room_id) for room_id in room_ids}
+
+
+@pytest.fixture
+def loader(rooms: Rooms) -> HeldLoader:
+    held_loader = HeldLoader()
+    rooms.loader = cast(Any, held_loader)
+    return held_loader
+
+
+async def pass_loop() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_cold_room_is_loaded_once_for_all_who_wait(
+    rooms: Rooms, loader: HeldLoader
+) -> None:
+    loop = asyncio.get_running_loop()
+    waiting = [loop.create_task(rooms.get(name(0))) for _ in range(3)]
+    await pass_loop()
+    both = loop.create_task(rooms.get_many([name(1), name(0)]))
+    await pass_loop()
+    assert loader.asked == [[name(0)], [name(1)]]
+    loader.go_on.set()
+    found = await asyncio.gather(*waiting)
+    assert found[0] is not None
+    assert all(one is found[0] for one in found)
+    assert (await both)[name(0)] is found[0]
+    assert await rooms.get(name(0)) is found[0]
+    assert len(loader.asked) == 2
+
+
+async def test_who_waits_for_a_failing_load_gets_its_error_and_the_next_one_tries_again(
+    rooms: Rooms, loader: HeldLoader
+) -> None:
+    loop = asyncio.get_running_loop()
+    loader.error = ConnectionError("gone")
+    waiting = [loop.create_task(rooms.get(name(0))) for _ in range(3)]
+    await pass_loop()
+    loader.go_on.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert outcomes == [loader.error] * 3
+    loader.error = None
+    assert await rooms.get(name(0)) is not None
+    assert loader.asked == [[name(0)], [name(0)]]
+
+
+async def test_who_is_cancelled_while_waiting_stops_no_load(
+    rooms: Rooms, loader: HeldLoader
+) -> None:
+    loop = asyncio.get_running_loop()
+    first, second, third = (loop.create_task(rooms.get(name(0))) for _ in range(3))
+    await pass_loop()
+    second.cancel()
+    await asyncio.wait([second])
+    loader.go_on.set()
+    room = await first
+    assert room is not None
+    assert await third is room
+
+
+async def test_a_room_that_is_only_known_by_its_id_is_none(rooms: Rooms) -> None:
+    rooms.loader = cast(Any, NoLoader())
+    assert await rooms.get(name(0)) is None
+    assert await rooms.get_many([name(0), name(1)]) == {}
+
+
+async def test_a_room_of_our_own_that_was_made_during_a_load_stays(
+    rooms: Rooms, loader: HeldLoader
+) -> None:
+    loading = asyncio.get_running_loop().create_task(rooms.get(name(0)))
+    await pass_loop()
+    own = made(name(0))
+    rooms.add(own)
+    loader.go_on.set()
+    assert await loading is own
+    with pytest.raises(AssertionError):
+        rooms.add(made(name(0)))  # a room is made once
+
+
+# States and events
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Here]:
+    async with here() as made_server:
+        yield made_server
+
+
+async def test_the_states_around_any_event_are_those_of_the_graph(server: Here) -> None:
+    graph, last = server.graph, await room_of_bob(server)
+    left, right = graph.add(topic("left", BOB), last), graph.add(ban(CAROL), last)
+    await server.accept(left, right, graph.add(topic("both", BOB), left, right))
+    oracle = graph.oracle
+    cold = Rooms(MemoryStore(server.tables), HS1)
+    for registry in (server.engine.rooms, cold):
+        room = await registry.get(server.room_id)
+        assert room is not None
+        for event_id in graph.events:
+            before = await registry.state_before(room, event_id)
+            after = await registry.state_after(room, event_id)
+            assert before is not None
+            assert after is not None
+            assert {key: ref.event_id for key, ref in before.items()} == oracle.before[event_id]
+            assert {key: ref.event_id for key, ref in after.items()} == oracle.after(event_id)
+        assert await registry.state_before(room, EventId("$unknown")) is None
+        assert await registry.state_after(room, EventId("$unknown")) is None
+        numbers = [server.row(one)["snapshot_after"] for one in graph.events.values()]
+        chains = await registry.chains(room, numbers)
+        assert {number: chain[-1].row_id for number, chain in chains.items()} == {
+            number: number for number in numbers
+        }
+        for number in numbers:
+            assert await registry.chain(room, number) == chains[number]
+
+
+async def test_a_step_is_repeated_until_its_events_are_loaded(
+    server: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room_of_bob(server)
+    rooms, wanted = server.engine.rooms, list(server.graph.events)[:4]
+    for event_id in wanted:
+        rooms.memory.forget_event(event_id)
+    tries = 0
+
+    def step() -> list[EventId]:
+        nonlocal tries
+        tries += 1
+        return [rooms.memory.cached_event(one).event_id for one in wanted]
+
+    assert await rooms.loading(step) == wanted
+    assert tries == 5
+    monkeypatch.setattr(limits, "STAGING_LOADS", 3)
+    tries = 0
+
+    def endless() -> None:
+        nonlocal tries
+        tries += 1
+        raise NotLoaded(EventId("$nowhere"))
+
+    with pytest.raises(AssertionError):
+        await rooms.loading(endless)
+    assert tries == 3
+
+
+async def test_the_events_of_some_keys_of_a_state_are_found(server: Here) -> None:
+    last = await room_of_bob(server)
+    room = await server.room()
+    keys = [("m.room.member", BOB), ("m.room.create", ""), ("m.room.topic", "")]
+    found = await server.engine.rooms.state_events(room.view.state, keys)
+    assert found.keys() == set(keys[:2])
+    assert all(event.key == key for key, event in found.items())
+    assert last.event_id in {ref.event_id for ref in room.view.state.values()}
+
+
+async def test_the_end_of_a_stay_is_the_last_of_them(server: Here) -> None:
+    last = await room_of_bob(server)
+    room, rooms, graph = await server.room(), server.engine.rooms, server.graph
+    assert await rooms.end_of_stay(room, ALICE) is None
+    ends = []
+    for what in (ban(ALICE), unban(ALICE), enter(ALICE), ban(ALICE)):
+        last = graph.add(what, last)
+        await server.accept(last)
+        ends.append((server.engine.committer.position, last.event_id))
+    assert await rooms.end_of_stay(room, ALICE) == ends[-1]
