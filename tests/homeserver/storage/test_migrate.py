@@ -81,6 +81,15 @@ async def test_a_migration_that_fails_leaves_nothing_of_it(
     assert await rows(empty_database) == [1, 2, 5]
 
 
+async def test_a_migration_and_its_record_are_one_transaction(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, ONE, Migration(ONE.number, "again", "INSERT INTO t VALUES (9)"))
+    with pytest.raises(DataRefused):
+        await migrate(empty_database)
+    assert await rows(empty_database) == [1]
+
+
 async def test_processes_that_start_at_once_apply_each_migration_once(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,14 @@ async def test_each_room_has_a_queue_in_order_of_receipt(inbox: InboxStore) -> N
     assert await inbox.load(ROOM, EventId("$x")) is None
 
 
+async def test_a_queue_keeps_its_order_when_its_rows_move(
+    database: Database, inbox: InboxStore
+) -> None:
+    await inbox.keep([waiting(name) for name in "cab"])
+    await database.execute("UPDATE inbox SET version = version WHERE event_id = '$c'")
+    assert await ids(inbox) == ["c", "a", "b"]
+
+
 async def test_an_event_waits_once(inbox: InboxStore) -> None:
     await inbox.keep([waiting("a"), waiting("b")])
     await inbox.keep([replace(waiting("a"), origin=ServerName("c.test"))])
