@@ -95,8 +95,8 @@ USER_SEARCH_RESULTS = 50
 USER_SEARCH_RESULTS_DEFAULT = 10
 """Results of a search that gives no `limit` (spec)."""
 
-USER_SEARCH_CANDIDATES = 1_000
-"""Users whose visibility to the reader is checked in one search: it takes some 10 us each."""
+USER_SEARCH_CANDIDATES = 500
+"""Users whose visibility to the reader is checked in one search: it takes some 20 us each."""
 
 USER_SEARCH_RUN = 3
 """Letters of a term that are looked for in the middle of a word; fewer at its beginning alone."""

@@ -55,6 +55,8 @@ class SearchTerm(msgspec.Struct, frozen=True):
 
 def folded(text: str) -> str:
     """Returns a text without differences of case, accent and width."""
+    if text.isascii():
+        return text.lower()
     text = unicodedata.normalize("NFKC", text).casefold()
     parts = unicodedata.normalize("NFD", text)
     return "".join(one for one in parts if unicodedata.category(one) != "Mn")
@@ -85,14 +87,11 @@ def ranked(users: Sequence[DirectoryUser], term: SearchTerm, own: str) -> list[D
 
 def _rank(user: DirectoryUser, term: SearchTerm, own: str) -> tuple[bool, ...] | None:
     """Returns the place in the order, lowest first; None if the term doesn't find the user."""
-    text = _text(user)
-    words = list(_words(text))
+    words = list(_words(_text(user)))
     if any(not any(_stands_in(part, word) for word in words) for part in term.words):
         return None
-    is_whole = bool(term.words) and list(term.words) in (
-        list(_words(user.display_name)),
-        list(_words(_localpart(user.user_id))),
-    )
+    wanted, of_name = list(term.words), len(words) - len(list(_words(_localpart(user.user_id))))
+    is_whole = bool(wanted) and wanted in (words[:of_name], words[of_name:])
     begins = all(any(word.startswith(part) for word in words) for part in term.words)
     is_own = user.user_id.endswith(":" + own)
     return not is_whole, not begins, not is_own, not user.display_name
@@ -108,7 +107,8 @@ def _localpart(user_id: str) -> str:
 
 def _words(text: str) -> Iterator[str]:
     yield from _WORD.findall(folded(text))
-    yield from (one for one in text if unicodedata.category(one) == "So")
+    if not text.isascii():
+        yield from (one for one in text if unicodedata.category(one) == "So")
 
 
 def _tokens(word: str) -> Iterator[str]:

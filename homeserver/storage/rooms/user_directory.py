@@ -37,6 +37,10 @@ _VISIBLE = (
 )
 
 
+_BY_TOKENS = "tokens @> $2::text[]"
+_BY_ID = "user_id >= ($2::text[])[1] AND user_id < ($2::text[])[1] || U&'\\+10FFFF'"
+
+
 class UserDirectoryTable:
     """The users who can be searched for."""
 
@@ -46,14 +50,15 @@ class UserDirectoryTable:
     async def search(self, reader: UserId, term: SearchTerm) -> list[DirectoryUser]:
         """Returns users that have the term's tokens and are visible to the reader, in no order: of
         at most `USER_SEARCH_CANDIDATES` that have the tokens."""
+        condition, value = _BY_TOKENS, list(term.tokens)
+        if term.id_prefix:
+            condition, value = _BY_ID, [term.id_prefix]
         rows = await self._database.fetch(
             "SELECT user_id, display_name, avatar_url FROM ("
             " SELECT user_id, display_name, avatar_url FROM user_directory"
-            " WHERE ($2 = '' OR (user_id >= $2 AND user_id < $2 || U&'\\+10FFFF'))"
-            f" AND tokens @> $3::text[] AND user_id <> $1 LIMIT $4) f WHERE {_VISIBLE}",
+            f" WHERE {condition} AND user_id <> $1 LIMIT $3) f WHERE {_VISIBLE}",
             reader,
-            term.id_prefix,
-            list(term.tokens),
+            value,
             limits.USER_SEARCH_CANDIDATES,
         )
         return [DirectoryUser(*row) for row in rows]
