@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from federation.events import event_types
 from federation.events.event import Event, SignedEvent
@@ -63,6 +63,16 @@ class KnownEvent:
     rejected: bool = False
 
 
+class DecidedEvent(Protocol):
+    """An event on which there is a verdict, such as KnownEvent."""
+
+    @property
+    def event(self) -> Event: ...
+
+    @property
+    def rejected(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class NeedKeys:
     """Asks for `Mapping[tuple[ServerName, KeyId], VerifyKey]`: only keys valid at `valid_at_ms`
@@ -74,8 +84,7 @@ class NeedKeys:
 
 @dataclass(frozen=True, slots=True)
 class NeedAuthEvents:
-    """Asks for `Mapping[EventId, KnownEvent]` (any object with `event` and `rejected` will do),
-    without events that can't be obtained."""
+    """Asks for `Mapping[EventId, DecidedEvent]`, without events that can't be obtained."""
 
     event_ids: frozenset[EventId]
 
@@ -88,10 +97,9 @@ class NeedStateBefore:
 
 
 Need = NeedKeys | NeedAuthEvents | NeedStateBefore
-Answer = Any
-"""The answer to a need; each need describes its own."""
-
 Keys = Mapping[tuple[ServerName, KeyId], VerifyKey]
+Answer = Keys | Mapping[EventId, DecidedEvent] | AuthState | None
+"""The answer to a need; each need describes its own."""
 
 # --- verdicts -----------------------------------------------------------------------------------
 
@@ -243,7 +251,7 @@ def _check_signatures(signed: SignedEvent) -> _Check[frozenset[ServerName] | Dro
         if not requirements.servers[server]:
             return Dropped(DropReason.UNSIGNED)
     need = requirements.need()
-    keys: Keys = (yield need) if need.servers else {}
+    keys = cast(Keys, (yield need)) if need.servers else {}
     verified = verify_signatures(requirements, keys)
     return Dropped(verified) if isinstance(verified, DropReason) else verified
 
@@ -296,7 +304,8 @@ def _check_auth_events(
     event: Event, verified: Container[ServerName] | None
 ) -> _Check[Rejected | Waiting | None]:
     needed = needed_auth_events(event)
-    known: Mapping[EventId, KnownEvent] = (yield NeedAuthEvents(needed)) if needed else {}
+    answer = (yield NeedAuthEvents(needed)) if needed else {}
+    known = cast(Mapping[EventId, DecidedEvent], answer)
     missing = needed - known.keys()
     if missing:
         return Waiting(missing)
@@ -314,7 +323,7 @@ def _check_auth_events(
 def _check_state_before(
     event: Event, verified: Container[ServerName] | None
 ) -> _Check[Rejected | Waiting | None]:
-    state: AuthState | None = yield NeedStateBefore(event)
+    state = cast(AuthState | None, (yield NeedStateBefore(event)))
     if state is None:
         return Waiting(frozenset(event.prev_events))
     failure = check_auth(event, state, verified_servers=verified)

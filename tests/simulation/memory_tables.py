@@ -29,6 +29,7 @@ _PLACED_FIELDS = (
     "gap_index",
     "verdict",
     "reason",
+    "rule",
     "outlier",
     "unverified",
     "to_federate",

@@ -100,6 +100,7 @@ class Script:
             None if live_index is None else 0,
             rng.choice(list(StoredVerdict)),
             rng.choice([None, "why"]),
+            rng.choice([None, "rule"]),
             outlier,
             rng.random() < 0.3,
             rng.random() < 0.7,

@@ -23,14 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from federation.events.event import Event, SignedEvent
 from federation.events.ids import EventId, ServerName, StateKey, server_of
 from federation.graph.admission import (
     Accepted,
+    Answer,
     Dropped,
     DropReason,
+    Keys,
     Need,
     NeedAuthEvents,
     NeedKeys,
@@ -143,13 +144,13 @@ class GapFiller:
     async def _drive(
         self,
         event: Event,
-        steps: Generator[Need, Any, Verdict],
+        steps: Generator[Need, Answer, Verdict],
         state_before: AuthState | None,
         *,
         fetch_keys: bool = False,
     ) -> Verdict:
         """Runs `admit` to its end; `state_before` stands for the store's when given."""
-        answer: object = None
+        answer: Answer = None
         for _ in range(NEEDS_PER_EVENT_MAX):
             try:
                 need = steps.send(answer)
@@ -165,7 +166,7 @@ class GapFiller:
                     answer = state_before or await self._store.state_before(event)
         raise AssertionError("admit asks without end")
 
-    async def _keys(self, need: NeedKeys, *, fetch: bool) -> object:
+    async def _keys(self, need: NeedKeys, *, fetch: bool) -> Keys:
         if fetch:
             return await self._signatures.fetch_keys(need)
         keys = await self._signatures.load_keys(need)

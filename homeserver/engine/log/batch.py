@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any, assert_never
+from dataclasses import dataclass
+from typing import assert_never
 
 from federation.errors import MatrixError
 from federation.events import event_types
@@ -22,6 +24,7 @@ from homeserver.engine.entries import (
     StateChange,
     StateEntry,
     ToDeviceEntry,
+    Unit,
 )
 from homeserver.engine.log.staging import (
     ImportedMembers,
@@ -46,13 +49,26 @@ from homeserver.storage.text import escape
 from homeserver.storage.timeline.rechecks import RecheckRows
 
 
+@dataclass(slots=True)
+class PlainUnit:
+    """A unit without room events."""
+
+    unit: Unit
+    done: asyncio.Future[Committed]
+    is_late: bool = False
+
+
+PendingUnit = RoomUnit | PlainUnit
+
+
 class CommitUnit:
     """One unit within a batch."""
 
-    def __init__(self, pending: Any) -> None:
+    def __init__(self, pending: PendingUnit) -> None:
         self.pending = pending
-        self.staged: Sequence[StagedEvent] = pending.staged if isinstance(pending, RoomUnit) else ()
-        self.correction = pending.correction if isinstance(pending, RoomUnit) else None
+        self.room_unit = pending if isinstance(pending, RoomUnit) else None
+        self.staged: Sequence[StagedEvent] = self.room_unit.staged if self.room_unit else ()
+        self.correction = self.room_unit.correction if self.room_unit else None
         self.entries: list[Entry] = []
         if self.correction is not None and self.correction.entry is not None:
             self.entries.append(self.correction.entry)
@@ -66,11 +82,17 @@ class CommitUnit:
         """Returns the result for the submitter."""
         return Committed(self.first, self.first + len(self.entries) - 1, self.entries)
 
+    @property
+    def room(self) -> Room:
+        """Returns the room of a unit that has one."""
+        assert self.room_unit is not None, "staged events and corrections are of a room"
+        return self.room_unit.room
+
     def publish_room(self) -> None:
-        """Makes the staged view the committed one."""
-        if self.error is not None:
+        """Makes the staged view the committed one, for a unit that has a room."""
+        unit = self.room_unit
+        if self.error is not None or unit is None:
             return
-        unit: RoomUnit = self.pending
         room, position = unit.room, self.first
         correction = self.correction
         if correction is not None and correction.view is not None:
@@ -95,7 +117,7 @@ class CommitUnit:
 class Batch:
     """The units that commit together."""
 
-    def __init__(self, pending: Sequence[Any], position: int) -> None:
+    def __init__(self, pending: Sequence[PendingUnit], position: int) -> None:
         self.units = [CommitUnit(one) for one in pending]
         self.old = position
         self.up_to = position
@@ -113,9 +135,10 @@ class Batch:
     def is_plain(self) -> bool:
         """Returns whether the batch has only messages, so that one statement is enough."""
         return all(
-            one.staged
+            one.room_unit is not None
+            and one.staged
             and len(one.entries) == len(one.staged)
-            and not one.pending.is_new
+            and not one.room_unit.is_new
             and one.correction is None
             and all(staged.is_plain for staged in one.staged)
             for one in self.units
@@ -176,7 +199,7 @@ class Batch:
                     one.entries += await work(connection)
             except MatrixError as error:
                 one.error = error
-                if isinstance(one.pending, RoomUnit):
+                if one.room_unit is not None:
                     raise  # later staged events build on it
         self.number()
 
@@ -203,8 +226,8 @@ class Batch:
 
     def _add_rooms(self, rows: CommitRows) -> None:
         for one in self.units:
-            pending = one.pending
-            if one.error is not None or not isinstance(pending, RoomUnit):
+            pending = one.room_unit
+            if one.error is not None or pending is None:
                 continue
             room = pending.room
             if pending.is_new:
@@ -227,7 +250,7 @@ def _heads(
     """Returns the newest heads of each room."""
     newest: dict[int, HeadsRow] = {}
     for one in corrected:
-        room, correction = one.pending.room, one.correction
+        room, correction = one.room, one.correction
         if correction is not None and correction.view is not None:
             view = correction.view
             position = view.position if correction.entry is None else one.first
@@ -235,7 +258,7 @@ def _heads(
     # A correction is made while nothing of its room is staged, so staged events come after it.
     for one, event in staged:
         if event.view is not None:
-            room = one.pending.room
+            room = one.room
             newest[room.row_id] = heads_row(room, event.view, event.row.position or 0)
     return list(newest.values())
 
@@ -253,7 +276,7 @@ def _transactions(
 
 def _add_changes(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
     for one, event in staged:
-        row_id, position = one.pending.room.row_id, event.row.position
+        row_id, position = one.room.row_id, event.row.position
         if position is None:
             continue
         if event.resolved is not None:
@@ -268,7 +291,7 @@ def _add_changes(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEven
 
 
 def _add_correction(rows: CommitRows, one: CommitUnit) -> None:
-    correction, row_id, position = one.correction, one.pending.room.row_id, one.first
+    correction, row_id, position = one.correction, one.room.row_id, one.first
     assert correction is not None, "the unit has one"
     rows.events += correction.rows
     rows.snapshots += correction.snapshots
@@ -337,7 +360,7 @@ def _membership_row(
 
 def _add_redactions(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
     for one, event in staged:
-        row_id = one.pending.room.row_id
+        row_id = one.room.row_id
         rows.redacted += redacted_rows(row_id, event.redacting)
         if event.waits_for_target is not None:
             rows.awaited.append((row_id, event.waits_for_target, event.event.event_id))

@@ -23,13 +23,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from federation.errors import MatrixError
 from federation.events.ids import EventId
 from homeserver import limits
 from homeserver.engine.entries import Committed, Placed, Unit, entry_bytes
-from homeserver.engine.log.batch import Batch
+from homeserver.engine.log.batch import Batch, PendingUnit, PlainUnit
 from homeserver.engine.log.log_connection import Fault, LogConnection, LogLost
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.engine.log.row_numbers import RowNumbers
@@ -61,40 +60,28 @@ class OutcomeUnknown(MatrixError):
         self.event_ids = event_ids
 
 
-@dataclass(slots=True)
-class _Plain:
-    """A unit without room events."""
-
-    unit: Unit
-    done: asyncio.Future[Committed]
-    is_late: bool = False
-
-
-_Pending = RoomUnit | _Plain
-
-
 class _Queue:
     """Units that wait for a commit, in order, and their total size in bytes."""
 
     def __init__(self) -> None:
-        self._units: deque[_Pending] = deque()
+        self._units: deque[PendingUnit] = deque()
         self._sizes: deque[int] = deque()
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._units)
 
-    def __iter__(self) -> Iterator[_Pending]:
+    def __iter__(self) -> Iterator[PendingUnit]:
         return iter(self._units)
 
-    def append(self, pending: _Pending) -> None:
+    def append(self, pending: PendingUnit) -> None:
         """Adds a unit."""
         size = _bytes_of(pending)
         self._units.append(pending)
         self._sizes.append(size)
         self.bytes += size
 
-    def take(self, count: int) -> list[_Pending]:
+    def take(self, count: int) -> list[PendingUnit]:
         """Removes the first `count` units, or all if there are fewer."""
         taken = [self._units.popleft() for _ in range(min(count, len(self._units)))]
         self.bytes -= sum(self._sizes.popleft() for _ in taken)
@@ -108,7 +95,7 @@ class _Queue:
         )
 
 
-def _bytes_of(pending: _Pending) -> int:
+def _bytes_of(pending: PendingUnit) -> int:
     """Returns the size of a waiting unit; rows that its work will write aren't known yet."""
     staged = pending.staged if isinstance(pending, RoomUnit) else ()
     events = sum(entry_bytes(one.entry) for one in staged if one.entry is not None)
@@ -155,7 +142,7 @@ class Committer:
         work, or 503."""
         await self.wait_for_space()
         done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Plain(unit, done))
+        self._queue.append(PlainUnit(unit, done))
         self._filled.set()
         return await done
 
@@ -219,7 +206,7 @@ class Committer:
             if epoch != self._epoch:
                 self._lose([])
 
-    async def _commit(self, pending: list[_Pending]) -> None:
+    async def _commit(self, pending: list[PendingUnit]) -> None:
         current = self._still_current(pending)
         if not current:
             return
@@ -232,7 +219,7 @@ class Committer:
                 self._late.cancel()
                 self._late = None
 
-    async def _commit_current(self, current: list[_Pending]) -> None:
+    async def _commit_current(self, current: list[PendingUnit]) -> None:
         batch = Batch(current, self.position)
         try:
             try:
@@ -260,14 +247,14 @@ class Committer:
         else:
             self._publish(batch)
 
-    def _answer_in_time(self, current: Sequence[_Pending]) -> None:
+    def _answer_in_time(self, current: Sequence[PendingUnit]) -> None:
         """Bounds the time that a submitter waits for this commit."""
         if self._late is not None:
             self._late.cancel()
         loop = asyncio.get_running_loop()
         self._late = loop.call_later(limits.COMMIT_ANSWER_S, self._answer_late, current)
 
-    def _answer_late(self, current: Sequence[_Pending]) -> None:
+    def _answer_late(self, current: Sequence[PendingUnit]) -> None:
         self._is_late = True
         for one in (*current, *self._queue):
             if one.is_late or one.done.done():
@@ -281,7 +268,7 @@ class Committer:
             one.done = final
         self._answer_in_time(current)  # for units that are queued from now on
 
-    def _lose(self, pending: Sequence[_Pending]) -> None:
+    def _lose(self, pending: Sequence[PendingUnit]) -> None:
         """Stops serving: another process owns the log, so nothing can be stored any more."""
         self._is_lost = True
         refusal = unavailable("another process has taken over")
@@ -294,7 +281,7 @@ class Committer:
         if self._on_lost is not None:
             self._on_lost()
 
-    def _still_current(self, pending: list[_Pending]) -> list[_Pending]:
+    def _still_current(self, pending: list[PendingUnit]) -> list[PendingUnit]:
         """Returns the units without those of rooms that were staged on something that has failed
         since.
         """
@@ -306,7 +293,7 @@ class Committer:
                 current.append(one)
         return current
 
-    async def _one_by_one(self, pending: list[_Pending], error: Exception) -> None:
+    async def _one_by_one(self, pending: list[PendingUnit], error: Exception) -> None:
         if len(pending) == 1:
             log.error("a unit can't be stored: %s: %s", type(error).__name__, error)
             is_refusal = isinstance(error, MatrixError | DataRefused)
@@ -327,8 +314,7 @@ class Committer:
         placed = batch.placed()
         self.tail.append(placed)
         for one in batch.units:
-            if isinstance(one.pending, RoomUnit):
-                one.publish_room()
+            one.publish_room()
         for follower in self._followers:
             self._tell(follower, placed)
         for one in batch.units:
@@ -346,7 +332,7 @@ class Committer:
         except Exception:
             log.exception("a follower of the log failed")
 
-    def _fail(self, pending: Sequence[_Pending], error: Exception) -> None:
+    def _fail(self, pending: Sequence[PendingUnit], error: Exception) -> None:
         for one in pending:
             if isinstance(one, RoomUnit) and one.generation == one.room.generation:
                 one.room.discard_staged()
@@ -355,7 +341,7 @@ class Committer:
         for one in pending:
             self._settle(one, error)
 
-    def _settle(self, pending: _Pending, outcome: Committed | Exception) -> None:
+    def _settle(self, pending: PendingUnit, outcome: Committed | Exception) -> None:
         if isinstance(pending, RoomUnit):
             pending.room.unsettled -= 1
         if pending.done.done():

@@ -41,7 +41,7 @@ from homeserver.engine.rooms.snapshots import (
 )
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
-from homeserver.storage.timeline.events import EventRow, StoredVerdict
+from homeserver.storage.timeline.events import EventRow, Refusal, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 from homeserver.storage.timeline.redactions import RedactedRow
 
@@ -145,7 +145,7 @@ class Origin:
     unverified: bool = False
     transaction: tuple[TransactionKey, bytes] | None = None
     verdict: StoredVerdict = StoredVerdict.ACCEPTED
-    reason: str | None = None
+    refusal: Refusal | None = None
     missing_parents: tuple[EventId, ...] = ()
     is_awaited: bool = False  # it fills a gap: unverified events name it as their parent
     was_outlier: bool = False
@@ -174,7 +174,8 @@ def event_row(
         live_index=None,
         gap_index=None,
         verdict=origin.verdict,
-        reason=origin.reason,
+        reason=None if origin.refusal is None else origin.refusal.reason,
+        rule=None if origin.refusal is None else origin.refusal.rule,
         outlier=False,
         unverified=origin.unverified,
         to_federate=origin.to_federate,

@@ -30,7 +30,7 @@ from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Head, Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateSnapshot
-from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.rooms.stored import known_event, refusal_of
 from homeserver.engine.store import EngineStore
 from homeserver.storage.timeline.events import RoomEventRow, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
@@ -200,7 +200,7 @@ class Corrections:
             return None
         verdict = await self._settle(room, one.event)
         if isinstance(verdict, SoftFailed):
-            row.verdict, row.reason = StoredVerdict.SOFT_FAILED, str(verdict.failure)
+            row.decide(StoredVerdict.SOFT_FAILED, refusal_of(verdict.failure))
             correction.rows.append(row)
             return None
         children = await self._placed(descendants.children(one.event_id))

@@ -11,7 +11,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline.events import EventRow, RoomEventRow, StoredVerdict
+from homeserver.storage.timeline.events import EventRow, Refusal, RoomEventRow, StoredVerdict
 
 
 class Recheck(msgspec.Struct, frozen=True):
@@ -21,7 +21,7 @@ class Recheck(msgspec.Struct, frozen=True):
     row: RoomEventRow
     before: StateSnapshot
     verdict: StoredVerdict
-    reason: str | None
+    refusal: Refusal | None
     is_state_same: bool
     """Whether the state before it is the stored one."""
     after: StateSnapshot | None = None
@@ -68,7 +68,8 @@ class Recheck(msgspec.Struct, frozen=True):
         it.
         """
         row = self.row.to_write()
-        row.verdict, row.reason, row.unverified = self.verdict, self.reason, False
+        row.decide(self.verdict, self.refusal)
+        row.unverified = False
         row.snapshot_before = self.before.chain[-1].row_id
         after = self.after or self.before
         row.snapshot_after = after.chain[-1].row_id

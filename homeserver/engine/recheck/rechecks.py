@@ -50,11 +50,11 @@ from homeserver.engine.rooms.snapshots import (
     first_chain,
     snapshot_row,
 )
-from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.rooms.stored import known_event, refusal_of
 from homeserver.engine.store import EngineStore
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline.events import RoomEventRow, StoredVerdict
+from homeserver.storage.timeline.events import Refusal, RoomEventRow, StoredVerdict
 from homeserver.storage.timeline.rechecks import DueRow
 
 
@@ -253,7 +253,7 @@ class Rechecks:
         room = work.room
         before, snapshots = await self._before(work, step, event)
         is_state_same = await self._is_stored_state(room, before, row.state_before)
-        verdict, reason = await self._verdict(room, step, event, before, row)
+        verdict, refusal = await self._verdict(room, step, event, before, row)
         after: StateSnapshot | None = before
         if is_state_same and verdict == row.verdict:
             after, snapshots = self._unchanged_after(event, before, row), ()
@@ -266,7 +266,7 @@ class Rechecks:
             work.after.pop(event.event_id)
         else:
             work.remember(event.event_id, after)
-        return Recheck(event, row, before, verdict, reason, is_state_same, after, snapshots)
+        return Recheck(event, row, before, verdict, refusal, is_state_same, after, snapshots)
 
     async def _before(
         self, work: _Work, step: _Step, event: Event
@@ -309,10 +309,10 @@ class Rechecks:
 
     async def _verdict(
         self, room: Room, step: _Step, event: Event, before: StateSnapshot, row: RoomEventRow
-    ) -> tuple[StoredVerdict, str | None]:
+    ) -> tuple[StoredVerdict, Refusal | None]:
         """Returns the verdict and its reason, in their stored form."""
-        stored: tuple[StoredVerdict, str | None] = (row.verdict, row.reason)
-        if is_unsigned_join(row.reason):
+        stored: tuple[StoredVerdict, Refusal | None] = (row.verdict, row.refusal)
+        if is_unsigned_join(row.rule):
             return stored
         rechecked = await self._checker.check(room, event, before.state, unstored=step.changed)
         if rechecked is None:
@@ -321,7 +321,7 @@ class Rechecks:
             is_emptied_invite = event.membership == "invite" and row.redacted_by is not None
             if is_emptied_invite or row.verdict == StoredVerdict.REJECTED:
                 return stored  # the event that a third-party invite depends on may be redacted
-            return StoredVerdict.REJECTED, str(rechecked.failure)
+            return StoredVerdict.REJECTED, refusal_of(rechecked.failure)
         if row.verdict == StoredVerdict.SOFT_FAILED:
             return stored
         return StoredVerdict.ACCEPTED, None

@@ -18,6 +18,7 @@ from federation.events.ids import EventId, StateKey
 from federation.events.signatures import authorising_server, originating_servers
 from federation.graph.admission import (
     Accepted,
+    Answer,
     NeedAuthEvents,
     NeedKeys,
     NeedStateBefore,
@@ -25,12 +26,14 @@ from federation.graph.admission import (
     admit_verified,
     needed_auth_events,
 )
-from federation.graph.auth.auth_failures import AuthRule
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.auth.auth_rules import AuthState
 from federation.ports import StoredEvent
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateMap
+from homeserver.engine.rooms.stored import refusal_of
+from homeserver.storage.timeline.events import Refusal
 
 
 class VerdictChecker:
@@ -78,7 +81,7 @@ def _decided(
     if authorising is not None:
         signers |= {authorising}
     steps = admit_verified(event, signers)
-    answer: object = None
+    answer: Answer = None
     while True:
         try:
             need = steps.send(answer)
@@ -93,17 +96,17 @@ def _decided(
                 raise AssertionError("the signatures were verified")
 
 
-def refused_by_auth_events(event: Event) -> str:
-    """Returns the stored reason for an event that was refused in a bulk check, by signatures and
+def refused_by_auth_events(event: Event) -> Refusal:
+    """Returns the refusal of an event that was refused in a bulk check, by signatures and
     auth events. For a join that another server authorises it isn't known whether that server had
     signed it: so it counts as unsigned, and the refusal stays."""
     text = "its auth events don't allow it"
     if authorising_server(event) is None:
-        return text
-    return f"{AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value}: or {text}"
+        return Refusal(text)
+    return refusal_of(AuthFailure(AuthRule.JOIN_UNSIGNED_BY_AUTHORISER, f"or {text}"))
 
 
-def is_unsigned_join(reason: str | None) -> bool:
-    """Returns whether an event was refused because the server that authorised a join hadn't signed
-    it. That can't be checked again, so it stays."""
-    return reason is not None and reason.startswith(AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value)
+def is_unsigned_join(rule: str | None) -> bool:
+    """Returns whether this rule refuses a join that the authorising server hadn't signed. That
+    can't be checked again, so the refusal stays."""
+    return rule == AuthRule.JOIN_UNSIGNED_BY_AUTHORISER.value

@@ -34,7 +34,7 @@ from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Branch, Room
 from homeserver.engine.rooms.rooms import Rooms, retry_superseded
 from homeserver.engine.rooms.snapshots import StateSnapshot
-from homeserver.engine.rooms.stored import stored_failure
+from homeserver.engine.rooms.stored import refusal_of, stored_failure
 from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline.events import StoredVerdict
@@ -157,11 +157,12 @@ class Acceptance:
             origin,
             to_federate=False,
             verdict=StoredVerdict.SOFT_FAILED if is_soft else StoredVerdict.REJECTED,
-            reason=str(verdict.failure),
+            refusal=refusal_of(verdict.failure),
         )
         staged, after = store_as_outlier(event, row_id, room, before, origin, snapshots=snapshots)
         await self._writer.stager.apply_waiting(room, staged)
-        known = StoredEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=origin.reason)
+        reason = str(verdict.failure)
+        known = StoredEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=reason)
         room.stage(known, row_id)
         room.remember_after(event.event_id, after)
         return staged, verdict
@@ -171,7 +172,7 @@ class Acceptance:
     ) -> Verdict:
         """Repeats checks 4 and 5 with the state that the event is placed on, in a room with
         rechecked verdicts: the caller may have decided before that."""
-        if isinstance(verdict, Rejected) and is_unsigned_join(str(verdict.failure)):
+        if isinstance(verdict, Rejected) and is_unsigned_join(verdict.failure.rule.value):
             return verdict
         rechecked = await self._checker.check(room, event, before.state, unstored={})
         is_same = rechecked is None or isinstance(rechecked, Rejected) == isinstance(

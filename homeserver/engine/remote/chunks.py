@@ -34,7 +34,7 @@ from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateSnapshot, first_chain, snapshot_row
-from homeserver.engine.rooms.stored import known_event
+from homeserver.engine.rooms.stored import known_event, refusal_of
 from homeserver.engine.store import EngineStore
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline.events import EventRow, RoomEventRow, StoredVerdict
@@ -184,16 +184,16 @@ class Chunks:
             if lacking and isinstance(verdict, Rejected):
                 verdict = Accepted()  # unverified state alone isn't held against it
         row_id = work.row_ids[event.event_id]
-        reason = refused_by_auth_events(event)
+        refusal = None if verdict is not None else refused_by_auth_events(event)
         if isinstance(verdict, Rejected):
-            reason = str(verdict.failure)
-        is_rejected = verdict is None or isinstance(verdict, Rejected)
+            refusal = refusal_of(verdict.failure)
+        is_rejected = refusal is not None
         is_unverified = bool(lacking) or any(map(work.is_unverified, event.prev_events))
         origin = Origin(
             to_federate=False,
             unverified=is_unverified,
             verdict=StoredVerdict.REJECTED if is_rejected else StoredVerdict.ACCEPTED,
-            reason=reason if is_rejected else None,
+            refusal=refusal,
         )
         row, after = event_row(event, row_id, work.room, before, origin), before
         if event.is_state and not is_rejected:

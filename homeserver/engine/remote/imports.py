@@ -69,6 +69,7 @@ def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> Even
         gap_index=None,
         verdict=StoredVerdict.REJECTED if rejected else StoredVerdict.ACCEPTED,
         reason="its auth events don't allow it" if rejected else None,
+        rule=None,
         outlier=True,
         unverified=False,
         to_federate=False,

@@ -14,7 +14,12 @@ from federation.ports import StoredEvent
 from homeserver.engine.entries import TransactionKey
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.storage.text import unescape
-from homeserver.storage.timeline.events import EventRefRow, RoomEventRow, StoredVerdict
+from homeserver.storage.timeline.events import (
+    EventRefRow,
+    Refusal,
+    RoomEventRow,
+    StoredVerdict,
+)
 
 _RULES = MappingProxyType({rule.value: rule for rule in AuthRule})
 
@@ -46,6 +51,12 @@ def key_of(row: KeyedRow) -> StateKey:
 def ref_of(row: EventRefRow) -> StateRef:
     """Returns the entry of state maps for a stored event."""
     return StateRef(row.event_id, row.event_row_id, row.membership)
+
+
+def refusal_of(failure: AuthFailure | NotRecommended) -> Refusal:
+    """Returns a failure in its stored form."""
+    rule = failure.rule.value if isinstance(failure, AuthFailure) else None
+    return Refusal(str(failure), rule)
 
 
 def stored_failure(reason: str | None) -> AuthFailure | NotRecommended:

@@ -27,6 +27,14 @@ class StoredVerdict(IntEnum):
     REJECTED = 2
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """The reason why an event was soft-failed or rejected: as text, and the name of the auth rule,
+    if it was refused by one."""
+
+    reason: str
+    rule: str | None = None
+
+
 class EventRow(msgspec.Struct):
     """One row to write; the order of fields is the order of columns."""
 
@@ -42,6 +50,7 @@ class EventRow(msgspec.Struct):
     gap_index: int | None
     verdict: StoredVerdict
     reason: str | None
+    rule: str | None
     outlier: bool
     unverified: bool
     to_federate: bool
@@ -51,6 +60,12 @@ class EventRow(msgspec.Struct):
     redacted_by: str | None
     transaction_of: str | None
     json: bytes
+
+    def decide(self, verdict: StoredVerdict, refusal: Refusal | None) -> None:
+        """Sets the verdict, and the reason for one that refuses the event."""
+        self.verdict = verdict
+        self.reason = None if refusal is None else refusal.reason
+        self.rule = None if refusal is None else refusal.rule
 
 
 class StoredEventRow(msgspec.Struct, frozen=True):
@@ -68,6 +83,7 @@ class StoredEventRow(msgspec.Struct, frozen=True):
     live_index: int | None
     gap_index: int | None
     reason: str | None
+    rule: str | None
     outlier: bool
     unverified: bool
     to_federate: bool
@@ -78,6 +94,11 @@ class StoredEventRow(msgspec.Struct, frozen=True):
     transaction_of: str | None
     json: bytes
     redacts: EventId | None
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Returns the reason for a verdict that refuses the event."""
+        return None if self.reason is None else Refusal(self.reason, self.rule)
 
     @property
     def order(self) -> tuple[int, int] | None:
@@ -155,8 +176,8 @@ class SnapshotsAroundRow(msgspec.Struct, frozen=True, gc=False):
 
 _COLUMNS = EventRow.__struct_fields__
 COLUMN_TYPES = (  # noqa: SIM905 - a table in two lines
-    "bigint bigint text text text text text bigint bigint bigint smallint text boolean boolean"
-    " boolean bigint bigint text text text bytea"
+    "bigint bigint text text text text text bigint bigint bigint smallint text text boolean"
+    " boolean boolean bigint bigint text text text bytea"
 ).split()
 _UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(COLUMN_TYPES))
 COLUMN_NAMES = ", ".join(_COLUMNS)
@@ -164,7 +185,8 @@ _INSERT = f"INSERT INTO events ({COLUMN_NAMES}) SELECT * FROM unnest({_UNNEST})"
 _PLACE = (
     "UPDATE SET position = excluded.position, live_index = excluded.live_index,"
     " gap_index = excluded.gap_index,"
-    " verdict = excluded.verdict, reason = excluded.reason, outlier = excluded.outlier,"
+    " verdict = excluded.verdict, reason = excluded.reason, rule = excluded.rule,"
+    " outlier = excluded.outlier,"
     " unverified = excluded.unverified, to_federate = excluded.to_federate,"
     " snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,"
     " replaces = excluded.replaces"

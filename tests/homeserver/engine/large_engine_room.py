@@ -91,6 +91,7 @@ def _row(event: Event, row_id: int) -> EventRow:
         gap_index=None,
         verdict=StoredVerdict.ACCEPTED,
         reason=None,
+        rule=None,
         outlier=True,
         unverified=False,
         to_federate=False,

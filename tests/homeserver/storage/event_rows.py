@@ -24,6 +24,7 @@ def placed(row_id: int, event_id: str, room_row_id: int = ROOM, **changes: Any) 
         gap_index=0,
         verdict=StoredVerdict.ACCEPTED,
         reason=None,
+        rule=None,
         outlier=False,
         unverified=False,
         to_federate=True,

@@ -98,3 +98,36 @@ async def test_processes_that_start_at_once_apply_each_migration_once(
     done = await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
     assert sorted(done) == [0, 0, 0, 2]
     assert await rows(empty_database) == [1, 2]
+
+
+async def test_the_rule_that_refused_a_stored_join_is_taken_from_its_reason(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = known_migrations()
+    use(monkeypatch, *(step for step in steps if step.number < 30))
+    await migrate(empty_database)
+    unsigned = "join_unsigned_by_authoriser"
+    for row_id, (verdict, reason) in enumerate(
+        [
+            (2, f"{unsigned}: not signed by a.test"),
+            (2, f"{unsigned}: or its auth events don't allow it"),
+            (2, "sender_not_joined: @u:a.test"),
+            (2, f"its sender says {unsigned}"),
+            (2, None),
+            (1, f"not_recommended: {unsigned}"),
+            (0, None),
+        ]
+    ):
+        await empty_database.execute(
+            "INSERT INTO events (room_row_id, event_row_id, event_id, type, sender, verdict,"
+            " reason, outlier, unverified, to_federate, json)"
+            " VALUES (1, $1, $2, 't', '@u:a', $3, $4, false, false, false, '')",
+            row_id,
+            f"${row_id}",
+            verdict,
+            reason,
+        )
+    use(monkeypatch, *steps)
+    await migrate(empty_database)
+    found = await empty_database.fetch("SELECT rule FROM events ORDER BY event_row_id")
+    assert [row["rule"] for row in found] == [unsigned, unsigned, *[None] * 5]

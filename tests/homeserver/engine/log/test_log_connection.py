@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Entry, Unit
-from homeserver.engine.log.batch import Batch
+from homeserver.engine.log.batch import Batch, PlainUnit
 from homeserver.engine.log.log_connection import Fault, LogConnection, LogLost
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
 from tests.homeserver.engine.engine_world import ALICE
@@ -55,7 +54,7 @@ class LostLog(MemoryLog):
 
 def batch_of(*entries: Entry, old: int = 0) -> Batch:
     """A batch of one unit without room events."""
-    return Batch([SimpleNamespace(unit=Unit(entries))], old)
+    return Batch([PlainUnit(Unit(entries), asyncio.get_running_loop().create_future())], old)
 
 
 def sent_batch(*entries: Entry) -> Batch:

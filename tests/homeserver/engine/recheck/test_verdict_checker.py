@@ -18,6 +18,8 @@ from homeserver.engine.recheck.verdict_checker import (
     refused_by_auth_events,
 )
 from homeserver.engine.rooms.snapshots import StateMap, StateRef
+from homeserver.engine.rooms.stored import refusal_of
+from homeserver.storage.timeline.events import StoredVerdict
 from tests.homeserver.engine.engine_world import ALICE, draft, message
 from tests.homeserver.engine.history_world import (
     BOB,
@@ -172,13 +174,24 @@ async def test_signatures_are_not_verified_again(server: Here) -> None:
     }
     authorised = graph.add(draft("m.room.member", content, ERIN, ERIN), rules)
     assert await check(server, authorised, graph.before([rules])) == Accepted()
-    assert is_unsigned_join(refused_by_auth_events(authorised))
-    assert not is_unsigned_join(refused_by_auth_events(signed_by_another))
+    in_bulk = refused_by_auth_events(authorised)
+    assert is_unsigned_join(in_bulk.rule)
+    assert in_bulk.reason == "join_unsigned_by_authoriser: or its auth events don't allow it"
+    plain = refused_by_auth_events(signed_by_another)
+    assert (plain.reason, plain.rule) == ("its auth events don't allow it", None)
 
 
-def test_a_join_that_was_unsigned_stays_refused() -> None:
+@pytest.mark.parametrize("rule", [*AuthRule, None])
+def test_only_a_join_that_was_unsigned_stays_refused(rule: AuthRule | None) -> None:
+    is_unsigned = rule is AuthRule.JOIN_UNSIGNED_BY_AUTHORISER
+    assert is_unsigned_join(rule.value if rule else None) is is_unsigned
+
+
+async def test_a_refused_event_is_stored_with_the_rule_that_refused_it(server: Here) -> None:
+    graph, last = server.graph, await room_of_bob(server)
     failure = AuthFailure(AuthRule.JOIN_UNSIGNED_BY_AUTHORISER, "not signed by hs3")
-    assert is_unsigned_join(str(failure))
-    assert not is_unsigned_join(None)
-    assert not is_unsigned_join("")
-    assert not is_unsigned_join(str(AuthFailure(AuthRule.LEVEL_TOO_LOW, str(failure))))
+    writer, join = server.engine.remote_event_writer, graph.add(enter(ERIN), last)
+    assert await writer.accept(join, Rejected(failure)) == Rejected(failure)
+    [row] = await server.engine.store.events.by_id([join.event_id])
+    assert (row.verdict, row.refusal) == (StoredVerdict.REJECTED, refusal_of(failure))
+    assert (row.reason, row.rule) == (str(failure), "join_unsigned_by_authoriser")
