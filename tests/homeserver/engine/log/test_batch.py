@@ -40,7 +40,7 @@ from homeserver.engine.log.staging import (
 )
 from homeserver.engine.rooms.redactions import Redacting
 from homeserver.engine.rooms.snapshots import StateRef
-from homeserver.storage.timeline.events import StoredVerdict
+from homeserver.storage.timeline.events import Refusal, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history_world import BOB, CAROL, enter, topic
@@ -66,7 +66,7 @@ def unit_of(room: StagedRoom, *staged: StagedEvent, **more: Any) -> RoomUnit:
 def outlier_of(room: StagedRoom) -> StagedEvent:
     """A soft-failed message."""
     event = room.graph.add(message("soft", BOB), room.staged[-1].event)
-    origin = Origin(to_federate=False, verdict=SOFT_FAILED, reason="x")
+    origin = Origin(to_federate=False, verdict=SOFT_FAILED, refusal=Refusal("x"))
     return store_as_outlier(event, next(room.row_ids), room.room, room.current, origin)[0]
 
 

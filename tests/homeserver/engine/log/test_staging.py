@@ -32,7 +32,7 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.rooms.redactions import Redacting
 from homeserver.engine.rooms.room import Head, Room, RoomView
 from homeserver.engine.rooms.snapshots import StateRef, StateSnapshot, changed, extend, state_of
-from homeserver.storage.timeline.events import EventRow, StoredVerdict
+from homeserver.storage.timeline.events import EventRow, Refusal, StoredVerdict
 from tests.homeserver.engine.engine_world import ALICE, draft, message
 from tests.homeserver.engine.history_world import BOB, CAROL, Graph, ban, enter, topic
 
@@ -266,7 +266,7 @@ def test_a_merge_changes_other_state_too() -> None:
 
 
 def refused(verdict: StoredVerdict) -> Origin:
-    return Origin(to_federate=False, verdict=verdict, reason="level_too_low: no")
+    return Origin(to_federate=False, verdict=verdict, refusal=Refusal("level_too_low: no"))
 
 
 @pytest.mark.parametrize("verdict", [REJECTED, SOFT_FAILED])

@@ -18,7 +18,7 @@ from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.rooms.snapshots import StateSnapshot
-from homeserver.storage.timeline.events import StoredVerdict
+from homeserver.storage.timeline.events import Refusal, StoredVerdict
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history_world import (
     BOB,
@@ -79,7 +79,7 @@ class Correcting:
             row,
             before or stored,
             verdict,
-            "level_too_low: x" if verdict == REJECTED else None,
+            Refusal("level_too_low: x", "level_too_low") if verdict == REJECTED else None,
             is_state_same=before is None,
             after=before,
         )

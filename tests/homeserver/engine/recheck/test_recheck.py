@@ -10,7 +10,7 @@ from federation.events.event import Event
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from homeserver.engine.recheck.recheck import Recheck
 from homeserver.engine.rooms.snapshots import StateSnapshot
-from homeserver.storage.timeline.events import StoredVerdict
+from homeserver.storage.timeline.events import Refusal, StoredVerdict
 from tests.homeserver.engine.engine_world import message
 from tests.homeserver.engine.history_world import (
     BOB,
@@ -47,7 +47,8 @@ async def recheck_of(
     view = (await server.room()).view
     before = StateSnapshot(view.state, view.chain)
     after = before if has_after else None
-    return Recheck(event, row, before, verdict, reason, is_state_same, after)
+    refusal = Refusal(reason) if reason else None
+    return Recheck(event, row, before, verdict, refusal, is_state_same, after)
 
 
 async def stored(server: Here) -> dict[StoredVerdict, tuple[Event, Event]]:
