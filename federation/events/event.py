@@ -51,8 +51,9 @@ class EventTooLarge(InvalidEvent):
     """A PDU beyond 65,536 bytes, or with a field beyond 255 bytes (code points in old versions)."""
 
 
-class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One event, immutable; equal and hashed by its ID.
+class Event(msgspec.Struct, frozen=True, eq=False, gc=False, kw_only=True):
+    """One event, immutable; equal and hashed by its ID. Its fields are given by name: many are of
+    one type, and an event with two of them exchanged would pass all checks of types.
 
     Kept out of the garbage collector (`gc=False`): an event holds JSON only, so never a cycle.
     """
@@ -283,20 +284,22 @@ def _make(
     prev_events = _event_ids(pdu, "prev_events", limits.PREV_EVENTS_MAX, version)
     auth_events = _event_ids(pdu, "auth_events", limits.AUTH_EVENTS_MAX, version)
     return Event(
-        event_id,
-        room_id,
-        event_type,
-        pdu["sender"],
-        pdu.get("state_key"),
-        pdu["content"],
-        tuple(map(EventId, prev_events)),
-        tuple(map(EventId, auth_events)),
-        pdu["depth"],
-        pdu["origin_server_ts"],
-        _redacts(event_type, pdu, version),
-        version,
-        bytes(memoryview(raw)),  # a copy: the buffer of the JSON library has room for 4 KB and more
-        content_redacted,
+        event_id=event_id,
+        room_id=room_id,
+        type=event_type,
+        sender=pdu["sender"],
+        state_key=pdu.get("state_key"),
+        content=pdu["content"],
+        prev_events=tuple(map(EventId, prev_events)),
+        auth_events=tuple(map(EventId, auth_events)),
+        depth=pdu["depth"],
+        origin_server_ts=pdu["origin_server_ts"],
+        redacts=_redacts(event_type, pdu, version),
+        version=version,
+        raw=bytes(
+            memoryview(raw)
+        ),  # a copy: the buffer of the JSON library has room for 4 KB and more
+        content_redacted=content_redacted,
     )
 
 
@@ -346,24 +349,24 @@ def load_event(raw: bytes, version: RoomVersion, event_id: EventId) -> Event:
         found = stored.content.get("redacts") if version.redacts_in_content else stored.redacts
         redacts = EventId(found) if type(found) is str else None
     return Event(
-        event_id,
+        event_id=event_id,
         # Only a create event whose hash is the room ID has no `room_id`.
-        RoomId(
+        room_id=RoomId(
             "!" + event_id[1:]
             if version.room_id_is_create_hash and stored.type == event_types.CREATE
             else stored.room_id
         ),
-        stored.type,
-        UserId(stored.sender),
-        stored.state_key,
-        stored.content,
-        prev_events,
-        auth_events,
-        stored.depth,
-        stored.origin_server_ts,
-        redacts,
-        version,
-        raw,
+        type=stored.type,
+        sender=UserId(stored.sender),
+        state_key=stored.state_key,
+        content=stored.content,
+        prev_events=prev_events,
+        auth_events=auth_events,
+        depth=stored.depth,
+        origin_server_ts=stored.origin_server_ts,
+        redacts=redacts,
+        version=version,
+        raw=raw,
     )
 
 

@@ -148,19 +148,19 @@ def build_event(
     fields["auth_events"] = references(version, auth_events, cited)
     event_id, raw = _hash_and_sign(fields, content, encoded, version, (server_name, key))
     return Event(
-        event_id,
-        room_id if room_id is not None else RoomId("!" + event_id[1:]),
-        draft.type,
-        draft.sender,
-        draft.state_key,
-        content,
-        tuple(prev_events),
-        tuple(auth_events),
-        depth,
-        timestamp,
-        draft.redacts if draft.type == event_types.REDACTION else None,
-        version,
-        raw,
+        event_id=event_id,
+        room_id=room_id if room_id is not None else RoomId("!" + event_id[1:]),
+        type=draft.type,
+        sender=draft.sender,
+        state_key=draft.state_key,
+        content=content,
+        prev_events=tuple(prev_events),
+        auth_events=tuple(auth_events),
+        depth=depth,
+        origin_server_ts=timestamp,
+        redacts=draft.redacts if draft.type == event_types.REDACTION else None,
+        version=version,
+        raw=raw,
     )
 
 

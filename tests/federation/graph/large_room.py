@@ -75,19 +75,19 @@ class LargeRoom:
             room_id = RoomId("!" + event_id[1:])
         cited = (self.state[key].event_id for key in keys if key in self.state)
         event = Event(
-            event_id,
-            room_id,
-            event_type,
-            sender,
-            state_key,
-            content,
-            () if event_type == "m.room.create" else (EventId(f"$e{number - 1}:a"),),
-            tuple(dict.fromkeys(cited)),
-            number + 1,
-            number + 1,
-            None,
-            self.version,
-            b"{}",
+            event_id=event_id,
+            room_id=room_id,
+            type=event_type,
+            sender=sender,
+            state_key=state_key,
+            content=content,
+            prev_events=() if event_type == "m.room.create" else (EventId(f"$e{number - 1}:a"),),
+            auth_events=tuple(dict.fromkeys(cited)),
+            depth=number + 1,
+            origin_server_ts=number + 1,
+            redacts=None,
+            version=self.version,
+            raw=b"{}",
         )
         self.events[event_id] = event
         self.state[event.key] = event

@@ -87,7 +87,21 @@ def _ends(count: int) -> list[Event]:
 
     def event(name: str, parents: Sequence[str]) -> Event:
         prev = tuple(EventId(parent) for parent in parents)
-        return Event(EventId(name), room, "m.x", sender, None, {}, prev, (), 1, 1, None, V10, b"{}")
+        return Event(
+            event_id=EventId(name),
+            room_id=room,
+            type="m.x",
+            sender=sender,
+            state_key=None,
+            content={},
+            prev_events=prev,
+            auth_events=(),
+            depth=1,
+            origin_server_ts=1,
+            redacts=None,
+            version=V10,
+            raw=b"{}",
+        )
 
     ends = [event(f"${i}", [f"$missing{i}"]) for i in range(count)]
     return [*ends, event("$merge", [one.event_id for one in ends])]

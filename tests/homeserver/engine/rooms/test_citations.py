@@ -22,19 +22,19 @@ V11 = room_version("11")
 
 def event(number: int, cites: Sequence[int] = (), *, is_state: bool = True) -> Event:
     return Event(
-        EventId(f"${number}"),
-        RoomId("!r:a"),
-        "m.x",
-        UserId("@u:a"),
-        str(number % 5) if is_state else None,
-        {},
-        (),
-        tuple(EventId(f"${one}") for one in cites),
-        number,
-        number,
-        None,
-        V11,
-        b"",
+        event_id=EventId(f"${number}"),
+        room_id=RoomId("!r:a"),
+        type="m.x",
+        sender=UserId("@u:a"),
+        state_key=str(number % 5) if is_state else None,
+        content={},
+        prev_events=(),
+        auth_events=tuple(EventId(f"${one}") for one in cites),
+        depth=number,
+        origin_server_ts=number,
+        redacts=None,
+        version=V11,
+        raw=b"",
     )
 
 

@@ -16,9 +16,20 @@ A, B, C = (UserId(f"@{name}:here") for name in "abc")
 def power(content: dict[str, Any]) -> PowerLevels:
     def event(event_type: str, body: dict[str, Any]) -> Event:
         return Event(
-            EventId("$e"), RoomId("!r"), event_type, A, "", body, (), (), 1, 1, None,
-            room_version("11"), b"",
-        )  # fmt: skip
+            event_id=EventId("$e"),
+            room_id=RoomId("!r"),
+            type=event_type,
+            sender=A,
+            state_key="",
+            content=body,
+            prev_events=(),
+            auth_events=(),
+            depth=1,
+            origin_server_ts=1,
+            redacts=None,
+            version=room_version("11"),
+            raw=b"",
+        )
 
     return PowerLevels(event("m.room.create", {}), event("m.room.power_levels", content), V11)
 

@@ -17,19 +17,19 @@ ALICE, BOB, CAROL = (UserId(f"@{name}:here.example") for name in ("alice", "bob"
 def event(event_type: str, content: dict[str, Any], version: str) -> Event:
     """A state event by Alice."""
     return Event(
-        EventId("$" + event_type),
-        RoomId("!r:here.example"),
-        event_type,
-        ALICE,
-        "",
-        content,
-        (),
-        (),
-        1,
-        1,
-        None,
-        ROOM_VERSIONS[version],
-        b"",
+        event_id=EventId("$" + event_type),
+        room_id=RoomId("!r:here.example"),
+        type=event_type,
+        sender=ALICE,
+        state_key="",
+        content=content,
+        prev_events=(),
+        auth_events=(),
+        depth=1,
+        origin_server_ts=1,
+        redacts=None,
+        version=ROOM_VERSIONS[version],
+        raw=b"",
     )
 
 

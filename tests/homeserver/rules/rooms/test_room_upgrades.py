@@ -18,19 +18,19 @@ def upgrade(
     """The new room's state, by type, of an upgrade by Alice of a room that Bob made."""
     events = {
         (event_type, ""): Event(
-            EventId("$" + event_type),
-            RoomId("!old:here.example"),
-            event_type,
-            BOB,
-            "",
-            content,
-            (),
-            (),
-            1,
-            1,
-            None,
-            ROOM_VERSIONS[old],
-            b"",
+            event_id=EventId("$" + event_type),
+            room_id=RoomId("!old:here.example"),
+            type=event_type,
+            sender=BOB,
+            state_key="",
+            content=content,
+            prev_events=(),
+            auth_events=(),
+            depth=1,
+            origin_server_ts=1,
+            redacts=None,
+            version=ROOM_VERSIONS[old],
+            raw=b"",
         )
         for event_type, content in {"m.room.create": {"creator": BOB}, **state}.items()
     }

@@ -18,19 +18,19 @@ JOINED = {SMALL: 1, OWN: 9, BIG: 5}
 
 def sent_by(server: str) -> Event:
     return Event(
-        EventId("$child"),
-        RoomId("!r:x"),
-        "m.room.message",
-        UserId(f"@u:{server}"),
-        None,
-        {},
-        (EventId("$missing"),),
-        (),
-        3,
-        1,
-        None,
-        ROOM_VERSIONS["11"],
-        b"{}",
+        event_id=EventId("$child"),
+        room_id=RoomId("!r:x"),
+        type="m.room.message",
+        sender=UserId(f"@u:{server}"),
+        state_key=None,
+        content={},
+        prev_events=(EventId("$missing"),),
+        auth_events=(),
+        depth=3,
+        origin_server_ts=1,
+        redacts=None,
+        version=ROOM_VERSIONS["11"],
+        raw=b"{}",
     )
 
 

@@ -29,19 +29,19 @@ EXTRAS = Extras(
 def seen(*, knew_state: bool = True, membership: str | None = "join", **extra: Any) -> Seen:
     """A topic event with what else the log has of it."""
     event = Event(
-        EventId("$e"),
-        RoomId("!r:x"),
-        "m.room.topic",
-        UserId("@bob:x"),
-        "",
-        {"topic": "new", "more": {"a": 1, "b": 2}},
-        (),
-        (),
-        3,
-        1_000,
-        None,
-        ROOM_VERSIONS["11"],
-        b'{"content":{},"hashes":{}}',
+        event_id=EventId("$e"),
+        room_id=RoomId("!r:x"),
+        type="m.room.topic",
+        sender=UserId("@bob:x"),
+        state_key="",
+        content={"topic": "new", "more": {"a": 1, "b": 2}},
+        prev_events=(),
+        auth_events=(),
+        depth=3,
+        origin_server_ts=1_000,
+        redacts=None,
+        version=ROOM_VERSIONS["11"],
+        raw=b'{"content":{},"hashes":{}}',
     )
     client = orjson.dumps(client_event(event))
     entry = EventEntry(event.room_id, event, 1, (1, 0), client, **extra)

@@ -37,7 +37,19 @@ VERSION = ROOM_VERSIONS["11"]
 def event(event_type: str, event_id: str, raw: bytes = b"{}") -> Event:
     """An event of the room."""
     return Event(
-        EventId(event_id), ROOM, event_type, ALICE, "", {}, (), (), 1, 1, None, VERSION, raw
+        event_id=EventId(event_id),
+        room_id=ROOM,
+        type=event_type,
+        sender=ALICE,
+        state_key="",
+        content={},
+        prev_events=(),
+        auth_events=(),
+        depth=1,
+        origin_server_ts=1,
+        redacts=None,
+        version=VERSION,
+        raw=raw,
     )
 
 
