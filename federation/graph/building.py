@@ -28,6 +28,7 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey, encode_base64, encode_base64_url
 
 __all__ = [
+    "Edges",
     "EventDraft",
     "EventTooLarge",
     "InvalidEvent",
@@ -40,6 +41,18 @@ Cited = Callable[[EventId], Event]
 """Returns a loaded event that a new one cites."""
 
 _SORT: Final = orjson.OPT_SORT_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The place of a new event in the graph: the events that it cites, and its depth, which is
+    capped at 2^53-1 as the specification requires. `cited` gives those events; only versions that
+    cite by ID and hash (1 and 2) need it."""
+
+    prev_events: Sequence[EventId] = ()
+    auth_events: Sequence[EventId] = ()
+    depth: int = 1
+    cited: Cited | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,36 +129,32 @@ def build_event(
     *,
     version: RoomVersion,
     room_id: RoomId | None,
-    prev_events: Sequence[EventId],
-    auth_events: Sequence[EventId],
-    depth: int,
+    edges: Edges,
     now_ms: int,
     server_name: ServerName,
     key: SigningKey,
-    cited: Cited | None = None,
 ) -> Event:
     """Builds a signed local event.
 
     `room_id` is None for the create event of versions whose room ID is its hash, and only then.
-    `depth` is capped at 2^53-1, as the specification requires. `cited` gives the events of
-    `prev_events` and `auth_events`; only versions that cite by ID and hash (1 and 2) need it.
     Raises InvalidEvent, or EventTooLarge for sizes.
     """
     _check_draft(draft)
+    prev_events, auth_events = edges.prev_events, edges.auth_events
     if len(prev_events) > limits.PREV_EVENTS_MAX or len(auth_events) > limits.AUTH_EVENTS_MAX:
         raise InvalidEvent("too many prev_events or auth_events")
     content = _content_of(draft, version)
     encoded = _encode_content(content, version)
     fields = _fields(draft, version, room_id)
-    depth = min(depth, limits.EVENT_DEPTH_MAX)
+    depth = min(edges.depth, limits.EVENT_DEPTH_MAX)
     fields["depth"] = depth
     fields["origin_server_ts"] = timestamp = (
         now_ms if draft.origin_server_ts is None else draft.origin_server_ts
     )
     if type(timestamp) is not int or abs(timestamp) > limits.INTEGER_MAX:
         raise InvalidEvent("origin_server_ts is not an integer within 2^53-1")
-    fields["prev_events"] = references(version, prev_events, cited)
-    fields["auth_events"] = references(version, auth_events, cited)
+    fields["prev_events"] = references(version, prev_events, edges.cited)
+    fields["auth_events"] = references(version, auth_events, edges.cited)
     event_id, raw = _hash_and_sign(fields, content, encoded, version, (server_name, key))
     return Event(
         event_id=event_id,

@@ -23,7 +23,10 @@ FILE_LINES_MAX = 500
 TEST_FILE_LINES_MAX = 800
 CLASS_LINES_MAX = 300
 CLASS_METHODS_MAX = 20
-PARAMETERS_MAX = 6
+PLACES_MAX = 6  # parameters that can be given by place
+PARAMETERS_MAX = 8  # in all; what belongs together is one frozen object
+PARTS_MAX = 9  # of a constructor: its parts, each given by name by the one maker that knows all
+TEST_PARAMETERS_MAX = 10  # a world's builder stands for a whole body of JSON
 NESTING_MAX = 4
 LONG_TABLES: Mapping[str, str] = {}
 # What outgrew a limit and waits for its split; the list may only shrink.
@@ -62,10 +65,15 @@ def blocks_of(statement: ast.stmt) -> Iterator[Sequence[ast.stmt]]:
         yield case.body
 
 
-def parameter_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+def place_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return how many parameters can be given by place, without self and cls."""
     names = [item.arg for item in (*function.args.posonlyargs, *function.args.args)]
     return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def parameter_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return how many parameters there are, those after `*` too, without self and cls."""
+    return place_count(function) + len(function.args.kwonlyargs)
 
 
 def file_faults(module: SourceModule, lines_max: int) -> Iterator[str]:
@@ -74,14 +82,17 @@ def file_faults(module: SourceModule, lines_max: int) -> Iterator[str]:
         yield f"{module.path} has {module.line_count} lines, more than {lines_max}"
 
 
-def function_faults(module: SourceModule) -> Iterator[str]:
+def function_faults(module: SourceModule, parameters_max: int = PARAMETERS_MAX) -> Iterator[str]:
     """Yield what is too large in the functions of a module."""
     for function in functions_of(module):
         place = f"{module.path}:{function.lineno} {function.name}"
         if length_of(function) > FUNCTION_LINES_MAX:
             yield f"{place} has {length_of(function)} lines, more than {FUNCTION_LINES_MAX}"
-        if parameter_count(function) > PARAMETERS_MAX:
-            yield f"{place} has {parameter_count(function)} parameters, options go after *"
+        if place_count(function) > PLACES_MAX:
+            yield f"{place} has {place_count(function)} places, options go after *"
+        most = max(parameters_max, PARTS_MAX) if function.name == "__init__" else parameters_max
+        if parameter_count(function) > most:
+            yield f"{place} has {parameter_count(function)} parameters, more than {most}"
         if nesting(function.body) > NESTING_MAX:
             yield f"{place} nests {nesting(function.body)} deep, more than {NESTING_MAX}"
 
@@ -120,7 +131,10 @@ def test_tests_stay_small_too() -> None:
     faults = [
         fault
         for module in test_sources()
-        for fault in (*file_faults(module, TEST_FILE_LINES_MAX), *function_faults(module))
+        for fault in (
+            *file_faults(module, TEST_FILE_LINES_MAX),
+            *function_faults(module, TEST_PARAMETERS_MAX),
+        )
     ]
     assert not faults, "\n" + "\n".join(faults)
 
@@ -131,6 +145,8 @@ def test_tests_stay_small_too() -> None:
         "x = 1\n" * (FILE_LINES_MAX + 1),
         "def f():\n" + "    x = 1\n" * FUNCTION_LINES_MAX,
         "def f(a, b, c, d, e, g, h): ...\n",
+        "def f(a, *, b, c, d, e, g, h, i, j): ...\n",
+        "class C:\n def __init__(self, a, *, b, c, d, e, g, h, i, j, k): ...\n",
         "def f():\n if a:\n  for b in c:\n   while d:\n    with e:\n     if g: pass\n",
         "class C:\n" + "".join(f"    def m{n}(self): ...\n" for n in range(CLASS_METHODS_MAX + 1)),
         "class C:\n" + "    x = 1\n" * CLASS_LINES_MAX,
@@ -145,6 +161,7 @@ def test_each_kind_of_excess_is_found(text: str) -> None:
     "text",
     [
         "def f(self, a, b, c, d, e, g, *, h, i): ...\n",
+        "class C:\n def __init__(self, *, a, b, c, d, e, g, h, i, j): ...\n",
         "def f():\n if a: pass\n elif b: pass\n elif c: pass\n elif d: pass\n elif e: pass\n",
         "def f():\n" + "    x = 1\n" * (FUNCTION_LINES_MAX - 1),
     ],

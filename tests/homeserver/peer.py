@@ -9,7 +9,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, ServerName, StateKey, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from homeserver.clock import SystemClock
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.rooms import Room
@@ -56,9 +56,11 @@ class Peer:
             draft,
             version=room.version,
             room_id=room.room_id,
-            prev_events=parents or [head.event_id for head in room.view.heads],
-            auth_events=[state[key].event_id for key in keys if key in state],
-            depth=max(head.depth for head in room.view.heads) + 1,
+            edges=Edges(
+                parents or [head.event_id for head in room.view.heads],
+                [state[key].event_id for key in keys if key in state],
+                max(head.depth for head in room.view.heads) + 1,
+            ),
             now_ms=SystemClock().now_ms(),
             server_name=THERE,
             key=_KEY,

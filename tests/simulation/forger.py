@@ -11,7 +11,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.event import Event, load_event
 from federation.events.ids import EventId, StateKey, UserId
 from federation.graph.auth.auth_rules import auth_event_keys
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from homeserver.storage.timeline.events import StoredVerdict
 from tests.simulation.disks import Stored, current_state, read_room, snapshot_state
 from tests.simulation.oracle import StateIds
@@ -136,13 +136,15 @@ class Forger:
             draft,
             version=room.version,
             room_id=room.room_id,
-            prev_events=list(dict.fromkeys([parent.event_id, *(one.event_id for one in more)])),
-            auth_events=[state[key] for key in keys if key in state],
-            depth=max(one.depth for one in (parent, *more)) + 1,
+            edges=Edges(
+                list(dict.fromkeys([parent.event_id, *(one.event_id for one in more)])),
+                [state[key] for key in keys if key in state],
+                max(one.depth for one in (parent, *more)) + 1,
+                lambda event_id: made.get(event_id) or self._stored(room, event_id),
+            ),
             now_ms=self._server.clock.now_ms() - self._rng.choice([0, 0, 60_000]),
             server_name=self._server.name,
             key=self._server.key,
-            cited=lambda event_id: made.get(event_id) or self._stored(room, event_id),
         )
         self._made[event.event_id] = event
         return event

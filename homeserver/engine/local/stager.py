@@ -20,11 +20,12 @@ from federation.events.ids import EventId, RoomId, ServerName, server_of
 from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
 from federation.graph.auth.auth_rules import auth_event_keys, check_auth
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import Clock, StoredEvent
 from homeserver import limits
 from homeserver.engine.entries import Entry, TransactionKey
 from homeserver.engine.log.staging import (
+    EventStates,
     Origin,
     Resolved,
     StagedEvent,
@@ -175,10 +176,12 @@ class Stager:
             draft,
             version=room.version,
             room_id=room.room_id,
-            prev_events=[head.event_id for head in heads],
-            auth_events=[state[key].event_id for key in keys if key in state],
-            depth=max(head.depth for head in heads) + 1,
-            cited=cited,
+            edges=Edges(
+                [head.event_id for head in heads],
+                [state[key].event_id for key in keys if key in state],
+                max(head.depth for head in heads) + 1,
+                cited,
+            ),
             not_before_ms=_not_before_ms(draft, state, cited, self._signer.server_name),
         )
         failure = check_auth(
@@ -203,10 +206,7 @@ class Stager:
         *,
         version: RoomVersion,
         room_id: RoomId | None,
-        prev_events: Sequence[EventId],
-        auth_events: Sequence[EventId],
-        depth: int,
-        cited: Callable[[EventId], Event] | None = None,
+        edges: Edges,
         not_before_ms: int = 0,
     ) -> Event:
         try:
@@ -214,13 +214,10 @@ class Stager:
                 draft,
                 version=version,
                 room_id=room_id,
-                prev_events=prev_events,
-                auth_events=auth_events,
-                depth=depth,
+                edges=edges,
                 now_ms=max(self._clock.now_ms(), not_before_ms),
                 server_name=self._signer.server_name,
                 key=self._signer.key,
-                cited=cited,
             )
         except EventTooLarge as error:
             raise too_large(error.reason) from error
@@ -238,7 +235,6 @@ class Stager:
         snapshots: tuple[SnapshotRow, ...] = (),
         after: StateSnapshot | None = None,
         parents: Sequence[Branch] = (),
-        replaces_heads: bool = False,
     ) -> StagedEvent:
         """Puts an allowed event at the room's newest place, under its lock. An event that an
         accepted event names as its parent isn't a head, and doesn't change the current state.
@@ -251,7 +247,7 @@ class Stager:
         elif after is None:
             after, rows = after_state_event(event, row_id, room, before)
             snapshots += rows
-        others = () if replaces_heads else other_heads(room.staged, event)
+        others = () if origin.replaces_heads else other_heads(room.staged, event)
         is_named = bool(others) and room.is_named(event.event_id)
         branches, current, was = parents, after, room.staged
         if others:
@@ -271,12 +267,9 @@ class Stager:
             event,
             row_id,
             room,
-            before=before,
-            after=after,
-            current=current,
+            states=EventStates(before, after, current),
             origin=origin,
             snapshots=snapshots,
-            replaces_heads=replaces_heads,
             is_head=not is_named,
         )
         is_changed = staged.changes_other_state
@@ -316,7 +309,10 @@ class Stager:
         if not version.room_id_is_create_hash:
             room_id = room_id or self.make_room_id()
         event = self._signed(
-            draft, version=version, room_id=room_id, prev_events=(), auth_events=(), depth=1
+            draft,
+            version=version,
+            room_id=room_id,
+            edges=Edges((), (), 1),
         )
         row_id, first = self._take_row_id(), self._take_row_id()
         view = empty_view(first)
@@ -331,9 +327,7 @@ class Stager:
             event,
             event_row_id,
             room,
-            before=before,
-            after=after,
-            current=after,
+            states=EventStates(before, after, current=after),
             origin=Origin(to_federate=True),
             snapshots=(snapshot_row(room.row_id, view.chain), *rows),
         )

@@ -149,6 +149,7 @@ class Origin:
     missing_parents: tuple[EventId, ...] = ()
     is_awaited: bool = False  # it fills a gap: unverified events name it as their parent
     was_outlier: bool = False
+    replaces_heads: bool = False  # a rejoin: the stored heads are out of date
 
 
 def state_ref(event: Event, row_id: int) -> StateRef:
@@ -275,23 +276,28 @@ class MemberCounts:
             self.servers_left.append(server)
 
 
+@dataclass(frozen=True, slots=True)
+class EventStates:
+    """The states around an event that gets a place: before and after it, by its own branch, and
+    the room's current one from then on."""
+
+    before: StateSnapshot
+    after: StateSnapshot
+    current: StateSnapshot
+
+
 def append_to_timeline(
     event: Event,
     row_id: int,
     room: Room,
     *,
-    before: StateSnapshot,
-    after: StateSnapshot,
-    current: StateSnapshot,
+    states: EventStates,
     origin: Origin,
     snapshots: tuple[SnapshotRow, ...] = (),
-    replaces_heads: bool = False,
     is_head: bool = True,
 ) -> StagedEvent:
-    """Returns an accepted event at the room's newest place. `after` is the state after it,
-    `current` the room's from now on. `replaces_heads`: the stored heads are out of date (a rejoin).
-    """
-    old = room.staged
+    """Returns an accepted event at the room's newest place."""
+    before, after, current, old = states.before, states.after, states.current, room.staged
     # The usual case: the event follows the only head, so no states have to be compared.
     if current.state is after.state and before.state is old.state:
         change: Delta = {event.key: state_ref(event, row_id)} if event.is_state else {}
@@ -305,7 +311,7 @@ def append_to_timeline(
     prev = before.state.get(event.key) if event.state_key is not None else None
     row.replaces = prev.event_id if prev else None
     head = Head(event.event_id, row_id, event.depth, after.state, after.chain)
-    kept = () if replaces_heads else other_heads(old, event)
+    kept = () if origin.replaces_heads else other_heads(old, event)
     counts = MemberCounts(old)
     if changes:
         counts.apply(old.state, changes)

@@ -248,10 +248,10 @@ class Imports:
         if not isinstance(verdict, Accepted):
             raise MatrixError(403, "M_FORBIDDEN", "the room's state doesn't allow the join")
         missing = await self._without_place(room, event.prev_events)
-        origin = Origin(to_federate=False, unverified=True, missing_parents=missing)
-        return await self._writer.stager.place(
-            room, event, before, origin, snapshots=snapshots, replaces_heads=True
+        origin = Origin(
+            to_federate=False, unverified=True, missing_parents=missing, replaces_heads=True
         )
+        return await self._writer.stager.place(room, event, before, origin, snapshots=snapshots)
 
     async def _without_place(self, room: Room, event_ids: Sequence[EventId]) -> tuple[EventId, ...]:
         """Returns the parents without a place. In a room that we join again some may have one: if

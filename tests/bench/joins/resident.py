@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from federation.events.ids import ServerName, UserId
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import JoinedRoom
 from tests.bench.joins.measuring import measured, settle_memory
 from tests.bench.joins.real_server import Net, RealServer, listening, real_server
@@ -40,9 +40,11 @@ async def import_room(server: RealServer, room: SignedRoom, now_ms: int) -> None
         EventDraft("m.room.member", user, {"membership": "join"}, user),
         version=VERSION,
         room_id=room.room_id,
-        prev_events=[room.events[-1].event_id],
-        auth_events=[room.state[key].event_id for key in cited],
-        depth=len(room.events) + 1,
+        edges=Edges(
+            [room.events[-1].event_id],
+            [room.state[key].event_id for key in cited],
+            len(room.events) + 1,
+        ),
         now_ms=now_ms + len(room.events),
         server_name=RESIDENT,
         key=key_of(RESIDENT),

@@ -13,7 +13,7 @@ from federation.events.event import Event
 from federation.events.ids import RoomId, ServerName, StateKey, UserId, server_of
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import StoredServerKey
 
 JOINER = ServerName("joiner.example")
@@ -102,9 +102,11 @@ class SignedRoom:
             EventDraft(kind, sender, dict(content), state_key),
             version=VERSION,
             room_id=self._room_id,
-            prev_events=[one.event_id for one in self.events[-1:]],
-            auth_events=list(self._auth_events(kind, sender)),
-            depth=len(self.events) + 1,
+            edges=Edges(
+                [one.event_id for one in self.events[-1:]],
+                list(self._auth_events(kind, sender)),
+                len(self.events) + 1,
+            ),
             now_ms=self._now_ms + len(self.events),
             server_name=server,
             key=key,

@@ -10,7 +10,7 @@ from federation.events.ids import EventId, RoomId, StateKey, UserId, server_of
 from federation.events.room_versions import SUPPORTED, RoomVersion, room_version
 from federation.events.signing import SigningKey
 from federation.graph.auth.auth_rules import AuthState, auth_event_keys
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.graph.resolution.chains import LoadEvent, MissingEvent
 
 ALICE, BOB, CAROL, DAVE, EVE = (
@@ -39,13 +39,15 @@ def event_of(
         draft,
         version=version,
         room_id=room_id,
-        prev_events=[event.event_id for event in prev],
-        auth_events=[event.event_id for event in auth],
-        depth=depth,
+        edges=Edges(
+            [event.event_id for event in prev],
+            [event.event_id for event in auth],
+            depth,
+            cited.__getitem__,
+        ),
         now_ms=1_000,
         server_name=server_of(draft.sender),
         key=KEY,
-        cited=cited.__getitem__,
     )
 
 

@@ -16,7 +16,7 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import SUPPORTED, room_version
 from federation.events.signatures import signature_payload, signatures_of
 from federation.events.signing import SignatureInvalid, SigningKey
-from federation.graph.building import EventDraft, build_event, sign_event, unsigned_event
+from federation.graph.building import Edges, EventDraft, build_event, sign_event, unsigned_event
 from tests.federation.graph.room_builder import ALICE, BOB, KEY
 
 OTHER_KEY = SigningKey.generate(b"\3" * 32, "other")
@@ -28,12 +28,12 @@ all_versions = pytest.mark.parametrize("name", NAMES)
 
 
 def build(name: str, draft: EventDraft, **changes: Any) -> Event:
+    edges = {"prev_events": [EVENT_ID], "auth_events": [EVENT_ID], "depth": 7}
+    changed: dict[str, Any] = {name: changes.pop(name, value) for name, value in edges.items()}
     options: dict[str, Any] = {
         "version": room_version(name),
         "room_id": ROOMS[name],
-        "prev_events": [EVENT_ID],
-        "auth_events": [EVENT_ID],
-        "depth": 7,
+        "edges": Edges(**changed),
         "now_ms": 1234,
         "server_name": ServerName("a"),
         "key": KEY,

@@ -15,7 +15,7 @@ from federation.events.room_versions import RoomVersion, room_version
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted, Rejected, SoftFailed, settle
 from federation.graph.auth.auth_rules import AuthState, auth_event_keys, check_auth, create_event_id
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.graph.policy_servers import (
     NotRecommended,
     PolicyServer,
@@ -109,13 +109,15 @@ class MemoryRooms:
             draft,
             version=version,
             room_id=room_id,
-            prev_events=prev,
-            auth_events=self._selected(draft, version, state),
-            depth=1 + max((self.events[one].event.depth for one in prev), default=0),
+            edges=Edges(
+                prev,
+                self._selected(draft, version, state),
+                1 + max((self.events[one].event.depth for one in prev), default=0),
+                lambda one: self.events[one].event,
+            ),
             now_ms=self.clock.now_ms(),
             server_name=self.name,
             key=self.key,
-            cited=lambda one: self.events[one].event,
         )
 
     def _selected(self, draft: EventDraft, version: RoomVersion, state: State) -> list[EventId]:

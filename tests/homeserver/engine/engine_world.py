@@ -14,7 +14,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import Clock
 from homeserver.app.context import ServerContext
 from homeserver.app.engine import Engine, make_engine
@@ -131,9 +131,11 @@ class World:
             what,
             version=room.version,
             room_id=room_id,
-            prev_events=heads,
-            auth_events=[state[key].event_id for key in keys if key in state],
-            depth=max(head.depth for head in room.view.heads) + 1,
+            edges=Edges(
+                heads,
+                [state[key].event_id for key in keys if key in state],
+                max(head.depth for head in room.view.heads) + 1,
+            ),
             now_ms=self.clock.now_ms(),
             server_name=HS2,
             key=KEY_2,

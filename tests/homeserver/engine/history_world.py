@@ -19,7 +19,7 @@ from federation.events.room_versions import RoomVersion
 from federation.events.signatures import required_signers
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.auth.auth_rules import auth_event_keys
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import JoinedRoom
 from homeserver.app.engine import Engine, make_engine
 from homeserver.engine.local.policy_signer import NoPolicyServer
@@ -89,9 +89,11 @@ class Graph:
             what,
             version=self.version,
             room_id=self.room_id,
-            prev_events=[one.event_id for one in parents],
-            auth_events=[before[key] for key in keys if key in before],
-            depth=1 + max((one.depth for one in parents), default=0),
+            edges=Edges(
+                [one.event_id for one in parents],
+                [before[key] for key in keys if key in before],
+                1 + max((one.depth for one in parents), default=0),
+            ),
             now_ms=self.clock.now_ms(),
             server_name=server_of(what.sender),
             key=KEY_1 if server_of(what.sender) == HS1 else KEY_2,

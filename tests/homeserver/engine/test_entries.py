@@ -14,7 +14,7 @@ from federation.events.event import load_event, parse_pdu
 from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId
 from federation.events.room_versions import room_version
 from federation.events.signing import SigningKey
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from homeserver import limits
 from homeserver.engine.entries import (
     AccountDataEntry,
@@ -106,9 +106,7 @@ def test_what_is_kept_of_a_received_event_has_no_room_to_spare() -> None:
         EventDraft("m.room.message", ALICE, {"body": "hi"}),
         version=V11,
         room_id=ROOM,
-        prev_events=[EventId("$" + "p" * 43)],
-        auth_events=[EventId("$" + "a" * 43)],
-        depth=1,
+        edges=Edges([EventId("$" + "p" * 43)], [EventId("$" + "a" * 43)], 1),
         now_ms=1,
         server_name=ServerName("here.example"),
         key=SigningKey.generate(b"k" * 32, "1"),

@@ -14,7 +14,7 @@ from federation.events.redaction import redact_event
 from federation.events.room_versions import room_version
 from federation.events.signatures import required_signers, signature_payload, signatures_of
 from federation.events.signing import encode_base64
-from federation.graph.building import EventDraft, build_event, references, sign_event
+from federation.graph.building import Edges, EventDraft, build_event, references, sign_event
 from tests.federation.graph.room_builder import ALICE, BOB, KEY, Room
 
 first = pytest.mark.parametrize("name", ["1", "2"])
@@ -65,15 +65,13 @@ def test_what_is_cited_must_be_at_hand_to_be_hashed(name: str) -> None:
     options: dict[str, Any] = {
         "version": version,
         "room_id": "!r:a",
-        "auth_events": [],
-        "depth": 1,
         "now_ms": 1,
         "server_name": ServerName("a"),
         "key": KEY,
     }
-    assert build_event(draft, prev_events=[], **options).prev_events == ()
+    assert build_event(draft, edges=Edges(), **options).prev_events == ()
     with pytest.raises(InvalidEvent):
-        build_event(draft, prev_events=[EventId("$e:a")], **options)
+        build_event(draft, edges=Edges([EventId("$e:a")]), **options)
     assert references(version, [], None) == []
     assert references(room_version("3"), [EventId("$e")], None) == ["$e"]
 

@@ -9,7 +9,7 @@ from federation.events import canonical_json
 from federation.events.event import Event, parse_pdu
 from federation.events.ids import EventId, UserId
 from federation.graph.admission import DropReason, signature_requirements
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.limits import EVENTS_PER_BATCH, KEY_VALIDITY_MS_MAX
 from federation.transport.events import signature_checks
 from tests.federation.transport.loopback import Peer, loopback
@@ -23,9 +23,7 @@ def event_of(peer: Peer, sender: UserId, *, at_ms: int, body: str = "") -> Event
         draft,
         version=peer.rooms.versions[room_id],
         room_id=room_id,
-        prev_events=[],
-        auth_events=[],
-        depth=1,
+        edges=Edges([], [], 1),
         now_ms=0,
         server_name=peer.name,
         key=peer.key,

@@ -15,7 +15,7 @@ from federation.events.event import Event
 from federation.events.ids import RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Rejected, SoftFailed
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.limits import (
     INBOX_FAILURES_MAX,
     INBOX_RETRY_AFTER_MS,
@@ -208,9 +208,7 @@ async def test_a_forged_event_is_dropped() -> None:
             EventDraft("m.room.message", bob, {"body": "forged"}),
             version=event.version,
             room_id=room_id,
-            prev_events=event.prev_events,
-            auth_events=event.auth_events,
-            depth=event.depth,
+            edges=Edges(event.prev_events, event.auth_events, event.depth),
             now_ms=net.clock.now_ms(),
             server_name=b.name,
             key=mallory,

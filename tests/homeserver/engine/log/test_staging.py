@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import msgspec
@@ -15,6 +15,7 @@ from federation.graph.building import EventDraft
 from homeserver import limits
 from homeserver.engine.entries import StateChange, TransactionKey
 from homeserver.engine.log.staging import (
+    EventStates,
     Origin,
     Resolved,
     StagedEvent,
@@ -76,9 +77,7 @@ class StagedRoom:
             event,
             row_id,
             self.room,
-            before=before,
-            after=after,
-            current=after,
+            states=EventStates(before, after, after),
             origin=origin,
             snapshots=snapshots,
         )
@@ -193,9 +192,7 @@ def test_an_event_that_an_accepted_one_names_is_no_head() -> None:
         event,
         500,
         room.room,
-        before=current,
-        after=current,
-        current=current,
+        states=EventStates(current, current, current),
         origin=THEIRS,
         is_head=False,
     )
@@ -225,11 +222,8 @@ def test_after_a_rejoin_the_old_heads_are_gone() -> None:
         event,
         500,
         room.room,
-        before=current,
-        after=current,
-        current=current,
-        origin=OURS,
-        replaces_heads=True,
+        states=EventStates(current, current, current),
+        origin=replace(OURS, replaces_heads=True),
     )
     assert staged.view is not None
     assert [head.event_id for head in staged.view.heads] == [event.event_id]
@@ -247,9 +241,7 @@ def test_a_merge_changes_other_state_too() -> None:
         event,
         901,
         room.room,
-        before=was,
-        after=was,
-        current=StateSnapshot(undone, chain),
+        states=EventStates(was, was, StateSnapshot(undone, chain)),
         origin=THEIRS,
     )
     assert staged.changes == (StateChange(("m.room.topic", ""), None),)

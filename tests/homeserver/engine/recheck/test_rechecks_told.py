@@ -9,7 +9,7 @@ from federation.events.ids import EventId, RoomId, UserId
 from federation.events.signing import SigningKey
 from federation.graph.admission import Accepted
 from federation.graph.auth.auth_rules import auth_event_keys
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from homeserver.engine.remote.remote_event_writer import RemoteEventWriter
 from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Room
@@ -61,9 +61,11 @@ def said(room: Room, what: EventDraft, parents: Sequence[Event] = (), at: int = 
         what,
         version=room.version,
         room_id=room.room_id,
-        prev_events=[one.event_id for one in parents] or heads,
-        auth_events=[room.view.state[key].event_id for key in keys if key in room.view.state],
-        depth=depth,
+        edges=Edges(
+            [one.event_id for one in parents] or heads,
+            [room.view.state[key].event_id for key in keys if key in room.view.state],
+            depth,
+        ),
         now_ms=1_700_000_000_000 + at,
         server_name=STRANGER.partition(":")[2],  # type: ignore[arg-type]
         key=THERE,

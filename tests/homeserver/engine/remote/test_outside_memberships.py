@@ -5,7 +5,7 @@ from __future__ import annotations
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import room_version
-from federation.graph.building import build_event
+from federation.graph.building import Edges, build_event
 from tests.homeserver.engine.engine_world import ALICE, BOB, HS2, KEY_2, World, draft, running
 
 ROOM = RoomId("!far:hs2")
@@ -19,9 +19,7 @@ def member(membership: str, *, sender: UserId = BOB, at: int = 1) -> Event:
         draft("m.room.member", {"membership": membership}, ALICE, sender),
         version=V11,
         room_id=ROOM,
-        prev_events=[EventId("$p" + "A" * 42)],
-        auth_events=[],
-        depth=at,
+        edges=Edges([EventId("$p" + "A" * 42)], [], at),
         now_ms=at,
         server_name=HS2,
         key=KEY_2,

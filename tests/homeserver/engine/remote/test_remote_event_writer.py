@@ -10,7 +10,7 @@ from federation.errors import MatrixError
 from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted, Rejected, SoftFailed
-from federation.graph.building import build_event
+from federation.graph.building import Edges, build_event
 from federation.ports import JoinedRoom
 from homeserver import limits
 from homeserver.rules.rooms.restricted_joins import AUTHORISER
@@ -326,9 +326,7 @@ async def test_event_without_parents_can_not_begin_the_room_anew(postgres_url: s
             message("no parents", sender=BOB),
             version=room.version,
             room_id=room_id,
-            prev_events=[],
-            auth_events=[],
-            depth=1,
+            edges=Edges([], [], 1),
             now_ms=world.clock.now_ms(),
             server_name=HS2,
             key=KEY_2,

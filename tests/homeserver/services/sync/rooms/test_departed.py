@@ -10,7 +10,7 @@ import pytest
 from federation.events.ids import EventId, RoomId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.events.signing import SigningKey
-from federation.graph.building import EventDraft, build_event
+from federation.graph.building import Edges, EventDraft, build_event
 from homeserver.engine.entries import MembershipEntry, Unit
 from tests.homeserver.peer import PETER, THERE
 from tests.homeserver.room_world import ALICE, BOB
@@ -162,9 +162,7 @@ async def test_the_end_of_an_invite_from_afar_is_told_with_its_sender_and_reason
         EventDraft("m.room.member", PETER, content, BOB),
         version=ROOM_VERSIONS["11"],
         room_id=room_id,
-        prev_events=[EventId("$" + "p" * 43)],
-        auth_events=[EventId("$" + "a" * 43)],
-        depth=5,
+        edges=Edges([EventId("$" + "p" * 43)], [EventId("$" + "a" * 43)], 5),
         now_ms=1_000,
         server_name=THERE,
         key=SigningKey.generate(bytes([7]) * 32, "there"),
