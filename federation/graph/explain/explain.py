@@ -316,8 +316,7 @@ class _Replayed:
     ) -> None:
         self._steps = steps
         self._event = event
-        self._replay = Replay(version, event, is_rejected)
-        self._replay.start = {} if steps.algorithm == "v2.1" else steps.unconflicted
+        self._replay = Replay(version, steps.unconflicted, event, is_rejected)
 
     def _check(self, step: Step) -> Explanation:
         event = self._event(step.event_id)

@@ -141,7 +141,8 @@ def resolve_steps(
     if is_v1:
         return resolve_v1(version, conflict, event)
     chains = AuthChains() if chains is None else chains
-    steps = _resolve_v2(version, conflict, Replay(version, event, is_rejected), chains, reached)
+    replay = Replay(version, conflict.unconflicted, event, is_rejected)
+    steps = _resolve_v2(version, conflict, replay, chains, reached)
     chains.trim()
     return steps
 
@@ -156,7 +157,7 @@ def _resolve_v2(
     """Runs the algorithm of v2 and v2.1, from its definitions to step 5."""
     full = full_conflicted_set(version, conflict, replay.event, chains, reached)
     power_events = step_1_order_power_events(full.events, replay, chains)
-    power_steps = step_2_check_power_events(version, power_events, conflict, replay)
+    power_steps = step_2_check_power_events(power_events, replay)
     line = step_3_order_others(full.events.difference(power_events), replay, chains.mainlines)
     other_steps = step_4_check_others(line.ordered, replay)
     return Resolution(
@@ -243,10 +244,17 @@ def conflicted_subgraph(
 
 
 class Replay:
-    """The iterative auth checks: events are applied to a state one after another."""
+    """The iterative auth checks: events are applied to a state one after another; in version 2 to
+    the unconflicted state, in version 2.1 to an empty one."""
 
-    def __init__(self, version: RoomVersion, event: LoadEvent, is_rejected: IsRejected) -> None:
-        self.start: StateMap = {}
+    def __init__(
+        self,
+        version: RoomVersion,
+        unconflicted: StateMap,
+        event: LoadEvent,
+        is_rejected: IsRejected,
+    ) -> None:
+        self.start = {} if version.state_resolution == "v2.1" else unconflicted
         self.applied: dict[StateKey, EventId] = {}
         self.event = event
         self._version = version
@@ -345,11 +353,8 @@ def step_1_order_power_events(
     return sorted_topologically(selected, edges.__getitem__, sort_key)
 
 
-def step_2_check_power_events(
-    version: RoomVersion, power_events: Sequence[EventId], conflict: Conflict, replay: Replay
-) -> tuple[Step, ...]:
-    """Step 2: applies the allowed ones to the unconflicted state (v2) or an empty state (v2.1)."""
-    replay.start = {} if version.state_resolution == "v2.1" else conflict.unconflicted
+def step_2_check_power_events(power_events: Sequence[EventId], replay: Replay) -> tuple[Step, ...]:
+    """Step 2: applies the allowed ones to the state from which the replay starts."""
     return replay.apply(power_events)
 
 

@@ -310,7 +310,7 @@ async def test_a_rejoin_replaces_all_heads_and_their_state(world: World) -> None
     event = await world.remote(room.room_id, message("x", BOB), parents=[EventId("$far away")])
     async with world.engine.rooms.locked(room.room_id):
         await stager_of(world).place(
-            room, event, told, Origin(to_federate=False), replaces_heads=True
+            room, event, told, Origin(to_federate=False, replaces_heads=True)
         )
         assert [head.event_id for head in room.staged.heads] == [event.event_id]
         assert room.staged.state == told.state
