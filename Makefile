@@ -4,7 +4,8 @@
 #   make test             every gate: format, lint, types, layers, tests
 #   make check            the quick subset, before each commit
 #   make coverage         every branch of events and graph is run by their tests
-#   make long             long simulations and interop on top
+#   make addresses        how much of a module the test file that is named for it runs, alone
+#   make long             long simulations and interop on top, and addresses
 #   make bench            figures, never pass or fail on time
 #
 # The environment `.venv` is made on first use and brought up to date when the lock or Python changes.
@@ -22,10 +23,10 @@ COVERED := tests/federation/events tests/federation/graph
 SYNAPSE := tests/interop/synapse
 
 .DEFAULT_GOAL := help
-.PHONY: help environment lab test check coverage long bench format lock clean
+.PHONY: help environment lab test check coverage addresses long bench format lock clean
 
 help:
-	@sed -n '3,10s/^# \{0,1\}//p' Makefile
+	@sed -n '3,11s/^# \{0,1\}//p' Makefile
 
 environment:
 	@test -n "$(PYTHON)" || { echo "Freehold needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -53,8 +54,12 @@ check: environment
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not long and not bench and not processes" -x $(ARGS)
 
+addresses: environment
+	$(BIN)/python -m tests.architecture.measure_addresses $(ARGS)
+
 long: environment
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not bench" $(ARGS)
+	@$(MAKE) --no-print-directory addresses ARGS=
 
 bench: environment
 	$(BIN)/pytest -m bench -s $(ARGS) || [ $$? -eq 5 ]  # 5: there is nothing to measure yet
