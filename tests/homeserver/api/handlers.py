@@ -1,4 +1,4 @@
-"""One module of endpoints behind the real edge, over services that only note what they are asked."""
+"""One module of endpoints behind the real edge, over services that note what they are asked."""
 
 from __future__ import annotations
 

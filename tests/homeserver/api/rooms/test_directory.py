@@ -1,4 +1,4 @@
-"""Endpoints of aliases and publication: what each asks of the service, and what it refuses before."""
+"""Endpoints of aliases and publication: what each asks of the service, and what it refuses."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""Endpoints that create and upgrade rooms: what they ask of the services, what they refuse before."""
+"""Endpoints that create and upgrade rooms: what they ask of the services, what they refuse."""
 
 from typing import Any, cast
 
