@@ -17,7 +17,10 @@ from tests.homeserver.api.handlers import GUEST, NotedService, Reply, serving
 ROOM = RoomId("!r:hs1")
 AT = f"/rooms/{ROOM}"
 FOUND = b'{"chunk":[],"start":"t1"}'
-EVENT = b'{"content":{},"event_id":"$e","origin_server_ts":1,"sender":"@a:hs1","type":"x"}'
+EVENT = (
+    b'{"content":{},"event_id":"$e","origin_server_ts":1,"room_id":"!r:hs1",'
+    b'"sender":"@a:hs1","type":"x"}'
+)
 
 
 class Tokens:
