@@ -69,9 +69,6 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/engine/followers/test_outbound_feed.py": [
         "homeserver/storage/rooms/withdrawals.py",
     ],
-    "tests/homeserver/engine/local/test_policy_signer.py": [
-        "homeserver/engine/local/stager.py",
-    ],
     "tests/homeserver/engine/log/test_committer.py": [
         "homeserver/storage/log_writer.py",
         "homeserver/storage/logs.py",
@@ -107,6 +104,10 @@ COVERS: Mapping[str, Sequence[str]] = {
     ],
     "tests/homeserver/services/rooms/test_upgrades.py": [
         "homeserver/services/rooms/public_rooms.py",
+    ],
+    "tests/homeserver/services/rooms/user_directory/test_updates.py": [
+        "homeserver/api/rooms/user_directory.py",
+        "homeserver/services/rooms/user_directory/search.py",
     ],
     "tests/homeserver/services/sync/rooms/test_state.py": [
         "homeserver/services/sync/rooms/joined.py",
