@@ -17,7 +17,7 @@ import msgspec
 
 from federation.events.ids import DeviceId, UserId
 from homeserver.storage.database import Connection, Database
-from homeserver.storage.encryption import cross_signing, device_lists, one_time_keys, to_device
+from homeserver.storage.encryption import device_lists, one_time_keys, to_device
 from homeserver.storage.encryption.cross_signing import CrossSigningKey
 
 
@@ -105,8 +105,22 @@ async def _load_signatures(
 async def _load_keys(
     connection: Connection, user_ids: Collection[UserId], viewer: UserId | None
 ) -> StoredKeys:
-    devices = await load_device_keys(connection, user_ids)
-    signing = await cross_signing.load(connection, user_ids)
+    """Reads the table of `cross_signing` too, to make one query for all keys."""
+    rows = await connection.fetch(
+        "SELECT user_id, device_id AS name, NULL AS public_key, keys FROM device_keys"
+        " WHERE user_id = ANY($1::text[])"
+        " UNION ALL SELECT user_id, usage, public_key, key FROM cross_signing_keys"
+        " WHERE user_id = ANY($1::text[]) ORDER BY user_id, name",
+        list(user_ids),
+    )
+    devices: dict[UserId, dict[DeviceId, bytes]] = {}
+    signing: dict[UserId, dict[str, CrossSigningKey]] = {}
+    for user_id, name, public_key, key in rows:
+        if public_key is None:
+            devices.setdefault(UserId(user_id), {})[DeviceId(name)] = key
+        else:
+            own = signing.setdefault(UserId(user_id), {})
+            own[name] = CrossSigningKey(name, public_key, key)
     users = devices.keys() | signing.keys()
     signatures = await _load_signatures(connection, users, viewer) if users else []
     return StoredKeys(devices, signing, signatures)
