@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from federation.errors import MatrixError
-from federation.events.ids import EventId, RoomId
+from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
 from federation.ports import PolicyServerChanged
 from homeserver import limits
 from homeserver.engine.entries import TransactionKey, Unit
 from homeserver.engine.log.committer import OutcomeUnknown
+from homeserver.engine.rooms.reader import event_entry
 from homeserver.engine.rooms.snapshots import StateMap, StateRef
 from homeserver.errors import forbidden
 from homeserver.storage.database import DatabaseUnavailable
@@ -30,6 +31,7 @@ from tests.homeserver.engine.engine_world import (
     message,
     running,
 )
+from tests.homeserver.engine.history_world import CAROL, ban, enter, here, room_of_bob
 from tests.simulation.virtual_time import run_virtually
 
 _JOIN = draft("m.room.member", {"membership": "join"}, BOB, BOB)
@@ -392,3 +394,105 @@ async def test_what_is_superseded_each_time_is_given_up(
         tries, bound = 0, limits.STAGING_TRIES - 1
         await world.say(room_id, "x")
         assert await world.bodies(room_id) == ["x"]
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_room_whose_outcome_is_unknown_goes_if_it_was_not_stored(is_stored: bool) -> None:
+    async def create() -> None:
+        async with in_memory() as world:
+            go_on = asyncio.Event()
+
+            async def hold(when: str) -> None:
+                if when == "before":
+                    await go_on.wait()
+                    if not is_stored:
+                        raise DatabaseUnavailable("gone")
+
+            world.engine.committer.fault = hold
+            with pytest.raises(OutcomeUnknown) as unknown:
+                await world.create_room()
+            go_on.set()
+            await asyncio.wait([unknown.value.final])
+            await asyncio.sleep(0)
+            assert len(world.engine.rooms._hot) == is_stored
+
+    run_virtually(create())
+
+
+async def test_many_events_of_one_request_let_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STAGED_AT_ONCE", 2)
+    async with in_memory() as world:
+        room_id, passes = await world.create_room(), 0
+        await world.engine.committer.numbers.ready(50)
+
+        async def count_passes() -> None:
+            nonlocal passes
+            while True:
+                passes += 1
+                await asyncio.sleep(0)
+
+        room = await world.room(room_id)
+        counting = asyncio.get_running_loop().create_task(count_passes())
+        sending = asyncio.get_running_loop().create_task(
+            world.engine.writer.send_all(room_id, [message(str(number)) for number in range(12)])
+        )
+        while not room.unsettled:
+            await asyncio.sleep(0)
+        assert passes >= 6
+        counting.cancel()
+        assert len(await sending) == 12
+
+
+# Memory after the commit
+
+
+async def test_after_its_commit_an_event_is_an_ordinary_one() -> None:
+    async with in_memory() as world:
+        room_id = await world.create_room()
+        room, memory = await world.room(room_id), world.engine.rooms.memory
+        named = await world.engine.writer.send(room_id, _topic("x"))
+        said = await world.say(room_id, "secret")
+        assert not room.staged_events
+        assert memory.known(said) is not None
+        assert memory.client(named.event_id) is not None  # syncs ask for state again and again
+        assert room.joined_local == {ALICE}
+        redaction = EventDraft("m.room.redaction", ALICE, {"redacts": said}, None, said)
+        await world.engine.writer.send(room_id, redaction)
+        placed = await world.engine.reader.place(room, said)
+        assert placed is not None
+        assert event_entry(placed).event.content == {}
+        leave = draft("m.room.member", {"membership": "leave"}, ALICE)
+        await world.engine.writer.send(room_id, leave)
+        assert room.joined_local == set()
+
+
+async def test_a_merge_is_not_sent_to_other_servers_by_itself() -> None:
+    async with in_memory() as world:
+        room_id = await world.create_room()
+        await world.engine.writer.merge_heads(room_id, message("merge"))
+        room = await world.room(room_id)
+        assert [event_entry(one).to_federate for one in list(room.ring)[-2:]] == [True, False]
+
+
+async def test_after_a_correction_memory_has_none_of_the_wrong_verdicts() -> None:
+    async with here() as server:
+        graph, last = server.graph, await room_of_bob(server)
+        banned = graph.add(ban(CAROL), last)
+        lie = graph.before([last])
+        said = graph.add(message("still here", CAROL), banned, cites=lie)
+        assert await server.accept_with(said, lie) == Accepted()
+        room, memory = await server.room(), server.engine.rooms.memory
+        assert said.event_id in {event_entry(one).event.event_id for one in room.ring}
+        corrections = room.corrections
+        await server.accept(banned)
+        await server.prove()
+        assert said.event_id not in {event_entry(one).event.event_id for one in room.ring}
+        assert room.after.get(said.event_id) is None
+        assert memory.known(said.event_id) is None
+        assert (room.was_corrected, room.corrections) == (True, corrections + 1)
+        known = (await server.engine.rooms.events([said.event_id]))[said.event_id]
+        assert known.rejected
+        zoe = UserId("@zoe:hs1")
+        joined = graph.add(enter(zoe), banned)
+        assert await server.accept(joined) == Accepted()
+        assert zoe in room.joined_local

@@ -6,20 +6,24 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
+import orjson
 import pytest
 
 from federation.errors import MatrixError
-from federation.events.event import Event
+from federation.events.event import Event, load_event
 from federation.events.ids import EventId, RoomId, ServerName
+from federation.events.room_versions import room_version
 from federation.graph.admission import Accepted, Rejected, SoftFailed
 from federation.graph.auth.auth_failures import AuthFailure, AuthRule
+from federation.graph.building import Edges, EventDraft, build_event
 from federation.graph.policy_servers import NotRecommended, PolicyServer
 from federation.ports import PolicyServerChanged
 from homeserver import limits
 from homeserver.engine.entries import Placed
+from homeserver.engine.rooms.room import Room
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.timeline.events import StoredVerdict
-from tests.homeserver.engine.engine_world import draft, message
+from tests.homeserver.engine.engine_world import ALICE, HS2, KEY_2, World, draft, in_memory, message
 from tests.homeserver.engine.history_world import (
     BOB,
     CAROL,
@@ -27,7 +31,9 @@ from tests.homeserver.engine.history_world import (
     CommitsHeld,
     Here,
     ban,
+    enter,
     here,
+    powers,
     room_of_bob,
     topic,
 )
@@ -386,3 +392,104 @@ async def test_the_states_after_events_are_those_of_the_graph(server: Here) -> N
     outlier = graph.add(message("x", BOB), last)
     await writer.store_outliers([outlier], [])
     assert await writer.states_after(room, [outlier.event_id]) is None
+
+
+# Verdicts made again
+
+
+async def test_in_a_room_with_corrected_verdicts_an_earlier_decision_is_made_again(
+    server: Here,
+) -> None:
+    """The caller decided by a state that has turned out wrong since."""
+    graph, last = server.graph, await room_of_bob(server)
+    levels = graph.add(powers({CAROL: 50}), last)
+    await server.accept(levels)
+    allowed = graph.add(topic("carol's", CAROL), levels)
+    refused = graph.add(topic("x", CAROL), last)
+    accept, room = server.engine.remote_event_writer.accept, await server.room()
+    room.was_corrected = True
+    assert await accept(allowed, REFUSAL) == Accepted()
+    assert isinstance(await accept(refused, Accepted()), Rejected)
+    unsigned = Rejected(AuthFailure(AuthRule.JOIN_UNSIGNED_BY_AUTHORISER, "not signed by hs3"))
+    join = graph.add(enter(DAVE), allowed)
+    assert await accept(join, unsigned) == unsigned  # that can't be checked again
+    told = graph.add(topic("told", CAROL), allowed)
+    missing = graph.before([allowed])
+    verdict = await server.engine.remote_event_writer.accept_with_state(told, REFUSAL, missing)
+    assert verdict == REFUSAL  # its own recheck comes with the truth
+
+
+# Room versions 1 and 2, where a server chooses its events' IDs
+
+
+V2 = room_version("2")
+
+
+async def _room_of_both(world: World) -> Room:
+    """A room of version 2 with ALICE and BOB in it."""
+    content: dict[str, object] = {"room_version": "2", "creator": ALICE}
+    room_id, _ = await world.engine.writer.create(
+        V2,
+        [
+            draft("m.room.create", content, ""),
+            draft("m.room.member", {"membership": "join"}, ALICE),
+            draft("m.room.join_rules", {"join_rule": "public"}, ""),
+        ],
+    )
+    room = await world.room(room_id)
+    join = draft("m.room.member", {"membership": "join"}, BOB, sender=BOB)
+    joined = await _remote(world, room, join)
+    assert await world.engine.remote_event_writer.accept(joined, Accepted()) == Accepted()
+    return room
+
+
+async def _remote(
+    world: World, room: Room, what: EventDraft, parents: list[EventId] | None = None
+) -> Event:
+    """An event of the other server, on the room's heads or others."""
+    state = room.view.state
+    parents = parents or [head.event_id for head in room.view.heads]
+    keys = [("m.room.create", ""), ("m.room.join_rules", ""), ("m.room.member", BOB)]
+    cited = [state[key].event_id for key in keys if key in state]
+    if what.type != "m.room.member":
+        cited.remove(state["m.room.join_rules", ""].event_id)
+    known = await world.engine.rooms.events([*parents, *cited])
+    return build_event(
+        what,
+        version=V2,
+        room_id=room.room_id,
+        edges=Edges(
+            parents,
+            cited,
+            max(head.depth for head in room.view.heads) + 1,
+            cited=lambda event_id: known[event_id].event,
+        ),
+        now_ms=world.clock.now_ms(),
+        server_name=HS2,
+        key=KEY_2,
+    )
+
+
+@pytest.mark.parametrize("is_outlier", [True, False])
+async def test_the_event_of_another_room_with_the_same_id_does_not_come_in(
+    is_outlier: bool,
+) -> None:
+    async with in_memory() as world:
+        here_room, there = await _room_of_both(world), await _room_of_both(world)
+        writer = world.engine.remote_event_writer
+        heads = [head.event_id for head in here_room.view.heads]
+        smuggled = await _remote(world, there, message("of the other room", BOB), heads)
+        if is_outlier:
+            await writer.store_outliers([smuggled], [])
+        else:
+            smuggled = await _remote(world, there, message("of the other room", BOB))
+            assert await writer.accept(smuggled, Accepted()) == Accepted()
+        pdu = orjson.loads((await _remote(world, here_room, message("harmless", BOB))).raw)
+        pdu["event_id"] = smuggled.event_id
+        twin = load_event(orjson.dumps(pdu), V2, smuggled.event_id)
+        await writer.accept(twin, Accepted())
+        assert await world.bodies(here_room.room_id) == []
+        assert [head.event_id for head in here_room.view.heads] == heads
+        said = await world.say(here_room.room_id, "goes on")
+        assert await world.bodies(here_room.room_id) == ["goes on"]
+        assert [head.event_id for head in here_room.view.heads] == [said]
