@@ -12,7 +12,12 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, UserId
 from federation.graph.admission import Accepted
 from federation.graph.building import EventDraft
-from federation.limits import GAP_EVENTS_MAX, GAP_ROUNDS_MAX, MISSING_EVENTS_ENDS_MAX
+from federation.limits import (
+    GAP_EVENTS_MAX,
+    GAP_EVENTS_PER_ROUND,
+    GAP_ROUNDS_MAX,
+    MISSING_EVENTS_ENDS_MAX,
+)
 from federation.transport.inbound.gap_filler import Undecided
 from tests.federation.transport.loopback import Lie, Loopback, Peer, loopback
 
@@ -298,3 +303,4 @@ async def test_so_many_ends_of_a_gap_are_named(branches: int) -> None:
             await a.filler.settle(event, b.name)
         assert named[0]["earliest_events"] == heads[:MISSING_EVENTS_ENDS_MAX]
         assert named[0]["latest_events"] == [event.event_id]
+        assert named[0]["limit"] == GAP_EVENTS_PER_ROUND

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import dns.resolver
 import pytest
 
 from federation.events.ids import ServerName
-from federation.limits import SRV_CACHE_S_MAX, SRV_CACHE_S_MIN
+from federation.limits import ADDRESS_CACHE_S, SRV_CACHE_S_MAX, SRV_CACHE_S_MIN, SRV_RECORDS_MAX
 from federation.transport.requests.dialer import Endpoint
 from federation.transport.requests.resolve import (
     ResolutionFailed,
@@ -240,3 +241,50 @@ async def test_srv_records_are_kept_for_their_time_to_live_within_bounds(
         clock.jump(later_s)
         await names.srv("_matrix-fed._tcp.a.test")
         assert questions == expected
+
+
+async def test_that_a_host_has_no_srv_records_is_remembered_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    questions = 0
+
+    async def answer(*_: object, **__: object) -> Records:
+        nonlocal questions
+        questions += 1
+        raise dns.resolver.NXDOMAIN
+
+    monkeypatch.setattr("dns.asyncresolver.resolve", answer)
+    clock = JumpingClock()
+    names = SystemNames(clock)
+    for later_s, expected in ((0, 1), (ADDRESS_CACHE_S - 1, 1), (2, 2)):
+        clock.jump(later_s)
+        assert not await names.srv("_matrix-fed._tcp.a.test")
+        assert questions == expected
+
+
+@dataclass
+class Target:
+    """A record of DNS."""
+
+    target: str
+    port: int = 443
+    priority: int = 0
+    weight: int = 0
+
+
+class ManyRecords(Records):
+    """An answer with one record more than are tried."""
+
+    def __iter__(self) -> Iterator[object]:
+        return iter([Target(f"{n}.test.", priority=n) for n in range(SRV_RECORDS_MAX + 1)])
+
+
+async def test_so_many_srv_records_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the best priority."""
+
+    async def answer(*_: object, **__: object) -> Records:
+        return ManyRecords(60)
+
+    monkeypatch.setattr("dns.asyncresolver.resolve", answer)
+    found = await SystemNames(JumpingClock()).srv("_matrix-fed._tcp.a.test")
+    assert [one.host for one in found] == [f"{n}.test" for n in range(SRV_RECORDS_MAX)]
