@@ -1,4 +1,4 @@
-"""The command `freehold`: init, check, serve, explain.
+"""The command `freehold`: init, check, serve, explain, user, token.
 
 Each command imports its dependencies when it runs: `freehold --help` stays fast.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from homeserver.tools.account_commands import token, user
 
 if TYPE_CHECKING:
     from homeserver.config import Config
@@ -178,6 +180,10 @@ def explain(path: Path, as_json: bool, position: int | None, what: str) -> None:
         raise click.ClickException(f"nothing is stored of {error}") from error
     except (service.NoRecord, EmbeddedError, DatabaseUnavailable, DataRefused) as error:
         raise click.ClickException(str(error)) from error
+
+
+main.add_command(user)
+main.add_command(token)
 
 
 def _load(path: Path) -> Config:

@@ -55,6 +55,16 @@ DISPLAYNAME_CHARACTERS = 256
 AVATAR_URL_CHARACTERS = 1000
 """Likewise."""
 
+REGISTRATION_TOKEN_CHARACTERS = 64
+"""The spec's bound."""
+
+REGISTRATION_TOKEN_BYTES = 10
+"""Random bytes of a token that the server makes: 16 letters, to be typed by hand, not to be
+guessed."""
+
+ACCOUNTS_READ_AT_ONCE = 1_000
+"""Accounts in memory while all are listed."""
+
 SEEN_FLUSH_S = 60
 """How often the times at which devices were last seen are stored."""
 

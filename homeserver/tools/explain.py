@@ -9,11 +9,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 from federation.events.canonical_json import JsonObject
@@ -40,8 +38,7 @@ from homeserver.storage.database import Database
 from homeserver.storage.postgres_store import PostgresStore
 from homeserver.storage.rooms.state_changes import ResolutionRow
 from homeserver.storage.timeline.events import StoredVerdict
-from local_postgres import EmbeddedCluster, EmbeddedError
-from local_postgres.attach import cluster_dir, running_url
+from homeserver.tools.open_database import read_only
 
 T = TypeVar("T")
 _VERDICTS = {
@@ -380,36 +377,6 @@ def _record_lines(record: RecordedResolution, indent: str) -> list[str]:
 
 
 # --- the command --------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def read_only(config: Config) -> AsyncIterator[Database]:
-    """Opens the server's database for reading; an embedded one is started if it isn't running.
-
-    Raises EmbeddedError or DatabaseUnavailable.
-    """
-    async with AsyncExitStack() as stack:
-        url = config.database.url
-        if url == "embedded":
-            url = await _embedded_url(Path(config.data_dir) / "postgresql", stack)
-        mark = "&" if "?" in url else "?"
-        database = await Database.open(
-            f"{url}{mark}default_transaction_read_only=on", connections=2
-        )
-        stack.push_async_callback(database.close)
-        yield database
-
-
-async def _embedded_url(data_dir: Path, stack: AsyncExitStack) -> str:
-    running = running_url(data_dir, "freehold")
-    if running is not None:
-        return running
-    if cluster_dir(data_dir) is None:
-        raise EmbeddedError(f"there is no database in {data_dir}")
-    cluster = EmbeddedCluster(data_dir)
-    await cluster.start()
-    stack.push_async_callback(cluster.stop)
-    return await cluster.ensure_database("freehold")
 
 
 async def explain(

@@ -37,3 +37,9 @@ async def _migrated(url: str) -> None:
     database = await Database.open(url, connections=1)
     await migrate(database)
     await database.close()
+
+
+@pytest.fixture(scope="session")
+def accounts_url(postgres_cluster: EmbeddedCluster, background_loop: BackgroundLoop) -> str:
+    """The address of one database for all tests of accounts; `account_server` empties it."""
+    return background_loop.run(postgres_cluster.ensure_database("accounts_tests"))

@@ -24,6 +24,17 @@ class Account(msgspec.Struct, frozen=True):
     is_deactivated: bool
 
 
+class AccountRow(msgspec.Struct, frozen=True):
+    """A local account, as its server's operator sees it."""
+
+    user_id: UserId
+    created_ms: int
+    is_guest: bool
+    is_deactivated: bool
+    rooms: int
+    """How many rooms the user is joined to."""
+
+
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     """The values that `create` stores. Without `device_id` no device and no token are created."""
 
@@ -38,6 +49,10 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     address: str
 
 
+_ROW = (
+    "SELECT a.user_id, a.created_ms, a.is_guest, a.is_deactivated, (SELECT count(*)"
+    " FROM memberships m WHERE m.user_id = a.user_id AND m.membership = 'join') FROM accounts a"
+)
 _CREATE = """
 WITH account AS (
     INSERT INTO accounts (user_id, password_hash, is_guest, created_ms) VALUES ($1, $2, $3, $4)
@@ -142,6 +157,18 @@ class AccountTable:
         """See the function `change_password`."""
         async with self._database.connection() as connection:
             return await change_password(connection, user_id, password_hash, previous=previous)
+
+    async def load_row(self, user_id: UserId) -> AccountRow | None:
+        """Returns an account as the operator sees it; None if there is none."""
+        row = await self._database.fetchrow(f"{_ROW} WHERE a.user_id = $1", user_id)
+        return None if row is None else AccountRow(*row)
+
+    async def page(self, after: str, limit: int) -> list[AccountRow]:
+        """Returns accounts with IDs past `after`, in order."""
+        rows = await self._database.fetch(
+            f"{_ROW} WHERE a.user_id > $1 ORDER BY a.user_id LIMIT $2", after, limit
+        )
+        return [AccountRow(*row) for row in rows]
 
     async def load_guests(
         self, room_ids: Collection[RoomId] | None = None

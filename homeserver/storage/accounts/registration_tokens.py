@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from homeserver.storage.database import Connection, Database
+
+
+class RegistrationTokenRow(msgspec.Struct, frozen=True):
+    """A token; `uses_allowed` and `expires_ms` are None for no bound."""
+
+    token: str
+    uses_allowed: int | None
+    uses: int
+    expires_ms: int | None
+
 
 _USABLE = (
     "token = $1 AND (uses_allowed IS NULL OR uses < uses_allowed)"
@@ -30,6 +42,20 @@ class RegistrationTokenTable:
         """Returns whether a token exists, isn't used up and hasn't expired."""
         found = await self._database.fetchval(
             f"SELECT true FROM registration_tokens WHERE {_USABLE}", token, now_ms
+        )
+        return bool(found)
+
+    async def load_all(self) -> list[RegistrationTokenRow]:
+        """Returns all tokens, in order."""
+        rows = await self._database.fetch(
+            "SELECT token, uses_allowed, uses, expires_ms FROM registration_tokens ORDER BY token"
+        )
+        return [RegistrationTokenRow(*row) for row in rows]
+
+    async def delete(self, token: str) -> bool:
+        """Deletes a token; False if there is none of this name."""
+        found = await self._database.fetchval(
+            "DELETE FROM registration_tokens WHERE token = $1 RETURNING true", token
         )
         return bool(found)
 

@@ -24,6 +24,7 @@ from homeserver.cli import main
 from homeserver.config import Config, DatabaseSettings
 from homeserver.storage.database import DatabaseFailing
 from homeserver.tools import explain as service
+from homeserver.tools.open_database import read_only
 from local_postgres import EmbeddedCluster, EmbeddedError
 from local_postgres.attach import running_url
 from tests.homeserver.engine.engine_world import ALICE, BOB, World, draft, message, running
@@ -253,7 +254,7 @@ async def test_what_is_not_stored_is_said_not_to_be(postgres_url: str) -> None:
 
 
 async def test_the_session_can_not_write(postgres_url: str) -> None:
-    async with running(postgres_url), service.read_only(config(postgres_url)) as database:
+    async with running(postgres_url), read_only(config(postgres_url)) as database:
         with pytest.raises(DatabaseFailing, match="ReadOnly"):
             async with database.connection() as connection:
                 await connection.execute("DELETE FROM events")
@@ -269,7 +270,7 @@ async def test_an_embedded_database_is_found_by_what_its_postmaster_wrote(
     connection = await asyncpg.connect(url)
     await connection.close()
     with pytest.raises(EmbeddedError):
-        async with service.read_only(Config(server_name="hs1", data_dir=str(tmp_path))):
+        async with read_only(Config(server_name="hs1", data_dir=str(tmp_path))):
             raise AssertionError("there is nothing to open")
 
 

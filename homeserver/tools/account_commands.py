@@ -1,0 +1,227 @@
+"""`freehold user` and `freehold token`: the operator lets people in.
+
+Each command imports its dependencies when it runs. A password is asked for at the terminal, or read
+from standard input; it is never an argument, which other users of the machine could see.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from homeserver.services.admin.accounts import AccountAdministration
+    from homeserver.storage.accounts.accounts import AccountRow
+    from homeserver.storage.accounts.registration_tokens import RegistrationTokenRow
+
+T = TypeVar("T")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
+_DAY_S = 24 * 3600
+
+
+def with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """The option that names the configuration."""
+    return click.option(
+        "--config",
+        "path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=Path("freehold.toml"),
+        envvar="FREEHOLD_CONFIG",
+        show_default=True,
+        help="The configuration file.",
+    )(command)
+
+
+@click.group()
+def user() -> None:
+    """The accounts of this server. Works beside the running server, and without it."""
+
+
+@user.command("add")
+@with_config
+@_JSON
+@click.argument("name")
+def add_user(path: Path, as_json: bool, name: str) -> None:
+    """Creates an account; the password is asked for, or read from standard input."""
+    password = _password()
+    user_id = _run(path, lambda admin: admin.add(name, password))
+    _show({"user_id": user_id}, as_json, user_id)
+
+
+@user.command("list")
+@with_config
+@_JSON
+def list_users(path: Path, as_json: bool) -> None:
+    """Lists all accounts."""
+
+    async def show(admin: AccountAdministration) -> None:
+        async for account in admin.all():
+            _show(_account_json(account), as_json, _account_text(account))
+
+    _run(path, show)
+
+
+@user.command("show")
+@with_config
+@_JSON
+@click.argument("name")
+def show_user(path: Path, as_json: bool, name: str) -> None:
+    """Shows an account and its devices."""
+    report = _run(path, lambda admin: admin.show(name))
+    devices = [
+        {
+            "device_id": device.device_id,
+            "display_name": device.display_name,
+            "last_seen_ms": device.last_seen_ms,
+            "last_seen_address": device.last_seen_address,
+        }
+        for device in report.devices
+    ]
+    lines = [_account_text(report.account)] + [
+        f"  {one.device_id}  {one.display_name or '-'}  last seen {_time(one.last_seen_ms)}"
+        f" from {one.last_seen_address or '-'}"
+        for one in report.devices
+    ]
+    _show({**_account_json(report.account), "devices": devices}, as_json, "\n".join(lines))
+
+
+@user.command("reset-password")
+@with_config
+@_JSON
+@click.argument("name")
+def reset_password(path: Path, as_json: bool, name: str) -> None:
+    """Sets a new password, asked for or read from standard input. Devices stay logged in."""
+    password = _password()
+    user_id = _run(path, lambda admin: admin.reset_password(name, password))
+    _show({"user_id": user_id}, as_json, f"{user_id} has the new password.")
+
+
+@click.group()
+def token() -> None:
+    """The registration tokens of this server, beside those of the configuration."""
+
+
+@token.command("add")
+@with_config
+@_JSON
+@click.option("--uses", type=click.IntRange(min=1), help="How many people may use it.")
+@click.option("--days", type=click.IntRange(min=1), help="How many days it holds.")
+@click.argument("name", required=False, metavar="[TOKEN]")
+def add_token(
+    path: Path, as_json: bool, uses: int | None, days: int | None, name: str | None
+) -> None:
+    """Creates a registration token, a random one if none is given."""
+    lifetime_s = None if days is None else days * _DAY_S
+    made = _run(path, lambda admin: admin.add_token(name, uses=uses, lifetime_s=lifetime_s))
+    _show(_token_json(made), as_json, made.token)
+
+
+@token.command("list")
+@with_config
+@_JSON
+def list_tokens(path: Path, as_json: bool) -> None:
+    """Lists the registration tokens."""
+    for one in _run(path, lambda admin: admin.tokens()):
+        allowed = "any number" if one.uses_allowed is None else str(one.uses_allowed)
+        end = "for ever" if one.expires_ms is None else f"until {_time(one.expires_ms)}"
+        _show(_token_json(one), as_json, f"{one.token}  used {one.uses} of {allowed}, {end}")
+
+
+@token.command("revoke")
+@with_config
+@click.argument("name", metavar="TOKEN")
+def revoke_token(path: Path, name: str) -> None:
+    """Deletes a registration token."""
+    _run(path, lambda admin: admin.revoke_token(name))
+    click.echo(f"{name} is revoked.")
+
+
+def _run(path: Path, work: Callable[[AccountAdministration], Awaitable[T]]) -> T:
+    import asyncio
+    import os
+
+    from federation.errors import MatrixError
+    from federation.events.ids import ServerName
+    from homeserver.clock import SystemClock
+    from homeserver.config import ConfigInvalid, load_config
+    from homeserver.services.accounts.passwords import Passwords
+    from homeserver.services.admin.accounts import AccountAdministration
+    from homeserver.storage.database import DatabaseUnavailable, DataRefused
+    from homeserver.storage.migrate import SchemaTooNew
+    from homeserver.tools.open_database import writable
+    from local_postgres import EmbeddedError
+
+    async def run() -> T:
+        config = load_config(path)
+        passwords = Passwords(os.urandom)
+        try:
+            async with writable(config) as database:
+                name = ServerName(config.server_name)
+                return await work(
+                    AccountAdministration(
+                        database, name, passwords, SystemClock(), random_bytes=os.urandom
+                    )
+                )
+        finally:
+            passwords.close()
+
+    try:
+        return asyncio.run(run())
+    except ConfigInvalid as error:
+        raise click.ClickException("; ".join(error.problems)) from error
+    except MatrixError as error:
+        raise click.ClickException(error.error) from error
+    except (EmbeddedError, DatabaseUnavailable, DataRefused, SchemaTooNew) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return password
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _show(value: Mapping[str, Any], as_json: bool, text: str) -> None:
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
+
+
+def _account_json(account: AccountRow) -> dict[str, Any]:
+    return {
+        "user_id": account.user_id,
+        "created_ms": account.created_ms,
+        "guest": account.is_guest,
+        "deactivated": account.is_deactivated,
+        "rooms": account.rooms,
+    }
+
+
+def _account_text(account: AccountRow) -> str:
+    marks = [
+        word
+        for word, is_so in (("guest", account.is_guest), ("deactivated", account.is_deactivated))
+        if is_so
+    ]
+    what = f"  ({', '.join(marks)})" if marks else ""
+    created = _time(account.created_ms)
+    return f"{account.user_id}  created {created}  in {account.rooms} rooms{what}"
+
+
+def _token_json(token: RegistrationTokenRow) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "uses_allowed": token.uses_allowed,
+        "uses": token.uses,
+        "expires_ms": token.expires_ms,
+    }
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
