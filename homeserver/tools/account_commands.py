@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
-_DAY_S = 24 * 3600
 
 
 def with_config(command: Callable[..., None]) -> Callable[..., None]:
@@ -116,7 +115,7 @@ def add_token(
     path: Path, as_json: bool, uses: int | None, days: int | None, name: str | None
 ) -> None:
     """Creates a registration token, a random one if none is given."""
-    lifetime_s = None if days is None else days * _DAY_S
+    lifetime_s = None if days is None else days * 24 * 3600
     made = _run(path, lambda admin: admin.add_token(name, uses=uses, lifetime_s=lifetime_s))
     _show(_token_json(made), as_json, made.token)
 

