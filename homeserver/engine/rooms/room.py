@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import immutables
 import msgspec
@@ -174,10 +174,38 @@ class RoomLock:
             room.restore(self.view)
 
 
+class RoomGaps(msgspec.Struct, frozen=True):
+    """What a room lacks, as it is stored."""
+
+    named: Collection[EventId] = ()
+    """Missing parents of accepted events: these aren't heads."""
+    awaited: Collection[EventId] = ()
+    """Missing parents of unverified events."""
+    targets: Sequence[tuple[EventId, EventId]] = ()
+    """Targets of redactions that wait for them, each with a redaction."""
+    has_more_targets: bool = False
+    """Whether there are others, only in the store."""
+
+
+NO_GAPS = RoomGaps()
+
+
 class Room:
     """A room in memory."""
 
-    def __init__(self, room_id: RoomId, row_id: int, version: RoomVersion, view: RoomView) -> None:
+    def __init__(
+        self,
+        room_id: RoomId,
+        row_id: int,
+        version: RoomVersion,
+        view: RoomView,
+        *,
+        joined_local: Iterable[UserId] = (),
+        gaps: RoomGaps = NO_GAPS,
+        ring_start: int | None = None,
+    ) -> None:
+        """`ring_start`: the position after which all timeline events are remembered next; None:
+        that of the view."""
         self.room_id = room_id
         self.row_id = row_id
         self.version = version
@@ -186,14 +214,16 @@ class Room:
         self.generation = 0
         self.holders = 0
         self.unsettled = 0
-        self.joined_local: set[UserId] = set()
+        self.joined_local = set(joined_local)
         self.ring: deque[Placed] = deque()
-        self.ring_start = view.position
+        self.ring_start = view.position if ring_start is None else ring_start
         self.changes_start = view.position  # older ring entries don't have changes of state
         self.awaited_targets: dict[EventId, list[EventId]] = {}  # targets of waiting redactions
-        self.awaits_more = False  # there are others, only in the store
-        self.named: set[EventId] = set()  # missing parents of accepted events: these aren't heads
-        self.awaited: set[EventId] = set()  # missing parents of unverified events
+        for target, redaction in gaps.targets:
+            self.awaited_targets.setdefault(target, []).append(redaction)
+        self.awaits_more = gaps.has_more_targets
+        self.named = set(gaps.named)
+        self.awaited = set(gaps.awaited)
         self.watched: list[Event] | None = None  # staged events, while a reader needs them
         self.was_corrected = False  # A verdict was rechecked: earlier decisions may be wrong.
         self.corrections = 0  # events built before a recheck are rebuilt

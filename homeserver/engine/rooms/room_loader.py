@@ -14,7 +14,7 @@ from federation.events.room_versions import room_version
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, kept_client
 from homeserver.engine.rooms.event_cache import EventMemory
-from homeserver.engine.rooms.room import Head, Room, RoomView, membership_counts
+from homeserver.engine.rooms.room import Head, Room, RoomGaps, RoomView, membership_counts
 from homeserver.engine.rooms.snapshots import Chain, Link, StateRef, state_of
 from homeserver.engine.rooms.stored import key_of, ref_of, transaction_of
 from homeserver.engine.store import EngineStore
@@ -76,48 +76,35 @@ class RoomLoader:
         rooms = {}
         for row in rows:
             row_id = row.room_row_id
-            room = self._room(row, heads[row_id], chains)
-            for one in awaited.get(row_id, ()):
-                waiting = room.awaited_targets.setdefault(one.target, [])
-                waiting.append(one.redaction)
-            room.awaits_more = len(awaited.get(row_id, ())) == limits.ROOM_AWAITED_TARGETS
-            room.named = {one.missing for one in missing.get(row_id, ())}
-            room.awaited = {one.parent for one in unverified.get(row_id, ())}
-            self._fill_ring(room, newest.get(row_id, ()))
-            rooms[room.room_id] = room
+            waiting = awaited.get(row_id, ())
+            gaps = RoomGaps(
+                named=[one.missing for one in missing.get(row_id, ())],
+                awaited=[one.parent for one in unverified.get(row_id, ())],
+                targets=[(one.target, one.redaction) for one in waiting],
+                has_more_targets=len(waiting) == limits.ROOM_AWAITED_TARGETS,
+            )
+            view = _view(row, heads[row_id], chains)
+            rooms[row.room_id] = self._room(row, view, gaps, newest.get(row_id, ()))
         return rooms
 
-    def _room(self, row: RoomRow, heads: Sequence[HeadRow], chains: Mapping[int, Chain]) -> Room:
-        chain = chains[row.snapshot_row_id]
-        state = state_of(chain)
-        joined, invited, servers = membership_counts(state)
-        loaded = tuple(
-            Head(
-                head.event_id,
-                head.event_row_id,
-                load_any(head.json)["depth"],
-                state if own is chain else state_of(own),
-                own,
-            )
-            for head in heads
-            for own in (chains[head.snapshot_after],)
-        )
-        view = RoomView(
-            state, chain, loaded, row.live_index, joined, invited, servers, row.position
-        )
-        room = Room(row.room_id, row.room_row_id, room_version(row.version), view)
-        room.joined_local = self._locals(state)
-        return room
-
-    def _fill_ring(self, room: Room, newest: Sequence[StoredEventRow]) -> None:
+    def _room(
+        self, row: RoomRow, view: RoomView, gaps: RoomGaps, newest: Sequence[StoredEventRow]
+    ) -> Room:
         positions = [one.position for one in newest if one.position is not None]
         assert len(positions) == len(newest), "live events have positions"
+        is_all = len(newest) < limits.ROOM_LOAD_EVENTS
+        room = Room(
+            row.room_id,
+            row.room_row_id,
+            room_version(row.version),
+            view,
+            joined_local=self._locals(view.state),
+            gaps=gaps,
+            ring_start=0 if is_all else positions[-1] - 1,
+        )
         for one, position in zip(reversed(newest), reversed(positions), strict=True):
             room.remember(Placed(position, self.entry_of(one, room)))
-        if len(newest) < limits.ROOM_LOAD_EVENTS:
-            room.ring_start = 0
-        else:
-            room.ring_start = positions[-1] - 1
+        return room
 
     def _locals(self, state: Mapping[StateKey, StateRef]) -> set[UserId]:
         own = ":" + self._server_name
@@ -188,6 +175,24 @@ class RoomLoader:
             to_federate=row.to_federate,
             snapshot_after=row.state_after,
         )
+
+
+def _view(row: RoomRow, heads: Sequence[HeadRow], chains: Mapping[int, Chain]) -> RoomView:
+    chain = chains[row.snapshot_row_id]
+    state = state_of(chain)
+    joined, invited, servers = membership_counts(state)
+    loaded = tuple(
+        Head(
+            head.event_id,
+            head.event_row_id,
+            load_any(head.json)["depth"],
+            state if own is chain else state_of(own),
+            own,
+        )
+        for head in heads
+        for own in (chains[head.snapshot_after],)
+    )
+    return RoomView(state, chain, loaded, row.live_index, joined, invited, servers, row.position)
 
 
 def _link(row: SnapshotLink, refs: Mapping[int, tuple[StateKey, StateRef]]) -> Link:
