@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
+import msgspec
+
 from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.graph.admission import Accepted, SoftFailed
@@ -65,15 +67,18 @@ class Corrections:
         staged.
         """
         wrong = [one for one in rechecked if not one.is_same]
-        correction = Correction()
         if not wrong:
-            return correction
-        # The rows of newly accepted events are written by `place`, on top of the corrected room.
-        correction.rows = [one.corrected_row() for one in wrong if not one.is_newly_accepted]
-        correction.snapshots = [row for one in wrong for row in one.snapshots]
-        correction.rechecks = await self._marked(room, rechecked, descendants)
-        await self._change_view(room, wrong, descendants, correction)
-        return correction
+            return Correction()
+        marked = await self._marked(room, rechecked, descendants)
+        of_room = await self._change_view(room, wrong, descendants)
+        return msgspec.structs.replace(
+            of_room,
+            # Rows of newly accepted events are written by `place`, on top of the corrected room.
+            rows=[one.corrected_row() for one in wrong if not one.is_newly_accepted],
+            # Before those of the room's state, which may be deltas to them.
+            snapshots=[row for one in wrong for row in one.snapshots] + of_room.snapshots,
+            rechecks=marked,
+        )
 
     async def _marked(
         self, room: Room, rechecked: Sequence[Recheck], descendants: Descendants
@@ -107,26 +112,29 @@ class Corrections:
         room: Room,
         wrong: Sequence[Recheck],
         descendants: Descendants,
-        correction: Correction,
-    ) -> None:
+    ) -> Correction:
+        """Returns the changes of the room itself, whose new view is staged."""
         old = room.staged
         heads = await self._heads(room, {one.event_id: one for one in wrong}, descendants)
+        # The same events with the same states: the current state, which is resolved over them, is
+        # the same too.
         if heads == old.heads:
-            return
+            return Correction()
         branches = [StateSnapshot(head.state, head.chain) for head in heads]
         current, snapshots = await self._resolver.resolve(room, branches, self._take_row_id)
-        correction.snapshots += snapshots
         view, changes, counts = changed_view(old, current, heads)
         ends = [(head.event_id, one) for head, one in zip(heads, branches, strict=True)]
         resolved = self._stager.resolved(ends, old.chain, current.chain, is_changed=bool(changes))
-        if changes:
-            correction.entry = StateEntry(room.room_id, changes)
-            correction.resolved, correction.cause = resolved, wrong[0].event_id
-        correction.servers_joined, correction.servers_left = (
-            counts.servers_joined,
-            counts.servers_left,
+        room.staged = view
+        return Correction(
+            view=view,
+            entry=StateEntry(room.room_id, changes) if changes else None,
+            snapshots=list(snapshots),
+            servers_joined=counts.servers_joined,
+            servers_left=counts.servers_left,
+            resolved=resolved if changes else None,
+            cause=wrong[0].event_id if changes else None,
         )
-        correction.view = room.staged = view
 
     async def _heads(
         self, room: Room, wrong: dict[EventId, Recheck], descendants: Descendants
@@ -195,6 +203,7 @@ class Corrections:
         self, room: Room, one: Recheck, descendants: Descendants, correction: Correction
     ) -> StagedEvent | None:
         row = one.corrected_row()
+        # Older than our time in the room: it was never news here, so it gets no place.
         if one.event.depth < await self._store.events.first_depth(room.row_id):
             correction.rows.append(row)
             return None
@@ -203,6 +212,7 @@ class Corrections:
             row.decide(StoredVerdict.SOFT_FAILED, refusal_of(verdict.failure))
             correction.rows.append(row)
             return None
+        # `Stager.place` makes no head of an event that the room knows as another's parent.
         children = await self._placed(descendants.children(one.event_id))
         if any(_is_accepted(child, None) for child in children):
             room.named.add(one.event_id)
