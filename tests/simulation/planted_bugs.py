@@ -107,8 +107,9 @@ def rejections_forgotten() -> None:
     """Rejected events are stored as accepted ones."""
     aside: Any = vars(acceptance)["store_as_outlier"]
 
-    def accepted(event: Any, row_id: int, room: Any, before: Any, origin: Any) -> Any:
-        return aside(event, row_id, room, before, replace(origin, verdict=0))
+    def accepted(*arguments: Any, **options: Any) -> Any:
+        *others, origin = arguments
+        return aside(*others, replace(origin, verdict=0), **options)
 
     _plant(acceptance, "store_as_outlier", accepted)
 
@@ -169,10 +170,13 @@ def the_last_to_arrive_wins() -> None:
 def duplicates_applied_twice() -> None:
     """An event that comes again gets a place again."""
 
-    async def unknown(self: object, room: object, event_id: object) -> None:
-        return None
+    known = acceptance.Acceptance._known
 
-    _plant(acceptance.Acceptance, "_stored_verdict", unknown)
+    async def placeless(self: Any, room: Any, event_id: Any) -> Any:
+        found = await known(self, room, event_id)
+        return found and replace(found, outlier=True)
+
+    _plant(acceptance.Acceptance, "_known", placeless)
 
 
 def transaction_used_twice() -> None:
