@@ -39,7 +39,7 @@ async def test_a_link_is_loaded_once_however_many_chains_lead_through_it() -> No
         assert world.looks == []
 
 
-@pytest.mark.parametrize("sent", [5, limits.ROOM_LOAD_EVENTS + 5])
+@pytest.mark.parametrize("sent", [5, 25])
 async def test_what_the_bytes_of_a_loaded_room_leave_out_is_read_from_the_store(
     sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
