@@ -196,7 +196,7 @@ class Rooms:
         self.loader = RoomLoader(store, server_name, self.memory)
         self.erasures = Erasures(store)
         self._hot = HotRooms()
-        self._loading: dict[RoomId, asyncio.Future[None]] = {}
+        self._loading: dict[RoomId, asyncio.Future[bool]] = {}
 
     # Rooms
 
@@ -210,30 +210,34 @@ class Rooms:
 
     async def get_many(self, room_ids: Collection[RoomId]) -> dict[RoomId, Room]:
         """Returns rooms by ID; cold ones are loaded together, and once for all waiters."""
-        cold = [one for one in room_ids if one not in self._hot and one not in self._loading]
-        waiting = {one: self._loading[one] for one in room_ids if one in self._loading}
-        if cold:
-            await self._load(cold)
-        for future in waiting.values():
-            await asyncio.shield(future)
+        wanted = list(room_ids)
+        while wanted:
+            cold = [one for one in wanted if one not in self._hot and one not in self._loading]
+            waiting = {one: self._loading[one] for one in wanted if one in self._loading}
+            if cold:
+                await self._load(cold)
+            # A load whose caller was cancelled (a client hung up) is repeated by those who wait.
+            wanted = [one for one, done in waiting.items() if not await asyncio.shield(done)]
         return {one: room for one in room_ids if (room := self.hot(one)) is not None}
 
     async def _load(self, room_ids: Sequence[RoomId]) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Loads rooms. The future of others who wait for them says whether the load took place."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._loading.update(dict.fromkeys(room_ids, future))
         try:
             for room in (await self.loader.load(room_ids)).values():
                 if room.room_id not in self._hot:
                     self._hot.add(room)
-        except BaseException as error:
+        except Exception as error:
             # Waiters get the error too; without any, it has been raised here.
-            future.set_exception(
-                error if isinstance(error, Exception) else asyncio.CancelledError()
-            )
+            future.set_exception(error)
             future.exception()
             raise
+        except BaseException:
+            future.set_result(False)
+            raise
         else:
-            future.set_result(None)
+            future.set_result(True)
         finally:
             for room_id in room_ids:
                 del self._loading[room_id]

@@ -519,3 +519,18 @@ async def test_the_end_of_a_stay_is_the_last_of_them(server: Here) -> None:
         await server.accept(last)
         ends.append((server.engine.committer.position, last.event_id))
     assert await rooms.end_of_stay(room, ALICE) == ends[-1]
+
+
+async def test_a_cancelled_load_cancels_nobody_else(rooms: Rooms, loader: HeldLoader) -> None:
+    """A client that hangs up must not end the requests of others, or a background task."""
+    loop = asyncio.get_running_loop()
+    first = loop.create_task(rooms.get(name(0)))
+    await pass_loop()
+    others = [loop.create_task(rooms.get(name(0))) for _ in range(2)]
+    await pass_loop()
+    first.cancel()
+    await asyncio.wait([first])
+    loader.go_on.set()
+    assert first.cancelled()
+    assert all(room is not None for room in await asyncio.gather(*others))
+    assert loader.asked == [[name(0)], [name(0)]]
