@@ -58,12 +58,12 @@ class SyncWorld:
         self, user: UserId = ALICE, *, since: str | None = None, **query: object
     ) -> dict[str, Any]:
         """The answer of a sync; it must be a good one. A dictionary as a filter is JSON."""
-        reply = await self.ask(user, since=since, **query)
+        reply = await self.scope(user, since=since, **query)
         assert reply.status == 200, reply
         body: dict[str, Any] = reply.body
         return body
 
-    async def ask(
+    async def scope(
         self, user: UserId = ALICE, *, since: str | None = None, **query: object
     ) -> Reply:
         """The reply of a sync."""

@@ -49,82 +49,82 @@ class SyncExtras:
     def __init__(self, sources: SyncSources) -> None:
         self._sources = sources
 
-    async def add(self, look: SyncContext, plans: Plans, since: SyncToken | None) -> None:
+    async def add(self, context: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         """Adds the data beside events to `plans`."""
-        wanted = look.ask.filter.room.ephemeral
+        wanted = context.scope.filter.room.ephemeral
         if wanted.allows_type(event_types.RECEIPT):
-            await self._add_receipts(look, plans)
+            await self._add_receipts(context, plans)
         if wanted.allows_type(event_types.TYPING):
-            self._add_typing(look, plans, since)
-        await self._add_account_data(look, plans)
+            self._add_typing(context, plans, since)
+        await self._add_account_data(context, plans)
 
-    def _joined(self, look: SyncContext) -> list[RoomId]:
-        wanted = look.ask.filter.room
+    def _joined(self, context: SyncContext) -> list[RoomId]:
+        wanted = context.scope.filter.room
         return [
             room_id
-            for room_id, user_room in look.memberships.items()
+            for room_id, user_room in context.memberships.items()
             if user_room.membership == "join" and wanted.allows_room(room_id)
         ]
 
-    def _plan(self, look: SyncContext, plans: Plans, room_id: RoomId) -> RoomPlan | None:
+    def _plan(self, context: SyncContext, plans: Plans, room_id: RoomId) -> RoomPlan | None:
         """Returns the plan of a room, made if there is none yet; None if the room isn't wanted."""
         plan = plans.get(room_id)
-        user_room = look.memberships.get(room_id)
+        user_room = context.memberships.get(room_id)
         if plan is not None or user_room is None or user_room.membership != "join":
             return plan
-        if not look.ask.filter.room.allows_room(room_id):
+        if not context.scope.filter.room.allows_room(room_id):
             return None
         plan = plans[room_id] = RoomPlan(room_id, "join")
         return plan
 
-    async def _add_receipts(self, look: SyncContext, plans: Plans) -> None:
-        ask, source = look.ask, self._sources.receipts
+    async def _add_receipts(self, context: SyncContext, plans: Plans) -> None:
+        scope, source = context.scope, self._sources.receipts
         whole = [p.room_id for p in plans.values() if p.is_full and p.section == "join"]
         found: dict[RoomId, Sequence[ReceiptRow]] = {}
         if whole:
-            found.update(await source.since(whole, after=0, up_to=ask.up_to))
-        if look.news is None:
-            others = set(self._joined(look)).difference(whole)
+            found.update(await source.since(whole, after=0, up_to=scope.up_to))
+        if context.delta is None:
+            others = set(self._joined(context)).difference(whole)
             if others:
-                found.update(await source.since(others, after=ask.since or 0, up_to=ask.up_to))
+                found.update(await source.since(others, after=scope.since or 0, up_to=scope.up_to))
         else:
-            for room_id, news in look.news.rooms.items():
-                if news.receipts and room_id not in whole:
-                    found[room_id] = news.receipts
+            for room_id, delta in context.delta.rooms.items():
+                if delta.receipts and room_id not in whole:
+                    found[room_id] = delta.receipts
         for room_id, receipts in found.items():
-            events = receipt_events(receipts, ask.user_id)
-            plan = self._plan(look, plans, room_id) if events else None
+            events = receipt_events(receipts, scope.user_id)
+            plan = self._plan(context, plans, room_id) if events else None
             if plan is not None and plan.section == "join":
                 plan.ephemeral.extend(events)
 
-    def _add_typing(self, look: SyncContext, plans: Plans, since: SyncToken | None) -> None:
+    def _add_typing(self, context: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         typing = self._sources.typing
         token = None if since is None else TypingToken(since.boot, since.serial)
         if token == typing.token:
             return
-        for room_id in self._joined(look):
+        for room_id in self._joined(context):
             users = typing.since(room_id, token)
-            plan = self._plan(look, plans, room_id) if users is not None else None
+            plan = self._plan(context, plans, room_id) if users is not None else None
             if plan is not None and users is not None:
                 plan.ephemeral.append(typing_event(users))
 
-    async def _add_account_data(self, look: SyncContext, plans: Plans) -> None:
-        ask, wanted = look.ask, look.ask.filter.room.account_data
+    async def _add_account_data(self, context: SyncContext, plans: Plans) -> None:
+        scope, wanted = context.scope, context.scope.filter.room.account_data
         whole = {plan.room_id for plan in plans.values() if plan.is_full}
         found: dict[tuple[RoomId, str], bytes] = {}
-        if look.news is not None:
-            for room_id, news in look.news.rooms.items():
-                found.update({(room_id, kind): data for kind, data in news.account_data.items()})
-        if look.news is None or whole:
-            after = 0 if whole else ask.since or 0
+        if context.delta is not None:
+            for room_id, delta in context.delta.rooms.items():
+                found.update({(room_id, kind): data for kind, data in delta.account_data.items()})
+        if context.delta is None or whole:
+            after = 0 if whole else scope.since or 0
             for item in await self._sources.account_data.between(
-                ask.user_id, after=after, up_to=ask.up_to
+                scope.user_id, after=after, up_to=scope.up_to
             ):
                 room_id = RoomId(item.room_id)
-                if room_id in whole or (item.room_id and item.position > (ask.since or 0)):
+                if room_id in whole or (item.room_id and item.position > (scope.since or 0)):
                     found[(room_id, item.type)] = item.content
         for (room_id, kind), content in found.items():
             if wanted.allows_type(kind):
-                plan = self._plan(look, plans, room_id)
+                plan = self._plan(context, plans, room_id)
                 if plan is not None:
                     plan.account_data.append(account_data_event(kind, content))

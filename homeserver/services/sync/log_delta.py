@@ -55,7 +55,7 @@ class LogDelta(msgspec.Struct):
     @property
     def concerns_members(self) -> bool:
         """Returns whether a membership or the encryption changed in a room of the reader."""
-        return any(news.members for news in self.rooms.values())
+        return any(delta.members for delta in self.rooms.values())
 
     def __bool__(self) -> bool:
         return bool(self.rooms or self.account_data or self.to_device or self.device_users)
@@ -68,18 +68,18 @@ def scan(
     rooms: Mapping[RoomId, UserRoom],
 ) -> LogDelta:
     """Scans `entries`; `rooms` are the user's current memberships."""
-    news = LogDelta()
+    delta = LogDelta()
     for placed in entries:
         entry = placed.entry
         if isinstance(entry, (EventEntry, StateEntry)):
             user_room = rooms.get(entry.room_id)
             if user_room is not None and _concerns(user_room, placed.position):
-                _note_change(_room(news, entry.room_id), placed)
+                _note_change(_room(delta, entry.room_id), placed)
         elif isinstance(entry, ReceiptEntry):
-            _note_receipt(news, entry, user_id, rooms)
+            _note_receipt(delta, entry, user_id, rooms)
         else:
-            _note_own(news, entry, user_id, device_id)
-    return news
+            _note_own(delta, entry, user_id, device_id)
+    return delta
 
 
 def _concerns(user_room: UserRoom, position: int) -> bool:
@@ -88,10 +88,10 @@ def _concerns(user_room: UserRoom, position: int) -> bool:
     return user_room.membership == "join" or position <= user_room.position
 
 
-def _room(news: LogDelta, room_id: RoomId) -> RoomDelta:
-    found = news.rooms.get(room_id)
+def _room(delta: LogDelta, room_id: RoomId) -> RoomDelta:
+    found = delta.rooms.get(room_id)
     if found is None:
-        found = news.rooms[room_id] = RoomDelta()
+        found = delta.rooms[room_id] = RoomDelta()
     return found
 
 
@@ -107,29 +107,29 @@ def _note_change(room: RoomDelta, placed: Placed) -> None:
 
 
 def _note_receipt(
-    news: LogDelta, entry: ReceiptEntry, user_id: UserId, rooms: Mapping[RoomId, UserRoom]
+    delta: LogDelta, entry: ReceiptEntry, user_id: UserId, rooms: Mapping[RoomId, UserRoom]
 ) -> None:
     user_room = rooms.get(entry.room_id)
     if user_room is None or user_room.membership != "join":
         return
     if entry.kind == PRIVATE and entry.user_id != user_id:
         return
-    _room(news, entry.room_id).receipts.append(entry)
+    _room(delta, entry.room_id).receipts.append(entry)
 
 
-def _note_own(news: LogDelta, entry: object, user_id: UserId, device_id: DeviceId) -> None:
+def _note_own(delta: LogDelta, entry: object, user_id: UserId, device_id: DeviceId) -> None:
     if isinstance(entry, DeviceListEntry):
-        news.device_users.add(entry.user_id)
+        delta.device_users.add(entry.user_id)
     elif isinstance(entry, ToDeviceEntry):
         if entry.user_id == user_id and entry.device_id == device_id:
-            news.to_device = True
+            delta.to_device = True
     elif isinstance(entry, AccountDataEntry):
         if entry.user_id != user_id:
             return
         if entry.room_id:
-            _room(news, RoomId(entry.room_id)).account_data[entry.type] = entry.content
+            _room(delta, RoomId(entry.room_id)).account_data[entry.type] = entry.content
         else:
-            news.account_data[entry.type] = entry.content
+            delta.account_data[entry.type] = entry.content
     elif isinstance(entry, MembershipEntry) and entry.user_id == user_id:
-        room = _room(news, entry.room_id)
+        room = _room(delta, entry.room_id)
         room.events = room.members = True

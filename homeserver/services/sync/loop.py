@@ -89,7 +89,7 @@ class Sync:
         self._departures = departures
         self._lazy = lazy_members
         self._sources = sources
-        self._beside = SyncExtras(sources)
+        self._extras = SyncExtras(sources)
         self._ignored = IgnoredUsers(sources.account_data, engine.committer)
 
     async def sync(self, request: SyncRequest) -> bytes:
@@ -110,9 +110,9 @@ class Sync:
         deadline = clock.monotonic_s() + request.timeout_ms / 1000
         waiter = self._engine.fanout.waiter(request.user_id, request.device_id)
         try:
-            looked = since.position(LOG)
+            scanned_to = since.position(LOG)
             while True:
-                answer, looked = await self._answer(request, since, looked)
+                answer, scanned_to = await self._answer(request, since, scanned_to)
                 left = deadline - clock.monotonic_s()
                 if answer.has_news or left <= 0:
                     return answer.json()
@@ -129,7 +129,7 @@ class Sync:
         return since
 
     async def _answer(
-        self, request: SyncRequest, since: SyncToken | None, looked: int
+        self, request: SyncRequest, since: SyncToken | None, scanned_to: int
     ) -> tuple[SyncResponse, int]:
         """Returns an answer, and the position up to which there is nothing for the reader."""
         # Loads the memberships, so that they can be read below in one step with the position.
@@ -137,33 +137,35 @@ class Sync:
         ignored = await self._ignored.of(request.user_id)
         up_to = self._engine.committer.position
         typing = self._sources.typing.token
-        look = await self._look(request, since, looked=looked, up_to=up_to, ignored=ignored)
+        context = await self._context(
+            request, since, scanned_to=scanned_to, up_to=up_to, ignored=ignored
+        )
         answer = SyncResponse()
-        await self._add_rooms(look, answer, since)
-        await self._add_account_data(look, answer)
-        to_device = await self._add_to_device(look, answer, since)
-        await self._add_device_lists(look, answer, is_lost=request.since != since)
+        await self._add_rooms(context, answer, since)
+        await self._add_account_data(context, answer)
+        to_device = await self._add_to_device(context, answer, since)
+        await self._add_device_lists(context, answer, is_lost=request.since != since)
         counts = await self._sources.keys.counts(request.user_id, request.device_id)
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
         history = self._engine.committer.history.id
         answer.next_batch = format_sync(
             SyncToken(history, ((LOG, up_to),), to_device, typing.boot, typing.count)
         )
-        news = look.news
-        found_nothing = news is not None and not news.rooms and not answer.has_news
-        return answer, up_to if found_nothing else looked
+        delta = context.delta
+        found_nothing = delta is not None and not delta.rooms and not answer.has_news
+        return answer, up_to if found_nothing else scanned_to
 
-    async def _look(
+    async def _context(
         self,
         request: SyncRequest,
         since: SyncToken | None,
         *,
-        looked: int,
+        scanned_to: int,
         up_to: int,
         ignored: frozenset[str],
     ) -> SyncContext:
         memberships = await self._engine.memberships.of(request.user_id)
-        ask = SyncScope(
+        scope = SyncScope(
             request.user_id,
             request.device_id,
             request.filter,
@@ -174,68 +176,68 @@ class Sync:
             ignored,
         )
         tail = self._engine.committer.tail
-        is_near = looked >= tail.start and up_to - looked <= limits.SYNC_TAIL_SCAN_ENTRIES
+        is_near = scanned_to >= tail.start and up_to - scanned_to <= limits.SYNC_TAIL_SCAN_ENTRIES
         if since is None or request.full_state or not is_near:
-            return SyncContext(ask, dict(memberships), None)
-        news = scan(tail.since(looked), ask.user_id, ask.device_id, memberships)
-        return SyncContext(ask, dict(memberships) if news else memberships, news)
+            return SyncContext(scope, dict(memberships), None)
+        delta = scan(tail.since(scanned_to), scope.user_id, scope.device_id, memberships)
+        return SyncContext(scope, dict(memberships) if delta else memberships, delta)
 
     # Rooms
 
     async def _add_rooms(
-        self, look: SyncContext, answer: SyncResponse, since: SyncToken | None
+        self, context: SyncContext, answer: SyncResponse, since: SyncToken | None
     ) -> None:
-        chosen, open_rooms = self._choose(look)
+        chosen, open_rooms = self._choose(context)
         plans: Plans = {}
         await self._warm(chosen)
         for one in chosen:
-            plan = await self._plan(look.ask, *one)
+            plan = await self._plan(context.scope, *one)
             plans[plan.room_id] = plan
-        await self._beside.add(look, plans, since)
-        ask = look.ask
-        is_all = ask.since is None or ask.full_state
+        await self._extras.add(context, plans, since)
+        scope = context.scope
+        is_all = scope.since is None or scope.full_state
         wanted = [plan for plan in plans.values() if is_all or not plan.is_empty]
         if wanted:
             await answers.add_rooms(
                 answer,
                 self._engine.rooms,
                 wanted,
-                self._viewer(ask),
+                self._viewer(scope),
                 history=self._engine.committer.history,
-                use_state_after=ask.use_state_after,
+                use_state_after=scope.use_state_after,
             )
         for room_id, user_room in open_rooms:
-            stripped = await stripped_state(self._engine.rooms, room_id, ask.user_id, user_room)
+            stripped = await stripped_state(self._engine.rooms, room_id, scope.user_id, user_room)
             kind = user_room.membership
             answer.add_room(kind, room_id, b'{"%b_state":%b}' % (kind.encode(), stripped))
 
-    def _viewer(self, ask: SyncScope) -> Viewer:
+    def _viewer(self, scope: SyncScope) -> Viewer:
         return Viewer(
-            ask.user_id,
-            ask.device_id,
+            scope.user_id,
+            scope.device_id,
             self._engine.clock.now_ms(),
-            ask.filter.event_fields,
-            ask.filter.event_format == "federation",
+            scope.filter.event_fields,
+            scope.filter.event_format == "federation",
         )
 
-    def _choose(self, look: SyncContext) -> tuple[list[_Chosen], list[tuple[RoomId, UserRoom]]]:
+    def _choose(self, context: SyncContext) -> tuple[list[_Chosen], list[tuple[RoomId, UserRoom]]]:
         """Returns the rooms that may have something new; and new invites and knocks."""
         chosen: list[_Chosen] = []
         open_rooms: list[tuple[RoomId, UserRoom]] = []
-        since, wanted = look.ask.since, look.ask.filter.room
-        for room_id in look.memberships if look.news is None else look.news.rooms:
-            user_room = look.memberships.get(room_id)
+        since, wanted = context.scope.since, context.scope.filter.room
+        for room_id in context.memberships if context.delta is None else context.delta.rooms:
+            user_room = context.memberships.get(room_id)
             if user_room is None or user_room.forgotten or not wanted.allows_room(room_id):
                 continue
             is_new = since is None or user_room.position > since
             if user_room.membership in ("invite", "knock"):
-                if is_new and user_room.sender not in look.ask.ignored:
+                if is_new and user_room.sender not in context.scope.ignored:
                     open_rooms.append((room_id, user_room))
             elif user_room.membership == "join" or (
                 wanted.include_leave if since is None else is_new
             ):
-                news = None if look.news is None else look.news.rooms[room_id]
-                chosen.append((room_id, user_room, news))
+                delta = None if context.delta is None else context.delta.rooms[room_id]
+                chosen.append((room_id, user_room, delta))
         return chosen, open_rooms
 
     async def _warm(self, chosen: Sequence[_Chosen]) -> None:
@@ -252,27 +254,27 @@ class Sync:
             await rooms.events({id_ for room in found for id_ in _asked_of_all(room)})
 
     async def _plan(
-        self, ask: SyncScope, room_id: RoomId, user_room: UserRoom, news: RoomDelta | None
+        self, scope: SyncScope, room_id: RoomId, user_room: UserRoom, delta: RoomDelta | None
     ) -> RoomPlan:
         section = "join" if user_room.membership == "join" else "leave"
-        if news is not None and not news.events and not news.changes:
+        if delta is not None and not delta.events and not delta.changes:
             return RoomPlan(room_id, section)
         if section == "leave":
-            return await self._departures.plan(ask, room_id, user_room)
+            return await self._departures.plan(scope, room_id, user_room)
         room = await self._engine.rooms.get(room_id)
         if room is None:
             return RoomPlan(room_id, section, is_listed=True)
-        return await self._planner.joined(ask, room, user_room, news)
+        return await self._planner.joined(scope, room, user_room, delta)
 
     # Data beside rooms
 
-    async def _add_account_data(self, look: SyncContext, answer: SyncResponse) -> None:
-        ask, wanted = look.ask, look.ask.filter.account_data
-        if look.news is not None:
-            found = look.news.account_data
+    async def _add_account_data(self, context: SyncContext, answer: SyncResponse) -> None:
+        scope, wanted = context.scope, context.scope.filter.account_data
+        if context.delta is not None:
+            found = context.delta.account_data
         else:
             items = await self._sources.account_data.between(
-                ask.user_id, after=ask.since or 0, up_to=ask.up_to
+                scope.user_id, after=scope.since or 0, up_to=scope.up_to
             )
             found = {item.type: item.content for item in items if not item.room_id}
         answer.account_data += [
@@ -282,42 +284,42 @@ class Sync:
         ]
 
     async def _add_to_device(
-        self, look: SyncContext, answer: SyncResponse, since: SyncToken | None
+        self, context: SyncContext, answer: SyncResponse, since: SyncToken | None
     ) -> int:
         """Adds messages for the device; returns the position up to which the client then has
         them.
         """
-        ask = look.ask
+        scope = context.scope
         after = since.to_device if since is not None else 0
-        is_behind = ask.since is None or after < ask.since
-        if look.news is not None and not look.news.to_device and not is_behind:
-            return ask.up_to
+        is_behind = scope.since is None or after < scope.since
+        if context.delta is not None and not context.delta.to_device and not is_behind:
+            return scope.up_to
         messages, last = await self._sources.to_device.pending(
-            ask.user_id,
-            ask.device_id,
+            scope.user_id,
+            scope.device_id,
             after=after,
-            up_to=ask.up_to,
+            up_to=scope.up_to,
             limit=limits.TO_DEVICE_PER_SYNC,
         )
         answer.to_device += messages
         return last
 
     async def _add_device_lists(
-        self, look: SyncContext, answer: SyncResponse, *, is_lost: bool
+        self, context: SyncContext, answer: SyncResponse, *, is_lost: bool
     ) -> None:
         """Adds changed device lists. `is_lost`: the reader's token is from beyond the log, so any
         device may have changed.
         """
-        ask, news = look.ask, look.news
+        scope, delta = context.scope, context.delta
         if is_lost:
-            everybody = await self._sources.device_lists.everybody(ask.user_id)
+            everybody = await self._sources.device_lists.everybody(scope.user_id)
             answer.device_lists = (sorted(everybody), [])
-        if ask.since is None:
+        if scope.since is None:
             return
-        if news is not None and not news.device_users and not news.concerns_members:
+        if delta is not None and not delta.device_users and not delta.concerns_members:
             return
         changed, left = await self._sources.device_lists.changes(
-            ask.user_id, after=ask.since, up_to=ask.up_to
+            scope.user_id, after=scope.since, up_to=scope.up_to
         )
         answer.device_lists = (sorted(changed), sorted(left))
 

@@ -37,13 +37,13 @@ class SyncScope(msgspec.Struct, frozen=True):
 
 
 class SyncContext(msgspec.Struct, frozen=True):
-    """One scan of the changes for a reader. `memberships` are their memberships. `news` is the
+    """One scan of the changes for a reader. `memberships` are their memberships. `delta` is the
     delta of the log; None if the client starts anew or is so far behind that the log wasn't
     read."""
 
-    ask: SyncScope
+    scope: SyncScope
     memberships: Mapping[RoomId, UserRoom]
-    news: LogDelta | None
+    delta: LogDelta | None
 
 
 class RoomSummary(msgspec.Struct, frozen=True):

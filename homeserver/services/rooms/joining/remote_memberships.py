@@ -66,7 +66,7 @@ class RemoteMemberships:
     def __init__(
         self,
         joining: Joining,
-        entrance: RoomWriters,
+        writers: RoomWriters,
         *,
         signer: Signer,
         clock: Clock,
@@ -74,7 +74,7 @@ class RemoteMemberships:
     ) -> None:
         self._joining = joining
         self._ask_for_guests = ask_for_guests
-        self._entrance = entrance
+        self._writers = writers
         self._signer = signer
         self._clock = clock
 
@@ -82,19 +82,19 @@ class RemoteMemberships:
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
     ) -> None:
         """`RemoteRooms.join`."""
-        wish = MembershipRequest(
+        request = MembershipRequest(
             room_id, user_id, content, await self._not_before_ms(room_id, user_id)
         )
-        await self._joining.join(wish, servers)
+        await self._joining.join(request, servers)
 
     async def _not_before_ms(self, room_id: RoomId, user_id: UserId) -> int:
         """Returns a time after the user's own last member event, as far as the room is known: our
         clock may have been set back since (see `Stager`)."""
-        room = await self._entrance.rooms.get(room_id)
+        room = await self._writers.rooms.get(room_id)
         if room is None:
             return 0
         key = (event_types.MEMBER, str(user_id))
-        last = (await self._entrance.rooms.state_events(room.view.state, [key])).get(key)
+        last = (await self._writers.rooms.state_events(room.view.state, [key])).get(key)
         return 0 if last is None or last.sender != user_id else last.origin_server_ts + 1
 
     async def leave(
@@ -124,7 +124,7 @@ class RemoteMemberships:
     async def draft_invite(self, room_id: RoomId, draft: EventDraft) -> JsonObject:
         """`InvitingRooms.draft_invite`."""
         now = replace(draft, origin_server_ts=self._clock.now_ms())
-        template = await self._entrance.remote_event_writer.template(now, room_id)
+        template = await self._writers.remote_event_writer.template(now, room_id)
         try:
             event = sign_event(
                 template.event, template.version, self._signer.server_name, self._signer.key
@@ -133,30 +133,30 @@ class RemoteMemberships:
             raise errors.too_large(error.reason) from error
         except InvalidEvent as error:
             raise errors.bad_json(error.reason) from error
-        recommended, _ = await self._entrance.remote_event_writer.recommended(event)
+        recommended, _ = await self._writers.remote_event_writer.recommended(event)
         pdu: JsonObject = canonical_json.decode(recommended.raw)
         return pdu
 
     async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:
         """`InvitingRooms.send_invite`."""
-        room = await self._entrance.rooms.get(room_id)
+        room = await self._writers.rooms.get(room_id)
         if room is None:
             raise errors.not_found("This room isn't known here")
         event = parse_pdu(pdu, room.version)
-        known = (await self._entrance.rooms.events([event.event_id])).get(event.event_id)
+        known = (await self._writers.rooms.events([event.event_id])).get(event.event_id)
         if known is not None and not known.outlier:
             return event.event_id
-        event, asked = await self._entrance.remote_event_writer.recommended(event)
+        event, asked = await self._writers.remote_event_writer.recommended(event)
         stripped = await self._stripped(room, event.sender)
         signed = await self._joining.invite(event, stripped)
-        verdict = await self._entrance.remote_event_writer.accept_own(signed, asked=asked)
+        verdict = await self._writers.remote_event_writer.accept_own(signed, asked=asked)
         if not isinstance(verdict, Accepted):
             raise errors.forbidden(f"The room doesn't allow the invite any more: {verdict.failure}")
         return signed.event_id
 
     async def _stripped(self, room: Room, inviter: UserId) -> list[bytes]:
         keys = [*_STRIPPED, (event_types.MEMBER, str(inviter))]
-        found = await self._entrance.rooms.state_events(room.view.state, keys)
+        found = await self._writers.rooms.state_events(room.view.state, keys)
         return [found[key].raw for key in keys if key in found]
 
 

@@ -64,60 +64,60 @@ class DepartedRooms:
         self._timelines = timelines
         self._state = state
 
-    async def plan(self, ask: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+    async def plan(self, scope: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
         """Plans a room in which the reader's membership ended at `user_room.position`."""
         room = await self._rooms.get(room_id)
         ended = None if room is None else await self._reader.place(room, user_room.event_id)
         if room is None or ended is None:
-            return await self._outside(ask, room_id, user_room)
+            return await self._outside(scope, room_id, user_room)
         changes: Sequence[tuple[int, StateChange]] = ()
-        if ask.since is not None:
+        if scope.since is not None:
             changes = await self._reader.changes(
-                room, after=ask.since, up_to=min(ask.up_to, user_room.position)
+                room, after=scope.since, up_to=min(scope.up_to, user_room.position)
             )
-        stay = await self._stay(ask, room, ended, changes)
+        stay = await self._stay(scope, room, ended, changes)
         if stay is None:
-            timeline = _with_end(ask, NOTHING, ended)
+            timeline = _with_end(scope, NOTHING, ended)
             plan = RoomPlan(room_id, "leave", timeline, is_listed=True)
             chosen: dict[StateKey, EventId] = {}
         else:
-            plan = await self._plan_stay(ask, room, user_room, stay, ended)
+            plan = await self._plan_stay(scope, room, user_room, stay, ended)
             told = [one for one in changes if one[0] <= stay.position]
-            chosen = await self._choose(ask, room, plan, stay, told)
-        if user_room.event_id not in plan.timeline.ids or ask.use_state_after:
-            chosen[(event_types.MEMBER, ask.user_id)] = user_room.event_id
-        plan.state = list((await self._state.filtered(chosen, ask.filter.room.state)).values())
+            chosen = await self._choose(scope, room, plan, stay, told)
+        if user_room.event_id not in plan.timeline.ids or scope.use_state_after:
+            chosen[(event_types.MEMBER, scope.user_id)] = user_room.event_id
+        plan.state = list((await self._state.filtered(chosen, scope.filter.room.state)).values())
         return plan
 
-    async def _outside(self, ask: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
+    async def _outside(self, scope: SyncScope, room_id: RoomId, user_room: UserRoom) -> RoomPlan:
         """Plans a room that we aren't in, in which an invite or a knock ended."""
         plan = RoomPlan(room_id, "leave", is_listed=True)
-        event = await self._memberships.outside_event(ask.user_id, room_id)
+        event = await self._memberships.outside_event(scope.user_id, room_id)
         if event is not None and event.event_id == user_room.event_id:
             entry = EventEntry(
                 room_id, event, row_id=0, order=(0, 0), kept_client=kept_client(event)
             )
-            plan.timeline = _with_end(ask, NOTHING, Placed(user_room.position, entry))
+            plan.timeline = _with_end(scope, NOTHING, Placed(user_room.position, entry))
         return plan
 
     async def _plan_stay(
-        self, ask: SyncScope, room: Room, user_room: UserRoom, stay: _Stay, ended: Placed
+        self, scope: SyncScope, room: Room, user_room: UserRoom, stay: _Stay, ended: Placed
     ) -> RoomPlan:
         timeline = await self._timelines.newest(
             room,
-            RoomReader(ask.user_id, user_room, ask.ignored),
-            ask.filter.room.timeline,
-            after=ask.since or 0 if stay.is_known else 0,
-            up_to=min(ask.up_to, user_room.position),
+            RoomReader(scope.user_id, user_room, scope.ignored),
+            scope.filter.room.timeline,
+            after=scope.since or 0 if stay.is_known else 0,
+            up_to=min(scope.up_to, user_room.position),
             is_full=not stay.is_known,
         )
-        timeline = _with_end(ask, timeline, ended)
-        is_full = not stay.is_known or ask.full_state
+        timeline = _with_end(scope, timeline, ended)
+        is_full = not stay.is_known or scope.full_state
         return RoomPlan(room.room_id, "leave", timeline, is_full=is_full, is_listed=True)
 
     async def _choose(
         self,
-        ask: SyncScope,
+        scope: SyncScope,
         room: Room,
         plan: RoomPlan,
         stay: _Stay,
@@ -126,17 +126,17 @@ class DepartedRooms:
         """Returns the state to send; takes events that would contradict it out of the plan's
         timeline.
         """
-        me: StateKey = (event_types.MEMBER, ask.user_id)
+        me: StateKey = (event_types.MEMBER, scope.user_id)
         own: dict[StateKey, EventId] = {me: event_entry(stay.ended).event.event_id}
         if not plan.is_full:
-            if not ask.use_state_after:
+            if not scope.use_state_after:
                 plan.timeline = settled(plan.timeline, {**sync_diff.last(told), **own}.get)
-            return self._state.delta(ask, plan.timeline, told)
+            return self._state.delta(scope, plan.timeline, told)
         end = StateMoment(await self._rooms.state_after(room, stay.event_id) or {}, own)
-        if not ask.use_state_after:
+        if not scope.use_state_after:
             plan.timeline = settled(plan.timeline, end.get)
-        moment = end if ask.use_state_after else before(end, plan.timeline)
-        if not ask.filter.room.state.lazy_load_members:
+        moment = end if scope.use_state_after else before(end, plan.timeline)
+        if not scope.filter.room.state.lazy_load_members:
             return self._state.whole(room, moment)
         chosen = self._state.without_members(room, moment)
         for sender in {seen.entry.event.sender for seen in plan.timeline.events}:
@@ -147,15 +147,15 @@ class DepartedRooms:
 
     async def _stay(
         self,
-        ask: SyncScope,
+        scope: SyncScope,
         room: Room,
         ended: Placed,
         changes: Sequence[tuple[int, StateChange]],
     ) -> _Stay | None:
         """Returns the reader's last time in the room, if the client is to be told of it."""
-        if ask.since is None:
+        if scope.since is None:
             return await self._last_stay(room, ended)
-        own = [one for one in changes if one[1].key == (event_types.MEMBER, ask.user_id)]
+        own = [one for one in changes if one[1].key == (event_types.MEMBER, scope.user_id)]
         ends = [one for one in own if _is_end(one[1])]
         if not ends:
             return None
@@ -181,11 +181,11 @@ def _is_end(change: StateChange) -> bool:
     return change.former == "join" != change.membership and change.event_id is not None
 
 
-def _with_end(ask: SyncScope, timeline: SyncTimeline, ended: Placed) -> SyncTimeline:
+def _with_end(scope: SyncScope, timeline: SyncTimeline, ended: Placed) -> SyncTimeline:
     """Returns the timeline with the event that ended the membership, unless the filter excludes
     it.
     """
-    wanted, entry = ask.filter.room.timeline, event_entry(ended)
+    wanted, entry = scope.filter.room.timeline, event_entry(ended)
     if entry.event.event_id in timeline.ids or wanted.limit == 0 or not allows(wanted, entry):
         return timeline
     seen = Seen(ended, entry.event.membership)

@@ -55,32 +55,34 @@ class RoomPlanner:
         self._lazy = lazy_members
 
     async def joined(
-        self, ask: SyncScope, room: Room, user_room: UserRoom, news: RoomDelta | None
+        self, scope: SyncScope, room: Room, user_room: UserRoom, delta: RoomDelta | None
     ) -> RoomPlan:
-        """Plans a room that the reader is in. `news` is the delta of the log since `ask.since`;
+        """Plans a room that the reader is in. `delta` is the delta of the log since `scope.since`;
         None if the log wasn't read."""
-        is_new = ask.since is None or await self._is_newly_joined(ask, room, user_room)
-        is_full = is_new or ask.full_state
+        is_new = scope.since is None or await self._is_newly_joined(scope, room, user_room)
+        is_full = is_new or scope.full_state
         timeline = await self._timelines.newest(
             room,
-            RoomReader(ask.user_id, user_room, ask.ignored),
-            ask.filter.room.timeline,
-            after=0 if is_new or ask.since is None else ask.since,
-            up_to=ask.up_to,
+            RoomReader(scope.user_id, user_room, scope.ignored),
+            scope.filter.room.timeline,
+            after=0 if is_new or scope.since is None else scope.since,
+            up_to=scope.up_to,
             is_full=is_new,
         )
-        changes = [] if is_full else await self._changes(ask, room, news)
-        if not ask.use_state_after:
-            final = self._state.at(room, ask.up_to).get if is_full else sync_diff.last(changes).get
+        changes = [] if is_full else await self._changes(scope, room, delta)
+        if not scope.use_state_after:
+            final = (
+                self._state.at(room, scope.up_to).get if is_full else sync_diff.last(changes).get
+            )
             timeline = settled(timeline, final)
         summary = None
         if is_full or sync_diff.changes_summary(changes):
-            summary = await self._summary(room, ask.user_id)
+            summary = await self._summary(room, scope.user_id)
         facts = _Facts(timeline, changes, is_full, summary)
-        chosen = self._choose(ask, room, facts)
-        if ask.filter.room.state.lazy_load_members:
-            await self._add_lazy(ask, room, facts, chosen)
-        state = await self._state.filtered(chosen, ask.filter.room.state)
+        chosen = self._choose(scope, room, facts)
+        if scope.filter.room.state.lazy_load_members:
+            await self._add_lazy(scope, room, facts, chosen)
+        state = await self._state.filtered(chosen, scope.filter.room.state)
         return RoomPlan(
             room.room_id, "join", timeline, list(state.values()), is_full, summary, is_listed=is_new
         )
@@ -88,55 +90,59 @@ class RoomPlanner:
     # State
 
     async def _changes(
-        self, ask: SyncScope, room: Room, news: RoomDelta | None
+        self, scope: SyncScope, room: Room, delta: RoomDelta | None
     ) -> Sequence[tuple[int, StateChange]]:
-        if news is not None:
-            return [one for one in news.changes if one[0] <= ask.up_to]
-        return await self._reader.changes(room, after=ask.since or 0, up_to=ask.up_to)
+        if delta is not None:
+            return [one for one in delta.changes if one[0] <= scope.up_to]
+        return await self._reader.changes(room, after=scope.since or 0, up_to=scope.up_to)
 
-    def _choose(self, ask: SyncScope, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
+    def _choose(self, scope: SyncScope, room: Room, facts: _Facts) -> dict[StateKey, EventId]:
         if not facts.is_full:
             if not facts.changes:
                 return {}
-            return self._state.delta(ask, facts.timeline, facts.changes)
-        moment = self._moment(ask, room, facts.timeline)
-        if ask.filter.room.state.lazy_load_members:
+            return self._state.delta(scope, facts.timeline, facts.changes)
+        moment = self._moment(scope, room, facts.timeline)
+        if scope.filter.room.state.lazy_load_members:
             return self._state.without_members(room, moment)
         return self._state.whole(room, moment)
 
-    def _moment(self, ask: SyncScope, room: Room, timeline: SyncTimeline) -> StateMoment:
-        if ask.use_state_after:
-            return self._state.at(room, ask.up_to)
-        return before(self._state.at(room, ask.up_to), timeline)
+    def _moment(self, scope: SyncScope, room: Room, timeline: SyncTimeline) -> StateMoment:
+        if scope.use_state_after:
+            return self._state.at(room, scope.up_to)
+        return before(self._state.at(room, scope.up_to), timeline)
 
     async def _add_lazy(
-        self, ask: SyncScope, room: Room, facts: _Facts, chosen: dict[StateKey, EventId]
+        self, scope: SyncScope, room: Room, facts: _Facts, chosen: dict[StateKey, EventId]
     ) -> None:
         """Adds to `chosen` the members that lazy loading asks for and the client lacks."""
         members = {seen.entry.event.sender for seen in facts.timeline.events}
         if facts.summary is not None and facts.summary.heroes:
             members.update(facts.summary.heroes)
         if facts.is_full:
-            members.add(ask.user_id)
-        moment = self._moment(ask, room, facts.timeline)
+            members.add(scope.user_id)
+        moment = self._moment(scope, room, facts.timeline)
         for member in members:
             key = (event_types.MEMBER, member)
             event_id = moment.get(key)
             if event_id is None or key in chosen:
                 continue
-            is_own = facts.is_full and member == ask.user_id
-            if is_own or not self._is_redundant(ask, room, member, event_id):
+            is_own = facts.is_full and member == scope.user_id
+            if is_own or not self._is_redundant(scope, room, member, event_id):
                 chosen[key] = event_id
-        self._remember(ask, room, facts.timeline, chosen)
+        self._remember(scope, room, facts.timeline, chosen)
 
-    def _is_redundant(self, ask: SyncScope, room: Room, member: str, event_id: EventId) -> bool:
-        if ask.filter.room.state.include_redundant_members or ask.since is None:
+    def _is_redundant(self, scope: SyncScope, room: Room, member: str, event_id: EventId) -> bool:
+        if scope.filter.room.state.include_redundant_members or scope.since is None:
             return False
         key = (room.room_id, member)
-        return self._lazy.has(ask.device, key, event_id, since=ask.since)
+        return self._lazy.has(scope.device, key, event_id, since=scope.since)
 
     def _remember(
-        self, ask: SyncScope, room: Room, timeline: SyncTimeline, chosen: Mapping[StateKey, EventId]
+        self,
+        scope: SyncScope,
+        room: Room,
+        timeline: SyncTimeline,
+        chosen: Mapping[StateKey, EventId],
     ) -> None:
         sent = [
             ((room.room_id, key[1]), event_id)
@@ -148,17 +154,17 @@ class RoomPlanner:
             if event.type == event_types.MEMBER and event.state_key is not None:
                 sent.append(((room.room_id, event.state_key), event.event_id))
         if sent:
-            self._lazy.remember(ask.device, sent, position=ask.up_to)
+            self._lazy.remember(scope.device, sent, position=scope.up_to)
 
     # Membership and summary
 
-    async def _is_newly_joined(self, ask: SyncScope, room: Room, user_room: UserRoom) -> bool:
+    async def _is_newly_joined(self, scope: SyncScope, room: Room, user_room: UserRoom) -> bool:
         """Returns whether the reader wasn't in the room at their position."""
-        since = ask.since or 0
+        since = scope.since or 0
         if user_room.position <= since:
             return False
         changes = await self._reader.changes(room, after=since, up_to=user_room.position)
-        key = (event_types.MEMBER, ask.user_id)
+        key = (event_types.MEMBER, scope.user_id)
         first = next((change for _, change in changes if change.key == key), None)
         if first is None or first.event_id is None:
             return True

@@ -90,14 +90,14 @@ class SyncState:
     # Lists
 
     def delta(
-        self, ask: SyncScope, timeline: SyncTimeline, changes: Sequence[tuple[int, StateChange]]
+        self, scope: SyncScope, timeline: SyncTimeline, changes: Sequence[tuple[int, StateChange]]
     ) -> dict[StateKey, EventId]:
         """Returns the `state` (or `state_after`) of an incremental sync; `changes` are those that
         it includes.
         """
-        if ask.use_state_after:
+        if scope.use_state_after:
             return sync_diff.last(changes)
-        start = ask.up_to + 1 if timeline.start is None else timeline.start
+        start = scope.up_to + 1 if timeline.start is None else timeline.start
         return sync_diff.state_delta(changes, start=start, timeline=timeline.ids)
 
     def whole(self, room: Room, moment: StateMoment) -> dict[StateKey, EventId]:

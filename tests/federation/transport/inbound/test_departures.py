@@ -14,7 +14,7 @@ from federation.events.ids import RoomId, UserId
 from federation.events.room_versions import SUPPORTED
 from federation.graph.building import EventDraft
 from federation.transport.requests.client import ServerRequest, build_target
-from tests.federation.transport.joining.test_joining import invite, room_state, wish
+from tests.federation.transport.joining.test_joining import invite, request_of, room_state
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 
 _numbers = count()
@@ -64,7 +64,7 @@ async def test_a_knock_is_turned_down(membership: str) -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"), join_rule="knock")
-        knocked = await b.joining.knock(wish(b, room_id), [a.name])
+        knocked = await b.joining.knock(request_of(b, room_id), [a.name])
         assert [one.event_id for one, _ in b.outside.knocks] == [knocked.event.event_id]
         event = ending(a, room_id, b.user("bob"), membership)
         assert await send(a, b, pdu_of(event)) == {event.event_id: {}}

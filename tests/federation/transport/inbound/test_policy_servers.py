@@ -448,9 +448,9 @@ async def test_a_join_through_us_is_shown_first_and_the_joiner_gets_the_signatur
 async def test_a_join_that_is_refused_does_not_happen() -> None:
     async with guarded() as room:
         c = await room.net.peer("c.test")
-        wish = MembershipRequest(room.room_id, c.user("carol"), {"body": "spam"})
+        request = MembershipRequest(room.room_id, c.user("carol"), {"body": "spam"})
         with pytest.raises(MatrixError) as failed:
-            await c.joining.join(wish, [room.a.name])
+            await c.joining.join(request, [room.a.name])
         assert (failed.value.status, failed.value.errcode) == (403, "M_FORBIDDEN")
         assert failed.value.error == "It looks like spam"
         assert c.name not in await room.a.rooms.joined_servers(room.room_id)
@@ -460,19 +460,19 @@ async def test_a_join_fails_for_now_while_the_policy_server_is_down() -> None:
     async with guarded() as room:
         room.app.mood = Mood.DOWN
         c = await room.net.peer("c.test")
-        wish = MembershipRequest(room.room_id, c.user("carol"), {})
+        request = MembershipRequest(room.room_id, c.user("carol"), {})
         with pytest.raises(MatrixError) as failed:
-            await c.joining.join(wish, [room.a.name])
+            await c.joining.join(request, [room.a.name])
         assert failed.value.status == 502
         room.app.mood = Mood.RECOMMENDS
         room.net.clock.jump(limits.POLICY_PAUSE_S_MAX)
-        await c.joining.join(wish, [room.a.name])
+        await c.joining.join(request, [room.a.name])
 
 
 async def test_a_leave_through_us_is_shown_too() -> None:
     async with guarded() as room:
-        wish = MembershipRequest(room.room_id, room.bob, {})
-        await room.b.joining.leave(wish, [room.a.name])
+        request = MembershipRequest(room.room_id, room.bob, {})
+        await room.b.joining.leave(request, [room.a.name])
         assert [pdu["content"]["membership"] for pdu in room.app.asked] == ["leave"]
 
 

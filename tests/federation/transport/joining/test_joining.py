@@ -22,7 +22,7 @@ from federation.transport.requests.client import FederationError, ServerRequest,
 from tests.federation.transport.loopback import Lie, Peer, loopback
 
 
-def wish(peer: Peer, room_id: RoomId, localpart: str = "bob") -> MembershipRequest:
+def request_of(peer: Peer, room_id: RoomId, localpart: str = "bob") -> MembershipRequest:
     return MembershipRequest(room_id, peer.user(localpart), {"displayname": "Bob"})
 
 
@@ -49,7 +49,7 @@ async def test_a_user_joins_a_room_of_another_server(version: str) -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"), version)
-        joined = await b.joining.join(wish(b, room_id), [b.name, a.name])
+        joined = await b.joining.join(request_of(b, room_id), [b.name, a.name])
         assert (joined.resident, joined.servers) == (a.name, (a.name,))
         assert joined.event.content["displayname"] == "Bob"
         assert await a.rooms.joined_servers(room_id) == {"a.test", "b.test"}
@@ -79,7 +79,7 @@ async def test_a_server_counts_as_asked_from_the_request_to_take_the_join_until_
             await import_join(joined)
 
         with patch.object(b.rooms, "import_join", noted):
-            await b.joining.join(wish(b, room_id), [c.name, a.name])
+            await b.joining.join(request_of(b, room_id), [c.name, a.name])
         note("after")({})
         assert known == {
             "template": [False, False],
@@ -95,15 +95,15 @@ async def test_servers_are_tried_in_turn_and_the_telling_refusal_is_passed_on() 
         room_id = a.rooms.create_room(a.user("alice"))
         dead = ServerName("dead.test:1")
         net.addresses[dead] = "127.0.0.1:1"
-        joined = await b.joining.join(wish(b, room_id), [dead, c.name, a.name])
+        joined = await b.joining.join(request_of(b, room_id), [dead, c.name, a.name])
         assert joined.resident == a.name
         private = a.rooms.create_room(a.user("alice"), join_rule="invite")
         with pytest.raises(MatrixError) as caught:
-            await b.joining.join(wish(b, private), [dead, a.name, c.name])
+            await b.joining.join(request_of(b, private), [dead, a.name, c.name])
         assert (caught.value.status, caught.value.errcode) == (403, "M_FORBIDDEN")
         for via, status in (([dead], 502), ([c.name], 404), ([], 502)):
             with pytest.raises(MatrixError) as caught:
-                await b.joining.join(wish(b, private), via)
+                await b.joining.join(request_of(b, private), via)
             assert caught.value.status == status
 
 
@@ -117,10 +117,12 @@ async def test_so_many_servers_are_tried(dead_ones: int, joins: bool) -> None:
         dead = [ServerName(f"dead{number}.test:1") for number in range(dead_ones)]
         net.addresses.update(dict.fromkeys(dead, "127.0.0.1:1"))
         if joins:
-            assert (await b.joining.join(wish(b, room_id), [*dead, a.name])).resident == a.name
+            assert (
+                await b.joining.join(request_of(b, room_id), [*dead, a.name])
+            ).resident == a.name
         else:
             with pytest.raises(MatrixError):
-                await b.joining.join(wish(b, room_id), [*dead, a.name])
+                await b.joining.join(request_of(b, room_id), [*dead, a.name])
 
 
 async def test_a_room_of_an_unknown_version_is_refused_clearly() -> None:
@@ -129,7 +131,7 @@ async def test_a_room_of_an_unknown_version_is_refused_clearly() -> None:
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["make_join"] = changed(a, lambda body: body.update(room_version="org.x"))
         with pytest.raises(MatrixError) as caught:
-            await b.joining.join(wish(b, room_id), [a.name])
+            await b.joining.join(request_of(b, room_id), [a.name])
         assert caught.value.errcode == "M_UNSUPPORTED_ROOM_VERSION"
 
 
@@ -153,7 +155,7 @@ async def test_a_template_that_is_not_what_was_asked_for_is_not_signed(lie: Json
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["make_join"] = changed(a, lambda body: body["event"].update(lie))
         with pytest.raises(MatrixError) as caught:
-            await b.joining.join(wish(b, room_id), [a.name])
+            await b.joining.join(request_of(b, room_id), [a.name])
         assert caught.value.status == 502
         assert room_id not in b.rooms.versions
 
@@ -165,7 +167,7 @@ async def test_extra_content_of_a_template_is_not_signed() -> None:
         a.lies["make_join"] = changed(
             a, lambda body: body["event"]["content"].update(displayname="Eve", evil=1)
         )
-        joined = await b.joining.join(wish(b, room_id), [a.name])
+        joined = await b.joining.join(request_of(b, room_id), [a.name])
         assert joined.event.content == {"membership": "join", "displayname": "Bob"}
 
 
@@ -206,7 +208,7 @@ async def test_a_join_whose_state_does_not_hold_is_no_join(
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["send_join"] = changed(a, change)
         with pytest.raises(MatrixError):
-            await b.joining.join(wish(b, room_id), [a.name])
+            await b.joining.join(request_of(b, room_id), [a.name])
         assert room_id not in b.rooms.versions
 
 
@@ -216,7 +218,7 @@ async def test_forged_members_among_honest_state_are_left_out() -> None:
         a, b = await net.peer("a.test"), await net.peer("b.test")
         room_id = a.rooms.create_room(a.user("alice"))
         a.lies["send_join"] = changed(a, _double)
-        await b.joining.join(wish(b, room_id), [a.name])
+        await b.joining.join(request_of(b, room_id), [a.name])
         assert await b.rooms.current_state_ids(room_id) == await a.rooms.current_state_ids(room_id)
 
 
@@ -235,7 +237,7 @@ async def test_a_restricted_join_bears_the_residents_signature() -> None:
             return web.json_response({"room_version": "10", "event": event})
 
         a.lies["make_join"] = template
-        joined = await b.joining.join(wish(b, room_id), [a.name])
+        joined = await b.joining.join(request_of(b, room_id), [a.name])
         assert set(signatures_of(joined.event)) == {a.name, b.name}
         kept = a.rooms.events[joined.event.event_id].event
         assert set(signatures_of(kept)) == {a.name, b.name}
@@ -245,7 +247,7 @@ async def test_a_restricted_join_bears_the_residents_signature() -> None:
 
         a.lies["send_join"] = changed(a, unsign)
         with pytest.raises(MatrixError):
-            await b.joining.join(wish(b, room_id), [a.name])
+            await b.joining.join(request_of(b, room_id), [a.name])
 
 
 @pytest.mark.parametrize(
@@ -294,16 +296,16 @@ async def test_where_one_server_can_not_vouch_for_a_join_another_is_asked(
     async with loopback() as net:
         a, b, c = [await net.peer(f"{name}.test") for name in "abc"]
         room_id = a.rooms.create_room(a.user("alice"))
-        await c.joining.join(wish(c, room_id, "carol"), [a.name])
+        await c.joining.join(request_of(c, room_id, "carol"), [a.name])
 
         async def unable(_: web.BaseRequest, __: object) -> web.StreamResponse:
             return web.json_response({"errcode": errcode, "error": "ask another"}, status=400)
 
         a.lies[step] = unable
-        joined = await b.joining.join(wish(b, room_id), [a.name, c.name])
+        joined = await b.joining.join(request_of(b, room_id), [a.name, c.name])
         assert joined.resident == c.name
         with pytest.raises(MatrixError) as caught:
-            await b.joining.join(wish(b, room_id, "bill"), [a.name])
+            await b.joining.join(request_of(b, room_id, "bill"), [a.name])
         assert (caught.value.status, caught.value.errcode) == (400, errcode)
 
 
@@ -334,7 +336,7 @@ async def test_an_invite_comes_back_with_both_signatures_and_can_be_refused(vers
         assert {"m.room.create", "m.room.join_rules"} <= {entry["type"] for entry in stripped}
         assert all(set(e) == {"type", "state_key", "sender", "content"} for e in stripped)
         a.rooms._place(signed, a.rooms._merged(event.prev_events), Accepted())
-        left = await b.joining.leave(wish(b, room_id), [a.name])
+        left = await b.joining.leave(request_of(b, room_id), [a.name])
         assert b.outside.departures == [left]
         assert left.event_id in a.rooms.before
 
@@ -426,7 +428,7 @@ async def test_a_knock_is_taken_and_answered_with_what_helps_to_recognise_the_ro
         alice = a.user("alice")
         room_id = a.rooms.create_room(alice, join_rule="knock")
         a.rooms.send(room_id, alice, "m.room.name", {"name": "Room"}, state_key="")
-        knocked = await b.joining.knock(wish(b, room_id), [a.name])
+        knocked = await b.joining.knock(request_of(b, room_id), [a.name])
         assert knocked.event.event_id in a.rooms.before
         assert b.outside.taken_by == {knocked.event.event_id: a.name}
         shown = {entry["type"]: entry["content"] for entry in knocked.stripped_state}
@@ -521,7 +523,7 @@ async def test_a_refusal_is_passed_on_only_if_it_is_about_the_room(
             if ask != b.joining.knock and step == "send":
                 continue  # their templates are refused here
             with pytest.raises(MatrixError) as caught:
-                await ask(wish(b, room_id), [a.name])
+                await ask(request_of(b, room_id), [a.name])
             assert (caught.value.status, caught.value.errcode) == expected
 
 

@@ -25,7 +25,7 @@ ROOMS = {
 }
 
 
-def look(*entries: Entry, rooms: dict[RoomId, UserRoom] = ROOMS) -> LogDelta:
+def context(*entries: Entry, rooms: dict[RoomId, UserRoom] = ROOMS) -> LogDelta:
     """LogDelta from entries at positions 5, 6, ..."""
     placed = [Placed(position, entry) for position, entry in enumerate(entries, 5)]
     return scan(placed, ALICE, DEVICE, rooms)
@@ -36,50 +36,50 @@ def changed(room_id: RoomId, user: UserId = BOB) -> StateEntry:
 
 
 def test_a_change_in_an_own_room_concerns_and_others_do_not() -> None:
-    news = look(changed(MINE), changed(OTHER))
-    assert set(news.rooms) == {MINE}
-    assert news.rooms[MINE].changes[0][0] == 5
-    assert news.concerns_members
-    assert not look(changed(OTHER))
+    delta = context(changed(MINE), changed(OTHER))
+    assert set(delta.rooms) == {MINE}
+    assert delta.rooms[MINE].changes[0][0] == 5
+    assert delta.concerns_members
+    assert not context(changed(OTHER))
 
 
 def test_after_a_leave_nothing_of_the_room_concerns() -> None:
-    assert set(look(changed(LEFT)).rooms) == {LEFT}
-    assert not look(changed(OTHER), changed(LEFT))
+    assert set(context(changed(LEFT)).rooms) == {LEFT}
+    assert not context(changed(OTHER), changed(LEFT))
 
 
 def test_a_forgotten_room_concerns_nobody() -> None:
     forgotten = {LEFT: UserRoom("leave", 5, EventId("$2"), ALICE, forgotten=True)}
-    assert not look(changed(LEFT), rooms=forgotten)
+    assert not context(changed(LEFT), rooms=forgotten)
 
 
 def test_receipts_concern_members_and_private_ones_their_user() -> None:
     def receipt(room_id: RoomId, user: UserId, kind: str) -> ReceiptEntry:
         return ReceiptEntry(room_id, user, kind, "", EventId("$e"), 1)
 
-    assert look(receipt(MINE, BOB, "m.read"))
-    assert look(receipt(MINE, ALICE, "m.read.private"))
-    assert not look(receipt(MINE, BOB, "m.read.private"))
-    assert not look(receipt(LEFT, BOB, "m.read"))
-    assert not look(receipt(OTHER, BOB, "m.read"))
+    assert context(receipt(MINE, BOB, "m.read"))
+    assert context(receipt(MINE, ALICE, "m.read.private"))
+    assert not context(receipt(MINE, BOB, "m.read.private"))
+    assert not context(receipt(LEFT, BOB, "m.read"))
+    assert not context(receipt(OTHER, BOB, "m.read"))
 
 
 def test_account_data_and_messages_concern_their_owner_alone() -> None:
-    assert look(AccountDataEntry(ALICE, "", "t", b"{}")).account_data == {"t": b"{}"}
-    room = look(AccountDataEntry(ALICE, MINE, "t", b"{}")).rooms[MINE]
+    assert context(AccountDataEntry(ALICE, "", "t", b"{}")).account_data == {"t": b"{}"}
+    room = context(AccountDataEntry(ALICE, MINE, "t", b"{}")).rooms[MINE]
     assert (room.account_data, room.events) == ({"t": b"{}"}, False)
-    assert not look(AccountDataEntry(BOB, "", "t", b"{}"))
-    assert look(ToDeviceEntry(ALICE, DEVICE, b"{}")).to_device
-    assert not look(ToDeviceEntry(ALICE, DeviceId("E"), b"{}"))
-    assert not look(ToDeviceEntry(BOB, DEVICE, b"{}"))
+    assert not context(AccountDataEntry(BOB, "", "t", b"{}"))
+    assert context(ToDeviceEntry(ALICE, DEVICE, b"{}")).to_device
+    assert not context(ToDeviceEntry(ALICE, DeviceId("E"), b"{}"))
+    assert not context(ToDeviceEntry(BOB, DEVICE, b"{}"))
 
 
 def test_an_invite_from_afar_concerns_who_is_invited() -> None:
     invite = MembershipEntry(ALICE, OTHER, "invite", EventId("$i"), BOB)
-    assert look(invite).rooms[OTHER].events
-    assert not look(MembershipEntry(BOB, OTHER, "invite", EventId("$i"), ALICE))
+    assert context(invite).rooms[OTHER].events
+    assert not context(MembershipEntry(BOB, OTHER, "invite", EventId("$i"), ALICE))
 
 
 def test_changed_devices_are_named_and_edus_for_servers_do_not_concern() -> None:
-    assert look(DeviceListEntry(BOB)).device_users == {BOB}
-    assert not look(RemoteEduEntry("y", b"{}"))  # type: ignore[arg-type]
+    assert context(DeviceListEntry(BOB)).device_users == {BOB}
+    assert not context(RemoteEduEntry("y", b"{}"))  # type: ignore[arg-type]

@@ -351,7 +351,7 @@ async def test_a_token_of_another_history_or_from_beyond_the_end_begins_anew(
 
 async def test_a_token_that_is_not_ours_is_refused(syncs: SyncWorld) -> None:
     for since in ("s72594_4483_1934", "m1.1.0", "\u0661"):
-        reply = await syncs.ask(since=since)
+        reply = await syncs.scope(since=since)
         assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
 
 
@@ -508,16 +508,16 @@ async def test_bad_parameters_are_refused(syncs: SyncWorld) -> None:
         ("filter", "12345"),
     ]
     for name, value in wrong:
-        reply = await syncs.ask(ALICE, since=None, **{name: value})
+        reply = await syncs.scope(ALICE, since=None, **{name: value})
         assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM"), name
-    assert (await syncs.ask(filter="{")).errcode == "M_BAD_JSON"
-    assert (await syncs.ask(timeout=0, set_presence="offline")).status == 200
+    assert (await syncs.scope(filter="{")).errcode == "M_BAD_JSON"
+    assert (await syncs.scope(timeout=0, set_presence="offline")).status == 200
 
 
 async def test_an_inline_filter_has_a_limit_of_size(syncs: SyncWorld) -> None:
     spare = limits.FILTER_BYTES - len('{"x":""}')
-    assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * spare))).status == 200
-    assert (await syncs.ask(filter='{"x":"%s"}' % ("y" * (spare + 1)))).status == 400
+    assert (await syncs.scope(filter='{"x":"%s"}' % ("y" * spare))).status == 200
+    assert (await syncs.scope(filter='{"x":"%s"}' % ("y" * (spare + 1)))).status == 400
 
 
 async def test_ignored_users_reach_a_sync_with_state_alone(syncs: SyncWorld) -> None:
