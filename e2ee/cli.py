@@ -23,7 +23,7 @@ from e2ee.client import Client, ClientError, Message
 from e2ee.crypto.primitives import CryptoError
 from e2ee.http import MatrixRefused, Unreachable, discover
 from e2ee.limits import CLI_SYNC_ROUNDS_MAX, MESSAGE_TIME_MS_MAX, SYNC_WAIT_MS
-from e2ee.machine.notices import NoticeKind
+from e2ee.machine.alarms import NoticeKind
 from e2ee.store import StoreInUse, StoreUnreadable
 
 T = TypeVar("T")

@@ -17,11 +17,11 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from e2ee.courier import RequestSender
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import AiohttpTransport, MatrixApi, Transport, Unreachable
 from e2ee.limits import JOIN_WAIT_S_MAX, SYNC_PAUSE_S_MAX, SYNC_PAUSE_S_MIN, SYNC_WAIT_MS
 from e2ee.machine.machine import Machine
+from e2ee.request_sender import RequestSender
 from e2ee.rooms import ClientRoom, ClientRooms
 from e2ee.sending import ClientError, NotEncryptable, Sending
 from e2ee.store import Store
@@ -64,10 +64,10 @@ class Client:
         self.machine: Final = machine
         self._api = api
         self._store = store
-        self._shelf = ClientRooms(machine.ledger)
-        self._courier = RequestSender(api, store, machine, _now_ms)
-        self._syncing = Syncing(api, machine, self._shelf, self._courier)
-        self._sending = Sending(api, machine, self._shelf, self._courier)
+        self._client_rooms = ClientRooms(machine.pending_changes)
+        self._request_sender = RequestSender(api, store, machine, _now_ms)
+        self._syncing = Syncing(api, machine, self._client_rooms, self._request_sender)
+        self._sending = Sending(api, machine, self._client_rooms, self._request_sender)
 
     @classmethod
     async def register(
@@ -130,7 +130,7 @@ class Client:
         key = SealingKey(store_key)
         store = Store.open(Path(store_path), key)
         machine = Machine.load(store, key.pickle_key())
-        session = None if machine is None else machine.ledger.load(_SESSION, "", _Session)
+        session = None if machine is None else machine.pending_changes.load(_SESSION, "", _Session)
         if machine is None or session is None:
             store.close()
             raise ClientError(f"{store_path} holds no device: log in first")
@@ -139,7 +139,7 @@ class Client:
 
     async def close(self) -> None:
         """Saves, and lets go of the store and the connections; the device stays logged in."""
-        self._courier.save()
+        self._request_sender.save()
         await self._api.close()
         self._store.close()
 
@@ -150,15 +150,15 @@ class Client:
     def rooms(self, membership: str = "join") -> tuple[ClientRoom, ...]:
         """Rooms in which our membership is this; for `invite`, `ClientRoom.inviter` says by
         whom."""
-        return tuple(room for room in self._shelf.all() if room.membership == membership)
+        return tuple(room for room in self._client_rooms.all() if room.membership == membership)
 
     def room(self, room_id: str) -> ClientRoom | None:
         """Returns the known room, or None."""
-        return self._shelf.of(room_id)
+        return self._client_rooms.of(room_id)
 
     def members(self, room_id: str) -> frozenset[str]:
         """Returns the user IDs joined to the room."""
-        room = self._shelf.of(room_id)
+        room = self._client_rooms.of(room_id)
         return room.with_membership("join") if room else frozenset()
 
     def is_encrypted(self, room_id: str) -> bool:
@@ -168,12 +168,12 @@ class Client:
     def timeline(self, room_id: str) -> list[Message]:
         """Returns the room's messages, oldest first: decrypted as far as keys are here, edits
         applied."""
-        room = self._shelf.of(room_id)
+        room = self._client_rooms.of(room_id)
         if room is None:
             return []
-        events = self._shelf.events(room_id)
+        events = self._client_rooms.events(room_id)
         messages = build_messages(events, self._syncing.read, room.encrypted_from)
-        self._courier.save()  # decrypting bound message indexes to events
+        self._request_sender.save()  # decrypting bound message indexes to events
         return messages
 
     async def create_room(
@@ -201,8 +201,8 @@ class Client:
         room_id = await self._api.create_room(body)
         if encrypted:  # from now on, whatever the server shows of the room
             self.machine.pin_encryption(room_id)
-            self._shelf.pin_encryption(room_id)
-            self._courier.save()
+            self._client_rooms.pin_encryption(room_id)
+            self._request_sender.save()
         await _wait_until_joined(self, room_id)
         return room_id
 
@@ -242,7 +242,7 @@ class Client:
         """Makes one sync, waiting at most `timeout_ms` for news; uploads and queries keys as
         needed."""
         summary = await self._syncing.sync(timeout_ms)
-        await self._courier.flush()
+        await self._request_sender.flush()
         return summary
 
     async def until(self, predicate: Callable[["Client"], bool], *, deadline_s: float) -> None:
@@ -282,8 +282,8 @@ async def _begin(
         machine = Machine.create(opened, key.pickle_key(), user_id=user_id, device_id=device_id)
         address = base_url if isinstance(base_url, str) else ""
         session = _Session(address, user_id, device_id, answer["access_token"])
-        machine.ledger.put(_SESSION, "", session)
-        machine.ledger.save(opened.apply)  # from here on `restore` works
+        machine.pending_changes.put(_SESSION, "", session)
+        machine.pending_changes.save(opened.apply)  # from here on `restore` works
         client = make(api, opened, machine)
         await client.sync_once()
         has_begun = True

@@ -49,9 +49,9 @@ class _Seen(msgspec.Struct, frozen=True):
 class ClientRooms:
     """All rooms, with their events."""
 
-    def __init__(self, ledger: PendingChanges) -> None:
-        self._ledger = ledger
-        self._rooms = ledger.all(_ROOM, ClientRoom)
+    def __init__(self, pending_changes: PendingChanges) -> None:
+        self._pending_changes = pending_changes
+        self._rooms = pending_changes.all(_ROOM, ClientRoom)
 
     def all(self) -> tuple[ClientRoom, ...]:
         """Returns every room ever seen."""
@@ -89,7 +89,7 @@ class ClientRooms:
 
     def has_event(self, room_id: str, event_id: str) -> bool:
         """Returns whether the event is kept already."""
-        return self._ledger.load(_SEEN, f"{room_id}\0{event_id}", _Seen) is not None
+        return self._pending_changes.load(_SEEN, f"{room_id}\0{event_id}", _Seen) is not None
 
     def add_event(self, room_id: str, event: JsonObject) -> bool:
         """Keeps an event at the end; False if it is there already or has no ID."""
@@ -101,7 +101,7 @@ class ClientRooms:
         if _turns_encryption_on(event):
             room = self.pin_encryption(room_id)
         self._put_event(f"{room_id}\0{position}", {**event, "room_id": room_id})
-        self._ledger.put(_SEEN, f"{room_id}\0{event_id}", _Seen(position))
+        self._pending_changes.put(_SEEN, f"{room_id}\0{event_id}", _Seen(position))
         self._put(msgspec.structs.replace(room, next_position=position + 1))
         return True
 
@@ -109,22 +109,22 @@ class ClientRooms:
         """Yields (position, event) in order, each event with its `room_id`."""
         room = self._rooms.get(room_id)
         for position in range(room.next_position if room else 0):
-            kept = self._ledger.load(_EVENT, f"{room_id}\0{position}", _Event)
+            kept = self._pending_changes.load(_EVENT, f"{room_id}\0{position}", _Event)
             if kept is not None:
                 yield position, kept.event
 
     def _put_event(self, key: str, event: JsonObject) -> None:
         try:
-            self._ledger.put(_EVENT, key, _Event(event))
+            self._pending_changes.put(_EVENT, key, _Event(event))
         except RecursionError:  # nested past any sense: its place is kept, not its content
             names = ("type", "sender", "event_id", "room_id")
             kept = {name: event[name] for name in names if isinstance(event.get(name), str)}
-            self._ledger.put(_EVENT, key, _Event({**kept, "content": {}}))
+            self._pending_changes.put(_EVENT, key, _Event({**kept, "content": {}}))
 
     def _put(self, room: ClientRoom) -> ClientRoom:
         if self._rooms.get(room.room_id) != room:
             self._rooms[room.room_id] = room
-            self._ledger.put(_ROOM, room.room_id, room)
+            self._pending_changes.put(_ROOM, room.room_id, room)
         return room
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from e2ee.courier import RequestSender
 from e2ee.http import MatrixApi
 from e2ee.limits import CONTENT_BYTES_MAX, SHARING_ROUNDS_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_key_sharing import Sharing
+from e2ee.request_sender import RequestSender
 from e2ee.rooms import ClientRooms
 
 JsonObject = dict[str, Any]
@@ -36,17 +36,21 @@ class Sending:
     """Sends messages."""
 
     def __init__(
-        self, api: MatrixApi, machine: Machine, shelf: ClientRooms, courier: RequestSender
+        self,
+        api: MatrixApi,
+        machine: Machine,
+        client_rooms: ClientRooms,
+        request_sender: RequestSender,
     ) -> None:
         self._api = api
         self._machine = machine
-        self._shelf = shelf
-        self._courier = courier
+        self._client_rooms = client_rooms
+        self._request_sender = request_sender
         self._locks: dict[str, asyncio.Lock] = {}
 
     def is_encrypted(self, room_id: str) -> bool:
         """Returns whether the room was ever seen encrypted, by the machine or in the room store."""
-        room = self._shelf.of(room_id)
+        room = self._client_rooms.of(room_id)
         is_pinned = room is not None and room.encrypted_from is not None
         return is_pinned or self._machine.room(room_id).is_encrypted
 
@@ -54,7 +58,7 @@ class Sending:
         """Sends an `m.room.message`; returns the event's ID."""
         if len(msgspec.json.encode(content)) > CONTENT_BYTES_MAX:
             raise ClientError("the message is too long: split it")
-        room = self._shelf.of(room_id)
+        room = self._client_rooms.of(room_id)
         if room is None or room.membership != "join":
             raise ClientError(f"not in {room_id}: join it first")
         transaction_id = uuid.uuid4().hex
@@ -69,16 +73,16 @@ class Sending:
             raise NotEncryptable(f"{room_id} is encrypted with an algorithm we don't know")
         for _ in range(SHARING_ROUNDS_MAX):
             recipients = self._recipients(room_id)
-            state = self._machine.share_room_key(room_id, recipients, self._courier.clock())
+            state = self._machine.share_room_key(room_id, recipients, self._request_sender.clock())
             if state is Sharing.READY:  # and no await until the message is encrypted
                 unsaved = self._machine.encrypt(room_id, "m.room.message", content)
-                self._courier.save()
-                return self._machine.ledger.release(unsaved)
-            await self._courier.flush()
+                self._request_sender.save()
+                return self._machine.pending_changes.release(unsaved)
+            await self._request_sender.flush()
         raise NotEncryptable(f"the key of {room_id} can't be shared with its members: try again")
 
     def _recipients(self, room_id: str) -> frozenset[str]:
-        room = self._shelf.of(room_id)
+        room = self._client_rooms.of(room_id)
         assert room is not None, "only rooms that we are in are sent to"
         if self._machine.room(room_id).invited_may_read:
             return room.with_membership("join", "invite")

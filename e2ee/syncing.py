@@ -19,12 +19,12 @@ from typing import Any
 
 import msgspec
 
-from e2ee.courier import RequestSender
 from e2ee.http import MatrixApi, MatrixRefused
 from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX, READINGS_KEPT_MAX, SYNC_POLL_MS
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_keys import Decrypted, Reading
 from e2ee.machine.sync_changes import read_room_changes, read_sync, state_events
+from e2ee.request_sender import RequestSender
 from e2ee.rooms import ClientRooms
 
 JsonObject = dict[str, Any]
@@ -50,13 +50,17 @@ class Syncing:
     """Receives all data from the homeserver."""
 
     def __init__(
-        self, api: MatrixApi, machine: Machine, shelf: ClientRooms, courier: RequestSender
+        self,
+        api: MatrixApi,
+        machine: Machine,
+        client_rooms: ClientRooms,
+        request_sender: RequestSender,
     ) -> None:
         self._api = api
         self._machine = machine
-        self._ledger = machine.ledger
-        self._shelf = shelf
-        self._courier = courier
+        self._pending_changes = machine.pending_changes
+        self._client_rooms = client_rooms
+        self._request_sender = request_sender
         self._readings: dict[tuple[str, str], Decrypted] = {}
         self._lock = asyncio.Lock()
         self._syncs = 0
@@ -73,7 +77,7 @@ class Syncing:
             async with self._lock:
                 if self._syncs == seen:  # else another task synced while we waited: look again
                     await self._sync(SYNC_POLL_MS)
-            await self._courier.flush()
+            await self._request_sender.flush()
 
     def read(self, event: JsonObject) -> Reading:
         """Decrypts a room event (rule 3); the caller saves."""
@@ -89,7 +93,7 @@ class Syncing:
         return reading
 
     async def _sync(self, timeout_ms: int) -> SyncSummary:
-        token = self._ledger.load(_TOKEN, "", _SyncToken)
+        token = self._pending_changes.load(_TOKEN, "", _SyncToken)
         since = token.next_batch if token else ""
         answer = await self._api.sync(since, timeout_ms, GAP_PAGE_EVENTS)
         joined = _object(_object(answer.get("rooms")).get("join"))
@@ -97,8 +101,8 @@ class Syncing:
         summary = self._absorb(answer, gaps, is_initial=not since)
         next_batch = answer.get("next_batch")
         if isinstance(next_batch, str):
-            self._ledger.put(_TOKEN, "", _SyncToken(next_batch))
-        self._courier.save()
+            self._pending_changes.put(_TOKEN, "", _SyncToken(next_batch))
+        self._request_sender.save()
         self._syncs += 1
         return summary
 
@@ -110,7 +114,7 @@ class Syncing:
             start = timeline.get("prev_batch")
             if timeline.get("limited") is not True or not isinstance(start, str):
                 continue
-            known = self._shelf.of(room_id)
+            known = self._client_rooms.of(room_id)
             is_new = known is None or known.membership != "join"
             has_join = any(self._is_our_join(event) for event in _events(timeline, "events"))
             if not (is_new and has_join):
@@ -127,7 +131,7 @@ class Syncing:
             except MatrixRefused:  # out of the room again, or its past is closed to us
                 break
             for event in _events(page, "chunk"):
-                if self._shelf.has_event(room_id, str(event.get("event_id"))):
+                if self._client_rooms.has_event(room_id, str(event.get("event_id"))):
                     return found[::-1]
                 found.append(event)
                 if until_join and self._is_our_join(event):
@@ -152,7 +156,7 @@ class Syncing:
         self, answer: JsonObject, gaps: dict[str, list[JsonObject]], *, is_initial: bool
     ) -> SyncSummary:
         changes = read_sync(answer, is_initial=is_initial)
-        outcome = self._machine.receive_sync(changes, self._courier.clock())
+        outcome = self._machine.receive_sync(changes, self._request_sender.clock())
         rooms = _object(answer.get("rooms"))
         joined, left = _object(rooms.get("join")), _object(rooms.get("leave"))
         invited = _object(rooms.get("invite"))
@@ -177,25 +181,25 @@ class Syncing:
         self, room_id: str, membership: str, room: JsonObject, gap: list[JsonObject]
     ) -> int:
         room = _object(room)
-        start = self._shelf.take_state(room_id, membership, state_events(room)).next_position
+        start = self._client_rooms.take_state(room_id, membership, state_events(room)).next_position
         count = 0
         for event in [*gap, *_events(_object(room.get("timeline")), "events")]:
-            if self._shelf.add_event(room_id, event):
+            if self._client_rooms.add_event(room_id, event):
                 count += 1
                 if event.get("type") == "m.room.encrypted" and "state_key" not in event:
                     self.read({**event, "room_id": room_id})
         if self._machine.room(room_id).is_encrypted:
             # Usually the event that turns encryption on marked the place already.
-            self._shelf.pin_encryption(room_id, start)
+            self._client_rooms.pin_encryption(room_id, start)
         return count
 
     def _absorb_invite(self, room_id: str, room: JsonObject) -> None:
         events = _events(_object(room.get("invite_state")), "events")
-        self._shelf.take_state(room_id, "invite", events)
+        self._client_rooms.take_state(room_id, "invite", events)
         for event in events:
             is_member = event.get("type") == "m.room.member"
             if is_member and event.get("state_key") == self._machine.device.user_id:
-                self._shelf.note_inviter(room_id, str(event.get("sender")))
+                self._client_rooms.note_inviter(room_id, str(event.get("sender")))
 
 
 def _object(value: object) -> JsonObject:

@@ -2,11 +2,11 @@
 
 How to use it, in order:
 1. `receive_sync` with each sync's changes.
-2. `ledger.save` with a writer.
-3. `outgoing_requests`, `ledger.save`, `ledger.release`; make them, report each with `mark_sent` or
-   `mark_failed`, `ledger.save` again.
+2. `pending_changes.save` with a writer.
+3. `outgoing_requests`, `pending_changes.save`, `pending_changes.release`; make them, report each
+   with `mark_sent` or `mark_failed`, `pending_changes.save` again.
 4. To send into an encrypted room: `share_room_key` until READY (3 between), then `encrypt`,
-   `ledger.save`, `ledger.release`.
+   `pending_changes.save`, `pending_changes.release`.
 
 Rules kept here: room keys and secrets are taken from Olm messages only; a device whose channel is
 broken gets one new channel an hour; nothing the server says removes encryption from a room.
@@ -18,12 +18,12 @@ from typing import Any, Self
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import CLAIM_DEVICES_MAX, QUERY_USERS_MAX
+from e2ee.machine.alarms import Alarms, Notice
 from e2ee.machine.changes import Lookup, PendingChanges, Unsaved
 from e2ee.machine.devices.claims import Claims
 from e2ee.machine.devices.device_keys import MEGOLM, Device
 from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.own_device import OwnDevice
-from e2ee.machine.notices import Alarms, Notice
 from e2ee.machine.olm.olm_channels import OlmChannels
 from e2ee.machine.olm.to_device import ToDeviceIntake
 from e2ee.machine.outbox import RequestQueue
@@ -39,22 +39,24 @@ JsonObject = dict[str, Any]
 class Machine:
     """The encryption state of one device; `device` is its public keys."""
 
-    def __init__(self, ledger: PendingChanges, pickle_key: PickleKey, own: OwnDevice) -> None:
-        self.ledger = ledger
+    def __init__(
+        self, pending_changes: PendingChanges, pickle_key: PickleKey, own: OwnDevice
+    ) -> None:
+        self.pending_changes = pending_changes
         self._own = own
         self.device: Device = own.device
-        self._notices = Alarms()
-        self._lists = TrackedDevices(ledger, own.device, self._notices)
-        self._channels = OlmChannels(ledger, pickle_key, own)
-        self._outbox = RequestQueue(ledger, own)
-        self._room_keys = RoomKeys(ledger, pickle_key, self._lists, own.device)
-        self._rooms = RoomBook(ledger, self._notices)
+        self._alarms = Alarms()
+        self._lists = TrackedDevices(pending_changes, own.device, self._alarms)
+        self._channels = OlmChannels(pending_changes, pickle_key, own)
+        self._outbox = RequestQueue(pending_changes, own)
+        self._room_keys = RoomKeys(pending_changes, pickle_key, self._lists, own.device)
+        self._rooms = RoomBook(pending_changes, self._alarms)
         self._claims = Claims(
-            ledger,
+            pending_changes,
             lists=self._lists,
             channels=self._channels,
             outbox=self._outbox,
-            notices=self._notices,
+            alarms=self._alarms,
         )
         self._to_device = ToDeviceIntake(
             own=own,
@@ -62,10 +64,10 @@ class Machine:
             channels=self._channels,
             claims=self._claims,
             room_keys=self._room_keys,
-            notices=self._notices,
+            alarms=self._alarms,
         )
         self._sharing = RoomKeySharing(
-            ledger,
+            pending_changes,
             pickle_key,
             own=own.device,
             lists=self._lists,
@@ -80,22 +82,22 @@ class Machine:
     @classmethod
     def create(cls, lookup: Lookup, pickle_key: PickleKey, *, user_id: str, device_id: str) -> Self:
         """Returns a new device's machine; the store must hold none."""
-        ledger = PendingChanges(lookup)
-        own = OwnDevice.create(ledger, pickle_key, user_id=user_id, device_id=device_id)
-        machine = cls(ledger, pickle_key, own)
+        pending_changes = PendingChanges(lookup)
+        own = OwnDevice.create(pending_changes, pickle_key, user_id=user_id, device_id=device_id)
+        machine = cls(pending_changes, pickle_key, own)
         machine._lists.track([user_id])
         return machine
 
     @classmethod
     def load(cls, lookup: Lookup, pickle_key: PickleKey) -> Self | None:
         """Returns the saved device's machine, or None; raises `PickleRefused` for a wrong key."""
-        ledger = PendingChanges(lookup)
-        own = OwnDevice.load(ledger, pickle_key)
-        return None if own is None else cls(ledger, pickle_key, own)
+        pending_changes = PendingChanges(lookup)
+        own = OwnDevice.load(pending_changes, pickle_key)
+        return None if own is None else cls(pending_changes, pickle_key, own)
 
     def take_notices(self) -> tuple[Notice, ...]:
         """Alarms since the last call."""
-        return self._notices.take()
+        return self._alarms.take()
 
     def room(self, room_id: str) -> RoomSettings:
         """Returns a room's pinned encryption settings."""

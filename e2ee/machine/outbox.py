@@ -19,10 +19,10 @@ _KIND = "outbox"
 class RequestQueue:
     """Waiting to-device requests, oldest first."""
 
-    def __init__(self, ledger: PendingChanges, own: OwnDevice) -> None:
-        self._ledger = ledger
+    def __init__(self, pending_changes: PendingChanges, own: OwnDevice) -> None:
+        self._pending_changes = pending_changes
         self._own = own
-        saved = ledger.all(_KIND, SendToDevice).values()
+        saved = pending_changes.all(_KIND, SendToDevice).values()
         ordered = sorted(saved, key=lambda request: request.sequence)
         self._requests = {request.request_id: request for request in ordered}
         self._open: dict[tuple[str, str], list[tuple[Device, dict[str, Any]]]] = {}
@@ -56,7 +56,7 @@ class RequestQueue:
         name = f"{self._own.device.device_id}-{number}"
         request = SendToDevice(name, number, event_type, messages, session_id)
         self._requests[name] = request
-        self._ledger.put(_KIND, name, request)
+        self._pending_changes.put(_KIND, name, request)
 
     def waiting(self) -> tuple[SendToDevice, ...]:
         """Returns all requests not acknowledged yet, oldest first."""
@@ -69,4 +69,4 @@ class RequestQueue:
     def acknowledge(self, request: SendToDevice) -> None:
         """Records that the server has the request."""
         if self._requests.pop(request.request_id, None) is not None:
-            self._ledger.remove(_KIND, request.request_id)
+            self._pending_changes.remove(_KIND, request.request_id)

@@ -133,6 +133,6 @@ def test_modules_of_one_test_file_are_measured_together(monkeypatch: pytest.Monk
 def test_a_test_file_is_measured_alone() -> None:
     """A module that it doesn't touch is run to nothing."""
     figures = measure_addresses.run_alone(
-        "tests/e2ee/machine/test_notices.py", ["e2ee/machine/notices.py", "lab/cli.py"]
+        "tests/e2ee/machine/test_alarms.py", ["e2ee/machine/alarms.py", "lab/cli.py"]
     )
-    assert figures == {"e2ee/machine/notices.py": 100, "lab/cli.py": 0}
+    assert figures == {"e2ee/machine/alarms.py": 100, "lab/cli.py": 0}

@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from e2ee.crypto.primitives import PickleKey
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.claims import Claims
 from e2ee.machine.devices.device_keys import Device, signed_bytes
 from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.own_device import OwnDevice
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_channels import OlmChannels
 from e2ee.machine.olm.to_device import ToDeviceIntake
 from e2ee.machine.outbox import RequestQueue
 from e2ee.machine.requests import QueryKeys
 from e2ee.machine.rooms.room_keys import RoomKeys
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 PICKLE_KEY = PickleKey(bytes(32))
@@ -26,21 +26,23 @@ class DeviceParts:
     """A device with an empty store."""
 
     def __init__(self, user_id: str, device_id: str = "DEV") -> None:
-        self.shelf = RecordShelf()
-        self.ledger = PendingChanges(self.shelf)
-        self.own = OwnDevice.create(self.ledger, PICKLE_KEY, user_id=user_id, device_id=device_id)
+        self.client_rooms = RecordStore()
+        self.pending_changes = PendingChanges(self.client_rooms)
+        self.own = OwnDevice.create(
+            self.pending_changes, PICKLE_KEY, user_id=user_id, device_id=device_id
+        )
         self.device: Device = self.own.device
         self.notices = Alarms()
-        self.lists = TrackedDevices(self.ledger, self.device, self.notices)
-        self.channels = OlmChannels(self.ledger, PICKLE_KEY, self.own)
-        self.outbox = RequestQueue(self.ledger, self.own)
-        self.room_keys = RoomKeys(self.ledger, PICKLE_KEY, self.lists, self.device)
+        self.lists = TrackedDevices(self.pending_changes, self.device, self.notices)
+        self.channels = OlmChannels(self.pending_changes, PICKLE_KEY, self.own)
+        self.outbox = RequestQueue(self.pending_changes, self.own)
+        self.room_keys = RoomKeys(self.pending_changes, PICKLE_KEY, self.lists, self.device)
         self.claims = Claims(
-            self.ledger,
+            self.pending_changes,
             lists=self.lists,
             channels=self.channels,
             outbox=self.outbox,
-            notices=self.notices,
+            alarms=self.notices,
         )
         self.to_device = ToDeviceIntake(
             own=self.own,
@@ -48,12 +50,12 @@ class DeviceParts:
             channels=self.channels,
             claims=self.claims,
             room_keys=self.room_keys,
-            notices=self.notices,
+            alarms=self.notices,
         )
 
     def save(self) -> None:
         """Saves all records."""
-        self.ledger.save(self.shelf.apply)
+        self.pending_changes.save(self.client_rooms.apply)
 
     def learn(self, *devices: Device) -> None:
         """Learns the device lists of the devices' users from a server's answer."""

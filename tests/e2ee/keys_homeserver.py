@@ -38,8 +38,8 @@ class KeysHomeserver:
         """Takes the keys that another user's device uploads."""
         device = machine.device
         unsaved = machine.outgoing_requests(0)
-        machine.ledger.save(lambda changes: None)
-        upload, *_ = machine.ledger.release(unsaved)
+        machine.pending_changes.save(lambda changes: None)
+        upload, *_ = machine.pending_changes.release(unsaved)
         self._upload(device.user_id, device.device_id, as_received(upload.body))
 
     def made(self, *path: str) -> list[JsonObject]:

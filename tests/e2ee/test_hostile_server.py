@@ -15,9 +15,9 @@ from e2ee import timeline
 from e2ee.client import Client, Message, NotEncryptable
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm import olm_channels
 from e2ee.machine.olm.olm_channels import OlmChannels
 from e2ee.machine.olm.olm_payload import OlmEvent
@@ -27,7 +27,7 @@ from e2ee.machine.rooms.room_keys import RoomKeys
 from e2ee.machine.sync_changes import SyncChanges
 from e2ee.sending import Sending
 from tests.e2ee.fake_homeserver import FakeHomeserver
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 Enter = Callable[[str], Awaitable[Client]]
 JsonObject = dict[str, Any]
@@ -237,7 +237,7 @@ async def test_k8_a_conflicting_copy_of_a_session_is_dropped(
     """The first copy stays; one that starts earlier on the same ratchet is merged."""
     alice, bob, room_id = await pair(enter)
     await bob.send_text(room_id, "second")
-    keys, board = alice.machine._room_keys, Alarms()
+    keys, alarms = alice.machine._room_keys, Alarms()
     session_id = of_bob(server, bob, room_id)["content"]["session_id"]
     record = keys._load(session_id, bob.user_id)
     assert record is not None
@@ -253,11 +253,11 @@ async def test_k8_a_conflicting_copy_of_a_session_is_dropped(
     bad = content | {"session_key": encode_base64(bytes(raw))}
     sender_key = bob.machine.device.curve25519
     event = OlmEvent("m.room_key", bad, bob.user_id, sender_key, "", bob.machine.device)
-    assert keys.receive(event, board) is None
-    assert [notice.kind for notice in board.take()] == [NoticeKind.SESSION_CONFLICT]
+    assert keys.receive(event, alarms) is None
+    assert [notice.kind for notice in alarms.take()] == [NoticeKind.SESSION_CONFLICT]
     with monkeypatch.context() as off:  # without the merge rule, the conflicting copy wins
         off.setattr(RoomKeys, "_load", lambda *_: None)
-        assert keys.receive(event, board) == (room_id, session_id)  # the attack
+        assert keys.receive(event, alarms) == (room_id, session_id)  # the attack
     keys._store(record)
     monkeypatch.undo()
     await alice.sync_once()
@@ -276,12 +276,12 @@ async def test_k8_another_members_copy_doesnt_take_a_sessions_name(
         "session_id": session.session_id,
         "session_key": session.session_key(),
     }
-    keys, board = alice.machine._room_keys, Alarms()
+    keys, alarms = alice.machine._room_keys, Alarms()
     eve = OlmEvent("m.room_key", content, "@eve:hs.test", "A" * 43, "A" * 43, None)
     own = bob.machine.device
     honest = OlmEvent("m.room_key", content, bob.user_id, own.curve25519, own.ed25519, own)
-    assert keys.receive(eve, board) is not None
-    assert keys.receive(honest, board) is not None
+    assert keys.receive(eve, alarms) is not None
+    assert keys.receive(honest, alarms) is not None
     text = f'{{"type":"m.room.message","content":{{"body":"hi"}},"room_id":"{room_id}"}}'
     sealed = {
         "algorithm": MEGOLM,
@@ -334,8 +334,8 @@ async def test_k10_a_flood_of_broken_messages_makes_one_new_channel(
 async def test_k10_a_broken_channel_is_mended(enter: Enter, server: FakeHomeserver) -> None:
     """Alice lost her sessions; after bob's unreadable message a new channel comes up by itself."""
     alice, bob, room_id = await pair(enter)
-    ledger = alice.machine.ledger
-    ledger.remove("olm", bob.machine.device.curve25519)
+    pending_changes = alice.machine.pending_changes
+    pending_changes.remove("olm", bob.machine.device.curve25519)
     bob.machine.end_session(room_id)
     await bob.send_text(room_id, "lost")
     await alice.sync_once()
@@ -393,7 +393,9 @@ async def test_p1_encryption_cant_be_removed(
     ):
         server.state(room_id, bob.user_id, "m.room.encryption", content)
     server.on_answer = without_encryption
-    alice.machine.ledger.remove("client sync", "")  # the server makes her sync from the start
+    alice.machine.pending_changes.remove(
+        "client sync", ""
+    )  # the server makes her sync from the start
     await alice.sync_once()
     await alice.send_text(room_id, "secret")
     assert len(server.events(room_id, "m.room.message")) == 1
@@ -446,7 +448,7 @@ async def test_p3_plaintext_in_an_encrypted_room_is_nobodys_words(
     content = {"msgtype": "m.text", "body": "FORGED"}
     server.append(room_id, {"type": "m.room.message", "sender": bob.user_id, "content": content})
     await alice.sync_once()
-    events = alice._shelf.events(room_id)
+    events = alice._client_rooms.events(room_id)
     naive = timeline.build_messages(events, alice._syncing.read, None)
     assert "FORGED" in [m.body for m in naive if m.is_readable]  # the attack
     [message] = refused(alice, room_id)
@@ -480,7 +482,7 @@ async def test_p4_a_plaintext_edit_changes_nothing(
         off.setattr(timeline, "_add_plain", naive)
         assert "FORGED" in bodies(alice, room_id)  # the attack
     assert bodies(alice, room_id) == ["from alice", "from bob"]
-    early = timeline.build_messages(alice._shelf.events(room_id), alice._syncing.read, 10**6)
+    early = timeline.build_messages(alice._client_rooms.events(room_id), alice._syncing.read, 10**6)
     assert "FORGED" not in [m.body for m in early]
 
 
@@ -519,11 +521,11 @@ async def test_i6_new_keys_under_an_old_device_id_get_nothing(
     """The operator makes keys of its own for bob's device, and would read the next session."""
     alice, bob, room_id = await pair(enter)
     evil = Machine.create(
-        RecordShelf(), PickleKey.random(), user_id=bob.user_id, device_id=bob.device_id
+        RecordStore(), PickleKey.random(), user_id=bob.user_id, device_id=bob.device_id
     )
     unsaved = evil.outgoing_requests(0)
-    evil.ledger.save(lambda changes: None)
-    upload = next(r for r in evil.ledger.release(unsaved) if isinstance(r, UploadKeys))
+    evil.pending_changes.save(lambda changes: None)
+    upload = next(r for r in evil.pending_changes.release(unsaved) if isinstance(r, UploadKeys))
     who = (bob.user_id, bob.device_id)
     honest_keys = server.device_keys[bob.user_id][bob.device_id]
     honest_one_time = server.one_time_keys[who]
@@ -589,14 +591,14 @@ async def test_i11_one_time_keys_that_the_device_didnt_sign_open_nothing(
         with monkeypatch.context() as off:
             off.setattr(olm_channels, "check_signature", lambda *_: None)
             alice.machine.share_room_key(room_id, frozenset({bob.user_id}), 0)
-            await alice._courier.flush()
+            await alice._request_sender.flush()
             alice.machine.share_room_key(room_id, frozenset({bob.user_id}), 0)
-            await alice._courier.flush()
+            await alice._request_sender.flush()
             [device_of_bob] = alice.machine.devices_of(bob.user_id)
             assert alice.machine._channels.of(device_of_bob).sessions  # the attack
-            alice.machine.ledger.remove("olm", device_of_bob.curve25519)
+            alice.machine.pending_changes.remove("olm", device_of_bob.curve25519)
             alice.machine.end_session(room_id)
-            alice._courier.save()
+            alice._request_sender.save()
     server.to_device.clear()
     await alice.send_text(room_id, "unread")
     await alice.send_text(room_id, "unread too")
@@ -664,6 +666,6 @@ async def test_what_isnt_saved_isnt_sent(enter: Enter) -> None:
     assert alice.machine.share_room_key(room_id, recipients, 10**13) is Sharing.WAITING
     unsaved = alice.machine.outgoing_requests(10**13)
     with pytest.raises(AssertionError, match="saved"):
-        alice.machine.ledger.release(unsaved)
-    alice._courier.save()
-    assert alice.machine.ledger.release(unsaved)
+        alice.machine.pending_changes.release(unsaved)
+    alice._request_sender.save()
+    assert alice.machine.pending_changes.release(unsaved)

@@ -15,7 +15,7 @@ from e2ee.machine.requests import ClaimKeys, QueryKeys, SendToDevice, UploadKeys
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.rooms.room_keys import Decrypted
 from e2ee.machine.sync_changes import SyncChanges
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 olm = pytest.importorskip("olm")
 JsonObject = dict[str, Any]
@@ -80,8 +80,8 @@ def serve(machine: Machine, bob: LibolmDevice) -> list[SendToDevice]:
     sent: list[SendToDevice] = []
     for _ in range(5):
         unsaved = machine.outgoing_requests(0)
-        machine.ledger.save(lambda changes: None)
-        for request in machine.ledger.release(unsaved):
+        machine.pending_changes.save(lambda changes: None)
+        for request in machine.pending_changes.release(unsaved):
             answer: JsonObject = {}
             match request:
                 case QueryKeys():
@@ -99,8 +99,8 @@ def serve(machine: Machine, bob: LibolmDevice) -> list[SendToDevice]:
 @pytest.fixture
 def machine() -> Machine:
     """Alice's machine, which knows the room as encrypted."""
-    shelf = RecordShelf()
-    machine = Machine.create(shelf, PickleKey.random(), user_id=ALICE, device_id="NEW")
+    client_rooms = RecordStore()
+    machine = Machine.create(client_rooms, PickleKey.random(), user_id=ALICE, device_id="NEW")
     machine.pin_encryption(ROOM)
     return machine
 
@@ -126,8 +126,8 @@ def test_libolm_reads_what_our_machine_writes(machine: Machine) -> None:
     assert payload["sender_device_keys"] == machine.device.signed_json
     group = olm.InboundGroupSession(payload["content"]["session_key"])
     unsaved = machine.encrypt(ROOM, "m.room.message", {"body": "hello"})
-    machine.ledger.save(lambda changes: None)
-    content = machine.ledger.release(unsaved)
+    machine.pending_changes.save(lambda changes: None)
+    content = machine.pending_changes.release(unsaved)
     assert content["session_id"] == payload["content"]["session_id"] == group.id
     plaintext, index = group.decrypt(content["ciphertext"])
     assert json.loads(plaintext) == {
@@ -176,8 +176,8 @@ def test_our_machine_opens_a_channel_that_libolm_began(machine: Machine) -> None
     """With one of our one-time keys, and with our fallback key."""
     bob = LibolmDevice()
     unsaved = machine.outgoing_requests(0)
-    machine.ledger.save(lambda changes: None)
-    upload = next(r for r in machine.ledger.release(unsaved) if isinstance(r, UploadKeys))
+    machine.pending_changes.save(lambda changes: None)
+    upload = next(r for r in machine.pending_changes.release(unsaved) if isinstance(r, UploadKeys))
     one_time = next(iter(upload.body["one_time_keys"].values()))["key"]
     [fallback] = upload.body["fallback_keys"].values()
     assert fallback["fallback"] is True

@@ -1,4 +1,4 @@
-"""The shelf of rooms: order, no doubles, and a pin that stays."""
+"""The rooms of a client: order, no doubles, and a pin that stays."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +10,7 @@ from e2ee.client import Client
 from e2ee.machine.changes import PendingChanges
 from e2ee.rooms import ClientRooms
 from tests.e2ee.fake_homeserver import FakeHomeserver
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 ROOM = "!r:hs.test"
 ENCRYPTION: dict[str, Any] = {
@@ -22,15 +22,15 @@ ENCRYPTION: dict[str, Any] = {
 
 
 def test_an_event_is_kept_once_and_in_order() -> None:
-    """Also by a shelf made anew from the records."""
-    records = RecordShelf()
-    ledger = PendingChanges(records)
-    shelf = ClientRooms(ledger)
-    assert shelf.add_event(ROOM, {"event_id": "$1"})
-    assert shelf.add_event(ROOM, {"event_id": "$2"})
-    assert not shelf.add_event(ROOM, {"event_id": "$1"})
-    assert not shelf.add_event(ROOM, {"content": {}})
-    ledger.save(records.apply)
+    """Also when they are made anew from the records."""
+    records = RecordStore()
+    pending_changes = PendingChanges(records)
+    client_rooms = ClientRooms(pending_changes)
+    assert client_rooms.add_event(ROOM, {"event_id": "$1"})
+    assert client_rooms.add_event(ROOM, {"event_id": "$2"})
+    assert not client_rooms.add_event(ROOM, {"event_id": "$1"})
+    assert not client_rooms.add_event(ROOM, {"content": {}})
+    pending_changes.save(records.apply)
     again = ClientRooms(PendingChanges(records))
     assert not again.add_event(ROOM, {"event_id": "$2"})
     assert [(n, e["event_id"]) for n, e in again.events(ROOM)] == [(0, "$1"), (1, "$2")]
@@ -39,8 +39,8 @@ def test_an_event_is_kept_once_and_in_order() -> None:
 
 def test_the_place_where_encryption_began_is_pinned_once() -> None:
     """By a true event only, and never moved."""
-    shelf = ClientRooms(PendingChanges(RecordShelf()))
-    shelf.add_event(ROOM, {"event_id": "$0"})
+    client_rooms = ClientRooms(PendingChanges(RecordStore()))
+    client_rooms.add_event(ROOM, {"event_id": "$0"})
     for number, fake in enumerate(
         (
             {**ENCRYPTION, "content": {}},
@@ -48,13 +48,13 @@ def test_the_place_where_encryption_began_is_pinned_once() -> None:
             {k: v for k, v in ENCRYPTION.items() if k != "state_key"},
         )
     ):
-        shelf.add_event(ROOM, {**fake, "event_id": f"$fake{number}"})
-    room = shelf.of(ROOM)
+        client_rooms.add_event(ROOM, {**fake, "event_id": f"$fake{number}"})
+    room = client_rooms.of(ROOM)
     assert room is not None
     assert room.encrypted_from is None
-    shelf.add_event(ROOM, ENCRYPTION)
-    shelf.add_event(ROOM, {**ENCRYPTION, "event_id": "$later"})
-    assert shelf.pin_encryption(ROOM, 0).encrypted_from == 4
+    client_rooms.add_event(ROOM, ENCRYPTION)
+    client_rooms.add_event(ROOM, {**ENCRYPTION, "event_id": "$later"})
+    assert client_rooms.pin_encryption(ROOM, 0).encrypted_from == 4
 
 
 async def test_a_gap_is_fetched_back_to_what_is_known_and_no_further(

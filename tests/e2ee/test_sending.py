@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from e2ee.courier import RequestSender
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixRefused
 from e2ee.limits import CONTENT_BYTES_MAX, REQUEST_ROUNDS_MAX, SHARING_ROUNDS_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.sync_changes import RoomChanges, SyncChanges
+from e2ee.request_sender import RequestSender
 from e2ee.rooms import ClientRooms
 from e2ee.sending import ClientError, NotEncryptable, Sending
 from e2ee.store import Store
 from tests.e2ee.device_parts import PICKLE_KEY
 from tests.e2ee.keys_homeserver import KeysHomeserver
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 ALICE, BOB, CAROL = "@alice:hs.test", "@bob:hs.test", "@carol:hs.test"
@@ -35,17 +35,17 @@ class Desk:
     def __init__(self, store: Store) -> None:
         self.server = KeysHomeserver()
         self.machine = Machine.create(store, PICKLE_KEY, user_id=ALICE, device_id="DEV")
-        self.rooms = ClientRooms(self.machine.ledger)
+        self.rooms = ClientRooms(self.machine.pending_changes)
         self.store = store
-        self.courier = RequestSender(self.server.api(), store, self.machine, lambda: 1_000)
-        self.sending = Sending(self.server.api(), self.machine, self.rooms, self.courier)
+        self.request_sender = RequestSender(self.server.api(), store, self.machine, lambda: 1_000)
+        self.sending = Sending(self.server.api(), self.machine, self.rooms, self.request_sender)
         self.recipients = [self.enter(user_id) for user_id in (BOB, CAROL)]
         for room_id in (ROOM, OTHER_ROOM):
             self.rooms.take_state(room_id, "join", [member(ALICE), member(BOB)])
 
     def enter(self, user_id: str) -> Machine:
         """Publishes a device of another user."""
-        machine = Machine.create(RecordShelf(), PICKLE_KEY, user_id=user_id, device_id="DEV")
+        machine = Machine.create(RecordStore(), PICKLE_KEY, user_id=user_id, device_id="DEV")
         self.server.publish(machine)
         return machine
 
@@ -220,14 +220,14 @@ async def test_a_ratchet_is_stored_before_its_message_goes(desk: Desk) -> None:
         assert again is not None
         assert again.share_room_key(ROOM, frozenset({BOB}), 1_000) is Sharing.READY
         unsaved = again.encrypt(ROOM, "m.room.message", TEXT)
-        again.ledger.save(lambda changes: None)
+        again.pending_changes.save(lambda changes: None)
         reading = again.decrypt(
             {
                 "type": "m.room.encrypted",
                 "room_id": ROOM,
                 "event_id": "$next",
                 "sender": ALICE,
-                "content": again.ledger.release(unsaved),
+                "content": again.pending_changes.release(unsaved),
             }
         )
         indexes.append(getattr(reading, "message_index", -1))

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from e2ee.client import Client
-from e2ee.courier import RequestSender
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixApi
@@ -17,12 +16,13 @@ from e2ee.limits import GAP_PAGE_EVENTS, GAP_PAGES_MAX
 from e2ee.machine.devices.device_keys import MEGOLM, OLM
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_keys import Decrypted
+from e2ee.request_sender import RequestSender
 from e2ee.rooms import ClientRooms
 from e2ee.store import Store
 from e2ee.syncing import Syncing
 from e2ee.timeline import build_messages
 from tests.e2ee.fake_homeserver import FakeHomeserver
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 ROOM = "!r:hs.test"
@@ -91,14 +91,14 @@ PLACES = places(answer())
 
 def syncing() -> tuple[Syncing, ClientRooms, Machine]:
     """Returns a syncing of a fresh device."""
-    records = RecordShelf()
+    records = RecordStore()
     machine = Machine.create(records, PickleKey(bytes(32)), user_id="@a:c", device_id="D")
-    shelf = ClientRooms(machine.ledger)
+    client_rooms = ClientRooms(machine.pending_changes)
     api = MatrixApi(FakeHomeserver().transport())
     store = Store(sqlite3.connect(":memory:"), SealingKey(bytes(32)))
-    courier = RequestSender(api, store, machine, lambda: 0)
+    request_sender = RequestSender(api, store, machine, lambda: 0)
     store.close()  # nothing is saved here
-    return Syncing(api, machine, shelf, courier), shelf, machine
+    return Syncing(api, machine, client_rooms, request_sender), client_rooms, machine
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -116,13 +116,13 @@ def test_s7_no_answer_of_a_homeserver_crashes_the_client(
             target[path[-1]] = value
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took the place away
-    subject, shelf, machine = syncing()
+    subject, client_rooms, machine = syncing()
     subject._absorb(
         changed, {ROOM: [{"event_id": "$g", "type": [], "content": 5}]}, is_initial=True
     )
-    for room in shelf.all():
-        build_messages(shelf.events(room.room_id), subject.read, room.encrypted_from)
-    machine.ledger.save(lambda changes: None)
+    for room in client_rooms.all():
+        build_messages(client_rooms.events(room.room_id), subject.read, room.encrypted_from)
+    machine.pending_changes.save(lambda changes: None)
 
 
 @settings(max_examples=100, deadline=None)
@@ -134,8 +134,8 @@ def test_s7_no_answer_about_keys_crashes_the_client(keys: Any, claimed: Any) -> 
     for _ in range(3):
         machine.share_room_key(ROOM, frozenset({"@b:c"}), 0)
         unsaved = machine.outgoing_requests(0)
-        machine.ledger.save(lambda changes: None)
-        for request in machine.ledger.release(unsaved):
+        machine.pending_changes.save(lambda changes: None)
+        for request in machine.pending_changes.release(unsaved):
             shaped = {"device_keys": {"@b:c": {"DEV": keys}}, "one_time_keys": {"@b:c": claimed}}
             machine.mark_sent(request, shaped, 0)
     machine.mark_sent(request, keys if isinstance(keys, dict) else {}, 0)
@@ -182,7 +182,7 @@ async def test_a_sync_is_kept_whole_or_not_at_all(
     def die() -> None:
         raise Died
 
-    monkeypatch.setattr(bob._courier, "save", die)
+    monkeypatch.setattr(bob._request_sender, "save", die)
     with pytest.raises(Died):
         await bob.sync_once()
     bob._store.close()

@@ -14,7 +14,7 @@ from tests.visibility.story import Story
 
 
 @dataclass
-class Look:
+class Observation:
     """A story that has ended, as the checks see it."""
 
     story: Story
@@ -24,11 +24,11 @@ class Look:
     _verdicts: dict[tuple[EventId, UserId], Verdict] = field(default_factory=dict)
 
     @classmethod
-    async def at(cls, story: Story) -> Look:
+    async def at(cls, story: Story) -> Observation:
         """Now."""
-        look = cls(story, story.model())
-        look.model.is_known = look.is_placed
-        return look
+        observation = cls(story, story.model())
+        observation.model.is_known = observation.is_placed
+        return observation
 
     def leak(self, where: str, what: object) -> None:
         """Something was shown that must be hidden."""

@@ -14,7 +14,7 @@ from homeserver import limits
 from tests.simulation.seeds import parse_seeds, replay_command, seeds_parser, start
 from tests.simulation.server import described
 from tests.simulation.virtual_time import run_virtually
-from tests.visibility.faults import Look
+from tests.visibility.faults import Observation
 from tests.visibility.planted import PLANTED
 from tests.visibility.server_checks import ServerChecks
 from tests.visibility.story import Story
@@ -24,16 +24,16 @@ MODULE = "tests.visibility.run"
 OPERATIONS = 30
 
 
-async def lived(story: Story, operations: int) -> Look:
+async def lived(story: Story, operations: int) -> Observation:
     """Lives a story through, and checks it."""
     await story.live(operations)
-    look = await Look.at(story)
-    await UserChecks(look).check()
-    await ServerChecks(look).check()
+    observation = await Observation.at(story)
+    await UserChecks(observation).check()
+    await ServerChecks(observation).check()
     for server in story.servers.values():
         await server.crash()
-    look.faults += [f"BUG {one}" for one in story.bugs]
-    return look
+    observation.faults += [f"BUG {one}" for one in story.bugs]
+    return observation
 
 
 def main() -> int:
@@ -49,12 +49,12 @@ def main() -> int:
         story = Story.make(seed)
         faults: list[str]
         try:
-            look = run_virtually(lived(story, options.operations))
+            observation = run_virtually(lived(story, options.operations))
         except Exception as error:  # noqa: BLE001 - whatever breaks is a finding
             faults = [f"BUG {described(error)}"]
         else:
-            faults = look.faults
-            questions += look.questions
+            faults = observation.faults
+            questions += observation.questions
         if options.trace:
             out("\n".join(story.log) + "\n")
         if faults:

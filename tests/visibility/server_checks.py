@@ -10,7 +10,7 @@ import orjson
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, ServerName, UserId, server_of
 from federation.transport.requests.client import FederationError, ServerRequest, build_target
-from tests.visibility.faults import Look
+from tests.visibility.faults import Observation
 from tests.visibility.model import Verdict, best
 
 SHOW, HIDE = Verdict.SHOW, Verdict.HIDE
@@ -22,8 +22,8 @@ _WORDS = ("body", "topic", "displayname")
 class ServerChecks:
     """Asks everything as each of the other servers."""
 
-    def __init__(self, look: Look) -> None:
-        self._look, self._model, self._story = look, look.model, look.story
+    def __init__(self, observation: Observation) -> None:
+        self._look, self._model, self._story = observation, observation.model, observation.story
         self._ids = {
             orjson.loads(event.raw)["hashes"]["sha256"]: event_id
             for event_id, event in self._model.events.items()
@@ -82,8 +82,8 @@ class ServerChecks:
     # Events
 
     async def _events(self, server: ServerName) -> None:
-        look, is_in = self._look, self._is_in(server)
-        for event_id, row in list(look.rows.items()):
+        observation, is_in = self._look, self._is_in(server)
+        for event_id, row in list(observation.rows.items()):
             if EventId(event_id) not in self._model.events:
                 continue
             answer = await self._ask(server, build_target(f"{V1}/event", event_id))
@@ -91,7 +91,7 @@ class ServerChecks:
             where = f"federation event, {server}"
             if answer is None:
                 if (verdict is SHOW or is_in) and row["live_index"] is not None:
-                    look.hidden(where, look.name(event_id))
+                    observation.hidden(where, observation.name(event_id))
                 continue
             self._pdus(server, answer["pdus"], where)
 
@@ -112,9 +112,13 @@ class ServerChecks:
     # State, history, auth chains
 
     async def _graph(self, server: ServerName) -> None:
-        look, room_id = self._look, self._story.room_id
+        observation, room_id = self._look, self._story.room_id
         is_in = self._is_in(server)
-        chosen = look.placed if len(look.placed) < 8 else look.story.rng.sample(look.placed, 8)
+        chosen = (
+            observation.placed
+            if len(observation.placed) < 8
+            else observation.story.rng.sample(observation.placed, 8)
+        )
         for event in chosen:
             event_id = event.event_id
             may = is_in or self._was_in(server, event_id)
@@ -134,32 +138,32 @@ class ServerChecks:
             answers = {"state_ids": state, "state": whole, "event_auth": auth}
             for name, answer in answers.items():
                 if answer is not None and not may:
-                    look.leak(f"{name}, {server}", look.name(event_id))
+                    observation.leak(f"{name}, {server}", observation.name(event_id))
                 if answer is None and is_in:
-                    look.hidden(f"{name}, {server}", look.name(event_id))
+                    observation.hidden(f"{name}, {server}", observation.name(event_id))
             if state is not None and set(state["pdu_ids"]) != set(
                 self._model.before(event_id).values()
             ):
-                look.wrong(f"state_ids, {server}", look.name(event_id))
+                observation.wrong(f"state_ids, {server}", observation.name(event_id))
             self._history(server, event_id, back, "backfill")
             self._history(server, event_id, missing, "get_missing_events")
 
     def _history(
         self, server: ServerName, event_id: EventId, answer: dict[str, Any] | None, name: str
     ) -> None:
-        look = self._look
+        observation = self._look
         where = f"{name}, {server}"
         if answer is None:
             if self._is_in(server):
-                look.hidden(where, look.name(event_id))
+                observation.hidden(where, observation.name(event_id))
             return
         pdus = answer["pdus"] if "pdus" in answer else answer["events"]
         self._pdus(server, pdus, where)
         if name == "backfill" and self._is_in(server):
             told = {self._id_of(pdu) for pdu in pdus}
             for one in self._reached(event_id):
-                if look.rows[one]["live_index"] is not None and one not in told:
-                    look.hidden(where, look.name(one))
+                if observation.rows[one]["live_index"] is not None and one not in told:
+                    observation.hidden(where, observation.name(one))
 
     def _reached(self, event_id: EventId) -> set[EventId]:
         """The ancestors of an event that are reached without a gap."""

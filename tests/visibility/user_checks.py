@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from federation.events.ids import EventId, StateKey, UserId, server_of
-from tests.visibility.faults import Look
+from tests.visibility.faults import Observation
 from tests.visibility.model import State, Verdict
 from tests.visibility.readers import REFUSED, Readers
 from tests.visibility.story import ADMIN, OURS, STRANGER
@@ -26,11 +26,11 @@ def keyed(events: Sequence[Mapping[str, Any]]) -> dict[StateKey, EventId]:
 class UserChecks:
     """Asks everything of everybody, and judges the answers."""
 
-    def __init__(self, look: Look) -> None:
-        self._look, self._model = look, look.model
-        self._room_id = look.story.room_id
-        self._readers: Readers = look.story.readers
-        self._current: State = self._model.at(look.heads)
+    def __init__(self, observation: Observation) -> None:
+        self._look, self._model = observation, observation.model
+        self._room_id = observation.story.room_id
+        self._readers: Readers = observation.story.readers
+        self._current: State = self._model.at(observation.heads)
         self._is_world_readable = self._model.visibility(self._current) == "world_readable"
 
     async def check(self) -> None:
@@ -49,28 +49,30 @@ class UserChecks:
 
     def _graph_order(self) -> None:
         """Fetched events stand behind their ancestors. (Live ones stand where they came.)"""
-        look = self._look
+        observation = self._look
         places = {
             event_id: (row["live_index"], row["gap_index"])
-            for event_id, row in look.rows.items()
+            for event_id, row in observation.rows.items()
             if row["live_index"] is not None and row["gap_index"] < 0
         }
         for event_id, place in places.items():
             for above in self._model.ancestors[EventId(event_id)]:
                 if above in places and places[above] > place:
-                    look.wrong("order", f"{look.name(event_id)} before an ancestor")
+                    observation.wrong("order", f"{observation.name(event_id)} before an ancestor")
 
     def _redactions(self) -> None:
         """What a redaction that may redact names is gone: its sender's own server's events, and all
         for the creator."""
-        look = self._look
-        for event in look.placed_of_any_kind:
-            target = look.rows.get(event.redacts or "")
+        observation = self._look
+        for event in observation.placed_of_any_kind:
+            target = observation.rows.get(event.redacts or "")
             if event.type != "m.room.redaction" or target is None:
                 continue
             same = server_of(event.sender) == server_of(UserId(target["sender"]))
             if (same or event.sender == ADMIN) and target["redacted_by"] is None:
-                look.wrong("redaction", f"{look.name(target['event_id'])} is not redacted")
+                observation.wrong(
+                    "redaction", f"{observation.name(target['event_id'])} is not redacted"
+                )
 
     # Who reads
 
@@ -87,15 +89,15 @@ class UserChecks:
     # Single events
 
     async def _events(self, user: UserId) -> None:
-        look = self._look
+        observation = self._look
         for event_id in self._model.events:
-            look.questions += 1
+            observation.questions += 1
             answer = await self._readers.event(user, self._room_id, event_id)
-            verdict = look.verdict(event_id, user)
+            verdict = observation.verdict(event_id, user)
             if answer is not REFUSED and verdict is HIDE:
-                look.leak(f"event, {user}", look.name(event_id))
-            if answer is REFUSED and verdict is SHOW and look.is_placed(event_id):
-                look.hidden(f"event, {user}", look.name(event_id))
+                observation.leak(f"event, {user}", observation.name(event_id))
+            if answer is REFUSED and verdict is SHOW and observation.is_placed(event_id):
+                observation.hidden(f"event, {user}", observation.name(event_id))
             if answer is not REFUSED:
                 self._unsigned(user, answer, "event")
 
@@ -108,7 +110,7 @@ class UserChecks:
             self._unsigned(user, event, where)
 
     def _unsigned(self, user: UserId, event: Mapping[str, Any], where: str) -> None:
-        model, look, event_id = self._model, self._look, EventId(event["event_id"])
+        model, observation, event_id = self._model, self._look, EventId(event["event_id"])
         unsigned = event.get("unsigned", {})
         if not model.is_allowed(event_id):
             return
@@ -116,45 +118,47 @@ class UserChecks:
         own = (event["type"], event.get("state_key")) == ("m.room.member", user)
         membership = model.membership(model.after(event_id) if own else before, user)
         if unsigned.get("membership") not in (None, membership):
-            look.wrong(f"{where}, membership of {user}", (look.name(event_id), unsigned))
+            observation.wrong(
+                f"{where}, membership of {user}", (observation.name(event_id), unsigned)
+            )
         if "state_key" not in event:
             return
         replaced = before.get((event["type"], event["state_key"]))
         told = "prev_content" in unsigned
         if replaced is None:
             if told:
-                look.wrong(f"{where}, prev_content of nothing", look.name(event_id))
+                observation.wrong(f"{where}, prev_content of nothing", observation.name(event_id))
             return
-        may = look.verdict(replaced, user)
+        may = observation.verdict(replaced, user)
         own_invite = own and model.membership(before, user) == "invite"
         if told and may is HIDE and not own_invite and model.membership(before, user) != "join":
-            look.leak(f"{where}, prev_content, {user}", look.name(event_id))
-        if not told and may is SHOW and look.is_placed(replaced) and where not in _EARLY:
-            look.hidden(f"{where}, prev_content, {user}", look.name(event_id))
+            observation.leak(f"{where}, prev_content, {user}", observation.name(event_id))
+        if not told and may is SHOW and observation.is_placed(replaced) and where not in _EARLY:
+            observation.hidden(f"{where}, prev_content, {user}", observation.name(event_id))
 
     # Contexts
 
     async def _contexts(self, user: UserId) -> None:
-        look, rng = self._look, self._look.story.rng
+        observation, rng = self._look, self._look.story.rng
         for event in self._look.placed:
             event_id = event.event_id
             limit = rng.choice([0, 2, 7])
             answer = await self._readers.context(user, self._room_id, event_id, limit)
-            verdict = look.verdict(event_id, user)
+            verdict = observation.verdict(event_id, user)
             where = f"context, {user}"
             if answer is REFUSED:
                 if verdict is SHOW and (self._was_in(user) or self._is_world_readable):
-                    look.hidden(where, look.name(event_id))
+                    observation.hidden(where, observation.name(event_id))
                 continue
             if verdict is HIDE:
-                look.leak(where, look.name(event_id))
+                observation.leak(where, observation.name(event_id))
             around = [*answer["events_before"], answer["event"], *answer["events_after"]]
             self._shown(user, around, "context")
             last = [answer["event"], *answer["events_after"]][-1]["event_id"]
             self._context_state(user, EventId(last), keyed(answer["state"]), where)
 
     def _context_state(self, user: UserId, last: EventId, told: State, where: str) -> None:
-        model, look = self._model, self._look
+        model, observation = self._model, self._look
         if not model.is_allowed(last):
             return
         allowed: list[State] = [model.after(last)]
@@ -166,7 +170,7 @@ class UserChecks:
                 allowed = allowed if is_open else allowed[1:]
         if dict(told) not in [dict(one) for one in allowed]:
             differs = self._difference(told, model.after(last))
-            look.leak(f"{where}, state", (look.name(last), differs))
+            observation.leak(f"{where}, state", (observation.name(last), differs))
 
     def _difference(self, told: State, wanted: State) -> object:
         return [key for key in {*told, *wanted} if told.get(key) != wanted.get(key)]
@@ -199,25 +203,25 @@ class UserChecks:
     ) -> None:
         """`had`: what was there once it was paged back. A larger page forwards may bring more: one
         that reaches the room's beginning needs no state, which a server that left isn't given."""
-        look = self._look
+        observation = self._look
         ids = [event["event_id"] for event in back]
         all_ids = [event["event_id"] for event in forth]
         if len(set(ids)) != len(ids) or len(set(all_ids)) != len(all_ids):
-            look.wrong(f"messages, {user}", "an event twice")
+            observation.wrong(f"messages, {user}", "an event twice")
         if [one for one in all_ids if one in set(ids)] != ids:
-            look.wrong(f"messages, {user}", "another order forwards than backwards")
+            observation.wrong(f"messages, {user}", "another order forwards than backwards")
         self._shown(user, back, _BACKWARDS)
         self._shown(user, forth, "messages forwards")
         places = {event_id: i for i, event_id in enumerate(all_ids)}
-        for event in look.placed:
+        for event in observation.placed:
             event_id = event.event_id
-            if look.verdict(event_id, user) is not SHOW:
+            if observation.verdict(event_id, user) is not SHOW:
                 continue
             if event_id not in places:
-                look.hidden(f"messages forwards, {user}", look.name(event_id))
+                observation.hidden(f"messages forwards, {user}", observation.name(event_id))
             elif event_id not in ids and event_id in had and self._is_due_backwards(user, event_id):
-                look.hidden(f"messages, {user}", look.name(event_id))
-        if look.is_joined(user):
+                observation.hidden(f"messages, {user}", observation.name(event_id))
+        if observation.is_joined(user):
             self._whole(user)
 
     def _is_due_backwards(self, user: UserId, event_id: EventId) -> bool:
@@ -231,12 +235,14 @@ class UserChecks:
 
     def _whole(self, user: UserId) -> None:
         """A server that is in the room has, after that, all of its history."""
-        look, model = self._look, self._model
-        for head in look.heads:
+        observation, model = self._look, self._model
+        for head in observation.heads:
             for event_id in model.ancestors[head] | {head}:
-                row = look.rows.get(event_id)
+                row = observation.rows.get(event_id)
                 if model.is_allowed(event_id) and (row is None or row["outlier"]):
-                    look.hidden(f"messages, {user}: never fetched", look.name(event_id))
+                    observation.hidden(
+                        f"messages, {user}: never fetched", observation.name(event_id)
+                    )
 
     async def _walk(
         self, user: UserId, *, backwards: bool, limit: int
@@ -262,57 +268,57 @@ class UserChecks:
     # State
 
     async def _state(self, user: UserId) -> None:
-        look, room_id = self._look, self._room_id
+        observation, room_id = self._look, self._room_id
         allowed = [self._current] if self._is_current(user) else self._last_seen(user)
         state = await self._readers.all_state(user, room_id)
         members = await self._readers.members(user, room_id)
         joined = await self._readers.joined_members(user, room_id)
-        look.questions += 3
-        if (joined is not None) != look.is_joined(user):
-            look.wrong(f"joined_members, {user}", joined)
+        observation.questions += 3
+        if (joined is not None) != observation.is_joined(user):
+            observation.wrong(f"joined_members, {user}", joined)
         if joined is not None and joined != self._joined_of(self._current):
-            look.wrong(f"joined_members, {user}", joined)
+            observation.wrong(f"joined_members, {user}", joined)
         if state is None or members is None:
             if self._was_in(user) or self._is_current(user):
-                look.hidden(f"state, {user}", "refused")
+                observation.hidden(f"state, {user}", "refused")
             return
         if not self._was_in(user) and not self._is_current(user):
-            look.leak(f"state, {user}", "of a room that they were never in")
+            observation.leak(f"state, {user}", "of a room that they were never in")
             return
         await self._state_is(user, allowed, keyed(state), {e["event_id"] for e in members})
-        if look.is_joined(user):
+        if observation.is_joined(user):
             await self._members_at(user)
 
     async def _state_is(
         self, user: UserId, allowed: Sequence[State], told: State, members: set[str]
     ) -> None:
         """One of these states is told, by all endpoints."""
-        look = self._look
+        observation = self._look
         if not allowed:
             return  # what ended their stay was made on a branch where they weren't joined
         same = [one for one in allowed if dict(one) == dict(told)]
         if not same:
-            look.leak(f"state, {user}", [self._difference(told, one) for one in allowed])
+            observation.leak(f"state, {user}", [self._difference(told, one) for one in allowed])
         if members != {event_id for key, event_id in told.items() if _is_member(key)}:
-            look.leak(f"members, {user}", "of another time")
+            observation.leak(f"members, {user}", "of another time")
         topic = await self._readers.one_state(user, self._room_id, ("m.room.topic", ""))
         if topic.get("event_id") != told.get(("m.room.topic", "")):
-            look.leak(f"state/m.room.topic, {user}", topic)
+            observation.leak(f"state/m.room.topic, {user}", topic)
 
     def _joined_of(self, state: State) -> set[str]:
         users = [key[1] for key in state if _is_member(key)]
         return {one for one in users if self._model.membership(state, UserId(one)) == "join"}
 
     async def _members_at(self, user: UserId) -> None:
-        look, model = self._look, self._model
-        event = look.story.rng.choice(look.placed)
+        observation, model = self._look, self._model
+        event = observation.story.rng.choice(observation.placed)
         answer = await self._readers.context(user, self._room_id, event.event_id, 0)
         if answer is REFUSED or not model.is_allowed(event.event_id):
             return
         members = await self._readers.members(user, self._room_id, answer["end"])
         wanted = {v for k, v in model.after(event.event_id).items() if _is_member(k)}
         if members is None or {one["event_id"] for one in members} != wanted:
-            look.wrong(f"members at, {user}", look.name(event.event_id))
+            observation.wrong(f"members at, {user}", observation.name(event.event_id))
 
     # Syncs
 
@@ -344,17 +350,20 @@ class UserChecks:
     def _synced_state(self, user: UserId, state: Sequence[Mapping[str, Any]], where: str) -> None:
         """State is of a moment that the user may see."""
         allowed = set(self._current.values()) if self._is_current(user) else set()
-        model, look = self._model, self._look
-        for event in look.placed:
-            if model.is_allowed(event.event_id) and look.verdict(event.event_id, user) is not HIDE:
+        model, observation = self._model, self._look
+        for event in observation.placed:
+            if (
+                model.is_allowed(event.event_id)
+                and observation.verdict(event.event_id, user) is not HIDE
+            ):
                 allowed |= set(model.before(event.event_id).values())
                 allowed |= set(model.after(event.event_id).values())
         if any(one["event_id"] not in allowed for one in state):
-            for moment in model.while_joined(user, look.arrivals):
+            for moment in model.while_joined(user, observation.arrivals):
                 allowed |= set(moment.values())
         for one in state:
             if one["event_id"] not in allowed:
-                look.leak(f"{where}, state, {user}", look.name(one["event_id"]))
+                observation.leak(f"{where}, state, {user}", observation.name(one["event_id"]))
 
 
 def _is_member(key: StateKey) -> bool:

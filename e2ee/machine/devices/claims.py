@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.devices.device_lists import TrackedDevices
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_channels import OlmChannels, OlmRefused
 from e2ee.machine.outbox import RequestQueue
 from e2ee.machine.requests import ClaimKeys
@@ -39,19 +39,19 @@ class Claims:
 
     def __init__(
         self,
-        ledger: PendingChanges,
+        pending_changes: PendingChanges,
         *,
         lists: TrackedDevices,
         channels: OlmChannels,
         outbox: RequestQueue,
-        notices: Alarms,
+        alarms: Alarms,
     ) -> None:
-        self._ledger = ledger
+        self._pending_changes = pending_changes
         self._lists = lists
         self._channels = channels
         self._outbox = outbox
-        self._notices = notices
-        self._mending = ledger.all(_MENDING, _Mending)
+        self._alarms = alarms
+        self._mending = pending_changes.all(_MENDING, _Mending)
         self._wanted: set[tuple[str, str]] = set()
         self._in_flight: dict[tuple[str, str], str] = {}
 
@@ -68,7 +68,7 @@ class Claims:
             if device.curve25519 == sender_key and self._channels.may_replace(device, now_ms):
                 mending = _Mending(device.user_id, device.device_id)
                 self._mending[sender_key] = mending
-                self._ledger.put(_MENDING, sender_key, mending)
+                self._pending_changes.put(_MENDING, sender_key, mending)
 
     def due(self, now_ms: int) -> list[tuple[str, str]]:
         """Returns the (user ID, device ID) pairs to claim for now, none of them under way."""
@@ -110,10 +110,10 @@ class Claims:
             self._channels.open(device, signed[0], now_ms)
         except OlmRefused:
             kind = NoticeKind.ONE_TIME_KEY_REFUSED if keys else NoticeKind.NO_ONE_TIME_KEY
-            self._notices.post(kind, device.user_id, device.device_id)
+            self._alarms.post(kind, device.user_id, device.device_id)
             self._channels.note_claim_failed(device, now_ms)
             return
         if self._mending.pop(device.curve25519, None) is not None:
-            self._ledger.remove(_MENDING, device.curve25519)
+            self._pending_changes.remove(_MENDING, device.curve25519)
             dummy = self._channels.encrypt(device, "m.dummy", {})
             self._outbox.add("m.room.encrypted", device, dummy)

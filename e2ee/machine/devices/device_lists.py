@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import Device, DeviceKeysRefused, parse_device_keys
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.requests import QueryKeys
 
 _USER = "user"
@@ -44,25 +44,27 @@ class _Outdated(msgspec.Struct, frozen=True):
 class TrackedDevices:
     """All tracked users. `version` grows with every change that a room's recipients may see."""
 
-    def __init__(self, ledger: PendingChanges, own: Device, notices: Alarms) -> None:
-        self._ledger = ledger
+    def __init__(self, pending_changes: PendingChanges, own: Device, alarms: Alarms) -> None:
+        self._pending_changes = pending_changes
         self._own = own
-        self._notices = notices
-        self._outdated = ledger.all(_OUTDATED, _Outdated)
+        self._alarms = alarms
+        self._outdated = pending_changes.all(_OUTDATED, _Outdated)
         self._in_flight: dict[str, str] = {}
         self._changed_in_flight: set[str] = set()
         self.version = 0
 
     def of(self, user_id: str) -> DeviceList:
         """Returns the user's list; empty if never seen."""
-        return self._ledger.load(_USER, user_id, DeviceList) or DeviceList()
+        return self._pending_changes.load(_USER, user_id, DeviceList) or DeviceList()
 
     def track(self, users: Iterable[str]) -> None:
         """Starts tracking; new users are outdated until queried."""
         for user_id in users:
             known = self.of(user_id)
             if not known.tracked:
-                self._ledger.put(_USER, user_id, msgspec.structs.replace(known, tracked=True))
+                self._pending_changes.put(
+                    _USER, user_id, msgspec.structs.replace(known, tracked=True)
+                )
                 self._mark_outdated(user_id)
 
     def mark_changed(self, users: Iterable[str]) -> None:
@@ -76,12 +78,14 @@ class TrackedDevices:
         for user_id in users:
             known = self.of(user_id)
             if known.tracked and user_id != self._own.user_id:
-                self._ledger.put(_USER, user_id, msgspec.structs.replace(known, tracked=False))
+                self._pending_changes.put(
+                    _USER, user_id, msgspec.structs.replace(known, tracked=False)
+                )
                 self._clear_outdated(user_id)
 
     def mark_all_changed(self) -> None:
         """Marks all users after a sync without a token, when all changes since are unknown."""
-        self.mark_changed(self._ledger.all(_USER, DeviceList))
+        self.mark_changed(self._pending_changes.all(_USER, DeviceList))
 
     def due(self, now_ms: int) -> list[str]:
         """Users to query now: outdated, not in flight, not backing off."""
@@ -141,7 +145,7 @@ class TrackedDevices:
         fresh = DeviceList(tracked=known.tracked, devices=devices, gone=gone)
         if fresh != known:
             self.version += 1
-            self._ledger.put(_USER, user_id, fresh)
+            self._pending_changes.put(_USER, user_id, fresh)
 
     def _accept(
         self, user_id: str, device_id: str, keys: object, known: DeviceList
@@ -149,25 +153,25 @@ class TrackedDevices:
         try:
             device = parse_device_keys(keys, user_id=user_id, device_id=device_id)
         except DeviceKeysRefused as refused:
-            self._notices.post(NoticeKind.DEVICE_KEYS_REFUSED, user_id, device_id, str(refused))
+            self._alarms.post(NoticeKind.DEVICE_KEYS_REFUSED, user_id, device_id, str(refused))
             return known.devices.get(device_id)
         is_own = (user_id, device_id) == (self._own.user_id, self._own.device_id)
         pinned = self._own if is_own else known.devices.get(device_id) or known.gone.get(device_id)
         if pinned is None or pinned.has_keys_of(device):
             return device
         kind = NoticeKind.OWN_DEVICE_MISMATCH if is_own else NoticeKind.DEVICE_KEYS_CHANGED
-        self._notices.post(kind, user_id, device_id)
+        self._alarms.post(kind, user_id, device_id)
         return known.devices.get(device_id)
 
     def _mark_outdated(self, user_id: str, retry_at_ms: int = 0) -> None:
         self.version += 1
         mark = _Outdated(retry_at_ms)
         self._outdated[user_id] = mark
-        self._ledger.put(_OUTDATED, user_id, mark)
+        self._pending_changes.put(_OUTDATED, user_id, mark)
         if user_id in self._in_flight:
             self._changed_in_flight.add(user_id)
 
     def _clear_outdated(self, user_id: str) -> None:
         self.version += 1
         if self._outdated.pop(user_id, None) is not None:
-            self._ledger.remove(_OUTDATED, user_id)
+            self._pending_changes.remove(_OUTDATED, user_id)

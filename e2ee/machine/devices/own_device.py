@@ -43,8 +43,10 @@ class _Saved(msgspec.Struct, frozen=True):
 class OwnDevice:
     """The account of this device, with its counters."""
 
-    def __init__(self, ledger: PendingChanges, pickle_key: PickleKey, saved: _Saved) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, pending_changes: PendingChanges, pickle_key: PickleKey, saved: _Saved
+    ) -> None:
+        self._pending_changes = pending_changes
         self._pickle_key = pickle_key
         self._saved = saved
         self.account = OlmAccount.from_pickle(Pickle(saved.pickle), pickle_key)
@@ -54,21 +56,23 @@ class OwnDevice:
 
     @classmethod
     def create(
-        cls, ledger: PendingChanges, pickle_key: PickleKey, *, user_id: str, device_id: str
+        cls, pending_changes: PendingChanges, pickle_key: PickleKey, *, user_id: str, device_id: str
     ) -> Self:
-        """Returns a device with new keys; there must be none in the ledger."""
-        assert ledger.load(_KIND, "", _Saved) is None, "this store belongs to a device already"
+        """Returns a device with new keys; there must be none stored."""
+        assert pending_changes.load(_KIND, "", _Saved) is None, (
+            "this store belongs to a device already"
+        )
         account = OlmAccount.new()
         account.generate_fallback_key()
         saved = _Saved(user_id, device_id, account.pickle(pickle_key), has_fallback=True)
-        ledger.put(_KIND, "", saved)
-        return cls(ledger, pickle_key, saved)
+        pending_changes.put(_KIND, "", saved)
+        return cls(pending_changes, pickle_key, saved)
 
     @classmethod
-    def load(cls, ledger: PendingChanges, pickle_key: PickleKey) -> Self | None:
+    def load(cls, pending_changes: PendingChanges, pickle_key: PickleKey) -> Self | None:
         """Returns the saved device, or None; raises `PickleRefused` for a wrong key."""
-        saved = ledger.load(_KIND, "", _Saved)
-        return None if saved is None else cls(ledger, pickle_key, saved)
+        saved = pending_changes.load(_KIND, "", _Saved)
+        return None if saved is None else cls(pending_changes, pickle_key, saved)
 
     def next_sequence(self) -> int:
         """Returns a number that this device never gave before, saved with the rest."""
@@ -165,7 +169,7 @@ class OwnDevice:
 
     def _update(self, **fields: Any) -> None:
         self._saved = msgspec.structs.replace(self._saved, **fields)
-        self._ledger.put(_KIND, "", self._saved)
+        self._pending_changes.put(_KIND, "", self._saved)
 
 
 def _count(counts: Mapping[str, object]) -> int:

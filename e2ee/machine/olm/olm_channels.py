@@ -63,7 +63,7 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class EncryptedOlmEvent:
     """The part of an Olm event that is meant for us."""
 
     sender: str
@@ -71,7 +71,7 @@ class Envelope:
     message: OlmMessage
 
 
-def read_envelope(event: dict[str, Any], own: Device) -> Envelope:
+def read_encrypted_event(event: dict[str, Any], own: Device) -> EncryptedOlmEvent:
     """Returns our message in an `m.room.encrypted` to-device event; raises `OlmRefused`."""
     content, sender = event.get("content"), event.get("sender")
     if not isinstance(content, dict) or not isinstance(sender, str):
@@ -86,14 +86,16 @@ def read_envelope(event: dict[str, Any], own: Device) -> Envelope:
         raise OlmRefused("no message for this device") from error
     if kind not in (0, 1) or not isinstance(body, str) or len(body) > OLM_MESSAGE_CHARS_MAX:
         raise OlmRefused("malformed message")
-    return Envelope(sender, sender_key, OlmMessage(int(kind), body))
+    return EncryptedOlmEvent(sender, sender_key, OlmMessage(int(kind), body))
 
 
 class OlmChannels:
     """All channels of this device, by the other side's Curve25519 key."""
 
-    def __init__(self, ledger: PendingChanges, pickle_key: PickleKey, own: OwnDevice) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, pending_changes: PendingChanges, pickle_key: PickleKey, own: OwnDevice
+    ) -> None:
+        self._pending_changes = pending_changes
         self._pickle_key = pickle_key
         self._own = own
 
@@ -159,16 +161,16 @@ class OlmChannels:
             "ciphertext": {device.curve25519: {"type": message.kind, "body": message.body}},
         }
 
-    def decrypt(self, envelope: Envelope, now_ms: int) -> bytes:
+    def decrypt(self, encrypted: EncryptedOlmEvent, now_ms: int) -> bytes:
         """Returns the unchecked plaintext (see `olm_payload`); raises `OlmRefused`."""
-        sender_key = envelope.sender_key.encoded
+        sender_key = encrypted.sender_key.encoded
         try:
-            return self._decrypt(envelope, sender_key, now_ms)
+            return self._decrypt(encrypted, sender_key, now_ms)
         except CryptoError as error:
             raise OlmRefused("the message can't be decrypted", is_wedged=True) from error
 
-    def _decrypt(self, envelope: Envelope, sender_key: str, now_ms: int) -> bytes:
-        message = envelope.message
+    def _decrypt(self, encrypted: EncryptedOlmEvent, sender_key: str, now_ms: int) -> bytes:
+        message = encrypted.message
         is_first = message.kind == 0
         for saved in self._load(sender_key).sessions:
             session = self._unpickle(saved)
@@ -184,7 +186,7 @@ class OlmChannels:
             return plaintext
         if not is_first:
             raise OlmRefused("no session fits", is_wedged=True)
-        session, plaintext = self._own.account.open_inbound(envelope.sender_key, message)
+        session, plaintext = self._own.account.open_inbound(encrypted.sender_key, message)
         self._own.save_account()
         self._keep(sender_key, session, now_ms)
         return plaintext
@@ -198,7 +200,7 @@ class OlmChannels:
         return True
 
     def _load(self, key: str) -> Channel:
-        return self._ledger.load(_KIND, key, Channel) or Channel()
+        return self._pending_changes.load(_KIND, key, Channel) or Channel()
 
     def _unpickle(self, saved: _Session) -> OlmSession:
         return OlmSession.from_pickle(Pickle(saved.pickle), self._pickle_key)
@@ -210,4 +212,4 @@ class OlmChannels:
         self._change(key, sessions=tuple(ordered[:OLM_SESSIONS_PER_DEVICE_MAX]))
 
     def _change(self, key: str, **fields: Any) -> None:
-        self._ledger.put(_KIND, key, msgspec.structs.replace(self._load(key), **fields))
+        self._pending_changes.put(_KIND, key, msgspec.structs.replace(self._load(key), **fields))

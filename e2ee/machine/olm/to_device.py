@@ -11,11 +11,16 @@ Spec: client-server API, "Send-to-device messaging", "m.megolm.v1.aes-sha2".
 
 from typing import Any
 
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.devices.claims import Claims
 from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.own_device import OwnDevice
-from e2ee.machine.notices import Alarms, NoticeKind
-from e2ee.machine.olm.olm_channels import Envelope, OlmChannels, OlmRefused, read_envelope
+from e2ee.machine.olm.olm_channels import (
+    EncryptedOlmEvent,
+    OlmChannels,
+    OlmRefused,
+    read_encrypted_event,
+)
 from e2ee.machine.olm.olm_payload import OlmEvent, OlmPayloadRefused, read_payload
 from e2ee.machine.rooms.room_keys import RoomKeys
 
@@ -35,14 +40,14 @@ class ToDeviceIntake:
         channels: OlmChannels,
         claims: Claims,
         room_keys: RoomKeys,
-        notices: Alarms,
+        alarms: Alarms,
     ) -> None:
         self._own = own
         self._lists = lists
         self._channels = channels
         self._claims = claims
         self._room_keys = room_keys
-        self._notices = notices
+        self._alarms = alarms
         self.new_keys: set[tuple[str, str]] = set()
         self.withheld: set[tuple[str, str]] = set()
 
@@ -60,9 +65,9 @@ class ToDeviceIntake:
         if event_type == "m.room.encrypted":
             self._receive_encrypted(event, sender, now_ms)
         elif event_type in _OLM_ONLY:
-            self._notices.post(NoticeKind.UNENCRYPTED_SECRET, sender, detail=event_type)
+            self._alarms.post(NoticeKind.UNENCRYPTED_SECRET, sender, detail=event_type)
         elif event_type == "m.room_key.withheld" and isinstance(content, dict):
-            self._notices.post(NoticeKind.KEYS_WITHHELD, sender, detail=str(content.get("code")))
+            self._alarms.post(NoticeKind.KEYS_WITHHELD, sender, detail=str(content.get("code")))
             hint = self._room_keys.receive_withheld(sender, content)
             self.withheld |= {hint} if hint is not None else set()
         else:
@@ -71,22 +76,22 @@ class ToDeviceIntake:
 
     def _receive_encrypted(self, event: JsonObject, sender: str, now_ms: int) -> None:
         try:
-            envelope = read_envelope(event, self._own.device)
-            opened = self._open(envelope, now_ms)
+            encrypted = read_encrypted_event(event, self._own.device)
+            opened = self._open(encrypted, now_ms)
         except (OlmRefused, OlmPayloadRefused) as refused:
-            self._notices.post(NoticeKind.OLM_REFUSED, sender, detail=str(refused))
+            self._alarms.post(NoticeKind.OLM_REFUSED, sender, detail=str(refused))
             return
         self._lists.track([sender])  # so that the proof of the device becomes known
         if opened.type == "m.room_key":
-            key = self._room_keys.receive(opened, self._notices)
+            key = self._room_keys.receive(opened, self._alarms)
             self.new_keys |= {key} if key is not None else set()
         elif opened.type in _UNREQUESTED:
-            self._notices.post(NoticeKind.UNEXPECTED_SECRET, sender, detail=opened.type)
+            self._alarms.post(NoticeKind.UNEXPECTED_SECRET, sender, detail=opened.type)
 
-    def _open(self, envelope: Envelope, now_ms: int) -> OlmEvent:
-        sender, sender_key = envelope.sender, envelope.sender_key.encoded
+    def _open(self, encrypted: EncryptedOlmEvent, now_ms: int) -> OlmEvent:
+        sender, sender_key = encrypted.sender, encrypted.sender_key.encoded
         try:
-            plaintext = self._channels.decrypt(envelope, now_ms)
+            plaintext = self._channels.decrypt(encrypted, now_ms)
         except OlmRefused as refused:
             if refused.is_wedged:
                 self._claims.mend(sender, sender_key, now_ms)

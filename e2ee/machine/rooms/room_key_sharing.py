@@ -74,7 +74,7 @@ class RoomKeySharing:
 
     def __init__(
         self,
-        ledger: PendingChanges,
+        pending_changes: PendingChanges,
         pickle_key: PickleKey,
         *,
         own: Device,
@@ -84,7 +84,7 @@ class RoomKeySharing:
         outbox: RequestQueue,
         room_keys: RoomKeys,
     ) -> None:
-        self._ledger = ledger
+        self._pending_changes = pending_changes
         self._pickle_key = pickle_key
         self._own = own
         self._lists = lists
@@ -97,7 +97,7 @@ class RoomKeySharing:
     def end(self, room_id: str) -> None:
         """Ends the session: the next message needs a new one (a user left, or may have left)."""
         if self._load(room_id) is not None:
-            self._ledger.remove(_KIND, room_id)
+            self._pending_changes.remove(_KIND, room_id)
 
     def share(
         self, room_id: str, recipients: frozenset[str], settings: RoomSettings, now_ms: int
@@ -119,7 +119,7 @@ class RoomKeySharing:
             return Sharing.WAITING
         session = session or self._create(room_id, settings, now_ms)
         session = self._hand_out(room_id, session, plan)
-        self._ledger.put(_KIND, room_id, session)
+        self._pending_changes.put(_KIND, room_id, session)
         self._checked[room_id] = (session.session_id, self._lists.version, recipients)
         return self._delivered(session)
 
@@ -135,7 +135,7 @@ class RoomKeySharing:
         moved = msgspec.structs.replace(
             saved, pickle=session.pickle(self._pickle_key), messages=saved.messages + 1
         )
-        self._ledger.put(_KIND, room_id, moved)
+        self._pending_changes.put(_KIND, room_id, moved)
         encrypted: dict[str, Any] = {
             "algorithm": MEGOLM,
             "sender_key": self._own.curve25519,
@@ -268,7 +268,7 @@ class RoomKeySharing:
         self._outbox.add("m.room_key.withheld", device, content)
 
     def _load(self, room_id: str) -> OutboundSession | None:
-        return self._ledger.load(_KIND, room_id, OutboundSession)
+        return self._pending_changes.load(_KIND, room_id, OutboundSession)
 
 
 def _has(shared: Mapping[str, Mapping[str, str]], device: Device) -> bool:

@@ -27,11 +27,11 @@ import orjson
 from e2ee.crypto.primitives import CryptoError, Pickle, PickleKey, megolm_index, same
 from e2ee.crypto.ratchets import InboundGroupSession, Overlap
 from e2ee.limits import IDENTIFIER_CHARS_MAX, MEGOLM_MESSAGE_CHARS_MAX, WITHHELD_CODE_CHARS_MAX
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM, Device
 from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.devices.trust import SenderProof, sender_proof
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_payload import OlmEvent
 
 _SESSION = "inbound"
@@ -113,9 +113,13 @@ class RoomKeys:
     """All inbound Megolm sessions of this device."""
 
     def __init__(
-        self, ledger: PendingChanges, pickle_key: PickleKey, lists: TrackedDevices, own: Device
+        self,
+        pending_changes: PendingChanges,
+        pickle_key: PickleKey,
+        lists: TrackedDevices,
+        own: Device,
     ) -> None:
-        self._ledger = ledger
+        self._pending_changes = pending_changes
         self._pickle_key = pickle_key
         self._lists = lists
         self._own = own
@@ -137,12 +141,12 @@ class RoomKeys:
             )
         )
 
-    def receive(self, event: OlmEvent, notices: Alarms) -> tuple[str, str] | None:
+    def receive(self, event: OlmEvent, alarms: Alarms) -> tuple[str, str] | None:
         """Takes an `m.room_key` that came over Olm; the (room, session) if it lets us read more."""
         try:
             session, record = self._parse_room_key(event)
         except (CryptoError, KeyError, TypeError, AttributeError, ValueError):
-            notices.post(NoticeKind.SESSION_REFUSED, event.sender)
+            alarms.post(NoticeKind.SESSION_REFUSED, event.sender)
             return None
         known = self._load(record.session_id, record.owner)
         if known is not None:
@@ -151,12 +155,12 @@ class RoomKeys:
                 known.sender_key, record.sender_key
             )
             if relation is Overlap.CONFLICT or not is_same_origin:
-                notices.post(NoticeKind.SESSION_CONFLICT, event.sender, detail=record.session_id)
+                alarms.post(NoticeKind.SESSION_CONFLICT, event.sender, detail=record.session_id)
                 return None
             if relation is Overlap.NOT_EARLIER:
                 return None
         self._store(record)
-        self._ledger.remove(_WITHHELD, f"{record.room_id}\0{record.session_id}")
+        self._pending_changes.remove(_WITHHELD, f"{record.room_id}\0{record.session_id}")
         return record.room_id, record.session_id
 
     def _parse_room_key(self, event: OlmEvent) -> tuple[InboundGroupSession, InboundSession]:
@@ -189,7 +193,7 @@ class RoomKeys:
             session_id, sender
         ):
             return None
-        self._ledger.put(
+        self._pending_changes.put(
             _WITHHELD, f"{room_id}\0{session_id}", _Withheld(code[:WITHHELD_CODE_CHARS_MAX], sender)
         )
         return room_id, session_id
@@ -219,9 +223,9 @@ class RoomKeys:
         return self._read(record, event, ciphertext)
 
     def _why_missing(self, room_id: str, session_id: str) -> KeyMissing | RefusedMessage:
-        if self._ledger.load("owner", session_id, _Owner) is not None:
+        if self._pending_changes.load("owner", session_id, _Owner) is not None:
             return RefusedMessage(RefusalReason.WRONG_SENDER)
-        hint = self._ledger.load(_WITHHELD, f"{room_id}\0{session_id}", _Withheld)
+        hint = self._pending_changes.load(_WITHHELD, f"{room_id}\0{session_id}", _Withheld)
         return KeyMissing(room_id, session_id, hint.code if hint else "")
 
     def _read(self, record: InboundSession, event: dict[str, Any], ciphertext: str) -> Reading:
@@ -251,9 +255,9 @@ class RoomKeys:
         key = f"{record.session_id}\0{record.owner}\0{index}"
         timestamp = event.get("origin_server_ts")
         used = _Used(event["event_id"], timestamp if isinstance(timestamp, int) else 0)
-        before = self._ledger.load(_REPLAY, key, _Used)
+        before = self._pending_changes.load(_REPLAY, key, _Used)
         if before is None:
-            self._ledger.put(_REPLAY, key, used)
+            self._pending_changes.put(_REPLAY, key, used)
             return False
         return before != used
 
@@ -268,11 +272,11 @@ class RoomKeys:
         )
 
     def _load(self, session_id: str, owner: str) -> InboundSession | None:
-        return self._ledger.load(_SESSION, f"{session_id}\0{owner}", InboundSession)
+        return self._pending_changes.load(_SESSION, f"{session_id}\0{owner}", InboundSession)
 
     def _store(self, record: InboundSession) -> None:
-        self._ledger.put(_SESSION, f"{record.session_id}\0{record.owner}", record)
-        self._ledger.put("owner", record.session_id, _Owner(record.owner))
+        self._pending_changes.put(_SESSION, f"{record.session_id}\0{record.owner}", record)
+        self._pending_changes.put("owner", record.session_id, _Owner(record.owner))
 
     def _unpickle(self, record: InboundSession) -> InboundGroupSession:
         return InboundGroupSession.from_pickle(Pickle(record.pickle), self._pickle_key)

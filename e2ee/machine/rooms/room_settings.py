@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from e2ee.limits import ROTATION_MESSAGES_MAX, ROTATION_MS_MAX, ROTATION_MS_MIN
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM
-from e2ee.machine.notices import Alarms, NoticeKind
 
 _KIND = "room"
 _SHARED = frozenset({"shared", "world_readable"})
@@ -60,13 +60,13 @@ def _bounded(value: object, low: int, high: int) -> int:
 class RoomBook:
     """The pinned settings of all rooms."""
 
-    def __init__(self, ledger: PendingChanges, notices: Alarms) -> None:
-        self._ledger = ledger
-        self._notices = notices
+    def __init__(self, pending_changes: PendingChanges, alarms: Alarms) -> None:
+        self._pending_changes = pending_changes
+        self._alarms = alarms
 
     def of(self, room_id: str) -> RoomSettings:
         """Returns a room's settings; unencrypted with defaults if never seen."""
-        return self._ledger.load(_KIND, room_id, RoomSettings) or RoomSettings()
+        return self._pending_changes.load(_KIND, room_id, RoomSettings) or RoomSettings()
 
     def see_encryption(self, room_id: str, content: object) -> None:
         """Takes an `m.room.encryption` state event's content, as the server shows it."""
@@ -102,8 +102,8 @@ class RoomBook:
     def _put(self, room_id: str, known: RoomSettings, **fields: Any) -> None:
         fresh = msgspec.structs.replace(known, **fields)
         if fresh != known:
-            self._ledger.put(_KIND, room_id, fresh)
+            self._pending_changes.put(_KIND, room_id, fresh)
 
     def _refuse(self, room_id: str, detail: str) -> None:
         kind = NoticeKind.ENCRYPTION_CHANGE_REFUSED
-        self._notices.post(kind, detail=f"{room_id}: {detail}")
+        self._alarms.post(kind, detail=f"{room_id}: {detail}")

@@ -55,15 +55,15 @@ class Departures:
         """Takes a PDU, an object, of a room that we aren't in; returns its event ID. Raises
         NotForUs, InvalidEvent."""
         user_id = self._user(received.value)
-        mine = await self._outside.find(room_id, user_id)
-        if mine is None:
+        known = await self._outside.find(room_id, user_id)
+        if known is None:
             raise NotForUs("not in the room")
-        event = (await received.parse(mine.version)).event
-        if event.room_id != room_id or not _may_end(event, mine, origin):
-            raise NotForUs("not in the room", mine.version)
+        event = (await received.parse(known.version)).event
+        if event.room_id != room_id or not _may_end(event, known, origin):
+            raise NotForUs("not in the room", known.version)
         if isinstance(await self._signatures.check(event), DropReason):
-            raise NotForUs("the event's signatures aren't valid", mine.version)
-        await self._outside.end(event, mine.event_id)
+            raise NotForUs("the event's signatures aren't valid", known.version)
+        await self._outside.end(event, known.event_id)
         return event.event_id
 
     def _user(self, pdu: JsonObject) -> UserId:
@@ -77,9 +77,9 @@ class Departures:
         return user_id
 
 
-def _may_end(event: Event, mine: OutsideMembership, origin: ServerName) -> bool:
+def _may_end(event: Event, known: OutsideMembership, origin: ServerName) -> bool:
     return (
         event.membership in _ENDS
         and server_of(event.sender) == origin
-        and mine.event_id in event.auth_events
+        and known.event_id in event.auth_events
     )

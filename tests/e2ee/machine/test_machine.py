@@ -7,25 +7,27 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey, PickleRefused
 from e2ee.limits import CLAIM_DEVICES_MAX, CLAIM_RETRY_MS, QUERY_USERS_MAX
+from e2ee.machine.alarms import NoticeKind
 from e2ee.machine.devices.device_keys import MEGOLM, Device
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import NoticeKind
 from e2ee.machine.requests import ClaimKeys, QueryKeys, Request, SendToDevice, UploadKeys
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, RefusedMessage
 from e2ee.machine.sync_changes import RoomChanges, SyncChanges, SyncOutcome
 from tests.e2ee.device_parts import PICKLE_KEY, DeviceParts, as_received
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 ROOM, ALICE, BOB = "!r:hs.test", "@alice:hs.test", "@bob:hs.test"
 COUNTS = {"signed_curve25519": 50}
 
 
-def machine_of(user_id: str, device_id: str = "DEV", shelf: RecordShelf | None = None) -> Machine:
+def machine_of(
+    user_id: str, device_id: str = "DEV", client_rooms: RecordStore | None = None
+) -> Machine:
     """Returns a new device's machine."""
-    shelf = RecordShelf() if shelf is None else shelf
-    return Machine.create(shelf, PICKLE_KEY, user_id=user_id, device_id=device_id)
+    client_rooms = RecordStore() if client_rooms is None else client_rooms
+    return Machine.create(client_rooms, PICKLE_KEY, user_id=user_id, device_id=device_id)
 
 
 @pytest.fixture
@@ -44,16 +46,16 @@ def bob() -> Machine:
 
 def save(machine: Machine) -> None:
     """Saves all records."""
-    shelf = machine.ledger._lookup
-    assert isinstance(shelf, RecordShelf)
-    machine.ledger.save(shelf.apply)
+    client_rooms = machine.pending_changes._lookup
+    assert isinstance(client_rooms, RecordStore)
+    machine.pending_changes.save(client_rooms.apply)
 
 
 def take(machine: Machine, now_ms: int = 0) -> tuple[Request, ...]:
     """Takes the requests that are due."""
     unsaved = machine.outgoing_requests(now_ms)
     save(machine)
-    return machine.ledger.release(unsaved)
+    return machine.pending_changes.release(unsaved)
 
 
 def answer(request: Request, *others: Machine) -> JsonObject:
@@ -96,7 +98,7 @@ def say(machine: Machine, body: str = "a word") -> JsonObject:
     """Encrypts a message; returns the event as the room has it."""
     unsaved = machine.encrypt(ROOM, "m.room.message", {"body": body})
     save(machine)
-    content = as_received(machine.ledger.release(unsaved))
+    content = as_received(machine.pending_changes.release(unsaved))
     event = {"room_id": ROOM, "event_id": f"${body}", "sender": machine.device.user_id}
     return {**event, "type": "m.room.encrypted", "content": content, "origin_server_ts": 1}
 
@@ -106,19 +108,19 @@ def say(machine: Machine, body: str = "a word") -> JsonObject:
 
 def test_a_machine_is_the_same_after_a_restart() -> None:
     """Identity, settings, lists and waiting requests; it opens with its key only."""
-    shelf = RecordShelf()
-    first = machine_of(ALICE, shelf=shelf)
+    client_rooms = RecordStore()
+    first = machine_of(ALICE, client_rooms=client_rooms)
     first.pin_encryption(ROOM)
     save(first)
-    again = Machine.load(shelf, PICKLE_KEY)
+    again = Machine.load(client_rooms, PICKLE_KEY)
     assert again is not None
     assert again.device == first.device
     assert again.room(ROOM).is_supported
     kinds = [type(request) for request in take(again)]
     assert kinds == [UploadKeys, QueryKeys]
     with pytest.raises(PickleRefused):
-        Machine.load(shelf, PickleKey(b"\1" * 32))
-    assert Machine.load(RecordShelf(), PICKLE_KEY) is None
+        Machine.load(client_rooms, PickleKey(b"\1" * 32))
+    assert Machine.load(RecordStore(), PICKLE_KEY) is None
 
 
 def test_a_message_is_read_by_its_recipient(alice: Machine, bob: Machine) -> None:
@@ -332,9 +334,9 @@ def test_requests_leave_after_a_save_only(alice: Machine) -> None:
     """The one-time keys in an upload were just made: their private halves must be there."""
     unsaved = alice.outgoing_requests(0)
     with pytest.raises(AssertionError, match="saved"):
-        alice.ledger.release(unsaved)
+        alice.pending_changes.release(unsaved)
     save(alice)
-    assert alice.ledger.release(unsaved)
+    assert alice.pending_changes.release(unsaved)
 
 
 def test_a_message_leaves_after_a_save_only(alice: Machine, bob: Machine) -> None:
@@ -342,7 +344,7 @@ def test_a_message_leaves_after_a_save_only(alice: Machine, bob: Machine) -> Non
     share(alice, bob)
     unsaved = alice.encrypt(ROOM, "m.room.message", {"body": "a word"})
     with pytest.raises(AssertionError, match="saved"):
-        alice.ledger.release(unsaved)
+        alice.pending_changes.release(unsaved)
     assert "ciphertext" not in repr(unsaved)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from e2ee.crypto.primitives import encode_base64
 from e2ee.limits import CLAIM_RETRY_MS, UNWEDGE_INTERVAL_MS
+from e2ee.machine.alarms import NoticeKind
 from e2ee.machine.devices.claims import Claims
-from e2ee.machine.notices import NoticeKind
-from e2ee.machine.olm.olm_channels import read_envelope
+from e2ee.machine.olm.olm_channels import read_encrypted_event
 from e2ee.machine.requests import ClaimKeys
 from tests.e2ee.device_parts import DeviceParts, as_received
 
@@ -179,7 +179,7 @@ def test_a_broken_channel_is_mended_with_a_dummy(alice: DeviceParts, bob: Device
     [request] = alice.outbox.waiting()
     assert request.event_type == "m.room.encrypted"
     content = as_received(request.messages[BOB]["DEV"])
-    envelope = read_envelope({"sender": ALICE, "content": content}, bob.device)
+    envelope = read_encrypted_event({"sender": ALICE, "content": content}, bob.device)
     assert b'"m.dummy"' in bob.channels.decrypt(envelope, 0)
     assert alice.claims.due(10**12) == []
 
@@ -217,21 +217,21 @@ def test_a_mending_outlives_a_restart(alice: DeviceParts, bob: DeviceParts) -> N
     """The message that showed the fault isn't delivered again."""
     alice.claims.mend(BOB, bob.device.curve25519, 0)
     again = Claims(
-        alice.ledger,
+        alice.pending_changes,
         lists=alice.lists,
         channels=alice.channels,
         outbox=alice.outbox,
-        notices=alice.notices,
+        alarms=alice.notices,
     )
     assert again.due(0) == [BOBS]
     claim(alice, signed(bob))
     alice.save()
     done = Claims(
-        alice.ledger,
+        alice.pending_changes,
         lists=alice.lists,
         channels=alice.channels,
         outbox=alice.outbox,
-        notices=alice.notices,
+        alarms=alice.notices,
     )
     assert done.due(10**12) == []
 

@@ -6,22 +6,24 @@ import pytest
 
 from e2ee.crypto.primitives import PickleKey
 from e2ee.limits import DEVICES_PER_USER_MAX, QUERY_RETRY_MS
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices import device_lists
 from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.devices.device_lists import TrackedDevices
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.requests import QueryKeys
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 ALICE, BOB = "@alice:hs.test", "@bob:other.test"
 
 
 def device_of(user_id: str, device_id: str = "DEV") -> Device:
     """Returns a device with fresh keys."""
-    shelf = RecordShelf()
-    return Machine.create(shelf, PickleKey.random(), user_id=user_id, device_id=device_id).device
+    client_rooms = RecordStore()
+    return Machine.create(
+        client_rooms, PickleKey.random(), user_id=user_id, device_id=device_id
+    ).device
 
 
 OWN = device_of(ALICE)
@@ -29,21 +31,21 @@ DEV, SECOND, IMPOSTOR = device_of(BOB), device_of(BOB, "SECOND"), device_of(BOB)
 
 
 @pytest.fixture
-def board() -> Alarms:
+def alarms() -> Alarms:
     """Alarms."""
     return Alarms()
 
 
 @pytest.fixture
-def shelf() -> RecordShelf:
+def client_rooms() -> RecordStore:
     """Records."""
-    return RecordShelf()
+    return RecordStore()
 
 
 @pytest.fixture
-def lists(shelf: RecordShelf, board: Alarms) -> TrackedDevices:
+def lists(client_rooms: RecordStore, alarms: Alarms) -> TrackedDevices:
     """Alice's view, tracking bob."""
-    lists = TrackedDevices(PendingChanges(shelf), OWN, board)
+    lists = TrackedDevices(PendingChanges(client_rooms), OWN, alarms)
     lists.track([BOB])
     return lists
 
@@ -66,14 +68,14 @@ def test_a_list_is_outdated_until_queried(lists: TrackedDevices) -> None:
     assert lists.due(0) == [BOB]
 
 
-def test_the_outdated_flag_survives_a_restart(shelf: RecordShelf, board: Alarms) -> None:
+def test_the_outdated_flag_survives_a_restart(client_rooms: RecordStore, alarms: Alarms) -> None:
     """Also when the query was under way."""
-    ledger = PendingChanges(shelf)
-    lists = TrackedDevices(ledger, OWN, board)
+    pending_changes = PendingChanges(client_rooms)
+    lists = TrackedDevices(pending_changes, OWN, alarms)
     lists.track([BOB])
     lists.begin(QueryKeys("q", (BOB,)))
-    ledger.save(shelf.apply)
-    again = TrackedDevices(PendingChanges(shelf), OWN, board)
+    pending_changes.save(client_rooms.apply)
+    again = TrackedDevices(PendingChanges(client_rooms), OWN, alarms)
     assert again.due(0) == [BOB]
     assert again.is_waiting(BOB, 0)
 
@@ -103,7 +105,7 @@ def test_an_unreachable_server_holds_nobody_up(lists: TrackedDevices) -> None:
 
 
 def test_keys_are_pinned_also_when_the_device_was_away(
-    lists: TrackedDevices, board: Alarms
+    lists: TrackedDevices, alarms: Alarms
 ) -> None:
     """I6: a device that returns with other keys is refused; with its own keys it is accepted."""
     answer(lists, DEV, SECOND)
@@ -116,7 +118,7 @@ def test_keys_are_pinned_also_when_the_device_was_away(
     assert list(lists.of(BOB).devices) == ["SECOND"]
     answer(lists, DEV)
     assert list(lists.of(BOB).devices) == ["DEV"]
-    kinds = [notice.kind for notice in board.take()]
+    kinds = [notice.kind for notice in alarms.take()]
     assert kinds == [NoticeKind.DEVICE_KEYS_CHANGED] * 2
 
 
@@ -132,7 +134,7 @@ def test_pins_outlast_sharing_a_room(lists: TrackedDevices) -> None:
     assert lists.of(BOB).devices["DEV"].ed25519 == DEV.ed25519
 
 
-def test_keys_that_arent_the_devices_own_are_refused(lists: TrackedDevices, board: Alarms) -> None:
+def test_keys_that_arent_the_devices_own_are_refused(lists: TrackedDevices, alarms: Alarms) -> None:
     """Another user's, another ID, a changed field, not signed, not capable, not an object."""
     stranger = device_of("@stranger:x")
     signed = dict(DEV.signed_json)
@@ -150,19 +152,19 @@ def test_keys_that_arent_the_devices_own_are_refused(lists: TrackedDevices, boar
     for keys in bad:
         answer(lists, DEV=keys)
         assert lists.of(BOB).devices == {}
-    assert [n.kind for n in board.take()] == [NoticeKind.DEVICE_KEYS_REFUSED] * len(bad)
+    assert [n.kind for n in alarms.take()] == [NoticeKind.DEVICE_KEYS_REFUSED] * len(bad)
     answer(lists, DEV)
     answer(lists, DEV={})  # a broken answer doesn't remove a device
     assert list(lists.of(BOB).devices) == ["DEV"]
 
 
-def test_our_own_device_under_other_keys_is_an_alarm(lists: TrackedDevices, board: Alarms) -> None:
+def test_our_own_device_under_other_keys_is_an_alarm(lists: TrackedDevices, alarms: Alarms) -> None:
     """The server shows others something else than us."""
     lists.track([ALICE])
     answer(lists, device_of(ALICE), user_id=ALICE)
-    assert [n.kind for n in board.take()] == [NoticeKind.OWN_DEVICE_MISMATCH]
+    assert [n.kind for n in alarms.take()] == [NoticeKind.OWN_DEVICE_MISMATCH]
     answer(lists, OWN, user_id=ALICE)
-    assert board.take() == ()
+    assert alarms.take() == ()
 
 
 def test_a_user_has_so_many_devices_and_no_more(

@@ -8,7 +8,7 @@ from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import parse_device_keys, signed_bytes
 from e2ee.machine.devices.own_device import OwnDevice
 from e2ee.machine.requests import UploadKeys
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 USER, DEVICE = "@a:hs.test", "DEV"
 KEY = PickleKey(bytes(32))
@@ -18,7 +18,7 @@ CURVE = "signed_curve25519"
 @pytest.fixture
 def own() -> OwnDevice:
     """Returns a new device."""
-    return OwnDevice.create(PendingChanges(RecordShelf()), KEY, user_id=USER, device_id=DEVICE)
+    return OwnDevice.create(PendingChanges(RecordStore()), KEY, user_id=USER, device_id=DEVICE)
 
 
 def upload(own: OwnDevice, now_ms: int = 0, count: int = 50) -> UploadKeys:
@@ -116,17 +116,17 @@ def test_a_server_without_fallback_keys_is_left_alone(own: OwnDevice) -> None:
 
 def test_a_device_comes_back_from_its_records_with_its_key_only() -> None:
     """The same identity; numbers are never given twice."""
-    shelf = RecordShelf()
-    ledger = PendingChanges(shelf)
-    own = OwnDevice.create(ledger, KEY, user_id=USER, device_id=DEVICE)
+    client_rooms = RecordStore()
+    pending_changes = PendingChanges(client_rooms)
+    own = OwnDevice.create(pending_changes, KEY, user_id=USER, device_id=DEVICE)
     number = own.next_sequence()
-    ledger.save(shelf.apply)
-    again = OwnDevice.load(PendingChanges(shelf), KEY)
+    pending_changes.save(client_rooms.apply)
+    again = OwnDevice.load(PendingChanges(client_rooms), KEY)
     assert again is not None
     assert again.device == own.device
     assert again.next_sequence() > number
     with pytest.raises(PickleRefused):
-        OwnDevice.load(PendingChanges(shelf), PickleKey(b"\1" * 32))
-    assert OwnDevice.load(PendingChanges(RecordShelf()), KEY) is None
+        OwnDevice.load(PendingChanges(client_rooms), PickleKey(b"\1" * 32))
+    assert OwnDevice.load(PendingChanges(RecordStore()), KEY) is None
     with pytest.raises(AssertionError):
-        OwnDevice.create(PendingChanges(shelf), KEY, user_id=USER, device_id=DEVICE)
+        OwnDevice.create(PendingChanges(client_rooms), KEY, user_id=USER, device_id=DEVICE)

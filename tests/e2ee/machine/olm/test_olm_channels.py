@@ -21,7 +21,12 @@ from e2ee.limits import (
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM, OLM, Device
 from e2ee.machine.devices.own_device import OwnDevice
-from e2ee.machine.olm.olm_channels import Envelope, OlmChannels, OlmRefused, read_envelope
+from e2ee.machine.olm.olm_channels import (
+    EncryptedOlmEvent,
+    OlmChannels,
+    OlmRefused,
+    read_encrypted_event,
+)
 from e2ee.machine.olm.olm_payload import read_payload
 from tests.e2ee.device_parts import PICKLE_KEY, DeviceParts
 
@@ -41,9 +46,9 @@ def bob() -> DeviceParts:
     return DeviceParts(BOB)
 
 
-def carry(sender: DeviceParts, recipient: DeviceParts, n: int = 0) -> Envelope:
+def carry(sender: DeviceParts, recipient: DeviceParts, n: int = 0) -> EncryptedOlmEvent:
     """Encrypts a message; returns it as the recipient gets it."""
-    return read_envelope(sender.event_to(recipient, "m.test", {"n": n}), recipient.device)
+    return read_encrypted_event(sender.event_to(recipient, "m.test", {"n": n}), recipient.device)
 
 
 def talk(sender: DeviceParts, recipient: DeviceParts, now_ms: int = 0) -> bytes:
@@ -59,13 +64,13 @@ def session_ids(parts: DeviceParts, device: Device) -> list[str]:
 def restart(parts: DeviceParts) -> OlmChannels:
     """Returns the channels of a device that starts from what it saved."""
     parts.save()
-    ledger = PendingChanges(parts.shelf)
-    own = OwnDevice.load(ledger, PICKLE_KEY)
+    pending_changes = PendingChanges(parts.client_rooms)
+    own = OwnDevice.load(pending_changes, PICKLE_KEY)
     assert own is not None
-    return OlmChannels(ledger, PICKLE_KEY, own)
+    return OlmChannels(pending_changes, PICKLE_KEY, own)
 
 
-# The envelope
+# The encrypted
 
 
 def envelope_event(own: Device, part: Any, **changed: Any) -> JsonObject:
@@ -80,17 +85,17 @@ def test_the_message_for_this_device_is_taken(alice: DeviceParts, kind: int) -> 
     """Up to the limit of its size."""
     body = "A" * OLM_MESSAGE_CHARS_MAX
     event = envelope_event(alice.device, {"type": kind, "body": body})
-    assert read_envelope(event, alice.device) == Envelope(
+    assert read_encrypted_event(event, alice.device) == EncryptedOlmEvent(
         BOB, Curve25519Key("A" * 43), OlmMessage(kind, body)
     )
 
 
 @pytest.mark.parametrize("algorithm", [MEGOLM, "", None, 5, [OLM]])
 def test_another_algorithm_is_refused(alice: DeviceParts, algorithm: object) -> None:
-    """K5: what a to-device event carries is believed only in an Olm envelope."""
+    """K5: what a to-device event carries is believed only in an Olm encrypted."""
     event = envelope_event(alice.device, {"type": 1, "body": "AAAA"}, algorithm=algorithm)
     with pytest.raises(OlmRefused, match="not an Olm event") as refused:
-        read_envelope(event, alice.device)
+        read_encrypted_event(event, alice.device)
     assert not refused.value.is_wedged
 
 
@@ -117,7 +122,7 @@ def test_another_algorithm_is_refused(alice: DeviceParts, algorithm: object) -> 
 def test_a_malformed_message_is_refused(alice: DeviceParts, part: Any) -> None:
     """Before any session is tried."""
     with pytest.raises(OlmRefused) as refused:
-        read_envelope(envelope_event(alice.device, part), alice.device)
+        read_encrypted_event(envelope_event(alice.device, part), alice.device)
     assert not refused.value.is_wedged
 
 
@@ -139,7 +144,7 @@ def test_a_message_for_another_device_is_refused(alice: DeviceParts, changed: Js
     """So is one without a sender's key."""
     event = envelope_event(alice.device, {"type": 0, "body": "AAAA"}, **changed)
     with pytest.raises(OlmRefused, match="no message for this device"):
-        read_envelope(event, alice.device)
+        read_encrypted_event(event, alice.device)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_an_event_without_content_or_sender_is_refused(
 ) -> None:
     """Nobody could be answered."""
     with pytest.raises(OlmRefused, match="malformed event"):
-        read_envelope(event, alice.device)
+        read_encrypted_event(event, alice.device)
 
 
 # Sessions
@@ -188,9 +193,9 @@ def test_first_messages_of_one_session_make_one_session(
     """Until an answer comes each message is a first one, in any order."""
     bob.open_to(alice)
     messages = [carry(bob, alice, number) for number in range(3)]
-    assert [envelope.message.kind for envelope in messages] == [0, 0, 0]
-    for envelope in reversed(messages):
-        alice.channels.decrypt(envelope, 0)
+    assert [encrypted.message.kind for encrypted in messages] == [0, 0, 0]
+    for encrypted in reversed(messages):
+        alice.channels.decrypt(encrypted, 0)
     assert len(session_ids(alice, bob.device)) == 1
 
 
@@ -288,10 +293,10 @@ def test_a_small_order_identity_opens_nothing(alice: DeviceParts) -> None:
 def test_a_replayed_message_isnt_read_twice(alice: DeviceParts, bob: DeviceParts) -> None:
     """A room key would be taken again, from before; the channel itself goes on."""
     bob.open_to(alice)
-    envelope = carry(bob, alice)
-    alice.channels.decrypt(envelope, 0)
+    encrypted = carry(bob, alice)
+    alice.channels.decrypt(encrypted, 0)
     with pytest.raises(OlmRefused) as refused:
-        alice.channels.decrypt(envelope, 1)
+        alice.channels.decrypt(encrypted, 1)
     assert refused.value.is_wedged
     assert talk(bob, alice, 2)
 
@@ -302,7 +307,7 @@ def test_a_broken_message_is_a_wedged_channel(
     alice: DeviceParts, bob: DeviceParts, kind: int, body: str
 ) -> None:
     """Both where there is a session and where there is none; nothing is kept of it."""
-    broken = Envelope(BOB, bob.device.identity, OlmMessage(kind, body))
+    broken = EncryptedOlmEvent(BOB, bob.device.identity, OlmMessage(kind, body))
     for sessions in (0, 1):
         with pytest.raises(OlmRefused) as refused:
             alice.channels.decrypt(broken, 0)
@@ -319,15 +324,17 @@ def test_a_flipped_bit_is_refused_and_the_message_itself_is_read_after(
 ) -> None:
     """K14: the one-time key and the ratchet are used up by the real message only."""
     bob.open_to(alice)
-    envelope = carry(bob, alice)
-    body = envelope.message.body
+    encrypted = carry(bob, alice)
+    body = encrypted.message.body
     for position in (len(body) // 2, len(body) - 2):
         flipped = "B" if body[position] == "A" else "A"
         altered = body[:position] + flipped + body[position + 1 :]
         with pytest.raises(OlmRefused):
-            alice.channels.decrypt(Envelope(BOB, envelope.sender_key, OlmMessage(0, altered)), 0)
+            alice.channels.decrypt(
+                EncryptedOlmEvent(BOB, encrypted.sender_key, OlmMessage(0, altered)), 0
+            )
         assert session_ids(alice, bob.device) == []
-    assert alice.channels.decrypt(envelope, 0)
+    assert alice.channels.decrypt(encrypted, 0)
 
 
 def test_a_message_under_another_key_is_refused(alice: DeviceParts, bob: DeviceParts) -> None:
@@ -336,13 +343,13 @@ def test_a_message_under_another_key_is_refused(alice: DeviceParts, bob: DeviceP
     first = carry(bob, alice)
     eve = DeviceParts("@eve:hs.test").device
     with pytest.raises(OlmRefused):
-        alice.channels.decrypt(Envelope(BOB, eve.identity, first.message), 0)
+        alice.channels.decrypt(EncryptedOlmEvent(BOB, eve.identity, first.message), 0)
     talk(bob, alice)
     talk(alice, bob)
     later = carry(bob, alice)
     assert later.message.kind == 1
     with pytest.raises(OlmRefused, match="no session fits"):
-        alice.channels.decrypt(Envelope(BOB, eve.identity, later.message), 0)
+        alice.channels.decrypt(EncryptedOlmEvent(BOB, eve.identity, later.message), 0)
     assert alice.channels.decrypt(later, 0)
 
 
@@ -368,7 +375,7 @@ def test_a_change_of_a_device_that_owes_nothing_writes_nothing(
     """Every sync may name hundreds."""
     alice.save()
     alice.channels.note_changed(bob.device)
-    assert alice.ledger.is_saved
+    assert alice.pending_changes.is_saved
 
 
 def test_a_channel_is_replaced_once_an_hour(alice: DeviceParts, bob: DeviceParts) -> None:
@@ -395,13 +402,13 @@ def test_a_device_is_told_once_that_it_has_no_channel(alice: DeviceParts, bob: D
 def test_every_move_of_a_ratchet_is_saved(alice: DeviceParts, bob: DeviceParts) -> None:
     """A ratchet that went back after a crash would encrypt two texts with one key."""
     alice.channels.open(bob.device, bob.one_time_key(), 0)
-    assert not alice.ledger.is_saved
+    assert not alice.pending_changes.is_saved
     first = carry(alice, bob)
     again = restart(alice)
     second = again.encrypt(bob.device, "m.test", {"n": 1})
     bob.channels.decrypt(first, 0)
     event = {"sender": ALICE, "content": second}
-    assert b'"n":1' in bob.channels.decrypt(read_envelope(event, bob.device), 0)
+    assert b'"n":1' in bob.channels.decrypt(read_encrypted_event(event, bob.device), 0)
 
 
 def test_what_was_received_is_known_after_a_restart(alice: DeviceParts, bob: DeviceParts) -> None:
@@ -424,7 +431,7 @@ def test_a_saved_channel_opens_with_its_key_only(alice: DeviceParts, bob: Device
     bob.open_to(alice)
     talk(bob, alice)
     alice.save()
-    other = OlmChannels(PendingChanges(alice.shelf), PickleKey(b"\1" * 32), alice.own)
+    other = OlmChannels(PendingChanges(alice.client_rooms), PickleKey(b"\1" * 32), alice.own)
     with pytest.raises(OlmRefused):
         other.decrypt(carry(bob, alice), 1)
     with pytest.raises(PickleRefused):

@@ -11,7 +11,7 @@ from e2ee.machine.devices.device_keys import Device
 from e2ee.machine.devices.device_lists import DeviceList
 from e2ee.machine.machine import Machine
 from e2ee.machine.olm.olm_payload import OlmPayloadRefused, read_payload
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 ALICE, BOB = "@alice:hs.test", "@bob:hs.test"
 ABSENT = object()
@@ -20,7 +20,7 @@ ABSENT = object()
 def device_of(user_id: str, device_id: str = "DEV") -> Device:
     """Returns a device with fresh keys."""
     machine = Machine.create(
-        RecordShelf(), PickleKey.random(), user_id=user_id, device_id=device_id
+        RecordStore(), PickleKey.random(), user_id=user_id, device_id=device_id
     )
     return machine.device
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from e2ee.crypto.ratchets import OutboundGroupSession
+from e2ee.machine.alarms import NoticeKind
 from e2ee.machine.devices.device_keys import MEGOLM
-from e2ee.machine.notices import NoticeKind
 from tests.e2ee.device_parts import DeviceParts
 
 JsonObject = dict[str, Any]

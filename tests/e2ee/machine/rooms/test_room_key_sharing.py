@@ -11,7 +11,7 @@ from e2ee.machine.machine import Machine
 from e2ee.machine.requests import ClaimKeys, QueryKeys, SendToDevice
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.sync_changes import SyncChanges
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 ROOM, ALICE, BOB = "!r:hs.test", "@alice:hs.test", "@bob:hs.test"
@@ -19,8 +19,8 @@ ROOM, ALICE, BOB = "!r:hs.test", "@alice:hs.test", "@bob:hs.test"
 
 def machine_of(user_id: str) -> Machine:
     """Returns a machine with one device."""
-    shelf = RecordShelf()
-    return Machine.create(shelf, PickleKey(bytes(32)), user_id=user_id, device_id="DEV")
+    client_rooms = RecordStore()
+    return Machine.create(client_rooms, PickleKey(bytes(32)), user_id=user_id, device_id="DEV")
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def share(machine: Machine, *devices: Machine, now_ms: int = 0) -> list[SendToDe
 def serve(machine: Machine, query_answer: JsonObject, now_ms: int) -> list[SendToDevice]:
     """Answers what the machine asks; nobody has one-time keys."""
     unsaved = machine.outgoing_requests(now_ms)
-    machine.ledger.save(lambda changes: None)
-    requests = machine.ledger.release(unsaved)
+    machine.pending_changes.save(lambda changes: None)
+    requests = machine.pending_changes.release(unsaved)
     for request in requests:
         machine.mark_sent(request, query_answer if isinstance(request, QueryKeys) else {}, now_ms)
     return [request for request in requests if isinstance(request, SendToDevice)]
@@ -54,8 +54,8 @@ def serve(machine: Machine, query_answer: JsonObject, now_ms: int) -> list[SendT
 def encrypt(machine: Machine) -> str:
     """Encrypts a message; its session."""
     unsaved = machine.encrypt(ROOM, "m.room.message", {"body": "x"})
-    machine.ledger.save(lambda changes: None)
-    session_id: str = machine.ledger.release(unsaved)["session_id"]
+    machine.pending_changes.save(lambda changes: None)
+    session_id: str = machine.pending_changes.release(unsaved)["session_id"]
     return session_id
 
 
@@ -129,8 +129,8 @@ def claims(machine: Machine, bob: Machine, now_ms: int) -> int:
     keys, made = {"DEV": bob.device.signed_json}, 0
     while machine.share_room_key(ROOM, frozenset({BOB}), now_ms) is Sharing.WAITING:
         unsaved = machine.outgoing_requests(now_ms)
-        machine.ledger.save(lambda changes: None)
-        for request in machine.ledger.release(unsaved):
+        machine.pending_changes.save(lambda changes: None)
+        for request in machine.pending_changes.release(unsaved):
             made += isinstance(request, ClaimKeys)
             answer = {"device_keys": {BOB: keys}} if isinstance(request, QueryKeys) else {}
             machine.mark_sent(request, answer, now_ms)

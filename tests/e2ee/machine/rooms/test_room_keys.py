@@ -8,12 +8,12 @@ import pytest
 from e2ee.crypto.primitives import PickleKey
 from e2ee.crypto.ratchets import InboundGroupSession, OutboundGroupSession
 from e2ee.limits import IDENTIFIER_CHARS_MAX, MEGOLM_MESSAGE_CHARS_MAX, WITHHELD_CODE_CHARS_MAX
+from e2ee.machine.alarms import Alarms, NoticeKind
 from e2ee.machine.devices.device_keys import MEGOLM
 from e2ee.machine.machine import Machine
-from e2ee.machine.notices import Alarms, NoticeKind
 from e2ee.machine.olm.olm_payload import OlmEvent
 from e2ee.machine.rooms.room_keys import Decrypted, KeyMissing, RefusalReason, RefusedMessage
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 ROOM, BOB = "!r:hs.test", "@bob:hs.test"
@@ -23,7 +23,7 @@ ROOM, BOB = "!r:hs.test", "@bob:hs.test"
 def machine() -> Machine:
     """Alice's."""
     return Machine.create(
-        RecordShelf(), PickleKey(bytes(32)), user_id="@alice:hs.test", device_id="DEV"
+        RecordStore(), PickleKey(bytes(32)), user_id="@alice:hs.test", device_id="DEV"
     )
 
 
@@ -47,11 +47,11 @@ def room_key(session: OutboundGroupSession, **changed: Any) -> JsonObject:
 
 
 def give(
-    machine: Machine, content: JsonObject, board: Alarms | None = None, key: str = "A"
+    machine: Machine, content: JsonObject, alarms: Alarms | None = None, key: str = "A"
 ) -> tuple[str, str] | None:
     """Brings a room key from one of bob's devices, by an Olm channel."""
     event = OlmEvent("m.room_key", content, BOB, key * 43, "A" * 43, None)
-    return machine._room_keys.receive(event, board or Alarms())
+    return machine._room_keys.receive(event, alarms or Alarms())
 
 
 def event_of(session: OutboundGroupSession, payload: object = None, **changed: Any) -> JsonObject:
@@ -161,11 +161,11 @@ def test_what_came_before_our_key_waits(machine: Machine) -> None:
     reading = machine.decrypt(event)
     assert isinstance(reading, KeyMissing)
     assert reading.starts_later
-    board = Alarms()
-    assert give(machine, early, board, key="B") is None
-    assert [n.kind for n in board.take()] == [NoticeKind.SESSION_CONFLICT]
-    assert give(machine, early | {"room_id": "!other:hs.test"}, board) is None
-    assert [n.kind for n in board.take()] == [NoticeKind.SESSION_CONFLICT]
+    alarms = Alarms()
+    assert give(machine, early, alarms, key="B") is None
+    assert [n.kind for n in alarms.take()] == [NoticeKind.SESSION_CONFLICT]
+    assert give(machine, early | {"room_id": "!other:hs.test"}, alarms) is None
+    assert [n.kind for n in alarms.take()] == [NoticeKind.SESSION_CONFLICT]
     assert give(machine, early) == (ROOM, session.session_id)
     assert isinstance(machine.decrypt(event), Decrypted)
     assert give(machine, early) is None  # nothing new
@@ -184,9 +184,9 @@ def test_what_came_before_our_key_waits(machine: Machine) -> None:
 )
 def test_a_malformed_room_key_is_refused(machine: Machine, changed: JsonObject) -> None:
     """Reported, not kept."""
-    board = Alarms()
-    assert give(machine, room_key(OutboundGroupSession.new(), **changed), board) is None
-    assert [n.kind for n in board.take()] == [NoticeKind.SESSION_REFUSED]
+    alarms = Alarms()
+    assert give(machine, room_key(OutboundGroupSession.new(), **changed), alarms) is None
+    assert [n.kind for n in alarms.take()] == [NoticeKind.SESSION_REFUSED]
 
 
 def test_an_exported_key_isnt_a_room_key(machine: Machine) -> None:

@@ -3,11 +3,11 @@
 import pytest
 
 from e2ee.limits import ROTATION_MESSAGES_MAX, ROTATION_MS_MAX, ROTATION_MS_MIN
+from e2ee.machine.alarms import Alarms
 from e2ee.machine.changes import PendingChanges
 from e2ee.machine.devices.device_keys import MEGOLM
-from e2ee.machine.notices import Alarms
 from e2ee.machine.rooms.room_settings import RoomBook
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 ROOM = "!r:hs.test"
 
@@ -15,7 +15,7 @@ ROOM = "!r:hs.test"
 @pytest.fixture
 def book() -> RoomBook:
     """Returns the settings before any room is seen."""
-    return RoomBook(PendingChanges(RecordShelf()), Alarms())
+    return RoomBook(PendingChanges(RecordStore()), Alarms())
 
 
 @pytest.mark.parametrize("content", [None, 5, [], {}, {"algorithm": None}, {"algorithm": 5}])

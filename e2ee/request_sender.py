@@ -32,7 +32,7 @@ class RequestSender:
 
     def save(self) -> None:
         """Saves what changed, in one transaction."""
-        self._machine.ledger.save(self._store.apply)
+        self._machine.pending_changes.save(self._store.apply)
 
     async def flush(self) -> None:
         """Makes the machine's outstanding requests until there are none, in a bounded number of
@@ -41,7 +41,7 @@ class RequestSender:
             for _ in range(REQUEST_ROUNDS_MAX):
                 unsaved = self._machine.outgoing_requests(self.clock())
                 self.save()
-                requests = self._machine.ledger.release(unsaved)
+                requests = self._machine.pending_changes.release(unsaved)
                 if not requests:
                     return
                 for request in requests:

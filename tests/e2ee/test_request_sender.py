@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from e2ee.courier import RequestSender
 from e2ee.crypto.sealed import SealingKey
 from e2ee.http import MatrixRefused, Unreachable
 from e2ee.limits import REQUEST_ROUNDS_MAX
 from e2ee.machine.machine import Machine
 from e2ee.machine.rooms.room_key_sharing import Sharing
 from e2ee.machine.sync_changes import SyncChanges
+from e2ee.request_sender import RequestSender
 from e2ee.store import Store
 from tests.e2ee.device_parts import PICKLE_KEY
 from tests.e2ee.keys_homeserver import KeysHomeserver
-from tests.e2ee.record_shelf import RecordShelf
+from tests.e2ee.record_store import RecordStore
 
 JsonObject = dict[str, Any]
 ALICE, BOB, ROOM = "@alice:hs.test", "@bob:hs.test", "!r:hs.test"
@@ -30,7 +30,7 @@ DEADLINE_S = 60
 def server() -> KeysHomeserver:
     """Returns a homeserver that has bob's keys."""
     server = KeysHomeserver()
-    bob = Machine.create(RecordShelf(), PICKLE_KEY, user_id=BOB, device_id="DEV")
+    bob = Machine.create(RecordStore(), PICKLE_KEY, user_id=BOB, device_id="DEV")
     server.publish(bob)
     return server
 
@@ -83,7 +83,7 @@ async def test_nothing_leaves_before_its_state_is_stored(
     seen: list[str] = []
 
     async def watch(path: list[str], body: JsonObject) -> None:
-        assert machine.ledger.is_saved
+        assert machine.pending_changes.is_saved
         again = Machine.load(store, PICKLE_KEY)
         assert again is not None
         if path[0] == "sendToDevice":
@@ -244,7 +244,7 @@ async def test_saving_without_changes_writes_nothing(
     """And with some, all of them at once."""
     sender.save()
     assert Machine.load(store, PICKLE_KEY) is not None
-    assert machine.ledger.is_saved
+    assert machine.pending_changes.is_saved
     written = store._database.total_changes
     sender.save()
     assert store._database.total_changes == written

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from e2ee.machine.changes import Changes
 
 
-class RecordShelf:
+class RecordStore:
     """Implements `e2ee.machine.changes.Lookup`, and takes changes."""
 
     def __init__(self) -> None:

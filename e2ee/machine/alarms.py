@@ -39,16 +39,16 @@ class Alarms:
     """Notices until they are taken; bounded, the oldest go first."""
 
     def __init__(self) -> None:
-        self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
+        self._alarms: deque[Notice] = deque(maxlen=NOTICES_MAX)
 
     def post(
         self, kind: NoticeKind, user_id: str = "", device_id: str = "", detail: str = ""
     ) -> None:
         """Adds a notice."""
-        self._notices.append(Notice(kind, user_id, device_id, detail))
+        self._alarms.append(Notice(kind, user_id, device_id, detail))
 
     def take(self) -> tuple[Notice, ...]:
         """Returns all notices since the last call, oldest first."""
-        taken = tuple(self._notices)
-        self._notices.clear()
+        taken = tuple(self._alarms)
+        self._alarms.clear()
         return taken

@@ -1,7 +1,7 @@
 """Alarms: all of them until they are taken, within a bound."""
 
 from e2ee.limits import NOTICES_MAX
-from e2ee.machine.notices import Alarms, Notice, NoticeKind
+from e2ee.machine.alarms import Alarms, Notice, NoticeKind
 
 
 def test_alarms_are_taken_once_and_in_order() -> None:
