@@ -66,19 +66,9 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/api/http/test_server.py": [
         "homeserver/api/http/response.py",
     ],
-    "tests/homeserver/engine/followers/test_outbound_feed.py": [
-        "homeserver/storage/federation/owed.py",
-        "homeserver/storage/rooms/withdrawals.py",
-    ],
-    "tests/homeserver/engine/log/test_committer.py": [
-        "homeserver/storage/log_writer.py",
-    ],
     "tests/homeserver/engine/log/test_transactions.py": [],
     "tests/homeserver/engine/recheck/test_rechecks_told.py": [],
     "tests/homeserver/engine/remote/test_remote_event_writer.py": [],
-    "tests/homeserver/engine/test_store.py": [
-        "homeserver/storage/postgres_store.py",
-    ],
     "tests/homeserver/services/account_data/test_account_data.py": [
         "homeserver/services/push/push_rules.py",
         "homeserver/services/sync/filters.py",
@@ -138,7 +128,6 @@ COVERS: Mapping[str, Sequence[str]] = {
     ],
     "tests/homeserver/tools/test_explain.py": [
         "homeserver/app/context.py",
-        "homeserver/storage/commits.py",
     ],
     "tests/lab/test_operator_view.py": [
         "lab/database.py",
