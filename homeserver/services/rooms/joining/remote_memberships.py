@@ -134,7 +134,8 @@ class RemoteMemberships:
         except InvalidEvent as error:
             raise errors.bad_json(error.reason) from error
         recommended, _ = await self._writers.remote_event_writer.recommended(event)
-        pdu: JsonObject = canonical_json.decode(recommended.raw)
+        # Of room versions 1 to 5, an event may have integers of any size, such as its depth.
+        pdu: JsonObject = canonical_json.decode_lenient(recommended.raw)
         return pdu
 
     async def send_invite(self, room_id: RoomId, pdu: JsonObject) -> EventId:

@@ -63,6 +63,7 @@ class Fakes:
         self.policy = PolicyServer(THERE, "key")
         self.not_recommended: MatrixError | None = None
         self.verdict: Accepted | SoftFailed = Accepted()
+        self.version, self.depth = VERSION, 7
         self.state = {("m.room.create", ""): event("m.room.create", "$create", b'{"c":1}')}
 
     async def ask(self, wish: MembershipRequest, via: Sequence[ServerName]) -> Any:
@@ -92,10 +93,10 @@ class Fakes:
             "content": draft.content,
             "prev_events": ["$p"],
             "auth_events": ["$a"],
-            "depth": 7,
+            "depth": self.depth,
             "origin_server_ts": draft.origin_server_ts,
         }
-        return Template(VERSION, pdu)
+        return Template(self.version, pdu)
 
     async def recommended(self, invite: Event) -> tuple[Event, PolicyServer | None]:
         """The room's policy server signs an invite, or refuses."""
@@ -113,7 +114,7 @@ class Fakes:
 
     async def get(self, room_id: RoomId) -> Any:
         """A room of the engine."""
-        return SimpleNamespace(view=SimpleNamespace(state={}), version=VERSION)
+        return SimpleNamespace(view=SimpleNamespace(state={}), version=self.version)
 
     async def events(self, event_ids: Any) -> dict[EventId, Any]:
         """None of them is stored."""
@@ -163,6 +164,16 @@ async def test_an_invite_is_signed_here_then_there_then_taken_in() -> None:
     assert (invite.sender, invite.state_key, invite.depth) == (ALICE, STRANGER, 7)
     assert invite.origin_server_ts > 0
     assert stripped == [b'{"c":1}']
+
+
+@pytest.mark.parametrize("depth", [2**53, 2**63 - 1])
+async def test_an_invite_goes_out_however_deep_an_old_room_is(depth: int) -> None:
+    """In room versions 1 to 5 any server can raise the depth past what JSON of today allows."""
+    fakes = Fakes()
+    fakes.version, fakes.depth = ROOM_VERSIONS["5"], depth
+    draft = EventDraft("m.room.member", ALICE, {"membership": "invite"}, state_key=STRANGER)
+    await fakes.service().invite(ROOM, draft)
+    assert fakes.notes[0][0].depth == depth
 
 
 async def test_an_invite_that_the_room_refuses_by_then_is_forbidden() -> None:
