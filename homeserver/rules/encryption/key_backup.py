@@ -25,6 +25,9 @@ from homeserver import limits
 from homeserver.errors import bad_json, invalid_param, missing_param, too_large
 from homeserver.rules.encryption.device_keys import check_text
 
+ALGORITHMS = frozenset({"m.megolm_backup.v1.curve25519-aes-sha2"})
+"""The backup algorithms of the specification."""
+
 _VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
@@ -66,7 +69,9 @@ def parse_version(text: str) -> int | None:
 
 def parse_settings(body: JsonObject) -> BackupSettings:
     """Parses the body that creates or changes a backup. Raises 400 or 413."""
-    algorithm = check_text(_required(body, "algorithm"), "algorithm")
+    algorithm = _required(body, "algorithm")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise invalid_param("algorithm is not one of the specification's")
     auth_data = _object(_required(body, "auth_data"), "auth_data")
     encoded = orjson.dumps(auth_data)
     if len(encoded) > limits.KEY_BACKUP_AUTH_DATA_BYTES:

@@ -18,6 +18,17 @@ _PASSWORD_AUTH = {
 }
 _SIGNED = {"user_id": "{me}", "usage": ["master"], "keys": {"ed25519:AAAA": "AAAA"}}
 
+_BACKUP = {
+    "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2",
+    "auth_data": {"public_key": "AAAA"},
+}
+_BACKED_UP = {
+    "first_message_index": 1,
+    "forwarded_count": 0,
+    "is_verified": True,
+    "session_data": {"ciphertext": "AAAA"},
+}
+
 PARAMETERS = {
     "roomId": "{room}",
     "roomIdOrAlias": "{room}",
@@ -36,6 +47,8 @@ PARAMETERS = {
     "kind": "override",
     "ruleId": ".m.rule.master",
     "server": "here.example",
+    "version": "1",
+    "sessionId": "c2Vzc2lvbg",
 }
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -126,6 +139,12 @@ BODIES: dict[str, dict[str, Any]] = {
         "auth": _PASSWORD_AUTH,
     },
     "POST /keys/signatures/upload": {"{me}": {"D": {"user_id": "{me}", "signatures": {}}}},
+    "POST /room_keys/version": _BACKUP,
+    "PUT /room_keys/version/{version}": {**_BACKUP, "version": "1"},
+    "PUT /room_keys/keys": {"rooms": {"{room}": {"sessions": {"AAAA": _BACKED_UP}}}},
+    "PUT /room_keys/keys/{roomId}": {"sessions": {"AAAA": _BACKED_UP}},
+    "PUT /room_keys/keys/{roomId}/{sessionId}": _BACKED_UP,
+    "POST /user_directory/search": {"search_term": "x", "limit": 1},
     "PUT /sendToDevice/{eventType}/{txnId}": {"messages": {"{other}": {"*": {"a": 1}}}},
     "POST /rooms/{roomId}/receipt/{receiptType}/{eventId}": {"thread_id": "main"},
     "POST /rooms/{roomId}/read_markers": {
@@ -159,6 +178,11 @@ QUERIES: dict[str, dict[str, str]] = {
     "GET /rooms/{roomId}/members": {"at": "", "membership": "join", "not_membership": "ban"},
     "GET /rooms/{roomId}/state/{eventType}": {"format": "event"},
     "GET /rooms/{roomId}/state/{eventType}/{stateKey}": {"format": "event"},
+    **{
+        f"{method} /room_keys/keys{rest}": {"version": "1"}
+        for method in ("GET", "PUT", "DELETE")
+        for rest in ("", "/{roomId}", "/{roomId}/{sessionId}")
+    },
     "GET /keys/changes": {"from": "", "to": ""},
     "GET /register/available": {"username": "x"},
     "GET /register/m.login.registration_token/validity": {"token": "x"},
@@ -184,7 +208,7 @@ class Operation(NamedTuple):
     @property
     def name(self) -> str:
         """As the tables here name it: without the prefix."""
-        for prefix in ("/_matrix/client/v3", "/_matrix/client/v1"):
+        for prefix in ("/_matrix/client/v3", "/_matrix/client/v1", "/_matrix/client/unstable"):
             if self.template.startswith(prefix):
                 return f"{self.method} {self.template[len(prefix) :]}"
         return f"{self.method} {self.template}"
@@ -232,5 +256,9 @@ def fill(value: Any, filled: dict[str, str]) -> Any:
 
 
 def operations(routes: list[Route]) -> list[Operation]:
-    """All operations of a table of routes."""
-    return [Operation(route.method, route.template) for route in routes]
+    """All operations of a table of routes, each once: paths below r0 lead to the handlers of v3."""
+    return [
+        Operation(route.method, route.template)
+        for route in routes
+        if not route.template.startswith("/_matrix/client/r0/")
+    ]

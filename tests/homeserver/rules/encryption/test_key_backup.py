@@ -22,6 +22,7 @@ from homeserver.rules.encryption.key_backup import (
     parse_version,
 )
 
+ALGORITHM = "m.megolm_backup.v1.curve25519-aes-sha2"
 ROOM, SESSION = "!room:hs1", "c2Vzc2lvbg"
 KEY: dict[str, Any] = {
     "first_message_index": 3,
@@ -155,22 +156,24 @@ def test_a_room_of_another_shape_is_refused(body: dict[str, Any]) -> None:
 
 def test_settings_have_bounds() -> None:
     data = padded(limits.KEY_BACKUP_AUTH_DATA_BYTES)
-    settings = parse_settings({"algorithm": "m.a", "auth_data": data})
-    assert (settings.algorithm, orjson.loads(settings.auth_data)) == ("m.a", data)
+    settings = parse_settings({"algorithm": ALGORITHM, "auth_data": data})
+    assert (settings.algorithm, orjson.loads(settings.auth_data)) == (ALGORITHM, data)
     data = padded(limits.KEY_BACKUP_AUTH_DATA_BYTES + 1)
     with pytest.raises(MatrixError) as refused:
-        parse_settings({"algorithm": "m.a", "auth_data": data})
+        parse_settings({"algorithm": ALGORITHM, "auth_data": data})
     assert refused.value.status == 413
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        {"algorithm": "m.a"},
+        {"algorithm": ALGORITHM},
         {"auth_data": {}},
         {"algorithm": 1, "auth_data": {}},
         {"algorithm": "", "auth_data": {}},
-        {"algorithm": "m.a", "auth_data": "text"},
+        {"algorithm": ["x"], "auth_data": {}},
+        {"algorithm": "m.of_nobody", "auth_data": {}},
+        {"algorithm": ALGORITHM, "auth_data": "text"},
     ],
 )
 def test_settings_of_another_shape_are_refused(body: dict[str, Any]) -> None:
