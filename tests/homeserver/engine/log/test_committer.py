@@ -246,7 +246,7 @@ async def test_culprit_of_a_data_error_fails_alone(postgres_url: str) -> None:
         async def spoil(*arguments: object) -> object:
             staged = await stage(*arguments)  # type: ignore[arg-type]
             if arguments[0] is room:
-                staged.row.reason = "a text with \0"
+                staged.row.transaction_of = "a text with \0"
             return staged
 
         world.engine.writer.stager.stage_draft = spoil  # type: ignore[method-assign, assignment]
