@@ -53,6 +53,8 @@ test("a new device reads history from the backup, with the recovery key alone", 
         try {
             second.recoveryKey = anna.recoveryKey;
             const crypto = second.client.getCrypto();
+            const known = () => crypto.userHasCrossSigningKeys(second.userId, true);
+            await second.until(known, "the own cross-signing keys");
             await crypto.bootstrapCrossSigning({});
             await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
             const restored = await crypto.restoreKeyBackup();
