@@ -175,15 +175,13 @@ class SnapshotsAroundRow(msgspec.Struct, frozen=True, gc=False):
 
 
 _COLUMNS = EventRow.__struct_fields__
-_TYPES = (  # noqa: SIM905 - a table in two lines
+COLUMN_TYPES = (  # noqa: SIM905 - a table in two lines
     "bigint bigint text text text text text bigint bigint bigint smallint text text boolean"
     " boolean boolean bigint bigint text text text bytea"
 ).split()
-COLUMNS = tuple(zip(_COLUMNS, _TYPES, strict=True))
-"""Names and types."""
-
-_UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(_TYPES))
-_INSERT = f"INSERT INTO events ({', '.join(_COLUMNS)}) SELECT * FROM unnest({_UNNEST})"
+_UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(COLUMN_TYPES))
+COLUMN_NAMES = ", ".join(_COLUMNS)
+_INSERT = f"INSERT INTO events ({COLUMN_NAMES}) SELECT * FROM unnest({_UNNEST})"
 _PLACE = (
     "UPDATE SET position = excluded.position, live_index = excluded.live_index,"
     " gap_index = excluded.gap_index,"
@@ -201,9 +199,9 @@ def _stored(rows: Iterable[Sequence[Any]]) -> list[StoredEventRow]:
     return [StoredEventRow(_VERDICTS[verdict], *rest) for verdict, *rest in rows]
 
 
-def columns(rows: Sequence[EventRow], names: Sequence[str] = _COLUMNS) -> list[list[Any]]:
+def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
     """Returns the rows as one array for each column."""
-    return [[getattr(row, name) for row in rows] for name in names]
+    return [[getattr(row, name) for row in rows] for name in _COLUMNS]
 
 
 async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:
