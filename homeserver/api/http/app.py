@@ -166,7 +166,7 @@ class HttpApp:
     async def _stream(
         self, http: web.BaseRequest, pieces: AsyncIterator[bytes], path: str
     ) -> web.StreamResponse:
-        piece = await anext(pieces, b"")
+        piece = await anext(pieces, b"")  # an error of the first piece is answered as any other
         response = web.StreamResponse(headers={**self._headers.answer(), "Content-Type": JSON_TYPE})
         await response.prepare(http)
         try:

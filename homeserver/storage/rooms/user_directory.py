@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
 from homeserver.rules.rooms.user_search import DirectoryUser, SearchTerm, tokens_of
 from homeserver.storage.database import Database
@@ -100,6 +100,15 @@ class UserDirectoryTable:
             room_id,
             after,
             limits.USER_DIRECTORY_MEMBERS_READ,
+        )
+        return [JoinedMember(*row) for row in rows]
+
+    async def members_by_event(self, event_ids: Sequence[EventId]) -> list[JoinedMember]:
+        """Returns the members whose joins these events are; other events are left out."""
+        rows = await self._database.fetch(
+            "SELECT state_key, json FROM events WHERE event_id = ANY($1::text[])"
+            " AND type = 'm.room.member' AND membership = 'join'",
+            event_ids,
         )
         return [JoinedMember(*row) for row in rows]
 

@@ -2,8 +2,9 @@
 
 Rules:
 1. A member event of a join tells the name and the avatar of its user; the newest one counts.
-2. A room that comes into the directory (created, joined, or changed by a merge) is read whole, in
-   pieces. Only then is it recorded, so that a crash in its middle loses nothing.
+2. A room that comes into the directory is read whole, in pieces. Only then is it recorded, so that
+   a crash in its middle loses nothing. A join that a merge of heads brings back is read by its
+   event alone: another server can make merges at will, and must not make us read its rooms.
 3. The position is stored once everything up to it is applied, also now and then while nothing of
    the directory changes. A start reads those rooms again that changed since: few, or all in a
    database that never had a directory.
@@ -16,21 +17,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import orjson
 
 from federation.events import event_types
-from federation.events.ids import RoomId, ServerName, UserId, server_of
+from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, StateChange, StateEntry
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.rooms.user_search import DirectoryUser
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.rooms.user_directory import UserDirectoryTable
+from homeserver.storage.rooms.user_directory import JoinedMember, UserDirectoryTable
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _VISIBILITY = (event_types.JOIN_RULES_KEY, event_types.HISTORY_VISIBILITY_KEY)
 
@@ -83,11 +86,14 @@ class UserDirectoryUpdates:
     ) -> None:
         changes = self._changes
         is_own_event = isinstance(entry, EventEntry) and change.event_id == entry.event.event_id
-        if is_own_event and len(changes.users) < limits.USER_DIRECTORY_CHANGES:
+        if len(changes.users) + len(changes.events) >= limits.USER_DIRECTORY_CHANGES:
+            changes.whole.add(entry.room_id)
+        elif is_own_event:
             assert isinstance(entry, EventEntry)
             changes.users[user_id] = user_of(user_id, entry.event.content)
-        else:
-            changes.whole.add(entry.room_id)
+        elif change.event_id is not None:
+            changes.users.pop(user_id, None)  # an older name than this one
+            changes.events.add(change.event_id)
         if server_of(user_id) == self._own and change.former != "join":
             changes.joined.add(entry.room_id)
 
@@ -118,7 +124,10 @@ class UserDirectoryUpdates:
         whole = changes.whole | set(await self._table.unknown_rooms(list(changes.joined)))
         for room_id in whole:
             await self._read(room_id)
-        await self._table.store(list(changes.users.values()))
+        for event_ids in batched(changes.events):
+            await self._store(await self._table.members_by_event(event_ids))
+        for users in batched(changes.users.values()):
+            await self._table.store(users)
         for room_id in whole | changes.visibility | changes.left:
             await self._record(room_id)
         if changes.departed:
@@ -129,8 +138,11 @@ class UserDirectoryUpdates:
     async def _read(self, room_id: RoomId) -> None:
         after = ""
         while members := await self._table.members(room_id, after=after):
-            await self._table.store([user_of(one.user_id, _content(one.event)) for one in members])
+            await self._store(members)
             after = members[-1].user_id
+
+    async def _store(self, members: Sequence[JoinedMember]) -> None:
+        await self._table.store([user_of(one.user_id, _content(one.event)) for one in members])
 
     async def _record(self, room_id: RoomId) -> None:
         room = await self._rooms.get(room_id)
@@ -147,6 +159,7 @@ class _Changes:
 
     def __init__(self) -> None:
         self.users: dict[UserId, DirectoryUser] = {}
+        self.events: set[EventId] = set()
         self.departed: set[UserId] = set()
         self.whole: set[RoomId] = set()
         self.joined: set[RoomId] = set()
@@ -157,15 +170,25 @@ class _Changes:
     @property
     def is_empty(self) -> bool:
         """Returns whether nothing of the directory changes."""
-        return not (self.users or self.departed or self.whole or self.left or self.visibility)
+        return not any(
+            (self.users, self.events, self.departed, self.whole, self.left, self.visibility)
+        )
 
     def before(self, later: _Changes) -> _Changes:
         """Returns these changes with those of a later stretch."""
         self.users.update(later.users)
-        for name in ("departed", "whole", "joined", "left", "visibility"):
+        for name in ("events", "departed", "whole", "joined", "left", "visibility"):
             getattr(self, name).update(getattr(later, name))
         self.position = max(self.position, later.position)
         return self
+
+
+def batched(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yields items in lists of `USER_DIRECTORY_MEMBERS_READ`: to index a long name takes a fraction
+    of a millisecond, and the event loop must not be held for thousands of them."""
+    left = iter(items)
+    while batch := list(islice(left, limits.USER_DIRECTORY_MEMBERS_READ)):
+        yield batch
 
 
 def user_of(user_id: UserId, content: Mapping[str, Any]) -> DirectoryUser:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
 
 from federation.events import event_types
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
+from homeserver.engine.entries import Placed, StateChange, StateEntry
 from homeserver.rules.rooms.user_search import DirectoryUser
 from homeserver.services.rooms.user_directory.updates import (
     UserDirectoryUpdates,
@@ -182,6 +183,53 @@ async def test_more_changes_than_memory_holds_are_read_from_the_room(
     monkeypatch.setattr(limits, "USER_DIRECTORY_CHANGES", 1)
     await shared_room(world, [BOB, CAROL])
     assert await found(world, DAVE, "@") == [ALICE, BOB, CAROL]
+
+
+async def test_a_join_that_a_merge_brings_back_costs_no_reading_of_its_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile server makes merges at will, in a room of 100,000 members."""
+    room_id = await shared_room(world, [BOB])
+    assert await found(world, DAVE, "bob") == [BOB]
+    await UserDirectoryTable(world.database).store([DirectoryUser(BOB, "stale")])
+    row = (await world.engine.memberships.of(BOB))[room_id]
+    change = StateChange((event_types.MEMBER, BOB), row.event_id, "join", "join")
+    world.rooms.user_directory.on_commit(
+        [Placed(world.committer.position, StateEntry(room_id, (change,)))]
+    )
+
+    async def never(*_given: Any, **_named: Any) -> None:
+        raise AssertionError("the room is read")
+
+    monkeypatch.setattr(UserDirectoryTable, "members", never)
+    assert await found(world, DAVE, "stale") == []
+    assert await found_now(world, DAVE, "bob") == [BOB]
+
+
+async def test_only_joins_are_read_by_their_events(world: World) -> None:
+    room_id = await shared_room(world, [BOB])
+    reply = await world.send(ALICE, room_id, {"body": "x", "msgtype": "m.text"})
+    table = UserDirectoryTable(world.database)
+    assert await table.members_by_event([reply.body["event_id"], EventId("$unknown")]) == []
+
+
+async def test_few_members_are_indexed_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop goes on between them, however many joined since, and however long their names."""
+    monkeypatch.setattr(limits, "USER_DIRECTORY_MEMBERS_READ", 2)
+    sizes: list[int] = []
+    store = UserDirectoryTable.store
+
+    async def noted(self: UserDirectoryTable, users: Sequence[DirectoryUser]) -> None:
+        sizes.append(len(users))
+        await store(self, users)
+
+    monkeypatch.setattr(UserDirectoryTable, "store", noted)
+    await shared_room(world, [BOB, CAROL, DAVE])
+    assert len(await found(world, ALICE, "@")) == 3
+    assert sum(sizes) >= 4
+    assert max(sizes) == 2
 
 
 async def test_a_database_that_is_away_costs_no_change(
