@@ -108,6 +108,9 @@ KEY_BACKUP_KEYS = 500_000
 """Keys of one backup: a session for each week and writer in each of hundreds of rooms, for
 years."""
 
+KEY_BACKUP_BYTES = 512 * 1024 * 1024
+"""Bytes of all keys that a user has backed up, in all backups: half a million usual ones."""
+
 KEY_BACKUP_VERSIONS = 20
 """Backups of a user that aren't deleted: clients delete the one that they replace."""
 

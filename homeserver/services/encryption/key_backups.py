@@ -94,7 +94,10 @@ class KeyBackups:
         try:
             stored = await self._table.store_keys(user_id, parse_version(version), list(keys))
         except BackupFull:
-            raise invalid_param(f"More than {limits.KEY_BACKUP_KEYS} keys in a backup") from None
+            raise invalid_param(
+                f"More than {limits.KEY_BACKUP_KEYS} keys in a backup,"
+                f" or {limits.KEY_BACKUP_BYTES} bytes in all"
+            ) from None
         if isinstance(stored, NotCurrent):
             if stored.current is None:
                 raise _unknown()

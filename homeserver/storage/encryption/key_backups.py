@@ -44,7 +44,15 @@ class NotCurrent(msgspec.Struct, frozen=True):
 
 
 class BackupFull(Exception):
-    """The backup would have more keys than `KEY_BACKUP_KEYS`."""
+    """The backup would have more keys than `KEY_BACKUP_KEYS`, or all backups of the user more bytes
+    than `KEY_BACKUP_BYTES`."""
+
+
+class _KnownKey(msgspec.Struct, frozen=True):
+    """A stored key, without its content."""
+
+    quality: KeyQuality
+    bytes: int
 
 
 _COLUMNS = "version, algorithm, auth_data, etag, keys"
@@ -111,7 +119,8 @@ class KeyBackupTable:
         async with self._database.transaction() as connection:
             await _lock_user(connection, user_id)
             found = await connection.fetchval(
-                "UPDATE key_backups SET is_deleted = true, auth_data = '', keys = 0"
+                "UPDATE key_backups SET is_deleted = true, auth_data = '', keys = 0,"
+                " bytes = 0"
                 " WHERE user_id = $1 AND version = $2 RETURNING true",
                 user_id,
                 version,
@@ -133,14 +142,19 @@ class KeyBackupTable:
                 return NotCurrent(current)
             state = await _state(connection, user_id, version)
             assert state is not None, "the current backup exists, and the user is locked"
-            known = await _qualities(connection, user_id, version, keys)
+            known = await _known(connection, user_id, version, keys)
             better = [key for key in keys if _is_better(key, known)]
-            new = sum((key.room_id, key.session_id) not in known for key in better)
-            if state.keys + new > limits.KEY_BACKUP_KEYS:
+            if not better:
+                return state
+            replaced = [known[place] for key in better if (place := _place(key)) in known]
+            added = len(better) - len(replaced)
+            grown = sum(len(key.session_data) for key in better) - sum(k.bytes for k in replaced)
+            if state.keys + added > limits.KEY_BACKUP_KEYS:
                 raise BackupFull
-            if better:
-                await _upsert(connection, user_id, version, better)
-            return await _changed(connection, user_id, version, state, bool(better), new)
+            if await _bytes_of_user(connection, user_id) + grown > limits.KEY_BACKUP_BYTES:
+                raise BackupFull
+            await _upsert(connection, user_id, version, better)
+            return await _changed(connection, user_id, version, added, grown)
 
     async def load_keys(
         self,
@@ -181,16 +195,19 @@ class KeyBackupTable:
             state = await _state(connection, user_id, version)
             if state is None:
                 return None
-            done: str = await connection.execute(
-                "DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2"
-                " AND ($3::text IS NULL OR room_id = $3) AND ($4::text IS NULL OR session_id = $4)",
+            deleted, freed = await connection.fetchrow(
+                "WITH gone AS (DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2"
+                " AND ($3::text IS NULL OR room_id = $3) AND ($4::text IS NULL OR session_id = $4)"
+                " RETURNING octet_length(session_data) AS size)"
+                " SELECT count(*), coalesce(sum(size), 0)::bigint FROM gone",
                 user_id,
                 version,
                 room_id,
                 session_id,
             )
-            deleted = int(done.rpartition(" ")[2])
-            return await _changed(connection, user_id, version, state, bool(deleted), -deleted)
+            if not deleted:
+                return state
+            return await _changed(connection, user_id, version, -deleted, -freed)
 
 
 async def _lock_user(connection: Connection, user_id: UserId) -> None:
@@ -210,11 +227,19 @@ async def _state(connection: Connection, user_id: UserId, version: int) -> Backu
     return None if row is None else BackupState(*row)
 
 
-async def _qualities(
+async def _bytes_of_user(connection: Connection, user_id: UserId) -> int:
+    total: int = await connection.fetchval(
+        "SELECT coalesce(sum(bytes), 0)::bigint FROM key_backups WHERE user_id = $1", user_id
+    )
+    return total
+
+
+async def _known(
     connection: Connection, user_id: UserId, version: int, keys: Sequence[BackedUpKey]
-) -> dict[tuple[str, str], KeyQuality]:
+) -> dict[tuple[str, str], _KnownKey]:
     rows = await connection.fetch(
-        "SELECT room_id, session_id, first_message_index, forwarded_count, is_verified"
+        "SELECT room_id, session_id, first_message_index, forwarded_count, is_verified,"
+        " octet_length(session_data)"
         " FROM key_backup_keys JOIN unnest($3::text[], $4::text[]) AS u (room_id, session_id)"
         " USING (room_id, session_id) WHERE user_id = $1 AND version = $2",
         user_id,
@@ -222,12 +247,16 @@ async def _qualities(
         [key.room_id for key in keys],
         [key.session_id for key in keys],
     )
-    return {(row[0], row[1]): KeyQuality(*row[2:]) for row in rows}
+    return {(row[0], row[1]): _KnownKey(KeyQuality(*row[2:5]), row[5]) for row in rows}
 
 
-def _is_better(key: BackedUpKey, known: dict[tuple[str, str], KeyQuality]) -> bool:
-    stored = known.get((key.room_id, key.session_id))
-    return stored is None or key.quality.is_better_than(stored)
+def _place(key: BackedUpKey) -> tuple[str, str]:
+    return key.room_id, key.session_id
+
+
+def _is_better(key: BackedUpKey, known: dict[tuple[str, str], _KnownKey]) -> bool:
+    stored = known.get(_place(key))
+    return stored is None or key.quality.is_better_than(stored.quality)
 
 
 async def _upsert(
@@ -253,22 +282,16 @@ async def _upsert(
 
 
 async def _changed(
-    connection: Connection,
-    user_id: UserId,
-    version: int,
-    before: BackupState,
-    is_changed: bool,
-    added: int,
+    connection: Connection, user_id: UserId, version: int, added: int, grown: int
 ) -> BackupState:
-    """Returns the state after a change of `added` keys, stored if there was one."""
-    if not is_changed:
-        return before
-    after = BackupState(before.etag + 1, before.keys + added)
-    await connection.execute(
-        "UPDATE key_backups SET etag = $3, keys = $4 WHERE user_id = $1 AND version = $2",
+    """Stores a change of `added` keys and `grown` bytes; returns the state after it."""
+    row = await connection.fetchrow(
+        "UPDATE key_backups SET etag = etag + 1, keys = keys + $3, bytes = bytes + $4"
+        " WHERE user_id = $1 AND version = $2 RETURNING etag, keys",
         user_id,
         version,
-        after.etag,
-        after.keys,
+        added,
+        grown,
     )
-    return after
+    assert row is not None, "the backup is locked"
+    return BackupState(*row)

@@ -7,6 +7,7 @@ CREATE TABLE key_backups (
     auth_data bytea NOT NULL,            -- JSON
     etag bigint NOT NULL DEFAULT 0,      -- the number of changes of its keys
     keys bigint NOT NULL DEFAULT 0,      -- how many keys it has
+    bytes bigint NOT NULL DEFAULT 0,     -- of their session_data
     is_deleted boolean NOT NULL DEFAULT false,
     PRIMARY KEY (user_id, version)
 );

@@ -148,6 +148,29 @@ async def test_a_backup_has_a_number_of_keys(
     assert await table.store_keys(ALICE, 1, [key("a", index=9)]) == BackupState(1, 2)
 
 
+async def test_a_user_has_a_number_of_bytes_in_all_backups(
+    table: KeyBackupTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise twenty backups of the largest keys would fill the disk for everybody."""
+    monkeypatch.setattr(limits, "KEY_BACKUP_BYTES", 10)
+    await table.create(ALICE, SETTINGS)
+    assert await table.store_keys(ALICE, 1, [key("a", data=b"123456")]) == BackupState(1, 1)
+    await table.create(ALICE, SETTINGS)
+    assert await table.store_keys(ALICE, 2, [key("a", index=5, data=b"1234")]) == BackupState(1, 1)
+    with pytest.raises(BackupFull):
+        await table.store_keys(ALICE, 2, [key("b", data=b"1")])
+    with pytest.raises(BackupFull):
+        await table.store_keys(ALICE, 2, [key("a", index=1, data=b"12345")])
+    assert await table.store_keys(ALICE, 2, [key("a", index=1, data=b"12")]) == BackupState(2, 1)
+    assert await table.store_keys(ALICE, 2, [key("b", data=b"12")]) == BackupState(3, 2)
+    await table.delete_keys(ALICE, 2, session_id="b")
+    assert await table.store_keys(ALICE, 2, [key("c", data=b"12")]) == BackupState(5, 2)
+    await table.delete(ALICE, 1)
+    assert await table.store_keys(ALICE, 2, [key("d", data=b"123456")]) == BackupState(6, 3)
+    await table.create(BOB, SETTINGS)
+    assert await table.store_keys(BOB, 1, [key("a", data=b"1234567890")]) == BackupState(1, 1)
+
+
 async def test_a_user_has_a_number_of_backups(
     table: KeyBackupTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
