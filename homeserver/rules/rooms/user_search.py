@@ -59,7 +59,8 @@ def folded(text: str) -> str:
         return text.lower()
     text = unicodedata.normalize("NFKC", text).casefold()
     parts = unicodedata.normalize("NFD", text)
-    return "".join(one for one in parts if unicodedata.category(one) != "Mn")
+    bare = "".join(one for one in parts if unicodedata.category(one) != "Mn")
+    return unicodedata.normalize("NFC", bare)  # Korean syllables are whole again
 
 
 def parse_term(text: str) -> SearchTerm:
@@ -98,7 +99,10 @@ def _rank(user: DirectoryUser, term: SearchTerm, own: str) -> tuple[bool, ...] |
 
 
 def _text(user: DirectoryUser) -> str:
-    return f"{user.display_name[: limits.USER_SEARCH_NAME_CHARACTERS]} {_localpart(user.user_id)}"
+    """Returns what is indexed. A character may be folded into as many as 18: the result is cut,
+    too."""
+    name = folded(user.display_name[: limits.USER_SEARCH_NAME_CHARACTERS])
+    return f"{name[: limits.USER_SEARCH_FOLDED_CHARACTERS]} {_localpart(user.user_id)}"
 
 
 def _localpart(user_id: str) -> str:
@@ -106,7 +110,8 @@ def _localpart(user_id: str) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    yield from _WORD.findall(folded(text))
+    text = folded(text)
+    yield from _WORD.findall(text)
     if not text.isascii():
         yield from (one for one in text if unicodedata.category(one) == "So")
 

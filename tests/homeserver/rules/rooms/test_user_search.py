@@ -56,6 +56,7 @@ def finds(term: str, found: DirectoryUser) -> bool:
         ("鈴木一", "鈴木一郎"),
         ("ชาย", "สมชาย"),
         ("철수", "김철수"),
+        ("가", "나가"),
         ("🦀", "Ferris 🦀"),
         ("o'bri", "O'Brien"),
         ("jean-luc", "Jean Luc"),
@@ -120,6 +121,19 @@ def test_only_the_beginning_of_a_long_name_counts() -> None:
     name = "a" * (limits.USER_SEARCH_NAME_CHARACTERS - 4) + " bcd efg"
     assert finds("bcd", user(name))
     assert not finds("efg", user(name))
+
+
+def test_a_name_that_grows_by_folding_is_cut() -> None:
+    """U+FDFA stands for eighteen letters: a name of them must not cost as much as eighteen."""
+    salutation = "\ufdfa"
+    assert len(folded(salutation)) == 18
+    longest = user(salutation * limits.USER_SEARCH_NAME_CHARACTERS)
+    assert len(tokens_of(longest)) < 3 * limits.USER_SEARCH_FOLDED_CHARACTERS
+    name = "b" * (limits.USER_SEARCH_NAME_CHARACTERS - 1) + salutation
+    assert finds(folded(salutation).split()[0], user(name))
+    assert (
+        len(folded("가" * limits.USER_SEARCH_NAME_CHARACTERS)) == limits.USER_SEARCH_NAME_CHARACTERS
+    )
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
