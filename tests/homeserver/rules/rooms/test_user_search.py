@@ -127,13 +127,14 @@ def test_a_name_that_grows_by_folding_is_cut() -> None:
     """U+FDFA stands for eighteen letters: a name of them must not cost as much as eighteen."""
     salutation = "\ufdfa"
     assert len(folded(salutation)) == 18
-    longest = user(salutation * limits.USER_SEARCH_NAME_CHARACTERS)
-    assert len(tokens_of(longest)) < 3 * limits.USER_SEARCH_FOLDED_CHARACTERS
-    name = "b" * (limits.USER_SEARCH_NAME_CHARACTERS - 1) + salutation
-    assert finds(folded(salutation).split()[0], user(name))
-    assert (
-        len(folded("가" * limits.USER_SEARCH_NAME_CHARACTERS)) == limits.USER_SEARCH_NAME_CHARACTERS
-    )
+    fitting = (limits.USER_SEARCH_FOLDED_CHARACTERS - len(" name")) // 18
+    assert finds("name", user(salutation * fitting + " name"))
+    assert not finds("name", user(salutation * (fitting + 1) + " name"))
+
+
+def test_korean_syllables_stay_whole() -> None:
+    name = "가" * limits.USER_SEARCH_NAME_CHARACTERS
+    assert folded(name) == name
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
