@@ -119,6 +119,19 @@ def test_a_secret_does_not_show() -> None:
     assert "_secret" not in repr(KEY)
 
 
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_seed_has_32_bytes(length: int) -> None:
+    with pytest.raises(ValueError, match="a seed has 32 bytes"):
+        SigningKey.generate(bytes(length), "1")
+
+
+@pytest.mark.parametrize("version", ["", "a b", "a-b", "ä", "1:2", "a\n"])
+def test_a_version_is_of_the_specifications_characters(version: str) -> None:
+    with pytest.raises(ValueError, match="a key's version"):
+        SigningKey.generate(bytes(32), version)
+    assert SigningKey.generate(bytes(32), "a_B9").key_id == "ed25519:a_B9"
+
+
 @pytest.mark.parametrize(
     ("key_id", "text"),
     [("rsa:1", KEY.verify_key.encoded), ("ed25519:1", "AAAA"), ("ed25519:1", "?" * 43)],
