@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from federation.events.ids import InvalidIdentifier, ServerName, parse_server_na
 from federation.events.room_versions import SUPPORTED
 from federation.ports import FederationSettings
 from homeserver.config_values import convert_table, override
+from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
 
 
 class ConfigInvalid(Exception):
@@ -134,6 +136,23 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
 
 
+class EmailSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[email]`: the mail server, if `host` is given, and who the mails are from: `address` or
+    `Name <address>`. `password_path` is a file with the password alone. Templates in the folder
+    `templates_path` stand for those of the same name here; authorities in `ca_path` are trusted
+    beside the system's."""
+
+    host: str = ""
+    port: int = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = ""
+    password_path: str = ""
+    sender: str = ""
+    templates_path: str = ""
+    ca_path: str = ""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration; paths are absolute."""
 
@@ -149,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     federation: FederationTable = FederationTable()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    email: EmailSettings = EmailSettings()
 
     def federation_settings(self) -> FederationSettings:
         """Returns the settings of `federation.transport`."""
@@ -203,7 +223,9 @@ def _value_problems(config: Config) -> list[str]:
     url = config.database.url
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')
-    return problems + _listener_problems(config) + _rate_problems(config)
+    return (
+        problems + _listener_problems(config) + _rate_problems(config) + _email_problems(config.email)
+    )
 
 
 def _listener_problems(config: Config) -> list[str]:
@@ -233,6 +255,23 @@ def _rate_problems(config: Config) -> list[str]:
     ]
 
 
+def _email_problems(email: EmailSettings) -> list[str]:
+    if not email.host:
+        return []
+    problems = []
+    try:
+        parse_email(parseaddr(email.sender)[1])
+    except InvalidEmail:
+        problems.append('email.sender must be an address, or "Name <address>"')
+    if not 0 < email.port < 65536:
+        problems.append("email.port must be between 1 and 65535")
+    if email.password and email.password_path:
+        problems.append("email: password and password_path exclude each other")
+    if bool(email.user) != bool(email.password or email.password_path):
+        problems.append("email: user and password (or password_path) belong together")
+    return problems
+
+
 def _with_paths(config: Config, folder: Path) -> Config:
     """Returns the configuration with absolute paths."""
     data_dir = folder / config.data_dir
@@ -247,7 +286,17 @@ def _with_paths(config: Config, folder: Path) -> Config:
             config.federation,
             ca_paths=tuple(str(folder / path) for path in config.federation.ca_paths),
         ),
+        email=_absolute_email(config.email, folder),
     )
+
+
+def _absolute_email(email: EmailSettings, folder: Path) -> EmailSettings:
+    paths = {
+        name: str(folder / path)
+        for name in ("password_path", "templates_path", "ca_path")
+        if (path := getattr(email, name))
+    }
+    return msgspec.structs.replace(email, **paths)
 
 
 def _absolute(listener: Listener, folder: Path) -> Listener:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from federation.events.ids import InvalidIdentifier, parse_server_name
 from homeserver import limits
-from homeserver.config import Config, Listener
+from homeserver.config import Config, EmailSettings, Listener
 from homeserver.rules.accounts.server_names import name_problem
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
@@ -48,6 +48,7 @@ async def check_config(config: Config) -> list[Problem]:
         *_policy_problems(config),
         *_file_problems(config),
         *_federation_problems(config),
+        *_email_problems(config.email),
         *_listener_problems(config),
         *await _database_problems(config),
     ]
@@ -105,6 +106,25 @@ def _federation_problems(config: Config) -> Iterator[Problem]:
             Listener(address=address).host_and_port()
         except ValueError as error:
             yield _error(f"federation.address_overrides.{name}: {error}")
+
+
+def _email_problems(email: EmailSettings) -> Iterator[Problem]:
+    if not email.host:
+        return
+    if email.password_path:
+        if not Path(email.password_path).is_file():
+            yield _error(f"email.password_path: there is no file {email.password_path}")
+        elif not is_private(Path(email.password_path)):
+            yield _error(f"email.password_path: others can read {email.password_path}")
+    if email.templates_path and not Path(email.templates_path).is_dir():
+        yield _error(f"email.templates_path: there is no folder {email.templates_path}")
+    if email.ca_path:
+        try:
+            ssl.create_default_context(cafile=email.ca_path)
+        except (OSError, ssl.SSLError) as error:
+            yield _error(f"email.ca_path: no usable certificates: {error}")
+    if email.tls == "none" and email.user:
+        yield _warning("email.tls is none: the mail server's password crosses the network in clear")
 
 
 def _listener_problems(config: Config) -> Iterator[Problem]:

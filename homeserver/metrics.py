@@ -123,6 +123,12 @@ class ServerMetrics:
             "`verified` as they were, or `corrected`",
             "result",
         )
+        self.mails = BoundedCounter(
+            registry,
+            "mails",
+            "Tries to send an e-mail: `sent`, `refused` for good by the mail server, or `failed`",
+            "result",
+        )
         self._declare_received(registry)
         self._declare_sent(registry)
 

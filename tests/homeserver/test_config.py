@@ -126,6 +126,13 @@ def test_each_mistake_is_named(text: str, problem: str) -> None:
         ),
         ("[rate_limits]\nlogin = { per_second = 0, burst = 1 }", "rate_limits.login: per_second"),
         ('[metrics]\naddress = "x"', "metrics.address"),
+        ('[email]\nhost = "x"', "email.sender must be an address"),
+        ('[email]\nhost = "x"\nsender = "a@b"\nport = 0', "email.port must be between"),
+        ('[email]\nhost = "x"\nsender = "a@b"\nuser = "u"', "email: user and password"),
+        (
+            '[email]\nhost = "x"\nsender = "a@b"\nuser = "u"\npassword = "p"\npassword_path = "p"',
+            "email: password and password_path exclude each other",
+        ),
     ],
 )
 def test_values_that_cant_be_are_named(text: str, problem: str) -> None:
@@ -193,3 +200,14 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigInvalid, match="can't be read"):
         load_config(tmp_path / "latin.toml", {})
+
+
+def test_paths_of_e_mail_are_relative_to_the_file() -> None:
+    text = (
+        'server_name = "hs1"\n[email]\nhost = "mail"\nsender = "Freehold <a@b>"\nuser = "u"\n'
+        'password_path = "secret"\ntemplates_path = "/t"\n'
+    )
+    email = parse(text).email
+    assert email.password_path.endswith("/secret")
+    assert email.password_path.startswith("/")
+    assert (email.templates_path, email.ca_path) == ("/t", "")

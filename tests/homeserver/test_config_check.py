@@ -75,6 +75,24 @@ async def test_a_good_configuration_has_no_problem(folder: Folder, postgres_url:
     ]
 
 
+async def test_files_of_e_mail_must_be_there(folder: Folder, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("no certificate")
+    wrong.chmod(0o644)
+    table = {"host": "mail", "sender": "a@b", "user": "u", "tls": "none"}
+    missing = {name: str(tmp_path / "none") for name in ("password_path", "templates_path")}
+    found = await texts(folder.config(email={**table, **missing, "ca_path": str(wrong)}))
+    assert_found(found, "error: email.password_path: there is no file")
+    assert_found(found, "error: email.templates_path: there is no folder")
+    assert_found(found, "error: email.ca_path: no usable certificates")
+    assert_found(found, "warning: email.tls is none")
+    found = await texts(folder.config(email={**table, "password_path": str(wrong)}))
+    assert_found(found, "error: email.password_path: others can read")
+    wrong.chmod(0o600)
+    found = await texts(folder.config(email={**table, "tls": "tls", "password_path": str(wrong)}))
+    assert not any("email" in one for one in found)
+
+
 async def test_an_unreachable_database_is_an_error(folder: Folder) -> None:
     found = await texts(folder.config("postgresql://x:y@127.0.0.1:1/z"))
     assert_found(found, "error: database.url: can't connect")

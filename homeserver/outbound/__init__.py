@@ -1,0 +1,1 @@
+"""What this server sends to services that aren't homeservers: mail servers, identity servers."""

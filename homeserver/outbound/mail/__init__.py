@@ -1,0 +1,1 @@
+"""E-mail: written from templates, and handed to a mail server."""

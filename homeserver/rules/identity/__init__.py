@@ -1,0 +1,1 @@
+"""Third-party identifiers: which are valid, and which are the same."""

@@ -1,0 +1,46 @@
+"""E-mail addresses: which can be written to, and which two are one.
+
+Rules:
+1. An address is `local@domain`, with nothing that has a meaning in a header of a message or in a
+   command of SMTP: no blanks, control characters, quotes, angle brackets, commas.
+2. Two addresses are one if their case folding is the same; the folded form is stored and compared,
+   and mail goes to the form that the user typed.
+
+Spec: appendices, "3PID Types", "Email"; identity service API.
+"""
+
+from __future__ import annotations
+
+import re
+
+from homeserver import limits
+
+_LOCAL = re.compile(r"[^\s()<>\[\]:;@\\,\"\x00-\x20\x7f-\xa0]+")
+_LABEL = re.compile(r"(?!-)[\w-]+(?<!-)")
+
+
+class InvalidEmail(ValueError):
+    """The text isn't an e-mail address that this server writes to."""
+
+
+def parse_email(text: str) -> str:
+    """Returns the address as it is written to. Raises InvalidEmail."""
+    address = text.strip()
+    local, _, domain = address.rpartition("@")
+    if len(address) > limits.EMAIL_CHARACTERS or len(local) > limits.EMAIL_LOCAL_CHARACTERS:
+        raise InvalidEmail("The e-mail address is too long")
+    if not address.isprintable() or not _LOCAL.fullmatch(local):
+        raise InvalidEmail("Not a valid e-mail address")
+    if local.startswith((".", "-")) or local.endswith(".") or ".." in local:
+        raise InvalidEmail("Not a valid e-mail address")
+    labels = domain.split(".")
+    if not all(_LABEL.fullmatch(label) and "_" not in label for label in labels):
+        raise InvalidEmail("Not a valid e-mail address")
+    if any(len(label) > limits.HOST_LABEL_CHARACTERS for label in labels):
+        raise InvalidEmail("Not a valid e-mail address")
+    return address
+
+
+def canonical_email(text: str) -> str:
+    """Returns the form that is stored and compared. Raises InvalidEmail."""
+    return parse_email(text).casefold()
