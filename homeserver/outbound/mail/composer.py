@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTPUTF8
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, getaddresses
 from pathlib import Path
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PackageLoader
@@ -24,7 +24,7 @@ from jinja2 import StrictUndefined as Strict
 
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.rules.identity.email_addresses import parse_email
+from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,10 @@ class Mailbox:
 
 def parse_mailbox(text: str) -> Mailbox:
     """Returns the mailbox of `Name <address>` or `address`. Raises InvalidEmail."""
-    name, address = parseaddr(text)
+    found = getaddresses([text])
+    if len(found) != 1:
+        raise InvalidEmail("Not one address")
+    name, address = found[0]
     return Mailbox(one_line(name), parse_email(address))
 
 

@@ -104,8 +104,8 @@ class SmtpTransport:
 def _failed(reason: str, code: int) -> MailFailed:
     """Returns the failure for an answer: 5xx is final, but for a refused log-in, which the
     operator may put right."""
-    is_login = code in (aiosmtplib.SMTPStatus.auth_required, aiosmtplib.SMTPStatus.auth_failed)
-    return MailFailed(reason, is_final=500 <= code < 600 and not is_login)
+    refused = (aiosmtplib.SMTPStatus.access_denied, aiosmtplib.SMTPStatus.auth_failed)
+    return MailFailed(reason, is_final=500 <= code < 600 and code not in refused)
 
 
 class MailSender:

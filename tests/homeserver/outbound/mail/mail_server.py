@@ -133,6 +133,8 @@ async def _serve(options: Mapping[str, Any]) -> None:
             "authenticator": authenticate,
             "auth_required": True,
             "auth_require_tls": tls == "starttls",
+            # after a refusal, the library waits for ever for a client that tries LOGIN next
+            "auth_exclude_mechanism": ["LOGIN"],
         }
     if tls == "starttls":
         more |= {"tls_context": context, "require_starttls": True}

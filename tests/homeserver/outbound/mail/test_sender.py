@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import trustme
 
 from homeserver import limits
@@ -108,13 +109,13 @@ def of(folder: Path) -> dict[str, str]:
     return {"cert": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plain() -> AsyncIterator[MailServer]:
     async with mail_server() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def starttls(certificates: Path) -> AsyncIterator[MailServer]:
     async with mail_server(tls="starttls", **LOGIN, **of(certificates)) as running:
         yield running
@@ -220,7 +221,10 @@ async def test_a_final_refusal_is_not_tried_again(caplog: pytest.LogCaptureFixtu
     assert "secret" not in caplog.text
 
 
-async def test_the_queue_is_bounded_and_takes_more_when_it_has_room() -> None:
+async def test_the_queue_is_bounded_and_takes_more_when_it_has_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAILS_QUEUED", 5)
     transport = ScriptedTransport()
     world = World(transport)
     for _ in range(limits.MAILS_QUEUED):
@@ -249,11 +253,18 @@ async def test_few_mails_are_at_the_server_at_once() -> None:
 
 async def test_a_server_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAIL_EXCHANGE_S", 0.2)
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    async with silent:
+    left = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
         port = silent.sockets[0].getsockname()[1]
         with pytest.raises(MailFailed) as caught:
             await World(SmtpTransport(SmtpServer("127.0.0.1", port, "none"))).deliver()
+        await left.wait()
     assert not caught.value.is_final
 
 
