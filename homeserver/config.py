@@ -224,7 +224,10 @@ def _value_problems(config: Config) -> list[str]:
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')
     return (
-        problems + _listener_problems(config) + _rate_problems(config) + _email_problems(config.email)
+        problems
+        + _listener_problems(config)
+        + _rate_problems(config)
+        + _email_problems(config.email)
     )
 
 

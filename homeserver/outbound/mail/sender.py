@@ -105,7 +105,7 @@ def _failed(reason: str, code: int) -> MailFailed:
     """Returns the failure for an answer: 5xx is final, but for a refused log-in, which the
     operator may put right."""
     refused = (aiosmtplib.SMTPStatus.access_denied, aiosmtplib.SMTPStatus.auth_failed)
-    return MailFailed(reason, is_final=500 <= code < 600 and code not in refused)
+    return MailFailed(reason, is_final=code // 100 == 5 and code not in refused)
 
 
 class MailSender:

@@ -120,7 +120,8 @@ async def _serve(options: Mapping[str, Any]) -> None:
 
     def authenticate(_server: Any, _session: Any, _envelope: Any, _how: str, data: Any) -> Any:
         right = (options["user"].encode(), options["password"].encode())
-        return AuthResult(success=(data.login, data.password) == right, auth_data=data)
+        is_right = (data.login, data.password) == right
+        return AuthResult(success=is_right, handled=False, auth_data=data)
 
     tls = options.get("tls", "none")
     context = None
@@ -133,8 +134,6 @@ async def _serve(options: Mapping[str, Any]) -> None:
             "authenticator": authenticate,
             "auth_required": True,
             "auth_require_tls": tls == "starttls",
-            # after a refusal, the library waits for ever for a client that tries LOGIN next
-            "auth_exclude_mechanism": ["LOGIN"],
         }
     if tls == "starttls":
         more |= {"tls_context": context, "require_starttls": True}
