@@ -131,6 +131,7 @@ class ServerMetrics:
         )
         self._declare_received(registry)
         self._declare_sent(registry)
+        self._declare_pushes(registry)
 
     def _declare_received(self, registry: CollectorRegistry) -> None:
         self.federation_requests = BoundedHistogram(
@@ -207,6 +208,27 @@ class ServerMetrics:
             registry,
             "federation_passed_over",
             "Events and EDUs never delivered to a server, since it finds them too large",
+        )
+
+    def _declare_pushes(self, registry: CollectorRegistry) -> None:
+        self.pushes_sent = BoundedCounter(
+            registry,
+            "pushes_sent",
+            "Notifications that push gateways took: of an `event`, or of the `count` of unread ones "
+            "alone",
+            "of",
+        )
+        self.pushes_failed = BoundedCounter(
+            registry,
+            "pushes_failed",
+            "Notifications that push gateways didn't take, by the reason: `unreachable`, `failed`, "
+            "`busy` or `refused`",
+            "reason",
+        )
+        self.pushers_rejected = BoundedCounter(
+            registry,
+            "pushers_rejected",
+            "Pushers deleted because their gateway rejected the push key",
         )
 
     def text(self) -> bytes:

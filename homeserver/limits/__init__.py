@@ -13,6 +13,7 @@ from homeserver.limits.http import *
 from homeserver.limits.mail import *
 from homeserver.limits.membership import *
 from homeserver.limits.processes import *
+from homeserver.limits.pushers import *
 from homeserver.limits.rooms import *
 from homeserver.limits.storage import *
 from homeserver.limits.sync import *

@@ -91,10 +91,17 @@ def server_operations() -> dict[tuple[str, str], Operation]:
 
 
 @cache
+def gateway_operations() -> dict[tuple[str, str], Operation]:
+    """Operations of the push gateway API, likewise."""
+    return _api("push-gateway")
+
+
+@cache
 def _by_length() -> dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]]:
     """All operations by method and number of parts; those with a literal part first."""
     found: dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]] = {}
-    for (method, path), operation in {**client_operations(), **server_operations()}.items():
+    known = {**client_operations(), **server_operations(), **gateway_operations()}
+    for (method, path), operation in known.items():
         parts = tuple(path.split("/"))
         found.setdefault((method, len(parts)), []).append((parts, operation))
     for candidates in found.values():

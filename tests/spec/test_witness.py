@@ -54,6 +54,15 @@ def test_both_meanings_of_401_are_right() -> None:
 
 
 @needs_spec
+def test_a_body_sent_to_a_push_gateway_is_held_to_its_schema() -> None:
+    path = "/_matrix/push/v1/notify"
+    check_request("POST", path, b'{"notification":{"devices":[{"app_id":"a","pushkey":"k"}]}}')
+    assert take_faults() == []
+    check_request("POST", path, b'{"notification":{"devices":[{"app_id":"a"}]}}')
+    assert "'pushkey' is a required property" in take_faults()[0]
+
+
+@needs_spec
 def test_a_body_sent_to_another_server_is_held_to_its_schema() -> None:
     check_request("PUT", "/_matrix/federation/v1/send/1", b'{"origin":"a","pdus":[]}')
     assert "'origin_server_ts' is a required property" in take_faults()[0]

@@ -2,7 +2,7 @@
 
 Rules:
 1. Every answer that a test's server gives, to a client or to another server, fits the OpenAPI
-   schema of its operation; so does every body that it sends to another server.
+   schema of its operation; so does every body that it sends to another server or a push gateway.
 2. The servers of a test process are watched where answers leave them; those of other processes,
    at the client, by the `Server` header that is ours alone.
 3. A fault doesn't disturb what the test does. It is noted, and fails the test at its end.
@@ -26,6 +26,8 @@ from aiohttp import web
 from federation.transport.requests.client import FederationClient, ServerRequest
 from federation.transport.routes.endpoints import Endpoints, Handler
 from homeserver.api.http.app import HttpApp
+from homeserver.rules.push.pushers import GATEWAY_PATH, GatewayAddress
+from homeserver.services.push.delivery.gateways import Gateways
 from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors
 
 CHECKED_BYTES_MAX = 1 << 20
@@ -140,6 +142,16 @@ async def _exchange(
     return await original(self, request, outgoing, *more)
 
 
+async def _notify(
+    original: Callable[..., Awaitable[frozenset[str]]],
+    self: Gateways,
+    gateway: GatewayAddress,
+    body: bytes,
+) -> frozenset[str]:
+    check_request("POST", GATEWAY_PATH, body)
+    return await original(self, gateway, body)
+
+
 async def _read(
     original: Callable[[aiohttp.ClientResponse], Awaitable[bytes]], self: aiohttp.ClientResponse
 ) -> bytes:
@@ -154,6 +166,7 @@ _WATCHED: tuple[tuple[type, str, Callable[..., Any]], ...] = (
     (HttpApp, "handle", _handle),
     (Endpoints, "_measured", _watched_endpoint),
     (FederationClient, "_exchange", _exchange),
+    (Gateways, "notify", _notify),
     (aiohttp.ClientResponse, "read", _read),
 )
 

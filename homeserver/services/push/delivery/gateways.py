@@ -1,0 +1,131 @@
+"""Requests to push gateways: servers that users name, so they may be anything.
+
+Rules:
+1. A gateway's name is resolved here, and the connection goes to the very address that was checked;
+   redirects aren't followed (`federation.transport.requests.dialer`).
+2. The requests under way are bounded: in all, for each gateway, and for pushers whose last request
+   failed. So gateways that stall leave room for others.
+3. An answer counts if it has the status 200 and is a JSON object; each other one is a failure.
+
+Spec: push gateway API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import Enum
+
+from federation.transport.acl import ip_of
+from federation.transport.requests.dialer import (
+    Bounds,
+    Dialer,
+    DialError,
+    Endpoint,
+    HttpResponse,
+    Outgoing,
+)
+from federation.transport.requests.resolve import NameService
+from homeserver import limits
+from homeserver.rules.push.gateway_messages import parse_answer
+from homeserver.rules.push.pushers import GatewayAddress
+
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+class PushFailure(Enum):
+    """The reason why a push wasn't taken."""
+
+    UNREACHABLE = "unreachable"
+    """No answer: no address, no connection, too slow, too large, not HTTP."""
+    FAILED = "failed"
+    """The gateway fails: 5xx, a redirect, or an answer that isn't a gateway's."""
+    BUSY = "busy"
+    """The gateway asks to wait (429)."""
+    REFUSED = "refused"
+    """The gateway refuses this request: another 4xx."""
+
+
+class PushFailed(Exception):
+    """A push that wasn't taken; `retry_after_s` is what the gateway asks for, or 0."""
+
+    def __init__(self, kind: PushFailure, detail: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(f"{kind.value}: {detail}")
+        self.kind, self.retry_after_s = kind, retry_after_s
+
+
+class Gateways:
+    """The push gateways that users have named. `turn` before `notify`."""
+
+    def __init__(self, dialer: Dialer, names: NameService) -> None:
+        self._dialer, self._names = dialer, names
+        self._all = asyncio.Semaphore(limits.PUSHES_AT_ONCE)
+        self._failing = asyncio.Semaphore(limits.PUSHES_OF_FAILING_AT_ONCE)
+        self._places: dict[str, _Places] = {}
+
+    @asynccontextmanager
+    async def turn(self, gateway: GatewayAddress, *, is_failing: bool) -> AsyncIterator[None]:
+        """Waits until a request may be made; `is_failing`: the pusher's last one failed."""
+        async with AsyncExitStack() as stack:
+            if is_failing:
+                await stack.enter_async_context(self._failing)
+            await stack.enter_async_context(self._place_at(gateway))
+            await stack.enter_async_context(self._all)
+            yield
+
+    @asynccontextmanager
+    async def _place_at(self, gateway: GatewayAddress) -> AsyncIterator[None]:
+        name = gateway.host_header
+        places = self._places.setdefault(name, _Places())
+        places.users += 1
+        try:
+            async with places.free:
+                yield
+        finally:
+            places.users -= 1
+            if not places.users:
+                del self._places[name]
+
+    async def notify(self, gateway: GatewayAddress, body: bytes) -> frozenset[str]:
+        """Sends one request; returns the push keys that the gateway rejects. Raises PushFailed."""
+        request = Outgoing("POST", gateway.target, _HEADERS, body)
+        bounds = Bounds(timeout_s=limits.PUSH_REQUEST_S, bytes_max=limits.PUSH_ANSWER_BYTES)
+        try:
+            endpoint = await self._endpoint(gateway)
+            response = await self._dialer.exchange(endpoint, request, bounds)
+        except (OSError, TimeoutError, UnicodeError) as error:  # of the look-up
+            raise PushFailed(PushFailure.UNREACHABLE, f"{gateway.host}: {error}") from None
+        except DialError as error:
+            raise PushFailed(PushFailure.UNREACHABLE, str(error)) from None
+        if response.status != 200:
+            raise _refusal(response)
+        rejected = parse_answer(response.body)
+        if rejected is None:
+            raise PushFailed(PushFailure.FAILED, "the answer isn't a push gateway's")
+        return rejected
+
+    async def _endpoint(self, gateway: GatewayAddress) -> Endpoint:
+        literal = ip_of(gateway.host)
+        found = (literal,) if literal is not None else await self._names.addresses(gateway.host)
+        return Endpoint(found, gateway.port, gateway.host_header, literal or gateway.host)
+
+
+class _Places:
+    """The requests of one gateway: the free places, and how many use or wait for one."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(limits.PUSHES_PER_GATEWAY)
+        self.users = 0
+
+
+def _refusal(response: HttpResponse) -> PushFailed:
+    status, kind = response.status, PushFailure.FAILED
+    if status == 429:
+        kind = PushFailure.BUSY
+    elif 400 <= status < 500 and status != 408:
+        kind = PushFailure.REFUSED
+    after = response.headers.get("retry-after", "")
+    is_number = after.isascii() and after.isdigit() and len(after) <= limits.QUERY_NUMBER_CHARACTERS
+    after_s = min(float(after), limits.PUSH_RETRY_S_MAX) if is_number else 0.0
+    return PushFailed(kind, f"status {status}", retry_after_s=after_s)
