@@ -75,6 +75,10 @@ enabled = true
 # Leads a server name to an address, in place of DNS, .well-known and SRV.
 #address_overrides = {{ "other.example" = "127.0.0.1:8449" }}
 
+[push]
+# Further certificate authorities of push gateways to trust, beside the system's.
+#ca_paths = []
+
 [log]
 level = "info"
 # A line for each request:

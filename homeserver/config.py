@@ -123,6 +123,13 @@ class FederationTable(msgspec.Struct, frozen=True, kw_only=True):
     delegated_name: str = ""
 
 
+class PushSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[push]`: trust of push gateways."""
+
+    ca_paths: tuple[str, ...] = ()
+    allow_private_addresses: bool = False
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[log]`: to standard error. `access` adds a line for each request."""
 
@@ -166,6 +173,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     registration: RegistrationSettings = RegistrationSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     federation: FederationTable = FederationTable()
+    push: PushSettings = PushSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()
@@ -290,6 +298,9 @@ def _with_paths(config: Config, folder: Path) -> Config:
             ca_paths=tuple(str(folder / path) for path in config.federation.ca_paths),
         ),
         email=_absolute_email(config.email, folder),
+        push=msgspec.structs.replace(
+            config.push, ca_paths=tuple(str(folder / path) for path in config.push.ca_paths)
+        ),
     )
 
 

@@ -49,6 +49,7 @@ async def check_config(config: Config) -> list[Problem]:
         *_file_problems(config),
         *_federation_problems(config),
         *_email_problems(config.email),
+        *_authority_problems("push.ca_paths", config.push.ca_paths),
         *_listener_problems(config),
         *await _database_problems(config),
     ]
@@ -91,11 +92,7 @@ def _file_problems(config: Config) -> Iterator[Problem]:
 
 def _federation_problems(config: Config) -> Iterator[Problem]:
     settings = config.federation
-    for path in settings.ca_paths:
-        try:
-            ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            yield _error(f"federation.ca_paths: {path} has no usable certificates: {error}")
+    yield from _authority_problems("federation.ca_paths", settings.ca_paths)
     for name in (*settings.address_overrides, *settings.trusted_key_servers):
         try:
             parse_server_name(name)
@@ -125,6 +122,14 @@ def _email_problems(email: EmailSettings) -> Iterator[Problem]:
             yield _error(f"email.ca_path: no usable certificates: {error}")
     if email.tls == "none" and email.user:
         yield _warning("email.tls is none: the mail server's password crosses the network in clear")
+
+
+def _authority_problems(name: str, paths: Sequence[str]) -> Iterator[Problem]:
+    for path in paths:
+        try:
+            ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            yield _error(f"{name}: {path} has no usable certificates: {error}")
 
 
 def _listener_problems(config: Config) -> Iterator[Problem]:

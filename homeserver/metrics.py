@@ -214,8 +214,8 @@ class ServerMetrics:
         self.pushes_sent = BoundedCounter(
             registry,
             "pushes_sent",
-            "Notifications that push gateways took: of an `event`, or of the `count` of unread ones "
-            "alone",
+            "Notifications that push gateways took: of an `event`, or of the `count` of unread "
+            "ones alone",
             "of",
         )
         self.pushes_failed = BoundedCounter(

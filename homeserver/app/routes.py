@@ -9,7 +9,6 @@ from homeserver.app.domains.account_data import account_data_routes
 from homeserver.app.domains.accounts import account_routes
 from homeserver.app.domains.encryption import encryption_routes
 from homeserver.app.domains.ephemeral import ephemeral_routes
-from homeserver.app.domains.push import push_routes
 from homeserver.app.domains.rooms import room_routes
 from homeserver.app.domains.sync import sync_routes
 from homeserver.app.domains.timeline import timeline_routes
@@ -40,7 +39,6 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *sync_routes(services.sync, services.filters),
             *encryption_routes(services.encryption, services.accounts.uia, tokens),
             *ephemeral_routes(services.ephemeral),
-            *push_routes(services.push),
             *account_data_routes(services.account_data),
         ]
     )

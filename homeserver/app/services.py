@@ -10,7 +10,6 @@ from homeserver.app.domains.accounts import AccountHooks, AccountServices, make_
 from homeserver.app.domains.encryption import EncryptionServices, make_encryption
 from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
-from homeserver.app.domains.push import PushServices, make_push
 from homeserver.app.domains.rooms import (
     RemoteRoomParts,
     RoomServices,
@@ -46,7 +45,6 @@ class Services:
     account_data: AccountDataService
     encryption: EncryptionServices
     ephemeral: EphemeralServices
-    push: PushServices
     rooms: RoomServices
     joining: DurableJoining
     timeline: TimelineServices
@@ -69,7 +67,6 @@ def make_services(
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
-    push = make_push(engine, database)
     people = make_member_directory(engine, database, account_data.carry_over)
     joining = make_joining(engine, database, outbound)
     rooms = make_rooms(
@@ -83,10 +80,7 @@ def make_services(
         engine,
         database,
         AccountHooks(
-            on_devices_deleted=[
-                encryption.keys.on_devices_deleted,
-                push.pushers.on_devices_deleted,
-            ],
+            on_devices_deleted=[encryption.keys.on_devices_deleted],
             on_deactivated=[rooms.departures.begin, engine.rooms.erasures.changed],
             on_profile_changed=rooms.members.on_profile_changed,
             fetch_profile=RemoteProfiles(outbound.queries).fetch,
@@ -119,7 +113,6 @@ def make_services(
         account_data=account_data,
         encryption=encryption,
         ephemeral=ephemeral,
-        push=push,
         rooms=rooms,
         joining=joining,
         timeline=timeline,

@@ -38,8 +38,8 @@ NOT_BOUNDS: Mapping[str, str] = {
     "a number of the protocol, or a name that is a number": """
         federation.graph.auth.power_levels.NOTIFICATION_DEFAULT
         federation.graph.auth.power_levels.CREATOR_LEVEL
-        federation.transport.requests.resolve._PORT homeserver.api.http.response.Response.status
-        homeserver.config.EmailSettings.port
+        federation.transport.requests.resolve._PORT homeserver.rules.push.pushers._HTTPS_PORT
+        homeserver.api.http.response.Response.status homeserver.config.EmailSettings.port
         homeserver.rules.rooms.room_presets.CREATOR_LEVEL
         homeserver.rules.rooms.room_presets.TOMBSTONE_LEVEL_PRIVILEGED
         homeserver.rules.rooms.room_presets.STATE_DEFAULT

@@ -38,6 +38,10 @@ ca_paths = ["ca.pem"]
 allow_private_addresses = true
 address_overrides = { "hs2" = "127.0.0.1:8448" }
 trusted_key_servers = ["hs3"]
+
+[push]
+ca_paths = ["push.pem", "/keys/push.pem"]
+allow_private_addresses = true
 """
 FOLDER = Path("/etc/freehold")
 
@@ -68,6 +72,8 @@ def test_every_key_is_read_and_paths_are_relative_to_the_file() -> None:
     assert settings.address_overrides == {"hs2": "127.0.0.1:8448"}
     assert settings.allow_private_addresses
     assert settings.trusted_key_servers == ("hs3",)
+    assert config.push.ca_paths == ("/etc/freehold/push.pem", "/keys/push.pem")
+    assert config.push.allow_private_addresses
 
 
 def test_a_name_is_enough_and_the_defaults_are_closed() -> None:

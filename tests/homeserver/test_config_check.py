@@ -172,6 +172,13 @@ async def test_federation_settings_are_looked_at(folder: Folder) -> None:
     assert_found(found, "error: federation.address_overrides.hs3")
 
 
+async def test_authorities_of_push_gateways_are_looked_at(folder: Folder) -> None:
+    paths = [str(folder.path / name) for name in ("ca.pem", "missing.pem")]
+    found = await texts(folder.config(push={"ca_paths": paths}))
+    assert_found(found, "error: push.ca_paths:", "missing.pem")
+    assert not any("ca.pem has no" in one for one in found)
+
+
 async def test_loose_policies_are_warned_of(folder: Folder) -> None:
     found = await texts(
         folder.config(

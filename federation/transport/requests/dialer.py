@@ -180,13 +180,19 @@ def build_tls_context(ca_paths: Sequence[str], *, verify: bool) -> ssl.SSLContex
 class Dialer:
     """Pooled connections to other servers. Make it inside a running event loop; `close` it."""
 
-    def __init__(self, tls: ssl.SSLContext, *, allow_private: bool = False) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        *,
+        allow_private: bool = False,
+        connections_per_host: int = CONNECTIONS_PER_HOST_MAX,
+    ) -> None:
         self._tls = tls
         self._allow_private = allow_private
         connector = aiohttp.TCPConnector(
             ssl=tls,
             limit=CONNECTIONS_MAX,
-            limit_per_host=CONNECTIONS_PER_HOST_MAX,
+            limit_per_host=connections_per_host,
             keepalive_timeout=IDLE_CONNECTION_S_MAX,
             use_dns_cache=False,
         )

@@ -107,8 +107,8 @@ def _pusher(key: PusherKey, body: JsonObject) -> Pusher:
     if len(encoded) > limits.PUSHER_DATA_BYTES:
         raise too_large(f"data is larger than {limits.PUSHER_DATA_BYTES} bytes")
     names = ("app_display_name", "device_display_name", "profile_tag", "lang")
-    texts = [_text(body.get(name) or "", name) for name in names]
-    return Pusher(key, kind, *texts, data=encoded)
+    texts = {name: _text(body.get(name) or "", name) for name in names}
+    return Pusher(key=key, kind=kind, data=encoded, **texts)
 
 
 def _check_http(data: JsonObject) -> None:

@@ -188,5 +188,5 @@ def _settings(pusher: Pusher) -> tuple[str | bytes, ...]:
 
 
 def _stored(row: Any) -> StoredPusher:
-    key, settings, progress = PusherKey(*row[3:5]), row[5:11], row[11:]
-    return StoredPusher(*row[:3], Pusher(key, *settings), PusherProgress(*progress))
+    pusher = Pusher(PusherKey(*row[3:5]), *row[5:11])
+    return StoredPusher(row[0], UserId(row[1]), row[2], pusher, PusherProgress(*row[11:]))

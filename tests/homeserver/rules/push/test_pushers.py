@@ -121,7 +121,7 @@ def test_kinds_and_formats_that_are_unknown_are_refused() -> None:
     ("url", "host", "port", "header"),
     [
         (URL, "push.example", 443, "push.example"),
-        (URL.replace("push.example", "PUSH.example:8443"), "push.example", 8443, "push.example:8443"),
+        (URL.replace("push.example", "PUSH.example:80"), "push.example", 80, "push.example:80"),
         (URL.replace("push.example", "10.0.0.1"), "10.0.0.1", 443, "10.0.0.1"),
         (URL.replace("push.example", "[::1]:444"), "::1", 444, "[::1]:444"),
     ],

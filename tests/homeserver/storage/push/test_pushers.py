@@ -94,9 +94,7 @@ async def test_a_cursor_does_not_go_back(table: PusherTable) -> None:
 
 async def test_pushers_are_bounded(table: PusherTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PUSHERS_PER_USER", 2)
-    at_once = (
-        table.set(ALICE, PHONE, pusher(str(n)), now_ms=1, position=1) for n in range(4)
-    )
+    at_once = (table.set(ALICE, PHONE, pusher(str(n)), now_ms=1, position=1) for n in range(4))
     made = await asyncio.gather(*at_once)
     assert made.count(NotSet.FULL) == 2
     kept = await table.load_of(ALICE)

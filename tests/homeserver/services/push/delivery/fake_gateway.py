@@ -56,7 +56,7 @@ class _Gateway:
             await asyncio.sleep(3600)
         if mode.get("cut") or mode.get("raw"):
             assert request.transport is not None
-            request.transport.write(mode.get("raw", "").encode())  # type: ignore[attr-defined]
+            request.transport.write(mode.get("raw", "").encode())
             request.transport.close()
         text = mode.get("body") or json.dumps({"rejected": mode.get("rejected", [])})
         text *= mode.get("times", 1)
@@ -76,9 +76,7 @@ class _Gateway:
         async with self.changed:
             count = int(request.query["count"])
             await self.changed.wait_for(lambda: len(self.received) >= count)
-            return web.json_response(
-                {"received": self.received, "most_at_once": self.most_at_once}
-            )
+            return web.json_response({"received": self.received, "most_at_once": self.most_at_once})
 
 
 async def _listening(routes: list[web.RouteDef], tls: ssl.SSLContext | None) -> int:

@@ -4,7 +4,7 @@ that tests move."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -146,6 +146,7 @@ class PushWorld:
         self.metrics = ServerMetrics()
         self.gateways, self.contents = MemoryGateways(), MemoryContents()
         self.random = 0.0
+        self.serves = True  # pushers that are set
         self.ports = ports = PushPorts(
             source=source,
             contents=cast(PushContents, self.contents),
@@ -166,7 +167,8 @@ class PushWorld:
             user_id, PHONE, pusher, now_ms=self.clock.now_ms(), position=self.source.position
         )
         assert isinstance(pusher_id, int)
-        self.deliveries.on_set(user_id, pusher_id)
+        if self.serves:
+            self.deliveries.on_set(user_id, pusher_id)
         return pusher_id
 
     def notify(self, user_id: UserId = ALICE, room: str = "a", *actions: Any) -> EventId:
@@ -194,6 +196,14 @@ class PushWorld:
         stored = await self.table.load(pusher_id)
         assert stored is not None
         return stored.progress
+
+    async def until_stored(
+        self, pusher_id: int, condition: Callable[[PusherProgress], bool]
+    ) -> None:
+        """Waits until what is stored of a pusher fulfils a condition."""
+        async with asyncio.timeout(30):
+            while not condition(await self.progress(pusher_id)):
+                await asyncio.sleep(0.001)
 
     async def until_idle(self, *pusher_ids: int) -> None:
         """Lets time pass until pushers have no task."""

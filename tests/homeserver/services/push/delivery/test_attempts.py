@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from homeserver import limits
@@ -12,6 +10,7 @@ from homeserver.services.push.delivery.attempts import Attempt, AttemptState, Pu
 from homeserver.services.push.delivery.gateways import PushFailure
 from homeserver.storage.database import Database
 from homeserver.storage.push.pushers import PusherProgress
+from tests.federation.transport.memory_ports import JumpingClock
 from tests.homeserver.services.push.delivery.push_world import (
     ALICE,
     BOB,
@@ -19,7 +18,6 @@ from tests.homeserver.services.push.delivery.push_world import (
     PushWorld,
     failed,
 )
-from tests.federation.transport.memory_ports import JumpingClock
 
 MADE, NOTHING, HELD_BACK = Attempt.MADE, Attempt.NOTHING, Attempt.HELD_BACK
 
@@ -55,12 +53,11 @@ class Steps:
 
 
 @pytest.fixture
-async def steps(database: Database) -> AsyncIterator[Steps]:
+async def steps(database: Database) -> Steps:
     clock = JumpingClock()
     world = PushWorld(database, clock, MemorySource(clock))
-    pusher_id = await world.set()
-    await world.tasks.stop()
-    yield Steps(world, pusher_id)
+    world.serves = False
+    return Steps(world, await world.set())
 
 
 async def test_notifications_are_told_in_order(steps: Steps) -> None:

@@ -62,6 +62,7 @@ async def test_a_start_tells_what_is_owed_and_no_more(database: Database) -> Non
         pusher_id = await world.set()
         first = world.notify()
         await world.until_told(first)
+        await world.until_stored(pusher_id, lambda progress: progress.cursor == 101)
         clock, source = world.clock, world.source
     second = source.add()
     source.lags = [(ALICE, pusher_id)]
@@ -119,8 +120,7 @@ async def test_a_back_off_outlives_a_restart_but_not_a_changed_clock(database: D
         pusher_id = await world.set()
         world.gateways.failing["phone"] = failed(PushFailure.BUSY, after_s=3000)
         event_id = world.notify()
-        await world.until_sent(1)
-        await until(lambda: world.gateways.turns == [False, False])
+        await world.until_stored(pusher_id, lambda progress: progress.failures == 1)
         clock, source = world.clock, world.source
     source.lags = [(ALICE, pusher_id)]
     clock.set_by(-1_000_000)
